@@ -1,0 +1,52 @@
+# Each target works by itself on a machine with Python 3.11 or newer, make and git.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile pyproject.toml $(ARGS)
+
+.PHONY: help setup demo test lint format check bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## the virtual environment in .venv: pinned versions, checked by hash, and this package
+
+$(READY): requirements-dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (or say which: make PYTHON=…)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; echo "pyproject.toml has changed: make lock" >&2; exit 1; }
+	@touch $@
+
+demo: $(READY) ## see it work: a server, a few tasks, a crash, and nothing lost
+	$(BIN)/taskstream demo
+
+test: $(READY) ## all tests; some of them: make test ARGS="tests/deciders -k retry"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint test ## what CI runs
+
+bench: $(READY) ## measure this machine
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=--upgrade
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip-tools
+	$(PIP_COMPILE) --output-file requirements.txt
+	$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean: ## remove what the other targets made, except data
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

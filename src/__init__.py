@@ -1,0 +1,1 @@
+"""Taskstream: long tasks over plain HTTP, kept in an event log."""

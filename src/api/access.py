@@ -1,0 +1,78 @@
+"""Who may do what: the identity of a request, and the rules over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from ..errors import Forbidden, NotFound
+from ..events.envelope import Actor
+from ..events.ids import TaskRef, owner_token, parse_task_id
+from .auth import Authenticator, Identity, Unauthenticated
+
+SUBMITTERS = ("user", "admin", "service")
+READERS_OF_ALL = ("admin", "auditor")
+ATTEMPT_TOKEN_LENGTH = 22
+"""Characters of an attempt's callback token; no JWT is that short."""
+
+ApiRequest = Request[Identity, Any, Any]
+
+
+class Authentication:
+    """ASGI middleware of the `/api` routes: nobody passes without a valid token."""
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+        self._app = app
+        self._authenticator = authenticator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = bearer_token(scope)
+        if scope.get("method") == "PUT" and is_attempt_token(token):
+            # The route checks it against the task. Nobody is called "": it opens nothing else.
+            scope["user"] = Identity(subject="", roles=frozenset())
+            scope["auth"] = token
+        else:
+            scope["user"] = await self._authenticator.identify(token)
+            scope["auth"] = None
+        await self._app(scope, receive, send)
+
+
+def bearer_token(scope: Scope) -> str:
+    """Return the token of the Authorization header. Raises Unauthenticated if there is none."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() == b"bearer" and token:
+                return bytes(token).strip().decode("latin-1")
+            raise Unauthenticated("the Authorization header must be `Bearer <token>`")
+    raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
+
+
+def is_attempt_token(token: str) -> bool:
+    return len(token) == ATTEMPT_TOKEN_LENGTH and "." not in token
+
+
+def requires(*roles: str) -> Any:
+    """Return a guard that lets only callers with one of these roles pass."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        if not connection.scope["user"].has(*roles):
+            raise Forbidden(f"this needs one of the roles {', '.join(roles)}; the token has none of them")
+
+    return guard
+
+
+def actor(identity: Identity) -> Actor:
+    return Actor("user", identity.subject)
+
+
+def owned_ref(identity: Identity, task_id: str, *override_roles: str) -> TaskRef:
+    """Return a task the caller owns, or may reach by role. Raises NotFound for any other: it looks as if not there."""
+    ref = parse_task_id(task_id)
+    if ref.owner != owner_token(identity.subject) and not identity.has(*override_roles):
+        raise NotFound("task", task_id)
+    return ref

@@ -1,0 +1,148 @@
+"""Every error answer: RFC 9457 problem documents that also carry `error`, which older clients read.
+
+The one place where errors of ours meet HTTP status codes. A refusal says what to do; an error of ours says nothing of
+its insides.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
+from msgspec import Struct
+
+from .. import errors
+from ..egress import BadAddress
+from ..sealing import SealingUnavailable
+from .auth import KeysUnavailable, Unauthenticated
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = "2"
+
+
+class Problem(Struct, kw_only=True, omit_defaults=True):
+    """A problem document (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    error: str
+    """The detail again, under the name that older clients read."""
+    path: str | None = None
+    """Where in the request the trouble is, as in `$.payload.width`."""
+
+
+_encode = msgspec.json.Encoder().encode
+
+_STATUS: dict[type[Exception], int] = {
+    errors.InvalidInput: 400,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.IdempotencyConflict: 422,
+    errors.RuleBroken: 409,
+    errors.StoreUnavailable: 503,
+    errors.Conflict: 503,
+    BadAddress: 400,
+    SealingUnavailable: 400,
+    Unauthenticated: 401,
+    KeysUnavailable: 503,
+}
+_NOT_STORED = "the store of tasks cannot take this now; nothing was lost, try again in a moment"
+_NO_ROOM = "the store of tasks is full; an administrator must make room before anything new is taken"
+_UNEXPECTED = "something went wrong on our side; the request id helps to find out what"
+
+
+def problem_for(error: Exception, path: str) -> Problem:
+    """Return the problem document for an error raised while answering a request on `path`."""
+    status = _status(error)
+    detail = _detail(error, status)
+    return Problem(
+        type="about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=path,
+        error=detail,
+        path=error.path or None if isinstance(error, errors.InvalidInput) else None,
+    )
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+
+
+def _detail(error: Exception, status: int) -> str:
+    match error:
+        case errors.StoreFull():
+            return _NO_ROOM
+        case errors.StoreUnavailable() | errors.Conflict():
+            return _NOT_STORED
+        case ValidationException():
+            return _validation_detail(error)
+        case HTTPException() if status < 500:
+            return error.detail
+        case _ if status < 500 or isinstance(error, KeysUnavailable):
+            return str(error) or HTTPStatus(status).phrase
+        case _:
+            return _UNEXPECTED
+
+
+def _validation_detail(error: ValidationException) -> str:
+    """Return what Litestar found wrong, as one sentence."""
+    found = error.extra if isinstance(error.extra, list) else []
+    parts = [f"{entry.get('key', 'body')}: {entry.get('message', '')}" for entry in found if isinstance(entry, dict)]
+    return "; ".join(parts) or error.detail
+
+
+def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return Response(_encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers or {})
+
+
+def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's handler for everything that is raised."""
+    problem = problem_for(error, request.url.path)
+    headers: dict[str, str] = {}
+    if problem.status >= 500:
+        emit = log.exception if problem.status == 500 else log.warning
+        emit("request.failed", path=problem.instance, error=repr(error))
+    if problem.status == 503:
+        headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="taskstream"'
+    if isinstance(error, HTTPException) and error.headers:
+        headers |= {name: value for name, value in error.headers.items() if name.lower() == "allow"}
+    return answer(problem, headers)
+
+
+_MEANINGS = {
+    400: "The request is malformed; `detail` says where and how",
+    401: "No token, or one that is not valid",
+    403: "The token's roles do not allow this",
+    404: "There is no such thing, or none that the caller may see",
+    409: "Not possible in the present state",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    422: "The Idempotency-Key was used with another body",
+    503: "The store cannot be reached or is full; nothing was lost. See `Retry-After`",
+}
+
+
+def answers(*statuses: int) -> dict[int, ResponseSpec]:
+    """Return the OpenAPI description of error answers."""
+    return {
+        status: ResponseSpec(
+            data_container=Problem, description=_MEANINGS[status], media_type=MEDIA_TYPE, generate_examples=False
+        )
+        for status in statuses
+    }

@@ -1,0 +1,220 @@
+"""The fleet of the task surface (contract, section 1): admins only."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.params import PathParameter, QueryParameter
+
+from ..clock import utc_now
+from ..commands.server import MarkOnline, Present, RegisterServer, RemoveServer, SetMaintenance
+from ..core import Core
+from ..errors import NotFound
+from ..events.server import ServerRegistered
+from ..events.subjects import server_token
+from ..projections.heartbeats import Heartbeat
+from .access import ApiRequest, actor, requires
+from .bodies import decode_body, described
+from .edge import request_id
+from .examples import REGISTER_EXAMPLE
+from .problems import answers
+from .wire import (
+    CleanupAnswer,
+    CleanupBody,
+    HeartbeatAnswer,
+    HeartbeatBody,
+    MaintenanceAnswer,
+    MaintenanceBody,
+    RegisterBody,
+    ServerDone,
+    ServerPage,
+    ServerSummary,
+    iso,
+    server_summary,
+)
+
+ServerId = Annotated[str, PathParameter(description="A server's id, as it was registered")]
+
+
+class Servers:
+    """What the routes do, apart from HTTP."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    async def register(self, request: ApiRequest) -> ServerDone:
+        core = self.core
+        body = decode_body(await request.body(), RegisterBody, core.settings.max_json_depth)
+        await core.egress.check_url(body.endpoints.predict)
+        if body.endpoints.health:
+            await core.egress.check_url(body.endpoints.health)
+        name = server_token(body.id)
+        if body.api_key:
+            sealed = core.sealer.seal(body.api_key, f"server:{body.id}")
+            await core.buckets.secrets.put(f"server.{name}", sealed)
+        else:
+            await core.buckets.secrets.delete(f"server.{name}")
+        registered = ServerRegistered(
+            server_id=body.id,
+            name=body.name,
+            provider=body.provider,
+            predict_url=body.endpoints.predict,
+            health_url=body.endpoints.health or None,
+            is_async=body.is_async,
+            callback=body.callback,
+            types=tuple(dict.fromkeys(body.types)),
+            max_concurrent=body.max_concurrent,
+            weight=body.weight,
+            has_api_key=body.api_key is not None,
+            labels=body.labels,
+        )
+        handled = await core.commands.server(
+            body.id, RegisterServer(settings=registered), by=actor(request.user), cause=request_id(request.scope)
+        )
+        first_check = msgspec.json.encode({"sequence": handled.known.sequence})
+        await core.timers.check_server(body.id, utc_now(), first_check)
+        await core.fleet.reached(handled.known.sequence)
+        return ServerDone(id=body.id)
+
+    async def present(self, server_id: str) -> Present:
+        """Return a server as the log has it. Raises NotFound."""
+        state = (await self.core.commands.servers.load(f"server.{server_token(server_id)}")).state
+        if not isinstance(state, Present):
+            raise NotFound("server", server_id)
+        return state
+
+    async def summary(self, server_id: str) -> ServerSummary:
+        return server_summary(await self.present(server_id), await self.core.heartbeats.get(server_id))
+
+    async def page(self, limit: int, cursor: str | None) -> ServerPage:
+        await self.core.fleet.catch_up(self.core.reading)
+        servers = sorted(self.core.fleet.servers(), key=lambda server: server.server_id)
+        remaining = [server for server in servers if cursor is None or server.server_id > cursor]
+        heartbeats = await self.core.heartbeats.all()
+        shown = remaining[:limit]
+        return ServerPage(
+            servers=[server_summary(server, heartbeats.get(server_token(server.server_id))) for server in shown],
+            next_cursor=shown[-1].server_id if len(remaining) > limit else None,
+        )
+
+    async def heartbeat(self, request: ApiRequest, server_id: str) -> HeartbeatAnswer:
+        core = self.core
+        body = decode_body(await request.body(), HeartbeatBody, core.settings.max_json_depth)
+        server = core.fleet.find(server_id) or await self.present(server_id)
+        now = utc_now()
+        heartbeat = Heartbeat(seen_at=now, status=body.status, active_tasks=body.active_tasks, metrics=body.metrics)
+        await core.heartbeats.put(server_id, heartbeat)
+        if not server.online and server.settings.health_url is None:
+            by, cause = actor(request.user), request_id(request.scope)
+            handled = await core.commands.server(server_id, MarkOnline(reason="heartbeat"), by=by, cause=cause)
+            await core.fleet.reached(handled.known.sequence)
+        return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
+
+    async def set_maintenance(self, request: ApiRequest, server_id: str) -> MaintenanceAnswer:
+        body = decode_body(await request.body(), MaintenanceBody, self.core.settings.max_json_depth)
+        command = SetMaintenance(maintenance=body.maintenance, reason=body.reason)
+        handled = await self.core.commands.server(
+            server_id, command, by=actor(request.user), cause=request_id(request.scope)
+        )
+        await self.core.fleet.reached(handled.known.sequence)
+        return MaintenanceAnswer(id=server_id, maintenance=body.maintenance)
+
+    async def remove(self, request: ApiRequest, server_id: str, reason: str) -> None:
+        core = self.core
+        handled = await core.commands.server(
+            server_id, RemoveServer(reason=reason), by=actor(request.user), cause=request_id(request.scope)
+        )
+        await core.buckets.secrets.delete(f"server.{server_token(server_id)}")
+        await core.heartbeats.forget(server_id)
+        await core.fleet.reached(handled.known.sequence)
+
+    async def cleanup(self, request: ApiRequest) -> CleanupAnswer:
+        body = decode_body(await request.body(), CleanupBody, self.core.settings.max_json_depth)
+        await self.core.fleet.catch_up(self.core.reading)
+        latest = utc_now() - timedelta(minutes=body.max_age_mins)
+        removed = []
+        for server in list(self.core.fleet.servers()):
+            if not server.online and server.changed_at <= latest:
+                await self.remove(request, server.server_id, f"offline for more than {body.max_age_mins:g} min")
+                removed.append(server.server_id)
+        return CleanupAnswer(removed_servers=removed)
+
+
+def server_router(core: Core) -> Router:
+    """Return the routes."""
+    servers = Servers(core)
+
+    @post(
+        "/",
+        status_code=200,
+        operation_class=described(RegisterBody, REGISTER_EXAMPLE),
+        responses=answers(400, 401, 403, 413, 503),
+        summary="Register a server",
+    )
+    async def register_server(request: ApiRequest) -> ServerDone:
+        """Register a backend server, or replace the one with this id. It is `offline` until a check succeeds."""
+        return await servers.register(request)
+
+    @get("/", responses=answers(400, 401, 403, 503), summary="List servers")
+    async def list_servers(
+        limit: Annotated[int, QueryParameter(ge=1, le=5000)] = 5000,
+        cursor: Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")] = None,
+    ) -> ServerPage:
+        """List the registered servers by id, with their state and last heartbeat."""
+        return await servers.page(limit, cursor)
+
+    @get("/{server_id:str}", responses=answers(400, 401, 403, 404, 503), summary="Read a server")
+    async def get_server(server_id: ServerId) -> ServerSummary:
+        """Return a server and its `status`: `online` or `offline`, with the reason."""
+        return await servers.summary(server_id)
+
+    @post(
+        "/{server_id:str}/heartbeat",
+        status_code=200,
+        operation_class=described(HeartbeatBody, {}, required=False),
+        responses=answers(400, 401, 403, 404, 413, 503),
+        summary="Send a heartbeat",
+    )
+    async def send_heartbeat(request: ApiRequest, server_id: ServerId) -> HeartbeatAnswer:
+        """Note a sign of life. It keeps a server without a health address online."""
+        return await servers.heartbeat(request, server_id)
+
+    @post(
+        "/{server_id:str}/maintenance",
+        status_code=200,
+        operation_class=described(MaintenanceBody, {}),
+        responses=answers(400, 401, 403, 404, 413, 503),
+        summary="Begin or end maintenance",
+    )
+    async def set_maintenance(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
+        """In maintenance a server finishes what it has and takes nothing new."""
+        return await servers.set_maintenance(request, server_id)
+
+    @delete("/{server_id:str}", status_code=200, responses=answers(400, 401, 403, 404, 503), summary="Remove a server")
+    async def remove_server(request: ApiRequest, server_id: ServerId) -> ServerDone:
+        """Remove a server and its sealed key. Tasks it has go on; their reports are still taken."""
+        await servers.remove(request, server_id, f"removed by {request.user.subject}")
+        return ServerDone(id=server_id)
+
+    @post(
+        "/cleanup",
+        status_code=200,
+        operation_class=described(CleanupBody, {}, required=False),
+        responses=answers(400, 401, 403, 413, 503),
+        summary="Remove servers that are long offline",
+    )
+    async def clean_up(request: ApiRequest) -> CleanupAnswer:
+        """Remove every server that has been offline for longer than `maxAgeMins`."""
+        return await servers.cleanup(request)
+
+    return Router(
+        path="/servers",
+        route_handlers=[
+            register_server, list_servers, get_server, send_heartbeat, set_maintenance, remove_server, clean_up,
+        ],
+        guards=[requires("admin")],
+        tags=["Servers"],
+    )  # fmt: skip

@@ -1,0 +1,159 @@
+"""Reads the body of a submission: the full form, or the short one that older clients send."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Annotated, Any
+
+import jsonschema_rs
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from ..commands.task import SubmitTask
+from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
+from ..errors import InvalidInput
+from ..events.envelope import NULL
+from ..events.task import Priority, RetryPolicy
+from ..events.task_type import TypeDefined
+from ..projections.fleet import Fleet
+from ..settings import Settings
+from .wire import DurationSeconds, Name
+
+OPTIONS = frozenset({"type", "payload", "priority", "timeout", "attempts"})
+"""Names that make a body the full form. A body with none of them is a payload as a whole."""
+SCHEMA_CACHE = 256
+
+
+class Submission(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The full form: a payload and options."""
+
+    payload: Raw
+    type: Name = DEFAULT_TYPE
+    priority: Priority | None = None
+    timeout: DurationSeconds | None = None
+    """Seconds one attempt may take."""
+    attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+
+
+_full = msgspec.json.Decoder(Submission)
+
+
+class Submissions:
+    """Turns bodies into commands, by the settings of their types."""
+
+    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._validators: dict[bytes, Any] = {}
+
+    def parse(self, body: bytes, owner: str, *, repeatable: bool) -> SubmitTask:
+        """Return the command. Raises InvalidInput naming what is wrong, and where."""
+        content = parse_json_object(body, self._settings.max_json_depth)
+        named = OPTIONS & content.keys()
+        if not named:
+            submission = Submission(payload=Raw(body.strip()))
+            payload: Any = content
+        elif "payload" not in content:
+            raise InvalidInput(
+                f"the body names the option {min(named)!r} but no `payload`; send the task's input as `payload`, "
+                "or leave the options out to have the whole body taken as the payload",
+                "$.payload",
+            )
+        else:
+            submission = _decode_full(body)
+            payload = content["payload"]
+        definition = self._fleet.type_state(submission.type).definition
+        if definition and definition.payload_schema != NULL:
+            self._check(bytes(definition.payload_schema), payload, in_payload=bool(named))
+        return self._command(submission, definition, owner, body, repeatable=repeatable)
+
+    def _command(
+        self, submission: Submission, definition: TypeDefined | None, owner: str, body: bytes, *, repeatable: bool
+    ) -> SubmitTask:
+        settings = self._settings
+        own = definition or TypeDefined(name=submission.type, pool=DEFAULT_POOL)
+        timeout = timedelta(seconds=submission.timeout) if submission.timeout else own.timeout
+        policy = RetryPolicy(
+            attempts=submission.attempts or own.attempts or settings.attempts,
+            backoff_base=own.backoff_base or timedelta(seconds=settings.retry_base),
+            backoff_cap=own.backoff_cap or timedelta(seconds=settings.retry_cap),
+            timeout=timeout or timedelta(seconds=settings.attempt_timeout),
+        )
+        return SubmitTask(
+            owner=owner,
+            task_type=submission.type,
+            payload=submission.payload,
+            pool=own.pool,
+            priority=submission.priority or own.priority,
+            policy=policy,
+            fingerprint=hashlib.sha256(body).hexdigest(),
+            repeatable=repeatable,
+        )
+
+    def _check(self, schema: bytes, payload: object, *, in_payload: bool) -> None:
+        validator = self._validators.get(schema)
+        if validator is None:
+            if len(self._validators) >= SCHEMA_CACHE:
+                self._validators.clear()
+            validator = self._validators[schema] = compile_schema(msgspec.json.decode(schema))
+        error = next(validator.iter_errors(payload), None)
+        if error is not None:
+            root = "$.payload" if in_payload else "$"
+            rule = error.schema_path[-1] if error.schema_path else "schema"
+            raise InvalidInput(f"{error.message} (rule `{rule}`)", root + _path(error.instance_path))
+
+
+def compile_schema(schema: dict[str, Any]) -> Any:
+    """Return a validator. Raises InvalidInput for what is no JSON Schema; nothing is fetched from anywhere."""
+    try:
+        return jsonschema_rs.validator_for(schema, retriever=_refuse_to_fetch)
+    except (jsonschema_rs.ValidationError, ValueError) as error:
+        raise InvalidInput(f"this is not a valid JSON Schema: {getattr(error, 'message', error)}", "$.schema") from None
+
+
+def _refuse_to_fetch(uri: str) -> Any:
+    raise ValueError(f"references to other documents are not followed: {uri}")
+
+
+def _path(steps: list[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+
+
+def _decode_full(body: bytes) -> Submission:
+    try:
+        return _full.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: msgspec.ValidationError) -> InvalidInput:
+    """Return msgspec's complaint with the path apart: it says "… - at `$.priority`"."""
+    text, _, path = str(error).partition(" - at ")
+    return InvalidInput(text, path.strip("`"))
+
+
+def parse_json_object(body: bytes, max_depth: int) -> dict[str, Any]:
+    """Return the JSON object that a body is. Raises InvalidInput for anything else, and for one nested too deep."""
+    try:
+        content = msgspec.json.decode(body)
+    except RecursionError:
+        raise InvalidInput(f"the body is nested deeper than {max_depth} levels") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the body is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InvalidInput("the body must be a JSON object", "$")
+    # Each level has a bracket: with few brackets there is nothing to measure.
+    if body.count(b"{") + body.count(b"[") > max_depth and depth(content) > max_depth:
+        raise InvalidInput(f"the body is nested deeper than {max_depth} levels")
+    return content
+
+
+def depth(content: Any) -> int:
+    """Return how many levels of objects and arrays there are, 0 for a scalar."""
+    level = 0
+    current = [content]
+    while containers := [value for value in current if isinstance(value, dict | list)]:
+        level += 1
+        current = [child for value in containers for child in (value.values() if isinstance(value, dict) else value)]
+    return level

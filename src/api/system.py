@@ -1,0 +1,225 @@
+"""What needs no token: the front page, health, metrics, and the API's description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import swagger_ui_bundle  # type: ignore[import-untyped]
+from litestar import MediaType, Request, Response, Router, get
+from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from .. import metrics
+from ..commands.server import CircuitIsClosed
+from ..core import Core
+from ..errors import StoreError
+from ..projections.active import projected
+from ..streams.connection import api
+from ..streams.soundness import clock_difference_ms
+from ..streams.topology import DISPATCH, TASKS
+
+ASSETS = Path(swagger_ui_bundle.swagger_ui_path)
+ASSET_TYPES = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+DOCS_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <title>Taskstream API</title>
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <link rel="stylesheet" href="/docs/swagger-ui.css">
+  <link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
+</head>
+<body>
+  <noscript>This page needs JavaScript. The same description as JSON: <a
+  href="/openapi.json">/openapi.json</a></noscript> <div id="swagger-ui"></div> <script src="/docs/swagger-ui-
+  bundle.js"></script> <script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+START_SCRIPT = """SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  persistAuthorization: false,
+  validatorUrl: null,
+});
+"""
+
+
+class Live(Struct, kw_only=True):
+    status: Literal["ok"] = "ok"
+
+
+class NatsHealth(Struct, kw_only=True):
+    connected: bool
+    version: str
+    durability: Literal["always", "interval", "unknown"]
+    """`always`: what is acknowledged is on disk."""
+    clock_difference_ms: float | None
+    """How far NATS' clock is ahead of ours."""
+
+
+class Ready(Struct, kw_only=True):
+    status: Literal["ok", "unavailable"]
+    version: str
+    nats: NatsHealth
+    storage: dict[str, int]
+    """Bytes: `used`, and the `limit` JetStream has (-1: none)."""
+    projection_lag_events: int
+    """Events of the log that lists read from the log itself, because they are not projected yet."""
+    servers: dict[str, int]
+    warnings: list[str]
+    """What is weaker than it should be, each with what to do."""
+
+
+class Front(Struct, kw_only=True):
+    name: str = "Taskstream"
+    version: str
+    docs: str = "/docs"
+    health: str = "/health/ready"
+
+
+class System:
+    """What the routes do, apart from HTTP."""
+
+    def __init__(self, core: Core, version: str) -> None:
+        self._core = core
+        self._version = version
+
+    async def ready(self) -> Ready:
+        """Look at everything that a request depends on."""
+        core = self._core
+        connected = all(c.is_connected for c in (core.appending, core.reading, core.consuming))
+        warnings = core.soundness.warnings()
+        storage: dict[str, int] = {}
+        lag = 0
+        difference: float | None = None
+        status: Literal["ok", "unavailable"] = "ok"
+        try:
+            account = await api(core.reading, "INFO")
+            used, limit = int(account["storage"]), int(account["limits"]["max_storage"])
+            storage = {"used": used, "limit": limit}
+            difference = await clock_difference_ms(core.reading)
+            lag = await projection_lag(core)
+        except StoreError:
+            status = "unavailable"
+            warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
+        if not connected:
+            status = "unavailable"
+        if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
+            warnings.append("the store is more than 90 % full; make room before it refuses new tasks")
+        return Ready(
+            status=status,
+            version=self._version,
+            nats=NatsHealth(
+                connected=connected,
+                version=core.soundness.version,
+                durability=core.soundness.durability,
+                clock_difference_ms=round(difference, 1) if difference is not None else None,
+            ),
+            storage=storage,
+            projection_lag_events=lag,
+            servers=server_states(core),
+            warnings=warnings,
+        )
+
+    async def metrics(self) -> bytes:
+        """Return the metrics, those about queues read from NATS for the occasion."""
+        await observe(self._core)
+        return generate_latest(metrics.REGISTRY)
+
+
+async def projection_lag(core: Core) -> int:
+    last = int((await api(core.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+    return max(0, last - await projected(core.buckets.tasks))
+
+
+def server_states(core: Core) -> dict[str, int]:
+    """Return how many servers are in which state."""
+    counts = {"online": 0, "offline": 0, "maintenance": 0, "circuit_open": 0}
+    for server in core.fleet.servers():
+        counts["online" if server.online else "offline"] += 1
+        counts["maintenance"] += server.maintenance
+        counts["circuit_open"] += not isinstance(server.circuit, CircuitIsClosed)
+    return counts
+
+
+async def observe(core: Core) -> None:
+    """Bring the gauges up to date; without NATS they keep what they had."""
+    for state, count in server_states(core).items():
+        metrics.servers.labels(state).set(count)
+    try:
+        metrics.projection_lag.labels("tasks").set(await projection_lag(core))
+        offset = 0
+        while True:
+            answer = await api(core.reading, f"CONSUMER.LIST.{DISPATCH}", {"offset": offset})
+            consumers: list[dict[str, Any]] = answer.get("consumers") or []
+            for consumer in consumers:
+                name = consumer["name"]
+                if name.startswith("pool-"):
+                    _, priority, pool = name.split("-", 2)
+                    metrics.queue_depth.labels(pool, priority).set(consumer["num_pending"])
+            offset += len(consumers)
+            if not consumers or offset >= answer["total"]:
+                return
+    except StoreError:
+        return
+
+
+def system_router(core: Core, version: str) -> Router:
+    """Return the routes."""
+    system = System(core, version)
+
+    @get("/", summary="Front page")
+    async def front() -> Front:
+        """Say what this is."""
+        return Front(version=version)
+
+    @get("/health/live", summary="Is the process alive?")
+    async def live() -> Live:
+        """Answer as long as the process runs."""
+        return Live()
+
+    @get("/health/ready", summary="Can requests be served?", raises=[])
+    async def ready() -> Response[Ready]:
+        """Tell whether the store answers, and what is weaker than it should be. 503 while requests cannot be served."""
+        state = await system.ready()
+        return Response(state, status_code=200 if state.status == "ok" else 503)
+
+    @get("/metrics", summary="Prometheus metrics", media_type=MediaType.TEXT)
+    async def metrics_page() -> Response[str]:
+        """Return the metrics in Prometheus' text format."""
+        return Response((await system.metrics()).decode(), media_type=CONTENT_TYPE_LATEST)
+
+    routes: list[HTTPRouteHandler] = [front, live, ready, metrics_page]
+    return Router(path="/", route_handlers=routes, tags=["System"])
+
+
+def docs_router() -> Router:
+    """Return the HTML page of the API, with everything it needs; nothing comes from elsewhere."""
+
+    @get("/", media_type=MediaType.HTML)
+    async def page() -> str:
+        return DOCS_PAGE
+
+    @get("/start.js", media_type="text/javascript")
+    async def start() -> str:
+        return START_SCRIPT
+
+    @get("/{name:str}")
+    async def asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
+        media_type = ASSET_TYPES.get(name)
+        if media_type is None:
+            raise NotFoundException(f"no page {request.url.path}")
+        headers = {"Cache-Control": "public, max-age=86400"}
+        return Response((ASSETS / name).read_bytes(), media_type=media_type, headers=headers)
+
+    return Router(path="/docs", route_handlers=[page, start, asset], include_in_schema=False)

@@ -1,0 +1,174 @@
+"""The command line: `taskstream up`, and the parts of it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import uvloop
+
+from . import demo, logs, running, settings
+from .api.auth import make_token
+from .core import open_core
+from .errors import TaskstreamError
+from .rebuild import rebuild
+from .sealing import new_key
+from .settings import InvalidSettings, Settings
+
+ROLES = ("admin", "user", "service", "auditor")
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status: 0 done, 1 failed, 2 wrongly called."""
+    options = _parser().parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
+    except InvalidSettings as error:
+        print(f"taskstream: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except TaskstreamError as error:
+        print(f"taskstream: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="taskstream", description="Long tasks over plain HTTP, kept in an event log.")
+    parser.add_argument("--version", action="version", version=f"taskstream {version('taskstream')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = _command(commands, "up", _up, "run everything: API, worker, and a nats-server unless one is given")
+    up.add_argument("--host")
+    up.add_argument("--port", type=int)
+    up.add_argument("--data-dir")
+    up.add_argument("--nats-url")
+
+    api = _command(commands, "api", _api, "run the API alone")
+    api.add_argument("--host")
+    api.add_argument("--port", type=int)
+    api.add_argument("--nats-url")
+
+    worker = _command(commands, "worker", _worker, "run a worker alone")
+    worker.add_argument("--nats-url")
+    worker.add_argument("--metrics-port", type=int, help="serve /metrics and /health there")
+
+    token = _command(commands, "token", _token, "make a development token, signed with TASKSTREAM_JWT_SECRET")
+    token.add_argument("--sub", required=True, help="the user")
+    token.add_argument("--role", action="append", choices=ROLES, help="may be given several times; default: user")
+    token.add_argument("--ttl", type=int, default=86_400, help="seconds it is valid (default: one day)")
+
+    rebuilding = _command(commands, "rebuild", _rebuild, "build the projections from the log; say what differed")
+    rebuilding.add_argument("--nats-url")
+
+    _command(commands, "settings", _settings, "print every setting, its default and its meaning")
+    _command(commands, "seal-key", _seal_key, "make a key for TASKSTREAM_SEAL_KEYS")
+
+    shown = _command(commands, "demo", _demo, "see it work: three servers, a few hundred tasks, a crash, nothing lost")
+    shown.add_argument("--tasks", type=int, default=demo.TASKS)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _load(options: argparse.Namespace) -> Settings:
+    fields = Settings.__struct_fields__
+    loaded = settings.load(**{name: value for name, value in vars(options).items() if name in fields})
+    logs.configure(loaded)
+    for name in settings.unknown():
+        print(f"taskstream: {name} is not a setting; `taskstream settings` lists them", file=sys.stderr)
+    return loaded
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return uvloop.run(work)
+
+
+def _up(options: argparse.Namespace) -> int:
+    _run(running.run_all(_load(options)))
+    return 0
+
+
+def _api(options: argparse.Namespace) -> int:
+    _run(running.run_api(_load(options)))
+    return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    _run(running.run_worker(_load(options)))
+    return 0
+
+
+def _token(options: argparse.Namespace) -> int:
+    loaded = _load(options)
+    if loaded.jwt_secret is None:
+        raise InvalidSettings(
+            "TASKSTREAM_JWT_SECRET is not set: tokens are made with the secret the API checks them by"
+        )
+    print(
+        make_token(
+            loaded.jwt_secret,
+            options.sub,
+            options.role or ["user"],
+            options.ttl,
+            time.time(),
+            issuer=loaded.jwt_issuer,
+            audience=loaded.jwt_audience,
+        )
+    )
+    return 0
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    loaded = _load(options)
+
+    async def work() -> int:
+        url = loaded.nats_url
+        if url is None:
+            raise InvalidSettings("say which NATS to use: --nats-url or TASKSTREAM_NATS_URL")
+        started = time.perf_counter()
+        async with await open_core(loaded, url) as core:
+            differences = await rebuild(core)
+        seconds = time.perf_counter() - started
+        for found in differences:
+            state = (
+                f"{found.changed} changed, {found.missing} missing, {found.extra} extra: all put right"
+                if found.any
+                else "nothing differed"
+            )
+            print(f"{found.bucket}: {found.events} events, {found.keys} keys; {state}")
+        print(f"done in {seconds:.1f} s")
+        return 0
+
+    return int(_run(work()))
+
+
+def _settings(_: argparse.Namespace) -> int:
+    for name, default, meaning in settings.table():
+        print(f"{name:<38} {default:<14} {meaning}")
+    return 0
+
+
+def _seal_key(_: argparse.Namespace) -> int:
+    print(new_key())
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return asyncio.run(demo.run(options.tasks))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""The one reader of the clock and of randomness; everywhere else they are arguments."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from datetime import UTC, datetime
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def jitter() -> float:
+    """Return a number in [0, 1) that spreads retries."""
+    return random.random()  # noqa: S311 - not a secret
+
+
+def secret_token() -> str:
+    """Return 128 bits nobody can guess, as URL-safe text."""
+    return secrets.token_urlsafe(16)
+
+
+def random_bits(count: int) -> int:
+    return secrets.randbits(count)
+
+
+def unique_id() -> str:
+    """Return 64 random bits in hex."""
+    return secrets.token_hex(8)

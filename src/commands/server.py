@@ -1,0 +1,223 @@
+"""What may be done with a server of the fleet: pure decisions over its history.
+
+A server has three independent conditions: reachable or not (health), in maintenance or not (an admin), and a
+circuit (what dispatch meets). It is given work when it is online, not in maintenance, and its circuit lets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeAlias, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..errors import NotFound
+from ..events.envelope import Recorded
+from ..events.server import (
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+    MaintenanceEnded,
+    MaintenanceStarted,
+    ServerEvent,
+    ServerRegistered,
+    ServerRemoved,
+    ServerWentOffline,
+    ServerWentOnline,
+)
+
+LONGEST_COOLDOWN = timedelta(minutes=5)
+
+
+class CircuitIsClosed(Struct, frozen=True, tag="closed"):
+    """Attempts flow."""
+
+
+class CircuitIsOpen(Struct, frozen=True, kw_only=True, tag="open"):
+    """Nothing is sent before `until`."""
+
+    until: datetime
+    failures: int
+
+
+class CircuitIsHalfOpen(Struct, frozen=True, kw_only=True, tag="half-open"):
+    """One attempt is out to see."""
+
+    failures: int
+
+
+Circuit: TypeAlias = CircuitIsClosed | CircuitIsOpen | CircuitIsHalfOpen
+
+
+class Absent(Struct, frozen=True, tag="absent"):
+    """Never registered."""
+
+
+class Removed(Struct, frozen=True, kw_only=True, tag="removed"):
+    server_id: str
+    removed_at: datetime
+    reason: str
+
+
+class Present(Struct, frozen=True, kw_only=True, tag="present"):
+    """Registered, with its conditions."""
+
+    settings: ServerRegistered
+    registered_at: datetime
+    online: bool = False
+    changed_at: datetime
+    """UTC. Since when it is online or offline."""
+    status_reason: str = ""
+    maintenance: bool = False
+    maintenance_reason: str = ""
+    circuit: Circuit = CircuitIsClosed()
+
+    @property
+    def server_id(self) -> str:
+        return self.settings.server_id
+
+
+ServerState: TypeAlias = Absent | Removed | Present
+
+ABSENT = Absent()
+
+
+class RegisterServer(Struct, frozen=True, kw_only=True):
+    settings: ServerRegistered
+
+
+class MarkOnline(Struct, frozen=True, kw_only=True):
+    reason: str
+
+
+class MarkOffline(Struct, frozen=True, kw_only=True):
+    reason: str
+
+
+class SetMaintenance(Struct, frozen=True, kw_only=True):
+    maintenance: bool
+    reason: str = ""
+
+
+class OpenCircuit(Struct, frozen=True, kw_only=True):
+    reason: str
+    cooldown: timedelta
+    """For the first opening; it doubles while trials fail, up to LONGEST_COOLDOWN."""
+
+
+class TryCircuit(Struct, frozen=True):
+    """Let one attempt through an open circuit whose time is up."""
+
+
+class CloseCircuit(Struct, frozen=True, kw_only=True):
+    reason: str
+
+
+class RemoveServer(Struct, frozen=True, kw_only=True):
+    reason: str
+
+
+ServerCommand: TypeAlias = (
+    RegisterServer | MarkOnline | MarkOffline | SetMaintenance | OpenCircuit | TryCircuit | CloseCircuit | RemoveServer
+)
+
+
+def decide(command: ServerCommand, state: ServerState, now: datetime) -> Sequence[ServerEvent]:
+    """Return the events that carry out the command, none if it is already so.
+
+    Raises NotFound for a server that is not registered.
+    """
+    if isinstance(command, RegisterServer):
+        return register(command, state)
+    if not isinstance(state, Present):
+        raise NotFound("server", state.server_id if isinstance(state, Removed) else "")
+    server_id = state.server_id
+    match command:
+        case MarkOnline():
+            return [] if state.online else [ServerWentOnline(server_id=server_id, reason=command.reason)]
+        case MarkOffline():
+            return [ServerWentOffline(server_id=server_id, reason=command.reason)] if state.online else []
+        case SetMaintenance():
+            return set_maintenance(command, state)
+        case OpenCircuit():
+            return open_circuit(command, state, now)
+        case TryCircuit():
+            if isinstance(state.circuit, CircuitIsOpen) and state.circuit.until <= now:
+                return [CircuitHalfOpened(server_id=server_id)]
+            return []
+        case CloseCircuit():
+            if isinstance(state.circuit, CircuitIsClosed):
+                return []
+            return [CircuitClosed(server_id=server_id, reason=command.reason)]
+        case RemoveServer():
+            return [ServerRemoved(server_id=server_id, reason=command.reason)]
+        case _:
+            assert_never(command)
+
+
+def register(command: RegisterServer, state: ServerState) -> Sequence[ServerEvent]:
+    if isinstance(state, Present) and state.settings == command.settings:
+        return []
+    return [command.settings]
+
+
+def set_maintenance(command: SetMaintenance, state: Present) -> Sequence[ServerEvent]:
+    if command.maintenance == state.maintenance:
+        return []
+    event = MaintenanceStarted if command.maintenance else MaintenanceEnded
+    return [event(server_id=state.server_id, reason=command.reason)]
+
+
+def open_circuit(command: OpenCircuit, state: Present, now: datetime) -> Sequence[ServerEvent]:
+    match state.circuit:
+        case CircuitIsOpen():
+            return []
+        case CircuitIsHalfOpen(failures=failures):
+            failures += 1
+        case CircuitIsClosed():
+            failures = 1
+        case _:
+            assert_never(state.circuit)
+    factor: int = 2 ** min(failures - 1, 16)
+    return [
+        CircuitOpened(
+            server_id=state.server_id,
+            reason=command.reason,
+            until=now + min(command.cooldown * factor, LONGEST_COOLDOWN),
+            failures=failures,
+        )
+    ]
+
+
+def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
+    """Return the state after one more event."""
+    event = recorded.event
+    if isinstance(event, ServerRegistered):
+        if isinstance(state, Present):
+            return replace(state, settings=event, registered_at=recorded.at)
+        return Present(
+            settings=event, registered_at=recorded.at, changed_at=recorded.at, status_reason="not checked yet"
+        )
+    if not isinstance(state, Present):
+        return state
+    match event:
+        case ServerWentOnline() | ServerWentOffline():
+            online = isinstance(event, ServerWentOnline)
+            return replace(state, online=online, changed_at=recorded.at, status_reason=event.reason)
+        case MaintenanceStarted():
+            return replace(state, maintenance=True, maintenance_reason=event.reason)
+        case MaintenanceEnded():
+            return replace(state, maintenance=False, maintenance_reason="")
+        case CircuitOpened():
+            return replace(state, circuit=CircuitIsOpen(until=event.until, failures=event.failures))
+        case CircuitHalfOpened():
+            failures = 0 if isinstance(state.circuit, CircuitIsClosed) else state.circuit.failures
+            return replace(state, circuit=CircuitIsHalfOpen(failures=failures))
+        case CircuitClosed():
+            return replace(state, circuit=CircuitIsClosed())
+        case ServerRemoved():
+            return Removed(server_id=event.server_id, removed_at=recorded.at, reason=event.reason)
+        case _:
+            assert_never(event)

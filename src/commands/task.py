@@ -1,0 +1,515 @@
+"""What may be done with a task: pure decisions over its history.
+
+decide(command, state, now) -> events      [] means "already so", a raise means "not allowed"
+evolve(state, recorded) -> state           folds one event; never refuses: an event is a fact
+
+    TaskSubmitted        AttemptStarted              TaskSucceeded / TaskFailed
+Unknown ───────► Waiting ─────────────► Processing ──────────────────────────► Ended
+                   ▲  │                    │    │                               ▲ │
+                   │  └── TaskCancelled ───┼────┴─────────── TaskCancelled ─────┘ │
+                   ├── AttemptFailed (retry_at), AttemptReturned ───┘             │
+                   └───────────────────── TaskQueued (renewed) ───────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias, assert_never
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from ..errors import AlreadyEnded, AlreadyExists, AttemptNotCurrent, IdempotencyConflict, NotDue, NotFound, NotRetryable
+from ..events.envelope import NULL, Recorded
+from ..events.task import (
+    AttemptAccepted,
+    AttemptFailed,
+    AttemptReturned,
+    AttemptStarted,
+    FailureKind,
+    Priority,
+    ProgressReported,
+    RetryPolicy,
+    StoredResult,
+    TaskCancelled,
+    TaskEvent,
+    TaskFailed,
+    TaskQueued,
+    TaskSubmitted,
+    TaskSucceeded,
+)
+
+FINAL_KINDS: frozenset[FailureKind] = frozenset({"rejected", "failed"})
+"""Failures that another try would only repeat."""
+EARLIEST_START = timedelta(milliseconds=250)
+"""How much too early a retry may start: the timer fires by another machine's clock."""
+LONGEST_RETRY_AFTER = timedelta(hours=1)
+"""A server may ask for a longer pause than the cap, but not for ever."""
+
+Outcome = Literal["succeeded", "failed", "cancelled"]
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What does not change about a task, except by a retry from outside."""
+
+    owner: str
+    task_type: str
+    pool: str
+    priority: Priority
+    policy: RetryPolicy
+    fingerprint: str
+    submitted_at: datetime
+    attempt: int = 0
+    """Ordinal of the last attempt started; 0 before the first."""
+    failures: int = 0
+    """Attempts of the present budget that failed; an attempt handed back is none."""
+    last_server_id: str = ""
+
+
+class Unknown(Struct, frozen=True):
+    """There is no such task."""
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    facts: Facts
+    not_before: datetime | None = None
+    """UTC. When the retry is due; None: now."""
+
+
+class Processing(Struct, frozen=True, kw_only=True):
+    facts: Facts
+    server_id: str
+    worker_id: str
+    deadline: datetime
+    token_digest: str
+    accepted: bool = False
+    """The server said it would report by itself."""
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    facts: Facts
+    outcome: Outcome
+    update_digest: str = ""
+
+
+TaskState: TypeAlias = Unknown | Waiting | Processing | Ended
+
+UNKNOWN = Unknown()
+
+
+class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    owner: str
+    task_type: str
+    payload: Raw
+    pool: str
+    priority: Priority
+    policy: RetryPolicy
+    fingerprint: str
+    repeatable: bool = False
+    """An Idempotency-Key was given: the same body again is the same task."""
+
+
+class StartAttempt(Struct, frozen=True, kw_only=True):
+    """Claim a waiting task for a server."""
+
+    server_id: str
+    worker_id: str
+    token_digest: str
+
+
+class AcceptAttempt(Struct, frozen=True, kw_only=True):
+    attempt: int
+    backend_task_id: str | None
+
+
+class Reporter(Struct, frozen=True, kw_only=True):
+    """Who reports on an attempt, and so for which attempt it may speak."""
+
+    kind: Literal["worker", "server", "person"]
+    """A worker and a server with an attempt's token speak for that attempt; a server with no token for the attempt
+    that runs on it; a person (the owner, an admin) for whatever attempt there is."""
+    attempt: int | None = None
+    server_id: str = ""
+    """Empty for a server whose name for itself is not the one it was registered under."""
+
+
+class ReportProgress(Struct, frozen=True, kw_only=True):
+    reporter: Reporter
+    progress: float | None = None
+    message: str | None = None
+    custom_data: Raw = NULL
+
+
+class SucceedTask(Struct, frozen=True, kw_only=True):
+    reporter: Reporter
+    result: StoredResult
+    update_digest: str = ""
+
+
+class FailTask(Struct, frozen=True, kw_only=True):
+    """The backend says that the task itself failed."""
+
+    reporter: Reporter
+    error: str
+    result: StoredResult | None
+    update_digest: str = ""
+
+
+class FailAttempt(Struct, frozen=True, kw_only=True):
+    """An attempt came to nothing; whether another follows is decided here."""
+
+    attempt: int
+    kind: FailureKind
+    error: str
+    jitter: float
+    """In [0, 1): which part of the backoff is waited."""
+    retry_after: timedelta | None = None
+    """What the server asked for."""
+
+
+class ReturnAttempt(Struct, frozen=True, kw_only=True):
+    attempt: int
+    reason: str
+
+
+class CancelTask(Struct, frozen=True, kw_only=True):
+    reason: str
+
+
+class RetryTask(Struct, frozen=True, kw_only=True):
+    reason: str
+
+
+class RequeueTask(Struct, frozen=True, kw_only=True):
+    """Put a waiting task that is in no queue back into one."""
+
+    reason: str
+
+
+TaskCommand: TypeAlias = (
+    SubmitTask
+    | StartAttempt
+    | AcceptAttempt
+    | ReportProgress
+    | SucceedTask
+    | FailTask
+    | FailAttempt
+    | ReturnAttempt
+    | CancelTask
+    | RetryTask
+    | RequeueTask
+)
+
+
+def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    """Return the events that carry out the command, none if it is already so.
+
+    Raises a subclass of errors.Refused where the command is not allowed in this state.
+    """
+    match command:
+        case SubmitTask():
+            return submit(command, state)
+        case StartAttempt():
+            return start_attempt(command, state, now)
+        case AcceptAttempt():
+            return accept_attempt(command, state)
+        case ReportProgress():
+            return report_progress(command, state, now)
+        case SucceedTask():
+            return succeed(command, state)
+        case FailTask():
+            return fail(command, state)
+        case FailAttempt():
+            return fail_attempt(command, state, now)
+        case ReturnAttempt():
+            return return_attempt(command, state)
+        case CancelTask():
+            return cancel(command, state)
+        case RetryTask():
+            return retry(command, state)
+        case RequeueTask():
+            return requeue(command, state)
+        case _:
+            assert_never(command)
+
+
+def submit(command: SubmitTask, state: TaskState) -> Sequence[TaskEvent]:
+    match state:
+        case Unknown():
+            return [
+                TaskSubmitted(
+                    owner=command.owner,
+                    task_type=command.task_type,
+                    payload=command.payload,
+                    pool=command.pool,
+                    priority=command.priority,
+                    policy=command.policy,
+                    fingerprint=command.fingerprint,
+                )
+            ]
+        case Waiting() | Processing() | Ended():
+            if state.facts.fingerprint == command.fingerprint:
+                return []
+            raise IdempotencyConflict if command.repeatable else AlreadyExists
+        case _:
+            assert_never(state)
+
+
+def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    match state:
+        case Waiting(not_before=datetime() as due) if due > now + EARLIEST_START:
+            raise NotDue
+        case Waiting(facts=facts):
+            return [
+                AttemptStarted(
+                    attempt=facts.attempt + 1,
+                    server_id=command.server_id,
+                    worker_id=command.worker_id,
+                    deadline=now + facts.policy.timeout,
+                    token_digest=command.token_digest,
+                )
+            ]
+        case Processing() if state.token_digest == command.token_digest:
+            return []  # our own claim, stored although its answer was lost
+        case Processing():
+            raise AttemptNotCurrent(state.facts.attempt)
+        case Ended():
+            raise AlreadyEnded(state.outcome)
+        case Unknown():
+            raise NotFound("task", "")
+        case _:
+            assert_never(state)
+
+
+def accept_attempt(command: AcceptAttempt, state: TaskState) -> Sequence[TaskEvent]:
+    running = _running(state)
+    if running is None or running.facts.attempt != command.attempt or running.accepted:
+        return []  # the callback was faster than the acceptance
+    return [AttemptAccepted(attempt=command.attempt, backend_task_id=command.backend_task_id)]
+
+
+def report_progress(command: ReportProgress, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    facts = _reported(command.reporter, state)
+    report = ProgressReported(
+        attempt=max(facts.attempt, 1),
+        progress=command.progress,
+        message=command.message,
+        custom_data=command.custom_data,
+    )
+    if isinstance(state, Processing):
+        return [report]
+    # Nobody had started it: the reporting server takes it by this very report.
+    claim = AttemptStarted(
+        attempt=facts.attempt + 1,
+        server_id=command.reporter.server_id,
+        worker_id="",
+        deadline=now + facts.policy.timeout,
+    )
+    return [claim, replace(report, attempt=claim.attempt)]
+
+
+def succeed(command: SucceedTask, state: TaskState) -> Sequence[TaskEvent]:
+    if _already_ended(state, "succeeded", command.update_digest):
+        return []
+    facts = _reported(command.reporter, state)
+    return [
+        TaskSucceeded(
+            attempt=_attempt_reported(facts, state),
+            server_id=_server_reported(command.reporter, state),
+            result=command.result,
+            update_digest=command.update_digest,
+        )
+    ]
+
+
+def fail(command: FailTask, state: TaskState) -> Sequence[TaskEvent]:
+    if _already_ended(state, "failed", command.update_digest):
+        return []
+    facts = _reported(command.reporter, state)
+    return [
+        TaskFailed(
+            attempt=_attempt_reported(facts, state),
+            server_id=_server_reported(command.reporter, state),
+            kind="failed",
+            error=command.error,
+            result=command.result,
+            update_digest=command.update_digest,
+        )
+    ]
+
+
+def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    running = _running(state)
+    if running is None or running.facts.attempt != command.attempt:
+        return []  # somebody has dealt with this attempt
+    facts = running.facts
+    if command.kind in FINAL_KINDS or facts.failures + 1 >= facts.policy.attempts:
+        return [
+            TaskFailed(
+                attempt=command.attempt,
+                server_id=running.server_id,
+                kind=command.kind,
+                error=command.error,
+            )
+        ]
+    return [
+        AttemptFailed(
+            attempt=command.attempt,
+            server_id=running.server_id,
+            kind=command.kind,
+            error=command.error,
+            retry_at=now + backoff(command, facts),
+        )
+    ]
+
+
+def backoff(command: FailAttempt, facts: Facts) -> timedelta:
+    """Return how long to wait: full jitter over 1, 2, 4, 8 … times the base, up to the cap.
+
+    A lost worker says nothing about the task, so its task waits for nothing. Source: exponential backoff with full
+    jitter as in Marc Brooker's "Exponential Backoff And Jitter".
+    """
+    if command.kind == "worker_lost":
+        return timedelta(0)
+    policy = facts.policy
+    factor: int = 2 ** min(facts.failures, 30)  # 2^30 times any base is past every cap
+    bound = min(policy.backoff_cap, policy.backoff_base * factor)
+    asked = min(command.retry_after or timedelta(0), LONGEST_RETRY_AFTER)
+    return max(bound * command.jitter, asked)
+
+
+def return_attempt(command: ReturnAttempt, state: TaskState) -> Sequence[TaskEvent]:
+    running = _running(state)
+    if running is None or running.facts.attempt != command.attempt:
+        return []
+    return [AttemptReturned(attempt=command.attempt, server_id=running.server_id, reason=command.reason)]
+
+
+def cancel(command: CancelTask, state: TaskState) -> Sequence[TaskEvent]:
+    match state:
+        case Waiting(facts=facts):
+            return [TaskCancelled(attempt=0, server_id="", reason=command.reason)]
+        case Processing(facts=facts):
+            return [TaskCancelled(attempt=facts.attempt, server_id=state.server_id, reason=command.reason)]
+        case Ended(outcome="cancelled"):
+            return []
+        case Ended():
+            raise AlreadyEnded(state.outcome)
+        case Unknown():
+            raise NotFound("task", "")
+        case _:
+            assert_never(state)
+
+
+def retry(command: RetryTask, state: TaskState) -> Sequence[TaskEvent]:
+    match state:
+        case Ended(facts=facts) if state.outcome != "succeeded":
+            return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, renewed=True)]
+        case Ended():
+            raise NotRetryable("finished")
+        case Waiting():
+            raise NotRetryable("waiting")
+        case Processing():
+            raise NotRetryable("being processed")
+        case Unknown():
+            raise NotFound("task", "")
+        case _:
+            assert_never(state)
+
+
+def requeue(command: RequeueTask, state: TaskState) -> Sequence[TaskEvent]:
+    if not isinstance(state, Waiting):
+        return []
+    return [TaskQueued(pool=state.facts.pool, priority=state.facts.priority, reason=command.reason)]
+
+
+def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
+    """Return the state after one more event."""
+    event = recorded.event
+    if isinstance(event, TaskSubmitted):
+        return Waiting(
+            facts=Facts(
+                owner=event.owner,
+                task_type=event.task_type,
+                pool=event.pool,
+                priority=event.priority,
+                policy=event.policy,
+                fingerprint=event.fingerprint,
+                submitted_at=recorded.at,
+            )
+        )
+    if isinstance(state, Unknown):
+        return state  # the beginning is past its retention: the task is gone
+    facts = state.facts
+    match event:
+        case TaskQueued():
+            return Waiting(facts=replace(facts, failures=0 if event.renewed else facts.failures))
+        case AttemptStarted():
+            return Processing(
+                facts=replace(facts, attempt=event.attempt, last_server_id=event.server_id),
+                server_id=event.server_id,
+                worker_id=event.worker_id,
+                deadline=event.deadline,
+                token_digest=event.token_digest,
+                accepted=not event.worker_id,
+            )
+        case AttemptAccepted():
+            return replace(state, accepted=True) if isinstance(state, Processing) else state
+        case ProgressReported():
+            return state
+        case AttemptFailed():
+            return Waiting(facts=replace(facts, failures=facts.failures + 1), not_before=event.retry_at)
+        case AttemptReturned():
+            return Waiting(facts=facts)
+        case TaskSucceeded():
+            return Ended(facts=facts, outcome="succeeded", update_digest=event.update_digest)
+        case TaskFailed():
+            return Ended(facts=facts, outcome="failed", update_digest=event.update_digest)
+        case TaskCancelled():
+            return Ended(facts=facts, outcome="cancelled")
+        case _:
+            assert_never(event)
+
+
+def _running(state: TaskState) -> Processing | None:
+    return state if isinstance(state, Processing) else None
+
+
+def _already_ended(state: TaskState, outcome: Outcome, update_digest: str) -> bool:
+    """Tell whether the task ended by this very update. Raises AlreadyEnded if it ended otherwise."""
+    if not isinstance(state, Ended):
+        return False
+    if state.outcome == outcome and state.update_digest == update_digest:
+        return True
+    raise AlreadyEnded(state.outcome)
+
+
+def _reported(reporter: Reporter, state: TaskState) -> Facts:
+    """Return the facts if the reporter may speak for the task now, else raise."""
+    match state:
+        case Unknown():
+            raise NotFound("task", "")
+        case Ended():
+            raise AlreadyEnded(state.outcome)
+        case Processing(facts=facts):
+            by_attempt = reporter.attempt is not None and reporter.attempt != facts.attempt
+            by_other_server = reporter.kind == "server" and reporter.server_id not in ("", state.server_id)
+            if by_attempt or by_other_server:
+                raise AttemptNotCurrent(facts.attempt)
+            return facts
+        case Waiting(facts=facts):
+            # Before the first attempt nobody else can have started it; afterwards only a person may overrule.
+            if reporter.attempt is None and (facts.attempt == 0 or reporter.kind == "person"):
+                return facts
+            raise AttemptNotCurrent(None)
+        case _:
+            assert_never(state)
+
+
+def _attempt_reported(facts: Facts, state: TaskState) -> int:
+    return facts.attempt if isinstance(state, Processing) else facts.attempt + 1
+
+
+def _server_reported(reporter: Reporter, state: TaskState) -> str:
+    return state.server_id if isinstance(state, Processing) else reporter.server_id

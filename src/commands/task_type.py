@@ -1,0 +1,69 @@
+"""What may be done with a task type: pure decisions over its history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias, assert_never
+
+from msgspec import Struct
+
+from ..errors import NotFound, RuleBroken
+from ..events.envelope import Recorded
+from ..events.task_type import TypeDefined, TypeDeleted, TypeEvent
+
+DEFAULT_TYPE = "default"
+"""Always exists: the type of a task that names none."""
+DEFAULT_POOL = "default"
+"""Where tasks of types that nobody defined wait."""
+
+
+class TypeState(Struct, frozen=True, kw_only=True):
+    definition: TypeDefined | None = None
+    """None: never defined, or deleted."""
+    pools: tuple[str, ...] = (DEFAULT_POOL,)
+    """Every pool in which tasks of this type may be waiting: those it has had, and the default one."""
+
+
+UNDEFINED = TypeState()
+
+
+class DefineType(Struct, frozen=True, kw_only=True):
+    definition: TypeDefined
+
+
+class DeleteType(Struct, frozen=True, kw_only=True):
+    name: str
+
+
+TypeCommand: TypeAlias = DefineType | DeleteType
+
+
+def decide(command: TypeCommand, state: TypeState) -> Sequence[TypeEvent]:
+    """Return the events that carry out the command, none if it is already so.
+
+    Raises NotFound for an undefined type, RuleBroken for deleting the default one.
+    """
+    match command:
+        case DefineType():
+            return [] if state.definition == command.definition else [command.definition]
+        case DeleteType() if command.name == DEFAULT_TYPE:
+            raise RuleBroken("the type `default` always exists; put other settings instead of deleting it")
+        case DeleteType():
+            if state.definition is None:
+                raise NotFound("type", command.name)
+            return [TypeDeleted(name=command.name)]
+        case _:
+            assert_never(command)
+
+
+def evolve(state: TypeState, recorded: Recorded[TypeEvent]) -> TypeState:
+    """Return the state after one more event."""
+    event = recorded.event
+    match event:
+        case TypeDefined():
+            pools = state.pools if event.pool in state.pools else (*state.pools, event.pool)
+            return TypeState(definition=event, pools=pools)
+        case TypeDeleted():
+            return TypeState(definition=None, pools=state.pools)
+        case _:
+            assert_never(event)

@@ -1,0 +1,121 @@
+"""What the API and the workers share, wired in one place: connections, logs, projections, the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Self
+
+import structlog
+from msgspec import Struct
+
+from .clock import utc_now
+from .commands.handler import Commands
+from .egress import EgressPolicy
+from .projections.fleet import Fleet
+from .projections.heartbeats import Heartbeats
+from .projections.task_reader import TaskReader
+from .sealing import Sealer
+from .settings import Settings
+from .streams.buckets import Bucket
+from .streams.connection import Connection, open_connection
+from .streams.leases import Membership
+from .streams.objects import Objects
+from .streams.soundness import Durability, Soundness, inspect
+from .streams.timers import Timers
+from .streams.topology import ensure_streams
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 5.0
+
+
+class Buckets(Struct, frozen=True, kw_only=True):
+    tasks: Bucket
+    registry: Bucket
+    heartbeats: Bucket
+    leases: Bucket
+    secrets: Bucket
+
+
+class Core:
+    """A process's part of the service. Made by `open_core`, ended by `close`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        appending: Connection,
+        reading: Connection,
+        consuming: Connection,
+        soundness: Soundness,
+    ) -> None:
+        replicated = settings.replicas > 1
+        self.settings = settings
+        self.appending = appending
+        self.reading = reading
+        self.consuming = consuming
+        self.soundness = soundness
+        self.commands = Commands(appending, reading, replicated=replicated)
+        self.buckets = Buckets(
+            **{name: Bucket(reading, name) for name in ("tasks", "registry", "heartbeats", "leases", "secrets")}
+        )
+        self.objects = Objects(reading)
+        self.timers = Timers(appending)
+        self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
+        self.fleet = Fleet()
+        self.fleet_is_current = asyncio.Event()
+        self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)
+        self.sealer = Sealer.from_settings(settings)
+        self.egress = EgressPolicy.from_settings(settings)
+        self._background: list[asyncio.Task[Any]] = []
+
+    def membership(self, role: str) -> Membership:
+        return Membership(self.buckets.leases, role, self.settings.lease_ttl)
+
+    def background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run something until `close`; its failure is logged and ends nothing else."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_report)
+        self._background.append(task)
+        return task
+
+    async def start(self) -> None:
+        await self.fleet.restore(self.buckets.registry)
+        self.background(self.fleet.follow(self.consuming, self.fleet_is_current), "fleet")
+        await asyncio.wait_for(self.fleet_is_current.wait(), 30)
+
+    async def close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=STOP_SECONDS)
+        for connection in (self.consuming, self.reading, self.appending):
+            await connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background.failed", task=task.get_name(), error=repr(error), exc_info=error)
+
+
+async def open_core(settings: Settings, nats_url: str, durability: Durability | None = None) -> Core:
+    """Connect, check what is there, and create what is missing. Use as an async context manager.
+
+    `durability`: how the server syncs, where the caller started it and knows. Raises StoreUnavailable if NATS does not
+    answer, NatsTooOld, or TopologyMismatch.
+    """
+    appending = await open_connection(nats_url, "append")
+    reading = await open_connection(nats_url, "read")
+    consuming = await open_connection(nats_url, "consume")
+    soundness = await inspect(reading, settings.nats_monitor_url, durability)
+    soundness.warn()
+    await ensure_streams(appending, settings)
+    log.info("core.ready", nats=soundness.version, at=utc_now().isoformat(timespec="seconds"))
+    return Core(settings, appending, reading, consuming, soundness)

@@ -1,0 +1,7 @@
+"""placeholder"""
+
+TASKS = 300
+
+
+async def run(tasks: int) -> int:
+    return 0

@@ -1,0 +1,127 @@
+"""Every error of ours, in one tree.
+
+    TaskstreamError
+    ├── Refused                     the caller asked for something that may not be
+    │   ├── InvalidInput            what was sent is malformed; names the path
+    │   ├── Forbidden               known, but not allowed to this caller
+    │   ├── NotFound                no such task, server or type (or none the caller may see)
+    │   └── RuleBroken              well-formed, but not in the present state; nothing was written
+    │       ├── AlreadyEnded        the task has another final state
+    │       ├── AttemptNotCurrent   the report is of an attempt that no longer counts
+    │       ├── NotDue              a retry's time has not come
+    │       ├── NotRetryable        only failed and cancelled tasks can be retried
+    │       ├── AlreadyExists       a submit met a task with this id
+    │       └── IdempotencyConflict the key was used with another body
+    └── StoreError
+        ├── Conflict                somebody appended first: load, decide again
+        ├── StoreUnavailable        NATS did not take the write; it is known not to be stored
+        │   ├── StoreFull           … for lack of room
+        │   └── OutcomeUnknown      … or did, and the answer was lost: load and look, never append again blindly
+        ├── UnreadableEvent         an event does not decode; whoever reads it stops and says so
+        └── TopologyMismatch        a stream on the server is not what this version needs; names the field
+
+HTTP status codes meet these errors in `taskstream.api.problems` and nowhere else.
+"""
+
+from __future__ import annotations
+
+
+class TaskstreamError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class Refused(TaskstreamError):
+    """Asked for something that may not be; nothing was written."""
+
+
+class InvalidInput(Refused):
+    """What was sent is malformed. `path` is where, as in `$.payload.width`; empty for the whole."""
+
+    def __init__(self, detail: str, path: str = "") -> None:
+        self.detail = detail
+        self.path = path
+        super().__init__(f"{path}: {detail}" if path else detail)
+
+
+class Forbidden(Refused):
+    """The caller is known, but lacks the role."""
+
+
+class NotFound(Refused):
+    """There is no such thing, or none that the caller may see."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(f"no {kind} {name!r}")
+
+
+class RuleBroken(Refused):
+    """Well-formed, but not possible in the present state."""
+
+
+class AlreadyEnded(RuleBroken):
+    def __init__(self, outcome: str) -> None:
+        self.outcome = outcome
+        super().__init__(f"the task has already ended: {outcome}")
+
+
+class AttemptNotCurrent(RuleBroken):
+    def __init__(self, current: int | None) -> None:
+        self.current = current
+        state = f"attempt {current} is running now" if current else "no attempt is running"
+        super().__init__(f"this report belongs to an attempt that no longer counts; {state}")
+
+
+class NotDue(RuleBroken):
+    def __init__(self) -> None:
+        super().__init__("the next attempt is not due yet")
+
+
+class NotRetryable(RuleBroken):
+    def __init__(self, status: str) -> None:
+        super().__init__(f"only a failed or cancelled task can be retried; this one is {status}")
+
+
+class AlreadyExists(RuleBroken):
+    def __init__(self) -> None:
+        super().__init__("a task with this id exists")
+
+
+class IdempotencyConflict(RuleBroken):
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was used before with another body; use a new key for a new task")
+
+
+class StoreError(TaskstreamError):
+    """Something between us and the log."""
+
+
+class Conflict(StoreError):
+    """Somebody appended first. Nothing was written: load and decide again."""
+
+
+class StoreUnavailable(StoreError):
+    """NATS did not take the write; it is known not to be stored."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The write was sent and no answer came: it may or may not be stored. Load and look."""
+
+
+class StoreFull(StoreUnavailable):
+    """NATS refuses writes for lack of room. Nothing acknowledged is lost; nothing more is taken."""
+
+
+class UnreadableEvent(StoreError):
+    def __init__(self, subject: str, sequence: int, reason: str) -> None:
+        self.subject = subject
+        self.sequence = sequence
+        super().__init__(f"event {sequence} ({subject}) does not decode: {reason}")
+
+
+class TopologyMismatch(StoreError):
+    def __init__(self, name: str, field: str, wanted: object, found: object) -> None:
+        self.name = name
+        self.field = field
+        super().__init__(f"{name}: `{field}` is {found!r} on the server and must be {wanted!r}")

@@ -1,0 +1,35 @@
+"""Events to bytes and back."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from .envelope import Event, Recorded
+from .server import ServerEvent
+from .task import TaskEvent
+from .task_type import TypeEvent
+
+E = TypeVar("E", bound=Event)
+
+_encoder = msgspec.json.Encoder()
+
+
+class Codec(Generic[E]):
+    """Encodes and decodes the events of one vocabulary. Unknown fields are passed over: the writer may be newer."""
+
+    def __init__(self, recorded_type: Any) -> None:
+        self._decoder: msgspec.json.Decoder[Recorded[E]] = msgspec.json.Decoder(recorded_type)
+
+    def encode(self, recorded: Recorded[E]) -> bytes:
+        return _encoder.encode(recorded)
+
+    def decode(self, data: bytes) -> Recorded[E]:
+        """Return the event. Raises msgspec.MsgspecError where it is none of this vocabulary."""
+        return self._decoder.decode(data)
+
+
+task_codec: Codec[TaskEvent] = Codec(Recorded[TaskEvent])
+server_codec: Codec[ServerEvent] = Codec(Recorded[ServerEvent])
+type_codec: Codec[TypeEvent] = Codec(Recorded[TypeEvent])

@@ -1,0 +1,55 @@
+"""How an event is recorded: who did it, when, and what caused it.
+
+The wire form is JSON: `{"id", "at", "by": {"kind", "id"}, "cause", "event": {"type", …}}`.
+
+The rule for changing events: one once written must decode for ever. Add a field with a default;
+never rename, retype or drop one; a new meaning is a new event. `tests/events/golden` holds one
+file per event that must decode and encode again to the same.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from msgspec import Raw, Struct
+
+NULL = Raw(b"null")
+"""JSON null. The default of a field that is kept as the JSON text it came in: msgspec has no `Raw | None`."""
+
+ActorKind = Literal["user", "server", "worker", "timer", "system"]
+
+
+class Actor(Struct, frozen=True):
+    """Who did it: a JWT subject, a server's id, a worker's id, a timer's kind, or a part of ours."""
+
+    kind: ActorKind
+    id: str
+
+
+class Event(Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """Base of all events: a fact, named in the past tense."""
+
+
+E = TypeVar("E", bound=Event)
+
+
+class Recorded(Struct, Generic[E], frozen=True, kw_only=True, omit_defaults=True):
+    """An event with its circumstances, as it is stored."""
+
+    id: str
+    """Unique per append; tells whether an append of unknown outcome was stored."""
+    at: datetime
+    """UTC, by the clock of the process that decided."""
+    by: Actor
+    cause: str = ""
+    """The request id, or the sequence of the event, that led to this one."""
+    event: E
+
+
+class Stored(NamedTuple, Generic[E]):
+    """A recorded event at its place in the log."""
+
+    sequence: int
+    """Place in the stream, from 1."""
+    recorded: Recorded[E]

@@ -1,0 +1,93 @@
+"""The subjects of the log: general to specific, one token each, user text only as tokens.
+
+task.<owner>.<unique>.submitted.<pool>.<priority>    accepted and queued
+task.<owner>.<unique>.queued.<pool>.<priority>       queued again
+task.<owner>.<unique>.<event>[.<server>]             everything after
+server.<id>.<event>      type.<name>.<event>         the fleet
+timer.<kind>.…           due.<kind>.…                what is to happen later, and what has fallen due
+dispatch.<pool>.<priority>.<owner>.<unique>          ready tasks, copied by JetStream from the first two
+"""
+
+from __future__ import annotations
+
+import re
+from typing import assert_never
+
+from . import server as servers
+from . import task as tasks
+from . import task_type as types
+from .ids import TaskRef, token
+
+NO_SERVER = "-"
+"""Token where a task ended without a server."""
+
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def server_token(server_id: str) -> str:
+    return token(server_id) if server_id else NO_SERVER
+
+
+def task_root(ref: TaskRef) -> str:
+    """Return what all subjects of a task start with; `<root>.>` is the filter of its history."""
+    return f"task.{ref.owner}.{ref.unique}"
+
+
+def task_subject(ref: TaskRef, event: tasks.TaskEvent) -> str:
+    root = task_root(ref)
+    match event:
+        case tasks.TaskSubmitted():
+            return f"{root}.submitted.{token(event.pool)}.{event.priority}"
+        case tasks.TaskQueued():
+            return f"{root}.queued.{token(event.pool)}.{event.priority}"
+        case tasks.AttemptStarted():
+            return f"{root}.started.{server_token(event.server_id)}"
+        case tasks.AttemptAccepted():
+            return f"{root}.accepted"
+        case tasks.ProgressReported():
+            return f"{root}.progressed"
+        case tasks.AttemptFailed():
+            return f"{root}.attempt_failed.{server_token(event.server_id)}"
+        case tasks.AttemptReturned():
+            return f"{root}.attempt_returned.{server_token(event.server_id)}"
+        case tasks.TaskSucceeded():
+            return f"{root}.succeeded.{server_token(event.server_id)}"
+        case tasks.TaskFailed():
+            return f"{root}.failed.{server_token(event.server_id)}"
+        case tasks.TaskCancelled():
+            return f"{root}.cancelled.{server_token(event.server_id)}"
+        case _:
+            assert_never(event)
+
+
+def task_ref(subject: str) -> TaskRef:
+    """Return the task that a subject of the TASKS stream is about."""
+    _, owner, unique, _ = subject.split(".", 3)
+    return TaskRef(owner, unique)
+
+
+def server_root(server_id: str) -> str:
+    return f"server.{server_token(server_id)}"
+
+
+def server_subject(event: servers.ServerEvent) -> str:
+    return f"{server_root(event.server_id)}.{_snake(event)}"
+
+
+def type_root(name: str) -> str:
+    return f"type.{token(name)}"
+
+
+def type_subject(event: types.TypeEvent) -> str:
+    return f"{type_root(event.name)}.{_snake(event)}"
+
+
+def dispatched_ref(subject: str) -> TaskRef:
+    """Return the task of a `dispatch.…` subject."""
+    _, _, _, owner, unique = subject.split(".")
+    return TaskRef(owner, unique)
+
+
+def _snake(event: servers.ServerEvent | types.TypeEvent) -> str:
+    """Return `circuit_opened` for a CircuitOpened."""
+    return _CAPITAL.sub("_", type(event).__name__).lower()

@@ -1,0 +1,159 @@
+"""What can happen to a task."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
+
+from msgspec import Raw, Struct
+
+from .envelope import NULL, Event
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+"""Strict order: a waiting task of an earlier one is handed out first."""
+
+FailureKind = Literal[
+    "rejected",  # the backend says the request is wrong: no other try
+    "failed",  # the backend ran it and says it failed: no other try
+    "busy",  # 429, or 503 with Retry-After: the server is well, but full
+    "error",  # 408, 425, 5xx
+    "unreachable",  # refused, reset, not resolved, forbidden address
+    "timeout",  # no outcome before the attempt's deadline
+    "bad_answer",  # 2xx with something that is no JSON, or too large
+    "worker_lost",  # the worker that made the call is gone
+]
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """How often and how patiently a task is tried; fixed at submit, so that later settings do not change it."""
+
+    attempts: int
+    """Tries in all, the first included."""
+    backoff_base: timedelta
+    """Upper bound of the first backoff; it doubles with each failure."""
+    backoff_cap: timedelta
+    timeout: timedelta
+    """Time one attempt may take."""
+
+
+class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A TaskResult: inline, or by name in the object store when it is large."""
+
+    inline: Raw = NULL
+    """The JSON text as the backend sent it."""
+    object_name: str | None = None
+    size_bytes: int
+
+
+class TaskSubmitted(Event, frozen=True, kw_only=True):
+    """The task was accepted, and queued: nothing holds it."""
+
+    owner: str
+    """The JWT subject, as it was."""
+    task_type: str
+    payload: Raw
+    """JSON text, byte for byte as submitted."""
+    pool: str
+    priority: Priority
+    policy: RetryPolicy
+    fingerprint: str
+    """SHA-256 of the request body, hex: what a repeated Idempotency-Key is compared by."""
+
+
+class TaskQueued(Event, frozen=True, kw_only=True):
+    """The task went back to the queue, with a fresh budget of attempts where `renewed`."""
+
+    pool: str
+    priority: Priority
+    reason: str
+    renewed: bool = False
+
+
+class AttemptStarted(Event, frozen=True, kw_only=True):
+    """An attempt was claimed for a server. It is recorded before the server is called."""
+
+    attempt: int
+    """1 for the first try."""
+    server_id: str
+    worker_id: str
+    """Empty where a server took the task by itself, by reporting progress on it."""
+    deadline: datetime
+    """UTC. Past this instant the attempt counts as lost."""
+    token_digest: str = ""
+    """SHA-256 of the attempt's callback token, hex."""
+
+
+class AttemptAccepted(Event, frozen=True, kw_only=True):
+    """The server took the task (202) and will report the outcome by callback."""
+
+    attempt: int
+    backend_task_id: str | None = None
+
+
+class ProgressReported(Event, frozen=True, kw_only=True):
+    attempt: int
+    progress: float | None = None
+    """Percent, 0 to 100."""
+    message: str | None = None
+    custom_data: Raw = NULL
+
+
+class AttemptFailed(Event, frozen=True, kw_only=True):
+    """An attempt failed and another will follow."""
+
+    attempt: int
+    server_id: str
+    kind: FailureKind
+    error: str
+    retry_at: datetime
+    """UTC. When the task is queued again."""
+
+
+class AttemptReturned(Event, frozen=True, kw_only=True):
+    """A worker gave an attempt back unfinished, at its shutdown; it is not counted as a failure."""
+
+    attempt: int
+    server_id: str
+    reason: str
+
+
+class TaskSucceeded(Event, frozen=True, kw_only=True):
+    attempt: int
+    server_id: str
+    result: StoredResult
+    update_digest: str = ""
+    """SHA-256 of the update that ended the task, hex: the same one again is no contradiction."""
+
+
+class TaskFailed(Event, frozen=True, kw_only=True):
+    """The task failed for good: refused, failed by the backend, or out of attempts."""
+
+    attempt: int
+    server_id: str
+    kind: FailureKind
+    error: str
+    result: StoredResult | None = None
+    update_digest: str = ""
+
+
+class TaskCancelled(Event, frozen=True, kw_only=True):
+    attempt: int
+    """The attempt that was running; 0 if none was."""
+    server_id: str
+    """The server that was at work; empty if none was."""
+    reason: str
+
+
+TaskEvent: TypeAlias = (
+    TaskSubmitted
+    | TaskQueued
+    | AttemptStarted
+    | AttemptAccepted
+    | ProgressReported
+    | AttemptFailed
+    | AttemptReturned
+    | TaskSucceeded
+    | TaskFailed
+    | TaskCancelled
+)

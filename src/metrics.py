@@ -1,0 +1,29 @@
+"""What Prometheus is told. Names are `taskstream_…`; durations are seconds."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+requests = Counter("taskstream_http_requests", "Requests answered", ["method", "route", "status"], registry=REGISTRY)
+request_seconds = Histogram(
+    "taskstream_http_request_seconds", "Time to answer a request", ["route"], buckets=_SECONDS, registry=REGISTRY
+)
+submitted = Counter("taskstream_tasks_submitted", "Tasks accepted", ["pool", "priority"], registry=REGISTRY)
+attempts = Counter("taskstream_attempts", "Attempts by how they ended", ["server", "outcome"], registry=REGISTRY)
+attempt_seconds = Histogram(
+    "taskstream_attempt_seconds", "Time a server took for an attempt", ["server"], buckets=_SECONDS, registry=REGISTRY
+)
+running = Gauge("taskstream_attempts_running", "Attempts that occupy a slot now", ["server"], registry=REGISTRY)
+handed_back = Counter("taskstream_queue_returns", "Queue messages given back unplaced", ["reason"], registry=REGISTRY)
+queue_depth = Gauge("taskstream_queue_depth", "Tasks that wait in a queue", ["pool", "priority"], registry=REGISTRY)
+servers = Gauge("taskstream_servers", "Registered servers by state", ["state"], registry=REGISTRY)
+projection_lag = Gauge(
+    "taskstream_projection_lag_events",
+    "Events of the log a projection does not reflect yet",
+    ["projection"],
+    registry=REGISTRY,
+)

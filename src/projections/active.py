@@ -1,0 +1,39 @@
+"""The tasks that have not ended, by the server they run on: read from the `tasks` bucket."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..events.ids import TaskRef
+from ..streams.buckets import Bucket
+from .task_view import CHECKPOINT, TaskView, active_key, view_key
+from .task_view import decode as decode_view
+
+
+class ActiveTask(NamedTuple):
+    ref: TaskRef
+    view: TaskView
+
+
+async def running_on(bucket: Bucket, server_name: str) -> list[TaskRef]:
+    """Return the tasks that a server (by token) works on, as far as projected."""
+    return [_ref(entry.key) for entry in await bucket.scan(f"active.{server_name}.*.*")]
+
+
+async def active_tasks(bucket: Bucket) -> list[ActiveTask]:
+    """Return all tasks that have not ended, as far as projected."""
+    keys = {entry.key for entry in await bucket.scan("active.>")}
+    refs = {view_key(_ref(key)): _ref(key) for key in keys}
+    views = {refs[key]: decode_view(entry.value) for key, entry in (await bucket.get_many(list(refs))).items()}
+    return [ActiveTask(ref, view) for ref, view in views.items() if active_key(ref, view) in keys]
+
+
+async def projected(bucket: Bucket) -> int:
+    """Return the sequence of the TASKS log that the bucket reflects."""
+    entry = await bucket.get(CHECKPOINT)
+    return int(entry.value) if entry else 0
+
+
+def _ref(key: str) -> TaskRef:
+    _, _, owner, unique = key.split(".")
+    return TaskRef(owner, unique)

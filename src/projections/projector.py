@@ -1,0 +1,77 @@
+"""Runs a projection in whichever process holds its lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from ..errors import StoreError, UnreadableEvent
+from ..streams.connection import Connection
+from ..streams.leases import Lease
+from ..streams.log import Position
+from ..streams.pulling import follow
+
+log = structlog.get_logger(__name__)
+
+STANDBY_SECONDS = 1.0
+"""How often a process that does not project looks whether it should."""
+LINGER_SECONDS = 0.1
+"""How long events gather into one batch: longer writes less, and shows a little later what lists fold in anyway."""
+
+
+class Projection(Protocol):
+    async def resume(self) -> int:
+        """Start over from what is stored; return the sequence it reflects."""
+
+    async def apply(self, positions: Sequence[Position]) -> int:
+        """Fold events and store what changed."""
+
+    @property
+    def checkpoint(self) -> int: ...
+
+
+class Projector:
+    """One projection of one stream."""
+
+    def __init__(
+        self, name: str, stream: str, filters: Sequence[str], projection: Projection, lease: Lease, reading: Connection
+    ) -> None:
+        self.name = name
+        self._stream = stream
+        self._filters = filters
+        self._projection = projection
+        self._lease = lease
+        self._reading = reading
+        self.halted: str | None = None
+        """Why it stopped for good; None while it runs or stands by."""
+
+    async def run(self) -> None:
+        """Project while the lease is held, stand by otherwise; for ever."""
+        while self.halted is None:
+            try:
+                if await self._lease.acquire():
+                    await self._project()
+            except UnreadableEvent as error:
+                self.halted = str(error)
+                log.error("projection.halted", projection=self.name, reason=str(error))
+                await self._lease.release()
+                return
+            except StoreError as error:
+                log.warning("projection.again", projection=self.name, reason=str(error))
+            await asyncio.sleep(STANDBY_SECONDS)
+
+    async def _project(self) -> None:
+        checkpoint = await self._projection.resume()
+        log.info("projection.started", projection=self.name, checkpoint=checkpoint)
+        async for positions in follow(self._reading, self._stream, self._filters, checkpoint, LINGER_SECONDS):
+            if positions:
+                if not await self._lease.acquire():
+                    return  # taken over, by another worker or a rebuild
+                await self._projection.apply(positions)
+
+    async def stop(self) -> None:
+        """Give the lease up, so that another takes over at once."""
+        await self._lease.release()

@@ -1,0 +1,177 @@
+"""Reads tasks: one from its own history, many from the projection with the tail of the log folded in.
+
+Both are current: a read sees every write that was answered before it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec import Raw, Struct
+
+from ..errors import NotFound
+from ..events.codec import task_codec
+from ..events.envelope import Stored
+from ..events.ids import TaskRef
+from ..events.subjects import task_ref, task_root
+from ..events.task import StoredResult, TaskEvent, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
+from ..streams.buckets import Bucket
+from ..streams.connection import Connection, api
+from ..streams.log import Log, Position, decode, read
+from ..streams.objects import Objects
+from ..streams.topology import TASKS
+from .task_view import CHECKPOINT, TaskView, fold, view_key
+from .task_view import decode as decode_view
+
+LONGEST_TAIL = 2_000
+"""Events not yet projected that a list folds by itself; with more, it reads each task's history instead."""
+LONGEST_WALK = 5_000
+"""Submissions that one page looks at for matching tasks, before it answers with what it has and a cursor."""
+FIRST_STRIDE = 256
+"""Sequences looked at first, going back from the newest; it grows while too little is found."""
+
+
+class TaskDetail(NamedTuple):
+    """Everything there is to show of a task."""
+
+    ref: TaskRef
+    view: TaskView
+    payload: Raw
+    result: Raw | None
+
+
+class Listed(NamedTuple):
+    ref: TaskRef
+    view: TaskView
+
+
+class Page(NamedTuple):
+    tasks: list[Listed]
+    cursor: int | None
+    """Where the next page starts; None after the last. A page may be short, even empty, and still have one."""
+
+
+class TaskFilter(Struct, frozen=True, kw_only=True):
+    owner: str | None = None
+    """Owner token; None: everybody's."""
+    statuses: frozenset[str] = frozenset()
+    """Empty: all."""
+    types: frozenset[str] = frozenset()
+
+    def matches(self, view: TaskView) -> bool:
+        return (not self.statuses or view.status in self.statuses) and (not self.types or view.task_type in self.types)
+
+
+class TaskReader:
+    def __init__(self, log: Log[TaskEvent], reading: Connection, bucket: Bucket, objects: Objects) -> None:
+        self._log = log
+        self._reading = reading
+        self._bucket = bucket
+        self._objects = objects
+
+    async def detail(self, ref: TaskRef) -> TaskDetail:
+        """Return a task with its payload and result. Raises NotFound."""
+        return await self.detail_of(ref, await self.history(ref))
+
+    async def detail_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> TaskDetail:
+        """Return what a history comes to; a large result is fetched from the object store."""
+        view: TaskView | None = None
+        payload = Raw(b"null")
+        result: StoredResult | None = None
+        for stored in history:
+            view = fold(view, stored)
+            match stored.recorded.event:
+                case TaskSubmitted() as submitted:
+                    payload = submitted.payload
+                case TaskSucceeded() | TaskFailed() as ended:
+                    result = ended.result
+                case TaskQueued(renewed=True):
+                    result = None
+                case _:
+                    pass
+        if view is None:
+            raise NotFound("task", ref.id)
+        return TaskDetail(ref, view, payload, await self._result(result))
+
+    async def history(self, ref: TaskRef) -> list[Stored[TaskEvent]]:
+        """Return a task's events, oldest first. Raises NotFound where there are none."""
+        history = await self._log.load(task_root(ref))
+        if not history:
+            raise NotFound("task", ref.id)
+        return history
+
+    async def _result(self, result: StoredResult | None) -> Raw | None:
+        if result is None:
+            return None
+        if result.object_name is None:
+            return result.inline
+        return Raw(await self._objects.get(result.object_name))
+
+    async def page(self, wanted: TaskFilter, limit: int, before: int | None = None) -> Page:
+        """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`."""
+        state = (await api(self._reading, f"STREAM.INFO.{TASKS}"))["state"]
+        oldest, upper = int(state["first_seq"]), int(state["last_seq"]) + 1
+        upper = min(upper, before or upper)
+        tail = await self._tail(wanted.owner)
+        found: list[Listed] = []
+        stride = max(FIRST_STRIDE, 4 * limit)
+        walked = 0
+        while upper > oldest and walked < LONGEST_WALK:
+            lower = max(oldest, upper - stride)
+            submissions = await self._submissions(wanted.owner, lower, upper)
+            walked += len(submissions)
+            views = await self._views([task_ref(position.subject) for position in submissions], tail)
+            for position in reversed(submissions):
+                ref = task_ref(position.subject)
+                view = views.get(ref)
+                if view is None or not wanted.matches(view):
+                    continue
+                found.append(Listed(ref, view))
+                if len(found) == limit:
+                    return Page(found, position.sequence if position.sequence > oldest else None)
+            upper = lower
+            if len(submissions) < limit:
+                stride *= 4
+        return Page(found, upper if upper > oldest else None)
+
+    async def _submissions(self, owner: str | None, lower: int, upper: int) -> list[Position]:
+        """Return the submissions from `lower` to before `upper`, oldest first."""
+        found: list[Position] = []
+        start = lower
+        while start < upper:
+            batch = await read(self._reading, TASKS, f"task.{owner or '*'}.*.submitted.>", start, FIRST_STRIDE)
+            found.extend(position for position in batch if position.sequence < upper)
+            if len(batch) < FIRST_STRIDE or batch[-1].sequence >= upper:
+                break
+            start = batch[-1].sequence + 1
+        return found
+
+    async def _tail(self, owner: str | None) -> dict[TaskRef, list[Stored[TaskEvent]]] | None:
+        """Return the events that the bucket does not reflect yet, by task; None if they are too many to fold here."""
+        checkpoint = await self._bucket.get(CHECKPOINT)
+        after = int(checkpoint.value) if checkpoint else 0
+        positions = await read(self._reading, TASKS, f"task.{owner or '*'}.>", after + 1, LONGEST_TAIL)
+        if len(positions) >= LONGEST_TAIL:
+            return None
+        tail: dict[TaskRef, list[Stored[TaskEvent]]] = {}
+        for position in positions:
+            tail.setdefault(task_ref(position.subject), []).append(decode(task_codec, position))
+        return tail
+
+    async def _views(
+        self, refs: Sequence[TaskRef], tail: dict[TaskRef, list[Stored[TaskEvent]]] | None
+    ) -> dict[TaskRef, TaskView]:
+        """Return the current view of each task."""
+        if tail is None:
+            return {ref: (await self.detail(ref)).view for ref in refs}
+        entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if refs else {}
+        views = {}
+        for ref in refs:
+            entry = entries.get(view_key(ref))
+            view = decode_view(entry.value) if entry else None
+            for stored in tail.get(ref, ()):
+                view = fold(view, stored)
+            if view is not None:
+                views[ref] = view
+        return views

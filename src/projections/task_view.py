@@ -1,0 +1,161 @@
+"""What is shown of a task: a fold of its events, without the payload and the result."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, assert_never
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..events.envelope import Recorded, Stored
+from ..events.ids import TaskRef
+from ..events.subjects import NO_SERVER, server_token
+from ..events.task import (
+    AttemptAccepted,
+    AttemptFailed,
+    AttemptReturned,
+    AttemptStarted,
+    Priority,
+    ProgressReported,
+    TaskCancelled,
+    TaskEvent,
+    TaskFailed,
+    TaskQueued,
+    TaskSubmitted,
+    TaskSucceeded,
+)
+
+Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"]
+ACTIVE: frozenset[Status] = frozenset({"WAITING", "PROCESSING"})
+
+
+class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A task as of `sequence`."""
+
+    owner: str
+    task_type: str
+    pool: str
+    priority: Priority
+    status: Status
+    created_at: datetime
+    updated_at: datetime
+    created_sequence: int
+    """Place of the submission in the log: the order of lists."""
+    sequence: int
+    """Last event of the log that this view reflects."""
+    attempts: int
+    """Tries it gets."""
+    attempt: int = 0
+    """Ordinal of the last try; 0 before the first."""
+    server_id: str = ""
+    worker_id: str = ""
+    accepted: bool = False
+    """The server reports by callback."""
+    deadline: datetime | None = None
+    retry_at: datetime | None = None
+    """When the next try is due, while it waits for one."""
+    error: str = ""
+    progress: float | None = None
+    message: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+def fold(view: TaskView | None, stored: Stored[TaskEvent]) -> TaskView | None:
+    """Return the view after one more event; the same view for an event it already reflects.
+
+    None as long as there is no submission: the beginning is past its retention.
+    """
+    sequence, recorded = stored
+    if view is None:
+        event = recorded.event
+        return _submitted(event, recorded, sequence) if isinstance(event, TaskSubmitted) else None
+    if sequence <= view.sequence:
+        return view
+    return replace(_next(view, recorded), updated_at=recorded.at, sequence=sequence)
+
+
+def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: int) -> TaskView:
+    return TaskView(
+        owner=event.owner,
+        task_type=event.task_type,
+        pool=event.pool,
+        priority=event.priority,
+        status="WAITING",
+        created_at=recorded.at,
+        updated_at=recorded.at,
+        created_sequence=sequence,
+        sequence=sequence,
+        attempts=event.policy.attempts,
+    )
+
+
+def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
+    event = recorded.event
+    match event:
+        case TaskSubmitted():
+            return view
+        case TaskQueued():
+            fresh = replace(view, progress=None, message=None, error="") if event.renewed else view
+            return replace(fresh, status="WAITING", retry_at=None, ended_at=None, accepted=False, deadline=None)
+        case AttemptStarted():
+            return replace(
+                view,
+                status="PROCESSING",
+                attempt=event.attempt,
+                server_id=event.server_id,
+                worker_id=event.worker_id,
+                accepted=not event.worker_id,
+                deadline=event.deadline,
+                retry_at=None,
+                started_at=view.started_at or recorded.at,
+            )
+        case AttemptAccepted():
+            return replace(view, accepted=True)
+        case ProgressReported():
+            progress = view.progress if event.progress is None else event.progress
+            return replace(view, progress=progress, message=event.message)
+        case AttemptFailed():
+            return replace(
+                view,
+                status="WAITING",
+                error=event.error,
+                retry_at=event.retry_at,
+                accepted=False,
+                deadline=None,
+                progress=None,
+                message=None,
+            )
+        case AttemptReturned():
+            return replace(view, status="WAITING", accepted=False, deadline=None, progress=None, message=None)
+        case TaskSucceeded():
+            return replace(_ended(view, recorded, event.server_id), status="FINISHED", error="", progress=100.0)
+        case TaskFailed():
+            return replace(_ended(view, recorded, event.server_id), status="FAILED", error=event.error)
+        case TaskCancelled():
+            return replace(_ended(view, recorded, view.server_id), status="CANCELLED", error=event.reason)
+        case _:
+            assert_never(event)
+
+
+def _ended(view: TaskView, recorded: Recorded[TaskEvent], server_id: str) -> TaskView:
+    return replace(view, server_id=server_id, ended_at=recorded.at, retry_at=None, accepted=False, deadline=None)
+
+
+def view_key(ref: TaskRef) -> str:
+    return f"task.{ref.owner}.{ref.unique}"
+
+
+def active_key(ref: TaskRef, view: TaskView) -> str | None:
+    """Return the key that lists a task among the active ones, by the server it runs on; None once it has ended."""
+    if view.status == "PROCESSING":
+        return f"active.{server_token(view.server_id)}.{ref.owner}.{ref.unique}"
+    return f"active.{NO_SERVER}.{ref.owner}.{ref.unique}" if view.status == "WAITING" else None
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(TaskView).decode
+CHECKPOINT = "checkpoint"
+"""Key of the last sequence that the bucket reflects completely."""

@@ -1,0 +1,186 @@
+"""Runs the parts of the service in a process: the API, a worker, or both on a NATS of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+import uvicorn
+from msgspec.structs import replace
+
+from .api.app import create_app, create_system_app
+from .api.auth import Authenticator
+from .api.edge import Edge
+from .core import Core, open_core
+from .settings import InvalidSettings, Settings
+from .streams.embedded import EmbeddedNats
+from .workers.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+RESTART_PAUSE_SECONDS = 0.5
+REQUESTS_GRACE_SECONDS = 10
+BACKLOG = 2048
+
+
+async def run_all(given: Settings) -> None:
+    """Run API and worker until a signal, on the NATS given or on one of our own."""
+    Authenticator.from_settings(given)  # refuse before anything is started
+    with listen(given) as (settings, sock):
+        async with AsyncExitStack() as stack:
+            nats_url = settings.nats_url
+            if nats_url is None:
+                nats = await stack.enter_async_context(embedded_nats(settings))
+                core = await stack.enter_async_context(await open_core(settings, nats.url, durability="always"))
+            else:
+                core = await stack.enter_async_context(await open_core(settings, nats_url))
+            await stack.enter_async_context(running_worker(core))
+            await stack.enter_async_context(running_api(core, sock))
+            announce(settings)
+            await asked_to_stop()
+
+
+async def run_api(given: Settings) -> None:
+    """Run the API alone until a signal."""
+    Authenticator.from_settings(given)
+    with listen(given) as (settings, sock):
+        async with await open_core(settings, _required_url(settings)) as core, running_api(core, sock):
+            announce(settings)
+            await asked_to_stop()
+
+
+async def run_worker(settings: Settings) -> None:
+    """Run a worker alone until a signal."""
+    async with AsyncExitStack() as stack:
+        core = await stack.enter_async_context(await open_core(settings, _required_url(settings)))
+        await stack.enter_async_context(running_worker(core))
+        if settings.metrics_port is not None:
+            _, sock = stack.enter_context(listen(replace(settings, port=settings.metrics_port)))
+            await stack.enter_async_context(serving(create_system_app(core), sock))
+        await asked_to_stop()
+
+
+def _required_url(settings: Settings) -> str:
+    if settings.nats_url is None:
+        raise InvalidSettings(
+            "say which NATS to use: --nats-url or TASKSTREAM_NATS_URL (`taskstream up` starts its own)"
+        )
+    return settings.nats_url
+
+
+def announce(settings: Settings) -> None:
+    log.info(
+        "ready", url=f"http://{settings.host}:{settings.port}", docs=f"http://{settings.host}:{settings.port}/docs"
+    )
+
+
+@contextlib.contextmanager
+def listen(settings: Settings) -> Iterator[tuple[Settings, socket.socket]]:
+    """Open the listening socket; yield it with the settings that name its real port (0 picks a free one)."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        sock = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise InvalidSettings(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    with sock:
+        yield replace(settings, port=sock.getsockname()[1]), sock
+
+
+@contextlib.asynccontextmanager
+async def embedded_nats(settings: Settings) -> AsyncIterator[EmbeddedNats]:
+    """Run our own nats-server; should it die, start it again on the same port and store."""
+    nats = EmbeddedNats(Path(settings.data_dir), max_storage=settings.max_storage)
+    await nats.start()
+    keeper = asyncio.create_task(_keep_running(nats), name="nats-keeper")
+    try:
+        yield nats
+    finally:
+        keeper.cancel()
+        await asyncio.wait([keeper])
+        await nats.stop()
+
+
+async def _keep_running(nats: EmbeddedNats) -> None:
+    while True:
+        await nats.exited.wait()
+        log.error("nats.died", action="starting it again")
+        try:
+            await nats.start()
+        except Exception:
+            log.exception("nats.restart-failed")
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def running_worker(core: Core) -> AsyncIterator[Worker]:
+    worker = Worker(core)
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+
+
+@contextlib.asynccontextmanager
+async def running_api(core: Core, sock: socket.socket) -> AsyncIterator[None]:
+    authenticator = Authenticator.from_settings(core.settings)
+    try:
+        async with serving(create_app(core, authenticator), sock):
+            yield
+    finally:
+        await authenticator.close()
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process's signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[None]:
+    """Serve an application; at the end take no new request, and finish those under way."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=REQUESTS_GRACE_SECONDS,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve([sock]), name="http")
+    try:
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def asked_to_stop() -> None:
+    """Wait for SIGTERM or SIGINT; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        stop.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await stop.wait()
+    log.info("stopping")

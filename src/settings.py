@@ -1,0 +1,197 @@
+"""Every setting, its unit and its default: the only reader of the environment.
+
+A setting `retry_base` is the variable `TASKSTREAM_RETRY_BASE`. Durations are seconds, sizes are
+bytes, lists are separated by commas. `taskstream settings` prints this table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+PREFIX = "TASKSTREAM_"
+
+Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
+Bytes = Annotated[int, Meta(gt=0)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
+
+
+def about(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class InvalidSettings(Exception):
+    """A setting has a value the service cannot start with; the message names it and says what to do."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the whole service is told from outside, read once at start."""
+
+    # Where
+    host: Annotated[str, about("address the API listens on")] = "127.0.0.1"
+    port: Annotated[Port, about("port the API listens on")] = 8080
+    public_url: Annotated[
+        str | None, about("URL at which backends reach this API for callbacks; default: http://HOST:PORT")
+    ] = None
+    data_dir: Annotated[str, about("folder of the embedded nats-server and its keys")] = "./data"
+    nats_url: Annotated[str | None, about("NATS server(s) to use, separated by commas; unset: `up` starts its own")] = (
+        None
+    )
+    nats_monitor_url: Annotated[
+        str | None, about("monitoring address of the NATS given, to check that it syncs (the embedded one is known)")
+    ] = None
+    replicas: Annotated[int, Meta(ge=1, le=5), about("copies JetStream keeps of every stream (3 on a cluster)")] = 1
+
+    # The door
+    jwt_secret: Annotated[str | None, about("HS256 secret, at least 32 bytes; no default")] = None
+    jwt_public_key: Annotated[
+        str | None, about("PEM public key (or path of one) for RS256, ES256 or EdDSA, instead of a secret")
+    ] = None
+    jwt_jwks_url: Annotated[str | None, about("address of a JWKS document with the public keys")] = None
+    jwt_algorithms: Annotated[
+        tuple[str, ...], about("accepted algorithms; default: HS256 with a secret, else RS256,ES256,EdDSA")
+    ] = ()
+    jwt_issuer: Annotated[str | None, about("required `iss`, if set")] = None
+    jwt_audience: Annotated[str | None, about("required `aud`, if set")] = None
+    jwt_leeway: Annotated[
+        float, Meta(ge=0, le=300), about("seconds of clock difference forgiven in `exp` and `iat`")
+    ] = 10
+    cors_origins: Annotated[tuple[str, ...], about("origins browsers may call from; none by default")] = ()
+    max_body: Annotated[Bytes, about("largest request body; larger is a 413")] = 1024 * 1024
+    max_json_depth: Annotated[int, Meta(ge=2, le=500), about("deepest nesting of a JSON body; deeper is a 400")] = 64
+    seal_keys: Annotated[
+        tuple[str, ...],
+        about(
+            "keys that seal backend secrets at rest, newest first (`taskstream seal-key` makes one); "
+            "default: derived from the JWT secret"
+        ),
+    ] = ()
+
+    # Backends
+    allow_private_backends: Annotated[bool, about("accept backends at private, loopback and link-local addresses")] = (
+        False
+    )
+    backend_allow: Annotated[
+        tuple[str, ...], about("host names and CIDR blocks accepted as backends in spite of being private")
+    ] = ()
+    balancing: Annotated[Balancing, about("how a server is chosen: least-loaded, round-robin, weighted or random")] = (
+        "least-loaded"
+    )
+    max_result: Annotated[Bytes, about("largest answer accepted from a backend")] = 32 * 1024 * 1024
+    inline_result: Annotated[Bytes, about("largest result kept in the log itself; larger go to the object store")] = (
+        512 * 1024
+    )
+
+    # Attempts
+    attempts: Annotated[int, Meta(ge=1, le=100), about("tries a task gets, the first included")] = 3
+    retry_base: Annotated[Seconds, about("upper bound of the first backoff; doubles each time")] = 1.0
+    retry_cap: Annotated[Seconds, about("longest backoff")] = 30.0
+    attempt_timeout: Annotated[Seconds, about("time one attempt may take")] = 300.0
+
+    # Health
+    health_interval: Annotated[Seconds, about("time between health checks of a new server")] = 20.0
+    health_interval_stable: Annotated[
+        Seconds | None, about("time between checks of a stable server; default: 3 x health_interval")
+    ] = None
+    health_interval_failing: Annotated[
+        Seconds | None, about("time between checks after a failure; default: health_interval / 2")
+    ] = None
+    health_timeout: Annotated[Seconds, about("time a health check may take")] = 5.0
+    health_retries: Annotated[int, Meta(ge=0, le=10), about("further tries before a failed check counts")] = 3
+    health_retry_delay: Annotated[Seconds, about("time between those tries")] = 2.0
+    health_stable_checks: Annotated[int, Meta(ge=1), about("good checks in a row that make a server stable")] = 5
+    server_remove_after: Annotated[Seconds, about("time offline after which a server is removed")] = 180.0
+    heartbeat_ttl: Annotated[
+        Seconds, about("a server without a health address is offline after this time without a sign of life")
+    ] = 60.0
+    circuit_failures: Annotated[int, Meta(ge=1), about("failed attempts in a row that open a server's circuit")] = 5
+    circuit_cooldown: Annotated[Seconds, about("time a circuit stays open before one trial")] = 15.0
+
+    # Workers
+    lease_ttl: Annotated[Seconds, about("time after which a silent worker loses its servers")] = 10.0
+    ack_wait: Annotated[Seconds, about("time after which a silent worker's task is handed out again")] = 30.0
+    shutdown_grace: Annotated[float, Meta(ge=0), about("time running calls get to finish at shutdown")] = 20.0
+    reconcile_interval: Annotated[Seconds, about("time between searches for tasks that fell out of their queue")] = 30.0
+    metrics_port: Annotated[
+        Port | None, about("port on which `taskstream worker` serves /metrics and /health; unset: none")
+    ] = None
+
+    # Keeping
+    task_retention: Annotated[float, Meta(ge=0), about("age at which task events are dropped; 0: never")] = 0
+    server_retention: Annotated[float, Meta(ge=0), about("age at which server events are dropped; 0: never")] = 0
+    max_storage: Annotated[
+        int, Meta(ge=0), about("limit of the embedded JetStream's files; 0: what the disk allows")
+    ] = 0
+
+    # Logs
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], about("least severity that is logged")] = "info"
+    log_format: Annotated[Literal["auto", "json", "text"], about("auto: text on a terminal, else JSON lines")] = "auto"
+
+    @property
+    def callback_base(self) -> str:
+        """The URL under which backends find this API, without a slash at the end."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def stable_interval(self) -> float:
+        return self.health_interval_stable or 3 * self.health_interval
+
+    @property
+    def failing_interval(self) -> float:
+        return self.health_interval_failing or self.health_interval / 2
+
+
+def variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
+    """Read the settings; overrides that are None are passed over.
+
+    Raises InvalidSettings naming the variable that has a bad value.
+    """
+    hints = get_type_hints(Settings, include_extras=True)
+    values: dict[str, Any] = {}
+    for field in Settings.__struct_fields__:
+        name = variable(field)
+        text = environ.get(name, "").strip()
+        if not text:
+            continue
+        raw: Any = [part.strip() for part in text.split(",") if part.strip()] if "tuple" in str(hints[field]) else text
+        try:
+            values[field] = msgspec.convert(raw, hints[field], strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidSettings(f"{name}={text!r}: {error}") from None
+    return Settings(**(values | {key: value for key, value in overrides.items() if value is not None}))
+
+
+def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the variables that look like settings and are none: most often a typing error."""
+    known = {variable(field) for field in Settings.__struct_fields__}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Return (variable, default, meaning) of every setting, in order."""
+    hints = get_type_hints(Settings, include_extras=True)
+    defaults = Settings()
+    rows = []
+    for field in Settings.__struct_fields__:
+        texts = [meta.description for meta in hints[field].__metadata__ if getattr(meta, "description", None)]
+        value = getattr(defaults, field)
+        shown = (
+            ""
+            if value in (None, ())
+            else str(value).lower()
+            if isinstance(value, bool)
+            else f"{value:g}"
+            if isinstance(value, float)
+            else str(value)
+        )
+        rows.append((variable(field), shown, texts[0]))
+    return rows

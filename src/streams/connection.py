@@ -1,0 +1,292 @@
+"""One connection to NATS, with one inbox for all answers.
+
+nats-py keeps the socket; this adds what every user here needs: requests that say whether a lost answer may have been
+stored, requests with many answers, an end to a server that has stopped answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+import nats
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ..errors import OutcomeUnknown, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+REQUEST_TIMEOUT_SECONDS = 5.0
+WATCHDOG_PERIOD_SECONDS = 2.0
+WATCHDOG_MISSES = 2
+"""Unanswered pings after which the socket is dropped: nats-py alone waits for ever on a server that was stopped."""
+TCP_USER_TIMEOUT_MS = 6_000
+HEADER_ALLOWANCE_BYTES = 8 * 1024
+"""Room kept for headers below the server's payload limit, which counts them too."""
+
+Headers = Mapping[str, str]
+Receiver = Callable[[Msg], None]
+
+
+class NoResponders(StoreUnavailable):
+    """Nobody serves this subject now: the request reached no one."""
+
+
+class PayloadTooLarge(StoreUnavailable):
+    """More than the server takes in one message; sending it would end the connection."""
+
+
+def status_of(message: Msg) -> str | None:
+    """Return the status code of a control message, None for a message with content."""
+    return message.headers.get("Status") if message.headers else None
+
+
+class Connection:
+    """A connection to NATS that mends itself. Made by `open_connection`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._receivers: dict[str, Receiver] = {}
+        self._tokens = map(str, itertools.count(1))
+        self._prefix = client.new_inbox()
+        self._watchdog: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._client.subscribe(f"{self._prefix}.*", cb=self._receive)
+        self._watchdog = asyncio.create_task(self._watch(), name="nats-watchdog")
+
+    async def close(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        await self._client.close()
+
+    @property
+    def client(self) -> Client:
+        """The nats-py client, for what has no wrapper here."""
+        return self._client
+
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._client.is_connected)
+
+    @property
+    def server_version(self) -> str:
+        version = self._client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of body that fit in one message beside its headers."""
+        return int(self._client.max_payload) - HEADER_ALLOWANCE_BYTES
+
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: Headers | None = None
+    ) -> None:
+        """Send a message. Raises StoreUnavailable if there is no connection: then nothing was sent, now or later."""
+        if len(payload) > self.max_payload:
+            raise PayloadTooLarge(f"{len(payload)} bytes; NATS takes {self.max_payload} here (max_payload)")
+        if not self._client.is_connected:
+            raise StoreUnavailable("no connection to NATS")
+        try:
+            await self._client.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
+        except (nats.errors.Error, OSError) as error:
+            raise StoreUnavailable(f"NATS did not take the message: {error}") from error
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: Headers | None = None,
+        timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
+    ) -> Msg:
+        """Send a request and return its answer.
+
+        Raises NoResponders or StoreUnavailable if it reached no one, OutcomeUnknown if it was sent and no answer came.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Msg] = loop.create_future()
+
+        def receive(message: Msg) -> None:
+            if not future.done():
+                future.set_result(message)
+
+        def expire() -> None:
+            if not future.done():
+                future.set_exception(OutcomeUnknown(f"no answer from NATS on {subject} in {timeout_seconds:g} s"))
+
+        token = self.open_inbox(receive)
+        timer = loop.call_later(timeout_seconds, expire)
+        try:
+            await self.publish(subject, payload, self.inbox(token), headers)
+            message = await future
+        finally:
+            timer.cancel()
+            self.close_inbox(token)
+        if not message.data and status_of(message) == "503":
+            raise NoResponders(f"no responders on {subject}")
+        return message
+
+    async def request_many(
+        self, subject: str, payload: bytes, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+    ) -> list[Msg]:
+        """Send a request whose answers end with an empty one that has a status; return all, that one last.
+
+        Raises as `request`, the timeout being the longest pause between two answers.
+        """
+        answers: asyncio.Queue[Msg] = asyncio.Queue()
+        token = self.open_inbox(answers.put_nowait)
+        messages: list[Msg] = []
+        try:
+            await self.publish(subject, payload, self.inbox(token))
+            while True:
+                message = await asyncio.wait_for(answers.get(), timeout_seconds)
+                messages.append(message)
+                if not message.data and status_of(message):
+                    break
+        except TimeoutError:
+            raise OutcomeUnknown(f"no answer from NATS on {subject} in {timeout_seconds:g} s") from None
+        finally:
+            self.close_inbox(token)
+        if status_of(messages[-1]) == "503":
+            raise NoResponders(f"no responders on {subject}")
+        return messages
+
+    async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        return await self._client.subscribe(subject, cb=receive)
+
+    def new_inbox(self) -> str:
+        """Return a subject nobody else uses."""
+        return str(self._client.new_inbox())
+
+    async def subscribe_inbox(self, receive: Callable[[Msg], Awaitable[None]]) -> str:
+        """Subscribe to a new inbox, for messages that keep their own subject; return the inbox."""
+        inbox = self.new_inbox()
+        await self.subscribe(inbox, receive)
+        return inbox
+
+    async def flush(self) -> None:
+        await self._client.flush()
+
+    def open_inbox(self, receive: Receiver) -> str:
+        """Route what arrives at `inbox(token)` to `receive` until `close_inbox`; returns the token."""
+        token = next(self._tokens)
+        self._receivers[token] = receive
+        return token
+
+    def close_inbox(self, token: str) -> None:
+        self._receivers.pop(token, None)
+
+    def inbox(self, token: str) -> str:
+        return f"{self._prefix}.{token}"
+
+    async def _receive(self, message: Msg) -> None:
+        receive = self._receivers.get(message.subject[len(self._prefix) + 1 :])
+        if receive is not None:
+            receive(message)
+
+    async def _watch(self) -> None:
+        """Drop the socket of a server that no longer answers, so that nats-py connects to another."""
+        misses = 0
+        while True:
+            await asyncio.sleep(WATCHDOG_PERIOD_SECONDS)
+            if not self._client.is_connected:
+                misses = 0
+                continue
+            try:
+                await asyncio.wait_for(self._client.rtt(), WATCHDOG_PERIOD_SECONDS)
+                misses = 0
+            except (TimeoutError, nats.errors.Error, OSError):
+                misses += 1
+            if misses >= WATCHDOG_MISSES:
+                log.warning("nats.silent", action="connection dropped")
+                _abort(self._client)
+                misses = 0
+
+
+def _socket_transport(client: Client) -> Any:
+    return client._transport._io_writer.transport  # type: ignore[union-attr]  # noqa: SLF001 - nats-py has no other way
+
+
+def _abort(client: Client) -> None:
+    try:
+        _socket_transport(client).abort()
+    except AttributeError:
+        log.warning("nats.abort-failed")
+
+
+async def open_connection(url: str, role: str) -> Connection:
+    """Connect and return the connection; `role` tells it apart in `nats server report connections`.
+
+    Raises StoreUnavailable if no server of the list answers.
+    """
+
+    async def on_error(error: Exception) -> None:
+        log.warning("nats.error", role=role, error=str(error) or type(error).__name__)
+
+    async def on_disconnected() -> None:
+        if not client.is_closed:
+            log.warning("nats.disconnected", role=role)
+
+    async def on_reconnected() -> None:
+        log.info("nats.reconnected", role=role)
+        _set_user_timeout(client)
+
+    client = Client()
+    try:
+        await client.connect(
+            servers=[part.strip() for part in url.split(",")],
+            name=f"taskstream-{role}-{os.getpid()}",
+            error_cb=on_error,
+            disconnected_cb=on_disconnected,
+            reconnected_cb=on_reconnected,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds; nats-py says int and takes any number
+            connect_timeout=2,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=0,  # a publish must fail while disconnected, not land later
+        )
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"no NATS server answers at {url}: {error}") from error
+    _set_user_timeout(client)
+    connection = Connection(client)
+    await connection.start()
+    return connection
+
+
+def _set_user_timeout(client: Client) -> None:
+    """Let the kernel give up on a peer that acknowledges nothing (Linux)."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is None:
+        return
+    try:
+        _socket_transport(client).get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, TCP_USER_TIMEOUT_MS)
+    except (AttributeError, OSError):
+        log.warning("nats.no-user-timeout")
+
+
+class ApiError(StoreUnavailable):
+    """JetStream refused an API call. `code` is NATS' own `err_code`."""
+
+    def __init__(self, subject: str, code: int, description: str) -> None:
+        self.code = code
+        super().__init__(f"{subject}: {description} ({code})")
+
+
+async def api(connection: Connection, name: str, body: Any = None) -> dict[str, Any]:
+    """Call `$JS.API.<name>` and return the answer. Raises ApiError for a refusal."""
+    payload = msgspec.json.encode(body) if body is not None else b""
+    answer: dict[str, Any] = msgspec.json.decode((await connection.request(f"$JS.API.{name}", payload)).data)
+    if error := answer.get("error"):
+        raise ApiError(name, error.get("err_code", 0), error.get("description", ""))
+    return answer

@@ -1,0 +1,201 @@
+"""Leases: who may do what only one may do.
+
+A process announces itself by writing its own key again and again (its *presence*). A lease is a key that names its
+holder, and holds as long as the holder's presence keeps changing; so renewing costs one write a process, however many
+leases it has. No clock is compared between machines: a presence is stale when the *observer* has seen it unchanged for
+the whole time-to-live, and a holder that could not write its own for less than that stops by itself before then.
+
+What it gives: at most one active holder, as long as clocks run at about the same rate. What needs more than that (the
+log) is guarded by sequences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from ..errors import Conflict, StoreError
+from .buckets import Bucket, Entry
+
+log = structlog.get_logger(__name__)
+
+RENEWALS_PER_TTL = 4
+SAFETY_FRACTION = 0.75
+"""Part of the time-to-live after which a holder that could not renew stops by itself."""
+
+
+class Presence(Struct, frozen=True, kw_only=True):
+    """What a process says of itself."""
+
+    host: str
+    pid: int
+    beat: int
+
+
+class Membership:
+    """This process among the others: its presence, and which others are alive."""
+
+    def __init__(self, bucket: Bucket, role: str, ttl_seconds: float) -> None:
+        self.id = f"{role}-{secrets.token_hex(4)}"
+        self._bucket = bucket
+        self._ttl = ttl_seconds
+        self._beat = 0
+        self._renewed_at = -1e9
+        self._seen: dict[str, tuple[int, float, Presence]] = {}
+        """By process: revision, when it was first seen, what it said."""
+        self._observed_once = asyncio.Event()
+        self._left = False
+
+    @property
+    def bucket(self) -> Bucket:
+        return self._bucket
+
+    @property
+    def is_current(self) -> bool:
+        """Whether others still count on this process; if not, whatever it holds by lease it must not use."""
+        return time.monotonic() - self._renewed_at < self._ttl * SAFETY_FRACTION
+
+    @property
+    def period_seconds(self) -> float:
+        return self._ttl / RENEWALS_PER_TTL
+
+    async def run(self) -> None:
+        """Renew the presence and observe the others, for ever."""
+        while not self._left:
+            with contextlib.suppress(StoreError):
+                await self.renew()
+                await self.observe()
+            await asyncio.sleep(self.period_seconds)
+
+    async def renew(self) -> None:
+        started = time.monotonic()
+        self._beat += 1
+        presence = Presence(host=_pid_space(), pid=os.getpid(), beat=self._beat)
+        await self._bucket.put(f"process.{self.id}", msgspec.json.encode(presence))
+        self._renewed_at = started
+
+    async def observe(self) -> None:
+        """Look at all presences."""
+        now = time.monotonic()
+        entries = {entry.key.removeprefix("process."): entry for entry in await self._bucket.scan("process.*")}
+        for process, entry in entries.items():
+            known = self._seen.get(process)
+            if known is None or known[0] != entry.revision:
+                self._seen[process] = (entry.revision, now, msgspec.json.decode(entry.value, type=Presence))
+        for gone in self._seen.keys() - entries.keys():
+            del self._seen[gone]
+        self._observed_once.set()
+
+    def is_alive(self, process: str) -> bool:
+        """Tell whether a process keeps renewing; one that never announced itself is not alive."""
+        known = self._seen.get(process)
+        if known is None:
+            return process == self.id
+        _, since, presence = known
+        return time.monotonic() - since < self._ttl and not _is_dead_here(presence)
+
+    def alive(self, role: str) -> list[str]:
+        """Return the processes of a role that are alive, this one included, in order of name."""
+        return sorted(
+            process for process in {*self._seen, self.id} if process.startswith(f"{role}-") and self.is_alive(process)
+        )
+
+    def dead(self) -> list[str]:
+        """Return the processes that have announced themselves and stopped without saying so."""
+        return sorted(process for process in self._seen if not self.is_alive(process))
+
+    async def bury(self, process: str) -> None:
+        """Forget a dead process, once all that it left has been taken over."""
+        await self._bucket.delete(f"process.{process}", expected=self._seen[process][0])
+
+    async def leave(self) -> None:
+        """Say that this process ends; from now on it holds no lease."""
+        self._left = True
+        self._renewed_at = -1e9
+        await self._bucket.delete(f"process.{self.id}")
+
+    async def observed(self) -> None:
+        """Wait until the others have been looked at once."""
+        await self._observed_once.wait()
+
+
+class Lease:
+    """One thing that one process at a time may do."""
+
+    def __init__(self, membership: Membership, name: str) -> None:
+        self.name = name
+        self._members = membership
+        self._revision: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._revision is not None and self._members.is_current
+
+    async def acquire(self) -> bool:
+        """Take the lease if it is free or its holder is dead; tell whether it is held now. Raises StoreError."""
+        if not self._members.is_current:
+            return False
+        entry = await self._members.bucket.get_with_revision(f"lease.{self.name}")
+        return await self.acquire_from(entry)
+
+    async def acquire_from(self, entry: Entry | None) -> bool:
+        """As `acquire`, where the lease's key has just been read."""
+        holder = entry.value.decode() if entry else ""
+        if holder == self._members.id:
+            self._revision = entry.revision if entry else None
+            return self.held
+        self._revision = None
+        if holder and self._members.is_alive(holder):
+            return False
+        try:
+            self._revision = await self._members.bucket.put(
+                f"lease.{self.name}", self._members.id.encode(), expected=entry.revision if entry else 0
+            )
+        except Conflict:
+            return False
+        log.info("lease.taken", lease=self.name, by=self._members.id, after=holder or None)
+        return self.held
+
+    async def take_over(self) -> None:
+        """Take the lease from whoever has it, who finds out when it next asks. Raises StoreError."""
+        while True:
+            entry = await self._members.bucket.get_with_revision(f"lease.{self.name}")
+            try:
+                self._revision = await self._members.bucket.put(
+                    f"lease.{self.name}", self._members.id.encode(), expected=entry.revision if entry else 0
+                )
+            except Conflict:
+                continue
+            return
+
+    async def release(self) -> None:
+        """Give the lease up. Does nothing if it is not held, or NATS is away: then it runs out by itself."""
+        revision, self._revision = self._revision, None
+        if revision is None:
+            return
+        with contextlib.suppress(StoreError):
+            await self._members.bucket.delete(f"lease.{self.name}", expected=revision)
+
+
+def _pid_space() -> str:
+    """Return what tells this machine's process numbers from another's, empty where that is not known."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
+def _is_dead_here(presence: Presence) -> bool:
+    """Tell whether a process of this very machine is gone: then nobody need wait for its time to run out."""
+    if not presence.host or presence.host != _pid_space():
+        return False
+    return not Path(f"/proc/{presence.pid}").exists()

@@ -1,0 +1,193 @@
+"""Pulling messages from a consumer: by hand-written requests, which nats-py's own fetch cannot all express."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import structlog
+from nats.aio.msg import Msg
+
+from ..errors import StoreError, StoreUnavailable
+from .connection import Connection, api, status_of
+from .log import Position
+
+log = structlog.get_logger(__name__)
+
+ANSWER_GRACE_SECONDS = 1.0
+"""How long after its end a pull counts as lost: a server that was restarted has forgotten it."""
+FOLLOW_EXPIRES_SECONDS = 4.0
+FOLLOW_BATCH = 1_000
+RETRY_PAUSE_SECONDS = 0.5
+
+
+class Delivery(NamedTuple):
+    """What the ack subject of a delivered message tells."""
+
+    delivered: int
+    """How often it has been delivered, this time included."""
+    stream_sequence: int
+    consumer_sequence: int
+    pending: int
+    """Messages that wait behind it on the same consumer."""
+
+
+def delivery(message: Msg) -> Delivery:
+    """Read `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]`."""
+    tokens = message.reply.split(".")
+    first = 4 if len(tokens) == 9 else 6
+    delivered, stream_sequence, consumer_sequence, _, pending = map(int, tokens[first : first + 5])
+    return Delivery(delivered, stream_sequence, consumer_sequence, pending)
+
+
+class Consumer:
+    """A durable consumer, as seen by one of those who pull from it.
+
+    What JetStream delivers keeps its own subject, so each kind of pull has an inbox to itself.
+    """
+
+    def __init__(self, connection: Connection, stream: str, name: str) -> None:
+        self.name = name
+        self._connection = connection
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        self._fetched: asyncio.Queue[Msg] = asyncio.Queue()
+        self._fetch_inbox = ""
+        self._wait_inbox = ""
+        self._receive: Callable[[Msg | None], None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        """Subscribe to the inboxes; nothing is pulled before."""
+
+        async def on_fetched(message: Msg) -> None:
+            self._fetched.put_nowait(message)
+
+        async def on_brought(message: Msg) -> None:
+            self._finish(None if _is_status(message) else message)
+
+        self._fetch_inbox = await self._connection.subscribe_inbox(on_fetched)
+        self._wait_inbox = await self._connection.subscribe_inbox(on_brought)
+
+    async def fetch(self, batch: int, timeout_seconds: float = 2.0) -> list[Msg]:
+        """Return up to `batch` messages that are there now; empty if there are none, or no consumer."""
+        messages: list[Msg] = []
+        request = msgspec.json.encode({"batch": batch, "no_wait": True})
+        await self._connection.publish(self._subject, request, self._fetch_inbox)
+        try:
+            while len(messages) < batch:
+                message = await asyncio.wait_for(self._fetched.get(), timeout_seconds)
+                if _is_status(message):
+                    break
+                messages.append(message)
+        except TimeoutError:
+            log.warning("pull.no-answer", consumer=self.name)
+        return messages
+
+    async def wait(self, receive: Callable[[Msg | None], None], expires_seconds: float) -> None:
+        """Ask for the next message. `receive` is called once: with it, or with None when there was none in time."""
+        self._receive = receive
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(expires_seconds + ANSWER_GRACE_SECONDS, self._finish, None)
+        request = msgspec.json.encode({"batch": 1, "expires": round(expires_seconds * 1_000_000_000)})
+        try:
+            await self._connection.publish(self._subject, request, self._wait_inbox)
+        except StoreUnavailable:
+            self._finish(None)
+
+    def _finish(self, message: Msg | None) -> None:
+        receive, self._receive = self._receive, None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if receive is not None:
+            receive(message)
+        elif message is not None:
+            self._fetched.put_nowait(message)  # late: whoever fetches next has it
+
+
+def _is_status(message: Msg) -> bool:
+    return not message.data and status_of(message) is not None
+
+
+async def follow(
+    connection: Connection, stream: str, filters: Sequence[str], after: int, linger_seconds: float = 0.0
+) -> AsyncIterator[list[Position]]:
+    """Yield the messages after a sequence as they come, in order and without gaps, for ever.
+
+    Messages that come within `linger_seconds` of one another come together. An empty list says that all there was has
+    been seen. A lost connection or consumer is made again where it left off.
+    """
+    while True:
+        try:
+            async for positions in _follow_once(connection, stream, filters, after, linger_seconds):
+                if positions:
+                    after = positions[-1].sequence
+                yield positions
+        except StoreError as error:
+            log.warning("follow.again", stream=stream, after=after, reason=str(error))
+        await asyncio.sleep(RETRY_PAUSE_SECONDS)
+
+
+async def _follow_once(
+    connection: Connection, stream: str, filters: Sequence[str], after: int, linger_seconds: float
+) -> AsyncIterator[list[Position]]:
+    name = f"follow-{secrets.token_hex(6)}"
+    config = {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": after + 1,
+        "ack_policy": "none",
+        "filter_subjects": list(filters),
+        "inactive_threshold": 60_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    created = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+    if not created["num_pending"]:
+        yield []
+    arrived: asyncio.Queue[Msg] = asyncio.Queue()
+
+    async def arrive(message: Msg) -> None:
+        arrived.put_nowait(message)
+
+    subscription = await connection.subscribe(connection.new_inbox(), arrive)
+    request = msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": round(FOLLOW_EXPIRES_SECONDS * 1_000_000_000)})
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+    wanted = expected = 0
+    try:
+        while True:
+            if wanted <= 0:
+                await connection.publish(subject, request, subscription.subject)
+                wanted = FOLLOW_BATCH
+            try:
+                messages = [await asyncio.wait_for(arrived.get(), FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS)]
+            except TimeoutError:
+                return
+            if linger_seconds:
+                await asyncio.sleep(linger_seconds)
+            while not arrived.empty():
+                messages.append(arrived.get_nowait())
+            positions = []
+            for message in messages:
+                if _is_status(message):
+                    if status_of(message) != "408":
+                        return  # deleted, or its server is gone
+                    wanted = 0
+                    continue
+                place = delivery(message)
+                expected += 1
+                if place.consumer_sequence != expected:
+                    return  # one was lost on the way
+                wanted -= 1
+                positions.append(Position(place.stream_sequence, message.subject, message.data))
+            if positions:
+                yield positions
+                if place.pending == 0:
+                    yield []
+    finally:
+        # The server drops the consumer by itself after its inactivity; asking nicely is quicker.
+        if connection.is_connected:
+            await subscription.unsubscribe()
+            await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")

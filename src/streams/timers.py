@@ -1,0 +1,50 @@
+"""What is to happen later: messages dated in the future, kept and fired by JetStream.
+
+A timer is a hint and the log decides: whoever acts on one that fired appends guarded by what the log says then, so a
+stale or doubled timer changes nothing. Setting a timer again replaces it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from ..errors import StoreFull, StoreUnavailable
+from ..events.ids import TaskRef, token
+from ..events.subjects import server_token
+from .committer import NO_ROOM
+from .connection import Connection
+
+FIRED_TTL = "1h"
+"""How long a fired retry stays in TIMERS: sourcing into DISPATCH copies it and does not take it away."""
+
+
+class Timers:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def queue_task(self, ref: TaskRef, pool: str, priority: str, at: datetime) -> None:
+        """Put a task into its queue at an instant; no process of ours need be alive then."""
+        target = f"due.retry.{token(pool)}.{priority}.{ref.owner}.{ref.unique}"
+        await self._set(f"timer.retry.{ref.owner}.{ref.unique}", target, at, b"{}", {"Nats-Schedule-TTL": FIRED_TTL})
+
+    async def watch_deadline(self, ref: TaskRef, attempt: int, at: datetime) -> None:
+        """Have an attempt looked at when its time is up."""
+        body = msgspec.json.encode({"attempt": attempt})
+        await self._set(f"timer.deadline.{ref.owner}.{ref.unique}", f"due.deadline.{ref.owner}.{ref.unique}", at, body)
+
+    async def check_server(self, server_id: str, at: datetime, body: bytes = b"{}") -> None:
+        """Have a server's health checked; replaces the check that is set."""
+        name = server_token(server_id)
+        await self._set(f"timer.check.{name}", f"due.check.{name}", at, body)
+
+    async def _set(
+        self, subject: str, target: str, at: datetime, body: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        schedule = {"Nats-Schedule": f"@at {at:%Y-%m-%dT%H:%M:%S.%fZ}", "Nats-Schedule-Target": target}
+        answer = await self._connection.request(subject, body, schedule | (headers or {}))
+        if error := msgspec.json.decode(answer.data).get("error"):
+            code = error.get("err_code")
+            kind = StoreFull if code in NO_ROOM else StoreUnavailable
+            raise kind(f"NATS refused the timer {subject}: {error.get('description')} ({code})")

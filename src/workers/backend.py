@@ -1,0 +1,210 @@
+"""Speaks to a backend server: one call, and what its answer means."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+import aiohttp
+import msgspec
+from msgspec import Raw, Struct
+
+from .. import task_result
+from ..clock import utc_now
+from ..commands.server import Present
+from ..egress import AnswerTooLarge, read_capped
+from ..events.task import FailureKind
+
+LONGEST_REASON = 300
+"""Characters of a backend's own words kept in an error."""
+BUSY = frozenset({429, 503})
+TRY_AGAIN = frozenset({408, 425, 429})
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One attempt as the server is told of it."""
+
+    task_id: str
+    attempt: int
+    payload: Raw
+    deadline: datetime
+    callback_url: str
+    callback_token: str
+
+
+class Completed(Struct, frozen=True):
+    """The task succeeded; `result` is a TaskResult, JSON."""
+
+    result: bytes
+
+
+class FailedByBackend(Struct, frozen=True):
+    """The server did the work and says the task failed; `result` is a TaskResult, JSON."""
+
+    result: bytes
+    error: str
+
+
+class Accepted(Struct, frozen=True):
+    """The server will report by callback."""
+
+    backend_task_id: str | None
+
+
+class Failed(Struct, frozen=True, kw_only=True):
+    """The attempt came to nothing."""
+
+    kind: FailureKind
+    error: str
+    retry_after: timedelta | None = None
+
+
+Answer: TypeAlias = Completed | FailedByBackend | Accepted | Failed
+
+
+class _Predict(Struct, kw_only=True, omit_defaults=True):
+    task_id: str
+    request: Raw
+    is_async: bool = msgspec.field(name="async")
+    attempt: int
+    deadline: int
+    """Milliseconds since the epoch."""
+    callback_url: str | None = None
+    callback_token: str | None = None
+
+
+class Backend:
+    """Calls servers over one pooled session."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, max_result_bytes: int, now: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._session = session
+        self._max_result_bytes = max_result_bytes
+        self._now = now
+
+    async def call(self, server: Present, call: Call, api_key: str | None) -> Answer:
+        """Send a task to a server and return what came of it; never raises for anything the server does."""
+        settings = server.settings
+        reports = settings.is_async and settings.callback
+        predict = _Predict(
+            task_id=call.task_id,
+            request=call.payload,
+            is_async=settings.is_async,
+            attempt=call.attempt,
+            deadline=int(call.deadline.timestamp() * 1000),
+            callback_url=call.callback_url if reports else None,
+            callback_token=call.callback_token if reports else None,
+        )
+        headers = {"Content-Type": "application/json"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        seconds_left = (call.deadline - self._now()).total_seconds()
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(seconds_left):
+                async with self._session.post(
+                    settings.predict_url, data=msgspec.json.encode(predict), headers=headers, allow_redirects=False
+                ) as response:
+                    body = await read_capped(response, self._max_result_bytes)
+                    retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
+        except TimeoutError:
+            return Failed(kind="timeout", error="the server did not answer within the attempt's time")
+        except AnswerTooLarge:
+            return Failed(kind="bad_answer", error=f"the answer is larger than {self._max_result_bytes} bytes")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Failed(kind="unreachable", error=describe(error))
+        elapsed_ms = round((time.perf_counter() - started) * 1000)
+        return interpret(settings.server_id, reports, call.task_id, response.status, body, retry_after, elapsed_ms)
+
+
+def interpret(
+    server_id: str,
+    reports: bool,
+    task_id: str,
+    status: int,
+    body: bytes,
+    retry_after: timedelta | None,
+    elapsed_ms: int,
+) -> Answer:
+    """Return what a server's answer means. `reports`: it is known to report by callback."""
+    if 200 <= status < 300:
+        return _interpret_success(server_id, reports, task_id, status, body, elapsed_ms)
+    if status >= 500 or status in TRY_AGAIN:
+        kind: FailureKind = "busy" if status in BUSY else "error"
+        return Failed(kind=kind, error=_reason(status, body), retry_after=retry_after)
+    if status >= 400:
+        return Failed(kind="rejected", error=_reason(status, body))
+    return Failed(kind="bad_answer", error=f"the server answered {status}; redirects are not followed")
+
+
+def _interpret_success(
+    server_id: str, reports: bool, task_id: str, status: int, body: bytes, elapsed_ms: int
+) -> Answer:
+    if reports and status == 202:
+        return Accepted(task_result.parse_acceptance(body).backend_task_id)
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return Failed(kind="bad_answer", error=f"the server answered {status} with something that is no JSON")
+    shape = task_result.parse(body)
+    if shape is None:
+        return Completed(task_result.wrapped(task_id, server_id, body, elapsed_ms))
+    if shape.metadata.status == "FAILED":
+        return FailedByBackend(body, (shape.metadata.message or "the server reports failure")[:LONGEST_REASON])
+    if reports and shape.metadata.status in ("PROCESSING", "WAITING"):
+        return Accepted(shape.backend_task_id)
+    return Completed(body)
+
+
+class _Words(Struct):
+    """Where servers put the reason of a refusal."""
+
+    error: str | None = None
+    detail: str | None = None
+    message: str | None = None
+
+
+def _reason(status: int, body: bytes) -> str:
+    """Return the status and the server's own words, where it has some that are meant to be read."""
+    try:
+        words = msgspec.json.decode(body, type=_Words)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return f"the server answered {status}"
+    said = words.error or words.detail or words.message
+    return f"the server answered {status}: {said[:LONGEST_REASON]}" if said else f"the server answered {status}"
+
+
+def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """Return the pause a `Retry-After` header asks for: seconds or a date (RFC 9110, 10.2.3); None for neither."""
+    if not value:
+        return None
+    try:
+        if value.strip().isdigit():
+            return timedelta(seconds=int(value))
+        return max(email.utils.parsedate_to_datetime(value) - now, timedelta(0))
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def describe(error: Exception) -> str:
+    """Return what went wrong with a connection, without saying to which address."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "the server's name does not resolve"
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            return "the server's certificate was not accepted"
+        case aiohttp.ClientConnectorError():
+            return "the server could not be reached"
+        case aiohttp.ServerDisconnectedError() | ConnectionResetError():
+            return "the server closed the connection without an answer"
+        case aiohttp.ClientPayloadError():
+            return "the server broke off its answer"
+        case aiohttp.InvalidURL():
+            return "the server's address is not valid"
+        case _:
+            return "the connection to the server failed"

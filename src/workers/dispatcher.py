@@ -1,0 +1,223 @@
+"""Hands ready tasks to servers: asks the queues for as many as there is room for, highest priority first.
+
+A task that was taken out and cannot be placed goes back at once, so one that nobody can run holds up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import structlog
+from nats.aio.msg import Msg
+
+from .. import metrics
+from ..commands.handler import Commands, Known
+from ..commands.server import CircuitIsClosed, Present
+from ..commands.task import UNKNOWN as UNKNOWN_TASK
+from ..commands.task import Ended, Processing, TaskState, Unknown, evolve
+from ..errors import StoreUnavailable
+from ..events.codec import task_codec
+from ..events.envelope import Stored
+from ..events.ids import TaskRef
+from ..events.subjects import task_ref
+from ..events.task import TaskEvent, TaskSubmitted
+from ..projections.fleet import Fleet
+from ..streams.log import Position, decode
+from ..streams.pulling import delivery
+from ..streams.topology import TASKS
+from .attempts import AttemptRunner, Queued
+from .keepalive import InHand
+from .placement import Candidate, Choice
+from .queues import Queue, Queues
+from .slots import Slots
+
+log = structlog.get_logger(__name__)
+
+MOST_AT_ONCE = 256
+"""Messages asked for in one request."""
+LONGEST_RETURN = timedelta(seconds=60)
+ANOTHER_WORKER = timedelta(milliseconds=200)
+"""Pause in which another worker may take a retry that this one could only give to the server that failed it."""
+RETURNS_FOR_ANOTHER_SERVER = 2
+IDLE_LOOK_SECONDS = 5.0
+"""How often room is looked for without any news of it: against news lost on the way."""
+
+
+class Dispatcher:
+    def __init__(
+        self,
+        commands: Commands,
+        fleet: Fleet,
+        slots: Slots,
+        queues: Queues,
+        runner: AttemptRunner,
+        in_hand: InHand,
+        choose: Choice,
+    ) -> None:
+        self._commands = commands
+        self._fleet = fleet
+        self._slots = slots
+        self._queues = queues
+        self._runner = runner
+        self._in_hand = in_hand
+        self._choose = choose
+        self._admitting = 0
+        """Messages taken out whose history is being read; they will need room too."""
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Take nothing more out."""
+        self._stopped = True
+        self._slots.freed.set()
+
+    async def run(self) -> None:
+        """Dispatch until stopped."""
+        while not self._stopped:
+            self._slots.freed.clear()
+            try:
+                await self._queues.know(self._fleet.pools())
+                while await self.run_once():
+                    pass
+                await self._wait_for_news()
+            except StoreUnavailable as error:
+                log.warning("dispatch.waits", reason=str(error))
+                await asyncio.sleep(0.5)
+                self._queues.all_may_have_more()
+        for queue in self._queues.in_order():
+            for message in queue.brought:
+                await self._in_hand.give_back(message)
+
+    async def run_once(self) -> int:
+        """Go over the queues once; return how many messages were taken out."""
+        taken = 0
+        for queue in self._queues.in_order():
+            if not queue.brought and not queue.may_have_more:
+                continue
+            messages, queue.brought = queue.brought, []
+            room = self._room(queue) - len(messages)
+            if queue.may_have_more and room > 0 and not self._stopped:
+                messages += await queue.fetch(min(room, MOST_AT_ONCE))
+            for message in messages:
+                await self._place(queue, message)
+            taken += len(messages)
+        return taken
+
+    async def _wait_for_news(self) -> None:
+        for queue in self._queues.in_order():
+            if self._room(queue) > 0:
+                await queue.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._slots.freed.wait(), IDLE_LOOK_SECONDS)
+
+    def _room(self, queue: Queue) -> int:
+        return self._slots.room(queue.pool) - self._admitting
+
+    async def _place(self, queue: Queue, message: Msg) -> None:
+        """Start the message's task on a server, or give the message back."""
+        submitted = _submission(message)
+        if submitted is not None:
+            await self._start_or_return(queue, submitted)
+            return
+        self._admitting += 1
+        self._in_hand.take(message)
+        self._runner.spawn(self._admit(queue, message))
+
+    async def _admit(self, queue: Queue, message: Msg) -> None:
+        """Read the history of a task that was queued again, then place it."""
+        try:
+            ref = _source(message)[2]
+            history = await self._commands.load_task(ref)
+            known = self._commands.tasks.fold(history)
+        except StoreUnavailable:
+            await self._in_hand.give_back(message, ANOTHER_WORKER)
+            return
+        finally:
+            self._admitting -= 1
+        if isinstance(known.state, Unknown | Ended | Processing):
+            await self._runner.settle(ref, message)
+            return
+        payload = next(
+            stored.recorded.event.payload for stored in history if isinstance(stored.recorded.event, TaskSubmitted)
+        )
+        facts = known.state.facts
+        await self._start_or_return(
+            queue,
+            Queued(
+                ref=ref,
+                message=message,
+                known=known,
+                task_type=facts.task_type,
+                payload=payload,
+                avoid=facts.last_server_id,
+            ),
+        )
+
+    async def _start_or_return(self, queue: Queue, queued: Queued) -> None:
+        candidates = self._slots.candidates(task_type=queued.task_type)
+        others = [candidate for candidate in candidates if candidate.server_id != queued.avoid]
+        delivered = delivery(queued.message).delivered
+        if not candidates:
+            await self._return(queue, queued, delivered)
+        elif not others and delivered <= RETURNS_FOR_ANOTHER_SERVER and self._another_could(queued):
+            await self._in_hand.give_back(queued.message, ANOTHER_WORKER)
+        else:
+            self._start(queued, others or candidates)
+
+    def _start(self, queued: Queued, candidates: list[Candidate]) -> None:
+        self._runner.start(queued, self._fleet.server(self._choose(candidates).server_id))
+
+    async def _return(self, queue: Queue, queued: Queued, delivered: int) -> None:
+        """Give back what cannot be placed: at once if only room is missing, later and later if nobody runs its type."""
+        if self._served_here(queued.task_type):
+            metrics.handed_back.labels("no-room").inc()
+            queue.may_have_more = True
+            await self._in_hand.give_back(queued.message)
+            return
+        metrics.handed_back.labels("not-served").inc()
+        pause = min(timedelta(seconds=2 ** min(delivered - 1, 6)), LONGEST_RETURN)
+        await self._in_hand.give_back(queued.message, pause)
+
+    def _served_here(self, task_type: str) -> bool:
+        """Tell whether a server this worker speaks for runs a type, were there room."""
+        servers = (self._fleet.by_token(name) for name in self._slots.tokens())
+        return any(server and _is_able(server, task_type) for server in servers)
+
+    def _another_could(self, queued: Queued) -> bool:
+        """Tell whether any other server of the fleet could take a task."""
+        return any(
+            server.server_id != queued.avoid and _is_able(server, queued.task_type) for server in self._fleet.servers()
+        )
+
+
+def _is_able(server: Present, task_type: str) -> bool:
+    serves = not server.settings.types or task_type in server.settings.types
+    return serves and server.online and not server.maintenance and isinstance(server.circuit, CircuitIsClosed)
+
+
+def _source(message: Msg) -> tuple[str, int, TaskRef]:
+    """Return stream, sequence and task of the message that JetStream copied into DISPATCH."""
+    stream, sequence, *_, subject, _ = message.headers["Nats-Stream-Source"].split(" ")  # type: ignore[index]
+    if stream == TASKS:
+        return stream, int(sequence), task_ref(subject)
+    _, _, _, _, owner, unique = subject.split(".")
+    return stream, int(sequence), TaskRef(owner, unique)
+
+
+def _submission(message: Msg) -> Queued | None:
+    """Return the task of a message that carries its submission: nothing need be read. None for any other.
+
+    One that was delivered before may be of a task that has moved on; its history is read.
+    """
+    stream, sequence, ref = _source(message)
+    if stream != TASKS or delivery(message).delivered > 1:
+        return None
+    stored: Stored[TaskEvent] = decode(task_codec, Position(sequence, message.subject, message.data))
+    event = stored.recorded.event
+    if not isinstance(event, TaskSubmitted):
+        return None
+    state: TaskState = evolve(UNKNOWN_TASK, stored.recorded)
+    return Queued(
+        ref=ref, message=message, known=Known(state, sequence), task_type=event.task_type, payload=event.payload
+    )

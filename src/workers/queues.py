@@ -1,0 +1,92 @@
+"""The queues of ready tasks as one worker sees them: which may have something, and where it waits for news."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nats.aio.msg import Msg
+
+from ..events.ids import token
+from ..events.task import PRIORITIES, Priority
+from ..settings import Settings
+from ..streams.connection import Connection
+from ..streams.pulling import Consumer, delivery
+from ..streams.topology import DISPATCH, ensure_consumer, pool_consumer, pool_consumer_name
+
+NEWS_EXPIRES_SECONDS = 20.0
+"""How long one request for the next message stays with the server."""
+
+
+class Queue:
+    """One pool at one priority."""
+
+    def __init__(self, consumer: Consumer, pool: str, priority: Priority, arrived: Callable[[], None]) -> None:
+        self.pool = pool
+        self.priority = priority
+        self.may_have_more = True
+        """False once it was found empty; then a waiting request brings the next message."""
+        self.brought: list[Msg] = []
+        """Messages that a waiting request brought."""
+        self._consumer = consumer
+        self._waits = False
+        self._arrived = arrived
+
+    async def fetch(self, most: int) -> list[Msg]:
+        """Take up to `most` messages that are there."""
+        messages = await self._consumer.fetch(most)
+        self.may_have_more = bool(messages) and delivery(messages[-1]).pending > 0
+        return messages
+
+    async def wait(self) -> None:
+        """Have the next message brought, unless it is awaited already."""
+        if self._waits or self.may_have_more:
+            return
+        self._waits = True
+        await self._consumer.wait(self._bring, NEWS_EXPIRES_SECONDS)
+
+    def _bring(self, message: Msg | None) -> None:
+        self._waits = False
+        if message is not None:
+            self.brought.append(message)
+            self.may_have_more = delivery(message).pending > 0
+        self._arrived()
+
+
+class Queues:
+    """The queues of all pools, strictest priority first; made as pools become known."""
+
+    def __init__(self, connection: Connection, settings: Settings, arrived: Callable[[], None]) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._arrived = arrived
+        self._queues: dict[tuple[Priority, str], Queue] = {}
+
+    async def know(self, pools: set[str]) -> None:
+        """Make the queues of pools that are new. Raises StoreUnavailable."""
+        for priority in PRIORITIES:
+            for pool in sorted(pools):
+                if (priority, pool) not in self._queues:
+                    name = token(pool)
+                    await ensure_consumer(self._connection, DISPATCH, pool_consumer(name, priority, self._settings))
+                    consumer = Consumer(self._connection, DISPATCH, pool_consumer_name(name, priority))
+                    await consumer.open()
+                    self._queues[priority, pool] = Queue(consumer, pool, priority, self._arrived)
+
+    def in_order(self) -> list[Queue]:
+        """Return the queues, high priority first; pools of one priority take turns."""
+        ordered = []
+        for priority in PRIORITIES:
+            of_priority = [queue for (at, _), queue in self._queues.items() if at == priority]
+            ordered.extend(of_priority)
+        # The first pool goes last next time.
+        if self._queues:
+            for priority in PRIORITIES:
+                key = next((key for key in self._queues if key[0] == priority), None)
+                if key is not None:
+                    self._queues[key] = self._queues.pop(key)
+        return ordered
+
+    def all_may_have_more(self) -> None:
+        """Look into every queue again: a consumer was made anew, or the connection."""
+        for queue in self._queues.values():
+            queue.may_have_more = True

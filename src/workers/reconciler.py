@@ -1,0 +1,182 @@
+"""Looks for what fell between two steps, and takes the second step: for every crash there is, the log knows the rest.
+
+Who is authoritative: the log. What gives safety: every remedy is a command, guarded like any other. What gives
+liveness: this search, by one worker at a time, and at once when a worker is seen to have died. What may happen all
+the same: a task is queued twice, which its claim makes harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import datetime, timedelta
+from enum import Enum, auto
+
+import structlog
+
+from ..clock import utc_now
+from ..commands.handler import Commands
+from ..commands.task import RequeueTask
+from ..errors import Refused, StoreError, StoreUnavailable
+from ..events.envelope import Actor
+from ..events.ids import TaskRef
+from ..events.subjects import dispatched_ref, server_token
+from ..events.task import FailureKind
+from ..projections.active import ActiveTask, active_tasks, projected
+from ..projections.fleet import Fleet
+from ..projections.task_view import TaskView
+from ..settings import Settings
+from ..streams.buckets import Bucket
+from ..streams.connection import Connection, api
+from ..streams.leases import Lease, Membership
+from ..streams.timers import Timers
+from ..streams.topology import DISPATCH, TASKS, TIMERS
+from .failures import fail_attempt
+
+log = structlog.get_logger(__name__)
+
+SETTLED_AFTER = timedelta(seconds=10)
+"""A task that changed more lately may be between two steps that somebody is still taking."""
+BY = Actor("system", "reconciler")
+SUBJECTS_PAGE = 100_000
+"""JetStream lists at most this many subjects in one answer."""
+
+
+class Remedy(Enum):
+    """What a task needs."""
+
+    NONE = auto()
+    QUEUE_AGAIN = auto()
+    ATTEMPT_LOST = auto()
+    ATTEMPT_EXPIRED = auto()
+
+
+def diagnose(view: TaskView, now: datetime, *, queued: bool, worker_alive: bool) -> Remedy:
+    """Return what a task that has not ended needs.
+
+    `queued`: its message is in the queue, or its retry in the timers. `worker_alive`: the worker that makes its call
+    still lives.
+    """
+    if view.status == "PROCESSING":
+        if view.accepted:
+            overdue = view.deadline is not None and view.deadline + SETTLED_AFTER < now
+            return Remedy.ATTEMPT_EXPIRED if overdue else Remedy.NONE
+        return Remedy.NONE if worker_alive else Remedy.ATTEMPT_LOST
+    due_at = view.retry_at or view.updated_at
+    return Remedy.QUEUE_AGAIN if not queued and due_at + SETTLED_AFTER < now else Remedy.NONE
+
+
+class Reconciler:
+    def __init__(
+        self,
+        settings: Settings,
+        members: Membership,
+        connection: Connection,
+        commands: Commands,
+        timers: Timers,
+        fleet: Fleet,
+        tasks_bucket: Bucket,
+    ) -> None:
+        self._settings = settings
+        self._members = members
+        self._connection = connection
+        self._commands = commands
+        self._timers = timers
+        self._fleet = fleet
+        self._tasks_bucket = tasks_bucket
+        self._lease = Lease(members, "reconciler")
+
+    async def run(self) -> None:
+        """Search every interval, and when a worker has died; for ever."""
+        await self._members.observed()
+        next_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            dead = self._members.dead()
+            if dead or loop.time() >= next_at:
+                with contextlib.suppress(StoreError):
+                    if await self._lease.acquire():
+                        counts = await self.run_once()
+                        if any(counts.values()):
+                            log.info("reconciled", **counts)
+                        for process in dead:
+                            await self._members.bury(process)
+                    next_at = loop.time() + self._settings.reconcile_interval
+            await asyncio.sleep(self._members.period_seconds)
+
+    async def stop(self) -> None:
+        await self._lease.release()
+
+    async def run_once(self) -> dict[str, int]:
+        """Search once; return what was found, by remedy."""
+        counts = {"queued_again": 0, "attempts_lost": 0, "attempts_expired": 0, "checks_set": 0}
+        await self._projection_is_current()
+        now = utc_now()
+        tasks = await active_tasks(self._tasks_bucket)
+        queued = await self._queued() if tasks else set()
+        for task in tasks:
+            remedy = diagnose(
+                task.view, now, queued=task.ref in queued, worker_alive=self._members.is_alive(task.view.worker_id)
+            )
+            with contextlib.suppress(Refused):
+                await self._apply(remedy, task, counts)
+        counts["checks_set"] = await self._set_missing_checks()
+        return counts
+
+    async def _apply(self, remedy: Remedy, task: ActiveTask, counts: dict[str, int]) -> None:
+        match remedy:
+            case Remedy.QUEUE_AGAIN:
+                await self._commands.task(task.ref, RequeueTask(reason="it was in no queue"), by=BY)
+                counts["queued_again"] += 1
+            case Remedy.ATTEMPT_LOST:
+                await self._fail(task, "worker_lost", "the worker that made the call is gone")
+                counts["attempts_lost"] += 1
+            case Remedy.ATTEMPT_EXPIRED:
+                await self._fail(task, "timeout", "the server did not report before the attempt's deadline")
+                counts["attempts_expired"] += 1
+            case Remedy.NONE:
+                pass
+
+    async def _fail(self, task: ActiveTask, kind: FailureKind, error: str) -> None:
+        await fail_attempt(
+            self._commands, self._timers, task.ref, attempt=task.view.attempt, kind=kind, error=error, by=BY
+        )
+
+    async def _projection_is_current(self) -> None:
+        """Raise StoreUnavailable unless the projection reflects everything up to now: on less, remedies would be
+        guesses.
+        """
+        last = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+        for _ in range(100):
+            if await projected(self._tasks_bucket) >= last:
+                return
+            await asyncio.sleep(0.1)
+        raise StoreUnavailable("the projection of tasks lags behind")
+
+    async def _queued(self) -> set[TaskRef]:
+        """Return the tasks that are in the queue, or will be when a timer fires."""
+        waiting = {dispatched_ref(subject) for subject in await self._subjects(DISPATCH, "dispatch.>")}
+        for subject in await self._subjects(TIMERS, "timer.retry.*.*"):
+            _, _, owner, unique = subject.split(".")
+            waiting.add(TaskRef(owner, unique))
+        return waiting
+
+    async def _set_missing_checks(self) -> int:
+        """Set a check for every server that has none set or due: the crash came between registration and timer."""
+        checks = {subject.split(".")[2] for subject in await self._subjects(TIMERS, "*.check.*")}
+        count = 0
+        for server in list(self._fleet.servers()):
+            settled = server.registered_at + SETTLED_AFTER < utc_now()
+            if settled and server_token(server.server_id) not in checks:
+                await self._timers.check_server(server.server_id, utc_now())
+                count += 1
+        return count
+
+    async def _subjects(self, stream: str, filter_subject: str) -> list[str]:
+        subjects: list[str] = []
+        while True:
+            request = {"subjects_filter": filter_subject, "offset": len(subjects)}
+            page = (await api(self._connection, f"STREAM.INFO.{stream}", request))["state"].get("subjects") or {}
+            subjects.extend(page)
+            if len(page) < SUBJECTS_PAGE:
+                return subjects

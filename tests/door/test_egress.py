@@ -1,0 +1,514 @@
+"""Backends are reached where policy lets them be, and nowhere else, however the address is written."""
+
+# ruff: noqa: RUF001 - digits that only look alike are the point
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import socket
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from ipaddress import IPv4Address
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.abc import ResolveResult
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from taskstream.egress import (
+    AddressRefused,
+    AnswerTooLarge,
+    BadAddress,
+    EgressPolicy,
+    ForbiddenAddress,
+    InvalidAddress,
+    RedirectRefused,
+    Resolve,
+    read_capped,
+    refused_by_policy,
+)
+from taskstream.settings import InvalidSettings, Settings
+
+TIMEOUT = aiohttp.ClientTimeout(total=5)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def dns(names: Mapping[str, str | list[str]]) -> Resolve:
+    """Return a resolver that knows these names only."""
+
+    async def resolve(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        known = names.get(host.rstrip("."), [])
+        addresses = [known] if isinstance(known, str) else known
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return [
+            ResolveResult(hostname=host, host=each, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+            for each in addresses
+        ]
+
+    return resolve
+
+
+def policy(*allow: str, private: bool = False, names: Mapping[str, str | list[str]] | None = None) -> EgressPolicy:
+    asked = Settings(allow_private_backends=private, backend_allow=allow)
+    return EgressPolicy.from_settings(asked, resolve=dns(names or {}))
+
+
+# Addresses
+
+PUBLIC = ["8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1"]
+PRIVATE = [
+    "127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1",
+    "169.254.1.1", "198.18.0.1", "::1", "fc00::1", "fd12:3456::1", "fe80::1", "fe80::1%eth0", "fec0::1",
+    "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::1",
+]  # fmt: skip
+METADATA = ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "fd00:ec2::254", "100.100.100.200"]
+NOWHERE = [
+    "0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "192.0.0.8",
+    "192.0.2.1", "192.88.99.1", "198.51.100.1", "203.0.113.1", "ff02::1", "2001:db8::1", "100::1", "::ffff:0.0.0.0",
+    "::127.0.0.1", "::ffff:0:127.0.0.1", "2002:e000:1::1", "2001:10::1", "3fff::1", "5f00::1", "4000::1",
+    "2001:0:808:808::f7f7:f7f6",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ip", PUBLIC)
+def test_public_addresses_are_accepted(ip: str) -> None:
+    policy().check_ip(ip)
+
+
+@pytest.mark.parametrize("ip", PRIVATE + METADATA + [each for each in NOWHERE if each != "2001:0:808:808::f7f7:f7f6"])
+def test_all_others_are_refused(ip: str) -> None:
+    with pytest.raises(ForbiddenAddress):
+        policy().check_ip(ip)
+
+
+@pytest.mark.parametrize("ip", PRIVATE + PUBLIC)
+def test_private_ones_are_accepted_when_the_setting_says_so(ip: str) -> None:
+    policy(private=True).check_ip(ip)
+
+
+@pytest.mark.parametrize("ip", METADATA)
+def test_metadata_services_must_be_listed_by_themselves(ip: str) -> None:
+    with pytest.raises(ForbiddenAddress, match="TASKSTREAM_BACKEND_ALLOW"):
+        policy(private=True).check_ip(ip)
+    policy("169.254.169.254", "fd00:ec2::254/128", "100.100.100.0/24").check_ip(ip)
+
+
+def test_teredo_is_judged_by_both_addresses_it_carries() -> None:
+    # 2001:0:SERVER:FLAGS:PORT:CLIENT, the client inverted (RFC 4380).
+    policy().check_ip("2001:0:808:808:0:0:f7f7:f7f7")
+    for ip in ("2001:0:7f00:1:0:0:f7f7:f7f7", "2001:0:808:808:0:0:80ff:fffe"):
+        with pytest.raises(ForbiddenAddress):
+            policy().check_ip(ip)
+
+
+@pytest.mark.parametrize("ip", ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "ff02::1", "2001:db8::1"])
+def test_nothing_opens_unspecified_multicast_and_reserved(ip: str) -> None:
+    with pytest.raises(ForbiddenAddress):
+        policy("0.0.0.0/0", "::/0", private=True).check_ip(ip)
+
+
+def test_a_listed_block_opens_itself_only() -> None:
+    listed = policy("10.1.0.0/16", "fd00:1::/32", "192.168.7.7")
+    for ip in ("10.1.2.3", "::ffff:10.1.2.3", "2002:a01:203::1", "fd00:1::5", "192.168.7.7"):
+        listed.check_ip(ip)
+    for ip in ("10.2.0.1", "::ffff:10.2.0.1", "fd00:2::5", "192.168.7.8", "127.0.0.1"):
+        with pytest.raises(ForbiddenAddress):
+            listed.check_ip(ip)
+
+
+def test_what_is_no_address_is_refused() -> None:
+    for text in ("", "example.org", "1.2.3", "1.2.3.4.5"):
+        with pytest.raises(InvalidAddress):
+            policy(private=True).check_ip(text)
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.5/8", "http://gpu", "gpu:8080", "10.0.0.0/33", "1.2.3", "*.internal", "a b"])
+def test_an_entry_that_can_match_nothing_is_an_invalid_setting(entry: str) -> None:
+    with pytest.raises(InvalidSettings, match="TASKSTREAM_BACKEND_ALLOW"):
+        policy(entry)
+
+
+# Registration
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org", "http://example.org:8080/predict?a=b", "HTTP://EXAMPLE.ORG/", "http://8.8.8.8/x",
+        "http://[2606:4700::1111]:80/", "http://bücher.example/", "http://my_service:9000/a%20b", "http://example.org./",
+    ],
+)  # fmt: skip
+async def test_a_well_written_address_is_accepted(url: str) -> None:
+    await policy(names={"example.org": "93.184.215.14", "my_service": "8.8.4.4"}).check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "example.org", "//example.org", "ftp://example.org", "file:///etc/passwd", "http:example.org", "http://",
+        "http:///path", "http://:80/", "http://user@example.org/", "http://user:pass@example.org/", "http://@example.org/",
+        "http://example.org/#x", "http://example.org/#", "http://example.org:0/", "http://example.org:65536/",
+        "http://example.org:/", "http://example.org:+80/", "http://example.org:８０/", "http://example.org:80:80/",
+        "http://example.org/a b", "http://example.org/\n", "http://exa\tmple.org/", " http://example.org/",
+        "http://example.org/\x00", "http://example.org/\u2028", "http://example.org/\ud800", "http://[::1", "http://::1/",
+        "http://[example.org]/", "http://[::1]x/", "http://a..b/", "http://-a.b/", "http://a%2eb/", "http://a\\b/",
+        "http://8.8.8.8\\@example.org/", "http://" + "a" * 64 + ".org/", "http://" + "a." * 130 + "org/",
+        "http://example.org/" + "x" * 2048, "http://1.2.3.4.5/", "http://256.1.1.1/", "http://08.8.8.8/", "http://foo.1/",
+        "http://[v1.x]/",
+    ],
+)  # fmt: skip
+async def test_a_badly_written_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidAddress):
+        await policy(private=True, names={"example.org": "93.184.215.14"}).check_url(url)
+
+
+@pytest.mark.parametrize("url", ["http://134744072/", "http://0x8.8.8.8/", "http://8.8.2056/", "http://010.8.8.8/"])
+async def test_a_harmless_address_in_an_odd_spelling_is_given_back_to_be_rewritten(url: str) -> None:
+    with pytest.raises(InvalidAddress, match=r"write the host as 8\.8\.8\.8"):
+        await policy().check_url(url)
+
+
+async def test_a_zone_is_judged_and_then_refused_for_itself() -> None:
+    with pytest.raises(ForbiddenAddress):
+        await policy().check_url("http://[fe80::1%25eth0]/")
+    with pytest.raises(InvalidAddress, match="zone"):
+        await policy(private=True).check_url("http://[fe80::1%25eth0]/")
+
+
+async def test_a_name_is_judged_by_every_address_it_has() -> None:
+    names: dict[str, str | list[str]] = {
+        "good": ["8.8.8.8", "2606:4700::1111"],
+        "mixed": ["8.8.8.8", "10.0.0.1"],
+        "local": "::1",
+    }
+    await policy(names=names).check_url("http://good/")
+    for name in ("mixed", "local"):
+        with pytest.raises(ForbiddenAddress, match=f"{name} is refused.*TASKSTREAM_ALLOW_PRIVATE_BACKENDS") as raised:
+            await policy(names=names).check_url(f"http://{name}/")
+        assert "10.0.0.1" not in str(raised.value)  # what a name is inside is not for the caller to learn
+        await policy(private=True, names=names).check_url(f"http://{name}/")
+
+
+async def test_a_name_that_does_not_resolve_is_accepted() -> None:
+    await policy().check_url("http://not-yet.example/health")
+
+
+async def test_the_systems_resolver_is_asked() -> None:
+    with pytest.raises(ForbiddenAddress):
+        await EgressPolicy.from_settings(Settings()).check_url("http://localhost:8080/")
+
+
+async def test_a_listed_name_is_accepted_whatever_its_case() -> None:
+    listed = policy("GPU.internal.", names={"gpu.internal": "10.0.0.1", "other.internal": "10.0.0.1"})
+    for url in ("http://gpu.internal/", "http://GPU.Internal:8000/x", "http://gpu.internal./"):
+        await listed.check_url(url)
+    for url in ("http://other.internal/", "http://10.0.0.1/"):
+        with pytest.raises(ForbiddenAddress):
+            await listed.check_url(url)
+
+
+async def test_a_listed_name_still_cannot_lead_nowhere() -> None:
+    with pytest.raises(ForbiddenAddress):
+        await policy("gpu", names={"gpu": "0.0.0.0"}).check_url("http://gpu/")
+
+
+# 127.0.0.1 in as many spellings as we can think of
+
+DIGITS = st.sampled_from(["0123456789", "０１２３４５６７８９", "⓪①②③④⑤⑥⑦⑧⑨", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "₀₁₂₃₄₅₆₇₈₉"])
+
+
+@st.composite
+def loopback_hosts(draw: st.DrawFn) -> str:
+    """Draw a host that the system, or the client, takes for an address in 127.0.0.0/8."""
+    number = 0x7F000000 + draw(st.integers(0, 0xFFFFFF))
+    form = draw(st.sampled_from(["v4", "mapped", "mapped-hex", "6to4", "nat64", "teredo"]))
+    high, low = number >> 16, number & 0xFFFF
+    match form:
+        case "mapped":
+            return f"[::ffff:{IPv4Address(number)}]"
+        case "mapped-hex":
+            return draw(st.sampled_from([f"[0:0:0:0:0:ffff:{high:x}:{low:x}]", f"[::FFFF:{high:X}:{low:04X}]"]))
+        case "6to4":
+            return f"[2002:{high:x}:{low:x}::{draw(st.integers(0, 0xFFFF)):x}]"
+        case "nat64":
+            return f"[64:ff9b::{high:x}:{low:x}]"
+        case "teredo":
+            return f"[2001:0:808:808:0:0:{high ^ 0xFFFF:x}:{low ^ 0xFFFF:x}]"
+    count = draw(st.integers(1, 4))  # inet_aton: the last part takes all the bytes that are left
+    parts = [number >> 8 * (3 - place) & 0xFF for place in range(count - 1)] + [number & (1 << 8 * (5 - count)) - 1]
+    spelled = [draw(st.sampled_from(["{:d}", "0{:o}", "0x{:x}", "0X{:X}", "0x000{:x}"])).format(part) for part in parts]
+    dot = draw(st.sampled_from([".", "。", "．", "｡"]))
+    digits = draw(DIGITS)
+    text = dot.join(spelled).translate(str.maketrans("0123456789", digits))
+    return text + draw(st.sampled_from(["", "."]))
+
+
+@settings(max_examples=500, deadline=None)
+@given(host=loopback_hosts(), port=st.sampled_from(["", ":80", ":8080"]), path=st.sampled_from(["", "/", "/x?y"]))
+@example(host="①②⑦.⓪.⓪.①", port="", path="/")
+@example(host="2130706433", port="", path="/")
+@example(host="0x7f.1", port="", path="/")
+@example(host="017700000001", port="", path="/")
+async def test_no_spelling_of_loopback_is_accepted(host: str, port: str, path: str) -> None:
+    with pytest.raises(BadAddress):
+        await policy().check_url(f"http://{host}{port}{path}")
+
+
+async def resolve_numbers(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    """Resolve as the system does, without asking the DNS: it understands more spellings than one would think."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    return await dns({host.rstrip("."): [str(each[4][0]) for each in found]})(host, port, family)
+
+
+@settings(max_examples=200, deadline=None)
+@given(host=loopback_hosts())
+@example(host="0x7f.1")
+async def test_no_spelling_of_loopback_is_connected(host: str) -> None:
+    async with EgressPolicy(resolve=resolve_numbers).session() as session:
+        with pytest.raises((aiohttp.ClientConnectorError, aiohttp.InvalidURL)) as raised:
+            await session.get(f"http://{host}:9/", timeout=TIMEOUT, allow_redirects=False)
+    unknown = isinstance(getattr(raised.value, "os_error", None), socket.gaierror)
+    assert refused_by_policy(raised.value) or unknown or isinstance(raised.value, aiohttp.InvalidURL)
+
+
+@settings(max_examples=300, deadline=None)
+@given(url=st.text() | st.builds("http://{}/{}".format, st.text(), st.text()))
+async def test_any_text_is_accepted_or_refused_and_nothing_else(url: str) -> None:
+    with contextlib.suppress(BadAddress):
+        await policy().check_url(url)
+
+
+# Connecting: a real server on 127.0.0.1
+
+
+class Backend:
+    """A server on 127.0.0.1 that notes what reaches it."""
+
+    def __init__(self) -> None:
+        self.requests: list[web.BaseRequest] = []
+        self.connections: set[object] = set()
+        self.answer: Handler = self._ok
+        self.port = 0
+
+    async def _ok(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"ok": True})
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.requests.append(request)
+        self.connections.add(request.transport)
+        return await self.answer(request)  # type: ignore[arg-type]
+
+    def url(self, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}/"
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[Backend]:
+    made = Backend()
+    runner = web.ServerRunner(web.Server(made.handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made.port = runner.addresses[0][1]
+    yield made
+    await runner.cleanup()
+
+
+async def get(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(url, timeout=TIMEOUT, allow_redirects=False) as response:
+        await read_capped(response, 1024)
+        return response.status
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "①②⑦.⓪.⓪.①", "[::ffff:127.0.0.1]", "sneaky.example", "mixed.example", "localhost"]
+)
+async def test_a_connect_that_policy_refuses_sends_nothing(backend: Backend, host: str) -> None:
+    names: dict[str, str | list[str]] = {
+        "sneaky.example": "127.0.0.1",
+        "mixed.example": ["8.8.8.8", "127.0.0.1"],
+        "localhost": ["::1", "127.0.0.1"],
+    }
+    async with policy(names=names).session() as session:
+        with pytest.raises(aiohttp.ClientConnectorError) as raised:
+            await get(session, backend.url(host))
+    assert refused_by_policy(raised.value)
+    assert isinstance(raised.value.os_error, AddressRefused)
+    assert backend.requests == []
+
+
+async def test_a_name_that_moves_after_registration_is_refused_at_connect(backend: Backend) -> None:
+    names: dict[str, str | list[str]] = {"rebinding.example": "8.8.8.8"}
+    rules = policy(names=names)
+    await rules.check_url(backend.url("rebinding.example"))
+    names["rebinding.example"] = "127.0.0.1"
+    async with rules.session() as session:
+        with pytest.raises(aiohttp.ClientConnectorError) as raised:
+            await get(session, backend.url("rebinding.example"))
+    assert refused_by_policy(raised.value)
+    assert backend.requests == []
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [policy(private=True), policy("127.0.0.0/8"), policy("127.0.0.1")],
+    ids=["private", "block", "address"],
+)
+async def test_a_connect_that_policy_allows_arrives(backend: Backend, rules: EgressPolicy) -> None:
+    async with rules.session() as session:
+        assert await get(session, backend.url()) == 200
+    assert len(backend.requests) == 1
+
+
+async def test_a_listed_name_connects_and_the_same_address_otherwise_does_not(backend: Backend) -> None:
+    rules = policy("gpu.internal", names={"gpu.internal": "127.0.0.1", "other.internal": "127.0.0.1"})
+    async with rules.session() as session:
+        assert await get(session, backend.url("GPU.internal")) == 200
+        for host in ("127.0.0.1", "other.internal"):
+            with pytest.raises(aiohttp.ClientConnectorError) as raised:
+                await get(session, backend.url(host))
+            assert refused_by_policy(raised.value)
+        assert await get(session, backend.url("gpu.internal.")) == 200
+    assert len(backend.requests) == 2
+
+
+async def test_a_listed_name_keeps_its_other_addresses_when_one_is_down(backend: Backend) -> None:
+    rules = policy("gpu", names={"gpu": ["127.0.0.9", "127.0.0.1"]})  # the server listens at the second only
+    async with rules.session() as session:
+        assert await get(session, backend.url("gpu")) == 200
+
+
+async def test_a_server_that_is_down_is_no_matter_of_policy() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        async with policy(private=True).session() as session:
+            with pytest.raises(aiohttp.ClientConnectorError) as raised:
+                await get(session, f"http://127.0.0.1:{held.getsockname()[1]}/")
+    assert not refused_by_policy(raised.value)
+
+
+async def test_a_redirect_is_the_answer(backend: Backend) -> None:
+    backend.answer = redirect_to("http://127.0.0.1:1/")
+    async with policy(private=True).session() as session:
+        assert await get(session, backend.url()) == 302
+    assert len(backend.requests) == 1
+
+
+async def test_a_redirect_is_refused_if_the_caller_forgot_to_say_so(backend: Backend) -> None:
+    backend.answer = redirect_to("/again")
+    async with policy(private=True).session() as session:
+        with pytest.raises(RedirectRefused):
+            await session.post(backend.url(), data=b"secret", timeout=TIMEOUT)
+        assert session.connector is not None
+        assert not session.connector._acquired  # no connection is left over
+    assert len(backend.requests) == 1
+
+
+async def test_connections_are_kept_and_cookies_are_not(backend: Backend) -> None:
+    async def set_cookie(request: web.Request) -> web.StreamResponse:
+        response = web.Response()
+        response.set_cookie("session", "x")
+        return response
+
+    backend.answer = set_cookie
+    # aiohttp keeps no cookies of addresses in any case, so this needs a name.
+    async with policy("gpu.example", names={"gpu.example": "127.0.0.1"}).session() as session:
+        for _ in range(3):
+            await get(session, backend.url("gpu.example"))
+    assert len(backend.requests) == 3
+    assert len(backend.connections) == 1
+    assert all("Cookie" not in request.headers for request in backend.requests)
+
+
+async def test_proxies_of_the_environment_are_ignored(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, backend.url())
+    async with policy(private=True, names={"x.example": "127.0.0.1"}).session() as session:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await get(session, "http://x.example:1/")
+    assert backend.requests == []
+
+
+# Answers
+
+
+async def test_an_answer_of_exactly_the_limit_is_read(backend: Backend) -> None:
+    backend.answer = answer_with(b"x" * 1000)
+    async with policy(private=True).session() as session, session.get(backend.url(), timeout=TIMEOUT) as response:
+        assert await read_capped(response, 1000) == b"x" * 1000
+
+
+async def test_a_larger_answer_is_refused_by_what_it_announces(backend: Backend) -> None:
+    late = asyncio.Event()
+
+    async def announce(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 1001
+        await response.prepare(request)
+        await late.wait()
+        return response
+
+    backend.answer = announce
+    async with policy(private=True).session() as session, session.get(backend.url(), timeout=TIMEOUT) as response:
+        with pytest.raises(AnswerTooLarge) as raised:
+            await asyncio.wait_for(read_capped(response, 1000), 3)
+        late.set()
+        assert raised.value.limit == 1000
+        assert response.closed
+
+
+async def test_a_larger_answer_is_refused_while_it_comes(backend: Backend) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b"x" * 65536)
+        return response
+
+    backend.answer = endless
+    async with policy(private=True).session() as session, session.get(backend.url(), timeout=TIMEOUT) as response:
+        with pytest.raises(AnswerTooLarge):
+            await read_capped(response, 1_000_000)
+
+
+async def test_a_compressed_bomb_bursts_at_the_limit(backend: Backend) -> None:
+    bomb = gzip.compress(bytes(100_000_000))
+    assert len(bomb) < 150_000
+    backend.answer = answer_with(bomb, {"Content-Encoding": "gzip"})
+    async with policy(private=True).session() as session:
+        tracemalloc.start()
+        try:
+            async with session.get(backend.url(), timeout=TIMEOUT) as response:
+                with pytest.raises(AnswerTooLarge):
+                    await read_capped(response, 1_000_000)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 5_000_000  # bytes; that aiohttp inflates in steps is what we rely on
+
+
+async def test_compression_is_not_asked_for_but_understood(backend: Backend) -> None:
+    backend.answer = answer_with(gzip.compress(b"hello"), {"Content-Encoding": "gzip"})
+    async with policy(private=True).session() as session, session.get(backend.url(), timeout=TIMEOUT) as response:
+        assert await read_capped(response, 1000) == b"hello"
+    assert backend.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def redirect_to(location: str) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=302, headers={"Location": location})
+
+    return answer
+
+
+def answer_with(body: bytes, headers: dict[str, str] | None = None) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, headers=headers)
+
+    return answer

@@ -1,0 +1,132 @@
+"""A sealed secret opens with its key, for its purpose, and shows itself nowhere else."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskstream.sealing import DoesNotOpen, Sealer, SealingUnavailable, derive_key, new_key
+from taskstream.settings import InvalidSettings, Settings
+
+SECRET = "sk-live-9f8e7d6c5b4a"
+JWT_SECRET = "a secret of thirty-two bytes or more"
+
+
+def with_keys(*keys: str) -> Sealer:
+    return Sealer.from_settings(Settings(seal_keys=keys))
+
+
+@given(text=st.text(), purpose=st.text())
+def test_what_was_sealed_opens_for_its_purpose(text: str, purpose: str) -> None:
+    sealer = with_keys("A" * 43 + "=")
+    assert sealer.open(sealer.seal(text, purpose), purpose) == text
+
+
+def test_a_sealed_value_moved_to_another_place_does_not_open() -> None:
+    sealer = with_keys(new_key())
+    sealed = sealer.seal(SECRET, "server:a")
+    with pytest.raises(DoesNotOpen) as raised:
+        sealer.open(sealed, "server:b")
+    assert raised.value.purpose == "server:b"
+
+
+def test_purpose_and_text_do_not_run_into_each_other() -> None:
+    sealer = with_keys(new_key())
+    with pytest.raises(DoesNotOpen):
+        sealer.open(sealer.seal("b-secret", "server:a"), "server:ab")
+
+
+def test_the_secret_cannot_be_seen_in_what_is_stored() -> None:
+    sealer = with_keys(new_key())
+    first, second = sealer.seal(SECRET, "server:a"), sealer.seal(SECRET, "server:a")
+    assert SECRET.encode() not in first
+    assert first != second
+
+
+def test_any_changed_byte_is_noticed() -> None:
+    sealer = with_keys(new_key())
+    sealed = sealer.seal(SECRET, "server:a")
+    for place in range(0, len(sealed) - 2, 7):  # the last two are padding
+        damaged = bytearray(sealed)
+        damaged[place] = ord("A") if damaged[place] != ord("A") else ord("B")
+        with pytest.raises(DoesNotOpen):
+            sealer.open(bytes(damaged), "server:a")
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"x", b"\xff\xfe", b"gAAAA", SECRET.encode()])
+def test_rubbish_does_not_open(rubbish: bytes) -> None:
+    with pytest.raises(DoesNotOpen):
+        with_keys(new_key()).open(rubbish, "server:a")
+
+
+def test_the_newest_key_seals_and_all_keys_open() -> None:
+    old, new = new_key(), new_key()
+    sealed_before = with_keys(old).seal(SECRET, "server:a")
+    both = with_keys(new, old)
+    assert both.open(sealed_before, "server:a") == SECRET
+    sealed_after = both.seal(SECRET, "server:a")
+    assert with_keys(new).open(sealed_after, "server:a") == SECRET
+    with pytest.raises(DoesNotOpen):
+        with_keys(old).open(sealed_after, "server:a")
+    with pytest.raises(DoesNotOpen):
+        with_keys(new).open(sealed_before, "server:a")
+
+
+def test_without_keys_one_is_derived_from_the_jwt_secret() -> None:
+    settings = Settings(jwt_secret=JWT_SECRET)
+    sealed = Sealer.from_settings(settings).seal(SECRET, "server:a")
+    assert Sealer.from_settings(settings).open(sealed, "server:a") == SECRET
+    with pytest.raises(DoesNotOpen):
+        Sealer.from_settings(Settings(jwt_secret=JWT_SECRET + "!")).open(sealed, "server:a")
+
+
+def test_the_derived_key_never_changes() -> None:
+    # What was sealed with it must open after an upgrade.
+    assert derive_key(JWT_SECRET) == "XJH04nnYQLn4VpZbGFbbfnm2uor1sdipypetYGP2rcY="
+
+
+def test_given_keys_go_before_the_jwt_secret() -> None:
+    key = new_key()
+    sealed = Sealer.from_settings(Settings(seal_keys=(key,), jwt_secret=JWT_SECRET)).seal(SECRET, "server:a")
+    assert with_keys(key).open(sealed, "server:a") == SECRET
+
+
+def test_with_neither_it_says_what_to_set() -> None:
+    sealer = Sealer.from_settings(Settings())
+    assert not sealer.available
+    with pytest.raises(SealingUnavailable, match="TASKSTREAM_SEAL_KEYS"):
+        sealer.seal(SECRET, "server:a")
+    with pytest.raises(SealingUnavailable, match="TASKSTREAM_SEAL_KEYS"):
+        sealer.open(b"", "server:a")
+
+
+@pytest.mark.parametrize("bad", ["short", "A" * 44, "ä" * 44, "A" * 42 + "=="])
+def test_a_bad_key_is_named_by_its_place_only(bad: str) -> None:
+    with pytest.raises(InvalidSettings, match="key number 2") as raised:
+        with_keys(new_key(), bad)
+    assert bad not in everything(raised.value)
+
+
+def test_no_error_and_no_repr_holds_a_secret() -> None:
+    key = new_key()
+    sealer = with_keys(key)
+    assert key not in repr(sealer) + str(sealer)
+    with pytest.raises(DoesNotOpen) as moved:
+        sealer.open(sealer.seal(SECRET, "server:a"), "server:b")
+    with pytest.raises(ValueError, match="surrogates") as unencodable:
+        sealer.seal(SECRET + "\ud800", "server:a")
+    for error in (moved.value, unencodable.value):
+        assert SECRET not in everything(error)
+        assert key not in everything(error)
+
+
+def everything(error: BaseException) -> str:
+    """All that a log could show of an error: itself, its attributes, its traceback, and what it arose from."""
+    shown = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+    for behind in (error.__cause__, error.__context__):
+        if behind is not None:
+            shown += everything(behind) + repr(behind.args)
+    return shown

@@ -1,0 +1,141 @@
+"""Backend servers for tests: real HTTP servers whose behaviour a test sets, and which keep what they were sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+Answerer = Callable[["BackendServer", dict[str, Any], web.Request], Awaitable[web.StreamResponse]]
+
+
+def finished(task: dict[str, Any], data: Any, server_id: str = "backend", **metadata: Any) -> dict[str, Any]:
+    """Return a TaskResult that ends a task well."""
+    return {
+        "task_id": task["task_id"],
+        "backend_task_id": f"b-{task['task_id']}",
+        "data": data,
+        "metadata": {
+            "server_id": server_id,
+            "processing_time": 1,
+            "model_time": 1,
+            "queue_time": 0,
+            "progress": 100,
+            "status": "FINISHED",
+            "message": None,
+            **metadata,
+        },
+    }
+
+
+async def echo(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    """Answer at once with what was asked."""
+    return web.json_response(finished(task, {"echo": task["request"]}))
+
+
+async def hold(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    """Answer only once the test sets `server.let_go`."""
+    await server.let_go.wait()
+    return web.json_response(finished(task, {"held": True}))
+
+
+async def accept(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    """Accept (202); the test reports with `server.report`."""
+    body = {"task_id": task["task_id"], "backend_task_id": "b1", "status": "PROCESSING", "message": "accepted"}
+    return web.json_response(body, status=202)
+
+
+def status(code: int, body: Any = None, headers: dict[str, str] | None = None) -> Answerer:
+    """Return a behaviour that answers with a status."""
+
+    async def answer(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+        return web.json_response(
+            body if body is not None else {"error": f"status {code}"}, status=code, headers=headers
+        )
+
+    return answer
+
+
+class BackendServer:
+    """One backend on 127.0.0.1; use as an async context manager."""
+
+    def __init__(self, answer: Answerer = echo) -> None:
+        self.answer = answer
+        self.calls: list[dict[str, Any]] = []
+        """Bodies of the `predict` calls, in order of arrival."""
+        self.headers: list[dict[str, str]] = []
+        self.running = 0
+        self.most_at_once = 0
+        self.broken_off = 0
+        """Calls whose client closed the connection before the answer."""
+        self.healthy = True
+        self.health_checks = 0
+        self.let_go = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> BackendServer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.let_go.set()
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen; on the same port again after `stop`."""
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/predict", self._predict)
+        app.router.add_get("/health", self._health)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def registration(self, server_id: str, *, health: bool = True, **more: Any) -> dict[str, Any]:
+        """Return the body that registers this server."""
+        endpoints = {"predict": f"{self.url}/predict"} | ({"health": f"{self.url}/health"} if health else {})
+        return {"id": server_id, "name": server_id, "provider": "test", "endpoints": endpoints, **more}
+
+    async def _predict(self, request: web.Request) -> web.StreamResponse:
+        task = await request.json()
+        self.calls.append(task)
+        self.headers.append(dict(request.headers))
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
+        try:
+            return await self.answer(self, task, request)
+        except asyncio.CancelledError:
+            self.broken_off += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def _health(self, _: web.Request) -> web.Response:
+        self.health_checks += 1
+        return web.Response(status=200 if self.healthy else 500, text="health")
+
+    async def report(
+        self, task: dict[str, Any], status: str, token: str | None = None, data: Any = None, **metadata: Any
+    ) -> tuple[int, dict[str, Any]]:
+        """Send an update for a task to its callback URL, by default with the attempt's own token."""
+        body = {"data": data, "metadata": {"server_id": "backend", "status": status, **metadata}}
+        headers = {"Authorization": f"Bearer {token or task['callback_token']}"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(task["callback_url"], json=body, headers=headers) as response,
+        ):
+            return response.status, await response.json()

