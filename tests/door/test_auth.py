@@ -22,17 +22,14 @@ from hypothesis import strategies as st
 
 from taskstream.api.auth import (
     CACHE_SECONDS,
-    JWKS_AGE,
-    JWKS_PAUSE,
     MAX_TOKEN,
     Authenticator,
-    FixedKey,
     Identity,
     KeysUnavailable,
-    RemoteKeys,
     Unauthenticated,
     make_token,
 )
+from taskstream.api.keys import JWKS_AGE, JWKS_PAUSE, FixedKey, RemoteKeys
 from taskstream.settings import InvalidSettings, Settings
 
 SECRET = "a secret of thirty-two bytes or more"
@@ -471,7 +468,7 @@ class Issuer:
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
     made = Issuer()
-    runner = web.ServerRunner(web.Server(made.handle))
+    runner = web.ServerRunner(web.Server(made.handle), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/jwks"
@@ -527,6 +524,14 @@ async def test_secret_and_no_signature_are_never_accepted_from_a_jwks_document(
         {"alg": alg, "kid": "s"}, json.dumps(claims()).encode(), SECRET.encode() if alg == "HS256" else None
     )
     await refuses(remote, forged, "algorithm")
+    assert issuer.fetches == 0
+
+
+@pytest.mark.parametrize("header", [{"alg": "ES256", "kid": 7}, {"alg": ["ES256"], "kid": "a"}, {"kid": "a"}])
+async def test_a_header_of_another_shape_is_refused_and_nothing_fetched(
+    issuer: Issuer, remote: Authenticator, header: dict[str, Any]
+) -> None:
+    await refuses(remote, hand_made(header, json.dumps(claims()).encode()), "claims|algorithm")
     assert issuer.fetches == 0
 
 
@@ -686,7 +691,7 @@ async def test_an_issuer_that_is_not_there_is_no_keys(clock: Clock) -> None:
 async def test_an_issuer_that_does_not_answer_is_given_up(
     issuer: Issuer, remote: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskstream.api.auth.JWKS_TIMEOUT", 0.05)
+    monkeypatch.setattr("taskstream.api.keys.JWKS_TIMEOUT", 0.05)
     forever = asyncio.Event()
 
     async def silent() -> web.StreamResponse:

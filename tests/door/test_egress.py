@@ -26,7 +26,6 @@ from taskstream.egress import (
     EgressPolicy,
     ForbiddenAddress,
     InvalidAddress,
-    RedirectRefused,
     Resolve,
     read_capped,
     refused_by_policy,
@@ -310,7 +309,8 @@ class Backend:
 @pytest.fixture
 async def backend() -> AsyncIterator[Backend]:
     made = Backend()
-    runner = web.ServerRunner(web.Server(made.handle))
+    # A client that hangs up early may leave a request open; by default aiohttp gives it a minute to end.
+    runner = web.ServerRunner(web.Server(made.handle), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -396,16 +396,6 @@ async def test_a_redirect_is_the_answer(backend: Backend) -> None:
     backend.answer = redirect_to("http://127.0.0.1:1/")
     async with policy(private=True).session() as session:
         assert await get(session, backend.url()) == 302
-    assert len(backend.requests) == 1
-
-
-async def test_a_redirect_is_refused_if_the_caller_forgot_to_say_so(backend: Backend) -> None:
-    backend.answer = redirect_to("/again")
-    async with policy(private=True).session() as session:
-        with pytest.raises(RedirectRefused):
-            await session.post(backend.url(), data=b"secret", timeout=TIMEOUT)
-        assert session.connector is not None
-        assert not session.connector._acquired  # no connection is left over
     assert len(backend.requests) == 1
 
 

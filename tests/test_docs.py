@@ -1,0 +1,33 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from taskstream import settings
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md", *ROOT.glob("docs/**/*.md")]
+
+
+def test_every_setting_is_in_the_operations_table_with_its_default() -> None:
+    table = (ROOT / "docs" / "operations.md").read_text()
+    for name, default, meaning in settings.table():
+        shown = f"`{default}`" if default else ""
+        assert f"| `{name}` | {shown} | {meaning} |" in table, f"{name} differs: see `taskstream settings`"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_document_names_a_setting_that_does_not_exist(document: Path) -> None:
+    known = {name for name, _, _ in settings.table()}
+    named = set(re.findall(r"TASKSTREAM_[A-Z_]+[A-Z]", document.read_text()))
+    assert named <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+        assert (document.parent / target).exists(), f"{document.name} links to {target}"
