@@ -1,4 +1,5 @@
-"""A backend that answers at once, so that what is measured is everything else. `python -m bench.backend` prints its port.
+"""A backend that answers at once, so that what is measured is everything else. `python -m bench.backend` prints its
+port.
 
 `GET /stats` tells how many calls it had and how long each took from its submission: payloads carry the instant of their
 submission on the monotonic clock, which all processes of one machine share.

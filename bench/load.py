@@ -30,7 +30,10 @@ class Clients:
             "id": "bench",
             "name": "bench",
             "provider": "bench",
-            "endpoints": {"predict": f"{self._bench.backend_url}/predict", "health": f"{self._bench.backend_url}/health"},
+            "endpoints": {
+                "predict": f"{self._bench.backend_url}/predict",
+                "health": f"{self._bench.backend_url}/health",
+            },
             "maxConcurrent": slots,
         }
         async with self._session.post(f"{self._bench.url}/api/servers", json=body, headers=self._admin) as response:
@@ -79,8 +82,8 @@ class Clients:
     async def until_result_ms(self, number: int) -> float:
         """Submit one task and ask for it until its result is there; return the milliseconds that took."""
         started = time.perf_counter()
-        task_id = await self.submit(number)
-        while (await self._get(f"{self._bench.url}/api/task/{task_id}", self._user))["taskDetails"]["status"] != "FINISHED":
+        url = f"{self._bench.url}/api/task/{await self.submit(number)}"
+        while (await self._get(url, self._user))["taskDetails"]["status"] != "FINISHED":
             pass
         return (time.perf_counter() - started) * 1000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -156,8 +157,12 @@ def _rebuild(options: argparse.Namespace) -> int:
 
 
 def _settings(_: argparse.Namespace) -> int:
-    for name, default, meaning in settings.table():
-        print(f"{name:<38} {default:<14} {meaning}")
+    try:
+        for name, default, meaning in settings.table():
+            print(f"{name:<38} {default:<14} {meaning}")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough: `taskstream settings | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
 import structlog
@@ -28,6 +28,7 @@ from .streams.topology import ensure_streams
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 5.0
+RESTART_PAUSE_SECONDS = 1.0
 
 
 class Buckets(Struct, frozen=True, kw_only=True):
@@ -72,16 +73,15 @@ class Core:
     def membership(self, role: str) -> Membership:
         return Membership(self.buckets.leases, role, self.settings.lease_ttl)
 
-    def background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run something until `close`; its failure is logged and ends nothing else."""
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(_report)
+    def background(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+        """Run a service until it returns, or until `close`; one that fails is started again."""
+        task = asyncio.create_task(_supervised(work, name), name=name)
         self._background.append(task)
         return task
 
     async def start(self) -> None:
         await self.fleet.restore(self.buckets.registry)
-        self.background(self.fleet.follow(self.consuming, self.fleet_is_current), "fleet")
+        self.background(lambda: self.fleet.follow(self.consuming, self.fleet_is_current), "fleet")
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
 
     async def close(self) -> None:
@@ -100,9 +100,15 @@ class Core:
         await self.close()
 
 
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("background.failed", task=task.get_name(), error=repr(error), exc_info=error)
+async def _supervised(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Run a service; a fault in it is logged, and it is started again: no one fault may end dispatch for good."""
+    while True:
+        try:
+            await work()
+            return
+        except Exception:
+            log.exception("background.failed", service=name)
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)
 
 
 async def open_core(settings: Settings, nats_url: str, durability: Durability | None = None) -> Core:

@@ -57,6 +57,12 @@ async def run_api(given: Settings) -> None:
 
 async def run_worker(settings: Settings) -> None:
     """Run a worker alone until a signal."""
+    if settings.public_url is None:
+        log.warning(
+            "public-url.unset",
+            told=settings.callback_base,
+            action="set TASKSTREAM_PUBLIC_URL to the API's address: servers that report by callback are told it",
+        )
     async with AsyncExitStack() as stack:
         core = await stack.enter_async_context(await open_core(settings, _required_url(settings)))
         await stack.enter_async_context(running_worker(core))
@@ -89,6 +95,8 @@ def listen(settings: Settings) -> Iterator[tuple[Settings, socket.socket]]:
     except OSError as error:
         raise InvalidSettings(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     with sock:
+        # Accepted sockets inherit it; asyncio would not set it on them, and every answer would wait 40 ms for an ACK.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield replace(settings, port=sock.getsockname()[1]), sock
 
 
@@ -156,6 +164,7 @@ async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[None]:
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=REQUESTS_GRACE_SECONDS,
     )

@@ -16,6 +16,8 @@ from msgspec import Meta, Struct
 PREFIX = "TASKSTREAM_"
 
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
+Patience = Annotated[float, Meta(ge=0, le=86400)]
+Age = Annotated[float, Meta(ge=0, le=100 * 366 * 86400)]
 Bytes = Annotated[int, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
@@ -115,15 +117,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     # Workers
     lease_ttl: Annotated[Seconds, about("time after which a silent worker loses its servers")] = 10.0
     ack_wait: Annotated[Seconds, about("time after which a silent worker's task is handed out again")] = 30.0
-    shutdown_grace: Annotated[float, Meta(ge=0), about("time running calls get to finish at shutdown")] = 20.0
+    shutdown_grace: Annotated[Patience, about("time running calls get to finish at shutdown")] = 20.0
     reconcile_interval: Annotated[Seconds, about("time between searches for tasks that fell out of their queue")] = 30.0
     metrics_port: Annotated[
         Port | None, about("port on which `taskstream worker` serves /metrics and /health; unset: none")
     ] = None
 
     # Keeping
-    task_retention: Annotated[float, Meta(ge=0), about("age at which task events are dropped; 0: never")] = 0
-    server_retention: Annotated[float, Meta(ge=0), about("age at which server events are dropped; 0: never")] = 0
+    task_retention: Annotated[Age, about("age at which task events are dropped; 0: never")] = 0
+    server_retention: Annotated[Age, about("age at which server events are dropped; 0: never")] = 0
     max_storage: Annotated[
         int, Meta(ge=0), about("limit of the embedded JetStream's files; 0: what the disk allows")
     ] = 0

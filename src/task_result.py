@@ -62,7 +62,7 @@ def parse(body: bytes) -> Shape | None:
     """Return what is in a TaskResult, None for JSON of any other shape."""
     try:
         return _shape.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
 
@@ -70,7 +70,7 @@ def parse_acceptance(body: bytes) -> Acceptance:
     """Return what a 202 says; one that says nothing we know is an acceptance all the same."""
     try:
         return _acceptance.decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return Acceptance()
 
 

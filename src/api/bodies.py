@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.exceptions import ClientException, HTTPException, InternalServerException
+from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Reference, RequestBody, Schema
 from msgspec import Meta, Struct
 
 from ..errors import InvalidInput
+from .access import ApiRequest
 from .submission import invalid, parse_json_object
 
 T = TypeVar("T")
 
+SCHEMA_REF = "#/components/schemas/{name}"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 class ReasonBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Why, in words."""
+
     reason: Annotated[str, Meta(max_length=300)] = ""
+    """Kept in the task's history."""
 
 
-def decode_body(body: bytes, shape: type[T], max_depth: int) -> T:
-    """Return a body as a shape; an empty one counts as `{}`. Raises InvalidInput naming what is wrong, and where."""
-    body = body.strip() or b"{}"
+async def read_body(request: ApiRequest) -> bytes:
+    """Return the body, without the byte order mark that some clients begin with.
+
+    Its Content-Type is not looked at: older clients send any. Raises 413 once it is larger than the route takes.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(status_code=415, detail="compressed bodies are not taken; send it without Content-Encoding")
+    try:
+        body = await request.body()
+    except InternalServerException:  # Litestar's word for a client that hung up; nobody reads the answer
+        raise ClientException("the body ended before it was complete") from None
+    return body.removeprefix(BYTE_ORDER_MARK)
+
+
+async def read_as(request: ApiRequest, shape: type[T], max_depth: int) -> T:
+    """Return the body as a shape; an empty one counts as `{}`. Raises InvalidInput naming what is wrong, and where."""
+    body = (await read_body(request)).strip() or b"{}"
     parse_json_object(body, max_depth)
     try:
         return msgspec.json.decode(body, type=shape)
@@ -31,10 +53,14 @@ def decode_body(body: bytes, shape: type[T], max_depth: int) -> T:
         raise InvalidInput(str(error)) from None
 
 
-def described(shape: type[Any] | None, examples: dict[str, Example], *, required: bool = True) -> type[Operation]:
-    """Return the operation class of a handler that reads its body itself: `shape` is what it takes, None any object."""
-    schema = _schema(shape) if shape else Schema(type="object")  # type: ignore[arg-type]
-    media = OpenAPIMediaType(schema=schema, examples=examples or None)  # type: ignore[arg-type]
+def schema_of(shape: type[Struct]) -> Reference:
+    """Return a reference to a shape that the description has."""
+    return Reference(SCHEMA_REF.format(name=shape.__name__))
+
+
+def described(schema: Schema | Reference, examples: dict[str, Example], *, required: bool = True) -> type[Operation]:
+    """Return the operation class of a handler that reads its body itself."""
+    media = OpenAPIMediaType(schema=schema, examples=examples)  # type: ignore[arg-type]
     body = RequestBody(content={"application/json": media}, required=required)
 
     @dataclass
@@ -43,28 +69,3 @@ def described(shape: type[Any] | None, examples: dict[str, Example], *, required
             self.request_body = body
 
     return Described
-
-
-class _Verbatim(Schema):
-    """A schema made elsewhere, passed through as it is."""
-
-    def __init__(self, content: dict[str, Any]) -> None:
-        super().__init__()
-        self._content = content
-
-    def to_schema(self) -> dict[str, Any]:
-        return self._content
-
-
-def _schema(shape: type[Any]) -> Schema:
-    """Return a struct's JSON Schema with everything it refers to in place."""
-    (top,), parts = msgspec.json.schema_components([shape], ref_template="#/$defs/{name}")
-    return _Verbatim(_inlined(top, parts))
-
-
-def _inlined(node: Any, parts: dict[str, Any]) -> Any:
-    if isinstance(node, dict):
-        if "$ref" in node:
-            return _inlined(parts[node["$ref"].rsplit("/", 1)[1]], parts)
-        return {key: _inlined(value, parts) for key, value in node.items()}
-    return [_inlined(item, parts) for item in node] if isinstance(node, list) else node

@@ -46,6 +46,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the HTTP server leaves the body out by itself
         started = time.perf_counter()
         identifier = _identifier(scope)
         scope["taskstream.request_id"] = identifier

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -31,7 +31,9 @@ class UpdateMetadata(Struct, kw_only=True):
     """The part of `metadata` that we read; what else it holds is kept as it came."""
 
     status: task_result.Status
+    """`PROCESSING` is progress, `FINISHED` and `FAILED` end the task."""
     server_id: Annotated[str, Meta(max_length=128)] | None = None
+    """As the server was registered."""
     progress: Annotated[float, Meta(ge=0, le=100)] | None = None
     """Percent."""
     message: Annotated[str, Meta(max_length=LONGEST_MESSAGE)] | None = None
@@ -39,7 +41,20 @@ class UpdateMetadata(Struct, kw_only=True):
     """Milliseconds, as are the two below."""
     model_time: float | None = None
     queue_time: float | None = None
-    custom_data: Raw = NULL
+    custom_data: Raw = msgspec.field(default_factory=lambda: NULL)  # msgspec describes no Raw as a plain default
+    """Anything; kept with the progress."""
+
+
+class UpdateBody(_Update, kw_only=True):
+    """A TaskResult less its id, as a backend (or the owner) sends it."""
+
+    metadata: UpdateMetadata  # type: ignore[assignment]
+    data: Any = None
+    """What came of the task."""
+    backend_task_id: str | None = None
+    """What the backend calls the task."""
+    task_id: str | None = None
+    """May be left out; must be the path's if it is there."""
 
 
 _update = msgspec.json.Decoder(_Update)

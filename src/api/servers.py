@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import Annotated
 
 import msgspec
 from litestar import Router, delete, get, post
 from litestar.params import PathParameter, QueryParameter
+from msgspec.structs import replace
 
 from ..clock import utc_now
-from ..commands.server import MarkOnline, Present, RegisterServer, RemoveServer, SetMaintenance
+from ..commands.handler import Handled
+from ..commands.server import (
+    MarkOnline,
+    Present,
+    RegisterServer,
+    RemoveServer,
+    ServerCommand,
+    ServerState,
+    SetMaintenance,
+)
 from ..core import Core
-from ..errors import NotFound
-from ..events.server import ServerRegistered
+from ..egress import BadAddress
+from ..errors import InvalidInput, NotFound
+from ..events.server import ServerEvent, ServerRegistered
 from ..events.subjects import server_token
 from ..projections.heartbeats import Heartbeat
 from .access import ApiRequest, actor, requires
-from .bodies import decode_body, described
+from .bodies import described, read_as, schema_of
 from .edge import request_id
-from .examples import REGISTER_EXAMPLE
+from .examples import CLEANUP_EXAMPLES, HEARTBEAT_EXAMPLES, MAINTENANCE_EXAMPLES, REGISTER_EXAMPLES
 from .problems import answers
 from .wire import (
+    SERVER_ID_PATTERN,
     CleanupAnswer,
     CleanupBody,
     HeartbeatAnswer,
@@ -36,7 +49,13 @@ from .wire import (
     server_summary,
 )
 
-ServerId = Annotated[str, PathParameter(description="A server's id, as it was registered")]
+ServerId = Annotated[
+    str,
+    PathParameter(
+        description="A server's id, as it was registered",
+        schema_extra={"pattern": SERVER_ID_PATTERN, "minLength": 1, "maxLength": 128, "examples": ["gpu-1"]},
+    ),
+]
 
 
 class Servers:
@@ -47,10 +66,10 @@ class Servers:
 
     async def register(self, request: ApiRequest) -> ServerDone:
         core = self.core
-        body = decode_body(await request.body(), RegisterBody, core.settings.max_json_depth)
-        await core.egress.check_url(body.endpoints.predict)
+        body = await read_as(request, RegisterBody, core.settings.max_json_depth)
+        await self._check_url(body.endpoints.predict, "$.endpoints.predict")
         if body.endpoints.health:
-            await core.egress.check_url(body.endpoints.health)
+            await self._check_url(body.endpoints.health, "$.endpoints.health")
         name = server_token(body.id)
         if body.api_key:
             sealed = core.sealer.seal(body.api_key, f"server:{body.id}")
@@ -71,13 +90,28 @@ class Servers:
             has_api_key=body.api_key is not None,
             labels=body.labels,
         )
-        handled = await core.commands.server(
-            body.id, RegisterServer(settings=registered), by=actor(request.user), cause=request_id(request.scope)
-        )
+        handled = await self._command(request, body.id, RegisterServer(settings=registered))
         first_check = msgspec.json.encode({"sequence": handled.known.sequence})
         await core.timers.check_server(body.id, utc_now(), first_check)
-        await core.fleet.reached(handled.known.sequence)
         return ServerDone(id=body.id)
+
+    async def _check_url(self, url: str, path: str) -> None:
+        try:
+            await self.core.egress.check_url(url)
+        except BadAddress as error:
+            raise InvalidInput(str(error), path) from None
+
+    async def _command(
+        self, request: ApiRequest, server_id: str, command: ServerCommand
+    ) -> Handled[ServerState, ServerEvent]:
+        """Give a command, and wait until this process knows of its events. Raises NotFound."""
+        by, cause = actor(request.user), request_id(request.scope)
+        try:
+            handled = await self.core.commands.server(server_id, command, by=by, cause=cause)
+        except NotFound:
+            raise NotFound("server", server_id) from None  # the log does not know the name of what it does not have
+        await self.core.fleet.reached(handled.known.sequence)
+        return handled
 
     async def present(self, server_id: str) -> Present:
         """Return a server as the log has it. Raises NotFound."""
@@ -102,44 +136,39 @@ class Servers:
 
     async def heartbeat(self, request: ApiRequest, server_id: str) -> HeartbeatAnswer:
         core = self.core
-        body = decode_body(await request.body(), HeartbeatBody, core.settings.max_json_depth)
+        body = await read_as(request, HeartbeatBody, core.settings.max_json_depth)
         server = core.fleet.find(server_id) or await self.present(server_id)
         now = utc_now()
-        heartbeat = Heartbeat(seen_at=now, status=body.status, active_tasks=body.active_tasks, metrics=body.metrics)
+        last = await core.heartbeats.get(server_id) or Heartbeat(seen_at=now)
+        heartbeat = replace(
+            last, seen_at=now, checked_at=None, status=body.status, active_tasks=body.active_tasks, metrics=body.metrics
+        )
         await core.heartbeats.put(server_id, heartbeat)
         if not server.online and server.settings.health_url is None:
-            by, cause = actor(request.user), request_id(request.scope)
-            handled = await core.commands.server(server_id, MarkOnline(reason="heartbeat"), by=by, cause=cause)
-            await core.fleet.reached(handled.known.sequence)
+            await self._command(request, server_id, MarkOnline(reason="heartbeat"))
         return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
 
     async def set_maintenance(self, request: ApiRequest, server_id: str) -> MaintenanceAnswer:
-        body = decode_body(await request.body(), MaintenanceBody, self.core.settings.max_json_depth)
-        command = SetMaintenance(maintenance=body.maintenance, reason=body.reason)
-        handled = await self.core.commands.server(
-            server_id, command, by=actor(request.user), cause=request_id(request.scope)
-        )
-        await self.core.fleet.reached(handled.known.sequence)
+        body = await read_as(request, MaintenanceBody, self.core.settings.max_json_depth)
+        await self._command(request, server_id, SetMaintenance(maintenance=body.maintenance, reason=body.reason))
         return MaintenanceAnswer(id=server_id, maintenance=body.maintenance)
 
     async def remove(self, request: ApiRequest, server_id: str, reason: str) -> None:
         core = self.core
-        handled = await core.commands.server(
-            server_id, RemoveServer(reason=reason), by=actor(request.user), cause=request_id(request.scope)
-        )
+        await self._command(request, server_id, RemoveServer(reason=reason))
         await core.buckets.secrets.delete(f"server.{server_token(server_id)}")
         await core.heartbeats.forget(server_id)
-        await core.fleet.reached(handled.known.sequence)
 
     async def cleanup(self, request: ApiRequest) -> CleanupAnswer:
-        body = decode_body(await request.body(), CleanupBody, self.core.settings.max_json_depth)
+        body = await read_as(request, CleanupBody, self.core.settings.max_json_depth)
         await self.core.fleet.catch_up(self.core.reading)
         latest = utc_now() - timedelta(minutes=body.max_age_mins)
         removed = []
         for server in list(self.core.fleet.servers()):
             if not server.online and server.changed_at <= latest:
-                await self.remove(request, server.server_id, f"offline for more than {body.max_age_mins:g} min")
-                removed.append(server.server_id)
+                with contextlib.suppress(NotFound):  # somebody else was faster
+                    await self.remove(request, server.server_id, f"offline for more than {body.max_age_mins:g} min")
+                    removed.append(server.server_id)
         return CleanupAnswer(removed_servers=removed)
 
 
@@ -150,23 +179,34 @@ def server_router(core: Core) -> Router:
     @post(
         "/",
         status_code=200,
-        operation_class=described(RegisterBody, REGISTER_EXAMPLE),
-        responses=answers(400, 401, 403, 413, 503),
+        operation_class=described(schema_of(RegisterBody), REGISTER_EXAMPLES),
+        responses=answers(400, 401, 403, 413, 415, 503),
+        response_description="The server is registered, and its first check under way",
         summary="Register a server",
     )
     async def register_server(request: ApiRequest) -> ServerDone:
         """Register a backend server, or replace the one with this id. It is `offline` until a check succeeds."""
         return await servers.register(request)
 
-    @get("/", responses=answers(400, 401, 403, 503), summary="List servers")
+    @get(
+        "/",
+        responses=answers(400, 401, 403, 503),
+        response_description="A page of servers, by id",
+        summary="List servers",
+    )
     async def list_servers(
-        limit: Annotated[int, QueryParameter(ge=1, le=5000)] = 5000,
+        limit: Annotated[int, QueryParameter(ge=1, le=5000, description="Most entries on a page")] = 5000,
         cursor: Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")] = None,
     ) -> ServerPage:
         """List the registered servers by id, with their state and last heartbeat."""
         return await servers.page(limit, cursor)
 
-    @get("/{server_id:str}", responses=answers(400, 401, 403, 404, 503), summary="Read a server")
+    @get(
+        "/{server_id:str}",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="The server as it is now",
+        summary="Read a server",
+    )
     async def get_server(server_id: ServerId) -> ServerSummary:
         """Return a server and its `status`: `online` or `offline`, with the reason."""
         return await servers.summary(server_id)
@@ -174,8 +214,9 @@ def server_router(core: Core) -> Router:
     @post(
         "/{server_id:str}/heartbeat",
         status_code=200,
-        operation_class=described(HeartbeatBody, {}, required=False),
-        responses=answers(400, 401, 403, 404, 413, 503),
+        operation_class=described(schema_of(HeartbeatBody), HEARTBEAT_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+        response_description="Noted",
         summary="Send a heartbeat",
     )
     async def send_heartbeat(request: ApiRequest, server_id: ServerId) -> HeartbeatAnswer:
@@ -185,15 +226,22 @@ def server_router(core: Core) -> Router:
     @post(
         "/{server_id:str}/maintenance",
         status_code=200,
-        operation_class=described(MaintenanceBody, {}),
-        responses=answers(400, 401, 403, 404, 413, 503),
+        operation_class=described(schema_of(MaintenanceBody), MAINTENANCE_EXAMPLES),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+        response_description="The server is, or is no longer, in maintenance",
         summary="Begin or end maintenance",
     )
     async def set_maintenance(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
         """In maintenance a server finishes what it has and takes nothing new."""
         return await servers.set_maintenance(request, server_id)
 
-    @delete("/{server_id:str}", status_code=200, responses=answers(400, 401, 403, 404, 503), summary="Remove a server")
+    @delete(
+        "/{server_id:str}",
+        status_code=200,
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="The server is gone",
+        summary="Remove a server",
+    )
     async def remove_server(request: ApiRequest, server_id: ServerId) -> ServerDone:
         """Remove a server and its sealed key. Tasks it has go on; their reports are still taken."""
         await servers.remove(request, server_id, f"removed by {request.user.subject}")
@@ -202,8 +250,9 @@ def server_router(core: Core) -> Router:
     @post(
         "/cleanup",
         status_code=200,
-        operation_class=described(CleanupBody, {}, required=False),
-        responses=answers(400, 401, 403, 413, 503),
+        operation_class=described(schema_of(CleanupBody), CLEANUP_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 413, 415, 503),
+        response_description="The ids of those removed",
         summary="Remove servers that are long offline",
     )
     async def clean_up(request: ApiRequest) -> CleanupAnswer:

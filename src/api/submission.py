@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -16,24 +17,33 @@ from ..errors import InvalidInput
 from ..events.envelope import NULL
 from ..events.task import Priority, RetryPolicy
 from ..events.task_type import TypeDefined
+from ..nesting import deeper_than
 from ..projections.fleet import Fleet
 from ..settings import Settings
-from .wire import DurationSeconds, Name
+from .wire import PATTERNS, DurationSeconds, Name
 
 OPTIONS = frozenset({"type", "payload", "priority", "timeout", "attempts"})
 """Names that make a body the full form. A body with none of them is a payload as a whole."""
 SCHEMA_CACHE = 256
 
 
+def fingerprint(body: bytes) -> str:
+    """Return what tells whether two submissions are the same."""
+    return hashlib.sha256(body).hexdigest()
+
+
 class Submission(Struct, kw_only=True, forbid_unknown_fields=True):
     """The full form: a payload and options."""
 
     payload: Raw
+    """The task's input: any JSON that its type allows."""
     type: Name = DEFAULT_TYPE
     priority: Priority | None = None
+    """By default that of the type."""
     timeout: DurationSeconds | None = None
     """Seconds one attempt may take."""
     attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """Tries in all, the first included."""
 
 
 _full = msgspec.json.Decoder(Submission)
@@ -87,7 +97,7 @@ class Submissions:
             pool=own.pool,
             priority=submission.priority or own.priority,
             policy=policy,
-            fingerprint=hashlib.sha256(body).hexdigest(),
+            fingerprint=fingerprint(body),
             repeatable=repeatable,
         )
 
@@ -127,14 +137,27 @@ def _decode_full(body: bytes) -> Submission:
         raise invalid(error) from None
 
 
+_COMPLAINT = re.compile(r"(.*?)(?: - at `([^`]*)`)?", re.DOTALL)
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`")
+
+
 def invalid(error: msgspec.ValidationError) -> InvalidInput:
-    """Return msgspec's complaint with the path apart: it says "… - at `$.priority`"."""
-    text, _, path = str(error).partition(" - at ")
-    return InvalidInput(text, path.strip("`"))
+    """Return msgspec's complaint with the path apart (it says "… - at `$.priority`"), down to the field it is about."""
+    found = _COMPLAINT.fullmatch(str(error))
+    assert found is not None
+    text, path = found[1], found[2] or "$"
+    for pattern, meaning in PATTERNS.items():
+        if repr(pattern) in text:
+            text = f"Expected {meaning}"
+    if field := _FIELD.fullmatch(text):
+        path += f".{field[1]}"
+    return InvalidInput(text, path)
 
 
 def parse_json_object(body: bytes, max_depth: int) -> dict[str, Any]:
     """Return the JSON object that a body is. Raises InvalidInput for anything else, and for one nested too deep."""
+    if not body.strip():
+        raise InvalidInput("the body is empty; send a JSON object")
     try:
         content = msgspec.json.decode(body)
     except RecursionError:
@@ -143,17 +166,6 @@ def parse_json_object(body: bytes, max_depth: int) -> dict[str, Any]:
         raise InvalidInput(f"the body is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise InvalidInput("the body must be a JSON object", "$")
-    # Each level has a bracket: with few brackets there is nothing to measure.
-    if body.count(b"{") + body.count(b"[") > max_depth and depth(content) > max_depth:
+    if deeper_than(max_depth, body, content):
         raise InvalidInput(f"the body is nested deeper than {max_depth} levels")
     return content
-
-
-def depth(content: Any) -> int:
-    """Return how many levels of objects and arrays there are, 0 for a scalar."""
-    level = 0
-    current = [content]
-    while containers := [value for value in current if isinstance(value, dict | list)]:
-        level += 1
-        current = [child for value in containers for child in (value.values() if isinstance(value, dict) else value)]
-    return level

@@ -1,15 +1,12 @@
-"""What needs no token: the front page, health, metrics, and the API's description."""
+"""What needs no token: the front page, health and metrics."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-import swagger_ui_bundle  # type: ignore[import-untyped]
-from litestar import MediaType, Request, Response, Router, get
-from litestar.exceptions import NotFoundException
+from litestar import MediaType, Response, Router, get
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
+from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -22,43 +19,16 @@ from ..streams.connection import api
 from ..streams.soundness import clock_difference_ms
 from ..streams.topology import DISPATCH, TASKS
 
-ASSETS = Path(swagger_ui_bundle.swagger_ui_path)
-ASSET_TYPES = {
-    "swagger-ui.css": "text/css",
-    "swagger-ui-bundle.js": "text/javascript",
-    "favicon-32x32.png": "image/png",
-}
-DOCS_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-  <meta charset="utf-8">
-  <title>Taskstream API</title>
-  <meta name="viewport" content="width=device-width, initial-scale=1">
-  <link rel="stylesheet" href="/docs/swagger-ui.css">
-  <link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
-</head>
-<body>
-  <noscript>This page needs JavaScript. The same description as JSON: <a
-  href="/openapi.json">/openapi.json</a></noscript> <div id="swagger-ui"></div> <script src="/docs/swagger-ui-
-  bundle.js"></script> <script src="/docs/start.js"></script>
-</body>
-</html>
-"""
-START_SCRIPT = """SwaggerUIBundle({
-  url: "/openapi.json",
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  persistAuthorization: false,
-  validatorUrl: null,
-});
-"""
-
 
 class Live(Struct, kw_only=True):
+    """The process runs."""
+
     status: Literal["ok"] = "ok"
 
 
 class NatsHealth(Struct, kw_only=True):
+    """The store."""
+
     connected: bool
     version: str
     durability: Literal["always", "interval", "unknown"]
@@ -68,6 +38,8 @@ class NatsHealth(Struct, kw_only=True):
 
 
 class Ready(Struct, kw_only=True):
+    """What a request depends on, and how that is."""
+
     status: Literal["ok", "unavailable"]
     version: str
     nats: NatsHealth
@@ -76,11 +48,14 @@ class Ready(Struct, kw_only=True):
     projection_lag_events: int
     """Events of the log that lists read from the log itself, because they are not projected yet."""
     servers: dict[str, int]
+    """How many are online, offline, in maintenance, and have an open circuit."""
     warnings: list[str]
     """What is weaker than it should be, each with what to do."""
 
 
 class Front(Struct, kw_only=True):
+    """What this is, and where to go on."""
+
     name: str = "Taskstream"
     version: str
     docs: str = "/docs"
@@ -178,48 +153,33 @@ def system_router(core: Core, version: str) -> Router:
     """Return the routes."""
     system = System(core, version)
 
-    @get("/", summary="Front page")
+    @get("/", summary="Front page", response_description="What this is, and where to go on")
     async def front() -> Front:
         """Say what this is."""
         return Front(version=version)
 
-    @get("/health/live", summary="Is the process alive?")
+    @get("/health/live", summary="Is the process alive?", response_description="It is")
     async def live() -> Live:
         """Answer as long as the process runs."""
         return Live()
 
-    @get("/health/ready", summary="Can requests be served?", raises=[])
+    unready = ResponseSpec(Ready, description="Requests cannot be served now", generate_examples=False)
+
+    @get(
+        "/health/ready",
+        responses={503: unready},
+        response_description="Requests can be served",
+        summary="Can requests be served?",
+    )
     async def ready() -> Response[Ready]:
         """Tell whether the store answers, and what is weaker than it should be. 503 while requests cannot be served."""
         state = await system.ready()
         return Response(state, status_code=200 if state.status == "ok" else 503)
 
-    @get("/metrics", summary="Prometheus metrics", media_type=MediaType.TEXT)
+    @get("/metrics", media_type=MediaType.TEXT, response_description="The metrics", summary="Prometheus metrics")
     async def metrics_page() -> Response[str]:
         """Return the metrics in Prometheus' text format."""
         return Response((await system.metrics()).decode(), media_type=CONTENT_TYPE_LATEST)
 
     routes: list[HTTPRouteHandler] = [front, live, ready, metrics_page]
     return Router(path="/", route_handlers=routes, tags=["System"])
-
-
-def docs_router() -> Router:
-    """Return the HTML page of the API, with everything it needs; nothing comes from elsewhere."""
-
-    @get("/", media_type=MediaType.HTML)
-    async def page() -> str:
-        return DOCS_PAGE
-
-    @get("/start.js", media_type="text/javascript")
-    async def start() -> str:
-        return START_SCRIPT
-
-    @get("/{name:str}")
-    async def asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
-        media_type = ASSET_TYPES.get(name)
-        if media_type is None:
-            raise NotFoundException(f"no page {request.url.path}")
-        headers = {"Cache-Control": "public, max-age=86400"}
-        return Response((ASSETS / name).read_bytes(), media_type=media_type, headers=headers)
-
-    return Router(path="/docs", route_handlers=[page, start, asset], include_in_schema=False)

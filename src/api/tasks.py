@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Router, get, post, put
+from litestar.exceptions import HTTPException
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 from msgspec import Raw
 
@@ -13,30 +15,39 @@ from ..clock import random_bits, utc_now
 from ..commands.task import CancelTask, Reporter, RetryTask
 from ..core import Core
 from ..errors import Forbidden, InvalidInput, NotFound
-from ..events.envelope import Actor
+from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, new_ref, owner_token, parse_task_id, ref_for_key
-from ..events.task import StoredResult
+from ..events.task import AttemptStarted, StoredResult, TaskEvent, TaskSubmitted
 from ..projections.task_reader import TaskDetail, TaskFilter
 from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
-from .auth import Unauthenticated
-from .bodies import ReasonBody, decode_body, described
+from .auth import Identity, Unauthenticated
+from .bodies import ReasonBody, described, read_as, read_body, schema_of
 from .edge import request_id
-from .examples import SUBMISSION_EXAMPLES, UPDATE_EXAMPLES
+from .examples import REASON_EXAMPLES, SUBMISSION_EXAMPLES, TASK_ID_EXAMPLE, UPDATE_EXAMPLES
 from .problems import answers
-from .reports import Report, attempt_of_token, parse_report
-from .submission import Submissions
+from .reports import Report, UpdateBody, attempt_of_token, parse_report
+from .submission import OPTIONS, Submission, Submissions, fingerprint
 from .wire import EventPage, TaskAnswer, TaskPage, recorded_event, task_answer, task_summary
 
+TASK_ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$"
 STATUSES = frozenset({"WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"})
 LONGEST_KEY = 255
+NO_ATTEMPT = "this token is of no attempt of this task"
 
-TaskId = Annotated[str, PathParameter(description="A task's id, as the answer to its submission gave it")]
+TaskId = Annotated[
+    str,
+    PathParameter(
+        description="A task's id, as the answer to its submission gave it",
+        schema_extra={"pattern": TASK_ID_PATTERN, "examples": [TASK_ID_EXAMPLE]},
+    ),
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=200, description="Most entries on a page")]
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
         description="Up to 255 printable characters. The same key and body again give the same task, for ever",
+        schema_extra={"minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~][ -~]*$"},
     ),
 ]
 
@@ -54,12 +65,18 @@ class Tasks:
     async def submit(self, request: ApiRequest, idempotency_key: str | None) -> TaskAnswer:
         identity = request.user
         owner = owner_token(identity.subject)
-        body = await request.body()
-        command = self._submissions.parse(body, identity.subject, repeatable=idempotency_key is not None)
+        body = await read_body(request)
         if idempotency_key is None:
             ref = new_ref(owner, utc_now(), random_bits(80))
         else:
             ref = ref_for_key(owner, _checked_key(idempotency_key))
+        try:
+            command = self._submissions.parse(body, identity.subject, repeatable=idempotency_key is not None)
+        except InvalidInput:
+            # A repeated submit is the task it was, also when its type has become stricter since.
+            if idempotency_key is None or not await self._was_submitted(ref, body):
+                raise
+            return self.answer(await self.core.tasks.detail(ref))
         handled = await self.core.commands.task(
             ref,
             command,
@@ -72,34 +89,59 @@ class Tasks:
         metrics.submitted.labels(command.pool, command.priority).inc()
         return self.answer(await self.core.tasks.detail_of(ref, handled.appended))
 
+    async def _was_submitted(self, ref: TaskRef, body: bytes) -> bool:
+        history = await self.core.commands.load_task(ref)
+        return any(
+            isinstance(stored.recorded.event, TaskSubmitted) and stored.recorded.event.fingerprint == fingerprint(body)
+            for stored in history
+        )
+
     async def report(self, request: ApiRequest, task_id: str) -> TaskAnswer:
-        ref = parse_task_id(task_id)
-        report = parse_report(await request.body(), task_id, self.core.settings.max_json_depth)
-        history = await self.core.tasks.history(ref)
-        known = self.core.commands.tasks.fold(history)
-        if request.auth is not None:
-            started = attempt_of_token(request.auth, history)
-            if started is None:
-                raise Unauthenticated("this token is of no attempt of this task")
-            reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
-            by = Actor("server", started.server_id)
+        """Take an update. Who may not send it is told so before the body is read."""
+        started: AttemptStarted | None = None
+        if request.auth is None:
+            ref = owned_ref(request.user, task_id, "service", "admin")
+            history = await self.core.tasks.history(ref)
         else:
-            reporter, by = self._reporter(request, ref, report)
+            ref, history, started = await self._by_attempt(request.auth, task_id)
+        body = await read_body(request)
+        report = parse_report(body, task_id, self.core.settings.max_json_depth)
+        if not report.is_final and len(body) > self.core.settings.max_body:
+            raise HTTPException(
+                status_code=413, detail=f"a progress report may have {self.core.settings.max_body} bytes at most"
+            )
+        reporter, by = self._reporter(request.user, report, started)
         result = await self._stored(ref, report) if report.is_final else None
+        known = self.core.commands.tasks.fold(history)
         command = report.command(reporter, result)
         await self.core.commands.task(ref, command, by=by, cause=request_id(request.scope), known=known)
         return self.answer(await self.core.tasks.detail(ref))
 
-    def _reporter(self, request: ApiRequest, ref: TaskRef, report: Report) -> tuple[Reporter, Actor]:
-        """Return for whom a caller with a JWT speaks."""
-        identity = request.user
+    async def _by_attempt(self, token: str, task_id: str) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
+        """Return the task, its history and the attempt that a callback token is of.
+
+        Raises Unauthenticated, also where there is no such task: a made-up token finds out nothing.
+        """
+        try:
+            ref = parse_task_id(task_id)
+            history = await self.core.tasks.history(ref)
+        except NotFound:
+            raise Unauthenticated(NO_ATTEMPT) from None
+        started = attempt_of_token(token, history)
+        if started is None:
+            raise Unauthenticated(NO_ATTEMPT)
+        return ref, history, started
+
+    def _reporter(self, identity: Identity, report: Report, started: AttemptStarted | None) -> tuple[Reporter, Actor]:
+        """Return for whom the caller speaks."""
+        if started is not None:
+            reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
+            return reporter, Actor("server", started.server_id)
         # A backend may call itself otherwise than it was registered: then its name fences nothing.
         server_id = report.server_id if self.core.fleet.knows(report.server_id) else ""
         if identity.has("service"):
             return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)
-        if identity.has("admin") or ref.owner == owner_token(identity.subject):
-            return Reporter(kind="person", server_id=server_id), actor(identity)
-        raise NotFound("task", ref.id)
+        return Reporter(kind="person", server_id=server_id), actor(identity)
 
     async def _stored(self, ref: TaskRef, report: Report) -> StoredResult:
         body = report.result
@@ -111,14 +153,14 @@ class Tasks:
 
     async def cancel(self, request: ApiRequest, task_id: str) -> TaskAnswer:
         ref = owned_ref(request.user, task_id, "admin")
-        body = decode_body(await request.body(), ReasonBody, self.core.settings.max_json_depth)
+        body = await read_as(request, ReasonBody, self.core.settings.max_json_depth)
         command = CancelTask(reason=body.reason or f"Cancelled by {request.user.subject}")
         await self.core.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
         return self.answer(await self.core.tasks.detail(ref))
 
     async def retry(self, request: ApiRequest, task_id: str) -> TaskAnswer:
         ref = owned_ref(request.user, task_id, "admin")
-        body = decode_body(await request.body(), ReasonBody, self.core.settings.max_json_depth)
+        body = await read_as(request, ReasonBody, self.core.settings.max_json_depth)
         command = RetryTask(reason=body.reason or f"retried by {request.user.subject}")
         await self.core.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
         return self.answer(await self.core.tasks.detail(ref))
@@ -181,17 +223,26 @@ def _read_cursor(cursor: str | None) -> int | None:
     return int(cursor)
 
 
+def _bare_payload() -> Schema:
+    named = [Schema(required=[name]) for name in sorted(OPTIONS)]
+    return Schema(
+        title="Payload", description="An input as it is", type=OpenAPIType.OBJECT, schema_not=Schema(any_of=named)
+    )
+
+
 def task_router(core: Core) -> Router:
     """Return the routes."""
     tasks = Tasks(core)
-    reasons = described(ReasonBody, {}, required=False)
+    reasons = described(schema_of(ReasonBody), REASON_EXAMPLES, required=False)
+    submission = Schema(any_of=[schema_of(Submission), _bare_payload()])
 
     @post(
         "/task",
         status_code=200,
         guards=[requires(*SUBMITTERS)],
-        operation_class=described(None, SUBMISSION_EXAMPLES),
-        responses=answers(400, 401, 403, 413, 422, 503),
+        operation_class=described(submission, SUBMISSION_EXAMPLES),
+        responses=answers(400, 401, 403, 413, 415, 422, 503),
+        response_description="The task, waiting; or as it is now, where the Idempotency-Key had been used for it",
         summary="Submit a task",
     )
     async def submit_task(request: ApiRequest, idempotency_key: IdempotencyKey = None) -> TaskAnswer:
@@ -202,7 +253,12 @@ def task_router(core: Core) -> Router:
         """
         return await tasks.submit(request, idempotency_key)
 
-    @get("/task/{task_id:str}", responses=answers(400, 401, 404, 503), summary="Read a task")
+    @get(
+        "/task/{task_id:str}",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="The task as it is now",
+        summary="Read a task",
+    )
     async def get_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Return a task as it is now, with its payload and result."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
@@ -211,8 +267,9 @@ def task_router(core: Core) -> Router:
     @put(
         "/task/{task_id:str}",
         request_max_body_size=core.settings.max_result,
-        operation_class=described(None, UPDATE_EXAMPLES),
-        responses=answers(400, 401, 404, 409, 413, 503),
+        operation_class=described(schema_of(UpdateBody), UPDATE_EXAMPLES),
+        responses=answers(400, 401, 403, 404, 409, 413, 415, 503),
+        response_description="The task after the update",
         summary="Report progress or the outcome of a task",
     )
     async def update_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
@@ -227,7 +284,8 @@ def task_router(core: Core) -> Router:
         "/task/{task_id:str}/cancel",
         status_code=200,
         operation_class=reasons,
-        responses=answers(400, 401, 404, 409, 413, 503),
+        responses=answers(400, 401, 403, 404, 409, 413, 415, 503),
+        response_description="The task, cancelled",
         summary="Cancel a task",
     )
     async def cancel_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
@@ -238,14 +296,20 @@ def task_router(core: Core) -> Router:
         "/task/{task_id:str}/retry",
         status_code=200,
         operation_class=reasons,
-        responses=answers(400, 401, 404, 409, 413, 503),
+        responses=answers(400, 401, 403, 404, 409, 413, 415, 503),
+        response_description="The task, waiting again",
         summary="Retry a task",
     )
     async def retry_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Queue a failed or cancelled task again, with a fresh budget of attempts."""
         return await tasks.retry(request, task_id)
 
-    @get("/tasks", responses=answers(400, 401, 403, 503), summary="List tasks")
+    @get(
+        "/tasks",
+        responses=answers(400, 401, 403, 503),
+        response_description="A page of tasks, newest first",
+        summary="List tasks",
+    )
     async def list_tasks(
         request: ApiRequest,
         status: Annotated[
@@ -261,12 +325,17 @@ def task_router(core: Core) -> Router:
         """List tasks, newest first. A page may be shorter than asked and still have a `nextCursor`."""
         return await tasks.page(request, status or [], type_ or [], owner, limit, cursor)
 
-    @get("/task/{task_id:str}/events", responses=answers(400, 401, 404, 503), summary="Read a task's history")
+    @get(
+        "/task/{task_id:str}/events",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="A page of events, oldest first",
+        summary="Read a task's history",
+    )
     async def list_events(
         request: ApiRequest,
         task_id: TaskId,
         after: Annotated[int, QueryParameter(ge=0, description="Only events after this sequence")] = 0,
-        limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 200,
+        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 200,
     ) -> EventPage:
         """Return the events of a task as recorded, oldest first."""
         return await tasks.events(request, task_id, after, limit)

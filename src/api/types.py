@@ -17,15 +17,19 @@ from ..events.envelope import NULL
 from ..events.ids import token
 from ..events.task_type import TypeDefined
 from .access import ApiRequest, actor, requires
-from .bodies import decode_body, described
+from .bodies import described, read_as, schema_of
 from .edge import request_id
-from .examples import TYPE_EXAMPLE
+from .examples import TYPE_EXAMPLES
 from .problems import answers
 from .submission import compile_schema
-from .wire import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
+from .wire import TYPE_NAME_PATTERN, TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
 
 NameParameter = Annotated[
-    str, PathParameter(description="A type's name: letters, digits, dots, dashes and underscores")
+    str,
+    PathParameter(
+        description="A type's name: letters, digits, dots, dashes and underscores",
+        schema_extra={"pattern": TYPE_NAME_PATTERN, "minLength": 1, "maxLength": 64, "examples": ["resize"]},
+    ),
 ]
 
 
@@ -38,7 +42,7 @@ class Types:
     async def put(self, request: ApiRequest, name: str) -> TypeSummary:
         core = self.core
         _check_name(name)
-        body = decode_body(await request.body(), TypeBody, core.settings.max_json_depth)
+        body = await read_as(request, TypeBody, core.settings.max_json_depth)
         if body.schema is not None:
             compile_schema(body.schema)
         definition = TypeDefined(
@@ -111,23 +115,34 @@ def type_router(core: Core) -> Router:
         "/{name:str}",
         status_code=200,
         guards=[requires("admin")],
-        operation_class=described(TypeBody, TYPE_EXAMPLE),
-        responses=answers(400, 401, 403, 413, 503),
+        operation_class=described(schema_of(TypeBody), TYPE_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 413, 415, 503),
+        response_description="The type as it is now",
         summary="Define a type",
     )
     async def put_type(request: ApiRequest, name: NameParameter) -> TypeSummary:
         """Define a type, or replace its settings. Tasks already submitted keep those they were submitted with."""
         return await types.put(request, name)
 
-    @get("/", responses=answers(400, 401, 503), summary="List types")
+    @get(
+        "/",
+        responses=answers(400, 401, 403, 503),
+        response_description="A page of types, by name",
+        summary="List types",
+    )
     async def list_types(
-        limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 1000,
+        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 1000,
         cursor: Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")] = None,
     ) -> TypePage:
         """List the types by name; `default` is always there."""
         return await types.page(limit, cursor)
 
-    @get("/{name:str}", responses=answers(400, 401, 404, 503), summary="Read a type")
+    @get(
+        "/{name:str}",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="The type's settings",
+        summary="Read a type",
+    )
     async def get_type(name: NameParameter) -> TypeSummary:
         """Return a type's settings, with the service's own where it has none."""
         return await types.get(name)
@@ -137,6 +152,7 @@ def type_router(core: Core) -> Router:
         status_code=200,
         guards=[requires("admin")],
         responses=answers(400, 401, 403, 404, 409, 503),
+        response_description="The type is gone",
         summary="Delete a type",
     )
     async def delete_type(request: ApiRequest, name: NameParameter) -> TypeDone:

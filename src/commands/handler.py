@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 import structlog
 
 from ..clock import unique_id, utc_now
-from ..errors import Conflict, OutcomeUnknown, StoreUnavailable
+from ..errors import Conflict, OutcomeUnknown, StoreFull, StoreUnavailable
 from ..events.codec import server_codec, task_codec, type_codec
 from ..events.envelope import Actor, Event, Recorded, Stored
 from ..events.ids import TaskRef
@@ -24,7 +24,7 @@ from ..events.subjects import server_root, server_subject, task_root, task_subje
 from ..events.task import TaskEvent
 from ..events.task_type import TypeEvent
 from ..streams.committer import Committer
-from ..streams.connection import Connection
+from ..streams.connection import Connection, PayloadTooLarge
 from ..streams.log import Log
 from ..streams.topology import SERVERS, TASKS
 from . import server, task, task_type
@@ -95,8 +95,8 @@ class Handler(Generic[S, C, E]):
     ) -> Handled[S, E]:
         """Decide and append; `known` spares the first load.
 
-        Raises what `decide` raises: nothing was written. Raises StoreFull, or StoreUnavailable once NATS has been away
-        for `patience_seconds`: then the outcome may be unknown, and the command may be given again.
+        Raises what `decide` raises: nothing was written. Raises StoreFull at once, and StoreUnavailable when NATS has
+        been away for `patience_seconds`: then the outcome may be unknown, and the command may be given again.
         """
         give_up_at = time.monotonic() + patience_seconds
         pause = FIRST_PAUSE_SECONDS
@@ -106,11 +106,17 @@ class Handler(Generic[S, C, E]):
                 if known is None:
                     known = await self.load(root)
                 return await self._try(root, subject, command, by, cause, known)
-            except (Conflict, OutcomeUnknown) as error:
+            except Conflict as error:
                 known = None
                 races += 1
-                if races >= RACES or (isinstance(error, OutcomeUnknown) and time.monotonic() > give_up_at):
-                    raise StoreUnavailable(f"gave up after {races} tries: {error}") from error
+                if races >= RACES:
+                    raise StoreUnavailable(f"lost {races} races in a row: {error}") from error
+            except OutcomeUnknown:
+                known = None
+                if time.monotonic() > give_up_at:
+                    raise
+            except (StoreFull, PayloadTooLarge):
+                raise  # waiting does not help
             except StoreUnavailable as error:
                 if time.monotonic() + pause > give_up_at:
                     raise

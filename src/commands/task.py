@@ -292,7 +292,7 @@ def accept_attempt(command: AcceptAttempt, state: TaskState) -> Sequence[TaskEve
 def report_progress(command: ReportProgress, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     facts = _reported(command.reporter, state)
     report = ProgressReported(
-        attempt=max(facts.attempt, 1),
+        attempt=_attempt_reported(facts, state),
         progress=command.progress,
         message=command.message,
         custom_data=command.custom_data,
@@ -301,12 +301,12 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         return [report]
     # Nobody had started it: the reporting server takes it by this very report.
     claim = AttemptStarted(
-        attempt=facts.attempt + 1,
+        attempt=report.attempt,
         server_id=command.reporter.server_id,
         worker_id="",
         deadline=now + facts.policy.timeout,
     )
-    return [claim, replace(report, attempt=claim.attempt)]
+    return [claim, report]
 
 
 def succeed(command: SucceedTask, state: TaskState) -> Sequence[TaskEvent]:
@@ -373,8 +373,9 @@ def backoff(command: FailAttempt, facts: Facts) -> timedelta:
     if command.kind == "worker_lost":
         return timedelta(0)
     policy = facts.policy
-    factor: int = 2 ** min(facts.failures, 30)  # 2^30 times any base is past every cap
-    bound = min(policy.backoff_cap, policy.backoff_base * factor)
+    factor: int = 2 ** min(facts.failures, 40)  # 2^40 microseconds are 12 days
+    # Compared by division: the product of a long base and a large factor is more than a timedelta can hold.
+    bound = policy.backoff_cap if policy.backoff_cap / factor < policy.backoff_base else policy.backoff_base * factor
     asked = min(command.retry_after or timedelta(0), LONGEST_RETRY_AFTER)
     return max(bound * command.jitter, asked)
 
@@ -388,7 +389,7 @@ def return_attempt(command: ReturnAttempt, state: TaskState) -> Sequence[TaskEve
 
 def cancel(command: CancelTask, state: TaskState) -> Sequence[TaskEvent]:
     match state:
-        case Waiting(facts=facts):
+        case Waiting():
             return [TaskCancelled(attempt=0, server_id="", reason=command.reason)]
         case Processing(facts=facts):
             return [TaskCancelled(attempt=facts.attempt, server_id=state.server_id, reason=command.reason)]

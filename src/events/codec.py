@@ -27,7 +27,10 @@ class Codec(Generic[E]):
 
     def decode(self, data: bytes) -> Recorded[E]:
         """Return the event. Raises msgspec.MsgspecError where it is none of this vocabulary."""
-        return self._decoder.decode(data)
+        try:
+            return self._decoder.decode(data)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from None
 
 
 task_codec: Codec[TaskEvent] = Codec(Recorded[TaskEvent])

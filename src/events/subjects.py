@@ -18,8 +18,8 @@ from . import task as tasks
 from . import task_type as types
 from .ids import TaskRef, token
 
-NO_SERVER = "-"
-"""Token where a task ended without a server."""
+NO_SERVER = "="
+"""Token where a task ended without a server. No text has it: `=` begins an escape, and here nothing follows."""
 
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 

@@ -17,13 +17,18 @@ class ActiveTask(NamedTuple):
 
 async def running_on(bucket: Bucket, server_name: str) -> list[TaskRef]:
     """Return the tasks that a server (by token) works on, as far as projected."""
-    return [_ref(entry.key) for entry in await bucket.scan(f"active.{server_name}.*.*")]
+    return [task.ref for task in await _listed(bucket, f"active.{server_name}.*.*")]
 
 
 async def active_tasks(bucket: Bucket) -> list[ActiveTask]:
     """Return all tasks that have not ended, as far as projected."""
-    keys = {entry.key for entry in await bucket.scan("active.>")}
-    refs = {view_key(_ref(key)): _ref(key) for key in keys}
+    return await _listed(bucket, "active.>")
+
+
+async def _listed(bucket: Bucket, key_filter: str) -> list[ActiveTask]:
+    """Return the tasks on these keys whose views say the same: a key may be there a moment longer than its reason."""
+    keys = {entry.key for entry in await bucket.scan(key_filter)}
+    refs = {view_key(ref_of(key)): ref_of(key) for key in keys}
     views = {refs[key]: decode_view(entry.value) for key, entry in (await bucket.get_many(list(refs))).items()}
     return [ActiveTask(ref, view) for ref, view in views.items() if active_key(ref, view) in keys]
 
@@ -34,6 +39,7 @@ async def projected(bucket: Bucket) -> int:
     return int(entry.value) if entry else 0
 
 
-def _ref(key: str) -> TaskRef:
+def ref_of(key: str) -> TaskRef:
+    """Return the task of an `active.…` key."""
     _, _, owner, unique = key.split(".")
     return TaskRef(owner, unique)

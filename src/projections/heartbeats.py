@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..clock import utc_now
 from ..errors import StoreError
@@ -20,13 +21,20 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seen_at: datetime
     """UTC. The last sign of life."""
     checked_at: datetime | None = None
-    """UTC. The last health check."""
+    """UTC. The health check that was the last sign of life; None if that was another."""
+    heard_at: datetime | None = None
+    """UTC. The last sign of life before that health check: a heartbeat sent, or a task dealt with."""
     latency_ms: float | None = None
     """Of the last good health check."""
     status: str | None = None
     """What the server said of itself."""
     active_tasks: int | None = None
     metrics: dict[str, Any] | None = None
+
+    @property
+    def unasked_at(self) -> datetime | None:
+        """The last sign of life that no health check asked for."""
+        return self.heard_at if self.checked_at else self.seen_at
 
 
 class Heartbeats:
@@ -49,13 +57,14 @@ class Heartbeats:
         return {entry.key: msgspec.json.decode(entry.value, type=Heartbeat) for entry in await self._bucket.scan()}
 
     async def note(self, server_id: str) -> None:
-        """Count a task done well as a sign of life; writes now and then, however often it is called."""
+        """Count a task dealt with as a sign of life; writes now and then, however often it is called."""
         now = time.monotonic()
         if now - self._noted.get(server_id, -self._seldom) < self._seldom:
             return
         self._noted[server_id] = now
         with contextlib.suppress(StoreError):
-            await self.put(server_id, Heartbeat(seen_at=utc_now()))
+            known = await self.get(server_id) or Heartbeat(seen_at=utc_now())
+            await self.put(server_id, replace(known, seen_at=utc_now(), checked_at=None))
 
     async def forget(self, server_id: str) -> None:
         await self._bucket.delete(server_token(server_id))

@@ -27,7 +27,10 @@ class Projection(Protocol):
         """Start over from what is stored; return the sequence it reflects."""
 
     async def apply(self, positions: Sequence[Position]) -> int:
-        """Fold events and store what changed."""
+        """Fold events and store what changed. Raises Conflict where what is stored is not what was stored last."""
+
+    async def is_intact(self) -> bool:
+        """Tell whether what is stored is what was stored last."""
 
     @property
     def checkpoint(self) -> int: ...
@@ -71,6 +74,9 @@ class Projector:
                 if not await self._lease.acquire():
                     return  # taken over, by another worker or a rebuild
                 await self._projection.apply(positions)
+            elif not await self._projection.is_intact():
+                log.warning("projection.forgotten", projection=self.name, checkpoint=self._projection.checkpoint)
+                return  # to what was forgotten no new event need ever come
 
     async def stop(self) -> None:
         """Give the lease up, so that another takes over at once."""

@@ -2,7 +2,7 @@
 
 Every key is written once per batch of events, with the sequence it reflects, guarded by its last revision. The
 checkpoint is written after what it covers, in the same bucket: whatever a crash takes from the bucket, the checkpoint
-goes with it. Folding from an older checkpoint again changes nothing.
+goes with it, and the guard of the next one shows that. Folding from an older checkpoint again changes nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from ..events.codec import task_codec
-from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.subjects import NO_SERVER, server_token, task_ref
-from ..events.task import AttemptStarted, TaskEvent
+from ..events.subjects import task_ref
 from ..streams.buckets import Bucket
 from ..streams.log import Position, decode
+from .active import ref_of
 from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
 from .task_view import encode as encode_view
@@ -33,7 +32,7 @@ class _Entry(Struct):
     revision: int
     """Of the view's key; 0: not written yet."""
     active: set[str]
-    """Active keys of the task that are, or may be, in the bucket."""
+    """Active keys of the task that are in the bucket."""
 
 
 class TaskProjection:
@@ -42,7 +41,10 @@ class TaskProjection:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._entries: dict[TaskRef, _Entry] = {}
+        self._listed: dict[TaskRef, set[str]] = {}
+        """Active keys in the bucket, of tasks that are not in `_entries`."""
         self._checkpoint = 0
+        self._checkpoint_revision = 0
 
     @property
     def checkpoint(self) -> int:
@@ -51,26 +53,41 @@ class TaskProjection:
     async def resume(self) -> int:
         """Forget what is in memory and return the sequence the bucket reflects."""
         self._entries.clear()
-        entry = await self._bucket.get(CHECKPOINT)
-        self._checkpoint = int(entry.value) if entry else 0
+        self._listed.clear()
+        entry = await self._bucket.get_with_revision(CHECKPOINT)
+        self._checkpoint = int(entry.value or 0) if entry else 0
+        self._checkpoint_revision = entry.revision if entry else 0
+        # Not what the views would say: a crash may have come between a view and its active keys.
+        for listed in await self._bucket.scan("active.>"):
+            self._listed.setdefault(ref_of(listed.key), set()).add(listed.key)
         return self._checkpoint
+
+    async def is_intact(self) -> bool:
+        """Tell whether the bucket still holds what was written: a killed NATS may have forgotten the last of it."""
+        entry = await self._bucket.get_with_revision(CHECKPOINT)
+        return (entry.revision if entry else 0) == self._checkpoint_revision
 
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold a batch of events, in order, and write what changed; return how many keys were written.
 
-        Raises UnreadableEvent: nothing of the batch is written. Raises Conflict when somebody else wrote: `resume`.
+        Raises UnreadableEvent: nothing of the batch is written. Raises Conflict when somebody else wrote, or NATS has
+        forgotten what was written: `resume`. No write is under way any more when this returns or raises.
         """
         events = [(task_ref(position.subject), decode(task_codec, position)) for position in positions]
         await self._read_missing({ref for ref, _ in events})
         for ref, stored in events:
             entry = self._entries[ref]
-            _note_active(ref, entry, stored)
             entry.view = fold(entry.view, stored)
         touched = dict.fromkeys(ref for ref, _ in events)
         gate = asyncio.Semaphore(WRITES_AT_ONCE)
-        written = sum(await asyncio.gather(*(self._write(gate, ref) for ref in touched)))
-        await self._bucket.put(CHECKPOINT, b"%d" % positions[-1].sequence)
-        self._checkpoint = positions[-1].sequence
+        written = 0
+        for outcome in await asyncio.gather(*(self._write(gate, ref) for ref in touched), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            written += outcome
+        last = positions[-1].sequence
+        self._checkpoint_revision = await self._bucket.put(CHECKPOINT, b"%d" % last, expected=self._checkpoint_revision)
+        self._checkpoint = last
         for ref in touched:
             view = self._entries[ref].view
             if view is None or view.status not in ACTIVE:
@@ -83,8 +100,7 @@ class TaskProjection:
         for key, ref in missing.items():
             entry = found.get(key)
             view = decode_view(entry.value) if entry else None
-            listed = active_key(ref, view) if view else None
-            self._entries[ref] = _Entry(view, entry.revision if entry else 0, {listed} if listed else set())
+            self._entries[ref] = _Entry(view, entry.revision if entry else 0, self._listed.pop(ref, set()))
 
     async def _write(self, gate: asyncio.Semaphore, ref: TaskRef) -> int:
         entry = self._entries[ref]
@@ -102,13 +118,3 @@ class TaskProjection:
                 written += 1
             entry.active = {listed} if listed else set()
             return written
-
-
-def _note_active(ref: TaskRef, entry: _Entry, stored: Stored[TaskEvent]) -> None:
-    """When folding again after a crash, remember every active key that the first time may have written."""
-    if entry.view is None or stored.sequence > entry.view.sequence:
-        return
-    entry.active.add(f"active.{NO_SERVER}.{ref.owner}.{ref.unique}")
-    event = stored.recorded.event
-    if isinstance(event, AttemptStarted):
-        entry.active.add(f"active.{server_token(event.server_id)}.{ref.owner}.{ref.unique}")

@@ -163,14 +163,13 @@ class TaskReader:
         self, refs: Sequence[TaskRef], tail: dict[TaskRef, list[Stored[TaskEvent]]] | None
     ) -> dict[TaskRef, TaskView]:
         """Return the current view of each task."""
-        if tail is None:
-            return {ref: (await self.detail(ref)).view for ref in refs}
-        entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if refs else {}
+        stored_views = tail is not None and refs
+        entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if stored_views else {}
         views = {}
         for ref in refs:
             entry = entries.get(view_key(ref))
             view = decode_view(entry.value) if entry else None
-            for stored in tail.get(ref, ()):
+            for stored in await self._log.load(task_root(ref)) if tail is None else tail.get(ref, ()):
                 view = fold(view, stored)
             if view is not None:
                 views[ref] = view

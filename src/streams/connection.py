@@ -34,7 +34,8 @@ HEADER_ALLOWANCE_BYTES = 8 * 1024
 """Room kept for headers below the server's payload limit, which counts them too."""
 
 Headers = Mapping[str, str]
-Receiver = Callable[[Msg], None]
+Receiver = Callable[[Msg | None], None]
+"""Takes an answer; None says that the connection was lost, and with it whatever answers were on their way."""
 
 
 class NoResponders(StoreUnavailable):
@@ -110,12 +111,13 @@ class Connection:
     ) -> Msg:
         """Send a request and return its answer.
 
-        Raises NoResponders or StoreUnavailable if it reached no one, OutcomeUnknown if it was sent and no answer came.
+        Raises NoResponders or StoreUnavailable if it reached no one, OutcomeUnknown if it was sent and no answer came:
+        in time, or before the connection was lost.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Msg] = loop.create_future()
+        future: asyncio.Future[Msg | None] = loop.create_future()
 
-        def receive(message: Msg) -> None:
+        def receive(message: Msg | None) -> None:
             if not future.done():
                 future.set_result(message)
 
@@ -131,6 +133,8 @@ class Connection:
         finally:
             timer.cancel()
             self.close_inbox(token)
+        if message is None:
+            raise OutcomeUnknown(f"the connection was lost before NATS answered on {subject}")
         if not message.data and status_of(message) == "503":
             raise NoResponders(f"no responders on {subject}")
         return message
@@ -142,13 +146,15 @@ class Connection:
 
         Raises as `request`, the timeout being the longest pause between two answers.
         """
-        answers: asyncio.Queue[Msg] = asyncio.Queue()
+        answers: asyncio.Queue[Msg | None] = asyncio.Queue()
         token = self.open_inbox(answers.put_nowait)
         messages: list[Msg] = []
         try:
             await self.publish(subject, payload, self.inbox(token))
             while True:
                 message = await asyncio.wait_for(answers.get(), timeout_seconds)
+                if message is None:
+                    raise OutcomeUnknown(f"the connection was lost before NATS answered on {subject}")
                 messages.append(message)
                 if not message.data and status_of(message):
                     break
@@ -187,6 +193,11 @@ class Connection:
 
     def inbox(self, token: str) -> str:
         return f"{self._prefix}.{token}"
+
+    def lose_answers(self) -> None:
+        """Tell all who wait for an answer that the connection was lost: waiting on would only find that out later."""
+        for receive in list(self._receivers.values()):
+            receive(None)
 
     async def _receive(self, message: Msg) -> None:
         receive = self._receivers.get(message.subject[len(self._prefix) + 1 :])
@@ -233,6 +244,7 @@ async def open_connection(url: str, role: str) -> Connection:
         log.warning("nats.error", role=role, error=str(error) or type(error).__name__)
 
     async def on_disconnected() -> None:
+        connection.lose_answers()
         if not client.is_closed:
             log.warning("nats.disconnected", role=role)
 
@@ -241,6 +253,7 @@ async def open_connection(url: str, role: str) -> Connection:
         _set_user_timeout(client)
 
     client = Client()
+    connection = Connection(client)
     try:
         await client.connect(
             servers=[part.strip() for part in url.split(",")],
@@ -259,7 +272,6 @@ async def open_connection(url: str, role: str) -> Connection:
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise StoreUnavailable(f"no NATS server answers at {url}: {error}") from error
     _set_user_timeout(client)
-    connection = Connection(client)
     await connection.start()
     return connection
 

@@ -29,6 +29,8 @@ from .buckets import Bucket, Entry
 log = structlog.get_logger(__name__)
 
 RENEWALS_PER_TTL = 4
+BLIND_FRACTION = 0.5
+"""Part of the time-to-live after which a process that could not look says of no other that it is dead."""
 SAFETY_FRACTION = 0.75
 """Part of the time-to-live after which a holder that could not renew stops by itself."""
 
@@ -52,6 +54,7 @@ class Membership:
         self._renewed_at = -1e9
         self._seen: dict[str, tuple[int, float, Presence]] = {}
         """By process: revision, when it was first seen, what it said."""
+        self._observed_at = -1e9
         self._observed_once = asyncio.Event()
         self._left = False
 
@@ -77,31 +80,51 @@ class Membership:
             await asyncio.sleep(self.period_seconds)
 
     async def renew(self) -> None:
+        """Write the presence, unless this process has left."""
+        if self._left:
+            return
         started = time.monotonic()
         self._beat += 1
         presence = Presence(host=_pid_space(), pid=os.getpid(), beat=self._beat)
         await self._bucket.put(f"process.{self.id}", msgspec.json.encode(presence))
-        self._renewed_at = started
+        if not self._left:
+            self._renewed_at = started
 
     async def observe(self) -> None:
-        """Look at all presences."""
+        """Look at all presences. After a time without looking, everybody's time-to-live begins anew."""
         now = time.monotonic()
         entries = {entry.key.removeprefix("process."): entry for entry in await self._bucket.scan("process.*")}
         for process, entry in entries.items():
             known = self._seen.get(process)
-            if known is None or known[0] != entry.revision:
+            if known is None or known[0] != entry.revision or self._is_blind:
                 self._seen[process] = (entry.revision, now, msgspec.json.decode(entry.value, type=Presence))
         for gone in self._seen.keys() - entries.keys():
             del self._seen[gone]
+        self._observed_at = now
         self._observed_once.set()
+
+    @property
+    def _is_blind(self) -> bool:
+        return time.monotonic() - self._observed_at > self._ttl * BLIND_FRACTION
 
     def is_alive(self, process: str) -> bool:
         """Tell whether a process keeps renewing; one that never announced itself is not alive."""
+        if process == self.id:
+            return self.is_current
         known = self._seen.get(process)
         if known is None:
-            return process == self.id
+            return False
         _, since, presence = known
-        return time.monotonic() - since < self._ttl and not _is_dead_here(presence)
+        return (self._is_blind or time.monotonic() - since < self._ttl) and not _is_dead_here(presence)
+
+    async def is_alive_now(self, process: str) -> bool:
+        """As `is_alive`, but look for one that was not seen yet: it may have come since the last look."""
+        if process not in self._seen and process != self.id:
+            entry = await self._bucket.get(f"process.{process}")
+            if entry is not None:
+                presence = msgspec.json.decode(entry.value, type=Presence)
+                self._seen[process] = (entry.revision, time.monotonic(), presence)
+        return self.is_alive(process)
 
     def alive(self, role: str) -> list[str]:
         """Return the processes of a role that are alive, this one included, in order of name."""
@@ -154,7 +177,7 @@ class Lease:
             self._revision = entry.revision if entry else None
             return self.held
         self._revision = None
-        if holder and self._members.is_alive(holder):
+        if holder and await self._members.is_alive_now(holder):
             return False
         try:
             self._revision = await self._members.bucket.put(

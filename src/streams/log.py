@@ -21,6 +21,8 @@ READ_BATCH = 1_000
 STALE_REPLICA_TRIES = 20
 STALE_REPLICA_PAUSE_SECONDS = 0.05
 NO_MESSAGE_FOUND = 10037
+END_OF_BATCH = frozenset({"204", "404"})
+"""The end of what a direct get answers; 404: there was nothing."""
 
 
 class Position(NamedTuple):
@@ -46,14 +48,17 @@ class Log(Generic[E]):
     async def append(self, root: str, events: Sequence[tuple[str, Recorded[E]]], expected: int) -> int:
         """Store (subject, event) pairs after the `expected` sequence of `root`; return the last one's sequence.
 
-        Raises Conflict, StoreFull and StoreUnavailable: nothing is stored. OutcomeUnknown only if it could not be found
-        out, by looking, whether the events are stored.
+        Raises Conflict, StoreFull and StoreUnavailable: nothing is stored. OutcomeUnknown if no answer came, and a look
+        did not find the events: they are not stored, or nobody could look, or they are on their way still.
         """
         messages = [Message(subject, self._codec.encode(recorded)) for subject, recorded in events]
         try:
             return await self._committer.append(Append(messages=messages, guard=f"{root}.>", expected=expected))
-        except OutcomeUnknown:
-            stored = await self._find(root, events[-1][1].id, expected)
+        except OutcomeUnknown as unknown:
+            try:
+                stored = await self._find(root, events[-1][1].id, expected)
+            except StoreUnavailable:
+                raise unknown from None
             if stored is None:
                 raise
             return stored
@@ -107,8 +112,10 @@ async def read(
         request = {"batch": batch, "next_by_subj": filter_subject, "seq": from_sequence}
         answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request))
         end = answers.pop()
+        if status_of(end) not in END_OF_BATCH:
+            raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
         found.extend(position_of(answer) for answer in answers)
-        if status_of(end) != "204" or not answers or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
+        if not answers or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
             break
         from_sequence = found[-1].sequence + 1
     return found

@@ -8,6 +8,7 @@ from nats.js.object_store import ObjectStore
 
 from ..errors import NotFound, StoreUnavailable
 from .connection import Connection
+from .log import read
 
 BUCKET = "results"
 
@@ -30,13 +31,21 @@ class Objects:
             raise StoreUnavailable(f"the object store did not take {name}: {error}") from error
 
     async def get(self, name: str) -> bytes:
-        """Return an object. Raises NotFound where it is past its retention, StoreUnavailable if NATS is away."""
+        """Return an object. Raises NotFound where it is past its retention, StoreUnavailable if NATS is away.
+
+        Not by nats-py's own `get`, which waits for ever for a part that is gone.
+        """
         try:
-            return (await (await self._bucket()).get(name)).data or b""
+            info = await (await self._bucket()).get_info(name)
         except ObjectNotFoundError:
             raise NotFound("result", name) from None
         except (nats.errors.Error, TimeoutError) as error:
             raise StoreUnavailable(f"the object store did not answer: {error}") from error
+        parts = await read(self._connection, f"OBJ_{BUCKET}", f"$O.{BUCKET}.C.{info.nuid}") if info.size else []
+        data = b"".join(part.data for part in parts)
+        if len(data) != info.size:
+            raise StoreUnavailable(f"the object store has {len(data)} of the {info.size} bytes of {name}")
+        return data
 
     async def delete(self, name: str) -> None:
         try:

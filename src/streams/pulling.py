@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
+import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
@@ -113,7 +115,7 @@ def _is_status(message: Msg) -> bool:
 
 async def follow(
     connection: Connection, stream: str, filters: Sequence[str], after: int, linger_seconds: float = 0.0
-) -> AsyncIterator[list[Position]]:
+) -> AsyncGenerator[list[Position], None]:
     """Yield the messages after a sequence as they come, in order and without gaps, for ever.
 
     Messages that come within `linger_seconds` of one another come together. An empty list says that all there was has
@@ -121,10 +123,11 @@ async def follow(
     """
     while True:
         try:
-            async for positions in _follow_once(connection, stream, filters, after, linger_seconds):
-                if positions:
-                    after = positions[-1].sequence
-                yield positions
+            async with contextlib.aclosing(_follow_once(connection, stream, filters, after, linger_seconds)) as batches:
+                async for positions in batches:
+                    if positions:
+                        after = positions[-1].sequence
+                    yield positions
         except StoreError as error:
             log.warning("follow.again", stream=stream, after=after, reason=str(error))
         await asyncio.sleep(RETRY_PAUSE_SECONDS)
@@ -132,7 +135,7 @@ async def follow(
 
 async def _follow_once(
     connection: Connection, stream: str, filters: Sequence[str], after: int, linger_seconds: float
-) -> AsyncIterator[list[Position]]:
+) -> AsyncGenerator[list[Position], None]:
     name = f"follow-{secrets.token_hex(6)}"
     config = {
         "name": name,
@@ -145,18 +148,20 @@ async def _follow_once(
         "num_replicas": 1,
     }
     created = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
-    if not created["num_pending"]:
-        yield []
-    arrived: asyncio.Queue[Msg] = asyncio.Queue()
+    arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
 
     async def arrive(message: Msg) -> None:
         arrived.put_nowait(message)
 
+    # The consumer is in memory: with the connection it is most likely lost, and nobody would say so.
+    loss = connection.open_inbox(arrived.put_nowait)
     subscription = await connection.subscribe(connection.new_inbox(), arrive)
     request = msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": round(FOLLOW_EXPIRES_SECONDS * 1_000_000_000)})
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
     wanted = expected = 0
     try:
+        if not created["num_pending"]:
+            yield []
         while True:
             if wanted <= 0:
                 await connection.publish(subject, request, subscription.subject)
@@ -171,6 +176,8 @@ async def _follow_once(
                 messages.append(arrived.get_nowait())
             positions = []
             for message in messages:
+                if message is None:
+                    return
                 if _is_status(message):
                     if status_of(message) != "408":
                         return  # deleted, or its server is gone
@@ -187,7 +194,9 @@ async def _follow_once(
                 if place.pending == 0:
                     yield []
     finally:
-        # The server drops the consumer by itself after its inactivity; asking nicely is quicker.
-        if connection.is_connected:
+        connection.close_inbox(loss)
+        with contextlib.suppress(nats.errors.Error):  # the connection was closed
             await subscription.unsubscribe()
+        # The server drops the consumer by itself after its inactivity; asking nicely is quicker.
+        with contextlib.suppress(StoreUnavailable):
             await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")

@@ -17,7 +17,7 @@ from .committer import NO_ROOM
 from .connection import Connection
 
 FIRED_TTL = "1h"
-"""How long a fired retry stays in TIMERS: sourcing into DISPATCH copies it and does not take it away."""
+"""How long a fired retry stays in RETRIES: sourcing into DISPATCH copies it and does not take it away."""
 
 
 class Timers:

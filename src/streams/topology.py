@@ -3,7 +3,8 @@
     TASKS     the log of tasks. Only ever appended to: no delete, no purge.
     SERVERS   the log of servers and task types, likewise.
     TIMERS    what is to happen later (`timer.…`, by JetStream's scheduler) and what has fallen due (`due.…`).
-    DISPATCH  ready tasks, filled by JetStream from TASKS and from TIMERS. Nothing of ours writes it.
+    RETRIES   likewise for tasks that wait for their next attempt.
+    DISPATCH  ready tasks, filled by JetStream from TASKS and from RETRIES. Nothing of ours writes it.
 
     KV_tasks       projection: `task.<owner>.<unique>` a view of each task; `active.<server or ->.<owner>.<unique>` of
                    each that has not ended; `checkpoint`
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 TASKS = "TASKS"
 SERVERS = "SERVERS"
 TIMERS = "TIMERS"
+RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
 DUE_CONSUMER = "timekeeper"
 
@@ -64,6 +66,9 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         "allow_atomic": True,
         "duplicate_window": nanoseconds(DEDUPLICATION),
     }
+    # Replicated streams have no such mode: there the replicas' own log is what is synced.
+    derived = {"persist_mode": "async"} if settings.replicas == 1 else {}
+    scheduled = {"storage": "file", "allow_direct": True, "allow_msg_schedules": True, "allow_msg_ttl": True}
     task_age = nanoseconds(timedelta(seconds=settings.task_retention))
     return [
         {"name": TASKS, "subjects": ["task.>"], "max_age": task_age, **logs},
@@ -75,32 +80,36 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         },
         {
             "name": TIMERS,
-            "subjects": ["timer.>", "due.>"],
-            "storage": "file",
+            "subjects": ["timer.deadline.>", "timer.check.>", "due.deadline.>", "due.check.>"],
             "retention": "workqueue",
-            "allow_direct": True,
-            "allow_msg_schedules": True,
-            "allow_msg_ttl": True,
+            **scheduled,
+        },
+        {
+            "name": RETRIES,
+            "subjects": ["timer.retry.>", "due.retry.>"],
+            # Not a work queue: JetStream could not source from one for many seconds after a restart (ADR 8).
+            "retention": "limits",
+            **scheduled,
         },
         {
             "name": DISPATCH,
             "storage": "file",
             "retention": "workqueue",
             "allow_direct": True,
-            "persist_mode": "async",
+            **derived,
             "sources": [
                 _source(TASKS, "task.*.*.submitted.*.*", _DISPATCHED),
                 _source(TASKS, "task.*.*.queued.*.*", _DISPATCHED),
                 _source(
-                    TIMERS,
+                    RETRIES,
                     "due.retry.*.*.*.*",
                     "dispatch.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
                 ),
             ],
         },
-        _bucket("tasks", persist_mode="async", max_age=task_age),
-        _bucket("registry", persist_mode="async"),
-        _bucket("heartbeats", persist_mode="async"),
+        _bucket("tasks", max_age=task_age, **derived),
+        _bucket("registry", **derived),
+        _bucket("heartbeats", **derived),
         _bucket("leases"),
         _bucket("secrets"),
         {
@@ -186,7 +195,10 @@ async def _ensure_stream(connection: Connection, wanted: dict[str, Any]) -> None
     changed = _differences(name, wanted, found)
     if changed:
         log.info("stream.updated", stream=name, **changed)
-        await api(connection, f"STREAM.UPDATE.{name}", {**found, **changed})
+        config = {**found, **changed}
+        if config["max_age"]:  # NATS refuses to remember ids for longer than messages
+            config["duplicate_window"] = min(config["duplicate_window"], config["max_age"])
+        await api(connection, f"STREAM.UPDATE.{name}", config)
 
 
 def _differences(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from ..commands.task import (
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
+from ..events.subjects import server_token
 from ..events.task import StoredResult
 from ..projections.fleet import Fleet
 from ..projections.heartbeats import Heartbeats
@@ -76,6 +77,20 @@ class Queued(Struct, frozen=True, kw_only=True):
     """Server of the attempt before, to be avoided if there is another."""
 
 
+class _UnderWay(Struct):
+    """An attempt of this process, from before its claim until its outcome is dealt with."""
+
+    attempt: int = 0
+    """0 before the claim."""
+    call: asyncio.Task[Answer] | None = None
+    cancelled: int = 0
+    """The attempt that the log says was cancelled."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        return 0 < self.attempt == self.cancelled
+
+
 class AttemptRunner:
     """Runs attempts; knows those that are under way in this process."""
 
@@ -105,16 +120,15 @@ class AttemptRunner:
         self._members = members
         self._heartbeats = heartbeats
         self._worker = Actor("worker", members.id)
-        self._calls: dict[TaskRef, asyncio.Task[Answer]] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._under_way: set[TaskRef] = set()
+        self._under_way: dict[TaskRef, _UnderWay] = {}
         self._stopping = False
 
     def start(self, queued: Queued, server: Present) -> None:
-        """Begin an attempt on a server that has room."""
+        """Begin an attempt on a server that has room, of a task that is not under way here."""
         self._slots.begin(server.server_id, queued.ref)
         self._in_hand.take(queued.message)
-        self._under_way.add(queued.ref)
+        self._under_way[queued.ref] = _UnderWay()
         self.spawn(self._run(queued, server))
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -128,25 +142,33 @@ class AttemptRunner:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("attempt.crashed", error=repr(error), exc_info=error)
 
-    def _works_on(self, worker_id: str, ref: TaskRef) -> bool:
+    def is_under_way(self, ref: TaskRef) -> bool:
+        """Tell whether this process works on a task: its claim, its call, or putting down what came of it."""
+        return ref in self._under_way
+
+    async def _works_on(self, worker_id: str, ref: TaskRef) -> bool:
         """Tell whether the worker that started a task's attempt is still at it."""
         if worker_id == self._members.id:
-            return ref in self._under_way
+            return self.is_under_way(ref)
+        await self._members.observe()  # it may be new
         return self._members.is_alive(worker_id)
 
-    def close_call(self, ref: TaskRef) -> None:
-        """Break off the call of a task that has ended meanwhile."""
-        call = self._calls.get(ref)
-        if call is not None:
-            call.cancel()
+    def close_call(self, ref: TaskRef, attempt: int) -> None:
+        """Break off the call of an attempt that was cancelled, or see that it is not made."""
+        under_way = self._under_way.get(ref)
+        if under_way is not None:
+            under_way.cancelled = attempt
+            if under_way.is_cancelled and under_way.call is not None:
+                under_way.call.cancel()
 
     async def drain(self, grace_seconds: float) -> None:
         """Wait for the attempts under way; hand back those that take longer than the grace."""
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
         self._stopping = True
-        for call in list(self._calls.values()):
-            call.cancel()
+        for under_way in self._under_way.values():
+            if under_way.call is not None:
+                under_way.call.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=5)
 
@@ -155,42 +177,48 @@ class AttemptRunner:
     async def _run(self, queued: Queued, server: Present) -> None:
         try:
             await self._attempt(queued, server)
+        except StoreUnavailable as error:
+            log.warning("attempt.again", task=queued.ref.id, reason=str(error))
+            await self._in_hand.give_back(queued.message, LOOK_AGAIN)
         except Exception:
             # A fault of ours. The message must not stay in hand for ever: it comes again, and finds the attempt lost.
             await self._in_hand.give_back(queued.message, LOOK_AGAIN)
             raise
         finally:
-            self._under_way.discard(queued.ref)
+            self._under_way.pop(queued.ref, None)
 
     async def _attempt(self, queued: Queued, server: Present) -> None:
         server_id = server.server_id
         started = time.perf_counter()
-        continues = False
+        answer: Answer | None = None
+        failures = 0
         try:
             token = secret_token()
             claimed = await self._claim(queued, server, token)
             if claimed is None:
                 return
             answer = await self._call(queued, server, claimed, token)
-            metrics.attempt_seconds.labels(server_id).observe(time.perf_counter() - started)
-            continues = isinstance(answer, Accepted)
+            if answer is not None:
+                metrics.attempt_seconds.labels(server_id).observe(time.perf_counter() - started)
+                failures = self._learn(server, answer)
         finally:
-            self._slots.end(server_id, queued.ref, continues=continues)
+            self._slots.end(server_id, queued.ref, continues=isinstance(answer, Accepted))
         if answer is None:
             await self._broken_off(queued, claimed)
             return
         await self._record(queued, server, claimed, answer)
+        await self._judge(server, answer, failures)
 
     async def _claim(self, queued: Queued, server: Present, token: str) -> Known[TaskState] | None:
         """Append the start of the attempt. None if the task is not to be started: its message is dealt with."""
-        if isinstance(server.circuit, CircuitIsOpen):
-            await self._commands.server(server.server_id, TryCircuit(), by=self._worker)
         command = StartAttempt(
             server_id=server.server_id,
             worker_id=self._members.id,
             token_digest=hashlib.sha256(token.encode()).hexdigest(),
         )
         try:
+            if isinstance(server.circuit, CircuitIsOpen):
+                await self._commands.server(server.server_id, TryCircuit(), by=self._worker)
             handled = await self._commands.task(
                 queued.ref, command, by=self._worker, cause=str(queued.known.sequence), known=queued.known
             )
@@ -215,23 +243,29 @@ class AttemptRunner:
             callback_url=f"{self._settings.callback_base}/api/task/{queued.ref.id}",
             callback_token=token,
         )
+        under_way = self._under_way[queued.ref]
+        under_way.attempt = call.attempt
         try:
-            api_key = await self._keys.get(server) if server.settings.has_api_key else None
+            api_key = await self._keys.get(server)
         except SealingError:
             return Failed(kind="error", error="the server's API key does not open; register the server again")
-        task = asyncio.ensure_future(self._backend.call(server, call, api_key))
-        self._calls[queued.ref] = task
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
+        if self._is_broken_off(under_way):
             return None
+        under_way.call = asyncio.create_task(self._backend.call(server, call, api_key))
+        try:
+            return await under_way.call
+        except asyncio.CancelledError:
+            if self._is_broken_off(under_way):
+                return None
+            raise  # it was not the call that was cancelled, but this
         finally:
-            del self._calls[queued.ref]
+            under_way.call = None
+
+    def _is_broken_off(self, under_way: _UnderWay) -> bool:
+        return self._stopping or under_way.is_cancelled
 
     async def _broken_off(self, queued: Queued, claimed: Known[TaskState]) -> None:
-        if not self._stopping:  # cancelled: the log says so already
+        if self._under_way[queued.ref].is_cancelled:  # the log says so already
             await self._in_hand.ack(queued.message)
             return
         assert isinstance(claimed.state, Processing)
@@ -264,14 +298,15 @@ class AttemptRunner:
                 case Accepted(backend_task_id=backend_task_id):
                     outcome = "accepted"
                     acceptance = AcceptAttempt(attempt=attempt, backend_task_id=backend_task_id)
-                    await self._commands.task(
+                    handled = await self._commands.task(
                         ref, acceptance, by=by, cause=cause, known=claimed, patience_seconds=math.inf
                     )
-                    await self._timers.watch_deadline(ref, attempt, claimed.state.deadline)
+                    if _runs(handled.known.state, attempt):
+                        await self._timers.watch_deadline(ref, attempt, claimed.state.deadline)
+                    else:  # the callback was faster than the acceptance
+                        self._slots.ended_elsewhere(server_token(server.server_id), ref)
                 case Failed(kind=kind, error=error, retry_after=retry_after):
                     outcome = kind
-                    if kind == "busy":
-                        self._slots.pause(server.server_id, retry_after or BUSY_PAUSE)
                     await fail_attempt(
                         self._commands, self._timers, ref, attempt=attempt, kind=kind, error=error, by=by, cause=cause,
                         retry_after=retry_after, known=claimed, patience_seconds=math.inf,
@@ -280,8 +315,8 @@ class AttemptRunner:
             log.info("outcome.dropped", task=ref.id, attempt=attempt, reason=str(refusal))
             outcome = "late"
         metrics.attempts.labels(server.server_id, outcome).inc()
+        del self._under_way[ref]  # a retry may come at once
         await self._in_hand.ack(queued.message)
-        await self._judge(server.server_id, answer)
 
     async def _stored(self, ref: TaskRef, attempt: int, body: bytes) -> StoredResult:
         if len(body) <= self._settings.inline_result:
@@ -295,20 +330,29 @@ class AttemptRunner:
                 log.warning("result.waits", task=ref.id, reason=str(error))
                 await asyncio.sleep(LOOK_AGAIN.total_seconds())
 
-    async def _judge(self, server_id: str, answer: Answer) -> None:
-        """Open the circuit of a server that keeps failing, close that of one that works again."""
-        failing = isinstance(answer, Failed) and answer.kind in COUNTS_AGAINST_SERVER
-        failures = self._slots.note(server_id, "failing" if failing else "well")
-        server = self._fleet.find(server_id)
-        if server is None:
-            return
-        if not failing and server.settings.health_url is None:
-            await self._heartbeats.note(server_id)
-        trial = not isinstance(server.circuit, CircuitIsClosed)
+    def _learn(self, server: Present, answer: Answer) -> int:
+        """Count an answer for or against its server, before its slot is free for another; return failures in a row."""
+        failing = _counts_against(answer)
+        failures = self._slots.note(server.server_id, "failing" if failing else "well")
+        if failing and self._opens(server, failures):
+            # The circuit's event takes a moment to come round.
+            self._slots.pause(server.server_id, timedelta(seconds=self._settings.circuit_cooldown))
+        elif isinstance(answer, Failed) and answer.kind == "busy":
+            self._slots.pause(server.server_id, answer.retry_after or BUSY_PAUSE)
+        return failures
+
+    def _opens(self, server: Present, failures: int) -> bool:
+        return failures >= self._settings.circuit_failures or _is_trial(server)
+
+    async def _judge(self, server: Present, answer: Answer, failures: int) -> None:
+        """Open the circuit of a server that keeps failing, close that of one whose trial went well."""
+        server_id = server.server_id
         try:
-            if not failing and trial and not isinstance(server.circuit, CircuitIsOpen):
-                await self._commands.server(server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker)
-            elif failing and (failures >= self._settings.circuit_failures or trial):
+            if not _counts_against(answer):
+                await self._heartbeats.note(server_id)
+                if _is_trial(server):
+                    await self._commands.server(server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker)
+            elif self._opens(server, failures):
                 assert isinstance(answer, Failed)
                 command = OpenCircuit(
                     reason=f"{failures} attempts failed in a row, the last because {answer.error}",
@@ -328,13 +372,15 @@ class AttemptRunner:
             match state:
                 case Unknown() | Ended():
                     await self._in_hand.ack(message)
+                case Waiting(not_before=None):
+                    await self._in_hand.give_back(message)
                 case Waiting():
                     await set_retry(self._timers, ref, state)  # not due yet: its timer brings it
                     await self._in_hand.ack(message)
                 case Processing(accepted=True):
                     await self._timers.watch_deadline(ref, state.facts.attempt, state.deadline)
                     await self._in_hand.ack(message)
-                case Processing(worker_id=worker_id) if self._works_on(worker_id, ref):
+                case Processing(worker_id=worker_id) if await self._works_on(worker_id, ref):
                     await self._in_hand.give_back(message, LOOK_AGAIN)  # whoever works on it will end it
                 case Processing():
                     await self._lost(ref, state)
@@ -348,3 +394,16 @@ class AttemptRunner:
             self._commands, self._timers, ref, attempt=state.facts.attempt, kind="worker_lost",
             error="the worker that made the call is gone", by=self._worker,
         )  # fmt: skip
+
+
+def _counts_against(answer: Answer) -> bool:
+    return isinstance(answer, Failed) and answer.kind in COUNTS_AGAINST_SERVER
+
+
+def _is_trial(server: Present) -> bool:
+    """Tell whether a server, as it was when the attempt began, was let one attempt to see whether it has recovered."""
+    return not isinstance(server.circuit, CircuitIsClosed)
+
+
+def _runs(state: TaskState, attempt: int) -> bool:
+    return isinstance(state, Processing) and state.facts.attempt == attempt

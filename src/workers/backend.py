@@ -18,9 +18,12 @@ from ..clock import utc_now
 from ..commands.server import Present
 from ..egress import AnswerTooLarge, read_capped
 from ..events.task import FailureKind
+from ..nesting import deeper_than
 
 LONGEST_REASON = 300
 """Characters of a backend's own words kept in an error."""
+DEEPEST_ANSWER = 500
+"""Levels of nesting. A deeper result would be stored, and then not decode where the stack is deeper than here."""
 BUSY = frozenset({429, 503})
 TRY_AGAIN = frozenset({408, 425, 429})
 
@@ -148,9 +151,13 @@ def _interpret_success(
     if reports and status == 202:
         return Accepted(task_result.parse_acceptance(body).backend_task_id)
     try:
-        msgspec.json.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        too_deep = deeper_than(DEEPEST_ANSWER, body, msgspec.json.decode(body))
+    except RecursionError:
+        too_deep = True
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return Failed(kind="bad_answer", error=f"the server answered {status} with something that is no JSON")
+    if too_deep:
+        return Failed(kind="bad_answer", error=f"the answer is nested deeper than {DEEPEST_ANSWER} levels")
     shape = task_result.parse(body)
     if shape is None:
         return Completed(task_result.wrapped(task_id, server_id, body, elapsed_ms))

@@ -1,12 +1,14 @@
 """Hands ready tasks to servers: asks the queues for as many as there is room for, highest priority first.
 
-A task that was taken out and cannot be placed goes back at once, so one that nobody can run holds up nobody.
+A task that was taken out and cannot be placed goes back, so one that nobody can run holds up nobody. Where its pool has
+room for others it goes back for a while: a queue hands out first what was given back, and would bring nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from datetime import timedelta
 
 import structlog
@@ -17,7 +19,7 @@ from ..commands.handler import Commands, Known
 from ..commands.server import CircuitIsClosed, Present
 from ..commands.task import UNKNOWN as UNKNOWN_TASK
 from ..commands.task import Ended, Processing, TaskState, Unknown, evolve
-from ..errors import StoreUnavailable
+from ..errors import StoreUnavailable, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
@@ -38,6 +40,12 @@ log = structlog.get_logger(__name__)
 MOST_AT_ONCE = 256
 """Messages asked for in one request."""
 LONGEST_RETURN = timedelta(seconds=60)
+FIRST_RETURN = timedelta(milliseconds=50)
+LONGEST_GROWN_RETURN = timedelta(seconds=8)
+"""How long a server for a type may have been there before a task that waited for one is tried on it."""
+RETURNS_PER_SECOND = 200
+"""Tasks of one type that come back in a second because another type's server had room: more would only cost."""
+TYPES_REMEMBERED = 1_000
 ANOTHER_WORKER = timedelta(milliseconds=200)
 """Pause in which another worker may take a retry that this one could only give to the server that failed it."""
 RETURNS_FOR_ANOTHER_SERVER = 2
@@ -65,6 +73,8 @@ class Dispatcher:
         self._choose = choose
         self._admitting = 0
         """Messages taken out whose history is being read; they will need room too."""
+        self._back_at: dict[str, float] = {}
+        """By type, monotonic: when the last task that was given back comes again."""
         self._stopped = False
 
     def stop(self) -> None:
@@ -85,9 +95,16 @@ class Dispatcher:
                 log.warning("dispatch.waits", reason=str(error))
                 await asyncio.sleep(0.5)
                 self._queues.all_may_have_more()
-        for queue in self._queues.in_order():
-            for message in queue.brought:
-                await self._in_hand.give_back(message)
+
+    async def return_late(self) -> None:
+        """Once stopped, give back what requests that are still out bring; for ever."""
+        while True:
+            self._slots.freed.clear()
+            for queue in self._queues.in_order():
+                messages, queue.brought = queue.brought, []
+                for message in messages:
+                    await self._in_hand.give_back(message)
+            await self._slots.freed.wait()
 
     async def run_once(self) -> int:
         """Go over the queues once; return how many messages were taken out."""
@@ -95,18 +112,22 @@ class Dispatcher:
         for queue in self._queues.in_order():
             if not queue.brought and not queue.may_have_more:
                 continue
-            messages, queue.brought = queue.brought, []
-            room = self._room(queue) - len(messages)
+            fetched: list[Msg] = []
+            room = self._room(queue) - len(queue.brought)
             if queue.may_have_more and room > 0 and not self._stopped:
-                messages += await queue.fetch(min(room, MOST_AT_ONCE))
+                fetched = await queue.fetch(min(room, MOST_AT_ONCE))
+            messages, queue.brought = queue.brought + fetched, []
             for message in messages:
                 await self._place(queue, message)
             taken += len(messages)
+        if taken:
+            self._queues.take_turns()
         return taken
 
     async def _wait_for_news(self) -> None:
         for queue in self._queues.in_order():
-            if self._room(queue) > 0:
+            # Also without room: else a queue believed empty is not looked into as long as others fill every slot.
+            if self._slots.serves(queue.pool):
                 await queue.wait()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._slots.freed.wait(), IDLE_LOOK_SECONDS)
@@ -116,7 +137,12 @@ class Dispatcher:
 
     async def _place(self, queue: Queue, message: Msg) -> None:
         """Start the message's task on a server, or give the message back."""
-        submitted = _submission(message)
+        try:
+            submitted = _submission(message)
+        except UnreadableEvent as error:
+            log.error("dispatch.unreadable", reason=str(error))
+            await self._in_hand.give_back(message, LONGEST_RETURN)
+            return
         if submitted is not None:
             await self._start_or_return(queue, submitted)
             return
@@ -127,14 +153,22 @@ class Dispatcher:
     async def _admit(self, queue: Queue, message: Msg) -> None:
         """Read the history of a task that was queued again, then place it."""
         try:
-            ref = _source(message)[2]
-            history = await self._commands.load_task(ref)
-            known = self._commands.tasks.fold(history)
+            await self._read_and_place(queue, message)
         except StoreUnavailable:
             await self._in_hand.give_back(message, ANOTHER_WORKER)
-            return
+        except Exception:
+            await self._in_hand.give_back(message, LONGEST_RETURN)
+            raise
+        finally:
+            self._slots.freed.set()  # the room that was kept for it may be there still
+
+    async def _read_and_place(self, queue: Queue, message: Msg) -> None:
+        ref = _source(message)[2]
+        try:
+            history = await self._commands.load_task(ref)
         finally:
             self._admitting -= 1
+        known = self._commands.tasks.fold(history)
         if isinstance(known.state, Unknown | Ended | Processing):
             await self._runner.settle(ref, message)
             return
@@ -158,7 +192,9 @@ class Dispatcher:
         candidates = self._slots.candidates(task_type=queued.task_type)
         others = [candidate for candidate in candidates if candidate.server_id != queued.avoid]
         delivered = delivery(queued.message).delivered
-        if not candidates:
+        if self._runner.is_under_way(queued.ref):  # a second message of the task: the first one's work comes first
+            await self._in_hand.give_back(queued.message, _growing(delivered))
+        elif not candidates:
             await self._return(queue, queued, delivered)
         elif not others and delivered <= RETURNS_FOR_ANOTHER_SERVER and self._another_could(queued):
             await self._in_hand.give_back(queued.message, ANOTHER_WORKER)
@@ -169,26 +205,38 @@ class Dispatcher:
         self._runner.start(queued, self._fleet.server(self._choose(candidates).server_id))
 
     async def _return(self, queue: Queue, queued: Queued, delivered: int) -> None:
-        """Give back what cannot be placed: at once if only room is missing, later and later if nobody runs its type."""
-        if self._served_here(queued.task_type):
+        """Give back what cannot be placed: at once if there is no room at all, else for as long as seems useful."""
+        if self._room(queue) <= 0:
             metrics.handed_back.labels("no-room").inc()
             queue.may_have_more = True
             await self._in_hand.give_back(queued.message)
             return
-        metrics.handed_back.labels("not-served").inc()
-        pause = min(timedelta(seconds=2 ** min(delivered - 1, 6)), LONGEST_RETURN)
-        await self._in_hand.give_back(queued.message, pause)
+        served = any(_is_able(server, queued.task_type) for server in self._fleet.servers())
+        metrics.handed_back.labels("no-room" if served else "not-served").inc()
+        pause = FIRST_RETURN if served else _growing(delivered)
+        await self._in_hand.give_back(queued.message, self._in_turn(queued.task_type, pause))
 
-    def _served_here(self, task_type: str) -> bool:
-        """Tell whether a server this worker speaks for runs a type, were there room."""
-        servers = (self._fleet.by_token(name) for name in self._slots.tokens())
-        return any(server and _is_able(server, task_type) for server in servers)
+    def _in_turn(self, task_type: str, pause: timedelta) -> timedelta:
+        """Return the pause, made so much longer that not too many tasks of a type come back at a time."""
+        now = time.monotonic()
+        if len(self._back_at) > TYPES_REMEMBERED:
+            self._back_at = {name: at for name, at in self._back_at.items() if at > now}
+        at = max(now + pause.total_seconds(), self._back_at.get(task_type, 0.0) + 1 / RETURNS_PER_SECOND)
+        at = min(at, now + LONGEST_RETURN.total_seconds())
+        self._back_at[task_type] = at
+        return timedelta(seconds=at - now)
 
     def _another_could(self, queued: Queued) -> bool:
         """Tell whether any other server of the fleet could take a task."""
         return any(
             server.server_id != queued.avoid and _is_able(server, queued.task_type) for server in self._fleet.servers()
         )
+
+
+def _growing(delivered: int) -> timedelta:
+    """Return a pause by how often a message was delivered: 0.05, 0.1, 0.2, … 6.4, 8 s."""
+    factor: int = 2 ** min(delivered - 1, 10)
+    return min(FIRST_RETURN * factor, LONGEST_GROWN_RETURN)
 
 
 def _is_able(server: Present, task_type: str) -> bool:

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..clock import utc_now
 from ..commands.handler import Commands
@@ -115,9 +116,11 @@ class Health:
             return Probe(well=False, reason=describe(error))
 
     async def _is_at_work(self, server: Present) -> bool:
-        """Tell whether a server has finished a task or sent a heartbeat lately: busy is not dead."""
+        """Tell whether a server has dealt with a task or sent a heartbeat lately: busy is not dead."""
         heartbeat = await self._heartbeats.get(server.server_id)
-        return heartbeat is not None and _age(heartbeat.seen_at) < self._settings.heartbeat_ttl
+        if heartbeat is None or heartbeat.unasked_at is None:
+            return False
+        return _age(heartbeat.unasked_at) < self._settings.heartbeat_ttl / 2
 
     def _by_heartbeat(self, heartbeat: Heartbeat | None) -> Probe:
         if heartbeat is None:
@@ -132,7 +135,10 @@ class Health:
         if probe.well:
             if server.settings.health_url is not None:
                 now = utc_now()
-                seen = Heartbeat(seen_at=now, checked_at=now, latency_ms=probe.latency_ms)
+                known = await self._heartbeats.get(server_id) or Heartbeat(seen_at=now, checked_at=now)
+                seen = replace(
+                    known, seen_at=now, checked_at=now, heard_at=known.unasked_at, latency_ms=probe.latency_ms
+                )
                 await self._heartbeats.put(server_id, seen)
             if not server.online:
                 await self._commands.server(server_id, MarkOnline(reason=probe.reason), by=BY)

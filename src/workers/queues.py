@@ -13,8 +13,8 @@ from ..streams.connection import Connection
 from ..streams.pulling import Consumer, delivery
 from ..streams.topology import DISPATCH, ensure_consumer, pool_consumer, pool_consumer_name
 
-NEWS_EXPIRES_SECONDS = 20.0
-"""How long one request for the next message stays with the server."""
+NEWS_EXPIRES_SECONDS = 5.0
+"""How long one request for the next message stays with NATS. One that is restarted forgets it: news is so late then."""
 
 
 class Queue:
@@ -73,18 +73,15 @@ class Queues:
                     self._queues[priority, pool] = Queue(consumer, pool, priority, self._arrived)
 
     def in_order(self) -> list[Queue]:
-        """Return the queues, high priority first; pools of one priority take turns."""
-        ordered = []
+        """Return the queues, high priority first."""
+        return [queue for priority in PRIORITIES for (at, _), queue in self._queues.items() if at == priority]
+
+    def take_turns(self) -> None:
+        """Let another pool be first next time, among the queues of each priority."""
         for priority in PRIORITIES:
-            of_priority = [queue for (at, _), queue in self._queues.items() if at == priority]
-            ordered.extend(of_priority)
-        # The first pool goes last next time.
-        if self._queues:
-            for priority in PRIORITIES:
-                key = next((key for key in self._queues if key[0] == priority), None)
-                if key is not None:
-                    self._queues[key] = self._queues.pop(key)
-        return ordered
+            key = next((key for key in self._queues if key[0] == priority), None)
+            if key is not None:
+                self._queues[key] = self._queues.pop(key)
 
     def all_may_have_more(self) -> None:
         """Look into every queue again: a consumer was made anew, or the connection."""

@@ -30,13 +30,16 @@ from ..streams.buckets import Bucket
 from ..streams.connection import Connection, api
 from ..streams.leases import Lease, Membership
 from ..streams.timers import Timers
-from ..streams.topology import DISPATCH, TASKS, TIMERS
+from ..streams.topology import DISPATCH, RETRIES, TASKS, TIMERS
 from .failures import fail_attempt
 
 log = structlog.get_logger(__name__)
 
 SETTLED_AFTER = timedelta(seconds=10)
 """A task that changed more lately may be between two steps that somebody is still taking."""
+FORGOTTEN_AFTER = timedelta(minutes=2)
+"""How far past its deadline a call of a living worker is believed forgotten: the worker may be waiting for NATS, to
+record the outcome."""
 BY = Actor("system", "reconciler")
 SUBJECTS_PAGE = 100_000
 """JetStream lists at most this many subjects in one answer."""
@@ -58,10 +61,11 @@ def diagnose(view: TaskView, now: datetime, *, queued: bool, worker_alive: bool)
     still lives.
     """
     if view.status == "PROCESSING":
-        if view.accepted:
-            overdue = view.deadline is not None and view.deadline + SETTLED_AFTER < now
-            return Remedy.ATTEMPT_EXPIRED if overdue else Remedy.NONE
-        return Remedy.NONE if worker_alive else Remedy.ATTEMPT_LOST
+        if not view.accepted and not worker_alive:
+            return Remedy.ATTEMPT_LOST
+        margin = SETTLED_AFTER if view.accepted else FORGOTTEN_AFTER
+        overdue = view.deadline is not None and view.deadline + margin < now
+        return Remedy.ATTEMPT_EXPIRED if overdue else Remedy.NONE
     due_at = view.retry_at or view.updated_at
     return Remedy.QUEUE_AGAIN if not queued and due_at + SETTLED_AFTER < now else Remedy.NONE
 
@@ -100,7 +104,8 @@ class Reconciler:
                         if any(counts.values()):
                             log.info("reconciled", **counts)
                         for process in dead:
-                            await self._members.bury(process)
+                            if process in self._members.dead():
+                                await self._members.bury(process)
                     next_at = loop.time() + self._settings.reconcile_interval
             await asyncio.sleep(self._members.period_seconds)
 
@@ -114,10 +119,11 @@ class Reconciler:
         now = utc_now()
         tasks = await active_tasks(self._tasks_bucket)
         queued = await self._queued() if tasks else set()
+        # Looked at after the tasks: a worker that has started one has announced itself before.
+        await self._members.observe()
+        alive = {worker for worker in {task.view.worker_id for task in tasks} if self._members.is_alive(worker)}
         for task in tasks:
-            remedy = diagnose(
-                task.view, now, queued=task.ref in queued, worker_alive=self._members.is_alive(task.view.worker_id)
-            )
+            remedy = diagnose(task.view, now, queued=task.ref in queued, worker_alive=task.view.worker_id in alive)
             with contextlib.suppress(Refused):
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
@@ -156,7 +162,7 @@ class Reconciler:
     async def _queued(self) -> set[TaskRef]:
         """Return the tasks that are in the queue, or will be when a timer fires."""
         waiting = {dispatched_ref(subject) for subject in await self._subjects(DISPATCH, "dispatch.>")}
-        for subject in await self._subjects(TIMERS, "timer.retry.*.*"):
+        for subject in await self._subjects(RETRIES, "timer.retry.*.*"):
             _, _, owner, unique = subject.split(".")
             waiting.add(TaskRef(owner, unique))
         return waiting

@@ -1,4 +1,4 @@
-"""The API keys of servers, opened for the call and kept in memory only."""
+"""The API keys of servers, opened for the call."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ class ServerKeys:
     def __init__(self, bucket: Bucket, sealer: Sealer) -> None:
         self._bucket = bucket
         self._sealer = sealer
-        self._opened: dict[str, tuple[object, str]] = {}
 
     async def get(self, server: Present) -> str | None:
-        """Return a server's key, None if it has none. Raises sealing errors where it does not open."""
-        name = server_token(server.server_id)
-        known = self._opened.get(name)
-        if known and known[0] == server.registered_at:
-            return known[1]
-        entry = await self._bucket.get(f"server.{name}")
-        if entry is None:
+        """Return a server's key, None if it has none. Raises sealing errors where it does not open.
+
+        Read for every call: a key may be changed without any event, and one that was changed is refused.
+        """
+        if not server.settings.has_api_key:
             return None
-        key = self._sealer.open(entry.value, f"server:{server.server_id}")
-        self._opened[name] = (server.registered_at, key)
-        return key
+        entry = await self._bucket.get(f"server.{server_token(server.server_id)}")
+        return None if entry is None else self._sealer.open(entry.value, f"server:{server.server_id}")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
+import nats.errors
 import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -38,7 +39,7 @@ ENDINGS = frozenset({"succeeded", "failed", "cancelled", "attempt_failed", "atte
 """Events that free a slot on the server they name."""
 
 
-def preferred(server_name: str, workers: Sequence[str]) -> str:
+def preferred(server_name: str, workers: Iterable[str]) -> str:
     """Return the worker that should speak for a server, of those alive: the same wherever it is asked."""
     return max(workers, key=lambda worker: hashlib.sha256(f"{worker}\n{server_name}".encode()).digest())
 
@@ -79,11 +80,11 @@ class Shares:
         """Take and give servers, for ever."""
         await self._members.observed()
         while True:
+            self._news.clear()
             try:
                 await self.run_once()
-            except StoreError as error:
+            except (StoreError, nats.errors.Error, TimeoutError) as error:
                 log.warning("shares.wait", reason=str(error))
-            self._news.clear()
             try:
                 await asyncio.wait_for(self._news.wait(), self._members.period_seconds)
             except TimeoutError:
@@ -91,7 +92,10 @@ class Shares:
             await asyncio.sleep(0.05)  # a change of the fleet seldom comes alone
 
     async def run_once(self) -> None:
-        workers = self._members.alive("worker")
+        """Take and give once. Does nothing while the others do not count on this worker."""
+        if not self._members.is_current:
+            return
+        workers = {*self._members.alive("worker"), self._members.id}
         servers = {server_token(server.server_id): server for server in self._fleet.servers()}
         for name in self._leases.keys() - servers.keys():
             await self._give(name)
@@ -102,6 +106,7 @@ class Shares:
             if name in self._leases and (entry is None or entry.value.decode() != self._members.id):
                 await self._lose(name)
             if name in self._leases:
+                await self._hear_endings(name, is_async=server.settings.is_async)
                 await (self._keep(name) if mine else self._hand_over(name))
             elif mine or entry is None or not self._members.is_alive(entry.value.decode()):
                 await self._take(name, server.server_id, is_async=server.settings.is_async)
@@ -111,12 +116,29 @@ class Shares:
         if not await lease.acquire():
             return
         self._leases[name] = lease
-        if is_async:
-            # Callbacks come to the API; the log's own messages tell when they free a slot.
-            self._endings[name] = await self._consuming.subscribe(f"task.*.*.*.{name}", self._on_event)
-            await self._consuming.flush()
-        await self._projection_is_current()
-        self._require_slots().add(server_id, await running_on(self._tasks_bucket, name))
+        try:
+            await self._subscribe(name)
+            await self._projection_is_current()
+            self._require_slots().add(server_id, await running_on(self._tasks_bucket, name))
+            await self._hear_endings(name, is_async=is_async)
+        except Exception:
+            await self._give(name)  # a lease without its slots would keep the server idle
+            raise
+
+    async def _subscribe(self, name: str) -> None:
+        self._endings[name] = await self._consuming.subscribe(f"task.*.*.*.{name}", self._on_event)
+        await self._consuming.flush()
+
+    async def _hear_endings(self, name: str, *, is_async: bool) -> None:
+        """Listen to the log's own messages as long as attempts may end on a server without a call of ours.
+
+        Callbacks come to the API, and calls that a former holder made end with it.
+        """
+        wanted = is_async or self._require_slots().has_elsewhere(name)
+        if wanted and name not in self._endings:
+            await self._subscribe(name)
+        elif not wanted and (endings := self._endings.pop(name, None)):
+            await endings.unsubscribe()
 
     async def _projection_is_current(self) -> None:
         """Wait until what the former holder did is projected: what runs on a server is read from there."""

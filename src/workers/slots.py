@@ -18,6 +18,8 @@ from ..projections.fleet import Fleet
 from .placement import Candidate
 
 PROJECTED_WITHIN_SECONDS = 5.0
+LONGEST_PAUSE = timedelta(minutes=5)
+"""A server may ask to be left alone, but not for ever: one task's `Retry-After` is no verdict on all others."""
 
 Verdict = Literal["well", "failing"]
 
@@ -32,7 +34,7 @@ class _Load(Struct):
     """Attempts that run on the server without a call of ours (accepted ones, and those of a former holder) and since
     when that is known, monotonic."""
     paused_until: float = 0.0
-    """Monotonic. The server said it was busy."""
+    """Monotonic. The server said it was busy, or it keeps failing."""
     failures: int = 0
     """In a row."""
     accepting: bool = True
@@ -65,7 +67,10 @@ class Slots:
         self.freed.set()
 
     def drop(self, name: str) -> None:
-        self._loads.pop(name, None)
+        """Speak for a server no longer; calls of ours to it go on."""
+        load = self._loads.pop(name, None)
+        if load is not None:
+            metrics.running.labels(load.server_id).set(0)
 
     def tokens(self) -> list[str]:
         return list(self._loads)
@@ -77,7 +82,8 @@ class Slots:
 
     def is_idle(self, name: str) -> bool:
         """Tell whether no call of ours to the server is under way."""
-        return not self._loads[name].calls
+        load = self._loads.get(name)
+        return load is None or not load.calls
 
     # What runs
 
@@ -94,6 +100,8 @@ class Slots:
         load.calls.discard(ref)
         if continues:
             load.elsewhere[ref] = time.monotonic()
+        else:
+            load.elsewhere.pop(ref, None)  # where the server was lost and taken again during the call
         self._gauge(load)
         self.freed.set()
 
@@ -104,6 +112,11 @@ class Slots:
             del load.elsewhere[ref]
             self._gauge(load)
             self.freed.set()
+
+    def has_elsewhere(self, name: str) -> bool:
+        """Tell whether attempts without a call of ours run on a server."""
+        load = self._loads.get(name)
+        return load is not None and bool(load.elsewhere)
 
     def running_elsewhere(self, name: str) -> frozenset[TaskRef]:
         """Return the attempts without a call of ours that have been known for long enough to be projected."""
@@ -120,11 +133,12 @@ class Slots:
     # How the server does
 
     def pause(self, server_id: str, pause: timedelta) -> None:
-        """Send nothing to a server that said it was busy."""
+        """Send nothing to a server for a while: it said it was busy, or it keeps failing."""
         load = self._loads.get(server_token(server_id))
         if load is not None:
-            load.paused_until = time.monotonic() + pause.total_seconds()
-            asyncio.get_running_loop().call_later(pause.total_seconds(), self.freed.set)
+            seconds = min(pause, LONGEST_PAUSE).total_seconds()
+            load.paused_until = max(load.paused_until, time.monotonic() + seconds)
+            asyncio.get_running_loop().call_later(seconds, self.freed.set)
 
     def note(self, server_id: str, verdict: Verdict) -> int:
         """Count an attempt's verdict on the server; return the failures in a row."""
@@ -153,6 +167,15 @@ class Slots:
             if running < capacity:
                 found.append(Candidate(server.server_id, running, capacity, server.settings.weight))
         return found
+
+    def serves(self, pool: str) -> bool:
+        """Tell whether a server that may be sent tasks runs a pool, whether or not it has room now."""
+        now = self._now()
+        for name, load in self._loads.items():
+            server = self._fleet.by_token(name)
+            if server and self._may_send(name, load, server, now) and pool in self._fleet.pools_of(server):
+                return True
+        return False
 
     def room(self, pool: str) -> int:
         """Return how many more tasks of a pool can be placed now."""

@@ -28,7 +28,8 @@ log = structlog.get_logger(__name__)
 AT_ONCE = 64
 """Due things this worker deals with at the same time; the others stay for whoever has time."""
 TRY_AGAIN = timedelta(seconds=2)
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 5.0
+"""How long one request for what falls due stays with NATS. One that is restarted forgets it."""
 
 
 class Timekeeper:
@@ -48,13 +49,16 @@ class Timekeeper:
         self._timers = timers
         self._health = health
         self._in_hand = in_hand
-        self._room = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = False
 
-    def stop(self) -> None:
-        """Take nothing more; what is under way goes on."""
+    async def stop(self) -> None:
+        """Take nothing more, and give back what is under way: each is safe to repeat."""
         self._stopped = True
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
 
     async def run(self) -> None:
         """Deal with what falls due, until stopped."""
@@ -70,12 +74,15 @@ class Timekeeper:
 
     async def run_once(self) -> int:
         """Take what is due now, or wait for the next thing to fall due; return how many were taken."""
-        async with self._room:
-            messages = await self._consumer.fetch(AT_ONCE)
-            if not messages and (message := await self._next()):
-                messages = [message]
+        while len(self._running) >= AT_ONCE:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        messages = await self._consumer.fetch(AT_ONCE - len(self._running))
+        if not messages and (message := await self._next()):
+            messages = [message]
         for message in messages:
-            await self._room.acquire()
+            if self._stopped:
+                await self._in_hand.give_back(message)
+                continue
             self._in_hand.take(message)
             task = asyncio.create_task(self._deal_with(message))
             self._running.add(task)
@@ -95,6 +102,9 @@ class Timekeeper:
     async def _deal_with(self, message: Msg) -> None:
         try:
             await self._act(message)
+        except asyncio.CancelledError:
+            await self._in_hand.give_back(message)
+            raise
         except StoreUnavailable as error:
             log.warning("due.again", subject=message.subject, reason=str(error))
             await self._in_hand.give_back(message, TRY_AGAIN)
@@ -103,8 +113,6 @@ class Timekeeper:
             await self._in_hand.give_back(message, TRY_AGAIN)
         else:
             await self._in_hand.ack(message)
-        finally:
-            self._room.release()
 
     async def _act(self, message: Msg) -> None:
         match message.subject.split("."):

@@ -9,7 +9,9 @@ from nats.aio.msg import Msg
 
 from ..clock import jitter, utc_now
 from ..core import Core
+from ..events.codec import task_codec
 from ..events.subjects import task_ref
+from ..events.task import TaskCancelled
 from ..projections.projector import Projector
 from ..projections.registry_projection import RegistryProjection
 from ..projections.task_projection import TaskProjection
@@ -100,24 +102,25 @@ class Worker:
         await self.members.renew()
         await core.consuming.subscribe("task.*.*.cancelled.*", self._on_cancelled)
         core.fleet.watch(self._on_fleet_change)
-        core.background(self.members.run(), "membership")
-        core.background(self._in_hand.run(), "keepalive")
-        core.background(self._shares.run(), "shares")
-        core.background(self._timekeeper.run(), "timekeeper")
-        core.background(self._reconciler.run(), "reconciler")
+        core.background(self.members.run, "membership")
+        core.background(self._in_hand.run, "keepalive")
+        core.background(self._shares.run, "shares")
+        core.background(self._timekeeper.run, "timekeeper")
+        core.background(self._reconciler.run, "reconciler")
         for projector in self.projectors:
-            core.background(projector.run(), f"projector-{projector.name}")
-        self._dispatching = core.background(self._dispatcher.run(), "dispatcher")
+            core.background(projector.run, f"projector-{projector.name}")
+        self._dispatching = core.background(self._dispatcher.run, "dispatcher")
         log.info("worker.started", worker=self.members.id)
 
     async def stop(self) -> None:
         """Take nothing more, finish or hand back what is under way, and give up every lease."""
         grace = self._core.settings.shutdown_grace
         log.info("worker.stopping", worker=self.members.id, grace_seconds=grace)
-        self._timekeeper.stop()
+        await self._timekeeper.stop()
         self._dispatcher.stop()
         if self._dispatching is not None:
             await asyncio.wait([self._dispatching], timeout=2)
+        self._core.background(self._dispatcher.return_late, "late")
         await self._runner.drain(grace)
         await self._shares.give_all()
         await self._reconciler.stop()
@@ -132,4 +135,6 @@ class Worker:
         self._slots.freed.set()
 
     async def _on_cancelled(self, message: Msg) -> None:
-        self._runner.close_call(task_ref(message.subject))
+        event = task_codec.decode(message.data).event
+        if isinstance(event, TaskCancelled):
+            self._runner.close_call(task_ref(message.subject), event.attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -73,7 +74,7 @@ class Client:
         sent = dict(headers or {})
         if self.bearer:
             sent.setdefault("Authorization", f"Bearer {self.bearer}")
-        content = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+        content = {"data": io.BytesIO(body)} if isinstance(body, bytes) else {"json": body} if body is not None else {}
         async with self.session.request(method, self.url + path, headers=sent, **content) as response:
             is_json = "json" in response.headers.get("Content-Type", "")
             return Answer(

@@ -1,0 +1,36 @@
+"""Retries are messages dated in the future: they come by themselves, also after a restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from tests.support.backend import BackendServer, echo, status
+from tests.support.processes import Door, Processes, door, legal
+
+
+async def fail_first(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+    """Fail every task's first attempt."""
+    return await (echo if task["attempt"] > 1 else status(500))(server, task, request)
+
+
+async def retried(service: Door) -> list[str]:
+    """Submit a task and return the types of its events once it has ended."""
+    task_id = await service.alice.submit({"payload": {}})
+    assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+    return [event["type"] for event in await legal(service.alice, task_id)]
+
+
+async def test_a_retry_comes_by_its_timer_and_needs_no_reconciler(processes: Processes, backend: BackendServer) -> None:
+    backend.answer = fail_first
+    up = await processes.up()
+    async with door(up.url) as service:
+        await service.admin.register(backend, "moody")
+        wanted = ["TaskSubmitted", "AttemptStarted", "AttemptFailed", "AttemptStarted", "TaskSucceeded"]
+        assert await retried(service) == wanted
+
+        up.kill_all()
+
+        up = await processes.up(up.port)
+        assert await retried(service) == wanted

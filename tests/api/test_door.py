@@ -1,0 +1,304 @@
+"""Who gets in, and how every answer looks: tokens, roles, headers, problem documents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import jwt
+import pytest
+from yarl import URL
+
+from tests.support.nats import NatsServer
+from tests.support.service import SECRET, Answer, Client, Service, running_service, token
+from tests.support.waiting import wait_until
+
+ROUTES = [
+    ("POST", "/api/task"),
+    ("GET", "/api/task/x"),
+    ("PUT", "/api/task/x"),
+    ("POST", "/api/task/x/cancel"),
+    ("POST", "/api/task/x/retry"),
+    ("GET", "/api/task/x/events"),
+    ("GET", "/api/tasks"),
+    ("POST", "/api/servers"),
+    ("GET", "/api/servers"),
+    ("GET", "/api/servers/x"),
+    ("DELETE", "/api/servers/x"),
+    ("POST", "/api/servers/x/heartbeat"),
+    ("POST", "/api/servers/x/maintenance"),
+    ("POST", "/api/servers/cleanup"),
+    ("GET", "/api/types"),
+    ("GET", "/api/types/x"),
+    ("PUT", "/api/types/x"),
+    ("DELETE", "/api/types/x"),
+]
+
+
+def bearing(service: Service, bearer: str | None) -> Client:
+    return Client(service.anonymous.session, service.url, bearer)
+
+
+def signed(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+    now = int(time.time())
+    defaults = {"sub": "alice", "roles": ["user"], "iat": now, "exp": now + 60}
+    return jwt.encode({**defaults, **claims}, secret, algorithm)
+
+
+async def raw(service: Service, method: str, path: str, bearer: str | None = None, **headers: str) -> Answer:
+    """Make a request whose path goes out exactly as it is."""
+    sent = {"Authorization": f"Bearer {bearer}", **headers} if bearer else headers
+    async with service.anonymous.session.request(
+        method, URL(service.url + path, encoded=True), headers=sent
+    ) as response:
+        is_json = "json" in response.headers.get("Content-Type", "")
+        return Answer(response.status, response.headers, await (response.json() if is_json else response.text()))
+
+
+def is_problem(answer: Answer, status: int) -> bool:
+    body = answer.body
+    return (
+        answer.status == status
+        and answer.headers["Content-Type"] == "application/problem+json"
+        and {"type", "title", "status", "detail", "instance", "error"} <= body.keys()
+        and body["status"] == status
+        and body["error"] == body["detail"] != ""
+    )
+
+
+async def test_without_a_token_every_api_route_is_a_401_that_says_what_to_send(api: Service) -> None:
+    for method, path in ROUTES:
+        answer = await api.anonymous.call(method, path)
+        assert is_problem(answer, 401), (method, path, answer)
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        assert "Authorization: Bearer" in answer["error"]
+
+
+async def test_a_token_that_proves_nothing_is_a_401(api: Service) -> None:
+    now = int(time.time())
+    for bearer in (
+        signed("another secret, also longer than 32 bytes"),
+        signed(algorithm="HS512", secret=SECRET * 3),
+        signed(iat=now - 120, exp=now - 60),
+        signed(iat=now + 3600, exp=now + 7200),
+        signed(sub=""),
+        jwt.encode({"sub": "alice", "roles": ["admin"], "iat": now}, SECRET, "HS256"),
+        jwt.encode({"sub": "alice", "roles": ["admin"], "iat": now, "exp": now + 60}, None, "none"),
+        "x",
+        "a.b.c",
+        "x" * 20_000,
+    ):
+        answer = await bearing(api, bearer).get("/api/tasks")
+        assert is_problem(answer, 401), (bearer[:40], answer)
+    basic = await api.anonymous.get("/api/tasks", headers={"Authorization": "Basic YTpi"})
+    assert is_problem(basic, 401)
+
+
+async def test_the_scheme_is_read_without_regard_to_case(api: Service) -> None:
+    answer = await api.anonymous.get("/api/tasks", headers={"Authorization": f"bearer {signed()}"})
+
+    assert answer.status == 200
+
+
+async def test_a_token_with_none_of_our_roles_is_a_403_everywhere(api: Service) -> None:
+    for roles in ([], ["superuser"]):
+        for method, path in ROUTES:
+            answer = await bearing(api, signed(roles=roles)).call(method, path)
+            assert is_problem(answer, 403), (method, path, answer)
+
+
+async def test_the_fleet_is_for_admins_only(api: Service) -> None:
+    for client in (api.alice, api.auditor, api.client("backend", "service")):
+        for method, path in ROUTES:
+            if path.startswith("/api/servers"):
+                answer = await client.call(method, path)
+                assert is_problem(answer, 403), (method, path, answer)
+                assert "admin" in answer["error"]
+
+
+async def test_auditors_submit_nothing(api: Service) -> None:
+    answer = await api.auditor.post("/api/task", {"a": 1})
+
+    assert is_problem(answer, 403)
+
+
+async def test_users_admins_and_services_submit(api: Service) -> None:
+    for client in (api.alice, api.admin, api.client("backend", "service")):
+        assert (await client.post("/api/task", {"a": 1})).status == 200
+
+
+async def test_an_unknown_address_is_a_problem_that_points_to_the_docs(api: Service) -> None:
+    for path in ("/nope", "/api", "/api/nope", "/docs/nope", "/api/task/x/nope", "/openapi.yaml", "/schema"):
+        answer = await api.alice.get(path)
+        assert is_problem(answer, 404), (path, answer)
+        assert answer["instance"] == path
+
+
+async def test_a_method_an_address_does_not_take_is_a_405_that_names_those_it_takes(api: Service) -> None:
+    for method, path, allowed in [
+        ("DELETE", "/api/task", "OPTIONS, POST"),
+        ("POST", "/api/task/x", "GET, HEAD, OPTIONS, PUT"),
+        ("PATCH", "/api/servers/x", "DELETE, GET, HEAD, OPTIONS"),
+        ("PUT", "/", "GET, HEAD, OPTIONS"),
+        ("POST", "/health/ready", "GET, HEAD, OPTIONS"),
+    ]:
+        answer = await api.admin.call(method, path)
+        assert is_problem(answer, 405), (method, path, answer)
+        assert answer.headers["Allow"] == allowed
+
+
+async def test_head_is_get_without_the_body(api: Service) -> None:
+    for path in ("/", "/health/live", "/docs", "/openapi.json", "/api/tasks"):
+        answer = await api.alice.call("HEAD", path)
+        assert (answer.status, answer.body) in [(200, ""), (200, None)], path
+    assert (await api.anonymous.call("HEAD", "/api/tasks")).status == 401
+
+
+HOSTILE = [
+    "*", ">", "%3E", "%2A", "..", "%2E%2E", ".", "%00", "%0A", "%20", "%FF", "%ED%A0%80", "a.b", "task.%3E",
+    "$JS.API.%3E", "%F0%9F%98%80", "x" * 4096, "00000000000000000000000000~*", "00000000000000000000000000~%3E",
+    "00000000000000000000000000~a.b", "00000000000000000000000000~alice.%3E",
+    "00000000000000000000000000~" + "a" * 4096, "'%3B--", "%3Cscript%3E", "%7B%7B7*7%7D%7D",
+]  # fmt: skip
+
+
+async def test_hostile_ids_in_paths_find_nothing(api: Service) -> None:
+    admin = token("root", "admin")
+    task_id = await api.alice.submit({"a": 1})
+    await api.admin.post(
+        "/api/servers", {"id": "s", "name": "s", "provider": "s", "endpoints": {"predict": "http://127.0.0.1:9"}}
+    )
+    for hostile in HOSTILE:
+        for method, path in ROUTES:
+            if "/x" not in path or (method, path) == ("PUT", "/api/types/x"):
+                continue
+            answer = await raw(api, method, path.replace("/x", f"/{hostile}"), admin)
+            assert answer.status in (400, 404, 405), (method, path, hostile, answer)
+            assert is_problem(answer, answer.status)
+            assert len(answer["error"]) < 600
+        assert (await raw(api, "PUT", f"/api/types/{hostile}", admin)).status in (200, 400, 404, 405)
+    assert (await api.alice.details(task_id))["status"] == "WAITING"
+    assert len((await api.admin.get("/api/servers"))["servers"]) == 1
+
+
+async def test_hostile_query_values_find_nothing_and_break_nothing(api: Service) -> None:
+    await api.alice.submit({"a": 1})
+    admin = token("root", "admin")
+    for hostile in ("*", "%3E", "%00", "%ED%A0%80", "%FF", "x" * 4096):
+        for name in ("owner", "type"):
+            answer = await raw(api, "GET", f"/api/tasks?{name}={hostile}", admin)
+            assert (answer.status, answer["tasks"]) == (200, []), (name, hostile)
+        for path in ("/api/servers", "/api/types"):
+            assert (await raw(api, "GET", f"{path}?cursor={hostile}", admin)).status == 200
+
+
+async def test_an_owner_called_like_a_wildcard_sees_only_what_is_theirs(api: Service) -> None:
+    await api.alice.submit({"a": 1})
+    for subject in ("*", ">", "alice.>", "ali*"):
+        hostile = bearing(api, signed(sub=subject))
+        assert (await hostile.get("/api/tasks"))["tasks"] == []
+        own = await hostile.submit({"b": 2})
+        assert [task["id"] for task in (await hostile.get("/api/tasks"))["tasks"]] == [own]
+        assert (await hostile.details(own))["owner"] == subject
+
+
+async def test_every_answer_carries_the_security_headers(api: Service) -> None:
+    for path in ("/", "/docs", "/openapi.json", "/health/live", "/api/tasks", "/nope"):
+        for client in (api.alice, api.anonymous):
+            headers = (await client.get(path)).headers
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["X-Frame-Options"] == "DENY"
+            assert headers["Referrer-Policy"] == "no-referrer"
+            assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+            assert "Server" not in headers
+            if path.startswith("/api"):
+                assert headers["Cache-Control"] == "no-store"
+
+
+async def test_a_request_keeps_the_id_it_came_with_and_gets_one_otherwise(api: Service) -> None:
+    given = await api.alice.get("/api/tasks", headers={"X-Request-Id": "from-the-proxy:1"})
+    unusable = await api.alice.get("/api/tasks", headers={"X-Request-Id": 'a b"<'})
+    none = [(await api.alice.get("/nope")).headers["X-Request-Id"] for _ in range(2)]
+
+    assert given.headers["X-Request-Id"] == "from-the-proxy:1"
+    assert unusable.headers["X-Request-Id"] not in ("", 'a b"<')
+    assert none[0] != none[1]
+
+
+async def test_browsers_of_listed_origins_may_call_and_no_others(nats_url: str) -> None:
+    preflight = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,idempotency-key",
+    }
+    async with running_service(nats_url, worker=False, cors_origins=("https://app.example",)) as service:
+        anonymous = service.anonymous
+        listed = await anonymous.call("OPTIONS", "/api/task", headers={**preflight, "Origin": "https://app.example"})
+        other = await anonymous.call("OPTIONS", "/api/task", headers={**preflight, "Origin": "https://evil.example"})
+        answered = await service.alice.get("/api/tasks", headers={"Origin": "https://app.example"})
+        refused = await anonymous.get("/api/tasks", headers={"Origin": "https://app.example"})
+        to_others = await service.alice.get("/api/tasks", headers={"Origin": "https://evil.example"})
+
+    assert listed.status in (200, 204)
+    assert listed.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    assert "POST" in listed.headers["Access-Control-Allow-Methods"]
+    assert "idempotency-key" in listed.headers["Access-Control-Allow-Headers"].lower()
+    assert "Access-Control-Allow-Origin" not in other.headers
+    assert answered.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    assert refused.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    assert "Access-Control-Allow-Origin" not in to_others.headers
+    assert "Access-Control-Allow-Credentials" not in answered.headers
+
+
+async def test_by_default_browsers_of_other_origins_may_not_call(api: Service) -> None:
+    answer = await api.alice.get("/api/tasks", headers={"Origin": "https://app.example"})
+
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_without_the_store_a_request_is_a_503_that_says_when_to_come_back(nats: NatsServer) -> None:
+    async with running_service(nats.url, worker=False) as service:
+        nats.kill()
+
+        answer = await service.alice.post("/api/task", {"a": 1})
+
+        assert is_problem(answer, 503)
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "nothing was lost" in answer["error"]
+        assert str(nats.port) not in answer["error"]
+        nats.start()
+
+
+async def test_an_error_of_ours_shows_nothing_of_its_insides(api: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("secret at 10.0.0.7:4222")
+
+    monkeypatch.setattr(api.core.tasks, "page", fail)
+
+    answer = await api.alice.get("/api/tasks")
+
+    assert is_problem(answer, 500)
+    assert "secret" not in repr(answer)
+    assert "Traceback" not in repr(answer)
+    assert "request id" in answer["error"]
+
+
+async def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_no_error_of_ours(api: Service) -> None:
+    async def answered(status: int) -> float:
+        sample = f'taskstream_http_requests_total{{method="POST",route="/api/task",status="{status}"}} '
+        page = str((await api.anonymous.get("/metrics")).body)
+        return next((float(line.split(" ")[1]) for line in page.splitlines() if line.startswith(sample)), 0)
+
+    before = await answered(400), await answered(500)
+    host, port = api.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /api/task HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {signed()}\r\nContent-Length: 100\r\n\r\n"
+    writer.write(head.encode() + b'{"a":')
+    await writer.drain()
+    writer.close()
+
+    async def counted() -> bool:
+        return await answered(400) + await answered(500) == sum(before) + 1
+
+    await wait_until(counted, "the request to be over")
+    assert await answered(500) == before[1]

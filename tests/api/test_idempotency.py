@@ -1,0 +1,89 @@
+"""`Idempotency-Key` on submission: a client that got no answer may ask again, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.backend import BackendServer
+from tests.support.service import Client, Service
+
+
+async def submit(client: Client, key: str, body: bytes = b'{"a": 1}') -> tuple[int, str]:
+    answer = await client.post("/api/task", body, headers={"Idempotency-Key": key})
+    return answer.status, answer.body.get("taskId", answer.body.get("error"))
+
+
+async def test_the_same_key_and_body_give_the_same_task(api: Service) -> None:
+    status, task_id = await submit(api.alice, "k1")
+
+    assert status == 200
+    assert await submit(api.alice, "k1") == (200, task_id)
+    assert len(await api.alice.history(task_id)) == 1
+
+
+async def test_the_same_key_with_another_body_is_a_422(api: Service) -> None:
+    _, task_id = await submit(api.alice, "k1")
+
+    status, error = await submit(api.alice, "k1", b'{"a": 2}')
+
+    assert status == 422
+    assert "use a new key" in error
+    assert (await api.alice.details(task_id))["request"] == {"a": 1}
+
+
+async def test_a_key_belongs_to_its_caller(api: Service) -> None:
+    _, of_alice = await submit(api.alice, "k1")
+    status, of_bob = await submit(api.bob, "k1", b'{"b": 2}')
+
+    assert status == 200
+    assert of_bob != of_alice
+
+
+async def test_other_keys_and_no_key_give_other_tasks(api: Service) -> None:
+    tasks = {(await submit(api.alice, key))[1] for key in ("k1", "k2", "K1", "*", ">", "a.b", "é")}
+    tasks |= {await api.alice.submit({"a": 1}), await api.alice.submit({"a": 1})}
+
+    assert len(tasks) == 9
+
+
+async def test_first_submissions_at_once_make_one_task(api: Service) -> None:
+    answers = await asyncio.gather(*(submit(api.alice, "k1") for _ in range(20)))
+
+    assert {status for status, _ in answers} == {200}
+    assert len({task_id for _, task_id in answers}) == 1
+    assert len(await api.alice.history(answers[0][1])) == 1
+
+
+async def test_of_two_bodies_at_once_one_wins_and_the_other_is_a_422(api: Service) -> None:
+    answers = await asyncio.gather(*(submit(api.alice, "k1", b'{"a": %d}' % (n % 2)) for n in range(20)))
+
+    assert sorted(status for status, _ in answers) == [200] * 10 + [422] * 10
+
+
+async def test_a_key_is_remembered_after_the_task_has_ended(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "echo")
+    _, task_id = await submit(service.alice, "k1")
+    await service.alice.ended(task_id)
+
+    answer = await service.alice.post("/api/task", b'{"a": 1}', headers={"Idempotency-Key": "k1"})
+
+    assert answer["taskId"] == task_id
+    assert answer["taskDetails"]["status"] == "FINISHED"
+    assert len(backend.calls) == 1
+
+
+async def test_a_key_that_is_none_is_refused(api: Service) -> None:
+    for key in ("", "a" * 256, "a\tb"):
+        status, error = await submit(api.alice, key)
+        assert status == 400
+        assert "1 to 255 printable characters" in error
+
+
+async def test_a_repeat_is_the_same_task_also_when_its_type_has_become_stricter(api: Service) -> None:
+    body = {"type": "strict", "payload": {"width": "wide"}}
+    first = await api.alice.submit(body, headers={"Idempotency-Key": "k"})
+    await api.admin.put("/api/types/strict", {"schema": {"properties": {"width": {"type": "integer"}}}})
+
+    assert await api.alice.submit(body, headers={"Idempotency-Key": "k"}) == first
+    assert (await api.alice.post("/api/task", body)).status == 400
+    assert (await api.alice.post("/api/task", body, headers={"Idempotency-Key": "another"})).status == 400

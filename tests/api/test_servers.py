@@ -1,0 +1,307 @@
+"""The fleet over HTTP: admins only (contract, section 1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.backend import BackendServer
+from tests.support.nats import NatsServer
+from tests.support.service import Service, running_service
+from tests.support.waiting import wait_until
+
+GPU: dict[str, Any] = {
+    "id": "gpu-1",
+    "name": "GPU 1",
+    "provider": "example",
+    "endpoints": {"predict": "http://127.0.0.1:9/predict", "health": "http://127.0.0.1:9/health"},
+}
+KEY = "sk-very-secret-of-the-backend"
+
+
+def is_recent(text: str) -> bool:
+    assert text.endswith("Z")
+    return abs((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()) < 60
+
+
+async def test_a_registered_server_is_listed_with_its_settings(api: Service) -> None:
+    more = {"async": True, "callback": True, "types": ["a", "b", "a"], "maxConcurrent": 3, "weight": 2}
+
+    answer = await api.admin.post("/api/servers", {**GPU, **more, "labels": {"zone": "eu"}})
+    found = await api.admin.get("/api/servers/gpu-1")
+    listed = await api.admin.get("/api/servers")
+
+    assert (answer.status, answer.body) == (200, {"id": "gpu-1", "success": True})
+    assert found.body.items() >= {**GPU, **more, "types": ["a", "b"], "labels": {"zone": "eu"}}.items()
+    assert found["status"] == "offline"
+    assert found["lastHeartbeat"] is None
+    assert is_recent(found["registeredAt"])
+    assert listed["servers"] == [found.body]
+
+
+async def test_settings_left_out_have_their_defaults(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "endpoints": {"predict": "http://127.0.0.1:9/"}})
+
+    found = (await api.admin.get("/api/servers/gpu-1")).body
+
+    assert (found["async"], found["callback"], found["types"]) == (False, False, [])
+    assert (found["maxConcurrent"], found["weight"], found["hasApiKey"]) == (10, 1, False)
+    assert found["endpoints"]["health"] is None
+
+
+async def test_a_server_goes_online_once_its_check_succeeds(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "echo")
+
+    found = (await service.admin.get("/api/servers/echo")).body
+
+    assert is_recent(found["lastHeartbeat"])
+    assert found["latencyMs"] > 0
+
+
+async def test_a_heartbeat_leaves_what_the_last_check_found(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "echo")
+    before = (await service.admin.get("/api/servers/echo")).body
+
+    await service.admin.post("/api/servers/echo/heartbeat", {"activeTasks": 2})
+
+    after = (await service.admin.get("/api/servers/echo")).body
+    assert after["latencyMs"] is not None
+    assert after["lastHeartbeat"] >= before["lastHeartbeat"]
+
+
+async def test_a_server_that_cannot_be_reached_is_accepted_and_stays_offline(service: Service) -> None:
+    for server_id, host in (("refuses", "127.0.0.1:9"), ("unresolved", "nowhere.invalid")):
+        endpoints = {"predict": f"http://{host}/p", "health": f"http://{host}/h"}
+        answer = await service.admin.post("/api/servers", {**GPU, "id": server_id, "endpoints": endpoints})
+        assert answer.status == 200, answer
+
+    listed = (await service.admin.get("/api/servers"))["servers"]
+    assert [(server["id"], server["status"]) for server in listed] == [
+        ("refuses", "offline"),
+        ("unresolved", "offline"),
+    ]
+
+
+async def test_the_same_id_again_replaces_the_server(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "weight": 5, "apiKey": KEY})
+    answer = await api.admin.post("/api/servers", {**GPU, "name": "renamed"})
+
+    assert answer.status == 200
+    servers = (await api.admin.get("/api/servers"))["servers"]
+    assert len(servers) == 1
+    assert (servers[0]["name"], servers[0]["weight"], servers[0]["hasApiKey"]) == ("renamed", 1, False)
+
+
+async def test_a_heartbeat_is_noted_and_answered_with_its_time(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "endpoints": {"predict": "http://127.0.0.1:9/"}})
+
+    empty = await api.admin.post("/api/servers/gpu-1/heartbeat")
+    full = await api.admin.post(
+        "/api/servers/gpu-1/heartbeat", {"status": "busy", "activeTasks": 3, "metrics": {"gpu": 0.9}, "more": 1}
+    )
+    found = (await api.admin.get("/api/servers/gpu-1")).body
+
+    for answer in (empty, full):
+        assert (answer.status, answer["id"], answer["success"]) == (200, "gpu-1", True)
+        assert is_recent(answer["lastHeartbeat"])
+    assert found["lastHeartbeat"] == full["lastHeartbeat"]
+    assert (found["status"], found["activeTasks"], found["metrics"]) == ("online", 3, {"gpu": 0.9})
+
+
+async def test_a_heartbeat_does_not_vouch_for_a_server_that_has_a_health_address(api: Service) -> None:
+    await api.admin.post("/api/servers", GPU)
+
+    await api.admin.post("/api/servers/gpu-1/heartbeat", {})
+
+    assert (await api.admin.get("/api/servers/gpu-1"))["status"] == "offline"
+
+
+async def test_a_removed_server_is_gone(api: Service) -> None:
+    await api.admin.post("/api/servers", GPU)
+
+    answer = await api.admin.delete("/api/servers/gpu-1")
+
+    assert (answer.status, answer.body) == (200, {"id": "gpu-1", "success": True})
+    assert (await api.admin.get("/api/servers"))["servers"] == []
+    assert (await api.admin.get("/api/servers/gpu-1")).status == 404
+    assert (await api.admin.delete("/api/servers/gpu-1")).status == 404
+
+
+async def test_cleanup_removes_what_has_been_offline_for_too_long(api: Service, backend: BackendServer) -> None:
+    await api.admin.post("/api/servers", GPU)
+    await api.admin.post("/api/servers", backend.registration("alive", health=False))
+    await api.admin.post("/api/servers/alive/heartbeat")
+
+    young = await api.admin.post("/api/servers/cleanup")
+    old = await api.admin.post("/api/servers/cleanup", {"maxAgeMins": 0})
+
+    assert (young.status, young.body) == (200, {"success": True, "removedServers": []})
+    assert old.body == {"success": True, "removedServers": ["gpu-1"]}
+    assert [server["id"] for server in (await api.admin.get("/api/servers"))["servers"]] == ["alive"]
+
+
+async def test_cleanups_at_once_do_not_trip_over_each_other(api: Service) -> None:
+    for number in range(5):
+        await api.admin.post("/api/servers", {**GPU, "id": f"gpu-{number}"})
+
+    answers = await asyncio.gather(*(api.admin.post("/api/servers/cleanup", {"maxAgeMins": 0}) for _ in range(4)))
+
+    assert [answer.status for answer in answers] == [200] * 4
+    assert {name for answer in answers for name in answer["removedServers"]} == {f"gpu-{n}" for n in range(5)}
+
+
+async def test_maintenance_begins_and_ends_with_its_reason(api: Service) -> None:
+    await api.admin.post("/api/servers", GPU)
+
+    begun = await api.admin.post("/api/servers/gpu-1/maintenance", {"maintenance": True, "reason": "new driver"})
+    during = (await api.admin.get("/api/servers/gpu-1")).body
+    ended = await api.admin.post("/api/servers/gpu-1/maintenance", {"maintenance": False})
+    after = (await api.admin.get("/api/servers/gpu-1")).body
+
+    assert begun.body == {"id": "gpu-1", "success": True, "maintenance": True}
+    assert ended.body == {"id": "gpu-1", "success": True, "maintenance": False}
+    assert (during["maintenance"], during["maintenanceReason"]) == (True, "new driver")
+    assert (after["maintenance"], after["maintenanceReason"]) == (False, None)
+
+
+async def test_a_server_that_is_not_there_is_a_404_by_its_name(api: Service) -> None:
+    answers = [
+        await api.admin.get("/api/servers/nope"),
+        await api.admin.delete("/api/servers/nope"),
+        await api.admin.post("/api/servers/nope/heartbeat"),
+        await api.admin.post("/api/servers/nope/maintenance", {"maintenance": True}),
+    ]
+
+    assert [(answer.status, answer["error"]) for answer in answers] == [(404, "no server 'nope'")] * 4
+
+
+async def test_a_list_of_servers_pages_by_id(api: Service) -> None:
+    for number in range(5):
+        await api.admin.post("/api/servers", {**GPU, "id": f"gpu-{number}"})
+
+    first = await api.admin.get("/api/servers?limit=3")
+    second = await api.admin.get(f"/api/servers?limit=3&cursor={first['nextCursor']}")
+
+    ids = [server["id"] for page in (first, second) for server in page["servers"]]
+    assert ids == [f"gpu-{number}" for number in range(5)]
+    assert second["nextCursor"] is None
+
+
+WRONG_BODIES = [
+    ({}, "$.id"),
+    ({**GPU, "id": ""}, "$.id"),
+    ({**GPU, "id": "a/b"}, "$.id"),
+    ({**GPU, "id": ".."}, "$.id"),
+    ({**GPU, "id": "cleanup"}, "$.id"),
+    ({**GPU, "id": "a\n"}, "$.id"),
+    ({**GPU, "id": "a" * 129}, "$.id"),
+    ({**GPU, "name": 5}, "$.name"),
+    ({**GPU, "provider": None}, "$.provider"),
+    ({**GPU, "endpoints": {}}, "$.endpoints.predict"),
+    ({**GPU, "endpoints": {"predict": "ftp://a.example/"}}, "$.endpoints.predict"),
+    ({**GPU, "endpoints": {"predict": "http://u:p@a.example/"}}, "$.endpoints.predict"),
+    ({**GPU, "endpoints": {"predict": "http://a.example/", "health": "file:///etc/passwd"}}, "$.endpoints.health"),
+    ({**GPU, "async": "yes"}, "$.async"),
+    ({**GPU, "types": "a"}, "$.types"),
+    ({**GPU, "maxConcurrent": 0}, "$.maxConcurrent"),
+    ({**GPU, "weight": 1.5}, "$.weight"),
+    ({**GPU, "apiKey": ""}, "$.apiKey"),
+]
+
+
+async def test_a_wrong_registration_is_refused_by_its_path(api: Service) -> None:
+    for body, path in WRONG_BODIES:
+        answer = await api.admin.post("/api/servers", body)
+        assert (answer.status, answer.body.get("path")) == (400, path), body
+    assert (await api.admin.get("/api/servers"))["servers"] == []
+
+
+async def test_other_wrong_bodies_are_refused_by_their_path(api: Service) -> None:
+    await api.admin.post("/api/servers", GPU)
+    for call, body, path in [
+        ("gpu-1/heartbeat", {"activeTasks": -1}, "$.activeTasks"),
+        ("gpu-1/heartbeat", {"metrics": []}, "$.metrics"),
+        ("gpu-1/maintenance", {}, "$.maintenance"),
+        ("gpu-1/maintenance", {"maintenance": "on"}, "$.maintenance"),
+        ("cleanup", {"maxAgeMins": -1}, "$.maxAgeMins"),
+        ("cleanup", {"maxAge": 1}, "$.maxAge"),
+    ]:
+        answer = await api.admin.post(f"/api/servers/{call}", body)
+        assert (answer.status, answer["path"]) == (400, path), (call, body)
+
+
+async def test_ids_of_any_script_work_in_paths(api: Service) -> None:
+    for server_id in ("Größe 1", "服务器", "a.b", "*", ">", "a=2Eb", "😀"):
+        assert (await api.admin.post("/api/servers", {**GPU, "id": server_id})).status == 200
+        assert (await api.admin.get(f"/api/servers/{server_id}"))["id"] == server_id
+        assert (await api.admin.delete(f"/api/servers/{server_id}"))["id"] == server_id
+        assert (await api.admin.get("/api/servers"))["servers"] == []
+
+
+@pytest.fixture
+async def guarded(nats_url: str) -> AsyncIterator[Service]:
+    """An API that does not take private backends."""
+    async with running_service(nats_url, worker=False, allow_private_backends=False) as service:
+        yield service
+
+
+async def test_private_addresses_are_refused_unless_allowed(guarded: Service) -> None:
+    for host in (
+        "127.0.0.1", "127.0.0.1:8080", "[::1]", "10.0.0.1", "192.168.1.1", "172.16.0.1", "169.254.169.254",
+        "0.0.0.0", "[fd00::1]", "[fe80::1]", "[::ffff:127.0.0.1]", "224.0.0.1", "localhost", "127.1", "2130706433",
+        "①②⑦.⓪.⓪.①",
+    ):  # fmt: skip
+        for name in ("predict", "health"):
+            endpoints = {"predict": "http://93.184.215.14/", "health": "http://93.184.215.14/", name: f"http://{host}/"}
+            answer = await guarded.admin.post("/api/servers", {**GPU, "endpoints": endpoints})
+            assert (answer.status, answer.body.get("path")) == (400, f"$.endpoints.{name}"), host
+    assert (await guarded.admin.get("/api/servers"))["servers"] == []
+
+
+async def test_an_api_key_reaches_the_backend_and_is_shown_nowhere(
+    nats: NatsServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running_service(nats.url, log_level="debug") as service, BackendServer() as backend:
+        admin = service.admin
+        registered = await admin.post("/api/servers", backend.registration("gpu-1", apiKey=KEY))
+        await admin.server_is("gpu-1", "online")
+        task_id = await service.alice.submit({"a": 1})
+        await service.alice.ended(task_id)
+        shown = [
+            registered,
+            await admin.get("/api/servers"),
+            await admin.get("/api/servers/gpu-1"),
+            await admin.post("/api/servers", {**GPU, "apiKey": KEY, "weight": "wrong"}),
+            await admin.post("/api/servers", {**GPU, "apiKey": KEY, "endpoints": {"predict": "nonsense"}}),
+            await admin.post("/api/servers", {**GPU, "apiKey": [KEY]}),
+            await admin.get(f"/api/task/{task_id}/events"),
+            await admin.get("/metrics"),
+            await admin.get("/health/ready"),
+        ]
+
+        assert backend.headers[0]["Authorization"] == f"Bearer {KEY}"
+        assert (await admin.get("/api/servers/gpu-1"))["hasApiKey"] is True
+        assert all(KEY not in repr(answer) for answer in shown)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"gpu-1" in path.read_bytes() for path in files)
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+    output = capfd.readouterr()
+    assert "core.ready" in output.out + output.err
+    assert KEY not in output.out + output.err
+
+
+async def test_the_sealed_key_goes_with_its_server(api: Service) -> None:
+    async def sealed() -> bool:
+        return await api.core.buckets.secrets.get("server.gpu-1") is not None
+
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
+    await wait_until(sealed, "the sealed key")
+
+    await api.admin.delete("/api/servers/gpu-1")
+
+    assert not await sealed()

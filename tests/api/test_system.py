@@ -1,0 +1,119 @@
+"""What needs no token: the front page, the API's description, health, metrics."""
+
+from __future__ import annotations
+
+import re
+
+from tests.support.backend import BackendServer
+from tests.support.nats import NatsServer
+from tests.support.service import Service, running_service
+from tests.support.waiting import wait_until
+
+
+async def test_the_front_page_answers_without_a_token(api: Service) -> None:
+    answer = await api.anonymous.get("/")
+
+    assert answer.status == 200
+    assert answer["docs"] == "/docs"
+
+
+async def test_the_docs_page_brings_everything_it_needs(api: Service) -> None:
+    page = await api.anonymous.get("/docs")
+
+    assert page.status == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page.body)
+    assert len(addresses) == 5
+    for address in addresses:
+        assert address.startswith("/")
+        assert (await api.anonymous.get(address)).status == 200, address
+    assert "http:" not in page.body
+    assert "https:" not in page.body
+
+
+async def test_the_docs_page_runs_only_scripts_of_ours(api: Service) -> None:
+    policy = (await api.anonymous.get("/docs")).headers["Content-Security-Policy"]
+
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "unsafe-eval" not in policy
+
+
+async def test_the_docs_are_rendered_by_a_swagger_ui_that_reads_openapi_3_1(api: Service) -> None:
+    script = (await api.anonymous.get("/docs/swagger-ui-bundle.js")).body
+
+    assert "openapi_3_1" in script or "OpenAPI31" in script
+
+
+async def test_the_description_needs_no_token(api: Service) -> None:
+    answer = await api.anonymous.get("/openapi.json")
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer["openapi"].startswith("3.1")
+
+
+async def test_a_living_process_says_so(api: Service) -> None:
+    answer = await api.anonymous.get("/health/live")
+
+    assert (answer.status, answer.body) == (200, {"status": "ok"})
+
+
+async def test_a_ready_service_shows_its_store(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "echo")
+
+    answer = await service.anonymous.get("/health/ready")
+
+    assert (answer.status, answer["status"], answer["warnings"]) == (200, "ok", [])
+    assert answer["nats"]["connected"] is True
+    assert answer["nats"]["version"].startswith("2.")
+    assert answer["nats"]["durability"] == "always"
+    assert abs(answer["nats"]["clock_difference_ms"]) < 1000
+    assert answer["storage"]["used"] > 0
+    assert answer["servers"]["online"] == 1
+
+
+async def test_without_its_store_the_service_is_alive_and_not_ready(nats: NatsServer) -> None:
+    async with running_service(nats.url, worker=False) as service:
+        nats.kill()
+
+        async def not_ready() -> bool:
+            answer = await service.anonymous.get("/health/ready")
+            return answer.status == 503 and answer["status"] == "unavailable"
+
+        await wait_until(not_ready, "the service to say that it is not ready")
+        assert (await service.anonymous.get("/health/live")).status == 200
+        assert (await service.anonymous.get("/metrics")).status == 200
+        nats.start()
+
+        async def ready() -> bool:
+            return (await service.anonymous.get("/health/ready")).status == 200
+
+        await wait_until(ready, "the service to be ready again")
+
+
+async def test_metrics_count_requests_tasks_attempts_and_what_waits(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "echo", types=["default"])
+    await service.alice.ended(await service.alice.submit({"a": 1}))
+    await service.admin.put("/api/types/nobody-serves-it", {"pool": "waiting"})
+    await service.alice.submit({"type": "nobody-serves-it", "payload": 1, "priority": "high"})
+
+    async def page() -> str:
+        answer = await service.anonymous.get("/metrics")
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        return str(answer.body)
+
+    async def shows_the_queue() -> bool:
+        return 'taskstream_queue_depth{pool="waiting",priority="high"} 1.0' in await page()
+
+    await wait_until(shows_the_queue, "the waiting task to be counted")
+    found = await page()
+    for sample in (
+        'taskstream_http_requests_total{method="POST",route="/api/task",status="200"}',
+        'taskstream_http_request_seconds_bucket{le="0.002",route="/api/task/{task_id}"}',
+        'taskstream_tasks_submitted_total{pool="waiting",priority="high"}',
+        'taskstream_attempts_total{outcome="succeeded",server="echo"}',
+        'taskstream_servers{state="online"} 1.0',
+        'taskstream_projection_lag_events{projection="tasks"}',
+    ):
+        assert sample in found, sample

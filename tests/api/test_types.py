@@ -1,0 +1,143 @@
+"""Task types over HTTP: admins write them, everybody reads them."""
+
+from __future__ import annotations
+
+from tests.support.service import Service
+
+RESIZE = {
+    "schema": {"type": "object", "required": ["url"]},
+    "attempts": 5,
+    "backoffBase": 0.5,
+    "backoffCap": 60,
+    "timeout": 120,
+    "priority": "low",
+    "pool": "gpu",
+    "description": "makes images smaller",
+}
+
+
+async def test_a_type_is_put_read_listed_and_deleted(api: Service) -> None:
+    put = await api.admin.put("/api/types/resize", RESIZE)
+    read = await api.alice.get("/api/types/resize")
+    listed = await api.alice.get("/api/types")
+    deleted = await api.admin.delete("/api/types/resize")
+
+    assert put.status == 200
+    assert put.body == read.body == {"name": "resize", "defined": True, **RESIZE}
+    assert [found["name"] for found in listed["types"]] == ["default", "resize"]
+    assert listed["types"][1] == read.body
+    assert (deleted.status, deleted.body) == (200, {"name": "resize", "success": True})
+    assert (await api.alice.get("/api/types/resize")).status == 404
+    assert (await api.admin.delete("/api/types/resize")).status == 404
+
+
+async def test_what_a_type_leaves_out_is_as_the_service_has_it(api: Service) -> None:
+    settings = api.core.settings
+
+    found = (await api.admin.put("/api/types/plain", {})).body
+
+    assert found["schema"] is None
+    assert (found["attempts"], found["timeout"]) == (settings.attempts, settings.attempt_timeout)
+    assert (found["backoffBase"], found["backoffCap"]) == (settings.retry_base, settings.retry_cap)
+    assert (found["priority"], found["pool"], found["description"]) == ("normal", "plain", "")
+
+
+async def test_the_default_type_is_always_there(api: Service) -> None:
+    before = await api.alice.get("/api/types/default")
+    await api.admin.put("/api/types/default", {"attempts": 9})
+    after = await api.alice.get("/api/types/default")
+    deleted = await api.admin.delete("/api/types/default")
+
+    assert (before.status, before["defined"], before["pool"]) == (200, False, "default")
+    assert (after["defined"], after["attempts"], after["pool"]) == (True, 9, "default")
+    assert deleted.status == 409
+    assert "always exists" in deleted["error"]
+    assert [found["name"] for found in (await api.alice.get("/api/types"))["types"]] == ["default"]
+
+
+async def test_a_type_sets_how_its_tasks_are_tried(api: Service) -> None:
+    await api.admin.put("/api/types/resize", {"attempts": 5, "priority": "low", "timeout": 60, "pool": "gpu"})
+
+    by_type = await api.alice.submit({"type": "resize", "payload": 1})
+    by_task = await api.alice.submit({"type": "resize", "payload": 1, "attempts": 2, "priority": "high", "timeout": 1})
+
+    (first,) = await api.alice.history(by_type)
+    (second,) = await api.alice.history(by_task)
+    assert (first["pool"], first["priority"], first["policy"]["attempts"]) == ("gpu", "low", 5)
+    assert (second["pool"], second["priority"], second["policy"]["attempts"]) == ("gpu", "high", 2)
+    assert (first["policy"]["timeout"], second["policy"]["timeout"]) == ("PT60S", "PT1S")
+
+
+async def test_a_type_without_a_pool_has_one_of_its_own_and_an_undefined_one_the_default(api: Service) -> None:
+    await api.admin.put("/api/types/own", {})
+
+    (own,) = await api.alice.history(await api.alice.submit({"type": "own", "payload": 1}))
+    (undefined,) = await api.alice.history(await api.alice.submit({"type": "nobody knows it", "payload": 1}))
+
+    assert (own["pool"], undefined["pool"]) == ("own", "default")
+
+
+async def test_putting_the_same_again_records_nothing(api: Service) -> None:
+    async def recorded() -> int:
+        return len(await api.core.commands.types.log.load("type.resize"))
+
+    await api.admin.put("/api/types/resize", RESIZE)
+    before = await recorded()
+
+    assert (await api.admin.put("/api/types/resize", RESIZE)).status == 200
+    assert await recorded() == before
+
+
+async def test_a_type_that_is_not_right_is_refused_by_its_path(api: Service) -> None:
+    for body, path in [
+        ({"schema": {"type": "nonsense"}}, "$.schema"),
+        ({"schema": {"pattern": "("}}, "$.schema"),
+        ({"schema": {"$ref": "http://169.254.169.254/schema"}}, "$.schema"),
+        ({"schema": {"$ref": "#/nowhere"}}, "$.schema"),
+        ({"schema": {"$schema": "http://example.org/own"}}, "$.schema"),
+        ({"schema": True}, "$.schema"),
+        ({"attempts": 0}, "$.attempts"),
+        ({"timeout": -1}, "$.timeout"),
+        ({"timeout": 604_801}, "$.timeout"),
+        ({"priority": "urgent"}, "$.priority"),
+        ({"pool": "a.b"}, "$.pool"),
+        ({"pool": "*"}, "$.pool"),
+        ({"pool": None}, "$.pool"),
+        ({"backoff": 1}, "$.backoff"),
+    ]:
+        answer = await api.admin.put("/api/types/resize", body)
+        assert (answer.status, answer.body.get("path")) == (400, path), body
+    assert (await api.admin.get("/api/types/resize")).status == 404
+
+
+async def test_a_name_that_is_none_is_refused_with_the_rule(api: Service) -> None:
+    for name in ("a b", "-a", "é", "a" * 65, "*", ">", "a~b", "a%0A"):
+        answer = await api.admin.put(f"/api/types/{name}", {})
+        assert (answer.status, answer["path"]) == (400, "name")
+        assert "letters, digits, dots, dashes and underscores" in answer["error"]
+
+
+async def test_only_admins_write_types(api: Service) -> None:
+    for client in (api.alice, api.auditor, api.client("backend", "service")):
+        assert (await client.put("/api/types/resize", {})).status == 403
+        assert (await client.delete("/api/types/resize")).status == 403
+        assert (await client.get("/api/types")).status == 200
+
+
+async def test_a_list_of_types_pages_by_name(api: Service) -> None:
+    for name in ("a", "b", "e"):
+        await api.admin.put(f"/api/types/{name}", {})
+
+    first = await api.alice.get("/api/types?limit=3")
+    second = await api.alice.get(f"/api/types?limit=3&cursor={first['nextCursor']}")
+
+    assert [found["name"] for page in (first, second) for found in page["types"]] == ["a", "b", "default", "e"]
+    assert second["nextCursor"] is None
+
+
+async def test_a_pattern_that_backtracks_without_end_is_cut_short(api: Service) -> None:
+    await api.admin.put("/api/types/slow", {"schema": {"pattern": r"^(?=a)(a|a)*\1$"}})
+
+    answer = await api.alice.post("/api/task", {"type": "slow", "payload": "a" * 60 + "b"})
+
+    assert answer.status == 400

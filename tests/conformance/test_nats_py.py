@@ -1,0 +1,103 @@
+"""What we rely on in nats-py, one fact each, some of it not public."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from nats import connect, errors
+
+from taskstream.streams.connection import PayloadTooLarge, open_connection
+from tests.support.nats import NatsServer
+from tests.support.outage import begin, end
+from tests.support.waiting import wait_until
+
+
+async def test_a_publish_without_connection_fails_at_once_and_does_not_land_later(nats: NatsServer) -> None:
+    connection, other = await open_connection(nats.url, "test"), await open_connection(nats.url, "test")
+    await end(nats, connection, other)
+
+    with pytest.raises(errors.OutboundBufferLimitError):
+        await connection.client.publish("s", b"lost")
+
+    await begin(nats, connection, other)
+    seen: list[bytes] = []
+
+    async def receive(message: object) -> None:
+        seen.append(message.data)  # type: ignore[attr-defined]
+
+    await other.subscribe("s", receive)
+    await other.flush()
+    await connection.client.publish("s", b"after")
+    await wait_until(lambda: seen, "a message")
+    assert seen == [b"after"]
+    await connection.close()
+    await other.close()
+
+
+async def test_its_socket_is_where_we_reach_for_it(nats_url: str) -> None:
+    connection = await open_connection(nats_url, "test")
+
+    transport = connection.client._transport._io_writer.transport  # type: ignore[union-attr]
+
+    assert isinstance(transport, asyncio.Transport)
+    found = transport.get_extra_info("socket")
+    assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
+    await connection.close()
+
+
+async def test_aborting_its_socket_makes_it_connect_again_with_its_subscriptions(nats_url: str) -> None:
+    connection = await open_connection(nats_url, "test")
+    seen: list[object] = []
+
+    async def receive(message: object) -> None:
+        seen.append(message)
+
+    await connection.subscribe("s", receive)
+    connection.client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+    await wait_until(lambda: not connection.is_connected, "the loss to be noticed")
+    await wait_until(lambda: connection.is_connected, "a new connection")
+
+    await connection.publish("s", b"")
+    await wait_until(lambda: seen, "a message")
+    await connection.close()
+
+
+async def test_its_disconnected_callback_runs_when_a_connection_is_lost_and_before_the_next(nats: NatsServer) -> None:
+    happened: list[str] = []
+
+    async def lost() -> None:
+        happened.append("lost")
+
+    async def back() -> None:
+        happened.append("back")
+
+    async def failed(error: Exception) -> None:
+        """Say nothing."""
+
+    client = await connect(
+        nats.url, disconnected_cb=lost, reconnected_cb=back, error_cb=failed, max_reconnect_attempts=-1
+    )
+    nats.kill()
+    await wait_until(lambda: happened, "the callback")
+    nats.start()
+    await wait_until(lambda: "back" in happened, "the connection")
+
+    assert happened == ["lost", "back"]
+    await client.close()
+
+
+async def test_a_payload_above_the_limit_is_stopped_by_us_before_the_server_closes_the_connection(
+    nats_url: str,
+) -> None:
+    connection = await open_connection(nats_url, "test")
+
+    with pytest.raises(PayloadTooLarge):
+        await connection.publish("s", b"x" * int(connection.client.max_payload))
+
+    assert connection.is_connected
+    await connection.publish("s", b"x" * connection.max_payload, headers={"h": "x" * 7_000})
+    await connection.flush()
+    assert connection.is_connected
+    await connection.close()

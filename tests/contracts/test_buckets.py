@@ -1,0 +1,173 @@
+"""KV buckets: guarded writes, current reads, scans in order of the last write."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from taskstream.core import Core
+from taskstream.errors import Conflict, StoreFull, StoreUnavailable
+from taskstream.streams import buckets
+from taskstream.streams.buckets import Bucket, Entry
+from taskstream.streams.embedded import CONFIG
+from tests.support.nats import NatsServer
+from tests.support.outage import begin, end, restart
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def bucket(core: Core) -> Bucket:
+    return core.buckets.secrets
+
+
+async def test_what_is_put_is_read_back_with_its_revision(bucket: Bucket) -> None:
+    revision = await bucket.put("a.b", b"one")
+    assert await bucket.get("a.b") == Entry("a.b", b"one", revision)
+
+    again = await bucket.put("a.b", b"two")
+    assert again > revision
+    assert await bucket.get("a.b") == Entry("a.b", b"two", again)
+
+
+async def test_a_key_that_never_was_reads_as_none(bucket: Bucket) -> None:
+    assert await bucket.get("a") is None
+    assert await bucket.get_with_revision("a") is None
+    assert await bucket.scan() == []
+    assert await bucket.get_many(["a"]) == {}
+
+
+async def test_a_write_guarded_by_an_old_revision_is_a_conflict_and_changes_nothing(bucket: Bucket) -> None:
+    first = await bucket.put("a", b"one", expected=0)
+    second = await bucket.put("a", b"two", expected=first)
+
+    for old in (0, first):
+        with pytest.raises(Conflict):
+            await bucket.put("a", b"three", expected=old)
+
+    assert await bucket.get("a") == Entry("a", b"two", second)
+
+
+async def test_of_many_guarded_writes_at_once_one_wins(bucket: Bucket) -> None:
+    outcomes = await asyncio.gather(
+        *(bucket.put("a", b"%d" % number, expected=0) for number in range(20)), return_exceptions=True
+    )
+
+    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 19
+
+
+async def test_a_deleted_key_reads_like_one_that_never_was(bucket: Bucket) -> None:
+    await bucket.put("a", b"one")
+    await bucket.put("b", b"two")
+
+    await bucket.delete("a")
+
+    assert await bucket.get("a") is None
+    assert set(await bucket.get_many(["a", "b"])) == {"b"}
+    assert [entry.key for entry in await bucket.scan()] == ["b"]
+
+
+async def test_a_deleted_key_can_be_written_again_at_once_guarded_by_its_mark(bucket: Bucket) -> None:
+    await bucket.put("a", b"one")
+    await bucket.delete("a")
+
+    mark = await bucket.get_with_revision("a")
+    assert mark is not None
+    assert mark.value == b""
+    revision = await bucket.put("a", b"two", expected=mark.revision)
+
+    assert await bucket.get("a") == Entry("a", b"two", revision)
+
+
+async def test_deleting_is_guarded_too_and_may_be_repeated(bucket: Bucket) -> None:
+    first = await bucket.put("a", b"one")
+    await bucket.put("a", b"two", expected=first)
+
+    with pytest.raises(Conflict):
+        await bucket.delete("a", expected=first)
+
+    await bucket.delete("a")
+    await bucket.delete("a")
+    await bucket.delete("never")
+    assert await bucket.scan() == []
+
+
+async def test_the_mark_of_a_deleted_key_goes_away_by_itself(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "MARKER_TTL", "1s")
+    await bucket.put("a", b"one")
+    await bucket.delete("a")
+
+    async def gone() -> bool:
+        return await bucket.get_with_revision("a") is None
+
+    await wait_until(gone, "the mark to go")
+    await bucket.put("a", b"two", expected=0)
+
+
+async def test_many_keys_are_read_at_once_beyond_what_one_request_takes(bucket: Bucket) -> None:
+    keys = [f"k.{number}" for number in range(1_050)]
+    for start in range(0, 1_050, 350):
+        await asyncio.gather(*(bucket.put(key, key.encode()) for key in keys[start : start + 350]))
+
+    found = await bucket.get_many([*keys, "never"])
+
+    assert {key: entry.value for key, entry in found.items()} == {key: key.encode() for key in keys}
+    assert len(await bucket.scan("k.*")) == 1_050
+
+
+async def test_a_scan_goes_by_the_last_write_and_its_filter(bucket: Bucket) -> None:
+    for key in ("a.1", "b.1", "a.2", "a.1.x"):
+        await bucket.put(key, b"v")
+    last = await bucket.put("a.1", b"w")
+
+    assert [entry.key for entry in await bucket.scan()] == ["b.1", "a.2", "a.1.x", "a.1"]
+    assert [entry.key for entry in await bucket.scan("a.*")] == ["a.2", "a.1"]
+    assert await bucket.scan("a.*", from_revision=last) == [Entry("a.1", b"w", last)]
+    assert len(await bucket.scan(limit=2)) == 2
+
+
+async def test_buckets_do_not_see_each_other(core: Core) -> None:
+    await core.buckets.secrets.put("a", b"one")
+
+    assert await core.buckets.leases.get("a") is None
+    assert await core.buckets.leases.scan() == []
+
+
+async def test_what_was_put_outlives_a_kill(core: Core, nats: NatsServer, bucket: Bucket) -> None:
+    await bucket.put("a", b"one")
+
+    await restart(nats, core.reading)
+
+    assert (await bucket.get("a") or Entry("", b"", 0)).value == b"one"
+
+
+async def test_without_nats_a_bucket_is_unavailable_and_no_write_lands_later(
+    core: Core, nats: NatsServer, bucket: Bucket
+) -> None:
+    await end(nats, core.reading)
+    for attempt in (
+        bucket.put("a", b"one"),
+        bucket.delete("a"),
+        bucket.get("a"),
+        bucket.scan(),
+        bucket.get_many(["a"]),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await attempt
+
+    await begin(nats, core.reading)
+    assert await bucket.get("a") is None
+
+
+async def test_a_write_into_a_full_store_says_so(
+    core: Core, nats: NatsServer, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bucket.put("a", b"x" * 1_100_000)
+    small = tmp_path / "small.conf"
+    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
+    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    await restart(nats, core.reading, gently=True)
+
+    with pytest.raises(StoreFull):
+        await bucket.put("b", b"one")

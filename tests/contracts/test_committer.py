@@ -1,0 +1,300 @@
+"""Appends to one stream: guarded each, grouped where many wait, and honest about what was stored."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from taskstream.core import Core
+from taskstream.errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from taskstream.streams.committer import BATCH_FROM, Append, Committer, Message
+from taskstream.streams.connection import Connection, PayloadTooLarge, api, open_connection
+from taskstream.streams.embedded import CONFIG
+from taskstream.streams.log import read
+from taskstream.streams.topology import TASKS
+from tests.support.nats import NatsServer
+from tests.support.outage import begin, end, restart
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
+
+
+def to(task: str, *payloads: bytes, expected: int = 0) -> Append:
+    messages = [Message(f"task.alice.{task}.noted", payload) for payload in payloads or (b"x",)]
+    return Append(messages=messages, guard=f"task.alice.{task}.>", expected=expected)
+
+
+@pytest.fixture
+async def committer(core: Core) -> Committer:
+    return Committer(core.appending)
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Connection]:
+    connection = await open_connection(url, "test")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def headers_at(core: Core, sequence: int) -> str:
+    message = (await api(core.reading, f"STREAM.MSG.GET.{TASKS}", {"seq": sequence}))["message"]
+    return base64.b64decode(message.get("hdrs", "")).decode()
+
+
+async def batch_at(core: Core, sequence: int) -> str | None:
+    found = re.search(r"Nats-Batch-Id: ?(\S+)", await headers_at(core, sequence))
+    return found[1] if found else None
+
+
+async def count(core: Core, filter_subject: str = "task.>") -> int:
+    return len(await read(core.reading, TASKS, filter_subject))
+
+
+async def test_an_append_is_stored_and_answers_with_its_sequence(core: Core, committer: Committer) -> None:
+    assert await committer.append(to("t", b"one")) == 1
+    assert await committer.append(to("t", b"two", expected=1)) == 2
+
+    assert [position.data for position in await read(core.reading, TASKS, "task.alice.t.>")] == [b"one", b"two"]
+
+
+async def test_an_append_on_an_old_sequence_is_a_conflict_and_stores_nothing(core: Core, committer: Committer) -> None:
+    await committer.append(to("t"))
+
+    with pytest.raises(Conflict):
+        await committer.append(to("t"))
+
+    assert await count(core) == 1
+
+
+async def test_of_many_racing_appends_exactly_one_wins(core: Core, nats_url: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(nats_url)) for _ in range(3)]
+        racers = [Committer(connection) for connection in connections for _ in range(5)]
+        for task in range(5):
+            outcomes = await asyncio.gather(*(racer.append(to(f"t{task}")) for racer in racers), return_exceptions=True)
+            assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict"] * 14 + ["int"]
+            assert await count(core, f"task.alice.t{task}.>") == 1
+
+
+async def test_another_task_s_events_are_no_race(committer: Committer) -> None:
+    await committer.append(to("other"))
+    assert await committer.append(to("t")) == 2
+
+
+async def test_a_few_appends_go_without_a_batch(core: Core, committer: Committer) -> None:
+    last = await committer.append(to("t"))
+    assert await batch_at(core, last) is None
+
+
+async def test_many_concurrent_appends_become_one_batch_in_order(core: Core, committer: Committer) -> None:
+    sequences = await asyncio.gather(*(committer.append(to(f"t{number}")) for number in range(60)))
+
+    assert sequences == list(range(1, 61))
+    stored = [position.subject for position in await read(core.reading, TASKS, "task.>")]
+    assert stored == [f"task.alice.t{number}.noted" for number in range(60)]
+    batches = {await batch_at(core, sequence) for sequence in sequences}
+    assert len(batches) == 1
+    assert None not in batches
+
+
+async def test_each_append_of_a_batch_is_told_its_own_last_sequence(core: Core, committer: Committer) -> None:
+    appends = [to(f"t{number}", *[b"x"] * (1 + number % 3)) for number in range(BATCH_FROM)]
+
+    sequences = await asyncio.gather(*map(committer.append, appends))
+
+    for append, sequence in zip(appends, sequences, strict=True):
+        assert (await read(core.reading, TASKS, append.guard))[-1].sequence == sequence
+
+
+async def test_in_a_batch_only_the_append_that_lost_its_race_fails(core: Core, committer: Committer) -> None:
+    await committer.append(to("t7"))
+
+    outcomes = await asyncio.gather(
+        *(committer.append(to(f"t{number}")) for number in range(30)), return_exceptions=True
+    )
+
+    failed = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)]
+    assert failed == [7]
+    assert isinstance(outcomes[7], Conflict)
+    assert await count(core) == 30
+
+
+async def test_two_appends_to_one_task_at_once_are_told_apart(core: Core, committer: Committer) -> None:
+    many = [committer.append(to(f"t{number}")) for number in range(20)]
+
+    outcomes = await asyncio.gather(
+        committer.append(to("t", b"a")), *many, committer.append(to("t", b"b")), return_exceptions=True
+    )
+
+    assert isinstance(outcomes[-1], Conflict)
+    assert [position.data for position in await read(core.reading, TASKS, "task.alice.t.>")] == [b"a"]
+    assert await count(core) == 21
+
+
+@pytest.mark.parametrize("crowd", [0, 20])
+async def test_an_append_of_several_events_is_stored_together(core: Core, committer: Committer, crowd: int) -> None:
+    last, *_ = await asyncio.gather(
+        committer.append(to("t", b"a", b"b", b"c")), *(committer.append(to(f"t{number}")) for number in range(crowd))
+    )
+
+    positions = await read(core.reading, TASKS, "task.alice.t.>")
+    assert [position.data for position in positions] == [b"a", b"b", b"c"]
+    assert [position.sequence for position in positions] == [last - 2, last - 1, last]
+
+
+@pytest.mark.parametrize("crowd", [0, 20])
+async def test_an_append_of_several_events_that_loses_its_race_stores_none(
+    core: Core, committer: Committer, crowd: int
+) -> None:
+    await committer.append(to("t", b"first"))
+
+    outcomes = await asyncio.gather(
+        committer.append(to("t", b"a", b"b", b"c")),
+        *(committer.append(to(f"t{number}")) for number in range(crowd)),
+        return_exceptions=True,
+    )
+
+    assert isinstance(outcomes[0], Conflict)
+    assert [position.data for position in await read(core.reading, TASKS, "task.alice.t.>")] == [b"first"]
+    assert await count(core) == 1 + crowd
+
+
+async def test_more_than_one_batch_holds_go_in_several(core: Core, committer: Committer) -> None:
+    outcomes = await asyncio.gather(*(committer.append(to(f"t{number}")) for number in range(1_200)))
+
+    assert sorted(outcomes) == list(range(1, 1_201))
+    assert await count(core) == 1_200
+
+
+async def test_a_large_append_beside_many_small_ones_is_taken(core: Core, committer: Committer) -> None:
+    large = [committer.append(to(f"large{number}", b"x" * 1_500_000)) for number in range(6)]
+    small = [committer.append(to(f"t{number}")) for number in range(20)]
+
+    assert sorted(await asyncio.gather(*large, *small)) == list(range(1, 27))
+
+
+async def test_one_append_too_large_for_nats_is_refused_and_the_others_are_stored(
+    core: Core, committer: Committer
+) -> None:
+    outcomes = await asyncio.gather(
+        committer.append(to("t", b"x" * (core.appending.max_payload + 1))),
+        *(committer.append(to(f"t{number}")) for number in range(20)),
+        return_exceptions=True,
+    )
+
+    assert isinstance(outcomes[0], PayloadTooLarge)
+    assert not [outcome for outcome in outcomes[1:] if isinstance(outcome, BaseException)]
+    assert core.appending.is_connected
+    assert await count(core) == 20
+
+
+async def test_the_largest_payload_allowed_is_stored_with_its_headers(core: Core, committer: Committer) -> None:
+    payload = b"x" * core.appending.max_payload
+
+    await committer.append(to("t", payload))
+
+    assert [len(position.data) for position in await read(core.reading, TASKS, "task.>")] == [len(payload)]
+    assert core.appending.is_connected
+
+
+async def test_without_nats_an_append_is_unavailable_and_does_not_land_later(core: Core, nats: NatsServer) -> None:
+    committer = Committer(core.appending)
+    await end(nats, core.appending, core.reading)
+
+    outcomes = await asyncio.gather(
+        *(committer.append(to(f"t{number}")) for number in range(20)), return_exceptions=True
+    )
+
+    assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+    await begin(nats, core.appending, core.reading)
+    assert await committer.append(to("after")) == 1
+    assert await count(core) == 1
+
+
+@pytest.mark.parametrize("many", [1, 30])
+async def test_an_answer_lost_with_its_connection_is_an_outcome_unknown_at_once(
+    core: Core, nats: NatsServer, many: int
+) -> None:
+    async with Proxy(nats.port) as proxy, connected(proxy.url) as connection:
+        committer = Committer(connection)
+        proxy.lose_next = b'"stream":"TASKS"'
+
+        outcomes = await asyncio.gather(
+            *(committer.append(to(f"t{number}")) for number in range(many)), return_exceptions=True
+        )
+
+        assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+        assert proxy.lost == 1
+        assert await count(core) == many
+        await wait_until(lambda: connection.is_connected, "the connection to return")
+        assert await committer.append(to("after")) == many + 1
+
+
+async def test_a_full_store_is_said_to_be_full_and_keeps_what_it_acknowledged(
+    tmp_path: Path, nats: NatsServer, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committer = Committer(core.appending)
+    await committer.append(to("before"))
+    small = tmp_path / "small.conf"
+    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 3MB"))
+    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    await restart(nats, core.appending, core.reading, gently=True)
+
+    async def fill() -> list[int]:
+        return [await committer.append(to(f"t{number}", b"x" * 100_000)) for number in range(100)]
+
+    with pytest.raises(StoreFull):
+        await fill()
+
+    kept = await count(core)
+    assert 1 < kept < 101
+    with pytest.raises(StoreError):
+        await committer.append(to("another", b"x" * 100_000))
+    assert await count(core) == kept
+
+
+async def test_a_full_store_fails_every_append_of_a_batch_as_full(
+    tmp_path: Path, nats: NatsServer, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committer = Committer(core.appending)
+    await committer.append(to("before", b"x" * 1_100_000))
+    small = tmp_path / "small.conf"
+    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
+    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    await restart(nats, core.appending, core.reading, gently=True)
+
+    outcomes = await asyncio.gather(
+        *(committer.append(to(f"t{number}")) for number in range(20)), return_exceptions=True
+    )
+
+    assert {type(outcome) for outcome in outcomes} == {StoreFull}
+    assert await count(core) == 1
+
+
+async def test_a_batch_that_meets_the_end_of_the_store_is_an_outcome_unknown(
+    tmp_path: Path, nats: NatsServer, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NATS stores a part of such a batch and does not answer: each append must look for its own events."""
+    small = tmp_path / "small.conf"
+    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
+    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    await restart(nats, core.appending, core.reading, gently=True)
+    monkeypatch.setattr(core.appending, "request", partial(core.appending.request, timeout_seconds=0.5))
+    committer = Committer(core.appending)
+
+    outcomes = await asyncio.gather(
+        *(committer.append(to(f"t{number}", b"x" * 200_000)) for number in range(20)), return_exceptions=True
+    )
+
+    assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+    assert await count(core) < 20
+    with pytest.raises(StoreFull):
+        await committer.append(to("after"))

@@ -1,0 +1,200 @@
+"""Following a stream: every message, in order, once, whatever happens to the server or the consumer meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from taskstream.core import Core
+from taskstream.streams import pulling
+from taskstream.streams.connection import api
+from taskstream.streams.log import Position
+from taskstream.streams.pulling import follow
+from taskstream.streams.topology import TASKS
+from tests.support.nats import NatsServer
+from tests.support.outage import restart
+from tests.support.waiting import wait_until
+
+
+class Follower:
+    """Follows in the background and keeps what it saw."""
+
+    def __init__(self, batches: AsyncIterator[list[Position]]) -> None:
+        self.batches: list[list[Position]] = []
+        self._task = asyncio.create_task(self._run(batches))
+
+    async def _run(self, batches: AsyncIterator[list[Position]]) -> None:
+        async for batch in batches:
+            self.batches.append(batch)
+
+    @property
+    def sequences(self) -> list[int]:
+        return [position.sequence for batch in self.batches for position in batch]
+
+    @property
+    def caught_up(self) -> bool:
+        return bool(self.batches) and self.batches[-1] == []
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+async def publish(core: Core, count: int, subject: str = "task.a.b.noted") -> None:
+    for number in range(count):
+        await core.appending.request(subject, b"%d" % number)
+
+
+def following(
+    core: Core, after: int = 0, linger_seconds: float = 0.0, filters: tuple[str, ...] = ("task.>",)
+) -> Follower:
+    return Follower(follow(core.reading, TASKS, list(filters), after, linger_seconds))
+
+
+async def sees(follower: Follower, count: int) -> None:
+    await wait_until(lambda: len(follower.sequences) >= count, f"{count} messages")
+
+
+async def consumers(core: Core) -> list[str]:
+    return (await api(core.appending, f"CONSUMER.NAMES.{TASKS}"))["consumers"] or []
+
+
+async def test_what_is_there_and_what_comes_is_seen_in_order(core: Core) -> None:
+    await publish(core, 30)
+    follower = following(core)
+    await sees(follower, 30)
+    await publish(core, 30)
+    await sees(follower, 60)
+
+    assert follower.sequences == list(range(1, 61))
+    first = next(batch for batch in follower.batches if batch)[0]
+    assert (first.subject, first.data) == ("task.a.b.noted", b"0")
+    await follower.stop()
+
+
+async def test_following_after_a_sequence_leaves_out_what_came_before(core: Core) -> None:
+    await publish(core, 10)
+    follower = following(core, after=7)
+    await sees(follower, 3)
+
+    assert follower.sequences == [8, 9, 10]
+    await follower.stop()
+
+
+async def test_only_what_matches_a_filter_is_seen(core: Core) -> None:
+    for subject in ("task.a.b.noted", "task.a.c.noted", "task.x.b.done"):
+        await publish(core, 1, subject)
+    follower = following(core, filters=("task.a.c.>", "task.x.>"))
+    await sees(follower, 2)
+
+    assert follower.sequences == [2, 3]
+    await follower.stop()
+
+
+@pytest.mark.parametrize("there", [0, 5])
+async def test_an_empty_list_says_that_all_was_seen(core: Core, there: int) -> None:
+    await publish(core, there)
+    follower = following(core)
+    await wait_until(lambda: follower.caught_up, "the empty list")
+    assert follower.sequences == list(range(1, there + 1))
+
+    await publish(core, 3)
+    await sees(follower, there + 3)
+    await wait_until(lambda: follower.caught_up, "the next empty list")
+    await follower.stop()
+
+
+async def test_no_empty_list_comes_before_all_was_seen(core: Core) -> None:
+    for start in range(10):
+        await asyncio.gather(*(publish(core, 12, f"task.a.b{number}.noted") for number in range(start, start + 10)))
+    follower = following(core)
+    await wait_until(lambda: [] in follower.batches, "an empty list")
+
+    assert follower.sequences == list(range(1, 1_201))
+    await follower.stop()
+
+
+async def test_messages_that_come_close_together_come_in_one_list(core: Core) -> None:
+    follower = following(core, linger_seconds=0.2)
+    await wait_until(lambda: follower.caught_up, "the first empty list")
+    await asyncio.gather(*(publish(core, 1) for _ in range(20)))
+    await sees(follower, 20)
+
+    assert len([batch for batch in follower.batches if batch]) < 20
+    assert follower.sequences == list(range(1, 21))
+    await follower.stop()
+
+
+async def test_nothing_is_lost_or_doubled_over_a_kill_of_nats(core: Core, nats: NatsServer) -> None:
+    follower = following(core)
+    await publish(core, 20)
+    await sees(follower, 20)
+    for rounds in range(1, 3):
+        await restart(nats, core.appending, core.reading)
+        await publish(core, 20)
+        await sees(follower, 20 + 20 * rounds)
+
+    assert follower.sequences == list(range(1, 61))
+    await follower.stop()
+
+
+async def test_nothing_is_left_on_the_connection_by_a_kill_of_nats(core: Core, nats: NatsServer) -> None:
+    follower = following(core)
+    await wait_until(lambda: follower.caught_up, "the first empty list")
+    subscriptions = len(core.reading.client._subs)
+
+    for number in range(1, 4):
+        await restart(nats, core.appending, core.reading)
+        await publish(core, 1)
+        await sees(follower, number)
+
+    assert len(core.reading.client._subs) == subscriptions
+    await follower.stop()
+
+
+async def test_a_deleted_consumer_is_made_again_where_it_was(core: Core) -> None:
+    follower = following(core)
+    await publish(core, 10)
+    await sees(follower, 10)
+
+    [name] = [name for name in await consumers(core) if name.startswith("follow-")]
+    await api(core.appending, f"CONSUMER.DELETE.{TASKS}.{name}")
+    await publish(core, 10)
+    await sees(follower, 20)
+
+    assert follower.sequences == list(range(1, 21))
+    await follower.stop()
+
+
+async def test_a_consumer_that_was_forgotten_without_a_word_is_made_again(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No status says so: only the missing end of a pull does."""
+    monkeypatch.setattr(pulling, "FOLLOW_EXPIRES_SECONDS", 0.2)
+    monkeypatch.setattr(pulling, "ANSWER_GRACE_SECONDS", 0.2)
+    follower = following(core)
+    await wait_until(lambda: follower.caught_up, "the first empty list")
+    await wait_until(lambda: len(follower.batches) > 0, "a pull")
+    [inbox] = [sub for sub in core.reading.client._subs.values() if "*" not in sub.subject]
+    await core.reading.client._send_unsubscribe(inbox._id)
+
+    await publish(core, 5)
+    await sees(follower, 5)
+
+    assert follower.sequences == list(range(1, 6))
+    await follower.stop()
+
+
+async def test_who_stops_following_leaves_no_consumer(core: Core) -> None:
+    batches = follow(core.reading, TASKS, ["task.>"], 0)
+    assert await anext(batches) == []
+    assert len(await consumers(core)) == 1
+
+    await batches.aclose()
+
+    async def none_left() -> bool:
+        return not await consumers(core)
+
+    await wait_until(none_left, "the consumer to go")

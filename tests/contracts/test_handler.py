@@ -1,0 +1,195 @@
+"""Commands carried out against the log: begun again on a lost race, safe to repeat, patient with NATS."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from taskstream.commands import task
+from taskstream.commands.handler import PATIENCE_SECONDS, Commands
+from taskstream.core import Core
+from taskstream.errors import AlreadyEnded, AttemptNotCurrent, NotFound, StoreFull, StoreUnavailable
+from taskstream.events.task import AttemptStarted, ProgressReported, TaskSubmitted
+from taskstream.streams.connection import PayloadTooLarge, open_connection
+from taskstream.streams.embedded import CONFIG
+from tests.support.histories import ALICE, WORKER, claim, give, ref, submission, success, whole_log
+from tests.support.nats import NatsServer
+from tests.support.outage import begin, end, restart
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
+
+
+async def types(core: Core, number: int = 0) -> list[str]:
+    return [type(stored.recorded.event).__name__ for stored in await core.commands.load_task(ref(number))]
+
+
+async def test_a_command_answers_with_the_state_after_it_and_the_events_it_stored(core: Core) -> None:
+    handled = await core.commands.task(ref(), submission(), by=ALICE, cause="request 1")
+
+    assert isinstance(handled.known.state, task.Waiting)
+    assert handled.known.sequence == 1
+    [stored] = handled.appended
+    assert isinstance(stored.recorded.event, TaskSubmitted)
+    assert (stored.sequence, stored.recorded.by, stored.recorded.cause) == (1, ALICE, "request 1")
+    assert await core.commands.load_task(ref()) == handled.appended
+
+
+async def test_a_command_that_makes_two_events_says_where_each_is(core: Core) -> None:
+    await give(core.commands, ref(), submission())
+
+    handled = await core.commands.task(ref(), task.ReportProgress(reporter=WORKER, progress=1.0), by=ALICE)
+
+    assert [(stored.sequence, type(stored.recorded.event)) for stored in handled.appended] == [
+        (2, AttemptStarted),
+        (3, ProgressReported),
+    ]
+    assert (await core.commands.load_task(ref()))[1:] == handled.appended
+
+
+async def test_a_repeated_command_is_already_so_and_appends_nothing(core: Core) -> None:
+    first = await core.commands.task(ref(), submission(), by=ALICE)
+    second = await core.commands.task(ref(), submission(), by=ALICE)
+
+    assert second.appended == []
+    assert second.known == first.known
+    assert await types(core) == ["TaskSubmitted"]
+
+
+async def test_a_command_that_is_not_allowed_appends_nothing(core: Core) -> None:
+    with pytest.raises(NotFound):
+        await core.commands.task(ref(), task.CancelTask(reason=""), by=ALICE)
+    await give(core.commands, ref(), submission(), claim(), success())
+    with pytest.raises(AlreadyEnded):
+        await core.commands.task(ref(), task.CancelTask(reason=""), by=ALICE)
+
+    assert await types(core) == ["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]
+
+
+async def test_a_command_given_what_was_known_begins_again_when_that_is_old(core: Core) -> None:
+    submitted = await core.commands.task(ref(), submission(), by=ALICE)
+    await give(core.commands, ref(), claim())
+
+    handled = await core.commands.task(ref(), success(), by=ALICE, known=submitted.known)
+
+    assert handled.known.sequence == 3
+    assert await types(core) == ["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]
+
+
+async def test_of_many_claims_at_once_one_wins_and_the_others_hear_of_it(core: Core, nats_url: str) -> None:
+    other = await open_connection(nats_url, "test")
+    rivals = [core.commands, Commands(other, other, replicated=False)]
+    submitted = await core.commands.task(ref(), submission(), by=ALICE)
+
+    outcomes = await asyncio.gather(
+        *(
+            rivals[number % 2].task(ref(), claim(f"s{number}", digest=str(number)), by=ALICE, known=submitted.known)
+            for number in range(20)
+        ),
+        return_exceptions=True,
+    )
+
+    assert sum(isinstance(outcome, AttemptNotCurrent) for outcome in outcomes) == 19
+    assert await types(core) == ["TaskSubmitted", "AttemptStarted"]
+    await other.close()
+
+
+async def test_commands_that_race_and_are_all_allowed_all_succeed(core: Core) -> None:
+    await give(core.commands, ref(), submission(), claim())
+
+    await asyncio.gather(
+        *(
+            core.commands.task(ref(), task.ReportProgress(reporter=WORKER, progress=float(number)), by=ALICE)
+            for number in range(20)
+        )
+    )
+
+    history = await core.commands.load_task(ref())
+    reported = sorted(
+        stored.recorded.event.progress or 0.0
+        for stored in history[2:]
+        if isinstance(stored.recorded.event, ProgressReported)
+    )
+    assert reported == [float(number) for number in range(20)]
+
+
+async def test_a_claim_whose_answer_was_lost_is_made_once(core: Core, nats: NatsServer) -> None:
+    await give(core.commands, ref(), submission())
+    async with Proxy(nats.port) as proxy:
+        appending = await open_connection(proxy.url, "test")
+        commands = Commands(appending, core.reading, replicated=False)
+        proxy.lose_next = b'"stream":"TASKS"'
+
+        handled = await commands.task(ref(), claim(digest="d"), by=ALICE)
+
+        assert proxy.lost == 1
+        assert handled.known.sequence == 2
+        assert await types(core) == ["TaskSubmitted", "AttemptStarted"]
+        await appending.close()
+
+
+async def test_a_command_waits_for_nats_to_come_back(core: Core, nats: NatsServer) -> None:
+    await give(core.commands, ref(), submission())
+    await end(nats, core.appending, core.reading)
+
+    given = asyncio.create_task(core.commands.task(ref(), claim(), by=ALICE))
+    await begin(nats, core.appending, core.reading)
+
+    assert (await given).known.sequence == 2
+
+
+async def test_commands_under_way_when_nats_is_killed_are_all_carried_out_once(core: Core, nats: NatsServer) -> None:
+    async def one(number: int) -> None:
+        await core.commands.task(ref(number), submission(), by=ALICE, patience_seconds=30)
+        await core.commands.task(ref(number), claim(digest=str(number)), by=ALICE, patience_seconds=30)
+        await core.commands.task(ref(number), success(), by=ALICE, patience_seconds=30)
+
+    given = [asyncio.create_task(one(number)) for number in range(200)]
+    await wait_until(lambda: whole_log(core.reading), "the first events")
+    await restart(nats, core.appending, core.reading)
+    await asyncio.gather(*given)
+
+    histories = [await types(core, number) for number in range(200)]
+    assert histories == [["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]] * 200
+
+
+async def test_a_server_that_stops_answering_during_a_command_and_comes_back_costs_nothing(
+    core: Core, nats: NatsServer
+) -> None:
+    """The request is on its way when the connection breaks: that is noticed at once, not after the timeout."""
+    await give(core.commands, ref(), submission())
+    async with Proxy(nats.port) as proxy:
+        connection = await open_connection(proxy.url, "test")
+        commands = Commands(connection, connection, replicated=False)
+        proxy.lose_next = b'"stream":"TASKS"'
+
+        handled = await commands.task(ref(), claim(digest="d"), by=ALICE, patience_seconds=PATIENCE_SECONDS)
+
+        assert handled.known.sequence == 2
+        assert await types(core) == ["TaskSubmitted", "AttemptStarted"]
+        await connection.close()
+
+
+async def test_patience_ends(core: Core, nats: NatsServer) -> None:
+    await end(nats, core.appending, core.reading)
+
+    with pytest.raises(StoreUnavailable):
+        await core.commands.task(ref(), submission(), by=ALICE, patience_seconds=0.1)
+
+
+async def test_a_full_store_and_a_payload_too_large_are_said_at_once(
+    core: Core, nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No patience helps with these: were it waited, this test would not end."""
+    with pytest.raises(PayloadTooLarge):
+        await core.commands.task(
+            ref(1), submission(payload=b'"%s"' % (b"x" * 9_000_000)), by=ALICE, patience_seconds=1e6
+        )
+    await give(core.commands, ref(), submission(payload=b'"%s"' % (b"x" * 1_100_000)))
+    small = tmp_path / "small.conf"
+    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
+    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    await restart(nats, core.appending, core.reading, gently=True)
+    with pytest.raises(StoreFull):
+        await core.commands.task(ref(2), submission(), by=ALICE, patience_seconds=1e6)

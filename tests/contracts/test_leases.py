@@ -1,0 +1,350 @@
+"""Leases: one holder at a time; whoever falls silent stops before another begins."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from taskstream.core import Core
+from taskstream.errors import Conflict, StoreUnavailable
+from taskstream.streams import leases
+from taskstream.streams.buckets import Bucket
+from taskstream.streams.leases import Lease, Membership, Presence
+from tests.support.nats import NatsServer
+from tests.support.outage import begin, end
+from tests.support.waiting import wait_until
+
+TTL_SECONDS = 10.0
+
+
+class Clock:
+    """What `time.monotonic` says to the leases."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(leases, "time", clock)
+    return clock
+
+
+async def member(core: Core, role: str = "worker") -> Membership:
+    """Return a process that has announced itself and looked around."""
+    members = Membership(core.buckets.leases, role, TTL_SECONDS)
+    await members.renew()
+    await members.observe()
+    return members
+
+
+async def look(*members: Membership) -> None:
+    for one in members:
+        await one.observe()
+
+
+async def test_of_many_who_want_a_lease_one_gets_it(core: Core) -> None:
+    members = [await member(core) for _ in range(8)]
+    await look(*members)
+    wanted = [Lease(one, "thing") for one in members]
+
+    got = await asyncio.gather(*(lease.acquire() for lease in wanted))
+
+    assert sum(got) == 1
+    assert [lease.held for lease in wanted] == got
+
+
+async def test_a_holder_keeps_its_lease_by_asking_again(core: Core) -> None:
+    first, second = await member(core), await member(core)
+    lease = Lease(first, "thing")
+    assert [await lease.acquire() for _ in range(3)] == [True] * 3
+    await look(second)
+
+    assert not await Lease(second, "thing").acquire()
+
+
+async def test_one_process_may_hold_many_leases_and_leases_are_told_apart(core: Core) -> None:
+    first, second = await member(core), await member(core)
+    await look(first, second)
+
+    assert await Lease(first, "a").acquire()
+    assert await Lease(first, "b").acquire()
+    assert await Lease(second, "c").acquire()
+
+
+async def test_a_process_that_did_not_announce_itself_gets_none(core: Core) -> None:
+    silent = Membership(core.buckets.leases, "worker", TTL_SECONDS)
+
+    assert not await Lease(silent, "thing").acquire()
+
+
+async def test_a_silent_holder_is_succeeded_once_it_was_unchanged_for_the_time_to_live(
+    core: Core, clock: Clock
+) -> None:
+    holder, heir = await member(core), await member(core)
+    lease = Lease(holder, "thing")
+    assert await lease.acquire()
+    await look(heir)
+
+    await pass_time(clock, TTL_SECONDS * 0.99, heir)
+    assert not await Lease(heir, "thing").acquire()
+    await pass_time(clock, TTL_SECONDS * 0.02, heir)
+
+    assert await Lease(heir, "thing").acquire()
+    assert heir.dead() == [holder.id]
+
+
+async def test_a_holder_that_cannot_renew_has_stopped_before_another_may_begin(core: Core, clock: Clock) -> None:
+    holder, heir = await member(core), await member(core)
+    lease = Lease(holder, "thing")
+    assert await lease.acquire()
+    await look(heir)
+
+    overlap = False
+    successor = Lease(heir, "thing")
+    for _ in range(60):
+        clock.now += TTL_SECONDS / 50
+        await heir.renew()
+        await look(heir)
+        taken = await successor.acquire()
+        overlap = overlap or (taken and lease.held)
+    assert successor.held
+    assert not lease.held
+    assert not overlap
+
+
+async def test_a_holder_that_came_back_too_late_finds_its_lease_taken(core: Core, clock: Clock) -> None:
+    holder, heir = await member(core), await member(core)
+    lease = Lease(holder, "thing")
+    await lease.acquire()
+    await look(heir)
+    await pass_time(clock, TTL_SECONDS + 1, heir)
+    assert await Lease(heir, "thing").acquire()
+
+    await holder.renew()
+    await look(holder)
+
+    assert not await lease.acquire()
+    assert not lease.held
+
+
+async def test_a_renewed_holder_is_not_succeeded(core: Core, clock: Clock) -> None:
+    holder, other = await member(core), await member(core)
+    lease = Lease(holder, "thing")
+    await lease.acquire()
+
+    for _ in range(10):
+        clock.now += TTL_SECONDS / 2
+        await holder.renew()
+        await other.renew()
+        await look(holder, other)
+        assert lease.held
+        assert not await Lease(other, "thing").acquire()
+
+
+async def pass_time(clock: Clock, seconds: float, *awake: Membership) -> None:
+    """Let time pass for processes that go on renewing and looking meanwhile."""
+    until = clock.now + seconds
+    while clock.now < until:
+        clock.now = min(until, clock.now + TTL_SECONDS / 10)
+        for one in awake:
+            await one.renew()
+        await look(*awake)
+
+
+async def announce_for(bucket: Bucket, process: str, host: str, pid: int) -> None:
+    await bucket.put(f"process.{process}", msgspec.json.encode(Presence(host=host, pid=pid, beat=1)))
+
+
+async def test_a_holder_whose_process_has_died_on_this_machine_is_succeeded_at_once(core: Core) -> None:
+    heir = await member(core)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    await announce_for(heir.bucket, "worker-dead", leases._pid_space(), ended.pid)
+    await heir.bucket.put("lease.thing", b"worker-dead")
+    await look(heir)
+
+    assert heir.dead() == ["worker-dead"]
+    assert await Lease(heir, "thing").acquire()
+
+
+@pytest.mark.parametrize("host", ["another machine", ""])
+async def test_of_a_process_elsewhere_only_its_silence_tells(core: Core, clock: Clock, host: str) -> None:
+    heir = await member(core)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    await announce_for(heir.bucket, "worker-far", host, ended.pid)
+    await heir.bucket.put("lease.thing", b"worker-far")
+    await look(heir)
+
+    assert not await Lease(heir, "thing").acquire()
+    await pass_time(clock, TTL_SECONDS, heir)
+    assert await Lease(heir, "thing").acquire()
+
+
+async def test_a_released_lease_is_free_at_once(core: Core) -> None:
+    first, second = await member(core), await member(core)
+    lease = Lease(first, "thing")
+    await lease.acquire()
+    await look(second)
+
+    await lease.release()
+
+    assert not lease.held
+    assert await Lease(second, "thing").acquire()
+    await lease.release()
+    await look(first)
+    assert not await lease.acquire()
+
+
+async def test_releasing_what_was_lost_does_not_take_it_from_the_next_holder(core: Core) -> None:
+    first, second = await member(core), await member(core)
+    lost = Lease(first, "thing")
+    await lost.acquire()
+    taken = Lease(second, "thing")
+    await taken.take_over()
+
+    await lost.release()
+
+    assert taken.held
+    assert (await first.bucket.get("lease.thing") or [None, b""])[1] == second.id.encode()
+
+
+async def test_a_lease_taken_over_is_lost_at_the_next_asking(core: Core) -> None:
+    first, second = await member(core), await member(core)
+    await look(first, second)
+    lease = Lease(first, "thing")
+    await lease.acquire()
+    taken = Lease(second, "thing")
+    await taken.take_over()
+
+    assert taken.held
+    assert not await lease.acquire()
+    assert not lease.held
+
+
+async def test_who_leaves_holds_nothing_and_is_succeeded_at_once(core: Core) -> None:
+    first, second = await member(core), await member(core)
+    lease = Lease(first, "thing")
+    await lease.acquire()
+    await look(second)
+
+    await first.leave()
+    await look(second)
+
+    assert not lease.held
+    assert second.alive("worker") == [second.id]
+    assert second.dead() == []
+    assert await Lease(second, "thing").acquire()
+
+
+async def test_a_renewal_under_way_while_leaving_brings_nobody_back(core: Core) -> None:
+    first, second = await member(core), await member(core)
+
+    await asyncio.gather(first.renew(), first.leave())
+    await look(second)
+
+    assert not first.is_current
+    assert second.alive("worker") == [second.id]
+
+
+async def test_those_alive_are_told_by_role_the_same_to_all(core: Core) -> None:
+    workers = [await member(core) for _ in range(3)]
+    api = await member(core, "api")
+    await look(*workers, api)
+
+    assert {tuple(one.alive("worker")) for one in [*workers, api]} == {tuple(sorted(one.id for one in workers))}
+    assert api.alive("api") == [api.id]
+
+
+async def test_a_dead_process_is_forgotten_once_buried_unless_it_lives_again(core: Core, clock: Clock) -> None:
+    dead, other = await member(core), await member(core)
+    await look(other)
+    await pass_time(clock, TTL_SECONDS, other)
+    assert other.dead() == [dead.id]
+
+    await dead.renew()
+    with pytest.raises(Conflict):
+        await other.bury(dead.id)
+
+    await pass_time(clock, 2 * TTL_SECONDS, other)
+    await other.bury(dead.id)
+    await look(other)
+    assert other.dead() == []
+
+
+async def test_a_lease_is_not_taken_from_a_holder_that_was_not_seen_yet(core: Core) -> None:
+    first = await member(core)
+    newcomer = await member(core)
+    assert await Lease(newcomer, "thing").acquire()
+
+    assert not await Lease(first, "thing").acquire()
+
+
+async def test_a_lease_whose_holder_left_no_trace_is_free(core: Core) -> None:
+    heir = await member(core)
+    await heir.bucket.put("lease.thing", b"worker-buried")
+
+    assert await Lease(heir, "thing").acquire()
+
+
+async def test_after_a_time_without_looking_nobody_is_thought_dead(core: Core, clock: Clock) -> None:
+    """NATS was away: the others could renew no more than this one could look."""
+    holder, other = await member(core), await member(core)
+    assert await Lease(holder, "thing").acquire()
+    await look(other)
+
+    clock.now += 3 * TTL_SECONDS
+    assert other.is_alive(holder.id)
+    await other.renew()
+    await look(other)
+    assert not await Lease(other, "thing").acquire()
+
+    await pass_time(clock, TTL_SECONDS, other)
+    assert await Lease(other, "thing").acquire()
+
+
+async def test_presences_are_renewed_until_one_leaves(core: Core) -> None:
+    members = Membership(core.buckets.leases, "worker", 0.4)
+    running = asyncio.create_task(members.run())
+    await asyncio.wait_for(members.observed(), 10)
+
+    async def beats() -> int:
+        entry = await core.buckets.leases.get(f"process.{members.id}")
+        return msgspec.json.decode(entry.value, type=Presence).beat if entry else 0
+
+    async def third_beat() -> bool:
+        return await beats() >= 3
+
+    await wait_until(third_beat, "the third beat")
+    await members.leave()
+    await asyncio.wait_for(running, 10)
+    assert await beats() == 0
+
+
+async def test_without_nats_no_lease_is_given_and_none_outlives_its_time(
+    core: Core, nats: NatsServer, clock: Clock
+) -> None:
+    members = await member(core)
+    lease = Lease(members, "thing")
+    await lease.acquire()
+    await end(nats, core.reading)
+
+    with pytest.raises(StoreUnavailable):
+        await Lease(members, "other").acquire()
+    assert lease.held
+    clock.now += TTL_SECONDS * leases.SAFETY_FRACTION
+    assert not lease.held
+    assert not await lease.acquire()
+
+    await begin(nats, core.reading)
+    await members.renew()
+    assert await lease.acquire()

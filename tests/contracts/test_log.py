@@ -1,0 +1,226 @@
+"""A log of events: guarded appends whose outcome is found out, and whole histories read back."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from taskstream.core import Core
+from taskstream.errors import Conflict, OutcomeUnknown, StoreUnavailable, UnreadableEvent
+from taskstream.events.codec import task_codec
+from taskstream.events.envelope import Recorded
+from taskstream.events.ids import TaskRef
+from taskstream.events.subjects import task_root, task_subject
+from taskstream.events.task import ProgressReported, TaskEvent
+from taskstream.streams.committer import Committer
+from taskstream.streams.connection import Connection, PayloadTooLarge, open_connection
+from taskstream.streams.log import Log, read
+from taskstream.streams.topology import TASKS
+from tests.support.histories import ALICE, ref
+from tests.support.nats import NatsServer
+from tests.support.outage import begin, end
+from tests.support.proxy import Proxy
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+ACK = b'"stream":"TASKS"'
+
+
+def progress(name: str, at: TaskRef, *, padding: int = 0) -> tuple[str, Recorded[TaskEvent]]:
+    event = ProgressReported(attempt=1, message=name + "." * padding)
+    return task_subject(at, event), Recorded(id=name, at=NOW, by=ALICE, event=event)
+
+
+def log_over(appending: Connection, reading: Connection, *, replicated: bool = False) -> Log[TaskEvent]:
+    return Log(TASKS, task_codec, Committer(appending), reading, replicated=replicated)
+
+
+@pytest.fixture
+async def log(core: Core) -> Log[TaskEvent]:
+    return log_over(core.appending, core.reading)
+
+
+async def ids(log: Log[TaskEvent], at: TaskRef) -> list[str]:
+    return [stored.recorded.id for stored in await log.load(task_root(at))]
+
+
+async def test_what_was_appended_is_loaded_in_order_with_its_sequences(log: Log[TaskEvent]) -> None:
+    root = task_root(ref())
+    first = await log.append(root, [progress("a", ref())], 0)
+    await log.append(task_root(ref(1)), [progress("other", ref(1))], 0)
+    last = await log.append(root, [progress("b", ref()), progress("c", ref())], first)
+
+    history = await log.load(root)
+
+    assert [(stored.sequence, stored.recorded.id) for stored in history] == [(1, "a"), (3, "b"), (4, "c")]
+    assert last == 4
+    assert history[0].recorded == progress("a", ref())[1]
+
+
+async def test_a_thing_without_events_has_an_empty_history(log: Log[TaskEvent]) -> None:
+    assert await log.load(task_root(ref())) == []
+
+
+async def test_a_task_whose_name_begins_like_another_s_has_a_history_of_its_own(log: Log[TaskEvent]) -> None:
+    short, long = TaskRef("a", "x"), TaskRef("a", "xx")
+    await log.append(task_root(short), [progress("short", short)], 0)
+    await log.append(task_root(long), [progress("long", long)], 0)
+
+    assert await ids(log, short) == ["short"]
+
+
+async def test_loading_after_a_sequence_leaves_out_what_came_before(log: Log[TaskEvent]) -> None:
+    root = task_root(ref())
+    first = await log.append(root, [progress("a", ref())], 0)
+    await log.append(root, [progress("b", ref())], first)
+
+    assert [stored.recorded.id for stored in await log.load(root, first)] == ["b"]
+
+
+@pytest.mark.parametrize("replicated", [False, True])
+async def test_a_history_longer_than_one_answer_is_complete(core: Core, *, replicated: bool) -> None:
+    log = log_over(core.appending, core.reading, replicated=replicated)
+    last = other = 0
+    for start in range(0, 2_400, 400):
+        names = [str(number) for number in range(start, start + 400)]
+        last = await log.append(task_root(ref()), [progress(name, ref()) for name in names], last)
+        other = await log.append(task_root(ref(1)), [progress("between", ref(1))], other)
+
+    assert await ids(log, ref()) == [str(number) for number in range(2_400)]
+
+
+async def test_a_history_of_large_events_is_complete(core: Core, log: Log[TaskEvent]) -> None:
+    root, last = task_root(ref()), 0
+    for number in range(20):
+        last = await log.append(root, [progress(str(number), ref(), padding=2_000_000)], last)
+
+    assert await ids(log, ref()) == [str(number) for number in range(20)]
+
+
+async def test_reading_stops_at_its_limit(core: Core, log: Log[TaskEvent]) -> None:
+    await log.append(task_root(ref()), [progress(str(number), ref()) for number in range(50)], 0)
+
+    assert [position.sequence for position in await read(core.reading, TASKS, "task.>", 11, 5)] == [11, 12, 13, 14, 15]
+
+
+async def test_reading_what_does_not_exist_says_so_instead_of_answering_with_nothing(core: Core) -> None:
+    with pytest.raises(StoreUnavailable):
+        await read(core.reading, "NO_SUCH_STREAM", ">")
+
+
+async def test_an_answer_that_is_a_refusal_is_no_empty_history(core: Core) -> None:
+    with pytest.raises(StoreUnavailable, match="408"):
+        await read(core.reading, TASKS, "task.>", from_sequence=-1)
+
+
+async def test_of_two_appends_on_what_was_seen_one_is_a_conflict(log: Log[TaskEvent]) -> None:
+    outcomes = await asyncio.gather(
+        *(log.append(task_root(ref()), [progress(name, ref())], 0) for name in "ab"), return_exceptions=True
+    )
+
+    assert sorted(type(outcome) for outcome in outcomes if not isinstance(outcome, int)) == [Conflict]
+    assert len(await ids(log, ref())) == 1
+
+
+async def test_an_event_that_does_not_decode_is_named_by_its_place(core: Core, log: Log[TaskEvent]) -> None:
+    await log.append(task_root(ref()), [progress("a", ref())], 0)
+    subject = f"{task_root(ref())}.progressed"
+    await core.appending.request(subject, b'{"id":"b","event":{"type":"FromTheFuture"}}')
+
+    with pytest.raises(UnreadableEvent, match=f"event 2 .{subject}") as caught:
+        await log.load(task_root(ref()))
+
+    assert (caught.value.sequence, caught.value.subject) == (2, subject)
+
+
+async def test_an_append_whose_answer_was_lost_is_found_by_looking(core: Core, nats: NatsServer) -> None:
+    async with Proxy(nats.port) as proxy:
+        appending = await open_connection(proxy.url, "test")
+        log = log_over(appending, core.reading)
+        proxy.lose_next = ACK
+
+        sequence = await log.append(task_root(ref()), [progress("a", ref()), progress("b", ref())], 0)
+
+        assert proxy.lost == 1
+        assert sequence == 2
+        assert await ids(log, ref()) == ["a", "b"]
+        await appending.close()
+
+
+async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(core: Core, nats: NatsServer) -> None:
+    async with Proxy(nats.port) as proxy:
+        appending = await open_connection(proxy.url, "test")
+        log = log_over(appending, core.reading)
+        proxy.lose_next = ACK
+
+        sequences = await asyncio.gather(
+            *(log.append(task_root(ref(number)), [progress(f"{number}", ref(number))], 0) for number in range(20))
+        )
+
+        assert proxy.lost == 1
+        assert sequences == list(range(1, 21))
+        await appending.close()
+
+
+async def test_an_event_of_somebody_else_is_not_mistaken_for_the_one_whose_answer_was_lost(
+    core: Core, nats: NatsServer
+) -> None:
+    async with Proxy(nats.port) as proxy:
+        appending = await open_connection(proxy.url, "test")
+        proxy.lose_next = b"wrong last sequence"
+        await log_over(core.appending, core.reading).append(task_root(ref()), [progress("theirs", ref())], 0)
+
+        with pytest.raises(OutcomeUnknown):
+            await log_over(appending, core.reading).append(task_root(ref()), [progress("ours", ref())], 0)
+
+        assert proxy.lost == 1
+        await appending.close()
+
+
+async def test_an_outcome_that_nobody_can_look_up_stays_unknown(core: Core, nats: NatsServer) -> None:
+    async with Proxy(nats.port) as proxy:
+        appending = await open_connection(proxy.url, "test")
+        reading = await open_connection(proxy.url, "test")
+        log = log_over(appending, reading)
+        await reading.close()
+        proxy.lose_next = ACK
+
+        with pytest.raises(OutcomeUnknown):
+            await log.append(task_root(ref()), [progress("a", ref())], 0)
+
+        assert await ids(log_over(core.appending, core.reading), ref()) == ["a"]
+        await appending.close()
+
+
+async def test_without_nats_neither_append_nor_load_answers_and_nothing_lands_later(
+    core: Core, nats: NatsServer, log: Log[TaskEvent]
+) -> None:
+    await end(nats, core.appending, core.reading)
+
+    with pytest.raises(StoreUnavailable) as caught:
+        await log.append(task_root(ref()), [progress("a", ref())], 0)
+    assert not isinstance(caught.value, OutcomeUnknown)
+    with pytest.raises(StoreUnavailable):
+        await log.load(task_root(ref()))
+
+    await begin(nats, core.appending, core.reading)
+    assert await log.load(task_root(ref())) == []
+
+
+async def test_what_was_acknowledged_outlives_a_kill(core: Core, nats: NatsServer, log: Log[TaskEvent]) -> None:
+    for number in range(20):
+        await log.append(task_root(ref(number)), [progress(str(number), ref(number))], 0)
+
+    await end(nats, core.appending, core.reading)
+    await begin(nats, core.appending, core.reading)
+
+    assert [await ids(log, ref(number)) for number in range(20)] == [[str(number)] for number in range(20)]
+
+
+async def test_an_event_too_large_is_refused_and_the_connection_stays(core: Core, log: Log[TaskEvent]) -> None:
+    with pytest.raises(PayloadTooLarge):
+        await log.append(task_root(ref()), [progress("a", ref(), padding=core.appending.max_payload)], 0)
+
+    assert core.appending.is_connected
+    assert await log.append(task_root(ref()), [progress("b", ref())], 0) == 1

@@ -1,0 +1,198 @@
+"""Pulling from a durable consumer: what is there, or the next that comes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from nats.aio.msg import Msg
+
+from taskstream.core import Core
+from taskstream.errors import StoreUnavailable
+from taskstream.streams import pulling
+from taskstream.streams.connection import api
+from taskstream.streams.pulling import Consumer, delivery
+from taskstream.streams.topology import DISPATCH, TASKS, ensure_consumer, pool_consumer, pool_consumer_name
+from tests.support.histories import give, ref, submission
+from tests.support.nats import NatsServer
+from tests.support.outage import begin, end
+from tests.support.waiting import wait_until
+
+NAME = pool_consumer_name("default", "normal")
+
+
+@pytest.fixture
+async def consumer(core: Core) -> Consumer:
+    await ensure_consumer(core.consuming, DISPATCH, pool_consumer("default", "normal", core.settings))
+    consumer = Consumer(core.consuming, DISPATCH, NAME)
+    await consumer.open()
+    return consumer
+
+
+async def dispatched(core: Core, count: int, start: int = 0) -> None:
+    for number in range(start, start + count):
+        await give(core.commands, ref(number), submission())
+
+    async def filled() -> bool:
+        return int((await api(core.reading, f"STREAM.INFO.{DISPATCH}"))["state"]["last_seq"]) >= start + count
+
+    await wait_until(filled, f"{start + count} dispatched")
+
+
+async def waiting_pulls(core: Core) -> int:
+    return int((await api(core.reading, f"CONSUMER.INFO.{DISPATCH}.{NAME}"))["num_waiting"])
+
+
+class Brought:
+    """What a waiting pull brought, once."""
+
+    def __init__(self) -> None:
+        self.all: list[Msg | None] = []
+
+    def __call__(self, message: Msg | None) -> None:
+        self.all.append(message)
+
+
+async def test_a_fetch_takes_what_is_there_up_to_its_size_in_order(core: Core, consumer: Consumer) -> None:
+    await dispatched(core, 5)
+
+    first = await consumer.fetch(3)
+    second = await consumer.fetch(3)
+
+    subjects = [message.subject for message in first + second]
+    assert subjects == [f"dispatch.default.normal.alice.{ref(number).unique}" for number in range(5)]
+    assert [len(first), len(second)] == [3, 2]
+    assert [delivery(message).pending for message in first] == [4, 3, 2]
+    assert [delivery(message).stream_sequence for message in first] == [1, 2, 3]
+    assert {delivery(message).delivered for message in first} == {1}
+
+
+async def test_a_fetch_where_nothing_is_there_is_empty_at_once(consumer: Consumer) -> None:
+    assert await consumer.fetch(10, timeout_seconds=60) == []
+
+
+async def test_a_fetch_from_a_consumer_that_does_not_exist_is_empty(core: Core) -> None:
+    none = Consumer(core.consuming, DISPATCH, "none")
+    await none.open()
+
+    assert await none.fetch(1, timeout_seconds=60) == []
+
+
+async def test_what_one_fetches_another_does_not_get(core: Core, consumer: Consumer) -> None:
+    other = Consumer(core.reading, DISPATCH, NAME)
+    await other.open()
+    await dispatched(core, 20)
+
+    taken = await asyncio.gather(consumer.fetch(15), other.fetch(15))
+
+    subjects = [message.subject for messages in taken for message in messages]
+    assert len(subjects) == len(set(subjects)) == 20
+
+
+async def test_what_was_given_back_comes_again_and_says_so(core: Core, consumer: Consumer) -> None:
+    await dispatched(core, 1)
+    [message] = await consumer.fetch(1)
+    await message.nak()
+
+    async def again() -> list[Msg]:
+        return await consumer.fetch(1)
+
+    [second] = await wait_until(again, "the message again")
+    assert delivery(second).delivered == 2
+
+
+async def test_what_was_acknowledged_is_gone(core: Core, consumer: Consumer) -> None:
+    await dispatched(core, 1)
+    [message] = await consumer.fetch(1)
+    await message.ack_sync()
+
+    assert (await api(core.reading, f"STREAM.INFO.{DISPATCH}"))["state"]["messages"] == 0
+
+
+async def test_a_wait_brings_the_next_message_when_it_comes(core: Core, consumer: Consumer) -> None:
+    brought = Brought()
+    await consumer.wait(brought, 30)
+    assert brought.all == []
+
+    await dispatched(core, 1)
+    await wait_until(lambda: brought.all, "the message")
+
+    [message] = brought.all
+    assert message is not None
+    assert message.subject.startswith("dispatch.default.normal.")
+
+
+async def test_a_wait_without_any_message_ends_with_none_once(core: Core, consumer: Consumer) -> None:
+    brought = Brought()
+    await consumer.wait(brought, 0.05)
+    await wait_until(lambda: brought.all, "the end of the wait")
+
+    assert brought.all == [None]
+    await dispatched(core, 1)
+    assert len(await consumer.fetch(1)) == 1
+    assert brought.all == [None]
+
+
+async def test_a_wait_without_nats_ends_with_none(core: Core, consumer: Consumer, nats: NatsServer) -> None:
+    await end(nats, core.consuming)
+    brought = Brought()
+
+    await consumer.wait(brought, 30)
+
+    assert brought.all == [None]
+
+
+async def test_a_wait_that_nats_forgot_ends_by_itself(
+    core: Core, consumer: Consumer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "ANSWER_GRACE_SECONDS", 0.1)
+    brought = Brought()
+    await consumer.wait(brought, 1.0)
+    await end(nats, core.consuming)
+    await begin(nats, core.consuming)
+
+    await wait_until(lambda: brought.all, "the end of the wait")
+    assert brought.all == [None]
+
+
+async def test_a_message_that_comes_after_its_wait_was_given_up_is_fetched(
+    core: Core, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought = Brought()
+    await consumer.wait(brought, 30)
+
+    async def asked() -> bool:
+        return await waiting_pulls(core) == 1
+
+    await wait_until(asked, "the request to be there")
+    consumer._finish(None)  # as its timer does
+    await dispatched(core, 1)
+
+    async def late() -> list[Msg]:
+        return await consumer.fetch(1)
+
+    assert len(await wait_until(late, "the late message")) == 1
+    assert brought.all == [None]
+
+
+async def test_a_fetch_without_nats_is_unavailable_and_finds_everything_afterwards(
+    core: Core, consumer: Consumer, nats: NatsServer
+) -> None:
+    await dispatched(core, 3)
+    await end(nats, core.consuming, core.reading)
+    with pytest.raises(StoreUnavailable):
+        await consumer.fetch(3)
+
+    await begin(nats, core.consuming, core.reading)
+
+    assert len(await consumer.fetch(3)) == 3
+
+
+async def test_the_sequence_of_the_event_comes_with_its_copy(core: Core, consumer: Consumer) -> None:
+    await give(core.commands, ref(9), submission())
+    await dispatched(core, 1, start=1)
+
+    messages = await consumer.fetch(2)
+
+    sources = [(message.headers or {})["Nats-Stream-Source"].split()[:2] for message in messages]
+    assert sources == [[TASKS, "1"], [TASKS, "2"]]

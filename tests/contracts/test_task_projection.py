@@ -1,0 +1,453 @@
+"""The `tasks` bucket says what the log says: after any history, any crash, and any rebuild."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Sequence
+
+import pytest
+
+from taskstream.clock import utc_now
+from taskstream.commands import task
+from taskstream.commands.server import RegisterServer
+from taskstream.core import Core
+from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent
+from taskstream.events.server import ServerRegistered
+from taskstream.events.subjects import NO_SERVER, task_root
+from taskstream.projections.active import active_tasks, projected, running_on
+from taskstream.projections.fleet import Fleet
+from taskstream.projections.projector import Projection, Projector
+from taskstream.projections.registry_projection import RegistryProjection
+from taskstream.projections.task_projection import TaskProjection
+from taskstream.projections.task_view import CHECKPOINT
+from taskstream.rebuild import Difference, rebuild
+from taskstream.streams.buckets import Bucket
+from taskstream.streams.leases import Lease, Membership
+from taskstream.streams.log import Position, read
+from taskstream.streams.topology import SERVERS, TASKS
+from tests.support.histories import (
+    ALICE,
+    claim,
+    folded,
+    give,
+    held,
+    ref,
+    submission,
+    success,
+    wander,
+    whole_log,
+)
+from tests.support.nats import NatsServer
+from tests.support.outage import begin, end, restart
+from tests.support.waiting import wait_until
+
+TASK_REFS = [ref(number, owner) for number in range(6) for owner in ("alice", "b=2Eob")]
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+class CrashingBucket(Bucket):
+    """Dies before its nth write."""
+
+    def __init__(self, bucket: Bucket, writes: int) -> None:
+        super().__init__(bucket._connection, bucket.name)
+        self.writes = writes
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int | None = None, headers: dict[str, str] | None = None
+    ) -> int:
+        self.writes -= 1
+        if self.writes < 0:
+            raise Crash
+        return await super().put(key, value, expected=expected, headers=headers)
+
+
+async def project(projection: Projection, positions: Sequence[Position], batch: int = 50) -> None:
+    """Resume, and apply what the bucket does not reflect yet."""
+    checkpoint = await projection.resume()
+    todo = [position for position in positions if position.sequence > checkpoint]
+    for start in range(0, len(todo), batch):
+        await projection.apply(todo[start : start + batch])
+
+
+async def agrees(core: Core) -> None:
+    positions = await whole_log(core.reading)
+    wanted, found = folded(positions), await held(core.buckets.tasks)
+    assert {key: found.get(key) for key in wanted.keys() | found.keys()} == {
+        key: wanted.get(key) for key in wanted.keys() | found.keys()
+    }
+    assert await projected(core.buckets.tasks) == positions[-1].sequence
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1_000])
+async def test_the_bucket_is_the_fold_of_the_log_byte_for_byte(core: Core, batch: int) -> None:
+    await wander(core.commands, TASK_REFS, 300, seed=batch)
+
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading), batch)
+
+    await agrees(core)
+    assert {"active", "task"} == {key.split(".")[0] for key in await held(core.buckets.tasks)}
+
+
+async def test_a_batch_writes_each_key_once(core: Core) -> None:
+    await give(
+        core.commands, ref(), submission(), claim(), *[task.ReportProgress(reporter=task.Reporter(kind="worker"))] * 20
+    )
+
+    written = await TaskProjection(core.buckets.tasks).apply(await whole_log(core.reading))
+
+    assert written == 3  # the view, the active key, the checkpoint
+
+
+async def test_folding_again_from_an_older_checkpoint_changes_nothing(core: Core) -> None:
+    await wander(core.commands, TASK_REFS, 200, seed=1)
+    positions = await whole_log(core.reading)
+    await project(TaskProjection(core.buckets.tasks), positions)
+    before = await held(core.buckets.tasks)
+
+    for checkpoint in (None, 0, 17, 100, positions[-1].sequence):
+        if checkpoint is None:
+            await core.buckets.tasks.delete(CHECKPOINT)
+        else:
+            await core.buckets.tasks.put(CHECKPOINT, b"%d" % checkpoint)
+        await project(TaskProjection(core.buckets.tasks), positions, 30)
+        assert await held(core.buckets.tasks) == before
+
+    await agrees(core)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_crash_anywhere_in_a_batch_is_made_good_by_the_next_start(core: Core, seed: int) -> None:
+    chance = random.Random(seed)
+    await wander(core.commands, TASK_REFS, 150, seed=seed)
+    positions = await whole_log(core.reading)
+
+    for _ in range(25):
+        dying = CrashingBucket(core.buckets.tasks, chance.randint(0, 12))
+        try:
+            await project(TaskProjection(dying), positions, chance.choice([1, 3, 8, 20]))
+        except Crash:
+            continue
+    await project(TaskProjection(core.buckets.tasks), positions, 40)
+
+    await agrees(core)
+
+
+@pytest.mark.parametrize("writes", range(4))
+async def test_a_crash_at_the_end_of_a_task_leaves_it_listed_nowhere(core: Core, writes: int) -> None:
+    await give(core.commands, ref(), submission(), claim("s1"))
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    await give(core.commands, ref(), success())
+    with pytest.raises(Crash):
+        await project(TaskProjection(CrashingBucket(core.buckets.tasks, min(writes, 2))), await whole_log(core.reading))
+
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+
+    await agrees(core)
+    assert await core.buckets.tasks.scan("active.>") == []
+
+
+async def test_a_crash_at_the_start_of_an_attempt_leaves_it_listed_once(core: Core) -> None:
+    await give(core.commands, ref(), submission())
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    await give(core.commands, ref(), claim("s1"))
+    with pytest.raises(Crash):
+        await project(TaskProjection(CrashingBucket(core.buckets.tasks, 1)), await whole_log(core.reading))
+    await give(core.commands, ref(), success())
+
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+
+    await agrees(core)
+
+
+async def test_exactly_the_tasks_that_have_not_ended_are_active(core: Core) -> None:
+    await give(core.commands, ref(1), submission())
+    await give(core.commands, ref(2), submission(), claim("s1"))
+    await give(core.commands, ref(3), submission(), claim("s1"), success())
+    await give(core.commands, ref(4), submission(), claim("s 2"))
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading), 2)
+
+    tasks = core.buckets.tasks
+    assert {found.ref for found in await active_tasks(tasks)} == {ref(1), ref(2), ref(4)}
+    assert await running_on(tasks, "s1") == [ref(2)]
+    assert await running_on(tasks, "s=202") == [ref(4)]
+
+
+async def test_a_task_listed_by_mistake_does_not_count_as_running(core: Core) -> None:
+    await give(core.commands, ref(), submission(), claim("s1"), success())
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+
+    await core.buckets.tasks.put(f"active.s1.alice.{ref().unique}", b"2")
+
+    assert await running_on(core.buckets.tasks, "s1") == []
+    assert await active_tasks(core.buckets.tasks) == []
+
+
+async def test_two_projectors_at_once_do_no_harm(core: Core) -> None:
+    await wander(core.commands, TASK_REFS, 200, seed=3)
+    positions = await whole_log(core.reading)
+
+    async def insist(batch: int) -> None:
+        while await projected(core.buckets.tasks) < positions[-1].sequence:
+            try:
+                await project(TaskProjection(core.buckets.tasks), positions, batch)
+            except Conflict:
+                await asyncio.sleep(0)
+
+    await asyncio.gather(insist(5), insist(9))
+    # The views never differ; of two that write at once, one may leave a task listed that has ended.
+    assert (await rebuild(core))[0].changed == 0
+    await agrees(core)
+
+
+async def test_one_that_was_overtaken_hears_of_it_at_its_next_batch(core: Core) -> None:
+    slow, quick = TaskProjection(core.buckets.tasks), TaskProjection(core.buckets.tasks)
+    await give(core.commands, ref(1), submission())
+    await project(slow, await whole_log(core.reading))
+    await give(core.commands, ref(2), submission())
+    [_, second] = await whole_log(core.reading)
+    await project(quick, [second])
+    await give(core.commands, ref(3), submission())
+
+    with pytest.raises(Conflict):
+        await slow.apply((await whole_log(core.reading))[2:])
+
+    await project(slow, await whole_log(core.reading))
+    await agrees(core)
+
+
+async def test_an_event_that_does_not_decode_stops_the_batch_before_anything_is_written(core: Core) -> None:
+    await give(core.commands, ref(), submission())
+    await core.appending.request(f"{task_root(ref())}.progressed", b"{}")
+
+    with pytest.raises(UnreadableEvent):
+        await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+
+    assert await held(core.buckets.tasks) == {}
+
+
+class Storage:
+    """The files of one bucket, which a crash may take back to an earlier time (`persist_mode: async`)."""
+
+    def __init__(self, core: Core, nats: NatsServer, bucket: Bucket) -> None:
+        self._connections = (core.appending, core.reading, core.consuming)
+        self._nats = nats
+        [self._folder] = nats.folder.glob(f"store/**/streams/{bucket.stream}")
+        self._copy = nats.folder / f"copy-of-{bucket.stream}"
+
+    async def remember(self) -> None:
+        await end(self._nats, *self._connections, gently=True)
+        shutil.copytree(self._folder, self._copy)
+        await begin(self._nats, *self._connections)
+
+    async def lose_what_came_since(self) -> None:
+        await end(self._nats, *self._connections)
+        shutil.rmtree(self._folder)
+        shutil.copytree(self._copy, self._folder)
+        await begin(self._nats, *self._connections)
+
+
+async def test_what_a_killed_nats_forgot_is_projected_again_by_a_projector_that_lived_on(
+    core: Core, nats: NatsServer
+) -> None:
+    projection = TaskProjection(core.buckets.tasks)
+    await give(core.commands, ref(1), submission(), claim())
+    await project(projection, await whole_log(core.reading))
+    storage = Storage(core, nats, core.buckets.tasks)
+    await storage.remember()
+    await give(core.commands, ref(1), success())
+    await projection.apply((await whole_log(core.reading))[2:])
+
+    await storage.lose_what_came_since()
+    await give(core.commands, ref(2), submission())
+    with pytest.raises(Conflict):
+        await projection.apply((await whole_log(core.reading))[3:])
+
+    await project(projection, await whole_log(core.reading))
+    await agrees(core)
+
+
+async def test_what_a_killed_nats_forgot_is_projected_again_without_any_further_event(
+    core: Core, nats: NatsServer
+) -> None:
+    members = core.membership("worker")
+    core.background(members.run, "members")
+    core.background(projector(core, members).run, "projector")
+    await give(core.commands, ref(1), submission(), claim())
+    await caught_up(core)
+    storage = Storage(core, nats, core.buckets.tasks)
+    await storage.remember()
+    await give(core.commands, ref(1), success())
+    await caught_up(core)
+
+    await storage.lose_what_came_since()
+
+    await caught_up(core)
+    await agrees(core)
+
+
+def registration(server_id: str) -> RegisterServer:
+    return RegisterServer(
+        settings=ServerRegistered(
+            server_id=server_id, name=server_id, provider="test", predict_url="http://127.0.0.1:1/predict"
+        )
+    )
+
+
+async def servers_log(core: Core) -> list[Position]:
+    return await read(core.reading, SERVERS, ">")
+
+
+async def registered(core: Core) -> set[str]:
+    fleet = Fleet()
+    await fleet.restore(core.buckets.registry)
+    return {server.server_id for server in fleet.servers()}
+
+
+async def test_servers_that_a_killed_nats_forgot_are_projected_again(core: Core, nats: NatsServer) -> None:
+    projection = RegistryProjection(core.buckets.registry)
+    await core.commands.server("s1", registration("s1"), by=ALICE)
+    await project(projection, await servers_log(core))
+    storage = Storage(core, nats, core.buckets.registry)
+    await storage.remember()
+    await core.commands.server("s2", registration("s2"), by=ALICE)
+    await projection.apply((await servers_log(core))[1:])
+
+    await storage.lose_what_came_since()
+    await core.commands.server("s3", registration("s3"), by=ALICE)
+    with pytest.raises(Conflict):
+        await projection.apply((await servers_log(core))[2:])
+
+    await project(projection, await servers_log(core))
+    assert await registered(core) == {"s1", "s2", "s3"}
+
+
+def projector(core: Core, members: Membership) -> Projector:
+    return Projector(
+        "tasks", TASKS, ["task.>"], TaskProjection(core.buckets.tasks), Lease(members, "projector.tasks"), core.reading
+    )
+
+
+async def caught_up(core: Core) -> None:
+    last = (await whole_log(core.reading))[-1].sequence
+
+    async def look() -> bool:
+        return await projected(core.buckets.tasks) >= last
+
+    await wait_until(look, "the projection to catch up")
+
+
+async def test_a_projector_keeps_up_over_a_kill_of_nats(core: Core, nats: NatsServer) -> None:
+    members = core.membership("worker")
+    core.background(members.run, "members")
+    core.background(projector(core, members).run, "projector")
+    await wander(core.commands, TASK_REFS, 100, seed=5)
+
+    await restart(nats, core.appending, core.reading, core.consuming)
+    await wander(core.commands, TASK_REFS, 100, seed=6)
+
+    await caught_up(core)
+    await agrees(core)
+
+
+async def test_a_projector_that_meets_what_it_cannot_read_halts_and_says_so(core: Core) -> None:
+    members = core.membership("worker")
+    await members.renew()
+    await give(core.commands, ref(), submission())
+    await core.appending.request(f"{task_root(ref())}.progressed", b"{}")
+    halting = projector(core, members)
+
+    await asyncio.wait_for(halting.run(), 20)
+
+    assert "event 2" in (halting.halted or "")
+    assert (await core.buckets.leases.get("lease.projector.tasks")) is None
+
+
+def clean(difference: Difference) -> bool:
+    return not difference.any
+
+
+async def test_after_normal_work_a_rebuild_finds_no_difference(core: Core) -> None:
+    await wander(core.commands, TASK_REFS, 200, seed=8)
+    await core.commands.server("s1", registration("s1"), by=ALICE)
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading), 11)
+    await project(RegistryProjection(core.buckets.registry), await servers_log(core))
+
+    tasks, registry = await rebuild(core)
+
+    assert (tasks.bucket, clean(tasks), tasks.events) == ("tasks", True, len(await whole_log(core.reading)))
+    assert (registry.bucket, clean(registry), registry.keys, registry.events) == ("registry", True, 1, 1)
+    assert tasks.keys == len(await held(core.buckets.tasks))
+
+
+async def test_a_rebuild_of_nothing_is_nothing(core: Core) -> None:
+    assert [(found.events, found.keys, found.any) for found in await rebuild(core)] == [(0, 0, False)] * 2
+
+
+async def test_a_rebuild_makes_the_buckets_from_the_log_alone(core: Core) -> None:
+    await wander(core.commands, TASK_REFS, 100, seed=9)
+    await core.commands.server("s1", registration("s1"), by=ALICE)
+
+    tasks, registry = await rebuild(core)
+
+    assert (tasks.missing, tasks.changed, tasks.extra) == (tasks.keys, 0, 0)
+    assert registry.missing == 1
+    await agrees(core)
+    assert await registered(core) == {"s1"}
+
+
+async def test_a_rebuild_finds_counts_and_puts_right_what_differs(core: Core) -> None:
+    for number in range(6):
+        await give(core.commands, ref(number), submission())
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    bucket = core.buckets.tasks
+    view = await bucket.get(f"task.alice.{ref(1).unique}")
+    assert view is not None
+    await bucket.put(f"task.alice.{ref(0).unique}", view.value)
+    await bucket.delete(f"task.alice.{ref(2).unique}")
+    await bucket.delete(f"active.{NO_SERVER}.alice.{ref(3).unique}")
+    await bucket.put(f"active.s1.alice.{ref(4).unique}", b"1")
+    await bucket.put("task.nobody.never", view.value)
+    await bucket.put("task.nobody.either", view.value)
+
+    tasks, _ = await rebuild(core)
+
+    assert (tasks.changed, tasks.missing, tasks.extra) == (1, 2, 3)
+    await agrees(core)
+    assert clean((await rebuild(core))[0])
+
+
+async def test_a_projector_goes_on_after_a_rebuild_beside_it(core: Core) -> None:
+    members = core.membership("worker")
+    core.background(members.run, "members")
+    core.background(projector(core, members).run, "projector")
+    await wander(core.commands, TASK_REFS, 60, seed=10)
+    await caught_up(core)
+
+    writing = asyncio.create_task(wander(core.commands, TASK_REFS, 100, seed=11))
+    await rebuild(core)
+    await writing
+
+    await caught_up(core)
+    await agrees(core)
+
+
+async def test_a_rebuild_without_nats_says_so(core: Core, nats: NatsServer) -> None:
+    await end(nats, core.reading)
+    with pytest.raises(StoreUnavailable):
+        await rebuild(core)
+
+
+async def test_views_carry_the_time_of_their_last_event(core: Core) -> None:
+    before = utc_now()
+    await give(core.commands, ref(), submission(), claim())
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+
+    [found] = await active_tasks(core.buckets.tasks)
+
+    assert before <= found.view.created_at < found.view.updated_at <= utc_now()
+    assert (found.view.created_sequence, found.view.sequence) == (1, 2)

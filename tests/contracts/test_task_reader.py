@@ -1,0 +1,250 @@
+"""Reading tasks: current without waiting for anybody, in pages that lose and double nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from msgspec import Raw
+
+from taskstream.commands import task
+from taskstream.core import Core
+from taskstream.errors import NotFound
+from taskstream.events.ids import TaskRef
+from taskstream.events.task import StoredResult
+from taskstream.projections import task_reader
+from taskstream.projections.task_projection import TaskProjection
+from taskstream.projections.task_reader import TaskFilter
+from taskstream.projections.task_view import encode, view_key
+from tests.support.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
+
+EVERYTHING = TaskFilter()
+
+
+async def project(core: Core, upto: int | None = None) -> None:
+    projection = TaskProjection(core.buckets.tasks)
+    checkpoint = await projection.resume()
+    todo = [position for position in await whole_log(core.reading) if position.sequence > checkpoint]
+    await projection.apply([position for position in todo if upto is None or position.sequence <= upto])
+
+
+async def pages(core: Core, wanted: TaskFilter = EVERYTHING, limit: int = 3) -> list[TaskRef]:
+    """Return the tasks of all pages."""
+    found: list[TaskRef] = []
+    cursor: int | None = None
+    while True:
+        page = await core.tasks.page(wanted, limit, cursor)
+        assert len(page.tasks) <= limit
+        found.extend(listed.ref for listed in page.tasks)
+        if page.cursor is None:
+            return found
+        assert cursor is None or page.cursor < cursor
+        cursor = page.cursor
+
+
+async def statuses(core: Core, limit: int = 100) -> dict[TaskRef, str]:
+    return {listed.ref: listed.view.status for listed in (await core.tasks.page(EVERYTHING, limit)).tasks}
+
+
+async def test_no_tasks_are_an_empty_last_page(core: Core) -> None:
+    assert await core.tasks.page(EVERYTHING, 10) == ([], None)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 100])
+async def test_a_list_is_newest_first_and_its_pages_lose_and_double_nothing(core: Core, limit: int) -> None:
+    for number in range(20):
+        await give(core.commands, ref(number), submission(), claim(), success())
+
+    assert await pages(core, limit=limit) == [ref(number) for number in reversed(range(20))]
+
+
+async def test_pages_lose_and_double_nothing_while_tasks_arrive(core: Core) -> None:
+    for number in range(30):
+        await give(core.commands, ref(number), submission())
+    first = await core.tasks.page(EVERYTHING, 10)
+    for number in range(30, 50):
+        await give(core.commands, ref(number), submission())
+    await project(core)
+    second = await core.tasks.page(EVERYTHING, 10, first.cursor)
+    third = await core.tasks.page(EVERYTHING, 10, second.cursor)
+
+    listed = [entry.ref for page in (first, second, third) for entry in page.tasks]
+    assert listed == [ref(number) for number in reversed(range(30))]
+
+
+async def test_tasks_far_apart_in_the_log_are_all_found(core: Core) -> None:
+    chatter = [task.ReportProgress(reporter=WORKER, progress=1.0)] * 150
+    await give(core.commands, ref(1), submission(), claim(), *chatter)
+    await give(core.commands, ref(2), submission(), claim(), *chatter)
+    await give(core.commands, ref(3), submission())
+
+    assert await pages(core, limit=2) == [ref(3), ref(2), ref(1)]
+
+
+async def test_a_list_is_current_without_any_projector(core: Core) -> None:
+    await give(core.commands, ref(1), submission())
+    await give(core.commands, ref(2), submission(), claim())
+    await give(core.commands, ref(3), submission(), claim(), success())
+
+    assert await statuses(core) == {ref(1): "WAITING", ref(2): "PROCESSING", ref(3): "FINISHED"}
+
+
+async def test_a_list_is_current_with_a_projector_that_lags(core: Core) -> None:
+    for number in range(10):
+        await give(core.commands, ref(number), submission(), claim())
+    await project(core, upto=11)
+    await give(core.commands, ref(0), success())
+    await give(core.commands, ref(9), success())
+    await give(core.commands, ref(10), submission())
+
+    found = await statuses(core)
+
+    assert found == {ref(number): "PROCESSING" for number in range(1, 9)} | {
+        ref(0): "FINISHED",
+        ref(9): "FINISHED",
+        ref(10): "WAITING",
+    }
+
+
+@pytest.mark.parametrize("upto", [0, 40, 1_000_000])
+async def test_a_list_shows_the_fold_of_the_log_however_far_the_projector_is(core: Core, upto: int) -> None:
+    refs = [ref(number) for number in range(8)]
+    await wander(core.commands, refs, 150, seed=upto)
+    if upto:
+        await project(core, upto=upto)
+
+    page = await core.tasks.page(EVERYTHING, 100)
+
+    shown = {view_key(listed.ref): encode(listed.view) for listed in page.tasks}
+    wanted = folded(await whole_log(core.reading))
+    assert shown == {key: value for key, value in wanted.items() if key.startswith("task.")}
+
+
+async def test_a_list_is_current_behind_a_tail_too_long_to_fold(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    await give(core.commands, ref(1), submission(), claim())
+    await project(core)
+    await give(core.commands, ref(1), success())
+    await give(core.commands, ref(2), submission(), claim())
+    for longest in (1, 2, 3, 4):
+        monkeypatch.setattr(task_reader, "LONGEST_TAIL", longest)
+        assert await statuses(core) == {ref(1): "FINISHED", ref(2): "PROCESSING"}
+
+
+async def test_a_list_behind_a_long_tail_needs_no_results(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result past its retention, or a slow object store, is nothing to a list."""
+    monkeypatch.setattr(task_reader, "LONGEST_TAIL", 1)
+    await give(core.commands, ref(), submission(), claim(), success(StoredResult(object_name="gone", size_bytes=9)))
+
+    assert await statuses(core) == {ref(): "FINISHED"}
+
+
+async def test_a_list_can_be_filtered(core: Core) -> None:
+    await give(core.commands, ref(1), submission(task_type="image"))
+    await give(core.commands, ref(2), submission(task_type="text"), claim())
+    await give(core.commands, ref(3), submission(task_type="image"), claim(), success())
+    await give(core.commands, ref(4), submission(task_type="text"), task.CancelTask(reason=""))
+    await project(core, upto=5)
+
+    async def found(**wanted: frozenset[str]) -> list[TaskRef]:
+        return await pages(core, TaskFilter(**wanted), limit=1)
+
+    assert await found(types=frozenset({"image"})) == [ref(3), ref(1)]
+    assert await found(statuses=frozenset({"PROCESSING", "CANCELLED"})) == [ref(4), ref(2)]
+    assert await found(types=frozenset({"text"}), statuses=frozenset({"CANCELLED"})) == [ref(4)]
+    assert await found(types=frozenset({"sound"})) == []
+
+
+async def test_an_owner_sees_no_other_owner_s_tasks(core: Core) -> None:
+    for number in range(12):
+        await give(core.commands, ref(number, "alice"), submission())
+        await give(core.commands, ref(number, "alic"), submission("alic"))
+        await give(core.commands, ref(number, "alice2"), submission("alice2"))
+    await project(core, upto=20)
+
+    for owner in ("alice", "alic", "alice2"):
+        listed = await pages(core, TaskFilter(owner=owner), limit=5)
+        assert listed == [ref(number, owner) for number in reversed(range(12))]
+    assert await pages(core, TaskFilter(owner="al")) == []
+
+
+async def test_a_page_that_looked_long_enough_is_short_and_has_a_cursor(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_reader, "LONGEST_WALK", 10)
+    monkeypatch.setattr(task_reader, "FIRST_STRIDE", 8)
+    await give(core.commands, ref(0), submission(task_type="rare"))
+    for number in range(1, 60):
+        await give(core.commands, ref(number), submission())
+
+    page = await core.tasks.page(TaskFilter(types=frozenset({"rare"})), 1)
+
+    assert page.tasks == []
+    assert page.cursor is not None
+    assert await pages(core, TaskFilter(types=frozenset({"rare"})), limit=1) == [ref(0)]
+
+
+async def test_a_detail_has_payload_and_result(core: Core) -> None:
+    await give(core.commands, ref(), submission(payload=b'{"b" : 1, "a": 2}'))
+    before = await core.tasks.detail(ref())
+    await give(core.commands, ref(), claim(), success())
+    after = await core.tasks.detail(ref())
+
+    assert bytes(before.payload) == bytes(after.payload) == b'{"b" : 1, "a": 2}'
+    assert before.result is None
+    assert bytes(after.result or b"") == b'{"data":1}'
+    assert (before.view.status, after.view.status) == ("WAITING", "FINISHED")
+
+
+async def test_a_detail_sees_every_write_that_was_answered_before(core: Core) -> None:
+    await give(core.commands, ref(), submission(), claim())
+    for number in range(50):
+        sequence = await give(core.commands, ref(), task.ReportProgress(reporter=WORKER, progress=float(number)))
+        detail = await core.tasks.detail(ref())
+        assert (detail.view.sequence, detail.view.progress) == (sequence, float(number))
+
+
+async def test_a_task_queued_anew_has_no_result(core: Core) -> None:
+    failure = task.FailTask(reporter=WORKER, error="no", result=StoredResult(inline=Raw(b"1"), size_bytes=1))
+    await give(core.commands, ref(), submission(), claim(), failure)
+    assert (await core.tasks.detail(ref())).result == Raw(b"1")
+
+    await give(core.commands, ref(), task.RetryTask(reason=""))
+
+    assert (await core.tasks.detail(ref())).result is None
+
+
+async def test_a_large_result_comes_back_from_the_object_store(core: Core) -> None:
+    large = b'"%s"' % (b"x" * 1_200_000)
+    await core.objects.put("r", large)
+    await give(
+        core.commands, ref(), submission(), claim(), success(StoredResult(object_name="r", size_bytes=len(large)))
+    )
+
+    assert bytes((await core.tasks.detail(ref())).result or b"") == large
+
+
+async def test_an_unknown_task_is_not_found(core: Core) -> None:
+    with pytest.raises(NotFound):
+        await core.tasks.detail(ref())
+    with pytest.raises(NotFound):
+        await core.tasks.history(ref())
+
+
+async def test_lists_read_at_once_with_writes_never_go_back(core: Core) -> None:
+    await give(core.commands, ref(), submission(), claim())
+    shown: list[int] = []
+
+    async def read() -> None:
+        while not shown or shown[-1] < 42:
+            [listed] = (await core.tasks.page(EVERYTHING, 1)).tasks
+            shown.append(listed.view.sequence)
+
+    async def write() -> None:
+        for number in range(40):
+            await give(core.commands, ref(), task.ReportProgress(reporter=WORKER, progress=float(number)))
+            if number % 7 == 0:
+                await project(core)
+
+    await asyncio.gather(read(), write())
+
+    assert shown == sorted(shown)

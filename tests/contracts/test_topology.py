@@ -1,0 +1,155 @@
+"""Streams and consumers: made where missing, left where right, refused where wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from taskstream.errors import TopologyMismatch
+from taskstream.settings import Settings
+from taskstream.streams.connection import Connection, api, open_connection
+from taskstream.streams.topology import (
+    DISPATCH,
+    SERVERS,
+    TASKS,
+    TIMERS,
+    due_consumer,
+    ensure_consumer,
+    ensure_streams,
+    pool_consumer,
+    streams,
+)
+
+SETTINGS = Settings()
+
+
+@pytest.fixture
+async def connection(nats_url: str) -> AsyncIterator[Connection]:
+    connection = await open_connection(nats_url, "test")
+    yield connection
+    await connection.close()
+
+
+async def configs(connection: Connection) -> dict[str, dict[str, Any]]:
+    answer = await api(connection, "STREAM.LIST")
+    return {entry["config"]["name"]: entry["config"] for entry in answer["streams"]}
+
+
+async def test_every_stream_is_made(connection: Connection) -> None:
+    await ensure_streams(connection, SETTINGS)
+
+    assert set(await configs(connection)) == {wanted["name"] for wanted in streams(SETTINGS)}
+
+
+async def test_making_them_again_changes_nothing(connection: Connection) -> None:
+    await ensure_streams(connection, SETTINGS)
+    before = await configs(connection)
+    await connection.request("task.a.b.noted", b"x")
+
+    await ensure_streams(connection, SETTINGS)
+
+    assert await configs(connection) == before
+    assert (await api(connection, f"STREAM.INFO.{TASKS}"))["state"]["messages"] == 1
+
+
+async def test_several_may_make_them_side_by_side(connection: Connection, nats_url: str) -> None:
+    others = [await open_connection(nats_url, "test") for _ in range(3)]
+
+    await asyncio.gather(*(ensure_streams(one, SETTINGS) for one in [connection, *others] * 2))
+
+    assert set(await configs(connection)) == {wanted["name"] for wanted in streams(SETTINGS)}
+    for one in others:
+        await one.close()
+
+
+async def test_what_may_be_tuned_is_updated_and_keeps_what_is_stored(connection: Connection) -> None:
+    await ensure_streams(connection, SETTINGS)
+    await connection.request("task.a.b.noted", b"x")
+
+    await ensure_streams(connection, Settings(task_retention=86_400.0, server_retention=172_800.0))
+
+    found = await configs(connection)
+    day = 86_400 * 10**9
+    assert [found[name]["max_age"] for name in (TASKS, SERVERS, "KV_tasks", "OBJ_results")] == [day, 2 * day, day, day]
+    assert (await api(connection, f"STREAM.INFO.{TASKS}"))["state"]["messages"] == 1
+    await ensure_streams(connection, SETTINGS)
+    assert (await configs(connection))[TASKS]["max_age"] == 0
+
+
+@pytest.mark.parametrize("before", [0.0, 30.0, 86_400.0])
+async def test_a_short_retention_can_be_set_at_first_and_later(connection: Connection, before: float) -> None:
+    short = Settings(task_retention=30.0, server_retention=30.0)
+    await ensure_streams(connection, Settings(task_retention=before))
+    await ensure_streams(connection, short)
+    await ensure_streams(connection, short)
+
+    assert (await configs(connection))[TASKS]["max_age"] == 30 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        (TASKS, "subjects", ["task.>", "more.>"]),
+        (TASKS, "discard", "old"),
+        (TASKS, "allow_atomic", False),
+        (TIMERS, "retention", "limits"),
+        (DISPATCH, "persist_mode", "default"),
+        (DISPATCH, "sources", [{"name": TASKS}]),
+        ("KV_leases", "max_msgs_per_subject", 5),
+        ("KV_leases", "storage", "memory"),
+    ],
+)
+async def test_a_stream_that_is_not_as_needed_is_refused_by_name_and_field(
+    connection: Connection, name: str, field: str, value: object
+) -> None:
+    [wanted] = [wanted for wanted in streams(SETTINGS) if wanted["name"] == name]
+    await api(connection, f"STREAM.CREATE.{name}", {**wanted, field: value})
+    before = await configs(connection)
+
+    with pytest.raises(TopologyMismatch, match=f"{name}: `{field}` is .* and must be") as caught:
+        await ensure_streams(connection, SETTINGS)
+
+    assert (caught.value.name, caught.value.field) == (name, field)
+    assert (await configs(connection))[name] == before[name]
+
+
+async def test_a_stream_somebody_gave_more_limits_is_left_as_it_is(connection: Connection) -> None:
+    await ensure_streams(connection, SETTINGS)
+    found = (await configs(connection))[TASKS]
+    await api(connection, f"STREAM.UPDATE.{TASKS}", {**found, "max_bytes": 10**9, "description": "ours"})
+
+    await ensure_streams(connection, SETTINGS)
+
+    after = (await configs(connection))[TASKS]
+    assert (after["max_bytes"], after["description"]) == (10**9, "ours")
+
+
+@pytest.mark.parametrize("wanted", [due_consumer(SETTINGS), pool_consumer("default", "high", SETTINGS)])
+async def test_a_consumer_is_made_once_and_brought_to_what_is_wanted(
+    connection: Connection, wanted: dict[str, Any]
+) -> None:
+    await ensure_streams(connection, SETTINGS)
+    stream = TIMERS if wanted["durable_name"] == "timekeeper" else DISPATCH
+    await asyncio.gather(*(ensure_consumer(connection, stream, wanted) for _ in range(4)))
+    await ensure_consumer(connection, stream, {**wanted, "ack_wait": 7 * 10**9})
+
+    found = (await api(connection, f"CONSUMER.INFO.{stream}.{wanted['durable_name']}"))["config"]
+
+    assert found["ack_wait"] == 7 * 10**9
+    assert {field: found.get(field) for field in ("ack_policy", "max_deliver")} == {
+        "ack_policy": "explicit",
+        "max_deliver": -1,
+    }
+    assert len((await api(connection, f"CONSUMER.NAMES.{stream}"))["consumers"]) == 1
+
+
+async def test_consumers_of_different_pools_and_priorities_get_along(connection: Connection) -> None:
+    await ensure_streams(connection, SETTINGS)
+    for pool in ("default", "gpu"):
+        for priority in ("high", "normal", "low"):
+            await ensure_consumer(connection, DISPATCH, pool_consumer(pool, priority, SETTINGS))
+
+    assert len((await api(connection, f"CONSUMER.NAMES.{DISPATCH}"))["consumers"]) == 6

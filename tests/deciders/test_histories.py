@@ -1,0 +1,341 @@
+"""Any history that commands can make is a legal one, whatever is asked, by whom, when, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskstream.commands import server, task, task_type
+from taskstream.errors import Refused
+from taskstream.events.envelope import Event, Stored
+from taskstream.events.task import (
+    AttemptAccepted,
+    AttemptFailed,
+    AttemptReturned,
+    AttemptStarted,
+    ProgressReported,
+    RetryPolicy,
+    TaskCancelled,
+    TaskFailed,
+    TaskQueued,
+    TaskSubmitted,
+    TaskSucceeded,
+)
+from taskstream.projections.task_view import ACTIVE, TaskView, fold
+
+from .support import NOW, RESULT, defined, recorded, registered, seconds, submitted
+
+ENDS = (TaskSucceeded, TaskFailed, TaskCancelled)
+OF_AN_ATTEMPT = (AttemptAccepted, ProgressReported, AttemptFailed, AttemptReturned)
+
+# Commands: each is made from the state it meets, so that it is often, and not always, about the current attempt.
+
+Make = Callable[[task.TaskState], task.TaskCommand]
+Asked = tuple[Make, list[tuple[Make, float]]]
+
+names = st.sampled_from(["s1", "s2", ""])
+digests = st.sampled_from(["d1", "d2", ""])
+kinds: Any = st.sampled_from(
+    ["rejected", "failed", "busy", "error", "unreachable", "timeout", "bad_answer", "worker_lost"]
+)
+offsets = st.sampled_from([0, 0, 0, -1, 1])
+policies = st.builds(
+    RetryPolicy,
+    attempts=st.integers(1, 4),
+    backoff_base=st.sampled_from([seconds(0.001), seconds(1), timedelta(days=7)]),
+    backoff_cap=st.sampled_from([seconds(0.5), seconds(30), timedelta(days=7)]),
+    timeout=st.sampled_from([seconds(1), timedelta(days=7)]),
+)
+
+
+def _current(state: task.TaskState, offset: int) -> int:
+    return 0 if isinstance(state, task.Unknown) else state.facts.attempt + offset
+
+
+def _reporter(kind: Any, name: str, offset: int | None) -> Callable[[task.TaskState], task.Reporter]:
+    return lambda state: task.Reporter(
+        kind=kind, attempt=None if offset is None else _current(state, offset), server_id=name
+    )
+
+
+reporters = st.one_of(
+    st.builds(_reporter, st.sampled_from(["worker", "server"]), names, offsets),
+    st.builds(_reporter, st.sampled_from(["server", "person"]), names, st.none()),
+)
+
+
+def _submit(policy: RetryPolicy, fingerprint: str, repeatable: bool) -> Make:
+    event = submitted(policy=policy, fingerprint=fingerprint)
+    fields = {name: getattr(event, name) for name in TaskSubmitted.__struct_fields__}
+    return lambda _: task.SubmitTask(**fields, repeatable=repeatable)
+
+
+submits = st.builds(_submit, policies, st.sampled_from(["f1", "f1", "f2"]), st.booleans())
+starts: Any = st.builds(
+    lambda name, digest: lambda _: task.StartAttempt(server_id=name or "s3", worker_id="w1", token_digest=digest),
+    names,
+    st.sampled_from(["t1", "t2", "t3"]),
+)
+accepts: Any = st.builds(
+    lambda offset: lambda state: task.AcceptAttempt(attempt=_current(state, offset), backend_task_id=None), offsets
+)
+reports: Any = st.builds(lambda by: lambda state: task.ReportProgress(reporter=by(state), progress=1.0), reporters)
+successes: Any = st.builds(
+    lambda by, digest: lambda state: task.SucceedTask(reporter=by(state), result=RESULT, update_digest=digest),
+    reporters,
+    digests,
+)
+failures: Any = st.builds(
+    lambda by, digest: lambda state: task.FailTask(reporter=by(state), error="", result=None, update_digest=digest),
+    reporters,
+    digests,
+)
+attempt_failures: Any = st.builds(
+    lambda offset, kind, jitter, pause: (
+        lambda state: task.FailAttempt(
+            attempt=_current(state, offset), kind=kind, error="no", jitter=jitter, retry_after=pause
+        )
+    ),
+    offsets,
+    kinds,
+    st.sampled_from([0.0, 0.5, 0.999]),
+    st.sampled_from([None, seconds(0), seconds(5), timedelta(days=2)]),
+)
+returns: Any = st.builds(
+    lambda offset: lambda state: task.ReturnAttempt(attempt=_current(state, offset), reason="shutdown"), offsets
+)
+others: Any = st.sampled_from([task.CancelTask, task.RetryTask, task.RetryTask, task.RequeueTask]).map(
+    lambda command: lambda _: command(reason="so")
+)
+
+
+def _go_on(start: Make, report: Make) -> Make:
+    retry: Make = lambda _: task.RetryTask(reason="once more")  # noqa: E731 - as the others
+    by_state = {task.Unknown: start, task.Waiting: start, task.Processing: report, task.Ended: retry}
+    return lambda state: by_state[type(state)](state)
+
+
+anything = st.one_of(submits, starts, accepts, reports, successes, failures, attempt_failures, returns, others)
+going_on = st.builds(_go_on, starts, st.one_of(accepts, reports, attempt_failures, returns))
+"""What leads on from the state it meets: without it, few histories get as far as a third attempt."""
+steps = st.tuples(st.one_of(going_on, anything), st.sampled_from([0.0, 0.5, 40.0, 700_000.0]))
+histories = st.tuples(submits, st.lists(steps, min_size=10, max_size=30))
+
+
+class Step(NamedTuple):
+    state: task.TaskState
+    command: task.TaskCommand
+    now: datetime
+    events: list[Event]
+
+
+def tell(first: Make, asked: list[tuple[Make, float]]) -> list[Step]:
+    """Run commands over a new task; each comes a while after the one before. Anything but a refusal is raised."""
+    state: task.TaskState = task.UNKNOWN
+    now = NOW
+    told = []
+    before, *after = asked  # the first comes when there is no task yet
+    for make, later in [before, (first, 0.0), *after]:
+        now += seconds(later)
+        command = make(state)
+        try:
+            events = list(task.decide(command, state, now))
+        except Refused:
+            events = []
+        told.append(Step(state, command, now, events))
+        for event in events:
+            state = task.evolve(state, recorded(event, now))
+    return told
+
+
+def history(told: list[Step]) -> list[Stored[Any]]:
+    entries = [recorded(event, step.now) for step in told for event in step.events]
+    return [Stored(sequence, entry) for sequence, entry in enumerate(entries, 1)]
+
+
+def check_legal(events: list[Event]) -> None:
+    """Walk through a history and fail at what may never happen."""
+    attempts, failures, budget, ended, running = 0, 0, 0, False, False
+    for event in events:
+        match event:
+            case TaskSubmitted(policy=policy):
+                assert event is events[0], "a task is submitted once, and first"
+                budget = policy.attempts
+            case TaskQueued(renewed=True):
+                assert ended, "only an ended task is renewed"
+                ended, failures = False, 0
+            case TaskQueued():
+                assert not ended, "an ended task is queued only when renewed"
+                assert not running, "a running task is in no queue"
+            case AttemptStarted(attempt=attempt):
+                assert not ended, "nothing starts after the end"
+                assert not running, "one attempt at a time"
+                assert attempt == attempts + 1, "attempts are numbered without a gap"
+                attempts, running = attempt, True
+            case _ if isinstance(event, OF_AN_ATTEMPT):
+                assert running, "only a running attempt has anything happen to it"
+                assert event.attempt == attempts, "what happens is of the current attempt"
+                if isinstance(event, AttemptFailed):
+                    failures += 1
+                    assert failures < budget, "another attempt follows only while there is one left"
+                if isinstance(event, AttemptFailed | AttemptReturned):
+                    running = False
+            case _:
+                assert isinstance(event, ENDS)
+                assert not ended, "a task ends once between renewals"
+                ended, running = True, False
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories)
+def test_any_history_that_commands_can_make_is_legal(asked: Asked) -> None:
+    check_legal([stored.recorded.event for stored in history(tell(*asked))])
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories)
+def test_a_state_says_what_its_history_says(asked: Asked) -> None:
+    told = tell(*asked)
+    state = told[-1].state
+    events = [event for step in told[:-1] for event in step.events]
+
+    if isinstance(state, task.Unknown):
+        assert not events
+        return
+    started = [event for event in events if isinstance(event, AttemptStarted)]
+    assert state.facts.attempt == len(started)
+    assert state.facts.failures <= min(state.facts.attempt, state.facts.policy.attempts)
+    assert state.facts.last_server_id == (started[-1].server_id if started else "")
+    if isinstance(state, task.Processing):
+        assert (state.server_id, state.deadline) == (started[-1].server_id, started[-1].deadline)
+    if isinstance(state, task.Waiting) and state.not_before is not None:
+        assert isinstance(events[-1], AttemptFailed)
+        assert state.not_before == events[-1].retry_at
+    if isinstance(state, task.Ended):
+        outcomes = {TaskSucceeded: "succeeded", TaskFailed: "failed", TaskCancelled: "cancelled"}
+        assert state.outcome == outcomes[type(events[-1])]  # type: ignore[index]
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories)
+def test_what_is_shown_of_a_task_agrees_with_what_is_decided_on(asked: Asked) -> None:
+    state: task.TaskState = task.UNKNOWN
+    view: TaskView | None = None
+    for stored in history(tell(*asked)):
+        state = task.evolve(state, stored.recorded)
+        view = fold(view, stored)
+        assert view is not None
+        check_agreement(view, state)
+
+
+def check_agreement(view: TaskView, state: task.TaskState) -> None:
+    assert not isinstance(state, task.Unknown)
+    assert view.attempt == state.facts.attempt
+    assert (view.status in ACTIVE) == (view.ended_at is None)
+    match state:
+        case task.Waiting():
+            assert (view.status, view.retry_at, view.deadline) == ("WAITING", state.not_before, None)
+            assert not view.accepted
+        case task.Processing():
+            assert (view.status, view.retry_at, view.deadline) == ("PROCESSING", None, state.deadline)
+            shown = (view.server_id, view.worker_id, view.accepted)
+            assert shown == (state.server_id, state.worker_id, state.accepted)
+        case task.Ended():
+            statuses = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "CANCELLED"}
+            assert (view.status, view.retry_at, view.deadline) == (statuses[state.outcome], None, None)
+            assert not view.accepted
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories)
+def test_a_command_given_again_at_once_is_quiet_or_refused(asked: Asked) -> None:
+    told = tell(*asked)
+    for step in told:
+        if not step.events:
+            continue
+        state = step.state
+        for event in step.events:
+            state = task.evolve(state, recorded(event, step.now))
+        try:
+            again = task.decide(step.command, state, step.now)
+        except Refused:
+            continue
+        match step.command:
+            case task.ReportProgress():  # each report is news, and only that
+                assert [type(event) for event in again] == [ProgressReported]
+            case task.RequeueTask():  # a task may be queued twice: its claim makes that harmless
+                assert [type(event) for event in again] == [TaskQueued]
+            case _:
+                assert again == []
+
+
+# Servers and types
+
+server_commands: Any = st.one_of(
+    st.builds(
+        server.RegisterServer, settings=st.builds(lambda most: registered(max_concurrent=most), st.integers(1, 3))
+    ),
+    st.builds(server.MarkOnline, reason=st.just("")),
+    st.builds(server.MarkOffline, reason=st.just("")),
+    st.builds(server.SetMaintenance, maintenance=st.booleans()),
+    st.builds(server.OpenCircuit, reason=st.just(""), cooldown=st.timedeltas(seconds(0.1), timedelta(days=366))),
+    st.just(server.TryCircuit()),
+    st.builds(server.CloseCircuit, reason=st.just("")),
+    st.builds(server.RemoveServer, reason=st.just("")),
+)
+type_commands: Any = st.one_of(
+    st.builds(task_type.DefineType, definition=st.builds(defined, pool=st.sampled_from(["a", "b", "default"]))),
+    st.just(task_type.DeleteType(name="chapter")),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(server_commands, st.floats(0, 400)), max_size=40))
+def test_a_server_command_has_one_event_at_most_and_none_when_repeated(asked: list[tuple[Any, float]]) -> None:
+    state: server.ServerState = server.ABSENT
+    now = NOW
+    for command, later in asked:
+        now += seconds(later)
+        before = state
+        try:
+            events = server.decide(command, state, now)
+        except Refused:
+            assert not isinstance(state, server.Present)
+            continue
+        assert len(events) <= 1
+        for event in events:
+            state = server.evolve(state, recorded(event, now))
+            assert state != before, "an event is news"
+        try:
+            assert server.decide(command, state, now) == []
+        except Refused:
+            assert isinstance(command, server.RemoveServer)
+        if isinstance(state, server.Present) and isinstance(state.circuit, server.CircuitIsOpen):
+            assert state.circuit.until - now <= server.LONGEST_COOLDOWN
+            assert state.circuit.failures >= 1
+
+
+@given(st.lists(type_commands, max_size=20))
+def test_a_type_command_has_one_event_at_most_and_none_when_repeated(asked: list[Any]) -> None:
+    state = task_type.UNDEFINED
+    for command in asked:
+        before = state
+        try:
+            events = task_type.decide(command, state)
+        except Refused:
+            assert state.definition is None
+            continue
+        assert len(events) <= 1
+        for event in events:
+            state = task_type.evolve(state, recorded(event))
+        assert set(before.pools) <= set(state.pools), "a pool that tasks may wait in is never forgotten"
+        if state.definition is not None:
+            assert state.definition.pool in state.pools
+        try:
+            assert task_type.decide(command, state) == []
+        except Refused:
+            assert isinstance(command, task_type.DeleteType)

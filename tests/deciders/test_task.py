@@ -1,0 +1,594 @@
+"""What may be done with a task, and what may not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from taskstream.commands.task import (
+    EARLIEST_START,
+    FINAL_KINDS,
+    LONGEST_RETRY_AFTER,
+    UNKNOWN,
+    AcceptAttempt,
+    CancelTask,
+    Ended,
+    FailAttempt,
+    FailTask,
+    Processing,
+    Reporter,
+    ReportProgress,
+    RequeueTask,
+    RetryTask,
+    ReturnAttempt,
+    StartAttempt,
+    SubmitTask,
+    SucceedTask,
+    Waiting,
+    decide,
+    evolve,
+)
+from taskstream.errors import (
+    AlreadyEnded,
+    AlreadyExists,
+    AttemptNotCurrent,
+    IdempotencyConflict,
+    NotDue,
+    NotFound,
+    NotRetryable,
+)
+from taskstream.events.task import (
+    AttemptAccepted,
+    AttemptFailed,
+    AttemptReturned,
+    AttemptStarted,
+    ProgressReported,
+    RetryPolicy,
+    TaskCancelled,
+    TaskFailed,
+    TaskQueued,
+    TaskSubmitted,
+    TaskSucceeded,
+)
+
+from .support import (
+    NOW,
+    POLICY,
+    RESULT,
+    Given,
+    attempt_failed,
+    cancelled,
+    failed,
+    queued,
+    returned,
+    seconds,
+    started,
+    stored,
+    submitted,
+    succeeded,
+)
+
+given = Given(decide, evolve, UNKNOWN)
+
+waiting = given(submitted())
+running = waiting(started(1))
+retrying = running(attempt_failed(1))
+"""Its second attempt is due one second from now."""
+finished = running(succeeded(1, update_digest="d1"))
+failed_for_good = running(failed(1, update_digest="d2"))
+called_off = waiting(cancelled())
+
+WORKER = Reporter(kind="worker", attempt=1)
+TOKEN_HOLDER = Reporter(kind="server", attempt=1, server_id="s1")
+SERVER = Reporter(kind="server", server_id="s1")
+NAMELESS = Reporter(kind="server")
+OWNER = Reporter(kind="person")
+NAMING = Reporter(kind="person", server_id="s1")
+"""A person whose update names a server."""
+
+
+def submit(**more: Any) -> SubmitTask:
+    event = submitted()
+    values: dict[str, Any] = {name: getattr(event, name) for name in TaskSubmitted.__struct_fields__}
+    return SubmitTask(**(values | more))
+
+
+def start(**more: Any) -> StartAttempt:
+    return StartAttempt(**({"server_id": "s1", "worker_id": "w1", "token_digest": "t"} | more))
+
+
+def fail_attempt(attempt: int = 1, **more: Any) -> FailAttempt:
+    values: dict[str, Any] = {"attempt": attempt, "kind": "error", "error": "the server answered 500", "jitter": 0.5}
+    return FailAttempt(**(values | more))
+
+
+def progress(reporter: Reporter, **more: Any) -> ReportProgress:
+    return ReportProgress(reporter=reporter, progress=40.0, message="4 of 10", **more)
+
+
+def succeed(reporter: Reporter, digest: str = "d1") -> SucceedTask:
+    return SucceedTask(reporter=reporter, result=RESULT, update_digest=digest)
+
+
+def fail(reporter: Reporter, digest: str = "d2") -> FailTask:
+    return FailTask(reporter=reporter, error="no such model", result=None, update_digest=digest)
+
+
+def test_the_examples_are_in_the_states_their_names_say() -> None:
+    assert isinstance(waiting.state, Waiting)
+    assert isinstance(running.state, Processing)
+    assert isinstance(retrying.state, Waiting)
+    assert [each.state.outcome for each in (finished, failed_for_good, called_off)] == [
+        "succeeded",
+        "failed",
+        "cancelled",
+    ]
+
+
+# Submit
+
+
+def test_a_submitted_task_is_recorded_as_it_was_asked_for() -> None:
+    command = submit(payload=Raw(b'{"b": [2 ]}'), priority="high", pool="video", task_type="clip", owner="bob")
+
+    given.when(command).then(
+        submitted(payload=Raw(b'{"b": [2 ]}'), priority="high", pool="video", task_type="clip", owner="bob")
+    )
+
+
+def test_a_repeated_submit_of_the_same_body_is_the_same_task() -> None:
+    given.when(submit(repeatable=True)).then(submitted()).is_quiet()
+
+
+@pytest.mark.parametrize("state", [waiting, running, finished, called_off])
+def test_an_idempotency_key_used_again_with_another_body_is_refused(state: Given) -> None:
+    state.when(submit(fingerprint="f2", repeatable=True)).is_refused(IdempotencyConflict)
+
+
+def test_an_id_that_is_taken_by_chance_is_refused() -> None:
+    waiting.when(submit(fingerprint="f2")).is_refused(AlreadyExists)
+
+
+def test_a_submit_whose_answer_was_lost_is_found_done_without_a_key_too() -> None:
+    waiting.when(submit()).is_quiet()
+
+
+# Start
+
+
+def test_a_waiting_task_is_claimed_for_a_server_with_a_deadline_of_its_policy() -> None:
+    waiting.when(start()).then(
+        AttemptStarted(attempt=1, server_id="s1", worker_id="w1", deadline=NOW + seconds(300), token_digest="t")
+    )
+
+
+def test_our_own_claim_that_was_stored_though_the_answer_was_lost_is_found_done() -> None:
+    claimed = waiting(started(1, token_digest="t"))
+
+    claimed.when(start(token_digest="t")).is_quiet()
+
+
+def test_a_task_claimed_by_another_is_not_claimed_twice() -> None:
+    claimed = waiting(started(1, token_digest="t"))
+
+    claimed.when(start(token_digest="another")).is_refused(AttemptNotCurrent, "attempt 1 is running")
+
+
+def test_attempts_are_numbered_on_through_failures_hand_backs_and_retries() -> None:
+    state = running(
+        attempt_failed(1), started(2), returned(2), started(3), failed(3), queued(renewed=True), started(4), returned(4)
+    )
+
+    assert state.when(start()).events[0].attempt == 5  # type: ignore[attr-defined]
+
+
+def test_a_retry_is_not_started_before_it_is_due() -> None:
+    retrying.when(start()).is_refused(NotDue)
+    retrying.when(start(), at=NOW + seconds(1) - EARLIEST_START - timedelta(microseconds=1)).is_refused(NotDue)
+
+
+def test_a_retry_whose_timer_fires_by_a_clock_a_little_fast_is_started() -> None:
+    outcome = retrying.when(start(), at=NOW + seconds(1) - EARLIEST_START)
+
+    assert outcome.events[0].attempt == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("state", [finished, failed_for_good, called_off])
+def test_an_ended_task_is_not_started(state: Given) -> None:
+    state.when(start()).is_refused(AlreadyEnded)
+
+
+def test_a_task_that_is_not_there_is_not_started() -> None:
+    given.when(start()).is_refused(NotFound)
+
+
+# Accept
+
+
+def test_an_acceptance_is_recorded_once() -> None:
+    command = AcceptAttempt(attempt=1, backend_task_id="b7")
+
+    running.when(command).then(AttemptAccepted(attempt=1, backend_task_id="b7")).is_quiet()
+
+
+@pytest.mark.parametrize("state", [given, waiting, retrying, finished, retrying(started(2))])
+def test_an_acceptance_that_comes_after_the_callback_or_too_late_changes_nothing(state: Given) -> None:
+    state.when(AcceptAttempt(attempt=1, backend_task_id=None)).is_quiet()
+
+
+# Progress
+
+
+@pytest.mark.parametrize("reporter", [WORKER, TOKEN_HOLDER, SERVER, NAMELESS, OWNER])
+def test_progress_is_taken_from_whoever_speaks_for_the_attempt(reporter: Reporter) -> None:
+    running.when(progress(reporter, custom_data=Raw(b'{"eta":3}'))).then(
+        ProgressReported(attempt=1, progress=40.0, message="4 of 10", custom_data=Raw(b'{"eta":3}'))
+    )
+
+
+def test_progress_said_twice_is_recorded_twice() -> None:
+    report = ProgressReported(attempt=1, progress=40.0, message="4 of 10")
+
+    running.when(progress(SERVER)).then(report).then(report)
+
+
+def test_a_server_that_reports_on_a_task_nobody_started_takes_it_over() -> None:
+    after = waiting.when(progress(SERVER)).then(
+        AttemptStarted(attempt=1, server_id="s1", worker_id="", deadline=NOW + seconds(300)),
+        ProgressReported(attempt=1, progress=40.0, message="4 of 10"),
+    )
+
+    assert after.given.state.accepted
+    after.then(ProgressReported(attempt=1, progress=40.0, message="4 of 10"))
+    after.given.when(succeed(SERVER)).then(succeeded(1, update_digest="d1"))
+
+
+def test_a_server_nobody_registered_may_take_a_fresh_task_over_by_a_report() -> None:
+    outcome = waiting.when(progress(NAMELESS))
+
+    assert [type(event) for event in outcome.events] == [AttemptStarted, ProgressReported]
+
+
+def test_a_task_taken_over_by_a_report_is_not_claimed_by_a_worker() -> None:
+    taken = waiting(*waiting.when(progress(SERVER)).events)
+
+    taken.when(start()).is_refused(AttemptNotCurrent)
+
+
+# Who may report
+
+
+REPORTS = [progress, succeed, fail]
+
+
+@pytest.mark.parametrize("report", REPORTS)
+@pytest.mark.parametrize(
+    "reporter", [WORKER, TOKEN_HOLDER, Reporter(kind="server", attempt=1)], ids=["worker", "token", "nameless token"]
+)
+def test_a_report_of_an_attempt_that_no_longer_counts_is_refused(report: Any, reporter: Reporter) -> None:
+    retrying.when(report(reporter)).is_refused(AttemptNotCurrent, "no attempt is running")
+    retrying(started(2)).when(report(reporter)).is_refused(AttemptNotCurrent, "attempt 2 is running")
+    running(returned(1)).when(report(reporter)).is_refused(AttemptNotCurrent)
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_token_speaks_for_no_attempt_that_has_not_begun(report: Any) -> None:
+    waiting.when(report(TOKEN_HOLDER)).is_refused(AttemptNotCurrent)
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_server_does_not_speak_for_an_attempt_on_another(report: Any) -> None:
+    elsewhere = retrying(started(2, server_id="s2"))
+
+    elsewhere.when(report(SERVER)).is_refused(AttemptNotCurrent)
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_server_without_a_token_speaks_for_the_attempt_that_runs_on_it(report: Any) -> None:
+    assert retrying(started(2, server_id="s1")).when(report(SERVER)).events[0].attempt == 2
+
+
+@pytest.mark.parametrize("report", REPORTS)
+@pytest.mark.parametrize("reporter", [SERVER, NAMELESS])
+def test_a_late_server_does_not_overrule_a_retry_that_is_due(report: Any, reporter: Reporter) -> None:
+    retrying.when(report(reporter)).is_refused(AttemptNotCurrent, "no attempt is running")
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_person_may_overrule_whatever_attempt_there_is(report: Any) -> None:
+    assert retrying.when(report(OWNER)).events[0].attempt == 2
+    assert retrying(started(2, server_id="s2")).when(report(OWNER)).events[0].attempt == 2
+    assert retrying(started(2, server_id="s2")).when(report(NAMING)).events[0].attempt == 2
+    assert waiting.when(report(OWNER)).events[0].attempt == 1
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_nobody_reports_on_a_task_that_is_not_there(report: Any) -> None:
+    given.when(report(OWNER)).is_refused(NotFound)
+
+
+@pytest.mark.parametrize("state", [finished, failed_for_good, called_off])
+def test_progress_after_the_end_is_refused(state: Given) -> None:
+    state.when(progress(SERVER)).is_refused(AlreadyEnded)
+
+
+# Ends by a report
+
+
+def test_a_success_ends_the_task_on_the_server_it_ran_on_and_only_once() -> None:
+    running.when(succeed(NAMELESS)).then(
+        TaskSucceeded(attempt=1, server_id="s1", result=RESULT, update_digest="d1")
+    ).is_quiet()
+
+
+def test_a_failure_by_the_backend_ends_the_task_and_only_once() -> None:
+    command = replace(fail(SERVER), result=RESULT)
+
+    running.when(command).then(
+        TaskFailed(attempt=1, server_id="s1", kind="failed", error="no such model", result=RESULT, update_digest="d2")
+    ).is_quiet()
+
+
+def test_a_server_may_end_a_task_that_nobody_started() -> None:
+    waiting.when(succeed(SERVER)).then(succeeded(1, "s1", update_digest="d1")).is_quiet()
+    waiting.when(fail(SERVER)).then(failed(1, "s1", update_digest="d2")).is_quiet()
+
+
+@pytest.mark.parametrize("reporter", [WORKER, TOKEN_HOLDER, SERVER, NAMELESS, OWNER])
+def test_the_same_final_update_again_changes_nothing_whoever_sends_it(reporter: Reporter) -> None:
+    finished.when(succeed(reporter)).is_quiet()
+    failed_for_good.when(fail(reporter)).is_quiet()
+
+
+@pytest.mark.parametrize(
+    ("state", "command"),
+    [
+        (finished, succeed(SERVER, "another")),
+        (finished, fail(SERVER, "d1")),
+        (failed_for_good, fail(SERVER, "another")),
+        (failed_for_good, succeed(SERVER, "d2")),
+        (called_off, succeed(SERVER, "")),
+        (called_off, fail(SERVER, "")),
+    ],
+)
+def test_an_update_that_contradicts_the_end_is_refused(state: Given, command: Any) -> None:
+    state.when(command).is_refused(AlreadyEnded, state.state.outcome)
+
+
+# Attempts that come to nothing
+
+
+def test_a_failed_attempt_waits_for_the_next_one() -> None:
+    running.when(fail_attempt(jitter=0.25)).then(
+        AttemptFailed(
+            attempt=1,
+            server_id="s1",
+            kind="error",
+            error="the server answered 500",
+            retry_at=NOW + seconds(0.25),
+        )
+    ).is_quiet()
+
+
+def test_the_last_attempt_that_fails_ends_the_task_with_its_error() -> None:
+    last = retrying(started(2), attempt_failed(2), started(3, server_id="s3"))
+
+    last.when(fail_attempt(3, kind="timeout", error="too slow")).then(
+        TaskFailed(attempt=3, server_id="s3", kind="timeout", error="too slow")
+    ).is_quiet()
+
+
+def test_a_task_with_one_attempt_fails_at_its_first_failure() -> None:
+    once = given(submitted(policy=replace(POLICY, attempts=1)), started(1))
+
+    assert isinstance(once.when(fail_attempt()).events[0], TaskFailed)
+
+
+@pytest.mark.parametrize("kind", ["rejected", "failed"])
+def test_a_failure_that_another_try_would_only_repeat_is_final(kind: Any) -> None:
+    running.when(fail_attempt(kind=kind, error="no")).then(
+        TaskFailed(attempt=1, server_id="s1", kind=kind, error="no")
+    ).is_quiet()
+
+
+@pytest.mark.parametrize("kind", ["busy", "error", "unreachable", "timeout", "bad_answer", "worker_lost"])
+def test_any_other_failure_is_followed_by_another_try(kind: Any) -> None:
+    assert kind not in FINAL_KINDS
+    assert isinstance(running.when(fail_attempt(kind=kind)).events[0], AttemptFailed)
+
+
+@pytest.mark.parametrize("state", [given, waiting, retrying, retrying(started(2)), finished, called_off])
+def test_the_failure_of_an_attempt_that_was_dealt_with_changes_nothing(state: Given) -> None:
+    state.when(fail_attempt(1)).is_quiet()
+
+
+def delays(policy: RetryPolicy, jitter: float) -> list[float]:
+    """Return the seconds waited after each failed attempt of a task."""
+    state = given(submitted(policy=policy))
+    waited = []
+    for attempt in range(1, policy.attempts):
+        state = state(started(attempt))
+        (event,) = state.when(fail_attempt(attempt, jitter=jitter)).events
+        assert isinstance(event, AttemptFailed)
+        waited.append((event.retry_at - NOW).total_seconds())
+        state = state(event)
+    return waited
+
+
+LONG = RetryPolicy(attempts=9, backoff_base=seconds(1), backoff_cap=seconds(30), timeout=seconds(1))
+
+
+def test_the_backoff_doubles_up_to_its_cap() -> None:
+    almost_one = 0.9999999999
+
+    assert [round(delay, 5) for delay in delays(LONG, almost_one)] == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_the_backoff_is_jittered_over_its_whole_length() -> None:
+    assert delays(LONG, 0.0) == [0.0] * 8
+    assert delays(LONG, 0.5) == [0.5, 1, 2, 4, 8, 15, 15, 15]
+
+
+def test_the_backoff_of_a_long_base_and_many_attempts_stays_at_the_cap() -> None:
+    days = RetryPolicy(attempts=100, backoff_base=seconds(7 * 86400), backoff_cap=seconds(3600), timeout=seconds(1))
+
+    assert delays(days, 0.5) == [1800.0] * 99
+
+
+def test_the_backoff_counts_the_failures_of_the_present_budget_only() -> None:
+    renewed = retrying(started(2), failed(2), queued(renewed=True), started(3))
+
+    assert renewed.when(fail_attempt(3, jitter=0.5)).events[0].retry_at == NOW + seconds(0.5)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [
+        (seconds(0.2), 0.5),
+        (seconds(5), 5),
+        (seconds(120), 120),
+        (LONGEST_RETRY_AFTER + seconds(1), 3600),
+        (None, 0.5),
+    ],
+    ids=["shorter than the backoff", "longer", "longer than the cap", "longer than is believed", "nothing"],
+)
+def test_a_pause_that_the_server_asks_for_is_kept(asked: timedelta | None, waited: float) -> None:
+    command = fail_attempt(kind="busy", jitter=0.5, retry_after=asked)
+
+    assert running.when(command).events[0].retry_at == NOW + seconds(waited)  # type: ignore[attr-defined]
+
+
+def test_a_task_whose_worker_was_lost_waits_for_nothing() -> None:
+    command = fail_attempt(kind="worker_lost", jitter=0.9, retry_after=seconds(60))
+
+    assert running.when(command).events[0].retry_at == NOW  # type: ignore[attr-defined]
+
+
+# Hand-back
+
+
+def test_an_attempt_handed_back_leaves_the_task_waiting_and_only_once() -> None:
+    after = running.when(ReturnAttempt(attempt=1, reason="shutdown")).then(
+        AttemptReturned(attempt=1, server_id="s1", reason="shutdown")
+    )
+
+    after.is_quiet()
+    assert after.given.when(start()).events[0].attempt == 2  # type: ignore[attr-defined]
+
+
+def test_an_attempt_handed_back_is_not_counted_as_a_failure() -> None:
+    state = running
+    for attempt in range(1, 6):
+        state = state(returned(attempt), started(attempt + 1))
+
+    assert state.state.facts.failures == 0
+    assert isinstance(state.when(fail_attempt(6)).events[0], AttemptFailed)
+
+
+@pytest.mark.parametrize("state", [given, waiting, retrying, retrying(started(2)), finished])
+def test_an_attempt_that_was_dealt_with_is_not_handed_back(state: Given) -> None:
+    state.when(ReturnAttempt(attempt=1, reason="shutdown")).is_quiet()
+
+
+# Cancel
+
+
+def test_a_waiting_task_is_cancelled_without_an_attempt() -> None:
+    waiting.when(CancelTask(reason="no")).then(TaskCancelled(attempt=0, server_id="", reason="no")).is_quiet()
+
+
+def test_a_task_that_waits_for_its_retry_is_cancelled_without_an_attempt() -> None:
+    retrying.when(CancelTask(reason="no")).then(TaskCancelled(attempt=0, server_id="", reason="no")).is_quiet()
+
+
+def test_a_running_task_is_cancelled_naming_attempt_and_server() -> None:
+    retrying(started(2, server_id="s2")).when(CancelTask(reason="no")).then(
+        TaskCancelled(attempt=2, server_id="s2", reason="no")
+    ).is_quiet()
+
+
+@pytest.mark.parametrize("state", [finished, failed_for_good])
+def test_a_task_that_ended_otherwise_is_not_cancelled(state: Given) -> None:
+    state.when(CancelTask(reason="no")).is_refused(AlreadyEnded, state.state.outcome)
+
+
+def test_a_task_that_is_not_there_is_not_cancelled() -> None:
+    given.when(CancelTask(reason="no")).is_refused(NotFound)
+
+
+# Retry from outside
+
+
+@pytest.mark.parametrize("state", [failed_for_good, called_off])
+def test_a_failed_or_cancelled_task_is_queued_again_as_it_was(state: Given) -> None:
+    state.when(RetryTask(reason="once more")).then(
+        TaskQueued(pool="text", priority="normal", reason="once more", renewed=True)
+    ).is_refused(NotRetryable)
+
+
+def test_a_retried_task_has_its_whole_budget_again() -> None:
+    spent = retrying(started(2), attempt_failed(2), started(3), failed(3, kind="error"))
+
+    state = spent(queued(renewed=True), started(4), attempt_failed(4), started(5))
+    assert isinstance(state.when(fail_attempt(5)).events[0], AttemptFailed)
+    last = state(attempt_failed(5), started(6))
+    assert isinstance(last.when(fail_attempt(6)).events[0], TaskFailed)
+
+
+def test_a_retried_task_ends_anew_whatever_ended_it_before() -> None:
+    again = failed_for_good(queued(renewed=True), started(2))
+
+    again.when(fail(OWNER, "d2")).then(failed(2, update_digest="d2"))
+
+
+@pytest.mark.parametrize(
+    ("state", "says"), [(finished, "finished"), (waiting, "waiting"), (running, "being processed")]
+)
+def test_a_task_that_has_not_failed_is_not_retried(state: Given, says: str) -> None:
+    state.when(RetryTask(reason="once more")).is_refused(NotRetryable, says)
+
+
+def test_a_task_that_is_not_there_is_not_retried() -> None:
+    given.when(RetryTask(reason="once more")).is_refused(NotFound)
+
+
+# Requeue
+
+
+def test_a_waiting_task_is_put_back_into_its_queue_and_keeps_its_budget() -> None:
+    after = retrying.when(RequeueTask(reason="lost")).then(TaskQueued(pool="text", priority="normal", reason="lost"))
+
+    assert after.given.state.facts.failures == 1
+    assert after.given.when(start()).events[0].attempt == 2  # type: ignore[attr-defined]
+
+
+def test_a_task_put_back_twice_is_started_once() -> None:
+    twice = waiting(queued(), queued(), started(1, token_digest="t"))
+
+    twice.when(start(token_digest="another")).is_refused(AttemptNotCurrent)
+
+
+@pytest.mark.parametrize("state", [given, running, finished, called_off])
+def test_a_task_that_does_not_wait_is_not_put_back(state: Given) -> None:
+    state.when(RequeueTask(reason="lost")).is_quiet()
+
+
+# Folding
+
+
+def test_a_history_whose_beginning_is_past_its_retention_is_no_task() -> None:
+    assert given(started(1), succeeded(1)).state is UNKNOWN
+
+
+def test_a_late_acceptance_in_the_log_leaves_an_ended_task_ended() -> None:
+    assert isinstance(finished(AttemptAccepted(attempt=1)).state, Ended)
+
+
+def test_the_time_of_submission_is_kept() -> None:
+    (first,) = stored(submitted())
+
+    assert evolve(UNKNOWN, first.recorded).facts.submitted_at == NOW  # type: ignore[union-attr]

@@ -1,0 +1,182 @@
+"""Text of users becomes one safe token, and an id leads to its task."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from taskstream.errors import NotFound
+from taskstream.events.ids import (
+    NAME_TOKEN_LENGTH,
+    OWNER_TOKEN_LENGTH,
+    TaskRef,
+    new_ref,
+    owner_token,
+    parse_task_id,
+    ref_for_key,
+    token,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SAFE = re.compile(r"[A-Za-z0-9_=-]+")
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
+"""Any text that UTF-8 can say."""
+tricky = st.text(st.sampled_from("=hH2E.*> -_aA\n\x00ü"), min_size=1, max_size=70)
+lengths = st.sampled_from([OWNER_TOKEN_LENGTH, NAME_TOKEN_LENGTH])
+
+
+@given(texts | tricky, lengths)
+@example("a.b", 36)
+@example("*", 36)
+@example(">", 64)
+@example("a b\tc\r\n", 64)
+@example("\x00\x7f", 64)
+@example("🜚" * 40, 64)
+def test_a_token_is_short_and_made_of_safe_characters_only(text: str, longest: int) -> None:
+    found = token(text, longest)
+
+    assert SAFE.fullmatch(found)
+    assert len(found) <= longest
+
+
+@given(texts | tricky, texts | tricky, lengths)
+@example("a.b", "a=2Eb", 64)
+@example("a", "A", 64)
+@example(".", "=2E", 64)
+@example("x" * 65, "x" * 66, 64)
+@example("." * 40, token("." * 40), 64)
+def test_two_different_texts_never_have_the_same_token(one: str, other: str, longest: int) -> None:
+    assert (token(one, longest) == token(other, longest)) == (one == other)
+
+
+@given(tricky)
+def test_a_token_is_not_a_token_of_another_text_unless_it_is_that_text(text: str) -> None:
+    found = token(text)
+
+    assert (token(found) == found) == (found == text)
+
+
+@pytest.mark.parametrize("text", ["alice", "a-b_C9", "-", "550e8400-e29b-41d4-a716-446655440000"])
+def test_safe_text_is_its_own_token(text: str) -> None:
+    assert owner_token(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a.b", "a=2Eb"), ("=", "=3D"), ("ü", "=C3=BC"), ("bob@example.com", "bob=40example=2Ecom"), ("\n", "=0A")],
+)
+def test_unsafe_characters_are_escaped_byte_by_byte(text: str, expected: str) -> None:
+    assert token(text) == expected
+
+
+def test_text_whose_token_gets_too_long_is_replaced_by_a_digest() -> None:
+    assert token("x" * 64) == "x" * 64
+    assert re.fullmatch("=h[0-9a-f]{32}", token("x" * 65))
+    assert re.fullmatch("=h[0-9a-f]{32}", token("." * 22))
+    assert len(token("." * 21)) == 63
+
+
+def test_empty_text_has_no_token() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        token("")
+
+
+# Task ids
+
+chances = st.integers(0, 2**80 - 1)
+instants = st.integers(0, 250_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+owners = (texts | tricky).map(owner_token)
+keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=255)
+
+
+@given(owners, instants, chances)
+def test_a_new_tasks_id_leads_back_to_it(owner: str, now: datetime, chance: int) -> None:
+    ref = new_ref(owner, now, chance)
+
+    assert parse_task_id(ref.id) == ref
+    assert len(ref.id) <= 64
+    assert ref.owner == owner
+
+
+@given(owners, keys)
+def test_the_id_for_a_key_leads_back_to_its_task(owner: str, key: str) -> None:
+    ref = ref_for_key(owner, key)
+
+    assert parse_task_id(ref.id) == ref
+    assert ref == ref_for_key(owner, key)
+
+
+@given(chances, chances)
+def test_later_tasks_sort_after_earlier_ones(one: int, other: int) -> None:
+    earlier = new_ref("alice", NOW, one)
+    later = new_ref("alice", NOW + timedelta(milliseconds=1), other)
+
+    assert earlier.unique < later.unique
+
+
+def test_chance_tells_tasks_of_one_instant_apart() -> None:
+    assert new_ref("alice", NOW, 1) != new_ref("alice", NOW, 2)
+    assert new_ref("alice", NOW, 0) != new_ref("alice", NOW, 2**79)
+
+
+def test_a_key_is_its_owners_own() -> None:
+    assert ref_for_key("alice", "k").unique != ref_for_key("bob", "k").unique
+    assert ref_for_key("alice", "k") != ref_for_key("alice", "l")
+
+
+UNIQUE = "01JGXQ0000ABCDEFGHJKMNPQRS"
+
+
+def test_the_example_is_an_id() -> None:
+    assert parse_task_id(f"{UNIQUE}~alice") == TaskRef("alice", UNIQUE)
+
+
+@pytest.mark.parametrize(
+    "task_id",
+    [
+        "",
+        "*",
+        ">",
+        "../",
+        "~",
+        "x" * 4096,
+        UNIQUE,
+        f"{UNIQUE}~",
+        f"~{UNIQUE}",
+        f"{UNIQUE}~*",
+        f"{UNIQUE}~>",
+        f"{UNIQUE}~a.b",
+        f"{UNIQUE}~a b",
+        f"{UNIQUE}~alice\n",
+        f"{UNIQUE}~alice~bob",
+        f"{UNIQUE}~ü",
+        f"{UNIQUE}~" + "a" * 37,
+        f"{UNIQUE[:-1]}~alice",
+        f"{UNIQUE[:-1]}.~alice",
+        f"{UNIQUE[:-1]}*~alice",
+        f"{UNIQUE[:-1]}١~alice",  # noqa: RUF001 - a digit, but not of ours
+        f" {UNIQUE}~alice",
+        "\x00",
+        "🜚🜚",
+        "null",
+        "1' OR '1'='1",
+    ],
+)
+def test_a_hostile_id_is_not_found(task_id: str) -> None:
+    with pytest.raises(NotFound):
+        parse_task_id(task_id)
+
+
+@given(st.text(max_size=80))
+def test_text_either_is_an_id_of_a_safe_subject_or_is_not_found(text: str) -> None:
+    try:
+        ref = parse_task_id(text)
+    except NotFound:
+        return
+    assert SAFE.fullmatch(ref.owner)
+    assert SAFE.fullmatch(ref.unique)

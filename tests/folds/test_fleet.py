@@ -1,0 +1,276 @@
+"""The fleet is the same in every process, however often an event is delivered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskstream.errors import NotFound, UnreadableEvent
+from taskstream.events.codec import server_codec, type_codec
+from taskstream.events.envelope import Event
+from taskstream.events.server import (
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+    MaintenanceStarted,
+    ServerRemoved,
+    ServerWentOffline,
+    ServerWentOnline,
+)
+from taskstream.events.subjects import server_subject, type_subject
+from taskstream.events.task_type import TypeDefined, TypeDeleted
+from taskstream.projections.fleet import CHECKPOINT, Change, Fleet
+from taskstream.streams.buckets import Entry
+from taskstream.streams.log import Position
+
+from ..deciders.support import NOW, defined, recorded, registered
+
+
+def positions(*events: Event, first: int = 1) -> list[Position]:
+    """Return events as the SERVERS stream would hold them."""
+    found = []
+    for sequence, event in enumerate(events, first):
+        if isinstance(event, TypeDefined | TypeDeleted):
+            found.append(Position(sequence, type_subject(event), type_codec.encode(recorded(event))))
+        else:
+            subject = server_subject(event)  # type: ignore[arg-type]
+            found.append(Position(sequence, subject, server_codec.encode(recorded(event))))
+    return found
+
+
+def fleet_of(*events: Event) -> Fleet:
+    fleet = Fleet()
+    fleet.apply(positions(*events))
+    return fleet
+
+
+class FakeBucket:
+    """A registry bucket that holds what changes put there."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def put(self, changes: list[Change], checkpoint: int) -> None:
+        self.values |= {change.key: change.value for change in changes}
+        self.values[CHECKPOINT] = str(checkpoint).encode()
+
+    async def scan(self, *_: str) -> list[Entry]:
+        return [Entry(key=key, value=value, revision=1) for key, value in self.values.items()]
+
+
+def snapshot(fleet: Fleet) -> Any:
+    types = {name: fleet.type_state(name) for name in ("chapter", "outline")}
+    known = [name for name in ("s1", "s2") if fleet.knows(name)]
+    return fleet.sequence, sorted(fleet.servers(), key=lambda server: server.server_id), types, known
+
+
+# Servers
+
+
+def test_a_registered_server_is_found_by_its_id_and_by_its_token() -> None:
+    fleet = fleet_of(registered("gpu 1", max_concurrent=3))
+
+    assert fleet.server("gpu 1").settings == registered("gpu 1", max_concurrent=3)
+    assert fleet.by_token("gpu=201") is fleet.find("gpu 1")
+    assert [server.server_id for server in fleet.servers()] == ["gpu 1"]
+
+
+def test_a_server_that_nobody_registered_is_not_found() -> None:
+    fleet = fleet_of(registered("s1"))
+
+    assert fleet.find("s2") is None
+    assert fleet.find("") is None
+    assert not fleet.knows("s2")
+    assert not fleet.knows("")
+    with pytest.raises(NotFound):
+        fleet.server("s2")
+
+
+def test_a_removed_server_is_gone_but_still_known() -> None:
+    fleet = fleet_of(registered("s1"), ServerRemoved(server_id="s1", reason="gone"))
+
+    assert fleet.find("s1") is None
+    assert list(fleet.servers()) == []
+    assert fleet.knows("s1")
+
+
+def test_a_server_has_the_condition_its_events_lead_to() -> None:
+    fleet = fleet_of(registered("s1"), registered("s2"), ServerWentOnline(server_id="s1", reason="answers"))
+
+    assert fleet.server("s1").online
+    assert not fleet.server("s2").online
+
+
+# Pools
+
+
+def pools(fleet: Fleet, *types: str) -> set[str]:
+    fleet.apply(positions(registered("s9", types=types), first=1000))
+    return fleet.pools_of(fleet.server("s9"))
+
+
+def test_a_server_of_a_type_serves_the_pool_of_that_type_and_the_default_one() -> None:
+    fleet = fleet_of(defined("chapter", "text"), defined("clip", "video"))
+
+    assert pools(fleet, "chapter") == {"text", "default"}
+    assert pools(fleet_of(defined("chapter", "text"), defined("clip", "video")), "chapter", "clip") == {
+        "text",
+        "video",
+        "default",
+    }
+
+
+def test_a_server_of_a_type_that_nobody_defined_serves_the_default_pool() -> None:
+    assert pools(fleet_of(defined("clip", "video")), "chapter") == {"default"}
+
+
+def test_a_server_serves_every_pool_that_its_type_ever_had() -> None:
+    fleet = fleet_of(defined("chapter", "text"), defined("chapter", "slow"))
+
+    assert pools(fleet, "chapter") == {"text", "slow", "default"}
+
+
+def test_a_server_of_a_deleted_type_serves_what_may_still_wait_there() -> None:
+    fleet = fleet_of(defined("chapter", "text"), TypeDeleted(name="chapter"))
+
+    assert pools(fleet, "chapter") == {"text", "default"}
+
+
+def test_a_server_of_all_types_serves_all_pools() -> None:
+    fleet = fleet_of(
+        defined("chapter", "text"), defined("clip", "video"), defined("clip", "gpu"), TypeDeleted(name="chapter")
+    )
+
+    assert pools(fleet) == fleet.pools() == {"text", "video", "gpu", "default"}
+
+
+def test_an_empty_fleet_has_the_default_pool() -> None:
+    assert Fleet().pools() == {"default"}
+
+
+# Types
+
+
+def test_only_types_that_are_defined_now_are_listed() -> None:
+    fleet = fleet_of(defined("chapter"), defined("outline"), TypeDeleted(name="chapter"))
+
+    assert [state.definition for state in fleet.types()] == [defined("outline")]
+    assert fleet.type_state("chapter").definition is None
+    assert fleet.type_state("never").pools == ("default",)
+
+
+def test_a_type_whose_name_is_no_token_is_found() -> None:
+    assert fleet_of(defined("a.b")).type_state("a.b").definition == defined("a.b")
+
+
+def test_a_server_and_a_type_of_one_name_are_kept_apart() -> None:
+    fleet = fleet_of(registered("chapter"), defined("chapter"))
+
+    assert fleet.find("chapter") is not None
+    assert fleet.type_state("chapter").definition is not None
+
+
+# Folding
+
+events: Any = st.lists(
+    st.sampled_from(
+        [
+            registered("s1"),
+            registered("s1", types=("chapter",)),
+            registered("s2"),
+            ServerWentOnline(server_id="s1", reason=""),
+            ServerWentOffline(server_id="s1", reason=""),
+            MaintenanceStarted(server_id="s2"),
+            CircuitOpened(server_id="s1", reason="", until=NOW, failures=1),
+            CircuitHalfOpened(server_id="s1"),
+            CircuitClosed(server_id="s1", reason=""),
+            ServerRemoved(server_id="s1", reason=""),
+            defined("chapter", "a"),
+            defined("chapter", "b"),
+            defined("outline"),
+            TypeDeleted(name="chapter"),
+        ]
+    ),
+    max_size=20,
+)
+
+
+@given(events, st.data())
+def test_any_suffix_delivered_again_changes_nothing(happened: list[Event], data: st.DataObject) -> None:
+    log = positions(*happened)
+    fleet = Fleet()
+    fleet.apply(log)
+    before = snapshot(fleet)
+
+    assert fleet.apply(log[data.draw(st.integers(0, len(log))) :]) == []
+
+    assert snapshot(fleet) == before
+
+
+@given(events, st.data())
+def test_the_size_of_batches_makes_no_difference(happened: list[Event], data: st.DataObject) -> None:
+    log = positions(*happened)
+    cut = data.draw(st.integers(0, len(log)))
+    at_once, in_two = Fleet(), Fleet()
+
+    whole = {change.key: change.value for change in at_once.apply(log)}
+    parts = {change.key: change.value for half in (log[:cut], log[cut:]) for change in in_two.apply(half)}
+
+    assert parts == whole
+    assert snapshot(in_two) == snapshot(at_once)
+
+
+@given(events)
+async def test_a_fleet_restored_from_what_it_wrote_is_the_same(happened: list[Event]) -> None:
+    fleet, restored, bucket = Fleet(), Fleet(), FakeBucket()
+    bucket.put(fleet.apply(positions(*happened)), fleet.sequence)
+
+    await restored.restore(bucket)  # type: ignore[arg-type]
+
+    assert snapshot(restored) == snapshot(fleet)
+    assert restored.apply(positions(*happened)) == []
+
+
+def test_each_key_is_written_once_a_batch_with_its_last_value() -> None:
+    fleet, later = Fleet(), Fleet()
+    log = positions(registered("s1"), ServerWentOnline(server_id="s1", reason=""), defined("chapter"))
+
+    changes = fleet.apply(log)
+
+    later.apply(log[:1])
+    assert [change.key for change in changes] == ["server.s1", "type.chapter"]
+    assert changes[0] == later.apply(log[1:2])[0]
+
+
+def test_an_event_that_does_not_decode_stops_the_fold_before_it() -> None:
+    fleet = Fleet()
+    good, other = positions(registered("s1"), registered("s2"))
+
+    with pytest.raises(UnreadableEvent, match="event 2"):
+        fleet.apply([good, other._replace(data=b"\xff")])
+
+    assert fleet.find("s1") is not None
+    assert fleet.sequence == 1
+
+
+def test_watchers_are_told_of_changes_and_of_nothing_else() -> None:
+    fleet, told = Fleet(), []
+    fleet.watch(lambda: told.append(fleet.sequence))
+    log = positions(registered("s1"), registered("s2"))
+
+    fleet.apply(log)
+    fleet.apply(log)
+    fleet.apply([])
+
+    assert told == [2]
+
+
+async def test_a_sequence_already_reached_is_not_waited_for() -> None:
+    fleet = fleet_of(registered("s1"), registered("s2"))
+
+    await fleet.reached(2, timeout_seconds=0)
+
+    assert fleet.sequence == 2

@@ -1,0 +1,116 @@
+"""The API's description is complete: what a client's author finds in `/openapi.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from taskstream.api.bodies import ReasonBody
+from taskstream.api.description import SHAPES, describe, field_texts
+from taskstream.api.examples import ANSWER_EXAMPLES
+from taskstream.api.servers import server_router
+from taskstream.api.system import system_router
+from taskstream.api.tasks import task_router
+from taskstream.api.types import type_router
+from taskstream.api.wire import TaskDetails
+from taskstream.core import Core
+
+
+@pytest.fixture
+def document(core: Core) -> dict[str, Any]:
+    routers = [task_router(core), server_router(core), type_router(core), system_router(core, "1.0")]
+    found: dict[str, Any] = json.loads(describe(routers, "1.0"))
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+async def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+
+    assert len(ids) == len(set(ids)) == 22
+    for path, method, operation in operations(document):
+        assert operation["summary"], (method, path)
+        assert operation["description"], (method, path)
+        assert operation["tags"], (method, path)
+        for parameter in operation.get("parameters", ()):
+            assert parameter["description"], (method, path, parameter)
+
+
+async def test_every_body_has_a_schema_and_examples_that_keep_to_it(document: dict[str, Any]) -> None:
+    with_body = [
+        (path, method, found["requestBody"]) for path, method, found in operations(document) if "requestBody" in found
+    ]
+
+    assert len(with_body) == 9
+    for path, method, body in with_body:
+        media = body["content"]["application/json"]
+        schema = {**media["schema"], "components": document["components"]}
+        assert media["examples"], (method, path)
+        for name, example in media["examples"].items():
+            assert jsonschema_rs.is_valid(schema, example["value"]), (method, path, name)
+
+
+async def test_every_error_answer_is_a_problem_document(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            assert answer["description"], (method, path, status)
+            if int(status) >= 400 and path != "/health/ready":
+                (media,) = answer["content"].items()
+                assert media[0] == "application/problem+json"
+                assert media[1]["schema"]["$ref"] == "#/components/schemas/Problem"
+                assert media[1]["example"]["status"] == int(status)
+
+
+async def test_readiness_documents_its_503(document: dict[str, Any]) -> None:
+    answers = document["paths"]["/health/ready"]["get"]["responses"]
+
+    assert answers["503"]["content"]["application/json"]["schema"]["$ref"] == "#/components/schemas/Ready"
+
+
+async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    found = set(references(document))
+
+    assert found
+    for reference in found:
+        assert reference.rsplit("/", 1)[1] in document["components"]["schemas"], reference
+
+
+async def test_every_answer_has_an_example_that_keeps_to_its_schema(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+
+    assert ANSWER_EXAMPLES.keys() <= schemas.keys()
+    assert {
+        shape.__name__ for shape in SHAPES if shape.__name__.endswith(("Answer", "Page", "Done"))
+    } <= ANSWER_EXAMPLES.keys()
+    for name, example in ANSWER_EXAMPLES.items():
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        assert jsonschema_rs.is_valid(schema, example), name
+
+
+async def test_the_strings_beneath_fields_are_their_descriptions(document: dict[str, Any]) -> None:
+    details = document["components"]["schemas"]["TaskDetails"]["properties"]
+
+    assert details["request"]["description"] == "The payload as submitted."
+    assert details["nextAttemptAt"]["description"].startswith("When the next try is due")
+    assert field_texts(TaskDetails)["nextAttemptAt"] == details["nextAttemptAt"]["description"]
+    assert field_texts(ReasonBody) == {"reason": "Kept in the task's history."}

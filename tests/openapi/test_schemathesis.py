@@ -1,0 +1,110 @@
+"""What schemathesis makes of `/openapi.json`, thrown at a running service: the description is true."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings, strategies
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks as openapi_checks
+
+from tests.support.nats import NatsServer
+from tests.support.service import running_service, token
+
+EXAMPLES = 40
+"""Of each operation. More find no more in the time there is."""
+
+
+class Address:
+    """A service in a thread of its own, and where it listens."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.ready = threading.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.stop: asyncio.Event | None = None
+
+    async def serve(self, nats_url: str) -> None:
+        self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
+        async with running_service(nats_url, worker=False) as service:
+            self.url = service.url
+            self.ready.set()
+            await self.stop.wait()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    folder: Path = tmp_path_factory.mktemp("schemathesis")
+    nats = NatsServer(folder / "nats")
+    nats.start()
+    found = Address()
+    thread = threading.Thread(target=lambda: asyncio.run(found.serve(nats.url)))
+    thread.start()
+    assert found.ready.wait(30)
+    yield found
+    assert found.loop is not None
+    assert found.stop is not None
+    found.loop.call_soon_threadsafe(found.stop.set)
+    thread.join()
+    nats.stop()
+
+
+BEARER = {"Authorization": f"Bearer {token('root', 'admin')}"}
+CHECKS = [
+    not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+    openapi_checks.response_headers_conformance,
+]
+
+
+@pytest.fixture(scope="module")
+def known(address: Address) -> dict[str, str]:
+    """Values of path parameters that there is something for."""
+    server = {"id": "gpu-1", "name": "gpu", "provider": "x", "endpoints": {"predict": "http://127.0.0.1:9/"}}
+    with requests.Session() as session:
+        session.headers.update(BEARER)
+        task_id = session.post(f"{address.url}/api/task", json={"a": 1}).json()["taskId"]
+        assert session.post(f"{address.url}/api/servers", json=server).ok
+        assert session.put(f"{address.url}/api/types/resize", json={}).ok
+    return {"task_id": task_id, "server_id": "gpu-1", "name": "resize"}
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: f"with_{mode.value}_requests")
+def test_the_service_answers_as_described(address: Address, known: dict[str, str], mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_url(f"{address.url}/openapi.json")
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert len(operations) == 22
+
+    for operation in operations:
+        if mode is GenerationMode.NEGATIVE and not can_be_negated(operation):
+            continue
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode), exists=strategies.booleans())
+        def answers_as_described(case: schemathesis.Case, exists: bool) -> None:
+            if exists and case.path_parameters:
+                case.path_parameters = {name: known[name] for name in case.path_parameters}
+            case.call_and_validate(headers=BEARER, checks=CHECKS)
+
+        answers_as_described()
+
+
+def can_be_negated(operation: schemathesis.APIOperation) -> bool:
+    """Tell whether there is anything in a request that could be wrong."""
+    return bool(operation.body or operation.query or operation.path_parameters or operation.headers)

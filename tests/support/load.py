@@ -1,0 +1,96 @@
+"""Clients that submit through crashes, and keep a journal of what was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from .backend import BackendServer, finished
+from .service import Client
+
+AT_ONCE = 16
+PAUSE_SECONDS = 0.05
+
+
+class Load:
+    """Submits numbered tasks, each with an Idempotency-Key, again and again until it is acknowledged."""
+
+    def __init__(self, client: Client, count: int) -> None:
+        self.client = client
+        self.count = count
+        self.acknowledged: dict[int, str] = {}
+        """Task ids by number: what the service has promised."""
+        self.refused: list[tuple[int, dict[str, str]]] = []
+        """Answers other than 200: status and headers."""
+        self.lost = 0
+        """Requests that got no answer at all."""
+
+    async def run(self) -> None:
+        """Return when all are acknowledged."""
+        numbers = iter(range(self.count))
+
+        async def submit_all() -> None:
+            for number in numbers:
+                await self._submit(number)
+
+        await asyncio.gather(*(submit_all() for _ in range(AT_ONCE)))
+
+    async def _submit(self, number: int) -> None:
+        while number not in self.acknowledged:
+            try:
+                answer = await self.again(number)
+            except (aiohttp.ClientError, TimeoutError):
+                self.lost += 1
+            else:
+                if answer.status == 200:
+                    self.acknowledged[number] = answer["taskId"]
+                    return
+                self.refused.append((answer.status, dict(answer.headers)))
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def again(self, number: int) -> Any:
+        """Submit a task, or once more: the same body under the same key."""
+        body = {"type": "default", "payload": {"number": number}}
+        return await self.client.post("/api/task", body, headers={"Idempotency-Key": f"load-{number}"})
+
+
+def work(seconds: float = 0.02) -> Any:
+    """Return a backend's behaviour: answer after a moment with the task's number."""
+
+    async def answer(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(seconds)
+        return web.json_response(finished(task, {"number": task["request"]["number"]}))
+
+    return answer
+
+
+class Reports:
+    """The behaviour of a backend that accepts, and reports the end later, through whatever happens to the service."""
+
+    def __init__(self) -> None:
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+        job = asyncio.create_task(self._report(server, task))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        accepted = {"task_id": task["task_id"], "backend_task_id": "b1", "status": "PROCESSING", "message": "accepted"}
+        return web.json_response(accepted, status=202)
+
+    async def _report(self, server: BackendServer, task: dict[str, Any]) -> None:
+        while True:
+            await asyncio.sleep(PAUSE_SECONDS)
+            try:
+                status, _ = await server.report(task, "FINISHED", data={"number": task["request"]["number"]})
+            except (aiohttp.ClientError, TimeoutError):
+                continue
+            if status < 500:
+                return
+
+    async def stop(self) -> None:
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)

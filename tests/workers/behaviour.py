@@ -1,0 +1,80 @@
+"""What several tests of the workers need: more behaviours of backends, and a look into the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+
+from taskstream.streams.connection import api
+from taskstream.streams.topology import DISPATCH
+from tests.support.backend import BackendServer, accept, finished
+from tests.support.service import Client, Service
+from tests.support.waiting import wait_until
+
+
+async def work(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    """Answer after a moment, so that calls overlap."""
+    await asyncio.sleep(0.01)
+    return web.json_response(finished(task, {"worked": True}))
+
+
+class Reporting:
+    """A behaviour: accept (202), and report the end by callback a moment later."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        """Tasks accepted and not yet reported."""
+        self.most_open = 0
+        self._reports: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        report = asyncio.create_task(self._report(server, task))
+        self._reports.add(report)
+        report.add_done_callback(self._reports.discard)
+        return await accept(server, task, request)
+
+    async def _report(self, server: BackendServer, task: dict[str, Any]) -> None:
+        await asyncio.sleep(0.02)
+        self.open -= 1
+        await server.report(task, "FINISHED", data="reported")
+
+
+async def submit_all(client: Client, bodies: Iterable[Any]) -> list[str]:
+    """Submit many at a time; return their ids in order."""
+    return list(await asyncio.gather(*(client.submit(body) for body in bodies)))
+
+
+async def queued(service: Service) -> int:
+    """Return how many messages the queue holds, those in hand included."""
+    info = await api(service.core.reading, f"STREAM.INFO.{DISPATCH}")
+    return int(info["state"]["messages"])
+
+
+async def queue_holds(service: Service, count: int) -> None:
+    async def look() -> bool:
+        return await queued(service) == count
+
+    await wait_until(look, f"the queue to hold {count}")
+
+
+async def called(backend: BackendServer, count: int) -> None:
+    """Wait until a backend has been called so often."""
+    await wait_until(lambda: len(backend.calls) >= count, f"{count} calls")
+
+
+def types(history: list[dict[str, Any]]) -> list[str]:
+    return [event["type"] for event in history]
+
+
+def errors(history: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    """Return (attempt, kind) of every attempt that failed."""
+    return [(event["attempt"], event["kind"]) for event in history if event["type"] in ("AttemptFailed", "TaskFailed")]
+
+
+def request(task: dict[str, Any]) -> Any:
+    return task["request"]

@@ -1,0 +1,325 @@
+"""How servers are found well or not, and what follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+
+from taskstream.events.server import ServerEvent
+from taskstream.events.subjects import server_root
+from taskstream.streams.connection import api
+from taskstream.streams.topology import TIMERS
+from tests.support.backend import BackendServer, echo, status
+from tests.support.service import Service, running_service
+from tests.support.waiting import wait_until
+
+from .behaviour import called, errors, submit_all
+
+
+class Clinic(BackendServer):
+    """A backend whose health checks fail, or hang, when the test says so."""
+
+    fail_next = 0
+    """So many further checks fail."""
+    hangs = False
+    hung = 0
+
+    async def _health(self, request: web.Request) -> web.Response:
+        if self.hangs:
+            self.hung += 1
+            await asyncio.Event().wait()
+        if self.fail_next:
+            self.fail_next -= 1
+            self.health_checks += 1
+            return web.Response(status=500)
+        return await super()._health(request)
+
+
+async def recorded(service: Service, server_id: str) -> list[ServerEvent]:
+    """Return a server's history from the log."""
+    history = await service.core.commands.servers.log.load(server_root(server_id))
+    return [stored.recorded.event for stored in history]
+
+
+def names(events: list[ServerEvent]) -> list[str]:
+    return [type(event).__name__ for event in events]
+
+
+async def happened(service: Service, server_id: str, event: str, times: int = 1) -> Any:
+    """Wait until an event has been recorded so often; return the last one."""
+
+    async def look() -> Any:
+        found = [each for each in await recorded(service, server_id) if type(each).__name__ == event]
+        return found[-1] if len(found) >= times else None
+
+    return await wait_until(look, f"{server_id} to have {times} {event}")
+
+
+async def circuit(service: Service, server_id: str) -> str:
+    return str((await service.admin.get(f"/api/servers/{server_id}"))["circuit"])
+
+
+# Health
+
+
+async def test_a_server_is_offline_until_its_first_check_and_whenever_its_checks_fail(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.healthy = False
+    await service.admin.register(backend, "patient", online=False)
+    await wait_until(lambda: backend.health_checks >= 2, "two checks")
+    shown = await service.admin.get("/api/servers/patient")
+    task_id = await service.alice.submit({"payload": 1})
+
+    backend.healthy = True
+    await service.admin.server_is("patient", "online")
+    assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+    backend.healthy = False
+    await service.admin.server_is("patient", "offline")
+    backend.healthy = True
+    await service.admin.server_is("patient", "online")
+
+    assert (shown["status"], shown["statusReason"]) == ("offline", "not checked yet")
+    events = await recorded(service, "patient")
+    assert [(type(event).__name__, getattr(event, "reason", "")) for event in events] == [
+        ("ServerRegistered", ""),
+        ("ServerWentOnline", "health check answered 200"),
+        ("ServerWentOffline", "health check answered 500"),
+        ("ServerWentOnline", "health check answered 200"),
+    ]
+
+
+async def test_a_failed_check_is_tried_again_before_it_counts(nats_url: str) -> None:
+    async with (
+        Clinic() as backend,
+        running_service(nats_url, health_retries=2, health_retry_delay=0.05, health_interval=0.1) as service,
+    ):
+        await service.admin.register(backend, "shaky")
+        for _ in range(3):
+            backend.fail_next = 2
+            await wait_until(lambda: not backend.fail_next, "the failed tries")
+            seen = backend.health_checks
+            await wait_until(lambda wanted=seen + 2: backend.health_checks >= wanted, "the next checks")
+        assert names(await recorded(service, "shaky")) == ["ServerRegistered", "ServerWentOnline"]
+
+        backend.fail_next = 3
+        await happened(service, "shaky", "ServerWentOffline")
+
+
+async def test_a_server_that_stays_well_is_checked_less_often_and_a_failing_one_more(nats_url: str) -> None:
+    async with (
+        Clinic() as stable,
+        Clinic() as failing,
+        running_service(
+            nats_url,
+            health_interval=0.1,
+            health_interval_stable=600,
+            health_interval_failing=300,
+            health_stable_checks=3,
+            reconcile_interval=60,
+        ) as service,
+    ):
+        failing.healthy = False
+        await service.admin.register(stable, "stable")
+        await service.admin.register(failing, "failing", online=False)
+
+        async def next_check(server_id: str) -> timedelta | None:
+            found = await api(
+                service.core.reading, f"STREAM.MSG.GET.{TIMERS}", {"last_by_subj": f"timer.check.{server_id}"}
+            )
+            headers = base64.b64decode(found["message"]["hdrs"]).decode()
+            at = headers.partition("@at ")[2].partition("\r\n")[0]
+            ahead = datetime.fromisoformat(at) - datetime.now(UTC)
+            return ahead if ahead > timedelta(seconds=100) else None
+
+        await wait_until(lambda: stable.health_checks >= 3 and failing.health_checks >= 1, "the checks")
+        assert timedelta(seconds=500) < await wait_until(lambda: next_check("stable"), "a distant check")
+        assert timedelta(seconds=300) > await wait_until(lambda: next_check("failing"), "a distant check")
+        assert (stable.health_checks, failing.health_checks) == (3, 1)
+
+
+async def test_a_server_that_stays_offline_is_removed(nats_url: str, backend: BackendServer) -> None:
+    async with running_service(nats_url, server_remove_after=0.3) as service:
+        await service.admin.register(backend, "dying")
+        await backend.stop()
+
+        removed = await happened(service, "dying", "ServerRemoved")
+
+        assert removed.reason == "offline for more than 0.3 s: the server could not be reached"
+        assert (await service.admin.get("/api/servers/dying")).status == 404
+
+
+async def test_a_server_whose_name_never_resolves_is_accepted_and_stays_offline(service: Service) -> None:
+    body = {
+        "id": "nowhere", "name": "nowhere", "provider": "test",
+        "endpoints": {"predict": "http://nowhere.invalid/predict", "health": "http://nowhere.invalid/health"},
+    }  # fmt: skip
+    assert (await service.admin.post("/api/servers", body)).status == 200
+
+    listed = (await service.admin.get("/api/servers"))["servers"]
+    assert [(server["id"], server["status"]) for server in listed] == [("nowhere", "offline")]
+
+
+async def test_a_server_without_health_address_lives_by_heartbeats(nats_url: str, backend: BackendServer) -> None:
+    async with running_service(nats_url, heartbeat_ttl=0.6, health_interval=0.1) as service:
+        await service.admin.register(backend, "quiet", health=False, online=False)
+        assert (await service.admin.get("/api/servers/quiet"))["status"] == "offline"
+
+        assert (await service.admin.post("/api/servers/quiet/heartbeat", {"activeTasks": 2})).status == 200
+        shown = await service.admin.get("/api/servers/quiet")
+        assert (shown["status"], shown["activeTasks"]) == ("online", 2)
+
+        assert (await happened(service, "quiet", "ServerWentOffline")).reason.startswith("no sign of life for")
+
+
+async def test_a_server_without_health_address_lives_by_tasks_done(nats_url: str, backend: BackendServer) -> None:
+    ttl = timedelta(seconds=0.8)
+    async with running_service(nats_url, heartbeat_ttl=ttl.total_seconds(), health_interval=0.1) as service:
+        await service.admin.register(backend, "busy", health=False, online=False)
+        await service.admin.post("/api/servers/busy/heartbeat")
+        began = datetime.now(UTC)
+
+        while datetime.now(UTC) < began + 2 * ttl:
+            await service.alice.ended(await service.alice.submit({"payload": 1}))
+
+        assert names(await recorded(service, "busy")) == ["ServerRegistered", "ServerWentOnline"]
+
+
+# Busy is not dead
+
+
+async def test_a_server_too_busy_for_its_health_check_stays_online_while_it_finishes_tasks(nats_url: str) -> None:
+    async with (
+        Clinic() as backend,
+        running_service(nats_url, health_timeout=0.1, health_interval=0.1, heartbeat_ttl=2) as service,
+    ):
+        await service.admin.register(backend, "busy")
+        await service.alice.ended(await service.alice.submit({"payload": 1}))
+        backend.hangs = True
+        while backend.hung < 4:
+            await service.alice.ended(await service.alice.submit({"payload": 1}))
+        assert names(await recorded(service, "busy")) == ["ServerRegistered", "ServerWentOnline"]
+
+        # It works no more, and still does not answer.
+        offline = await happened(service, "busy", "ServerWentOffline")
+        assert offline.reason == "no answer to the health check in 0.1 s"
+
+
+async def test_a_server_that_hangs_and_finishes_nothing_goes_offline(nats_url: str) -> None:
+    async with Clinic() as backend, running_service(nats_url, health_timeout=0.1, health_interval=0.1) as service:
+        await service.admin.register(backend, "hung")
+        backend.hangs = True
+
+        await service.admin.server_is("hung", "offline")
+
+
+async def test_a_busy_server_keeps_its_circuit_closed(nats_url: str, backend: BackendServer) -> None:
+    async def busy(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        code = 429 if len(server.calls) % 2 else 503
+        return await status(code, headers={"Retry-After": "0"})(server, task, request)
+
+    backend.answer = busy
+    async with running_service(nats_url, circuit_failures=2) as service:
+        await service.admin.register(backend, "busy")
+
+        tasks = await submit_all(service.alice, [{"payload": number, "attempts": 2} for number in range(5)])
+        for task_id in tasks:
+            await service.alice.ended(task_id)
+            assert errors(await service.alice.history(task_id)) == [(1, "busy"), (2, "busy")]
+
+        assert names(await recorded(service, "busy")) == ["ServerRegistered", "ServerWentOnline"]
+
+
+async def test_what_a_server_says_of_itself_outlives_its_next_health_check(
+    service: Service, backend: BackendServer
+) -> None:
+    await service.admin.register(backend, "talkative")
+    await service.admin.post("/api/servers/talkative/heartbeat", {"activeTasks": 4, "metrics": {"gpu": 0.5}})
+
+    seen = backend.health_checks
+    await wait_until(lambda: backend.health_checks >= seen + 2, "further checks")
+    await service.alice.ended(await service.alice.submit({"payload": 1}))
+
+    shown = await service.admin.get("/api/servers/talkative")
+    assert (shown["activeTasks"], shown["metrics"]) == (4, {"gpu": 0.5})
+
+
+# The circuit
+
+
+async def test_a_server_that_keeps_failing_is_left_alone_then_tried_with_one_task_at_a_time(
+    nats_url: str, backend: BackendServer
+) -> None:
+    backend.answer = status(500, {"error": "out of memory"})
+    async with running_service(nats_url, circuit_failures=3, circuit_cooldown=0.5) as service:
+        await service.admin.register(backend, "failing", maxConcurrent=2)
+        for _ in range(3):
+            await service.alice.ended(await service.alice.submit({"payload": 1, "attempts": 1}))
+        opened = await happened(service, "failing", "CircuitOpened")
+        assert opened.reason == ("3 attempts failed in a row, the last because the server answered 500: out of memory")
+        assert opened.failures == 1
+        shown = await service.admin.get("/api/servers/failing")
+        assert (shown["status"], shown["circuit"]) == ("online", "open")
+
+        tasks = await submit_all(service.alice, [{"payload": number, "attempts": 1} for number in range(6)])
+        assert (await happened(service, "failing", "CircuitOpened", times=2)).failures == 2
+        assert len(backend.calls) == 4  # one trial
+        backend.answer = echo
+        ended = [await service.alice.ended(task_id) for task_id in tasks]
+
+        assert sorted(details["status"] for details in ended) == ["FAILED"] + ["FINISHED"] * 5
+        await happened(service, "failing", "CircuitClosed")
+        assert names(await recorded(service, "failing"))[2:] == [
+            "CircuitOpened", "CircuitHalfOpened", "CircuitOpened", "CircuitHalfOpened", "CircuitClosed",
+        ]  # fmt: skip
+        assert await circuit(service, "failing") == "closed"
+
+
+# What a server was registered with
+
+
+async def test_the_api_key_reaches_the_server_and_nobody_else(service: Service, backend: BackendServer) -> None:
+    key = "sk-very-secret-0123456789"
+    await service.admin.register(backend, "locked", apiKey=key)
+    first = await service.alice.submit({"payload": 1})
+    await service.alice.ended(first)
+    await service.admin.register(backend, "locked", apiKey=f"{key}-2")
+    second = await service.alice.submit({"payload": 2})
+    await service.alice.ended(second)
+
+    assert [headers["Authorization"] for headers in backend.headers] == [f"Bearer {key}", f"Bearer {key}-2"]
+    shown = await service.admin.get("/api/servers/locked")
+    assert shown["hasApiKey"] is True
+    said = [shown.body, *await recorded(service, "locked"), *await service.alice.history(first)]
+    assert key not in repr(said)
+
+
+async def test_servers_take_turns_when_that_is_the_setting(nats_url: str, backend: BackendServer) -> None:
+    async with BackendServer() as other, running_service(nats_url, balancing="round-robin") as service:
+        await service.admin.register(backend, "large", maxConcurrent=100)
+        await service.admin.register(other, "small", maxConcurrent=1)
+        await called_in_turn(service, backend, other)
+
+
+async def called_in_turn(service: Service, backend: BackendServer, other: BackendServer) -> None:
+    servers = [
+        (await service.alice.ended(await service.alice.submit({"payload": number})))["serverId"] for number in range(6)
+    ]
+    assert servers in (["large", "small"] * 3, ["small", "large"] * 3)
+    await called(backend, 3)
+    await called(other, 3)
+
+
+async def test_heavier_servers_get_more_when_that_is_the_setting(nats_url: str, backend: BackendServer) -> None:
+    async with BackendServer() as other, running_service(nats_url, balancing="weighted") as service:
+        await service.admin.register(backend, "heavy", weight=1000)
+        await service.admin.register(other, "light", weight=1)
+
+        for number in range(10):
+            await service.alice.ended(await service.alice.submit({"payload": number}))
+
+        assert len(backend.calls) > len(other.calls)

@@ -1,0 +1,336 @@
+"""What a server's answer means."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskstream.workers.backend import (
+    DEEPEST_ANSWER,
+    LONGEST_REASON,
+    Accepted,
+    Answer,
+    Completed,
+    Failed,
+    FailedByBackend,
+    describe,
+    interpret,
+    parse_retry_after,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def answer(status: int, body: Any = b"", *, reports: bool = False, retry_after: timedelta | None = None) -> Answer:
+    """Return what an answer means; `body` is bytes, or what is sent as JSON."""
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return interpret("s1", reports, "t1", status, sent, retry_after, 1234)
+
+
+def task_result(status: str = "FINISHED", **metadata: Any) -> dict[str, Any]:
+    return {
+        "task_id": "t1",
+        "backend_task_id": "b7",
+        "data": {"url": "x"},
+        "metadata": {"server_id": "one", "processing_time": 3, "status": status, **metadata},
+    }
+
+
+both = pytest.mark.parametrize("reports", [False, True], ids=["synchronous", "reporting"])
+
+
+# 2xx
+
+
+@both
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_a_task_result_ends_the_task_and_is_kept_as_it_came(status: int, reports: bool) -> None:
+    body = b'{ "data" : {"a": 1.0},\n "metadata": {"status": "FINISHED", "extra": [1]}, "more": "\xc3\xbc" }'
+
+    assert answer(status, body, reports=reports) == Completed(body)
+
+
+@both
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"text": "a chapter"},
+        [1, 2],
+        "just text",
+        None,
+        3.5,
+        {},
+        {"data": 1},
+        {"metadata": {"status": "FINISHED"}},
+        {"data": 1, "metadata": {"status": "DONE"}},
+        {"data": 1, "metadata": None},
+        {"data": 1, "metadata": {"status": "FINISHED", "progress": "all"}},
+    ],
+    ids=repr,
+)
+def test_json_of_any_other_shape_is_kept_whole_as_the_data_of_a_result(body: Any, reports: bool) -> None:
+    found = answer(200, body, reports=reports)
+
+    assert isinstance(found, Completed)
+    assert json.loads(found.result) == {
+        "task_id": "t1",
+        "backend_task_id": None,
+        "data": body,
+        "metadata": {
+            "server_id": "s1",
+            "processing_time": 1234,
+            "model_time": 0,
+            "queue_time": 0,
+            "progress": 100,
+            "status": "FINISHED",
+            "message": None,
+        },
+    }
+
+
+@both
+def test_a_failed_result_inside_a_200_fails_the_task_with_its_message(reports: bool) -> None:
+    body = task_result("FAILED", message="no such model")
+
+    assert answer(200, body, reports=reports) == FailedByBackend(json.dumps(body).encode(), "no such model")
+
+
+def test_a_failed_result_without_a_message_says_that_it_failed() -> None:
+    found = answer(200, task_result("FAILED", message=None))
+
+    assert isinstance(found, FailedByBackend)
+    assert found.error == "the server reports failure"
+
+
+@both
+@pytest.mark.parametrize("status", [200, 204, 206])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b'{"a":', b"{}{}", b"nan", b'"\xff"', b'{"metadata": "\xff"}', b"[" * 5000 + b"]" * 5000],
+    ids=["empty", "html", "cut", "two", "nan", "no UTF-8", "no UTF-8 within", "very deep"],
+)
+def test_a_success_with_something_that_cannot_be_kept_is_a_bad_answer(status: int, body: bytes, reports: bool) -> None:
+    found = answer(status, body, reports=reports)
+
+    assert isinstance(found, Failed)
+    assert found.kind == "bad_answer"
+
+
+def test_an_answer_nested_deeper_than_it_could_be_read_again_is_a_bad_answer() -> None:
+    def nested(levels: int) -> bytes:
+        return b"[" * levels + b"]" * levels
+
+    assert isinstance(answer(200, nested(DEEPEST_ANSWER)), Completed)
+    too_deep = answer(200, nested(DEEPEST_ANSWER + 1))
+    assert isinstance(too_deep, Failed)
+    assert too_deep.kind == "bad_answer"
+    assert isinstance(answer(200, b"[" + b"[]," * 10_000 + b"[]]"), Completed)
+
+
+# 202
+
+
+def test_a_202_of_a_server_that_reports_is_an_acceptance_with_the_servers_own_id() -> None:
+    body = {"task_id": "t1", "backend_task_id": "b7", "status": "PROCESSING", "message": "queued"}
+
+    assert answer(202, body, reports=True) == Accepted("b7")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"ok", b"null", b"[]", b'{"backend_task_id": 7}', b'{"status": "QUEUED"}', b'{"backend_task_id": "\xff"}',
+     b"[" * 5000],
+    ids=["empty", "text", "null", "list", "number", "other status", "no UTF-8", "very deep"],
+)  # fmt: skip
+def test_a_202_that_says_nothing_we_know_is_an_acceptance_all_the_same(body: bytes) -> None:
+    assert answer(202, body, reports=True) == Accepted(None)
+
+
+def test_a_202_of_a_server_that_does_not_report_is_its_whole_answer() -> None:
+    found = answer(202, {"task_id": "t1", "status": "PROCESSING"})
+
+    assert isinstance(found, Completed)
+    assert json.loads(found.result)["data"] == {"task_id": "t1", "status": "PROCESSING"}
+
+
+@pytest.mark.parametrize("status", ["PROCESSING", "WAITING"])
+def test_a_200_that_says_the_task_goes_on_is_an_acceptance_of_a_server_that_reports(status: str) -> None:
+    assert answer(200, task_result(status), reports=True) == Accepted("b7")
+
+
+def test_a_task_result_of_a_server_that_cannot_report_ends_the_task_whatever_it_says_of_going_on() -> None:
+    body = json.dumps(task_result("PROCESSING")).encode()
+
+    assert answer(200, body) == Completed(body)
+
+
+# Refusals
+
+
+@both
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 418, 422, 499])
+def test_a_4xx_rejects_the_task_at_once(status: int, reports: bool) -> None:
+    assert answer(status, reports=reports) == Failed(kind="rejected", error=f"the server answered {status}")
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (408, "error"),
+        (425, "error"),
+        (429, "busy"),
+        (500, "error"),
+        (501, "error"),
+        (502, "error"),
+        (503, "busy"),
+        (504, "error"),
+        (599, "error"),
+    ],
+)
+def test_an_error_that_may_pass_is_tried_again(status: int, kind: str, reports: bool) -> None:
+    pause = timedelta(seconds=7)
+
+    assert answer(status, reports=reports, retry_after=pause) == Failed(
+        kind=kind,  # type: ignore[arg-type]
+        error=f"the server answered {status}",
+        retry_after=pause,
+    )
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 304, 100, 101])
+def test_a_redirect_is_a_bad_answer_and_not_followed(status: int) -> None:
+    assert answer(status) == Failed(
+        kind="bad_answer", error=f"the server answered {status}; redirects are not followed"
+    )
+
+
+@pytest.mark.parametrize("field", ["error", "detail", "message"])
+@pytest.mark.parametrize("status", [422, 500])
+def test_the_servers_own_words_are_kept(field: str, status: int) -> None:
+    found = answer(status, {field: "width must be even", "trace": "…"})
+
+    assert isinstance(found, Failed)
+    assert found.error == f"the server answered {status}: width must be even"
+
+
+def test_of_several_words_the_error_comes_first() -> None:
+    found = answer(400, {"message": "c", "detail": "b", "error": "a"})
+
+    assert isinstance(found, Failed)
+    assert found.error.endswith(": a")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>Traceback", b'{"error": {"code": 3}}', b"[1]", b'{"error": ""}', b'{"error": "\xff"}', b"[" * 5000],
+)
+def test_words_that_are_not_meant_to_be_read_are_left_out(body: bytes) -> None:
+    found = answer(500, body)
+
+    assert isinstance(found, Failed)
+    assert found.error == "the server answered 500"
+
+
+def test_long_words_are_cut() -> None:
+    refused, failed = answer(400, {"error": "x" * 5000}), answer(200, task_result("FAILED", message="y" * 5000))
+
+    assert isinstance(refused, Failed)
+    assert refused.error == "the server answered 400: " + "x" * LONGEST_REASON
+    assert isinstance(failed, FailedByBackend)
+    assert failed.error == "y" * LONGEST_REASON
+
+
+@given(
+    st.integers(100, 599),
+    st.binary(max_size=50) | st.recursive(st.none() | st.text(), st.lists).map(lambda it: json.dumps(it).encode()),
+    st.booleans(),
+)
+def test_every_answer_means_something(status: int, body: bytes, reports: bool) -> None:
+    found = answer(status, body, reports=reports)
+
+    if not 200 <= status < 300:
+        assert isinstance(found, Failed)
+    elif isinstance(found, Completed | FailedByBackend):
+        json.loads(found.result)
+
+
+# Retry-After (RFC 9110, 10.2.3)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (" 7 ", 7),
+        ("Fri, 02 Jan 2026 03:04:35 GMT", 30),
+        ("Fri, 02 Jan 2026 04:04:35 +0100", 30),
+        ("Fri, 02 Jan 2026 03:04:00 GMT", 0),
+        ("Friday, 02-Jan-26 03:04:35 GMT", 30),
+        ("Fri Jan  2 03:04:35 2026 GMT", 30),
+    ],
+)
+def test_a_pause_is_read_as_seconds_or_as_a_date(value: str, seconds: float) -> None:
+    assert parse_retry_after(value, NOW) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "", "soon", "-1", "1.5", "²", "9" * 30, "9" * 5000, "Fri, 99 Jan 2026 03:04:35 GMT",
+     "Fri, 02 Jan 2026 03:04:35 -0000"],
+    ids=["none", "empty", "word", "negative", "fraction", "superscript", "huge", "absurd", "no date", "no zone"],
+)  # fmt: skip
+def test_what_is_neither_asks_for_no_pause(value: str | None) -> None:
+    assert parse_retry_after(value, NOW) is None
+
+
+@given(st.text(max_size=60))
+def test_no_text_in_the_header_breaks_anything(value: str) -> None:
+    found = parse_retry_after(value, NOW)
+
+    assert found is None or found >= timedelta(0)
+
+
+# Connections
+
+KEY = ConnectionKey("secret-host.internal", 8443, True, True, None, None, None)
+REFUSED = ConnectionRefusedError(111, "Connect call failed ('10.1.2.3', 8443)")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name or service not known")), "does not resolve"),
+        (aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError(1, "10.1.2.3")), "certificate"),
+        (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "10.1.2.3")), "certificate"),
+        (aiohttp.ClientConnectorError(KEY, REFUSED), "could not be reached"),
+        (aiohttp.ServerDisconnectedError("secret-host.internal"), "closed the connection"),
+        (ConnectionResetError(104, "10.1.2.3"), "closed the connection"),
+        (aiohttp.ClientPayloadError("secret-host.internal"), "broke off"),
+        (aiohttp.InvalidURL("http://secret-host.internal"), "not valid"),
+        (aiohttp.ClientOSError(5, "10.1.2.3"), "failed"),
+        (REFUSED, "failed"),
+        (ValueError("http://secret-host.internal"), "failed"),
+    ],
+    ids=lambda it: type(it).__name__ if isinstance(it, Exception) else "",
+)
+def test_what_went_wrong_is_said_without_the_address(error: Exception, says: str) -> None:
+    found = describe(error)
+
+    assert says in found
+    for secret in ("secret-host", "internal", "10.1.2.3", "8443", "http"):
+        assert secret not in found
+
+
+def test_the_example_errors_do_name_the_address_themselves() -> None:
+    assert "secret-host" in str(aiohttp.ClientConnectorError(KEY, SimpleNamespace(strerror="x", errno=1)))  # type: ignore[arg-type]

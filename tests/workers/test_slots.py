@@ -1,0 +1,357 @@
+"""How many tasks each server has, and whether it may get another."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from taskstream.events.envelope import Event
+from taskstream.events.ids import TaskRef
+from taskstream.events.server import (
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+    MaintenanceEnded,
+    MaintenanceStarted,
+    ServerRemoved,
+    ServerWentOffline,
+    ServerWentOnline,
+)
+from taskstream.workers import slots as slots_module
+from taskstream.workers.placement import Candidate
+from taskstream.workers.slots import PROJECTED_WITHIN_SECONDS, Slots
+
+from ..deciders.support import NOW, defined, registered, seconds
+from ..folds.test_fleet import Fleet, positions
+
+TASKS = [TaskRef("alice", f"task{number}") for number in range(9)]
+
+
+class Worker:
+    """One worker's slots, with a fleet and a clock that a test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fleet = Fleet()
+        self.now: datetime = NOW
+        self.elapsed = 100.0
+        self.leases = {"s1", "s2", "gpu=201"}
+        self.slots = Slots(self.fleet, lambda: self.now, lambda name: name in self.leases)
+        monkeypatch.setattr(slots_module, "time", SimpleNamespace(monotonic=lambda: self.elapsed))
+
+    def happens(self, *events: Event) -> None:
+        self.fleet.apply(positions(*events, first=self.fleet.sequence + 1))
+
+    def serves(self, server_id: str = "s1", *, most: int = 3, types: tuple[str, ...] = (), running: int = 0) -> None:
+        """Have the worker speak for a server that is online."""
+        self.happens(
+            registered(server_id, max_concurrent=most, types=types), ServerWentOnline(server_id=server_id, reason="")
+        )
+        self.slots.add(server_id, TASKS[:running])
+
+    def later(self, duration: timedelta) -> None:
+        self.now += duration
+        self.elapsed += duration.total_seconds()
+
+    def has_room(self) -> bool:
+        return bool(self.slots.candidates())
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    return Worker(monkeypatch)
+
+
+# Room
+
+
+def test_a_server_has_room_for_as_many_as_it_takes_at_once(worker: Worker) -> None:
+    worker.serves(most=3)
+
+    rooms = []
+    for ref in TASKS[:3]:
+        rooms.append(worker.slots.room("default"))
+        worker.slots.begin("s1", ref)
+
+    assert rooms == [3, 2, 1]
+    assert worker.slots.room("default") == 0
+    assert not worker.has_room()
+
+
+def test_a_call_that_ends_makes_room(worker: Worker) -> None:
+    worker.serves(most=1)
+    worker.slots.begin("s1", TASKS[0])
+
+    worker.slots.freed.clear()
+    worker.slots.end("s1", TASKS[0])
+
+    assert worker.has_room()
+    assert worker.slots.freed.is_set()
+
+
+def test_a_candidate_says_how_loaded_its_server_is(worker: Worker) -> None:
+    worker.happens(registered("gpu 1", max_concurrent=4, weight=7), ServerWentOnline(server_id="gpu 1", reason=""))
+    worker.slots.add("gpu 1", TASKS[:1])
+    worker.slots.begin("gpu 1", TASKS[1])
+
+    assert worker.slots.candidates() == [Candidate("gpu 1", running=2, capacity=4, weight=7)]
+    assert worker.slots.running("gpu 1") == 2
+    assert worker.slots.running("s2") == 0
+
+
+def test_what_runs_on_a_server_already_takes_room(worker: Worker) -> None:
+    worker.serves(most=3, running=2)
+
+    assert worker.slots.room("default") == 1
+
+
+def test_room_is_counted_over_all_servers_of_a_pool(worker: Worker) -> None:
+    worker.happens(defined("chapter", "text"), defined("clip", "video"))
+    worker.serves("s1", most=3, types=("chapter",))
+    worker.serves("s2", most=4, types=("chapter", "clip"))
+
+    assert {pool: worker.slots.room(pool) for pool in ("text", "video", "default", "other")} == {
+        "text": 7,
+        "video": 4,
+        "default": 7,
+        "other": 0,
+    }
+
+
+def test_only_servers_that_serve_a_type_are_candidates_for_it(worker: Worker) -> None:
+    worker.serves("s1", types=("chapter",))
+    worker.serves("s2")
+
+    assert [candidate.server_id for candidate in worker.slots.candidates(task_type="clip")] == ["s2"]
+    assert [candidate.server_id for candidate in worker.slots.candidates(task_type="chapter")] == ["s1", "s2"]
+
+
+def test_a_limit_that_is_lowered_below_what_runs_leaves_no_room(worker: Worker) -> None:
+    worker.serves(most=3, running=3)
+
+    worker.happens(registered("s1", max_concurrent=1))
+
+    assert worker.slots.room("default") == 0
+
+
+# Calls that go on elsewhere
+
+
+def test_a_call_whose_server_goes_on_with_the_task_keeps_its_room(worker: Worker) -> None:
+    worker.serves(most=1)
+    worker.slots.begin("s1", TASKS[0])
+    worker.slots.end("s1", TASKS[0], continues=True)
+
+    assert not worker.has_room()
+    assert worker.slots.is_idle("s1")
+
+    worker.slots.ended_elsewhere("s1", TASKS[0])
+
+    assert worker.has_room()
+
+
+def test_the_end_of_a_task_that_is_not_known_here_changes_nothing(worker: Worker) -> None:
+    worker.serves(most=3)
+    worker.slots.begin("s1", TASKS[0])
+
+    worker.slots.ended_elsewhere("s1", TASKS[0])
+    worker.slots.ended_elsewhere("s2", TASKS[0])
+
+    assert worker.slots.running("s1") == 1
+
+
+def test_a_task_both_called_here_and_found_running_counts_once(worker: Worker) -> None:
+    worker.serves(most=3, running=1)
+
+    worker.slots.begin("s1", TASKS[0])
+
+    assert worker.slots.running("s1") == 1
+
+
+def test_what_runs_elsewhere_is_told_only_when_it_must_have_been_projected(worker: Worker) -> None:
+    worker.serves(running=2)
+
+    assert worker.slots.running_elsewhere("s1") == frozenset()
+    worker.later(seconds(PROJECTED_WITHIN_SECONDS + 0.01))
+    assert worker.slots.running_elsewhere("s1") == frozenset(TASKS[:2])
+    assert worker.slots.running_elsewhere("s2") == frozenset()
+
+
+# When nothing is sent
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        (ServerWentOffline(server_id="s1", reason=""), ServerWentOnline(server_id="s1", reason="")),
+        (MaintenanceStarted(server_id="s1"), MaintenanceEnded(server_id="s1")),
+        (
+            CircuitOpened(server_id="s1", reason="", until=NOW + seconds(15), failures=1),
+            CircuitClosed(server_id="s1", reason=""),
+        ),
+    ],
+    ids=["offline", "maintenance", "open circuit"],
+)
+def test_a_server_that_may_not_have_work_has_no_room_until_that_is_over(worker: Worker, bad: Any, good: Any) -> None:
+    worker.serves()
+
+    worker.happens(bad)
+    assert not worker.has_room()
+    assert worker.slots.room("default") == 0
+
+    worker.happens(good)
+    assert worker.has_room()
+
+
+def test_a_new_server_has_no_room_before_its_first_check(worker: Worker) -> None:
+    worker.happens(registered("s1"))
+    worker.slots.add("s1", [])
+
+    assert not worker.has_room()
+
+
+def test_a_removed_server_has_no_room(worker: Worker) -> None:
+    worker.serves()
+
+    worker.happens(ServerRemoved(server_id="s1", reason=""))
+
+    assert not worker.has_room()
+
+
+def test_a_server_whose_lease_was_lost_has_no_room(worker: Worker) -> None:
+    worker.serves()
+
+    worker.leases.discard("s1")
+
+    assert not worker.has_room()
+
+
+async def test_a_busy_server_is_left_alone_for_as_long_as_it_asked(worker: Worker) -> None:
+    worker.serves("s1")
+    worker.serves("s2")
+
+    worker.slots.pause("s1", seconds(7))
+
+    assert [candidate.server_id for candidate in worker.slots.candidates()] == ["s2"]
+    worker.later(seconds(6.9))
+    assert [candidate.server_id for candidate in worker.slots.candidates()] == ["s2"]
+    worker.later(seconds(0.2))
+    assert [candidate.server_id for candidate in worker.slots.candidates()] == ["s1", "s2"]
+
+
+async def test_the_end_of_a_pause_is_room(worker: Worker) -> None:
+    worker.serves()
+    worker.slots.freed.clear()
+
+    worker.slots.pause("s1", seconds(0))
+
+    await worker.slots.freed.wait()
+
+
+# Circuit
+
+
+OPENED = CircuitOpened(server_id="s1", reason="", until=NOW + seconds(15), failures=1)
+
+
+def test_an_open_circuit_whose_time_is_up_gives_one_task_to_try(worker: Worker) -> None:
+    worker.serves(most=10)
+    worker.happens(OPENED)
+
+    worker.later(seconds(15))
+
+    assert worker.slots.room("default") == 1
+    worker.slots.begin("s1", TASKS[0])
+    assert worker.slots.room("default") == 0
+
+
+def test_a_half_open_circuit_gives_one_task_at_a_time(worker: Worker) -> None:
+    worker.serves(most=10)
+    worker.happens(OPENED, CircuitHalfOpened(server_id="s1"))
+
+    assert worker.slots.room("default") == 1
+    worker.slots.begin("s1", TASKS[0])
+    assert worker.slots.room("default") == 0
+    worker.slots.end("s1", TASKS[0])
+    assert worker.slots.room("default") == 1
+
+
+def test_a_circuit_that_closed_gives_all_the_room_again(worker: Worker) -> None:
+    worker.serves(most=10)
+
+    worker.happens(OPENED, CircuitHalfOpened(server_id="s1"), CircuitClosed(server_id="s1", reason=""))
+
+    assert worker.slots.room("default") == 10
+
+
+def test_failures_are_counted_in_a_row(worker: Worker) -> None:
+    worker.serves()
+
+    assert [worker.slots.note("s1", verdict) for verdict in ("failing", "failing", "well", "failing")] == [1, 2, 0, 1]  # type: ignore[arg-type]
+    assert worker.slots.note("s2", "failing") == 0
+
+
+# Handing over
+
+
+def test_a_server_that_is_being_handed_over_gets_nothing_new(worker: Worker) -> None:
+    worker.serves()
+    worker.slots.begin("s1", TASKS[0])
+
+    worker.slots.set_accepting("s1", accepting=False)
+
+    assert not worker.has_room()
+    assert not worker.slots.is_idle("s1")
+    worker.slots.end("s1", TASKS[0])
+    assert worker.slots.is_idle("s1")
+    assert not worker.has_room()
+
+
+def test_a_server_that_stays_after_all_gets_work_again(worker: Worker) -> None:
+    worker.serves()
+    worker.slots.set_accepting("s1", accepting=False)
+    worker.slots.freed.clear()
+
+    worker.slots.set_accepting("s1", accepting=True)
+
+    assert worker.has_room()
+    assert worker.slots.freed.is_set()
+
+
+def test_a_server_that_was_handed_over_is_not_spoken_for(worker: Worker) -> None:
+    worker.serves("s1")
+    worker.serves("gpu 1")
+
+    worker.slots.drop("s1")
+
+    assert worker.slots.tokens() == ["gpu=201"]
+    assert [candidate.server_id for candidate in worker.slots.candidates()] == ["gpu 1"]
+
+
+def test_what_ends_after_the_handover_is_none_of_this_workers_business(worker: Worker) -> None:
+    worker.serves()
+    worker.slots.begin("s1", TASKS[0])
+    worker.slots.drop("s1")
+
+    worker.slots.end("s1", TASKS[0], continues=True)
+    worker.slots.ended_elsewhere("s1", TASKS[0])
+    worker.slots.set_accepting("s1", accepting=True)
+    worker.slots.drop("s1")
+
+    assert worker.slots.running("s1") == 0
+    assert worker.slots.running_elsewhere("s1") == frozenset()
+
+
+def test_a_server_taken_back_begins_with_a_clean_sheet(worker: Worker) -> None:
+    worker.serves()
+    worker.slots.begin("s1", TASKS[0])
+    worker.slots.note("s1", "failing")
+    worker.slots.set_accepting("s1", accepting=False)
+
+    worker.slots.add("s1", [TASKS[1]])
+
+    assert worker.slots.running("s1") == 1
+    assert worker.slots.note("s1", "failing") == 1
+    assert worker.has_room()
