@@ -196,6 +196,7 @@ def nested(levels: int, leaf: Any = 1) -> Any:
 
 def test_a_body_as_deep_as_allowed_is_taken_and_one_deeper_is_not() -> None:
     assert parse({"payload": nested(9)})
+    assert parse({"payload": [nested(8), nested(8)]})
     assert "deeper than 10 levels" in refused({"payload": nested(10)})[1]
 
 

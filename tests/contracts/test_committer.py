@@ -224,12 +224,14 @@ async def test_an_answer_lost_with_its_connection_is_an_outcome_unknown_at_once(
     core: Core, nats: NatsServer, many: int
 ) -> None:
     async with Proxy(nats.port) as proxy, connected(proxy.url) as connection:
+        connection.request = partial(connection.request, timeout_seconds=3_600)  # type: ignore[method-assign]
         committer = Committer(connection)
         proxy.lose_next = b'"stream":"TASKS"'
 
-        outcomes = await asyncio.gather(
-            *(committer.append(to(f"t{number}")) for number in range(many)), return_exceptions=True
-        )
+        async with asyncio.timeout(30):
+            outcomes = await asyncio.gather(
+                *(committer.append(to(f"t{number}")) for number in range(many)), return_exceptions=True
+            )
 
         assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
         assert proxy.lost == 1

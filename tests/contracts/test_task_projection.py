@@ -21,7 +21,7 @@ from taskstream.projections.fleet import Fleet
 from taskstream.projections.projector import Projection, Projector
 from taskstream.projections.registry_projection import RegistryProjection
 from taskstream.projections.task_projection import TaskProjection
-from taskstream.projections.task_view import CHECKPOINT
+from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.rebuild import Difference, rebuild
 from taskstream.streams.buckets import Bucket
 from taskstream.streams.leases import Lease, Membership
@@ -218,6 +218,21 @@ async def test_one_that_was_overtaken_hears_of_it_at_its_next_batch(core: Core) 
 
     await project(slow, await whole_log(core.reading))
     await agrees(core)
+
+
+async def test_one_that_was_overtaken_puts_no_older_view_back(core: Core) -> None:
+    slow, quick = TaskProjection(core.buckets.tasks), TaskProjection(core.buckets.tasks)
+    await give(core.commands, ref(), submission())
+    await project(slow, await whole_log(core.reading))
+    await give(core.commands, ref(), claim("s1"), success())
+    await project(quick, await whole_log(core.reading))
+    before = (await held(core.buckets.tasks))[view_key(ref())]
+
+    with pytest.raises(Conflict):
+        await slow.apply((await whole_log(core.reading))[1:2])
+
+    assert (await held(core.buckets.tasks))[view_key(ref())] == before
+    assert await running_on(core.buckets.tasks, "s1") == []
 
 
 async def test_an_event_that_does_not_decode_stops_the_batch_before_anything_is_written(core: Core) -> None:

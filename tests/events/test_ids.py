@@ -112,6 +112,7 @@ def test_the_id_for_a_key_leads_back_to_its_task(owner: str, key: str) -> None:
 
 
 @given(chances, chances)
+@example(2**80 - 1, 0)
 def test_later_tasks_sort_after_earlier_ones(one: int, other: int) -> None:
     earlier = new_ref("alice", NOW, one)
     later = new_ref("alice", NOW + timedelta(milliseconds=1), other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog.testing
 from aiohttp import web
 
 from taskstream.commands.task import RequeueTask
@@ -195,11 +196,22 @@ async def test_a_task_that_is_queued_twice_runs_once_and_takes_one_slot(
     backend.let_go.set()
     for task_id in (twice, *others):
         await service.alice.ended(task_id)
-    await queue_holds(service, 0)
 
     assert backend.most_at_once == 2
     assert len(backend.calls) == 5
     assert types(await service.alice.history(twice)).count("AttemptStarted") == 1
+
+
+async def test_a_submission_that_cannot_be_read_holds_up_no_others(service: Service, backend: BackendServer) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await service.core.appending.request("task.mallory.0.submitted.default.high", b'{"event": {"type": "Unheard"}}')
+        await service.admin.register(backend, "only")
+        task_id = await service.alice.submit({"payload": 1})
+        await called(backend, 1)
+
+    assert backend.calls[0]["task_id"] == task_id
+    assert "dispatch.unreadable" in [entry["event"] for entry in logs]
+    assert "dispatcher" not in [entry.get("service") for entry in logs]  # it did not fall over it
 
 
 # Who can run it

@@ -1,0 +1,97 @@
+"""A way between two processes that can be cut, slowed down, or go dead without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Literal, Self, TypeAlias
+
+Mode: TypeAlias = Literal["pass", "delay", "cut", "half_open"]
+DELAY_SECONDS = 0.15
+CHUNK_BYTES = 65_536
+
+
+class _Pair:
+    """One connection through a link, as its two ends."""
+
+    def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
+        self.ends = (near, far)
+        self.swallowed = False
+        """Bytes went missing: the connection cannot go on."""
+
+    def abort(self) -> None:
+        for end in self.ends:
+            end.transport.abort()
+
+
+class Link:
+    """Listens on a port of its own, and passes on what comes to another; use as an async context manager."""
+
+    def __init__(self, name: str, target_port: int) -> None:
+        self.name = name
+        self.port = 0
+        self.mode: Mode = "pass"
+        self._target_port = target_port
+        self._server: asyncio.Server | None = None
+        self._pairs: set[_Pair] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._abort_all()
+
+    def set(self, mode: Mode) -> None:
+        """Change what happens to data from now on; where some went missing the connection is reset."""
+        self.mode = mode
+        if mode == "cut":
+            self._abort_all()
+        elif mode == "pass":
+            for pair in list(self._pairs):
+                if pair.swallowed:
+                    pair.abort()
+
+    def _abort_all(self) -> None:
+        for pair in list(self._pairs):
+            pair.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.mode == "cut":
+            writer.transport.abort()
+            return
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = _Pair(writer, far_writer)
+        self._pairs.add(pair)
+        there = asyncio.create_task(self._relay(reader, far_writer, pair))
+        back = asyncio.create_task(self._relay(far_reader, writer, pair))
+        try:
+            await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for relay in (there, back):
+                relay.cancel()
+            self._pairs.discard(pair)
+            for end in pair.ends:
+                end.close()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: _Pair) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(CHUNK_BYTES):
+                if self.mode == "delay":
+                    await asyncio.sleep(DELAY_SECONDS)
+                if self.mode == "half_open":
+                    pair.swallowed = True
+                    continue
+                writer.write(data)
+                await writer.drain()
+        # In a dead link not even the end of a connection arrives.
+        while self.mode == "half_open":
+            pair.swallowed = True
+            await asyncio.sleep(0.05)
