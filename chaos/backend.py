@@ -1,0 +1,349 @@
+"""A backend server of its own process that does to each attempt what the task's payload says, and logs it before.
+
+The payload is `{"mark": …, "do": [what to do to the first attempt, to the second, …], "seconds": how long work takes}`;
+the last entry is for all further attempts. Lines of the log: `call` when one arrives, `over` before it is answered (or
+where the caller hangs up), `report` before and `reported` after each callback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gzip
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from .journal import Journal
+
+HUGE_BYTES = 2_000_000
+"""More than the runs' TASKSTREAM_MAX_RESULT."""
+REPORT_TRIES = 60
+REPORT_PAUSE_SECONDS = 0.2
+TRICKLE_SECONDS = 0.5
+GIVE_UP_SECONDS = 30.0
+FORGED = "forged-forged-forged-forged-forged-forged-"
+
+Answerer: TypeAlias = Callable[["Backend", web.Request, "Attempt"], Awaitable[web.StreamResponse]]
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """What a call says."""
+
+    task_id: str
+    attempt: int
+    request: dict[str, Any]
+    is_async: bool = msgspec.field(name="async", default=False)
+    callback_url: str | None = None
+    callback_token: str | None = None
+
+    @property
+    def orders(self) -> str:
+        do = self.request["do"]
+        return str(do[min(self.attempt, len(do)) - 1])
+
+    @property
+    def seconds(self) -> float:
+        return float(self.request.get("seconds", 0.05))
+
+
+class Backend:
+    def __init__(self, server_id: str, journal: Journal) -> None:
+        self.server_id = server_id
+        self.journal = journal
+        self.earlier: dict[str, list[Attempt]] = {}
+        """Attempts that report by callback, by task."""
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=8 * 1024 * 1024)
+        app.router.add_get("/health", self._health)
+        app.router.add_post("/predict", self._predict)
+        app.cleanup_ctx.append(self._with_session)
+        return app
+
+    async def _with_session(self, _: web.Application):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with aiohttp.ClientSession(timeout=timeout) as self._session:
+            yield
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(text="well")
+
+    async def _predict(self, request: web.Request) -> web.StreamResponse:
+        attempt = msgspec.json.decode(await request.read(), type=Attempt)
+        facts = {"task": attempt.task_id, "attempt": attempt.attempt, "mark": attempt.request["mark"]}
+        self.journal.write(what="call", server=self.server_id, orders=attempt.orders, **facts)
+        try:
+            if attempt.callback_url is not None and attempt.orders in REPORTERS:
+                return await self._accept(attempt)
+            return await ANSWERS.get(attempt.orders, ok)(self, request, attempt)
+        except asyncio.CancelledError:
+            self.over(attempt)
+            raise
+
+    def over(self, attempt: Attempt) -> None:
+        self.journal.write(what="over", server=self.server_id, task=attempt.task_id, attempt=attempt.attempt)
+
+    async def _accept(self, attempt: Attempt) -> web.StreamResponse:
+        self.earlier.setdefault(attempt.task_id, []).append(attempt)
+        job = REPORTERS[attempt.orders](self, attempt)
+        if attempt.orders == "report_first":
+            await job
+        else:
+            task = asyncio.create_task(job)
+            self._jobs.add(task)
+            task.add_done_callback(self._jobs.discard)
+        accepted = {"task_id": attempt.task_id, "backend_task_id": "b", "status": "PROCESSING", "message": "accepted"}
+        return web.json_response(accepted, status=202)
+
+    def result(self, attempt: Attempt, status: str = "FINISHED", **metadata: Any) -> dict[str, Any]:
+        return {
+            "backend_task_id": f"{self.server_id}-{attempt.attempt}",
+            "data": {"mark": attempt.request["mark"], "attempt": attempt.attempt, "server": self.server_id},
+            "metadata": {
+                "server_id": self.server_id,
+                "processing_time": 1,
+                "model_time": 1,
+                "queue_time": 0,
+                "progress": 100,
+                "status": status,
+                "message": None,
+                **metadata,
+            },
+        }
+
+    async def report(
+        self, attempt: Attempt, status: str = "FINISHED", *, token: str | None = None, kind: str = "own", **metadata: Any
+    ) -> int:
+        """Send an update until it is answered with something other than 5xx; return that, 0 where nothing was."""
+        assert self._session is not None
+        assert attempt.callback_url is not None
+        headers = {"Authorization": f"Bearer {token or attempt.callback_token}"}
+        body = self.result(attempt, status, **metadata)
+        facts = {"server": self.server_id, "task": attempt.task_id, "attempt": attempt.attempt, "kind": kind}
+        self.journal.write(what="report", status=status, **facts)
+        answered = 0
+        for _ in range(REPORT_TRIES):
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with self._session.put(attempt.callback_url, json=body, headers=headers) as answer:
+                    answered = answer.status
+                    if answered < 500:
+                        break
+            await asyncio.sleep(REPORT_PAUSE_SECONDS)
+        self.journal.write(what="reported", status=status, answered=answered, **facts)
+        return answered
+
+
+# Answers
+
+
+async def ok(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+    await asyncio.sleep(attempt.seconds)
+    backend.over(attempt)
+    return web.json_response({"task_id": attempt.task_id, **backend.result(attempt)})
+
+
+async def hang(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+    await asyncio.sleep(GIVE_UP_SECONDS)
+    backend.over(attempt)
+    return web.Response(status=500)
+
+
+async def trickle(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
+    """Send a byte at a time, longer than an attempt may take."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    for _ in range(int(GIVE_UP_SECONDS / TRICKLE_SECONDS)):
+        await response.write(b" ")
+        await asyncio.sleep(TRICKLE_SECONDS)
+    backend.over(attempt)
+    return response
+
+
+async def lie(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
+    """Say a length, send less, and close."""
+    body = msgspec.json.encode({"task_id": attempt.task_id, **backend.result(attempt)})
+    backend.over(attempt)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (len(body) + 100)
+    return _raw(request, head + body)
+
+
+async def garbage(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
+    backend.over(attempt)
+    return _raw(request, b"\x00\x01 this is no HTTP\r\n\r\n\xff\xfe")
+
+
+async def no_json(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+    backend.over(attempt)
+    return web.Response(text='{"data": {"mark": ', content_type="application/json")
+
+
+async def huge(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+    backend.over(attempt)
+    return web.json_response({"task_id": attempt.task_id, **backend.result(attempt), "padding": "x" * HUGE_BYTES})
+
+
+async def bomb(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+    """Send little that unpacks to much."""
+    backend.over(attempt)
+    body = gzip.compress(b'{"padding": "' + b"x" * 20 * HUGE_BYTES + b'"}', 9)
+    return web.Response(body=body, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
+
+
+async def die(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
+    """Take the call, and close without an answer."""
+    await asyncio.sleep(attempt.seconds)
+    backend.over(attempt)
+    return _raw(request, b"")
+
+
+async def twice(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
+    """Answer, and then once more on the same connection, where the next call may take it for its own answer."""
+    body = msgspec.json.encode({"task_id": attempt.task_id, **backend.result(attempt)})
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    transport = request.transport
+    await asyncio.sleep(attempt.seconds)
+    backend.over(attempt)
+
+    def again() -> None:
+        if transport is not None and not transport.is_closing():
+            transport.write(head + body)
+
+    asyncio.get_running_loop().call_later(0.003, again)
+    return web.Response(body=body, content_type="application/json")
+
+
+async def misaddressed(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+    """Answer with the result of another task, as after a mix-up of connections."""
+    backend.over(attempt)
+    other = backend.result(attempt)
+    other["data"]["mark"] = "another"
+    return web.json_response({"task_id": "0" * 26 + "~somebody", **other})
+
+
+def status(code: int, headers: dict[str, str] | None = None) -> Answerer:
+    async def answer(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+        backend.over(attempt)
+        return web.json_response({"error": f"status {code}"}, status=code, headers=headers)
+
+    return answer
+
+
+def _raw(request: web.Request, data: bytes) -> web.StreamResponse:
+    """Send bytes as they are, and end the connection."""
+    assert request.transport is not None
+    request.transport.write(data)
+    request.transport.close()
+    return web.Response()
+
+
+ANSWERS: dict[str, Answerer] = {
+    "ok": ok,
+    "hang": hang,
+    "trickle": trickle,
+    "lie": lie,
+    "garbage": garbage,
+    "no_json": no_json,
+    "huge": huge,
+    "bomb": bomb,
+    "die": die,
+    "twice": twice,
+    "misaddressed": misaddressed,
+    "redirect": status(302, {"Location": "http://127.0.0.1:9/"}),
+    "busy": status(429, {"Retry-After": "1"}),
+    "unavailable": status(503, {"Retry-After": "1"}),
+    "error": status(500),
+    "reject": status(422),
+}
+
+
+# Reports
+
+
+async def report_ok(backend: Backend, attempt: Attempt) -> None:
+    await asyncio.sleep(attempt.seconds / 2)
+    await backend.report(attempt, "PROCESSING", progress=50)
+    await asyncio.sleep(attempt.seconds / 2)
+    await backend.report(attempt)
+
+
+async def report_first(backend: Backend, attempt: Attempt) -> None:
+    """Report the end before accepting."""
+    await backend.report(attempt)
+
+
+async def report_twice(backend: Backend, attempt: Attempt) -> None:
+    await asyncio.sleep(attempt.seconds)
+    await asyncio.gather(backend.report(attempt), backend.report(attempt))
+    await backend.report(attempt)
+
+
+async def report_disordered(backend: Backend, attempt: Attempt) -> None:
+    """Report progress after the end."""
+    await asyncio.sleep(attempt.seconds)
+    await backend.report(attempt)
+    await backend.report(attempt, "PROCESSING", progress=10)
+
+
+async def report_late(backend: Backend, attempt: Attempt) -> None:
+    """Report the end when the attempt is over."""
+    await asyncio.sleep(6)
+    await backend.report(attempt, kind="late")
+
+
+async def report_older(backend: Backend, attempt: Attempt) -> None:
+    """Say nothing of the first attempt until there is a second, then report the end of the first."""
+    earlier = backend.earlier[attempt.task_id]
+    if len(earlier) > 1:
+        await backend.report(earlier[0], kind="older")
+        await report_ok(backend, attempt)
+
+
+async def report_forged(backend: Backend, attempt: Attempt) -> None:
+    """Report with a token nobody gave out, then with that of another task, then well."""
+    await backend.report(attempt, token=FORGED, kind="forged")
+    for task_id, attempts in list(backend.earlier.items())[-5:]:
+        if task_id != attempt.task_id:
+            await backend.report(attempt, token=attempts[-1].callback_token, kind="foreign")
+            break
+    await report_ok(backend, attempt)
+
+
+REPORTERS: dict[str, Callable[[Backend, Attempt], Awaitable[None]]] = {
+    "ok": report_ok,
+    "report_first": report_first,
+    "report_twice": report_twice,
+    "report_disordered": report_disordered,
+    "report_late": report_late,
+    "report_older": report_older,
+    "report_forged": report_forged,
+}
+
+
+async def serve(server_id: str, port: int, log: Path) -> None:
+    """Serve until the process is ended."""
+    backend = Backend(server_id, Journal(log, synced=False))
+    runner = web.AppRunner(backend.app(), handler_cancellation=True, shutdown_timeout=0.5)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="chaos.backend")
+    parser.add_argument("--id", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    options = parser.parse_args()
+    asyncio.run(serve(options.id, options.port, options.log))
+
+
+if __name__ == "__main__":
+    main()
