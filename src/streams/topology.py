@@ -6,7 +6,7 @@
     RETRIES   likewise for tasks that wait for their next attempt.
     DISPATCH  ready tasks, filled by JetStream from TASKS and from RETRIES. Nothing of ours writes it.
 
-    KV_tasks       projection: `task.<owner>.<unique>` a view of each task; `active.<server or ->.<owner>.<unique>` of
+    KV_tasks       projection: `task.<owner>.<unique>` a view of each task; `active.<server or =>.<owner>.<unique>` of
                    each that has not ended; `checkpoint`
     KV_registry    projection: `server.<id>`, `type.<name>`; `checkpoint`
     KV_heartbeats  when each server was last seen, and its load
@@ -206,12 +206,19 @@ def _differences(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> di
     changed = {}
     for field, value in wanted.items():
         # NATS leaves out what is false, zero or empty.
-        if found.get(field, type(value)()) == value:
+        if _comparable(found.get(field, type(value)())) == value:
             continue
         if field not in TUNABLE:
             raise TopologyMismatch(name, field, value, found.get(field))
         changed[field] = value
     return changed
+
+
+def _comparable(value: Any) -> Any:
+    """Return a field's value without what changes while the service runs: the floor of sources (see `refill`)."""
+    if isinstance(value, list):
+        return [_comparable(item) for item in value]
+    return {key: item for key, item in value.items() if key != "opt_start_seq"} if isinstance(value, dict) else value
 
 
 async def ensure_consumer(connection: Connection, stream: str, wanted: dict[str, Any]) -> None:

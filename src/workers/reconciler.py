@@ -29,6 +29,7 @@ from ..settings import Settings
 from ..streams.buckets import Bucket
 from ..streams.connection import Connection, api
 from ..streams.leases import Lease, Membership
+from ..streams.refill import raise_floor
 from ..streams.timers import Timers
 from ..streams.topology import DISPATCH, RETRIES, TASKS, TIMERS
 from .failures import fail_attempt
@@ -127,6 +128,7 @@ class Reconciler:
             with contextlib.suppress(Refused):
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
+        await raise_floor(self._connection)
         return counts
 
     async def _apply(self, remedy: Remedy, task: ActiveTask, counts: dict[str, int]) -> None:
