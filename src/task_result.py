@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
+
+from .events.ids import is_task_id
 
 Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED"]
 
@@ -27,6 +29,12 @@ class Shape(Struct, kw_only=True):
     data: Raw
     metadata: Metadata
     backend_task_id: str | None = None
+    task_id: Any = None
+    """As the backend says; not used where it is no task id of ours: older backends have put others there."""
+
+    def is_of_another(self, task_id: str) -> bool:
+        """Tell whether this is the result of another task, by its own word."""
+        return self.task_id != task_id and isinstance(self.task_id, str) and is_task_id(self.task_id)
 
 
 class Acceptance(Struct, kw_only=True):

@@ -70,6 +70,11 @@ def ref_for_key(owner: str, idempotency_key: str) -> TaskRef:
     return TaskRef(owner, _base32(int.from_bytes(digest[:16], "big")))
 
 
+def is_task_id(text: str) -> bool:
+    """Tell whether text has the form of a task id of ours."""
+    return _TASK_ID.fullmatch(text) is not None
+
+
 def parse_task_id(task_id: str) -> TaskRef:
     """Return where a task id leads. Raises NotFound for text that is no task id of ours."""
     match = _TASK_ID.fullmatch(task_id)

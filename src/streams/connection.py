@@ -99,7 +99,8 @@ class Connection:
             raise StoreUnavailable("no connection to NATS")
         try:
             await self._client.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
-        except (nats.errors.Error, OSError) as error:
+        # RuntimeError: uvloop, of a socket that was lost a moment ago.
+        except (nats.errors.Error, OSError, RuntimeError) as error:
             raise StoreUnavailable(f"NATS did not take the message: {error}") from error
 
     async def request(
@@ -212,26 +213,45 @@ class Connection:
             if not self._client.is_connected:
                 misses = 0
                 continue
-            try:
-                await asyncio.wait_for(self._client.rtt(), WATCHDOG_PERIOD_SECONDS)
+            if await self._hears_itself():
                 misses = 0
-            except (TimeoutError, nats.errors.Error, OSError):
+            else:
                 misses += 1
             if misses >= WATCHDOG_MISSES:
                 log.warning("nats.silent", action="connection dropped")
-                _abort(self._client)
+                await _drop(self._client)
                 misses = 0
+
+    async def _hears_itself(self) -> bool:
+        """Tell whether a message to our own inbox comes back in time.
+
+        Not `Client.rtt`: it cancels the future of a ping that was late, and the pong that comes for it then ends the
+        client's reading, which nobody starts again (nats-py 2.16).
+        """
+        heard = asyncio.Event()
+        token = self.open_inbox(lambda message: heard.set() if message else None)
+        try:
+            async with asyncio.timeout(WATCHDOG_PERIOD_SECONDS):
+                await self.publish(self.inbox(token))
+                await heard.wait()
+        except (TimeoutError, StoreUnavailable):
+            return False
+        finally:
+            self.close_inbox(token)
+        return True
 
 
 def _socket_transport(client: Client) -> Any:
     return client._transport._io_writer.transport  # type: ignore[union-attr]  # noqa: SLF001 - nats-py has no other way
 
 
-def _abort(client: Client) -> None:
+async def _drop(client: Client) -> None:
+    """Break the connection off and have nats-py make another, also where its own reading has ended unnoticed."""
     try:
         _socket_transport(client).abort()
+        await client._process_op_err(nats.errors.StaleConnectionError())  # noqa: SLF001 - nats-py has no other way
     except AttributeError:
-        log.warning("nats.abort-failed")
+        log.warning("nats.drop-failed")
 
 
 async def open_connection(url: str, role: str) -> Connection:

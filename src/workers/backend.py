@@ -161,6 +161,8 @@ def _interpret_success(
     shape = task_result.parse(body)
     if shape is None:
         return Completed(task_result.wrapped(task_id, server_id, body, elapsed_ms))
+    if shape.is_of_another(task_id):
+        return Failed(kind="bad_answer", error="the server answered with the result of another task")
     if shape.metadata.status == "FAILED":
         return FailedByBackend(body, (shape.metadata.message or "the server reports failure")[:LONGEST_REASON])
     if reports and shape.metadata.status in ("PROCESSING", "WAITING"):

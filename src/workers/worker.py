@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from ..clock import jitter, utc_now
 from ..core import Core
 from ..events.codec import task_codec
+from ..events.envelope import Actor
 from ..events.subjects import task_ref
 from ..events.task import TaskCancelled
 from ..projections.projector import Projector
@@ -21,7 +22,9 @@ from .attempts import AttemptRunner
 from .backend import Backend
 from .dispatcher import Dispatcher
 from .health import Health
+from .judge import Judge
 from .keepalive import InHand
+from .outcomes import Outcomes
 from .placement import chooser
 from .queues import Queues
 from .reconciler import Reconciler
@@ -45,18 +48,18 @@ class Worker:
         self._shares = Shares(self.members, core.fleet, core.buckets.tasks, core.consuming)
         self._slots = Slots(core.fleet, utc_now, self._shares.holds)
         self._shares.bind(self._slots)
+        worker = Actor("worker", self.members.id)
         self._runner = AttemptRunner(
-            settings=settings,
+            callback_base=settings.callback_base,
             commands=core.commands,
             timers=core.timers,
-            objects=core.objects,
             backend=Backend(self._session, settings.max_result),
             keys=ServerKeys(core.buckets.secrets, core.sealer),
-            fleet=core.fleet,
             slots=self._slots,
             in_hand=self._in_hand,
             members=self.members,
-            heartbeats=core.heartbeats,
+            outcomes=Outcomes(settings, core.commands, core.timers, core.objects, self._slots, worker),
+            judge=Judge(settings, core.commands, self._slots, core.heartbeats, worker),
         )
         self._dispatcher = Dispatcher(
             commands=core.commands,
