@@ -112,7 +112,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         Seconds, about("a server without a health address is offline after this time without a sign of life")
     ] = 60.0
     circuit_failures: Annotated[int, Meta(ge=1), about("failed attempts in a row that open a server's circuit")] = 5
-    circuit_cooldown: Annotated[Seconds, about("time a circuit stays open before one trial")] = 15.0
+    circuit_cooldown: Annotated[
+        float, Meta(gt=0, le=300), about("time a circuit stays open before one trial; doubles up to 300")
+    ] = 15.0
 
     # Workers
     lease_ttl: Annotated[Seconds, about("time after which a silent worker loses its servers")] = 10.0

@@ -195,11 +195,14 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
     """Return the state after one more event."""
     event = recorded.event
     if isinstance(event, ServerRegistered):
-        if isinstance(state, Present):
-            return replace(state, settings=event, registered_at=recorded.at)
-        return Present(
+        fresh = Present(
             settings=event, registered_at=recorded.at, changed_at=recorded.at, status_reason="not checked yet"
         )
+        if not isinstance(state, Present):
+            return fresh
+        if _same_place(state.settings, event):
+            return replace(state, settings=event, registered_at=recorded.at)
+        return replace(fresh, maintenance=state.maintenance, maintenance_reason=state.maintenance_reason)
     if not isinstance(state, Present):
         return state
     match event:
@@ -221,3 +224,8 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
             return Removed(server_id=event.server_id, removed_at=recorded.at, reason=event.reason)
         case _:
             assert_never(event)
+
+
+def _same_place(before: ServerRegistered, after: ServerRegistered) -> bool:
+    """Tell whether what is known of a server's health still holds: it is where it was."""
+    return (before.predict_url, before.health_url) == (after.predict_url, after.health_url)

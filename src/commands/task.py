@@ -2,36 +2,30 @@
 
 decide(command, state, now) -> events      [] means "already so", a raise means "not allowed"
 evolve(state, recorded) -> state           folds one event; never refuses: an event is a fact
-
-    TaskSubmitted        AttemptStarted              TaskSucceeded / TaskFailed
-Unknown ───────► Waiting ─────────────► Processing ──────────────────────────► Ended
-                   ▲  │                    │    │                               ▲ │
-                   │  └── TaskCancelled ───┼────┴─────────── TaskCancelled ─────┘ │
-                   ├── AttemptFailed (retry_at), AttemptReturned ───┘             │
-                   └───────────────────── TaskQueued (renewed) ───────────────────┘
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias, assert_never
+from typing import assert_never
 
-from msgspec import Raw, Struct
-from msgspec.structs import replace
-
-from ..errors import AlreadyEnded, AlreadyExists, AttemptNotCurrent, IdempotencyConflict, NotDue, NotFound, NotRetryable
-from ..events.envelope import NULL, Recorded
+from ..errors import (
+    AlreadyEnded,
+    AlreadyExists,
+    AttemptNotCurrent,
+    IdempotencyConflict,
+    NotDue,
+    NotFound,
+    NotRetryable,
+)
 from ..events.task import (
     AttemptAccepted,
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
     FailureKind,
-    Priority,
     ProgressReported,
-    RetryPolicy,
-    StoredResult,
     TaskCancelled,
     TaskEvent,
     TaskFailed,
@@ -39,6 +33,58 @@ from ..events.task import (
     TaskSubmitted,
     TaskSucceeded,
 )
+from .task_commands import (
+    AcceptAttempt,
+    CancelTask,
+    FailAttempt,
+    FailTask,
+    Reporter,
+    ReportProgress,
+    RequeueTask,
+    RetryTask,
+    ReturnAttempt,
+    StartAttempt,
+    SubmitTask,
+    SucceedTask,
+    TaskCommand,
+)
+from .task_state import (
+    UNKNOWN,
+    Ended,
+    Facts,
+    Outcome,
+    Processing,
+    TaskState,
+    Unknown,
+    Waiting,
+    evolve,
+)
+
+__all__ = [
+    "UNKNOWN",
+    "AcceptAttempt",
+    "CancelTask",
+    "Ended",
+    "Facts",
+    "FailAttempt",
+    "FailTask",
+    "Outcome",
+    "Processing",
+    "ReportProgress",
+    "Reporter",
+    "RequeueTask",
+    "RetryTask",
+    "ReturnAttempt",
+    "StartAttempt",
+    "SubmitTask",
+    "SucceedTask",
+    "TaskCommand",
+    "TaskState",
+    "Unknown",
+    "Waiting",
+    "decide",
+    "evolve",
+]
 
 FINAL_KINDS: frozenset[FailureKind] = frozenset({"rejected", "failed"})
 """Failures that another try would only repeat."""
@@ -46,160 +92,6 @@ EARLIEST_START = timedelta(milliseconds=250)
 """How much too early a retry may start: the timer fires by another machine's clock."""
 LONGEST_RETRY_AFTER = timedelta(hours=1)
 """A server may ask for a longer pause than the cap, but not for ever."""
-
-Outcome = Literal["succeeded", "failed", "cancelled"]
-
-
-class Facts(Struct, frozen=True, kw_only=True):
-    """What does not change about a task, except by a retry from outside."""
-
-    owner: str
-    task_type: str
-    pool: str
-    priority: Priority
-    policy: RetryPolicy
-    fingerprint: str
-    submitted_at: datetime
-    attempt: int = 0
-    """Ordinal of the last attempt started; 0 before the first."""
-    failures: int = 0
-    """Attempts of the present budget that failed; an attempt handed back is none."""
-    last_server_id: str = ""
-
-
-class Unknown(Struct, frozen=True):
-    """There is no such task."""
-
-
-class Waiting(Struct, frozen=True, kw_only=True):
-    facts: Facts
-    not_before: datetime | None = None
-    """UTC. When the retry is due; None: now."""
-
-
-class Processing(Struct, frozen=True, kw_only=True):
-    facts: Facts
-    server_id: str
-    worker_id: str
-    deadline: datetime
-    token_digest: str
-    accepted: bool = False
-    """The server said it would report by itself."""
-
-
-class Ended(Struct, frozen=True, kw_only=True):
-    facts: Facts
-    outcome: Outcome
-    update_digest: str = ""
-
-
-TaskState: TypeAlias = Unknown | Waiting | Processing | Ended
-
-UNKNOWN = Unknown()
-
-
-class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    owner: str
-    task_type: str
-    payload: Raw
-    pool: str
-    priority: Priority
-    policy: RetryPolicy
-    fingerprint: str
-    repeatable: bool = False
-    """An Idempotency-Key was given: the same body again is the same task."""
-
-
-class StartAttempt(Struct, frozen=True, kw_only=True):
-    """Claim a waiting task for a server."""
-
-    server_id: str
-    worker_id: str
-    token_digest: str
-
-
-class AcceptAttempt(Struct, frozen=True, kw_only=True):
-    attempt: int
-    backend_task_id: str | None
-
-
-class Reporter(Struct, frozen=True, kw_only=True):
-    """Who reports on an attempt, and so for which attempt it may speak."""
-
-    kind: Literal["worker", "server", "person"]
-    """A worker and a server with an attempt's token speak for that attempt; a server with no token for the attempt
-    that runs on it; a person (the owner, an admin) for whatever attempt there is."""
-    attempt: int | None = None
-    server_id: str = ""
-    """Empty for a server whose name for itself is not the one it was registered under."""
-
-
-class ReportProgress(Struct, frozen=True, kw_only=True):
-    reporter: Reporter
-    progress: float | None = None
-    message: str | None = None
-    custom_data: Raw = NULL
-
-
-class SucceedTask(Struct, frozen=True, kw_only=True):
-    reporter: Reporter
-    result: StoredResult
-    update_digest: str = ""
-
-
-class FailTask(Struct, frozen=True, kw_only=True):
-    """The backend says that the task itself failed."""
-
-    reporter: Reporter
-    error: str
-    result: StoredResult | None
-    update_digest: str = ""
-
-
-class FailAttempt(Struct, frozen=True, kw_only=True):
-    """An attempt came to nothing; whether another follows is decided here."""
-
-    attempt: int
-    kind: FailureKind
-    error: str
-    jitter: float
-    """In [0, 1): which part of the backoff is waited."""
-    retry_after: timedelta | None = None
-    """What the server asked for."""
-
-
-class ReturnAttempt(Struct, frozen=True, kw_only=True):
-    attempt: int
-    reason: str
-
-
-class CancelTask(Struct, frozen=True, kw_only=True):
-    reason: str
-
-
-class RetryTask(Struct, frozen=True, kw_only=True):
-    reason: str
-
-
-class RequeueTask(Struct, frozen=True, kw_only=True):
-    """Put a waiting task that is in no queue back into one."""
-
-    reason: str
-
-
-TaskCommand: TypeAlias = (
-    SubmitTask
-    | StartAttempt
-    | AcceptAttempt
-    | ReportProgress
-    | SucceedTask
-    | FailTask
-    | FailAttempt
-    | ReturnAttempt
-    | CancelTask
-    | RetryTask
-    | RequeueTask
-)
 
 
 def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
@@ -229,7 +121,7 @@ def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[Ta
         case RetryTask():
             return retry(command, state)
         case RequeueTask():
-            return requeue(command, state)
+            return requeue(command, state, now)
         case _:
             assert_never(command)
 
@@ -419,58 +311,10 @@ def retry(command: RetryTask, state: TaskState) -> Sequence[TaskEvent]:
             assert_never(state)
 
 
-def requeue(command: RequeueTask, state: TaskState) -> Sequence[TaskEvent]:
-    if not isinstance(state, Waiting):
-        return []
+def requeue(command: RequeueTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    if not isinstance(state, Waiting) or (state.not_before is not None and state.not_before > now):
+        return []  # it has moved on, or its timer is still to come
     return [TaskQueued(pool=state.facts.pool, priority=state.facts.priority, reason=command.reason)]
-
-
-def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
-    """Return the state after one more event."""
-    event = recorded.event
-    if isinstance(event, TaskSubmitted):
-        return Waiting(
-            facts=Facts(
-                owner=event.owner,
-                task_type=event.task_type,
-                pool=event.pool,
-                priority=event.priority,
-                policy=event.policy,
-                fingerprint=event.fingerprint,
-                submitted_at=recorded.at,
-            )
-        )
-    if isinstance(state, Unknown):
-        return state  # the beginning is past its retention: the task is gone
-    facts = state.facts
-    match event:
-        case TaskQueued():
-            return Waiting(facts=replace(facts, failures=0 if event.renewed else facts.failures))
-        case AttemptStarted():
-            return Processing(
-                facts=replace(facts, attempt=event.attempt, last_server_id=event.server_id),
-                server_id=event.server_id,
-                worker_id=event.worker_id,
-                deadline=event.deadline,
-                token_digest=event.token_digest,
-                accepted=not event.worker_id,
-            )
-        case AttemptAccepted():
-            return replace(state, accepted=True) if isinstance(state, Processing) else state
-        case ProgressReported():
-            return state
-        case AttemptFailed():
-            return Waiting(facts=replace(facts, failures=facts.failures + 1), not_before=event.retry_at)
-        case AttemptReturned():
-            return Waiting(facts=facts)
-        case TaskSucceeded():
-            return Ended(facts=facts, outcome="succeeded", update_digest=event.update_digest)
-        case TaskFailed():
-            return Ended(facts=facts, outcome="failed", update_digest=event.update_digest)
-        case TaskCancelled():
-            return Ended(facts=facts, outcome="cancelled")
-        case _:
-            assert_never(event)
 
 
 def _running(state: TaskState) -> Processing | None:

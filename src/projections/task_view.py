@@ -46,7 +46,9 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sequence: int
     """Last event of the log that this view reflects."""
     attempts: int
-    """Tries it gets."""
+    """Ordinal of the last try it may get."""
+    budget: int
+    """Tries it gets; as many again each time it is retried by hand."""
     attempt: int = 0
     """Ordinal of the last try; 0 before the first."""
     server_id: str = ""
@@ -89,6 +91,7 @@ def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: in
         created_sequence=sequence,
         sequence=sequence,
         attempts=event.policy.attempts,
+        budget=event.policy.attempts,
     )
 
 
@@ -98,7 +101,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
         case TaskSubmitted():
             return view
         case TaskQueued():
-            fresh = replace(view, progress=None, message=None, error="") if event.renewed else view
+            fresh = _renewed(view) if event.renewed else view
             return replace(fresh, status="WAITING", retry_at=None, ended_at=None, accepted=False, deadline=None)
         case AttemptStarted():
             return replace(
@@ -138,6 +141,10 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
             return replace(_ended(view, recorded, view.server_id), status="CANCELLED", error=event.reason)
         case _:
             assert_never(event)
+
+
+def _renewed(view: TaskView) -> TaskView:
+    return replace(view, progress=None, message=None, error="", attempts=view.attempt + view.budget)
 
 
 def _ended(view: TaskView, recorded: Recorded[TaskEvent], server_id: str) -> TaskView:

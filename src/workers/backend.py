@@ -93,7 +93,7 @@ class Backend:
     async def call(self, server: Present, call: Call, api_key: str | None) -> Answer:
         """Send a task to a server and return what came of it; never raises for anything the server does."""
         settings = server.settings
-        reports = settings.is_async and settings.callback
+        reports = settings.is_async or settings.callback
         predict = _Predict(
             task_id=call.task_id,
             request=call.payload,

@@ -254,3 +254,12 @@ def test_what_comes_after_a_removal_changes_nothing() -> None:
 
 def test_what_comes_before_any_registration_changes_nothing() -> None:
     assert given(WENT_ONLINE, opened(), REMOVED).state is ABSENT
+
+
+def test_a_server_announced_at_another_address_is_unknown_until_it_is_checked() -> None:
+    moved = registered(predict_url="http://elsewhere.example/predict")
+    state = given(registered(), ServerWentOnline(server_id="s1", reason="ok"), moved).state
+
+    assert isinstance(state, Present)
+    assert not state.online
+    assert state.status_reason == "not checked yet"

@@ -560,10 +560,17 @@ def test_a_task_that_is_not_there_is_not_retried() -> None:
 
 
 def test_a_waiting_task_is_put_back_into_its_queue_and_keeps_its_budget() -> None:
-    after = retrying.when(RequeueTask(reason="lost")).then(TaskQueued(pool="text", priority="normal", reason="lost"))
+    late = NOW + timedelta(minutes=1)
+    after = retrying.when(RequeueTask(reason="lost"), at=late).then(
+        TaskQueued(pool="text", priority="normal", reason="lost")
+    )
 
     assert after.given.state.facts.failures == 1
     assert after.given.when(start()).events[0].attempt == 2  # type: ignore[attr-defined]
+
+
+def test_a_task_whose_retry_is_still_to_come_keeps_its_backoff() -> None:
+    retrying.when(RequeueTask(reason="lost")).is_quiet()
 
 
 def test_a_task_put_back_twice_is_started_once() -> None:

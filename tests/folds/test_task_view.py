@@ -74,6 +74,7 @@ def test_a_submitted_task_is_shown_as_waiting() -> None:
         created_sequence=17,
         sequence=17,
         attempts=3,
+        budget=3,
     )
 
 

@@ -1,0 +1,132 @@
+"""The state of a task: a union of shapes, folded from its events.
+
+    TaskSubmitted        AttemptStarted              TaskSucceeded / TaskFailed
+Unknown ───────► Waiting ─────────────► Processing ──────────────────────────► Ended
+                   ▲  │                    │    │                               ▲ │
+                   │  └── TaskCancelled ───┼────┴─────────── TaskCancelled ─────┘ │
+                   ├── AttemptFailed (retry_at), AttemptReturned ───┘             │
+                   └───────────────────── TaskQueued (renewed) ───────────────────┘
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, TypeAlias, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..events.envelope import Recorded
+from ..events.task import (
+    AttemptAccepted,
+    AttemptFailed,
+    AttemptReturned,
+    AttemptStarted,
+    Priority,
+    ProgressReported,
+    RetryPolicy,
+    TaskCancelled,
+    TaskEvent,
+    TaskFailed,
+    TaskQueued,
+    TaskSubmitted,
+    TaskSucceeded,
+)
+
+Outcome = Literal["succeeded", "failed", "cancelled"]
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What does not change about a task, except by a retry from outside."""
+
+    owner: str
+    task_type: str
+    pool: str
+    priority: Priority
+    policy: RetryPolicy
+    fingerprint: str
+    submitted_at: datetime
+    attempt: int = 0
+    """Ordinal of the last attempt started; 0 before the first."""
+    failures: int = 0
+    """Attempts of the present budget that failed; an attempt handed back is none."""
+    last_server_id: str = ""
+
+
+class Unknown(Struct, frozen=True):
+    """There is no such task."""
+
+
+class Waiting(Struct, frozen=True, kw_only=True):
+    facts: Facts
+    not_before: datetime | None = None
+    """UTC. When the retry is due; None: now."""
+
+
+class Processing(Struct, frozen=True, kw_only=True):
+    facts: Facts
+    server_id: str
+    worker_id: str
+    deadline: datetime
+    token_digest: str
+    accepted: bool = False
+    """The server said it would report by itself."""
+
+
+class Ended(Struct, frozen=True, kw_only=True):
+    facts: Facts
+    outcome: Outcome
+    update_digest: str = ""
+
+
+TaskState: TypeAlias = Unknown | Waiting | Processing | Ended
+
+UNKNOWN = Unknown()
+
+
+def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
+    """Return the state after one more event."""
+    event = recorded.event
+    if isinstance(event, TaskSubmitted):
+        return Waiting(
+            facts=Facts(
+                owner=event.owner,
+                task_type=event.task_type,
+                pool=event.pool,
+                priority=event.priority,
+                policy=event.policy,
+                fingerprint=event.fingerprint,
+                submitted_at=recorded.at,
+            )
+        )
+    if isinstance(state, Unknown):
+        return state  # the beginning is past its retention: the task is gone
+    facts = state.facts
+    match event:
+        case TaskQueued():
+            return Waiting(facts=replace(facts, failures=0 if event.renewed else facts.failures))
+        case AttemptStarted():
+            return Processing(
+                facts=replace(facts, attempt=event.attempt, last_server_id=event.server_id),
+                server_id=event.server_id,
+                worker_id=event.worker_id,
+                deadline=event.deadline,
+                token_digest=event.token_digest,
+                accepted=not event.worker_id,
+            )
+        case AttemptAccepted():
+            return replace(state, accepted=True) if isinstance(state, Processing) else state
+        case ProgressReported():
+            return state
+        case AttemptFailed():
+            return Waiting(facts=replace(facts, failures=facts.failures + 1), not_before=event.retry_at)
+        case AttemptReturned():
+            return Waiting(facts=facts)
+        case TaskSucceeded():
+            return Ended(facts=facts, outcome="succeeded", update_digest=event.update_digest)
+        case TaskFailed():
+            return Ended(facts=facts, outcome="failed", update_digest=event.update_digest)
+        case TaskCancelled():
+            return Ended(facts=facts, outcome="cancelled")
+        case _:
+            assert_never(event)
