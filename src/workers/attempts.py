@@ -26,6 +26,7 @@ from ..commands.task import Processing, ReturnAttempt, StartAttempt, TaskState
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
+from ..projections.server_keys import ServerKeys
 from ..sealing import SealingError
 from ..streams.leases import Membership
 from ..streams.timers import Timers
@@ -33,7 +34,6 @@ from .backend import Accepted, Answer, Backend, Call, Failed
 from .judge import Judge
 from .keepalive import InHand
 from .outcomes import Outcomes
-from .secrets import ServerKeys
 from .settling import LOOK_AGAIN, Settler
 from .slots import Slots
 
@@ -217,7 +217,7 @@ class AttemptRunner:
         under_way = self._under_way[queued.ref]
         under_way.attempt = call.attempt
         try:
-            api_key = await self._keys.get(server)
+            api_key = await self._keys.get(server.settings)
         except SealingError:
             return Failed(kind="error", error="the server's API key does not open; register the server again")
         if self._is_broken_off(under_way):

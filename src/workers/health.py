@@ -24,6 +24,7 @@ from ..errors import NotFound
 from ..events.envelope import Actor
 from ..projections.fleet import Fleet
 from ..projections.heartbeats import Heartbeat, Heartbeats
+from ..projections.server_keys import ServerKeys
 from ..settings import Settings
 from ..streams.timers import Timers
 from .backend import describe
@@ -57,6 +58,7 @@ class Health:
         commands: Commands,
         fleet: Fleet,
         heartbeats: Heartbeats,
+        keys: ServerKeys,
         timers: Timers,
     ) -> None:
         self._settings = settings
@@ -64,6 +66,7 @@ class Health:
         self._commands = commands
         self._fleet = fleet
         self._heartbeats = heartbeats
+        self._keys = keys
         self._timers = timers
 
     async def check(self, server_name: str, body: bytes) -> None:
@@ -148,6 +151,8 @@ class Health:
         elif _age(server.changed_at) > self._settings.server_remove_after:
             reason = f"offline for more than {self._settings.server_remove_after:g} s: {probe.reason}"
             await self._commands.server(server_id, RemoveServer(reason=reason), by=BY)
+            await self._keys.destroy(server.settings)
+            await self._heartbeats.forget(server_id)
 
 
 def next_interval(settings: Settings, good: int, *, well: bool) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
 from nats.aio.msg import Msg
 
 from ..events.ids import token
@@ -12,6 +13,8 @@ from ..settings import Settings
 from ..streams.connection import Connection
 from ..streams.pulling import Consumer, delivery
 from ..streams.topology import DISPATCH, ensure_consumer, pool_consumer, pool_consumer_name
+
+log = structlog.get_logger(__name__)
 
 NEWS_EXPIRES_SECONDS = 5.0
 """How long one request for the next message stays with NATS. One that is restarted forgets it: news is so late then."""
@@ -30,6 +33,16 @@ class Queue:
         self._consumer = consumer
         self._waits = False
         self._arrived = arrived
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether NATS has said that its consumer is not there."""
+        return self._consumer.is_gone
+
+    def is_back(self) -> None:
+        """Its consumer was made again; it starts with whatever is in the queue."""
+        self._consumer.is_gone = False
+        self.may_have_more = True
 
     async def fetch(self, most: int) -> list[Msg]:
         """Take up to `most` messages that are there."""
@@ -62,15 +75,22 @@ class Queues:
         self._queues: dict[tuple[Priority, str], Queue] = {}
 
     async def know(self, pools: set[str]) -> None:
-        """Make the queues of pools that are new. Raises StoreUnavailable."""
+        """Make the queues of pools that are new, and the consumers that are gone. Raises StoreUnavailable."""
         for priority in PRIORITIES:
             for pool in sorted(pools):
-                if (priority, pool) not in self._queues:
-                    name = token(pool)
-                    await ensure_consumer(self._connection, DISPATCH, pool_consumer(name, priority, self._settings))
-                    consumer = Consumer(self._connection, DISPATCH, pool_consumer_name(name, priority))
+                queue = self._queues.get((priority, pool))
+                if queue is None:
+                    await self._make_consumer(priority, pool)
+                    consumer = Consumer(self._connection, DISPATCH, pool_consumer_name(token(pool), priority))
                     await consumer.open()
                     self._queues[priority, pool] = Queue(consumer, pool, priority, self._arrived)
+                elif queue.is_gone:
+                    log.warning("queue.consumer-gone", pool=pool, priority=priority, action="making it again")
+                    await self._make_consumer(priority, pool)
+                    queue.is_back()
+
+    async def _make_consumer(self, priority: Priority, pool: str) -> None:
+        await ensure_consumer(self._connection, DISPATCH, pool_consumer(token(pool), priority, self._settings))
 
     def in_order(self) -> list[Queue]:
         """Return the queues, high priority first."""

@@ -66,7 +66,8 @@ class Timekeeper:
         while not self._stopped:
             try:
                 await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings))
-                while not self._stopped:
+                self._consumer.is_gone = False
+                while not self._stopped and not self._consumer.is_gone:
                     await self.run_once()
             except StoreUnavailable as error:
                 log.warning("timekeeper.waits", reason=str(error))

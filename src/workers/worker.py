@@ -28,7 +28,6 @@ from .outcomes import Outcomes
 from .placement import chooser
 from .queues import Queues
 from .reconciler import Reconciler
-from .secrets import ServerKeys
 from .shares import Shares
 from .slots import Slots
 from .timekeeper import Timekeeper
@@ -54,7 +53,7 @@ class Worker:
             commands=core.commands,
             timers=core.timers,
             backend=Backend(self._session, settings.max_result),
-            keys=ServerKeys(core.buckets.secrets, core.sealer),
+            keys=core.server_keys,
             slots=self._slots,
             in_hand=self._in_hand,
             members=self.members,
@@ -75,7 +74,9 @@ class Worker:
             connection=core.consuming,
             commands=core.commands,
             timers=core.timers,
-            health=Health(settings, self._session, core.commands, core.fleet, core.heartbeats, core.timers),
+            health=Health(
+                settings, self._session, core.commands, core.fleet, core.heartbeats, core.server_keys, core.timers
+            ),
             in_hand=self._in_hand,
         )
         self._reconciler = Reconciler(
