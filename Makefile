@@ -6,10 +6,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile pyproject.toml $(ARGS)
 
-.PHONY: help setup demo test lint format check bench lock clean
+.PHONY: help setup demo test lint format check bench chaos chaos-long lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## the virtual environment in .venv: pinned versions, checked by hash, and this package
 
@@ -41,6 +41,17 @@ check: lint test ## what CI runs
 
 bench: $(READY) ## measure this machine
 	$(BIN)/python -m bench $(ARGS)
+
+SEEDS ?= 1-100
+SECONDS ?= 60
+
+chaos: $(READY) ## break it by a plan, and check what it promised: make chaos ARGS="--seed 7 --seconds 20 --nodes 3"
+	$(BIN)/python -m chaos $(ARGS)
+
+chaos-long: $(READY) ## the same all night, on one and on three nats-servers: make chaos-long SEEDS=1-100
+	@broken=0; for nodes in 1 3; do \
+	  $(BIN)/python -m chaos --seed $(SEEDS) --seconds $(SECONDS) --nodes $$nodes || broken=1; \
+	done; exit $$broken
 
 lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=--upgrade
 	$(PYTHON) -m venv build/lock

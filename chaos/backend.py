@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import gzip
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -68,7 +68,7 @@ class Backend:
         app.cleanup_ctx.append(self._with_session)
         return app
 
-    async def _with_session(self, _: web.Application):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def _with_session(self, _: web.Application) -> AsyncIterator[None]:
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(timeout=timeout) as self._session:
             yield
@@ -120,7 +120,13 @@ class Backend:
         }
 
     async def report(
-        self, attempt: Attempt, status: str = "FINISHED", *, token: str | None = None, kind: str = "own", **metadata: Any
+        self,
+        attempt: Attempt,
+        status: str = "FINISHED",
+        *,
+        token: str | None = None,
+        kind: str = "own",
+        **metadata: Any,
     ) -> int:
         """Send an update until it is answered with something other than 5xx; return that, 0 where nothing was."""
         assert self._session is not None

@@ -34,6 +34,7 @@ class Link:
         self._target_port = target_port
         self._server: asyncio.Server | None = None
         self._pairs: set[_Pair] = set()
+        self._handlers: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -43,7 +44,9 @@ class Link:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        self._abort_all()
+        for handler in self._handlers:
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
 
     def set(self, mode: Mode) -> None:
         """Change what happens to data from now on; where some went missing the connection is reset."""
@@ -60,6 +63,16 @@ class Link:
             pair.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
+        try:
+            await self._connect(reader, writer)
+        finally:
+            self._handlers.discard(handler)
+            writer.close()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.mode == "cut":
             writer.transport.abort()
             return
@@ -77,6 +90,7 @@ class Link:
         finally:
             for relay in (there, back):
                 relay.cancel()
+            await asyncio.gather(there, back, return_exceptions=True)
             self._pairs.discard(pair)
             for end in pair.ends:
                 end.close()

@@ -22,7 +22,8 @@ from .journal import Journal
 
 TENANTS = ("alice", "bob", "carol")
 CLIENTS_PER_TENANT = 2
-PAUSE_SECONDS = 0.6
+PAUSE_SECONDS = 0.35
+"""Between two calls of a client, on average."""
 BURST_FACTOR = 10
 CALL_SECONDS = 8.0
 MARK = re.compile(r"mk-[a-z]+-[0-9]+-[0-9]+")
@@ -54,7 +55,19 @@ BAD_REPORTS = (
     ("report_older", "report_older"),
     ("report_forged",),
 )
-OPERATIONS = {"submit": 10, "repeat": 2, "conflict": 0.5, "cancel": 1.5, "retry": 1, "read": 3, "list": 1, "pry": 1}
+OPERATIONS = {
+    "submit": 10,
+    "repeat": 2,
+    "conflict": 0.5,
+    "cancel": 1.5,
+    "retry": 1,
+    "read": 3,
+    "list": 1,
+    "pry": 1,
+    "usurp": 0.5,
+    "odd": 0.3,
+}
+ODD_IDS = ("*", "%3E", "x" * 4_000, "0" * 26 + "~*", "0" * 26 + "~%3E", "..%2F..", "0" * 26 + "~" + "=2A")
 
 
 class Answer(Struct):
@@ -93,6 +106,11 @@ class Client:
         self._marks = 0
         self._calls = 0
 
+    @property
+    def recent(self) -> list[str]:
+        """Ids of the tasks that were acknowledged last."""
+        return [one.task_id for one in self.submitted[-20:] if one.task_id]
+
     # Operations
 
     async def operate(self, others: Sequence[str]) -> None:
@@ -111,6 +129,10 @@ class Client:
                 await self.call("list", "GET", "/api/tasks?limit=20")
             case "pry" if others:
                 await self.pry(self._chance.choice(others))
+            case "usurp" if others:
+                await self.usurp(self._chance.choice(others))
+            case "odd":
+                await self.call("odd", "GET", f"/api/task/{self._chance.choice(ODD_IDS)}")
             case _:
                 await self.submit(self._new())
 
@@ -172,8 +194,19 @@ class Client:
         """Try to read another tenant's task."""
         await self.call("pry", "GET", f"/api/task/{task_id}{self._chance.choice(('', '/events'))}", task=task_id)
 
+    async def usurp(self, task_id: str) -> None:
+        """Try to end another tenant's task as its backend would."""
+        body = {"data": {"mark": "usurped"}, "metadata": {"server_id": "backend-1", "status": "FINISHED"}}
+        await self.call("usurp", "PUT", f"/api/task/{task_id}", body, task=task_id)
+
     async def call(
-        self, operation: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **facts: Any
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        **facts: Any,
     ) -> Answer:
         """Make one call, journaled; the answer's status is 0 where none came."""
         self._calls += 1
@@ -209,6 +242,7 @@ class Load:
         self.clients: list[Client] = []
         self._session: aiohttp.ClientSession | None = None
         self._running: list[asyncio.Task[None]] = []
+        self._stopping = False
 
     async def __aenter__(self) -> Load:
         # No cookies, and a connection of its own for each call: what one client sees is not another's.
@@ -238,15 +272,12 @@ class Load:
         self._stopping = True
         await asyncio.gather(*self._running)
 
-    _stopping = False
-
     async def _run(self, client: Client) -> None:
         pause = random.Random(f"{self._seed}/{client.tenant}/{client.number}/pause")
         while not self._stopping:
-            others = [
-                one.task_id for other in self.clients if other.tenant != client.tenant for one in other.submitted[-20:] if one.task_id
-            ]
-            await client.operate(others)
+            await client.operate(
+                [task for other in self.clients if other.tenant != client.tenant for task in other.recent]
+            )
             await asyncio.sleep(pause.expovariate(1 / PAUSE_SECONDS) / (BURST_FACTOR if self.burst else 1))
 
     async def repeat_all(self) -> None:

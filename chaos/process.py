@@ -1,4 +1,4 @@
-"""One process of a run: started, killed, stopped and continued by its own id, and started again if it ends by itself."""
+"""One process of a run: started, killed, stopped and continued by its id, and started again if it ends by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ PR_SET_PDEATHSIG = 1
 RESTART_PAUSE_SECONDS = 0.5
 TAIL_LINES = 15
 TERM_SECONDS = 15.0
+RUNNING = ('"event": "ready"', '"event": "worker.started"')
 
 
 class Exit(Struct, frozen=True):
@@ -23,8 +24,18 @@ class Exit(Struct, frozen=True):
 
     name: str
     status: int
-    at: float
-    tail: str
+    output: str
+    """What it had said since it was started."""
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether it gave up at its start, with a reason, as it does where NATS is away; a supervisor tries again."""
+        said_why = any(line.startswith("taskstream: ") for line in self.output.splitlines())
+        return self.status == 1 and said_why and not any(event in self.output for event in RUNNING)
+
+    def __str__(self) -> str:
+        lines = self.output.splitlines()[-TAIL_LINES:]
+        return "\n".join([f"{self.name} ended by itself with {self.status}:", *lines])
 
 
 class Process:
@@ -39,6 +50,9 @@ class Process:
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._wanted = False
+        self._log_start = 0
+        self.busy = asyncio.Lock()
+        """Held while somebody ends it and starts it again."""
 
     @property
     def pid(self) -> int | None:
@@ -47,8 +61,12 @@ class Process:
         return self._process.pid if running and self._process else None
 
     async def start(self) -> None:
+        """Start it, unless it runs."""
         self._wanted = True
+        if self.pid:
+            return
         with self._log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *self._arguments,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -89,12 +107,12 @@ class Process:
         if self._watch is not None:
             self._watch.cancel()
 
-    def tail(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+    def _output(self) -> str:
+        return self._log.read_bytes()[self._log_start :].decode(errors="replace")
 
     def descriptors(self) -> int:
         """Return how many files and sockets it has open (Linux); 0 while it does not run."""
-        return len(os.listdir(f"/proc/{self.pid}/fd")) if self.pid else 0
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir()) if self.pid else 0
 
     def resident_mb(self) -> float:
         """Return the memory it has (Linux); 0 while it does not run."""
@@ -107,14 +125,13 @@ class Process:
         status = await process.wait()
         if not self._wanted or process is not self._process:
             return
-        loop = asyncio.get_running_loop()
-        self.exits.append(Exit(self.name, status, loop.time(), self.tail()))
+        self.exits.append(Exit(self.name, status, self._output()))
         await asyncio.sleep(RESTART_PAUSE_SECONDS)
         if self._wanted and process is self._process:
             await self.start()
 
 
-def _dies_with_us():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _dies_with_us() -> Callable[[], None]:
     """Return what the new process does first: have the kernel kill it when we die, also while it is stopped."""
     libc = ctypes.CDLL(None)
 

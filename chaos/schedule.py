@@ -25,11 +25,16 @@ APIS = ("api-1", "api-2")
 WORKERS = ("worker-1", "worker-2")
 BACKENDS = ("backend-1", "backend-2", "backend-3")
 OURS = (*APIS, *WORKERS)
-CONSUMERS = ("DISPATCH.pool-normal-default", "DISPATCH.pool-high-default", "DISPATCH.pool-normal-batch", "TIMERS.timekeeper")
+CONSUMERS = (
+    "DISPATCH.pool-normal-default",
+    "DISPATCH.pool-high-default",
+    "DISPATCH.pool-normal-batch",
+    "TIMERS.timekeeper",
+)
 STREAMS = ("TASKS", "DISPATCH", "RETRIES", "TIMERS", "KV_leases", "KV_tasks")
 LONGEST_STOP_SECONDS = 10.0
 FIRST_AT_SECONDS = 1.0
-MEAN_PAUSE_SECONDS = 1.2
+MEAN_PAUSE_SECONDS = 0.6
 
 
 class Fault(Struct, frozen=True):

@@ -14,6 +14,7 @@ from .commands.handler import Commands
 from .egress import EgressPolicy
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
+from .projections.server_keys import ServerKeys
 from .projections.task_reader import TaskReader
 from .sealing import Sealer
 from .settings import Settings
@@ -64,9 +65,9 @@ class Core:
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
         self.fleet = Fleet()
+        self.server_keys = ServerKeys(self.buckets.secrets, Sealer.from_settings(settings))
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)
-        self.sealer = Sealer.from_settings(settings)
         self.egress = EgressPolicy.from_settings(settings)
         self._background: list[asyncio.Task[Any]] = []
 
@@ -117,11 +118,17 @@ async def open_core(settings: Settings, nats_url: str, durability: Durability | 
     `durability`: how the server syncs, where the caller started it and knows. Raises StoreUnavailable if NATS does not
     answer, NatsTooOld, or TopologyMismatch.
     """
-    appending = await open_connection(nats_url, "append")
-    reading = await open_connection(nats_url, "read")
-    consuming = await open_connection(nats_url, "consume")
-    soundness = await inspect(reading, settings.nats_monitor_url, durability)
-    soundness.warn()
-    await ensure_streams(appending, settings)
+    connections: list[Connection] = []
+    try:
+        for role in ("append", "read", "consume"):
+            connections.append(await open_connection(nats_url, role))
+        appending, reading, consuming = connections
+        soundness = await inspect(reading, settings.nats_monitor_url, durability)
+        soundness.warn()
+        await ensure_streams(appending, settings)
+    except BaseException:
+        for connection in connections:
+            await connection.close()
+        raise
     log.info("core.ready", nats=soundness.version, at=utc_now().isoformat(timespec="seconds"))
     return Core(settings, appending, reading, consuming, soundness)

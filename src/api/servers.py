@@ -26,7 +26,7 @@ from ..core import Core
 from ..egress import BadAddress
 from ..errors import InvalidInput, NotFound
 from ..events.server import ServerEvent, ServerRegistered
-from ..events.subjects import server_token
+from ..events.subjects import server_root, server_token
 from ..projections.heartbeats import Heartbeat
 from .access import ApiRequest, actor, requires
 from .bodies import described, read_as, schema_of
@@ -70,12 +70,8 @@ class Servers:
         await self._check_url(body.endpoints.predict, "$.endpoints.predict")
         if body.endpoints.health:
             await self._check_url(body.endpoints.health, "$.endpoints.health")
-        name = server_token(body.id)
-        if body.api_key:
-            sealed = core.sealer.seal(body.api_key, f"server:{body.id}")
-            await core.buckets.secrets.put(f"server.{name}", sealed)
-        else:
-            await core.buckets.secrets.delete(f"server.{name}")
+        before = await self._registration(body.id)
+        key_id = await core.server_keys.keep(body.id, body.api_key, before) if body.api_key else ""
         registered = ServerRegistered(
             server_id=body.id,
             name=body.name,
@@ -87,13 +83,20 @@ class Servers:
             types=tuple(dict.fromkeys(body.types)),
             max_concurrent=body.max_concurrent,
             weight=body.weight,
-            has_api_key=body.api_key is not None,
+            api_key_id=key_id,
             labels=body.labels,
         )
         handled = await self._command(request, body.id, RegisterServer(settings=registered))
+        if before is not None and before.api_key_id != key_id:
+            await core.server_keys.destroy(before)
         first_check = msgspec.json.encode({"sequence": handled.known.sequence})
         await core.timers.check_server(body.id, utc_now(), first_check)
         return ServerDone(id=body.id)
+
+    async def _registration(self, server_id: str) -> ServerRegistered | None:
+        """Return a server's registration as the log has it, None if it is not registered."""
+        state = (await self.core.commands.servers.load(server_root(server_id))).state
+        return state.settings if isinstance(state, Present) else None
 
     async def _check_url(self, url: str, path: str) -> None:
         try:
@@ -115,7 +118,7 @@ class Servers:
 
     async def present(self, server_id: str) -> Present:
         """Return a server as the log has it. Raises NotFound."""
-        state = (await self.core.commands.servers.load(f"server.{server_token(server_id)}")).state
+        state = (await self.core.commands.servers.load(server_root(server_id))).state
         if not isinstance(state, Present):
             raise NotFound("server", server_id)
         return state
@@ -154,10 +157,11 @@ class Servers:
         return MaintenanceAnswer(id=server_id, maintenance=body.maintenance)
 
     async def remove(self, request: ApiRequest, server_id: str, reason: str) -> None:
-        core = self.core
+        registration = await self._registration(server_id)
         await self._command(request, server_id, RemoveServer(reason=reason))
-        await core.buckets.secrets.delete(f"server.{server_token(server_id)}")
-        await core.heartbeats.forget(server_id)
+        if registration is not None:
+            await self.core.server_keys.destroy(registration)
+        await self.core.heartbeats.forget(server_id)
 
     async def cleanup(self, request: ApiRequest) -> CleanupAnswer:
         body = await read_as(request, CleanupBody, self.core.settings.max_json_depth)

@@ -331,7 +331,7 @@ def server_summary(server: Present, heartbeat: Heartbeat | None) -> ServerSummar
         max_concurrent=settings.max_concurrent,
         weight=settings.weight,
         labels=settings.labels,
-        has_api_key=settings.has_api_key,
+        has_api_key=bool(settings.api_key_id),
         status="online" if server.online else "offline",
         status_reason=server.status_reason,
         status_since=iso(server.changed_at),

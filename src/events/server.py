@@ -26,8 +26,8 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     """Task types it serves; empty: all."""
     max_concurrent: int = 10
     weight: int = 1
-    has_api_key: bool = False
-    """Its key is sealed in the `secrets` bucket, never here."""
+    api_key_id: str = ""
+    """Names its key, which is sealed in the `secrets` bucket and never here; empty: it has none."""
     labels: dict[str, str] = field(default_factory=dict)
 
 

@@ -181,7 +181,9 @@ class Connection:
         return inbox
 
     async def flush(self) -> None:
-        await self._client.flush()
+        """Return once the server has seen all that was sent. Raises StoreUnavailable if it does not say so in time."""
+        if not await self._hears_itself(REQUEST_TIMEOUT_SECONDS):
+            raise StoreUnavailable("NATS does not answer")
 
     def open_inbox(self, receive: Receiver) -> str:
         """Route what arrives at `inbox(token)` to `receive` until `close_inbox`; returns the token."""
@@ -213,7 +215,7 @@ class Connection:
             if not self._client.is_connected:
                 misses = 0
                 continue
-            if await self._hears_itself():
+            if await self._hears_itself(WATCHDOG_PERIOD_SECONDS):
                 misses = 0
             else:
                 misses += 1
@@ -222,16 +224,16 @@ class Connection:
                 await _drop(self._client)
                 misses = 0
 
-    async def _hears_itself(self) -> bool:
+    async def _hears_itself(self, timeout_seconds: float) -> bool:
         """Tell whether a message to our own inbox comes back in time.
 
-        Not `Client.rtt`: it cancels the future of a ping that was late, and the pong that comes for it then ends the
-        client's reading, which nobody starts again (nats-py 2.16).
+        Not `Client.rtt` or `Client.flush`: they cancel the future of a ping that was late, and the pong that comes for
+        it then ends the client's reading, which nobody starts again (nats-py 2.16).
         """
         heard = asyncio.Event()
         token = self.open_inbox(lambda message: heard.set() if message else None)
         try:
-            async with asyncio.timeout(WATCHDOG_PERIOD_SECONDS):
+            async with asyncio.timeout(timeout_seconds):
                 await self.publish(self.inbox(token))
                 await heard.wait()
         except (TimeoutError, StoreUnavailable):

@@ -53,6 +53,8 @@ class Consumer:
 
     def __init__(self, connection: Connection, stream: str, name: str) -> None:
         self.name = name
+        self.is_gone = False
+        """NATS has said that there is no such consumer, or that nobody serves it now: it is to be ensured again."""
         self._connection = connection
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
         self._fetched: asyncio.Queue[Msg] = asyncio.Queue()
@@ -68,6 +70,7 @@ class Consumer:
             self._fetched.put_nowait(message)
 
         async def on_brought(message: Msg) -> None:
+            self._note(message)
             self._finish(None if _is_status(message) else message)
 
         self._fetch_inbox = await self._connection.subscribe_inbox(on_fetched)
@@ -82,6 +85,7 @@ class Consumer:
             while len(messages) < batch:
                 message = await asyncio.wait_for(self._fetched.get(), timeout_seconds)
                 if _is_status(message):
+                    self._note(message)
                     break
                 messages.append(message)
         except TimeoutError:
@@ -98,6 +102,11 @@ class Consumer:
             await self._connection.publish(self._subject, request, self._wait_inbox)
         except StoreUnavailable:
             self._finish(None)
+
+    def _note(self, message: Msg) -> None:
+        """See whether an answer says that the consumer is not there. 409 has other reasons too; ensuring is cheap."""
+        if _is_status(message) and status_of(message) in ("409", "503"):
+            self.is_gone = True
 
     def _finish(self, message: Msg | None) -> None:
         receive, self._receive = self._receive, None

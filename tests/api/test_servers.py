@@ -297,7 +297,7 @@ async def test_an_api_key_reaches_the_backend_and_is_shown_nowhere(
 
 async def test_the_sealed_key_goes_with_its_server(api: Service) -> None:
     async def sealed() -> bool:
-        return await api.core.buckets.secrets.get("server.gpu-1") is not None
+        return bool(await api.core.buckets.secrets.scan("server.gpu-1.*"))
 
     await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
     await wait_until(sealed, "the sealed key")
@@ -305,3 +305,20 @@ async def test_the_sealed_key_goes_with_its_server(api: Service) -> None:
     await api.admin.delete("/api/servers/gpu-1")
 
     assert not await sealed()
+
+
+async def test_a_key_is_replaced_with_its_registration_and_kept_with_a_repeated_one(api: Service) -> None:
+    async def key_ids() -> list[str]:
+        return [entry.key for entry in await api.core.buckets.secrets.scan("server.gpu-1.*")]
+
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
+    [first] = await key_ids()
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
+    assert await key_ids() == [first]
+
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY + "2"})
+    [second] = await key_ids()
+    assert second != first
+
+    await api.admin.post("/api/servers", GPU)
+    assert await key_ids() == []
