@@ -20,7 +20,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, Contact, License, SecurityScheme, Tag
 from msgspec import Struct
 
-from . import wire
+from . import server_shapes, task_shapes, type_shapes
 from .bodies import SCHEMA_REF, ReasonBody
 from .examples import ANSWER_EXAMPLES
 from .problems import MEDIA_TYPE, Problem
@@ -39,21 +39,21 @@ also carry `error`; each answer has an `X-Request-Id`, which is in our logs too.
 come back.
 """
 SHAPES: tuple[type[Struct], ...] = (
-    wire.TaskAnswer,
-    wire.TaskPage,
-    wire.EventPage,
-    wire.ServerPage,
-    wire.ServerDone,
-    wire.HeartbeatAnswer,
-    wire.MaintenanceAnswer,
-    wire.CleanupAnswer,
-    wire.TypePage,
-    wire.TypeDone,
-    wire.RegisterBody,
-    wire.HeartbeatBody,
-    wire.MaintenanceBody,
-    wire.CleanupBody,
-    wire.TypeBody,
+    task_shapes.TaskAnswer,
+    task_shapes.TaskPage,
+    task_shapes.EventPage,
+    server_shapes.ServerPage,
+    server_shapes.ServerDone,
+    server_shapes.HeartbeatAnswer,
+    server_shapes.MaintenanceAnswer,
+    server_shapes.CleanupAnswer,
+    type_shapes.TypePage,
+    type_shapes.TypeDone,
+    server_shapes.RegisterBody,
+    server_shapes.HeartbeatBody,
+    server_shapes.MaintenanceBody,
+    server_shapes.CleanupBody,
+    type_shapes.TypeBody,
     Submission,
     UpdateBody,
     ReasonBody,

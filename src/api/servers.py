@@ -33,8 +33,7 @@ from .bodies import described, read_as, schema_of
 from .edge import request_id
 from .examples import CLEANUP_EXAMPLES, HEARTBEAT_EXAMPLES, MAINTENANCE_EXAMPLES, REGISTER_EXAMPLES
 from .problems import answers
-from .wire import (
-    SERVER_ID_PATTERN,
+from .server_shapes import (
     CleanupAnswer,
     CleanupBody,
     HeartbeatAnswer,
@@ -45,9 +44,9 @@ from .wire import (
     ServerDone,
     ServerPage,
     ServerSummary,
-    iso,
     server_summary,
 )
+from .wire import SERVER_ID_PATTERN, iso
 
 ServerId = Annotated[
     str,

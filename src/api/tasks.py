@@ -27,7 +27,7 @@ from .examples import REASON_EXAMPLES, SUBMISSION_EXAMPLES, TASK_ID_EXAMPLE, UPD
 from .problems import answers
 from .reports import Report, UpdateBody, attempt_of_token, parse_report
 from .submission import OPTIONS, Submission, Submissions, fingerprint
-from .wire import EventPage, TaskAnswer, TaskPage, recorded_event, task_answer, task_summary
+from .task_shapes import EventPage, TaskAnswer, TaskPage, recorded_event, task_answer, task_summary
 
 TASK_ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$"
 STATUSES = frozenset({"WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"})

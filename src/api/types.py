@@ -22,7 +22,8 @@ from .edge import request_id
 from .examples import TYPE_EXAMPLES
 from .problems import answers
 from .submission import compile_schema
-from .wire import TYPE_NAME_PATTERN, TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
+from .type_shapes import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
+from .wire import TYPE_NAME_PATTERN
 
 NameParameter = Annotated[
     str,

@@ -14,9 +14,9 @@ from taskstream.api.description import SHAPES, describe, field_texts
 from taskstream.api.examples import ANSWER_EXAMPLES
 from taskstream.api.servers import server_router
 from taskstream.api.system import system_router
+from taskstream.api.task_shapes import TaskDetails
 from taskstream.api.tasks import task_router
 from taskstream.api.types import type_router
-from taskstream.api.wire import TaskDetails
 from taskstream.core import Core
 
 
