@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -322,7 +322,7 @@ async def report_forged(backend: Backend, attempt: Attempt) -> None:
     await report_ok(backend, attempt)
 
 
-REPORTERS: dict[str, Callable[[Backend, Attempt], Awaitable[None]]] = {
+REPORTERS: dict[str, Callable[[Backend, Attempt], Coroutine[Any, Any, None]]] = {
     "ok": report_ok,
     "report_first": report_first,
     "report_twice": report_twice,

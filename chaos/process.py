@@ -16,6 +16,8 @@ PR_SET_PDEATHSIG = 1
 RESTART_PAUSE_SECONDS = 0.5
 TAIL_LINES = 15
 TERM_SECONDS = 15.0
+GRACEFUL = (0, -signal.SIGTERM, -signal.SIGKILL)
+"""Asked to end, a process says 0; one that was still starting is ended by the signal."""
 RUNNING = ('"event": "ready"', '"event": "worker.started"')
 
 
@@ -35,7 +37,7 @@ class Exit(Struct, frozen=True):
 
     def __str__(self) -> str:
         lines = self.output.splitlines()[-TAIL_LINES:]
-        return "\n".join([f"{self.name} ended by itself with {self.status}:", *lines])
+        return "\n".join([f"{self.name} ended with {self.status}:", *lines])
 
 
 class Process:
@@ -92,7 +94,9 @@ class Process:
         if self._process is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TERM_SECONDS):
-                    await self._process.wait()
+                    status = await self._process.wait()
+                    if status not in GRACEFUL:
+                        self.exits.append(Exit(self.name, status, self._output()))
                     return
         await self.kill()
 
@@ -121,13 +125,16 @@ class Process:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+    def _is_wanted(self, process: asyncio.subprocess.Process) -> bool:
+        return self._wanted and process is self._process
+
     async def _start_again(self, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
-        if not self._wanted or process is not self._process:
+        if not self._is_wanted(process):
             return
         self.exits.append(Exit(self.name, status, self._output()))
         await asyncio.sleep(RESTART_PAUSE_SECONDS)
-        if self._wanted and process is self._process:
+        if self._is_wanted(process):
             await self.start()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
@@ -118,17 +119,17 @@ async def open_core(settings: Settings, nats_url: str, durability: Durability | 
     `durability`: how the server syncs, where the caller started it and knows. Raises StoreUnavailable if NATS does not
     answer, NatsTooOld, or TopologyMismatch.
     """
-    connections: list[Connection] = []
-    try:
-        for role in ("append", "read", "consume"):
-            connections.append(await open_connection(nats_url, role))
-        appending, reading, consuming = connections
+    async with contextlib.AsyncExitStack() as unless_done:
+
+        async def connect(role: str) -> Connection:
+            connection = await open_connection(nats_url, role)
+            unless_done.push_async_callback(connection.close)
+            return connection
+
+        appending, reading, consuming = await connect("append"), await connect("read"), await connect("consume")
         soundness = await inspect(reading, settings.nats_monitor_url, durability)
         soundness.warn()
         await ensure_streams(appending, settings)
-    except BaseException:
-        for connection in connections:
-            await connection.close()
-        raise
+        unless_done.pop_all()
     log.info("core.ready", nats=soundness.version, at=utc_now().isoformat(timespec="seconds"))
     return Core(settings, appending, reading, consuming, soundness)

@@ -47,7 +47,7 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Last event of the log that this view reflects."""
     attempts: int
     """Ordinal of the last try it may get."""
-    budget: int
+    budget: int = 0
     """Tries it gets; as many again each time it is retried by hand."""
     attempt: int = 0
     """Ordinal of the last try; 0 before the first."""

@@ -52,6 +52,8 @@ class Membership:
         self._ttl = ttl_seconds
         self._beat = 0
         self._renewed_at = -1e9
+        self.lapses = 0
+        """How often the presence was renewed too late: what was held before may be another's since."""
         self._seen: dict[str, tuple[int, float, Presence]] = {}
         """By process: revision, when it was first seen, what it said."""
         self._observed_at = -1e9
@@ -88,6 +90,8 @@ class Membership:
         presence = Presence(host=_pid_space(), pid=os.getpid(), beat=self._beat)
         await self._bucket.put(f"process.{self.id}", msgspec.json.encode(presence))
         if not self._left:
+            if not self.is_current:
+                self.lapses += 1
             self._renewed_at = started
 
     async def observe(self) -> None:
@@ -141,10 +145,11 @@ class Membership:
         await self._bucket.delete(f"process.{process}", expected=self._seen[process][0])
 
     async def leave(self) -> None:
-        """Say that this process ends; from now on it holds no lease."""
+        """Say that this process ends; from now on it holds no lease. Where NATS is away its time runs out by itself."""
         self._left = True
         self._renewed_at = -1e9
-        await self._bucket.delete(f"process.{self.id}")
+        with contextlib.suppress(StoreError):
+            await self._bucket.delete(f"process.{self.id}")
 
     async def observed(self) -> None:
         """Wait until the others have been looked at once."""
@@ -158,10 +163,13 @@ class Lease:
         self.name = name
         self._members = membership
         self._revision: int | None = None
+        self._lapses = 0
+        """As many as there had been when the lease was last seen to be ours."""
 
     @property
     def held(self) -> bool:
-        return self._revision is not None and self._members.is_current
+        """Whether it is ours for certain: not after a lapse, until `acquire` has looked again."""
+        return self._revision is not None and self._members.is_current and self._lapses == self._members.lapses
 
     async def acquire(self) -> bool:
         """Take the lease if it is free or its holder is dead; tell whether it is held now. Raises StoreError."""
@@ -173,6 +181,7 @@ class Lease:
     async def acquire_from(self, entry: Entry | None) -> bool:
         """As `acquire`, where the lease's key has just been read."""
         holder = entry.value.decode() if entry else ""
+        self._lapses = self._members.lapses
         if holder == self._members.id:
             self._revision = entry.revision if entry else None
             return self.held
@@ -191,6 +200,7 @@ class Lease:
     async def take_over(self) -> None:
         """Take the lease from whoever has it, who finds out when it next asks. Raises StoreError."""
         while True:
+            self._lapses = self._members.lapses
             entry = await self._members.bucket.get_with_revision(f"lease.{self.name}")
             try:
                 self._revision = await self._members.bucket.put(

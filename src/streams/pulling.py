@@ -63,6 +63,10 @@ class Consumer:
         self._receive: Callable[[Msg | None], None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
+    def is_back(self) -> None:
+        """The consumer was made again."""
+        self.is_gone = False
+
     async def open(self) -> None:
         """Subscribe to the inboxes; nothing is pulled before."""
 

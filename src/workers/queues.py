@@ -41,7 +41,7 @@ class Queue:
 
     def is_back(self) -> None:
         """Its consumer was made again; it starts with whatever is in the queue."""
-        self._consumer.is_gone = False
+        self._consumer.is_back()
         self.may_have_more = True
 
     async def fetch(self, most: int) -> list[Msg]:

@@ -99,13 +99,17 @@ class Shares:
         servers = {server_token(server.server_id): server for server in self._fleet.servers()}
         for name in self._leases.keys() - servers.keys():
             await self._give(name)
+        lapses = self._members.lapses
         entries = {entry.key: entry for entry in await self._members.bucket.scan("lease.server.*")}
+        if lapses != self._members.lapses:
+            return  # this process was stopped meanwhile: what it has read may be old
         for name, server in servers.items():
             mine = preferred(name, workers) == self._members.id
             entry = entries.get(f"lease.server.{name}")
             if name in self._leases and (entry is None or entry.value.decode() != self._members.id):
                 await self._lose(name)
             if name in self._leases:
+                await self._leases[name].acquire_from(entry)  # still ours, also if our presence had lapsed
                 await self._hear_endings(name, is_async=server.settings.is_async)
                 await (self._keep(name) if mine else self._hand_over(name))
             elif mine or entry is None or not self._members.is_alive(entry.value.decode()):

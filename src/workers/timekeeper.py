@@ -66,12 +66,16 @@ class Timekeeper:
         while not self._stopped:
             try:
                 await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings))
-                self._consumer.is_gone = False
-                while not self._stopped and not self._consumer.is_gone:
+                self._consumer.is_back()
+                while self._may_take:
                     await self.run_once()
             except StoreUnavailable as error:
                 log.warning("timekeeper.waits", reason=str(error))
                 await asyncio.sleep(0.5)
+
+    @property
+    def _may_take(self) -> bool:
+        return not (self._stopped or self._consumer.is_gone)
 
     async def run_once(self) -> int:
         """Take what is due now, or wait for the next thing to fall due; return how many were taken."""

@@ -98,6 +98,23 @@ def test_json_of_any_other_shape_is_kept_whole_as_the_data_of_a_result(body: Any
 
 
 @both
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "PROCESSING"])
+def test_the_result_of_another_task_is_a_bad_answer(status: str, reports: bool) -> None:
+    """Found by chaos: a backend that answers twice, or mixes up its connections, ended tasks with others' results."""
+    body = {**task_result(status), "task_id": "0" * 26 + "~somebody"}
+
+    assert answer(200, body, reports=reports) == Failed(
+        kind="bad_answer", error="the server answered with the result of another task"
+    )
+
+
+@pytest.mark.parametrize("task_id", ["", "job-17", None, 5, ["0" * 26 + "~somebody"]])
+def test_an_id_that_is_none_of_ours_says_nothing(task_id: Any) -> None:
+    """Older backends have put their own there."""
+    assert isinstance(answer(200, {**task_result(), "task_id": task_id}), Completed)
+
+
+@both
 def test_a_failed_result_inside_a_200_fails_the_task_with_its_message(reports: bool) -> None:
     body = task_result("FAILED", message="no such model")
 

@@ -1,0 +1,82 @@
+"""`python -m chaos`: runs with faults by plan, and exits with 1 if any promise was broken."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import report
+from .run import describe, run
+from .schedule import plan
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    seeds = options.seeds or [random.SystemRandom().randrange(1_000_000)]
+    broken = []
+    for seed in seeds:
+        print(f"seed {seed}: python -m chaos --seed {seed} --seconds {options.seconds:g} --nodes {options.nodes}")
+        print(describe(plan(seed, options.seconds, options.nodes)), flush=True)
+        if not options.plan and not _held(seed, options):
+            broken.append(seed)
+    if broken:
+        print(f"broken by seeds: {', '.join(map(str, broken))}")
+    return 1 if broken else 0
+
+
+def _held(seed: int, options: argparse.Namespace) -> bool:
+    """Run a seed and say what came of it; tell whether everything held."""
+    with (
+        tempfile.TemporaryDirectory(prefix="taskstream-chaos-")
+        if not options.keep
+        else _Kept(options.keep / f"{seed}-{time.time():.0f}") as folder
+    ):
+        outcome = asyncio.run(run(seed, options.seconds, options.nodes, Path(folder)))
+    print(report.summary(outcome), flush=True)
+    for text in report.violations(outcome):
+        print(text)
+    if outcome.violations:
+        print(f"the faults of seed {seed}:\n{describe(outcome.faults)}", flush=True)
+    return not outcome.violations
+
+
+class _Kept:
+    """A folder that stays."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> str:
+        self._path.mkdir(parents=True)
+        return str(self._path)
+
+    def __exit__(self, *_: object) -> None:
+        print(f"kept: {self._path}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description="Break the service by a plan; check it.")
+    parser.add_argument("--seed", dest="seeds", type=_seeds, help="one, or 1,5,9, or 1-20; by default one by chance")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long things go wrong (default: 20)")
+    parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="nats-servers")
+    parser.add_argument("--plan", action="store_true", help="print the faults, and do nothing")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave logs and journals there")
+    return parser
+
+
+def _seeds(text: str) -> list[int]:
+    """Return the seeds of `7`, `1,5,9` or `1-20`."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What an outsider can know of a run: all that the checker looks at."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+Line = dict[str, Any]
+FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
+
+
+class Entry(Struct, frozen=True):
+    """One message of a log: `recorded` is its JSON."""
+
+    sequence: int
+    subject: str
+    recorded: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        _, owner, unique, _ = self.subject.split(".", 3)
+        return f"{unique}~{owner}"
+
+
+class Call(Struct, frozen=True):
+    """One call of a client, from its journal: the line before, and the line after if there is one."""
+
+    before: Line
+    after: Line
+
+    @property
+    def operation(self) -> str:
+        return str(self.before["operation"])
+
+    @property
+    def status(self) -> int:
+        """0 where no answer came."""
+        return int(self.after.get("status", 0))
+
+    @property
+    def task(self) -> str | None:
+        """The task it is about, or whose id came back."""
+        return self.before.get("task") or self.after.get("task_id")
+
+
+class ConsumerSeen(Struct, frozen=True):
+    stream: str
+    name: str
+    durable: bool
+    waiting: int
+    """Requests for messages that wait at it: somebody uses it."""
+    forgotten_after_seconds: float
+    """How long it may be idle; 0: for ever."""
+
+
+class Bucket(Struct, frozen=True):
+    """A projection: what is there, and what the fold of the log says should be."""
+
+    name: str
+    found: dict[str, bytes]
+    wanted: dict[str, bytes]
+
+
+class Probe(Struct, frozen=True):
+    """Something that must happen soon after healing."""
+
+    what: str
+    seconds: float | None
+    """Until it had happened; None: not in the time it had."""
+
+
+class Evidence(Struct, kw_only=True):
+    calls: list[Call]
+    log: list[Entry]
+    backends: list[Line]
+    """Lines of all backends' own logs, by time."""
+    buckets: list[Bucket] = []
+    queued: frozenset[str] = frozenset()
+    """Tasks with a message in the queue."""
+    timed: frozenset[str] = frozenset()
+    """Tasks with a timer that is set."""
+    probes: list[Probe] = []
+    live_within_seconds: float = 30.0
+    """How long a probe may take."""
+    limits: dict[str, int] = {}
+    """By server: attempts it may have at once."""
+    streams: tuple[list[str], list[str]] = ([], [])
+    """Names before and after."""
+    consumers: tuple[list[ConsumerSeen], list[ConsumerSeen]] = ([], [])
+    resources: tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]] = ({}, {})
+    """By process: descriptors and resident megabytes, before and after."""
+    exits: list[str] = []
+    """Processes that ended by themselves in a way they should not."""
+
+    def histories(self) -> dict[str, list[dict[str, Any]]]:
+        """Return every task's events as the API gives them, by task id."""
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for entry in self.log:
+            recorded = entry.recorded
+            found[entry.task].append(
+                {"sequence": entry.sequence, "at": recorded["at"], "by": recorded["by"], "event": recorded["event"]}
+            )
+        return dict(found)
+
+
+def in_use(consumers: Iterable[ConsumerSeen]) -> Counter[str]:
+    """Return by stream how many passing consumers somebody pulls from."""
+    return Counter(one.stream for one in consumers if not one.durable and one.waiting)
+
+
+def pair(lines: Sequence[Line]) -> list[Call]:
+    """Return the calls of a journal, in order of their beginning."""
+    afters = {line["call"]: line for line in lines if line["phase"] == "after"}
+    return [Call(line, afters.get(line["call"], {})) for line in lines if line["phase"] == "before"]

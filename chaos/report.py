@@ -1,0 +1,74 @@
+"""Tells a person what a run showed: with each violation, all that is known of its task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from .checker import Violation
+from .evidence import Evidence, Line
+from .run import Outcome
+
+SHOWN_IN_FULL = 2
+SHOWN_IN_SHORT = 6
+"""Violations of one check; more of the same say little more."""
+
+
+def summary(outcome: Outcome) -> str:
+    """Return one line: what was done and whether it held."""
+    evidence = outcome.evidence
+    ends = Counter(
+        entry.recorded["event"]["type"] for entry in evidence.log if entry.subject.split(".")[3] in _FINAL_TOKENS
+    )
+    answers = Counter(call.status for call in evidence.calls)
+    verdict = f"{len(outcome.violations)} VIOLATIONS" if outcome.violations else "held"
+    return (
+        f"seed {outcome.seed}, {outcome.nodes} nodes, {outcome.seconds:g} s: {verdict}; "
+        f"{len(outcome.faults)} faults, {len(evidence.calls)} calls ({answers[200]} ok, {answers[503]} unavailable, "
+        f"{answers[0]} unanswered), {len(evidence.histories())} tasks "
+        f"({', '.join(f'{count} {kind}' for kind, count in sorted(ends.items()))}), "
+        f"{sum(line['what'] == 'call' for line in evidence.backends)} backend calls, "
+        f"quiet after {outcome.quiet_seconds:.1f} s"
+    )
+
+
+_FINAL_TOKENS = frozenset({"succeeded", "failed", "cancelled"})
+
+
+def violations(outcome: Outcome) -> Iterator[str]:
+    """Yield the text of each violation, the first few with everything about their task, in order of time."""
+    shown: Counter[str] = Counter()
+    for violation in outcome.violations:
+        shown[violation.check] += 1
+        if shown[violation.check] <= SHOWN_IN_SHORT:
+            yield f"[{violation.check}] {violation.task} {violation.what}"
+        if violation.task and shown[violation.check] <= SHOWN_IN_FULL:
+            yield from _about(violation, outcome.evidence)
+    for name, count in shown.items():
+        if count > SHOWN_IN_SHORT:
+            yield f"[{name}] and {count - SHOWN_IN_SHORT} more"
+
+
+def _about(violation: Violation, evidence: Evidence) -> Iterator[str]:
+    task = violation.task
+    yield "  history:"
+    history = evidence.histories().get(task, [])
+    for entry in history:
+        by = f"{entry['by']['kind']}/{entry['by']['id']}"
+        yield f"    {entry['sequence']:>6} {entry['at']} {by} {_short(entry['event'])}"
+    yield "  clients:"
+    mark = next((entry["event"]["payload"]["mark"] for entry in history if "payload" in entry["event"]), None)
+    for call in evidence.calls:
+        if task == call.task or (mark and call.before.get("mark") == mark):
+            yield f"    {_short(call.before)}"
+            yield f"      {_short(call.after)}"
+    yield "  backends:"
+    for line in evidence.backends:
+        if line["task"] == task:
+            yield f"    {_short(line)}"
+
+
+def _short(line: Line) -> str:
+    return msgspec.json.encode(line).decode()[:400]

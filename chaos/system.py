@@ -1,0 +1,222 @@
+"""The service of a run: every process of it, and the links between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+
+from taskstream.streams.embedded import CONFIG, find_executable, with_values
+from tests.support.processes import environment, quick
+from tests.support.service import token
+
+from .link import Link
+from .process import Exit, Process
+from .schedule import APIS, BACKENDS, OURS, WORKERS, links, nats_names, routes
+
+START_SECONDS = 40.0
+POLL_SECONDS = 0.1
+CLIENT_SECONDS = 5.0
+PORTS = (20_000, 32_000)
+LIMITS = {"backend-1": 4, "backend-2": 3, "backend-3": 5}
+"""Attempts each backend may have at once."""
+REPORTING = frozenset({"backend-3"})
+LEASE_SECONDS = 4
+SETTINGS = {
+    "LOG_FORMAT": "json",
+    "LEASE_TTL": str(LEASE_SECONDS),
+    "ACK_WAIT": "5",
+    "RECONCILE_INTERVAL": "2",
+    "HEALTH_INTERVAL": "0.5",
+    "HEALTH_RETRIES": "1",
+    "HEALTH_RETRY_DELAY": "0.3",
+    "SERVER_REMOVE_AFTER": "3600",
+    "CIRCUIT_COOLDOWN": "1",
+    "MAX_RESULT": "1000000",
+}
+"""Quicker than anybody needs, so that what would take minutes shows in seconds."""
+
+
+class System:
+    """Made by `running`. Names are those of the schedule."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
+        self.folder = folder
+        self.nodes = nodes
+        names = (*nats_names(nodes), *APIS, *BACKENDS, *_cluster_names(nodes))
+        self.ports = dict(zip(names, _free_ports(), strict=False))
+        self.processes: dict[str, Process] = {}
+        self.links: dict[str, Link] = {}
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://127.0.0.1:{self.ports[name]}" for name in APIS]
+
+    @property
+    def nats_urls(self) -> list[str]:
+        """Where NATS is without any link between."""
+        return [f"nats://127.0.0.1:{self.ports[name]}" for name in nats_names(self.nodes)]
+
+    def journal_of(self, backend: str) -> Path:
+        return self.folder / f"{backend}.jsonl"
+
+    def exits(self) -> list[Exit]:
+        """Return every end that nobody asked for."""
+        return [found for process in self.processes.values() for found in process.exits]
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Start everything, in order, and return when servers are online."""
+        for name in links(self.nodes):
+            target = name.rpartition(">")[2]
+            self.links[name] = await stack.enter_async_context(Link(name, self.ports[target]))
+        if self.nodes > 1:
+            for name in routes(self.nodes):
+                target = f"{name.rpartition('>')[2]}-cluster"
+                self.links[name] = await stack.enter_async_context(Link(name, self.ports[target]))
+        for name in nats_names(self.nodes):
+            await self._run(stack, name, [str(find_executable()), "-c", str(self._nats_config(name))], {})
+        for name in BACKENDS:
+            port, log = str(self.ports[name]), str(self.journal_of(name))
+            arguments = [sys.executable, "-m", "chaos.backend", "--id", name, "--port", port, "--log", log]
+            await self._run(stack, name, arguments, environment({}))
+        await asyncio.gather(*(_until_open(self.ports[name]) for name in (*nats_names(self.nodes), *BACKENDS)))
+        await asyncio.sleep(2.0 if self.nodes > 1 else 0)  # a cluster elects its leader
+        for number, name in enumerate(APIS):
+            arguments = self._ours("api", "--port", str(self.ports[name]))
+            await self._run(stack, name, arguments, self._environment(name, number))
+            if number == 0:
+                await _until_open(self.ports[name])
+                await self.ready(self.urls[0])
+        for number, name in enumerate(WORKERS):
+            await self._run(stack, name, self._ours("worker"), self._environment(name, number))
+        await asyncio.gather(*map(self.ready, self.urls))
+        await self._register()
+
+    def _ours(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "taskstream", *arguments]
+
+    def _environment(self, name: str, number: int) -> dict[str, str]:
+        nats = ",".join(f"nats://127.0.0.1:{self.links[f'{name}>{node}'].port}" for node in nats_names(self.nodes))
+        own = {
+            "NATS_URL": nats,
+            "REPLICAS": str(self.nodes),
+            "PUBLIC_URL": f"http://127.0.0.1:{self.links[f'callbacks>{APIS[number]}'].port}",
+        }
+        return environment(quick() | SETTINGS | own)
+
+    async def _run(self, stack: AsyncExitStack, name: str, arguments: list[str], env: dict[str, str]) -> None:
+        process = Process(name, arguments, env or dict(os.environ), self.folder / f"{name}.log")
+        self.processes[name] = process
+        await process.start()
+        stack.push_async_callback(process.close)
+
+    def _nats_config(self, name: str) -> Path:
+        store = json.dumps(str(self.folder / name))
+        text = with_values(CONFIG.read_text(), {"port": str(self.ports[name]), "store_dir": store})
+        if self.nodes > 1:
+            others = [other for other in nats_names(self.nodes) if other != name]
+            urls = ", ".join(f'"nats://127.0.0.1:{self.links[f"{name}>{other}"].port}"' for other in others)
+            # Clients and servers know each other by the links alone: no way around a cut is announced.
+            text += (
+                f"\nserver_name: {name}\ncluster {{\n  name: chaos\n"
+                f"  listen: 127.0.0.1:{self.ports[f'{name}-cluster']}\n"
+                f"  routes: [{urls}]\n  no_advertise: true\n}}\n"
+            )
+        path = self.folder / f"{name}.conf"
+        path.write_text(text)
+        return path
+
+    async def ready(self, url: str) -> None:
+        """Wait until an API says that it is ready. Raises TimeoutError."""
+        async with asyncio.timeout(START_SECONDS), _session() as session:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    async with session.get(f"{url}/health/ready") as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _register(self) -> None:
+        headers = {"Authorization": f"Bearer {token('root', 'admin')}"}
+        async with asyncio.timeout(START_SECONDS), _session() as session:
+            async with session.put(f"{self.urls[0]}/api/types/batch", json={"attempts": 4}, headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+            for name in BACKENDS:
+                base = f"http://127.0.0.1:{self.links[f'workers>{name}'].port}"
+                body = {
+                    "id": name,
+                    "name": name,
+                    "provider": "chaos",
+                    "endpoints": {"predict": f"{base}/predict", "health": f"{base}/health"},
+                    "async": name in REPORTING,
+                    "callback": name in REPORTING,
+                    "maxConcurrent": LIMITS[name],
+                }
+                async with session.post(f"{self.urls[0]}/api/servers", json=body, headers=headers) as answer:
+                    assert answer.status == 200, await answer.text()
+            for name in BACKENDS:
+                while True:
+                    async with session.get(f"{self.urls[0]}/api/servers/{name}", headers=headers) as answer:
+                        if (await answer.json()).get("status") == "online":
+                            break
+                    await asyncio.sleep(POLL_SECONDS)
+
+    def resources(self) -> dict[str, tuple[int, float]]:
+        """Return open descriptors and resident megabytes of each process of ours."""
+        return {name: (self.processes[name].descriptors(), self.processes[name].resident_mb()) for name in OURS}
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, nodes: int) -> AsyncIterator[System]:
+    """Start a service in a folder; at the end nothing of it runs. Raises TimeoutError if it does not come up."""
+    async with AsyncExitStack() as stack:
+        system = System(folder, nodes)
+        await system.start(stack)
+        yield system
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CLIENT_SECONDS))
+
+
+def _cluster_names(nodes: int) -> tuple[str, ...]:
+    return tuple(f"{name}-cluster" for name in nats_names(nodes))
+
+
+def _free_ports() -> Iterator[int]:
+    """Yield ports nobody listens on now.
+
+    They are below those that the kernel gives out by itself: a process that is down must find its own again.
+    """
+    taken: set[int] = set()
+    while True:
+        port = random.randrange(*PORTS)
+        if port in taken:
+            continue
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        taken.add(port)
+        yield port
+
+
+async def _until_open(port: int) -> None:
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                writer.close()
+                return
