@@ -1,46 +1,26 @@
 """From where JetStream fills DISPATCH again, should it have to.
 
-DISPATCH is not synced. After a kill -9 of NATS it may have forgotten that it was drained; then it is
-sourced again from the beginning of the log. No harm is done, each claim loses, but new tasks wait behind the whole
-past. So the sources are told, now and then, a *floor*: the sequence before which nothing is still queued (ADR 9).
+DISPATCH is not synced. After a kill -9 of NATS it may have forgotten that it was drained; then it is sourced again
+from the beginning of the log. No harm is done, each claim loses, but new tasks wait behind the whole past. So the
+sources are told, now and then, a *floor*: a sequence of TASKS before which nothing is still to be queued (ADR 9).
+
+What is to be queued is read from the log's projection, not from DISPATCH: a source says that it has no lag as long as
+it has not heard of what is new.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from .connection import Connection, api
 from .topology import DISPATCH, TASKS
 
-MARGIN = 10_000
-"""Sequences below the oldest queued message that are kept: two sources fill the queue, not quite in order."""
 
-
-async def raise_floor(connection: Connection) -> int | None:
-    """Move the floor up to the oldest task still queued; return it, None where it stays. Raises StoreUnavailable."""
-    last = int((await api(connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
-    info = await api(connection, f"STREAM.INFO.{DISPATCH}")
-    floor = await _floor(connection, info, last)
-    sources = [source for source in info["config"]["sources"] if source["name"] == TASKS]
-    if floor is None or floor <= min(source.get("opt_start_seq", 0) for source in sources):
-        return None
+async def raise_floor(connection: Connection, floor: int) -> bool:
+    """Tell the sources of DISPATCH the floor; tell whether it was higher than before. Raises StoreUnavailable."""
+    config = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["config"]
+    sources = [source for source in config["sources"] if source["name"] == TASKS]
+    if floor <= min(source.get("opt_start_seq", 0) for source in sources):
+        return False
     for source in sources:
         source["opt_start_seq"] = floor
-    await api(connection, f"STREAM.UPDATE.{DISPATCH}", info["config"])
-    return floor
-
-
-async def _floor(connection: Connection, info: dict[str, Any], last: int) -> int | None:
-    """Return the sequence of TASKS before which nothing is queued, None if that cannot be told now."""
-    if any(source["lag"] for source in info["sources"]):
-        return None
-    if not info["state"]["messages"]:
-        return last + 1
-    request = msgspec.json.encode({"batch": 1, "next_by_subj": ">", "seq": 1})
-    oldest = (await connection.request_many(f"$JS.API.DIRECT.GET.{DISPATCH}", request))[0]
-    stream, _, rest = ((oldest.headers or {}).get("Nats-Stream-Source") or "").partition(" ")
-    if stream != TASKS:
-        return None
-    return max(1, int(rest.split(" ", 1)[0]) - MARGIN)
+    await api(connection, f"STREAM.UPDATE.{DISPATCH}", config)
+    return True

@@ -118,6 +118,7 @@ class Reconciler:
         counts = {"queued_again": 0, "attempts_lost": 0, "attempts_expired": 0, "checks_set": 0}
         await self._projection_is_current()
         now = utc_now()
+        reflected = await projected(self._tasks_bucket)  # read first: what is later is above any floor
         tasks = await active_tasks(self._tasks_bucket)
         queued = await self._queued() if tasks else set()
         # Looked at after the tasks: a worker that has started one has announced itself before.
@@ -128,7 +129,8 @@ class Reconciler:
             with contextlib.suppress(Refused):
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
-        await raise_floor(self._connection)
+        # Whatever was submitted before the oldest task that has not ended needs no queue any more.
+        await raise_floor(self._connection, min([reflected + 1, *(task.view.created_sequence for task in tasks)]))
         return counts
 
     async def _apply(self, remedy: Remedy, task: ActiveTask, counts: dict[str, int]) -> None:

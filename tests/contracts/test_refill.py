@@ -6,7 +6,7 @@ from taskstream.core import Core
 from taskstream.settings import Settings
 from taskstream.streams.connection import api
 from taskstream.streams.pulling import Consumer
-from taskstream.streams.refill import MARGIN, raise_floor
+from taskstream.streams.refill import raise_floor
 from taskstream.streams.topology import DISPATCH, TASKS, ensure_consumer, ensure_streams, pool_consumer
 from tests.support.nats import NatsServer
 from tests.support.outage import restart
@@ -43,38 +43,33 @@ async def test_a_drained_queue_is_filled_again_only_from_the_floor(core: Core, n
     await publish(core, range(200))
     await drain(core, 200)
 
-    assert await raise_floor(core.reading) == 201
+    assert await raise_floor(core.reading, 201)
     await restart(nats, core.appending, core.reading, core.consuming)
     await publish(core, range(200, 201))
 
     await queued_to_be(core, 1)
 
 
-async def test_the_floor_leaves_what_is_queued_and_what_comes(core: Core) -> None:
-    await publish(core, range(3))
-    await queued_to_be(core, 3)
-    floor = await raise_floor(core.reading)
-    await publish(core, range(3, 6))
+async def test_raising_the_floor_loses_and_doubles_nothing_at_or_above_it(core: Core) -> None:
+    """Also of what is on its way into the queue at that moment."""
+    await publish(core, range(50))
+    await drain(core, 50)
 
-    await queued_to_be(core, 6)
-    assert floor == 1
+    for start in range(50, 100, 10):
+        await publish(core, range(start, start + 10))
+        await raise_floor(core.reading, 47 + start // 10 - 5)
+
+    await queued_to_be(core, 50)
 
 
-async def test_the_floor_stays_below_the_oldest_task_that_is_queued(core: Core) -> None:
-    await publish(core, range(5))
-    await drain(core, 5)
-    await raise_floor(core.reading)
-    await publish(core, range(5, 6))
-    await queued_to_be(core, 1)
-
-    assert MARGIN > 6  # so it is not moved for so few
-    assert await raise_floor(core.reading) is None
+async def test_the_floor_is_never_lowered(core: Core) -> None:
+    assert await raise_floor(core.reading, 7)
+    assert not await raise_floor(core.reading, 7)
+    assert not await raise_floor(core.reading, 3)
 
 
 async def test_a_raised_floor_is_no_mismatch_at_the_next_start(core: Core) -> None:
-    await publish(core, range(2))
-    await drain(core, 2)
-    assert await raise_floor(core.reading) == 3
+    assert await raise_floor(core.reading, 3)
 
     await ensure_streams(core.appending, core.settings)
 

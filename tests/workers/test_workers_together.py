@@ -338,3 +338,24 @@ async def test_an_outage_makes_no_worker_believe_another_dead(nats: NatsServer, 
 async def _release(service: Service, backend: BackendServer) -> str:
     backend.let_go.set()
     return await service.alice.submit({"payload": "afterwards"})
+
+
+async def test_the_queue_is_never_told_to_begin_behind_a_task_that_waits(
+    service: Service, backend: BackendServer
+) -> None:
+    async def floors() -> set[int]:
+        config = (await api(service.core.reading, f"STREAM.INFO.{DISPATCH}"))["config"]
+        return {source.get("opt_start_seq", 0) for source in config["sources"] if source["name"] == "TASKS"}
+
+    await service.admin.register(backend, "only", types=["served"])
+    for _ in range(5):
+        await service.alice.ended(await service.alice.submit({"type": "served", "payload": {}}))
+    waiting = await service.alice.submit({"type": "unserved", "payload": {}})
+    submitted = (await service.alice.get(f"/api/task/{waiting}/events"))["events"][0]["sequence"]
+    for _ in range(5):
+        await service.alice.ended(await service.alice.submit({"type": "served", "payload": {}}))
+
+    async def raised() -> bool:
+        return await floors() == {submitted}
+
+    await wait_until(raised, f"the floor to be {submitted}")
