@@ -129,8 +129,9 @@ class Reconciler:
             with contextlib.suppress(Refused):
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
-        # Whatever was submitted before the oldest task that has not ended needs no queue any more.
-        await raise_floor(self._connection, min([reflected + 1, *(task.view.created_sequence for task in tasks)]))
+        if self._settings.replicas == 1:  # a replicated queue is synced: it forgets nothing
+            # Whatever was submitted before the oldest task that has not ended needs no queue any more.
+            await raise_floor(self._connection, min([reflected + 1, *(task.view.created_sequence for task in tasks)]))
         return counts
 
     async def _apply(self, remedy: Remedy, task: ActiveTask, counts: dict[str, int]) -> None:
