@@ -1,0 +1,167 @@
+"""A backup is taken under load, everything is killed, and the service goes on from the restored data elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from taskstream.backup_folder import read_manifest
+from taskstream.streams.connection import open_connection
+from taskstream.streams.log import Position
+from taskstream.streams.nats_folder import take_port
+from taskstream.streams.topology import TASKS
+from tests.support.backend import BackendServer, accept, echo, finished, hold, status
+from tests.support.histories import whole_log
+from tests.support.load import Load, work
+from tests.support.processes import Door, Processes, Up, all_end, door, legal
+from tests.support.waiting import wait_until
+
+LOAD = 400
+LARGE = {"text": "x" * 700_000}
+
+
+async def large(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    return web.json_response(finished(task, LARGE))
+
+
+def nats_url(up: Up) -> str:
+    return f"nats://127.0.0.1:{take_port(up.data / f'nats-server_{up.nats_pid}.ports')}"
+
+
+async def log_of(up: Up) -> list[Position]:
+    """Return the whole log of tasks of a running `up`."""
+    connection = await open_connection(nats_url(up), "test")
+    try:
+        return await whole_log(connection)
+    finally:
+        await connection.close()
+
+
+async def done(processes: Processes, *arguments: str) -> str:
+    """Run a command to its end, which must be a good one; return what it printed."""
+    command = processes.start(*arguments)
+    assert await command.ended() == 0, command.tail()
+    return command.tail()
+
+
+@pytest.fixture
+async def backends() -> AsyncIterator[dict[str, BackendServer]]:
+    """Servers by name, which is also the type of task each serves."""
+    answers = {
+        "default": work(),
+        "large": large,
+        "reported": accept,
+        "slow": hold,
+        "flaky": status(503, headers={"Retry-After": "5"}),
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(BackendServer(answer)) for name, answer in answers.items()}
+
+
+async def register(service: Door, backends: dict[str, BackendServer]) -> None:
+    for name, backend in backends.items():
+        more: dict[str, Any] = {"async": True, "callback": True} if name == "reported" else {}
+        await service.admin.register(backend, name, types=[name], apiKey=f"key of {name}", **more)
+
+
+async def begin(service: Door, backends: dict[str, BackendServer]) -> dict[str, str]:
+    """Return tasks in every state that a backup may meet: ended, in a call, accepted, waiting for a retry."""
+    alice = service.alice
+    tasks = {"large": await alice.submit({"type": "large", "payload": {}})}
+    await alice.ended(tasks["large"])
+    tasks["reported"] = await alice.submit({"type": "reported", "payload": {}})
+    await wait_until(lambda: len(backends["reported"].calls) == 1, "the call that will be reported on")
+    tasks["unreported"] = await alice.submit({"type": "reported", "payload": {}, "timeout": 6})
+    tasks["slow"] = await alice.submit({"type": "slow", "payload": {}})
+    tasks["flaky"] = await alice.submit({"type": "flaky", "payload": {}})
+    last = {
+        "reported": "AttemptAccepted",
+        "unreported": "AttemptAccepted",
+        "slow": "AttemptStarted",
+        "flaky": "AttemptFailed",
+    }
+
+    async def are_there() -> bool:
+        return all([(await alice.history(tasks[name]))[-1]["type"] == kind for name, kind in last.items()])
+
+    await wait_until(are_there, "a task in each state")
+    return tasks
+
+
+async def test_a_backup_under_load_is_restored_with_all_that_was_acknowledged(
+    processes: Processes, tmp_path: Path, backends: dict[str, BackendServer]
+) -> None:
+    folder = tmp_path / "backup"
+    up = await processes.up()
+    async with door(up.url) as service:
+        await register(service, backends)
+        tasks = await begin(service, backends)
+        load = Load(service.alice, LOAD)
+        submitting = asyncio.create_task(load.run())
+        await wait_until(lambda: len(load.acknowledged) > LOAD // 4, "some of the load")
+        promised = dict(load.acknowledged)
+
+        await done(processes, "backup", str(folder), "--data-dir", str(up.data))
+
+        await submitting
+        original = await log_of(up)
+        up.kill_all()
+
+    processes.folder = tmp_path / "elsewhere"
+    processes.folder.mkdir()
+    told = await done(processes, "restore", str(folder), "--data-dir", str(processes.folder / "data"))
+    for name in ("reported", "slow", "flaky"):
+        backends[name].answer = echo
+    backends["slow"].let_go.set()
+    up = await processes.up(up.port)  # the same port: the call that is still to be reported on was told it
+    async with door(up.url) as service:
+        last = read_manifest(folder).part(TASKS).last_sequence
+        submitted = sum(".submitted." in event.subject for event in original if event.sequence <= last)
+        assert f"tasks: {submitted}," in told
+        reported = backends["reported"]
+        assert (await reported.report(reported.calls[0], "FINISHED", data={"n": 1}))[0] == 200
+        await all_end(service.alice, submitted)
+
+        assert (await log_of(up))[:last] == original[:last], "the same events at the same sequences"
+        await check_ends(service, tasks, promised)
+        servers = (await service.admin.get("/api/servers"))["servers"]
+        assert sorted(server["id"] for server in servers) == sorted(backends)
+        for name, backend in backends.items():
+            assert {headers["Authorization"] for headers in backend.headers} == {f"Bearer key of {name}"}
+
+        # What came after the backup is not there; whoever submits under a key can do so again.
+        load.client = service.alice
+        for number in set(range(LOAD)) - set(promised):
+            assert (await load.again(number)).status == 200
+        await all_end(service.alice, LOAD + len(tasks))
+        assert (await done(processes, "rebuild", "--nats-url", nats_url(up))).count("nothing differed") == 2
+
+
+async def check_ends(service: Door, tasks: dict[str, str], promised: dict[int, str]) -> None:
+    """See that each promised task has ended, once, by a legal history, and the others after the attempts they need."""
+    for number, task_id in promised.items():
+        end = (await legal(service.alice, task_id))[-1]
+        assert end["result"]["inline"]["data"] == {"number": number}
+    for name, attempts in {"large": 1, "reported": 1, "unreported": 2, "slow": 2, "flaky": 2}.items():
+        end = (await legal(service.alice, tasks[name]))[-1]
+        assert end["type"] == "TaskSucceeded"
+        assert end["attempt"] == attempts or (attempts == 2 and end["attempt"] > 2), end  # a slow machine took longer
+    assert (await service.alice.details(tasks["large"]))["result"]["data"] == LARGE
+
+
+async def test_without_a_service_the_data_folder_is_backed_up_all_the_same(
+    processes: Processes, tmp_path: Path
+) -> None:
+    up = await processes.up()
+    async with door(up.url) as service:
+        await service.alice.submit({"payload": {}})
+    up.kill_all()
+    await done(processes, "backup", str(tmp_path / "backup"), "--data-dir", str(up.data))
+    told = await done(processes, "restore", "--check", str(tmp_path / "backup"))
+    assert "tasks: 1, of which 1 have not ended" in told

@@ -1,0 +1,33 @@
+"""No promise without something that shows it: what docs/guarantees.md names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chaos.checker import CHECKS
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "docs" / "guarantees.md").read_text()
+ROWS = [line for line in TEXT.split("## Promised")[1].split("\n## ")[0].splitlines() if line.startswith("| ")]
+PROMISES = [row.strip("|").split("|") for row in ROWS[1:]]
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise[0].strip()[:60])
+def test_a_promise_names_checks_and_tests_that_exist(promise: list[str]) -> None:
+    _, _, shown_by = promise
+    names = re.findall(r"`([^`]+)`", shown_by)
+    assert names, "nothing shows it"
+    for name in names:
+        file, _, test = name.partition("::")
+        if test:
+            assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), f"there is no {name}"
+        else:
+            assert name in CHECKS, f"there is no check {name}"
+
+
+def test_every_check_shows_a_promise_or_is_about_the_run_itself() -> None:
+    of_the_run = {"nothing-is-left-over", "resources-are-given-back", "nobody-died"}
+    assert CHECKS.keys() - of_the_run <= set(re.findall(r"`([a-z-]+)`", TEXT))
