@@ -1,0 +1,156 @@
+"""Tasks of a replicated cluster run soon after a leader was lost, though JetStream's sources were lost with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskstream.errors import StoreError
+from taskstream.streams.connection import Connection, api, open_connection
+from taskstream.streams.embedded import EmbeddedNats
+from taskstream.streams.embedded_cluster import EmbeddedCluster
+from taskstream.streams.sources import Sources, look, read
+from taskstream.streams.topology import DISPATCH, TASKS
+from taskstream.workers.sourcing import Sourcing, silent
+from tests.support.backend import BackendServer
+from tests.support.service import Service, running_service
+from tests.support.waiting import wait_until
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[EmbeddedCluster]:
+    async with EmbeddedCluster(tmp_path / "cluster", 3) as cluster:
+        yield cluster
+
+
+async def leader_of(connection: Connection, stream: str) -> str | None:
+    leader: str | None = (await api(connection, f"STREAM.INFO.{stream}"))["cluster"].get("leader")
+    return leader
+
+
+def info(*sources: tuple[str, int], replicas: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return what the leader of DISPATCH, elected 40 s ago, says of its sources: each a stream and its `active`."""
+    return {
+        "ts": "2030-01-01T00:00:40.123456789Z",
+        "cluster": {
+            "leader": "one",
+            "leader_since": "2030-01-01T00:00:00.123456789Z",
+            "replicas": [{"name": "two", "current": True, "active": 1}] if replicas is None else replicas,
+        },
+        "sources": [{"name": name, "active": active} for name, active in sources],
+    }
+
+
+def test_a_stream_is_as_silent_as_its_most_silent_source() -> None:
+    found = read(info(("TASKS", SECOND), ("TASKS", 7 * SECOND), ("RETRIES", 0)))
+
+    assert found.silences == {"TASKS": timedelta(seconds=7), "RETRIES": timedelta()}
+    assert silent(found, timedelta(seconds=5)) == ["TASKS"]
+
+
+def test_a_source_never_heard_has_been_silent_since_the_election() -> None:
+    assert read(info(("TASKS", -1))).silences == {"TASKS": timedelta(seconds=40)}
+
+
+@pytest.mark.parametrize(
+    "replicas",
+    [[], [{"name": "two", "current": False}], [{"name": "two", "current": True, "offline": True}]],
+    ids=["alone", "behind", "away"],
+)
+def test_a_leader_without_a_successor_is_left_where_it_is(replicas: list[dict[str, Any]]) -> None:
+    assert not read(info(("TASKS", -1), replicas=replicas)).can_move
+
+
+async def heard(service: Service) -> Sources:
+    """Wait until every source is heard."""
+
+    async def all_heard() -> Sources | None:
+        with contextlib.suppress(StoreError):
+            sources = await look(service.core.reading)
+            return sources if not silent(sources, timedelta(seconds=2)) else None
+        return None
+
+    found = await wait_until(all_heard, "every source of the queue to be heard")
+    assert found is not None
+    return found
+
+
+async def step_down(connection: Connection, successor: str) -> None:
+    """Have another server lead DISPATCH."""
+    body = {"placement": {"preferred": successor}}
+    await api(connection, f"STREAM.LEADER.STEPDOWN.{DISPATCH}", body)
+
+    async def leads() -> bool:
+        with contextlib.suppress(StoreError):
+            return await leader_of(connection, DISPATCH) == successor
+        return False
+
+    await wait_until(leads, f"{successor} to lead DISPATCH")
+
+
+async def lose_the_sources(nodes: dict[str, EmbeddedNats]) -> None:
+    """Kill the server that leads TASKS once DISPATCH has a new leader, whose requests for its sources die with it."""
+    async with contextlib.AsyncExitStack() as stack:
+        connections = {name: await open_connection(node.url, "test") for name, node in nodes.items()}
+        for connection in connections.values():
+            stack.push_async_callback(connection.close)
+        lost = await leader_of(connections["node-1"], TASKS)
+        first, second = (name for name in nodes if name != lost)
+        connection = connections[first]
+        if await leader_of(connection, DISPATCH) != first:
+            await step_down(connection, first)
+        pid = nodes[lost].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        await step_down(connection, second)
+
+        async def elected() -> bool:
+            with contextlib.suppress(StoreError):
+                return await leader_of(connection, TASKS) not in (None, lost)
+            return False
+
+        await wait_until(elected, "another server to lead TASKS")
+        os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_task_runs_soon_after_a_leader_was_lost_with_the_sources(
+    cluster: EmbeddedCluster, backend: BackendServer
+) -> None:
+    """nats-server alone would have it in the queue 40 s later, which is longer than tests wait."""
+    nodes = {f"node-{number}": node for number, node in enumerate(cluster.nodes, 1)}
+    async with running_service(cluster.url, replicas=3) as service:
+        await service.admin.register(backend, "s1")
+        await heard(service)
+        await lose_the_sources(nodes)
+
+        async def submitted() -> str | None:
+            answer = await service.alice.post("/api/task", {"payload": {}}, headers={"Idempotency-Key": "after"})
+            return str(answer["taskId"]) if answer.status == 200 else None
+
+        task_id = await wait_until(submitted, "a submit to be taken again")
+
+        async def finished() -> bool:
+            answer = await service.alice.get(f"/api/task/{task_id}")
+            return answer.status == 200 and answer["taskDetails"]["status"] == "FINISHED"
+
+        await wait_until(finished, "the task to be finished")
+
+
+async def test_the_leader_stays_while_every_source_is_heard(cluster: EmbeddedCluster) -> None:
+    async with running_service(cluster.url, worker=False, replicas=3) as service:
+        first = await heard(service)
+        members = service.core.membership("worker")
+        await members.renew()
+
+        assert not await Sourcing(members, service.core.reading).run_once()
+
+        assert (await look(service.core.reading)).leader == first.leader
