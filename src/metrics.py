@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+M = TypeVar("M", bound=MetricWrapperBase)
 
 REGISTRY = CollectorRegistry()
 
@@ -27,3 +33,12 @@ projection_lag = Gauge(
     ["projection"],
     registry=REGISTRY,
 )
+source_renewals = Counter(
+    "taskstream_source_renewals", "Times the sources of the queue were set up afresh", registry=REGISTRY
+)
+
+
+@functools.cache
+def labelled(metric: M, *values: str | int) -> M:
+    """Return the child of a metric with these labels. Prometheus keeps it for ever, so it need be found only once."""
+    return metric.labels(*values)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import structlog
@@ -13,7 +13,7 @@ from msgspec import Struct
 from ..commands import server, task_type
 from ..commands.server import Present, ServerState
 from ..commands.task_type import TypeState
-from ..errors import NotFound
+from ..errors import NotFound, UnreadableEvent
 from ..events.codec import server_codec, type_codec
 from ..events.ids import token
 from ..events.subjects import server_token
@@ -55,14 +55,27 @@ class Change(NamedTuple):
     value: bytes
 
 
+def _about(position: Position) -> tuple[str, str, str]:
+    """Return the key of what an event is about, and its parts: `server.gpu-1`, `server`, `gpu-1`."""
+    kind, name, _ = position.subject.split(".", 2)
+    return f"{kind}.{name}", kind, name
+
+
+Watcher: TypeAlias = Callable[[Collection[str]], None]
+"""Is told of servers, by token, that have changed, or for which something has: where a type changed, all."""
+
+
 class Fleet:
     """Servers and types as of `sequence` of the SERVERS log."""
 
     def __init__(self) -> None:
         self.sequence = 0
+        self.unreadable: dict[str, UnreadableEvent] = {}
+        """What is left out because an event of it does not decode: `server.<id>` or `type.<name>`, and which event."""
         self._servers: dict[str, ServerView] = {}
         self._types: dict[str, TypeView] = {}
-        self._watchers: list[Callable[[], None]] = []
+        self._pools = set(task_type.UNDEFINED.pools)
+        self._watchers: list[Watcher] = []
         self._moved = asyncio.Event()
 
     def servers(self) -> Iterable[Present]:
@@ -70,9 +83,10 @@ class Fleet:
         return (view.state for view in self._servers.values() if isinstance(view.state, Present))
 
     def server(self, server_id: str) -> Present:
-        """Return a registered server. Raises NotFound."""
+        """Return a registered server. Raises NotFound, or UnreadableEvent for one that is left out."""
         found = self.find(server_id)
         if found is None:
+            self.must_be_readable(f"server.{server_token(server_id)}")
             raise NotFound("server", server_id)
         return found
 
@@ -87,14 +101,24 @@ class Fleet:
 
     def knows(self, server_id: str) -> bool:
         """Tell whether a server is registered, or once was."""
-        return bool(server_id) and server_token(server_id) in self._servers
+        name = server_token(server_id)
+        return bool(server_id) and (name in self._servers or f"server.{name}" in self.unreadable)
+
+    def must_be_readable(self, key: str) -> None:
+        """Raise the UnreadableEvent for which a server or type is left out, if it is."""
+        if error := self.unreadable.get(key):
+            raise error.with_traceback(None)  # the same error each time: tracebacks would pile up in it
 
     def types(self) -> Iterable[TypeState]:
         """Return the types that are defined now."""
         return (view.state for view in self._types.values() if view.state.definition is not None)
 
     def type_state(self, name: str) -> TypeState:
-        """Return what is known of a type; an undefined one has no definition."""
+        """Return what is known of a type; an undefined one has no definition. Raises UnreadableEvent."""
+        self.must_be_readable(f"type.{token(name)}")
+        return self._type_state(name)
+
+    def _type_state(self, name: str) -> TypeState:
         view = self._types.get(token(name))
         return view.state if view else task_type.UNDEFINED
 
@@ -103,13 +127,13 @@ class Fleet:
         names = server_settings.settings.types
         if not names:
             return self.pools()
-        return {pool for name in names for pool in self.type_state(name).pools}
+        return {pool for name in names for pool in self._type_state(name).pools}
 
     def pools(self) -> set[str]:
         """Return every pool in which tasks may wait."""
-        return {pool for view in self._types.values() for pool in view.state.pools} | set(task_type.UNDEFINED.pools)
+        return self._pools
 
-    def watch(self, changed: Callable[[], None]) -> None:
+    def watch(self, changed: Watcher) -> None:
         """Have `changed` called after every change; it must not raise."""
         self._watchers.append(changed)
 
@@ -125,18 +149,48 @@ class Fleet:
 
     def apply(self, positions: Iterable[Position]) -> list[Change]:
         """Fold events, in order; those already reflected change nothing. Raises UnreadableEvent."""
-        changes = {}
-        for position in positions:
-            kind, name, _ = position.subject.split(".", 2)
-            fold = self._fold_server if kind == "server" else self._fold_type
-            if change := fold(name, position):
-                changes[change.key] = change
-            self.sequence = max(self.sequence, position.sequence)
-        if changes:
-            for changed in self._watchers:
-                changed()
-        self._moved.set()
+        changes: dict[str, Change] = {}
+        servers: set[str] = set()
+        try:
+            for position in positions:
+                key, kind, name = _about(position)
+                fold = self._fold_server if kind == "server" else self._fold_type
+                if key not in self.unreadable and (change := fold(name, position)):
+                    changes[change.key] = change
+                    servers.update([name] if kind == "server" else self._servers)
+                self.sequence = max(self.sequence, position.sequence)
+        finally:
+            if changes:
+                self._tell(servers)
+            self._moved.set()
         return list(changes.values())
+
+    def reflect(self, positions: Sequence[Position]) -> None:
+        """Fold events as `apply` does, but leave out the servers and types of which one does not decode.
+
+        What became of such a one is not known here: it is better unknown than shown, or given work, as it was.
+        """
+        try:
+            self.apply(positions)
+        except UnreadableEvent:
+            for position in positions:
+                try:
+                    self.apply([position])
+                except UnreadableEvent as error:
+                    self._leave_out(position, error)
+
+    def _leave_out(self, position: Position, error: UnreadableEvent) -> None:
+        key, kind, name = _about(position)
+        log.error("fleet.unreadable", left_out=key, reason=str(error), action="run the version that wrote it")
+        self.unreadable[key] = error
+        (self._servers if kind == "server" else self._types).pop(name, None)
+        self.sequence = max(self.sequence, position.sequence)
+        self._tell([name] if kind == "server" else self._servers)
+        self._moved.set()
+
+    def _tell(self, servers: Collection[str]) -> None:
+        for changed in self._watchers:
+            changed(servers)
 
     def _fold_server(self, name: str, position: Position) -> Change | None:
         view = self._servers.get(name)
@@ -154,6 +208,7 @@ class Fleet:
         recorded = decode(type_codec, position).recorded
         state = task_type.evolve(view.state if view else task_type.UNDEFINED, recorded)
         self._types[name] = view = TypeView(name=recorded.event.name, sequence=position.sequence, state=state)
+        self._pools.update(state.pools)
         return Change(f"type.{name}", _encode(view))
 
     async def restore(self, bucket: Bucket) -> None:
@@ -163,14 +218,15 @@ class Fleet:
             if kind == "server":
                 self._servers[name] = _decode_server(entry.value)
             elif kind == "type":
-                self._types[name] = _decode_type(entry.value)
+                self._types[name] = view = _decode_type(entry.value)
+                self._pools.update(view.state.pools)
             elif kind == CHECKPOINT:
                 self.sequence = int(entry.value)
 
     async def follow(self, connection: Connection, caught_up: asyncio.Event) -> None:
         """Keep up with the log, for ever; `caught_up` is set once all that was there is reflected."""
         async for positions in follow(connection, SERVERS, ["server.>", "type.>"], self.sequence):
-            self.apply(positions)
+            self.reflect(positions)
             if not positions:
                 caught_up.set()
 

@@ -33,6 +33,8 @@ BLIND_FRACTION = 0.5
 """Part of the time-to-live after which a process that could not look says of no other that it is dead."""
 SAFETY_FRACTION = 0.75
 """Part of the time-to-live after which a holder that could not renew stops by itself."""
+REREAD_SECONDS = 30.0
+"""How often all leases are read and not only what was written since: shorter than the mark of a deleted key is kept."""
 
 
 class Presence(Struct, frozen=True, kw_only=True):
@@ -217,6 +219,36 @@ class Lease:
             return
         with contextlib.suppress(StoreError):
             await self._members.bucket.delete(f"lease.{self.name}", expected=revision)
+
+
+class Leases:
+    """All leases of one kind, as last read: `<kind>.<name>` for any name."""
+
+    def __init__(self, bucket: Bucket, kind: str) -> None:
+        self._bucket = bucket
+        self._prefix = f"lease.{kind}."
+        self._entries: dict[str, Entry] = {}
+        self._revision = 0
+        self._reread_at = -1e9
+
+    async def read(self) -> dict[str, Entry]:
+        """Return the entry of every lease that is held, or was until a moment ago (an empty value), by name.
+
+        Costs as much as has changed since the last time. Raises StoreError.
+        """
+        now = time.monotonic()
+        if now >= self._reread_at:
+            entries: dict[str, Entry] = {}
+            revision = 0
+        else:
+            entries, revision = self._entries, self._revision
+        for entry in await self._bucket.scan_writes(f"{self._prefix}*", revision + 1):
+            entries[entry.key.removeprefix(self._prefix)] = entry
+            revision = entry.revision
+        if now >= self._reread_at:
+            self._reread_at = now + REREAD_SECONDS
+        self._entries, self._revision = entries, revision
+        return entries
 
 
 def _pid_space() -> str:

@@ -31,7 +31,6 @@ from ..streams.pulling import delivery
 from ..streams.topology import TASKS
 from .attempts import AttemptRunner, Queued
 from .keepalive import InHand
-from .placement import Candidate, Choice
 from .queues import Queue, Queues
 from .slots import Slots
 
@@ -62,7 +61,6 @@ class Dispatcher:
         queues: Queues,
         runner: AttemptRunner,
         in_hand: InHand,
-        choose: Choice,
     ) -> None:
         self._commands = commands
         self._fleet = fleet
@@ -70,7 +68,6 @@ class Dispatcher:
         self._queues = queues
         self._runner = runner
         self._in_hand = in_hand
-        self._choose = choose
         self._admitting = 0
         """Messages taken out whose history is being read; they will need room too."""
         self._back_at: dict[str, float] = {}
@@ -127,7 +124,7 @@ class Dispatcher:
     async def _wait_for_news(self) -> None:
         for queue in self._queues.in_order():
             # Also without room: else a queue believed empty is not looked into as long as others fill every slot.
-            if self._slots.serves(queue.pool):
+            if not queue.is_awaited and self._slots.serves(queue.pool):
                 await queue.wait()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._slots.freed.wait(), IDLE_LOOK_SECONDS)
@@ -189,20 +186,16 @@ class Dispatcher:
         )
 
     async def _start_or_return(self, queue: Queue, queued: Queued) -> None:
-        candidates = self._slots.candidates(task_type=queued.task_type)
-        others = [candidate for candidate in candidates if candidate.server_id != queued.avoid]
+        server_id = self._slots.choose(queued.task_type, queued.avoid)
         delivered = delivery(queued.message).delivered
         if self._runner.is_under_way(queued.ref):  # a second message of the task: the first one's work comes first
             await self._in_hand.give_back(queued.message, _growing(delivered))
-        elif not candidates:
+        elif server_id is None:
             await self._return(queue, queued, delivered)
-        elif not others and delivered <= RETURNS_FOR_ANOTHER_SERVER and self._another_could(queued):
+        elif server_id == queued.avoid and delivered <= RETURNS_FOR_ANOTHER_SERVER and self._another_could(queued):
             await self._in_hand.give_back(queued.message, ANOTHER_WORKER)
         else:
-            self._start(queued, others or candidates)
-
-    def _start(self, queued: Queued, candidates: list[Candidate]) -> None:
-        self._runner.start(queued, self._fleet.server(self._choose(candidates).server_id))
+            self._runner.start(queued, self._fleet.server(server_id))
 
     async def _return(self, queue: Queue, queued: Queued, delivered: int) -> None:
         """Give back what cannot be placed: at once if there is no room at all, else for as long as seems useful."""

@@ -17,7 +17,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..clock import utc_now
+from ..clock import jitter, utc_now
 from ..commands.handler import Commands
 from ..commands.server import MarkOffline, MarkOnline, Present, RemoveServer
 from ..errors import NotFound
@@ -32,6 +32,8 @@ from .backend import describe
 log = structlog.get_logger(__name__)
 
 BY = Actor("timer", "health-check")
+SPREAD = 0.1
+"""Part of an interval by which a check may come early: those of servers that were registered together drift apart."""
 
 
 class CheckState(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,12 +74,13 @@ class Health:
     async def check(self, server_name: str, body: bytes) -> None:
         """Check a server (by token), record a change, and set the next check. Safe to repeat.
 
-        Raises StoreUnavailable: the check is to be made again.
+        Raises StoreUnavailable, or UnreadableEvent where a newer version must: the check is to be made again.
         """
         state = msgspec.json.decode(body or b"{}", type=CheckState)
         await self._fleet.reached(state.sequence)
         server = self._fleet.by_token(server_name)
         if server is None:
+            self._fleet.must_be_readable(f"server.{server_name}")
             return  # removed: no further check
         probe = await self._look(server)
         try:
@@ -85,7 +88,7 @@ class Health:
         except NotFound:
             return
         good = state.good + 1 if probe.well else 0
-        interval = next_interval(self._settings, good, well=probe.well)
+        interval = next_interval(self._settings, good, well=probe.well) * (1 - SPREAD * jitter())
         following = msgspec.json.encode(CheckState(good=good))
         await self._timers.check_server(server.server_id, utc_now() + timedelta(seconds=interval), following)
 

@@ -44,6 +44,11 @@ class Queue:
         self._consumer.is_back()
         self.may_have_more = True
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its next message is asked for already, or known to be there."""
+        return self._waits or self.may_have_more
+
     async def fetch(self, most: int) -> list[Msg]:
         """Take up to `most` messages that are there."""
         messages = await self._consumer.fetch(most)
@@ -52,7 +57,7 @@ class Queue:
 
     async def wait(self) -> None:
         """Have the next message brought, unless it is awaited already."""
-        if self._waits or self.may_have_more:
+        if self.is_awaited:
             return
         self._waits = True
         await self._consumer.wait(self._bring, NEWS_EXPIRES_SECONDS)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Coroutine, Iterable
+from typing import Any
 
 import nats.errors
 import structlog
@@ -18,12 +19,13 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ..errors import StoreError
+from ..events.server import ServerRegistered
 from ..events.subjects import server_token, task_ref
 from ..projections.active import projected, running_on
 from ..projections.fleet import Fleet
-from ..streams.buckets import Bucket
+from ..streams.buckets import Bucket, Entry
 from ..streams.connection import Connection, api
-from ..streams.leases import Lease, Membership
+from ..streams.leases import Lease, Leases, Membership
 from ..streams.topology import TASKS
 from .slots import Slots
 
@@ -33,6 +35,10 @@ HANDOVER_SECONDS = 5.0
 """How long new calls to a busy server are held back so that it can change hands."""
 HANDOVER_PAUSE_SECONDS = 30.0
 """How long it is then left alone."""
+AT_ONCE = 64
+"""How many servers are taken side by side."""
+NEWS_PAUSE_SECONDS = 0.05
+"""How long after a change of the fleet its servers are looked at: a change seldom comes alone."""
 PROJECTION_SECONDS = 5.0
 """How long a projection that lags may hold up the start of work on a server."""
 ENDINGS = frozenset({"succeeded", "failed", "cancelled", "attempt_failed", "attempt_returned"})
@@ -57,24 +63,36 @@ class Shares:
         self._tasks_bucket = tasks_bucket
         self._consuming = consuming
         self._slots: Slots | None = None
+        self._entries = Leases(members.bucket, "server")
         self._leases: dict[str, Lease] = {}
         self._endings: dict[str, Subscription] = {}
         self._handovers: dict[str, float] = {}
         """By server, monotonic: since when new calls are held back, or (in the future) until when it is left alone."""
-        self._current_until = 0.0
+        self._lapses_seen = -1
+        """As many as there had been when this worker last looked which leases are its own."""
+        self._looked_at: dict[str, ServerRegistered] = {}
+        """The servers of the fleet, by token, as they were then."""
+        self._workers: frozenset[str] = frozenset()
+        self._mine: dict[str, bool] = {}
+        """By server: whether it should be this worker's, as long as the workers stay the same."""
         self._news = asyncio.Event()
 
     def bind(self, slots: Slots) -> None:
         """Say where room is kept; the two know each other."""
         self._slots = slots
 
-    def holds(self, name: str) -> bool:
-        lease = self._leases.get(name)
-        return lease is not None and lease.held
+    @property
+    def in_force(self) -> bool:
+        """Whether what this worker holds is its own for certain: not after a lapse, until it has looked again."""
+        return self._members.is_current and self._lapses_seen == self._members.lapses
 
-    def look(self) -> None:
-        """Have the shares looked at soon: the fleet has changed."""
-        self._news.set()
+    def look(self, names: Collection[str]) -> None:
+        """Have the shares looked at soon if any of these servers, by token, has come, gone, or is registered anew."""
+        for name in names:
+            server = self._fleet.by_token(name)
+            if (server and server.settings) is not self._looked_at.get(name):
+                self._news.set()
+                return
 
     async def run(self) -> None:
         """Take and give servers, for ever."""
@@ -89,49 +107,84 @@ class Shares:
                 await asyncio.wait_for(self._news.wait(), self._members.period_seconds)
             except TimeoutError:
                 continue
-            await asyncio.sleep(0.05)  # a change of the fleet seldom comes alone
+            await asyncio.sleep(NEWS_PAUSE_SECONDS)
 
     async def run_once(self) -> None:
         """Take and give once. Does nothing while the others do not count on this worker."""
         if not self._members.is_current:
             return
-        workers = {*self._members.alive("worker"), self._members.id}
-        servers = {server_token(server.server_id): server for server in self._fleet.servers()}
-        for name in self._leases.keys() - servers.keys():
-            await self._give(name)
+        servers = {server_token(server.server_id): server.settings for server in self._fleet.servers()}
+        self._looked_at = servers
+        self._count_workers()
+        await self._give(self._leases.keys() - servers.keys())
         lapses = self._members.lapses
-        entries = {entry.key: entry for entry in await self._members.bucket.scan("lease.server.*")}
+        entries = await self._entries.read()
         if lapses != self._members.lapses:
             return  # this process was stopped meanwhile: what it has read may be old
-        for name, server in servers.items():
-            mine = preferred(name, workers) == self._members.id
-            entry = entries.get(f"lease.server.{name}")
-            if name in self._leases and (entry is None or entry.value.decode() != self._members.id):
-                await self._lose(name)
-            if name in self._leases:
-                await self._leases[name].acquire_from(entry)  # still ours, also if our presence had lapsed
-                await self._hear_endings(name, is_async=server.settings.is_async)
-                await (self._keep(name) if mine else self._hand_over(name))
-            elif mine or entry is None or not self._members.is_alive(entry.value.decode()):
-                await self._take(name, server.server_id, is_async=server.settings.is_async)
+        await self._lose_what_is_lost(entries)
+        self._lapses_seen = lapses
+        for name in list(self._leases):
+            await self._hear_endings(name, is_async=servers[name].is_async)
+            if self._is_mine(name):
+                await self._keep(name)
+        await self._give([name for name in self._leases if not self._is_mine(name) and self._may_change_hands(name)])
+        others = servers.keys() - self._leases.keys()
+        await self._take([name for name in others if self._may_take(name, _holder(entries.get(name)))], entries)
 
-    async def _take(self, name: str, server_id: str, *, is_async: bool) -> None:
-        lease = Lease(self._members, f"server.{name}")
-        if not await lease.acquire():
-            return
-        self._leases[name] = lease
+    def _may_take(self, name: str, holder: str) -> bool:
+        return self._is_mine(name) or not self._members.is_alive(holder)
+
+    def _count_workers(self) -> None:
+        workers = frozenset({*self._members.alive("worker"), self._members.id})
+        if workers != self._workers:
+            self._workers = workers
+            self._mine.clear()
+
+    def _is_mine(self, name: str) -> bool:
+        """Tell whether a server should be this worker's."""
+        mine = self._mine.get(name)
+        if mine is None:
+            mine = self._mine[name] = preferred(name, self._workers) == self._members.id
+        return mine
+
+    async def _lose_what_is_lost(self, entries: dict[str, Entry]) -> None:
+        for name, lease in list(self._leases.items()):
+            entry = entries.get(name)
+            if _holder(entry) == self._members.id:
+                await lease.acquire_from(entry)  # still ours, also if our presence had lapsed
+            else:
+                await self._lose(name)
+
+    async def _take(self, names: list[str], entries: dict[str, Entry]) -> None:
+        """Take those servers that nobody holds who is alive, and begin to speak for them."""
+        taken: list[str] = []
+
+        async def take(name: str) -> None:
+            lease = Lease(self._members, f"server.{name}")
+            if await lease.acquire_from(entries.get(name)):
+                self._leases[name] = lease
+                taken.append(name)
+
+        async def speak_for(name: str) -> None:
+            server = self._fleet.by_token(name)
+            if server is not None:
+                self._require_slots().add(server.server_id, await running_on(self._tasks_bucket, name))
+                await self._hear_endings(name, is_async=server.settings.is_async)
+
         try:
-            await self._subscribe(name)
-            await self._projection_is_current()
-            self._require_slots().add(server_id, await running_on(self._tasks_bucket, name))
-            await self._hear_endings(name, is_async=is_async)
+            await _side_by_side([take(name) for name in names])
+            if taken:
+                for name in taken:
+                    await self._subscribe(name)
+                await self._consuming.flush()
+                await self._projection_is_current()
+                await _side_by_side([speak_for(name) for name in taken])
         except Exception:
-            await self._give(name)  # a lease without its slots would keep the server idle
+            await self._give(taken)  # a lease without its slots would keep the server idle
             raise
 
     async def _subscribe(self, name: str) -> None:
         self._endings[name] = await self._consuming.subscribe(f"task.*.*.*.{name}", self._on_event)
-        await self._consuming.flush()
 
     async def _hear_endings(self, name: str, *, is_async: bool) -> None:
         """Listen to the log's own messages as long as attempts may end on a server without a call of ours.
@@ -145,14 +198,11 @@ class Shares:
             await endings.unsubscribe()
 
     async def _projection_is_current(self) -> None:
-        """Wait until what the former holder did is projected: what runs on a server is read from there."""
-        if self._current_until > time.monotonic():
-            return
+        """Wait until what the former holders did is projected: what runs on a server is read from there."""
         last = int((await api(self._consuming, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
         give_up_at = time.monotonic() + PROJECTION_SECONDS
         while await projected(self._tasks_bucket) < last and time.monotonic() < give_up_at:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        self._current_until = time.monotonic() + self._members.period_seconds
 
     async def _keep(self, name: str) -> None:
         slots = self._require_slots()
@@ -164,22 +214,28 @@ class Shares:
             for ref in elsewhere.difference(still):
                 slots.ended_elsewhere(name, ref)
 
-    async def _hand_over(self, name: str) -> None:
+    def _may_change_hands(self, name: str) -> bool:
+        """Tell whether a server that should be another's is idle here; for a busy one, see that it comes to be."""
         slots = self._require_slots()
         if slots.is_idle(name):
-            await self._give(name)
-            return
+            return True
         now = time.monotonic()
         since = self._handovers.setdefault(name, now)
         if since <= now - HANDOVER_SECONDS:
             self._handovers[name] = now + HANDOVER_PAUSE_SECONDS
         slots.set_accepting(name, accepting=self._handovers[name] > now)
+        return False
 
-    async def _give(self, name: str) -> None:
-        lease = self._leases.get(name)
-        await self._lose(name)
-        if lease is not None:
-            await lease.release()
+    async def _give(self, names: Iterable[str]) -> None:
+        """Speak for these servers no longer, and let others have them."""
+
+        async def give(name: str) -> None:
+            lease = self._leases.get(name)
+            await self._lose(name)
+            if lease is not None:
+                await lease.release()
+
+        await _side_by_side([give(name) for name in names])
 
     async def _lose(self, name: str) -> None:
         self._leases.pop(name, None)
@@ -191,8 +247,7 @@ class Shares:
 
     async def give_all(self) -> None:
         """Give every server up: this worker ends."""
-        for name in list(self._leases):
-            await self._give(name)
+        await self._give(list(self._leases))
 
     async def _on_event(self, message: Msg) -> None:
         _, _, _, event, name = message.subject.split(".")
@@ -202,3 +257,22 @@ class Shares:
     def _require_slots(self) -> Slots:
         assert self._slots is not None
         return self._slots
+
+
+def _holder(entry: Entry | None) -> str:
+    """Return the worker that a lease's entry names, empty if it is free."""
+    return entry.value.decode() if entry else ""
+
+
+async def _side_by_side(works: list[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it, AT_ONCE at a time; then raise the first error, if there was one."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def wait_for_place(work: Coroutine[Any, Any, None]) -> None:
+        async with places:
+            await work
+
+    outcomes = await asyncio.gather(*map(wait_for_place, works), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome

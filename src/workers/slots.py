@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -15,7 +17,8 @@ from ..commands.server import CircuitIsClosed, CircuitIsOpen, Present
 from ..events.ids import TaskRef
 from ..events.subjects import server_token
 from ..projections.fleet import Fleet
-from .placement import Candidate
+from .openings import Opening, Openings
+from .placement import Candidate, Policy
 
 PROJECTED_WITHIN_SECONDS = 5.0
 LONGEST_PAUSE = timedelta(minutes=5)
@@ -39,22 +42,32 @@ class _Load(Struct):
     """In a row."""
     accepting: bool = True
     """False while the lease is being handed over."""
+    turn: int = 0
+    """The number of the choice that last gave it a task."""
 
     @property
     def running(self) -> int:
-        return len(self.calls | self.elsewhere.keys())
+        return len(self.calls) + len(self.elsewhere) - len(self.elsewhere.keys() & self.calls)
 
 
 class Slots:
     """The servers this worker speaks for, by token, and the room each has."""
 
-    def __init__(self, fleet: Fleet, now: Callable[[], datetime], holds_lease: Callable[[str], bool]) -> None:
+    def __init__(
+        self, fleet: Fleet, policy: Policy[Any], now: Callable[[], datetime], in_force: Callable[[], bool]
+    ) -> None:
+        """`in_force` tells whether this worker's leases hold: if not, nothing is sent to any server."""
         self._fleet = fleet
         self._now = now
-        self._holds_lease = holds_lease
+        self._in_force = in_force
         self._loads: dict[str, _Load] = {}
+        self._openings = Openings(policy)
+        self._opens_at: list[tuple[float, str]] = []
+        """A heap of when servers are to be looked at again that are left alone for a time, monotonic."""
+        self._turns = itertools.count(1)
         self.freed = asyncio.Event()
         """Set whenever there may be more room than before."""
+        fleet.watch(self._on_fleet_change)
 
     # Which servers
 
@@ -64,20 +77,24 @@ class Slots:
         self._loads[server_token(server_id)] = _Load(
             server_id=server_id, calls=set(), elsewhere=dict.fromkeys(running, since)
         )
+        self._refresh(server_token(server_id))
         self.freed.set()
 
     def drop(self, name: str) -> None:
         """Speak for a server no longer; calls of ours to it go on."""
         load = self._loads.pop(name, None)
         if load is not None:
+            self._openings.remove(load.server_id)
             metrics.running.labels(load.server_id).set(0)
 
     def tokens(self) -> list[str]:
         return list(self._loads)
 
     def set_accepting(self, name: str, accepting: bool) -> None:
-        if name in self._loads:
-            self._loads[name].accepting = accepting
+        load = self._loads.get(name)
+        if load is not None and load.accepting != accepting:
+            load.accepting = accepting
+            self._refresh(name)
             self.freed.set()
 
     def is_idle(self, name: str) -> bool:
@@ -88,9 +105,11 @@ class Slots:
     # What runs
 
     def begin(self, server_id: str, ref: TaskRef) -> None:
+        """A call of ours to a server begins; it was the server's turn."""
         load = self._loads[server_token(server_id)]
         load.calls.add(ref)
-        self._gauge(load)
+        load.turn = next(self._turns)
+        self._has_changed(load)
 
     def end(self, server_id: str, ref: TaskRef, *, continues: bool = False) -> None:
         """A call of ours is over; `continues`: the server goes on with the task and will report."""
@@ -102,7 +121,7 @@ class Slots:
             load.elsewhere[ref] = time.monotonic()
         else:
             load.elsewhere.pop(ref, None)  # where the server was lost and taken again during the call
-        self._gauge(load)
+        self._has_changed(load)
         self.freed.set()
 
     def ended_elsewhere(self, name: str, ref: TaskRef) -> None:
@@ -110,7 +129,7 @@ class Slots:
         load = self._loads.get(name)
         if load is not None and ref in load.elsewhere:
             del load.elsewhere[ref]
-            self._gauge(load)
+            self._has_changed(load)
             self.freed.set()
 
     def has_elsewhere(self, name: str) -> bool:
@@ -138,6 +157,7 @@ class Slots:
         if load is not None:
             seconds = min(pause, LONGEST_PAUSE).total_seconds()
             load.paused_until = max(load.paused_until, time.monotonic() + seconds)
+            self._refresh(server_token(server_id))
             asyncio.get_running_loop().call_later(seconds, self.freed.set)
 
     def note(self, server_id: str, verdict: Verdict) -> int:
@@ -150,43 +170,63 @@ class Slots:
 
     # Room
 
-    def candidates(self, task_type: str | None = None, pool: str | None = None) -> list[Candidate]:
-        """Return the servers with room that serve a type, or a pool; of both None, all with room."""
-        found = []
-        now = self._now()
-        for name, load in self._loads.items():
-            server = self._fleet.by_token(name)
-            if server is None or not self._may_send(name, load, server, now):
-                continue
-            if task_type is not None and server.settings.types and task_type not in server.settings.types:
-                continue
-            if pool is not None and pool not in self._fleet.pools_of(server):
-                continue
-            running = load.running
-            capacity = server.settings.max_concurrent if isinstance(server.circuit, CircuitIsClosed) else 1
-            if running < capacity:
-                found.append(Candidate(server.server_id, running, capacity, server.settings.weight))
-        return found
+    def choose(self, task_type: str, avoid: str = "") -> str | None:
+        """Return the id of the server that gets the next task of a type; None if none has room.
+
+        The one to `avoid` is chosen only where there is no other.
+        """
+        return self._openings.choose(task_type, avoid) if self._is_open() else None
 
     def serves(self, pool: str) -> bool:
         """Tell whether a server that may be sent tasks runs a pool, whether or not it has room now."""
-        now = self._now()
-        for name, load in self._loads.items():
-            server = self._fleet.by_token(name)
-            if server and self._may_send(name, load, server, now) and pool in self._fleet.pools_of(server):
-                return True
-        return False
+        return self._is_open() and self._openings.serves(pool)
 
     def room(self, pool: str) -> int:
         """Return how many more tasks of a pool can be placed now."""
-        return sum(candidate.capacity - candidate.running for candidate in self.candidates(pool=pool))
+        return self._openings.room(pool) if self._is_open() else 0
 
-    def _may_send(self, name: str, load: _Load, server: Present, now: datetime) -> bool:
-        if not load.accepting or not server.online or server.maintenance or not self._holds_lease(name):
-            return False
-        if load.paused_until > time.monotonic():
-            return False
-        return not (isinstance(server.circuit, CircuitIsOpen) and server.circuit.until > now)
+    def _is_open(self) -> bool:
+        """Look at the servers whose time alone is up; tell whether tasks may be sent at all."""
+        now = time.monotonic()
+        while self._opens_at and self._opens_at[0][0] <= now:
+            _, name = heapq.heappop(self._opens_at)
+            self._refresh(name)
+        return self._in_force()
 
-    def _gauge(self, load: _Load) -> None:
+    def _on_fleet_change(self, names: Collection[str]) -> None:
+        for name in names:
+            if name in self._loads:
+                self._refresh(name)
+
+    def _has_changed(self, load: _Load) -> None:
+        self._refresh(server_token(load.server_id))
         metrics.running.labels(load.server_id).set(load.running)
+
+    def _refresh(self, name: str) -> None:
+        """Bring the openings up to date with what is known of a server."""
+        load, server = self._loads.get(name), self._fleet.by_token(name)
+        if load is None:
+            return
+        if server is None or not load.accepting or not server.online or server.maintenance:
+            self._openings.remove(load.server_id)
+            return
+        opens_at = max(load.paused_until, self._circuit_open_until(server))
+        if opens_at > time.monotonic():
+            self._openings.remove(load.server_id)
+            heapq.heappush(self._opens_at, (opens_at, name))
+            return
+        settings = server.settings
+        capacity = settings.max_concurrent if isinstance(server.circuit, CircuitIsClosed) else 1
+        self._openings.put(
+            Opening(
+                server=Candidate(server.server_id, load.running, capacity, settings.weight, load.turn),
+                types=settings.types,
+                pools=frozenset(self._fleet.pools_of(server) if settings.types else ()),
+            )
+        )
+
+    def _circuit_open_until(self, server: Present) -> float:
+        """Return when an attempt may be let through, monotonic; of a circuit that is not open, any time in the past."""
+        if not isinstance(server.circuit, CircuitIsOpen):
+            return 0.0
+        return time.monotonic() + (server.circuit.until - self._now()).total_seconds()

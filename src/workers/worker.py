@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from functools import partial
 
 import structlog
 from nats.aio.msg import Msg
@@ -25,11 +27,12 @@ from .health import Health
 from .judge import Judge
 from .keepalive import InHand
 from .outcomes import Outcomes
-from .placement import chooser
+from .placement import policy
 from .queues import Queues
 from .reconciler import Reconciler
 from .shares import Shares
 from .slots import Slots
+from .sourcing import Sourcing
 from .timekeeper import Timekeeper
 
 log = structlog.get_logger(__name__)
@@ -45,7 +48,9 @@ class Worker:
         self._session = core.egress.session()
         self._in_hand = InHand(core.consuming, settings.ack_wait)
         self._shares = Shares(self.members, core.fleet, core.buckets.tasks, core.consuming)
-        self._slots = Slots(core.fleet, utc_now, self._shares.holds)
+        self._slots = Slots(
+            core.fleet, policy(settings.balancing, jitter), utc_now, in_force=lambda: self._shares.in_force
+        )
         self._shares.bind(self._slots)
         worker = Actor("worker", self.members.id)
         self._runner = AttemptRunner(
@@ -67,7 +72,6 @@ class Worker:
             queues=Queues(core.consuming, settings, self._slots.freed.set),
             runner=self._runner,
             in_hand=self._in_hand,
-            choose=chooser(settings.balancing, jitter),
         )
         self._timekeeper = Timekeeper(
             settings=settings,
@@ -88,6 +92,7 @@ class Worker:
             fleet=core.fleet,
             tasks_bucket=core.buckets.tasks,
         )
+        self._sourcing = Sourcing(self.members, core.reading)
         self.projectors = [
             Projector(
                 "tasks", TASKS, ["task.>"], TaskProjection(core.buckets.tasks),
@@ -111,8 +116,10 @@ class Worker:
         core.background(self._shares.run, "shares")
         core.background(self._timekeeper.run, "timekeeper")
         core.background(self._reconciler.run, "reconciler")
+        if core.settings.replicas > 1:
+            core.background(self._sourcing.run, "sourcing")
         for projector in self.projectors:
-            core.background(projector.run, f"projector-{projector.name}")
+            core.background(partial(self._project, projector), f"projector-{projector.name}")
         self._dispatching = core.background(self._dispatcher.run, "dispatcher")
         log.info("worker.started", worker=self.members.id)
 
@@ -128,14 +135,20 @@ class Worker:
         await self._runner.drain(grace)
         await self._shares.give_all()
         await self._reconciler.stop()
+        await self._sourcing.stop()
         for projector in self.projectors:
             await projector.stop()
         await self.members.leave()
         await self._session.close()
         log.info("worker.stopped", worker=self.members.id)
 
-    def _on_fleet_change(self) -> None:
-        self._shares.look()
+    async def _project(self, projector: Projector) -> None:
+        await projector.run()
+        if projector.halted:
+            self._core.halted[projector.name] = projector.halted
+
+    def _on_fleet_change(self, names: Collection[str]) -> None:
+        self._shares.look(names)
         self._slots.freed.set()
 
     async def _on_cancelled(self, message: Msg) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from taskstream.core import Core
 from taskstream.errors import Conflict, StoreUnavailable
 from taskstream.streams import leases
-from taskstream.streams.buckets import Bucket
-from taskstream.streams.leases import Lease, Membership, Presence
+from taskstream.streams.buckets import Bucket, Entry
+from taskstream.streams.connection import api
+from taskstream.streams.leases import REREAD_SECONDS, Lease, Leases, Membership, Presence
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end
 from tests.support.waiting import wait_until
@@ -348,3 +350,70 @@ async def test_without_nats_no_lease_is_given_and_none_outlives_its_time(
     await begin(nats, core.reading)
     await members.renew()
     assert await lease.acquire()
+
+
+# Reading all of a kind
+
+
+def holders(entries: dict[str, Entry]) -> dict[str, str]:
+    return {name: entry.value.decode() for name, entry in entries.items() if entry.value}
+
+
+async def test_all_leases_of_a_kind_are_read_with_their_holders(core: Core, clock: Clock) -> None:
+    one, other = await member(core), await member(core)
+    mine, others = Lease(one, "server.a"), Lease(other, "server.b")
+    await mine.acquire()
+    await others.acquire()
+    await Lease(one, "projector.tasks").acquire()
+
+    found = Leases(core.buckets.leases, "server")
+
+    assert holders(await found.read()) == {"a": one.id, "b": other.id}
+
+
+async def test_what_has_changed_since_is_read_and_nothing_else(
+    core: Core, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await member(core)
+    held = [Lease(one, f"server.s{number}") for number in range(20)]
+    for lease in held:
+        await lease.acquire()
+    found = Leases(core.buckets.leases, "server")
+    await found.read()
+    answers = []
+    scan = core.buckets.leases.scan_writes
+
+    async def counted(*arguments: Any) -> list[Entry]:
+        answers.append(await scan(*arguments))
+        return answers[-1]
+
+    monkeypatch.setattr(core.buckets.leases, "scan_writes", counted)
+    await held[3].release()
+
+    assert holders(await found.read()) == {f"s{number}": one.id for number in range(20) if number != 3}
+    assert [entry.key for entry in answers[-1]] == ["lease.server.s3"]
+    assert len(await found.read()) == 20
+    assert answers[-1] == []
+
+
+async def test_a_lease_that_was_given_up_is_taken_again_from_what_was_read(core: Core, clock: Clock) -> None:
+    one, other = await member(core), await member(core)
+    lease = Lease(one, "server.a")
+    await lease.acquire()
+    await lease.release()
+
+    entries = await Leases(core.buckets.leases, "server").read()
+
+    assert await Lease(other, "server.a").acquire_from(entries["a"])
+
+
+async def test_a_mark_that_was_missed_is_found_missing_when_all_are_read_again(core: Core, clock: Clock) -> None:
+    one = await member(core)
+    await Lease(one, "server.a").acquire()
+    found = Leases(core.buckets.leases, "server")
+    await found.read()
+    await api(core.reading, "STREAM.PURGE.KV_leases", {"filter": "$KV.leases.lease.server.a"})
+
+    clock.now += REREAD_SECONDS
+
+    assert await found.read() == {}

@@ -259,14 +259,33 @@ def test_an_event_that_does_not_decode_stops_the_fold_before_it() -> None:
 
 def test_watchers_are_told_of_changes_and_of_nothing_else() -> None:
     fleet, told = Fleet(), []
-    fleet.watch(lambda: told.append(fleet.sequence))
+    fleet.watch(lambda names: told.append((fleet.sequence, sorted(names))))
     log = positions(registered("s1"), registered("s2"))
 
     fleet.apply(log)
     fleet.apply(log)
     fleet.apply([])
 
-    assert told == [2]
+    assert told == [(2, ["s1", "s2"])]
+
+
+def test_a_change_of_a_type_is_one_of_every_server() -> None:
+    fleet, told = fleet_of(registered("s1"), registered("s2")), []
+    fleet.watch(lambda names: told.append(sorted(names)))
+
+    fleet.apply(positions(defined("chapter", "text"), first=3))
+
+    assert told == [["s1", "s2"]]
+
+
+def test_watchers_are_told_of_what_came_before_an_event_that_does_not_decode() -> None:
+    fleet, told = Fleet(), []
+    fleet.watch(lambda names: told.append(sorted(names)))
+    good, other = positions(registered("s1"), registered("s2"))
+
+    fleet.reflect([good, other._replace(data=b"\xff")])
+
+    assert ["s1"] in told
 
 
 async def test_a_sequence_already_reached_is_not_waited_for() -> None:

@@ -220,6 +220,16 @@ async def test_a_server_that_hangs_and_finishes_nothing_goes_offline(nats_url: s
         await service.admin.server_is("hung", "offline")
 
 
+async def test_many_servers_that_hang_hold_up_no_check_of_another(nats_url: str, backend: BackendServer) -> None:
+    async with Clinic() as silent, running_service(nats_url, health_timeout=60) as service:
+        silent.hangs = True
+        for number in range(100):
+            await service.admin.register(silent, f"silent-{number}", online=False)
+        await wait_until(lambda: silent.hung == 100, "all of them to be asked")
+
+        await service.admin.register(backend, "well")
+
+
 async def test_a_busy_server_keeps_its_circuit_closed(nats_url: str, backend: BackendServer) -> None:
     async def busy(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
         code = 429 if len(server.calls) % 2 else 503

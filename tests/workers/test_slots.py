@@ -21,7 +21,7 @@ from taskstream.events.server import (
     ServerWentOnline,
 )
 from taskstream.workers import slots as slots_module
-from taskstream.workers.placement import Candidate
+from taskstream.workers.placement import policy
 from taskstream.workers.slots import PROJECTED_WITHIN_SECONDS, Slots
 
 from ..deciders.support import NOW, defined, registered, seconds
@@ -37,8 +37,8 @@ class Worker:
         self.fleet = Fleet()
         self.now: datetime = NOW
         self.elapsed = 100.0
-        self.leases = {"s1", "s2", "gpu=201"}
-        self.slots = Slots(self.fleet, lambda: self.now, lambda name: name in self.leases)
+        self.in_force = True
+        self.slots = Slots(self.fleet, policy("least-loaded", lambda: 0.5), lambda: self.now, lambda: self.in_force)
         monkeypatch.setattr(slots_module, "time", SimpleNamespace(monotonic=lambda: self.elapsed))
 
     def happens(self, *events: Event) -> None:
@@ -56,7 +56,18 @@ class Worker:
         self.elapsed += duration.total_seconds()
 
     def has_room(self) -> bool:
-        return bool(self.slots.candidates())
+        return self.slots.choose("any type") is not None
+
+    def taken(self) -> list[str | None]:
+        """Give a task to each server that has one chosen for it, until one comes again; return them."""
+        found: list[str | None] = []
+        while (server_id := self.slots.choose("any type")) not in [None, *found]:
+            assert server_id is not None
+            self.slots.begin(server_id, TASKS[len(found)])
+            found.append(server_id)
+        for server_id, ref in zip(found, TASKS, strict=False):
+            self.slots.end(str(server_id), ref)
+        return found
 
 
 @pytest.fixture
@@ -91,14 +102,38 @@ def test_a_call_that_ends_makes_room(worker: Worker) -> None:
     assert worker.slots.freed.is_set()
 
 
-def test_a_candidate_says_how_loaded_its_server_is(worker: Worker) -> None:
-    worker.happens(registered("gpu 1", max_concurrent=4, weight=7), ServerWentOnline(server_id="gpu 1", reason=""))
-    worker.slots.add("gpu 1", TASKS[:1])
-    worker.slots.begin("gpu 1", TASKS[1])
+def test_a_server_is_chosen_by_how_loaded_it_is(worker: Worker) -> None:
+    worker.serves("s1", most=3, running=1)
+    worker.serves("gpu 1", most=4, running=1)
 
-    assert worker.slots.candidates() == [Candidate("gpu 1", running=2, capacity=4, weight=7)]
-    assert worker.slots.running("gpu 1") == 2
-    assert worker.slots.running("s2") == 0
+    assert worker.slots.choose("any type") == "gpu 1"
+    worker.slots.begin("gpu 1", TASKS[5])
+    assert worker.slots.choose("any type") == "s1"
+    assert (worker.slots.running("gpu 1"), worker.slots.running("s1"), worker.slots.running("s2")) == (2, 1, 0)
+
+
+def test_servers_that_are_equally_loaded_take_turns(worker: Worker) -> None:
+    worker.serves("s1")
+    worker.serves("s2")
+
+    chosen = []
+    for ref in TASKS[:4]:
+        server_id = worker.slots.choose("any type")
+        assert server_id is not None
+        worker.slots.begin(server_id, ref)
+        worker.slots.end(server_id, ref)
+        chosen.append(server_id)
+
+    assert chosen == ["s1", "s2", "s1", "s2"]
+
+
+def test_a_server_to_avoid_is_chosen_where_there_is_no_other(worker: Worker) -> None:
+    worker.serves("s1")
+    worker.serves("s2", most=1)
+
+    assert worker.slots.choose("any type", avoid="s1") == "s2"
+    worker.slots.begin("s2", TASKS[0])
+    assert worker.slots.choose("any type", avoid="s1") == "s1"
 
 
 def test_what_runs_on_a_server_already_takes_room(worker: Worker) -> None:
@@ -124,8 +159,27 @@ def test_only_servers_that_serve_a_type_are_candidates_for_it(worker: Worker) ->
     worker.serves("s1", types=("chapter",))
     worker.serves("s2")
 
-    assert [candidate.server_id for candidate in worker.slots.candidates(task_type="clip")] == ["s2"]
-    assert [candidate.server_id for candidate in worker.slots.candidates(task_type="chapter")] == ["s1", "s2"]
+    worker.slots.begin("s2", TASKS[0])  # the more loaded of the two
+    assert worker.slots.choose("clip") == "s2"
+    assert worker.slots.choose("chapter") == "s1"
+
+
+def test_a_type_that_gets_another_pool_takes_its_room_along(worker: Worker) -> None:
+    worker.happens(defined("chapter", "text"))
+    worker.serves("s1", most=3, types=("chapter",))
+
+    worker.happens(defined("chapter", "slow"))
+
+    assert {pool: worker.slots.room(pool) for pool in ("text", "slow")} == {"text": 3, "slow": 3}
+
+
+def test_a_server_that_is_registered_anew_serves_what_it_says_now(worker: Worker) -> None:
+    worker.serves("s1", types=("chapter",))
+
+    worker.happens(registered("s1", types=("clip",)))
+
+    assert worker.slots.choose("chapter") is None
+    assert worker.slots.choose("clip") == "s1"
 
 
 def test_a_limit_that_is_lowered_below_what_runs_leaves_no_room(worker: Worker) -> None:
@@ -220,12 +274,14 @@ def test_a_removed_server_has_no_room(worker: Worker) -> None:
     assert not worker.has_room()
 
 
-def test_a_server_whose_lease_was_lost_has_no_room(worker: Worker) -> None:
+def test_nothing_is_sent_while_leases_are_not_in_force(worker: Worker) -> None:
     worker.serves()
 
-    worker.leases.discard("s1")
+    worker.in_force = False
 
     assert not worker.has_room()
+    assert worker.slots.room("default") == 0
+    assert not worker.slots.serves("default")
 
 
 async def test_a_busy_server_is_left_alone_for_as_long_as_it_asked(worker: Worker) -> None:
@@ -234,11 +290,11 @@ async def test_a_busy_server_is_left_alone_for_as_long_as_it_asked(worker: Worke
 
     worker.slots.pause("s1", seconds(7))
 
-    assert [candidate.server_id for candidate in worker.slots.candidates()] == ["s2"]
+    assert worker.taken() == ["s2"]
     worker.later(seconds(6.9))
-    assert [candidate.server_id for candidate in worker.slots.candidates()] == ["s2"]
+    assert worker.taken() == ["s2"]
     worker.later(seconds(0.2))
-    assert [candidate.server_id for candidate in worker.slots.candidates()] == ["s1", "s2"]
+    assert worker.taken() == ["s1", "s2"]
 
 
 async def test_the_end_of_a_pause_is_room(worker: Worker) -> None:
@@ -327,7 +383,7 @@ def test_a_server_that_was_handed_over_is_not_spoken_for(worker: Worker) -> None
     worker.slots.drop("s1")
 
     assert worker.slots.tokens() == ["gpu=201"]
-    assert [candidate.server_id for candidate in worker.slots.candidates()] == ["gpu 1"]
+    assert worker.taken() == ["gpu 1"]
 
 
 def test_what_ends_after_the_handover_is_none_of_this_workers_business(worker: Worker) -> None:

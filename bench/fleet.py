@@ -1,0 +1,353 @@
+"""A large fleet: what its health checks cost, how long a choice among its servers takes, and what happens when many
+change at once. `python -m bench.fleet --servers 1000`
+
+Half of the servers share one pool, the others are in pools of ten. Each listens on a port of its own, so that, as with
+servers on machines of their own, connections are shared by nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+import uvloop
+
+from taskstream.api.auth import make_token
+from taskstream.clock import jitter, utc_now
+from taskstream.events.codec import server_codec
+from taskstream.events.envelope import Actor, Recorded
+from taskstream.events.ids import TaskRef
+from taskstream.events.server import ServerEvent, ServerRegistered, ServerWentOnline
+from taskstream.events.subjects import server_subject
+from taskstream.projections.fleet import Fleet
+from taskstream.settings import Settings
+from taskstream.streams.buckets import Bucket
+from taskstream.streams.connection import open_connection
+from taskstream.streams.log import Position
+from taskstream.workers.placement import policy
+from taskstream.workers.slots import Slots
+
+from .processes import Bench, PythonProcess, answers, kill, running
+
+SHARED = "shared"
+SERVERS_IN_A_SMALL_POOL = 10
+REGISTRATIONS_AT_A_TIME = 16
+CONNECTIONS = 64
+TASKS = 4_000
+CHOICES = 20_000
+SLOTS = 10
+LOOK_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 300.0
+OURS = ("api", "worker", "nats-server")
+
+
+async def measure(servers: int, seconds: float) -> dict[str, float]:
+    """Measure a fleet of so many servers, all with the default settings of health checks.
+
+    What it costs when quiet is measured twice: while the servers are new, and over `seconds` (to the next whole
+    minute, at least one) when they are stable. The rest takes some four minutes more.
+    """
+    figures = measure_choice(servers)
+    async with _standing(1) as alone:
+        figures["tasks_per_second_1_server"] = await alone.tasks_per_second()
+    async with _standing(servers) as fleet:
+        figures |= {
+            "registered_seconds": fleet.registered_seconds,
+            "online_seconds": fleet.online_seconds,
+            **await fleet.quiet("new", 2 * Settings().health_interval),
+        }
+        await fleet.is_stable()
+        rounds = max(1, round(seconds / Settings().stable_interval))  # whole ones: checks may come all at a time
+        figures |= await fleet.quiet("stable", rounds * Settings().stable_interval)
+        figures |= {f"resident_mb_{name}": fleet.bench.resident_mb()[name] for name in OURS}
+        figures[f"tasks_per_second_{servers}_servers"] = await fleet.tasks_per_second()
+        figures |= await fleet.change_hands()
+        figures |= await fleet.die()
+    return figures
+
+
+def measure_choice(servers: int) -> dict[str, float]:
+    """Return the microseconds a choice takes in a worker that speaks for all servers, and keeping count of it."""
+    fleet = Fleet()
+    slots = Slots(fleet, policy("least-loaded", jitter), utc_now, lambda: True)
+    for number in range(servers):
+        registered = _registered(number)
+        _happens(fleet, registered, ServerWentOnline(server_id=registered.server_id, reason=""))
+        slots.add(registered.server_id, [])
+    choices, counts = [], []
+    running: list[tuple[str, TaskRef]] = []
+    for number in range(CHOICES):
+        ref = TaskRef("bench", str(number))
+        started = time.perf_counter()
+        server_id = slots.choose(SHARED)
+        chosen = time.perf_counter()
+        assert server_id is not None
+        slots.begin(server_id, ref)
+        running.append((server_id, ref))
+        if len(running) > servers * SLOTS // 4:
+            slots.end(*running.pop(number % len(running)))
+        choices.append(chosen - started)
+        counts.append(time.perf_counter() - chosen)
+    return {
+        "choice_p50_us": statistics.median(choices) * 1e6,
+        "choice_p99_us": statistics.quantiles(choices, n=100)[98] * 1e6,
+        "choice_and_count_p50_us": statistics.median(map(sum, zip(choices, counts, strict=True))) * 1e6,
+        "choice_and_count_p99_us": statistics.quantiles(map(sum, zip(choices, counts, strict=True)), n=100)[98] * 1e6,
+    }
+
+
+def _type_of(number: int) -> str:
+    return SHARED if number % 2 == 0 else f"special-{number // (2 * SERVERS_IN_A_SMALL_POOL)}"
+
+
+def _registered(number: int) -> ServerRegistered:
+    return ServerRegistered(
+        server_id=f"server-{number}",
+        name="bench",
+        provider="bench",
+        predict_url="http://127.0.0.1/predict",
+        types=(_type_of(number),),
+        max_concurrent=SLOTS,
+    )
+
+
+def _happens(fleet: Fleet, *events: ServerEvent) -> None:
+    fleet.apply(
+        Position(
+            fleet.sequence + place,
+            server_subject(event),
+            server_codec.encode(Recorded(id=str(place), at=utc_now(), by=Actor("worker", "bench"), event=event)),
+        )
+        for place, event in enumerate(events, 1)
+    )
+
+
+class _Standing:
+    """A running service with a fleet, each of whose servers is online."""
+
+    def __init__(self, bench: Bench, session: aiohttp.ClientSession, backends: PythonProcess, leases: Bucket) -> None:
+        self.bench = bench
+        self.registered_seconds = 0.0
+        self.online_seconds = 0.0
+        self._session = session
+        self._backends = backends
+        self._leases = leases
+        self._ports: list[str] = []
+        self._numbers = itertools.count()
+        self._user = _authorization(bench, "user")
+        self._admin = _authorization(bench, "admin")
+
+    async def register(self) -> None:
+        """Register a server for every backend and wait until all are online."""
+        assert self._backends.output is not None
+        self._ports = (await self._backends.output.readline()).decode().split()
+        for task_type in {_type_of(number) for number in range(len(self._ports))}:
+            await self._send("PUT", f"/api/types/{task_type}", {}, self._admin)
+        started = time.perf_counter()
+        await _many(enumerate(self._ports), self._register_one, REGISTRATIONS_AT_A_TIME)
+        self.registered_seconds = time.perf_counter() - started
+        await _until(self._all("online"), "all servers to be online")
+        self.online_seconds = time.perf_counter() - started
+
+    async def _register_one(self, server: tuple[int, str]) -> None:
+        number, port = server
+        body = {
+            "id": f"server-{number}",
+            "name": "bench",
+            "provider": "bench",
+            "endpoints": {"predict": f"http://127.0.0.1:{port}/predict", "health": f"http://127.0.0.1:{port}/health"},
+            "types": [_type_of(number)],
+            "maxConcurrent": SLOTS if len(self._ports) > 1 else CONNECTIONS,
+        }
+        await self._send("POST", "/api/servers", body, self._admin)
+
+    def _all(self, state: str) -> Callable[[], Awaitable[bool]]:
+        async def are() -> bool:
+            counts = (await self._get(f"{self.bench.url}/health/ready"))["servers"]
+            return bool(counts[state] == len(self._ports))
+
+        return are
+
+    async def is_stable(self) -> None:
+        """Wait until every server has had as many good checks as make it stable."""
+        checks = Settings().health_stable_checks * len(self._ports)
+
+        async def are_made() -> bool:
+            return (await self._counts())["checks"] >= checks
+
+        await _until(are_made, "the checks that make a server stable")
+
+    async def quiet(self, stage: str, seconds: float) -> dict[str, float]:
+        """Return what the service costs while there is nothing to do but look after the fleet."""
+        checks = (await self._counts())["checks"]
+        before, started = self.bench.cpu_seconds(), time.perf_counter()
+        await asyncio.sleep(seconds)
+        took = time.perf_counter() - started
+        used = {name: after - before[name] for name, after in self.bench.cpu_seconds().items() if name in OURS}
+        return {
+            f"{stage}_checks_per_second": ((await self._counts())["checks"] - checks) / took,
+            f"{stage}_core_percent": sum(used.values()) / took * 100,
+            **{f"{stage}_core_percent_{name}": cpu / took * 100 for name, cpu in used.items()},
+        }
+
+    async def tasks_per_second(self) -> float:
+        """Return how fast tasks of the shared type get to servers, submitted over many connections."""
+        await self._run_tasks(TASKS // 4)
+        started = time.perf_counter()
+        await self._run_tasks(TASKS)
+        return TASKS / (time.perf_counter() - started)
+
+    async def _run_tasks(self, count: int) -> None:
+        wanted = (await self._counts())["calls"] + count
+
+        async def submit(number: int) -> None:
+            await self._send("POST", "/api/task", {"type": SHARED, "payload": {"number": number}}, self._user)
+
+        async def are_called() -> bool:
+            return (await self._counts())["calls"] >= wanted
+
+        await _many(itertools.islice(self._numbers, count), submit, CONNECTIONS)
+        await _until(are_called, "the tasks to get to servers")
+
+    async def change_hands(self) -> dict[str, float]:
+        """Return how long a second worker takes to have its half of the servers, and all after a kill of the first."""
+        environment = {
+            "TASKSTREAM_JWT_SECRET": self.bench.secret,
+            "TASKSTREAM_ALLOW_PRIVATE_BACKENDS": "true",
+            "TASKSTREAM_LOG_LEVEL": "warning",
+            "TASKSTREAM_NATS_URL": self.bench.nats_url,
+        }
+        second = PythonProcess(["taskstream", "worker"], environment, self.bench.folder / "second-worker.log")
+        started = time.perf_counter()
+        await second.start()
+        try:
+            await _until(self._are_shared, "the second worker to have its share")
+            shared_seconds = time.perf_counter() - started
+            [first] = [holder for holder, _ in (await self._holders()).most_common(1)]
+            await kill(self.bench.processes["worker"])
+            started = time.perf_counter()
+            await _until(self._has_none_of(first), "the second worker to have all")
+            taken_seconds = time.perf_counter() - started
+            await self.bench.processes["worker"].start()
+            await answers(self.bench.worker_ready)
+            await _until(self._are_shared, "the first worker to be back")
+        finally:
+            await second.stop()
+        return {"shared_with_second_worker_seconds": shared_seconds, "taken_over_after_kill_seconds": taken_seconds}
+
+    async def _holders(self) -> Counter[str]:
+        return Counter(entry.value.decode() for entry in await self._leases.scan("lease.server.*"))
+
+    async def _are_shared(self) -> bool:
+        counts = (await self._holders()).most_common()
+        return len(counts) == 2 and min(count for _, count in counts) > 0.4 * len(self._ports)
+
+    async def die(self) -> dict[str, float]:
+        """Return how the service takes it when all backends refuse connections from one moment on."""
+        await kill(self._backends)
+        before, started = self.bench.cpu_seconds(), time.perf_counter()
+        answer_ms: list[float] = []
+        ready, gone = f"{self.bench.url}/health/ready", self._all("offline")
+        while True:
+            asked = time.perf_counter()
+            await self._get(ready)
+            await self._get(self.bench.worker_ready)
+            answer_ms.append((time.perf_counter() - asked) * 1000)
+            if await gone():
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        took = time.perf_counter() - started
+        used = {name: after - before[name] for name, after in self.bench.cpu_seconds().items() if name in OURS}
+        return {
+            "all_offline_seconds": took,
+            "dying_core_percent": sum(used.values()) / took * 100,
+            "dying_answer_p99_ms": statistics.quantiles(answer_ms, n=100)[98],
+        }
+
+    async def _counts(self) -> dict[str, int]:
+        return await self._get(f"http://127.0.0.1:{self._ports[0]}/counts")
+
+    async def _get(self, url: str) -> dict[str, Any]:
+        async with self._session.get(url) as response:
+            response.raise_for_status()
+            found: dict[str, Any] = await response.json()
+            return found
+
+    async def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> None:
+        content = msgspec.json.encode(body)
+        async with self._session.request(method, self.bench.url + path, data=content, headers=headers) as response:
+            if response.status != 200:
+                raise RuntimeError(f"{method} {path}: {response.status} {await response.text()}")
+
+    def _has_none_of(self, worker: str) -> Callable[[], Awaitable[bool]]:
+        async def look() -> bool:
+            holders = await self._holders()
+            return not holders[worker] and holders.total() == len(self._ports)
+
+        return look
+
+
+@asynccontextmanager
+async def _standing(servers: int) -> AsyncIterator[_Standing]:
+    async with (
+        running() as bench,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        connection = await open_connection(bench.nats_url, "bench")
+        backends = PythonProcess(["bench.backends", str(servers)], {}, bench.folder / "backends.log")
+        await backends.start()
+        try:
+            standing = _Standing(bench, session, backends, Bucket(connection, "leases"))
+            await standing.register()
+            yield standing
+        finally:
+            await backends.stop()
+            await connection.close()
+
+
+def _authorization(bench: Bench, role: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {make_token(bench.secret, 'bench', [role], 7200, time.time())}",
+        "Content-Type": "application/json",
+    }
+
+
+async def _many(items: Any, work: Callable[[Any], Awaitable[None]], at_a_time: int) -> None:
+    iterator = iter(items)
+
+    async def one_after_another() -> None:
+        for item in iterator:
+            await work(item)
+
+    await asyncio.gather(*(one_after_another() for _ in range(at_a_time)))
+
+
+async def _until(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
+    try:
+        async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+            while not await is_so():
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError:
+        raise TimeoutError(f"waited {LONGEST_WAIT_SECONDS:g} s for {what}") from None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=__doc__)
+    parser.add_argument("--servers", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=60, help="how long a quiet fleet is looked at")
+    options = parser.parse_args()
+    for name, value in uvloop.run(measure(options.servers, options.seconds)).items():
+        print(f"  {name:<42} {value:10.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The index of servers that may be sent tasks says the same as a look at each of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from taskstream.settings import Balancing
+from taskstream.workers.openings import Opening, Openings
+from taskstream.workers.placement import Candidate, policy
+
+TYPES = ("chapter", "clip", "song")
+POOL_OF = {"chapter": "text", "clip": "video", "song": "video"}
+POOLS = ("text", "video", "default")
+
+ids = st.sampled_from([f"s{number}" for number in range(8)])
+
+
+@st.composite
+def openings(draw: Any) -> Opening:
+    capacity = draw(st.integers(1, 4))
+    types = tuple(draw(st.lists(st.sampled_from(TYPES), unique=True, max_size=3)))
+    return Opening(
+        server=Candidate(
+            draw(ids), draw(st.integers(0, capacity + 1)), capacity, draw(st.integers(1, 3)), draw(st.integers(0, 5))
+        ),
+        types=types,
+        pools=frozenset({"default", *(POOL_OF[name] for name in types)}) if types else frozenset(),
+    )
+
+
+class Scan(RuleBasedStateMachine):
+    """Every server looked at for every answer: what the index is compared with."""
+
+    balancing: Balancing
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chance = 0.0
+        self.index = Openings(policy(self.balancing, lambda: self.chance))
+        self.servers: dict[str, Opening] = {}
+
+    @rule(opening=openings())
+    def put(self, opening: Opening) -> None:
+        self.servers[opening.server.server_id] = opening
+        self.index.put(opening)
+
+    @rule(server_id=ids)
+    def remove(self, server_id: str) -> None:
+        self.servers.pop(server_id, None)
+        self.index.remove(server_id)
+
+    @rule(server_id=ids, turn=st.integers(6, 50), more=st.booleans())
+    @precondition(lambda self: self.servers)
+    def load_changes(self, server_id: str, turn: int, more: bool) -> None:
+        known = self.servers.get(server_id)
+        if known is not None:
+            running = max(0, known.server.running + (1 if more else -1))
+            server = known.server._replace(running=running, turn=turn)
+            self.put(Opening(server=server, types=known.types, pools=known.pools))
+
+    def candidates(self, task_type: str) -> list[Candidate]:
+        return [
+            opening.server
+            for opening in self.servers.values()
+            if opening.room and (not opening.types or task_type in opening.types)
+        ]
+
+    @invariant()
+    def room_is_the_same(self) -> None:
+        for pool in POOLS:
+            serving = [each for each in self.servers.values() if not each.types or pool in each.pools]
+            assert self.index.room(pool) == sum(each.room for each in serving)
+            assert self.index.serves(pool) == bool(serving)
+
+    @invariant()
+    def choices_are_the_same(self) -> None:
+        for task_type in (*TYPES, "unknown"):
+            self.compare(self.candidates(task_type), task_type, "")
+
+    @rule(server_id=ids, task_type=st.sampled_from(TYPES))
+    def choices_that_avoid_one_are_the_same(self, server_id: str, task_type: str) -> None:
+        found = self.candidates(task_type)
+        others = [each for each in found if each.server_id != server_id]
+        self.compare(others or found, task_type, server_id)
+
+    def compare(self, candidates: list[Candidate], task_type: str, avoid: str) -> None:
+        raise NotImplementedError
+
+
+class InOrder(Scan):
+    """The choice is the same."""
+
+    def rank(self, server: Candidate) -> tuple[float, int, str]:
+        raise NotImplementedError
+
+    def compare(self, candidates: list[Candidate], task_type: str, avoid: str) -> None:
+        expected = min(candidates, key=self.rank).server_id if candidates else None
+        assert self.index.choose(task_type, avoid) == expected
+
+
+class ByChance(Scan):
+    """Over all that chance may bring, each is chosen as often as its weight says."""
+
+    def weight(self, server: Candidate) -> int:
+        raise NotImplementedError
+
+    def compare(self, candidates: list[Candidate], task_type: str, avoid: str) -> None:
+        expected = Counter({server.server_id: self.weight(server) for server in candidates})
+        found: Counter[str] = Counter()
+        for point in range(expected.total()):
+            self.chance = (point + 0.5) / expected.total()
+            server_id = self.index.choose(task_type, avoid)
+            assert server_id is not None
+            found[server_id] += 1
+        assert found == expected
+        if not candidates:
+            assert self.index.choose(task_type, avoid) is None
+
+
+class LeastLoaded(InOrder):
+    balancing = "least-loaded"
+
+    def rank(self, server: Candidate) -> tuple[float, int, str]:
+        return server.running / server.capacity, server.turn, server.server_id
+
+
+class RoundRobin(InOrder):
+    balancing = "round-robin"
+
+    def rank(self, server: Candidate) -> tuple[float, int, str]:
+        return 0, server.turn, server.server_id
+
+
+class Weighted(ByChance):
+    balancing = "weighted"
+
+    def weight(self, server: Candidate) -> int:
+        return server.weight
+
+
+class Random(ByChance):
+    balancing = "random"
+
+    def weight(self, server: Candidate) -> int:
+        return 1
+
+
+SHORT = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+TestLeastLoaded: Any = LeastLoaded.TestCase
+TestRoundRobin: Any = RoundRobin.TestCase
+TestWeighted: Any = Weighted.TestCase
+TestRandom: Any = Random.TestCase
+for case in (TestLeastLoaded, TestRoundRobin, TestWeighted, TestRandom):
+    case.settings = SHORT
