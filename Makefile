@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile pyproject.toml $(ARGS)
 
-.PHONY: help setup demo test lint format check bench chaos chaos-long lock clean
+.PHONY: help setup demo test lint format check bench profile chaos chaos-long lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -39,8 +39,11 @@ format: $(READY) ## put the code into shape
 
 check: lint test ## what CI runs
 
-bench: $(READY) ## measure this machine
+bench: $(READY) ## measure this machine, in some ten minutes: make bench ARGS="--only rates,latency --json build/bench.json"
 	$(BIN)/python -m bench $(ARGS)
+
+profile: $(READY) ## where the CPU goes under load: flame graphs in build/
+	$(BIN)/python -m bench.profile $(ARGS)
 
 SEEDS ?= 1-100
 SECONDS ?= 60

