@@ -14,6 +14,7 @@ from .auth import Authenticator
 from .description import describe
 from .docs import docs_router
 from .edge import Edge
+from .json_answer import JsonAnswer
 from .problems import on_error
 from .servers import server_router
 from .system import system_router
@@ -28,6 +29,7 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
         path="/api",
         route_handlers=[task_router(core), server_router(core), type_router(core)],
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator)],
+        response_class=JsonAnswer,
         security=[{"bearer": []}],
     )
     system = system_router(core, release)

@@ -11,6 +11,7 @@ import structlog
 
 from .. import metrics
 from ..clock import unique_id
+from ..metrics import labelled
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +67,8 @@ class Edge:
         finally:
             elapsed = time.perf_counter() - started
             route = scope.get("path_template") or "unmatched"
-            metrics.requests.labels(scope["method"], route, status).inc()
-            metrics.request_seconds.labels(route).observe(elapsed)
+            labelled(metrics.requests, scope["method"], route, status).inc()
+            labelled(metrics.request_seconds, route).observe(elapsed)
             if status >= 500:
                 log.warning("request", id=identifier, method=scope["method"], route=route, status=status)
             else:

@@ -267,6 +267,6 @@ def server_router(core: Core) -> Router:
         route_handlers=[
             register_server, list_servers, get_server, send_heartbeat, set_maintenance, remove_server, clean_up,
         ],
-        guards=[requires("admin")],
+        opt=requires("admin"),
         tags=["Servers"],
     )  # fmt: skip

@@ -18,6 +18,7 @@ from ..errors import Forbidden, InvalidInput, NotFound
 from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, new_ref, owner_token, parse_task_id, ref_for_key
 from ..events.task import AttemptStarted, StoredResult, TaskEvent, TaskSubmitted
+from ..metrics import labelled
 from ..projections.task_reader import TaskDetail, TaskFilter
 from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from .auth import Identity, Unauthenticated
@@ -86,7 +87,7 @@ class Tasks:
         )
         if not handled.appended:
             return self.answer(await self.core.tasks.detail(ref))
-        metrics.submitted.labels(command.pool, command.priority).inc()
+        labelled(metrics.submitted, command.pool, command.priority).inc()
         return self.answer(await self.core.tasks.detail_of(ref, handled.appended))
 
     async def _was_submitted(self, ref: TaskRef, body: bytes) -> bool:
@@ -239,7 +240,7 @@ def task_router(core: Core) -> Router:
     @post(
         "/task",
         status_code=200,
-        guards=[requires(*SUBMITTERS)],
+        opt=requires(*SUBMITTERS),
         operation_class=described(submission, SUBMISSION_EXAMPLES),
         responses=answers(400, 401, 403, 413, 415, 422, 503),
         response_description="The task, waiting; or as it is now, where the Idempotency-Key had been used for it",

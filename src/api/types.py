@@ -115,7 +115,7 @@ def type_router(core: Core) -> Router:
     @put(
         "/{name:str}",
         status_code=200,
-        guards=[requires("admin")],
+        opt=requires("admin"),
         operation_class=described(schema_of(TypeBody), TYPE_EXAMPLES, required=False),
         responses=answers(400, 401, 403, 413, 415, 503),
         response_description="The type as it is now",
@@ -151,7 +151,7 @@ def type_router(core: Core) -> Router:
     @delete(
         "/{name:str}",
         status_code=200,
-        guards=[requires("admin")],
+        opt=requires("admin"),
         responses=answers(400, 401, 403, 404, 409, 503),
         response_description="The type is gone",
         summary="Delete a type",

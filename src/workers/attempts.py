@@ -26,6 +26,7 @@ from ..commands.task import Processing, ReturnAttempt, StartAttempt, TaskState
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
+from ..metrics import labelled
 from ..projections.server_keys import ServerKeys
 from ..sealing import SealingError
 from ..streams.leases import Membership
@@ -168,7 +169,7 @@ class AttemptRunner:
                 return
             answer = await self._call(queued, server, claimed, token)
             if answer is not None:
-                metrics.attempt_seconds.labels(server_id).observe(time.perf_counter() - started)
+                labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
                 failures = self._judge.learn(server, answer)
         finally:
             self._slots.end(server_id, queued.ref, continues=isinstance(answer, Accepted))

@@ -16,6 +16,7 @@ from ..events.envelope import Actor
 from ..events.ids import TaskRef
 from ..events.subjects import server_token
 from ..events.task import StoredResult
+from ..metrics import labelled
 from ..settings import Settings
 from ..streams.objects import Objects
 from ..streams.timers import Timers
@@ -53,7 +54,7 @@ class Outcomes:
         except Refused as refusal:
             log.info("outcome.dropped", task=ref.id, attempt=attempt, reason=str(refusal))
             outcome = "late"
-        metrics.attempts.labels(server_id, outcome).inc()
+        labelled(metrics.attempts, server_id, outcome).inc()
 
     async def _append(
         self, ref: TaskRef, server_id: str, attempt: int, claimed: Known[TaskState], answer: Answer
