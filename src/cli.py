@@ -9,21 +9,25 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import uvloop
+from msgspec.structs import replace
 
-from . import demo, logs, running, settings
+from . import backup, demo, logs, restore, running, settings
 from .api.auth import make_token
+from .backup_folder import Progress
 from .core import open_core
 from .errors import TaskstreamError
-from .rebuild import rebuild
+from .rebuild import make_anew, rebuild
 from .sealing import new_key
 from .settings import InvalidSettings, Settings
 
 ROLES = ("admin", "user", "service", "auditor")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+PROGRESS_SECONDS = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--port", type=int)
     up.add_argument("--data-dir")
     up.add_argument("--nats-url")
+    up.add_argument(
+        "--cluster", type=int, choices=(1, 3, 5), help="run so many nats-servers, as a cluster to try things on"
+    )
 
     api = _command(commands, "api", _api, "run the API alone")
     api.add_argument("--host")
@@ -67,8 +74,37 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--role", action="append", choices=ROLES, help="may be given several times; default: user")
     token.add_argument("--ttl", type=int, default=86_400, help="seconds it is valid (default: one day)")
 
+    backing = _command(
+        commands, "backup", _backup, "back up what cannot be derived, while the service runs: logs, keys, results"
+    )
+    backing.add_argument("folder", metavar="FOLDER", type=Path, help="a folder that is empty or not there yet")
+    of = backing.add_mutually_exclusive_group()
+    of.add_argument("--nats-url", help="back up this NATS")
+    of.add_argument("--data-dir", help="back up this data folder, running or not (default: TASKSTREAM_DATA_DIR)")
+
+    restoring = _command(
+        commands, "restore", _restore, "restore a backup into an empty NATS or data folder, before the service starts"
+    )
+    restoring.add_argument("folder", metavar="FOLDER", type=Path, help="what `taskstream backup` made")
+    into = restoring.add_mutually_exclusive_group()
+    into.add_argument("--nats-url", help="restore into this NATS")
+    into.add_argument("--data-dir", help="restore into this data folder (default: TASKSTREAM_DATA_DIR)")
+    how = restoring.add_mutually_exclusive_group()
+    how.add_argument(
+        "--check", action="store_true", help="restore into a nats-server that is thrown away, and read every event"
+    )
+    how.add_argument(
+        "--again", action="store_true", help="first remove what an earlier restore that did not end has left"
+    )
+
     rebuilding = _command(commands, "rebuild", _rebuild, "build the projections from the log; say what differed")
     rebuilding.add_argument("--nats-url")
+    rebuilding.add_argument(
+        "--anew",
+        action="store_true",
+        help="first throw away all that is derived, queue included, as going from 1 replica to more needs; "
+        "end every worker before",
+    )
 
     _command(commands, "settings", _settings, "print every setting, its default and its meaning")
     _command(commands, "seal-key", _seal_key, "make a key for TASKSTREAM_SEAL_KEYS")
@@ -91,6 +127,12 @@ def _load(options: argparse.Namespace) -> Settings:
     for name in settings.unknown():
         print(f"taskstream: {name} is not a setting; `taskstream settings` lists them", file=sys.stderr)
     return loaded
+
+
+def _load_for_data(options: argparse.Namespace) -> Settings:
+    """As `_load`; a data folder on the command line wins over a NATS in the environment."""
+    loaded = _load(options)
+    return loaded if options.data_dir is None else replace(loaded, nats_url=None)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -140,6 +182,8 @@ def _rebuild(options: argparse.Namespace) -> int:
         if url is None:
             raise InvalidSettings("say which NATS to use: --nats-url or TASKSTREAM_NATS_URL")
         started = time.perf_counter()
+        if options.anew:
+            await make_anew(loaded, url)
         async with await open_core(loaded, url) as core:
             differences = await rebuild(core)
         seconds = time.perf_counter() - started
@@ -154,6 +198,50 @@ def _rebuild(options: argparse.Namespace) -> int:
         return 0
 
     return int(_run(work()))
+
+
+def _backup(options: argparse.Namespace) -> int:
+    loaded = _load_for_data(options)
+
+    async def work() -> None:
+        async with backup.source(loaded) as connection:
+            manifest = await backup.back_up(connection, options.folder, _show_progress())
+        for part in manifest.streams:
+            print(f"{part.name:<12} {part.messages:>10,} messages, {part.file_bytes:>14,} bytes")
+        print(f"backed up to {options.folder}; `taskstream restore --check {options.folder}` reads it all")
+
+    _run(work())
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    loaded = _load_for_data(options)
+
+    async def work() -> None:
+        if options.check:
+            done = await restore.check(options.folder, loaded, _show_progress())
+        else:
+            done = await restore.restore(options.folder, loaded, _show_progress(), again=options.again)
+        print("\n".join(done.lines("whole" if options.check else "restored")))
+        for warning in done.warnings():
+            print(f"taskstream: {warning}", file=sys.stderr)
+
+    _run(work())
+    return 0
+
+
+def _show_progress() -> Progress:
+    """Return what shows the progress on a terminal; elsewhere it shows nothing."""
+    shown_at = 0.0
+
+    def show(name: str, done: int, whole: int) -> None:
+        nonlocal shown_at
+        if time.monotonic() - shown_at > PROGRESS_SECONDS or done == whole:
+            shown_at = time.monotonic()
+            of = f" of {whole / 1e6:,.1f}" if whole else ""
+            print(f"\r\033[K{name} {done / 1e6:,.1f}{of} MB", end="\r", file=sys.stderr, flush=True)
+
+    return show if sys.stderr.isatty() else lambda *_: None
 
 
 def _settings(_: argparse.Namespace) -> int:

@@ -19,10 +19,12 @@ from .projections.server_keys import ServerKeys
 from .projections.task_reader import TaskReader
 from .sealing import Sealer
 from .settings import Settings
+from .streams.access import Access
 from .streams.buckets import Bucket
 from .streams.connection import Connection, open_connection
 from .streams.leases import Membership
 from .streams.objects import Objects
+from .streams.patience import Patience, leader_elected
 from .streams.soundness import Durability, Soundness, inspect
 from .streams.timers import Timers
 from .streams.topology import ensure_streams
@@ -70,6 +72,10 @@ class Core:
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)
         self.egress = EgressPolicy.from_settings(settings)
+        self.draining = False
+        """The process was asked to end: it finishes what it has, and balancers should send it nothing more."""
+        self.halted: dict[str, str] = {}
+        """Projections that have stopped here for good, by name, and why."""
         self._background: list[asyncio.Task[Any]] = []
 
     def membership(self, role: str) -> Membership:
@@ -117,19 +123,22 @@ async def open_core(settings: Settings, nats_url: str, durability: Durability | 
     """Connect, check what is there, and create what is missing. Use as an async context manager.
 
     `durability`: how the server syncs, where the caller started it and knows. Raises StoreUnavailable if NATS does not
-    answer, NatsTooOld, or TopologyMismatch.
+    answer, AccessRefused if it does not let us in, NatsTooOld, TopologyMismatch, or InvalidSettings.
     """
+    access = Access.from_settings(settings)
     async with contextlib.AsyncExitStack() as unless_done:
 
         async def connect(role: str) -> Connection:
-            connection = await open_connection(nats_url, role)
+            connection = await open_connection(nats_url, role, access)
             unless_done.push_async_callback(connection.close)
             return connection
 
         appending, reading, consuming = await connect("append"), await connect("read"), await connect("consume")
-        soundness = await inspect(reading, settings.nats_monitor_url, durability)
+        patience = Patience()
+        await leader_elected(reading, patience)
+        soundness = await inspect(reading, settings.nats_monitor_url, durability, access)
         soundness.warn()
-        await ensure_streams(appending, settings)
+        await ensure_streams(appending, settings, patience)
         unless_done.pop_all()
     log.info("core.ready", nats=soundness.version, at=utc_now().isoformat(timespec="seconds"))
     return Core(settings, appending, reading, consuming, soundness)

@@ -121,7 +121,8 @@ class UnreadableEvent(StoreError):
 
 
 class TopologyMismatch(StoreError):
-    def __init__(self, name: str, field: str, wanted: object, found: object) -> None:
+    def __init__(self, name: str, field: str, wanted: object, found: object, advice: str = "") -> None:
         self.name = name
         self.field = field
-        super().__init__(f"{name}: `{field}` is {found!r} on the server and must be {wanted!r}")
+        text = f"{name}: `{field}` is {found!r} on the server and must be {wanted!r}"
+        super().__init__(f"{text}; {advice}" if advice else text)

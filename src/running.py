@@ -19,40 +19,53 @@ from .api.auth import Authenticator
 from .api.edge import Edge
 from .core import Core, open_core
 from .settings import InvalidSettings, Settings
+from .streams.access import check_none_given
 from .streams.embedded import EmbeddedNats
+from .streams.embedded_cluster import EmbeddedCluster, check_size
 from .workers.worker import Worker
 
 log = structlog.get_logger(__name__)
 
 RESTART_PAUSE_SECONDS = 0.5
+CLUSTER_REPLICAS = 3
+"""Copies of every stream on a cluster of our own: one server may be away."""
 REQUESTS_GRACE_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays: longer than balancers keep theirs (nginx, most clouds: 60 s), or a request would
+now and then meet a connection that is just being closed."""
 BACKLOG = 2048
 
 
 async def run_all(given: Settings) -> None:
     """Run API and worker until a signal, on the NATS given or on one of our own."""
     Authenticator.from_settings(given)  # refuse before anything is started
+    if given.nats_url is None:
+        given = for_embedded(given)
+    elif given.cluster > 1:
+        raise InvalidSettings("--cluster starts NATS servers of our own, and TASKSTREAM_NATS_URL says to use others")
     with listen(given) as (settings, sock):
         async with AsyncExitStack() as stack:
             nats_url = settings.nats_url
             if nats_url is None:
-                nats = await stack.enter_async_context(embedded_nats(settings))
-                core = await stack.enter_async_context(await open_core(settings, nats.url, durability="always"))
+                nats_url = await stack.enter_async_context(embedded_nats(settings))
+                core = await stack.enter_async_context(await open_core(settings, nats_url, durability="always"))
             else:
                 core = await stack.enter_async_context(await open_core(settings, nats_url))
             await stack.enter_async_context(running_worker(core))
-            await stack.enter_async_context(running_api(core, sock))
+            server = await stack.enter_async_context(running_api(core, sock))
             announce(settings)
             await asked_to_stop()
+            await drain(core, server)
 
 
 async def run_api(given: Settings) -> None:
     """Run the API alone until a signal."""
     Authenticator.from_settings(given)
     with listen(given) as (settings, sock):
-        async with await open_core(settings, _required_url(settings)) as core, running_api(core, sock):
+        async with await open_core(settings, _required_url(settings)) as core, running_api(core, sock) as server:
             announce(settings)
             await asked_to_stop()
+            await drain(core, server)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -65,11 +78,12 @@ async def run_worker(settings: Settings) -> None:
         )
     async with AsyncExitStack() as stack:
         core = await stack.enter_async_context(await open_core(settings, _required_url(settings)))
-        await stack.enter_async_context(running_worker(core))
-        if settings.metrics_port is not None:
+        if settings.metrics_port is not None:  # first, so that it can be asked until the last call has ended
             _, sock = stack.enter_context(listen(replace(settings, port=settings.metrics_port)))
             await stack.enter_async_context(serving(create_system_app(core), sock))
+        await stack.enter_async_context(running_worker(core))
         await asked_to_stop()
+        core.draining = True
 
 
 def _required_url(settings: Settings) -> str:
@@ -100,24 +114,45 @@ def listen(settings: Settings) -> Iterator[tuple[Settings, socket.socket]]:
         yield replace(settings, port=sock.getsockname()[1]), sock
 
 
+def for_embedded(settings: Settings) -> Settings:
+    """Return the settings for a NATS of our own. Raises InvalidSettings for what only one given could do."""
+    check_none_given(settings)
+    if settings.cluster == 1:
+        if settings.replicas > 1:
+            raise InvalidSettings(f"{settings.replicas} replicas need as many servers: see --cluster")
+        return settings
+    if settings.replicas > settings.cluster:
+        raise InvalidSettings(f"{settings.replicas} replicas need as many servers, and --cluster is {settings.cluster}")
+    return replace(settings, replicas=max(settings.replicas, CLUSTER_REPLICAS))
+
+
 @contextlib.asynccontextmanager
-async def embedded_nats(settings: Settings) -> AsyncIterator[EmbeddedNats]:
-    """Run our own nats-server; should it die, start it again on the same port and store."""
-    nats = EmbeddedNats(Path(settings.data_dir), max_storage=settings.max_storage)
-    await nats.start()
-    keeper = asyncio.create_task(_keep_running(nats), name="nats-keeper")
-    try:
-        yield nats
-    finally:
-        keeper.cancel()
-        await asyncio.wait([keeper])
-        await nats.stop()
+async def embedded_nats(settings: Settings) -> AsyncIterator[str]:
+    """Run NATS of our own and yield its URL; a server that dies is started again on the same port and store."""
+    folder = Path(settings.data_dir)
+    check_size(folder, settings.cluster)
+    async with AsyncExitStack() as stack:
+        nodes = []
+        if settings.cluster == 1:
+            nats = await stack.enter_async_context(EmbeddedNats(folder, max_storage=settings.max_storage))
+            nodes, url = [nats], nats.url
+        else:
+            cluster = EmbeddedCluster(folder, settings.cluster, max_storage=settings.max_storage)
+            await stack.enter_async_context(cluster)
+            nodes, url = cluster.nodes, cluster.url
+        keepers = [asyncio.create_task(_keep_running(node), name="nats-keeper") for node in nodes]
+        try:
+            yield url
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.wait(keepers)
 
 
 async def _keep_running(nats: EmbeddedNats) -> None:
     while True:
         await nats.exited.wait()
-        log.error("nats.died", action="starting it again")
+        log.error("nats.died", url=nats.url, action="starting it again")
         try:
             await nats.start()
         except Exception:
@@ -136,25 +171,41 @@ async def running_worker(core: Core) -> AsyncIterator[Worker]:
 
 
 @contextlib.asynccontextmanager
-async def running_api(core: Core, sock: socket.socket) -> AsyncIterator[None]:
+async def running_api(core: Core, sock: socket.socket) -> AsyncIterator[Server]:
     authenticator = Authenticator.from_settings(core.settings)
     try:
-        async with serving(create_app(core, authenticator), sock):
-            yield
+        async with serving(create_app(core, authenticator), sock) as server:
+            yield server
     finally:
         await authenticator.close()
 
 
-class _Server(uvicorn.Server):
+async def drain(core: Core, server: Server) -> None:
+    """Have `/health/ready` send balancers away, and go on answering until they have had the time to look."""
+    core.draining = True
+    seconds = core.settings.drain
+    if seconds:
+        log.info("draining", seconds=seconds)
+        server.close_after_answers()
+        await asyncio.sleep(seconds)
+
+
+class Server(uvicorn.Server):
     """A server that leaves the process's signals to us."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def close_after_answers(self) -> None:
+        """From now on end every connection with the next answer on it, and say so in that answer."""
+        closing = (b"connection", b"close")
+        self.config.encoded_headers.append(closing)  # uvicorn makes the default headers of these, once a second
+        self.server_state.default_headers.append(closing)
+
 
 @contextlib.asynccontextmanager
-async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[None]:
+async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[Server]:
     """Serve an application; at the end take no new request, and finish those under way."""
     config = uvicorn.Config(
         app,
@@ -166,14 +217,15 @@ async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[None]:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=REQUESTS_GRACE_SECONDS,
     )
-    server = _Server(config)
+    server = Server(config)
     task = asyncio.create_task(server.serve([sock]), name="http")
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
-        yield
+        yield server
     finally:
         server.should_exit = True
         await task

@@ -47,7 +47,28 @@ class Settings(Struct, frozen=True, kw_only=True):
     nats_monitor_url: Annotated[
         str | None, about("monitoring address of the NATS given, to check that it syncs (the embedded one is known)")
     ] = None
+    nats_ca: Annotated[
+        str | None, about("file of the CA that signed NATS' certificates; default: the system's CAs")
+    ] = None
+    nats_cert: Annotated[str | None, about("file of our client certificate, where NATS asks for one")] = None
+    nats_key: Annotated[str | None, about("file of its key; default: the key is in the certificate's file")] = None
+    nats_user: Annotated[str | None, about("user name for NATS; also in the URL")] = None
+    nats_password: Annotated[str | None, about("password for NATS; also in the URL")] = None
+    nats_token: Annotated[str | None, about("token for NATS, instead of user and password; also in the URL")] = None
+    nats_creds: Annotated[
+        str | None, about("credentials file for NATS (`.creds`: a user JWT and its seed), read at each connection")
+    ] = None
+    nats_inbox_prefix: Annotated[
+        str,
+        Meta(pattern=r"^[\w-]+(\.[\w-]+)*$"),
+        about("subject under which answers come; permissions may call for another"),
+    ] = "_INBOX"
+    cluster: Annotated[Literal[1, 3, 5], about("nats-servers that `up` starts where it starts its own: 1, 3 or 5")] = 1
     replicas: Annotated[int, Meta(ge=1, le=5), about("copies JetStream keeps of every stream (3 on a cluster)")] = 1
+    nats_placement_cluster: Annotated[str | None, about("name of the NATS cluster the streams are kept in")] = None
+    nats_placement_tags: Annotated[
+        tuple[str, ...], about("`server_tags` that every server the streams are kept on must have")
+    ] = ()
 
     # The door
     jwt_secret: Annotated[str | None, about("HS256 secret, at least 32 bytes; no default")] = None
@@ -66,6 +87,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     cors_origins: Annotated[tuple[str, ...], about("origins browsers may call from; none by default")] = ()
     max_body: Annotated[Bytes, about("largest request body; larger is a 413")] = 1024 * 1024
     max_json_depth: Annotated[int, Meta(ge=2, le=500), about("deepest nesting of a JSON body; deeper is a 400")] = 64
+    drain: Annotated[
+        Patience, about("time an API goes on answering at shutdown, with 503 from /health/ready, until balancers know")
+    ] = 0.0
     seal_keys: Annotated[
         tuple[str, ...],
         about(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from taskstream import settings
-from taskstream.streams.embedded import find_executable
+from taskstream.streams.nats_executable import find_executable
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

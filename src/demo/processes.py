@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import TaskstreamError
 from ..settings import PREFIX
-from ..streams.embedded import end, in_the_child
+from ..streams.nats_process import end, in_the_child
 from .workload import ServerPlan
 
 START_SECONDS = 30.0

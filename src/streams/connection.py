@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-import nats
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ..errors import OutcomeUnknown, StoreUnavailable
+from .access import ANYBODY, Access
+from .client import Client
+from .nats_urls import address, servers_of
+from .refusals import AccessRefused, ConnectionErrors
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,8 @@ REQUEST_TIMEOUT_SECONDS = 5.0
 WATCHDOG_PERIOD_SECONDS = 2.0
 WATCHDOG_MISSES = 2
 """Unanswered pings after which the socket is dropped: nats-py alone waits for ever on a server that was stopped."""
-TCP_USER_TIMEOUT_MS = 6_000
+CONNECT_TIMEOUT_SECONDS = 30.0
+"""How long the first connection is tried for; once there has been one, it is tried for ever."""
 HEADER_ALLOWANCE_BYTES = 8 * 1024
 """Room kept for headers below the server's payload limit, which counts them too."""
 
@@ -46,6 +48,14 @@ class PayloadTooLarge(StoreUnavailable):
     """More than the server takes in one message; sending it would end the connection."""
 
 
+class NotPermitted(StoreUnavailable):
+    """NATS did not take the message: our user may not publish to this subject."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        super().__init__(f"NATS does not permit us to publish to {subject}: see docs/operations.md, NATS permissions")
+
+
 def status_of(message: Msg) -> str | None:
     """Return the status code of a control message, None for a message with content."""
     return message.headers.get("Status") if message.headers else None
@@ -60,6 +70,8 @@ class Connection:
         self._tokens = map(str, itertools.count(1))
         self._prefix = client.new_inbox()
         self._watchdog: asyncio.Task[None] | None = None
+        self.denied: set[str] = set()
+        """Subjects NATS has said we may not publish to, in small letters: nats-py loses the others."""
 
     async def start(self) -> None:
         await self._client.subscribe(f"{self._prefix}.*", cb=self._receive)
@@ -124,7 +136,7 @@ class Connection:
 
         def expire() -> None:
             if not future.done():
-                future.set_exception(OutcomeUnknown(f"no answer from NATS on {subject} in {timeout_seconds:g} s"))
+                future.set_exception(self._no_answer(subject, timeout_seconds))
 
         token = self.open_inbox(receive)
         timer = loop.call_later(timeout_seconds, expire)
@@ -160,7 +172,7 @@ class Connection:
                 if not message.data and status_of(message):
                     break
         except TimeoutError:
-            raise OutcomeUnknown(f"no answer from NATS on {subject} in {timeout_seconds:g} s") from None
+            raise self._no_answer(subject, timeout_seconds) from None
         finally:
             self.close_inbox(token)
         if status_of(messages[-1]) == "503":
@@ -202,6 +214,11 @@ class Connection:
         for receive in list(self._receivers.values()):
             receive(None)
 
+    def _no_answer(self, subject: str, timeout_seconds: float) -> StoreUnavailable:
+        if subject.lower() in self.denied:
+            return NotPermitted(subject)
+        return OutcomeUnknown(f"no answer from NATS on {subject} in {timeout_seconds:g} s")
+
     async def _receive(self, message: Msg) -> None:
         receive = self._receivers.get(message.subject[len(self._prefix) + 1 :])
         if receive is not None:
@@ -221,7 +238,7 @@ class Connection:
                 misses += 1
             if misses >= WATCHDOG_MISSES:
                 log.warning("nats.silent", action="connection dropped")
-                await _drop(self._client)
+                await self._client.drop()
                 misses = 0
 
     async def _hears_itself(self, timeout_seconds: float) -> bool:
@@ -243,27 +260,23 @@ class Connection:
         return True
 
 
-def _socket_transport(client: Client) -> Any:
-    return client._transport._io_writer.transport  # type: ignore[union-attr]  # noqa: SLF001 - nats-py has no other way
-
-
-async def _drop(client: Client) -> None:
-    """Break the connection off and have nats-py make another, also where its own reading has ended unnoticed."""
-    try:
-        _socket_transport(client).abort()
-        await client._process_op_err(nats.errors.StaleConnectionError())  # noqa: SLF001 - nats-py has no other way
-    except AttributeError:
-        log.warning("nats.drop-failed")
-
-
-async def open_connection(url: str, role: str) -> Connection:
+async def open_connection(url: str, role: str, access: Access = ANYBODY) -> Connection:
     """Connect and return the connection; `role` tells it apart in `nats server report connections`.
 
-    Raises StoreUnavailable if no server of the list answers.
+    `url` is one server or several, separated by commas; user and password in it win over the access. Raises
+    InvalidSettings for a URL that is none, AccessRefused if NATS does not let us in or is not to be trusted,
+    StoreUnavailable if no server answers in time.
     """
+    servers = servers_of(url)
+    access = access.for_servers(servers)
+    names = [address(server) for server in servers]
+    errors = ConnectionErrors(role, access)
 
     async def on_error(error: Exception) -> None:
-        log.warning("nats.error", role=role, error=str(error) or type(error).__name__)
+        if denied := errors.note(error):
+            connection.denied.add(denied)
+        if not connected and errors.refusal:
+            raise AccessRefused(errors.refusal)
 
     async def on_disconnected() -> None:
         connection.lose_answers()
@@ -272,41 +285,49 @@ async def open_connection(url: str, role: str) -> Connection:
 
     async def on_reconnected() -> None:
         log.info("nats.reconnected", role=role)
-        _set_user_timeout(client)
+        client.set_user_timeout()
 
-    client = Client()
+    client = Client(access)
     connection = Connection(client)
+    connected = False
     try:
-        await client.connect(
-            servers=[part.strip() for part in url.split(",")],
-            name=f"taskstream-{role}-{os.getpid()}",
-            error_cb=on_error,
-            disconnected_cb=on_disconnected,
-            reconnected_cb=on_reconnected,
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds; nats-py says int and takes any number
-            connect_timeout=2,
-            ping_interval=5,
-            max_outstanding_pings=2,
-            pending_size=0,  # a publish must fail while disconnected, not land later
-        )
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            await client.connect(
+                servers=names,
+                name=f"taskstream-{role}-{os.getpid()}",
+                error_cb=on_error,
+                disconnected_cb=on_disconnected,
+                reconnected_cb=on_reconnected,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds; nats-py says int and takes any number
+                connect_timeout=2,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                pending_size=0,  # a publish must fail while disconnected, not land later
+                inbox_prefix=access.inbox_prefix,
+                **client.credentials(),
+            )
+        connected = True
+        client.set_user_timeout()
+        await connection.start()
+        await connection.flush()
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise StoreUnavailable(f"no NATS server answers at {url}: {error}") from error
-    _set_user_timeout(client)
-    await connection.start()
+        await client.close()
+        last = errors.last or str(error) or type(error).__name__
+        raise StoreUnavailable(f"no NATS server answers at {', '.join(names)}: {last}") from error
+    except StoreUnavailable:
+        await client.close()
+        if errors.inbox_forbidden:
+            raise AccessRefused(
+                f"NATS lets us have no answers under {access.inbox_prefix}: "
+                "set TASKSTREAM_NATS_INBOX_PREFIX to what this user may subscribe and publish to"
+            ) from None
+        raise
+    except BaseException:
+        await client.close()
+        raise
     return connection
-
-
-def _set_user_timeout(client: Client) -> None:
-    """Let the kernel give up on a peer that acknowledges nothing (Linux)."""
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if option is None:
-        return
-    try:
-        _socket_transport(client).get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, TCP_USER_TIMEOUT_MS)
-    except (AttributeError, OSError):
-        log.warning("nats.no-user-timeout")
 
 
 class ApiError(StoreUnavailable):
@@ -314,13 +335,17 @@ class ApiError(StoreUnavailable):
 
     def __init__(self, subject: str, code: int, description: str) -> None:
         self.code = code
+        self.description = description
         super().__init__(f"{subject}: {description} ({code})")
 
 
-async def api(connection: Connection, name: str, body: Any = None) -> dict[str, Any]:
+async def api(
+    connection: Connection, name: str, body: Any = None, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+) -> dict[str, Any]:
     """Call `$JS.API.<name>` and return the answer. Raises ApiError for a refusal."""
     payload = msgspec.json.encode(body) if body is not None else b""
-    answer: dict[str, Any] = msgspec.json.decode((await connection.request(f"$JS.API.{name}", payload)).data)
+    message = await connection.request(f"$JS.API.{name}", payload, timeout_seconds=timeout_seconds)
+    answer: dict[str, Any] = msgspec.json.decode(message.data)
     if error := answer.get("error"):
         raise ApiError(name, error.get("err_code", 0), error.get("description", ""))
     return answer

@@ -7,7 +7,7 @@
     DISPATCH  ready tasks, filled by JetStream from TASKS and from RETRIES. Nothing of ours writes it.
 
     KV_tasks       projection: `task.<owner>.<unique>` a view of each task; `active.<server or =>.<owner>.<unique>` of
-                   each that has not ended; `checkpoint`
+                   each that has not ended; `recent.<owner or =>` the newest submissions; `checkpoint`
     KV_registry    projection: `server.<id>`, `type.<name>`; `checkpoint`
     KV_heartbeats  when each server was last seen, and its load
     KV_leases      which worker speaks for which server, which process projects
@@ -21,6 +21,7 @@ nats.conf); what is derived says `persist_mode: async` and is fast instead.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ import structlog
 from ..errors import TopologyMismatch
 from ..settings import Settings
 from .connection import ApiError, Connection, api
+from .patience import NotReady, NotYet, Patience
 
 log = structlog.get_logger(__name__)
 
@@ -37,14 +39,43 @@ TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
 DUE_CONSUMER = "timekeeper"
+DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats")
+"""What can be had again from the logs, or comes again by itself: not synced where there is one server."""
 
 STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
 CONSUMER_NOT_FOUND = 10014
 
+
+class FewerReplicas(TopologyMismatch):
+    """The setting would give up copies there are. Nothing was changed."""
+
+    def __init__(self, name: str, wanted: int, found: int) -> None:
+        super().__init__(
+            name, "num_replicas", wanted, found, f"set TASKSTREAM_REPLICAS={found}, or lower the streams' own first"
+        )
+
+
+class DerivedOtherwise(TopologyMismatch):
+    """A derived stream was made for one server, and is to be replicated, or the other way round. Nothing was changed.
+
+    JetStream can do neither: 10052, async persist mode is not supported on replicated streams, and cannot be changed.
+    """
+
+    def __init__(self, name: str, wanted: str, found: str) -> None:
+        super().__init__(
+            name,
+            "persist_mode",
+            wanted,
+            found,
+            "it was made for another TASKSTREAM_REPLICAS. End every API and worker, then have all that is derived made "
+            "anew from the logs: `taskstream rebuild --anew`",
+        )
+
+
 DEDUPLICATION = timedelta(seconds=10)
 """Shortest useful: we send no message ids, the guards protect."""
-TUNABLE = frozenset({"max_age", "num_replicas"})
+TUNABLE = frozenset({"max_age", "num_replicas", "placement"})
 """What a setting may change later; the stream is updated."""
 
 _DISPATCHED = "dispatch.{{wildcard(3)}}.{{wildcard(4)}}.{{wildcard(1)}}.{{wildcard(2)}}"
@@ -169,41 +200,93 @@ def _durable(name: str, filters: list[str], settings: Settings) -> dict[str, Any
     }
 
 
-async def ensure_streams(connection: Connection, settings: Settings) -> None:
+async def ensure_streams(connection: Connection, settings: Settings, patience: Patience | None = None) -> None:
     """Create every stream that is missing and check those that exist. Safe to repeat, and side by side.
 
-    Raises TopologyMismatch, naming the field, where a stream is not what this version needs.
+    Raises TopologyMismatch, naming the field, where a stream is not what this version needs; then nothing has been
+    changed. Raises NotReady where a cluster could not make or show one in time.
     """
-    for wanted in streams(settings):
-        await _ensure_stream(connection, {"num_replicas": settings.replicas, **wanted})
+    patience = patience or Patience()
+    changes = []
+    for wanted in configurations(settings):
+        found = await _found(connection, wanted["name"], patience)
+        changes.append((wanted, found, _differences(wanted["name"], wanted, found) if found is not None else {}))
+    for wanted, found, changed in changes:
+        name = wanted["name"]
+        if found is None:
+            await patience.wait(f"servers for stream {name}", partial(_create, connection, wanted))
+        elif changed:
+            await patience.wait(f"stream {name} to be changed", partial(_update, connection, found, changed))
+            log.info("stream.updated", stream=name, **changed)
+    for name in [wanted["name"] for wanted, _, changed in changes if changed.keys() & {"num_replicas", "placement"}]:
+        try:
+            await patience.wait(f"the copies of {name}", partial(_settled, connection, name))
+        except NotReady as error:
+            log.warning("stream.unsettled", stream=name, reason=str(error))
 
 
-async def _ensure_stream(connection: Connection, wanted: dict[str, Any]) -> None:
+def configurations(settings: Settings) -> list[dict[str, Any]]:
+    """Return the wanted configuration of every stream, with how often and where it is kept."""
+    placement: dict[str, Any] = {}
+    if settings.nats_placement_cluster:
+        placement["cluster"] = settings.nats_placement_cluster
+    if settings.nats_placement_tags:
+        placement["tags"] = list(settings.nats_placement_tags)
+    kept = {"num_replicas": settings.replicas} | ({"placement": placement} if placement else {})
+    return [kept | wanted for wanted in streams(settings)]
+
+
+async def _found(connection: Connection, name: str, patience: Patience) -> dict[str, Any] | None:
+    """Return the configuration a stream has, None if it is not there."""
+    try:
+        answer = await patience.wait(f"stream {name}", lambda: api(connection, f"STREAM.INFO.{name}"))
+    except ApiError as error:
+        if error.code == STREAM_NOT_FOUND:
+            return None
+        raise
+    config: dict[str, Any] = answer["config"]
+    return config
+
+
+async def _create(connection: Connection, wanted: dict[str, Any]) -> None:
     name = wanted["name"]
     try:
-        found = (await api(connection, f"STREAM.INFO.{name}"))["config"]
-    except ApiError as error:
-        if error.code != STREAM_NOT_FOUND:
+        await api(connection, f"STREAM.CREATE.{name}", wanted)
+    except ApiError as raced:
+        if raced.code != STREAM_NAME_IN_USE:
             raise
-        try:
-            await api(connection, f"STREAM.CREATE.{name}", wanted)
-            return
-        except ApiError as raced:
-            if raced.code != STREAM_NAME_IN_USE:
-                raise
-            found = (await api(connection, f"STREAM.INFO.{name}"))["config"]
-    changed = _differences(name, wanted, found)
-    if changed:
-        log.info("stream.updated", stream=name, **changed)
-        config = {**found, **changed}
-        if config["max_age"]:  # NATS refuses to remember ids for longer than messages
-            config["duplicate_window"] = min(config["duplicate_window"], config["max_age"])
-        await api(connection, f"STREAM.UPDATE.{name}", config)
+        _differences(name, wanted, (await api(connection, f"STREAM.INFO.{name}"))["config"])
+
+
+async def _settled(connection: Connection, name: str) -> None:
+    """Return if most copies of a stream are complete; before, it may be without a leader for seconds. Raises NotYet."""
+    info = await api(connection, f"STREAM.INFO.{name}")
+    replicas = info.get("cluster", {}).get("replicas", [])
+    complete = 1 + sum(replica["current"] for replica in replicas)
+    if len(replicas) + 1 < info["config"]["num_replicas"] or complete <= (len(replicas) + 1) // 2:
+        raise NotYet(f"{complete} of {info['config']['num_replicas']}")
+
+
+async def _update(connection: Connection, found: dict[str, Any], changed: dict[str, Any]) -> None:
+    config = {**found, **changed}
+    if config["max_age"]:  # NATS refuses to remember ids for longer than messages
+        config["duplicate_window"] = min(config["duplicate_window"], config["max_age"])
+    await api(connection, f"STREAM.UPDATE.{config['name']}", config)
 
 
 def _differences(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """Return the tunable fields to change. Raises TopologyMismatch for any other difference."""
     changed = {}
+    if wanted["num_replicas"] < found["num_replicas"]:
+        # Most often a process that was not told; the others would lose what they were promised.
+        raise FewerReplicas(name, wanted["num_replicas"], found["num_replicas"])
+    mode, mode_found = wanted.get("persist_mode", "default"), found.get("persist_mode") or "default"
+    if mode != mode_found:
+        raise (
+            DerivedOtherwise(name, mode, mode_found)
+            if name in DERIVED
+            else TopologyMismatch(name, "persist_mode", mode, mode_found)
+        )
     for field, value in wanted.items():
         # NATS leaves out what is false, zero or empty.
         if _comparable(found.get(field, type(value)())) == value:

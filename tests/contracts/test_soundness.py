@@ -13,7 +13,7 @@ from taskstream.core import Core
 from taskstream.errors import StoreUnavailable
 from taskstream.streams import soundness
 from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.embedded import CONFIG
+from taskstream.streams.nats_config import CONFIG
 from taskstream.streams.soundness import NatsTooOld, Soundness, clock_difference_ms, inspect
 from tests.support.nats import NatsServer
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from taskstream.streams.embedded import CONFIG
+from taskstream.streams.nats_config import CONFIG
 
 IMAGE = "nats:2.15-alpine"
 START_SECONDS = 20.0
@@ -18,14 +18,23 @@ START_SECONDS = 20.0
 class NatsServer:
     """The wheel's nats-server on a folder; can be killed and started again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
         self.folder = folder
+        self.more = more
+        """What its configuration has beside ours; read at each start."""
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def monitor_url(self) -> str:
+        """Where it answers questions about itself, if `more` says that it does."""
+        found = re.search(r"Starting (https?) monitor on 127\.0\.0\.1:(\d+)", (self.folder / "nats.log").read_text())
+        assert found is not None
+        return f"{found[1]}://127.0.0.1:{found[2]}"
 
     @property
     def pid(self) -> int:
@@ -38,7 +47,7 @@ class NatsServer:
         text = re.sub(r"(?m)^port:.*$", f"port: {self.port or -1}", text)
         text = re.sub(r"(?m)^(\s*)store_dir:.*$", rf'\1store_dir: "{self.folder / "store"}"', text)
         config = self.folder / "nats.conf"
-        config.write_text(text)
+        config.write_text(f"{text}\n{self.more}\n")
         log = self.folder / "nats.log"
         binary = Path(sys.executable).parent / "nats-server"
         with log.open("ab") as output:

@@ -16,7 +16,7 @@ import aiohttp
 from msgspec.structs import asdict
 
 from taskstream.settings import PREFIX, Settings, variable
-from taskstream.streams.embedded import in_the_child, read_pid
+from taskstream.streams.nats_process import in_the_child, read_pid
 
 from .legality import check_history
 from .service import Client, quick_settings, token

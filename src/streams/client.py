@@ -1,0 +1,124 @@
+"""nats-py's client, with what it leaves to be desired.
+
+TLS that was asked for is insisted on. An error with which the server closes the connection (credentials that have
+expired, a limit) makes it connect again: nats-py gives up for good, in spite of unlimited attempts.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any
+
+import nats.aio.client
+import nats.errors
+import nkeys  # type: ignore[import-untyped]
+import structlog
+
+from ..settings import InvalidSettings
+from .access import Access
+
+log = structlog.get_logger(__name__)
+
+TCP_USER_TIMEOUT_MS = 6_000
+PERMISSIONS = "permissions violation"
+STALE = "stale connection"
+
+
+class NoTls(nats.errors.Error):
+    """The server offers no TLS; nothing secret was sent to it."""
+
+
+class Client(nats.aio.client.Client):
+    """A client for one access."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__()
+        self._access = access
+        self._inbox_prefix = bytearray(
+            access.inbox_prefix.encode()
+        )  # `connect` sets it too, but inboxes are made before
+
+    def credentials(self) -> dict[str, Any]:
+        """Return what `connect` must be told to prove who we are."""
+        access = self._access
+        if not access.creds:
+            return {"user": access.user, "password": access.password, "token": access.token}
+        return {"user_jwt_cb": self._jwt, "signature_cb": self._sign}
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """What the next connection is made with, from the files as they are now. Raises nats.errors.Error."""
+        try:
+            return self._access.ssl_context()
+        except InvalidSettings as error:
+            raise nats.errors.Error(str(error)) from None
+
+    def set_user_timeout(self) -> None:
+        """Let the kernel give up on a peer that acknowledges nothing (Linux)."""
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if option is None:
+            return
+        try:
+            connected = self._socket_transport().get_extra_info("socket")
+            connected.setsockopt(socket.IPPROTO_TCP, option, TCP_USER_TIMEOUT_MS)
+        except (AttributeError, OSError):
+            log.warning("nats.no-user-timeout")
+
+    async def drop(self) -> None:
+        """Break the connection off and make another, also where nats-py's own reading has ended unnoticed."""
+        try:
+            self._socket_transport().abort()
+            await self._process_op_err(nats.errors.StaleConnectionError())
+        except AttributeError:
+            log.warning("nats.drop-failed")
+
+    def _socket_transport(self) -> Any:
+        return self._transport._io_writer.transport  # type: ignore[union-attr]  # noqa: SLF001 - nats-py has no other way
+
+    def _jwt(self) -> bytearray:
+        try:
+            return bytearray(self._access.credentials().jwt.encode())
+        except InvalidSettings as error:  # anything else would end nats-py's reconnecting
+            raise nats.errors.Error(str(error)) from None
+
+    def _sign(self, nonce: str) -> bytes:
+        try:
+            return self._access.credentials().sign(nonce)
+        except (InvalidSettings, ValueError, nkeys.NkeysError) as error:
+            raise nats.errors.Error(str(error)) from None
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self._access.tls:
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise NoTls("the server offers no TLS")
+            info["tls_required"] = True  # nats-py goes by this alone
+        await super()._process_info(info, initial_connection)
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+            # A server that refuses our certificate ends the connection instead of answering; nats-py takes that well.
+            if self._status != self.CONNECTED:
+                raise nats.errors.UnexpectedEOF
+        except BaseException:
+            self._discard_transport()
+            raise
+
+    def _discard_transport(self) -> None:
+        """Forget a connection that did not come about: nats-py would wait for ever for the end of one without TLS."""
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        if self._transport is not None:
+            self._socket_transport().abort()
+            self._transport = None
+
+    async def _process_err(self, err_msg: str) -> None:
+        said = err_msg.lower()
+        if PERMISSIONS in said or STALE in said:
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)

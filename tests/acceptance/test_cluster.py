@@ -1,0 +1,117 @@
+"""`taskstream up --cluster 3`: servers of NATS are killed under load, one at a time and all with the service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from taskstream.streams.connection import Connection, api, open_connection
+from taskstream.streams.embedded_cluster import PLAN, read_plan
+from taskstream.streams.nats_folder import PID_FILE
+from taskstream.streams.nats_process import read_pid
+from taskstream.streams.topology import TASKS
+from tests.acceptance.test_service_killed import check_load, register
+from tests.support.backend import BackendServer
+from tests.support.load import Load, Reports, work
+from tests.support.processes import Processes, Up, door
+from tests.support.waiting import wait_until
+
+NODES = ("node-1", "node-2", "node-3")
+TASKS_SUBMITTED = 300
+
+
+def pids(up: Up) -> dict[str, int | None]:
+    return {name: read_pid(up.data / name / PID_FILE) for name in NODES}
+
+
+def urls(data: Path) -> str:
+    plan = read_plan(data / PLAN)
+    assert plan is not None
+    return ",".join(f"nats://127.0.0.1:{ports.client}" for ports in plan.ports)
+
+
+@asynccontextmanager
+async def beside(up: Up) -> AsyncIterator[Connection]:
+    """A connection to the servers, past the service."""
+    connection = await open_connection(urls(up.data), "test")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def leader_of_the_log(up: Up) -> str:
+    async with beside(up) as connection:
+        return str((await api(connection, f"STREAM.INFO.{TASKS}"))["cluster"]["leader"])
+
+
+async def all_replicas_are_current(up: Up) -> bool:
+    async with beside(up) as connection:
+        replicas = (await api(connection, f"STREAM.INFO.{TASKS}"))["cluster"]["replicas"]
+    return len(replicas) == 2 and all(replica["current"] for replica in replicas)
+
+
+async def test_the_leader_is_killed_under_load_and_nothing_is_lost(
+    processes: Processes, backend: BackendServer
+) -> None:
+    backend.answer = work()
+    reports = Reports()
+    async with BackendServer(reports) as patient:
+        up = await processes.up(CLUSTER="3")
+        async with door(up.url) as service:
+            await register(service, backend, patient)
+            load = Load(service.alice, TASKS_SUBMITTED)
+            submitting = asyncio.create_task(load.run())
+            await wait_until(lambda: len(load.acknowledged) >= TASKS_SUBMITTED // 6, "some acknowledged tasks")
+            leader, before = await leader_of_the_log(up), pids(up)
+            victim = before[leader]
+            assert victim is not None
+
+            os.kill(victim, signal.SIGKILL)
+
+            await wait_until(lambda: pids(up)[leader] not in (None, victim), "the server to be started again")
+            await submitting
+            await check_load(service.alice, load)
+            await wait_until(lambda: all_replicas_are_current(up), "three copies of the log")
+        await reports.stop()
+    assert load.lost == 0
+    assert all(status == 503 and "Retry-After" in headers for status, headers in load.refused), load.refused
+    assert {name for name, pid in pids(up).items() if pid != before[name]} == {leader}
+    assert up.running.process.poll() is None
+
+
+async def test_all_of_it_is_killed_and_finds_everything_again_at_the_same_addresses(
+    processes: Processes, backend: BackendServer
+) -> None:
+    backend.answer = work()
+    async with BackendServer(Reports()) as patient:
+        up = await processes.up(CLUSTER="3")
+        where = urls(up.data)
+        async with door(up.url) as service:
+            await register(service, backend, patient)
+            load = Load(service.alice, TASKS_SUBMITTED // 2)
+            submitting = asyncio.create_task(load.run())
+            await wait_until(lambda: len(load.acknowledged) >= TASKS_SUBMITTED // 6, "some acknowledged tasks")
+            promised = dict(load.acknowledged)
+
+            for pid in (*pids(up).values(), up.running.pid):
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+            up.running.process.wait()
+
+            up = await processes.up(up.port, CLUSTER="3")
+            await submitting
+            await check_load(service.alice, load)
+            assert promised.items() <= load.acknowledged.items()
+        assert urls(up.data) == where
+
+    up.running.terminate()
+    assert await up.running.ended() == 0
+    alone = processes.start("up", "--port", "0", "--data-dir", str(up.data))
+    assert await alone.ended() == 1
+    assert "--cluster 3" in alone.tail()
+    assert "Traceback" not in alone.tail()

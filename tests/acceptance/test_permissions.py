@@ -1,0 +1,116 @@
+"""API and worker as users of NATS that may do what deploy/nats/permissions.conf says and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskstream.streams.access import Access
+from taskstream.streams.connection import NotPermitted, api, open_connection
+from taskstream.streams.nats_config import CONFIG
+from tests.support.backend import BackendServer, hold, status
+from tests.support.load import Reports
+from tests.support.nats import NatsServer
+from tests.support.processes import Processes, door
+from tests.support.waiting import wait_until
+
+PERMISSIONS = CONFIG.resolve().parent / "deploy" / "nats" / "permissions.conf"
+PASSWORD = "of-the-tests"
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer]:
+    for user in ("API", "WORKER", "SETUP"):
+        monkeypatch.setenv(f"NATS_{user}_PASSWORD", PASSWORD)
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "nats" / "permissions.conf").write_text(PERMISSIONS.read_text())
+    server = NatsServer(tmp_path / "nats", "include ./permissions.conf")
+    server.start()
+    yield server
+    server.stop()
+
+
+def as_user(name: str, nats: NatsServer) -> dict[str, str]:
+    return {
+        "NATS_URL": nats.url,
+        "NATS_USER": name,
+        "NATS_PASSWORD": PASSWORD,
+        "NATS_INBOX_PREFIX": f"_INBOX_{name}",
+    }
+
+
+async def test_each_part_may_do_its_work_and_nothing_else(
+    processes: Processes, guarded: NatsServer, backend: BackendServer
+) -> None:
+    setup = processes.start("rebuild", **as_user("setup", guarded))
+    assert await setup.ended() == 0, setup.tail()
+    api_process = processes.start("api", "--port", "0", INLINE_RESULT="100", **as_user("api", guarded))
+    url = (await api_process.logged("ready"))["url"]
+    worker = processes.start("worker", INLINE_RESULT="100", PUBLIC_URL=url, **as_user("worker", guarded))
+    await worker.logged("worker.started")
+    reports = Reports()
+    async with door(url) as service, BackendServer(reports) as patient, BackendServer(hold) as slow:
+        await service.admin.put("/api/types/slow", {"attempts": 1})
+        await service.admin.put("/api/types/patient", {"attempts": 2})
+        await service.admin.register(backend, "echo", types=["default"], apiKey="key-of-the-backend")
+        await service.admin.register(slow, "slow", types=["slow"])
+        await service.admin.register(patient, "patient", types=["patient"], **{"async": True, "callback": True})
+        small = [await service.alice.submit({"payload": {"n": n}}) for n in range(20)]
+        small += [await service.alice.submit({"type": "patient", "payload": {"number": n}}) for n in range(3)]
+        large = await service.alice.submit({"payload": {"text": "x" * 10_000}})
+        cancelled = await service.alice.submit({"type": "slow", "payload": {}})
+        await wait_until(lambda: slow.calls, "a call to cancel")
+        assert (await service.alice.post(f"/api/task/{cancelled}/cancel")).status == 200
+        for task_id in (*small, large):
+            assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+        backend.answer = status(500)
+        failed = await service.alice.submit({"payload": {}})
+        assert (await service.alice.ended(failed))["status"] == "FAILED"
+        assert (await service.alice.post(f"/api/task/{failed}/retry")).status == 200
+        await service.alice.ended(failed)
+        await service.admin.post("/api/servers/echo/heartbeat", {})
+        await service.admin.post("/api/servers/echo/maintenance")
+        assert (await service.admin.delete("/api/servers/echo")).status == 200
+        assert len((await service.alice.get("/api/tasks"))["tasks"]) == 26
+        ready = await service.alice.get("/health/ready")
+        assert ready.status == 200
+        assert (await service.alice.get("/metrics")).status == 200
+    await reports.stop()
+    again = processes.start("rebuild", **as_user("setup", guarded))
+    assert await again.ended() == 0, again.tail()
+    for process in (worker, api_process):
+        process.terminate()
+        assert await process.ended() == 0
+        assert not process.entries("nats.not-permitted")
+    assert not re.findall(r".*Violation.*", (guarded.folder / "nats.log").read_text())
+
+
+async def test_what_is_forbidden_is_said_to_be_so(guarded: NatsServer) -> None:
+    access = Access(user="api", password=PASSWORD, inbox_prefix="_INBOX_api")
+    connection = await open_connection(guarded.url, "test", access)
+
+    for subject in ("STREAM.CREATE.TASKS", "STREAM.DELETE.TASKS", "STREAM.PURGE.TASKS", "STREAM.UPDATE.TASKS"):
+        with pytest.raises(NotPermitted, match=rf"\$JS\.API\.{subject}: see docs/operations\.md"):
+            await api(connection, subject, {}, timeout_seconds=0.3)
+
+    await connection.close()
+
+
+async def test_a_part_without_its_streams_says_what_it_may_not(processes: Processes, guarded: NatsServer) -> None:
+    refused = processes.start("api", "--port", "0", **as_user("api", guarded))
+
+    assert await refused.ended() == 1
+    assert "NATS does not permit us to publish to $JS.API.STREAM.CREATE.TASKS" in refused.tail()
+    assert "Traceback" not in refused.tail()
+
+
+async def test_a_wrong_password_ends_the_start_at_once(processes: Processes, guarded: NatsServer) -> None:
+    refused = processes.start("worker", **as_user("worker", guarded) | {"NATS_PASSWORD": "swordfish"})
+
+    assert await refused.ended() == 1
+    assert "taskstream: NATS refuses user 'worker' with that password" in refused.tail()
+    assert "Traceback" not in refused.tail()
+    assert "swordfish" not in refused.tail()

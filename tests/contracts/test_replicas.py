@@ -1,0 +1,167 @@
+"""How often and where the streams are kept: as the settings say, and changed with care."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskstream.core import open_core
+from taskstream.errors import StoreUnavailable, TopologyMismatch
+from taskstream.rebuild import make_anew, rebuild
+from taskstream.running import running_worker
+from taskstream.settings import Settings
+from taskstream.streams.anew import StillRunning
+from taskstream.streams.connection import ApiError, Connection, api, open_connection
+from taskstream.streams.patience import NotReady, Patience, leader_elected
+from taskstream.streams.topology import DERIVED, DISPATCH, TASKS, ensure_streams, streams
+from tests.support.backend import BackendServer
+from tests.support.cluster import NatsCluster
+from tests.support.nats import NatsServer
+from tests.support.service import quick_settings, running_service
+from tests.support.waiting import wait_until
+
+TAGS = (("az-1", "ssd"), ("az-2", "ssd"), ("az-3", "disk"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
+    cluster = NatsCluster(tmp_path / "cluster", TAGS)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+async def connection(cluster: NatsCluster) -> AsyncIterator[Connection]:
+    connection = await open_connection(cluster.url, "test")
+    await leader_elected(connection, Patience())
+    yield connection
+    await connection.close()
+
+
+async def info(connection: Connection, name: str) -> dict[str, Any]:
+    return await Patience().wait(name, lambda: api(connection, f"STREAM.INFO.{name}"))
+
+
+async def everywhere(connection: Connection) -> dict[str, int]:
+    """Return how often each stream is kept."""
+    names = [wanted["name"] for wanted in streams(Settings())]
+    return {name: (await info(connection, name))["config"]["num_replicas"] for name in names}
+
+
+async def servers_of(connection: Connection, name: str) -> set[str]:
+    found = (await info(connection, name))["cluster"]
+    return {found["leader"], *(replica["name"] for replica in found.get("replicas", ()))}
+
+
+async def test_streams_are_kept_where_the_tags_are(connection: Connection) -> None:
+    await ensure_streams(connection, Settings(nats_placement_tags=("az-2",), nats_placement_cluster="test"))
+
+    for wanted in streams(Settings()):
+        assert await servers_of(connection, wanted["name"]) == {"n2"}
+
+
+async def test_streams_move_when_the_tags_change_and_keep_what_they_have(connection: Connection) -> None:
+    await ensure_streams(connection, Settings(nats_placement_tags=("az-1",)))
+    await connection.request("task.a.b.noted", b"x")
+
+    await ensure_streams(connection, Settings(nats_placement_tags=("az-3",)))
+
+    async def moved() -> bool:
+        return await servers_of(connection, TASKS) == {"n3"}
+
+    await wait_until(moved, "the log to be on n3")
+    assert (await info(connection, TASKS))["state"]["messages"] == 1
+
+
+async def test_a_place_that_does_not_exist_is_said_so(connection: Connection) -> None:
+    with pytest.raises(NotReady, match=r"waited for servers for stream TASKS: .*no suitable peers.*nowhere"):
+        await ensure_streams(connection, Settings(nats_placement_tags=("nowhere",)), Patience(0.5))
+
+
+async def test_more_replicas_than_servers_are_refused(nats: NatsServer) -> None:
+    connection = await open_connection(nats.url, "test")
+    with pytest.raises(StoreUnavailable, match="replicas > 1 not supported in non-clustered mode"):
+        await ensure_streams(connection, Settings(replicas=3))
+    await connection.close()
+
+
+async def test_fewer_replicas_than_there_are_are_refused_and_nothing_changes(connection: Connection) -> None:
+    await ensure_streams(connection, Settings(replicas=3))
+
+    with pytest.raises(TopologyMismatch, match="TASKSTREAM_REPLICAS=3"):
+        await ensure_streams(connection, Settings())
+
+    assert set((await everywhere(connection)).values()) == {3}
+
+
+async def test_one_server_becomes_three_with_all_that_was_there(
+    cluster: NatsCluster, connection: Connection, backend: BackendServer
+) -> None:
+    one, three = quick_settings(), quick_settings(replicas=3)
+    async with running_service(cluster.url) as service:
+        await service.admin.register(backend, "echo")
+        ended = [await service.alice.submit({"payload": {"n": n}}) for n in range(5)]
+        for task_id in ended:
+            await service.alice.ended(task_id)
+        await service.admin.delete("/api/servers/echo")
+        waiting = await service.alice.submit({"payload": {"n": 5}})
+
+    with pytest.raises(TopologyMismatch, match=r"DISPATCH: `persist_mode` is 'async'.*`taskstream rebuild --anew`"):
+        await open_core(three, cluster.url, durability="always")
+    assert set((await everywhere(connection)).values()) == {1}  # nothing was begun
+
+    await make_anew(three, cluster.url)
+    async with await open_core(three, cluster.url, durability="always") as core:
+        await rebuild(core)
+
+    assert set((await everywhere(connection)).values()) == {3}
+    async with running_service(cluster.url, replicas=3) as service:
+        listed = {task["id"]: task["status"] for task in (await service.alice.get("/api/tasks"))["tasks"]}
+        assert listed == dict.fromkeys(ended, "FINISHED") | {waiting: "WAITING"}
+        calls = len(backend.calls)
+        await service.admin.register(backend, "echo")
+        await service.alice.ended(waiting)
+        assert len(backend.calls) == calls + 1  # those that had ended did not run again
+    assert one.replicas == 1
+
+
+async def test_nothing_is_made_anew_under_a_worker(nats: NatsServer) -> None:
+    settings = quick_settings()
+    connection = await open_connection(nats.url, "test")
+    async with await open_core(settings, nats.url, durability="always") as core, running_worker(core):
+        before = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"]
+        with pytest.raises(StillRunning, match=r"worker-.* still run: end every worker first"):
+            await make_anew(settings, nats.url)
+        assert (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"] == before
+    await connection.close()
+
+
+def test_what_is_derived_is_what_is_not_synced_on_one_server() -> None:
+    assert tuple(wanted["name"] for wanted in streams(Settings()) if "persist_mode" in wanted) == DERIVED
+
+
+async def test_what_cannot_be_had_again_and_is_not_synced_is_refused_and_never_made_anew(nats: NatsServer) -> None:
+    connection = await open_connection(nats.url, "test")
+    [wanted] = [wanted for wanted in streams(Settings()) if wanted["name"] == "KV_secrets"]
+    await api(connection, "STREAM.CREATE.KV_secrets", wanted | {"persist_mode": "async"})
+
+    with pytest.raises(TopologyMismatch, match="KV_secrets: `persist_mode` is 'async'") as caught:
+        await ensure_streams(connection, Settings())
+
+    assert "anew" not in str(caught.value)
+    await connection.close()
+
+
+async def test_jetstream_still_refuses_to_replicate_what_is_not_synced(connection: Connection) -> None:
+    """Once it does not, `rebuild --anew` has no reason left."""
+    await api(connection, "STREAM.CREATE.D", {"name": "D", "subjects": ["d"], "persist_mode": "async"})
+    config = (await info(connection, "D"))["config"]
+
+    for change in ({"num_replicas": 3}, {"num_replicas": 3, "persist_mode": "default"}):
+        with pytest.raises(ApiError, match="persist mode") as caught:
+            await api(connection, "STREAM.UPDATE.D", config | change)
+        assert caught.value.code == 10052
