@@ -12,10 +12,14 @@ from msgspec import Struct
 
 from .clock import utc_now
 from .commands.handler import Commands
+from .commands.task import Ended
 from .egress import EgressPolicy
+from .errors import StoreError
+from .events.ids import TaskRef
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
 from .projections.server_keys import ServerKeys
+from .projections.task_keys import TaskKeys
 from .projections.task_reader import TaskReader
 from .sealing import Sealer
 from .settings import Settings
@@ -66,11 +70,19 @@ class Core:
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
         self.fleet = Fleet()
-        self.server_keys = ServerKeys(self.buckets.secrets, Sealer.from_settings(settings))
+        sealer = Sealer.from_settings(settings)
+        self.server_keys = ServerKeys(self.buckets.secrets, sealer)
+        self.task_keys = TaskKeys(self.buckets.secrets, sealer)
+        self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)
         self.egress = EgressPolicy.from_settings(settings)
         self._background: list[asyncio.Task[Any]] = []
+
+    async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
+        """Destroy the key that came with a task; what a crash leaves here, the reconciler finds."""
+        with contextlib.suppress(StoreError):
+            await self.task_keys.destroy(ref, ended.facts.key_id)
 
     def membership(self, role: str) -> Membership:
         return Membership(self.buckets.leases, role, self.settings.lease_ttl)

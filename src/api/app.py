@@ -14,7 +14,9 @@ from .auth import Authenticator
 from .description import describe
 from .docs import docs_router
 from .edge import Edge
+from .model_headers import MODEL_HEADERS
 from .problems import on_error
+from .queue import queue_router
 from .servers import server_router
 from .system import system_router
 from .tasks import task_router
@@ -26,7 +28,7 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
     release = version("taskstream")
     api = Router(
         path="/api",
-        route_handlers=[task_router(core), server_router(core), type_router(core)],
+        route_handlers=[task_router(core), queue_router(core), server_router(core), type_router(core)],
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator)],
         security=[{"bearer": []}],
     )
@@ -68,7 +70,7 @@ def _cors(origins: list[str]) -> CORSConfig:
     return CORSConfig(
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", *MODEL_HEADERS],
         expose_headers=["X-Request-Id", "Retry-After"],
         max_age=600,
     )

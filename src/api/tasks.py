@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Annotated
 
 from litestar import Router, get, post, put
@@ -18,7 +20,9 @@ from ..errors import Forbidden, InvalidInput, NotFound
 from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, new_ref, owner_token, parse_task_id, ref_for_key
 from ..events.task import AttemptStarted, StoredResult, TaskEvent, TaskSubmitted
+from ..projections.task_keys import without_key
 from ..projections.task_reader import TaskDetail, TaskFilter
+from ..sealing import SealingError
 from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from .auth import Identity, Unauthenticated
 from .bodies import ReasonBody, described, read_as, read_body, schema_of
@@ -69,7 +73,7 @@ class Tasks:
         if idempotency_key is None:
             ref = new_ref(owner, utc_now(), random_bits(80))
         else:
-            ref = ref_for_key(owner, _checked_key(idempotency_key))
+            ref = ref_for_key(owner, checked_key(idempotency_key))
         try:
             command = self._submissions.parse(body, identity.subject, repeatable=idempotency_key is not None)
         except InvalidInput:
@@ -104,7 +108,7 @@ class Tasks:
             history = await self.core.tasks.history(ref)
         else:
             ref, history, started = await self._by_attempt(request.auth, task_id)
-        body = await read_body(request)
+        body = without_key(await read_body(request), await self._key_of(ref, history))
         report = parse_report(body, task_id, self.core.settings.max_json_depth)
         if not report.is_final and len(body) > self.core.settings.max_body:
             raise HTTPException(
@@ -116,6 +120,15 @@ class Tasks:
         command = report.command(reporter, result)
         await self.core.commands.task(ref, command, by=by, cause=request_id(request.scope), known=known)
         return self.answer(await self.core.tasks.detail(ref))
+
+    async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
+        """Return the key a task came with, which its server was told and may repeat; None if there is none (now)."""
+        submitted = history[0].recorded.event
+        if not isinstance(submitted, TaskSubmitted):
+            return None
+        with contextlib.suppress(SealingError):
+            return await self.core.task_keys.get(ref, submitted.key_id)
+        return None
 
     async def _by_attempt(self, token: str, task_id: str) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
         """Return the task, its history and the attempt that a callback token is of.
@@ -175,7 +188,10 @@ class Tasks:
         cursor: str | None,
     ) -> TaskPage:
         wanted = TaskFilter(
-            owner=_listed_owner(request, owner), statuses=_checked_statuses(status), types=frozenset(types)
+            owner=_listed_owner(request, owner),
+            statuses=_checked_statuses(status),
+            types=frozenset(types),
+            deleted=request.user.has(*READERS_OF_ALL),
         )
         page = await self.core.tasks.page(wanted, limit, _read_cursor(cursor))
         summaries = [task_summary(listed, self.core.settings) for listed in page.tasks]
@@ -183,7 +199,8 @@ class Tasks:
 
     async def events(self, request: ApiRequest, task_id: str, after: int, limit: int) -> EventPage:
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        history = [stored for stored in await self.core.tasks.history(ref) if stored.sequence > after]
+        deleted = request.user.has(*READERS_OF_ALL)
+        history = [stored for stored in await self.core.tasks.history(ref, deleted=deleted) if stored.sequence > after]
         shown = history[:limit]
         return EventPage(
             task_id=task_id,
@@ -192,7 +209,7 @@ class Tasks:
         )
 
 
-def _checked_key(key: str) -> str:
+def checked_key(key: str) -> str:
     if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
         raise InvalidInput(f"an Idempotency-Key is 1 to {LONGEST_KEY} printable characters", "Idempotency-Key")
     return key
@@ -262,7 +279,7 @@ def task_router(core: Core) -> Router:
     async def get_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Return a task as it is now, with its payload and result."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        return tasks.answer(await core.tasks.detail(ref))
+        return tasks.answer(await core.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL)))
 
     @put(
         "/task/{task_id:str}",

@@ -56,6 +56,8 @@ def task_subject(ref: TaskRef, event: tasks.TaskEvent) -> str:
             return f"{root}.failed.{server_token(event.server_id)}"
         case tasks.TaskCancelled():
             return f"{root}.cancelled.{server_token(event.server_id)}"
+        case tasks.TaskDeleted():
+            return f"{root}.deleted"
         case _:
             assert_never(event)
 

@@ -46,6 +46,14 @@ class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int
 
 
+class ModelChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which model a task is to be done with, as its submitter says. Its key is never here."""
+
+    provider: str = ""
+    model: str = ""
+    base_url: str = ""
+
+
 class TaskSubmitted(Event, frozen=True, kw_only=True):
     """The task was accepted, and queued: nothing holds it."""
 
@@ -59,6 +67,11 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     policy: RetryPolicy
     fingerprint: str
     """SHA-256 of the request body, hex: what a repeated Idempotency-Key is compared by."""
+    project: str = ""
+    """The submitter's project that it belongs to; empty: none."""
+    model: ModelChoice | None = None
+    key_id: str = ""
+    """Names the model's key, which is sealed in the `secrets` bucket and never here; empty: none was given."""
 
 
 class TaskQueued(Event, frozen=True, kw_only=True):
@@ -145,6 +158,10 @@ class TaskCancelled(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class TaskDeleted(Event, frozen=True, kw_only=True):
+    """Its owner wants to see an ended task no more: it is in no list, and its history stays."""
+
+
 TaskEvent: TypeAlias = (
     TaskSubmitted
     | TaskQueued
@@ -156,4 +173,5 @@ TaskEvent: TypeAlias = (
     | TaskSucceeded
     | TaskFailed
     | TaskCancelled
+    | TaskDeleted
 )

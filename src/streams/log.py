@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -103,13 +104,23 @@ def decode(codec: Codec[E], position: Position) -> Stored[E]:
 
 
 async def read(
-    connection: Connection, stream: str, filter_subject: str, from_sequence: int = 1, limit: int | None = None
+    connection: Connection,
+    stream: str,
+    filter_subject: str,
+    from_sequence: int = 1,
+    limit: int | None = None,
+    *,
+    start_time: datetime | None = None,
 ) -> list[Position]:
-    """Return the messages on a filter from a sequence on, in order, by direct get: nothing is created on the server."""
+    """Return the messages on a filter from a sequence (or an instant) on, in order.
+
+    By direct get: nothing is created on the server.
+    """
     found: list[Position] = []
+    start: dict[str, object] = {"start_time": start_time} if start_time else {"seq": from_sequence}
     while limit is None or len(found) < limit:
         batch = READ_BATCH if limit is None else min(READ_BATCH, limit - len(found))
-        request = {"batch": batch, "next_by_subj": filter_subject, "seq": from_sequence}
+        request = {"batch": batch, "next_by_subj": filter_subject, **start}
         answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request))
         end = answers.pop()
         if status_of(end) not in END_OF_BATCH:
@@ -117,7 +128,7 @@ async def read(
         found.extend(position_of(answer) for answer in answers)
         if not answers or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
             break
-        from_sequence = found[-1].sequence + 1
+        start = {"seq": found[-1].sequence + 1}
     return found
 
 
