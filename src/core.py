@@ -21,6 +21,9 @@ from .projections.heartbeats import Heartbeats
 from .projections.server_keys import ServerKeys
 from .projections.task_keys import TaskKeys
 from .projections.task_reader import TaskReader
+from .push.facts import Chooser
+from .push.feed import Feeds
+from .push.hub import Hub
 from .sealing import Sealer
 from .settings import Settings
 from .streams.buckets import Bucket
@@ -70,12 +73,14 @@ class Core:
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
         self.fleet = Fleet()
-        sealer = Sealer.from_settings(settings)
-        self.server_keys = ServerKeys(self.buckets.secrets, sealer)
-        self.task_keys = TaskKeys(self.buckets.secrets, sealer)
+        self.sealer = Sealer.from_settings(settings)
+        self.server_keys = ServerKeys(self.buckets.secrets, self.sealer)
+        self.task_keys = TaskKeys(self.buckets.secrets, self.sealer)
         self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)
+        self.feeds = Feeds(Hub(consuming), reading)
+        self.chooser = Chooser(reading)
         self.egress = EgressPolicy.from_settings(settings)
         self._background: list[asyncio.Task[Any]] = []
 

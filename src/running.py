@@ -141,6 +141,7 @@ async def running_api(core: Core, sock: socket.socket) -> AsyncIterator[None]:
     try:
         async with serving(create_app(core, authenticator), sock):
             yield
+            core.feeds.hub.end()  # streams would hold up the end of the server
     finally:
         await authenticator.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -13,6 +14,7 @@ from ..errors import Forbidden, NotFound
 from ..events.envelope import Actor
 from ..events.ids import TaskRef, owner_token, parse_task_id
 from .auth import Authenticator, Identity, Unauthenticated
+from .stream_tokens import StreamTokens
 
 SUBMITTERS = ("user", "admin", "service")
 READERS_OF_ALL = ("admin", "auditor")
@@ -26,11 +28,17 @@ ApiRequest = Request[Identity, Any, Any]
 class Authentication:
     """ASGI middleware of the `/api` routes: nobody passes without a valid token that has one of our roles."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, tokens: StreamTokens) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if in_address := stream_token(scope):
+            scope["user"] = self._tokens.identify(in_address)
+            scope["auth"] = None
+            await self._app(scope, receive, send)
+            return
         token = bearer_token(scope)
         if scope.get("method") == "PUT" and scope["path"].startswith("/api/task/") and is_attempt_token(token):
             # The route checks it against the task. Nobody is called "": it opens nothing else.
@@ -54,6 +62,13 @@ def bearer_token(scope: Scope) -> str:
                 return bytes(token).strip().decode("latin-1")
             raise Unauthenticated("the Authorization header must be `Bearer <token>`")
     raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
+
+
+def stream_token(scope: Scope) -> str | None:
+    """Return the token in the address of a stream, None where there is none; a header wins."""
+    if not scope["path"].endswith("/stream") or any(name == b"authorization" for name, _ in scope["headers"]):
+        return None
+    return parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[0]
 
 
 def is_attempt_token(token: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import version
 
 from litestar import Litestar, MediaType, Router, get
@@ -16,8 +17,10 @@ from .docs import docs_router
 from .edge import Edge
 from .model_headers import MODEL_HEADERS
 from .problems import on_error
+from .push import push_router
 from .queue import queue_router
 from .servers import server_router
+from .stream_tokens import StreamTokens
 from .system import system_router
 from .tasks import task_router
 from .types import type_router
@@ -26,10 +29,17 @@ from .types import type_router
 def create_app(core: Core, authenticator: Authenticator) -> Edge:
     """Return the application over a started core."""
     release = version("taskstream")
+    tokens = StreamTokens(core.sealer, time.time)
     api = Router(
         path="/api",
-        route_handlers=[task_router(core), queue_router(core), server_router(core), type_router(core)],
-        middleware=[DefineMiddleware(Authentication, authenticator=authenticator)],
+        route_handlers=[
+            task_router(core),
+            queue_router(core),
+            push_router(core, tokens),
+            server_router(core),
+            type_router(core),
+        ],
+        middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
         security=[{"bearer": []}],
     )
     system = system_router(core, release)

@@ -188,7 +188,7 @@ class Tasks:
         cursor: str | None,
     ) -> TaskPage:
         wanted = TaskFilter(
-            owner=_listed_owner(request, owner),
+            owner=listed_owner(request, owner),
             statuses=_checked_statuses(status),
             types=frozenset(types),
             deleted=request.user.has(*READERS_OF_ALL),
@@ -222,7 +222,7 @@ def _checked_statuses(statuses: list[str]) -> frozenset[str]:
     return wanted
 
 
-def _listed_owner(request: ApiRequest, owner: str | None) -> str | None:
+def listed_owner(request: ApiRequest, owner: str | None) -> str | None:
     """Return the token of the owner whose tasks are listed, None for everybody's."""
     own = owner_token(request.user.subject)
     if request.user.has(*READERS_OF_ALL):

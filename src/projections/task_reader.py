@@ -19,7 +19,7 @@ from ..events.subjects import task_ref, task_root
 from ..events.task import StoredResult, TaskDeleted, TaskEvent, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
 from ..streams.buckets import Bucket
 from ..streams.connection import Connection, api
-from ..streams.log import Log, Position, decode, read
+from ..streams.log import Log, Position, decode, last_sequence, read
 from ..streams.objects import Objects
 from ..streams.topology import TASKS
 from .active import projected, ref_of
@@ -121,17 +121,18 @@ class TaskReader:
             return result.inline
         return Raw(await self._objects.get(result.object_name))
 
-    async def current(self, owner: str, ended_since: datetime | None) -> list[Listed]:
-        """Return all tasks of an owner token that have not ended, or (if given) ended at `ended_since` or later.
+    async def current(self, owner: str | None, ended_since: datetime | None) -> list[Listed]:
+        """Return all tasks that have not ended, or (if given) ended at `ended_since` or later.
 
+        `owner` is an owner token; None: of everybody.
         Newest submission first; without those that were deleted.
         """
         tail = await self._tail(owner)
-        active = await self._bucket.scan(f"active.*.{owner}.*")
+        active = await self._bucket.scan(f"active.*.{owner or '*'}.*")
         refs = {ref_of(entry.key) for entry in active} | (await self._recent(owner) if tail is None else tail.keys())
         if ended_since is not None:
             for kind in ENDINGS:
-                ended = await read(self._reading, TASKS, f"task.{owner}.*.{kind}.*", start_time=ended_since)
+                ended = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.*", start_time=ended_since)
                 refs |= {task_ref(position.subject) for position in ended}
         views = await self._views(list(refs), tail)
         listed = [
@@ -142,12 +143,20 @@ class TaskReader:
         ]
         return sorted(listed, key=lambda task: task.view.created_sequence, reverse=True)
 
-    async def _recent(self, owner: str) -> set[TaskRef]:
+    async def snapshot(self, owner: str | None) -> tuple[int, list[Listed]]:
+        """Return the tasks of an owner token (None: of everybody) that have not ended, newest submission first.
+
+        With the sequence of the log that they reflect at least.
+        """
+        sequence = await last_sequence(self._reading, TASKS, f"task.{owner or '*'}.>")
+        return sequence, await self.current(owner, None)
+
+    async def _recent(self, owner: str | None) -> set[TaskRef]:
         """Return an owner's tasks that were submitted or queued again after what the bucket reflects."""
         checkpoint = await projected(self._bucket)
         found: set[TaskRef] = set()
         for kind in ("submitted", "queued"):
-            positions = await read(self._reading, TASKS, f"task.{owner}.*.{kind}.>", checkpoint + 1)
+            positions = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.>", checkpoint + 1)
             found |= {task_ref(position.subject) for position in positions}
         return found
 

@@ -72,20 +72,12 @@ class Log(Generic[E]):
         for _ in range(STALE_REPLICA_TRIES):
             positions = await read(self._reading, self.stream, f"{root}.>", after + 1)
             # A replica may answer a direct get; it was stale in 1.2 % of reads just after an append.
-            if not self._replicated or await self._tail(root) <= (positions[-1].sequence if positions else after):
+            if not self._replicated or await last_sequence(self._reading, self.stream, f"{root}.>") <= (
+                positions[-1].sequence if positions else after
+            ):
                 return [self._decode(position) for position in positions]
             await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
         raise StoreUnavailable(f"no replica of {self.stream} has caught up")
-
-    async def _tail(self, root: str) -> int:
-        """Return the last sequence of `root` as the leader knows it, 0 if there is none."""
-        try:
-            answer = await api(self._reading, f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": f"{root}.>"})
-        except ApiError as error:
-            if error.code == NO_MESSAGE_FOUND:
-                return 0
-            raise
-        return int(answer["message"]["seq"])
 
     async def _find(self, root: str, event_id: str, after: int) -> int | None:
         history = await self.load(root, after)
@@ -93,6 +85,17 @@ class Log(Generic[E]):
 
     def _decode(self, position: Position) -> Stored[E]:
         return decode(self._codec, position)
+
+
+async def last_sequence(connection: Connection, stream: str, filter_subject: str) -> int:
+    """Return the sequence of the last message on a filter as the leader knows it, 0 if there is none."""
+    try:
+        answer = await api(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": filter_subject})
+    except ApiError as error:
+        if error.code == NO_MESSAGE_FOUND:
+            return 0
+        raise
+    return int(answer["message"]["seq"])
 
 
 def decode(codec: Codec[E], position: Position) -> Stored[E]:

@@ -1,0 +1,63 @@
+"""What of a task does not change and listeners choose by: read from its submission, and remembered."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from ..events.codec import task_codec
+from ..events.ids import TaskRef
+from ..events.task import TaskSubmitted
+from ..streams.connection import Connection
+from ..streams.log import decode, read
+from ..streams.topology import TASKS
+from .hub import Update
+
+REMEMBERED = 20_000
+
+
+class Facts(Struct, frozen=True):
+    task_type: str
+    project: str
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """Which events of a scope a listener wants. Empty: all."""
+
+    types: frozenset[str] = frozenset()
+    """Of tasks."""
+    events: frozenset[str] = frozenset()
+    """Names of events, such as `TaskSucceeded`."""
+    project: str = ""
+
+
+class Chooser:
+    def __init__(self, reading: Connection) -> None:
+        self._reading = reading
+        self._known: dict[TaskRef, Facts] = {}
+
+    async def wants(self, choice: Choice, update: Update) -> bool:
+        """Tell whether an event is one of those chosen. Raises StoreUnavailable where its task cannot be read."""
+        event = update.stored.recorded.event
+        if choice.events and type(event).__name__ not in choice.events:
+            return False
+        if not choice.types and not choice.project:
+            return True
+        facts = await self.facts(update.ref)
+        return (not choice.types or facts.task_type in choice.types) and choice.project in ("", facts.project)
+
+    async def facts(self, ref: TaskRef) -> Facts:
+        """Return the facts of a task; of one whose beginning is past its retention, empty ones."""
+        facts = self._known.get(ref)
+        if facts is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            facts = self._known[ref] = await self._read(ref)
+        return facts
+
+    async def _read(self, ref: TaskRef) -> Facts:
+        subject = f"task.{ref.owner}.{ref.unique}.submitted.>"
+        for position in await read(self._reading, TASKS, subject, limit=1):
+            event = decode(task_codec, position).recorded.event
+            if isinstance(event, TaskSubmitted):
+                return Facts(event.task_type, event.project)
+        return Facts("", "")
