@@ -12,6 +12,7 @@ from litestar.middleware import DefineMiddleware
 from ..core import Core
 from .access import Authentication
 from .auth import Authenticator
+from .conditional import Conditional
 from .description import describe
 from .docs import docs_router
 from .edge import Edge
@@ -24,6 +25,16 @@ from .stream_tokens import StreamTokens
 from .system import system_router
 from .tasks import task_router
 from .types import type_router
+
+CALLERS_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Prefer",
+    "X-Request-Id",
+)
 
 
 def create_app(core: Core, authenticator: Authenticator) -> Edge:
@@ -51,14 +62,16 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
         return document
 
     return Edge(
-        Litestar(
-            route_handlers=[api, system, docs_router(), openapi],
-            exception_handlers={Exception: on_error},
-            request_max_body_size=core.settings.max_body,
-            cors_config=_cors(origins) if origins else None,
-            openapi_config=None,
-            debug=False,
-            logging_config=None,
+        Conditional(
+            Litestar(
+                route_handlers=[api, system, docs_router(), openapi],
+                exception_handlers={Exception: on_error},
+                request_max_body_size=core.settings.max_body,
+                cors_config=_cors(origins) if origins else None,
+                openapi_config=None,
+                debug=False,
+                logging_config=None,
+            )
         )
     )
 
@@ -80,7 +93,7 @@ def _cors(origins: list[str]) -> CORSConfig:
     return CORSConfig(
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", *MODEL_HEADERS],
-        expose_headers=["X-Request-Id", "Retry-After"],
+        allow_headers=[*CALLERS_HEADERS, *MODEL_HEADERS],
+        expose_headers=["X-Request-Id", "Retry-After", "ETag"],
         max_age=600,
     )

@@ -13,10 +13,11 @@ from litestar.response import Stream
 from ..core import Core
 from ..errors import InvalidInput, StoreError
 from ..events.ids import TaskRef
-from ..events.task import TaskCancelled, TaskEvent, TaskFailed, TaskSucceeded
+from ..events.task import TaskEvent
 from ..projections.task_view import ACTIVE
 from ..push.facts import Choice
-from ..push.hub import Scope, Update
+from ..push.feed import is_end
+from ..push.hub import Scope
 from .access import READERS_OF_ALL, ApiRequest, owned_ref
 from .problems import answers
 from .push_shapes import StreamToken, encoded, encoded_state
@@ -90,11 +91,6 @@ class Push:
                 yield HEARTBEAT
             elif await self.core.chooser.wants(choice, update):
                 yield _event(update.sequence, encoded(update))
-
-
-def is_end(update: Update) -> bool:
-    """Tell whether an event ends its task."""
-    return isinstance(update.stored.recorded.event, TaskSucceeded | TaskFailed | TaskCancelled)
 
 
 def _event(sequence: int, data: bytes) -> bytes:

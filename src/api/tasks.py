@@ -32,6 +32,7 @@ from .problems import answers
 from .reports import Report, UpdateBody, attempt_of_token, parse_report
 from .submission import OPTIONS, Submission, Submissions, fingerprint
 from .task_shapes import EventPage, TaskAnswer, TaskPage, recorded_event, task_answer, task_summary
+from .waiting import Prefer, Wait, preferred_wait, until_ended
 
 TASK_ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$"
 STATUSES = frozenset({"WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"})
@@ -66,7 +67,10 @@ class Tasks:
     def answer(self, detail: TaskDetail) -> TaskAnswer:
         return task_answer(detail, self.core.settings)
 
-    async def submit(self, request: ApiRequest, idempotency_key: str | None) -> TaskAnswer:
+    async def _answer_in_time(self, detail: TaskDetail, wait_seconds: int) -> TaskAnswer:
+        return self.answer(await until_ended(self.core, detail, wait_seconds))
+
+    async def submit(self, request: ApiRequest, idempotency_key: str | None, wait_seconds: int) -> TaskAnswer:
         identity = request.user
         owner = owner_token(identity.subject)
         body = await read_body(request)
@@ -80,7 +84,7 @@ class Tasks:
             # A repeated submit is the task it was, also when its type has become stricter since.
             if idempotency_key is None or not await self._was_submitted(ref, body):
                 raise
-            return self.answer(await self.core.tasks.detail(ref))
+            return await self._answer_in_time(await self.core.tasks.detail(ref), wait_seconds)
         handled = await self.core.commands.task(
             ref,
             command,
@@ -89,9 +93,9 @@ class Tasks:
             known=self.core.commands.tasks.fold([]),
         )
         if not handled.appended:
-            return self.answer(await self.core.tasks.detail(ref))
+            return await self._answer_in_time(await self.core.tasks.detail(ref), wait_seconds)
         metrics.submitted.labels(command.pool, command.priority).inc()
-        return self.answer(await self.core.tasks.detail_of(ref, handled.appended))
+        return await self._answer_in_time(await self.core.tasks.detail_of(ref, handled.appended), wait_seconds)
 
     async def _was_submitted(self, ref: TaskRef, body: bytes) -> bool:
         history = await self.core.commands.load_task(ref)
@@ -262,13 +266,15 @@ def task_router(core: Core) -> Router:
         response_description="The task, waiting; or as it is now, where the Idempotency-Key had been used for it",
         summary="Submit a task",
     )
-    async def submit_task(request: ApiRequest, idempotency_key: IdempotencyKey = None) -> TaskAnswer:
+    async def submit_task(
+        request: ApiRequest, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
+    ) -> TaskAnswer:
         """Accept a task: when this answers, it is on disk.
 
         The full form is `{type?, payload, priority?, timeout?, attempts?}`. An object with none of these names is
         taken whole as the payload of type `default`.
         """
-        return await tasks.submit(request, idempotency_key)
+        return await tasks.submit(request, idempotency_key, preferred_wait(prefer))
 
     @get(
         "/task/{task_id:str}",
@@ -276,10 +282,11 @@ def task_router(core: Core) -> Router:
         response_description="The task as it is now",
         summary="Read a task",
     )
-    async def get_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
-        """Return a task as it is now, with its payload and result."""
+    async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
+        """Return a task as it is now, with its payload and result; with `wait`, once it has ended."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        return tasks.answer(await core.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL)))
+        detail = await core.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
+        return tasks.answer(await until_ended(core, detail, wait))
 
     @put(
         "/task/{task_id:str}",

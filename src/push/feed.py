@@ -7,9 +7,10 @@ begins; what both have is passed over by its sequence. A listener that lost its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from ..errors import StoreUnavailable
+from ..events.task import TaskCancelled, TaskFailed, TaskSucceeded
 from ..streams.connection import Connection
 from ..streams.log import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
 from ..streams.topology import TASKS
@@ -23,7 +24,7 @@ class Feeds:
         self.hub = hub
         self._reading = reading
 
-    async def feed(self, scope: Scope, after: int, pause_seconds: float) -> AsyncIterator[Update | None]:
+    async def feed(self, scope: Scope, after: int, pause_seconds: float) -> AsyncGenerator[Update | None, None]:
         """Yield the events of a scope after a sequence, for as long as this process runs.
 
         None: none came for `pause_seconds`. Raises StoreUnavailable where the log cannot be read.
@@ -53,6 +54,11 @@ class Feeds:
                 if tries >= STALE_REPLICA_TRIES:
                     raise StoreUnavailable(f"no replica of {TASKS} has caught up")
                 await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+
+
+def is_end(update: Update) -> bool:
+    """Tell whether an event ends its task."""
+    return isinstance(update.stored.recorded.event, TaskSucceeded | TaskFailed | TaskCancelled)
 
 
 async def _live(listener: Listener, after: int, pause_seconds: float) -> AsyncIterator[Update | None]:
