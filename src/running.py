@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 RESTART_PAUSE_SECONDS = 0.5
 REQUESTS_GRACE_SECONDS = 10
 BACKLOG = 2048
+UNREAD_MILLISECONDS = 60_000
 
 
 async def run_all(given: Settings) -> None:
@@ -97,6 +98,9 @@ def listen(settings: Settings) -> Iterator[tuple[Settings, socket.socket]]:
     with sock:
         # Accepted sockets inherit it; asyncio would not set it on them, and every answer would wait 40 ms for an ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Likewise: who has stopped reading a stream is let go of (Linux).
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MILLISECONDS)
         yield replace(settings, port=sock.getsockname()[1]), sock
 
 
@@ -162,7 +166,8 @@ async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[None]:
         http="httptools",
         loop="none",
         lifespan="off",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=64 * 1024,
         log_config=None,
         access_log=False,
         proxy_headers=False,

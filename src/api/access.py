@@ -65,8 +65,13 @@ def bearer_token(scope: Scope) -> str:
 
 
 def stream_token(scope: Scope) -> str | None:
-    """Return the token in the address of a stream, None where there is none; a header wins."""
-    if not scope["path"].endswith("/stream") or any(name == b"authorization" for name, _ in scope["headers"]):
+    """Return the token in the address of a stream, None where there is none."""
+    return token_in_address(scope) if scope["path"].endswith("/stream") else None
+
+
+def token_in_address(scope: Scope) -> str | None:
+    """Return `?token=` of an address, None where there is none; a header wins."""
+    if any(name == b"authorization" for name, _ in scope["headers"]):
         return None
     return parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[0]
 

@@ -25,6 +25,7 @@ from .stream_tokens import StreamTokens
 from .system import system_router
 from .tasks import task_router
 from .types import type_router
+from .websocket import websocket_router
 
 CALLERS_HEADERS = (
     "Authorization",
@@ -64,7 +65,7 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
     return Edge(
         Conditional(
             Litestar(
-                route_handlers=[api, system, docs_router(), openapi],
+                route_handlers=[api, websocket_router(core, authenticator, tokens), system, docs_router(), openapi],
                 exception_handlers={Exception: on_error},
                 request_max_body_size=core.settings.max_body,
                 cors_config=_cors(origins) if origins else None,

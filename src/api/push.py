@@ -12,17 +12,14 @@ from litestar.response import Stream
 
 from ..core import Core
 from ..errors import InvalidInput, StoreError
-from ..events.ids import TaskRef
 from ..events.task import TaskEvent
-from ..projections.task_view import ACTIVE
 from ..push.facts import Choice
-from ..push.feed import is_end
 from ..push.hub import Scope
-from .access import READERS_OF_ALL, ApiRequest, owned_ref
+from .access import ApiRequest
 from .problems import answers
-from .push_shapes import StreamToken, encoded, encoded_state
+from .push_shapes import StreamToken
+from .pushed import Messages, Pushed
 from .stream_tokens import StreamTokens
-from .task_shapes import task_answer, task_summary
 from .tasks import TaskId, listed_owner
 
 log = structlog.get_logger(__name__)
@@ -48,76 +45,19 @@ Token = Annotated[
 ]
 
 
-class Push:
-    """What the routes do, apart from HTTP."""
-
-    def __init__(self, core: Core) -> None:
-        self.core = core
-
-    async def task(self, request: ApiRequest, task_id: str, after: int | None) -> Response[None] | Stream:
-        ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        detail = await self.core.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
-        ended = detail.view.status not in ACTIVE
-        if ended and after is not None and after >= detail.view.sequence:
-            return Response(None, status_code=204)  # tells a browser to stop
-        if after is not None:
-            return _stream(self._events_of(ref, after))
-        details = task_answer(detail, self.core.settings).task_details
-        state = _event(detail.view.sequence, encoded_state(ref.id, detail.view.sequence, details))
-        return _stream(_with_state([state], None if ended else self._events_of(ref, detail.view.sequence)))
-
-    async def tasks(self, request: ApiRequest, owner: str | None, choice: Choice, after: int | None) -> Stream:
-        scope = Scope(owner=listed_owner(request, owner))
-        if after is not None:
-            return _stream(self._events(scope, choice, after))
-        sequence, current = await self.core.tasks.snapshot(scope.owner)
-        states = [
-            _event(sequence, encoded_state(listed.ref.id, sequence, task_summary(listed, self.core.settings)))
-            for listed in reversed(current)
-            if not choice.types or listed.view.task_type in choice.types
-        ]
-        return _stream(_with_state(states, self._events(scope, choice, sequence)))
-
-    async def _events_of(self, ref: TaskRef, after: int) -> AsyncIterator[bytes]:
-        """Yield a task's events after a sequence; the last is one that ends it."""
-        async for update in self.core.feeds.feed(Scope(ref=ref), after, HEARTBEAT_SECONDS):
-            yield HEARTBEAT if update is None else _event(update.sequence, encoded(update))
-            if update is not None and is_end(update):
-                return
-
-    async def _events(self, scope: Scope, choice: Choice, after: int) -> AsyncIterator[bytes]:
-        async for update in self.core.feeds.feed(scope, after, HEARTBEAT_SECONDS):
-            if update is None:
-                yield HEARTBEAT
-            elif await self.core.chooser.wants(choice, update):
-                yield _event(update.sequence, encoded(update))
-
-
-def _event(sequence: int, data: bytes) -> bytes:
-    """Return an event as a stream has it; JSON of ours has no line breaks."""
-    return b"id: %d\ndata: %b\n\n" % (sequence, data)
-
-
-async def _with_state(states: list[bytes], events: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
-    for state in states:
-        yield state
-    if events is not None:
-        async for event in events:
-            yield event
-
-
-def _stream(events: AsyncIterator[bytes]) -> Stream:
-    return Stream(_until_broken(events), media_type=MEDIA_TYPE, headers=HEADERS)
-
-
-async def _until_broken(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield what there is; a store that fails ends the stream, and the client comes again for the rest."""
+async def _sent(messages: Messages) -> AsyncIterator[bytes]:
+    """Yield messages as a stream has them. A store that fails ends it, and the client comes again for the rest."""
     yield BEGINNING
     try:
-        async for event in events:
-            yield event
+        async for message in messages:
+            # JSON of ours has no line breaks.
+            yield HEARTBEAT if message is None else b"id: %d\ndata: %b\n\n" % message
     except StoreError as error:
         log.warning("stream.broken", reason=str(error))
+
+
+def _stream(messages: Messages) -> Stream:
+    return Stream(_sent(messages), media_type=MEDIA_TYPE, headers=HEADERS)
 
 
 def read_after(header: str | None, query: str | None) -> int | None:
@@ -139,7 +79,7 @@ def checked_events(events: list[str]) -> frozenset[str]:
 
 def push_router(core: Core, tokens: StreamTokens) -> Router:
     """Return the routes."""
-    push = Push(core)
+    pushed = Pushed(core, HEARTBEAT_SECONDS)
 
     @get(
         "/task/{task_id:str}/stream",
@@ -160,7 +100,8 @@ def push_router(core: Core, tokens: StreamTokens) -> Router:
         Each `data` is JSON with a `type`: `state`, then the names of events. The `id` is the event's place in the log:
         after a break, what followed the last one is sent. A 204 says that there is nothing left.
         """
-        return await push.task(request, task_id, read_after(last_event_id, after))
+        messages = await pushed.of_task(request.user, task_id, read_after(last_event_id, after))
+        return Response(None, status_code=204) if messages is None else _stream(messages)
 
     @get(
         "/tasks/stream",
@@ -182,7 +123,8 @@ def push_router(core: Core, tokens: StreamTokens) -> Router:
     ) -> Stream:
         """Send each task that has not ended as it is, then every event of every task, also of new ones."""
         choice = Choice(types=frozenset(type_ or []), events=checked_events(event or []))
-        return await push.tasks(request, owner, choice, read_after(last_event_id, after))
+        scope = Scope(owner=listed_owner(request, owner))
+        return _stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
 
     @post(
         "/stream-tokens",

@@ -29,6 +29,10 @@ class Choice(Struct, frozen=True, kw_only=True):
     """Names of events, such as `TaskSucceeded`."""
     project: str = ""
 
+    def has(self, task_type: str, project: str) -> bool:
+        """Tell whether tasks of a type and project are among those wanted."""
+        return (not self.types or task_type in self.types) and self.project in ("", project)
+
 
 class Chooser:
     def __init__(self, reading: Connection) -> None:
@@ -43,7 +47,7 @@ class Chooser:
         if not choice.types and not choice.project:
             return True
         facts = await self.facts(update.ref)
-        return (not choice.types or facts.task_type in choice.types) and choice.project in ("", facts.project)
+        return choice.has(facts.task_type, facts.project)
 
     async def facts(self, ref: TaskRef) -> Facts:
         """Return the facts of a task; of one whose beginning is past its retention, empty ones."""

@@ -255,14 +255,15 @@ async def test_a_stream_that_its_client_left_is_forgotten(api: Service) -> None:
     await wait_until(lambda: api.core.feeds.hub.listeners == 0, "it to be forgotten")
 
 
-async def test_a_quiet_stream_has_heartbeats(api: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quiet_stream_has_heartbeats(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskstream.api.push.HEARTBEAT_SECONDS", 0.05)
-    task_id = await api.alice.submit({"payload": 1})
-    async with opened(api.alice, f"/api/task/{task_id}/stream") as stream:
-        await received(stream, 1)
-        reading = asyncio.create_task(received(stream, 1))
-        await wait_until(lambda: stream.comments >= 3, "heartbeats")
-        reading.cancel()
+    async with running_service(nats_url, worker=False) as service:
+        task_id = await service.alice.submit({"payload": 1})
+        async with opened(service.alice, f"/api/task/{task_id}/stream") as stream:
+            await received(stream, 1)
+            reading = asyncio.create_task(received(stream, 1))
+            await wait_until(lambda: stream.comments >= 3, "heartbeats")
+            reading.cancel()
 
 
 async def test_there_is_no_progress_after_the_end(nats_url: str) -> None:
