@@ -24,12 +24,12 @@ from .tasks import TaskId, listed_owner
 
 log = structlog.get_logger(__name__)
 
-MEDIA_TYPE = "text/event-stream"
+STREAM_TYPE = "text/event-stream"
 BEGINNING = b"retry: 1000\n\n"
 """Milliseconds after which a browser connects again."""
 HEARTBEAT = b": heartbeat\n\n"
 HEARTBEAT_SECONDS = 15.0
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """The second keeps proxies from holding events back."""
 EVENTS = frozenset(event.__name__ for event in get_args(TaskEvent))
 
@@ -57,7 +57,7 @@ async def _sent(messages: Messages) -> AsyncIterator[bytes]:
 
 
 def _stream(messages: Messages) -> Stream:
-    return Stream(_sent(messages), media_type=MEDIA_TYPE, headers=HEADERS)
+    return Stream(_sent(messages), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
 def read_after(header: str | None, query: str | None) -> int | None:
@@ -83,7 +83,7 @@ def push_router(core: Core, tokens: StreamTokens) -> Router:
 
     @get(
         "/task/{task_id:str}/stream",
-        media_type=MEDIA_TYPE,
+        media_type=STREAM_TYPE,
         responses=answers(400, 401, 403, 404, 503),
         response_description="Server-sent events",
         summary="Follow a task",
@@ -105,7 +105,7 @@ def push_router(core: Core, tokens: StreamTokens) -> Router:
 
     @get(
         "/tasks/stream",
-        media_type=MEDIA_TYPE,
+        media_type=STREAM_TYPE,
         responses=answers(400, 401, 403, 503),
         response_description="Server-sent events",
         summary="Follow all tasks",

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import msgspec
 from litestar import Router, delete, get, post
 from litestar.params import PathParameter
+from litestar.response import Stream
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -27,8 +28,10 @@ from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, re
 from .bodies import described, read_as, schema_of
 from .edge import request_id
 from .examples import CHAPTERS_EXAMPLES, OUTLINE_EXAMPLES
+from .generate import generated
 from .model_headers import read_model
 from .problems import answers
+from .push import STREAM_HEADERS, STREAM_TYPE
 from .queue_shapes import (
     ChaptersBody,
     Done,
@@ -68,7 +71,7 @@ class Queue:
         body: ChaptersBody | OutlineBody,
         idempotency_key: str | None,
         units: int = 1,
-    ) -> QueueSubmitted:
+    ) -> TaskRef:
         """Submit a task of so many units of work; its attempts get the type's time for each."""
         owner = owner_token(request.user.subject)
         name = project_name(project)
@@ -90,7 +93,7 @@ class Queue:
         timeout = min(command.policy.timeout * units, LONGEST_TIMEOUT)
         command = replace(command, project=name, model=model, policy=replace(command.policy, timeout=timeout))
         await self._append(request, ref, command, key)
-        return QueueSubmitted(task_id=ref.id)
+        return ref
 
     async def _append(self, request: ApiRequest, ref: TaskRef, command: SubmitTask, key: str) -> None:
         """Keep the key, then append the submission that names it."""
@@ -171,7 +174,8 @@ def queue_router(core: Core) -> Router:
         and nobody else, and destroyed when the task ends.
         """
         body = await read_as(request, ChaptersBody, depth)
-        return await queue.submit(request, name, "chapter", body, idempotency_key, body.chapters_to_generate)
+        ref = await queue.submit(request, name, "chapter", body, idempotency_key, body.chapters_to_generate)
+        return QueueSubmitted(task_id=ref.id)
 
     @post(
         "/projects/{name:str}/queue-outline",
@@ -187,7 +191,28 @@ def queue_router(core: Core) -> Router:
     ) -> QueueSubmitted:
         """Accept a task of type `outline`; headers as for chapters."""
         body = await read_as(request, OutlineBody, depth)
-        return await queue.submit(request, name, "outline", body, idempotency_key)
+        return QueueSubmitted(task_id=(await queue.submit(request, name, "outline", body, idempotency_key)).id)
+
+    @post(
+        "/projects/{name:str}/generate-stream",
+        status_code=200,
+        media_type=STREAM_TYPE,
+        guards=[requires(*SUBMITTERS)],
+        operation_class=described(schema_of(ChaptersBody), CHAPTERS_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 413, 415, 422, 503),
+        response_description="Server-sent events",
+        summary="Queue chapters and follow them",
+    )
+    async def generate_stream(request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None) -> Stream:
+        """Accept a task as `queue-chapters` does, and send what comes of it, each `data` JSON with a `type`.
+
+        `start`, `task_created`, `progress`, `chapter_complete`, `chapter_error`, `heartbeat`, `error`, and `done` at
+        the end. Closing the stream does not stop the task. For older clients; `GET /api/task/{id}/stream` resumes.
+        """
+        body = await read_as(request, ChaptersBody, depth)
+        ref = await queue.submit(request, name, "chapter", body, idempotency_key, body.chapters_to_generate)
+        lines = generated(core.feeds, ref, 0, body.chapters_to_generate)
+        return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
     @get(
         "/queue/tasks",
@@ -246,6 +271,7 @@ def queue_router(core: Core) -> Router:
         route_handlers=[
             queue_chapters,
             queue_outline,
+            generate_stream,
             list_queued,
             list_active,
             get_queued,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from aiohttp import web
 
 from taskstream.clock import random_bits, utc_now
 from taskstream.events.ids import new_ref, parse_task_id
 from taskstream.streams.log import read
-from tests.support.backend import BackendServer, accept, hold, status
+from tests.support.backend import BackendServer, accept, finished, hold, status
 from tests.support.service import Answer, Service, running_service
 from tests.support.waiting import wait_until
 
@@ -363,3 +365,70 @@ def assert_refused(answer: Answer, status: int) -> None:
     assert answer["success"] is False
     assert answer["status"] == status
     assert answer["error"] == answer["detail"]
+
+
+# generate-stream
+
+
+async def told_by(service: Service, project: str, **body: Any) -> list[dict[str, Any]]:
+    """Generate, and return what is told until the end."""
+    url = f"{service.url}/api/projects/{project}/generate-stream"
+    headers = {"Authorization": f"Bearer {service.alice.bearer}"}
+    async with service.alice.session.post(url, json=body, headers=headers) as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        lines = [line.decode() async for line in response.content]
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+async def chapters_written(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    """Report two chapters, one written and one not, and answer."""
+    written = {"chapterIndex": 1, "status": "complete", "title": "One", "preview": "It was", "wordCount": 900}
+    missing = {"chapterIndex": 2, "status": "error", "error": "no idea"}
+    await server.report(task, "PROCESSING", progress=0, message="chapter 1", custom_data={"chapterIndex": 1})
+    await server.report(task, "PROCESSING", progress=50, message="chapter 1 is done", custom_data=written)
+    await server.report(task, "PROCESSING", progress=100, message="chapter 2 failed", custom_data=missing)
+    return web.json_response(finished(task, {"totalGenerated": 1, "totalFailed": 1}))
+
+
+async def test_generate_stream_tells_of_each_chapter_in_the_words_of_older_clients(nats_url: str) -> None:
+    async with BackendServer(chapters_written) as backend, writing(nats_url, backend, callback=True) as service:
+        told = await told_by(service, "novel", chaptersToGenerate=2)
+
+    task_id = backend.calls[0]["task_id"]
+    assert told == [
+        {"type": "start", "total": 2},
+        {"type": "task_created", "taskId": task_id},
+        progress(0, 1, "generating", "chapter 1"),
+        progress(1, 1, "complete", "chapter 1 is done"),
+        {"type": "chapter_complete", "chapterIndex": 1, "title": "One", "preview": "It was", "wordCount": 900},
+        progress(2, 2, "error", "chapter 2 failed"),
+        {"type": "chapter_error", "chapterIndex": 2, "error": "no idea"},
+        {"type": "done", "success": True, "totalGenerated": 1, "totalFailed": 1, "taskId": task_id},
+    ]
+
+
+def progress(current: int, index: int, status: str, message: str) -> dict[str, Any]:
+    told = {"current": current, "total": 2, "chapterIndex": index, "status": status, "message": message}
+    return {"type": "progress", **told}
+
+
+async def test_generate_stream_tells_of_a_failure(nats_url: str) -> None:
+    async with BackendServer(status(400, {"error": "no such model"})) as backend, writing(nats_url, backend) as service:
+        told = await told_by(service, "novel")
+
+    assert [entry["type"] for entry in told] == ["start", "task_created", "error", "done"]
+    assert "no such model" in told[2]["error"]
+    assert told[3]["success"] is False
+
+
+async def test_closing_a_generate_stream_does_not_stop_the_task(nats_url: str) -> None:
+    async with BackendServer(hold) as backend, writing(nats_url, backend) as service:
+        url = f"{service.url}/api/projects/novel/generate-stream"
+        headers = {"Authorization": f"Bearer {service.alice.bearer}"}
+        async with service.alice.session.post(url, headers=headers) as response:
+            await response.content.readline()
+            await wait_until(lambda: backend.running, "the call")
+        backend.let_go.set()
+
+        await becomes(service, backend.calls[0]["task_id"], "completed")
