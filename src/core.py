@@ -23,6 +23,7 @@ from .projections.task_keys import TaskKeys
 from .projections.task_reader import TaskReader
 from .push.facts import Chooser
 from .push.feed import Feeds
+from .push.gate import ProgressGate
 from .push.hub import Hub
 from .sealing import Sealer
 from .settings import Settings
@@ -81,6 +82,7 @@ class Core:
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)
         self.feeds = Feeds(Hub(consuming), reading)
         self.chooser = Chooser(reading)
+        self.progress = ProgressGate(self.commands, appending, utc_now)
         self.egress = EgressPolicy.from_settings(settings)
         self._background: list[asyncio.Task[Any]] = []
 
@@ -104,6 +106,7 @@ class Core:
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
 
     async def close(self) -> None:
+        await self.progress.close()
         for task in self._background:
             task.cancel()
         if self._background:

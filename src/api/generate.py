@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..errors import StoreError
 from ..events.ids import TaskRef
 from ..events.task import ProgressReported, StoredResult, TaskCancelled, TaskEvent, TaskFailed, TaskSucceeded
-from ..push.feed import Feeds
+from ..push.feed import Feeds, Place
 from ..push.hub import Scope
 
 HEARTBEAT_SECONDS = 15.0
@@ -115,16 +115,16 @@ class Telling:
 async def generated(feeds: Feeds, ref: TaskRef, submitted: int, total: int) -> AsyncIterator[bytes]:
     """Yield the lines of a stream about a task that was submitted at a sequence, until its end."""
     telling = Telling(ref.id, total)
-    for told in telling.beginning():
-        yield _line(told)
+    for line in telling.beginning():
+        yield _line(line)
     try:
-        async for update in feeds.feed(Scope(ref=ref), submitted, HEARTBEAT_SECONDS):
-            if update is None:
+        async for told in feeds.feed(Scope(ref=ref), Place(submitted), HEARTBEAT_SECONDS):
+            if told is None:
                 yield _line({"type": "heartbeat"})
-                continue
-            for told in telling.tell(update.stored.recorded.event):
-                yield _line(told)
-                if told["type"] == "done":
+            elif told.what is not None:
+                for line in telling.tell(told.what.event):
+                    yield _line(line)
+                if told.is_end:
                     return
     except StoreError:
         yield _line({"type": "error", "error": "the connection to the log was lost; the task goes on"})

@@ -14,11 +14,12 @@ from ..core import Core
 from ..errors import InvalidInput, StoreError
 from ..events.task import TaskEvent
 from ..push.facts import Choice
+from ..push.feed import Place
 from ..push.hub import Scope
 from .access import ApiRequest
 from .problems import answers
 from .push_shapes import StreamToken
-from .pushed import Messages, Pushed
+from .pushed import Message, Messages, Pushed
 from .stream_tokens import StreamTokens
 from .tasks import TaskId, listed_owner
 
@@ -50,24 +51,30 @@ async def _sent(messages: Messages) -> AsyncIterator[bytes]:
     yield BEGINNING
     try:
         async for message in messages:
-            # JSON of ours has no line breaks.
-            yield HEARTBEAT if message is None else b"id: %d\ndata: %b\n\n" % message
+            yield HEARTBEAT if message is None else _event(message)
     except StoreError as error:
         log.warning("stream.broken", reason=str(error))
+
+
+def _event(message: Message) -> bytes:
+    """Return a message as a stream has it; JSON of ours has no line breaks. An id alone is kept by the client."""
+    data = b"data: %b\n" % message.data if message.data else b""
+    return b"id: %b\n%b\n" % (message.place.encode(), data)
 
 
 def _stream(messages: Messages) -> Stream:
     return Stream(_sent(messages), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
-def read_after(header: str | None, query: str | None) -> int | None:
-    """Return the sequence to resume after, None to begin with the present state."""
+def read_after(header: str | None, query: str | None) -> Place | None:
+    """Return the place to resume after, None to begin with the present state."""
     text = header or query
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 19):
-        raise InvalidInput("this is no id of an event; send the last one received as it came", "Last-Event-ID")
-    return int(text)
+    try:
+        return Place.parse(text) if text else None
+    except ValueError:
+        raise InvalidInput(
+            "this is no id of an event; send the last one received as it came", "Last-Event-ID"
+        ) from None
 
 
 def checked_events(events: list[str]) -> frozenset[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..push.hub import Update
+from ..push.hub import LiveUpdate, Update
 from .task_shapes import TaskDetails, TaskSummary
 from .wire import iso
 
@@ -35,8 +35,8 @@ class PushedEvent(Struct, kw_only=True, rename="camel"):
     type: str
     """What happened, as in `event.type`."""
     task_id: str
-    sequence: int
-    """Place in the log; the id to resume after."""
+    sequence: int | None
+    """Place in the log; the id to resume after. Null for a report that is sent before the log has it."""
     at: str
     """ISO 8601, UTC."""
     by: dict[str, str]
@@ -47,18 +47,18 @@ class PushedEvent(Struct, kw_only=True, rename="camel"):
 _encode = msgspec.json.Encoder().encode
 
 
-def encoded(update: Update) -> bytes:
+def encoded(update: Update | LiveUpdate) -> bytes:
     """Return an event as it is pushed, JSON; made once, for all who listen."""
     if update.encoded is None:
-        recorded = update.stored.recorded
+        about = update.stored.recorded if isinstance(update, Update) else update.report
         update.encoded = _encode(
             PushedEvent(
-                type=type(recorded.event).__name__,
+                type=type(about.event).__name__,
                 task_id=update.ref.id,
-                sequence=update.sequence,
-                at=iso(recorded.at),
-                by={"kind": recorded.by.kind, "id": recorded.by.id},
-                event=recorded.event,
+                sequence=update.sequence if isinstance(update, Update) else None,
+                at=iso(about.at),
+                by={"kind": about.by.kind, "id": about.by.id},
+                event=about.event,
             )
         )
     return update.encoded

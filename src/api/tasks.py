@@ -119,10 +119,14 @@ class Tasks:
                 status_code=413, detail=f"a progress report may have {self.core.settings.max_body} bytes at most"
             )
         reporter, by = self._reporter(request.user, report, started)
-        result = await self._stored(ref, report) if report.is_final else None
+        cause = request_id(request.scope)
         known = self.core.commands.tasks.fold(history)
-        command = report.command(reporter, result)
-        await self.core.commands.task(ref, command, by=by, cause=request_id(request.scope), known=known)
+        if report.is_final:
+            command = report.ending(reporter, await self._stored(ref, report))
+            has_moved = await self.core.progress.flush(ref)
+            await self.core.commands.task(ref, command, by=by, cause=cause, known=None if has_moved else known)
+        else:
+            await self.core.progress.report(ref, report.progress(reporter), by=by, cause=cause, known=known)
         return self.answer(await self.core.tasks.detail(ref))
 
     async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:

@@ -12,7 +12,7 @@ from litestar.params import HeaderParameter, QueryParameter
 from ..core import Core
 from ..projections.task_reader import TaskDetail
 from ..projections.task_view import ACTIVE
-from ..push.feed import is_end
+from ..push.feed import Place
 from ..push.hub import Scope
 
 LONGEST_SECONDS = 60
@@ -42,9 +42,9 @@ async def until_ended(core: Core, detail: TaskDetail, seconds: int) -> TaskDetai
     with contextlib.suppress(TimeoutError):
         async with (
             asyncio.timeout(seconds),
-            contextlib.aclosing(core.feeds.feed(Scope(ref=detail.ref), detail.view.sequence, seconds)) as updates,
+            contextlib.aclosing(core.feeds.feed(Scope(ref=detail.ref), Place(detail.view.sequence), seconds)) as feed,
         ):
-            async for update in updates:
-                if update is not None and is_end(update):
+            async for told in feed:
+                if told is not None and told.is_end:
                     break
     return await core.tasks.detail(detail.ref)

@@ -2,15 +2,16 @@
 
     client                                               server
     {"type": "subscribe", "task": id}                    {"type": "subscribed", "subscription": …}, then events
-    {"type": "subscribe", "project": name, "after": n}     each with `subscription`, as streams have them
+    {"type": "subscribe", "project": name, "after": id}    as streams have them, with `subscription` and `id`
     {"type": "subscribe", "all": true}
     {"type": "unsubscribe", "subscription": …}           {"type": "unsubscribed", "subscription": …}
     {"type": "ping"}                                     {"type": "pong"}
+                                                         {"type": "reached", …}   the log has it, too
                                                          {"type": "ended", …}   a task's subscription is over
                                                          {"type": "error", "error": …}
 
 A subscription's name is `task:<id>`, `project:<name>` or `all`. A reader too slow for what it asked for is told and
-dropped; it comes again and resumes by sequence.
+dropped; it comes again and resumes after the last `id`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ..core import Core
 from ..errors import InvalidInput, Refused, StoreError
 from ..events.ids import owner_token
 from ..push.facts import Choice
+from ..push.feed import Place
 from ..push.hub import Scope
 from .access import READERS_OF_ALL, ROLES, bearer_token, token_in_address
 from .auth import Authenticator, Identity, KeysUnavailable, Unauthenticated
@@ -48,13 +50,14 @@ PAUSE_SECONDS = 15.0
 UNAUTHENTICATED = 4401
 TOO_SLOW = 4408
 GOING_AWAY = 1001
+REACHED = b'{"type":"reached"}'
 
 
 class _Subscribe(Struct, tag="subscribe", kw_only=True, forbid_unknown_fields=True):
     task: str | None = None
     project: str | None = None
     all: bool = False
-    after: int | None = None
+    after: int | str | None = None
 
     @property
     def name(self) -> str:
@@ -141,7 +144,7 @@ class Session:
         try:
             await asyncio.wait_for(self._waiting.put(message), PATIENCE_SECONDS)
         except TimeoutError:
-            self._end(TOO_SLOW, "too slow: connect again, and subscribe after the last sequence received")
+            self._end(TOO_SLOW, "too slow: connect again, and subscribe after the last id received")
             raise TooSlow from None
 
     # What is asked for
@@ -174,12 +177,13 @@ class Session:
         self._subscriptions[name] = asyncio.create_task(self._pass_on(name, messages))
 
     async def _pass_on(self, name: str, messages: Messages | None) -> None:
-        label = b'{"subscription":' + _encode(name) + b","
+        label = b'{"subscription":' + _encode(name) + b',"id":'
         try:
             if messages is not None:
                 async for message in messages:
                     if message is not None:
-                        await self._put(label + message.data[1:])
+                        data = message.data or REACHED
+                        await self._put(label + _encode(message.place) + b"," + data[1:])
             await self._put(_encode({"type": "ended", "subscription": name}))
         except TooSlow:
             return
@@ -191,11 +195,15 @@ class Session:
 
     async def _messages(self, wanted: _Subscribe) -> Messages | None:
         """Return what a subscription brings. Raises Refused for what this caller may not see."""
+        try:
+            after = None if wanted.after is None else Place.parse(str(wanted.after))
+        except ValueError:
+            raise InvalidInput("`after` is the `id` of a message as it came") from None
         if wanted.task is not None:
-            return await self._pushed.of_task(self._identity, wanted.task, wanted.after)
+            return await self._pushed.of_task(self._identity, wanted.task, after)
         everybodys = wanted.all and self._identity.has(*READERS_OF_ALL)
         scope = Scope(owner=None if everybodys else owner_token(self._identity.subject))
-        return await self._pushed.of_all(scope, Choice(project=wanted.project or ""), wanted.after)
+        return await self._pushed.of_all(scope, Choice(project=wanted.project or ""), after)
 
 
 def websocket_router(core: Core, authenticator: Authenticator, tokens: StreamTokens) -> Router:

@@ -197,6 +197,10 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         progress=command.progress,
         message=command.message,
         custom_data=command.custom_data,
+        lines=command.lines,
+        output=command.output,
+        batch=command.batch,
+        reports=command.reports,
     )
     if isinstance(state, Processing):
         return [report]

@@ -55,6 +55,10 @@ class ReportProgress(Struct, frozen=True, kw_only=True):
     progress: float | None = None
     message: str | None = None
     custom_data: Raw = NULL
+    lines: tuple[str, ...] = ()
+    output: str = ""
+    batch: str = ""
+    reports: int = 1
 
 
 class SucceedTask(Struct, frozen=True, kw_only=True):

@@ -21,6 +21,9 @@ from .ids import TaskRef, token
 NO_SERVER = "="
 """Token where a task ended without a server. No text has it: `=` begins an escape, and here nothing follows."""
 
+ENDINGS = frozenset({"succeeded", "failed", "cancelled"})
+"""Elements of the subjects of events that end a task."""
+
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 

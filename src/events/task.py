@@ -105,11 +105,21 @@ class AttemptAccepted(Event, frozen=True, kw_only=True):
 
 
 class ProgressReported(Event, frozen=True, kw_only=True):
+    """The server told how far it is. Where it told so more often than the log keeps, this sums several reports up."""
+
     attempt: int
     progress: float | None = None
     """Percent, 0 to 100."""
     message: str | None = None
     custom_data: Raw = NULL
+    lines: tuple[str, ...] = ()
+    """Lines of the server's own log, in order."""
+    output: str = ""
+    """What it has brought forth since the last report: a part of the result, as text."""
+    batch: str = ""
+    """Names the reports that were pushed by themselves before this summed them up; empty: none were."""
+    reports: int = 1
+    """How many this is made of."""
 
 
 class AttemptFailed(Event, frozen=True, kw_only=True):

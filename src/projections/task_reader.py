@@ -15,7 +15,7 @@ from ..errors import NotFound
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.subjects import task_ref, task_root
+from ..events.subjects import ENDINGS, task_ref, task_root
 from ..events.task import StoredResult, TaskDeleted, TaskEvent, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
 from ..streams.buckets import Bucket
 from ..streams.connection import Connection, api
@@ -26,8 +26,6 @@ from .active import projected, ref_of
 from .task_view import CHECKPOINT, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
-ENDINGS = ("succeeded", "failed", "cancelled")
-"""Elements of the subjects of events that end a task."""
 LONGEST_TAIL = 2_000
 """Events not yet projected that a list folds by itself; with more, it reads each task's history instead."""
 LONGEST_WALK = 5_000
@@ -131,7 +129,7 @@ class TaskReader:
         active = await self._bucket.scan(f"active.*.{owner or '*'}.*")
         refs = {ref_of(entry.key) for entry in active} | (await self._recent(owner) if tail is None else tail.keys())
         if ended_since is not None:
-            for kind in ENDINGS:
+            for kind in sorted(ENDINGS):
                 ended = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.*", start_time=ended_since)
                 refs |= {task_ref(position.subject) for position in ended}
         views = await self._views(list(refs), tail)

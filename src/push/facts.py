@@ -10,7 +10,7 @@ from ..events.task import TaskSubmitted
 from ..streams.connection import Connection
 from ..streams.log import decode, read
 from ..streams.topology import TASKS
-from .hub import Update
+from .hub import LiveUpdate, Update
 
 REMEMBERED = 20_000
 
@@ -39,10 +39,9 @@ class Chooser:
         self._reading = reading
         self._known: dict[TaskRef, Facts] = {}
 
-    async def wants(self, choice: Choice, update: Update) -> bool:
+    async def wants(self, choice: Choice, update: Update | LiveUpdate) -> bool:
         """Tell whether an event is one of those chosen. Raises StoreUnavailable where its task cannot be read."""
-        event = update.stored.recorded.event
-        if choice.events and type(event).__name__ not in choice.events:
+        if choice.events and type(update.event).__name__ not in choice.events:
             return False
         if not choice.types and not choice.project:
             return True

@@ -9,22 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import cached_property
 
+import nats.errors
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
+from nats.aio.msg import Msg
 
 from ..errors import StoreError, StoreUnavailable
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.subjects import task_ref
+from ..events.subjects import ENDINGS, task_ref
 from ..events.task import TaskEvent
 from ..streams.connection import Connection, api
 from ..streams.log import Position, decode
 from ..streams.pulling import follow
 from ..streams.topology import TASKS
+from .live import SUBJECTS, Live, ref_of
+from .live import decode as decode_live
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +37,7 @@ QUEUE_LENGTH = 512
 """Events that wait for one listener before it has to read them from the log."""
 IDLE_SECONDS = 30.0
 """How long the stream is read on after the last listener has left."""
+ENDED_REMEMBERED = 10_000
 START_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 
@@ -43,6 +49,8 @@ class Update:
         self.sequence = position.sequence
         self.subject = position.subject
         self.ref = task_ref(position.subject)
+        self.kind = position.subject.split(".", 4)[3]
+        """As the subject has it: `submitted`, `progressed`, …"""
         self.encoded: bytes | None = None
         """As it is sent, once somebody has sent it."""
         self._position = position
@@ -51,6 +59,28 @@ class Update:
     def stored(self) -> Stored[TaskEvent]:
         """The event. Raises UnreadableEvent."""
         return decode(task_codec, self._position)
+
+    @property
+    def event(self) -> TaskEvent:
+        return self.stored.recorded.event
+
+    def with_event(self, event: TaskEvent) -> Update:
+        """Return this with another event in its place."""
+        other = Update(self._position)
+        sequence, recorded = self.stored
+        other.stored = Stored(sequence, replace(recorded, event=event))
+        return other
+
+
+class LiveUpdate:
+    """A report of progress that the log does not have yet."""
+
+    def __init__(self, ref: TaskRef, report: Live) -> None:
+        self.ref = ref
+        self.report = report
+        self.event = report.event
+        self.encoded: bytes | None = None
+        """As it is sent, once somebody has sent it."""
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -80,10 +110,10 @@ class Listener:
         """Events were left out since `clear`: they are to be read from the log."""
         self.ended = False
         """Nothing more comes: the process stops."""
-        self._queue: deque[Update] = deque()
+        self._queue: deque[Update | LiveUpdate] = deque()
         self._news = asyncio.Event()
 
-    def offer(self, update: Update) -> None:
+    def offer(self, update: Update | LiveUpdate) -> None:
         if self.overflowed:
             return
         if len(self._queue) >= QUEUE_LENGTH:
@@ -101,7 +131,7 @@ class Listener:
         self._queue.clear()
         self.overflowed = False
 
-    async def next(self, timeout_seconds: float) -> Update | None:
+    async def next(self, timeout_seconds: float) -> Update | LiveUpdate | None:
         """Return the next event. None: there was none in time, or `overflowed` or `ended` say why."""
         if not self._queue and not self.overflowed and not self.ended:
             self._news.clear()
@@ -121,6 +151,8 @@ class Hub:
         self._is_live = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
         self._ended = False
+        self._ended_tasks: dict[TaskRef, None] = {}
+        """Those that ended lately: a report that comes after the end is shown to nobody."""
 
     @property
     def listeners(self) -> int:
@@ -174,27 +206,52 @@ class Hub:
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
+            self._ended_tasks.clear()
 
     async def _read(self) -> None:
         after: int | None = None
-        while True:
-            try:
-                if after is None:
-                    after = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
-                async with contextlib.aclosing(follow(self._connection, TASKS, ["task.>"], after)) as batches:
-                    async for positions in batches:
-                        for position in positions:
-                            self._deliver(position)
-                            after = position.sequence
-                        self._is_live.set()
-            except StoreError as error:
-                log.warning("hub.waits", reason=str(error))
-            await asyncio.sleep(PAUSE_SECONDS)
+        subscription = await self._connection.subscribe(SUBJECTS, self._on_report)
+        try:
+            while True:
+                try:
+                    if after is None:
+                        after = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+                    async with contextlib.aclosing(follow(self._connection, TASKS, ["task.>"], after)) as batches:
+                        async for positions in batches:
+                            for position in positions:
+                                self._deliver(position)
+                                after = position.sequence
+                            self._is_live.set()
+                except StoreError as error:
+                    log.warning("hub.waits", reason=str(error))
+                await asyncio.sleep(PAUSE_SECONDS)
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
 
     def _deliver(self, position: Position) -> None:
-        update: Update | None = None
-        ref = task_ref(position.subject)
-        for key in (ref, ref.owner, None):
-            for listener in self._listeners.get(key, ()):
-                update = update or Update(position)
+        update = Update(position)
+        self._note_end(update)
+        for listener in self._listeners_of(update.ref):
+            listener.offer(update)
+
+    async def _on_report(self, message: Msg) -> None:
+        ref = ref_of(message.subject)
+        listeners = list(self._listeners_of(ref))
+        report = decode_live(message.data) if listeners and ref not in self._ended_tasks else None
+        if report is not None:
+            update = LiveUpdate(ref, report)
+            for listener in listeners:
                 listener.offer(update)
+
+    def _listeners_of(self, ref: TaskRef) -> Iterator[Listener]:
+        for key in (ref, ref.owner, None):
+            yield from self._listeners.get(key, ())
+
+    def _note_end(self, update: Update) -> None:
+        if update.kind in ENDINGS:
+            if len(self._ended_tasks) >= ENDED_REMEMBERED:
+                del self._ended_tasks[next(iter(self._ended_tasks))]
+            self._ended_tasks[update.ref] = None
+        elif update.kind == "queued":
+            self._ended_tasks.pop(update.ref, None)

@@ -49,7 +49,7 @@ async def test_a_stream_begins_with_the_task_as_it_is(api: Service) -> None:
     assert state.data["type"] == "state"
     assert state.data["task"]["status"] == "WAITING"
     assert state.data["task"]["request"] == {"a": 1}
-    assert state.id == (await history_of(api, task_id))[-1][0]
+    assert state.sequence == (await history_of(api, task_id))[-1][0]
 
 
 async def test_a_stream_has_every_event_as_it_happens_and_ends_with_the_task(
@@ -67,7 +67,9 @@ async def test_a_stream_has_every_event_as_it_happens_and_ends_with_the_task(
     assert names([state, started, *rest]) == ["state", "AttemptStarted", "TaskSucceeded"]
     assert started.data["event"]["server_id"] == "one"
     assert started.data["taskId"] == task_id
-    assert [state.id, started.id, rest[0].id] == [sequence for sequence, _ in await history_of(service, task_id)]
+    assert [state.sequence, started.sequence, rest[0].sequence] == [
+        sequence for sequence, _ in await history_of(service, task_id)
+    ]
 
 
 async def test_a_stream_goes_on_after_the_last_event_received(service: Service, backend: BackendServer) -> None:
@@ -78,7 +80,7 @@ async def test_a_stream_goes_on_after_the_last_event_received(service: Service, 
 
     for place in range(len(history) - 1):
         async with opened(service.alice, f"/api/task/{task_id}/stream", last=history[place][0]) as stream:
-            rest = [(sent.id, sent.type) async for sent in stream]
+            rest = [(sent.sequence, sent.type) async for sent in stream]
         assert rest == history[place + 1 :]
 
 
@@ -146,7 +148,9 @@ async def test_a_made_up_token_opens_nothing(api: Service, token: str) -> None:
     assert (await api.anonymous.get(f"/api/tasks/stream?token={token}")).status == 401
 
 
-@pytest.mark.parametrize("query", ["event=Nothing", "after=x", "after=-1", "after=" + "9" * 20])
+@pytest.mark.parametrize(
+    "query", ["event=Nothing", "after=x", "after=-1", "after=" + "9" * 20, "after=1;x", "after=1;a:b:c:d"]
+)
 async def test_what_makes_no_sense_is_refused(api: Service, query: str) -> None:
     assert (await api.alice.get(f"/api/tasks/stream?{query}")).status == 400
 
@@ -212,15 +216,15 @@ async def test_a_client_cut_off_fifty_times_misses_nothing_and_sees_nothing_twic
         while cuts < 50 or not submitting.done():
             async with opened(service.alice, "/api/tasks/stream", last=last) as stream:
                 for sent in await received(stream, chance.randrange(0, 8)):
-                    seen.append((sent.id, sent.type))
-                    last = sent.id
+                    seen.append((sent.sequence, sent.type))
+                    last = sent.sequence
             cuts += 1
         task_ids = await submitting
         for task_id in task_ids:
             await service.alice.ended(task_id)
         expected = sorted([entry for task_id in task_ids for entry in await history_of(service, task_id)])
         async with opened(service.alice, "/api/tasks/stream", last=last) as stream:
-            seen += [(sent.id, sent.type) for sent in await received(stream, len(expected) - len(seen))]
+            seen += [(sent.sequence, sent.type) for sent in await received(stream, len(expected) - len(seen))]
 
     assert seen == expected
 
@@ -235,7 +239,7 @@ async def test_a_slow_reader_is_served_from_the_log_and_misses_nothing(
         events = await received(stream, 200)
 
     assert {sent.data["taskId"] for sent in events} == set(task_ids)
-    assert [sent.id for sent in events] == sorted({sent.id for sent in events})
+    assert [sent.sequence for sent in events] == sorted({sent.sequence for sent in events})
 
 
 async def test_streams_end_when_the_process_does(nats_url: str) -> None:

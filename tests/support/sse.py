@@ -15,8 +15,13 @@ from .service import Client
 class Sent(NamedTuple):
     """One event of a stream."""
 
-    id: int
+    id: str
     data: dict[str, Any]
+
+    @property
+    def sequence(self) -> int:
+        """Place in the log that it comes after or is at."""
+        return int(self.id.partition(";")[0])
 
     @property
     def type(self) -> str:
@@ -29,6 +34,8 @@ class EventStream:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
         self.comments = 0
+        self.last_id = ""
+        """As a browser would send it when it connects again."""
 
     async def __aiter__(self) -> AsyncIterator[Sent]:
         fields: dict[str, str] = {}
@@ -40,13 +47,15 @@ class EventStream:
                 elif text:
                     name, _, value = text.partition(": ")
                     fields[name] = value
-                elif "data" in fields:
-                    yield Sent(int(fields.get("id", 0)), json.loads(fields["data"]))
+                else:
+                    self.last_id = fields.get("id", self.last_id)
+                    if "data" in fields:
+                        yield Sent(fields["id"], json.loads(fields["data"]))
                     fields = {}
 
 
 @contextlib.asynccontextmanager
-async def opened(client: Client, path: str, last: int | None = None) -> AsyncIterator[EventStream]:
+async def opened(client: Client, path: str, last: int | str | None = None) -> AsyncIterator[EventStream]:
     """Open a stream, from the last event received on."""
     headers = {"Accept": "text/event-stream"}
     if client.bearer:
