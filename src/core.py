@@ -12,11 +12,19 @@ from msgspec import Struct
 
 from .clock import utc_now
 from .commands.handler import Commands
+from .commands.task import Ended
 from .egress import EgressPolicy
+from .errors import StoreError
+from .events.ids import TaskRef
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
 from .projections.server_keys import ServerKeys
+from .projections.task_keys import TaskKeys
 from .projections.task_reader import TaskReader
+from .push.facts import Chooser
+from .push.feed import Feeds
+from .push.gate import ProgressGate
+from .push.hub import Hub
 from .sealing import Sealer
 from .settings import Settings
 from .streams.access import Access
@@ -68,15 +76,26 @@ class Core:
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
         self.fleet = Fleet()
-        self.server_keys = ServerKeys(self.buckets.secrets, Sealer.from_settings(settings))
+        self.sealer = Sealer.from_settings(settings)
+        self.server_keys = ServerKeys(self.buckets.secrets, self.sealer)
+        self.task_keys = TaskKeys(self.buckets.secrets, self.sealer)
+        self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)
+        self.feeds = Feeds(Hub(consuming), reading)
+        self.chooser = Chooser(reading)
+        self.progress = ProgressGate(self.commands, appending, utc_now)
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
         """The process was asked to end: it finishes what it has, and balancers should send it nothing more."""
         self.halted: dict[str, str] = {}
         """Projections that have stopped here for good, by name, and why."""
         self._background: list[asyncio.Task[Any]] = []
+
+    async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
+        """Destroy the key that came with a task; what a crash leaves here, the reconciler finds."""
+        with contextlib.suppress(StoreError):
+            await self.task_keys.destroy(ref, ended.facts.key_id)
 
     def membership(self, role: str) -> Membership:
         return Membership(self.buckets.leases, role, self.settings.lease_ttl)
@@ -93,6 +112,7 @@ class Core:
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
 
     async def close(self) -> None:
+        await self.progress.close()
         for task in self._background:
             task.cancel()
         if self._background:

@@ -10,6 +10,7 @@
     │       ├── AttemptNotCurrent   the report is of an attempt that no longer counts
     │       ├── NotDue              a retry's time has not come
     │       ├── NotRetryable        only failed and cancelled tasks can be retried
+    │       ├── KeyDestroyed        the key that came with the task is gone, and it cannot run without
     │       ├── AlreadyExists       a submit met a task with this id
     │       └── IdempotencyConflict the key was used with another body
     └── StoreError
@@ -81,6 +82,11 @@ class NotDue(RuleBroken):
 class NotRetryable(RuleBroken):
     def __init__(self, status: str) -> None:
         super().__init__(f"only a failed or cancelled task can be retried; this one is {status}")
+
+
+class KeyDestroyed(RuleBroken):
+    def __init__(self) -> None:
+        super().__init__("the key this task came with was destroyed when it ended; submit it again with the key")
 
 
 class AlreadyExists(RuleBroken):

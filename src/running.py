@@ -34,6 +34,7 @@ KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays: longer than balancers keep theirs (nginx, most clouds: 60 s), or a request would
 now and then meet a connection that is just being closed."""
 BACKLOG = 2048
+UNREAD_MILLISECONDS = 60_000
 
 
 async def run_all(given: Settings) -> None:
@@ -111,6 +112,9 @@ def listen(settings: Settings) -> Iterator[tuple[Settings, socket.socket]]:
     with sock:
         # Accepted sockets inherit it; asyncio would not set it on them, and every answer would wait 40 ms for an ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Likewise: who has stopped reading a stream is let go of (Linux).
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MILLISECONDS)
         yield replace(settings, port=sock.getsockname()[1]), sock
 
 
@@ -176,6 +180,7 @@ async def running_api(core: Core, sock: socket.socket) -> AsyncIterator[Server]:
     try:
         async with serving(create_app(core, authenticator), sock) as server:
             yield server
+            core.feeds.hub.end()  # streams would hold up the end of the server
     finally:
         await authenticator.close()
 
@@ -212,7 +217,8 @@ async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[Server]:
         http="httptools",
         loop="none",
         lifespan="off",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=64 * 1024,
         log_config=None,
         access_log=False,
         proxy_headers=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs
 
 from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -11,6 +12,7 @@ from ..errors import Forbidden, NotFound
 from ..events.envelope import Actor
 from ..events.ids import TaskRef, owner_token, parse_task_id
 from .auth import Authenticator, Identity, Unauthenticated
+from .stream_tokens import StreamTokens
 
 SUBMITTERS = ("user", "admin", "service")
 READERS_OF_ALL = ("admin", "auditor")
@@ -28,26 +30,29 @@ class Authentication:
     those that the route `requires`.
     """
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, tokens: StreamTokens) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = bearer_token(scope)
-        if scope.get("method") == "PUT" and scope["path"].startswith("/api/task/") and is_attempt_token(token):
-            # The route checks it against the task. Nobody is called "": it opens nothing else.
-            scope["user"] = Identity(subject="", roles=frozenset())
-            scope["auth"] = token
-        else:
-            identity = await self._authenticator.identify(token)
-            if not identity.has(*ROLES):
-                raise Forbidden(f"the token's `roles` must have at least one of {', '.join(ROLES)}")
-            scope["user"] = identity
-            scope["auth"] = None
+        scope["user"], scope["auth"] = await self._identify(scope)
         needed = scope["route_handler"].opt.get(ROLES_NEEDED)
         if needed and not scope["user"].has(*needed):
             raise Forbidden(f"this needs a token with the role {' or '.join(needed)}")
         await self._app(scope, receive, send)
+
+    async def _identify(self, scope: Scope) -> tuple[Identity, str | None]:
+        """Return who calls, and the token where it is an attempt's, which the route checks against the task."""
+        if in_address := stream_token(scope):
+            return self._tokens.identify(in_address), None
+        token = bearer_token(scope)
+        if scope.get("method") == "PUT" and scope["path"].startswith("/api/task/") and is_attempt_token(token):
+            return Identity(subject="", roles=frozenset()), token  # nobody is called "": it opens nothing else
+        identity = await self._authenticator.identify(token)
+        if not identity.has(*ROLES):
+            raise Forbidden(f"the token's `roles` must have at least one of {', '.join(ROLES)}")
+        return identity, None
 
 
 def bearer_token(scope: Scope) -> str:
@@ -59,6 +64,18 @@ def bearer_token(scope: Scope) -> str:
                 return bytes(token).strip().decode("latin-1")
             raise Unauthenticated("the Authorization header must be `Bearer <token>`")
     raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
+
+
+def stream_token(scope: Scope) -> str | None:
+    """Return the token in the address of a stream, None where there is none."""
+    return token_in_address(scope) if scope["path"].endswith("/stream") else None
+
+
+def token_in_address(scope: Scope) -> str | None:
+    """Return `?token=` of an address, None where there is none; a header wins."""
+    if any(name == b"authorization" for name, _ in scope["headers"]):
+        return None
+    return parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[0]
 
 
 def is_attempt_token(token: str) -> bool:

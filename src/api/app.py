@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import version
 
 from litestar import Litestar, MediaType, Router, get
@@ -11,24 +12,47 @@ from litestar.middleware import DefineMiddleware
 from ..core import Core
 from .access import Authentication
 from .auth import Authenticator
+from .conditional import Conditional
 from .description import describe
 from .docs import docs_router
 from .edge import Edge
 from .json_answer import JsonAnswer
+from .model_headers import MODEL_HEADERS
 from .problems import on_error
+from .push import push_router
+from .queue import queue_router
 from .servers import server_router
+from .stream_tokens import StreamTokens
 from .system import system_router
 from .tasks import task_router
 from .types import type_router
+from .websocket import websocket_router
+
+CALLERS_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "Prefer",
+    "X-Request-Id",
+)
 
 
 def create_app(core: Core, authenticator: Authenticator) -> Edge:
     """Return the application over a started core."""
     release = version("taskstream")
+    tokens = StreamTokens(core.sealer, time.time)
     api = Router(
         path="/api",
-        route_handlers=[task_router(core), server_router(core), type_router(core)],
-        middleware=[DefineMiddleware(Authentication, authenticator=authenticator)],
+        route_handlers=[
+            task_router(core),
+            queue_router(core),
+            push_router(core, tokens),
+            server_router(core),
+            type_router(core),
+        ],
+        middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
         response_class=JsonAnswer,
         security=[{"bearer": []}],
     )
@@ -41,14 +65,16 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
         return document
 
     return Edge(
-        Litestar(
-            route_handlers=[api, system, docs_router(), openapi],
-            exception_handlers={Exception: on_error},
-            request_max_body_size=core.settings.max_body,
-            cors_config=_cors(origins) if origins else None,
-            openapi_config=None,
-            debug=False,
-            logging_config=None,
+        Conditional(
+            Litestar(
+                route_handlers=[api, websocket_router(core, authenticator, tokens), system, docs_router(), openapi],
+                exception_handlers={Exception: on_error},
+                request_max_body_size=core.settings.max_body,
+                cors_config=_cors(origins) if origins else None,
+                openapi_config=None,
+                debug=False,
+                logging_config=None,
+            )
         )
     )
 
@@ -70,7 +96,7 @@ def _cors(origins: list[str]) -> CORSConfig:
     return CORSConfig(
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
-        expose_headers=["X-Request-Id", "Retry-After"],
+        allow_headers=[*CALLERS_HEADERS, *MODEL_HEADERS],
+        expose_headers=["X-Request-Id", "Retry-After", "ETag"],
         max_age=600,
     )

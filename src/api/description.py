@@ -20,7 +20,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, Contact, License, SecurityScheme, Tag
 from msgspec import Struct
 
-from . import server_shapes, task_shapes, type_shapes
+from . import push_shapes, queue_shapes, server_shapes, task_shapes, type_shapes
 from .bodies import SCHEMA_REF, ReasonBody
 from .examples import ANSWER_EXAMPLES
 from .problems import MEDIA_TYPE, Problem
@@ -54,6 +54,13 @@ SHAPES: tuple[type[Struct], ...] = (
     server_shapes.MaintenanceBody,
     server_shapes.CleanupBody,
     type_shapes.TypeBody,
+    push_shapes.StreamToken,
+    queue_shapes.ChaptersBody,
+    queue_shapes.OutlineBody,
+    queue_shapes.QueueSubmitted,
+    queue_shapes.QueueTaskAnswer,
+    queue_shapes.QueueTasksAnswer,
+    queue_shapes.Done,
     Submission,
     UpdateBody,
     ReasonBody,
@@ -178,6 +185,8 @@ def _config(release: str) -> OpenAPIConfig:
         operation_id_creator=_operation_id,
         tags=[
             Tag(name="Tasks", description="Submit, follow, cancel, retry, replay"),
+            Tag(name="Push", description="Events as they happen"),
+            Tag(name="Queue", description="Long jobs of a user's projects"),
             Tag(name="Servers", description="The fleet: admins only"),
             Tag(name="Types", description="What payloads look like and how tasks are tried"),
             Tag(name="System", description="Health and metrics; no token needed"),

@@ -28,6 +28,8 @@ _COMMON = [
     (b"referrer-policy", b"no-referrer"),
 ]
 
+PROJECTS = "/api/projects/"
+
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -49,6 +51,9 @@ class Edge:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # the HTTP server leaves the body out by itself
+        if scope["path"].startswith(PROJECTS):
+            # A project's name may have a slash in it: its segment stays as it was sent, and the route decodes it.
+            scope = {**scope, "path": scope["raw_path"].decode("ascii")}
         started = time.perf_counter()
         identifier = _identifier(scope)
         scope["taskstream.request_id"] = identifier

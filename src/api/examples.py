@@ -32,6 +32,10 @@ UPDATE_EXAMPLES = {
         },
     ),
 }
+CHAPTERS_EXAMPLES = {"three": Example(summary="Three chapters", value={"chaptersToGenerate": 3})}
+OUTLINE_EXAMPLES = {
+    "short": Example(summary="An outline of ten chapters", value={"targetChapters": 10, "targetWordCount": 20})
+}
 REGISTER_EXAMPLES = {
     "async": Example(
         summary="A server that reports by callback",
@@ -127,6 +131,20 @@ _TYPE = {
     "pool": "resize",
     "description": "",
 }
+_QUEUED = {
+    "id": TASK_ID_EXAMPLE,
+    "type": "chapter",
+    "projectId": "novel",
+    "projectName": "novel",
+    "userId": "alice",
+    "params": {"chaptersToGenerate": 3},
+    "status": "processing",
+    "progress": 33,
+    "message": "chapter 1 of 3",
+    "createdAt": 1767225600000,
+    "updatedAt": 1767225660000,
+    "startedAt": 1767225600004,
+}
 ANSWER_EXAMPLES: dict[str, Any] = {
     "TaskAnswer": {
         "taskId": TASK_ID_EXAMPLE,
@@ -162,6 +180,10 @@ ANSWER_EXAMPLES: dict[str, Any] = {
         ],
         "nextAfter": None,
     },
+    "QueueSubmitted": {"success": True, "taskId": TASK_ID_EXAMPLE},
+    "QueueTaskAnswer": {"success": True, "task": _QUEUED},
+    "QueueTasksAnswer": {"success": True, "tasks": [_QUEUED]},
+    "Done": {"success": True},
     "ServerSummary": _SERVER,
     "ServerPage": {"servers": [_SERVER], "nextCursor": None},
     "ServerDone": {"id": "gpu-1", "success": True},

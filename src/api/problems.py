@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "2"
+QUEUE_SURFACE = ("/api/projects/", "/api/queue/", "/api/active-tasks")
 LONGEST_DETAIL = 500
 """Characters; what a caller sent may be part of it, however long that was."""
 
@@ -42,6 +43,8 @@ class Problem(Struct, kw_only=True, omit_defaults=True):
     instance: str
     error: str
     """The detail again, under the name that older clients read."""
+    success: bool | None = None
+    """False on the queue surface, whose clients look there first."""
     path: str | None = None
     """Where in the request the trouble is, as in `$.payload.width`."""
 
@@ -79,6 +82,7 @@ def problem_for(error: Exception, path: str) -> Problem:
         detail=detail,
         instance=quote(path),
         error=detail,
+        success=False if path.startswith(QUEUE_SURFACE) else None,
         path=_path(error),
     )
 

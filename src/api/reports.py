@@ -18,6 +18,7 @@ from ..events.task import AttemptStarted, StoredResult, TaskEvent
 from .submission import invalid, parse_json_object
 
 LONGEST_MESSAGE = 2_000
+LONGEST_LINE = 8_000
 
 
 class _Update(Struct, kw_only=True):
@@ -43,6 +44,10 @@ class UpdateMetadata(Struct, kw_only=True):
     queue_time: float | None = None
     custom_data: Raw = msgspec.field(default_factory=lambda: NULL)  # msgspec describes no Raw as a plain default
     """Anything; kept with the progress."""
+    log: Annotated[str, Meta(max_length=LONGEST_LINE)] | None = None
+    """A line of the server's log, shown to whoever follows the task."""
+    output: str | None = None
+    """What has come of the task since the last report, as text."""
 
 
 class UpdateBody(_Update, kw_only=True):
@@ -76,16 +81,20 @@ class Report(Struct, frozen=True, kw_only=True):
     def is_final(self) -> bool:
         return self.status in ("FINISHED", "FAILED")
 
-    def command(self, reporter: Reporter, result: StoredResult | None) -> TaskCommand:
-        """Return what the report asks for; a final one comes with its stored result."""
-        if result is None:
-            metadata = self.metadata
-            return ReportProgress(
-                reporter=reporter,
-                progress=metadata.progress,
-                message=metadata.message,
-                custom_data=metadata.custom_data,
-            )
+    def progress(self, reporter: Reporter) -> ReportProgress:
+        """Return the command for a report that is not final."""
+        metadata = self.metadata
+        return ReportProgress(
+            reporter=reporter,
+            progress=metadata.progress,
+            message=metadata.message,
+            custom_data=metadata.custom_data,
+            lines=() if metadata.log is None else (metadata.log,),
+            output=metadata.output or "",
+        )
+
+    def ending(self, reporter: Reporter, result: StoredResult) -> TaskCommand:
+        """Return the command for a final report, whose result is stored."""
         if self.status == "FINISHED":
             return SucceedTask(reporter=reporter, result=result, update_digest=self.digest)
         error = self.metadata.message or "the server reports failure"

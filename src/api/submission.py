@@ -73,14 +73,25 @@ class Submissions:
         else:
             submission = _decode_full(body)
             payload = content["payload"]
+        return self.command(submission, payload, owner, body, repeatable=repeatable, in_payload=bool(named))
+
+    def command(
+        self,
+        submission: Submission,
+        payload: object,
+        owner: str,
+        body: bytes,
+        *,
+        repeatable: bool,
+        in_payload: bool = True,
+    ) -> SubmitTask:
+        """Return the command for a submission, `payload` being its payload decoded and `body` all that was sent.
+
+        Raises InvalidInput for a payload that its type does not allow; `in_payload`: it was sent as `payload`.
+        """
         definition = self._fleet.type_state(submission.type).definition
         if definition and definition.payload_schema != NULL:
-            self._check(bytes(definition.payload_schema), payload, in_payload=bool(named))
-        return self._command(submission, definition, owner, body, repeatable=repeatable)
-
-    def _command(
-        self, submission: Submission, definition: TypeDefined | None, owner: str, body: bytes, *, repeatable: bool
-    ) -> SubmitTask:
+            self._check(bytes(definition.payload_schema), payload, in_payload=in_payload)
         settings = self._settings
         own = definition or TypeDefined(name=submission.type, pool=DEFAULT_POOL)
         timeout = timedelta(seconds=submission.timeout) if submission.timeout else own.timeout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Annotated
 
 from litestar import Router, get, post, put
@@ -19,7 +21,9 @@ from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, new_ref, owner_token, parse_task_id, ref_for_key
 from ..events.task import AttemptStarted, StoredResult, TaskEvent, TaskSubmitted
 from ..metrics import labelled
+from ..projections.task_keys import without_key
 from ..projections.task_reader import TaskDetail, TaskFilter
+from ..sealing import SealingError
 from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from .auth import Identity, Unauthenticated
 from .bodies import ReasonBody, described, read_as, read_body, schema_of
@@ -29,6 +33,7 @@ from .problems import answers
 from .reports import Report, UpdateBody, attempt_of_token, parse_report
 from .submission import OPTIONS, Submission, Submissions, fingerprint
 from .task_shapes import EventPage, TaskAnswer, TaskPage, recorded_event, task_answer, task_summary
+from .waiting import Prefer, Wait, preferred_wait, until_ended
 
 TASK_ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$"
 STATUSES = frozenset({"WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"})
@@ -63,21 +68,24 @@ class Tasks:
     def answer(self, detail: TaskDetail) -> TaskAnswer:
         return task_answer(detail, self.core.settings)
 
-    async def submit(self, request: ApiRequest, idempotency_key: str | None) -> TaskAnswer:
+    async def _answer_in_time(self, detail: TaskDetail, wait_seconds: int) -> TaskAnswer:
+        return self.answer(await until_ended(self.core, detail, wait_seconds))
+
+    async def submit(self, request: ApiRequest, idempotency_key: str | None, wait_seconds: int) -> TaskAnswer:
         identity = request.user
         owner = owner_token(identity.subject)
         body = await read_body(request)
         if idempotency_key is None:
             ref = new_ref(owner, utc_now(), random_bits(80))
         else:
-            ref = ref_for_key(owner, _checked_key(idempotency_key))
+            ref = ref_for_key(owner, checked_key(idempotency_key))
         try:
             command = self._submissions.parse(body, identity.subject, repeatable=idempotency_key is not None)
         except InvalidInput:
             # A repeated submit is the task it was, also when its type has become stricter since.
             if idempotency_key is None or not await self._was_submitted(ref, body):
                 raise
-            return self.answer(await self.core.tasks.detail(ref))
+            return await self._answer_in_time(await self.core.tasks.detail(ref), wait_seconds)
         handled = await self.core.commands.task(
             ref,
             command,
@@ -86,9 +94,9 @@ class Tasks:
             known=self.core.commands.tasks.fold([]),
         )
         if not handled.appended:
-            return self.answer(await self.core.tasks.detail(ref))
+            return await self._answer_in_time(await self.core.tasks.detail(ref), wait_seconds)
         labelled(metrics.submitted, command.pool, command.priority).inc()
-        return self.answer(await self.core.tasks.detail_of(ref, handled.appended))
+        return await self._answer_in_time(await self.core.tasks.detail_of(ref, handled.appended), wait_seconds)
 
     async def _was_submitted(self, ref: TaskRef, body: bytes) -> bool:
         history = await self.core.commands.load_task(ref)
@@ -105,18 +113,31 @@ class Tasks:
             history = await self.core.tasks.history(ref)
         else:
             ref, history, started = await self._by_attempt(request.auth, task_id)
-        body = await read_body(request)
+        body = without_key(await read_body(request), await self._key_of(ref, history))
         report = parse_report(body, task_id, self.core.settings.max_json_depth)
         if not report.is_final and len(body) > self.core.settings.max_body:
             raise HTTPException(
                 status_code=413, detail=f"a progress report may have {self.core.settings.max_body} bytes at most"
             )
         reporter, by = self._reporter(request.user, report, started)
-        result = await self._stored(ref, report) if report.is_final else None
+        cause = request_id(request.scope)
         known = self.core.commands.tasks.fold(history)
-        command = report.command(reporter, result)
-        await self.core.commands.task(ref, command, by=by, cause=request_id(request.scope), known=known)
+        if report.is_final:
+            command = report.ending(reporter, await self._stored(ref, report))
+            has_moved = await self.core.progress.flush(ref)
+            await self.core.commands.task(ref, command, by=by, cause=cause, known=None if has_moved else known)
+        else:
+            await self.core.progress.report(ref, report.progress(reporter), by=by, cause=cause, known=known)
         return self.answer(await self.core.tasks.detail(ref))
+
+    async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
+        """Return the key a task came with, which its server was told and may repeat; None if there is none (now)."""
+        submitted = history[0].recorded.event
+        if not isinstance(submitted, TaskSubmitted):
+            return None
+        with contextlib.suppress(SealingError):
+            return await self.core.task_keys.get(ref, submitted.key_id)
+        return None
 
     async def _by_attempt(self, token: str, task_id: str) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
         """Return the task, its history and the attempt that a callback token is of.
@@ -176,7 +197,10 @@ class Tasks:
         cursor: str | None,
     ) -> TaskPage:
         wanted = TaskFilter(
-            owner=_listed_owner(request, owner), statuses=_checked_statuses(status), types=frozenset(types)
+            owner=listed_owner(request, owner),
+            statuses=_checked_statuses(status),
+            types=frozenset(types),
+            deleted=request.user.has(*READERS_OF_ALL),
         )
         page = await self.core.tasks.page(wanted, limit, _read_cursor(cursor))
         summaries = [task_summary(listed, self.core.settings) for listed in page.tasks]
@@ -184,7 +208,8 @@ class Tasks:
 
     async def events(self, request: ApiRequest, task_id: str, after: int, limit: int) -> EventPage:
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        history = [stored for stored in await self.core.tasks.history(ref) if stored.sequence > after]
+        deleted = request.user.has(*READERS_OF_ALL)
+        history = [stored for stored in await self.core.tasks.history(ref, deleted=deleted) if stored.sequence > after]
         shown = history[:limit]
         return EventPage(
             task_id=task_id,
@@ -193,7 +218,7 @@ class Tasks:
         )
 
 
-def _checked_key(key: str) -> str:
+def checked_key(key: str) -> str:
     if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
         raise InvalidInput(f"an Idempotency-Key is 1 to {LONGEST_KEY} printable characters", "Idempotency-Key")
     return key
@@ -206,7 +231,7 @@ def _checked_statuses(statuses: list[str]) -> frozenset[str]:
     return wanted
 
 
-def _listed_owner(request: ApiRequest, owner: str | None) -> str | None:
+def listed_owner(request: ApiRequest, owner: str | None) -> str | None:
     """Return the token of the owner whose tasks are listed, None for everybody's."""
     own = owner_token(request.user.subject)
     if request.user.has(*READERS_OF_ALL):
@@ -246,13 +271,15 @@ def task_router(core: Core) -> Router:
         response_description="The task, waiting; or as it is now, where the Idempotency-Key had been used for it",
         summary="Submit a task",
     )
-    async def submit_task(request: ApiRequest, idempotency_key: IdempotencyKey = None) -> TaskAnswer:
+    async def submit_task(
+        request: ApiRequest, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
+    ) -> TaskAnswer:
         """Accept a task: when this answers, it is on disk.
 
         The full form is `{type?, payload, priority?, timeout?, attempts?}`. An object with none of these names is
         taken whole as the payload of type `default`.
         """
-        return await tasks.submit(request, idempotency_key)
+        return await tasks.submit(request, idempotency_key, preferred_wait(prefer))
 
     @get(
         "/task/{task_id:str}",
@@ -260,10 +287,11 @@ def task_router(core: Core) -> Router:
         response_description="The task as it is now",
         summary="Read a task",
     )
-    async def get_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
-        """Return a task as it is now, with its payload and result."""
+    async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
+        """Return a task as it is now, with its payload and result; with `wait`, once it has ended."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        return tasks.answer(await core.tasks.detail(ref))
+        detail = await core.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
+        return tasks.answer(await until_ended(core, detail, wait))
 
     @put(
         "/task/{task_id:str}",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 
@@ -142,6 +142,9 @@ class Handler(Generic[S, C, E]):
         return Handled(Known(state, last), appended)
 
 
+TaskEnded: TypeAlias = Callable[[TaskRef, task.Ended], Awaitable[None]]
+
+
 class Commands:
     """The commands of all vocabularies, each by the name of what it is about."""
 
@@ -159,6 +162,11 @@ class Commands:
         self.types: Handler[task_type.TypeState, task_type.TypeCommand, TypeEvent] = Handler(
             type_log, task_type.UNDEFINED, _decide_type, task_type.evolve
         )
+        self._on_task_ended: TaskEnded | None = None
+
+    def on_task_ended(self, act: TaskEnded) -> None:
+        """Have something done once this process has ended a task; a crash may prevent it."""
+        self._on_task_ended = act
 
     async def task(
         self,
@@ -170,7 +178,7 @@ class Commands:
         known: Known[task.TaskState] | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> Handled[task.TaskState, TaskEvent]:
-        return await self.tasks.handle(
+        handled = await self.tasks.handle(
             task_root(ref),
             lambda event: task_subject(ref, event),
             command,
@@ -179,6 +187,9 @@ class Commands:
             known=known,
             patience_seconds=patience_seconds,
         )
+        if self._on_task_ended is not None and handled.appended and isinstance(handled.known.state, task.Ended):
+            await self._on_task_ended(ref, handled.known.state)
+        return handled
 
     async def server(
         self, server_id: str, command: server.ServerCommand, *, by: Actor, cause: str = ""

@@ -15,6 +15,7 @@ from ..errors import (
     AlreadyExists,
     AttemptNotCurrent,
     IdempotencyConflict,
+    KeyDestroyed,
     NotDue,
     NotFound,
     NotRetryable,
@@ -27,6 +28,7 @@ from ..events.task import (
     FailureKind,
     ProgressReported,
     TaskCancelled,
+    TaskDeleted,
     TaskEvent,
     TaskFailed,
     TaskQueued,
@@ -36,6 +38,7 @@ from ..events.task import (
 from .task_commands import (
     AcceptAttempt,
     CancelTask,
+    DeleteTask,
     FailAttempt,
     FailTask,
     Reporter,
@@ -64,6 +67,7 @@ __all__ = [
     "UNKNOWN",
     "AcceptAttempt",
     "CancelTask",
+    "DeleteTask",
     "Ended",
     "Facts",
     "FailAttempt",
@@ -120,6 +124,8 @@ def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[Ta
             return cancel(command, state)
         case RetryTask():
             return retry(command, state)
+        case DeleteTask():
+            return delete(command, state)
         case RequeueTask():
             return requeue(command, state, now)
         case _:
@@ -138,6 +144,9 @@ def submit(command: SubmitTask, state: TaskState) -> Sequence[TaskEvent]:
                     priority=command.priority,
                     policy=command.policy,
                     fingerprint=command.fingerprint,
+                    project=command.project,
+                    model=command.model,
+                    key_id=command.key_id,
                 )
             ]
         case Waiting() | Processing() | Ended():
@@ -188,6 +197,10 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         progress=command.progress,
         message=command.message,
         custom_data=command.custom_data,
+        lines=command.lines,
+        output=command.output,
+        batch=command.batch,
+        reports=command.reports,
     )
     if isinstance(state, Processing):
         return [report]
@@ -297,7 +310,11 @@ def cancel(command: CancelTask, state: TaskState) -> Sequence[TaskEvent]:
 
 def retry(command: RetryTask, state: TaskState) -> Sequence[TaskEvent]:
     match state:
+        case Ended(deleted=True):
+            raise NotFound("task", "")
         case Ended(facts=facts) if state.outcome != "succeeded":
+            if facts.key_id:
+                raise KeyDestroyed
             return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, renewed=True)]
         case Ended():
             raise NotRetryable("finished")
@@ -305,6 +322,20 @@ def retry(command: RetryTask, state: TaskState) -> Sequence[TaskEvent]:
             raise NotRetryable("waiting")
         case Processing():
             raise NotRetryable("being processed")
+        case Unknown():
+            raise NotFound("task", "")
+        case _:
+            assert_never(state)
+
+
+def delete(command: DeleteTask, state: TaskState) -> Sequence[TaskEvent]:
+    match state:
+        case Waiting() | Processing():
+            return [*cancel(CancelTask(reason=command.reason), state), TaskDeleted()]
+        case Ended(deleted=False):
+            return [TaskDeleted()]
+        case Ended():
+            return []
         case Unknown():
             raise NotFound("task", "")
         case _:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Raw, Struct
 
 from ..events.envelope import NULL
-from ..events.task import FailureKind, Priority, RetryPolicy, StoredResult
+from ..events.task import FailureKind, ModelChoice, Priority, RetryPolicy, StoredResult
 
 
 class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,6 +21,9 @@ class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fingerprint: str
     repeatable: bool = False
     """An Idempotency-Key was given: the same body again is the same task."""
+    project: str = ""
+    model: ModelChoice | None = None
+    key_id: str = ""
 
 
 class StartAttempt(Struct, frozen=True, kw_only=True):
@@ -52,6 +55,10 @@ class ReportProgress(Struct, frozen=True, kw_only=True):
     progress: float | None = None
     message: str | None = None
     custom_data: Raw = NULL
+    lines: tuple[str, ...] = ()
+    output: str = ""
+    batch: str = ""
+    reports: int = 1
 
 
 class SucceedTask(Struct, frozen=True, kw_only=True):
@@ -94,6 +101,13 @@ class RetryTask(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class DeleteTask(Struct, frozen=True, kw_only=True):
+    """Take a task out of its owner's sight; one that has not ended is cancelled first."""
+
+    reason: str
+    """Of the cancellation, where there is one."""
+
+
 class RequeueTask(Struct, frozen=True, kw_only=True):
     """Put a waiting task that is in no queue back into one."""
 
@@ -111,5 +125,6 @@ TaskCommand: TypeAlias = (
     | ReturnAttempt
     | CancelTask
     | RetryTask
+    | DeleteTask
     | RequeueTask
 )

@@ -26,6 +26,7 @@ from ..events.task import (
     ProgressReported,
     RetryPolicy,
     TaskCancelled,
+    TaskDeleted,
     TaskEvent,
     TaskFailed,
     TaskQueued,
@@ -46,6 +47,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     policy: RetryPolicy
     fingerprint: str
     submitted_at: datetime
+    key_id: str = ""
+    """Names the key that came with the task and is destroyed when it ends; empty: none did."""
     attempt: int = 0
     """Ordinal of the last attempt started; 0 before the first."""
     failures: int = 0
@@ -77,6 +80,8 @@ class Ended(Struct, frozen=True, kw_only=True):
     facts: Facts
     outcome: Outcome
     update_digest: str = ""
+    deleted: bool = False
+    """Its owner wants to see it no more."""
 
 
 TaskState: TypeAlias = Unknown | Waiting | Processing | Ended
@@ -97,6 +102,7 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
                 policy=event.policy,
                 fingerprint=event.fingerprint,
                 submitted_at=recorded.at,
+                key_id=event.key_id,
             )
         )
     if isinstance(state, Unknown):
@@ -128,5 +134,7 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
             return Ended(facts=facts, outcome="failed", update_digest=event.update_digest)
         case TaskCancelled():
             return Ended(facts=facts, outcome="cancelled")
+        case TaskDeleted():
+            return replace(state, deleted=True) if isinstance(state, Ended) else state
         case _:
             assert_never(event)

@@ -21,6 +21,9 @@ from .ids import TaskRef, token
 NO_SERVER = "="
 """Token where a task ended without a server. No text has it: `=` begins an escape, and here nothing follows."""
 
+ENDINGS = frozenset({"succeeded", "failed", "cancelled"})
+"""Elements of the subjects of events that end a task."""
+
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -56,6 +59,8 @@ def task_subject(ref: TaskRef, event: tasks.TaskEvent) -> str:
             return f"{root}.failed.{server_token(event.server_id)}"
         case tasks.TaskCancelled():
             return f"{root}.cancelled.{server_token(event.server_id)}"
+        case tasks.TaskDeleted():
+            return f"{root}.deleted"
         case _:
             assert_never(event)
 

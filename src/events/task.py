@@ -46,6 +46,14 @@ class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int
 
 
+class ModelChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which model a task is to be done with, as its submitter says. Its key is never here."""
+
+    provider: str = ""
+    model: str = ""
+    base_url: str = ""
+
+
 class TaskSubmitted(Event, frozen=True, kw_only=True):
     """The task was accepted, and queued: nothing holds it."""
 
@@ -59,6 +67,11 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     policy: RetryPolicy
     fingerprint: str
     """SHA-256 of the request body, hex: what a repeated Idempotency-Key is compared by."""
+    project: str = ""
+    """The submitter's project that it belongs to; empty: none."""
+    model: ModelChoice | None = None
+    key_id: str = ""
+    """Names the model's key, which is sealed in the `secrets` bucket and never here; empty: none was given."""
 
 
 class TaskQueued(Event, frozen=True, kw_only=True):
@@ -92,11 +105,21 @@ class AttemptAccepted(Event, frozen=True, kw_only=True):
 
 
 class ProgressReported(Event, frozen=True, kw_only=True):
+    """The server told how far it is. Where it told so more often than the log keeps, this sums several reports up."""
+
     attempt: int
     progress: float | None = None
     """Percent, 0 to 100."""
     message: str | None = None
     custom_data: Raw = NULL
+    lines: tuple[str, ...] = ()
+    """Lines of the server's own log, in order."""
+    output: str = ""
+    """What it has brought forth since the last report: a part of the result, as text."""
+    batch: str = ""
+    """Names the reports that were pushed by themselves before this summed them up; empty: none were."""
+    reports: int = 1
+    """How many this is made of."""
 
 
 class AttemptFailed(Event, frozen=True, kw_only=True):
@@ -145,6 +168,10 @@ class TaskCancelled(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class TaskDeleted(Event, frozen=True, kw_only=True):
+    """Its owner wants to see an ended task no more: it is in no list, and its history stays."""
+
+
 TaskEvent: TypeAlias = (
     TaskSubmitted
     | TaskQueued
@@ -156,4 +183,5 @@ TaskEvent: TypeAlias = (
     | TaskSucceeded
     | TaskFailed
     | TaskCancelled
+    | TaskDeleted
 )

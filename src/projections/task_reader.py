@@ -6,6 +6,7 @@ Both are current: a read sees every write that was answered before it began.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from msgspec import Raw, Struct
@@ -14,13 +15,14 @@ from ..errors import NotFound
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.subjects import task_ref, task_root
-from ..events.task import StoredResult, TaskEvent, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
+from ..events.subjects import ENDINGS, task_ref, task_root
+from ..events.task import StoredResult, TaskDeleted, TaskEvent, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
 from ..streams.buckets import Bucket
 from ..streams.connection import Connection, api
-from ..streams.log import Log, Position, decode, read
+from ..streams.log import Log, Position, decode, last_sequence, read
 from ..streams.objects import Objects
 from ..streams.topology import TASKS
+from .active import projected, ref_of
 from .task_view import CHECKPOINT, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
@@ -58,9 +60,15 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
     statuses: frozenset[str] = frozenset()
     """Empty: all."""
     types: frozenset[str] = frozenset()
+    deleted: bool = False
+    """Whether tasks are listed, too, that their owners deleted."""
 
     def matches(self, view: TaskView) -> bool:
-        return (not self.statuses or view.status in self.statuses) and (not self.types or view.task_type in self.types)
+        return (
+            (not self.statuses or view.status in self.statuses)
+            and (not self.types or view.task_type in self.types)
+            and (self.deleted or not view.deleted)
+        )
 
 
 class TaskReader:
@@ -70,9 +78,9 @@ class TaskReader:
         self._bucket = bucket
         self._objects = objects
 
-    async def detail(self, ref: TaskRef) -> TaskDetail:
-        """Return a task with its payload and result. Raises NotFound."""
-        return await self.detail_of(ref, await self.history(ref))
+    async def detail(self, ref: TaskRef, *, deleted: bool = False) -> TaskDetail:
+        """Return a task with its payload and result. Raises NotFound, for one its owner deleted unless `deleted`."""
+        return await self.detail_of(ref, await self.history(ref, deleted=deleted))
 
     async def detail_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> TaskDetail:
         """Return what a history comes to; a large result is fetched from the object store."""
@@ -94,10 +102,13 @@ class TaskReader:
             raise NotFound("task", ref.id)
         return TaskDetail(ref, view, payload, await self._result(result))
 
-    async def history(self, ref: TaskRef) -> list[Stored[TaskEvent]]:
-        """Return a task's events, oldest first. Raises NotFound where there are none."""
+    async def history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:
+        """Return a task's events, oldest first.
+
+        Raises NotFound where there are none, and for a task its owner deleted unless `deleted`.
+        """
         history = await self._log.load(task_root(ref))
-        if not history:
+        if not history or (isinstance(history[-1].recorded.event, TaskDeleted) and not deleted):
             raise NotFound("task", ref.id)
         return history
 
@@ -107,6 +118,45 @@ class TaskReader:
         if result.object_name is None:
             return result.inline
         return Raw(await self._objects.get(result.object_name))
+
+    async def current(self, owner: str | None, ended_since: datetime | None) -> list[Listed]:
+        """Return all tasks that have not ended, or (if given) ended at `ended_since` or later.
+
+        `owner` is an owner token; None: of everybody.
+        Newest submission first; without those that were deleted.
+        """
+        tail = await self._tail(owner)
+        active = await self._bucket.scan(f"active.*.{owner or '*'}.*")
+        refs = {ref_of(entry.key) for entry in active} | (await self._recent(owner) if tail is None else tail.keys())
+        if ended_since is not None:
+            for kind in sorted(ENDINGS):
+                ended = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.*", start_time=ended_since)
+                refs |= {task_ref(position.subject) for position in ended}
+        views = await self._views(list(refs), tail)
+        listed = [
+            Listed(ref, view)
+            for ref, view in views.items()
+            if not view.deleted
+            and (view.ended_at is None or (ended_since is not None and view.ended_at >= ended_since))
+        ]
+        return sorted(listed, key=lambda task: task.view.created_sequence, reverse=True)
+
+    async def snapshot(self, owner: str | None) -> tuple[int, list[Listed]]:
+        """Return the tasks of an owner token (None: of everybody) that have not ended, newest submission first.
+
+        With the sequence of the log that they reflect at least.
+        """
+        sequence = await last_sequence(self._reading, TASKS, f"task.{owner or '*'}.>")
+        return sequence, await self.current(owner, None)
+
+    async def _recent(self, owner: str | None) -> set[TaskRef]:
+        """Return an owner's tasks that were submitted or queued again after what the bucket reflects."""
+        checkpoint = await projected(self._bucket)
+        found: set[TaskRef] = set()
+        for kind in ("submitted", "queued"):
+            positions = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.>", checkpoint + 1)
+            found |= {task_ref(position.subject) for position in positions}
+        return found
 
     async def page(self, wanted: TaskFilter, limit: int, before: int | None = None) -> Page:
         """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`."""

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Literal, assert_never
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from ..events.envelope import Recorded, Stored
+from ..events.envelope import NULL, Recorded, Stored
 from ..events.ids import TaskRef
 from ..events.subjects import NO_SERVER, server_token
 from ..events.task import (
@@ -20,6 +20,7 @@ from ..events.task import (
     Priority,
     ProgressReported,
     TaskCancelled,
+    TaskDeleted,
     TaskEvent,
     TaskFailed,
     TaskQueued,
@@ -63,6 +64,11 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    project: str = ""
+    params: Raw = NULL
+    """The payload of a task that belongs to a project; null for others, whose payloads may be large."""
+    deleted: bool = False
+    """Its owner wants to see it no more: it is in no list."""
 
 
 def fold(view: TaskView | None, stored: Stored[TaskEvent]) -> TaskView | None:
@@ -92,6 +98,8 @@ def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: in
         sequence=sequence,
         attempts=event.policy.attempts,
         budget=event.policy.attempts,
+        project=event.project,
+        params=event.payload if event.project else NULL,
     )
 
 
@@ -139,6 +147,8 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
             return replace(_ended(view, recorded, event.server_id), status="FAILED", error=event.error)
         case TaskCancelled():
             return replace(_ended(view, recorded, view.server_id), status="CANCELLED", error=event.reason)
+        case TaskDeleted():
+            return replace(view, deleted=True)
         case _:
             assert_never(event)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -71,20 +72,12 @@ class Log(Generic[E]):
         for _ in range(STALE_REPLICA_TRIES):
             positions = await read(self._reading, self.stream, f"{root}.>", after + 1)
             # A replica may answer a direct get; it was stale in 1.2 % of reads just after an append.
-            if not self._replicated or await self._tail(root) <= (positions[-1].sequence if positions else after):
+            if not self._replicated or await last_sequence(self._reading, self.stream, f"{root}.>") <= (
+                positions[-1].sequence if positions else after
+            ):
                 return [self._decode(position) for position in positions]
             await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
         raise StoreUnavailable(f"no replica of {self.stream} has caught up")
-
-    async def _tail(self, root: str) -> int:
-        """Return the last sequence of `root` as the leader knows it, 0 if there is none."""
-        try:
-            answer = await api(self._reading, f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": f"{root}.>"})
-        except ApiError as error:
-            if error.code == NO_MESSAGE_FOUND:
-                return 0
-            raise
-        return int(answer["message"]["seq"])
 
     async def _find(self, root: str, event_id: str, after: int) -> int | None:
         history = await self.load(root, after)
@@ -92,6 +85,17 @@ class Log(Generic[E]):
 
     def _decode(self, position: Position) -> Stored[E]:
         return decode(self._codec, position)
+
+
+async def last_sequence(connection: Connection, stream: str, filter_subject: str) -> int:
+    """Return the sequence of the last message on a filter as the leader knows it, 0 if there is none."""
+    try:
+        answer = await api(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": filter_subject})
+    except ApiError as error:
+        if error.code == NO_MESSAGE_FOUND:
+            return 0
+        raise
+    return int(answer["message"]["seq"])
 
 
 def decode(codec: Codec[E], position: Position) -> Stored[E]:
@@ -103,13 +107,23 @@ def decode(codec: Codec[E], position: Position) -> Stored[E]:
 
 
 async def read(
-    connection: Connection, stream: str, filter_subject: str, from_sequence: int = 1, limit: int | None = None
+    connection: Connection,
+    stream: str,
+    filter_subject: str,
+    from_sequence: int = 1,
+    limit: int | None = None,
+    *,
+    start_time: datetime | None = None,
 ) -> list[Position]:
-    """Return the messages on a filter from a sequence on, in order, by direct get: nothing is created on the server."""
+    """Return the messages on a filter from a sequence (or an instant) on, in order.
+
+    By direct get: nothing is created on the server.
+    """
     found: list[Position] = []
+    start: dict[str, object] = {"start_time": start_time} if start_time else {"seq": from_sequence}
     while limit is None or len(found) < limit:
         batch = READ_BATCH if limit is None else min(READ_BATCH, limit - len(found))
-        request = {"batch": batch, "next_by_subj": filter_subject, "seq": from_sequence}
+        request = {"batch": batch, "next_by_subj": filter_subject, **start}
         answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request))
         end = answers.pop()
         if status_of(end) not in END_OF_BATCH:
@@ -117,7 +131,7 @@ async def read(
         found.extend(position_of(answer) for answer in answers)
         if not answers or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
             break
-        from_sequence = found[-1].sequence + 1
+        start = {"seq": found[-1].sequence + 1}
     return found
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Coroutine
 
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Struct
 from nats.aio.msg import Msg
 
 from .. import metrics
@@ -26,8 +26,10 @@ from ..commands.task import Processing, ReturnAttempt, StartAttempt, TaskState
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
+from ..events.task import TaskSubmitted
 from ..metrics import labelled
 from ..projections.server_keys import ServerKeys
+from ..projections.task_keys import TaskKeys
 from ..sealing import SealingError
 from ..streams.leases import Membership
 from ..streams.timers import Timers
@@ -47,8 +49,7 @@ class Queued(Struct, frozen=True, kw_only=True):
     ref: TaskRef
     message: Msg
     known: Known[TaskState]
-    task_type: str
-    payload: Raw
+    submitted: TaskSubmitted
     avoid: str = ""
     """Server of the attempt before, to be avoided if there is another."""
 
@@ -76,7 +77,8 @@ class AttemptRunner:
         commands: Commands,
         timers: Timers,
         backend: Backend,
-        keys: ServerKeys,
+        server_keys: ServerKeys,
+        task_keys: TaskKeys,
         slots: Slots,
         in_hand: InHand,
         members: Membership,
@@ -86,7 +88,8 @@ class AttemptRunner:
         self._callback_base = callback_base
         self._commands = commands
         self._backend = backend
-        self._keys = keys
+        self._server_keys = server_keys
+        self._task_keys = task_keys
         self._slots = slots
         self._in_hand = in_hand
         self._outcomes = outcomes
@@ -207,20 +210,26 @@ class AttemptRunner:
         """Call the server. None if the call was broken off: the task was cancelled, or this worker ends."""
         state = claimed.state
         assert isinstance(state, Processing)
+        under_way = self._under_way[queued.ref]
+        under_way.attempt = state.facts.attempt
+        try:
+            api_key = await self._server_keys.get(server.settings)
+        except SealingError:
+            return Failed(kind="error", error="the server's API key does not open; register the server again")
+        try:
+            model_key = await self._task_keys.get(queued.ref, queued.submitted.key_id)
+        except SealingError:
+            return Failed(kind="rejected", error="the key of the model does not open; submit the task again with it")
         call = Call(
             task_id=queued.ref.id,
             attempt=state.facts.attempt,
-            payload=queued.payload,
+            payload=queued.submitted.payload,
             deadline=state.deadline,
             callback_url=f"{self._callback_base}/api/task/{queued.ref.id}",
             callback_token=token,
+            model=queued.submitted.model,
+            model_key=model_key,
         )
-        under_way = self._under_way[queued.ref]
-        under_way.attempt = call.attempt
-        try:
-            api_key = await self._keys.get(server.settings)
-        except SealingError:
-            return Failed(kind="error", error="the server's API key does not open; register the server again")
         if self._is_broken_off(under_way):
             return None
         under_way.call = asyncio.create_task(self._backend.call(server, call, api_key))

@@ -17,8 +17,9 @@ from .. import task_result
 from ..clock import utc_now
 from ..commands.server import Present
 from ..egress import AnswerTooLarge, read_capped
-from ..events.task import FailureKind
+from ..events.task import FailureKind, ModelChoice
 from ..nesting import deeper_than
+from ..projections.task_keys import without_key
 
 LONGEST_REASON = 300
 """Characters of a backend's own words kept in an error."""
@@ -37,6 +38,22 @@ class Call(Struct, frozen=True, kw_only=True):
     deadline: datetime
     callback_url: str
     callback_token: str
+    model: ModelChoice | None = None
+    model_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Call({self.task_id}, attempt {self.attempt})"  # with no secret in it
+
+    def model_headers(self) -> dict[str, str]:
+        """Return what tells the server which model to use (contract, section 2)."""
+        chosen = self.model or ModelChoice()
+        told = {
+            "X-AI-Provider": chosen.provider,
+            "X-AI-Model": chosen.model,
+            "X-AI-BaseUrl": chosen.base_url,
+            "X-AI-Key": self.model_key,
+        }
+        return {name: value for name, value in told.items() if value}
 
 
 class Completed(Struct, frozen=True):
@@ -103,7 +120,7 @@ class Backend:
             callback_url=call.callback_url if reports else None,
             callback_token=call.callback_token if reports else None,
         )
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **call.model_headers()}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         seconds_left = (call.deadline - self._now()).total_seconds()
@@ -113,7 +130,7 @@ class Backend:
                 async with self._session.post(
                     settings.predict_url, data=msgspec.json.encode(predict), headers=headers, allow_redirects=False
                 ) as response:
-                    body = await read_capped(response, self._max_result_bytes)
+                    body = without_key(await read_capped(response, self._max_result_bytes), call.model_key)
                     retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
         except TimeoutError:
             return Failed(kind="timeout", error="the server did not answer within the attempt's time")

@@ -169,24 +169,16 @@ class Dispatcher:
         if isinstance(known.state, Unknown | Ended | Processing):
             await self._runner.settle(ref, message)
             return
-        payload = next(
-            stored.recorded.event.payload for stored in history if isinstance(stored.recorded.event, TaskSubmitted)
+        submitted = next(
+            stored.recorded.event for stored in history if isinstance(stored.recorded.event, TaskSubmitted)
         )
-        facts = known.state.facts
+        avoid = known.state.facts.last_server_id
         await self._start_or_return(
-            queue,
-            Queued(
-                ref=ref,
-                message=message,
-                known=known,
-                task_type=facts.task_type,
-                payload=payload,
-                avoid=facts.last_server_id,
-            ),
+            queue, Queued(ref=ref, message=message, known=known, submitted=submitted, avoid=avoid)
         )
 
     async def _start_or_return(self, queue: Queue, queued: Queued) -> None:
-        server_id = self._slots.choose(queued.task_type, queued.avoid)
+        server_id = self._slots.choose(queued.submitted.task_type, queued.avoid)
         delivered = delivery(queued.message).delivered
         if self._runner.is_under_way(queued.ref):  # a second message of the task: the first one's work comes first
             await self._in_hand.give_back(queued.message, _growing(delivered))
@@ -204,10 +196,10 @@ class Dispatcher:
             queue.may_have_more = True
             await self._in_hand.give_back(queued.message)
             return
-        served = any(_is_able(server, queued.task_type) for server in self._fleet.servers())
+        served = any(_is_able(server, queued.submitted.task_type) for server in self._fleet.servers())
         metrics.handed_back.labels("no-room" if served else "not-served").inc()
         pause = FIRST_RETURN if served else _growing(delivered)
-        await self._in_hand.give_back(queued.message, self._in_turn(queued.task_type, pause))
+        await self._in_hand.give_back(queued.message, self._in_turn(queued.submitted.task_type, pause))
 
     def _in_turn(self, task_type: str, pause: timedelta) -> timedelta:
         """Return the pause, made so much longer that not too many tasks of a type come back at a time."""
@@ -222,7 +214,8 @@ class Dispatcher:
     def _another_could(self, queued: Queued) -> bool:
         """Tell whether any other server of the fleet could take a task."""
         return any(
-            server.server_id != queued.avoid and _is_able(server, queued.task_type) for server in self._fleet.servers()
+            server.server_id != queued.avoid and _is_able(server, queued.submitted.task_type)
+            for server in self._fleet.servers()
         )
 
 
@@ -259,6 +252,4 @@ def _submission(message: Msg) -> Queued | None:
     if not isinstance(event, TaskSubmitted):
         return None
     state: TaskState = evolve(UNKNOWN_TASK, stored.recorded)
-    return Queued(
-        ref=ref, message=message, known=Known(state, sequence), task_type=event.task_type, payload=event.payload
-    )
+    return Queued(ref=ref, message=message, known=Known(state, sequence), submitted=event)

@@ -16,7 +16,7 @@ import structlog
 
 from ..clock import utc_now
 from ..commands.handler import Commands
-from ..commands.task import RequeueTask
+from ..commands.task import Ended, RequeueTask, Unknown
 from ..errors import Refused, StoreError, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
@@ -24,6 +24,7 @@ from ..events.subjects import dispatched_ref, server_token
 from ..events.task import FailureKind
 from ..projections.active import ActiveTask, active_tasks, projected
 from ..projections.fleet import Fleet
+from ..projections.task_keys import TaskKeys
 from ..projections.task_view import TaskView
 from ..settings import Settings
 from ..streams.buckets import Bucket
@@ -81,6 +82,7 @@ class Reconciler:
         timers: Timers,
         fleet: Fleet,
         tasks_bucket: Bucket,
+        task_keys: TaskKeys,
     ) -> None:
         self._settings = settings
         self._members = members
@@ -89,7 +91,10 @@ class Reconciler:
         self._timers = timers
         self._fleet = fleet
         self._tasks_bucket = tasks_bucket
+        self._task_keys = task_keys
         self._lease = Lease(members, "reconciler")
+        self._unsubmitted: set[TaskRef] = set()
+        """Tasks that had a key and no submission when last looked at."""
 
     async def run(self) -> None:
         """Search every interval, and when a worker has died; for ever."""
@@ -115,7 +120,7 @@ class Reconciler:
 
     async def run_once(self) -> dict[str, int]:
         """Search once; return what was found, by remedy."""
-        counts = {"queued_again": 0, "attempts_lost": 0, "attempts_expired": 0, "checks_set": 0}
+        counts = {"queued_again": 0, "attempts_lost": 0, "attempts_expired": 0, "checks_set": 0, "keys_destroyed": 0}
         await self._projection_is_current()
         now = utc_now()
         reflected = await projected(self._tasks_bucket)  # read first: what is later is above any floor
@@ -129,6 +134,7 @@ class Reconciler:
             with contextlib.suppress(Refused):
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
+        counts["keys_destroyed"] = await self._destroy_left_keys(tasks)
         if self._settings.replicas == 1:  # a replicated queue is synced: it forgets nothing
             # Whatever was submitted before the oldest task that has not ended needs no queue any more.
             await raise_floor(self._connection, min([reflected + 1, *(task.view.created_sequence for task in tasks)]))
@@ -181,6 +187,24 @@ class Reconciler:
             if settled and server_token(server.server_id) not in checks:
                 await self._timers.check_server(server.server_id, utc_now())
                 count += 1
+        return count
+
+    async def _destroy_left_keys(self, active: list[ActiveTask]) -> int:
+        """Destroy the keys of tasks that have ended, or were never submitted: a crash came between."""
+        unended = {task.ref for task in active}
+        unsubmitted: set[TaskRef] = set()
+        count = 0
+        for ref, key_ids in (await self._task_keys.kept()).items():
+            if ref in unended:
+                continue
+            state = self._commands.tasks.fold(await self._commands.load_task(ref)).state
+            if isinstance(state, Unknown) and ref not in self._unsubmitted:
+                unsubmitted.add(ref)  # its submission may be on its way
+            elif isinstance(state, Unknown | Ended):
+                for key_id in key_ids:
+                    await self._task_keys.destroy(ref, key_id)
+                    count += 1
+        self._unsubmitted = unsubmitted
         return count
 
     async def _subjects(self, stream: str, filter_subject: str) -> list[str]:

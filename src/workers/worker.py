@@ -58,7 +58,8 @@ class Worker:
             commands=core.commands,
             timers=core.timers,
             backend=Backend(self._session, settings.max_result),
-            keys=core.server_keys,
+            server_keys=core.server_keys,
+            task_keys=core.task_keys,
             slots=self._slots,
             in_hand=self._in_hand,
             members=self.members,
@@ -91,6 +92,7 @@ class Worker:
             timers=core.timers,
             fleet=core.fleet,
             tasks_bucket=core.buckets.tasks,
+            task_keys=core.task_keys,
         )
         self._sourcing = Sourcing(self.members, core.reading)
         self.projectors = [

@@ -215,7 +215,14 @@ async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str,
             task_id = await service.alice.submit({"payload": 1})
             await called(backend, 1)
             counts = await Reconciler(
-                core.settings, members, core.reading, core.commands, core.timers, core.fleet, core.buckets.tasks
+                core.settings,
+                members,
+                core.reading,
+                core.commands,
+                core.timers,
+                core.fleet,
+                core.buckets.tasks,
+                core.task_keys,
             ).run_once()
             backend.let_go.set()
 

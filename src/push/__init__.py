@@ -1,0 +1,1 @@
+"""Push: the events of the log, as they come, to whoever listens."""

@@ -1,0 +1,118 @@
+"""A feed: every event of a scope, in order, each once, from a place in the log on and then as they come.
+
+Who is authoritative: the log. The listener is put into its place first, then the log is read up to where the listener
+begins; what both have is passed over by its sequence. A listener that lost its place begins again where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import NamedTuple
+
+from ..errors import StoreUnavailable
+from ..events.subjects import ENDINGS
+from ..events.task import ProgressReported
+from ..streams.connection import Connection
+from ..streams.log import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
+from ..streams.topology import TASKS
+from .hub import Hub, LiveUpdate, Scope, Update
+from .live import Seen
+
+READ_AT_ONCE = 256
+LONGEST_SEQUENCE = 19
+LONGEST_PLACE = 4 * 1024
+
+
+class Place:
+    """Up to where a listener has been told: a sequence of the log, and what it has had live beyond that.
+
+    As text: `4711`, or `4711;<batch>:…`.
+    """
+
+    def __init__(self, sequence: int, seen: Seen | None = None) -> None:
+        self.sequence = sequence
+        self.seen = seen or Seen()
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Raises ValueError for text that is no place."""
+        if not text.isascii() or len(text) > LONGEST_PLACE:
+            raise ValueError("no place")
+        sequence, _, seen = text.partition(";")
+        if not sequence.isdigit() or len(sequence) > LONGEST_SEQUENCE:
+            raise ValueError("no sequence")
+        return cls(int(sequence), Seen(seen))
+
+    def __str__(self) -> str:
+        return f"{self.sequence}{self.seen}"
+
+
+class Told(NamedTuple):
+    """Something for a listener."""
+
+    what: Update | LiveUpdate | None
+    """None: the log has now what was told live, and only the place has moved."""
+    place: str
+
+    @property
+    def is_end(self) -> bool:
+        """Whether this ends its task."""
+        return isinstance(self.what, Update) and self.what.kind in ENDINGS
+
+
+class Feeds:
+    def __init__(self, hub: Hub, reading: Connection) -> None:
+        self.hub = hub
+        self._reading = reading
+
+    async def feed(self, scope: Scope, place: Place, pause_seconds: float) -> AsyncGenerator[Told | None, None]:
+        """Yield the events of a scope after a place, for as long as this process runs.
+
+        Reports of progress come live, before the log has them; then what the log sums them up in is not told again.
+        None: nothing came for `pause_seconds`. Raises StoreUnavailable where the log cannot be read.
+        """
+        async with self.hub.listening(scope) as listener:
+            while not listener.ended:
+                listener.clear()
+                async for stored in self._stored(scope, place.sequence):
+                    yield _told(stored, place)
+                while True:
+                    update = await listener.next(pause_seconds)
+                    match update:
+                        case Update() if update.sequence > place.sequence:
+                            yield _told(update, place)
+                        case LiveUpdate() if place.seen.takes(update.report):
+                            yield Told(update, str(place))
+                        case None if listener.overflowed or listener.ended:
+                            break
+                        case None:
+                            yield None
+                        case _:
+                            pass
+
+    async def _stored(self, scope: Scope, after: int) -> AsyncIterator[Update]:
+        """Yield what the log has of a scope after a sequence, up to the end there was when this began."""
+        end = await last_sequence(self._reading, TASKS, scope.subject)
+        tries = 0
+        while after < end:
+            positions = await read(self._reading, TASKS, scope.subject, after + 1, READ_AT_ONCE)
+            for position in positions:
+                yield Update(position)
+                after = position.sequence
+            if not positions:  # from a replica that lags behind
+                tries += 1
+                if tries >= STALE_REPLICA_TRIES:
+                    raise StoreUnavailable(f"no replica of {TASKS} has caught up")
+                await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+
+
+def _told(update: Update, place: Place) -> Told:
+    """Move the place on to an event, and return what of it has not been told live."""
+    place.sequence = update.sequence
+    what: Update | None = update
+    event = update.event if update.kind == "progressed" else None
+    if isinstance(event, ProgressReported):
+        rest = place.seen.rest_of(event)
+        what = update if rest is event else None if rest is None else update.with_event(rest)
+    return Told(what, str(place))

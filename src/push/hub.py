@@ -1,0 +1,257 @@
+"""Fans the log out within a process: one reader of the stream, any number of listeners, no consumer each.
+
+A listener has a queue of bounded length. One that does not keep up loses its place in the queue, not in the log: it is
+told so, reads on from the log at its own pace, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from functools import cached_property
+
+import nats.errors
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+from nats.aio.msg import Msg
+
+from ..errors import StoreError, StoreUnavailable
+from ..events.codec import task_codec
+from ..events.envelope import Stored
+from ..events.ids import TaskRef
+from ..events.subjects import ENDINGS, task_ref
+from ..events.task import TaskEvent
+from ..streams.connection import Connection, api
+from ..streams.log import Position, decode
+from ..streams.pulling import follow
+from ..streams.topology import TASKS
+from .live import SUBJECTS, Live, ref_of
+from .live import decode as decode_live
+
+log = structlog.get_logger(__name__)
+
+QUEUE_LENGTH = 512
+"""Events that wait for one listener before it has to read them from the log."""
+IDLE_SECONDS = 30.0
+"""How long the stream is read on after the last listener has left."""
+ENDED_REMEMBERED = 10_000
+START_SECONDS = 5.0
+PAUSE_SECONDS = 0.5
+
+
+class Update:
+    """An event of a task at its place in the log; decoded once, for all listeners."""
+
+    def __init__(self, position: Position) -> None:
+        self.sequence = position.sequence
+        self.subject = position.subject
+        self.ref = task_ref(position.subject)
+        self.kind = position.subject.split(".", 4)[3]
+        """As the subject has it: `submitted`, `progressed`, …"""
+        self.encoded: bytes | None = None
+        """As it is sent, once somebody has sent it."""
+        self._position = position
+
+    @cached_property
+    def stored(self) -> Stored[TaskEvent]:
+        """The event. Raises UnreadableEvent."""
+        return decode(task_codec, self._position)
+
+    @property
+    def event(self) -> TaskEvent:
+        return self.stored.recorded.event
+
+    def with_event(self, event: TaskEvent) -> Update:
+        """Return this with another event in its place."""
+        other = Update(self._position)
+        sequence, recorded = self.stored
+        other.stored = Stored(sequence, replace(recorded, event=event))
+        return other
+
+
+class LiveUpdate:
+    """A report of progress that the log does not have yet."""
+
+    def __init__(self, ref: TaskRef, report: Live) -> None:
+        self.ref = ref
+        self.report = report
+        self.event = report.event
+        self.encoded: bytes | None = None
+        """As it is sent, once somebody has sent it."""
+
+
+class Scope(Struct, frozen=True, kw_only=True):
+    """Whose events are listened to: one task's, one owner's, or (both None) everybody's."""
+
+    ref: TaskRef | None = None
+    owner: str | None = None
+    """Owner token."""
+
+    @property
+    def subject(self) -> str:
+        """The filter of the stream that has just these events."""
+        if self.ref is not None:
+            return f"task.{self.ref.owner}.{self.ref.unique}.>"
+        return f"task.{self.owner or '*'}.>"
+
+    def has(self, ref: TaskRef) -> bool:
+        return ref == self.ref if self.ref is not None else self.owner in (None, ref.owner)
+
+
+class Listener:
+    """What waits for one listener."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.overflowed = False
+        """Events were left out since `clear`: they are to be read from the log."""
+        self.ended = False
+        """Nothing more comes: the process stops."""
+        self._queue: deque[Update | LiveUpdate] = deque()
+        self._news = asyncio.Event()
+
+    def offer(self, update: Update | LiveUpdate) -> None:
+        if self.overflowed:
+            return
+        if len(self._queue) >= QUEUE_LENGTH:
+            self.overflowed = True
+        else:
+            self._queue.append(update)
+        self._news.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self._news.set()
+
+    def clear(self) -> None:
+        """Forget what waits; what comes from now on waits again."""
+        self._queue.clear()
+        self.overflowed = False
+
+    async def next(self, timeout_seconds: float) -> Update | LiveUpdate | None:
+        """Return the next event. None: there was none in time, or `overflowed` or `ended` say why."""
+        if not self._queue and not self.overflowed and not self.ended:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), timeout_seconds)
+        return self._queue.popleft() if self._queue else None
+
+
+class Hub:
+    """One for each process that pushes; reads the stream as long as somebody listens."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._listeners: dict[TaskRef | str | None, set[Listener]] = {}
+        """By task, by owner token, and (None) of everything."""
+        self._reading: asyncio.Task[None] | None = None
+        self._is_live = asyncio.Event()
+        self._idle: asyncio.TimerHandle | None = None
+        self._ended = False
+        self._ended_tasks: dict[TaskRef, None] = {}
+        """Those that ended lately: a report that comes after the end is shown to nobody."""
+
+    @property
+    def listeners(self) -> int:
+        return sum(map(len, self._listeners.values()))
+
+    @contextlib.asynccontextmanager
+    async def listening(self, scope: Scope) -> AsyncIterator[Listener]:
+        """Listen: every event of the scope that is stored from now on is offered to the listener, in order.
+
+        Raises StoreUnavailable where the log cannot be read now.
+        """
+        listener = Listener(scope)
+        key = scope.ref or scope.owner
+        self._listeners.setdefault(key, set()).add(listener)
+        try:
+            if self._ended:
+                listener.end()
+            else:
+                self._read_on()
+                await self._until_live()
+            yield listener
+        finally:
+            self._listeners[key].discard(listener)
+            if not self._listeners[key]:
+                del self._listeners[key]
+            if not self._listeners and not self._ended:
+                self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._stop)
+
+    def end(self) -> None:
+        """Tell all listeners that nothing more comes; the process stops."""
+        self._ended = True
+        for listener in [listener for group in self._listeners.values() for listener in group]:
+            listener.end()
+        self._stop()
+
+    async def _until_live(self) -> None:
+        try:
+            await asyncio.wait_for(self._is_live.wait(), START_SECONDS)
+        except TimeoutError:
+            raise StoreUnavailable("the log cannot be followed now") from None
+
+    def _read_on(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._reading is None or self._reading.done():
+            self._is_live.clear()
+            self._reading = asyncio.create_task(self._read(), name="hub")
+
+    def _stop(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+            self._ended_tasks.clear()
+
+    async def _read(self) -> None:
+        after: int | None = None
+        subscription = await self._connection.subscribe(SUBJECTS, self._on_report)
+        try:
+            while True:
+                try:
+                    if after is None:
+                        after = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+                    async with contextlib.aclosing(follow(self._connection, TASKS, ["task.>"], after)) as batches:
+                        async for positions in batches:
+                            for position in positions:
+                                self._deliver(position)
+                                after = position.sequence
+                            self._is_live.set()
+                except StoreError as error:
+                    log.warning("hub.waits", reason=str(error))
+                await asyncio.sleep(PAUSE_SECONDS)
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    def _deliver(self, position: Position) -> None:
+        update = Update(position)
+        self._note_end(update)
+        for listener in self._listeners_of(update.ref):
+            listener.offer(update)
+
+    async def _on_report(self, message: Msg) -> None:
+        ref = ref_of(message.subject)
+        listeners = list(self._listeners_of(ref))
+        report = decode_live(message.data) if listeners and ref not in self._ended_tasks else None
+        if report is not None:
+            update = LiveUpdate(ref, report)
+            for listener in listeners:
+                listener.offer(update)
+
+    def _listeners_of(self, ref: TaskRef) -> Iterator[Listener]:
+        for key in (ref, ref.owner, None):
+            yield from self._listeners.get(key, ())
+
+    def _note_end(self, update: Update) -> None:
+        if update.kind in ENDINGS:
+            if len(self._ended_tasks) >= ENDED_REMEMBERED:
+                del self._ended_tasks[next(iter(self._ended_tasks))]
+            self._ended_tasks[update.ref] = None
+        elif update.kind == "queued":
+            self._ended_tasks.pop(update.ref, None)

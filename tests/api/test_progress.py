@@ -1,0 +1,112 @@
+"""Progress that comes in floods: whoever follows sees all of it, and the log keeps a few a second, and the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from tests.support.backend import BackendServer, accept
+from tests.support.service import Service, running_service
+from tests.support.sse import opened, received
+from tests.support.waiting import wait_until
+
+REPORTS = 100
+
+
+@contextlib.asynccontextmanager
+async def working(nats_url: str) -> AsyncIterator[tuple[Service, BackendServer, str]]:
+    """Run a service with a task that its server has accepted; yield them and the task's id."""
+    async with BackendServer(accept) as backend, running_service(nats_url) as service:
+        await service.admin.register(backend, "one", callback=True, **{"async": True})
+        task_id = await service.alice.submit({"payload": 1})
+        await wait_until(lambda: backend.calls, "the call")
+        yield service, backend, task_id
+
+
+async def flood(backend: BackendServer, count: int = REPORTS) -> None:
+    for number in range(count):
+        answer = await backend.report(
+            backend.calls[0], "PROCESSING", progress=number * 100 / count, log=f"line {number}", output=f"{number};"
+        )
+        assert answer[0] == 200
+
+
+def parts(events: list[dict[str, Any]]) -> tuple[list[str], str]:
+    """Return all lines and all output that progress events have."""
+    lines = [line for event in events for line in event.get("lines", ())]
+    return lines, "".join(event.get("output", "") for event in events)
+
+
+EVERYTHING = ([f"line {number}" for number in range(REPORTS)], "".join(f"{number};" for number in range(REPORTS)))
+
+
+async def test_who_follows_sees_each_report_and_the_log_keeps_few(nats_url: str) -> None:
+    async with working(nats_url) as (service, backend, task_id):
+        async with opened(service.alice, f"/api/task/{task_id}/stream") as stream:
+            await received(stream, 1)
+            await flood(backend)
+            await backend.report(backend.calls[0], "FINISHED", data=1)
+            sent = [entry.data["event"] async for entry in stream]
+        history = [event for event in await service.alice.history(task_id) if event["type"] == "ProgressReported"]
+
+    progress = [event for event in sent if event["type"] == "ProgressReported"]
+    assert [event["progress"] for event in progress] == [float(number) for number in range(REPORTS)]
+    assert parts(progress) == EVERYTHING
+    assert parts(history) == EVERYTHING
+    assert len(history) < REPORTS / 3
+    assert history[-1]["progress"] == REPORTS - 1
+    assert sent[-1]["type"] == "TaskSucceeded"
+
+
+async def test_the_last_report_is_in_the_log_soon_also_without_an_end(nats_url: str) -> None:
+    async with working(nats_url) as (service, backend, task_id):
+        await flood(backend, 30)
+
+        async def kept() -> bool:
+            return (await service.alice.details(task_id))["progress"] == 29 * 100 / 30
+
+        await wait_until(kept, "the last report to be in the log")
+
+
+async def test_a_client_that_is_cut_off_in_a_flood_has_every_line_once(nats_url: str) -> None:
+    async with working(nats_url) as (service, backend, task_id):
+        path = f"/api/task/{task_id}/stream"
+        last = str((await service.alice.get(f"/api/task/{task_id}/events"))["events"][-1]["sequence"])
+
+        async def flood_and_end() -> None:
+            await flood(backend)
+            await backend.report(backend.calls[0], "FINISHED", data=1)
+
+        flooding = asyncio.create_task(flood_and_end())
+        events: list[dict[str, Any]] = []
+        while not events or events[-1]["type"] != "TaskSucceeded":
+            async with opened(service.alice, path, last=last) as stream:
+                events += [entry.data["event"] for entry in await received(stream, 7)]
+                last = stream.last_id or last
+        await flooding
+
+    assert parts(events) == EVERYTHING
+
+
+async def test_reports_after_the_end_are_refused_and_shown_to_nobody(nats_url: str) -> None:
+    async with (
+        working(nats_url) as (service, backend, _),
+        opened(service.alice, "/api/tasks/stream") as stream,
+    ):
+        await received(stream, 1)
+        await flood(backend, 20)
+        await backend.report(backend.calls[0], "FINISHED", data=1)
+        late = await asyncio.gather(
+            *(backend.report(backend.calls[0], "PROCESSING", progress=number) for number in range(20))
+        )
+        await service.alice.submit({"payload": 2})
+        names = []
+        async for entry in stream:
+            names.append(entry.type)
+            if entry.type == "TaskSubmitted":
+                break
+
+    assert {status for status, _ in late} == {409}
+    assert names[names.index("TaskSucceeded") :] == ["TaskSucceeded", "TaskSubmitted"]

@@ -1,0 +1,434 @@
+"""The queue surface (contract, section 2), line by line, over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from aiohttp import web
+
+from taskstream.clock import random_bits, utc_now
+from taskstream.events.ids import new_ref, parse_task_id
+from taskstream.streams.log import read
+from tests.support.backend import BackendServer, accept, finished, hold, status
+from tests.support.service import Answer, Service, running_service
+from tests.support.waiting import wait_until
+
+KEY = 'sk-a-secret-of-alice-"0123456789\\abcdef'
+MODEL = {
+    "X-AI-Provider": "openai",
+    "X-AI-Model": "gpt",
+    "X-AI-BaseUrl": "https://models.example.org/v1",
+    "X-AI-Key": KEY,
+}
+
+
+async def queue(service: Service, project: str = "novel", chapters: int = 1, **headers: str) -> str:
+    """Queue chapters as alice; return the task's id."""
+    answer = await service.alice.post(
+        f"/api/projects/{quote(project, safe='')}/queue-chapters", {"chaptersToGenerate": chapters}, headers=headers
+    )
+    assert answer.status == 200, answer
+    assert answer["success"] is True
+    return str(answer["taskId"])
+
+
+async def shown(service: Service, task_id: str) -> dict[str, Any]:
+    answer = await service.alice.get(f"/api/queue/tasks/{task_id}")
+    assert answer.status == 200, answer
+    assert answer["success"] is True
+    found: dict[str, Any] = answer["task"]
+    return found
+
+
+async def listed(service: Service, path: str = "/api/queue/tasks") -> list[str]:
+    answer = await service.alice.get(path)
+    assert answer.status == 200, answer
+    assert answer["success"] is True
+    return [task["id"] for task in answer["tasks"]]
+
+
+async def becomes(service: Service, task_id: str, status: str) -> dict[str, Any]:
+    async def look() -> dict[str, Any] | None:
+        task = await shown(service, task_id)
+        return task if task["status"] == status else None
+
+    found = await wait_until(look, f"{task_id} to be {status}")
+    assert found is not None
+    return found
+
+
+# What is submitted
+
+
+async def test_a_chapter_task_shows_the_fields_that_clients_know(api: Service) -> None:
+    task = await shown(api, await queue(api, chapters=3))
+
+    assert task["type"] == "chapter"
+    assert task["status"] == "pending"
+    assert task["projectName"] == "novel"
+    assert task["userId"] == "alice"
+    assert task["params"] == {"chaptersToGenerate": 3}
+    assert task["progress"] == 0
+    assert task["createdAt"] == task["updatedAt"] > 1_600_000_000_000
+    assert {"error", "message", "startedAt", "completedAt"}.isdisjoint(task)
+
+
+async def test_one_chapter_is_the_default_also_without_a_body(api: Service) -> None:
+    answer = await api.alice.post("/api/projects/novel/queue-chapters")
+
+    assert (await shown(api, answer["taskId"]))["params"] == {"chaptersToGenerate": 1}
+
+
+async def test_an_outline_has_the_defaults_of_the_contract(api: Service) -> None:
+    answer = await api.alice.post("/api/projects/novel/queue-outline", {})
+    task = await shown(api, answer["taskId"])
+
+    assert task["type"] == "outline"
+    assert task["params"] == {"targetChapters": 400, "targetWordCount": 100}
+
+
+@pytest.mark.parametrize("name", ["novel", "Der Prozeß", "三体", "a/b", "a%2Fb", "50 % off?", "🙂", "a&b=c#d"])
+async def test_a_project_is_called_anything(api: Service, name: str) -> None:
+    assert (await shown(api, await queue(api, name)))["projectName"] == name
+
+
+async def test_two_projects_have_two_ids_and_one_project_has_one(api: Service) -> None:
+    ids = [(await shown(api, await queue(api, name)))["projectId"] for name in ("a b", "a/b", "a b")]
+
+    assert ids[0] == ids[2] != ids[1]
+
+
+@pytest.mark.parametrize("name", ["%ff", "%00", "a" * 257])
+async def test_a_project_name_that_is_no_name_is_refused(api: Service, name: str) -> None:
+    assert_refused(await api.alice.post(f"/api/projects/{name}/queue-chapters", {}), 400)
+
+
+@pytest.mark.parametrize("body", [{"chaptersToGenerate": 0}, {"chaptersToGenerate": "many"}, [], b"{"])
+async def test_a_bad_body_is_refused_in_the_words_of_both_contracts(api: Service, body: Any) -> None:
+    assert_refused(await api.alice.post("/api/projects/novel/queue-chapters", body), 400)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-AI-BaseUrl": "ftp://example.org"},
+        {"X-AI-BaseUrl": "https://user:pass@example.org"},
+        {"X-AI-Model": "m" * 129},
+        {"X-AI-Key": "k" * 4_097},
+    ],
+)
+async def test_a_model_header_that_makes_no_sense_is_refused_and_not_repeated(
+    api: Service, headers: dict[str, str]
+) -> None:
+    answer = await api.alice.post("/api/projects/novel/queue-chapters", {}, headers=headers)
+
+    assert_refused(answer, 400)
+    (name, value), *_ = headers.items()
+    assert name in answer["error"]
+    assert value not in str(answer.body)
+
+
+async def test_the_same_idempotency_key_is_the_same_task(api: Service) -> None:
+    headers = {"Idempotency-Key": "k1", "X-AI-Key": "first"}
+    first = await api.alice.post("/api/projects/novel/queue-chapters", {}, headers=headers)
+    again = await api.alice.post("/api/projects/novel/queue-chapters", {}, headers=headers)
+    other = await api.alice.post("/api/projects/other/queue-chapters", {}, headers=headers)
+
+    assert first["taskId"] == again["taskId"]
+    assert_refused(other, 422)
+    assert len(await api.core.buckets.secrets.scan("task.>")) == 1
+
+
+async def test_a_queued_task_is_a_task_of_the_task_surface_too(api: Service) -> None:
+    task_id = await queue(api, chapters=2)
+
+    details = await api.alice.details(task_id)
+
+    assert (details["status"], details["type"]) == ("WAITING", "chapter")
+    assert details["request"] == {"projectName": "novel", "chaptersToGenerate": 2}
+
+
+# What is shown
+
+
+async def test_lists_have_what_has_not_ended_and_what_ended_lately(api: Service) -> None:
+    waiting, cancelled = await queue(api), await queue(api)
+    await api.alice.submit({"a": 1})
+    await api.alice.post(f"/api/queue/tasks/{cancelled}/cancel")
+
+    assert await listed(api) == [cancelled, waiting]
+    assert await listed(api, "/api/active-tasks") == [waiting]
+
+
+async def test_lists_are_complete_at_once_and_however_many_there_are(api: Service) -> None:
+    task_ids = [await queue(api, chapters=number) for number in range(1, 31)]
+
+    assert await listed(api) == task_ids[::-1]
+    assert await listed(api, "/api/active-tasks") == task_ids[::-1]
+
+
+async def test_nobody_sees_another_users_tasks(api: Service) -> None:
+    task_id = await queue(api)
+
+    for answer in (
+        await api.bob.get(f"/api/queue/tasks/{task_id}"),
+        await api.bob.post(f"/api/queue/tasks/{task_id}/cancel"),
+        await api.bob.delete(f"/api/queue/tasks/{task_id}"),
+    ):
+        assert_refused(answer, 404)
+    assert (await api.bob.get("/api/queue/tasks"))["tasks"] == []
+    assert (await api.bob.get("/api/active-tasks"))["tasks"] == []
+
+
+async def test_a_task_of_no_project_is_none_of_the_queue(api: Service) -> None:
+    assert_refused(await api.alice.get(f"/api/queue/tasks/{await api.alice.submit({'a': 1})}"), 404)
+
+
+async def test_without_a_token_or_a_role_the_door_stays_shut(api: Service) -> None:
+    assert_refused(await api.anonymous.get("/api/queue/tasks"), 401)
+    assert_refused(await api.anonymous.get("/api/active-tasks"), 401)
+    assert_refused(await api.auditor.post("/api/projects/novel/queue-chapters", {}), 403)
+
+
+# Cancel and delete
+
+
+async def test_a_cancelled_task_shows_as_failed_by_its_user(api: Service) -> None:
+    task_id = await queue(api)
+
+    for _ in range(2):
+        answer = await api.alice.post(f"/api/queue/tasks/{task_id}/cancel")
+        assert (answer.status, answer.body) == (200, {"success": True})
+
+    task = await shown(api, task_id)
+    assert (task["status"], task["error"]) == ("failed", "Cancelled by user")
+    assert task["completedAt"] >= task["createdAt"]
+
+
+async def test_a_deleted_task_is_gone_and_its_history_stays_for_auditors(api: Service) -> None:
+    task_id = await queue(api)
+
+    for _ in range(2):
+        answer = await api.alice.delete(f"/api/queue/tasks/{task_id}")
+        assert answer.status in (200, 404), answer
+
+    assert await listed(api) == []
+    assert_refused(await api.alice.get(f"/api/queue/tasks/{task_id}"), 404)
+    assert (await api.alice.get(f"/api/task/{task_id}")).status == 404
+    assert (await api.alice.get(f"/api/task/{task_id}/events")).status == 404
+    assert (await api.alice.get("/api/tasks"))["tasks"] == []
+    kinds = [event["type"] for event in await api.auditor.history(task_id)]
+    assert kinds == ["TaskSubmitted", "TaskCancelled", "TaskDeleted"]
+    assert [task["id"] for task in (await api.auditor.get("/api/tasks?owner=alice"))["tasks"]] == [task_id]
+
+
+# What the server of a type is told, and what it may say
+
+
+@contextlib.asynccontextmanager
+async def writing(nats_url: str, backend: BackendServer, **more: Any) -> AsyncIterator[Service]:
+    async with running_service(nats_url) as service:
+        await service.admin.register(backend, "writer", types=["chapter", "outline"], **more)
+        yield service
+
+
+async def test_a_chapter_is_written_by_a_server_of_its_type(nats_url: str) -> None:
+    async with BackendServer() as backend, writing(nats_url, backend) as service:
+        task = await becomes(service, await queue(service, chapters=2, **MODEL), "completed")
+
+        assert task["progress"] == 100
+        assert backend.calls[0]["request"] == {"projectName": "novel", "chaptersToGenerate": 2}
+        assert {name: backend.headers[0][name] for name in MODEL} == MODEL
+
+
+async def test_progress_is_shown_as_the_server_reports_it(nats_url: str) -> None:
+    async with (
+        BackendServer(accept) as backend,
+        writing(nats_url, backend, callback=True, **{"async": True}) as service,
+    ):
+        task_id = await queue(service, chapters=2)
+        await wait_until(lambda: backend.calls, "the call")
+        await backend.report(backend.calls[0], "PROCESSING", progress=50, message="chapter 1 of 2")
+
+        task = await shown(service, task_id)
+
+        assert (task["status"], task["progress"], task["message"]) == ("processing", 50, "chapter 1 of 2")
+        assert task["startedAt"] >= task["createdAt"]
+
+
+async def test_cancelling_breaks_the_call_off(nats_url: str) -> None:
+    async with BackendServer(hold) as backend, writing(nats_url, backend) as service:
+        task_id = await queue(service)
+        await wait_until(lambda: backend.running, "the call")
+        await service.alice.post(f"/api/queue/tasks/{task_id}/cancel")
+
+        await wait_until(lambda: backend.broken_off, "the call to be broken off")
+
+
+@pytest.mark.parametrize("chapters", [1, 7])
+async def test_an_attempt_has_the_types_time_for_each_chapter(api: Service, chapters: int) -> None:
+    await api.admin.put("/api/types/chapter", {"timeout": 100})
+    task_id = await queue(api, chapters=chapters)
+
+    submitted = (await api.auditor.history(task_id))[0]
+
+    assert submitted["policy"]["timeout"] == f"PT{100 * chapters}S"
+
+
+# The key
+
+
+async def everything_stored(service: Service) -> bytes:
+    """Return all that is in the log, in the buckets and in answers about tasks."""
+    core = service.core
+    found = b""
+    for stream in ("TASKS", "SERVERS", "DISPATCH", "RETRIES", "TIMERS", "KV_tasks", "KV_registry", "KV_secrets"):
+        found += b"".join(position.data for position in await read(core.reading, stream, ">"))
+    for path in ("/api/queue/tasks", "/api/tasks", "/api/active-tasks"):
+        found += str((await service.alice.get(path)).body).encode()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["result", "refusal", "callback"])
+async def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_log(nats_url: str, kind: str) -> None:
+    said = {"error": f"bad key {KEY}"}
+    answers = {"result": status(200, {"said": f"I was told {KEY}"}), "refusal": status(400, said), "callback": accept}
+    more = {"callback": True, "async": True} if kind == "callback" else {}
+    async with BackendServer(answers[kind]) as backend, writing(nats_url, backend, **more) as service:
+        task_id = await queue(service, **MODEL)
+        if kind == "callback":
+            await wait_until(lambda: backend.calls, "the call")
+            await backend.report(backend.calls[0], "PROCESSING", message=f"using {KEY}")
+            await backend.report(backend.calls[0], "FINISHED", data={"said": KEY})
+        await becomes(service, task_id, "failed" if kind == "refusal" else "completed")
+
+        assert backend.headers[0]["X-AI-Key"] == KEY
+        stored = await everything_stored(service) + str(await service.alice.details(task_id)).encode()
+        assert KEY.encode() not in stored
+        assert b"0123456789" not in stored
+        assert b"[key removed]" in stored
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled", "deleted"])
+async def test_the_key_is_destroyed_when_the_task_ends(nats_url: str, end: str) -> None:
+    async with BackendServer(hold) as backend, writing(nats_url, backend) as service:
+        task_id = await queue(service, **MODEL)
+        await wait_until(lambda: backend.running, "the call")
+        assert len(await service.core.buckets.secrets.scan("task.>")) == 1
+        match end:
+            case "completed":
+                backend.let_go.set()
+                await becomes(service, task_id, "completed")
+            case "cancelled":
+                await service.alice.post(f"/api/queue/tasks/{task_id}/cancel")
+            case _:
+                await service.alice.delete(f"/api/queue/tasks/{task_id}")
+
+        async def gone() -> bool:
+            return not await service.core.buckets.secrets.scan("task.>")
+
+        await wait_until(gone, "the key to be destroyed")
+
+
+async def test_a_key_that_a_crash_left_behind_is_found(nats_url: str) -> None:
+    async with running_service(nats_url) as service:
+        ended = await queue(service)
+        await service.alice.post(f"/api/queue/tasks/{ended}/cancel")
+
+        await service.core.task_keys.keep(parse_task_id(ended), "left")
+        await service.core.task_keys.keep(new_ref("alice", utc_now(), random_bits(80)), "never submitted")
+
+        async def gone() -> bool:
+            return not await service.core.buckets.secrets.scan("task.>")
+
+        await wait_until(gone, "both keys to be destroyed")
+
+
+async def test_a_task_whose_key_is_destroyed_is_not_retried(api: Service) -> None:
+    task_id = await queue(api, **MODEL)
+    await api.alice.post(f"/api/queue/tasks/{task_id}/cancel")
+
+    answer = await api.alice.post(f"/api/task/{task_id}/retry")
+
+    assert answer.status == 409
+    assert "submit it again" in answer["error"]
+
+
+def assert_refused(answer: Answer, status: int) -> None:
+    """Assert a refusal as both contracts have it."""
+    assert answer.status == status, answer
+    assert answer["success"] is False
+    assert answer["status"] == status
+    assert answer["error"] == answer["detail"]
+
+
+# generate-stream
+
+
+async def told_by(service: Service, project: str, **body: Any) -> list[dict[str, Any]]:
+    """Generate, and return what is told until the end."""
+    url = f"{service.url}/api/projects/{project}/generate-stream"
+    headers = {"Authorization": f"Bearer {service.alice.bearer}"}
+    async with service.alice.session.post(url, json=body, headers=headers) as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        lines = [line.decode() async for line in response.content]
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
+async def chapters_written(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    """Report two chapters, one written and one not, and answer."""
+    written = {"chapterIndex": 1, "status": "complete", "title": "One", "preview": "It was", "wordCount": 900}
+    missing = {"chapterIndex": 2, "status": "error", "error": "no idea"}
+    await server.report(task, "PROCESSING", progress=0, message="chapter 1", custom_data={"chapterIndex": 1})
+    await server.report(task, "PROCESSING", progress=50, message="chapter 1 is done", custom_data=written)
+    await server.report(task, "PROCESSING", progress=100, message="chapter 2 failed", custom_data=missing)
+    return web.json_response(finished(task, {"totalGenerated": 1, "totalFailed": 1}))
+
+
+async def test_generate_stream_tells_of_each_chapter_in_the_words_of_older_clients(nats_url: str) -> None:
+    async with BackendServer(chapters_written) as backend, writing(nats_url, backend, callback=True) as service:
+        told = await told_by(service, "novel", chaptersToGenerate=2)
+
+    task_id = backend.calls[0]["task_id"]
+    assert told == [
+        {"type": "start", "total": 2},
+        {"type": "task_created", "taskId": task_id},
+        progress(0, 1, "generating", "chapter 1"),
+        progress(1, 1, "complete", "chapter 1 is done"),
+        {"type": "chapter_complete", "chapterIndex": 1, "title": "One", "preview": "It was", "wordCount": 900},
+        progress(2, 2, "error", "chapter 2 failed"),
+        {"type": "chapter_error", "chapterIndex": 2, "error": "no idea"},
+        {"type": "done", "success": True, "totalGenerated": 1, "totalFailed": 1, "taskId": task_id},
+    ]
+
+
+def progress(current: int, index: int, status: str, message: str) -> dict[str, Any]:
+    told = {"current": current, "total": 2, "chapterIndex": index, "status": status, "message": message}
+    return {"type": "progress", **told}
+
+
+async def test_generate_stream_tells_of_a_failure(nats_url: str) -> None:
+    async with BackendServer(status(400, {"error": "no such model"})) as backend, writing(nats_url, backend) as service:
+        told = await told_by(service, "novel")
+
+    assert [entry["type"] for entry in told] == ["start", "task_created", "error", "done"]
+    assert "no such model" in told[2]["error"]
+    assert told[3]["success"] is False
+
+
+async def test_closing_a_generate_stream_does_not_stop_the_task(nats_url: str) -> None:
+    async with BackendServer(hold) as backend, writing(nats_url, backend) as service:
+        url = f"{service.url}/api/projects/novel/generate-stream"
+        headers = {"Authorization": f"Bearer {service.alice.bearer}"}
+        async with service.alice.session.post(url, headers=headers) as response:
+            await response.content.readline()
+            await wait_until(lambda: backend.running, "the call")
+        backend.let_go.set()
+
+        await becomes(service, backend.calls[0]["task_id"], "completed")

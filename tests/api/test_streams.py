@@ -1,0 +1,287 @@
+"""Server-sent events: the present state, then every event once and in order, over whatever breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.backend import BackendServer, accept, hold
+from tests.support.service import Service, running_service
+from tests.support.sse import Sent, opened, received
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[BackendServer]:
+    async with BackendServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def service(nats_url: str) -> AsyncIterator[Service]:
+    async with running_service(nats_url) as running:
+        yield running
+
+
+async def history_of(service: Service, task_id: str) -> list[tuple[int, str]]:
+    answer = await service.alice.get(f"/api/task/{task_id}/events")
+    return [(entry["sequence"], entry["event"]["type"]) for entry in answer["events"]]
+
+
+def names(events: list[Sent]) -> list[str]:
+    return [sent.type for sent in events]
+
+
+# One task
+
+
+async def test_a_stream_begins_with_the_task_as_it_is(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": {"a": 1}})
+
+    async with opened(api.alice, f"/api/task/{task_id}/stream") as stream:
+        (state,) = await received(stream, 1)
+
+    assert stream.response.headers["Content-Type"].startswith("text/event-stream")
+    assert stream.response.headers["Cache-Control"] == "no-store"
+    assert state.data["type"] == "state"
+    assert state.data["task"]["status"] == "WAITING"
+    assert state.data["task"]["request"] == {"a": 1}
+    assert state.sequence == (await history_of(api, task_id))[-1][0]
+
+
+async def test_a_stream_has_every_event_as_it_happens_and_ends_with_the_task(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = hold
+    task_id = await service.alice.submit({"payload": 1})
+    async with opened(service.alice, f"/api/task/{task_id}/stream") as stream:
+        (state,) = await received(stream, 1)
+        await service.admin.register(backend, "one")
+        (started,) = await received(stream, 1)
+        backend.let_go.set()
+        rest = [sent async for sent in stream]
+
+    assert names([state, started, *rest]) == ["state", "AttemptStarted", "TaskSucceeded"]
+    assert started.data["event"]["server_id"] == "one"
+    assert started.data["taskId"] == task_id
+    assert [state.sequence, started.sequence, rest[0].sequence] == [
+        sequence for sequence, _ in await history_of(service, task_id)
+    ]
+
+
+async def test_a_stream_goes_on_after_the_last_event_received(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "one")
+    task_id = await service.alice.submit({"payload": 1})
+    await service.alice.ended(task_id)
+    history = await history_of(service, task_id)
+
+    for place in range(len(history) - 1):
+        async with opened(service.alice, f"/api/task/{task_id}/stream", last=history[place][0]) as stream:
+            rest = [(sent.sequence, sent.type) async for sent in stream]
+        assert rest == history[place + 1 :]
+
+
+async def test_an_ended_task_is_shown_and_the_stream_ends(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+    await api.alice.post(f"/api/task/{task_id}/cancel")
+
+    async with opened(api.alice, f"/api/task/{task_id}/stream") as stream:
+        events = [sent async for sent in stream]
+
+    assert [sent.data["task"]["status"] for sent in events] == ["CANCELLED"]
+
+
+async def test_a_browser_that_has_seen_the_end_is_told_to_stop(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+    await api.alice.post(f"/api/task/{task_id}/cancel")
+    last = (await history_of(api, task_id))[-1][0]
+
+    async with opened(api.alice, f"/api/task/{task_id}/stream", last=last) as stream:
+        assert stream.response.status == 204
+
+
+async def test_a_task_that_is_retried_is_followed_again(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+    await api.alice.post(f"/api/task/{task_id}/cancel")
+    last = (await history_of(api, task_id))[-1][0]
+    await api.alice.post(f"/api/task/{task_id}/retry")
+
+    async with opened(api.alice, f"/api/task/{task_id}/stream", last=last) as stream:
+        (queued,) = await received(stream, 1)
+
+    assert queued.type == "TaskQueued"
+
+
+# Who may listen
+
+
+async def test_nobody_follows_another_users_task(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+
+    assert (await api.bob.get(f"/api/task/{task_id}/stream")).status == 404
+    assert (await api.anonymous.get(f"/api/task/{task_id}/stream")).status == 401
+    assert (await api.bob.get("/api/tasks/stream?owner=alice")).status == 403
+    async with opened(api.auditor, f"/api/task/{task_id}/stream") as stream:
+        assert names(await received(stream, 1)) == ["state"]
+
+
+async def test_a_token_in_the_address_opens_streams_and_nothing_else(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+    answer = await api.alice.post("/api/stream-tokens")
+    token = answer["token"]
+
+    async with opened(api.anonymous, f"/api/task/{task_id}/stream?token={token}") as stream:
+        assert names(await received(stream, 1)) == ["state"]
+    async with opened(api.anonymous, f"/api/tasks/stream?token={token}") as stream:
+        assert names(await received(stream, 1)) == ["state"]
+    assert (await api.anonymous.get(f"/api/task/{task_id}?token={token}")).status == 401
+    assert (await api.anonymous.get(f"/api/task/{task_id}", headers={"Authorization": f"Bearer {token}"})).status == 401
+    bobs = (await api.bob.post("/api/stream-tokens"))["token"]
+    assert (await api.anonymous.get(f"/api/task/{task_id}/stream?token={bobs}")).status == 404
+
+
+@pytest.mark.parametrize("token", ["x", "é", "gAAAAA", "a" * 9000])
+async def test_a_made_up_token_opens_nothing(api: Service, token: str) -> None:
+    assert (await api.anonymous.get(f"/api/tasks/stream?token={token}")).status == 401
+
+
+@pytest.mark.parametrize(
+    "query", ["event=Nothing", "after=x", "after=-1", "after=" + "9" * 20, "after=1;x", "after=1;a:b:c:d"]
+)
+async def test_what_makes_no_sense_is_refused(api: Service, query: str) -> None:
+    assert (await api.alice.get(f"/api/tasks/stream?{query}")).status == 400
+
+
+# All tasks
+
+
+async def test_all_of_mine_begins_with_those_that_have_not_ended_and_goes_on_with_new_ones(api: Service) -> None:
+    waiting, ended = await api.alice.submit({"payload": 1}), await api.alice.submit({"payload": 2})
+    await api.alice.post(f"/api/task/{ended}/cancel")
+    await api.bob.submit({"payload": 3})
+    async with opened(api.alice, "/api/tasks/stream") as stream:
+        (state,) = await received(stream, 1)
+        await api.bob.submit({"payload": 4})
+        new = await api.alice.submit({"payload": 5})
+        await api.alice.post(f"/api/task/{waiting}/cancel")
+        events = await received(stream, 2)
+
+    assert (state.type, state.data["taskId"]) == ("state", waiting)
+    assert [(sent.type, sent.data["taskId"]) for sent in events] == [("TaskSubmitted", new), ("TaskCancelled", waiting)]
+
+
+async def test_admins_follow_everybody_and_may_choose(api: Service) -> None:
+    async with opened(api.admin, "/api/tasks/stream") as all_, opened(api.admin, "/api/tasks/stream?owner=bob") as bobs:
+        await wait_until(lambda: api.core.feeds.hub.listeners == 2, "both to listen")
+        await api.alice.submit({"payload": 1})
+        await api.bob.submit({"payload": 2})
+        owners = [sent.data["event"]["owner"] for sent in await received(all_, 2)]
+        (bob,) = await received(bobs, 1)
+
+    assert owners == ["alice", "bob"]
+    assert bob.data["event"]["owner"] == "bob"
+
+
+async def test_types_and_events_can_be_chosen(api: Service) -> None:
+    path = "/api/tasks/stream?type=a&event=TaskCancelled"
+    async with opened(api.alice, path) as stream:
+        await wait_until(lambda: api.core.feeds.hub.listeners == 1, "it to listen")
+        for task_type in ("b", "a"):
+            task_id = await api.alice.submit({"payload": 1, "type": task_type})
+            await api.alice.post(f"/api/task/{task_id}/cancel")
+        (event,) = await received(stream, 1)
+
+    assert (event.type, event.data["taskId"]) == ("TaskCancelled", task_id)
+
+
+# Whatever breaks
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_client_cut_off_fifty_times_misses_nothing_and_sees_nothing_twice(nats_url: str, seed: int) -> None:
+    chance = random.Random(seed)
+    seen: list[tuple[int, str]] = []
+    async with BackendServer() as backend, running_service(nats_url) as service:
+        await service.admin.register(backend, "one", maxConcurrent=8)
+        last = (await service.core.tasks.snapshot("alice"))[0]
+
+        async def submit() -> list[str]:
+            return [await service.alice.submit({"payload": number}) for number in range(120)]
+
+        submitting = asyncio.create_task(submit())
+        cuts = 0
+        while cuts < 50 or not submitting.done():
+            async with opened(service.alice, "/api/tasks/stream", last=last) as stream:
+                for sent in await received(stream, chance.randrange(0, 8)):
+                    seen.append((sent.sequence, sent.type))
+                    last = sent.sequence
+            cuts += 1
+        task_ids = await submitting
+        for task_id in task_ids:
+            await service.alice.ended(task_id)
+        expected = sorted([entry for task_id in task_ids for entry in await history_of(service, task_id)])
+        async with opened(service.alice, "/api/tasks/stream", last=last) as stream:
+            seen += [(sent.sequence, sent.type) for sent in await received(stream, len(expected) - len(seen))]
+
+    assert seen == expected
+
+
+async def test_a_slow_reader_is_served_from_the_log_and_misses_nothing(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskstream.push.hub.QUEUE_LENGTH", 3)
+    async with opened(api.alice, "/api/tasks/stream") as stream:
+        await wait_until(lambda: api.core.feeds.hub.listeners == 1, "it to listen")
+        task_ids = await asyncio.gather(*(api.alice.submit({"payload": "x" * 20_000}) for _ in range(200)))
+        events = await received(stream, 200)
+
+    assert {sent.data["taskId"] for sent in events} == set(task_ids)
+    assert [sent.sequence for sent in events] == sorted({sent.sequence for sent in events})
+
+
+async def test_streams_end_when_the_process_does(nats_url: str) -> None:
+    async with (
+        running_service(nats_url, worker=False) as service,
+        opened(service.alice, "/api/tasks/stream") as stream,
+    ):
+        await wait_until(lambda: service.core.feeds.hub.listeners == 1, "it to listen")
+        service.core.feeds.hub.end()
+        assert [sent async for sent in stream] == []
+
+
+async def test_a_stream_that_its_client_left_is_forgotten(api: Service) -> None:
+    async with opened(api.alice, "/api/tasks/stream"):
+        await wait_until(lambda: api.core.feeds.hub.listeners == 1, "it to listen")
+
+    await wait_until(lambda: api.core.feeds.hub.listeners == 0, "it to be forgotten")
+
+
+async def test_a_quiet_stream_has_heartbeats(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskstream.api.push.HEARTBEAT_SECONDS", 0.05)
+    async with running_service(nats_url, worker=False) as service:
+        task_id = await service.alice.submit({"payload": 1})
+        async with opened(service.alice, f"/api/task/{task_id}/stream") as stream:
+            await received(stream, 1)
+            reading = asyncio.create_task(received(stream, 1))
+            await wait_until(lambda: stream.comments >= 3, "heartbeats")
+            reading.cancel()
+
+
+async def test_there_is_no_progress_after_the_end(nats_url: str) -> None:
+    async with BackendServer(accept) as backend, running_service(nats_url) as service:
+        await service.admin.register(backend, "one", callback=True, **{"async": True})
+        task_id = await service.alice.submit({"payload": 1})
+        async with opened(service.alice, f"/api/task/{task_id}/stream") as stream:
+            await wait_until(lambda: backend.calls, "the call")
+            await asyncio.gather(
+                *(backend.report(backend.calls[0], "PROCESSING", progress=number) for number in range(10)),
+                backend.report(backend.calls[0], "FINISHED", data=1),
+                *(backend.report(backend.calls[0], "PROCESSING", progress=number) for number in range(10)),
+            )
+            events = names([sent async for sent in stream])
+
+    assert events[-1] == "TaskSucceeded"
+    assert events.count("TaskSucceeded") == 1

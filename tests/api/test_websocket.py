@@ -1,0 +1,184 @@
+"""WebSocket: subscriptions over one connection, each with the same events as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support.backend import BackendServer
+from tests.support.service import Client, Service, running_service
+from tests.support.waiting import wait_until
+
+Socket = aiohttp.ClientWebSocketResponse
+
+
+@contextlib.asynccontextmanager
+async def connected(client: Client, query: str = "") -> AsyncIterator[Socket]:
+    headers = {"Authorization": f"Bearer {client.bearer}"} if client.bearer else {}
+    async with client.session.ws_connect(f"{client.url}/ws{query}", headers=headers) as socket:
+        yield socket
+
+
+async def told(socket: Socket) -> dict[str, Any]:
+    """Return the next message."""
+    found: dict[str, Any] = await socket.receive_json(timeout=20)
+    return found
+
+
+async def ask(socket: Socket, **message: Any) -> dict[str, Any]:
+    """Send a message and return the answer."""
+    await socket.send_json(message)
+    return await told(socket)
+
+
+async def test_a_subscription_to_a_task_has_its_state_then_its_events_then_an_end(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+    name = f"task:{task_id}"
+    async with connected(api.alice) as socket:
+        assert await ask(socket, type="subscribe", task=task_id) == {"type": "subscribed", "subscription": name}
+        state = await told(socket)
+        await api.alice.post(f"/api/task/{task_id}/cancel")
+        cancelled, ended = await told(socket), await told(socket)
+
+    assert (state["type"], state["subscription"], state["task"]["status"]) == ("state", name, "WAITING")
+    assert (cancelled["type"], cancelled["subscription"], cancelled["taskId"]) == ("TaskCancelled", name, task_id)
+    assert ended == {"type": "ended", "subscription": name}
+
+
+async def test_a_project_has_the_events_of_its_tasks_alone(api: Service) -> None:
+    async with connected(api.alice) as socket:
+        await ask(socket, type="subscribe", project="novel")
+        await wait_until(lambda: api.core.feeds.hub.listeners, "it to listen")
+        await api.alice.post("/api/projects/other/queue-chapters")
+        await api.alice.submit({"payload": 1})
+        await api.bob.post("/api/projects/novel/queue-chapters")
+        mine = (await api.alice.post("/api/projects/novel/queue-chapters"))["taskId"]
+        event = await told(socket)
+
+    assert (event["type"], event["taskId"], event["subscription"]) == ("TaskSubmitted", mine, "project:novel")
+
+
+async def test_all_is_all_of_mine_and_everybodys_for_admins(api: Service) -> None:
+    async with connected(api.alice) as mine, connected(api.admin) as everybodys:
+        await ask(mine, type="subscribe", all=True)
+        await ask(everybodys, type="subscribe", all=True)
+        await wait_until(lambda: api.core.feeds.hub.listeners == 2, "both to listen")
+        bobs = await api.bob.submit({"payload": 1})
+        alices = await api.alice.submit({"payload": 1})
+
+        assert (await told(mine))["taskId"] == alices
+        assert [(await told(everybodys))["taskId"] for _ in range(2)] == [bobs, alices]
+
+
+async def test_what_is_unsubscribed_is_not_heard_any_more(api: Service) -> None:
+    async with connected(api.alice) as socket:
+        await ask(socket, type="subscribe", all=True)
+        assert (await ask(socket, type="unsubscribe", subscription="all"))["type"] == "unsubscribed"
+        await wait_until(lambda: not api.core.feeds.hub.listeners, "it to be forgotten")
+        await api.alice.submit({"payload": 1})
+
+        assert await ask(socket, type="ping") == {"type": "pong"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "{",
+        "[]",
+        '{"type":"dance"}',
+        '{"type":"subscribe"}',
+        '{"type":"subscribe","all":true,"task":"x"}',
+        '{"type":"subscribe","task":"x"}',
+        '{"type":"subscribe","task":"x","colour":"red"}',
+        '{"type":"ping","x":"' + "a" * 5_000 + '"}',
+    ],
+)
+async def test_what_makes_no_sense_is_answered_with_an_error_and_the_connection_stays(
+    api: Service, message: str
+) -> None:
+    async with connected(api.alice) as socket:
+        await socket.send_str(message)
+        assert (await told(socket))["type"] == "error"
+        assert await ask(socket, type="ping") == {"type": "pong"}
+
+
+async def test_nobody_hears_of_anothers_task(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+    async with connected(api.bob) as socket:
+        assert (await ask(socket, type="subscribe", task=task_id))["type"] == "error"
+
+
+async def test_the_door_is_shut_without_a_token_and_opens_with_one_in_the_address(api: Service) -> None:
+    for query in ("", "?token=x"):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with connected(api.anonymous, query):
+                pass
+        assert refused.value.status == 403
+    token = (await api.alice.post("/api/stream-tokens"))["token"]
+    async with connected(api.anonymous, f"?token={token}") as socket:
+        assert await ask(socket, type="ping") == {"type": "pong"}
+
+
+async def test_a_slow_reader_is_told_and_dropped_and_nobody_else_notices(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskstream.api.websocket.PATIENCE_SECONDS", 0.5)
+    async with connected(api.alice) as quick:
+        await ask(quick, type="subscribe", all=True)
+        url = api.url.replace("http://", "")
+        reader, writer = await asyncio.open_connection(*url.split(":"), limit=1024)
+        writer.write(
+            f"GET /ws HTTP/1.1\r\nHost: {url}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            f"Authorization: Bearer {api.alice.bearer}\r\n\r\n".encode()
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        subscribe = b'{"type":"subscribe","all":true}'
+        writer.write(bytes([0x81, 0x80 | len(subscribe)]) + b"\0\0\0\0" + subscribe)
+        await wait_until(lambda: api.core.feeds.hub.listeners == 2, "both to listen")
+        count = 0
+        seen: list[str] = []
+        while api.core.feeds.hub.listeners == 2:
+            await asyncio.gather(*(api.alice.submit({"payload": "x" * 200_000}) for _ in range(10)))
+            count += 10
+            seen += [(await told(quick))["type"] for _ in range(10)]
+        writer.transport.abort()
+
+    assert seen == ["TaskSubmitted"] * count
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_client_cut_off_at_random_misses_nothing_and_sees_nothing_twice(nats_url: str, seed: int) -> None:
+    chance = random.Random(seed)
+    seen: list[tuple[int, str]] = []
+    async with BackendServer() as backend, running_service(nats_url) as service:
+        await service.admin.register(backend, "one", maxConcurrent=8)
+        last = 0
+
+        async def submit() -> list[str]:
+            return [await service.alice.submit({"payload": number}) for number in range(80)]
+
+        submitting = asyncio.create_task(submit())
+        for cut in range(51):
+            async with connected(service.alice) as socket:
+                await ask(socket, type="subscribe", all=True, after=last)
+                if cut == 50:
+                    for task_id in await submitting:
+                        await service.alice.ended(task_id)
+                wanted = 240 - len(seen) if cut == 50 else chance.randrange(0, 6)
+                for _ in range(min(wanted, 240 - len(seen))):
+                    event = await told(socket)
+                    last = event["sequence"]
+                    seen.append((last, event["type"]))
+        expected = []
+        for task_id in submitting.result():
+            entries = (await service.alice.get(f"/api/task/{task_id}/events"))["events"]
+            expected += [(entry["sequence"], entry["event"]["type"]) for entry in entries]
+
+    assert seen == sorted(expected)

@@ -1,0 +1,59 @@
+"""What a listener has had live, it is not told again by the event that sums it up; what it has not had, it is told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskstream.events.envelope import Actor
+from taskstream.events.task import ProgressReported
+from taskstream.push.live import Live, Seen
+
+reports = st.lists(st.tuples(st.lists(st.text(max_size=3), max_size=2), st.text(max_size=4)), min_size=1, max_size=8)
+
+
+def live(index: int, lines: list[str], output: str, batch: str) -> Live:
+    event = ProgressReported(attempt=1, lines=tuple(lines), output=output)
+    return Live(batch=batch, index=index, at=datetime(2026, 1, 1, tzinfo=UTC), by=Actor("server", "s"), event=event)
+
+
+@given(batches=st.lists(reports, min_size=1, max_size=4), lost=st.sets(st.tuples(st.integers(0, 3), st.integers(0, 7))))
+def test_every_line_and_every_piece_of_output_is_told_once_and_in_order(
+    batches: list[list[tuple[list[str], str]]], lost: set[tuple[int, int]]
+) -> None:
+    """Each batch is pushed, with some reports lost on the way; then the log's event of it comes."""
+    seen = Seen()
+    for number, batch in enumerate(batches):
+        lines: list[str] = []
+        output = ""
+        for index, (some_lines, some_output) in enumerate(batch):
+            report = live(index, some_lines, some_output, str(number))
+            if (number, index) not in lost and seen.takes(report):
+                lines += report.event.lines
+                output += report.event.output
+        all_lines = tuple(line for some_lines, _ in batch for line in some_lines)
+        all_output = "".join(some_output for _, some_output in batch)
+        summed = ProgressReported(attempt=1, lines=all_lines, output=all_output, batch=str(number), reports=len(batch))
+        rest = seen.rest_of(summed)
+        if rest is not None:
+            lines += rest.lines
+            output += rest.output
+
+        assert (tuple(lines), output) == (all_lines, all_output)
+
+
+def test_the_next_batch_may_begin_before_the_log_has_the_one_before() -> None:
+    seen = Seen()
+    assert seen.takes(live(0, ["a"], "", "first"))
+    assert seen.takes(live(0, ["b"], "", "second"))
+
+    assert seen.rest_of(ProgressReported(attempt=1, lines=("a",), batch="first")) is None
+    assert seen.rest_of(ProgressReported(attempt=1, lines=("b",), batch="second")) is None
+
+
+def test_an_event_that_sums_nothing_up_is_told_whole() -> None:
+    event = ProgressReported(attempt=1, progress=5.0)
+
+    assert Seen().rest_of(event) is event
