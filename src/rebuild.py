@@ -5,39 +5,37 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from msgspec import Struct
 
 from .core import Core
-from .events.codec import task_codec
-from .events.ids import TaskRef
-from .events.subjects import task_ref
 from .projections.fleet import CHECKPOINT, Fleet
-from .projections.task_view import TaskView, active_key, fold, view_key
-from .projections.task_view import encode as encode_view
-from .streams.buckets import Bucket
+from .projections.task_rebuild import Difference, TaskRebuild
+from .settings import Settings
+from .streams import anew
+from .streams.access import Access
+from .streams.buckets import Bucket, Write
+from .streams.connection import api, open_connection
 from .streams.leases import Lease, Membership
-from .streams.log import decode
+from .streams.patience import Patience, leader_elected
 from .streams.pulling import follow
 from .streams.topology import SERVERS, TASKS
 
 log = structlog.get_logger(__name__)
 
-WRITES_AT_ONCE = 64
+REPORT_SECONDS = 5.0
+"""How often a long rebuild says how far it is."""
 
 
-class Difference(Struct, kw_only=True):
-    """What a bucket had that the log does not say, and the other way round."""
+async def make_anew(settings: Settings, nats_url: str) -> None:
+    """Throw away all that is derived, so that it can be made as the settings say; `rebuild` then fills it.
 
-    bucket: str
-    events: int
-    keys: int
-    changed: int = 0
-    missing: int = 0
-    extra: int = 0
-
-    @property
-    def any(self) -> bool:
-        return bool(self.changed or self.missing or self.extra)
+    Raises StillRunning if a worker runs: it would go on from what it remembers.
+    """
+    connection = await open_connection(nats_url, "anew", Access.from_settings(settings))
+    try:
+        await leader_elected(connection, Patience())
+        await anew.make_anew(connection, settings)
+    finally:
+        await connection.close()
 
 
 async def rebuild(core: Core) -> list[Difference]:
@@ -59,24 +57,18 @@ async def rebuild(core: Core) -> list[Difference]:
 
 async def _rebuild_tasks(core: Core, members: Membership) -> Difference:
     async with _Held(members, "projector.tasks"):
-        views: dict[TaskRef, TaskView] = {}
-        events = last = 0
+        rebuilding = TaskRebuild(core.buckets.tasks, core.commands.tasks.log)
+        state = (await api(core.reading, f"STREAM.INFO.{TASKS}"))["state"]
+        clock = asyncio.get_running_loop().time
+        reported = clock()
         async for positions in follow(core.reading, TASKS, ["task.>"], 0):
             if not positions:
                 break
-            for position in positions:
-                ref = task_ref(position.subject)
-                view = fold(views.get(ref), decode(task_codec, position))
-                if view is not None:
-                    views[ref] = view
-            events += len(positions)
-            last = positions[-1].sequence
-        wanted: dict[str, bytes] = {}
-        for ref, view in views.items():
-            wanted[view_key(ref)] = encode_view(view)
-            if listed := active_key(ref, view):
-                wanted[listed] = b""  # the value says when it was written, which is not of the log
-        return await _restore(core.buckets.tasks, wanted, last, events)
+            await rebuilding.fold(positions)
+            if clock() - reported > REPORT_SECONDS:
+                reported = clock()
+                log.info("rebuild.progress", events=rebuilding.difference.events, of=state["messages"])
+        return await rebuilding.finish()
 
 
 async def _rebuild_registry(core: Core, members: Membership) -> Difference:
@@ -95,20 +87,11 @@ async def _rebuild_registry(core: Core, members: Membership) -> Difference:
 async def _restore(bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, events: int) -> Difference:
     """Make a bucket hold exactly what is wanted."""
     found = {entry.key: entry.value for entry in await bucket.scan() if entry.key != CHECKPOINT}
-    changed = {key for key, value in wanted.items() if key in found and value and found[key] != value}
+    changed = {key for key, value in wanted.items() if key in found and found[key] != value}
     missing = wanted.keys() - found.keys()
     extra = found.keys() - wanted.keys()
-    gate = asyncio.Semaphore(WRITES_AT_ONCE)
-
-    async def put(key: str) -> None:
-        async with gate:
-            await bucket.put(key, wanted[key] or b"%d" % checkpoint)
-
-    async def delete(key: str) -> None:
-        async with gate:
-            await bucket.delete(key)
-
-    await asyncio.gather(*map(put, changed | missing), *map(delete, extra))
+    await bucket.put_many([Write(key, wanted[key]) for key in sorted(changed | missing)])
+    await bucket.put_many([Write(key, None) for key in sorted(extra)])
     await bucket.put(CHECKPOINT, b"%d" % checkpoint)
     return Difference(
         bucket=bucket.name,

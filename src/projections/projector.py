@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 STANDBY_SECONDS = 1.0
 """How often a process that does not project looks whether it should."""
-LINGER_SECONDS = 0.1
+LINGER_SECONDS = 0.25
 """How long events gather into one batch: longer writes less, and shows a little later what lists fold in anyway."""
 
 

@@ -1,4 +1,4 @@
-"""Keeps the `tasks` bucket: a view of each task, and the list of those that have not ended.
+"""Keeps the `tasks` bucket: a view of each task, those that have not ended, and each owner's newest submissions.
 
 Every key is written once per batch of events, with the sequence it reflects, guarded by its last revision. The
 checkpoint is written after what it covers, in the same bucket: whatever a crash takes from the bucket, the checkpoint
@@ -7,7 +7,6 @@ goes with it, and the guard of the next one shows that. Folding from an older ch
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
@@ -15,14 +14,18 @@ from msgspec import Struct
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
 from ..events.subjects import task_ref
-from ..streams.buckets import Bucket
+from ..events.task import TaskSubmitted
+from ..streams.buckets import Bucket, Entry, Write
 from ..streams.log import Position, decode
+from . import recent
 from .active import ref_of
+from .recent import EVERYBODY, Recent, Submission, recent_key
 from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
 from .task_view import encode as encode_view
 
-WRITES_AT_ONCE = 64
+OWNERS_HELD = 500
+"""Owners whose newest submissions stay in memory, some 40 KB each; with more, all are forgotten and read again."""
 
 
 class _Entry(Struct):
@@ -35,6 +38,13 @@ class _Entry(Struct):
     """Active keys of the task that are in the bucket."""
 
 
+class _Submissions(Struct):
+    """An owner's newest submissions."""
+
+    recent: Recent
+    revision: int
+
+
 class TaskProjection:
     """Folds the TASKS log into the bucket. One process at a time should; two do no harm but double the work."""
 
@@ -43,6 +53,7 @@ class TaskProjection:
         self._entries: dict[TaskRef, _Entry] = {}
         self._listed: dict[TaskRef, set[str]] = {}
         """Active keys in the bucket, of tasks that are not in `_entries`."""
+        self._owners: dict[str, _Submissions] = {}
         self._checkpoint = 0
         self._checkpoint_revision = 0
 
@@ -54,6 +65,7 @@ class TaskProjection:
         """Forget what is in memory and return the sequence the bucket reflects."""
         self._entries.clear()
         self._listed.clear()
+        self._owners.clear()
         entry = await self._bucket.get_with_revision(CHECKPOINT)
         self._checkpoint = int(entry.value or 0) if entry else 0
         self._checkpoint_revision = entry.revision if entry else 0
@@ -74,17 +86,19 @@ class TaskProjection:
         forgotten what was written: `resume`. No write is under way any more when this returns or raises.
         """
         events = [(task_ref(position.subject), decode(task_codec, position)) for position in positions]
-        await self._read_missing({ref for ref, _ in events})
+        owners = {ref.owner for ref, stored in events if isinstance(stored.recorded.event, TaskSubmitted)}
+        if owners:
+            owners.add(EVERYBODY)
+        touched = list(dict.fromkeys(ref for ref, _ in events))
+        await self._read_missing(touched, owners)
         for ref, stored in events:
             entry = self._entries[ref]
             entry.view = fold(entry.view, stored)
-        touched = dict.fromkeys(ref for ref, _ in events)
-        gate = asyncio.Semaphore(WRITES_AT_ONCE)
-        written = 0
-        for outcome in await asyncio.gather(*(self._write(gate, ref) for ref in touched), return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            written += outcome
+            if isinstance(stored.recorded.event, TaskSubmitted):
+                submission = Submission(stored.sequence, ref.id)
+                recent.add(self._owners[ref.owner].recent, submission)
+                recent.add(self._owners[EVERYBODY].recent, submission)
+        written = await self._write(touched, owners)
         last = positions[-1].sequence
         self._checkpoint_revision = await self._bucket.put(CHECKPOINT, b"%d" % last, expected=self._checkpoint_revision)
         self._checkpoint = last
@@ -94,27 +108,51 @@ class TaskProjection:
                 del self._entries[ref]
         return written + 1
 
-    async def _read_missing(self, refs: Iterable[TaskRef]) -> None:
+    async def _read_missing(self, refs: Iterable[TaskRef], owners: Iterable[str]) -> None:
+        if len(self._owners) > OWNERS_HELD:
+            self._owners.clear()
         missing = {view_key(ref): ref for ref in refs if ref not in self._entries}
-        found = await self._bucket.get_many(list(missing)) if missing else {}
+        strangers = {recent_key(owner): owner for owner in owners if owner not in self._owners}
+        found = await self._bucket.get_many([*missing, *strangers])
         for key, ref in missing.items():
+            view, revision = _read(found.get(key))
+            self._entries[ref] = _Entry(view, revision, self._listed.pop(ref, set()))
+        for key, owner in strangers.items():
             entry = found.get(key)
-            view = decode_view(entry.value) if entry else None
-            self._entries[ref] = _Entry(view, entry.revision if entry else 0, self._listed.pop(ref, set()))
+            self._owners[owner] = _Submissions(
+                recent.decode(entry.value) if entry else [], entry.revision if entry else 0
+            )
 
-    async def _write(self, gate: asyncio.Semaphore, ref: TaskRef) -> int:
-        entry = self._entries[ref]
-        if entry.view is None:
-            return 0
-        async with gate:
-            written = 1
-            listed = active_key(ref, entry.view)
-            if listed and listed not in entry.active:
-                await self._bucket.put(listed, b"%d" % entry.view.sequence)
-                written += 1
-            entry.revision = await self._bucket.put(view_key(ref), encode_view(entry.view), expected=entry.revision)
-            for stale in entry.active - {listed}:
-                await self._bucket.delete(stale)
-                written += 1
-            entry.active = {listed} if listed else set()
-            return written
+    async def _write(self, touched: Iterable[TaskRef], owners: Iterable[str]) -> int:
+        """Write what changed, and return how many keys that was. A task's active key is there before its view says so,
+        and the one it had is removed after.
+        """
+        entries = {ref: entry for ref in touched if (entry := self._entries[ref]).view is not None}
+        listed: list[Write] = []
+        views: list[Write] = []
+        stale: list[Write] = []
+        for ref, entry in entries.items():
+            assert entry.view is not None
+            active = active_key(ref, entry.view)
+            if active and active not in entry.active:
+                listed.append(Write(active, b"%d" % entry.view.sequence))
+            views.append(Write(view_key(ref), encode_view(entry.view), entry.revision))
+            stale.extend(Write(key, None) for key in entry.active if key != active)
+            entry.active = {active} if active else set()
+        submitters = [self._owners[owner] for owner in owners]
+        lists = [
+            Write(recent_key(owner), recent.encode(self._owners[owner].recent), self._owners[owner].revision)
+            for owner in owners
+        ]
+        await self._bucket.put_many(listed)
+        revisions = await self._bucket.put_many([*views, *lists])
+        for entry, revision in zip(entries.values(), revisions, strict=False):
+            entry.revision = revision
+        for submitter, revision in zip(submitters, revisions[len(views) :], strict=True):
+            submitter.revision = revision
+        await self._bucket.put_many(stale)
+        return len(listed) + len(views) + len(lists) + len(stale)
+
+
+def _read(entry: Entry | None) -> tuple[TaskView | None, int]:
+    return (decode_view(entry.value), entry.revision) if entry else (None, 0)

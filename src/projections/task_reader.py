@@ -5,6 +5,7 @@ Both are current: a read sees every write that was answered before it began.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -18,20 +19,24 @@ from ..events.ids import TaskRef
 from ..events.subjects import ENDINGS, task_ref, task_root
 from ..events.task import StoredResult, TaskDeleted, TaskEvent, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
 from ..streams.buckets import Bucket
-from ..streams.connection import Connection, api
-from ..streams.log import Log, Position, decode, last_sequence, read
+from ..streams.connection import Connection
+from ..streams.log import Log, decode, last_sequence, read
 from ..streams.objects import Objects
 from ..streams.topology import TASKS
+from . import recent
 from .active import projected, ref_of
-from .task_view import CHECKPOINT, TaskView, fold, view_key
+from .submissions import newest_first
+from .task_view import ACTIVE, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
 LONGEST_TAIL = 2_000
 """Events not yet projected that a list folds by itself; with more, it reads each task's history instead."""
-LONGEST_WALK = 5_000
-"""Submissions that one page looks at for matching tasks, before it answers with what it has and a cursor."""
-FIRST_STRIDE = 256
-"""Sequences looked at first, going back from the newest; it grows while too little is found."""
+LONGEST_WALK = recent.LENGTH
+"""Submissions that one page looks at for matching tasks, before it answers with what it has and a cursor: a first page
+then never has to search the log."""
+
+Tail = dict[TaskRef, list[Stored[TaskEvent]]]
+"""Events that the bucket does not reflect yet."""
 
 
 class TaskDetail(NamedTuple):
@@ -120,14 +125,16 @@ class TaskReader:
         return Raw(await self._objects.get(result.object_name))
 
     async def current(self, owner: str | None, ended_since: datetime | None) -> list[Listed]:
-        """Return all tasks that have not ended, or (if given) ended at `ended_since` or later.
+        """Return all tasks of an owner token (None: of everybody) that have not ended, newest submission first.
 
-        `owner` is an owner token; None: of everybody.
-        Newest submission first; without those that were deleted.
+        Also those that ended at `ended_since` or later, if it is given; without those that were deleted.
         """
-        tail = await self._tail(owner)
-        active = await self._bucket.scan(f"active.*.{owner or '*'}.*")
-        refs = {ref_of(entry.key) for entry in active} | (await self._recent(owner) if tail is None else tail.keys())
+        checkpoint = await projected(self._bucket)
+        tail = await self._tail(owner, checkpoint)
+        refs = await self._active(owner)
+        if refs is None:
+            refs = {ref_of(entry.key) for entry in await self._bucket.scan(f"active.*.{owner or '*'}.*")}
+        refs |= await self._queued_since(owner, checkpoint) if tail is None else tail.keys()
         if ended_since is not None:
             for kind in sorted(ENDINGS):
                 ended = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.*", start_time=ended_since)
@@ -149,9 +156,8 @@ class TaskReader:
         sequence = await last_sequence(self._reading, TASKS, f"task.{owner or '*'}.>")
         return sequence, await self.current(owner, None)
 
-    async def _recent(self, owner: str | None) -> set[TaskRef]:
-        """Return an owner's tasks that were submitted or queued again after what the bucket reflects."""
-        checkpoint = await projected(self._bucket)
+    async def _queued_since(self, owner: str | None, checkpoint: int) -> set[TaskRef]:
+        """Return the tasks that were submitted or queued again after what the bucket reflects."""
         found: set[TaskRef] = set()
         for kind in ("submitted", "queued"):
             positions = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.>", checkpoint + 1)
@@ -160,58 +166,60 @@ class TaskReader:
 
     async def page(self, wanted: TaskFilter, limit: int, before: int | None = None) -> Page:
         """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`."""
-        state = (await api(self._reading, f"STREAM.INFO.{TASKS}"))["state"]
-        oldest, upper = int(state["first_seq"]), int(state["last_seq"]) + 1
-        upper = min(upper, before or upper)
-        tail = await self._tail(wanted.owner)
+        checkpoint = await projected(self._bucket)
+        tail = await self._tail(wanted.owner, checkpoint)
+        if wanted.statuses and wanted.statuses <= ACTIVE and tail is not None:
+            active = await self._active(wanted.owner)
+            if active is not None:
+                return await self._page_of(list(active | tail.keys()), tail, wanted, limit, before)
         found: list[Listed] = []
-        stride = max(FIRST_STRIDE, 4 * limit)
         walked = 0
-        while upper > oldest and walked < LONGEST_WALK:
-            lower = max(oldest, upper - stride)
-            submissions = await self._submissions(wanted.owner, lower, upper)
-            walked += len(submissions)
-            views = await self._views([task_ref(position.subject) for position in submissions], tail)
-            for position in reversed(submissions):
-                ref = task_ref(position.subject)
-                view = views.get(ref)
-                if view is None or not wanted.matches(view):
-                    continue
-                found.append(Listed(ref, view))
-                if len(found) == limit:
-                    return Page(found, position.sequence if position.sequence > oldest else None)
-            upper = lower
-            if len(submissions) < limit:
-                stride *= 4
-        return Page(found, upper if upper > oldest else None)
+        walk = newest_first(self._reading, self._bucket, wanted.owner, checkpoint, before, limit)
+        async with contextlib.aclosing(walk) as stretches:
+            async for places, rest in stretches:
+                views = await self._views([place.ref for place in places], tail)
+                for place in places:
+                    view = views.get(place.ref)
+                    if view is None or not wanted.matches(view):
+                        continue
+                    found.append(Listed(place.ref, view))
+                    if len(found) == limit:
+                        return Page(found, rest if place == places[-1] else place.sequence)
+                walked += len(places)
+                if walked >= LONGEST_WALK:
+                    return Page(found, rest)
+        return Page(found, None)
 
-    async def _submissions(self, owner: str | None, lower: int, upper: int) -> list[Position]:
-        """Return the submissions from `lower` to before `upper`, oldest first."""
-        found: list[Position] = []
-        start = lower
-        while start < upper:
-            batch = await read(self._reading, TASKS, f"task.{owner or '*'}.*.submitted.>", start, FIRST_STRIDE)
-            found.extend(position for position in batch if position.sequence < upper)
-            if len(batch) < FIRST_STRIDE or batch[-1].sequence >= upper:
-                break
-            start = batch[-1].sequence + 1
-        return found
+    async def _active(self, owner: str | None) -> set[TaskRef] | None:
+        """Return the tasks that have not ended, as far as projected; None if they are too many to sort here."""
+        entries = await self._bucket.get_matching(f"active.*.{owner or '*'}.*")
+        return None if entries is None else {ref_of(entry.key) for entry in entries}
 
-    async def _tail(self, owner: str | None) -> dict[TaskRef, list[Stored[TaskEvent]]] | None:
+    async def _page_of(
+        self, refs: Sequence[TaskRef], tail: Tail, wanted: TaskFilter, limit: int, before: int | None
+    ) -> Page:
+        """Return a page of these tasks."""
+        views = await self._views(refs, tail)
+        found = [
+            Listed(ref, view)
+            for ref, view in views.items()
+            if wanted.matches(view) and (before is None or view.created_sequence < before)
+        ]
+        found.sort(key=lambda listed: listed.view.created_sequence, reverse=True)
+        shown = found[:limit]
+        return Page(shown, shown[-1].view.created_sequence if len(found) > limit else None)
+
+    async def _tail(self, owner: str | None, after: int) -> Tail | None:
         """Return the events that the bucket does not reflect yet, by task; None if they are too many to fold here."""
-        checkpoint = await self._bucket.get(CHECKPOINT)
-        after = int(checkpoint.value) if checkpoint else 0
         positions = await read(self._reading, TASKS, f"task.{owner or '*'}.>", after + 1, LONGEST_TAIL)
         if len(positions) >= LONGEST_TAIL:
             return None
-        tail: dict[TaskRef, list[Stored[TaskEvent]]] = {}
+        tail: Tail = {}
         for position in positions:
             tail.setdefault(task_ref(position.subject), []).append(decode(task_codec, position))
         return tail
 
-    async def _views(
-        self, refs: Sequence[TaskRef], tail: dict[TaskRef, list[Stored[TaskEvent]]] | None
-    ) -> dict[TaskRef, TaskView]:
+    async def _views(self, refs: Sequence[TaskRef], tail: Tail | None) -> dict[TaskRef, TaskView]:
         """Return the current view of each task."""
         stored_views = tail is not None and refs
         entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if stored_views else {}

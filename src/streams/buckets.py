@@ -5,21 +5,27 @@ Reads that must be current go to the leader; the others may be answered by a rep
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
+from nats.aio.msg import Msg
 
-from ..errors import Conflict, StoreFull, StoreUnavailable
+from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from .committer import NO_ROOM, WRONG_LAST_SEQUENCE
-from .connection import ApiError, Connection, api, status_of
-from .log import NO_MESSAGE_FOUND, position_of, read
+from .connection import REQUEST_TIMEOUT_SECONDS, ApiError, Connection, api
+from .log import NO_MESSAGE_FOUND, Position, TooMany, read, read_last
 
 MULTI_GET_KEYS = 1_000
 """JetStream answers at most 1,024 subjects in one multi-last get."""
 MARKER_TTL = "60s"
 """How long the mark of a deleted key is kept, for those who watch; then the key costs nothing."""
+WRITES_AT_ONCE = 256
+SCAN_BATCH = 1_000
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 class Entry(NamedTuple):
@@ -27,6 +33,15 @@ class Entry(NamedTuple):
     value: bytes
     revision: int
     """Place in the bucket's stream; grows with every write."""
+
+
+class Write(NamedTuple):
+    """A value to put; None removes the key."""
+
+    key: str
+    value: bytes | None
+    expected: int | None = None
+    """Revision the key must have; 0: it must not exist. None: any."""
 
 
 class Bucket:
@@ -47,8 +62,62 @@ class Bucket:
         """
         headers = dict(headers or {})
         if expected is not None:
-            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
-        answer = await self._connection.request(self._prefix + key, value, headers)
+            headers[EXPECTED] = str(expected)
+        return self._revision(key, await self._connection.request(self._prefix + key, value, headers))
+
+    async def put_many(self, writes: Sequence[Write]) -> list[int]:
+        """Do many writes side by side, each as `put` or `delete` would; return their revisions.
+
+        Raises what the first that failed raises, after all have been answered: then some may have been done.
+        """
+        revisions: list[int] = []
+        for start in range(0, len(writes), WRITES_AT_ONCE):
+            part = writes[start : start + WRITES_AT_ONCE]
+            answers = await self._exchange(part)
+            failures = []
+            for write, answer in zip(part, answers, strict=True):
+                try:
+                    revisions.append(self._revision(write.key, answer))
+                except StoreError as error:
+                    failures.append(error)
+            if failures:
+                raise failures[0]
+        return revisions
+
+    async def _exchange(self, writes: Sequence[Write]) -> list[Msg]:
+        """Send writes and return their answers. Raises as `Connection.request`."""
+        answers: list[Msg | None] = [None] * len(writes)
+        missing = len(writes)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def receive(place: int, message: Msg | None) -> None:
+            nonlocal missing
+            answers[place] = message
+            missing -= 1
+            if (missing == 0 or message is None) and not done.done():
+                done.set_result(None)
+
+        connection = self._connection
+        tokens = [connection.open_inbox(partial(receive, place)) for place in range(len(writes))]
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                for token, write in zip(tokens, writes, strict=True):
+                    subject = self._prefix + write.key
+                    await connection.publish(subject, write.value or b"", connection.inbox(token), _headers(write))
+                await done
+        except TimeoutError:
+            raise OutcomeUnknown(f"no answer from NATS on {self.stream} in {REQUEST_TIMEOUT_SECONDS:g} s") from None
+        finally:
+            for token in tokens:
+                connection.close_inbox(token)
+        answered = [answer for answer in answers if answer is not None]
+        if len(answered) < len(writes):
+            raise OutcomeUnknown(f"the connection was lost before NATS answered on {self.stream}")
+        return answered
+
+    def _revision(self, key: str, answer: Msg) -> int:
+        if not answer.data:
+            raise StoreUnavailable(f"no responders for {self.name}.{key}")
         ack = msgspec.json.decode(answer.data)
         if error := ack.get("error"):
             code = error.get("err_code")
@@ -61,7 +130,7 @@ class Bucket:
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
         """Remove a key and its value; removing one that is not there is no error."""
-        return await self.put(key, b"", expected=expected, headers={"KV-Operation": "PURGE", "Nats-TTL": MARKER_TTL})
+        return await self.put(key, b"", expected=expected, headers=_removal())
 
     async def get(self, key: str) -> Entry | None:
         """Return the value the leader has, None if there is none."""
@@ -84,18 +153,57 @@ class Bucket:
         found: dict[str, Entry] = {}
         for start in range(0, len(keys), MULTI_GET_KEYS):
             subjects = [self._prefix + key for key in keys[start : start + MULTI_GET_KEYS]]
-            request = msgspec.json.encode({"multi_last": subjects, "batch": MULTI_GET_KEYS})
-            for answer in await self._connection.request_many(f"$JS.API.DIRECT.GET.{self.stream}", request):
-                if answer.data and not status_of(answer):
-                    position = position_of(answer)
-                    key = position.subject[len(self._prefix) :]
-                    found[key] = Entry(key, position.data, position.sequence)
+            entries = self._entries(await read_last(self._connection, self.stream, subjects))
+            found |= {entry.key: entry for entry in entries if entry.value}
         return found
+
+    async def get_matching(self, key_filter: str) -> list[Entry] | None:
+        """Return the entries on a filter, in no order; None where there are more than a thousand.
+
+        Quicker than a scan where few of many keys match.
+        """
+        try:
+            positions = await read_last(self._connection, self.stream, [self._prefix + key_filter])
+        except TooMany:
+            return None
+        return [entry for entry in self._entries(positions) if entry.value]
+
+    async def count(self) -> int:
+        """Return how many keys there are; those deleted a moment ago may be counted."""
+        info = await api(self._connection, f"STREAM.INFO.{self.stream}")
+        return int(info["state"].get("num_subjects", 0))
+
+    async def pages(self) -> AsyncGenerator[list[Entry], None]:
+        """Yield all entries in order of their last write, a thousand or fewer at a time."""
+        revision = 1
+        while True:
+            # Every subject is the bucket's; a filter that says so would have NATS count what matches for each page.
+            positions = await read(self._connection, self.stream, ">", revision, SCAN_BATCH)
+            yield [entry for entry in self._entries(positions) if entry.value]
+            if len(positions) < SCAN_BATCH:
+                return
+            revision = positions[-1].sequence + 1
 
     async def scan(self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None) -> list[Entry]:
         """Return the entries on a filter in order of their last write, oldest first."""
-        positions = await read(self._connection, self.stream, self._prefix + key_filter, from_revision, limit)
+        return [entry for entry in await self.scan_writes(key_filter, from_revision, limit) if entry.value]
+
+    async def scan_writes(self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None) -> list[Entry]:
+        """As `scan`, but a key deleted less than MARKER_TTL ago is an Entry with an empty value."""
+        return self._entries(await read(self._connection, self.stream, self._prefix + key_filter, from_revision, limit))
+
+    def _entries(self, positions: Sequence[Position]) -> list[Entry]:
+        """Return what messages of the bucket's stream say; a deleted key has an empty value."""
         cut = len(self._prefix)
-        return [
-            Entry(position.subject[cut:], position.data, position.sequence) for position in positions if position.data
-        ]
+        return [Entry(position.subject[cut:], position.data, position.sequence) for position in positions]
+
+
+def _headers(write: Write) -> dict[str, str]:
+    headers = _removal() if write.value is None else {}
+    if write.expected is not None:
+        headers[EXPECTED] = str(write.expected)
+    return headers
+
+
+def _removal() -> dict[str, str]:
+    return {"KV-Operation": "PURGE", "Nats-TTL": MARKER_TTL}

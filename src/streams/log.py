@@ -22,8 +22,15 @@ READ_BATCH = 1_000
 STALE_REPLICA_TRIES = 20
 STALE_REPLICA_PAUSE_SECONDS = 0.05
 NO_MESSAGE_FOUND = 10037
+MOST_SUBJECTS = 1_024
+"""JetStream answers no more of them in one request for the last message of each."""
+TOO_MANY_RESULTS = "413"
 END_OF_BATCH = frozenset({"204", "404"})
 """The end of what a direct get answers; 404: there was nothing."""
+
+
+class TooMany(StoreUnavailable):
+    """A request has more results than JetStream gives at once; asked again it will say the same."""
 
 
 class Position(NamedTuple):
@@ -133,6 +140,21 @@ async def read(
             break
         start = {"seq": found[-1].sequence + 1}
     return found
+
+
+async def read_last(connection: Connection, stream: str, filters: Sequence[str]) -> list[Position]:
+    """Return the last message of each subject on these filters, by direct get.
+
+    Raises TooMany for more subjects than JetStream answers in one request.
+    """
+    request = msgspec.json.encode({"multi_last": filters, "batch": MOST_SUBJECTS})
+    answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", request)
+    end = answers.pop()
+    if status_of(end) == TOO_MANY_RESULTS or (end.headers or {}).get("Nats-Num-Pending", "0") != "0":
+        raise TooMany(f"more than {MOST_SUBJECTS} subjects of {stream} match")
+    if status_of(end) not in END_OF_BATCH:
+        raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
+    return [position_of(answer) for answer in answers]
 
 
 def position_of(answer: Msg) -> Position:

@@ -23,6 +23,7 @@ ANSWER_GRACE_SECONDS = 1.0
 """How long after its end a pull counts as lost: a server that was restarted has forgotten it."""
 FOLLOW_EXPIRES_SECONDS = 4.0
 FOLLOW_BATCH = 1_000
+"""Messages asked for at a time. More are asked for before the last have come: at most twice as many wait here."""
 RETRY_PAUSE_SECONDS = 0.5
 
 
@@ -122,6 +123,11 @@ class Consumer:
             self._fetched.put_nowait(message)  # late: whoever fetches next has it
 
 
+def _undelivered(expired: Msg) -> int:
+    """Return how many messages a pull that has expired (408) was still to bring."""
+    return int((expired.headers or {}).get("Nats-Pending-Messages", FOLLOW_BATCH))
+
+
 def _is_status(message: Msg) -> bool:
     return not message.data and status_of(message) is not None
 
@@ -131,8 +137,8 @@ async def follow(
 ) -> AsyncGenerator[list[Position], None]:
     """Yield the messages after a sequence as they come, in order and without gaps, for ever.
 
-    Messages that come within `linger_seconds` of one another come together. An empty list says that all there was has
-    been seen. A lost connection or consumer is made again where it left off.
+    Messages that come within `linger_seconds` of one another come together, unless a full batch is there already. An
+    empty list says that all there was has been seen. A lost connection or consumer is made again where it left off.
     """
     while True:
         try:
@@ -171,19 +177,24 @@ async def _follow_once(
     subscription = await connection.subscribe(connection.new_inbox(), arrive)
     request = msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": round(FOLLOW_EXPIRES_SECONDS * 1_000_000_000)})
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
-    wanted = expected = 0
+    wanted = expected = pending = 0
+    positions: list[Position] = []
     try:
         if not created["num_pending"]:
             yield []
         while True:
-            if wanted <= 0:
+            while wanted <= FOLLOW_BATCH:  # also before each yield: what comes next is on its way meanwhile
                 await connection.publish(subject, request, subscription.subject)
-                wanted = FOLLOW_BATCH
+                wanted += FOLLOW_BATCH
+            if positions:
+                yield positions
+                if pending == 0:
+                    yield []
             try:
                 messages = [await asyncio.wait_for(arrived.get(), FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS)]
             except TimeoutError:
                 return
-            if linger_seconds:
+            if linger_seconds and arrived.qsize() < FOLLOW_BATCH:
                 await asyncio.sleep(linger_seconds)
             while not arrived.empty():
                 messages.append(arrived.get_nowait())
@@ -194,18 +205,15 @@ async def _follow_once(
                 if _is_status(message):
                     if status_of(message) != "408":
                         return  # deleted, or its server is gone
-                    wanted = 0
+                    wanted -= _undelivered(message)
                     continue
                 place = delivery(message)
                 expected += 1
                 if place.consumer_sequence != expected:
                     return  # one was lost on the way
                 wanted -= 1
+                pending = place.pending
                 positions.append(Position(place.stream_sequence, message.subject, message.data))
-            if positions:
-                yield positions
-                if place.pending == 0:
-                    yield []
     finally:
         connection.close_inbox(loss)
         with contextlib.suppress(nats.errors.Error):  # the connection was closed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,8 @@ import pytest
 from taskstream.core import Core
 from taskstream.errors import Conflict, StoreFull, StoreUnavailable
 from taskstream.streams import buckets
-from taskstream.streams.buckets import Bucket, Entry
-from taskstream.streams.embedded import CONFIG
+from taskstream.streams.buckets import Bucket, Entry, Write
+from taskstream.streams.nats_config import CONFIG
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart
 from tests.support.waiting import wait_until
@@ -114,6 +116,72 @@ async def test_many_keys_are_read_at_once_beyond_what_one_request_takes(bucket: 
 
     assert {key: entry.value for key, entry in found.items()} == {key: key.encode() for key in keys}
     assert len(await bucket.scan("k.*")) == 1_050
+
+
+async def test_many_writes_at_once_are_each_what_one_would_be(bucket: Bucket) -> None:
+    first = await bucket.put("a", b"one")
+    await bucket.put("gone", b"one")
+
+    revisions = await bucket.put_many(
+        [Write("a", b"two", first), Write("new", b"three", 0), Write("gone", None)]
+        + [Write(f"k.{number}", b"%d" % number) for number in range(2 * buckets.WRITES_AT_ONCE)]
+    )
+
+    found = await bucket.get_many(["a", "new", "gone", "k.0", "k.300"])
+    assert {key: entry.value for key, entry in found.items()} == {
+        "a": b"two", "new": b"three", "k.0": b"0", "k.300": b"300",
+    }  # fmt: skip
+    assert revisions[:2] == [found["a"].revision, found["new"].revision]
+    assert await bucket.put_many([]) == []
+
+
+async def test_of_many_writes_those_with_an_old_revision_are_a_conflict_and_change_nothing(bucket: Bucket) -> None:
+    await bucket.put("a", b"one")
+    second = await bucket.put("b", b"one")
+
+    with pytest.raises(Conflict):
+        await bucket.put_many([Write("a", b"two", 0), Write("b", b"two", second)])
+
+    assert (await bucket.get("a") or Entry("", b"", 0)).value == b"one"
+    assert (await bucket.get("b") or Entry("", b"", 0)).value == b"two"
+
+
+async def test_many_writes_say_so_when_the_connection_is_lost_before_their_answers(
+    core: Core, nats: NatsServer, bucket: Bucket
+) -> None:
+    writes = [Write(f"k.{number}", b"v") for number in range(buckets.WRITES_AT_ONCE)]
+    os.kill(nats.pid, signal.SIGSTOP)
+    under_way = asyncio.create_task(bucket.put_many(writes))
+    await asyncio.sleep(0)
+    await end(nats, core.reading)
+
+    with pytest.raises(StoreUnavailable):
+        await under_way
+
+
+async def test_pages_bring_every_entry_once_and_no_mark_of_a_deleted_one(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "SCAN_BATCH", 3)
+    await bucket.put_many([Write(f"k.{number}", b"v") for number in range(9)])
+    await bucket.put_many([Write(f"k.{number}", None) for number in (0, 3, 4, 5)])
+
+    keys = [entry.key async for page in bucket.pages() for entry in page]
+
+    assert keys == ["k.1", "k.2", "k.6", "k.7", "k.8"]
+    assert await bucket.count() >= 5
+
+
+async def test_what_matches_a_filter_is_read_at_once_unless_it_is_too_much(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bucket.put_many([Write(f"{letter}.{number}", b"v") for letter in "ab" for number in range(3)])
+    await bucket.put_many([Write("a.1", None)])
+
+    assert {entry.key for entry in await bucket.get_matching("a.*") or []} == {"a.0", "a.2"}
+    assert await bucket.get_matching("never.*") == []
+    await bucket.put_many([Write(f"b.{number}", b"v") for number in range(1_025)])
+    assert await bucket.get_matching("b.*") is None
 
 
 async def test_a_scan_goes_by_the_last_write_and_its_filter(bucket: Bucket) -> None:

@@ -16,8 +16,8 @@ from taskstream.core import Core
 from taskstream.errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from taskstream.streams.committer import BATCH_FROM, Append, Committer, Message
 from taskstream.streams.connection import Connection, PayloadTooLarge, api, open_connection
-from taskstream.streams.embedded import CONFIG
 from taskstream.streams.log import read
+from taskstream.streams.nats_config import CONFIG
 from taskstream.streams.topology import TASKS
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart

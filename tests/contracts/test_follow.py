@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -200,3 +201,54 @@ async def test_who_stops_following_leaves_no_consumer(core: Core) -> None:
         return not await consumers(core)
 
     await wait_until(none_left, "the consumer to go")
+
+
+async def test_to_a_slow_reader_no_more_than_two_batches_are_sent_ahead(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "FOLLOW_BATCH", 10)
+    await publish(core, 100)
+    batches = follow(core.reading, TASKS, ["task.>"], 0)
+    seen = [position.sequence for position in await anext(batches)]
+
+    async def sent() -> int:
+        [name] = await consumers(core)
+        return int((await api(core.appending, f"CONSUMER.INFO.{TASKS}.{name}"))["delivered"]["stream_seq"])
+
+    async def is_ahead() -> bool:
+        return await sent() > seen[-1]
+
+    await wait_until(is_ahead, "messages to be on their way before the next are asked for")
+    assert await sent() <= seen[-1] + 20
+    while seen[-1] < 100:
+        batch = [position.sequence for position in await anext(batches)]
+        assert len(batch) <= 20
+        seen.extend(batch)
+    assert seen == list(range(1, 101))
+    await batches.aclose()
+
+
+async def test_pulls_that_expire_are_made_again_on_the_same_consumer(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "FOLLOW_BATCH", 3)
+    monkeypatch.setattr(pulling, "FOLLOW_EXPIRES_SECONDS", 0.2)
+    pulls: list[str] = []
+    publish_it = core.reading.publish
+
+    async def note(subject: str, *rest: Any, **more: Any) -> None:
+        if ".MSG.NEXT." in subject:
+            pulls.append(subject)
+        await publish_it(subject, *rest, **more)
+
+    monkeypatch.setattr(core.reading, "publish", note)
+    follower = following(core)
+    for count in (4, 8, 12):
+        await publish(core, 4)
+        await sees(follower, count)
+        before = len(pulls)
+        await wait_until(lambda before=before: len(pulls) >= before + 3, "pulls that expired to be made again")
+
+    assert follower.sequences == list(range(1, 13))
+    assert len(set(pulls)) == 1
+    await follower.stop()

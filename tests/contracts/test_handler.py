@@ -13,7 +13,7 @@ from taskstream.core import Core
 from taskstream.errors import AlreadyEnded, AttemptNotCurrent, NotFound, StoreFull, StoreUnavailable
 from taskstream.events.task import AttemptStarted, ProgressReported, TaskSubmitted
 from taskstream.streams.connection import PayloadTooLarge, open_connection
-from taskstream.streams.embedded import CONFIG
+from taskstream.streams.nats_config import CONFIG
 from tests.support.histories import ALICE, WORKER, claim, give, ref, submission, success, whole_log
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart

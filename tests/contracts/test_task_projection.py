@@ -16,14 +16,16 @@ from taskstream.core import Core
 from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent
 from taskstream.events.server import ServerRegistered
 from taskstream.events.subjects import NO_SERVER, task_root
+from taskstream.projections import task_rebuild
 from taskstream.projections.active import active_tasks, projected, running_on
 from taskstream.projections.fleet import Fleet
 from taskstream.projections.projector import Projection, Projector
 from taskstream.projections.registry_projection import RegistryProjection
 from taskstream.projections.task_projection import TaskProjection
+from taskstream.projections.task_rebuild import TaskRebuild
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.rebuild import Difference, rebuild
-from taskstream.streams.buckets import Bucket
+from taskstream.streams.buckets import Bucket, Write
 from taskstream.streams.leases import Lease, Membership
 from taskstream.streams.log import Position, read
 from taskstream.streams.topology import SERVERS, TASKS
@@ -65,6 +67,13 @@ class CrashingBucket(Bucket):
             raise Crash
         return await super().put(key, value, expected=expected, headers=headers)
 
+    async def put_many(self, writes: Sequence[Write]) -> list[int]:
+        done = await super().put_many(writes[: self.writes])
+        self.writes -= len(writes)
+        if self.writes < 0:
+            raise Crash
+        return done
+
 
 async def project(projection: Projection, positions: Sequence[Position], batch: int = 50) -> None:
     """Resume, and apply what the bucket does not reflect yet."""
@@ -90,7 +99,7 @@ async def test_the_bucket_is_the_fold_of_the_log_byte_for_byte(core: Core, batch
     await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading), batch)
 
     await agrees(core)
-    assert {"active", "task"} == {key.split(".")[0] for key in await held(core.buckets.tasks)}
+    assert {"active", "recent", "task"} == {key.split(".")[0] for key in await held(core.buckets.tasks)}
 
 
 async def test_a_batch_writes_each_key_once(core: Core) -> None:
@@ -100,7 +109,7 @@ async def test_a_batch_writes_each_key_once(core: Core) -> None:
 
     written = await TaskProjection(core.buckets.tasks).apply(await whole_log(core.reading))
 
-    assert written == 3  # the view, the active key, the checkpoint
+    assert written == 5  # the view, the active key, the owner's submissions, everybody's, the checkpoint
 
 
 async def test_folding_again_from_an_older_checkpoint_changes_nothing(core: Core) -> None:
@@ -434,6 +443,85 @@ async def test_a_rebuild_finds_counts_and_puts_right_what_differs(core: Core) ->
     assert (tasks.changed, tasks.missing, tasks.extra) == (1, 2, 3)
     await agrees(core)
     assert clean((await rebuild(core))[0])
+
+
+async def rebuilt(core: Core, monkeypatch: pytest.MonkeyPatch) -> Difference:
+    """Rebuild as from a log too long for one batch: two tasks are compared at a time, and forgotten."""
+    monkeypatch.setattr(task_rebuild, "WINDOW", 2)
+    rebuilding = TaskRebuild(core.buckets.tasks, core.commands.tasks.log)
+    positions = await whole_log(core.reading)
+    for start in range(0, len(positions), 3):
+        await rebuilding.fold(positions[start : start + 3])
+    return await rebuilding.finish()
+
+
+async def finish(core: Core, *numbers: int) -> None:
+    no = task.FailTask(reporter=task.Reporter(kind="worker"), error="no", result=None)
+    for number in numbers:
+        await give(core.commands, ref(number), submission(), claim(), no)
+
+
+@pytest.mark.parametrize("projected_before", [True, False])
+async def test_a_rebuild_keeps_up_with_tasks_that_go_on_long_after_they_ended(
+    core: Core, monkeypatch: pytest.MonkeyPatch, projected_before: bool
+) -> None:
+    await finish(core, *range(8))
+    for number in range(8):
+        await give(core.commands, ref(number), task.RetryTask(reason="again"))
+        await finish(core, 100 + 2 * number, 101 + 2 * number)
+        await give(core.commands, ref(number), claim(), *([success()] if number % 2 else []))
+    if projected_before:
+        await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+
+    found = await rebuilt(core, monkeypatch)
+
+    assert found.extra == 0
+    if projected_before:
+        assert clean(found)
+    await agrees(core)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_rebuild_of_any_history_comes_to_the_fold_of_the_log(
+    core: Core, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    await wander(core.commands, TASK_REFS, 200, seed=seed)
+    await project(TaskProjection(core.buckets.tasks), (await whole_log(core.reading))[: 40 * seed or 1])
+
+    await rebuilt(core, monkeypatch)
+
+    await agrees(core)
+    assert clean(await rebuilt(core, monkeypatch))
+
+
+async def test_a_rebuild_puts_right_a_view_that_claims_to_be_ahead_of_the_log(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await finish(core, *range(5))
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    key = view_key(ref(1))
+    entry = await core.buckets.tasks.get(key)
+    assert entry is not None
+    await core.buckets.tasks.put(key, entry.value.replace(b'"sequence":6', b'"sequence":999'))
+
+    assert (await rebuilt(core, monkeypatch)).changed == 1
+
+    await agrees(core)
+
+
+async def test_a_rebuild_puts_right_what_is_no_view_and_removes_what_is_no_key(core: Core) -> None:
+    await finish(core, *range(3))
+    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    bucket = core.buckets.tasks
+    await bucket.put(view_key(ref(0)), b"nonsense")
+    await bucket.put("recent.alice", b"[]")
+    for key in ("recent.nobody", "nothing", "task.alice", f"active.s1.alice.{ref(2).unique}"):
+        await bucket.put(key, b"1")
+
+    tasks, _ = await rebuild(core)
+
+    assert (tasks.changed, tasks.missing, tasks.extra) == (2, 0, 4)
+    await agrees(core)
 
 
 async def test_a_projector_goes_on_after_a_rebuild_beside_it(core: Core) -> None:

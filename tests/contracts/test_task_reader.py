@@ -12,10 +12,12 @@ from taskstream.core import Core
 from taskstream.errors import NotFound
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import StoredResult
-from taskstream.projections import task_reader
+from taskstream.projections import recent, submissions, task_reader
 from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_reader import TaskFilter
 from taskstream.projections.task_view import encode, view_key
+from taskstream.streams.buckets import Bucket
+from taskstream.streams.log import Position
 from tests.support.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
 
 EVERYTHING = TaskFilter()
@@ -167,11 +169,85 @@ async def test_an_owner_sees_no_other_owner_s_tasks(core: Core) -> None:
     assert await pages(core, TaskFilter(owner="al")) == []
 
 
+@pytest.mark.parametrize("length", [1, 4, 100])
+@pytest.mark.parametrize("upto", [0, 10, 25, 1_000])
+async def test_the_bucket_and_the_log_together_make_one_list(
+    core: Core, monkeypatch: pytest.MonkeyPatch, length: int, upto: int
+) -> None:
+    monkeypatch.setattr(recent, "LENGTH", length)
+    monkeypatch.setattr(submissions, "FIRST_STRIDE", 4)
+    for number in range(12):
+        await give(core.commands, ref(number), submission())
+        await give(core.commands, ref(number, "bob"), submission("bob"), claim(), success())
+    if upto:
+        await project(core, upto=upto)
+
+    for limit in (1, 2, 5, 50):
+        assert await pages(core, TaskFilter(owner="alice"), limit) == [ref(number) for number in reversed(range(12))]
+    assert await pages(core, TaskFilter(owner="carol")) == []
+
+
+async def test_a_list_reads_no_further_back_than_its_owner_goes(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    await give(core.commands, ref(0), submission())
+    for number in range(40):
+        await give(core.commands, ref(number, "bob"), submission("bob"))
+    await project(core)
+
+    async def never(*_: object) -> list[Position]:
+        raise AssertionError("the log was searched")
+
+    monkeypatch.setattr(submissions, "_between", never)
+
+    assert await pages(core, TaskFilter(owner="alice")) == [ref(0)]
+    assert await pages(core, TaskFilter(owner="carol")) == []
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("upto", [0, 7, 1_000])
+async def test_tasks_that_have_not_ended_are_listed_in_the_order_of_any_list(
+    core: Core, monkeypatch: pytest.MonkeyPatch, few: bool, upto: int
+) -> None:
+    async def too_many(_: Bucket, __: str) -> None:
+        return None
+
+    if not few:
+        monkeypatch.setattr(Bucket, "get_matching", too_many)
+    for number in range(6):
+        await give(core.commands, ref(number), submission())
+    await give(core.commands, ref(7, "bob"), submission("bob"))
+    await give(core.commands, ref(4), claim())
+    await give(core.commands, ref(0), claim())
+    await give(core.commands, ref(2), claim(), success())
+    if upto:
+        await project(core, upto=upto)
+
+    def listed(*statuses: str) -> TaskFilter:
+        return TaskFilter(owner="alice", statuses=frozenset(statuses))
+
+    for limit in (1, 2, 10):
+        assert await pages(core, listed("WAITING"), limit) == [ref(5), ref(3), ref(1)]
+        assert await pages(core, listed("PROCESSING"), limit) == [ref(4), ref(0)]
+        assert await pages(core, listed("PROCESSING", "WAITING"), limit) == [ref(n) for n in (5, 4, 3, 1, 0)]
+
+
+async def test_the_oldest_task_that_has_not_ended_is_found_at_once(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_reader, "LONGEST_WALK", 5)
+    await give(core.commands, ref(0), submission())
+    for number in range(1, 30):
+        await give(core.commands, ref(number), submission(), claim(), success())
+    await project(core)
+
+    page = await core.tasks.page(TaskFilter(owner="alice", statuses=frozenset({"WAITING"})), 10)
+
+    assert [listed.ref for listed in page.tasks] == [ref(0)]
+    assert page.cursor is None
+
+
 async def test_a_page_that_looked_long_enough_is_short_and_has_a_cursor(
     core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_reader, "LONGEST_WALK", 10)
-    monkeypatch.setattr(task_reader, "FIRST_STRIDE", 8)
+    monkeypatch.setattr(submissions, "FIRST_STRIDE", 8)
     await give(core.commands, ref(0), submission(task_type="rare"))
     for number in range(1, 60):
         await give(core.commands, ref(number), submission())

@@ -1,0 +1,35 @@
+"""An owner's newest submissions: bounded, in order, and the same after any repetition."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskstream.projections import recent
+from taskstream.projections.recent import LENGTH, Recent, Submission
+
+
+def submissions(count: int) -> Recent:
+    return [Submission(3 * number + 1, f"{number:026d}") for number in range(count)]
+
+
+def folded(given: Recent) -> Recent:
+    found: Recent = []
+    for submission in given:
+        recent.add(found, submission)
+    return found
+
+
+def test_it_keeps_the_newest_in_order() -> None:
+    assert folded(submissions(LENGTH)) == submissions(LENGTH)
+    assert folded(submissions(LENGTH + 7)) == submissions(LENGTH + 7)[7:]
+
+
+@pytest.mark.parametrize("again", [1, 50, LENGTH + 30])
+def test_the_end_of_the_log_once_more_changes_nothing(again: int) -> None:
+    given = submissions(LENGTH + 30)
+
+    assert folded([*given, *given[-again:]]) == folded(given)
+
+
+def test_it_is_read_back_as_it_was_written() -> None:
+    assert recent.decode(recent.encode(submissions(3))) == submissions(3)
