@@ -55,14 +55,21 @@ def test_a_whole_update_is_read() -> None:
             "model_time": 1000.5,
             "queue_time": 0,
             "custom_data": {"eta": 3},
+            "log": "step 4",
+            "output": "Es war",
         },
     }
 
     report = parse(body)
 
     assert (report.status, report.server_id, report.is_final) == ("PROCESSING", "gpu 1", False)
-    assert report.command(REPORTER, None) == ReportProgress(
-        reporter=REPORTER, progress=40.0, message="4 of 10", custom_data=Raw(b'{"eta": 3}')
+    assert report.progress(REPORTER) == ReportProgress(
+        reporter=REPORTER,
+        progress=40.0,
+        message="4 of 10",
+        custom_data=Raw(b'{"eta": 3}'),
+        lines=("step 4",),
+        output="Es war",
     )
     assert json.loads(report.result) == body
 
@@ -71,7 +78,7 @@ def test_the_least_there_is_to_an_update_is_its_status() -> None:
     report = parse({"metadata": {"status": "PROCESSING"}})
 
     assert report.server_id == ""
-    assert report.command(REPORTER, None) == ReportProgress(
+    assert report.progress(REPORTER) == ReportProgress(
         reporter=REPORTER, progress=None, message=None, custom_data=NULL
     )
 
@@ -86,7 +93,7 @@ def test_a_finished_or_failed_task_is_over(status: str, final: bool) -> None:
 def test_a_finished_update_asks_for_the_success_of_the_task() -> None:
     report = parse(update("FINISHED", {"url": "x"}))
 
-    assert report.command(REPORTER, RESULT) == SucceedTask(
+    assert report.ending(REPORTER, RESULT) == SucceedTask(
         reporter=REPORTER, result=RESULT, update_digest=report.digest
     )
 
@@ -98,7 +105,7 @@ def test_a_finished_update_asks_for_the_success_of_the_task() -> None:
 def test_a_failed_update_asks_for_the_failure_of_the_task_with_its_message(message: Any, error: str) -> None:
     report = parse(update("FAILED", message=message))
 
-    assert report.command(REPORTER, RESULT) == FailTask(
+    assert report.ending(REPORTER, RESULT) == FailTask(
         reporter=REPORTER, error=error, result=RESULT, update_digest=report.digest
     )
 
