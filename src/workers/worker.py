@@ -31,6 +31,7 @@ from .reconciler import Reconciler
 from .shares import Shares
 from .slots import Slots
 from .timekeeper import Timekeeper
+from .webhooks import WebhookSender
 
 log = structlog.get_logger(__name__)
 
@@ -55,10 +56,11 @@ class Worker:
             backend=Backend(self._session, settings.max_result),
             server_keys=core.server_keys,
             task_keys=core.task_keys,
+            progress=core.progress,
             slots=self._slots,
             in_hand=self._in_hand,
             members=self.members,
-            outcomes=Outcomes(settings, core.commands, core.timers, core.objects, self._slots, worker),
+            outcomes=Outcomes(settings, core.commands, core.timers, core.objects, core.progress, self._slots, worker),
             judge=Judge(settings, core.commands, self._slots, core.heartbeats, worker),
         )
         self._dispatcher = Dispatcher(
@@ -100,6 +102,7 @@ class Worker:
                 Lease(self.members, "projector.registry"), core.reading,
             ),
         ]  # fmt: skip
+        self._webhooks = WebhookSender(core, self.members, self._session)
         self._dispatching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -115,6 +118,7 @@ class Worker:
         core.background(self._reconciler.run, "reconciler")
         for projector in self.projectors:
             core.background(projector.run, f"projector-{projector.name}")
+        core.background(self._webhooks.run, "webhooks")
         self._dispatching = core.background(self._dispatcher.run, "dispatcher")
         log.info("worker.started", worker=self.members.id)
 
@@ -128,6 +132,7 @@ class Worker:
             await asyncio.wait([self._dispatching], timeout=2)
         self._core.background(self._dispatcher.return_late, "late")
         await self._runner.drain(grace)
+        await self._webhooks.stop()
         await self._shares.give_all()
         await self._reconciler.stop()
         for projector in self.projectors:

@@ -18,9 +18,11 @@ START_SECONDS = 20.0
 class NatsServer:
     """The wheel's nats-server on a folder; can be killed and started again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
+        """`more` is put at the end of its configuration."""
         self.folder = folder
         self.port = 0
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -38,7 +40,7 @@ class NatsServer:
         text = re.sub(r"(?m)^port:.*$", f"port: {self.port or -1}", text)
         text = re.sub(r"(?m)^(\s*)store_dir:.*$", rf'\1store_dir: "{self.folder / "store"}"', text)
         config = self.folder / "nats.conf"
-        config.write_text(text)
+        config.write_text(text + self._more)
         log = self.folder / "nats.log"
         binary = Path(sys.executable).parent / "nats-server"
         with log.open("ab") as output:
