@@ -6,10 +6,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile pyproject.toml $(ARGS)
 
-.PHONY: help setup demo test lint format check bench profile chaos chaos-long lock clean
+.PHONY: help setup demo demo-queue test lint format check bench profile chaos chaos-long lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## the virtual environment in .venv: pinned versions, checked by hash, and this package
 
@@ -23,6 +23,9 @@ $(READY): requirements-dev.txt pyproject.toml
 
 demo: $(READY) ## see it work: a server, a few tasks, a crash, and nothing lost
 	$(BIN)/taskstream demo
+
+demo-queue: $(READY) ## see a novel being written, live, and a crash in the middle
+	$(BIN)/taskstream demo-queue
 
 test: $(READY) ## all tests; some of them: make test ARGS="tests/deciders -k retry"
 	$(BIN)/python -m pytest $(ARGS)

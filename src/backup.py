@@ -1,12 +1,14 @@
 """Takes a backup while the service runs.
 
-Taken are `TASKS` and `SERVERS` (the logs), `KV_secrets` and `OBJ_results`. Queue, timers and projections are not: after
-a restore the queue is filled from the log, and whoever takes a task out of it sets the timer of its retry or deadline;
-the reconciler sets health checks. Leases and heartbeats are of processes and servers as they were then.
+Taken are `TASKS`, `SERVERS` and `WEBHOOKS` (the logs), `KV_secrets`, `KV_deliveries` and `OBJ_results`. Queue, timers
+and projections are not: after a restore the queue is filled from the log, and whoever takes a task out of it sets the
+timer of its retry or deadline; the reconciler sets health checks. Leases and heartbeats are of processes and servers
+as they were then.
 
-The order of the snapshots makes them fit together. What an event refers to is written before it and kept after it, so
-it is taken later: `TASKS`, then keys and fleet, then results. Only keys are also destroyed, when another takes their
-place: `KV_secrets` and `SERVERS` are taken again if a key came or went in between.
+The order of the snapshots makes them fit together. Deliveries come first, so that none is past the end of the log; some
+may be made again. What an event refers to is written before it and kept after it, so it is taken later: `TASKS`, then
+secrets, fleet and webhooks, then results. Only secrets are also destroyed, when another takes their place: they are
+taken again if one came or went in between. The key of a task that ended meanwhile is gone: it is not run again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .backup_folder import (
+    DELIVERIES,
     FORMAT,
     RESULTS,
     SECRETS,
@@ -40,6 +43,7 @@ from .streams.connection import Connection, open_connection
 from .streams.embedded import EmbeddedNats
 from .streams.embedded_cluster import PLAN, read_plan
 from .streams.embedded_errors import DataFolderInUse
+from .streams.log import last_sequence
 from .streams.nats_config import HOST
 from .streams.nats_executable import EXECUTABLE
 from .streams.nats_folder import PID_FILE, STORE, take_port
@@ -47,7 +51,7 @@ from .streams.nats_process import read_pid
 from .streams.patience import Patience, leader_elected
 from .streams.snapshots import found, take
 from .streams.soundness import inspect
-from .streams.topology import SERVERS, TASKS
+from .streams.topology import SERVERS, TASKS, WEBHOOKS
 
 FLEET_TRIES = 10
 """How often keys and fleet are taken until no key came or went in between; each takes milliseconds."""
@@ -65,15 +69,16 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
     await _require_whole(connection)
     make_folder(folder)
     try:
+        deliveries = await _take(connection, DELIVERIES, folder, progress)
         tasks = await _take(connection, TASKS, folder, progress)
-        secrets, servers = await _take_fleet(connection, folder, progress)
+        secrets, servers, webhooks = await _take_registrations(connection, folder, progress)
         results = await _take(connection, RESULTS, folder, progress)
         manifest = Manifest(
             format=FORMAT,
             made_at=made_at,
             taskstream=version("taskstream"),
             nats=nats,
-            streams=[tasks, servers, secrets, results],
+            streams=[deliveries, tasks, servers, webhooks, secrets, results],
         )
         await asyncio.to_thread(write_manifest, folder, manifest)
     except BaseException:
@@ -98,15 +103,24 @@ def is_being_restored(config: dict[str, Any]) -> bool:
     return any(subject.startswith(RESTORING) for subject in config.get("subjects", []))
 
 
-async def _take_fleet(connection: Connection, folder: Path, progress: Progress) -> tuple[Part, Part]:
-    """Take keys and fleet so that no key the fleet names is missing. Raises BackupError if they will not hold still."""
+async def _take_registrations(connection: Connection, folder: Path, progress: Progress) -> tuple[Part, Part, Part]:
+    """Take secrets, servers and webhooks, so that none of the secrets named is missing.
+
+    Raises BackupError if they will not hold still.
+    """
     for _ in range(FLEET_TRIES):
+        before = await _last_secret(connection)
         secrets = await _take(connection, SECRETS, folder, progress)
         servers = await _take(connection, SERVERS, folder, progress)
-        info = await found(connection, SECRETS)
-        if info is not None and info["state"]["last_seq"] == secrets.last_sequence:
-            return secrets, servers
-    raise BackupError("the API keys of servers keep changing: try again when fewer servers are being registered")
+        webhooks = await _take(connection, WEBHOOKS, folder, progress)
+        if await _last_secret(connection) == before:
+            return secrets, servers, webhooks
+    raise BackupError("the secrets keep changing: try again when fewer keys come and go")
+
+
+async def _last_secret(connection: Connection) -> list[int]:
+    """Return what grows when a secret of a server or a webhook comes or goes; those of tasks do so all the time."""
+    return [await last_sequence(connection, SECRETS, f"$KV.secrets.{kind}.>") for kind in ("server", "webhook")]
 
 
 async def _take(connection: Connection, name: str, folder: Path, progress: Progress) -> Part:

@@ -26,14 +26,15 @@ import msgspec
 from msgspec import Struct
 
 from .errors import TaskstreamError
-from .streams.topology import SERVERS, TASKS
+from .streams.topology import SERVERS, TASKS, WEBHOOKS
 
 FORMAT = 1
 """Of the folder. Change it, and older versions refuse what newer ones made."""
 MANIFEST = "manifest.json"
 SECRETS = "KV_secrets"
 RESULTS = "OBJ_results"
-STREAMS = (TASKS, SERVERS, SECRETS, RESULTS)
+DELIVERIES = "KV_deliveries"
+STREAMS = (DELIVERIES, TASKS, SERVERS, WEBHOOKS, SECRETS, RESULTS)
 CHUNK_BYTES = 64 * 1024
 
 Progress = Callable[[str, int, int], None]

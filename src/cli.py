@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
     shown = _command(commands, "demo", _demo, "see it work: three servers, a few hundred tasks, a crash, nothing lost")
     shown.add_argument("--tasks", type=int, default=demo.TASKS)
+    _command(commands, "demo-queue", _demo_queue, "see a novel being written, live, with a crash in the middle")
     return parser
 
 
@@ -261,6 +262,10 @@ def _seal_key(_: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     return asyncio.run(demo.run(options.tasks))
+
+
+def _demo_queue(_: argparse.Namespace) -> int:
+    return asyncio.run(demo.run_novel())
 
 
 if __name__ == "__main__":

@@ -16,11 +16,13 @@ from .commands.task import Ended
 from .egress import EgressPolicy
 from .errors import StoreError
 from .events.ids import TaskRef
+from .projections.deliveries import Deliveries
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
 from .projections.server_keys import ServerKeys
 from .projections.task_keys import TaskKeys
 from .projections.task_reader import TaskReader
+from .projections.webhook_secrets import WebhookSecrets
 from .push.facts import Chooser
 from .push.feed import Feeds
 from .push.gate import ProgressGate
@@ -49,6 +51,7 @@ class Buckets(Struct, frozen=True, kw_only=True):
     heartbeats: Bucket
     leases: Bucket
     secrets: Bucket
+    deliveries: Bucket
 
 
 class Core:
@@ -70,7 +73,10 @@ class Core:
         self.soundness = soundness
         self.commands = Commands(appending, reading, replicated=replicated)
         self.buckets = Buckets(
-            **{name: Bucket(reading, name) for name in ("tasks", "registry", "heartbeats", "leases", "secrets")}
+            **{
+                name: Bucket(reading, name)
+                for name in ("tasks", "registry", "heartbeats", "leases", "secrets", "deliveries")
+            }
         )
         self.objects = Objects(reading)
         self.timers = Timers(appending)
@@ -79,6 +85,8 @@ class Core:
         self.sealer = Sealer.from_settings(settings)
         self.server_keys = ServerKeys(self.buckets.secrets, self.sealer)
         self.task_keys = TaskKeys(self.buckets.secrets, self.sealer)
+        self.webhook_secrets = WebhookSecrets(self.buckets.secrets, self.sealer)
+        self.deliveries = Deliveries(self.buckets.deliveries, reading, settings.delivery_retention)
         self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)

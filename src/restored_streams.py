@@ -14,6 +14,7 @@ import structlog
 
 from .backup import RESTORING, is_being_restored
 from .backup_folder import (
+    DELIVERIES,
     RESULTS,
     SECRETS,
     Damaged,
@@ -28,11 +29,11 @@ from .backup_folder import (
 from .settings import Settings
 from .streams.connection import Connection, api
 from .streams.snapshots import Snapshot, found, put_back
-from .streams.topology import DISPATCH, RETRIES, SERVERS, TASKS, configurations, ensure_streams
+from .streams.topology import DISPATCH, RETRIES, SERVERS, TASKS, WEBHOOKS, configurations, ensure_streams
 
 log = structlog.get_logger(__name__)
 
-ORDER = (RESULTS, SECRETS, SERVERS, TASKS)
+ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, TASKS)
 """What is referred to before what refers to it."""
 MARK = "taskstream.restored"
 """Metadata of a stream that a restore has made: when its backup was taken."""

@@ -149,9 +149,20 @@ class Settings(Struct, frozen=True, kw_only=True):
         Port | None, about("port on which `taskstream worker` serves /metrics and /health; unset: none")
     ] = None
 
+    # Webhooks
+    webhook_attempts: Annotated[int, Meta(ge=1, le=50), about("tries a delivery of a webhook gets")] = 8
+    webhook_retry_base: Annotated[
+        Seconds, about("longest wait before a delivery's second try; four times as long before each further one")
+    ] = 5.0
+    webhook_retry_cap: Annotated[Seconds, about("longest wait between two tries of a delivery")] = 21_600.0
+    webhook_timeout: Annotated[Seconds, about("time a webhook's receiver has to answer")] = 15.0
+
     # Keeping
     task_retention: Annotated[Age, about("age at which task events are dropped; 0: never")] = 0
     server_retention: Annotated[Age, about("age at which server events are dropped; 0: never")] = 0
+    delivery_retention: Annotated[
+        Seconds, about("age at which deliveries of webhooks are dropped; longer than all their tries take")
+    ] = 604_800.0
     max_storage: Annotated[
         int, Meta(ge=0), about("limit of the embedded JetStream's files; 0: what the disk allows")
     ] = 0

@@ -26,6 +26,7 @@ from .stream_tokens import StreamTokens
 from .system import system_router
 from .tasks import task_router
 from .types import type_router
+from .webhooks import webhook_router
 from .websocket import websocket_router
 
 CALLERS_HEADERS = (
@@ -51,6 +52,7 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
             push_router(core, tokens),
             server_router(core),
             type_router(core),
+            webhook_router(core),
         ],
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
         response_class=JsonAnswer,
@@ -95,7 +97,7 @@ def create_system_app(core: Core) -> Edge:
 def _cors(origins: list[str]) -> CORSConfig:
     return CORSConfig(
         allow_origins=origins,
-        allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
         allow_headers=[*CALLERS_HEADERS, *MODEL_HEADERS],
         expose_headers=["X-Request-Id", "Retry-After", "ETag"],
         max_age=600,

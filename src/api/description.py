@@ -20,7 +20,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, Contact, License, SecurityScheme, Tag
 from msgspec import Struct
 
-from . import push_shapes, queue_shapes, server_shapes, task_shapes, type_shapes
+from . import push_shapes, queue_shapes, server_shapes, task_shapes, type_shapes, webhook_shapes
 from .bodies import SCHEMA_REF, ReasonBody
 from .examples import ANSWER_EXAMPLES
 from .problems import MEDIA_TYPE, Problem
@@ -55,6 +55,12 @@ SHAPES: tuple[type[Struct], ...] = (
     server_shapes.CleanupBody,
     type_shapes.TypeBody,
     push_shapes.StreamToken,
+    webhook_shapes.WebhookBody,
+    webhook_shapes.WebhookChange,
+    webhook_shapes.WebhookSecret,
+    webhook_shapes.WebhookPage,
+    webhook_shapes.WebhookDone,
+    webhook_shapes.DeliveryPage,
     queue_shapes.ChaptersBody,
     queue_shapes.OutlineBody,
     queue_shapes.QueueSubmitted,
@@ -186,6 +192,7 @@ def _config(release: str) -> OpenAPIConfig:
         tags=[
             Tag(name="Tasks", description="Submit, follow, cancel, retry, replay"),
             Tag(name="Push", description="Events as they happen"),
+            Tag(name="Webhooks", description="Events sent to an address of yours, signed, until they are taken"),
             Tag(name="Queue", description="Long jobs of a user's projects"),
             Tag(name="Servers", description="The fleet: admins only"),
             Tag(name="Types", description="What payloads look like and how tasks are tried"),

@@ -75,6 +75,14 @@ MAINTENANCE_EXAMPLES = {
 }
 CLEANUP_EXAMPLES = {"hour": Example(summary="Offline for an hour", value={"maxAgeMins": 60})}
 
+WEBHOOK_EXAMPLES = {
+    "ends": Example(
+        summary="The ends of all my tasks",
+        value={"url": "https://example.org/hooks/tasks", "events": ["ended"], "description": "billing"},
+    )
+}
+WEBHOOK_CHANGE_EXAMPLES = {"enable": Example(summary="Enable it again", value={"active": True})}
+
 _SUMMARY = {
     "id": TASK_ID_EXAMPLE,
     "status": "FINISHED",
@@ -145,6 +153,39 @@ _QUEUED = {
     "updatedAt": 1767225660000,
     "startedAt": 1767225600004,
 }
+_WEBHOOK_ID = "01KDW1Z6P00000000000000001~alice"
+_WEBHOOK = {
+    "id": _WEBHOOK_ID,
+    "owner": "alice",
+    "url": "https://example.org/hooks/tasks",
+    "events": ["task.succeeded", "task.failed", "task.cancelled"],
+    "types": [],
+    "taskId": None,
+    "description": "billing",
+    "active": True,
+    "disabledReason": None,
+    "createdAt": 1767225600000,
+    "updatedAt": 1767225600000,
+}
+_DELIVERY = {
+    "id": "01KDW1Z6P0C6N4T0Z5V3Q9H8RB",
+    "messageId": "msg_01KDW1Z6P0C6N4T0Z5V3Q9H8RB",
+    "type": "task.succeeded",
+    "taskId": TASK_ID_EXAMPLE,
+    "sequence": 4713,
+    "status": "waiting",
+    "attempts": 1,
+    "createdAt": 1767225605215,
+    "nextAttemptAt": 1767225609120,
+    "endedAt": None,
+    "lastAttempt": {
+        "at": 1767225605230,
+        "status": 503,
+        "error": "the receiver answered 503",
+        "body": "down for maintenance",
+        "elapsedMs": 12,
+    },
+}
 ANSWER_EXAMPLES: dict[str, Any] = {
     "TaskAnswer": {
         "taskId": TASK_ID_EXAMPLE,
@@ -193,6 +234,16 @@ ANSWER_EXAMPLES: dict[str, Any] = {
     "TypeSummary": _TYPE,
     "TypePage": {"types": [_TYPE], "nextCursor": None},
     "TypeDone": {"name": "resize", "success": True},
+    "WebhookSummary": _WEBHOOK,
+    "WebhookSecret": {
+        "webhook": _WEBHOOK,
+        "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        "previousUntil": None,
+    },
+    "WebhookPage": {"webhooks": [_WEBHOOK], "nextCursor": None},
+    "WebhookDone": {"id": _WEBHOOK_ID, "success": True},
+    "DeliverySummary": _DELIVERY,
+    "DeliveryPage": {"deliveries": [_DELIVERY], "nextCursor": None},
     "Problem": {
         "type": "about:blank",
         "title": "Bad Request",

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec import Struct
 
-from ..push.hub import LiveUpdate, Update
 from .task_shapes import TaskDetails, TaskSummary
-from .wire import iso
 
 
 class StreamToken(Struct, kw_only=True, rename="camel"):
@@ -29,39 +25,7 @@ class PushedState(Struct, kw_only=True, rename="camel", tag="state"):
     task: TaskSummary | TaskDetails
 
 
-class PushedEvent(Struct, kw_only=True, rename="camel"):
-    """Something that happened to a task: an event of its history."""
-
-    type: str
-    """What happened, as in `event.type`."""
-    task_id: str
-    sequence: int | None
-    """Place in the log; the id to resume after. Null for a report that is sent before the log has it."""
-    at: str
-    """ISO 8601, UTC."""
-    by: dict[str, str]
-    """Who did it: `kind` (user, server, worker, timer, system) and `id`."""
-    event: Any
-
-
 _encode = msgspec.json.Encoder().encode
-
-
-def encoded(update: Update | LiveUpdate) -> bytes:
-    """Return an event as it is pushed, JSON; made once, for all who listen."""
-    if update.encoded is None:
-        about = update.stored.recorded if isinstance(update, Update) else update.report
-        update.encoded = _encode(
-            PushedEvent(
-                type=type(about.event).__name__,
-                task_id=update.ref.id,
-                sequence=update.sequence if isinstance(update, Update) else None,
-                at=iso(about.at),
-                by={"kind": about.by.kind, "id": about.by.id},
-                event=about.event,
-            )
-        )
-    return update.encoded
 
 
 def encoded_state(task_id: str, sequence: int, task: TaskSummary | TaskDetails) -> bytes:

@@ -11,9 +11,10 @@ from ..projections.task_view import ACTIVE
 from ..push.facts import Choice
 from ..push.feed import Place, Told
 from ..push.hub import Scope
+from ..push.pushed_event import encoded
 from .access import READERS_OF_ALL, owned_ref
 from .auth import Identity
-from .push_shapes import encoded, encoded_state
+from .push_shapes import encoded_state
 from .task_shapes import task_answer, task_summary
 
 
@@ -61,7 +62,10 @@ class Pushed:
             for listed in reversed(current)
             if choice.has(listed.view.task_type, listed.view.project)
         ]
-        return _one_after_the_other(states, self._of_all(scope, choice, Place(sequence)))
+        # Who is told nothing yet has a place all the same, should it break off before it is.
+        return _one_after_the_other(
+            states or [Message(str(sequence), b"")], self._of_all(scope, choice, Place(sequence))
+        )
 
     async def _of_task(self, ref: TaskRef, after: Place) -> Messages:
         async for told in self._core.feeds.feed(Scope(ref=ref), after, self._pause_seconds):

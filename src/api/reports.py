@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from .. import task_result
 from ..commands.task import FailTask, Reporter, ReportProgress, SucceedTask, TaskCommand
 from ..errors import InvalidInput
-from ..events.envelope import NULL, Stored
+from ..events.envelope import Stored
 from ..events.task import AttemptStarted, StoredResult, TaskEvent
+from ..updates import UpdateMetadata, progress
 from .submission import invalid, parse_json_object
-
-LONGEST_MESSAGE = 2_000
-LONGEST_LINE = 8_000
 
 
 class _Update(Struct, kw_only=True):
@@ -26,28 +24,6 @@ class _Update(Struct, kw_only=True):
     data: Raw = Raw(b"null")
     backend_task_id: str | None = None
     task_id: str | None = None
-
-
-class UpdateMetadata(Struct, kw_only=True):
-    """The part of `metadata` that we read; what else it holds is kept as it came."""
-
-    status: task_result.Status
-    """`PROCESSING` is progress, `FINISHED` and `FAILED` end the task."""
-    server_id: Annotated[str, Meta(max_length=128)] | None = None
-    """As the server was registered."""
-    progress: Annotated[float, Meta(ge=0, le=100)] | None = None
-    """Percent."""
-    message: Annotated[str, Meta(max_length=LONGEST_MESSAGE)] | None = None
-    processing_time: float | None = None
-    """Milliseconds, as are the two below."""
-    model_time: float | None = None
-    queue_time: float | None = None
-    custom_data: Raw = msgspec.field(default_factory=lambda: NULL)  # msgspec describes no Raw as a plain default
-    """Anything; kept with the progress."""
-    log: Annotated[str, Meta(max_length=LONGEST_LINE)] | None = None
-    """A line of the server's log, shown to whoever follows the task."""
-    output: str | None = None
-    """What has come of the task since the last report, as text."""
 
 
 class UpdateBody(_Update, kw_only=True):
@@ -83,15 +59,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     def progress(self, reporter: Reporter) -> ReportProgress:
         """Return the command for a report that is not final."""
-        metadata = self.metadata
-        return ReportProgress(
-            reporter=reporter,
-            progress=metadata.progress,
-            message=metadata.message,
-            custom_data=metadata.custom_data,
-            lines=() if metadata.log is None else (metadata.log,),
-            output=metadata.output or "",
-        )
+        return progress(self.metadata, reporter)
 
     def ending(self, reporter: Reporter, result: StoredResult) -> TaskCommand:
         """Return the command for a final report, whose result is stored."""

@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..commands.server import CircuitIsClosed, Present
+from ..instants import iso
 from ..projections.heartbeats import Heartbeat
 from .wire import (
     Name,
     ServerName,
-    iso,
 )
 
 _URL = {"format": "uri", "pattern": "^https?://"}

@@ -27,6 +27,7 @@ from ..egress import BadAddress
 from ..errors import InvalidInput, NotFound
 from ..events.server import ServerEvent, ServerRegistered
 from ..events.subjects import server_root, server_token
+from ..instants import iso
 from ..projections.heartbeats import Heartbeat
 from .access import ApiRequest, actor, requires
 from .bodies import described, read_as, schema_of
@@ -46,7 +47,7 @@ from .server_shapes import (
     ServerSummary,
     server_summary,
 )
-from .wire import SERVER_ID_PATTERN, iso
+from .wire import SERVER_ID_PATTERN
 
 ServerId = Annotated[
     str,

@@ -9,11 +9,11 @@ from msgspec import Struct
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.task import Priority, TaskEvent
+from ..instants import iso
 from ..projections.task_reader import Listed, TaskDetail
 from ..projections.task_view import Status, TaskView
 from ..settings import Settings
 from .wire import (
-    iso,
     milliseconds,
     optional_milliseconds,
 )

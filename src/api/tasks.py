@@ -202,7 +202,7 @@ class Tasks:
             types=frozenset(types),
             deleted=request.user.has(*READERS_OF_ALL),
         )
-        page = await self.core.tasks.page(wanted, limit, _read_cursor(cursor))
+        page = await self.core.tasks.page(wanted, limit, read_cursor(cursor))
         summaries = [task_summary(listed, self.core.settings) for listed in page.tasks]
         return TaskPage(tasks=summaries, next_cursor=str(page.cursor) if page.cursor else None)
 
@@ -241,7 +241,7 @@ def listed_owner(request: ApiRequest, owner: str | None) -> str | None:
     return own
 
 
-def _read_cursor(cursor: str | None) -> int | None:
+def read_cursor(cursor: str | None) -> int | None:
     if not cursor:
         return None
     if not (cursor.isascii() and cursor.isdigit() and 0 < len(cursor) <= 19):

@@ -6,7 +6,7 @@
     {"type": "subscribe", "all": true}
     {"type": "unsubscribe", "subscription": …}           {"type": "unsubscribed", "subscription": …}
     {"type": "ping"}                                     {"type": "pong"}
-                                                         {"type": "reached", …}   the log has it, too
+                                                         {"type": "reached", …}   all up to this `id` was sent
                                                          {"type": "ended", …}   a task's subscription is over
                                                          {"type": "error", "error": …}
 
@@ -141,8 +141,12 @@ class Session:
             self._end(1011, "")
 
     async def _put(self, message: bytes) -> None:
+        if not self._waiting.full():
+            self._waiting.put_nowait(message)
+            return
         try:
-            await asyncio.wait_for(self._waiting.put(message), PATIENCE_SECONDS)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._waiting.put(message)
         except TimeoutError:
             self._end(TOO_SLOW, "too slow: connect again, and subscribe after the last id received")
             raise TooSlow from None
@@ -191,7 +195,8 @@ class Session:
             log.warning("subscription.broken", reason=str(error))
             with contextlib.suppress(TooSlow):
                 await self._put(_encode({"type": "error", "subscription": name, "error": "subscribe again"}))
-        self._subscriptions.pop(name, None)
+        if self._subscriptions.get(name) is asyncio.current_task():  # else it was given up, and taken again
+            del self._subscriptions[name]
 
     async def _messages(self, wanted: _Subscribe) -> Messages | None:
         """Return what a subscription brings. Raises Refused for what this caller may not see."""

@@ -32,8 +32,3 @@ def milliseconds(instant: datetime) -> int:
 
 def optional_milliseconds(instant: datetime | None) -> int | None:
     return milliseconds(instant) if instant else None
-
-
-def iso(instant: datetime) -> str:
-    """Return ISO 8601 in UTC, with milliseconds and a `Z`."""
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.") + f"{instant.microsecond // 1000:03d}Z"

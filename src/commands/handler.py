@@ -16,18 +16,28 @@ import structlog
 
 from ..clock import unique_id, utc_now
 from ..errors import Conflict, OutcomeUnknown, StoreFull, StoreUnavailable
-from ..events.codec import server_codec, task_codec, type_codec
+from ..events.codec import server_codec, task_codec, type_codec, webhook_codec
 from ..events.envelope import Actor, Event, Recorded, Stored
-from ..events.ids import TaskRef
+from ..events.ids import TaskRef, WebhookRef
 from ..events.server import ServerEvent
-from ..events.subjects import server_root, server_subject, task_root, task_subject, type_root, type_subject
+from ..events.subjects import (
+    server_root,
+    server_subject,
+    task_root,
+    task_subject,
+    type_root,
+    type_subject,
+    webhook_root,
+    webhook_subject,
+)
 from ..events.task import TaskEvent
 from ..events.task_type import TypeEvent
+from ..events.webhook import WebhookEvent
 from ..streams.committer import Committer
 from ..streams.connection import Connection, PayloadTooLarge
 from ..streams.log import Log
-from ..streams.topology import SERVERS, TASKS
-from . import server, task, task_type
+from ..streams.topology import SERVERS, TASKS, WEBHOOKS
+from . import server, task, task_type, webhook
 
 logger = structlog.get_logger(__name__)
 
@@ -162,6 +172,10 @@ class Commands:
         self.types: Handler[task_type.TypeState, task_type.TypeCommand, TypeEvent] = Handler(
             type_log, task_type.UNDEFINED, _decide_type, task_type.evolve
         )
+        webhook_log = Log(WEBHOOKS, webhook_codec, Committer(appending), reading, replicated=replicated)
+        self.webhooks: Handler[webhook.WebhookState, webhook.WebhookCommand, WebhookEvent] = Handler(
+            webhook_log, webhook.UNREGISTERED, webhook.decide, webhook.evolve
+        )
         self._on_task_ended: TaskEnded | None = None
 
     def on_task_ended(self, act: TaskEnded) -> None:
@@ -200,6 +214,13 @@ class Commands:
         self, name: str, command: task_type.TypeCommand, *, by: Actor, cause: str = ""
     ) -> Handled[task_type.TypeState, TypeEvent]:
         return await self.types.handle(type_root(name), type_subject, command, by=by, cause=cause)
+
+    async def webhook(
+        self, ref: WebhookRef, command: webhook.WebhookCommand, *, by: Actor, cause: str = ""
+    ) -> Handled[webhook.WebhookState, WebhookEvent]:
+        return await self.webhooks.handle(
+            webhook_root(ref), lambda event: webhook_subject(ref, event), command, by=by, cause=cause
+        )
 
     async def load_task(self, ref: TaskRef) -> list[Stored[TaskEvent]]:
         """Return a task's history, oldest first; empty if there is none."""

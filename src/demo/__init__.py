@@ -1,5 +1,6 @@
-"""`taskstream demo`: the service, three backend servers, a few hundred tasks, and a kill -9 in the middle."""
+"""`taskstream demo` and `taskstream demo-queue`: real processes, seen at work, and a kill -9 in the middle."""
 
+from .novel import run as run_novel
 from .story import TASKS, run
 
-__all__ = ["TASKS", "run"]
+__all__ = ["TASKS", "run", "run_novel"]

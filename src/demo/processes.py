@@ -44,6 +44,8 @@ class Service:
         self._secret = secret
         self._log = folder / "taskstream.log"
         self._process: Process | None = None
+        self._log_read = 0
+        """Bytes of the log that are of earlier runs."""
         self.url = ""
 
     @property
@@ -52,10 +54,12 @@ class Service:
         return self._process.pid
 
     async def start(self) -> None:
-        """Start it and return when it serves; `url` is where. Raises DemoFailed."""
+        """Start it and return when it serves; `url` is where, also after a `kill`. Raises DemoFailed."""
+        port = self.url.rpartition(":")[2] or "0"
+        self._log_read = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
-            self._process = await _start(
-                *("-m", "taskstream", "up", "--host", "127.0.0.1", "--port", "0"),
+            self._process = await start_python(
+                *("-m", "taskstream", "up", "--host", "127.0.0.1", "--port", port),
                 *("--data-dir", str(self._folder / "data")),
                 settings={**QUICK, "JWT_SECRET": self._secret},
                 stdout=DEVNULL,
@@ -71,6 +75,12 @@ class Service:
             raise DemoFailed(f"`taskstream up` was not ready in {START_SECONDS:g} s:\n{self.tail()}") from None
         self.url = url
 
+    async def kill(self) -> None:
+        """End it without a warning."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+
     async def stop(self) -> int | None:
         """Ask it to end, as `kill` does, and return its exit status; None if it never ran."""
         if self._process is None:
@@ -84,7 +94,8 @@ class Service:
 
     def _announced(self) -> str:
         """Return the URL of its log line `ready`; empty while there is none."""
-        for line in self._log.read_text(errors="replace").splitlines(keepends=True):
+        log = self._log.read_bytes()[self._log_read :].decode(errors="replace")
+        for line in log.splitlines(keepends=True):
             if '"ready"' in line and line.endswith("\n"):
                 entry = json.loads(line)
                 if entry["event"] == "ready":
@@ -107,7 +118,7 @@ class BackendProcess:
     @classmethod
     async def start(cls, plan: ServerPlan) -> BackendProcess:
         """Start it and return when it listens. Raises DemoFailed."""
-        process = await _start(
+        process = await start_python(
             *("-m", f"{__package__}.backend", "--id", plan.server_id, "--style", plan.style),
             settings={},
             stdout=PIPE,
@@ -134,8 +145,10 @@ class BackendProcess:
             await end(self._process)
 
 
-async def _start(*arguments: str, settings: Mapping[str, str], stdout: int, stderr: int) -> Process:
-    """Start Python; the settings of whoever runs the demo stay out of it."""
+async def start_python(
+    *arguments: str, settings: Mapping[str, str], stdout: int, stderr: int, more: Mapping[str, str] | None = None
+) -> Process:
+    """Start Python; the settings of whoever runs the demo stay out of it. `more`: of the environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -143,7 +156,7 @@ async def _start(*arguments: str, settings: Mapping[str, str], stdout: int, stde
         stdin=DEVNULL,
         stdout=stdout,
         stderr=stderr,
-        env={**environment, **{PREFIX + name: value for name, value in settings.items()}},
+        env={**environment, **{PREFIX + name: value for name, value in settings.items()}, **(more or {})},
         start_new_session=True,  # Ctrl-C is for us, who end them in order
         preexec_fn=in_the_child(),
     )

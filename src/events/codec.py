@@ -10,6 +10,7 @@ from .envelope import Event, Recorded
 from .server import ServerEvent
 from .task import TaskEvent
 from .task_type import TypeEvent
+from .webhook import WebhookEvent
 
 E = TypeVar("E", bound=Event)
 
@@ -36,3 +37,4 @@ class Codec(Generic[E]):
 task_codec: Codec[TaskEvent] = Codec(Recorded[TaskEvent])
 server_codec: Codec[ServerEvent] = Codec(Recorded[ServerEvent])
 type_codec: Codec[TypeEvent] = Codec(Recorded[TypeEvent])
+webhook_codec: Codec[WebhookEvent] = Codec(Recorded[WebhookEvent])

@@ -24,11 +24,23 @@ NAME_TOKEN_LENGTH = 64
 _SAFE_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE_BYTE = re.compile(rb"[^A-Za-z0-9_-]")
 _TASK_ID = re.compile(r"([0-9A-Za-z]{26})~([A-Za-z0-9_=-]{1,36})")
+_DELIVERY_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class TaskRef(NamedTuple):
     """Where a task is in the log: its owner's token and its own unique part."""
+
+    owner: str
+    unique: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.unique}~{self.owner}"
+
+
+class WebhookRef(NamedTuple):
+    """Where a webhook is in its log; its id has the form of a task's."""
 
     owner: str
     unique: str
@@ -81,6 +93,30 @@ def parse_task_id(task_id: str) -> TaskRef:
     if match is None:
         raise NotFound("task", task_id)
     return TaskRef(match[2], match[1])
+
+
+def new_webhook_ref(owner: str, now: datetime, chance: int) -> WebhookRef:
+    """Return a new webhook of an owner token, from 80 bits of chance; later ones sort after earlier ones."""
+    return WebhookRef(*new_ref(owner, now, chance))
+
+
+def parse_webhook_id(webhook_id: str) -> WebhookRef:
+    """Return where a webhook's id leads. Raises NotFound for text that is none of ours."""
+    match = _TASK_ID.fullmatch(webhook_id)
+    if match is None:
+        raise NotFound("webhook", webhook_id)
+    return WebhookRef(match[2], match[1])
+
+
+def delivery_id(ref: WebhookRef, sequence: int, at: datetime) -> str:
+    """Return the id of a webhook's delivery of one event: always the same, and later events' sort after it."""
+    digest = hashlib.sha256(f"{ref.id}\n{sequence}".encode()).digest()
+    return _base32(int(at.timestamp() * 1000) << 80 | int.from_bytes(digest[:10], "big"))
+
+
+def is_delivery_id(text: str) -> bool:
+    """Tell whether text has the form of a delivery's id."""
+    return _DELIVERY_ID.fullmatch(text) is not None
 
 
 def _base32(number: int) -> str:

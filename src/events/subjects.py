@@ -3,7 +3,9 @@
 task.<owner>.<unique>.submitted.<pool>.<priority>    accepted and queued
 task.<owner>.<unique>.queued.<pool>.<priority>       queued again
 task.<owner>.<unique>.<event>[.<server>]             everything after
+event.<owner>.<unique>.<event>…                      each of these once it is stored, for subscribers on plain NATS
 server.<id>.<event>      type.<name>.<event>         the fleet
+webhook.<owner>.<unique>.<event>                     webhooks
 timer.<kind>.…           due.<kind>.…                what is to happen later, and what has fallen due
 dispatch.<pool>.<priority>.<owner>.<unique>          ready tasks, copied by JetStream from the first two
 """
@@ -16,13 +18,29 @@ from typing import assert_never
 from . import server as servers
 from . import task as tasks
 from . import task_type as types
-from .ids import TaskRef, token
+from . import webhook as webhooks
+from .ids import TaskRef, WebhookRef, token
 
 NO_SERVER = "="
 """Token where a task ended without a server. No text has it: `=` begins an escape, and here nothing follows."""
 
 ENDINGS = frozenset({"succeeded", "failed", "cancelled"})
 """Elements of the subjects of events that end a task."""
+
+TASK_KINDS = (
+    "submitted",
+    "queued",
+    "started",
+    "accepted",
+    "progressed",
+    "attempt_failed",
+    "attempt_returned",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "deleted",
+)
+"""That element of the subjects of all events of a task."""
 
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
@@ -87,12 +105,26 @@ def type_subject(event: types.TypeEvent) -> str:
     return f"{type_root(event.name)}.{_snake(event)}"
 
 
+def webhook_root(ref: WebhookRef) -> str:
+    return f"webhook.{ref.owner}.{ref.unique}"
+
+
+def webhook_subject(ref: WebhookRef, event: webhooks.WebhookEvent) -> str:
+    return f"{webhook_root(ref)}.{_snake(event)}"
+
+
+def webhook_ref(subject: str) -> WebhookRef:
+    """Return the webhook that a subject of the WEBHOOKS stream is about."""
+    _, owner, unique, _ = subject.split(".")
+    return WebhookRef(owner, unique)
+
+
 def dispatched_ref(subject: str) -> TaskRef:
     """Return the task of a `dispatch.…` subject."""
     _, _, _, owner, unique = subject.split(".")
     return TaskRef(owner, unique)
 
 
-def _snake(event: servers.ServerEvent | types.TypeEvent) -> str:
+def _snake(event: servers.ServerEvent | types.TypeEvent | webhooks.WebhookEvent) -> str:
     """Return `circuit_opened` for a CircuitOpened."""
     return _CAPITAL.sub("_", type(event).__name__).lower()

@@ -42,7 +42,7 @@ class ServerKeys:
     async def destroy(self, settings: ServerRegistered) -> None:
         """Remove the key of a registration that no longer holds."""
         if settings.api_key_id:
-            await self._bucket.delete(_name(settings.server_id, settings.api_key_id))
+            await self._bucket.erase(_name(settings.server_id, settings.api_key_id))
 
     async def _is_same(self, key: str, current: ServerRegistered) -> bool:
         try:

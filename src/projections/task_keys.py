@@ -6,6 +6,9 @@ server of each attempt and to nobody else, and is destroyed when the task has en
 
 from __future__ import annotations
 
+import base64
+from urllib.parse import quote
+
 import msgspec
 
 from ..clock import unique_id
@@ -14,6 +17,8 @@ from ..sealing import DoesNotOpen, Sealer
 from ..streams.buckets import Bucket
 
 REDACTED = b"[key removed]"
+SHORTEST_SECRET = 10
+"""Characters."""
 
 
 class TaskKeys:
@@ -42,7 +47,7 @@ class TaskKeys:
     async def destroy(self, ref: TaskRef, key_id: str) -> None:
         """Remove a key; repeating does nothing."""
         if key_id:
-            await self._bucket.delete(_name(ref, key_id))
+            await self._bucket.erase(_name(ref, key_id))
 
     async def kept(self) -> dict[TaskRef, set[str]]:
         """Return the ids of all keys there are, by task."""
@@ -54,12 +59,24 @@ class TaskKeys:
 
 
 def without_key(text: bytes, key: str | None) -> bytes:
-    """Return what a server said, with the key taken out that it was told: it would enter the log."""
-    if not key:
+    """Return what a server said, with the key taken out that it was told: it would enter the log.
+
+    A word too short to be a secret (as servers without keys are told) stays: it would break the JSON around it.
+    """
+    if not key or len(key) < SHORTEST_SECRET:
         return text
-    for form in {key.encode(), msgspec.json.encode(key)[1:-1]}:
+    for form in _forms(key):
         text = text.replace(form, REDACTED)
     return text
+
+
+def _forms(key: str) -> set[bytes]:
+    """Return the key as it was sent, as JSON has it (some escape the slash, too), in an address, and in Base64."""
+    in_json = msgspec.json.encode(key)[1:-1]
+    in_address = quote(key, safe="").encode()
+    in_base64 = base64.b64encode(key.encode()).rstrip(b"=")
+    in_base64url = base64.urlsafe_b64encode(key.encode()).rstrip(b"=")
+    return {key.encode(), in_json, in_json.replace(b"/", b"\\/"), in_address, in_base64, in_base64url}
 
 
 def _name(ref: TaskRef, key_id: str) -> str:

@@ -6,9 +6,10 @@ from msgspec import Struct
 
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
+from ..events.subjects import task_root
 from ..events.task import TaskSubmitted
 from ..streams.connection import Connection
-from ..streams.log import decode, read
+from ..streams.log import decode, last_position
 from ..streams.topology import TASKS
 from .hub import LiveUpdate, Update
 
@@ -45,22 +46,25 @@ class Chooser:
             return False
         if not choice.types and not choice.project:
             return True
-        facts = await self.facts(update.ref)
+        if isinstance(update.event, TaskSubmitted):
+            facts = self._remember(update.ref, Facts(update.event.task_type, update.event.project))
+        else:
+            facts = await self.facts(update.ref)
         return choice.has(facts.task_type, facts.project)
 
     async def facts(self, ref: TaskRef) -> Facts:
         """Return the facts of a task; of one whose beginning is past its retention, empty ones."""
-        facts = self._known.get(ref)
-        if facts is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            facts = self._known[ref] = await self._read(ref)
+        known = self._known.get(ref)
+        return known if known is not None else self._remember(ref, await self._read(ref))
+
+    def _remember(self, ref: TaskRef, facts: Facts) -> Facts:
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[ref] = facts
         return facts
 
     async def _read(self, ref: TaskRef) -> Facts:
-        subject = f"task.{ref.owner}.{ref.unique}.submitted.>"
-        for position in await read(self._reading, TASKS, subject, limit=1):
-            event = decode(task_codec, position).recorded.event
-            if isinstance(event, TaskSubmitted):
-                return Facts(event.task_type, event.project)
-        return Facts("", "")
+        # From the leader: a replica that lags behind would say that there is no such task.
+        position = await last_position(self._reading, TASKS, f"{task_root(ref)}.submitted.>")
+        event = decode(task_codec, position).recorded.event if position else None
+        return Facts(event.task_type, event.project) if isinstance(event, TaskSubmitted) else Facts("", "")

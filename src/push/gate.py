@@ -1,7 +1,8 @@
 """Lets reports of progress into the log: a few a second of each task, and always the last; all of them go out live.
 
 A token bucket for each task. A report that finds a token is appended by itself. One that finds none is pushed live,
-waits, and is summed up with those that come meanwhile, until there is a token again or the task ends here.
+waits, and is summed up with those that come meanwhile, until there is a token again or the task ends here. One thing at
+a time is done for a task, so that reports keep their order.
 
 What this costs: a report answered with 200 is in the log within `1 / PER_SECOND` seconds; if this process is killed
 before, that is lost. An end never is.
@@ -16,12 +17,12 @@ from collections.abc import Callable
 from datetime import datetime
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ..clock import unique_id
-from ..commands.handler import Commands, Known
-from ..commands.task import ReportProgress, TaskState, decide
+from ..commands.handler import PATIENCE_SECONDS, Commands, Known
+from ..commands.task import Reporter, ReportProgress, TaskState, decide
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 PER_SECOND = 4.0
 BURST = 8.0
 MOST_OUTPUT = 64 * 1024
-"""Characters of output that wait; then they are appended, token or not."""
+"""Characters of output and lines that wait; then they are appended, token or not."""
 REMEMBERED = 10_000
 
 
@@ -47,7 +48,13 @@ class _Task(Struct):
     waiting: ReportProgress | None = None
     by: Actor | None = None
     cause: str = ""
+    last: int = 0
+    """Sequence of the last report that was appended here."""
     flush: asyncio.Task[None] | None = None
+    refused: tuple[Reporter, Refused] | None = None
+    """Who spoke for an attempt that counts no more, and never will again."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of whoever appends, or adds to what waits."""
 
     def take(self, now: float) -> bool:
         self.tokens = min(BURST, self.tokens + (now - self.at) * PER_SECOND)
@@ -76,45 +83,57 @@ class ProgressGate:
         """
         events = decide(command, known.state, self._now())
         task = self._of(ref)
-        is_free = task.waiting is None and task.flush is None and task.take(time.monotonic())
-        if is_free or len(events) > 1:  # a report that claims its task is more than progress
-            await self._commands.task(ref, command, by=by, cause=cause, known=known)
-            return
-        waiting = task.waiting = _summed(task.waiting, command)
-        task.by, task.cause = by, cause
-        if task.flush is None:
-            task.flush = asyncio.create_task(self._flush_later(ref, task))
-        await self._push(ref, waiting, events[0], by)
-        if len(waiting.output) > MOST_OUTPUT:
-            await self._append(ref, task)
+        async with task.turn:
+            if task.refused is not None and task.refused[0] == command.reporter:
+                raise task.refused[1]
+            is_free = task.waiting is None and task.flush is None and task.take(time.monotonic())
+            if is_free or len(events) > 1:  # a report that claims its task is more than progress
+                handled = await self._commands.task(ref, command, by=by, cause=cause, known=known)
+                task.last = handled.known.sequence
+                return
+            if task.waiting is not None and not _may_be_summed(task.waiting, command):
+                await self._append(ref, task)
+            waiting = task.waiting = _summed(task.waiting, command)
+            task.by, task.cause = by, cause
+            if task.flush is None:
+                task.flush = asyncio.create_task(self._flush_later(ref, task))
+            await self._push(ref, task, waiting, events[0], by)
 
-    async def flush(self, ref: TaskRef) -> bool:
-        """Append what waits of a task, as before its end; tell whether anything did."""
+    async def flush(self, ref: TaskRef, patience_seconds: float = PATIENCE_SECONDS) -> bool:
+        """Append what waits of a task, as before its end; tell whether anything did.
+
+        Raises StoreUnavailable when NATS has been away for so long; then it waits on.
+        """
         task = self._tasks.get(ref)
-        if task is None or task.waiting is None:
+        if task is None:
             return False
-        await self._append(ref, task)
-        return True
+        async with task.turn:
+            if task.waiting is None:
+                return False
+            await self._append(ref, task, patience_seconds)
+            return True
 
     async def close(self) -> None:
         """Append all that waits."""
         for ref, task in list(self._tasks.items()):
+            with contextlib.suppress(StoreUnavailable):
+                await self.flush(ref)
             if task.flush is not None:
                 task.flush.cancel()
-            with contextlib.suppress(StoreUnavailable):
-                await self._append(ref, task)
 
     def _of(self, ref: TaskRef) -> _Task:
         task = self._tasks.get(ref)
         if task is None:
             if len(self._tasks) >= REMEMBERED:
-                self._tasks = {ref: task for ref, task in self._tasks.items() if task.waiting or task.flush}
+                self._tasks = {ref: task for ref, task in self._tasks.items() if task.waiting or task.flush is not None}
             task = self._tasks[ref] = _Task(at=time.monotonic())
         return task
 
-    async def _push(self, ref: TaskRef, waiting: ReportProgress, event: TaskEvent, by: Actor) -> None:
+    async def _push(self, ref: TaskRef, task: _Task, waiting: ReportProgress, event: TaskEvent, by: Actor) -> None:
         assert isinstance(event, ProgressReported)
-        report = live.Live(batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event)
+        report = live.Live(
+            batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event, after=task.last
+        )
         with contextlib.suppress(StoreUnavailable):  # who listens has it from the log
             await self._connection.publish(live.subject(ref), live.encode(report))
 
@@ -124,24 +143,31 @@ class ProgressGate:
             if not task.take(time.monotonic()):
                 continue
             try:
-                await self._append(ref, task)
+                await self.flush(ref)
             except StoreUnavailable as error:
                 log.warning("progress.waits", task=ref.id, reason=str(error))
         task.flush = None
 
-    async def _append(self, ref: TaskRef, task: _Task) -> None:
+    async def _append(self, ref: TaskRef, task: _Task, patience_seconds: float = PATIENCE_SECONDS) -> None:
         """Append what waits; what is no longer wanted is dropped, what cannot be stored waits on."""
-        waiting, task.waiting = task.waiting, None
-        if waiting is None or task.by is None:
-            return
+        batch = task.waiting
+        assert batch is not None
+        assert task.by is not None
         try:
-            await self._commands.task(ref, waiting, by=task.by, cause=task.cause)
+            handled = await self._commands.task(
+                ref, batch, by=task.by, cause=task.cause, patience_seconds=patience_seconds
+            )
+            task.last = handled.known.sequence
         except Refused as refusal:
             log.debug("progress.dropped", task=ref.id, reason=str(refusal))
-        except StoreUnavailable:
-            if task.waiting is None:
-                task.waiting = waiting
-            raise
+            if batch.reporter.attempt is not None:
+                task.refused = batch.reporter, refusal
+        task.waiting = None
+
+
+def _may_be_summed(first: ReportProgress, second: ReportProgress) -> bool:
+    size = len(first.output) + sum(map(len, first.lines))
+    return first.reporter == second.reporter and size <= MOST_OUTPUT
 
 
 def _summed(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:

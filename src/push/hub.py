@@ -35,9 +35,13 @@ log = structlog.get_logger(__name__)
 
 QUEUE_LENGTH = 512
 """Events that wait for one listener before it has to read them from the log."""
+QUEUE_BYTES = 8 * 1024 * 1024
+"""Likewise: what waits for many listeners is in memory once, but it is the slowest that keeps it there."""
 IDLE_SECONDS = 30.0
 """How long the stream is read on after the last listener has left."""
 ENDED_REMEMBERED = 10_000
+HELD = 4_096
+"""Reports that wait for what comes before them; those beyond it are told once the log has them."""
 START_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 
@@ -47,6 +51,7 @@ class Update:
 
     def __init__(self, position: Position) -> None:
         self.sequence = position.sequence
+        self.size_bytes = len(position.data)
         self.subject = position.subject
         self.ref = task_ref(position.subject)
         self.kind = position.subject.split(".", 4)[3]
@@ -75,8 +80,9 @@ class Update:
 class LiveUpdate:
     """A report of progress that the log does not have yet."""
 
-    def __init__(self, ref: TaskRef, report: Live) -> None:
+    def __init__(self, ref: TaskRef, report: Live, size_bytes: int) -> None:
         self.ref = ref
+        self.size_bytes = size_bytes
         self.report = report
         self.event = report.event
         self.encoded: bytes | None = None
@@ -111,15 +117,17 @@ class Listener:
         self.ended = False
         """Nothing more comes: the process stops."""
         self._queue: deque[Update | LiveUpdate] = deque()
+        self._waiting_bytes = 0
         self._news = asyncio.Event()
 
     def offer(self, update: Update | LiveUpdate) -> None:
         if self.overflowed:
             return
-        if len(self._queue) >= QUEUE_LENGTH:
+        if len(self._queue) >= QUEUE_LENGTH or self._waiting_bytes > QUEUE_BYTES:
             self.overflowed = True
         else:
             self._queue.append(update)
+            self._waiting_bytes += update.size_bytes
         self._news.set()
 
     def end(self) -> None:
@@ -129,15 +137,22 @@ class Listener:
     def clear(self) -> None:
         """Forget what waits; what comes from now on waits again."""
         self._queue.clear()
+        self._waiting_bytes = 0
         self.overflowed = False
 
     async def next(self, timeout_seconds: float) -> Update | LiveUpdate | None:
         """Return the next event. None: there was none in time, or `overflowed` or `ended` say why."""
         if not self._queue and not self.overflowed and not self.ended:
             self._news.clear()
+            # Not `wait_for`: on Python 3.11 it makes a task each time, and may swallow a cancellation.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout_seconds)
-        return self._queue.popleft() if self._queue else None
+                async with asyncio.timeout(timeout_seconds):
+                    await self._news.wait()
+        if not self._queue:
+            return None
+        update = self._queue.popleft()
+        self._waiting_bytes -= update.size_bytes
+        return update
 
 
 class Hub:
@@ -153,6 +168,10 @@ class Hub:
         self._ended = False
         self._ended_tasks: dict[TaskRef, None] = {}
         """Those that ended lately: a report that comes after the end is shown to nobody."""
+        self._position = 0
+        """Sequence of the last event that was delivered."""
+        self._held: deque[LiveUpdate] = deque()
+        """Reports that came before the event they follow, which took the longer way."""
 
     @property
     def listeners(self) -> int:
@@ -207,6 +226,7 @@ class Hub:
             self._reading.cancel()
             self._reading = None
             self._ended_tasks.clear()
+            self._held.clear()
 
     async def _read(self) -> None:
         after: int | None = None
@@ -216,8 +236,11 @@ class Hub:
                 try:
                     if after is None:
                         after = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+                        self._position = after
                     async with contextlib.aclosing(follow(self._connection, TASKS, ["task.>"], after)) as batches:
                         async for positions in batches:
+                            if self._reading is not asyncio.current_task():
+                                return  # `wait_for` has swallowed the cancellation (Python 3.11)
                             for position in positions:
                                 self._deliver(position)
                                 after = position.sequence
@@ -232,17 +255,29 @@ class Hub:
     def _deliver(self, position: Position) -> None:
         update = Update(position)
         self._note_end(update)
-        for listener in self._listeners_of(update.ref):
-            listener.offer(update)
+        self._offer(update)
+        self._position = position.sequence
+        held, self._held = self._held, deque()
+        for report in held:
+            self._tell(report)
 
     async def _on_report(self, message: Msg) -> None:
         ref = ref_of(message.subject)
-        listeners = list(self._listeners_of(ref))
-        report = decode_live(message.data) if listeners and ref not in self._ended_tasks else None
+        report = decode_live(message.data) if any(self._listeners_of(ref)) else None
         if report is not None:
-            update = LiveUpdate(ref, report)
-            for listener in listeners:
-                listener.offer(update)
+            self._tell(LiveUpdate(ref, report, len(message.data)))
+
+    def _tell(self, update: LiveUpdate) -> None:
+        """Offer a report, in its turn."""
+        if update.report.after > self._position:
+            if len(self._held) < HELD:
+                self._held.append(update)
+        elif update.ref not in self._ended_tasks:
+            self._offer(update)
+
+    def _offer(self, update: Update | LiveUpdate) -> None:
+        for listener in list(self._listeners_of(update.ref)):
+            listener.offer(update)
 
     def _listeners_of(self, ref: TaskRef) -> Iterator[Listener]:
         for key in (ref, ref.owner, None):

@@ -8,6 +8,7 @@ that event but its sequence, one that has seen none takes it whole.
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import datetime
 
 import msgspec
@@ -31,6 +32,8 @@ class Live(Struct, frozen=True, kw_only=True):
     at: datetime
     by: Actor
     event: ProgressReported
+    after: int = 0
+    """Sequence of the report before the batch: what is told in order is told after it."""
 
 
 _decode = msgspec.json.Decoder(Live).decode
@@ -71,6 +74,8 @@ class Seen:
     def __init__(self, text: str = "") -> None:
         """Raises ValueError for text that is none of ours."""
         self._batches: dict[str, _Count] = {}
+        self._closed: deque[str] = deque(maxlen=BATCHES_REMEMBERED)
+        """Those that the log has told whole: a report of one that was late is not told again."""
         for part in filter(None, text.split(";")):
             batch, reports, lines, output = part.split(":")
             self._batches[batch] = _Count(int(reports), int(lines), int(output))
@@ -82,6 +87,8 @@ class Seen:
 
     def takes(self, live: Live) -> bool:
         """Tell whether a report is the next of its batch, and count it; one whose beginning was missed is not."""
+        if live.batch in self._closed:
+            return False
         if live.index == 0:
             while len(self._batches) >= BATCHES_REMEMBERED:
                 del self._batches[next(iter(self._batches))]
@@ -96,6 +103,8 @@ class Seen:
 
     def rest_of(self, event: ProgressReported) -> ProgressReported | None:
         """Return what an event of the log has beyond what was seen live; None: nothing."""
+        if event.batch:
+            self._closed.append(event.batch)
         count = self._batches.pop(event.batch, None)
         if count is None:
             return event

@@ -132,6 +132,19 @@ class Bucket:
         """Remove a key and its value; removing one that is not there is no error."""
         return await self.put(key, b"", expected=expected, headers=_removal())
 
+    async def erase(self, key: str) -> None:
+        """Remove a key and overwrite its value on disk; erasing one that is not there is no error.
+
+        Raises ApiError where the bucket denies it (`deny_delete`), StoreUnavailable if NATS does not answer.
+        """
+        found = await self.get_with_revision(key)
+        if found is not None:
+            try:
+                await api(self._connection, f"STREAM.MSG.DELETE.{self.stream}", {"seq": found.revision})
+            except ApiError:
+                if await self.get_with_revision(key) is not None:  # else another was quicker
+                    raise
+
     async def get(self, key: str) -> Entry | None:
         """Return the value the leader has, None if there is none."""
         found = await self.get_with_revision(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
@@ -96,13 +97,20 @@ class Log(Generic[E]):
 
 async def last_sequence(connection: Connection, stream: str, filter_subject: str) -> int:
     """Return the sequence of the last message on a filter as the leader knows it, 0 if there is none."""
+    position = await last_position(connection, stream, filter_subject)
+    return position.sequence if position else 0
+
+
+async def last_position(connection: Connection, stream: str, filter_subject: str) -> Position | None:
+    """Return the last message on a filter as the leader knows it, None if there is none."""
     try:
         answer = await api(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": filter_subject})
     except ApiError as error:
         if error.code == NO_MESSAGE_FOUND:
-            return 0
+            return None
         raise
-    return int(answer["message"]["seq"])
+    message = answer["message"]
+    return Position(int(message["seq"]), message["subject"], base64.b64decode(message.get("data", "")))
 
 
 def decode(codec: Codec[E], position: Position) -> Stored[E]:

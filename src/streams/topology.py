@@ -1,7 +1,9 @@
 """Every stream, bucket and consumer, as data: this file is the protocol between our processes and NATS.
 
-    TASKS     the log of tasks. Only ever appended to: no delete, no purge.
+    TASKS     the log of tasks. Only ever appended to: no delete, no purge. What it has stored, JetStream publishes
+              again on `event.…`, for subscribers on plain NATS.
     SERVERS   the log of servers and task types, likewise.
+    WEBHOOKS  the log of webhooks, likewise.
     TIMERS    what is to happen later (`timer.…`, by JetStream's scheduler) and what has fallen due (`due.…`).
     RETRIES   likewise for tasks that wait for their next attempt.
     DISPATCH  ready tasks, filled by JetStream from TASKS and from RETRIES. Nothing of ours writes it.
@@ -11,7 +13,9 @@
     KV_registry    projection: `server.<id>`, `type.<name>`; `checkpoint`
     KV_heartbeats  when each server was last seen, and its load
     KV_leases      which worker speaks for which server, which process projects
-    KV_secrets     sealed keys of servers; never in a log
+    KV_secrets     sealed keys of servers, and secrets of webhooks; never in a log
+    KV_deliveries  what webhooks have to send and have sent: `waiting.<owner>.<webhook>.<id>`, `done.…` likewise;
+                   `position.<owner>.<webhook>`, up to where in TASKS there is a delivery of all that is to be sent
     OBJ_results    results too large for the log
 
 A log and what cannot be derived again are synced to disk before they are acknowledged (`sync_interval: always` in
@@ -35,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 TASKS = "TASKS"
 SERVERS = "SERVERS"
+WEBHOOKS = "WEBHOOKS"
 TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
@@ -75,7 +80,7 @@ class DerivedOtherwise(TopologyMismatch):
 
 DEDUPLICATION = timedelta(seconds=10)
 """Shortest useful: we send no message ids, the guards protect."""
-TUNABLE = frozenset({"max_age", "num_replicas", "placement"})
+TUNABLE = frozenset({"max_age", "num_replicas", "placement", "republish"})
 """What a setting may change later; the stream is updated."""
 
 _DISPATCHED = "dispatch.{{wildcard(3)}}.{{wildcard(4)}}.{{wildcard(1)}}.{{wildcard(2)}}"
@@ -102,13 +107,21 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
     scheduled = {"storage": "file", "allow_direct": True, "allow_msg_schedules": True, "allow_msg_ttl": True}
     task_age = nanoseconds(timedelta(seconds=settings.task_retention))
     return [
-        {"name": TASKS, "subjects": ["task.>"], "max_age": task_age, **logs},
+        {
+            "name": TASKS,
+            "subjects": ["task.>"],
+            "max_age": task_age,
+            # Of `task.…` itself a subscriber would also hear what the guards refuse, and no sequence.
+            "republish": {"src": "task.>", "dest": "event.>"},
+            **logs,
+        },
         {
             "name": SERVERS,
             "subjects": ["server.>", "type.>"],
             "max_age": nanoseconds(timedelta(seconds=settings.server_retention)),
             **logs,
         },
+        {"name": WEBHOOKS, "subjects": ["webhook.>"], **logs},
         {
             "name": TIMERS,
             "subjects": ["timer.deadline.>", "timer.check.>", "due.deadline.>", "due.check.>"],
@@ -142,7 +155,8 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         _bucket("registry", **derived),
         _bucket("heartbeats", **derived),
         _bucket("leases"),
-        _bucket("secrets"),
+        _bucket("secrets", deny_delete=False),  # what is given up is overwritten on disk
+        _bucket("deliveries"),
         {
             "name": "OBJ_results",
             "subjects": ["$O.results.C.>", "$O.results.M.>"],

@@ -30,6 +30,7 @@ from ..events.task import TaskSubmitted
 from ..metrics import labelled
 from ..projections.server_keys import ServerKeys
 from ..projections.task_keys import TaskKeys
+from ..push.gate import ProgressGate
 from ..sealing import SealingError
 from ..streams.leases import Membership
 from ..streams.timers import Timers
@@ -37,6 +38,7 @@ from .backend import Accepted, Answer, Backend, Call, Failed
 from .judge import Judge
 from .keepalive import InHand
 from .outcomes import Outcomes
+from .reporting import Reporting
 from .settling import LOOK_AGAIN, Settler
 from .slots import Slots
 
@@ -79,6 +81,7 @@ class AttemptRunner:
         backend: Backend,
         server_keys: ServerKeys,
         task_keys: TaskKeys,
+        progress: ProgressGate,
         slots: Slots,
         in_hand: InHand,
         members: Membership,
@@ -90,6 +93,7 @@ class AttemptRunner:
         self._backend = backend
         self._server_keys = server_keys
         self._task_keys = task_keys
+        self._progress = progress
         self._slots = slots
         self._in_hand = in_hand
         self._outcomes = outcomes
@@ -232,7 +236,8 @@ class AttemptRunner:
         )
         if self._is_broken_off(under_way):
             return None
-        under_way.call = asyncio.create_task(self._backend.call(server, call, api_key))
+        report = Reporting(self._progress, queued.ref, claimed, self._worker)
+        under_way.call = asyncio.create_task(self._backend.call(server, call, api_key, report))
         try:
             return await under_way.call
         except asyncio.CancelledError:
@@ -250,6 +255,7 @@ class AttemptRunner:
             await self._in_hand.ack(queued.message)
             return
         assert isinstance(claimed.state, Processing)
+        await self._progress.flush(queued.ref)
         command = ReturnAttempt(attempt=claimed.state.facts.attempt, reason="the worker is shutting down")
         await self._commands.task(queued.ref, command, by=self._worker, known=claimed)
         await self._in_hand.give_back(queued.message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
@@ -20,6 +20,8 @@ from ..egress import AnswerTooLarge, read_capped
 from ..events.task import FailureKind, ModelChoice
 from ..nesting import deeper_than
 from ..projections.task_keys import without_key
+from ..updates import UpdateMetadata
+from .streamed import FRAMINGS, BadStream, Ending, StreamedAnswer
 
 LONGEST_REASON = 300
 """Characters of a backend's own words kept in an error."""
@@ -84,6 +86,8 @@ class Failed(Struct, frozen=True, kw_only=True):
 
 
 Answer: TypeAlias = Completed | FailedByBackend | Accepted | Failed
+Report: TypeAlias = Callable[[UpdateMetadata], Awaitable[None]]
+"""Takes progress as it comes; what is streamed faster waits in the connection."""
 
 
 class _Predict(Struct, kw_only=True, omit_defaults=True):
@@ -107,8 +111,11 @@ class Backend:
         self._max_result_bytes = max_result_bytes
         self._now = now
 
-    async def call(self, server: Present, call: Call, api_key: str | None) -> Answer:
-        """Send a task to a server and return what came of it; never raises for anything the server does."""
+    async def call(self, server: Present, call: Call, api_key: str | None, report: Report) -> Answer:
+        """Send a task to a server and return what came of it; never raises for anything the server does.
+
+        An answer that is streamed is read as it comes, and its progress passed to `report`.
+        """
         settings = server.settings
         reports = settings.is_async or settings.callback
         predict = _Predict(
@@ -130,16 +137,54 @@ class Backend:
                 async with self._session.post(
                     settings.predict_url, data=msgspec.json.encode(predict), headers=headers, allow_redirects=False
                 ) as response:
+                    if _is_streamed(response, reports):
+                        return await self._follow(response, settings.server_id, call, report, started)
                     body = without_key(await read_capped(response, self._max_result_bytes), call.model_key)
                     retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
         except TimeoutError:
             return Failed(kind="timeout", error="the server did not answer within the attempt's time")
         except AnswerTooLarge:
             return Failed(kind="bad_answer", error=f"the answer is larger than {self._max_result_bytes} bytes")
+        except BadStream as error:
+            return Failed(kind="bad_answer", error=str(error)[:LONGEST_REASON])
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Failed(kind="unreachable", error=describe(error))
-        elapsed_ms = round((time.perf_counter() - started) * 1000)
+        elapsed_ms = _milliseconds_since(started)
         return interpret(settings.server_id, reports, call.task_id, response.status, body, retry_after, elapsed_ms)
+
+    async def _follow(
+        self, response: aiohttp.ClientResponse, server_id: str, call: Call, report: Report, started: float
+    ) -> Answer:
+        """Pass on what a server streams until it says how the attempt has ended, and close the connection then."""
+        streamed = StreamedAnswer(FRAMINGS[response.content_type], call.task_id, call.model_key, self._max_result_bytes)
+
+        def ended(ending: Ending) -> Answer:
+            result = ending.result(call.task_id, server_id, _milliseconds_since(started))
+            if ending.status == "FINISHED":
+                return Completed(result)
+            return FailedByBackend(result, (ending.message or "the server reports failure")[:LONGEST_REASON])
+
+        async for chunk in response.content.iter_any():
+            for said in streamed.feed(chunk):
+                if isinstance(said, Ending):
+                    response.close()
+                    return ended(said)
+                await report(said.metadata)
+        for said in streamed.rest():
+            if isinstance(said, Ending):
+                return ended(said)
+            await report(said.metadata)
+        return Failed(kind="bad_answer", error="the streamed answer ended without a result")
+
+
+def _is_streamed(response: aiohttp.ClientResponse, reports: bool) -> bool:
+    """Tell whether an answer is a stream to follow, and no refusal and no acceptance."""
+    is_acceptance = reports and response.status == 202
+    return 200 <= response.status < 300 and not is_acceptance and response.content_type in FRAMINGS
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)
 
 
 def interpret(

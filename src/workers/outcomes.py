@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 
 import structlog
@@ -17,6 +18,7 @@ from ..events.ids import TaskRef
 from ..events.subjects import server_token
 from ..events.task import StoredResult
 from ..metrics import labelled
+from ..push.gate import ProgressGate
 from ..settings import Settings
 from ..streams.objects import Objects
 from ..streams.timers import Timers
@@ -32,12 +34,20 @@ OBJECT_PAUSE_SECONDS = 5.0
 
 class Outcomes:
     def __init__(
-        self, settings: Settings, commands: Commands, timers: Timers, objects: Objects, slots: Slots, worker: Actor
+        self,
+        settings: Settings,
+        commands: Commands,
+        timers: Timers,
+        objects: Objects,
+        progress: ProgressGate,
+        slots: Slots,
+        worker: Actor,
     ) -> None:
         self._settings = settings
         self._commands = commands
         self._timers = timers
         self._objects = objects
+        self._progress = progress
         self._slots = slots
         self._worker = worker
 
@@ -49,6 +59,8 @@ class Outcomes:
         """
         assert isinstance(claimed.state, Processing)
         attempt = claimed.state.facts.attempt
+        with contextlib.suppress(StoreUnavailable):  # without room for it: the outcome matters more
+            await self._progress.flush(ref, patience_seconds=math.inf)
         try:
             outcome = await self._append(ref, server_id, attempt, claimed, answer)
         except Refused as refusal:

@@ -34,6 +34,7 @@ from .shares import Shares
 from .slots import Slots
 from .sourcing import Sourcing
 from .timekeeper import Timekeeper
+from .webhooks import WebhookSender
 
 log = structlog.get_logger(__name__)
 
@@ -60,10 +61,11 @@ class Worker:
             backend=Backend(self._session, settings.max_result),
             server_keys=core.server_keys,
             task_keys=core.task_keys,
+            progress=core.progress,
             slots=self._slots,
             in_hand=self._in_hand,
             members=self.members,
-            outcomes=Outcomes(settings, core.commands, core.timers, core.objects, self._slots, worker),
+            outcomes=Outcomes(settings, core.commands, core.timers, core.objects, core.progress, self._slots, worker),
             judge=Judge(settings, core.commands, self._slots, core.heartbeats, worker),
         )
         self._dispatcher = Dispatcher(
@@ -105,6 +107,7 @@ class Worker:
                 Lease(self.members, "projector.registry"), core.reading,
             ),
         ]  # fmt: skip
+        self._webhooks = WebhookSender(core, self.members, self._session)
         self._dispatching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -122,6 +125,7 @@ class Worker:
             core.background(self._sourcing.run, "sourcing")
         for projector in self.projectors:
             core.background(partial(self._project, projector), f"projector-{projector.name}")
+        core.background(self._webhooks.run, "webhooks")
         self._dispatching = core.background(self._dispatcher.run, "dispatcher")
         log.info("worker.started", worker=self.members.id)
 
@@ -135,6 +139,7 @@ class Worker:
             await asyncio.wait([self._dispatching], timeout=2)
         self._core.background(self._dispatcher.return_late, "late")
         await self._runner.drain(grace)
+        await self._webhooks.stop()
         await self._shares.give_all()
         await self._reconciler.stop()
         await self._sourcing.stop()

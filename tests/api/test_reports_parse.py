@@ -78,9 +78,7 @@ def test_the_least_there_is_to_an_update_is_its_status() -> None:
     report = parse({"metadata": {"status": "PROCESSING"}})
 
     assert report.server_id == ""
-    assert report.progress(REPORTER) == ReportProgress(
-        reporter=REPORTER, progress=None, message=None, custom_data=NULL
-    )
+    assert report.progress(REPORTER) == ReportProgress(reporter=REPORTER, progress=None, message=None, custom_data=NULL)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +91,7 @@ def test_a_finished_or_failed_task_is_over(status: str, final: bool) -> None:
 def test_a_finished_update_asks_for_the_success_of_the_task() -> None:
     report = parse(update("FINISHED", {"url": "x"}))
 
-    assert report.ending(REPORTER, RESULT) == SucceedTask(
-        reporter=REPORTER, result=RESULT, update_digest=report.digest
-    )
+    assert report.ending(REPORTER, RESULT) == SucceedTask(reporter=REPORTER, result=RESULT, update_digest=report.digest)
 
 
 @pytest.mark.parametrize(

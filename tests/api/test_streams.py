@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from taskstream.streams.log import last_sequence
 from tests.support.backend import BackendServer, accept, hold
 from tests.support.service import Service, running_service
 from tests.support.sse import Sent, opened, received
@@ -227,6 +229,27 @@ async def test_a_client_cut_off_fifty_times_misses_nothing_and_sees_nothing_twic
             seen += [(sent.sequence, sent.type) for sent in await received(stream, len(expected) - len(seen))]
 
     assert seen == expected
+
+
+async def test_what_is_stored_while_a_stream_begins_is_told_once(api: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the listener already, and is in the log that is read before."""
+    task_id = await api.alice.submit({"payload": 1})
+    async with opened(api.alice, "/api/tasks/stream", last=0) as other:
+        (sent,) = await received(other, 1)
+
+        async def last_sequence_once_there_is_more(*arguments: Any) -> int:
+            monkeypatch.undo()
+            await api.alice.post(f"/api/task/{task_id}/cancel")
+            assert names(await received(other, 1)) == ["TaskCancelled"]
+            return await last_sequence(*arguments)
+
+        monkeypatch.setattr("taskstream.push.feed.last_sequence", last_sequence_once_there_is_more)
+        async with opened(api.alice, "/api/tasks/stream", last=sent.id) as stream:
+            cancelled = await received(stream, 1)
+            await api.alice.submit({"payload": 2})
+            submitted = await received(stream, 1)
+
+    assert names([*cancelled, *submitted]) == ["TaskCancelled", "TaskSubmitted"]
 
 
 async def test_a_slow_reader_is_served_from_the_log_and_misses_nothing(

@@ -37,6 +37,13 @@ async def ask(socket: Socket, **message: Any) -> dict[str, Any]:
     return await told(socket)
 
 
+async def subscribed(socket: Socket, **scope: Any) -> None:
+    """Subscribe where no task is active: what comes first is the place to resume after."""
+    assert (await ask(socket, type="subscribe", **scope))["type"] == "subscribed"
+    reached = await told(socket)
+    assert (reached["type"], reached["id"].isdigit()) == ("reached", True)
+
+
 async def test_a_subscription_to_a_task_has_its_state_then_its_events_then_an_end(api: Service) -> None:
     task_id = await api.alice.submit({"payload": 1})
     name = f"task:{task_id}"
@@ -53,7 +60,7 @@ async def test_a_subscription_to_a_task_has_its_state_then_its_events_then_an_en
 
 async def test_a_project_has_the_events_of_its_tasks_alone(api: Service) -> None:
     async with connected(api.alice) as socket:
-        await ask(socket, type="subscribe", project="novel")
+        await subscribed(socket, project="novel")
         await wait_until(lambda: api.core.feeds.hub.listeners, "it to listen")
         await api.alice.post("/api/projects/other/queue-chapters")
         await api.alice.submit({"payload": 1})
@@ -66,8 +73,8 @@ async def test_a_project_has_the_events_of_its_tasks_alone(api: Service) -> None
 
 async def test_all_is_all_of_mine_and_everybodys_for_admins(api: Service) -> None:
     async with connected(api.alice) as mine, connected(api.admin) as everybodys:
-        await ask(mine, type="subscribe", all=True)
-        await ask(everybodys, type="subscribe", all=True)
+        await subscribed(mine, all=True)
+        await subscribed(everybodys, all=True)
         await wait_until(lambda: api.core.feeds.hub.listeners == 2, "both to listen")
         bobs = await api.bob.submit({"payload": 1})
         alices = await api.alice.submit({"payload": 1})
@@ -78,7 +85,7 @@ async def test_all_is_all_of_mine_and_everybodys_for_admins(api: Service) -> Non
 
 async def test_what_is_unsubscribed_is_not_heard_any_more(api: Service) -> None:
     async with connected(api.alice) as socket:
-        await ask(socket, type="subscribe", all=True)
+        await subscribed(socket, all=True)
         assert (await ask(socket, type="unsubscribe", subscription="all"))["type"] == "unsubscribed"
         await wait_until(lambda: not api.core.feeds.hub.listeners, "it to be forgotten")
         await api.alice.submit({"payload": 1})
@@ -130,7 +137,7 @@ async def test_a_slow_reader_is_told_and_dropped_and_nobody_else_notices(
 ) -> None:
     monkeypatch.setattr("taskstream.api.websocket.PATIENCE_SECONDS", 0.5)
     async with connected(api.alice) as quick:
-        await ask(quick, type="subscribe", all=True)
+        await subscribed(quick, all=True)
         url = api.url.replace("http://", "")
         reader, writer = await asyncio.open_connection(*url.split(":"), limit=1024)
         writer.write(

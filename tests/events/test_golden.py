@@ -14,17 +14,19 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct
 
-from taskstream.events.codec import Codec, server_codec, task_codec, type_codec
+from taskstream.events.codec import Codec, server_codec, task_codec, type_codec, webhook_codec
 from taskstream.events.envelope import Actor, Recorded
 from taskstream.events.server import ServerEvent
 from taskstream.events.task import TaskEvent
 from taskstream.events.task_type import TypeEvent
+from taskstream.events.webhook import WebhookEvent
 
 GOLDEN = Path(__file__).parent / "golden"
 VOCABULARIES: list[tuple[Any, Codec[Any]]] = [
     (TaskEvent, task_codec),
     (ServerEvent, server_codec),
     (TypeEvent, type_codec),
+    (WebhookEvent, webhook_codec),
 ]
 CODECS: dict[str, Codec[Any]] = {
     event.__name__: codec for vocabulary, codec in VOCABULARIES for event in get_args(vocabulary)

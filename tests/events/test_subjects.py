@@ -9,11 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskstream.events.codec import server_codec, task_codec, type_codec
-from taskstream.events.ids import TaskRef, owner_token, token
+from taskstream.events.codec import server_codec, task_codec, type_codec, webhook_codec
+from taskstream.events.ids import TaskRef, WebhookRef, owner_token, token
 from taskstream.events.server import CircuitHalfOpened, ServerEvent
 from taskstream.events.subjects import (
+    ENDINGS,
     NO_SERVER,
+    TASK_KINDS,
     dispatched_ref,
     server_root,
     server_subject,
@@ -23,9 +25,13 @@ from taskstream.events.subjects import (
     task_subject,
     type_root,
     type_subject,
+    webhook_ref,
+    webhook_root,
+    webhook_subject,
 )
 from taskstream.events.task import TaskEvent
 from taskstream.events.task_type import TypeEvent
+from taskstream.events.webhook import WebhookEvent
 
 from ..deciders.support import (
     attempt_failed,
@@ -42,6 +48,7 @@ from ..deciders.support import (
 from .test_golden import GOLDEN
 
 REF = TaskRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRS")
+HOOK = WebhookRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRT")
 TOKEN = re.compile(r"[A-Za-z0-9_=-]{1,64}")
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
@@ -112,11 +119,28 @@ def test_every_type_event_has_a_subject_of_its_type(event: TypeEvent) -> None:
         [task_subject(REF, event).split(".")[3] for event in golden(TaskEvent, task_codec)],
         [server_subject(event).split(".")[2] for event in golden(ServerEvent, server_codec)],
         [type_subject(event).split(".")[2] for event in golden(TypeEvent, type_codec)],
+        [webhook_subject(HOOK, event).split(".")[3] for event in golden(WebhookEvent, webhook_codec)],
     ],
-    ids=["task", "server", "type"],
+    ids=["task", "server", "type", "webhook"],
 )
 def test_two_kinds_of_event_never_have_the_same_subject(subjects: list[str]) -> None:
     assert len(set(subjects)) == len(subjects)
+
+
+@pytest.mark.parametrize("event", golden(WebhookEvent, webhook_codec), ids=lambda event: type(event).__name__)
+def test_every_webhook_event_has_a_subject_of_its_webhook(event: WebhookEvent) -> None:
+    subject = webhook_subject(HOOK, event)
+
+    check(subject)
+    assert subject.startswith(webhook_root(HOOK) + ".")
+    assert webhook_ref(subject) == HOOK
+
+
+def test_the_kinds_of_task_events_are_those_of_their_subjects() -> None:
+    kinds = {task_subject(REF, event).split(".")[3] for event in golden(TaskEvent, task_codec)}
+
+    assert set(TASK_KINDS) == kinds
+    assert kinds > ENDINGS
 
 
 def test_the_names_of_server_events_are_in_words() -> None:

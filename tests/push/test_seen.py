@@ -57,3 +57,10 @@ def test_an_event_that_sums_nothing_up_is_told_whole() -> None:
     event = ProgressReported(attempt=1, progress=5.0)
 
     assert Seen().rest_of(event) is event
+
+
+def test_a_report_that_is_later_than_the_event_that_sums_it_up_is_not_told_again() -> None:
+    seen = Seen()
+
+    assert seen.rest_of(ProgressReported(attempt=1, lines=("a",), batch="first")) is not None
+    assert not seen.takes(live(0, ["a"], "", "first"))

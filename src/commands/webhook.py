@@ -1,0 +1,177 @@
+"""What may be done with a webhook: pure decisions over its history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeAlias, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..errors import NotFound
+from ..events.envelope import Recorded
+from ..events.webhook import (
+    SecretRotated,
+    WebhookChanged,
+    WebhookDeleted,
+    WebhookDisabled,
+    WebhookEnabled,
+    WebhookEvent,
+    WebhookRegistered,
+    WebhookSettings,
+)
+
+BOTH_SECRETS = timedelta(hours=24)
+"""How long deliveries are signed with the secret before, too: the time a receiver has to take up the new one."""
+
+
+class Unregistered(Struct, frozen=True, tag="unregistered"):
+    """Never registered."""
+
+
+class Deleted(Struct, frozen=True, kw_only=True, tag="deleted"):
+    webhook_id: str
+
+
+class Registered(Struct, frozen=True, kw_only=True, tag="registered"):
+    """Registered; active or not."""
+
+    webhook_id: str
+    owner: str
+    settings: WebhookSettings
+    created_at: datetime
+    changed_at: datetime
+    active: bool
+    disabled_reason: str = ""
+    after: int
+    """Sequence of the log of tasks: since it was last enabled, events after it are sent."""
+    secret_id: str
+    previous_secret_id: str = ""
+    previous_until: datetime | None = None
+
+    def secret_ids(self, now: datetime) -> tuple[str, ...]:
+        """Return the secrets to sign with, the present one first."""
+        if self.previous_until is not None and now < self.previous_until:
+            return (self.secret_id, self.previous_secret_id)
+        return (self.secret_id,)
+
+
+WebhookState: TypeAlias = Unregistered | Deleted | Registered
+
+UNREGISTERED = Unregistered()
+
+
+class RegisterWebhook(Struct, frozen=True, kw_only=True):
+    registration: WebhookRegistered
+    active: bool = True
+
+
+class ChangeWebhook(Struct, frozen=True, kw_only=True):
+    """None: as it is."""
+
+    url: str | None = None
+    events: tuple[str, ...] | None = None
+    types: tuple[str, ...] | None = None
+    description: str | None = None
+    active: bool | None = None
+    after: int
+    """Sequence of the log of tasks as of now, from which on events are sent where this enables it."""
+    reason: str = ""
+    """Why it is disabled, where this does that."""
+
+
+class DisableWebhook(Struct, frozen=True, kw_only=True):
+    reason: str
+
+
+class RotateSecret(Struct, frozen=True, kw_only=True):
+    secret_id: str
+
+
+class DeleteWebhook(Struct, frozen=True):
+    """Delete it."""
+
+
+WebhookCommand: TypeAlias = RegisterWebhook | ChangeWebhook | DisableWebhook | RotateSecret | DeleteWebhook
+
+
+def decide(command: WebhookCommand, state: WebhookState, now: datetime) -> Sequence[WebhookEvent]:
+    """Return the events that carry out the command, none if it is already so.
+
+    Raises NotFound for a webhook that is not registered.
+    """
+    if isinstance(command, RegisterWebhook):
+        return register(command, state)
+    if not isinstance(state, Registered):
+        raise NotFound("webhook", state.webhook_id if isinstance(state, Deleted) else "")
+    match command:
+        case ChangeWebhook():
+            return change(command, state)
+        case DisableWebhook():
+            return [WebhookDisabled(reason=command.reason)] if state.active else []
+        case RotateSecret():
+            if state.secret_id == command.secret_id:
+                return []  # our own, stored although its answer was lost
+            return [SecretRotated(secret_id=command.secret_id, previous_until=now + BOTH_SECRETS)]
+        case DeleteWebhook():
+            return [WebhookDeleted()]
+        case _:
+            assert_never(command)
+
+
+def register(command: RegisterWebhook, state: WebhookState) -> Sequence[WebhookEvent]:
+    if not isinstance(state, Unregistered):
+        return []  # its id is new each time: our own, stored although its answer was lost
+    disabled = [] if command.active else [WebhookDisabled(reason="registered as not active")]
+    return [command.registration, *disabled]
+
+
+def change(command: ChangeWebhook, state: Registered) -> Sequence[WebhookEvent]:
+    given = {name: getattr(command, name) for name in ("url", "events", "types", "description")}
+    settings = replace(state.settings, **{name: value for name, value in given.items() if value is not None})
+    events: list[WebhookEvent] = []
+    if settings != state.settings:
+        events.append(WebhookChanged(settings=settings))
+    if command.active is True and not state.active:
+        events.append(WebhookEnabled(after=command.after))
+    if command.active is False and state.active:
+        events.append(WebhookDisabled(reason=command.reason))
+    return events
+
+
+def evolve(state: WebhookState, recorded: Recorded[WebhookEvent]) -> WebhookState:
+    """Return the state after one more event."""
+    event = recorded.event
+    if isinstance(event, WebhookRegistered):
+        return Registered(
+            webhook_id=event.webhook_id,
+            owner=event.owner,
+            settings=event.settings,
+            created_at=recorded.at,
+            changed_at=recorded.at,
+            active=True,
+            after=event.after,
+            secret_id=event.secret_id,
+        )
+    if not isinstance(state, Registered):
+        return state
+    state = replace(state, changed_at=recorded.at)
+    match event:
+        case WebhookChanged():
+            return replace(state, settings=event.settings)
+        case WebhookEnabled():
+            return replace(state, active=True, disabled_reason="", after=event.after)
+        case WebhookDisabled():
+            return replace(state, active=False, disabled_reason=event.reason)
+        case SecretRotated():
+            return replace(
+                state,
+                secret_id=event.secret_id,
+                previous_secret_id=state.secret_id,
+                previous_until=event.previous_until,
+            )
+        case WebhookDeleted():
+            return Deleted(webhook_id=state.webhook_id)
+        case _:
+            assert_never(event)

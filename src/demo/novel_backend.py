@@ -1,0 +1,1 @@
+../../examples/novel_backend.py

@@ -1,0 +1,60 @@
+"""All webhooks, or one owner's, folded from the log: they are few, and change seldom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from ..commands import webhook
+from ..commands.webhook import Registered, WebhookState
+from ..errors import StoreUnavailable
+from ..events.codec import webhook_codec
+from ..events.ids import WebhookRef
+from ..events.subjects import webhook_ref
+from ..streams.connection import Connection
+from ..streams.log import (
+    STALE_REPLICA_PAUSE_SECONDS,
+    STALE_REPLICA_TRIES,
+    Position,
+    decode,
+    last_sequence,
+    read,
+)
+from ..streams.topology import WEBHOOKS
+
+
+class Webhooks:
+    """Webhooks as of the events applied."""
+
+    def __init__(self) -> None:
+        self._states: dict[WebhookRef, WebhookState] = {}
+
+    def apply(self, positions: Sequence[Position]) -> set[WebhookRef]:
+        """Fold events, in order; return whom they were about. Raises UnreadableEvent."""
+        changed = set()
+        for position in positions:
+            ref = webhook_ref(position.subject)
+            state = self._states.get(ref, webhook.UNREGISTERED)
+            self._states[ref] = webhook.evolve(state, decode(webhook_codec, position).recorded)
+            changed.add(ref)
+        return changed
+
+    def state(self, ref: WebhookRef) -> WebhookState:
+        return self._states.get(ref, webhook.UNREGISTERED)
+
+    def registered(self) -> Iterable[tuple[WebhookRef, Registered]]:
+        """Return those that are registered now."""
+        return ((ref, state) for ref, state in self._states.items() if isinstance(state, Registered))
+
+
+async def load_webhooks(reading: Connection, owner: str | None) -> Webhooks:
+    """Return the webhooks of an owner token (None: of everybody), complete up to now."""
+    subject = f"webhook.{owner or '*'}.>"
+    for _ in range(STALE_REPLICA_TRIES):
+        positions = await read(reading, WEBHOOKS, subject)
+        if await last_sequence(reading, WEBHOOKS, subject) <= (positions[-1].sequence if positions else 0):
+            found = Webhooks()
+            found.apply(positions)
+            return found
+        await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+    raise StoreUnavailable(f"no replica of {WEBHOOKS} has caught up")

@@ -1,0 +1,293 @@
+"""One webhook at work: its events become deliveries, and its deliveries are sent, a few at a time.
+
+Nothing here is shared with another webhook, so a receiver that hangs holds up its own deliveries and no others. What it
+is behind with stays in the log of tasks: no more than MOST_WAITING wait as deliveries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+
+from ..clock import jitter, utc_now
+from ..commands.handler import Commands
+from ..commands.webhook import DisableWebhook, Registered
+from ..errors import Refused, StoreError
+from ..events.envelope import Actor
+from ..events.ids import WebhookRef, delivery_id, parse_task_id
+from ..instants import iso
+from ..projections.deliveries import Deliveries, Delivery, Held
+from ..push.facts import Chooser
+from ..push.feed import Feeds, Place
+from ..push.hub import Scope, Update
+from ..push.live import Live, Seen
+from ..push.pushed_event import encoded
+from ..settings import Settings
+from ..streams.connection import ApiError, Connection, api
+from ..streams.log import NO_MESSAGE_FOUND, Position, last_sequence
+from ..streams.topology import TASKS
+from .receiver import Outcome, Receiver
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 4
+"""Calls to one receiver at a time; one while it fails."""
+MOST_WAITING = 1_000
+"""Deliveries of one webhook; while as many wait, its events wait in the log."""
+DOWN_AFTER = 10
+"""Failures in a row after which a success means that the receiver is back: what waits is sent at once."""
+TRY_AGAIN = timedelta(seconds=1)
+SAVE_SECONDS = 1.0
+"""How often the position is written; events since then are looked at again after a crash, and make nothing twice."""
+STOP_SECONDS = 2.0
+BY = Actor("system", "webhooks")
+
+
+class Unheard(Seen):
+    """A listener that has heard nothing live: it takes whole what the log has."""
+
+    def takes(self, live: Live) -> bool:  # noqa: ARG002 - as every listener
+        return False
+
+
+class Tools(Struct, frozen=True, kw_only=True):
+    """What all lanes work with."""
+
+    settings: Settings
+    reading: Connection
+    commands: Commands
+    deliveries: Deliveries
+    feeds: Feeds
+    chooser: Chooser
+    receiver: Receiver
+    may_send: Callable[[], bool]
+
+
+class _Body(Struct):
+    type: str
+    timestamp: str
+    data: Raw
+
+
+class Lane:
+    def __init__(self, ref: WebhookRef, webhook: Registered, tools: Tools) -> None:
+        self._ref = ref
+        self._webhook = webhook
+        self._tools = tools
+        self._waiting: dict[str, datetime] = {}
+        """Instants at which deliveries are to be tried."""
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._failures = 0
+        """In a row."""
+        self._news = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self._running = asyncio.create_task(self._run(), name=f"webhook-{ref.id}")
+        if webhook.active:
+            self._follow()
+
+    def change(self, webhook: Registered) -> None:
+        """Go on with other settings."""
+        before, self._webhook = self._webhook, webhook
+        if webhook.active and (not before.active or webhook.after != before.after):
+            self._follow()
+        elif not webhook.active:
+            self._stop_following()
+        self._news.set()
+
+    def offer(self, name: str, at: datetime) -> None:
+        """Have a delivery tried at an instant."""
+        self._waiting[name] = at
+        self._news.set()
+
+    def drop(self, name: str) -> None:
+        """Try a delivery no more."""
+        self._waiting.pop(name, None)
+
+    async def stop(self, grace_seconds: float = STOP_SECONDS) -> None:
+        """Begin nothing more, and let calls under way end for a while; what does not end is sent again by another."""
+        self._running.cancel()
+        self._stop_following()
+        sending = list(self._sending.values())
+        if sending:
+            _, late = await asyncio.wait(sending, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+
+    # From the log to deliveries
+
+    def _follow(self) -> None:
+        self._stop_following()
+        self._following = asyncio.create_task(self._make_all(), name=f"webhook-{self._ref.id}-follow")
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    async def _make_all(self) -> None:
+        while True:
+            try:
+                await self._make_from_position()
+            except StoreError as error:
+                log.warning("webhook.waits", webhook=self._ref.id, reason=str(error))
+            except Exception:
+                log.exception("webhook.crashed", webhook=self._ref.id)
+            await asyncio.sleep(TRY_AGAIN.total_seconds())
+
+    async def _make_from_position(self) -> None:
+        """Make a delivery of each event that is wanted, from where this left off, for as long as this process runs."""
+        tools, webhook = self._tools, self._webhook
+        saved = max(await tools.deliveries.position(self._ref), webhook.after)
+        maybe_made = await last_sequence(tools.reading, TASKS, "task.>")
+        task_id = webhook.settings.task_id
+        scope = Scope(ref=parse_task_id(task_id)) if task_id else Scope(owner=self._ref.owner)
+        place = Place(saved, Unheard())
+        loop = asyncio.get_running_loop()
+        save_at = loop.time()
+        async with contextlib.aclosing(tools.feeds.feed(scope, place, SAVE_SECONDS)) as feed:
+            async for told in feed:
+                update = told.what if told is not None else None
+                if isinstance(update, Update) and await self._wants(update):
+                    await self._until_room()
+                    await tools.deliveries.make(
+                        self._ref, self._delivery_of(update), maybe_made=update.sequence <= maybe_made
+                    )
+                if place.sequence > saved and loop.time() >= save_at:
+                    saved, save_at = place.sequence, loop.time() + SAVE_SECONDS
+                    await tools.deliveries.move(self._ref, saved)
+
+    async def _wants(self, update: Update) -> bool:
+        settings = self._webhook.settings
+        if update.kind not in settings.events:
+            return False
+        return not settings.types or (await self._tools.chooser.facts(update.ref)).task_type in settings.types
+
+    async def _until_room(self) -> None:
+        while len(self._waiting) + len(self._sending) >= MOST_WAITING:  # noqa: ASYNC110 - seconds matter little here
+            await asyncio.sleep(SAVE_SECONDS)
+
+    def _delivery_of(self, update: Update) -> Delivery:
+        at = update.stored.recorded.at
+        return Delivery(
+            id=delivery_id(self._ref, update.sequence, at),
+            type=f"task.{update.kind}",
+            task_id=update.ref.id,
+            sequence=update.sequence,
+            created_at=at,
+        )
+
+    # From deliveries to the receiver
+
+    async def _run(self) -> None:
+        while True:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._begin())
+
+    def _begin(self) -> float | None:
+        """Begin to send what is due, as far as there is room; return the seconds until more is due, None: unknown."""
+        if not self._webhook.active:
+            return None
+        while len(self._sending) < (1 if self._failures else AT_ONCE):
+            idle = [(at, name) for name, at in self._waiting.items() if name not in self._sending]
+            if not idle:
+                return None
+            at, name = min(idle)
+            seconds = (at - utc_now()).total_seconds()
+            if seconds > 0:
+                return seconds
+            del self._waiting[name]
+            self._sending[name] = asyncio.create_task(self._send(name), name=f"delivery-{name}")
+        return None
+
+    async def _send(self, name: str) -> None:
+        try:
+            held = await self._tools.deliveries.waiting(self._ref, name)
+            if held is not None:
+                await self._try(held)
+        except StoreError as error:
+            log.warning("delivery.waits", delivery=name, reason=str(error))
+            self._waiting.setdefault(name, utc_now() + TRY_AGAIN)
+        except Exception:
+            log.exception("delivery.crashed", delivery=name)
+            self._waiting.setdefault(name, utc_now() + 10 * TRY_AGAIN)
+        finally:
+            del self._sending[name]
+            self._news.set()
+
+    async def _try(self, held: Held) -> None:
+        tools, delivery = self._tools, held.delivery
+        body = await self._body(delivery)
+        if not tools.may_send():  # another may have taken over
+            self._waiting.setdefault(delivery.id, utc_now() + TRY_AGAIN)
+            return
+        if body is None:
+            await self._note(held, delivery.given_up(utc_now(), "the event is past its retention"))
+            return
+        outcome = await tools.receiver.send(self._ref, self._webhook, delivery.message_id, body)
+        self._count(outcome)
+        if outcome.is_gone:
+            await self._disable()
+        await self._note(held, delivery.tried(outcome.answer, self._next_at(delivery, outcome)))
+
+    def _next_at(self, delivery: Delivery, outcome: Outcome) -> datetime | None:
+        settings = self._tools.settings
+        if not outcome.answer.error or outcome.is_gone or delivery.tries + 1 >= settings.webhook_attempts:
+            return None
+        asked = min(outcome.retry_after or timedelta(0), timedelta(seconds=settings.webhook_retry_cap))
+        return utc_now() + max(backoff(delivery.tries + 1, settings, jitter()), asked)
+
+    def _count(self, outcome: Outcome) -> None:
+        if outcome.answer.error:
+            self._failures += 1
+            return
+        if self._failures >= DOWN_AFTER:
+            self._waiting = dict.fromkeys(self._waiting, utc_now())
+        self._failures = 0
+
+    async def _disable(self) -> None:
+        with contextlib.suppress(Refused):  # deleted meanwhile
+            command = DisableWebhook(reason="the receiver answered 410: it wants nothing more")
+            await self._tools.commands.webhook(self._ref, command, by=BY)
+
+    async def _note(self, held: Held, after: Delivery) -> None:
+        """Write what became of a try, however long the store is away: what is not written is sent again."""
+        while True:
+            try:
+                await self._tools.deliveries.note(self._ref, held, after)
+            except StoreError as error:
+                log.warning("delivery.waits", delivery=after.id, reason=str(error))
+                await asyncio.sleep(TRY_AGAIN.total_seconds())
+            else:
+                return
+
+    async def _body(self, delivery: Delivery) -> bytes | None:
+        """Return what is sent, the same with each try; None where the log no longer has it."""
+        if not delivery.sequence:
+            data = msgspec.json.encode({"webhookId": self._ref.id, "deliveryId": delivery.id})
+        else:
+            try:
+                answer = await api(self._tools.reading, f"STREAM.MSG.GET.{TASKS}", {"seq": delivery.sequence})
+            except ApiError as error:
+                if error.code == NO_MESSAGE_FOUND:
+                    return None
+                raise
+            message = answer["message"]
+            stored = Position(delivery.sequence, message["subject"], base64.b64decode(message["data"]))
+            data = encoded(Update(stored))
+        return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
+
+
+def backoff(tries: int, settings: Settings, chance: float) -> timedelta:
+    """Return how long to wait after so many tries: half of 1, 4, 16 … times the base up to the cap, and by chance up
+    to as much again: 5, 20, 80 s, 5, 21, 85 min, 6 h at the longest by default.
+    """
+    bound = min(settings.webhook_retry_base * 4.0 ** min(tries - 1, 30), settings.webhook_retry_cap)
+    return timedelta(seconds=bound * (0.5 + chance / 2))

@@ -1,0 +1,79 @@
+"""Who sends the webhooks is killed in the middle of it: nothing that was to be sent is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from aiohttp import web
+
+from tests.support.nats import NatsServer
+from tests.support.processes import Door, Processes, door
+from tests.support.receiver import HookReceiver, Message, register, settled
+from tests.support.waiting import wait_until
+
+TASKS = 42
+QUICK = {"WEBHOOK_RETRY_BASE": "0.1", "WEBHOOK_RETRY_CAP": "0.5", "WEBHOOK_ATTEMPTS": "50"}
+
+
+class Moody:
+    """Takes a moment for each, and fails every third call."""
+
+    def __init__(self) -> None:
+        self.taken: Counter[str] = Counter()
+        self.calls = 0
+
+    async def __call__(self, message: Message) -> web.StreamResponse:
+        self.calls += 1
+        await asyncio.sleep(0.02)
+        if self.calls % 3 == 0:
+            return web.Response(status=500)
+        self.taken[message.body["data"]["taskId"]] += 1
+        return web.Response(status=204)
+
+
+async def cancel_many(service: Door, count: int) -> set[str]:
+    """Submit tasks that no server runs, and end them."""
+    ended = set()
+    for _ in range(count):
+        task_id = await service.alice.submit({"payload": {}})
+        assert (await service.alice.post(f"/api/task/{task_id}/cancel")).status == 200
+        ended.add(task_id)
+    return ended
+
+
+async def test_another_worker_goes_on_where_the_killed_one_was(processes: Processes, nats: NatsServer) -> None:
+    api = processes.start("api", "--nats-url", nats.url)
+    workers = [processes.start("worker", "--nats-url", nats.url, **QUICK) for _ in range(2)]
+    for worker in workers:
+        await worker.logged("worker.started")
+    moody = Moody()
+    async with door((await api.logged("ready"))["url"]) as service, HookReceiver(moody) as receiver:
+        webhook_id, _ = await register(service.alice, receiver)
+        wanted = await cancel_many(service, TASKS)
+        await wait_until(lambda: len(moody.taken) >= TASKS // 6, "some of them")
+        (sender,) = [worker for worker in workers if worker.entries("webhooks.started")]
+
+        sender.kill()
+
+        wanted |= await cancel_many(service, TASKS // 6)
+        await wait_until(lambda: moody.taken.keys() >= wanted, "all of them")
+        found = await settled(service.alice, webhook_id, "delivered", len(wanted))
+    assert {delivery["taskId"] for delivery in found} == wanted == set(moody.taken)
+
+
+async def test_nothing_is_lost_when_all_of_it_is_killed(processes: Processes) -> None:
+    moody = Moody()
+    up = await processes.up(**QUICK)
+    async with door(up.url) as service, HookReceiver(moody) as receiver:
+        webhook_id, _ = await register(service.alice, receiver)
+        wanted = await cancel_many(service, TASKS)
+        await wait_until(lambda: len(moody.taken) >= TASKS // 6, "some of them")
+
+        up.kill_all()
+
+        up = await processes.up(up.port, **QUICK)
+        wanted |= await cancel_many(service, TASKS // 6)
+        await wait_until(lambda: moody.taken.keys() >= wanted, "all of them")
+        found = await settled(service.alice, webhook_id, "delivered", len(wanted))
+    assert {delivery["taskId"] for delivery in found} == wanted == set(moody.taken)

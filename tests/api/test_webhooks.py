@@ -1,0 +1,484 @@
+"""Webhooks: what happens reaches their receivers, signed, whatever these do, and holds up nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+
+from taskstream.workers import lane
+from tests.support.backend import BackendServer
+from tests.support.nats import NatsServer
+from tests.support.receiver import (
+    HookReceiver,
+    Message,
+    answers,
+    deliveries,
+    hang,
+    in_turn,
+    register,
+    settled,
+)
+from tests.support.service import Client, Service, running_service
+from tests.support.waiting import wait_until
+
+QUICK = {"webhook_retry_base": 0.05, "webhook_retry_cap": 0.2, "webhook_attempts": 3, "webhook_timeout": 0.5}
+
+
+@pytest.fixture
+async def service(nats_url: str) -> AsyncIterator[Service]:
+    async with running_service(nats_url, **QUICK) as running:
+        yield running
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[HookReceiver]:
+    async with HookReceiver() as started:
+        yield started
+
+
+async def cancelled(client: Client) -> str:
+    """Submit a task that no server runs, and end it."""
+    task_id = await client.submit({"payload": {}})
+    assert (await client.post(f"/api/task/{task_id}/cancel")).status == 200
+    return task_id
+
+
+async def webhook(client: Client, webhook_id: str) -> dict[str, Any]:
+    answer = await client.get(f"/api/webhooks/{webhook_id}")
+    assert answer.status == 200, answer
+    found: dict[str, Any] = answer.body
+    return found
+
+
+# What is sent
+
+
+async def test_the_end_of_a_task_is_sent_signed(
+    service: Service, backend: BackendServer, receiver: HookReceiver
+) -> None:
+    webhook_id, secret = await register(service.alice, receiver)
+    await service.admin.register(backend, "one")
+
+    task_id = await service.alice.submit({"payload": {"a": 1}})
+
+    (message,) = await receiver.has(1)
+    assert message.signatures == message.signature_with(secret)
+    headers = {"webhook-id": message.id, "webhook-timestamp": message.timestamp}
+    assert Webhook(secret).verify(message.raw, {**headers, "webhook-signature": message.signatures}) == message.body
+    assert abs(int(message.timestamp) - time.time()) < 60
+    assert (message.type, message.body["data"]["taskId"]) == ("task.succeeded", task_id)
+    (delivery,) = await settled(service.alice, webhook_id, "delivered")
+    assert delivery["messageId"] == message.id
+    assert (delivery["taskId"], delivery["attempts"], delivery["nextAttemptAt"]) == (task_id, 1, None)
+    assert (delivery["lastAttempt"]["status"], delivery["lastAttempt"]["error"]) == (204, None)
+
+
+async def test_the_data_is_the_event_as_the_streams_push_it(service: Service, receiver: HookReceiver) -> None:
+    await register(service.alice, receiver, events=["all"])
+
+    task_id = await cancelled(service.alice)
+
+    await receiver.has(2)
+    bodies = sorted((message.body for message in receiver.messages), key=lambda body: body["data"]["sequence"])
+    history = (await service.alice.get(f"/api/task/{task_id}/events"))["events"]
+    assert [body["type"] for body in bodies] == ["task.submitted", "task.cancelled"]
+    for body, entry in zip(bodies, history, strict=True):
+        assert body["timestamp"] == entry["at"]
+        assert body["data"] == {
+            "type": entry["event"]["type"],
+            "taskId": task_id,
+            **{name: entry[name] for name in ("sequence", "at", "by")},
+            "event": entry["event"],
+        }
+
+
+async def test_only_events_and_types_that_were_chosen_are_sent(service: Service, receiver: HookReceiver) -> None:
+    await register(service.alice, receiver, events=["task.submitted"], types=["wanted"])
+
+    for task_type in ("other", "wanted"):
+        task_id = await service.alice.submit({"type": task_type, "payload": 1})
+        await service.alice.post(f"/api/task/{task_id}/cancel")
+    last = await service.alice.submit({"type": "wanted", "payload": 1})
+
+    await receiver.has(2)
+    assert receiver.types == ["task.submitted"] * 2
+    assert last in {message.body["data"]["taskId"] for message in receiver.messages}
+
+
+async def test_a_webhook_of_one_task_is_sent_what_it_has_had_and_nothing_of_others(
+    service: Service, receiver: HookReceiver
+) -> None:
+    task_id = await service.alice.submit({"payload": 1})
+    await register(service.alice, receiver, taskId=task_id, events=["all"])
+
+    await cancelled(service.alice)
+    await service.alice.post(f"/api/task/{task_id}/cancel")
+
+    await receiver.has(2)
+    assert {message.body["data"]["taskId"] for message in receiver.messages} == {task_id}
+    assert sorted(receiver.types) == ["task.cancelled", "task.submitted"]
+
+
+async def test_what_others_do_and_what_was_before_is_not_sent(service: Service, receiver: HookReceiver) -> None:
+    await cancelled(service.alice)
+    webhook_id, _ = await register(service.alice, receiver)
+
+    await cancelled(service.bob)
+    task_id = await cancelled(service.alice)
+
+    (message,) = await receiver.has(1)
+    assert message.body["data"]["taskId"] == task_id
+    assert len(await settled(service.alice, webhook_id, "delivered")) == 1
+
+
+async def test_a_test_is_sent_on_demand(service: Service, receiver: HookReceiver) -> None:
+    webhook_id, secret = await register(service.alice, receiver)
+
+    sent = await service.alice.post(f"/api/webhooks/{webhook_id}/test")
+
+    (message,) = await receiver.has(1)
+    assert sent.status == 200
+    assert (message.type, message.id) == ("webhook.test", sent["messageId"])
+    assert message.body["data"]["webhookId"] == webhook_id
+    assert message.signatures == message.signature_with(secret)
+    await settled(service.alice, webhook_id, "delivered")
+
+
+async def test_a_rotated_secret_signs_beside_the_one_before(service: Service, receiver: HookReceiver) -> None:
+    webhook_id, first = await register(service.alice, receiver)
+
+    rotated = await service.alice.post(f"/api/webhooks/{webhook_id}/secret")
+    await service.alice.post(f"/api/webhooks/{webhook_id}/test")
+
+    (message,) = await receiver.has(1)
+    assert rotated["secret"] != first
+    assert rotated["previousUntil"] > time.time() * 1000
+    assert message.signatures.split(" ") == [message.signature_with(rotated["secret"]), message.signature_with(first)]
+
+
+# What receivers do
+
+
+async def test_what_is_refused_is_sent_again_with_the_same_id(service: Service, receiver: HookReceiver) -> None:
+    receiver.answer = in_turn(500, 302, 200)
+    webhook_id, secret = await register(service.alice, receiver)
+
+    await cancelled(service.alice)
+
+    messages = await receiver.has(3)
+    (delivery,) = await settled(service.alice, webhook_id, "delivered")
+    assert delivery["attempts"] == 3
+    assert len({message.id for message in messages}) == len({message.raw for message in messages}) == 1
+    assert all(message.signatures == message.signature_with(secret) for message in messages)
+
+
+async def test_a_receiver_that_is_away_gets_it_when_it_is_back(nats_url: str, receiver: HookReceiver) -> None:
+    async with running_service(nats_url, **QUICK | {"webhook_attempts": 50}) as service:
+        webhook_id, _ = await register(service.alice, receiver)
+        await receiver.stop()
+        await cancelled(service.alice)
+
+        async def tried() -> bool:
+            found = await deliveries(service.alice, webhook_id, "?status=waiting")
+            return bool(found) and found[0]["attempts"] > 1
+
+        await wait_until(tried, "two tries")
+        (waiting,) = await deliveries(service.alice, webhook_id)
+        await receiver.start()
+
+        await receiver.has(1)
+        await settled(service.alice, webhook_id, "delivered")
+    assert waiting["lastAttempt"]["status"] is None
+    assert "could not be reached" in waiting["lastAttempt"]["error"]
+    assert waiting["nextAttemptAt"] > waiting["createdAt"]
+
+
+async def test_one_that_does_not_answer_in_time_is_tried_again(service: Service, receiver: HookReceiver) -> None:
+    async def once(message: Message) -> Any:
+        return await (hang if len(receiver.messages) == 1 else answers(200))(message)
+
+    receiver.answer = once
+    webhook_id, _ = await register(service.alice, receiver)
+
+    await cancelled(service.alice)
+
+    (delivery,) = await settled(service.alice, webhook_id, "delivered")
+    assert delivery["attempts"] == 2
+
+
+async def test_after_the_last_try_it_is_given_up_and_can_be_sent_by_hand(
+    service: Service, receiver: HookReceiver
+) -> None:
+    receiver.answer = answers(503, "down\nfor maintenance")
+    webhook_id, _ = await register(service.alice, receiver)
+    await cancelled(service.alice)
+    (failed,) = await settled(service.alice, webhook_id, "failed")
+    receiver.answer = answers(200)
+
+    asked = await service.alice.post(f"/api/webhooks/{webhook_id}/deliveries/{failed['id']}/retry")
+
+    (delivered,) = await settled(service.alice, webhook_id, "delivered")
+    assert (failed["attempts"], failed["nextAttemptAt"]) == (3, None)
+    assert failed["lastAttempt"]["error"] == "the receiver answered 503"
+    assert failed["lastAttempt"]["body"] == "down for maintenance"
+    assert (asked.status, asked["status"]) == (200, "waiting")
+    assert (delivered["id"], delivered["attempts"]) == (failed["id"], 4)
+    assert len({message.id for message in receiver.messages}) == 1
+    assert await deliveries(service.alice, webhook_id) == [delivered]
+
+
+async def test_what_was_delivered_can_be_sent_once_more(service: Service, receiver: HookReceiver) -> None:
+    webhook_id, _ = await register(service.alice, receiver)
+    await cancelled(service.alice)
+    (delivered,) = await settled(service.alice, webhook_id, "delivered")
+
+    await service.alice.post(f"/api/webhooks/{webhook_id}/deliveries/{delivered['id']}/retry")
+
+    first, second = await receiver.has(2)
+    assert first.id == second.id
+
+
+async def test_a_410_disables_it_until_it_is_enabled(service: Service, receiver: HookReceiver) -> None:
+    receiver.answer = answers(410)
+    webhook_id, _ = await register(service.alice, receiver)
+    await cancelled(service.alice)
+
+    (failed,) = await settled(service.alice, webhook_id, "failed")
+    disabled = await webhook(service.alice, webhook_id)
+    await cancelled(service.alice)
+    refused = await service.alice.post(f"/api/webhooks/{webhook_id}/test")
+    receiver.answer = answers(200)
+    enabled = await service.alice.call("PATCH", f"/api/webhooks/{webhook_id}", {"active": True})
+    task_id = await cancelled(service.alice)
+
+    assert (failed["attempts"], failed["lastAttempt"]["status"]) == (1, 410)
+    assert disabled["active"] is False
+    assert "410" in disabled["disabledReason"]
+    assert refused.status == 409
+    assert (enabled["active"], enabled["disabledReason"]) == (True, None)
+    messages = await receiver.has(2)
+    assert messages[1].body["data"]["taskId"] == task_id  # and not what came while it was disabled
+    await settled(service.alice, webhook_id, "delivered")
+
+
+async def test_a_receiver_that_hangs_holds_up_its_own_deliveries_only(
+    nats_url: str, backend: BackendServer, receiver: HookReceiver
+) -> None:
+    async with running_service(nats_url, **QUICK | {"webhook_timeout": 300.0}) as service, HookReceiver(hang) as stuck:
+        await service.admin.register(backend, "one")
+        hung, _ = await register(service.alice, stuck)
+        good, _ = await register(service.alice, receiver)
+        bobs, _ = await register(service.bob, receiver)
+
+        for client in (service.alice, service.bob) * 10:
+            await client.ended(await client.submit({"payload": 1}))
+
+        await settled(service.alice, good, "delivered", 10)
+        await settled(service.bob, bobs, "delivered", 10)
+        assert len(await deliveries(service.alice, hung, "?status=waiting")) == 10
+        assert stuck.most_at_once == 4
+
+
+async def test_what_a_receiver_is_behind_with_waits_in_the_log(
+    service: Service, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "MOST_WAITING", 5)
+    monkeypatch.setattr(lane, "SAVE_SECONDS", 0.05)
+    receiver.answer = hang
+    webhook_id, _ = await register(service.alice, receiver)
+    ended = {await cancelled(service.alice) for _ in range(30)}
+    await receiver.has(4)
+    behind = await deliveries(service.alice, webhook_id)
+    receiver.answer = answers(200)
+
+    await settled(service.alice, webhook_id, "delivered", 30 - 4)
+
+    assert len(behind) < 15
+    await wait_until(lambda: {message.body["data"]["taskId"] for message in receiver.messages} == ended, "all of them")
+
+
+async def test_one_that_is_back_is_sent_at_once_what_waits(nats_url: str, receiver: HookReceiver) -> None:
+    receiver.answer = answers(503)
+    async with running_service(nats_url, webhook_retry_base=3600.0) as service:
+        webhook_id, _ = await register(service.alice, receiver)
+        for _ in range(lane.DOWN_AFTER):
+            await cancelled(service.alice)
+        await receiver.has(lane.DOWN_AFTER)
+        receiver.answer = answers(200)
+
+        await service.alice.post(f"/api/webhooks/{webhook_id}/test")
+
+        await settled(service.alice, webhook_id, "delivered", lane.DOWN_AFTER + 1)
+
+
+async def test_it_waits_as_long_as_the_receiver_asks(nats_url: str, receiver: HookReceiver) -> None:
+    receiver.answer = answers(429, **{"Retry-After": "1000"})
+    async with running_service(nats_url) as service:
+        webhook_id, _ = await register(service.alice, receiver)
+        await cancelled(service.alice)
+        await receiver.has(1)
+
+        async def noted() -> Any:
+            return [found for found in await deliveries(service.alice, webhook_id) if found["attempts"]]
+
+        (waiting,) = await wait_until(noted, "the note")
+    assert 995_000 < waiting["nextAttemptAt"] - waiting["lastAttempt"]["at"] < 1_010_000
+
+
+async def test_what_a_deleted_webhook_had_to_send_is_dropped(service: Service, receiver: HookReceiver) -> None:
+    receiver.answer = hang
+    webhook_id, _ = await register(service.alice, receiver)
+    await cancelled(service.alice)
+    await receiver.has(1)
+    bucket = service.core.buckets.deliveries
+
+    await service.alice.delete(f"/api/webhooks/{webhook_id}")
+
+    async def gone() -> bool:
+        return not await bucket.scan("waiting.>") and not receiver.running
+
+    await wait_until(gone, "nothing to wait")
+    assert not await service.core.buckets.secrets.scan("webhook.>")
+
+
+# Who may have which
+
+
+async def test_an_owner_has_so_many_and_no_more(
+    api: Service, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskstream.api.webhooks.MOST_PER_OWNER", 2)
+    ids = [(await register(api.alice, receiver))[0] for _ in range(2)]
+
+    refused = await api.alice.post("/api/webhooks", {"url": receiver.url})
+    await api.alice.delete(f"/api/webhooks/{ids[0]}")
+
+    assert refused.status == 409
+    await register(api.alice, receiver)
+    await register(api.bob, receiver)
+
+
+async def test_an_address_inside_is_refused_unless_it_is_allowed(nats_url: str) -> None:
+    async with running_service(nats_url, worker=False, allow_private_backends=False) as service:
+        for url in ("http://127.0.0.1:9/hook", "http://169.254.169.254/", "http://[::1]/", "ftp://example.org/"):
+            answer = await service.alice.post("/api/webhooks", {"url": url})
+            assert answer.status == 400, url
+            assert "address" in answer["error"]
+
+
+async def test_an_address_that_is_refused_by_now_is_not_called(nats_url: str, receiver: HookReceiver) -> None:
+    async with running_service(nats_url, worker=False) as service:
+        webhook_id, _ = await register(service.alice, receiver)
+        await cancelled(service.alice)
+    async with running_service(nats_url, **QUICK | {"allow_private_backends": False}) as service:
+        (failed,) = await settled(service.alice, webhook_id, "failed")
+    assert "may not call" in failed["lastAttempt"]["error"]
+    assert receiver.messages == []
+
+
+async def test_owners_see_their_own_and_admins_all(api: Service, receiver: HookReceiver) -> None:
+    webhook_id, _ = await register(api.alice, receiver)
+    path = f"/api/webhooks/{webhook_id}"
+    delivery = f"{path}/deliveries/01KDW1Z6P0C6N4T0Z5V3Q9H8RB"
+
+    for method, address in [
+        ("GET", path),
+        ("PATCH", path),
+        ("DELETE", path),
+        ("POST", f"{path}/secret"),
+        ("POST", f"{path}/test"),
+        ("GET", f"{path}/deliveries"),
+        ("GET", delivery),
+        ("POST", f"{delivery}/retry"),
+    ]:
+        assert (await api.bob.call(method, address)).status == 404, (method, address)
+    assert (await api.bob.get("/api/webhooks"))["webhooks"] == []
+    assert (await api.bob.get("/api/webhooks?owner=alice")).status == 403
+    for client in (api.admin, api.auditor):
+        assert [found["id"] for found in (await client.get("/api/webhooks"))["webhooks"]] == [webhook_id]
+        assert (await client.get(path))["owner"] == "alice"
+    assert (await api.auditor.delete(path)).status == 403
+    assert (await api.alice.get(delivery)).status == 404
+    assert (await api.admin.delete(path)).status == 200
+    assert (await api.alice.get(path)).status == 404
+
+
+async def test_a_webhook_is_changed_in_parts_listed_by_pages_and_deleted(api: Service, receiver: HookReceiver) -> None:
+    ids = [(await register(api.alice, receiver, description=str(number)))[0] for number in range(3)]
+
+    changed = await api.alice.call("PATCH", f"/api/webhooks/{ids[0]}", {"events": ["progress"], "types": ["a"]})
+    pages = []
+    cursor = ""
+    while not pages or cursor:
+        page = await api.alice.get(f"/api/webhooks?limit=2{cursor}")
+        pages.append([found["id"] for found in page["webhooks"]])
+        cursor = f"&cursor={page['nextCursor']}" if page["nextCursor"] else ""
+    deleted = await api.alice.delete(f"/api/webhooks/{ids[0]}")
+
+    assert (changed["events"], changed["types"], changed["url"]) == (["task.progressed"], ["a"], receiver.url)
+    assert changed["description"] == "0"
+    assert pages == [sorted(ids, reverse=True)[:2], sorted(ids, reverse=True)[2:]]
+    assert deleted.body == {"id": ids[0], "success": True}
+    assert (await api.alice.get(f"/api/webhooks/{ids[0]}")).status == 404
+    assert len((await api.alice.get("/api/webhooks"))["webhooks"]) == 2
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({}, "url"),
+    ({"url": "http://h.example/", "events": ["TaskSucceeded"]}, "$.events"),
+    ({"url": "http://h.example/", "events": []}, "$.events"),
+    ({"url": "http://h.example/", "taskId": "01KDW1Z6P00000000000000000~bob"}, "$.taskId"),
+    ({"url": "http://h.example/", "secret": "mine"}, "secret"),
+]
+
+
+async def test_a_registration_that_is_wrong_is_refused_and_told_why(api: Service) -> None:
+    for body, path in WRONG:
+        answer = await api.alice.post("/api/webhooks", body)
+
+        assert answer.status == 400, body
+        assert path in str(answer.body)
+
+
+async def test_deliveries_are_listed_by_pages_the_last_to_change_first(
+    service: Service, receiver: HookReceiver
+) -> None:
+    webhook_id, _ = await register(service.alice, receiver)
+    other, _ = await register(service.alice, receiver)
+    for _ in range(7):
+        await cancelled(service.alice)
+    await settled(service.alice, webhook_id, "delivered", 7)
+    await settled(service.alice, other, "delivered", 7)
+    whole = await deliveries(service.alice, webhook_id)
+
+    paged: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        page = await service.alice.get(f"/api/webhooks/{webhook_id}/deliveries?limit=3{cursor}")
+        paged += page["deliveries"]
+        if page["nextCursor"] is None:
+            break
+        cursor = f"&cursor={page['nextCursor']}"
+
+    assert paged == whole
+    assert len({found["id"] for found in whole}) == 7
+    ended = [found["endedAt"] for found in whole]
+    assert ended == sorted(ended, reverse=True)
+    assert await deliveries(service.alice, webhook_id, "?status=failed") == []
+
+
+async def test_a_secret_is_shown_once_and_kept_nowhere_in_the_clear(
+    api: Service, receiver: HookReceiver, nats: NatsServer
+) -> None:
+    webhook_id, secret = await register(api.alice, receiver)
+
+    shown = [await api.alice.get(f"/api/webhooks/{webhook_id}"), await api.admin.get("/api/webhooks")]
+
+    assert all(secret not in str(answer.body) for answer in shown)
+    stored = [file.read_bytes() for file in nats.folder.rglob("*") if file.is_file()]
+    assert any(webhook_id.encode() in content for content in stored)
+    assert not any(secret.removeprefix("whsec_").encode() in content for content in stored)
