@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,7 +29,7 @@ from taskstream.events.subjects import dispatched_ref
 from taskstream.events.task import StoredResult
 from taskstream.restore import check, restore
 from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.log import read
+from taskstream.streams.log import last_sequence, read
 from taskstream.streams.snapshots import found
 from taskstream.streams.topology import DISPATCH, SERVERS, TASKS
 from tests.support.histories import claim, give, ref, submission, success
@@ -239,12 +238,12 @@ async def test_a_key_that_comes_while_the_fleet_is_taken_is_in_the_backup(
     folder = tmp_path / "made"
     registered: list[str] = []
 
-    async def found_late(connection: Connection, name: str) -> dict[str, Any] | None:
+    async def looked_late(connection: Connection, stream: str, filter_subject: str) -> int:
         if (folder / f"{SERVERS}.snapshot").exists() and not registered:
             registered.append(await register_with_key(core))
-        return await found(connection, name)
+        return await last_sequence(connection, stream, filter_subject)
 
-    monkeypatch.setattr(backup, "found", found_late)
+    monkeypatch.setattr(backup, "last_sequence", looked_late)
     await back_up(core.reading, folder, silent)
     assert registered == ["gpu"]
     checked = await check(folder, quick_settings(), silent)

@@ -82,8 +82,8 @@ def known(address: Address) -> dict[str, str]:
         task_id = session.post(f"{address.url}/api/task", json={"a": 1}).json()["taskId"]
         assert session.post(f"{address.url}/api/servers", json=server).ok
         assert session.put(f"{address.url}/api/types/resize", json={}).ok
-        webhook = session.post(f"{address.url}/api/webhooks", json={"url": "http://127.0.0.1:9/"}).json()
-        webhook_id = webhook["id"]
+        answer = session.post(f"{address.url}/api/webhooks", json={"url": "http://127.0.0.1:9/"})
+        webhook_id = answer.json()["webhook"]["id"]
         delivery = session.post(f"{address.url}/api/webhooks/{webhook_id}/test").json()
     return {
         "task_id": task_id,
@@ -98,7 +98,7 @@ def known(address: Address) -> dict[str, str]:
 def test_the_service_answers_as_described(address: Address, known: dict[str, str], mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{address.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert STREAMS < {operation.label for operation in operations}
+    assert {operation.label for operation in operations} > STREAMS
     operations = [operation for operation in operations if operation.label not in STREAMS]
     assert len(operations) == 40
 
@@ -118,6 +118,8 @@ def test_the_service_answers_as_described(address: Address, known: dict[str, str
         def answers_as_described(case: schemathesis.Case, exists: bool) -> None:
             if exists and case.path_parameters:
                 case.path_parameters = {name: known[name] for name in case.path_parameters}
+            if case.query and str(case.query.get("wait")).isdigit():
+                del case.query["wait"]  # it would
             case.call_and_validate(headers=BEARER, checks=CHECKS)
 
         answers_as_described()
