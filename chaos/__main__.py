@@ -11,32 +11,36 @@ import time
 from pathlib import Path
 
 from . import report
+from .machine import Machine, seclude
 from .run import describe, run
-from .schedule import plan
+from .schedule import KINDS, Fault, plan
 
 
 def main() -> int:
     options = _parser().parse_args()
     seeds = options.seeds or [random.SystemRandom().randrange(1_000_000)]
+    machine = seclude()
+    print(machine)
     broken = []
     for seed in seeds:
         print(f"seed {seed}: python -m chaos --seed {seed} --seconds {options.seconds:g} --nodes {options.nodes}")
-        print(describe(plan(seed, options.seconds, options.nodes)), flush=True)
-        if not options.plan and not _held(seed, options):
+        faults = plan(seed, options.seconds, options.nodes, machine, options.only)
+        print(describe(faults), flush=True)
+        if not options.plan and not _held(seed, faults, machine, options):
             broken.append(seed)
     if broken:
         print(f"broken by seeds: {', '.join(map(str, broken))}")
     return 1 if broken else 0
 
 
-def _held(seed: int, options: argparse.Namespace) -> bool:
+def _held(seed: int, faults: list[Fault], machine: Machine, options: argparse.Namespace) -> bool:
     """Run a seed and say what came of it; tell whether everything held."""
     with (
         tempfile.TemporaryDirectory(prefix="taskstream-chaos-")
         if not options.keep
         else _Kept(options.keep / f"{seed}-{time.time():.0f}") as folder
     ):
-        outcome = asyncio.run(run(seed, options.seconds, options.nodes, Path(folder)))
+        outcome = asyncio.run(run(seed, options.seconds, options.nodes, faults, machine, Path(folder)))
     print(report.summary(outcome), flush=True)
     for text in report.violations(outcome):
         print(text)
@@ -64,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", dest="seeds", type=_seeds, help="one, or 1,5,9, or 1-20; by default one by chance")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long things go wrong (default: 20)")
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="nats-servers")
+    parser.add_argument(
+        "--only", type=_kinds, default=KINDS, metavar="KINDS", help=f"faults of these kinds: {', '.join(KINDS)}"
+    )
     parser.add_argument("--plan", action="store_true", help="print the faults, and do nothing")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave logs and journals there")
     return parser
@@ -76,6 +83,14 @@ def _seeds(text: str) -> list[int]:
         first, _, last = part.partition("-")
         seeds += range(int(first), int(last or first) + 1)
     return seeds
+
+
+def _kinds(text: str) -> list[str]:
+    """Return the kinds of `kill,clock`. Raises ArgumentTypeError for what is none."""
+    kinds = text.split(",")
+    if unknown := set(kinds) - set(KINDS):
+        raise argparse.ArgumentTypeError(f"no such faults: {', '.join(sorted(unknown))}")
+    return kinds
 
 
 if __name__ == "__main__":

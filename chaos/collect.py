@@ -16,7 +16,10 @@ from nats.js.api import ConsumerConfig
 from taskstream.events.codec import task_codec
 from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import task_ref
+from taskstream.events.task import TaskSubmitted
+from taskstream.projections import recent
 from taskstream.projections.fleet import Fleet
+from taskstream.projections.recent import EVERYBODY, Recent, Submission, recent_key
 from taskstream.projections.task_view import TaskView, active_key, fold, view_key
 from taskstream.projections.task_view import encode as encode_view
 from taskstream.streams.log import Position, decode
@@ -28,6 +31,11 @@ PATIENCE_SECONDS = 40.0
 PAUSE_SECONDS = 0.5
 BATCH = 500
 CHECKPOINT = "checkpoint"
+STREAM_NOT_FOUND = 10059
+
+
+class StreamIsGone(RuntimeError):
+    """JetStream knows no stream of that name."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -35,6 +43,8 @@ class Message(msgspec.Struct, frozen=True):
     subject: str
     data: bytes
     headers: dict[str, str]
+    stored_at: float
+    """Seconds since the epoch, by NATS' clock."""
 
 
 class Reader:
@@ -69,15 +79,20 @@ class Reader:
         answer = await self._client.request(f"$JS.API.{name}", payload, timeout=READ_SECONDS)
         found: dict[str, Any] = msgspec.json.decode(answer.data)
         if error := found.get("error"):
-            raise RuntimeError(f"{name}: {error}")
+            raise (StreamIsGone if error.get("err_code") == STREAM_NOT_FOUND else RuntimeError)(f"{name}: {error}")
         return found
 
     async def messages(self, stream: str) -> list[Message]:
-        """Return all messages that are in a stream now, in order; try again where a leader is being elected."""
+        """Return all messages that are in a stream now, in order; try again where a leader is being elected.
+
+        A stream that is gone has none: that it is gone is for the checker to say.
+        """
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 return [message async for message in self._messages(stream)]
+            except StreamIsGone:
+                return []
             except (nats.errors.Error, RuntimeError):
                 if time.monotonic() > give_up_at:
                     raise
@@ -92,8 +107,8 @@ class Reader:
             while total > 0:
                 for message in await subscription.fetch(min(total, BATCH), timeout=READ_SECONDS):
                     total -= 1
-                    place = message.metadata.sequence.stream
-                    yield Message(place, message.subject, message.data, dict(message.headers or {}))
+                    place, stored_at = message.metadata.sequence.stream, message.metadata.timestamp.timestamp()
+                    yield Message(place, message.subject, message.data, dict(message.headers or {}), stored_at)
         finally:
             name = (await subscription.consumer_info()).name
             await subscription.unsubscribe()
@@ -104,7 +119,10 @@ class Reader:
 
     async def subjects(self, stream: str, filter_subject: str) -> list[str]:
         """Return the subjects there are messages on."""
-        found = await self._api(f"STREAM.INFO.{stream}", {"subjects_filter": filter_subject})
+        try:
+            found = await self._api(f"STREAM.INFO.{stream}", {"subjects_filter": filter_subject})
+        except StreamIsGone:
+            return []
         return list(found["state"].get("subjects") or {})
 
     async def streams(self) -> list[str]:
@@ -125,7 +143,7 @@ class Reader:
     async def log(self) -> list[Entry]:
         """Return the whole log of tasks."""
         return [
-            Entry(message.sequence, message.subject, msgspec.json.decode(message.data))
+            Entry(message.sequence, message.subject, msgspec.json.decode(message.data), message.stored_at)
             for message in await self.messages("TASKS")
         ]
 
@@ -144,13 +162,19 @@ class Reader:
     async def tasks_bucket(self) -> Bucket:
         """Return the projection of tasks beside the fold of the log."""
         views: dict[TaskRef, TaskView] = {}
+        submitted: dict[str, Recent] = {}
         for message in await self.messages("TASKS"):
             ref = task_ref(message.subject)
             position = Position(message.sequence, message.subject, message.data)
-            view = fold(views.get(ref), decode(task_codec, position))
+            stored = decode(task_codec, position)
+            view = fold(views.get(ref), stored)
             if view is not None:
                 views[ref] = view
+            if isinstance(stored.recorded.event, TaskSubmitted):
+                for owner in (ref.owner, EVERYBODY):
+                    recent.add(submitted.setdefault(owner, []), Submission(stored.sequence, ref.id))
         wanted = {view_key(ref): encode_view(view) for ref, view in views.items()}
+        wanted |= {recent_key(owner): recent.encode(newest) for owner, newest in submitted.items()}
         wanted |= {key: b"" for ref, view in views.items() if (key := active_key(ref, view))}
         return Bucket("tasks", await self._projected("tasks"), wanted)
 

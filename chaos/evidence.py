@@ -18,6 +18,8 @@ class Entry(Struct, frozen=True):
     sequence: int
     subject: str
     recorded: dict[str, Any]
+    stored_at: float
+    """By NATS' clock, which is right; `at` of the event is by that of a process of ours, which may not be."""
 
     @property
     def task(self) -> str:
@@ -64,12 +66,30 @@ class Bucket(Struct, frozen=True):
     wanted: dict[str, bytes]
 
 
+class Resources(Struct, frozen=True):
+    """What a process has."""
+
+    descriptors: int
+    """Files and sockets that are open."""
+    megabytes: float
+    """Resident."""
+
+
 class Probe(Struct, frozen=True):
     """Something that must happen soon after healing."""
 
     what: str
     seconds: float | None
     """Until it had happened; None: not in the time it had."""
+
+
+class Jump(Struct, frozen=True):
+    """The clock of a process was wrong for a while, by this much at the most; times in seconds since the epoch."""
+
+    process: str
+    begins: float
+    ends: float
+    ahead: float
 
 
 class Evidence(Struct, kw_only=True):
@@ -90,25 +110,55 @@ class Evidence(Struct, kw_only=True):
     streams: tuple[list[str], list[str]] = ([], [])
     """Names before and after."""
     consumers: tuple[list[ConsumerSeen], list[ConsumerSeen]] = ([], [])
-    resources: tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]] = ({}, {})
-    """By process: descriptors and resident megabytes, before and after."""
+    resources: tuple[dict[str, Resources], dict[str, Resources]] = ({}, {})
+    """By process: once warm, before the first fault, and after quiet."""
+    jumps: list[Jump] = []
     exits: list[str] = []
     """Processes that ended by themselves in a way they should not."""
 
     def histories(self) -> dict[str, list[dict[str, Any]]]:
-        """Return every task's events as the API gives them, by task id."""
+        """Return every task's events as the API gives them, and when NATS stored each, by task id."""
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for entry in self.log:
             recorded = entry.recorded
             found[entry.task].append(
-                {"sequence": entry.sequence, "at": recorded["at"], "by": recorded["by"], "event": recorded["event"]}
+                {
+                    "sequence": entry.sequence,
+                    "stored_at": entry.stored_at,
+                    "at": recorded["at"],
+                    "by": recorded["by"],
+                    "event": recorded["event"],
+                }
             )
         return dict(found)
+
+
+def growth(evidence: Evidence) -> dict[str, Resources]:
+    """Return by process how much more it has after quiet than it had when warm."""
+    warm, quiet = evidence.resources
+    return {
+        name: Resources(quiet[name].descriptors - warm[name].descriptors, quiet[name].megabytes - warm[name].megabytes)
+        for name in warm.keys() & quiet.keys()
+    }
 
 
 def in_use(consumers: Iterable[ConsumerSeen]) -> Counter[str]:
     """Return by stream how many passing consumers somebody pulls from."""
     return Counter(one.stream for one in consumers if not one.durable and one.waiting)
+
+
+def jumps(lines: Sequence[Line]) -> list[Jump]:
+    """Return what went wrong with clocks, from the journal of the faults."""
+    begun: dict[tuple[str, str], Line] = {}
+    found = []
+    for line in lines:
+        place = (line.get("kind", ""), line["target"])
+        if line["what"] == "begin" and line["ahead"]:
+            begun[place] = line
+        elif line["what"] == "end" and place in begun:
+            start = begun.pop(place)
+            found.append(Jump(line["target"], start["at"], line["at"], start["ahead"]))
+    return found
 
 
 def pair(lines: Sequence[Line]) -> list[Call]:

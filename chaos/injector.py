@@ -8,15 +8,17 @@ import signal
 import time
 from collections.abc import Sequence
 
+import aiohttp
 import nats
 import nats.errors
 
 from .journal import Journal
 from .load import Load
-from .schedule import Fault, nats_names
+from .schedule import APIS, Fault
 from .system import System
 
 API_SECONDS = 2.0
+DRIFT_STEP_SECONDS = 0.1
 
 
 class Injector:
@@ -27,6 +29,8 @@ class Injector:
 
     async def run(self, faults: Sequence[Fault]) -> None:
         """Do all of it, each at its time from now; return when the last is put right."""
+        # A service that has run for a while: what its start wrote, the kernel has long put on the disks.
+        await asyncio.gather(*(disk.sync() for disk in self._system.disks.values()))
         started = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for fault in faults:
@@ -34,7 +38,9 @@ class Injector:
 
     async def _at(self, started: float, fault: Fault) -> None:
         await asyncio.sleep(started + fault.at - time.monotonic())
-        self._journal.write(what="begin", kind=fault.kind, target=fault.target, duration=fault.duration)
+        self._journal.write(
+            what="begin", kind=fault.kind, target=fault.target, duration=fault.duration, ahead=fault.ahead
+        )
         try:
             await self._do(fault)
         finally:
@@ -58,12 +64,26 @@ class Injector:
                 process.signal(signal.SIGSTOP)
                 await asyncio.sleep(fault.duration)
                 process.signal(signal.SIGCONT)
-            case "cut" | "delay" | "half_open":
-                await self._spoil([fault.target], fault.kind, fault.duration)
+            case "cut" | "delay" | "half_open" | "corrupt":
+                link = self._system.links[fault.target]
+                link.set(fault.kind)
+                await asyncio.sleep(fault.duration)
+                link.set("pass")
             case "isolate":
-                others = [name for name in nats_names(self._system.nodes) if name != fault.target]
-                ways = [f"{fault.target}>{other}" for other in others] + [f"{other}>{fault.target}" for other in others]
-                await self._spoil(ways, "cut", fault.duration)
+                await self._system.isolate(fault.target)
+                await asyncio.sleep(fault.duration)
+                await self._system.rejoin(fault.target)
+            case "power_cut":
+                await self._cut_power(fault)
+            case "disk_full":
+                await self._fill_disk(fault)
+            case "clock":
+                clock = self._system.clocks[fault.target]
+                clock.set(fault.ahead)
+                await asyncio.sleep(fault.duration)
+                clock.set(0.0)
+            case "drift":
+                await self._drift(fault)
             case "step_down":
                 await self._ask(f"$JS.API.STREAM.LEADER.STEPDOWN.{fault.target}")
             case "delete_consumer":
@@ -73,12 +93,46 @@ class Injector:
                 await asyncio.sleep(fault.duration)
                 self._load.burst = False
 
-    async def _spoil(self, names: Sequence[str], mode: str, seconds: float) -> None:
-        for name in names:
-            self._system.links[name].set(mode)  # type: ignore[arg-type]
-        await asyncio.sleep(seconds)
-        for name in names:
-            self._system.links[name].set("pass")
+    async def _cut_power(self, fault: Fault) -> None:
+        process, disk = self._system.processes[fault.target], self._system.disks[fault.target]
+        async with process.busy:
+            process.signal(signal.SIGSTOP)  # it is to do nothing more, not even to notice
+            disk.cut_power()
+            await process.kill()
+            await disk.unmount()
+            await asyncio.sleep(fault.duration)
+            await disk.mount()
+            await process.start()
+
+    async def _fill_disk(self, fault: Fault) -> None:
+        process, disk = self._system.processes[fault.target], self._system.disks[fault.target]
+        disk.fill()
+        await asyncio.sleep(fault.duration)
+        await self._look(fault)
+        disk.relieve()
+        async with process.busy:  # NATS finds out about the room at its next start
+            await process.terminate()
+            await process.start()
+
+    async def _look(self, fault: Fault) -> None:
+        """Write down what each API says of its readiness."""
+        timeout = aiohttp.ClientTimeout(total=API_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            for api, url in zip(APIS, self._system.urls, strict=True):
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    async with session.get(f"{url}/health/ready") as answer:
+                        said = await answer.text()
+                        self._journal.write(
+                            what="look", kind=fault.kind, target=fault.target, api=api, status=answer.status, said=said
+                        )
+
+    async def _drift(self, fault: Fault) -> None:
+        clock = self._system.clocks[fault.target]
+        steps = max(1, round(fault.duration / DRIFT_STEP_SECONDS))
+        for step in range(1, steps + 1):
+            clock.set(fault.ahead * step / steps)
+            await asyncio.sleep(fault.duration / steps)
+        clock.set(0.0)
 
     async def _ask(self, subject: str) -> None:
         """Ask JetStream, if it can be asked just now."""

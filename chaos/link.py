@@ -1,13 +1,22 @@
-"""A way between two processes that can be cut, slowed down, or go dead without a word."""
+"""A way between two processes that can be cut, slowed down, corrupt what it carries, or go dead without a word."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import random
+import re
 from typing import Literal, Self, TypeAlias
 
-Mode: TypeAlias = Literal["pass", "delay", "cut", "half_open"]
+Mode: TypeAlias = Literal["pass", "delay", "cut", "half_open", "corrupt"]
 DELAY_SECONDS = 0.15
+CORRUPT_CHANCE = 0.3
+"""Of a piece of data, while a link corrupts."""
+BEGINNING = re.compile(rb"(H?PUB|H?MSG|(UN)?SUB|P[IO]NG|INFO|CONNECT|GET|POST|PUT|HTTP/1\.1)\b|\+OK|-ERR")
+"""How an operation of NATS, and a message of HTTP, begins."""
+GARBAGE = b"\xff\x00\r\n"
+"""Neither protocol has anything that begins so, nor has JSON."""
 CHUNK_BYTES = 65_536
 
 
@@ -16,8 +25,8 @@ class _Pair:
 
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         self.ends = (near, far)
-        self.swallowed = False
-        """Bytes went missing: the connection cannot go on."""
+        self.spoilt = False
+        """Bytes went missing, or became others: the connection cannot go on."""
 
     def abort(self) -> None:
         for end in self.ends:
@@ -27,11 +36,11 @@ class _Pair:
 class Link:
     """Listens on a port of its own, and passes on what comes to another; use as an async context manager."""
 
-    def __init__(self, name: str, target_port: int) -> None:
+    def __init__(self, name: str, target_port: int, *, host: str = "127.0.0.1") -> None:
         self.name = name
         self.port = 0
         self.mode: Mode = "pass"
-        self._target_port = target_port
+        self._target = (host, target_port)
         self._server: asyncio.Server | None = None
         self._pairs: set[_Pair] = set()
         self._handlers: set[asyncio.Task[None]] = set()
@@ -55,7 +64,7 @@ class Link:
             self._abort_all()
         elif mode == "pass":
             for pair in list(self._pairs):
-                if pair.swallowed:
+                if pair.spoilt:
                     pair.abort()
 
     def _abort_all(self) -> None:
@@ -77,7 +86,7 @@ class Link:
             writer.transport.abort()
             return
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
             writer.transport.abort()
             return
@@ -101,11 +110,14 @@ class Link:
                 if self.mode == "delay":
                     await asyncio.sleep(DELAY_SECONDS)
                 if self.mode == "half_open":
-                    pair.swallowed = True
+                    pair.spoilt = True
                     continue
+                if self.mode == "corrupt" and BEGINNING.match(data) and random.random() < CORRUPT_CHANCE:
+                    pair.spoilt = True
+                    data = (GARBAGE + os.urandom(len(data)))[: len(data)]
                 writer.write(data)
                 await writer.drain()
         # In a dead link not even the end of a connection arrives.
         while self.mode == "half_open":
-            pair.swallowed = True
+            pair.spoilt = True
             await asyncio.sleep(0.05)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from tests.support.service import token
+from taskstream.api.auth import make_token
+from tests.support.service import SECRET
 
 from .journal import Journal
 
@@ -26,6 +28,10 @@ PAUSE_SECONDS = 0.35
 """Between two calls of a client, on average."""
 BURST_FACTOR = 10
 CALL_SECONDS = 8.0
+TOKEN_AGES_SECONDS = (0, 600)
+"""By a tenant's clients: how old their tokens are. An API whose clock jumps back may take a new one for one of the
+future, an old one never."""
+TOKEN_LIFETIME_SECONDS = 86_400
 MARK = re.compile(r"mk-[a-z]+-[0-9]+-[0-9]+")
 
 QUICK = ("ok",)
@@ -102,7 +108,9 @@ class Client:
         self._session = session
         self._journal = journal
         self._chance = random.Random(f"{seed}/{tenant}/{number}")
-        self._bearer = token(tenant)
+        issued_at = time.time() - TOKEN_AGES_SECONDS[number]
+        self._bearer = make_token(SECRET, tenant, ["user"], TOKEN_LIFETIME_SECONDS, issued_at)
+        self._token = {"issued_at": int(issued_at), "expires_at": int(issued_at) + TOKEN_LIFETIME_SECONDS}
         self._marks = 0
         self._calls = 0
 
@@ -212,13 +220,13 @@ class Client:
         self._calls += 1
         call = f"{self.tenant}-{self.number}-{self._calls}"
         api = self._chance.randrange(len(self._urls))
-        self._journal.write(
-            phase="before", call=call, tenant=self.tenant, operation=operation, api=f"api-{api + 1}", **facts
-        )
+        facts |= {"tenant": self.tenant, "api": f"api-{api + 1}", "token": self._token}
+        self._journal.write(phase="before", call=call, operation=operation, **facts)
         sent = {"Authorization": f"Bearer {self._bearer}", **(headers or {})}
         try:
             async with self._session.request(method, self._urls[api] + path, json=body, headers=sent) as response:
                 answer = Answer(response.status, await response.text())
+                retry_after = response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._journal.write(phase="after", call=call, status=0, lost=repr(error)[:200])
             return Answer(0)
@@ -226,7 +234,7 @@ class Client:
         if answer.status == 200 and answer.text.startswith('{"taskId"') and "taskDetails" in answer.text:
             said |= {"task_id": answer.body["taskId"], "shows": answer.body["taskDetails"]["status"]}
         elif answer.status >= 400:
-            said["said"] = answer.text[:300]
+            said |= {"said": answer.text[:300], "retry_after": retry_after}
         self._journal.write(phase="after", call=call, status=answer.status, **said)
         return answer
 

@@ -47,7 +47,7 @@ class Process:
         self.name = name
         self.exits: list[Exit] = []
         self._arguments = arguments
-        self._environment = environment
+        self._environment = environment or dict(os.environ)
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from .checker import Violation
-from .evidence import Evidence, Line
+from .evidence import Evidence, Line, Resources, growth
 from .run import Outcome
 
 SHOWN_IN_FULL = 2
@@ -23,6 +23,7 @@ def summary(outcome: Outcome) -> str:
         entry.recorded["event"]["type"] for entry in evidence.log if entry.subject.split(".")[3] in _FINAL_TOKENS
     )
     answers = Counter(call.status for call in evidence.calls)
+    grown = growth(evidence).values() or [Resources(0, 0.0)]
     verdict = f"{len(outcome.violations)} VIOLATIONS" if outcome.violations else "held"
     return (
         f"seed {outcome.seed}, {outcome.nodes} nodes, {outcome.seconds:g} s: {verdict}; "
@@ -30,7 +31,9 @@ def summary(outcome: Outcome) -> str:
         f"{answers[0]} unanswered), {len(evidence.histories())} tasks "
         f"({', '.join(f'{count} {kind}' for kind, count in sorted(ends.items()))}), "
         f"{sum(line['what'] == 'call' for line in evidence.backends)} backend calls, "
-        f"quiet after {outcome.quiet_seconds:.1f} s"
+        f"quiet after {outcome.quiet_seconds:.1f} s, "
+        f"at most {max(more.descriptors for more in grown)} descriptors and "
+        f"{max(more.megabytes for more in grown):.0f} MB more than when warm"
     )
 
 

@@ -9,17 +9,20 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from .checker import Violation, check
+from .checker import MORE_DESCRIPTORS, Violation, check
 from .collect import Reader
-from .evidence import FINAL, ConsumerSeen, Evidence, Probe, in_use, pair
+from .evidence import FINAL, ConsumerSeen, Evidence, Probe, Resources, in_use, jumps, pair
 from .injector import Injector
 from .journal import Journal, read
 from .load import Load, Submitted
-from .schedule import BACKENDS, Fault, plan
+from .machine import Machine
+from .schedule import BACKENDS, Fault
 from .system import LIMITS, System, running
 
 QUIET_SECONDS = 90.0
 """Longest wait after healing until no task is active. A task's attempts take seconds each, see the load."""
+WARM_UP_SECONDS = 2.0
+"""Of load before the first fault: connections are open and caches have something in them."""
 POLL_SECONDS = 0.5
 LIVE_WITHIN_SECONDS = {1: 30.0, 3: 60.0}
 """By nats-servers: longest wait for dispatch after healing. A JetStream source that has lost its stream's leader tries
@@ -38,26 +41,28 @@ class Outcome(Struct, kw_only=True):
     """From healing until nothing was active."""
 
 
-async def run(seed: int, seconds: float, nodes: int, folder: Path) -> Outcome:
-    """Run once in an empty folder, in which the evidence is left."""
-    faults = plan(seed, seconds, nodes)
+async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machine: Machine, folder: Path) -> Outcome:
+    """Run once in an empty folder, in which the evidence is left. The seed says what clients do."""
     clients = Journal(folder / "clients.jsonl", synced=True)
     injected = Journal(folder / "faults.jsonl", synced=False)
-    async with running(folder, nodes) as system, Load(system.urls, clients, seed) as load:
-        async with Reader(system.nats_urls) as reader:
-            streams, consumers, resources = await reader.streams(), await reader.consumers(), system.resources()
+    async with running(folder, nodes, machine) as system, Load(system.urls, clients, seed) as load:
         load.start()
+        async with Reader(system.nats_urls) as reader:
+            streams, consumers = await reader.streams(), await _warmed_up(reader)
+        warm = system.resources()
         await Injector(system, load, injected).run(faults)
         await load.stop()
         healed_at = time.monotonic()
+        # A worker whose clock is ahead sets timers so much too late; the timers stay when the clock is put right.
+        patience = QUIET_SECONDS + max([0.0, *(fault.ahead for fault in faults)])
         readiness = await asyncio.gather(*(_until_ready(system, url) for url in system.urls))
         probing = asyncio.create_task(_probe(load, healed_at))
         async with Reader(system.nats_urls) as reader:
-            await _until_quiet(reader, healed_at)
+            await _until_quiet(reader, healed_at, patience)
             quiet_seconds = time.monotonic() - healed_at
             probes = await probing
             await load.repeat_all()
-            await _until_quiet(reader, healed_at)
+            await _until_quiet(reader, healed_at, patience)
             await _until_projected(reader)
             evidence = Evidence(
                 calls=pair(read(folder / "clients.jsonl")),
@@ -71,7 +76,8 @@ async def run(seed: int, seconds: float, nodes: int, folder: Path) -> Outcome:
                 limits=LIMITS,
                 streams=(streams, await reader.streams()),
                 consumers=(consumers, await _settled(reader, consumers)),
-                resources=(resources, system.resources()),
+                resources=(warm, await _given_back(system, warm)),
+                jumps=jumps(read(folder / "faults.jsonl")),
                 exits=[str(found) for found in system.exits() if not found.never_ran],
             )
     clients.close()
@@ -85,6 +91,16 @@ async def run(seed: int, seconds: float, nodes: int, folder: Path) -> Outcome:
         violations=check(evidence),
         quiet_seconds=quiet_seconds,
     )
+
+
+async def _warmed_up(reader: Reader) -> list[ConsumerSeen]:
+    """Let the load run for a while; return the consumers when most were in use: one may be between two requests."""
+    readings = []
+    over_at = time.monotonic() + WARM_UP_SECONDS
+    while time.monotonic() < over_at:
+        readings.append(await reader.consumers())
+        await asyncio.sleep(POLL_SECONDS / 2)
+    return max(readings, key=lambda seen: in_use(seen).total())
 
 
 async def _until_ready(system: System, url: str) -> Probe:
@@ -117,9 +133,9 @@ async def _probe_one(load: Load, since: float, kind: str, task_type: str | None)
     return Probe(kind, None)
 
 
-async def _until_quiet(reader: Reader, since: float) -> None:
-    """Wait until every task has ended, or patience is spent."""
-    while time.monotonic() - since < QUIET_SECONDS:
+async def _until_quiet(reader: Reader, since: float, patience: float = QUIET_SECONDS) -> None:
+    """Wait until every task has ended, or patience (in seconds) is spent."""
+    while time.monotonic() - since < patience:
         last = {entry.task: entry.recorded["event"]["type"] for entry in await reader.log()}
         if all(event in FINAL for event in last.values()):
             return
@@ -142,6 +158,17 @@ async def _settled(reader: Reader, before: Sequence[ConsumerSeen]) -> list[Consu
     while True:
         found = await reader.consumers()
         if in_use(found) <= in_use(before) or time.monotonic() > give_up_at:
+            return found
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _given_back(system: System, warm: dict[str, Resources]) -> dict[str, Resources]:
+    """Return what processes have, once it is about what they had when warm: idle connections last for seconds."""
+    give_up_at = time.monotonic() + 15
+    while True:
+        found = system.resources()
+        spared = all(found[name].descriptors <= had.descriptors + MORE_DESCRIPTORS for name, had in warm.items())
+        if spared or time.monotonic() > give_up_at:
             return found
         await asyncio.sleep(POLL_SECONDS)
 

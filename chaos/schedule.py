@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Container, Sequence
+from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
+
+from .machine import Machine
 
 Kind: TypeAlias = Literal[
     "kill",  # kill -9, started again after the duration
@@ -15,12 +17,18 @@ Kind: TypeAlias = Literal[
     "cut",  # the link's connections are reset, new ones too
     "delay",  # every piece of data comes late
     "half_open",  # the connections stay open, and nothing arrives any more
+    "corrupt",  # some pieces of data arrive as garbage
     "isolate",  # a nats-server is cut off from the other nats-servers, not from its clients
+    "power_cut",  # a nats-server ends, and of its store is left what was synced
+    "disk_full",  # a nats-server has no room left; when it has again it is started again
+    "clock",  # the wall clock of a process of ours jumps, and back after the duration
+    "drift",  # it goes wrong little by little, and then jumps back
     "step_down",  # the leader of a stream gives up
     "delete_consumer",  # a durable consumer is deleted
     "burst",  # ten times the load
 ]
 
+KINDS: tuple[Kind, ...] = get_args(Kind)
 APIS = ("api-1", "api-2")
 WORKERS = ("worker-1", "worker-2")
 BACKENDS = ("backend-1", "backend-2", "backend-3")
@@ -34,6 +42,10 @@ CONSUMERS = (
 STREAMS = ("TASKS", "DISPATCH", "RETRIES", "TIMERS", "KV_leases", "KV_tasks")
 LONGEST_STOP_SECONDS = 60.0
 """In a run of three minutes or more; in a shorter one a third of it."""
+SMALLEST_JUMP_SECONDS = 0.05
+LARGEST_JUMP_SECONDS = 90.0
+LARGEST_DRIFT_SECONDS = 2.0
+TAKES_DISKS = frozenset({"power_cut", "disk_full"})
 FIRST_AT_SECONDS = 1.0
 MEAN_PAUSE_SECONDS = 0.6
 
@@ -45,9 +57,12 @@ class Fault(Struct, frozen=True):
     kind: Kind
     target: str
     duration: float
+    ahead: float = 0.0
+    """How wrong the clock is at the most, in seconds; negative: behind. For `clock` and `drift` alone."""
 
     def __str__(self) -> str:
-        return f"{self.at:7.2f} s  {self.kind:<15} {self.target:<30} {self.duration:5.2f} s"
+        ahead = f"  by {self.ahead:+.2f} s" if self.ahead else ""
+        return f"{self.at:7.2f} s  {self.kind:<15} {self.target:<30} {self.duration:5.2f} s{ahead}"
 
 
 class _Choice(Struct, frozen=True):
@@ -56,6 +71,8 @@ class _Choice(Struct, frozen=True):
     targets: Sequence[str]
     shortest: float
     longest: float
+    ahead: float = 0.0
+    """The furthest."""
 
 
 def nats_names(nodes: int) -> tuple[str, ...]:
@@ -74,10 +91,14 @@ def routes(nodes: int) -> tuple[str, ...]:
     return tuple(f"{one}>{other}" for one in names for other in names if one != other)
 
 
-def plan(seed: int, seconds: float, nodes: int) -> list[Fault]:
-    """Return the faults of a run in order of time; all are over when it ends, and no target has two at a time."""
+def plan(seed: int, seconds: float, nodes: int, machine: Machine, kinds: Container[str] = KINDS) -> list[Fault]:
+    """Return the faults of a run in order of time; all are over when it ends, and no target has two at a time.
+
+    What the machine cannot do is left out, and the rest is the same as elsewhere. `kinds` are those wanted.
+    """
     chance = random.Random(f"{seed}/{seconds}/{nodes}")
-    choices = _choices(nodes, min(LONGEST_STOP_SECONDS, seconds / 3))
+    longest_stop = min(LONGEST_STOP_SECONDS, seconds / 3)
+    choices = [choice for choice in _choices(nodes, longest_stop) if choice.kind in kinds]
     faults: list[Fault] = []
     free_at: dict[str, float] = {}
     at = FIRST_AT_SECONDS
@@ -87,11 +108,13 @@ def plan(seed: int, seconds: float, nodes: int) -> list[Fault]:
         # Short ones are likelier: most of what goes wrong is over soon.
         length = choice.shortest + (choice.longest - choice.shortest) * chance.random() ** 2
         length = round(min(length, seconds - at), 2)
+        # A clock that is nearly right is likelier; it is ahead as often as behind.
+        ahead = round(max(SMALLEST_JUMP_SECONDS, choice.ahead * chance.random() ** 3) * chance.choice((-1, 1)), 2)
         if free_at.get(target, 0.0) <= at:
-            faults.append(Fault(round(at, 2), choice.kind, target, length))
+            faults.append(Fault(round(at, 2), choice.kind, target, length, ahead if choice.ahead else 0.0))
             free_at[target] = at + length
         at += chance.expovariate(1 / MEAN_PAUSE_SECONDS)
-    return faults
+    return [fault for fault in faults if machine.disks or fault.kind not in TAKES_DISKS]
 
 
 def _choices(nodes: int, longest_stop: float) -> list[_Choice]:
@@ -107,6 +130,11 @@ def _choices(nodes: int, longest_stop: float) -> list[_Choice]:
         _Choice(2, "cut", links(nodes), 0.1, 4),
         _Choice(2, "delay", links(nodes), 0.5, 5),
         _Choice(2, "half_open", links(nodes), 0.5, 8),
+        _Choice(1.5, "corrupt", links(nodes), 0.5, 4),
+        _Choice(1.5, "power_cut", nats, 0.2, 3),
+        _Choice(0.8, "disk_full", nats, 0.5, 4),
+        _Choice(1.5, "clock", OURS, 1, 10, LARGEST_JUMP_SECONDS),
+        _Choice(0.5, "drift", OURS, 2, 10, LARGEST_DRIFT_SECONDS),
         _Choice(1.5, "delete_consumer", CONSUMERS, 0, 0),
         _Choice(1, "burst", ("load",), 0.5, 1.5),
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import socket
 import sys
@@ -15,13 +14,19 @@ from pathlib import Path
 
 import aiohttp
 
-from taskstream.streams.embedded import CONFIG, find_executable, with_values
+from taskstream.streams.nats_config import CONFIG, with_values
+from taskstream.streams.nats_executable import find_executable
 from tests.support.processes import environment, quick
 from tests.support.service import token
 
+from .disk import Disk
+from .evidence import Resources
 from .link import Link
+from .machine import NOTHING, Machine
+from .network import Network
 from .process import Exit, Process
 from .schedule import APIS, BACKENDS, OURS, WORKERS, links, nats_names, routes
+from .skewed import Clock
 
 START_SECONDS = 40.0
 POLL_SECONDS = 0.1
@@ -49,13 +54,19 @@ SETTINGS = {
 class System:
     """Made by `running`. Names are those of the schedule."""
 
-    def __init__(self, folder: Path, nodes: int) -> None:
+    def __init__(self, folder: Path, nodes: int, machine: Machine = NOTHING) -> None:
         self.folder = folder
         self.nodes = nodes
+        self.machine = machine
         names = (*nats_names(nodes), *APIS, *BACKENDS, *_cluster_names(nodes))
         self.ports = dict(zip(names, _free_ports(), strict=False))
         self.processes: dict[str, Process] = {}
         self.links: dict[str, Link] = {}
+        self.disks: dict[str, Disk] = {}
+        """By nats-server; empty where the machine has none for us."""
+        self.clocks = {name: Clock(folder / f"{name}.clock") for name in OURS}
+        self.network: Network | None = None
+        """Between nats-servers; None where that is the business of links."""
 
     @property
     def urls(self) -> list[str]:
@@ -64,7 +75,7 @@ class System:
     @property
     def nats_urls(self) -> list[str]:
         """Where NATS is without any link between."""
-        return [f"nats://127.0.0.1:{self.ports[name]}" for name in nats_names(self.nodes)]
+        return [f"nats://{self._host(name)}:{self.ports[name]}" for name in nats_names(self.nodes)]
 
     def journal_of(self, backend: str) -> Path:
         return self.folder / f"{backend}.jsonl"
@@ -75,34 +86,49 @@ class System:
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start everything, in order, and return when servers are online."""
+        if self.nodes > 1 and self.machine.networks:
+            self.network = await stack.enter_async_context(Network(nats_names(self.nodes)))
         for name in links(self.nodes):
             target = name.rpartition(">")[2]
-            self.links[name] = await stack.enter_async_context(Link(name, self.ports[target]))
-        if self.nodes > 1:
+            link = Link(name, self.ports[target], host=self._host(target))
+            self.links[name] = await stack.enter_async_context(link)
+        if self.nodes > 1 and self.network is None:
             for name in routes(self.nodes):
                 target = f"{name.rpartition('>')[2]}-cluster"
                 self.links[name] = await stack.enter_async_context(Link(name, self.ports[target]))
         for name in nats_names(self.nodes):
-            await self._run(stack, name, [str(find_executable()), "-c", str(self._nats_config(name))], {})
+            if self.machine.disks:
+                disk = Disk(self.folder / f"{name}.ext4", self.folder / name)
+                self.disks[name] = await stack.enter_async_context(disk)
+            inside = self.network.inside(name) if self.network else []
+            arguments = [*inside, str(find_executable()), "-c", str(self._nats_config(name))]
+            await self._run(stack, name, arguments, {})
         for name in BACKENDS:
             port, log = str(self.ports[name]), str(self.journal_of(name))
             arguments = [sys.executable, "-m", "chaos.backend", "--id", name, "--port", port, "--log", log]
             await self._run(stack, name, arguments, environment({}))
-        await asyncio.gather(*(_until_open(self.ports[name]) for name in (*nats_names(self.nodes), *BACKENDS)))
+        listening = (*nats_names(self.nodes), *BACKENDS)
+        await asyncio.gather(*(_until_open(self._host(name), self.ports[name]) for name in listening))
         await asyncio.sleep(2.0 if self.nodes > 1 else 0)  # a cluster elects its leader
         for number, name in enumerate(APIS):
-            arguments = self._ours("api", "--port", str(self.ports[name]))
+            arguments = self._ours(name, "api", "--port", str(self.ports[name]))
             await self._run(stack, name, arguments, self._environment(name, number))
             if number == 0:
-                await _until_open(self.ports[name])
+                await _until_open(self._host(name), self.ports[name])
                 await self.ready(self.urls[0])
         for number, name in enumerate(WORKERS):
-            await self._run(stack, name, self._ours("worker"), self._environment(name, number))
+            await self._run(stack, name, self._ours(name, "worker"), self._environment(name, number))
         await asyncio.gather(*map(self.ready, self.urls))
         await self._register()
 
-    def _ours(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "taskstream", *arguments]
+    def _host(self, name: str) -> str:
+        """Return where a process listens."""
+        in_network = self.network is not None and name in nats_names(self.nodes)
+        return self.network.client_address(name) if self.network and in_network else "127.0.0.1"
+
+    def _ours(self, name: str, *arguments: str) -> list[str]:
+        clock = str(self.clocks[name].path)
+        return [sys.executable, "-m", "chaos.skewed", clock, "-m", "taskstream", *arguments]
 
     def _environment(self, name: str, number: int) -> dict[str, str]:
         nats = ",".join(f"nats://127.0.0.1:{self.links[f'{name}>{node}'].port}" for node in nats_names(self.nodes))
@@ -114,26 +140,51 @@ class System:
         return environment(quick() | SETTINGS | own)
 
     async def _run(self, stack: AsyncExitStack, name: str, arguments: list[str], env: dict[str, str]) -> None:
-        process = Process(name, arguments, env or dict(os.environ), self.folder / f"{name}.log")
+        process = Process(name, arguments, env, self.folder / f"{name}.log")
         self.processes[name] = process
         await process.start()
         stack.push_async_callback(process.close)
 
     def _nats_config(self, name: str) -> Path:
         store = json.dumps(str(self.folder / name))
-        text = with_values(CONFIG.read_text(), {"port": str(self.ports[name]), "store_dir": store})
+        values = {"host": self._host(name), "port": str(self.ports[name]), "store_dir": store}
+        text = with_values(CONFIG.read_text(), values)
         if self.nodes > 1:
             others = [other for other in nats_names(self.nodes) if other != name]
-            urls = ", ".join(f'"nats://127.0.0.1:{self.links[f"{name}>{other}"].port}"' for other in others)
+            urls = ", ".join(f'"nats://{self._route(name, other)}"' for other in others)
+            host = self.network.cluster_address(name) if self.network else "127.0.0.1"
             # Clients and servers know each other by the links alone: no way around a cut is announced.
             text += (
                 f"\nserver_name: {name}\ncluster {{\n  name: chaos\n"
-                f"  listen: 127.0.0.1:{self.ports[f'{name}-cluster']}\n"
+                f"  listen: {host}:{self.ports[f'{name}-cluster']}\n"
                 f"  routes: [{urls}]\n  no_advertise: true\n}}\n"
             )
         path = self.folder / f"{name}.conf"
         path.write_text(text)
         return path
+
+    def _route(self, name: str, other: str) -> str:
+        """Return the address at which a nats-server finds another."""
+        if self.network:
+            return f"{self.network.cluster_address(other)}:{self.ports[f'{other}-cluster']}"
+        return f"127.0.0.1:{self.links[f'{name}>{other}'].port}"
+
+    async def isolate(self, name: str) -> None:
+        """Cut a nats-server off from the other nats-servers, not from its clients."""
+        if self.network:
+            await self.network.isolate(name)
+        for link in self._routes_of(name):
+            link.set("cut")
+
+    async def rejoin(self, name: str) -> None:
+        if self.network:
+            await self.network.rejoin(name)
+        for link in self._routes_of(name):
+            link.set("pass")
+
+    def _routes_of(self, name: str) -> list[Link]:
+        ways = [way for way in routes(self.nodes) if name in way.split(">")]
+        return [self.links[way] for way in ways if way in self.links]
 
     async def ready(self, url: str) -> None:
         """Wait until an API says that it is ready. Raises TimeoutError."""
@@ -170,16 +221,20 @@ class System:
                             break
                     await asyncio.sleep(POLL_SECONDS)
 
-    def resources(self) -> dict[str, tuple[int, float]]:
-        """Return open descriptors and resident megabytes of each process of ours."""
-        return {name: (self.processes[name].descriptors(), self.processes[name].resident_mb()) for name in OURS}
+    def resources(self) -> dict[str, Resources]:
+        """Return what each process of ours has; one that does not run has nothing."""
+        return {
+            name: Resources(process.descriptors(), process.resident_mb())
+            for name in OURS
+            for process in (self.processes[name],)
+        }
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, nodes: int) -> AsyncIterator[System]:
+async def running(folder: Path, nodes: int, machine: Machine = NOTHING) -> AsyncIterator[System]:
     """Start a service in a folder; at the end nothing of it runs. Raises TimeoutError if it does not come up."""
     async with AsyncExitStack() as stack:
-        system = System(folder, nodes)
+        system = System(folder, nodes, machine)
         await system.start(stack)
         yield system
 
@@ -210,11 +265,11 @@ def _free_ports() -> Iterator[int]:
         yield port
 
 
-async def _until_open(port: int) -> None:
+async def _until_open(host: str, port: int) -> None:
     async with asyncio.timeout(START_SECONDS):
         while True:
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_connection(host, port)
             except OSError:
                 await asyncio.sleep(POLL_SECONDS)
             else:

@@ -60,12 +60,14 @@ _STATUS: dict[type[Exception], int] = {
     PayloadTooLarge: 413,
     errors.StoreUnavailable: 503,
     errors.Conflict: 503,
+    errors.UnreadableEvent: 503,
     BadAddress: 400,
     SealingUnavailable: 400,
     Unauthenticated: 401,
     KeysUnavailable: 503,
 }
 _NOT_STORED = "the store of tasks cannot take this now; nothing was lost, try again in a moment"
+_UNREADABLE = "a newer version of this service has written what was asked for; this one cannot read it, another may"
 _NO_ROOM = "the store of tasks is full; an administrator must make room before anything new is taken"
 _TOO_LARGE = "the body is larger than this service takes; send a reference to large inputs instead of the inputs"
 _UNEXPECTED = "something went wrong on our side; the request id helps to find out what"
@@ -113,6 +115,8 @@ def _detail(error: Exception, status: int) -> str:
             return _TOO_LARGE
         case errors.StoreFull():
             return _NO_ROOM
+        case errors.UnreadableEvent():
+            return _UNREADABLE
         case errors.StoreUnavailable() | errors.Conflict():
             return _NOT_STORED
         case ValidationException():

@@ -40,7 +40,8 @@ class NatsHealth(Struct, kw_only=True):
 class Ready(Struct, kw_only=True):
     """What a request depends on, and how that is."""
 
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "unavailable", "draining"]
+    """`draining`: this process was asked to end; send what comes next to another."""
     version: str
     nats: NatsHealth
     storage: dict[str, int]
@@ -73,11 +74,11 @@ class System:
         """Look at everything that a request depends on."""
         core = self._core
         connected = all(c.is_connected for c in (core.appending, core.reading, core.consuming))
-        warnings = core.soundness.warnings()
+        warnings = [*core.soundness.warnings(), *unreadable(core)]
         storage: dict[str, int] = {}
         lag = 0
         difference: float | None = None
-        status: Literal["ok", "unavailable"] = "ok"
+        status: Literal["ok", "unavailable", "draining"] = "ok"
         try:
             account = await api(core.reading, "INFO")
             used, limit = int(account["storage"]), int(account["limits"]["max_storage"])
@@ -89,6 +90,8 @@ class System:
             warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
         if not connected:
             status = "unavailable"
+        if core.draining:
+            status = "draining"
         if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
             warnings.append("the store is more than 90 % full; make room before it refuses new tasks")
         return Ready(
@@ -115,6 +118,13 @@ class System:
 async def projection_lag(core: Core) -> int:
     last = int((await api(core.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
     return max(0, last - await projected(core.buckets.tasks))
+
+
+def unreadable(core: Core) -> list[str]:
+    """Return a warning for everything that events this version cannot read keep this process from doing."""
+    projections = [f"the projection of {name} has stopped here: {why}" for name, why in core.halted.items()]
+    left_out = [f"{name} is left out here: {why}" for name, why in core.fleet.unreadable.items()]
+    return [f"{text}; run the version that wrote it" for text in (*projections, *left_out)]
 
 
 def server_states(core: Core) -> dict[str, int]:
@@ -172,7 +182,10 @@ def system_router(core: Core, version: str) -> Router:
         summary="Can requests be served?",
     )
     async def ready() -> Response[Ready]:
-        """Tell whether the store answers, and what is weaker than it should be. 503 while requests cannot be served."""
+        """Tell whether the store answers, and what is weaker than it should be.
+
+        503 while requests cannot be served, or should go to another process because this one is about to end.
+        """
         state = await system.ready()
         return Response(state, status_code=200 if state.status == "ok" else 503)
 

@@ -45,6 +45,9 @@ RACES = 50
 """Lost races in a row after which a command is refused; each is lost to somebody who made progress."""
 PATIENCE_SECONDS = 4.0
 """How long a command waits for NATS to come back before it says so."""
+FIRST_LOAD_SECONDS = 1.5
+"""How long the first load of a history may take, each further one twice as long. A server of a cluster that ends may
+swallow a question without a word; waiting for the connection's own timeout would use up all patience."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
 
@@ -110,11 +113,12 @@ class Handler(Generic[S, C, E]):
         """
         give_up_at = time.monotonic() + patience_seconds
         pause = FIRST_PAUSE_SECONDS
+        load_seconds = FIRST_LOAD_SECONDS
         races = 0
         while True:
             try:
                 if known is None:
-                    known = await self.load(root)
+                    known = await self._load_within(load_seconds, root)
                 return await self._try(root, subject, command, by, cause, known)
             except Conflict as error:
                 known = None
@@ -133,6 +137,14 @@ class Handler(Generic[S, C, E]):
                 logger.debug("append.waits", reason=str(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                load_seconds *= 2
+
+    async def _load_within(self, seconds: float, root: str) -> Known[S]:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.load(root)
+        except TimeoutError:
+            raise StoreUnavailable(f"NATS did not answer in {seconds:g} s") from None
 
     async def _try(
         self, root: str, subject: Callable[[E], str], command: C, by: Actor, cause: str, known: Known[S]

@@ -11,11 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from chaos.checker import CHECKS, check
-from chaos.evidence import Bucket, ConsumerSeen, Entry, Evidence, Probe, pair
+from chaos.evidence import Bucket, ConsumerSeen, Entry, Evidence, Jump, Probe, Resources, jumps, pair
 
 START = 1_800_000_000.0
 ONE, TWO = "0" * 26 + "~alice", "1" * 26 + "~alice"
 MARKS = {ONE: "mk-alice-0-0", TWO: "mk-alice-0-1"}
+TOKEN = {"issued_at": int(START) - 5, "expires_at": int(START) + 3600}
 SUBJECTS = {
     "TaskSubmitted": "submitted.default.normal",
     "TaskQueued": "queued.default.normal",
@@ -47,14 +48,15 @@ class Story:
             "by": {"kind": "system", "id": "x"},
             "event": {"type": kind, **fields},
         }
-        self.log.append(Entry(len(self.log) + 1, f"task.{owner}.{unique}.{SUBJECTS[kind]}", recorded))
+        subject = f"task.{owner}.{unique}.{SUBJECTS[kind]}"
+        self.log.append(Entry(len(self.log) + 1, subject, recorded, START + at))
 
     def call(
         self, at: float, operation: str, status: int, *, tenant: str = "alice", said: Any = None, **facts: Any
     ) -> None:
         call = f"{tenant}-0-{len(self.calls)}"
-        before = {"at": START + at, "phase": "before", "call": call, "tenant": tenant, "operation": operation, **facts}
-        self.calls.append(before)
+        before = {"at": START + at, "phase": "before", "call": call, "tenant": tenant, "operation": operation}
+        self.calls.append(before | {"api": "api-1", "token": TOKEN} | facts)
         if status >= 0:
             self.calls.append(
                 {"at": START + at + 0.01, "phase": "after", "call": call, "status": status, **(said or {})}
@@ -91,7 +93,7 @@ class Story:
             limits={"one": 1},
             streams=(["TASKS"], ["TASKS"]),
             consumers=([ConsumerSeen("TIMERS", "timekeeper", True, 1, 0)],) * 2,
-            resources=({"api-1": (20, 80.0)}, {"api-1": (25, 90.0)}),
+            resources=({"api-1": Resources(20, 80.0)}, {"api-1": Resources(22, 85.0)}),
         )
 
 
@@ -165,6 +167,17 @@ def backend_line(what: str, **fields: Any) -> Callable[[], Evidence]:
 
 def set_to(**fields: Any) -> Callable[[], Evidence]:
     return lambda: replace(good().evidence(), **fields)
+
+
+def refused(jump: Jump) -> Callable[[], Evidence]:
+    """Return a making of evidence in which a good token was refused at 20 s, and a clock was wrong."""
+
+    def make() -> Evidence:
+        evidence = story(step("call", 20, "list", 401))()
+        evidence.jumps = [jump]
+        return evidence
+
+    return make
 
 
 TIMEKEEPER = ConsumerSeen("TIMERS", "timekeeper", True, 1, 0)
@@ -266,6 +279,16 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
         story(step("call", 20, "read", 200, task=ONE, said={"task_id": ONE, "shows": "PROCESSING", "marks": []})),
     ),
     ("answers-are-understood", "an error of ours", story(step("call", 20, "list", 500, said={"said": "oh"}))),
+    ("answers-are-understood", "no Retry-After", story(step("call", 20, "list", 503, said={"said": "away"}))),
+    ("answers-are-understood", "a good token refused", story(step("call", 20, "list", 401))),
+    (
+        "answers-are-understood",
+        "refused by a clock that is hardly wrong",
+        refused(Jump("api-1", START, START + 40, -9)),
+    ),
+    ("answers-are-understood", "refused by a clock that is right again", refused(Jump("api-1", START, START + 9, -90))),
+    ("answers-are-understood", "refused by another's clock", refused(Jump("api-2", START, START + 40, -90))),
+    ("answers-are-understood", "refused by a clock that is ahead", refused(Jump("api-1", START, START + 40, 90))),
     ("projections-equal-the-fold", "changed", set_to(buckets=[Bucket("tasks", {"a": b"1"}, {"a": b"2"})])),
     ("projections-equal-the-fold", "missing", set_to(buckets=[Bucket("tasks", {}, {"a": b"2"})])),
     ("projections-equal-the-fold", "extra", set_to(buckets=[Bucket("tasks", {"a": b"1"}, {})])),
@@ -283,8 +306,16 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
         "consumers in use twice",
         set_to(consumers=([TIMEKEEPER], [TIMEKEEPER, ConsumerSeen("TASKS", "follow-1", False, 1, 60)])),
     ),
-    ("resources-are-given-back", "descriptors", set_to(resources=({"api-1": (20, 80.0)}, {"api-1": (200, 80.0)}))),
-    ("resources-are-given-back", "memory", set_to(resources=({"api-1": (20, 80.0)}, {"api-1": (20, 800.0)}))),
+    (
+        "resources-are-given-back",
+        "descriptors",
+        set_to(resources=({"api-1": Resources(20, 80.0)}, {"api-1": Resources(60, 80.0)})),
+    ),
+    (
+        "resources-are-given-back",
+        "memory",
+        set_to(resources=({"api-1": Resources(20, 80.0)}, {"api-1": Resources(20, 140.0)})),
+    ),
     ("nobody-died", "a crash", set_to(exits=["worker-1 ended by itself with 1"])),
 ]
 
@@ -311,3 +342,34 @@ def test_a_call_of_an_attempt_that_the_log_has_given_up_does_not_count_towards_t
     made.backend(25, "over", TWO, 3)
 
     assert check(made.evidence()) == []
+
+
+@pytest.mark.parametrize(("ahead", "legitimate"), [(-36.0, True), (-34.0, False), (3580.0, False), (3600.0, True)])
+def test_a_token_may_be_refused_by_a_clock_that_takes_it_for_one_of_another_time(
+    ahead: float, legitimate: bool
+) -> None:
+    """The token is 25 s old and has 3580 s to go; 10 s are forgiven."""
+    found = check(refused(Jump("api-1", START + 10, START + 30, ahead))())
+
+    assert (found == []) == legitimate
+
+
+def test_a_worker_whose_clock_is_wrong_when_it_records_a_start_breaks_nothing() -> None:
+    """What NATS says of when it stored an event counts."""
+    evidence = good().evidence()
+    for entry in evidence.log:
+        entry.recorded["at"] = instant(500)
+
+    assert check(evidence) == []
+
+
+def test_jumps_are_read_from_the_journal_of_faults() -> None:
+    faults = [
+        {"at": 1.0, "what": "begin", "kind": "clock", "target": "api-1", "ahead": -30.0},
+        {"at": 2.0, "what": "begin", "kind": "kill", "target": "api-2", "ahead": 0.0},
+        {"at": 3.0, "what": "end", "kind": "clock", "target": "api-1", "ahead": -30.0},
+        {"at": 4.0, "what": "end", "kind": "kill", "target": "api-2", "ahead": 0.0},
+        {"at": 5.0, "what": "answer", "target": "$JS.API.X", "said": "ok"},
+    ]
+
+    assert jumps(faults) == [Jump("api-1", 1.0, 3.0, -30.0)]

@@ -33,10 +33,10 @@ class Caller:
         self._reader = reader
         self._writer = writer
 
-    async def says(self, seconds: float = 5.0) -> bytes | None:
+    async def says(self, seconds: float = 5.0, word: bytes = b"hello") -> bytes | None:
         """Send a word and return what comes back; None where the connection is lost. Raises TimeoutError."""
         try:
-            self._writer.write(b"hello")
+            self._writer.write(word)
             async with asyncio.timeout(seconds):
                 return await self._reader.read(100) or None
         except ConnectionError:
@@ -81,3 +81,23 @@ async def test_half_open_says_nothing_and_resets_when_it_heals(link: Link, calle
     link.set("pass")
 
     assert await caller.says() is None
+
+
+async def test_what_is_corrupted_begins_as_nothing_any_protocol_has_and_heals_with_a_reset(link: Link) -> None:
+    caller = Caller(*await asyncio.open_connection("127.0.0.1", link.port))
+    link.set("corrupt")
+
+    seen = {await caller.says(word=b"PING\r\n") for _ in range(100)}  # each piece of data by chance
+    link.set("pass")
+
+    assert b"PING\r\n" in seen
+    assert all(answer == b"PING\r\n" or (answer or b"").startswith(b"\xff\x00") for answer in seen)
+    assert len(seen) > 1
+    assert await caller.says() is None
+    await caller.close()
+
+
+async def test_what_is_in_the_middle_of_a_message_is_not_corrupted(link: Link, caller: Caller) -> None:
+    link.set("corrupt")
+
+    assert {await caller.says(word=b'{"mark": 1}') for _ in range(50)} == {b'{"mark": 1}'}

@@ -171,6 +171,26 @@ async def test_a_server_that_stops_answering_during_a_command_and_comes_back_cos
         await connection.close()
 
 
+async def test_a_history_whose_answer_is_lost_without_a_word_is_asked_for_again(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await give(core.commands, ref(), submission())
+    load = core.commands.tasks.log.load
+    asked = 0
+
+    async def deaf_at_first(root: str, after: int = 0) -> object:
+        nonlocal asked
+        asked += 1
+        return await (asyncio.Event().wait() if asked == 1 else load(root, after))
+
+    monkeypatch.setattr(core.commands.tasks.log, "load", deaf_at_first)
+
+    async with asyncio.timeout(30):
+        handled = await core.commands.task(ref(), claim(), by=ALICE)
+
+    assert (asked, handled.known.sequence) == (2, 2)
+
+
 async def test_patience_ends(core: Core, nats: NatsServer) -> None:
     await end(nats, core.appending, core.reading)
 

@@ -1,0 +1,75 @@
+"""An API that is asked to end sends balancers away first, and answers whatever comes until they have had the time."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import aiohttp
+import pytest
+
+from tests.support.backend import BackendServer, hold
+from tests.support.nats import NatsServer
+from tests.support.processes import Processes, door
+from tests.support.waiting import wait_until
+
+
+async def test_it_says_that_it_is_draining_and_goes_on_answering_on_connections_that_it_closes(
+    processes: Processes, nats: NatsServer
+) -> None:
+    api = processes.start("api", "--port", "0", "--nats-url", nats.url, DRAIN="3")
+    async with door((await api.logged("ready"))["url"]) as service:
+        before = await service.alice.post("/api/task", {"payload": {}})
+        assert "close" not in before.headers.get("Connection", "")
+        assert (await service.alice.get("/health/ready")).status == 200
+
+        api.terminate()
+        await api.logged("draining")
+
+        ready = await service.alice.get("/health/ready")
+        assert (ready.status, ready["status"]) == (503, "draining")
+        assert (await service.alice.get("/health/live")).status == 200
+        after = await service.alice.post("/api/task", {"payload": {}})
+        assert (after.status, after.headers["Connection"]) == (200, "close")
+
+        assert await api.ended() == 0
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await service.alice.get("/health/live")
+
+
+async def test_a_second_signal_ends_it_at_once(processes: Processes, nats: NatsServer) -> None:
+    api = processes.start("api", "--port", "0", "--nats-url", nats.url, DRAIN="600")
+    await api.logged("ready")
+    api.terminate()
+    await api.logged("draining")
+
+    api.terminate()
+
+    assert await api.ended() == -signal.SIGTERM
+
+
+async def test_a_worker_says_so_too_until_its_last_call_has_ended(
+    processes: Processes, nats: NatsServer, backend: BackendServer
+) -> None:
+    api = processes.start("api", "--port", "0", "--nats-url", nats.url)
+    url = (await api.logged("ready"))["url"]
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = str(reserved.getsockname()[1])
+    worker = processes.start("worker", "--nats-url", nats.url, "--metrics-port", port, SHUTDOWN_GRACE="600")
+    await worker.logged("worker.started")
+    backend.answer = hold
+    async with door(url) as service, door(f"http://127.0.0.1:{port}") as side:
+        await service.admin.register(backend, "held")
+        task_id = await service.alice.submit({"payload": {}})
+        await wait_until(lambda: backend.calls, "the call")
+
+        worker.terminate()
+
+        async def draining() -> bool:
+            answer = await side.alice.get("/health/ready")
+            return answer.status == 503 and answer["status"] == "draining"
+
+        await wait_until(draining, "the worker to say that it is draining")
+        backend.let_go.set()
+        assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+        assert await worker.ended() == 0
