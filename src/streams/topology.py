@@ -1,7 +1,7 @@
 """Every stream, bucket and consumer, as data: this file is the protocol between our processes and NATS.
 
-    TASKS     the log of tasks. Only ever appended to: no delete, no purge. What it has stored, JetStream publishes again
-              on `event.…`, for subscribers on plain NATS.
+    TASKS     the log of tasks. Only ever appended to: no delete, no purge. What it has stored, JetStream publishes
+              again on `event.…`, for subscribers on plain NATS.
     SERVERS   the log of servers and task types, likewise.
     WEBHOOKS  the log of webhooks, likewise.
     TIMERS    what is to happen later (`timer.…`, by JetStream's scheduler) and what has fallen due (`due.…`).
