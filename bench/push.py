@@ -67,7 +67,6 @@ class Subscriber(asyncio.Protocol):
             nonce = base64.b64encode(b"0123456789abcdef").decode()
             upgrade = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {nonce}\r\n"
             transport.write(f"GET /ws HTTP/1.1\r\n{request}{upgrade}Sec-WebSocket-Version: 13\r\n\r\n".encode())
-            transport.write(bytes([0x81, 0x80 | len(_SUBSCRIBE)]) + bytes(4) + _SUBSCRIBE)
 
     def data_received(self, data: bytes) -> None:
         now = time.time()
@@ -80,6 +79,8 @@ class Subscriber(asyncio.Protocol):
             if head.split(None, 2)[1] not in (b"200", b"101"):
                 self.open.set_exception(RuntimeError(head.decode()))
             self._is_open = True
+            if self._door == "ws":
+                self.transport.write(bytes([0x81, 0x80 | len(_SUBSCRIBE)]) + bytes(4) + _SUBSCRIBE)
         for message in self._messages():
             if not self.open.done():  # the first thing said is where the log is
                 self.open.set_result(None)

@@ -59,7 +59,8 @@ async def _sent(messages: Messages) -> AsyncIterator[bytes]:
 def _event(message: Message) -> bytes:
     """Return a message as a stream has it; JSON of ours has no line breaks. An id alone is kept by the client."""
     data = b"data: %b\n" % message.data if message.data else b""
-    return b"id: %b\n%b\n" % (message.place.encode(), data)
+    place = b"id: %b\n" % message.place.encode() if message.place else b""
+    return b"%b%b\n" % (place, data)
 
 
 def _stream(messages: Messages) -> Stream:

@@ -22,7 +22,7 @@ class Message(NamedTuple):
     """Something to be sent."""
 
     place: str
-    """Where a listener that breaks off goes on."""
+    """Where a listener that breaks off goes on; empty: where it would have before."""
     data: bytes
     """JSON, an object with a `type`; empty where there is nothing but the place."""
 
@@ -58,13 +58,14 @@ class Pushed:
             return self._of_all(scope, choice, after)
         sequence, current = await self._core.tasks.snapshot(scope.owner)
         states = [
-            Message(str(sequence), encoded_state(listed.ref.id, sequence, task_summary(listed, self._core.settings)))
+            Message("", encoded_state(listed.ref.id, sequence, task_summary(listed, self._core.settings)))
             for listed in reversed(current)
             if choice.has(listed.view.task_type, listed.view.project)
         ]
-        # Who is told nothing yet has a place all the same, should it break off before it is.
+        # The place is reached with the last of them: who breaks off before is told all again.
+        last = states.pop().data if states else b""
         return _one_after_the_other(
-            states or [Message(str(sequence), b"")], self._of_all(scope, choice, Place(sequence))
+            [*states, Message(str(sequence), last)], self._of_all(scope, choice, Place(sequence))
         )
 
     async def _of_task(self, ref: TaskRef, after: Place) -> Messages:

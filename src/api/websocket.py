@@ -187,7 +187,7 @@ class Session:
                 async for message in messages:
                     if message is not None:
                         data = message.data or REACHED
-                        await self._put(label + _encode(message.place) + b"," + data[1:])
+                        await self._put(label + _encode(message.place or None) + b"," + data[1:])
             await self._put(_encode({"type": "ended", "subscription": name}))
         except TooSlow:
             return

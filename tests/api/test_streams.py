@@ -175,6 +175,19 @@ async def test_all_of_mine_begins_with_those_that_have_not_ended_and_goes_on_wit
     assert [(sent.type, sent.data["taskId"]) for sent in events] == [("TaskSubmitted", new), ("TaskCancelled", waiting)]
 
 
+async def test_who_breaks_off_while_told_what_there_is_is_told_all_of_it_again(api: Service) -> None:
+    task_ids = {await api.alice.submit({"payload": number}) for number in range(5)}
+    async with opened(api.alice, "/api/tasks/stream") as stream:
+        await received(stream, 3)
+        last = stream.last_id
+        states = await received(stream, 2)
+
+    assert last == ""
+    assert states[-1].sequence == 5
+    async with opened(api.alice, "/api/tasks/stream", last=last) as stream:
+        assert {sent.data["taskId"] for sent in await received(stream, 5)} == task_ids
+
+
 async def test_admins_follow_everybody_and_may_choose(api: Service) -> None:
     async with opened(api.admin, "/api/tasks/stream") as all_, opened(api.admin, "/api/tasks/stream?owner=bob") as bobs:
         await wait_until(lambda: api.core.feeds.hub.listeners == 2, "both to listen")

@@ -13,6 +13,7 @@ from taskstream.core import Core
 from taskstream.errors import Conflict, StoreFull, StoreUnavailable
 from taskstream.streams import buckets
 from taskstream.streams.buckets import Bucket, Entry, Write
+from taskstream.streams.connection import ApiError
 from taskstream.streams.nats_config import CONFIG
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart
@@ -31,6 +32,22 @@ async def test_what_is_put_is_read_back_with_its_revision(bucket: Bucket) -> Non
     again = await bucket.put("a.b", b"two")
     assert again > revision
     assert await bucket.get("a.b") == Entry("a.b", b"two", again)
+
+
+async def test_what_is_erased_is_gone_and_overwritten_on_disk(core: Core, bucket: Bucket, nats: NatsServer) -> None:
+    def on_disk() -> bool:
+        return any(b"sealed value" in path.read_bytes() for path in nats.folder.rglob("*.blk"))
+
+    await bucket.put("a", b"sealed value")
+    assert on_disk()
+
+    for _ in range(2):
+        await bucket.erase("a")
+    assert await bucket.get_with_revision("a") is None
+    assert not on_disk()
+    await core.buckets.leases.put("a", b"x")
+    with pytest.raises(ApiError):  # this one is not for secrets
+        await core.buckets.leases.erase("a")
 
 
 async def test_a_key_that_never_was_reads_as_none(bucket: Bucket) -> None:

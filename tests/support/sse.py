@@ -16,6 +16,7 @@ class Sent(NamedTuple):
     """One event of a stream."""
 
     id: str
+    """Empty where it has none."""
     data: dict[str, Any]
 
     @property
@@ -50,7 +51,7 @@ class EventStream:
                 else:
                     self.last_id = fields.get("id", self.last_id)
                     if "data" in fields:
-                        yield Sent(fields["id"], json.loads(fields["data"]))
+                        yield Sent(fields.get("id", ""), json.loads(fields["data"]))
                     fields = {}
 
 
