@@ -14,7 +14,9 @@ from taskstream.streams.nats_config import CONFIG
 from tests.support.backend import BackendServer, hold, status
 from tests.support.load import Reports
 from tests.support.nats import NatsServer
-from tests.support.processes import Processes, door
+from tests.support.processes import Door, Processes, door
+from tests.support.receiver import HookReceiver
+from tests.support.sse import opened, received
 from tests.support.waiting import wait_until
 
 PERMISSIONS = CONFIG.resolve().parent / "deploy" / "nats" / "permissions.conf"
@@ -71,10 +73,11 @@ async def test_each_part_may_do_its_work_and_nothing_else(
         assert (await service.alice.ended(failed))["status"] == "FAILED"
         assert (await service.alice.post(f"/api/task/{failed}/retry")).status == 200
         await service.alice.ended(failed)
+        await push_does_its_work(service)
         await service.admin.post("/api/servers/echo/heartbeat", {})
         await service.admin.post("/api/servers/echo/maintenance")
         assert (await service.admin.delete("/api/servers/echo")).status == 200
-        assert len((await service.alice.get("/api/tasks"))["tasks"]) == 26
+        assert len((await service.alice.get("/api/tasks"))["tasks"]) == 27
         ready = await service.alice.get("/health/ready")
         assert ready.status == 200
         assert (await service.alice.get("/metrics")).status == 200
@@ -86,6 +89,22 @@ async def test_each_part_may_do_its_work_and_nothing_else(
         assert await process.ended() == 0
         assert not process.entries("nats.not-permitted")
     assert not re.findall(r".*Violation.*", (guarded.folder / "nats.log").read_text())
+
+
+async def push_does_its_work(service: Door) -> None:
+    """Have a task with a key of its own fail, and be told of it by stream and by webhook."""
+    async with HookReceiver() as receiver:
+        registered = await service.alice.post("/api/webhooks", {"url": receiver.url})
+        assert registered.status == 200, registered
+        queued = await service.alice.post(
+            "/api/projects/novel/queue-chapters", headers={"X-AI-Key": "key-of-the-model"}
+        )
+        async with opened(service.alice, f"/api/task/{queued['taskId']}/stream") as stream:
+            assert (await received(stream, 1))[0].type == "state"
+        await service.alice.post(f"/api/queue/tasks/{queued['taskId']}/cancel")
+        await wait_until(lambda: receiver.messages, "the webhook to be told")
+        webhook_id = registered["webhook"]["id"]
+        assert (await service.alice.delete(f"/api/webhooks/{webhook_id}")).status == 200
 
 
 async def test_what_is_forbidden_is_said_to_be_so(guarded: NatsServer) -> None:
