@@ -4,6 +4,7 @@
     latency   of single tasks on an idle service, beside the disk's own
     idle      what `taskstream up` takes to start and to do nothing
     floor     what the same steps cost with bare libraries
+    push      many subscribers on one API
     fleet     many registered servers
     size      a long past: rates, lists, restarts and memory with many tasks that have ended
 
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from . import fleet, floor, idle, latency, rates, report, size
+from . import fleet, floor, idle, latency, push, rates, report, size
 from .report import Runs
 
 SIZE_RUNS = 3
@@ -30,6 +31,10 @@ SIZE_RUNS = 3
 
 async def _fleet(options: argparse.Namespace) -> Runs:
     return [await fleet.measure(options.servers, options.fleet_seconds)]
+
+
+async def _push(options: argparse.Namespace) -> Runs:
+    return [await push.measure(options.idle_subscribers, options.active_subscribers)]
 
 
 async def _size(options: argparse.Namespace) -> Runs:
@@ -41,6 +46,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "latency": latency.measure,
     "idle": idle.measure,
     "floor": floor.measure,
+    "push": _push,
     "fleet": _fleet,
     "size": _size,
 }
@@ -63,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--tasks", type=int, default=4000, help="tasks in each run of `rates`")
     found.add_argument("--connections", type=int, default=64)
     found.add_argument("--latency-tasks", type=int, default=200, help="tasks in each run of `latency`")
+    found.add_argument("--idle-subscribers", type=int, default=1000, help="of `push`, each by SSE and WebSocket")
+    found.add_argument("--active-subscribers", type=int, default=200, help="of `push`, likewise")
     found.add_argument("--servers", type=int, default=1000, help="registered servers of `fleet`")
     found.add_argument("--fleet-seconds", type=float, default=20, help="how long a quiet fleet is looked at")
     found.add_argument("--size-tasks", type=int, default=10_000, help="tasks that have ended, of `size`")
