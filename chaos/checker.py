@@ -225,15 +225,17 @@ def _running(evidence: Evidence, server: str) -> Iterator[tuple[str, float, floa
                 accepted.add((task, attempt))
     answered: dict[tuple[str, int], float] = {}
     for line in evidence.backends:
-        if line["what"] == "over" and line["server"] == server:
-            answered.setdefault((line["task"], line["attempt"]), line["at"])
+        place = (line["task"], line["attempt"])
+        is_answer = line["what"] == "over" and place not in accepted
+        is_report = line["what"] == "report" and line["kind"] in ("own", "late") and line["status"] != "PROCESSING"
+        if line["server"] == server and (is_answer or is_report):
+            answered.setdefault(place, line["at"])
     for line in evidence.backends:
         if line["what"] == "call" and line["server"] == server:
             place = (line["task"], line["attempt"])
             begins: float = line["at"]
             ends = over_in_log.get(place, begins)
-            if place not in accepted:
-                ends = min(ends, answered.get(place, ends))
+            ends = min(ends, answered.get(place, ends))
             yield line["task"], begins, ends
 
 

@@ -96,7 +96,7 @@ def plan(seed: int, seconds: float, nodes: int, machine: Machine, kinds: Contain
 
     What the machine cannot do is left out, and the rest is the same as elsewhere. `kinds` are those wanted.
     """
-    chance = random.Random(f"{seed}/{seconds}/{nodes}")
+    chance = random.Random(f"{seed}/{float(seconds)}/{nodes}")
     longest_stop = min(LONGEST_STOP_SECONDS, seconds / 3)
     choices = [choice for choice in _choices(nodes, longest_stop) if choice.kind in kinds]
     faults: list[Fault] = []

@@ -21,6 +21,7 @@ SUBJECTS = {
     "TaskSubmitted": "submitted.default.normal",
     "TaskQueued": "queued.default.normal",
     "AttemptStarted": "started.one",
+    "AttemptAccepted": "attempt_accepted.one",
     "AttemptFailed": "attempt_failed.one",
     "TaskSucceeded": "succeeded.one",
     "TaskFailed": "failed.one",
@@ -340,6 +341,22 @@ def test_a_call_of_an_attempt_that_the_log_has_given_up_does_not_count_towards_t
     made.started(TWO, 23, attempt=4)
     made.succeeded(TWO, 24, attempt=4)
     made.backend(25, "over", TWO, 3)
+
+    assert check(made.evidence()) == []
+
+
+def test_a_server_that_has_sent_its_report_has_room_before_the_log_has_the_end() -> None:
+    made = good()
+    made.event(TWO, 20, "TaskQueued", renewed=True)
+    made.started(TWO, 21, attempt=3)
+    made.event(TWO, 21.1, "AttemptAccepted", attempt=3)
+    made.event(ONE, 21.2, "TaskQueued", renewed=True)
+    made.started(ONE, 23, attempt=2)
+    made.succeeded(TWO, 23.2, attempt=3)
+    made.succeeded(ONE, 24, attempt=2)
+    assert {violation.check for violation in check(made.evidence())} == {"limits-are-kept"}
+
+    made.backend(22, "report", TWO, 3, kind="own", status="FINISHED")
 
     assert check(made.evidence()) == []
 
