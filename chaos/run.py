@@ -24,9 +24,8 @@ QUIET_SECONDS = 90.0
 WARM_UP_SECONDS = 2.0
 """Of load before the first fault: connections are open and caches have something in them."""
 POLL_SECONDS = 0.5
-LIVE_WITHIN_SECONDS = {1: 30.0, 3: 60.0}
-"""By nats-servers: longest wait for dispatch after healing. A JetStream source that has lost its stream's leader tries
-again only after 10, 20, … s: in a cluster, ready tasks may reach the queue so late."""
+LIVE_WITHIN_SECONDS = 30.0
+"""Longest wait for dispatch after healing."""
 PROBES = {"a task of type default": None, "a task of type batch": "batch"}
 
 
@@ -72,7 +71,7 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
                 queued=await reader.queued(),
                 timed=await reader.timed(),
                 probes=[*readiness, *probes],
-                live_within_seconds=LIVE_WITHIN_SECONDS[nodes],
+                live_within_seconds=LIVE_WITHIN_SECONDS,
                 limits=LIMITS,
                 streams=(streams, await reader.streams()),
                 consumers=(consumers, await _settled(reader, consumers)),
