@@ -5,6 +5,7 @@ The newest are in the bucket, as of its checkpoint. What came later, and what is
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
@@ -67,9 +68,22 @@ async def newest_first(
         yield stretch
 
 
-async def _recent(bucket: Bucket, owner: str) -> Recent:
+async def _recent(bucket: Bucket, owner: str) -> Recent | None:
+    """Return the newest submissions; None where there are none, or a killed NATS has forgotten them."""
     entry = await bucket.get(recent_key(owner))
-    return recent.decode(entry.value) if entry else []
+    return recent.decode(entry.value) if entry else None
+
+
+async def recent_in_log(reading: Connection, bucket: Bucket, owner: str, before: int) -> Recent:
+    """Return the newest submissions of an owner token, or of EVERYBODY, before a sequence, from the log alone."""
+    found: Recent = []
+    whose = None if owner == EVERYBODY else owner
+    async with contextlib.aclosing(newest_first(reading, bucket, whose, 0, before, recent.LENGTH)) as stretches:
+        async for stretch in stretches:
+            found.extend(recent.Submission(place.sequence, place.ref.id) for place in stretch.places)
+            if len(found) >= recent.LENGTH:
+                break
+    return found[: recent.LENGTH][::-1]
 
 
 async def _in_log(

@@ -2,7 +2,10 @@
 
 Every key is written once per batch of events, with the sequence it reflects, guarded by its last revision. The
 checkpoint is written after what it covers, in the same bucket: whatever a crash takes from the bucket, the checkpoint
-goes with it, and the guard of the next one shows that. Folding from an older checkpoint again changes nothing.
+goes back with it, and the guard of the next one shows that. Folding from an older checkpoint again changes nothing.
+
+A crash of NATS may also take a value that was older than that: the one it replaced was removed already. So a view that
+is missing although its task goes on, and an owner's list that is missing, are made from the log.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ from msgspec import Struct
 
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
-from ..events.subjects import task_ref
+from ..events.subjects import task_ref, task_root
 from ..events.task import TaskSubmitted
 from ..streams.buckets import Bucket, Entry, Write
-from ..streams.log import Position, decode
+from ..streams.log import Position, decode, read
+from ..streams.topology import TASKS
 from . import recent
 from .active import ref_of
 from .recent import EVERYBODY, Recent, Submission, recent_key
+from .submissions import recent_in_log
 from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
 from .task_view import encode as encode_view
@@ -90,7 +95,11 @@ class TaskProjection:
         if owners:
             owners.add(EVERYBODY)
         touched = list(dict.fromkeys(ref for ref, _ in events))
-        await self._read_missing(touched, owners)
+        await self._read_missing(touched, owners, positions[0].sequence)
+        submitted = {ref for ref, stored in events if isinstance(stored.recorded.event, TaskSubmitted)}
+        for ref in touched:
+            if self._entries[ref].view is None and ref not in submitted:
+                self._entries[ref].view = await self._view_before(ref, positions[0].sequence)
         for ref, stored in events:
             entry = self._entries[ref]
             entry.view = fold(entry.view, stored)
@@ -108,7 +117,15 @@ class TaskProjection:
                 del self._entries[ref]
         return written + 1
 
-    async def _read_missing(self, refs: Iterable[TaskRef], owners: Iterable[str]) -> None:
+    async def _view_before(self, ref: TaskRef, sequence: int) -> TaskView | None:
+        """Return a task's view from the log, as of before a sequence; None if its beginning is past its retention."""
+        view: TaskView | None = None
+        for position in await read(self._bucket.connection, TASKS, f"{task_root(ref)}.>"):
+            if position.sequence < sequence:
+                view = fold(view, decode(task_codec, position))
+        return view
+
+    async def _read_missing(self, refs: Iterable[TaskRef], owners: Iterable[str], before: int) -> None:
         if len(self._owners) > OWNERS_HELD:
             self._owners.clear()
         missing = {view_key(ref): ref for ref in refs if ref not in self._entries}
@@ -119,9 +136,11 @@ class TaskProjection:
             self._entries[ref] = _Entry(view, revision, self._listed.pop(ref, set()))
         for key, owner in strangers.items():
             entry = found.get(key)
-            self._owners[owner] = _Submissions(
-                recent.decode(entry.value) if entry else [], entry.revision if entry else 0
-            )
+            if entry is not None:
+                self._owners[owner] = _Submissions(recent.decode(entry.value), entry.revision)
+            else:
+                known = await recent_in_log(self._bucket.connection, self._bucket, owner, before) if before > 1 else []
+                self._owners[owner] = _Submissions(known, 0)
 
     async def _write(self, touched: Iterable[TaskRef], owners: Iterable[str]) -> int:
         """Write what changed, and return how many keys that was. A task's active key is there before its view says so,

@@ -50,7 +50,7 @@ class Bucket:
     def __init__(self, connection: Connection, name: str) -> None:
         self.name = name
         self.stream = f"KV_{name}"
-        self._connection = connection
+        self.connection = connection
         self._prefix = f"$KV.{name}."
 
     async def put(
@@ -63,7 +63,7 @@ class Bucket:
         headers = dict(headers or {})
         if expected is not None:
             headers[EXPECTED] = str(expected)
-        return self._revision(key, await self._connection.request(self._prefix + key, value, headers))
+        return self._revision(key, await self.connection.request(self._prefix + key, value, headers))
 
     async def put_many(self, writes: Sequence[Write]) -> list[int]:
         """Do many writes side by side, each as `put` or `delete` would; return their revisions.
@@ -97,7 +97,7 @@ class Bucket:
             if (missing == 0 or message is None) and not done.done():
                 done.set_result(None)
 
-        connection = self._connection
+        connection = self.connection
         tokens = [connection.open_inbox(partial(receive, place)) for place in range(len(writes))]
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
@@ -140,7 +140,7 @@ class Bucket:
         found = await self.get_with_revision(key)
         if found is not None:
             try:
-                await api(self._connection, f"STREAM.MSG.DELETE.{self.stream}", {"seq": found.revision})
+                await api(self.connection, f"STREAM.MSG.DELETE.{self.stream}", {"seq": found.revision})
             except ApiError:
                 if await self.get_with_revision(key) is not None:  # else another was quicker
                     raise
@@ -153,7 +153,7 @@ class Bucket:
     async def get_with_revision(self, key: str) -> Entry | None:
         """As `get`, but a deleted key is an Entry with an empty value: its revision guards the next write."""
         try:
-            answer = await api(self._connection, f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self._prefix + key})
+            answer = await api(self.connection, f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self._prefix + key})
         except ApiError as error:
             if error.code == NO_MESSAGE_FOUND:
                 return None
@@ -166,7 +166,7 @@ class Bucket:
         found: dict[str, Entry] = {}
         for start in range(0, len(keys), MULTI_GET_KEYS):
             subjects = [self._prefix + key for key in keys[start : start + MULTI_GET_KEYS]]
-            entries = self._entries(await read_last(self._connection, self.stream, subjects))
+            entries = self._entries(await read_last(self.connection, self.stream, subjects))
             found |= {entry.key: entry for entry in entries if entry.value}
         return found
 
@@ -176,14 +176,14 @@ class Bucket:
         Quicker than a scan where few of many keys match.
         """
         try:
-            positions = await read_last(self._connection, self.stream, [self._prefix + key_filter])
+            positions = await read_last(self.connection, self.stream, [self._prefix + key_filter])
         except TooMany:
             return None
         return [entry for entry in self._entries(positions) if entry.value]
 
     async def count(self) -> int:
         """Return how many keys there are; those deleted a moment ago may be counted."""
-        info = await api(self._connection, f"STREAM.INFO.{self.stream}")
+        info = await api(self.connection, f"STREAM.INFO.{self.stream}")
         return int(info["state"].get("num_subjects", 0))
 
     async def pages(self) -> AsyncGenerator[list[Entry], None]:
@@ -191,7 +191,7 @@ class Bucket:
         revision = 1
         while True:
             # Every subject is the bucket's; a filter that says so would have NATS count what matches for each page.
-            positions = await read(self._connection, self.stream, ">", revision, SCAN_BATCH)
+            positions = await read(self.connection, self.stream, ">", revision, SCAN_BATCH)
             yield [entry for entry in self._entries(positions) if entry.value]
             if len(positions) < SCAN_BATCH:
                 return
@@ -203,7 +203,7 @@ class Bucket:
 
     async def scan_writes(self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None) -> list[Entry]:
         """As `scan`, but a key deleted less than MARKER_TTL ago is an Entry with an empty value."""
-        return self._entries(await read(self._connection, self.stream, self._prefix + key_filter, from_revision, limit))
+        return self._entries(await read(self.connection, self.stream, self._prefix + key_filter, from_revision, limit))
 
     def _entries(self, positions: Sequence[Position]) -> list[Entry]:
         """Return what messages of the bucket's stream say; a deleted key has an empty value."""

@@ -319,8 +319,22 @@ def _comparable(value: Any) -> Any:
 
 
 async def ensure_consumer(connection: Connection, stream: str, wanted: dict[str, Any]) -> None:
-    """Create a durable consumer, or bring the one that exists to the wanted configuration."""
+    """Create a durable consumer, or bring the one that exists to the wanted configuration.
+
+    One that was not there begins at the beginning: after a power cut NATS may have forgotten a consumer and kept how
+    far it was, and would go on from there, past what the stream has been filled with again.
+    """
     name = wanted["durable_name"]
-    await api(
-        connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": {"name": name, **wanted}}
-    )
+    body = {"stream_name": stream, "config": {"name": name, **wanted}}
+    is_new = False
+    try:
+        await api(connection, f"CONSUMER.INFO.{stream}.{name}")
+    except ApiError as error:
+        if error.code != CONSUMER_NOT_FOUND:
+            raise
+        is_new = True
+    made = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", body)
+    if is_new and made["delivered"]["stream_seq"]:
+        log.warning("consumer.made-anew", stream=stream, consumer=name)
+        await api(connection, f"CONSUMER.DELETE.{stream}.{name}")
+        await api(connection, f"CONSUMER.CREATE.{stream}.{name}", body)

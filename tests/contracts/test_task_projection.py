@@ -56,7 +56,7 @@ class CrashingBucket(Bucket):
     """Dies before its nth write."""
 
     def __init__(self, bucket: Bucket, writes: int) -> None:
-        super().__init__(bucket._connection, bucket.name)
+        super().__init__(bucket.connection, bucket.name)
         self.writes = writes
 
     async def put(

@@ -17,6 +17,7 @@ from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_reader import TaskFilter
 from taskstream.projections.task_view import encode, view_key
 from taskstream.streams.buckets import Bucket
+from taskstream.streams.connection import api
 from taskstream.streams.log import Position
 from tests.support.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
 
@@ -199,6 +200,22 @@ async def test_a_list_reads_no_further_back_than_its_owner_goes(core: Core, monk
     monkeypatch.setattr(submissions, "_between", never)
 
     assert await pages(core, TaskFilter(owner="alice")) == [ref(0)]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_what_a_killed_nats_has_forgotten_of_a_bucket_is_read_from_the_log(core: Core, more: int) -> None:
+    for number in range(5):
+        await give(core.commands, ref(number), submission())
+        await give(core.commands, ref(number, "bob"), submission("bob"))
+    await project(core)
+    for key in (recent.recent_key("alice"), view_key(ref(1))):
+        await api(core.reading, "STREAM.PURGE.KV_tasks", {"filter": f"$KV.tasks.{key}"})
+    await give(core.commands, ref(1), claim())
+    for number in range(5, 5 + more):
+        await give(core.commands, ref(number), submission())
+    await project(core)
+
+    assert await pages(core, TaskFilter(owner="alice")) == [ref(number) for number in reversed(range(5 + more))]
     assert await pages(core, TaskFilter(owner="carol")) == []
 
 
