@@ -40,7 +40,10 @@ class _Entry(Struct):
     revision: int
     """Of the view's key; 0: not written yet."""
     active: set[str]
-    """Active keys of the task that are in the bucket."""
+    """Active keys of the task that were written here."""
+    found: set[str]
+    """Active keys of the task that were in the bucket before. Somebody may remove them as stale: the right one is
+    written again."""
 
 
 class _Submissions(Struct):
@@ -133,7 +136,7 @@ class TaskProjection:
         found = await self._bucket.get_many([*missing, *strangers])
         for key, ref in missing.items():
             view, revision = _read(found.get(key))
-            self._entries[ref] = _Entry(view, revision, self._listed.pop(ref, set()))
+            self._entries[ref] = _Entry(view, revision, set(), self._listed.pop(ref, set()))
         for key, owner in strangers.items():
             entry = found.get(key)
             if entry is not None:
@@ -156,8 +159,8 @@ class TaskProjection:
             if active and active not in entry.active:
                 listed.append(Write(active, b"%d" % entry.view.sequence))
             views.append(Write(view_key(ref), encode_view(entry.view), entry.revision))
-            stale.extend(Write(key, None) for key in entry.active if key != active)
-            entry.active = {active} if active else set()
+            stale.extend(Write(key, None) for key in entry.active | entry.found if key != active)
+            entry.active, entry.found = ({active} if active else set()), set()
         submitters = [self._owners[owner] for owner in owners]
         lists = [
             Write(recent_key(owner), recent.encode(self._owners[owner].recent), self._owners[owner].revision)

@@ -22,7 +22,7 @@ from ..events.envelope import Actor
 from ..events.ids import TaskRef
 from ..events.subjects import dispatched_ref, server_token
 from ..events.task import FailureKind
-from ..projections.active import ActiveTask, active_tasks, projected
+from ..projections.active import ActiveTask, active_tasks, projected, remove_stale
 from ..projections.fleet import Fleet
 from ..projections.task_keys import TaskKeys
 from ..projections.task_view import TaskView
@@ -135,6 +135,7 @@ class Reconciler:
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
         counts["keys_destroyed"] = await self._destroy_left_keys(tasks)
+        counts["stale_removed"] = await remove_stale(self._tasks_bucket)
         if self._settings.replicas == 1:  # a replicated queue is synced: it forgets nothing
             # Whatever was submitted before the oldest task that has not ended needs no queue any more.
             await raise_floor(self._connection, min([reflected + 1, *(task.view.created_sequence for task in tasks)]))

@@ -17,7 +17,7 @@ from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent
 from taskstream.events.server import ServerRegistered
 from taskstream.events.subjects import NO_SERVER, task_root
 from taskstream.projections import task_rebuild
-from taskstream.projections.active import active_tasks, projected, running_on
+from taskstream.projections.active import active_tasks, projected, remove_stale, running_on
 from taskstream.projections.fleet import Fleet
 from taskstream.projections.projector import Projection, Projector
 from taskstream.projections.registry_projection import RegistryProjection
@@ -194,6 +194,20 @@ async def test_a_task_listed_by_mistake_does_not_count_as_running(core: Core) ->
 
     assert await running_on(core.buckets.tasks, "s1") == []
     assert await active_tasks(core.buckets.tasks) == []
+
+
+async def test_active_keys_that_a_killed_nats_has_brought_back_are_removed(core: Core) -> None:
+    bucket = core.buckets.tasks
+    await give(core.commands, ref(1), submission(), claim("s1"), success())
+    await give(core.commands, ref(2), submission(), claim("s1"))
+    await project(TaskProjection(bucket), await whole_log(core.reading))
+    await bucket.put(f"active.s1.{ref(1).owner}.{ref(1).unique}", b"2")
+    await bucket.put(f"active.=.{ref(2).owner}.{ref(2).unique}", b"9999")  # newer than its view: that will follow
+
+    assert await remove_stale(bucket) == 1
+
+    keys = {entry.key for entry in await bucket.scan("active.>")}
+    assert keys == {f"active.{name}.{ref(2).owner}.{ref(2).unique}" for name in ("s1", "=")}
 
 
 async def test_two_projectors_at_once_do_no_harm(core: Core) -> None:
