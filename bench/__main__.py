@@ -1,6 +1,7 @@
 """`make bench`: what the service does and costs, with everything on this machine and every append synced.
 
     rates     throughput of many connections, and CPU time per task of every process
+    batch     tasks accepted a second in batches, and their CPU time
     latency   of single tasks on an idle service, beside the disk's own
     idle      what `taskstream up` takes to start and to do nothing
     floor     what the same steps cost with bare libraries
@@ -22,7 +23,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from . import fleet, floor, idle, latency, push, rates, report, size
+from . import batch, fleet, floor, idle, latency, push, rates, report, size
 from .report import Runs
 
 SIZE_RUNS = 3
@@ -43,6 +44,7 @@ async def _size(options: argparse.Namespace) -> Runs:
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "rates": rates.measure,
+    "batch": batch.measure,
     "latency": latency.measure,
     "idle": idle.measure,
     "floor": floor.measure,
@@ -68,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     found.add_argument("--tasks", type=int, default=4000, help="tasks in each run of `rates`")
     found.add_argument("--connections", type=int, default=64)
+    found.add_argument("--batches", type=int, default=60, help="batches of 500 tasks in each run of `batch`")
     found.add_argument("--latency-tasks", type=int, default=200, help="tasks in each run of `latency`")
     found.add_argument("--idle-subscribers", type=int, default=1000, help="of `push`, each by SSE and WebSocket")
     found.add_argument("--active-subscribers", type=int, default=200, help="of `push`, likewise")

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from taskstream.clock import utc_now
 from taskstream.streams.committer import Append, Committer, Message
-from taskstream.streams.connection import Connection, api, open_connection
+from taskstream.streams.connection import Connection, open_connection
+from taskstream.streams.jetstream import api
 from taskstream.streams.topology import DISPATCH, TASKS
 
 from .histories import histories

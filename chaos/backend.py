@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import gzip
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +26,7 @@ HUGE_BYTES = 2_000_000
 """More than the runs' TASKSTREAM_MAX_RESULT."""
 REPORT_TRIES = 60
 REPORT_PAUSE_SECONDS = 0.2
+REPORTS_A_SECOND = 40
 TRICKLE_SECONDS = 0.5
 GIVE_UP_SECONDS = 30.0
 FORGED = "forged-forged-forged-forged-forged-forged-"
@@ -56,6 +58,7 @@ class Backend:
     def __init__(self, server_id: str, journal: Journal) -> None:
         self.server_id = server_id
         self.journal = journal
+        self.chunks = itertools.count(1)
         self.earlier: dict[str, list[Attempt]] = {}
         """Attempts that report by callback, by task."""
         self._jobs: set[asyncio.Task[None]] = set()
@@ -128,7 +131,10 @@ class Backend:
         kind: str = "own",
         **metadata: Any,
     ) -> int:
-        """Send an update until it is answered with something other than 5xx; return that, 0 where nothing was."""
+        """Send an update until it is answered with something other than 5xx; return that, 0 where nothing was.
+
+        Progress brings a piece of output, another one with each try: none of them is ever sent twice.
+        """
         assert self._session is not None
         assert attempt.callback_url is not None
         headers = {"Authorization": f"Bearer {token or attempt.callback_token}"}
@@ -137,6 +143,8 @@ class Backend:
         self.journal.write(what="report", status=status, **facts)
         answered = 0
         for _ in range(REPORT_TRIES):
+            if status == "PROCESSING":
+                body["metadata"]["output"] = f"{self.server_id}/{attempt.attempt}/{next(self.chunks)};"
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                 async with self._session.put(attempt.callback_url, json=body, headers=headers) as answer:
                     answered = answer.status
@@ -274,10 +282,15 @@ ANSWERS: dict[str, Answerer] = {
 
 
 async def report_ok(backend: Backend, attempt: Attempt) -> None:
-    await asyncio.sleep(attempt.seconds / 2)
-    await backend.report(attempt, "PROCESSING", progress=50)
-    await asyncio.sleep(attempt.seconds / 2)
-    await backend.report(attempt)
+    """Report progress all along, more often than the log keeps, and the last of it while the end is on its way."""
+    reports = 1 + round(attempt.seconds * REPORTS_A_SECOND)
+    for number in range(reports):
+        await asyncio.sleep(attempt.seconds / reports)
+        if number == reports - 1:
+            break
+        if await backend.report(attempt, "PROCESSING", progress=100 * number / reports) >= 400:
+            return  # it is over
+    await asyncio.gather(backend.report(attempt, "PROCESSING", progress=100), backend.report(attempt))
 
 
 async def report_first(backend: Backend, attempt: Attempt) -> None:

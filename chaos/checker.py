@@ -14,6 +14,14 @@ from msgspec import Struct
 from tests.support.legality import IllegalHistory, check_history
 
 from .evidence import FINAL, Call, Evidence, Jump, growth, in_use
+from .push_checks import (
+    nothing_follows_the_end,
+    progress_is_told_once,
+    streams_are_understood,
+    subscribers_hear_all,
+    webhook_messages_are_one,
+    webhooks_deliver_all,
+)
 
 ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
 CLOCK_SECONDS = 0.05
@@ -401,6 +409,12 @@ CHECKS: dict[str, Check] = {
     "tenants-are-apart": tenants_are_apart,
     "writes-are-read": writes_are_read,
     "answers-are-understood": answers_are_understood,
+    "subscribers-hear-all": subscribers_hear_all,
+    "progress-is-told-once": progress_is_told_once,
+    "nothing-follows-the-end": nothing_follows_the_end,
+    "streams-are-understood": streams_are_understood,
+    "webhooks-deliver-all": webhooks_deliver_all,
+    "webhook-messages-are-one": webhook_messages_are_one,
     "projections-equal-the-fold": projections_equal_the_fold,
     "dispatch-is-live": dispatch_is_live,
     "nothing-is-left-over": nothing_is_left_over,

@@ -23,8 +23,16 @@ class Entry(Struct, frozen=True):
 
     @property
     def task(self) -> str:
-        _, owner, unique, _ = self.subject.split(".", 3)
-        return f"{unique}~{owner}"
+        return f"{self.subject.split('.')[2]}~{self.owner}"
+
+    @property
+    def owner(self) -> str:
+        return self.subject.split(".")[1]
+
+    @property
+    def kind(self) -> str:
+        """As the subject has it: `submitted`, `progressed`, …"""
+        return self.subject.split(".")[3]
 
 
 class Call(Struct, frozen=True):
@@ -92,6 +100,64 @@ class Jump(Struct, frozen=True):
     ahead: float
 
 
+class Told(Struct, frozen=True):
+    """What one message of a stream told a subscriber."""
+
+    place: str
+    """Where to go on after it; empty: where it was before."""
+    event: Line
+    """Empty where only the place moved."""
+
+
+class Heard(Struct, kw_only=True):
+    """What one subscriber was told, over all its connections."""
+
+    who: str
+    owner: str | None = None
+    """Token of the owner whose tasks it follows; None: everybody's."""
+    task: str | None = None
+    """Id of the one task it follows."""
+    after: int | None = None
+    """Sequence after which it is told everything; None: it never got so far as to know."""
+    until: int = 0
+    """Sequence up to which it knows that it was told everything."""
+    wanted: int | None = None
+    """Sequence up to which there was something to tell; None: it wanted to the end of its task."""
+    told: list[Told] = []
+    connections: int = 0
+    dropped: int = 0
+    """Connections that were ended because it was too slow."""
+    refusals: list[str] = []
+    """Answers that were neither a stream nor a 503 with `Retry-After`."""
+
+    def has(self, task: str) -> bool:
+        """Tell whether a task is one of those it follows."""
+        if self.task is not None:
+            return task == self.task
+        return self.owner is None or task.endswith(f"~{self.owner}")
+
+
+class Received(Struct, kw_only=True):
+    """What one webhook was sent, and what the API says of it."""
+
+    who: str
+    owner: str
+    kinds: frozenset[str]
+    """Elements of the subjects of the events it is to be sent."""
+    mood: str = ""
+    """What it always did; empty: one thing or another, and took all in the end."""
+    calls: list[Line] = []
+    """Of the receiver, in order: `at`, `id`, whether `signed`, `message` (None: not read), what was `answered`."""
+    deliveries: list[Line] = []
+    """As the API lists them."""
+    disabled_at: float | None = None
+    """When it was seen to be disabled; None: it was not."""
+
+    def wants(self, entry: Entry) -> bool:
+        """Tell whether an event is to be sent to it."""
+        return entry.owner == self.owner and entry.kind in self.kinds
+
+
 class Evidence(Struct, kw_only=True):
     calls: list[Call]
     log: list[Entry]
@@ -113,6 +179,8 @@ class Evidence(Struct, kw_only=True):
     resources: tuple[dict[str, Resources], dict[str, Resources]] = ({}, {})
     """By process: once warm, before the first fault, and after quiet."""
     jumps: list[Jump] = []
+    heard: list[Heard] = []
+    received: list[Received] = []
     exits: list[str] = []
     """Processes that ended by themselves in a way they should not."""
 

@@ -272,6 +272,11 @@ class Load:
         assert self._session is not None
         await self._session.close()
 
+    @property
+    def recent(self) -> list[str]:
+        """Ids of the tasks that were acknowledged last."""
+        return [task for client in self.clients for task in client.recent]
+
     def start(self) -> None:
         self._running = [asyncio.create_task(self._run(client)) for client in self.clients]
 

@@ -35,7 +35,7 @@ from .evidence import Evidence, pair
 from .journal import Journal, read
 from .load import CLIENTS_PER_TENANT, TENANTS, Client, Submitted
 from .machine import Machine
-from .run import _backend_lines, _settled, _until_projected, _until_quiet
+from .quiet import settled, until_projected, until_quiet
 from .schedule import APIS, WORKERS, nats_names
 from .system import LIMITS, System
 
@@ -140,19 +140,19 @@ async def roll(nodes: int, drain_seconds: float, folder: Path, seed: int = 1) ->
                 restarts += await _restart(system, balancer, APIS)
             await asyncio.sleep(STEADY_SECONDS)
         async with Reader(system.nats_urls) as reader:
-            await _until_quiet(reader, time.monotonic())
-            await _until_projected(reader)
+            await until_quiet(reader, time.monotonic())
+            await until_projected(reader)
             streams, consumers, resources = before
             evidence = Evidence(
                 calls=pair(read(folder / "clients.jsonl")),
                 log=await reader.log(),
-                backends=_backend_lines(system),
+                backends=system.backend_lines(),
                 buckets=[await reader.tasks_bucket(), await reader.registry_bucket()],
                 queued=await reader.queued(),
                 timed=await reader.timed(),
                 limits=LIMITS,
                 streams=(streams, await reader.streams()),
-                consumers=(consumers, await _settled(reader, consumers)),
+                consumers=(consumers, await settled(reader, consumers)),
                 resources=(resources, system.resources()),
                 exits=[str(found) for found in system.exits() if not found.never_ran],
             )

@@ -9,21 +9,21 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from .checker import MORE_DESCRIPTORS, Violation, check
+from .checker import Violation, check
 from .collect import Reader
-from .evidence import FINAL, ConsumerSeen, Evidence, Probe, Resources, in_use, jumps, pair
+from .evidence import ConsumerSeen, Evidence, Probe, in_use, jumps, pair
 from .injector import Injector
 from .journal import Journal, read
 from .load import Load, Submitted
 from .machine import Machine
-from .schedule import BACKENDS, Fault
+from .quiet import POLL_SECONDS, QUIET_SECONDS, given_back, settled, until_projected, until_quiet
+from .receivers import Receivers
+from .schedule import Fault
+from .subscribers import Subscribers
 from .system import LIMITS, System, running
 
-QUIET_SECONDS = 90.0
-"""Longest wait after healing until no task is active. A task's attempts take seconds each, see the load."""
 WARM_UP_SECONDS = 2.0
 """Of load before the first fault: connections are open and caches have something in them."""
-POLL_SECONDS = 0.5
 LIVE_WITHIN_SECONDS = 30.0
 """Longest wait for dispatch after healing."""
 PROBES = {"a task of type default": None, "a task of type batch": "batch"}
@@ -44,29 +44,41 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
     """Run once in an empty folder, in which the evidence is left. The seed says what clients do."""
     clients = Journal(folder / "clients.jsonl", synced=True)
     injected = Journal(folder / "faults.jsonl", synced=False)
-    async with running(folder, nodes, machine) as system, Load(system.urls, clients, seed) as load:
+    async with (
+        running(folder, nodes, machine) as system,
+        Load(system.urls, clients, seed) as load,
+        Receivers(system.urls[0], system.receiver_ports, seed) as receivers,
+        Subscribers(system.urls, system.links_to_apis, lambda: load.recent, seed) as subscribers,
+    ):
         load.start()
+        receivers.start()
+        subscribers.start()
         async with Reader(system.nats_urls) as reader:
             streams, consumers = await reader.streams(), await _warmed_up(reader)
         warm = system.resources()
         await Injector(system, load, injected).run(faults)
         await load.stop()
+        await receivers.reform()
         healed_at = time.monotonic()
         # A worker whose clock is ahead sets timers so much too late; the timers stay when the clock is put right.
         patience = QUIET_SECONDS + max([0.0, *(fault.ahead for fault in faults)])
         readiness = await asyncio.gather(*(_until_ready(system, url) for url in system.urls))
         probing = asyncio.create_task(_probe(load, healed_at))
         async with Reader(system.nats_urls) as reader:
-            await _until_quiet(reader, healed_at, patience)
+            await until_quiet(reader, healed_at, patience)
             quiet_seconds = time.monotonic() - healed_at
             probes = await probing
             await load.repeat_all()
-            await _until_quiet(reader, healed_at, patience)
-            await _until_projected(reader)
+            await until_quiet(reader, healed_at, patience)
+            await until_projected(reader)
+            log = await reader.log()
+            heard, received = await asyncio.gather(subscribers.finish(log), receivers.finish(log))
             evidence = Evidence(
                 calls=pair(read(folder / "clients.jsonl")),
                 log=await reader.log(),
-                backends=_backend_lines(system),
+                heard=heard,
+                received=received,
+                backends=system.backend_lines(),
                 buckets=[await reader.tasks_bucket(), await reader.registry_bucket()],
                 queued=await reader.queued(),
                 timed=await reader.timed(),
@@ -74,8 +86,8 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
                 live_within_seconds=LIVE_WITHIN_SECONDS,
                 limits=LIMITS,
                 streams=(streams, await reader.streams()),
-                consumers=(consumers, await _settled(reader, consumers)),
-                resources=(warm, await _given_back(system, warm)),
+                consumers=(consumers, await settled(reader, consumers)),
+                resources=(warm, await given_back(system, warm)),
                 jumps=jumps(read(folder / "faults.jsonl")),
                 exits=[str(found) for found in system.exits() if not found.never_ran],
             )
@@ -130,51 +142,6 @@ async def _probe_one(load: Load, since: float, kind: str, task_type: str | None)
                 return Probe(kind, time.monotonic() - since)
         await asyncio.sleep(POLL_SECONDS)
     return Probe(kind, None)
-
-
-async def _until_quiet(reader: Reader, since: float, patience: float = QUIET_SECONDS) -> None:
-    """Wait until every task has ended, or patience (in seconds) is spent."""
-    while time.monotonic() - since < patience:
-        last = {entry.task: entry.recorded["event"]["type"] for entry in await reader.log()}
-        if all(event in FINAL for event in last.values()):
-            return
-        await asyncio.sleep(POLL_SECONDS)
-
-
-async def _until_projected(reader: Reader) -> None:
-    """Wait until both projections say that they have reached the ends of their logs."""
-    give_up_at = time.monotonic() + 15
-    for stream, bucket in (("TASKS", "tasks"), ("SERVERS", "registry")):
-        while time.monotonic() < give_up_at:
-            if await reader.checkpoint(bucket) >= await reader.last_sequence(stream):
-                break
-            await asyncio.sleep(POLL_SECONDS)
-
-
-async def _settled(reader: Reader, before: Sequence[ConsumerSeen]) -> list[ConsumerSeen]:
-    """Return the consumers, once as many are in use as were before: a request of a dead process waits for seconds."""
-    give_up_at = time.monotonic() + 15
-    while True:
-        found = await reader.consumers()
-        if in_use(found) <= in_use(before) or time.monotonic() > give_up_at:
-            return found
-        await asyncio.sleep(POLL_SECONDS)
-
-
-async def _given_back(system: System, warm: dict[str, Resources]) -> dict[str, Resources]:
-    """Return what processes have, once it is about what they had when warm: idle connections last for seconds."""
-    give_up_at = time.monotonic() + 15
-    while True:
-        found = system.resources()
-        spared = all(found[name].descriptors <= had.descriptors + MORE_DESCRIPTORS for name, had in warm.items())
-        if spared or time.monotonic() > give_up_at:
-            return found
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def _backend_lines(system: System) -> list[dict[str, object]]:
-    lines = [line for name in BACKENDS for line in read(system.journal_of(name))]
-    return sorted(lines, key=lambda line: line["at"])
 
 
 def describe(faults: Sequence[Fault]) -> str:

@@ -20,7 +20,8 @@ from tests.support.processes import environment, quick
 from tests.support.service import token
 
 from .disk import Disk
-from .evidence import Resources
+from .evidence import Line, Resources
+from .journal import read
 from .link import Link
 from .machine import NOTHING, Machine
 from .network import Network
@@ -34,6 +35,7 @@ CLIENT_SECONDS = 5.0
 PORTS = (20_000, 32_000)
 LIMITS = {"backend-1": 4, "backend-2": 3, "backend-3": 5}
 """Attempts each backend may have at once."""
+RECEIVERS = tuple(f"receiver-{number}" for number in range(1, 6))
 REPORTING = frozenset({"backend-3"})
 LEASE_SECONDS = 4
 SETTINGS = {
@@ -47,6 +49,10 @@ SETTINGS = {
     "SERVER_REMOVE_AFTER": "3600",
     "CIRCUIT_COOLDOWN": "1",
     "MAX_RESULT": "1000000",
+    "WEBHOOK_TIMEOUT": "1",
+    "WEBHOOK_RETRY_BASE": "0.2",
+    "WEBHOOK_RETRY_CAP": "1",
+    "WEBHOOK_ATTEMPTS": "50",
 }
 """Quicker than anybody needs, so that what would take minutes shows in seconds."""
 
@@ -58,7 +64,7 @@ class System:
         self.folder = folder
         self.nodes = nodes
         self.machine = machine
-        names = (*nats_names(nodes), *APIS, *BACKENDS, *_cluster_names(nodes))
+        names = (*nats_names(nodes), *APIS, *BACKENDS, *_cluster_names(nodes), *RECEIVERS)
         self.ports = dict(zip(names, _free_ports(), strict=False))
         self.processes: dict[str, Process] = {}
         self.links: dict[str, Link] = {}
@@ -73,12 +79,27 @@ class System:
         return [f"http://127.0.0.1:{self.ports[name]}" for name in APIS]
 
     @property
+    def links_to_apis(self) -> list[str]:
+        """The APIs again, by ways that may be cut off."""
+        return [f"http://127.0.0.1:{self.links[f'callbacks>{name}'].port}" for name in APIS]
+
+    @property
+    def receiver_ports(self) -> list[int]:
+        """Free ports for receivers of webhooks."""
+        return [self.ports[name] for name in RECEIVERS]
+
+    @property
     def nats_urls(self) -> list[str]:
         """Where NATS is without any link between."""
         return [f"nats://{self._host(name)}:{self.ports[name]}" for name in nats_names(self.nodes)]
 
     def journal_of(self, backend: str) -> Path:
         return self.folder / f"{backend}.jsonl"
+
+    def backend_lines(self) -> list[Line]:
+        """Return the lines of all backends' own logs, by time."""
+        lines = [line for name in BACKENDS for line in read(self.journal_of(name))]
+        return sorted(lines, key=lambda line: line["at"])
 
     def exits(self) -> list[Exit]:
         """Return every end that nobody asked for."""

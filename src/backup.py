@@ -1,14 +1,16 @@
 """Takes a backup while the service runs.
 
-Taken are `TASKS`, `SERVERS` and `WEBHOOKS` (the logs), `KV_secrets`, `KV_deliveries` and `OBJ_results`. Queue, timers
-and projections are not: after a restore the queue is filled from the log, and whoever takes a task out of it sets the
-timer of its retry or deadline; the reconciler sets health checks. Leases and heartbeats are of processes and servers
-as they were then.
+Taken are `TASKS`, `SERVERS`, `WEBHOOKS` and `SCHEDULES` (the logs), `KV_secrets`, `KV_deliveries` and `OBJ_results`.
+Queue, timers and projections are not: after a restore the queue is filled from the log, and whoever takes a task out of
+it sets the timer of its retry or deadline; the reconciler sets health checks and the timers of schedules. Leases and
+heartbeats are of processes and servers as they were then.
 
 The order of the snapshots makes them fit together. Deliveries come first, so that none is past the end of the log; some
-may be made again. What an event refers to is written before it and kept after it, so it is taken later: `TASKS`, then
-secrets, fleet and webhooks, then results. Only secrets are also destroyed, when another takes their place: they are
-taken again if one came or went in between. The key of a task that ended meanwhile is gone: it is not run again.
+may be made again. Then schedules: what they have fired is in the log, or is submitted after the restore; what fires
+again finds its task, whose id is made of the run. What an event refers to is written before it and kept after it, so it
+is taken later: `TASKS`, then secrets, fleet and webhooks, then results. Only secrets are also destroyed, when another
+takes their place: they are taken again if one came or went in between. The key of a task that ended meanwhile is gone:
+it is not run again.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ from .streams.nats_process import read_pid
 from .streams.patience import Patience, leader_elected
 from .streams.snapshots import found, take
 from .streams.soundness import inspect
-from .streams.topology import SERVERS, TASKS, WEBHOOKS
+from .streams.topology import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
 FLEET_TRIES = 10
 """How often keys and fleet are taken until no key came or went in between; each takes milliseconds."""
@@ -70,6 +72,7 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
     make_folder(folder)
     try:
         deliveries = await _take(connection, DELIVERIES, folder, progress)
+        schedules = await _take(connection, SCHEDULES, folder, progress)
         tasks = await _take(connection, TASKS, folder, progress)
         secrets, servers, webhooks = await _take_registrations(connection, folder, progress)
         results = await _take(connection, RESULTS, folder, progress)
@@ -78,7 +81,7 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
             made_at=made_at,
             taskstream=version("taskstream"),
             nats=nats,
-            streams=[deliveries, tasks, servers, webhooks, secrets, results],
+            streams=[deliveries, schedules, tasks, servers, webhooks, secrets, results],
         )
         await asyncio.to_thread(write_manifest, folder, manifest)
     except BaseException:

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from .errors import TaskstreamError
-from .streams.topology import SERVERS, TASKS, WEBHOOKS
+from .streams.topology import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
 FORMAT = 1
 """Of the folder. Change it, and older versions refuse what newer ones made."""
@@ -34,7 +34,7 @@ MANIFEST = "manifest.json"
 SECRETS = "KV_secrets"
 RESULTS = "OBJ_results"
 DELIVERIES = "KV_deliveries"
-STREAMS = (TASKS, SERVERS, WEBHOOKS, SECRETS, DELIVERIES, RESULTS)
+STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, SECRETS, DELIVERIES, RESULTS)
 CHUNK_BYTES = 64 * 1024
 
 Progress = Callable[[str, int, int], None]

@@ -12,13 +12,19 @@ from msgspec import Struct
 
 from .clock import utc_now
 from .commands.handler import Commands
+from .commands.owner import Allowance
 from .commands.task import Ended
 from .egress import EgressPolicy
 from .errors import StoreError
 from .events.ids import TaskRef
+from .events.limits import Limits
+from .intake import Intake
+from .projections.batches import BatchReader
+from .projections.dead_letters import DeadLetters
 from .projections.deliveries import Deliveries
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
+from .projections.results import Results
 from .projections.server_keys import ServerKeys
 from .projections.task_keys import TaskKeys
 from .projections.task_reader import TaskReader
@@ -32,12 +38,12 @@ from .settings import Settings
 from .streams.access import Access
 from .streams.buckets import Bucket
 from .streams.connection import Connection, open_connection
+from .streams.ensuring import ensure_streams
 from .streams.leases import Membership
 from .streams.objects import Objects
 from .streams.patience import Patience, leader_elected
 from .streams.soundness import Durability, Soundness, inspect
 from .streams.timers import Timers
-from .streams.topology import ensure_streams
 
 log = structlog.get_logger(__name__)
 
@@ -79,9 +85,10 @@ class Core:
             }
         )
         self.objects = Objects(reading)
+        self.results = Results(self.objects, settings.inline_result)
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
-        self.fleet = Fleet()
+        self.fleet = Fleet(_service_allowance(settings))
         self.sealer = Sealer.from_settings(settings)
         self.server_keys = ServerKeys(self.buckets.secrets, self.sealer)
         self.task_keys = TaskKeys(self.buckets.secrets, self.sealer)
@@ -89,9 +96,12 @@ class Core:
         self.deliveries = Deliveries(self.buckets.deliveries, reading, settings.delivery_retention)
         self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
-        self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.objects)
+        self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.results)
+        self.batches = BatchReader(self.tasks, reading)
+        self.dead_letters = DeadLetters(self.tasks, reading)
         self.feeds = Feeds(Hub(consuming), reading)
         self.chooser = Chooser(reading)
+        self.intake = Intake(self.fleet, self.commands, reading, self.feeds)
         self.progress = ProgressGate(self.commands, appending, utc_now)
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
@@ -115,11 +125,13 @@ class Core:
         return task
 
     async def start(self) -> None:
+        await self.intake.listen(self.consuming)
         await self.fleet.restore(self.buckets.registry)
         self.background(lambda: self.fleet.follow(self.consuming, self.fleet_is_current), "fleet")
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
 
     async def close(self) -> None:
+        self.feeds.hub.end()
         await self.progress.close()
         for task in self._background:
             task.cancel()
@@ -134,6 +146,18 @@ class Core:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _service_allowance(settings: Settings) -> Allowance:
+    """Return what owners may have who have no limits of their own."""
+    return Allowance(
+        limits=Limits(
+            concurrency=settings.owner_concurrency,
+            per_second=settings.owner_per_second,
+            burst=settings.owner_burst if settings.owner_per_second is not None else None,
+        ),
+        waiting=settings.owner_waiting or None,
+    )
 
 
 async def _supervised(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:

@@ -3,6 +3,8 @@
     TaskstreamError
     ├── Refused                     the caller asked for something that may not be
     │   ├── InvalidInput            what was sent is malformed; names the path
+    │   │   └── InvalidItems        … several things sent together, of which some are; names each
+    │   ├── QuotaExceeded           as much of the owner's waits as may
     │   ├── Forbidden               known, but not allowed to this caller
     │   ├── NotFound                no such task, server or type (or none the caller may see)
     │   └── RuleBroken              well-formed, but not in the present state; nothing was written
@@ -26,6 +28,8 @@ HTTP status codes meet these errors in `taskstream.api.problems` and nowhere els
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class TaskstreamError(Exception):
     """Base of all errors raised on purpose."""
@@ -42,6 +46,33 @@ class InvalidInput(Refused):
         self.detail = detail
         self.path = path
         super().__init__(f"{path}: {detail}" if path else detail)
+
+
+class InvalidItems(InvalidInput):
+    """Of things sent together some are malformed, and so none was taken."""
+
+    def __init__(self, found: Mapping[int, InvalidInput], count: int) -> None:
+        self.found = found
+        """What is wrong with each, by its place from 0."""
+        first = min(found)
+        super().__init__(
+            f"{len(found)} of {count} are wrong, and nothing was stored; the first is [{first}]: {found[first]}"
+        )
+
+
+class QuotaExceeded(Refused):
+    """The owner has as many tasks waiting as may."""
+
+    def __init__(self, limit: int, waiting: int, retry_after: int) -> None:
+        self.limit = limit
+        """Tasks of the owner that may wait."""
+        self.waiting = waiting
+        """Tasks of the owner that wait now, without what was refused."""
+        self.retry_after = retry_after
+        """Seconds after which it may be worth another try."""
+        super().__init__(
+            f"{waiting} of your tasks wait, and no more than {limit} may; try again when some of them have started"
+        )
 
 
 class Forbidden(Refused):
@@ -77,6 +108,24 @@ class AttemptNotCurrent(RuleBroken):
 class NotDue(RuleBroken):
     def __init__(self) -> None:
         super().__init__("the next attempt is not due yet")
+
+
+class NotQueued(RuleBroken):
+    """The task is held: nobody is to start it yet."""
+
+    def __init__(self) -> None:
+        super().__init__("the task is held")
+
+
+class TimeIsUp(RuleBroken):
+    """The instant has passed after which the task was not to start any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the task was to have started by now")
+
+
+class KeyTaken(RuleBroken):
+    """Another task has the concurrency key, and the type refuses newcomers then."""
 
 
 class NotRetryable(RuleBroken):

@@ -36,6 +36,21 @@ projection_lag = Gauge(
 source_renewals = Counter(
     "taskstream_source_renewals", "Times the sources of the queue were set up afresh", registry=REGISTRY
 )
+webhook_tries = Counter(
+    "taskstream_webhook_tries",
+    "Calls of webhooks' receivers by what came of them: delivered, retried, failed (given up), gone (410)",
+    ["outcome"],
+    registry=REGISTRY,
+)
+webhook_waiting = Gauge(
+    "taskstream_webhook_deliveries_waiting", "Deliveries that are not taken yet", registry=REGISTRY
+)
+webhook_lag_seconds = Histogram(
+    "taskstream_webhook_lag_seconds",
+    "From an event to the moment its receiver took it",
+    buckets=(*_SECONDS, 900, 3_600, 21_600, 86_400),
+    registry=REGISTRY,
+)
 
 
 @functools.cache

@@ -13,11 +13,12 @@ from .settings import Settings
 from .streams import anew
 from .streams.access import Access
 from .streams.buckets import Bucket, Write
-from .streams.connection import api, open_connection
+from .streams.connection import open_connection
+from .streams.jetstream import api
 from .streams.leases import Lease, Membership
 from .streams.patience import Patience, leader_elected
 from .streams.pulling import follow
-from .streams.topology import SERVERS, TASKS
+from .streams.topology import FLEET, SERVERS, TASKS
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +77,7 @@ async def _rebuild_registry(core: Core, members: Membership) -> Difference:
         fleet = Fleet()
         wanted: dict[str, bytes] = {}
         events = 0
-        async for positions in follow(core.reading, SERVERS, ["server.>", "type.>"], 0):
+        async for positions in follow(core.reading, SERVERS, FLEET, 0):
             if not positions:
                 break
             wanted |= {change.key: change.value for change in fleet.apply(positions)}

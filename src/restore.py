@@ -59,7 +59,7 @@ class Restored(Struct, frozen=True, kw_only=True):
             f"{verdict}: the backup of {_instant(manifest.made_at)} "
             f"(taskstream {manifest.taskstream}, NATS {manifest.nats})",
             f"tasks: {survey.tasks:,}, of which {len(survey.unfinished):,} have not ended",
-            f"servers: {survey.servers:,}, types: {survey.types:,}",
+            f"servers: {survey.servers:,}, types: {survey.types:,}, schedules: {survey.schedules:,}",
             f"events of tasks: {survey.events:,}{last}",
         ]
 

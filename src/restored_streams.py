@@ -27,13 +27,15 @@ from .backup_folder import (
     file_of,
 )
 from .settings import Settings
-from .streams.connection import Connection, api
+from .streams.connection import Connection
+from .streams.ensuring import ensure_streams
+from .streams.jetstream import api
 from .streams.snapshots import Snapshot, found, put_back
-from .streams.topology import DISPATCH, RETRIES, SERVERS, TASKS, WEBHOOKS, configurations, ensure_streams
+from .streams.topology import DISPATCH, RETRIES, SCHEDULES, SERVERS, TASKS, WEBHOOKS, configurations
 
 log = structlog.get_logger(__name__)
 
-ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, TASKS)
+ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, TASKS)
 """What is referred to before what refers to it."""
 MARK = "taskstream.restored"
 """Metadata of a stream that a restore has made: when its backup was taken."""

@@ -20,6 +20,10 @@ Patience = Annotated[float, Meta(ge=0, le=86400)]
 Age = Annotated[float, Meta(ge=0, le=100 * 366 * 86400)]
 Bytes = Annotated[int, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Concurrency = Annotated[int, Meta(ge=1, le=1_000_000)]
+PerSecond = Annotated[float, Meta(ge=0.00001, le=1_000_000)]
+"""From one a day on."""
+Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
 
 
@@ -86,6 +90,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 10
     cors_origins: Annotated[tuple[str, ...], about("origins browsers may call from; none by default")] = ()
     max_body: Annotated[Bytes, about("largest request body; larger is a 413")] = 1024 * 1024
+    max_batch_body: Annotated[Bytes, about("largest body of a batch of tasks; larger is a 413")] = 8 * 1024 * 1024
     max_json_depth: Annotated[int, Meta(ge=2, le=500), about("deepest nesting of a JSON body; deeper is a 400")] = 64
     drain: Annotated[
         Patience, about("time an API goes on answering at shutdown, with 503 from /health/ready, until balancers know")
@@ -144,10 +149,29 @@ class Settings(Struct, frozen=True, kw_only=True):
     lease_ttl: Annotated[Seconds, about("time after which a silent worker loses its servers")] = 10.0
     ack_wait: Annotated[Seconds, about("time after which a silent worker's task is handed out again")] = 30.0
     shutdown_grace: Annotated[Patience, about("time running calls get to finish at shutdown")] = 20.0
+    priority_ageing: Annotated[
+        Age, about("time after which a waiting task's queue comes before those of higher priority; 0: never")
+    ] = 600.0
     reconcile_interval: Annotated[Seconds, about("time between searches for tasks that fell out of their queue")] = 30.0
+    schedule_grace: Annotated[Seconds, about("how late a schedule's run may be and still not count as missed")] = 60.0
     metrics_port: Annotated[
         Port | None, about("port on which `taskstream worker` serves /metrics and /health; unset: none")
     ] = None
+
+    # Owners
+    owner_concurrency: Annotated[
+        Concurrency | None,
+        about("tasks of one owner that run at once, unless an admin has set another limit; unset: any"),
+    ] = None
+    owner_per_second: Annotated[
+        PerSecond | None, about("starts in a second of one owner's tasks, unless an admin has set another; unset: any")
+    ] = None
+    owner_burst: Annotated[
+        Concurrency | None, about("such starts at once after a quiet time; default: owner_per_second, at least 1")
+    ] = None
+    owner_waiting: Annotated[
+        Waiting, about("tasks of one owner that wait, beyond which a submission is a 429; 0: any number")
+    ] = 100_000
 
     # Webhooks
     webhook_attempts: Annotated[int, Meta(ge=1, le=50), about("tries a delivery of a webhook gets")] = 8

@@ -11,16 +11,18 @@ from msgspec import Struct, field
 
 from .backup_folder import RESULTS
 from .errors import StoreUnavailable, UnreadableEvent
-from .events.codec import server_codec, task_codec, type_codec
-from .events.ids import TaskRef
-from .events.subjects import task_ref
+from .events.codec import schedule_codec, task_codec
+from .events.ids import ScheduleRef, TaskRef
+from .events.schedule import ScheduleCreated, ScheduleDeleted
+from .events.subjects import schedule_ref, task_ref
 from .events.task import TaskCancelled, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
 from .projections.fleet import Fleet
 from .projections.server_keys import ServerKeys
 from .sealing import DoesNotOpen, SealingUnavailable
-from .streams.connection import Connection, api
+from .streams.connection import Connection
+from .streams.jetstream import api
 from .streams.log import READ_BATCH, Position, decode, read
-from .streams.topology import SERVERS, TASKS
+from .streams.topology import SCHEDULES, SERVERS, TASKS
 
 FAULTS_SHOWN = 10
 SUBJECTS_PAGE = 100_000
@@ -38,6 +40,8 @@ class Survey(Struct, kw_only=True):
     tasks: int = 0
     servers: int = 0
     types: int = 0
+    schedules: int = 0
+    """Recurring ones that are not deleted."""
     last_sequence: int = 0
     """Of the TASKS log."""
     last_at: datetime | None = None
@@ -58,7 +62,7 @@ class Survey(Struct, kw_only=True):
 
 
 async def survey(connection: Connection, keys: ServerKeys) -> Survey:
-    """Read both logs, whatever is in them. Raises StoreUnavailable."""
+    """Read the logs, whatever is in them. Raises StoreUnavailable."""
     found = Survey()
     results: set[str] = set()
     async for positions in _pages(connection, TASKS):
@@ -68,6 +72,11 @@ async def survey(connection: Connection, keys: ServerKeys) -> Survey:
     async for positions in _pages(connection, SERVERS):
         for position in positions:
             _apply(found, fleet, position)
+    schedules: set[ScheduleRef] = set()
+    async for positions in _pages(connection, SCHEDULES):
+        for position in positions:
+            _schedule(found, schedules, position)
+    found.schedules = len(schedules)
     found.servers, found.types = len(list(fleet.servers())), len(list(fleet.types()))
     found.sealed = await _sealed(fleet, keys)
     found.lost_results = len(results - await _objects(connection)) if results else 0
@@ -79,6 +88,8 @@ def _count(found: Survey, results: set[str], position: Position) -> None:
         _note(found, f"after sequence {found.last_sequence} of {TASKS} comes {position.sequence}")
     found.events += 1
     found.last_sequence = position.sequence
+    if not position.subject.startswith("task."):
+        return  # a turn of the keeper, which fences and says nothing
     try:
         recorded = decode(task_codec, position).recorded
     except UnreadableEvent as error:
@@ -104,13 +115,24 @@ def _count(found: Survey, results: set[str], position: Position) -> None:
 
 def _apply(found: Survey, fleet: Fleet, position: Position) -> None:
     try:
-        if position.subject.startswith("server."):
-            decode(server_codec, position)
-        else:
-            decode(type_codec, position)
         fleet.apply([position])
     except UnreadableEvent as error:
         _note(found, str(error))
+
+
+def _schedule(found: Survey, schedules: set[ScheduleRef], position: Position) -> None:
+    try:
+        event = decode(schedule_codec, position).recorded.event
+    except UnreadableEvent as error:
+        _note(found, str(error))
+        return
+    match event:
+        case ScheduleCreated():
+            schedules.add(schedule_ref(position.subject))
+        case ScheduleDeleted():
+            schedules.discard(schedule_ref(position.subject))
+        case _:
+            pass
 
 
 def _note(found: Survey, fault: str) -> None:

@@ -19,7 +19,7 @@ def test_a_section_that_does_not_exist_is_refused_by_name(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         parser().parse_args(["--only", "rates,speed"])
 
-    assert "speed: there are rates, latency" in capsys.readouterr().err
+    assert "speed: there are rates, batch" in capsys.readouterr().err
 
 
 def test_a_figure_is_the_median_of_its_runs_which_are_kept() -> None:

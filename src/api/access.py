@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -10,7 +11,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import Forbidden, NotFound
 from ..events.envelope import Actor
-from ..events.ids import TaskRef, owner_token, parse_task_id
+from ..events.ids import BatchRef, TaskRef, owner_token, parse_batch_id, parse_task_id
 from .auth import Authenticator, Identity, Unauthenticated
 from .stream_tokens import StreamTokens
 
@@ -100,8 +101,22 @@ def owned_ref(identity: Identity, task_id: str, *override_roles: str) -> TaskRef
     Raises NotFound for any other: it looks as if not there. Forbidden only for who may see it and no more.
     """
     ref = parse_task_id(task_id)
-    if ref.owner == owner_token(identity.subject) or identity.has(*override_roles):
-        return ref
+    if not _is_allowed(identity, ref.owner, "this task", override_roles):
+        raise NotFound("task", task_id)
+    return ref
+
+
+def owned_batch(identity: Identity, batch_id: str, *override_roles: str) -> BatchRef:
+    """Return a batch the caller owns, or may reach by role. Raises as `owned_ref` does."""
+    ref = parse_batch_id(batch_id)
+    if not _is_allowed(identity, ref.owner, "this batch", override_roles):
+        raise NotFound("batch", batch_id)
+    return ref
+
+
+def _is_allowed(identity: Identity, owner: str, what: str, override_roles: Sequence[str]) -> bool:
+    if owner == owner_token(identity.subject) or identity.has(*override_roles):
+        return True
     if identity.has(*READERS_OF_ALL):
-        raise Forbidden(f"this task is another user's; changing it needs the role {' or '.join(override_roles)}")
-    raise NotFound("task", task_id)
+        raise Forbidden(f"{what} is another user's; changing it needs the role {' or '.join(override_roles)}")
+    return False

@@ -12,15 +12,22 @@ from litestar.middleware import DefineMiddleware
 from ..core import Core
 from .access import Authentication
 from .auth import Authenticator
+from .batches import batch_router
+from .bulk import bulk_router
 from .conditional import Conditional
+from .dead_letters import dead_letter_router
+from .deliveries import delivery_router
 from .description import describe
 from .docs import docs_router
 from .edge import Edge
 from .json_answer import JsonAnswer
 from .model_headers import MODEL_HEADERS
+from .owners import owner_router
+from .pools import pool_router
 from .problems import on_error
 from .push import push_router
 from .queue import queue_router
+from .schedules import schedule_router
 from .servers import server_router
 from .stream_tokens import StreamTokens
 from .system import system_router
@@ -48,11 +55,18 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
         path="/api",
         route_handlers=[
             task_router(core),
+            batch_router(core),
+            bulk_router(core),
+            dead_letter_router(core),
             queue_router(core),
             push_router(core, tokens),
             server_router(core),
             type_router(core),
+            owner_router(core),
+            pool_router(core),
             webhook_router(core),
+            schedule_router(core),
+            delivery_router(core),
         ],
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
         response_class=JsonAnswer,
@@ -99,6 +113,6 @@ def _cors(origins: list[str]) -> CORSConfig:
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
         allow_headers=[*CALLERS_HEADERS, *MODEL_HEADERS],
-        expose_headers=["X-Request-Id", "Retry-After", "ETag"],
+        expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "ETag"],
         max_age=600,
     )

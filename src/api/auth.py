@@ -227,12 +227,12 @@ def _reasons() -> Iterator[None]:
 
 
 def _identity(claims: Claims) -> Identity:
-    if not all(map(_is_plain, (claims.sub, *claims.roles))):
+    if not all(map(is_plain, (claims.sub, *claims.roles))):
         raise Unauthenticated("the claims of the token contain control characters")
     return Identity(claims.sub, frozenset(claims.roles))
 
 
-def _is_plain(text: str) -> bool:
+def is_plain(text: str) -> bool:
     """False for control characters, line separators and lone surrogates: they forge log lines and break encoders."""
     if text.isascii():
         return text.isprintable()

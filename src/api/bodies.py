@@ -11,8 +11,8 @@ from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Referenc
 from msgspec import Meta, Struct
 
 from ..errors import InvalidInput
+from ..submission import invalid, parse_json_object
 from .access import ApiRequest
-from .submission import invalid, parse_json_object
 
 T = TypeVar("T")
 
@@ -43,7 +43,11 @@ async def read_body(request: ApiRequest) -> bytes:
 
 async def read_as(request: ApiRequest, shape: type[T], max_depth: int) -> T:
     """Return the body as a shape; an empty one counts as `{}`. Raises InvalidInput naming what is wrong, and where."""
-    body = (await read_body(request)).strip() or b"{}"
+    return decoded_as((await read_body(request)).strip() or b"{}", shape, max_depth)
+
+
+def decoded_as(body: bytes, shape: type[T], max_depth: int) -> T:
+    """Return a body as a shape. Raises InvalidInput naming what is wrong, and where."""
     parse_json_object(body, max_depth)
     try:
         return msgspec.json.decode(body, type=shape)

@@ -20,12 +20,27 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, Contact, License, SecurityScheme, Tag
 from msgspec import Struct
 
-from . import push_shapes, queue_shapes, server_shapes, task_shapes, type_shapes, webhook_shapes
+from ..submission import Submission
+from . import (
+    batch_shapes,
+    bulk_shapes,
+    dead_letter_shapes,
+    delivery_shapes,
+    owner_shapes,
+    pool_shapes,
+    push_shapes,
+    queue_shapes,
+    schedule_shapes,
+    server_shapes,
+    task_shapes,
+    type_shapes,
+    webhook_shapes,
+)
+from .batch_body import BatchItem
 from .bodies import SCHEMA_REF, ReasonBody
 from .examples import ANSWER_EXAMPLES
-from .problems import MEDIA_TYPE, Problem
+from .problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, WAITING_POLICY, Problem
 from .reports import UpdateBody
-from .submission import Submission
 from .system import Front, Live, Ready
 
 ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
@@ -35,32 +50,53 @@ do it; what fails is tried again; every step is an event you can read back.
 
 Every `/api` route needs `Authorization: Bearer <JWT>`. Bodies are JSON in UTF-8, whatever their `Content-Type` says.
 Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors are problem documents (RFC 9457) that
-also carry `error`; each answer has an `X-Request-Id`, which is in our logs too. A 503 says in `Retry-After` when to
-come back.
+also carry `error`; each answer has an `X-Request-Id`, which is in our logs too. A 503 and a 429 say in `Retry-After`
+when to come back.
 """
 SHAPES: tuple[type[Struct], ...] = (
     task_shapes.TaskAnswer,
     task_shapes.TaskPage,
     task_shapes.EventPage,
+    batch_shapes.BatchAnswer,
+    batch_shapes.BatchSummary,
+    batch_shapes.BatchTaskPage,
+    bulk_shapes.BulkBody,
+    bulk_shapes.BulkAnswer,
+    dead_letter_shapes.DeadLetterPage,
+    dead_letter_shapes.DeadLettersBody,
     server_shapes.ServerPage,
     server_shapes.ServerDone,
     server_shapes.HeartbeatAnswer,
     server_shapes.MaintenanceAnswer,
     server_shapes.CleanupAnswer,
+    server_shapes.DrainAnswer,
     type_shapes.TypePage,
     type_shapes.TypeDone,
+    pool_shapes.PoolPage,
+    pool_shapes.PauseAnswer,
+    pool_shapes.PauseBody,
     server_shapes.RegisterBody,
     server_shapes.HeartbeatBody,
     server_shapes.MaintenanceBody,
+    server_shapes.DrainBody,
     server_shapes.CleanupBody,
     type_shapes.TypeBody,
+    owner_shapes.OwnerLimitsBody,
+    owner_shapes.OwnerLimitsAnswer,
+    owner_shapes.OwnerPage,
     push_shapes.StreamToken,
     webhook_shapes.WebhookBody,
     webhook_shapes.WebhookChange,
     webhook_shapes.WebhookSecret,
     webhook_shapes.WebhookPage,
     webhook_shapes.WebhookDone,
-    webhook_shapes.DeliveryPage,
+    schedule_shapes.ScheduleBody,
+    schedule_shapes.ScheduleChange,
+    schedule_shapes.ScheduleDetail,
+    schedule_shapes.SchedulePage,
+    schedule_shapes.ScheduleRun,
+    schedule_shapes.ScheduleDone,
+    delivery_shapes.DeliveryPage,
     queue_shapes.ChaptersBody,
     queue_shapes.OutlineBody,
     queue_shapes.QueueSubmitted,
@@ -68,6 +104,7 @@ SHAPES: tuple[type[Struct], ...] = (
     queue_shapes.QueueTasksAnswer,
     queue_shapes.Done,
     Submission,
+    BatchItem,
     UpdateBody,
     ReasonBody,
     Problem,
@@ -89,6 +126,8 @@ def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _of_parameter(parameter["schema"])
             for status, answer in operation["responses"].items():
+                if status == "429":
+                    answer["headers"] = QUOTA_HEADERS
                 if problem := answer["content"].get(MEDIA_TYPE):
                     problem["example"] = _problem(int(status), answer["description"], path)
     return msgspec.json.encode(document)
@@ -156,15 +195,16 @@ def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem(status: int, detail: str, path: str) -> dict[str, Any]:
-    title = HTTPStatus(status).phrase
-    return {
-        "type": "about:blank",
-        "title": title,
+    is_quota = status == 429
+    problem = {
+        "type": QUOTA_EXCEEDED if is_quota else "about:blank",
+        "title": QUOTA_TITLE if is_quota else HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "instance": path,
         "error": detail,
     }
+    return problem | ({"violated-policies": [WAITING_POLICY]} if is_quota else {})
 
 
 def _operation_id(handler: HTTPRouteHandler, *_: object) -> str:
@@ -191,11 +231,17 @@ def _config(release: str) -> OpenAPIConfig:
         operation_id_creator=_operation_id,
         tags=[
             Tag(name="Tasks", description="Submit, follow, cancel, retry, replay"),
+            Tag(name="Batches", description="Many tasks as one: submitted, followed and commanded together"),
+            Tag(name="Bulk", description="Commands to many tasks at once"),
+            Tag(name="Dead letters", description="Tasks that failed for good: tried again, or discarded"),
             Tag(name="Push", description="Events as they happen"),
+            Tag(name="Schedules", description="Tasks submitted again and again, as a cron expression says"),
             Tag(name="Webhooks", description="Events sent to an address of yours, signed, until they are taken"),
             Tag(name="Queue", description="Long jobs of a user's projects"),
             Tag(name="Servers", description="The fleet: admins only"),
+            Tag(name="Pools", description="Queues, what waits in them, and pauses: admins only"),
             Tag(name="Types", description="What payloads look like and how tasks are tried"),
+            Tag(name="Owners", description="What users may have: run at once, start in a second, keep waiting"),
             Tag(name="System", description="Health and metrics; no token needed"),
         ],
     )

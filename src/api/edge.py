@@ -28,7 +28,8 @@ _COMMON = [
     (b"referrer-policy", b"no-referrer"),
 ]
 
-PROJECTS = "/api/projects/"
+ENCODED = ("/api/projects/", "/api/owners/")
+"""Where a segment of the path is any text: it stays as it was sent, and the route decodes it."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -51,8 +52,7 @@ class Edge:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # the HTTP server leaves the body out by itself
-        if scope["path"].startswith(PROJECTS):
-            # A project's name may have a slash in it: its segment stays as it was sent, and the route decodes it.
+        if scope["path"].startswith(ENCODED):
             scope = {**scope, "path": scope["raw_path"].decode("ascii")}
         started = time.perf_counter()
         identifier = _identifier(scope)

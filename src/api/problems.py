@@ -15,7 +15,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .. import errors
 from ..egress import BadAddress
@@ -33,6 +33,23 @@ LONGEST_DETAIL = 500
 """Characters; what a caller sent may be part of it, however long that was."""
 
 
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+"""Type of the problem document of a 429, as draft-ietf-httpapi-ratelimit-headers-11 has it (section 5.1)."""
+QUOTA_TITLE = "Request cannot be satisfied as assigned quota has been exceeded"
+WAITING_POLICY = "waiting"
+"""Name of the quota of an owner's waiting tasks, in problem documents and header fields."""
+
+
+class ItemProblem(Struct, kw_only=True, omit_defaults=True):
+    """What is wrong with one of several things that were sent together."""
+
+    index: int
+    """Its place, from 0."""
+    error: str
+    path: str | None = None
+    """Where in it the trouble is, as in `$.payload.width`."""
+
+
 class Problem(Struct, kw_only=True, omit_defaults=True):
     """A problem document (RFC 9457)."""
 
@@ -47,6 +64,10 @@ class Problem(Struct, kw_only=True, omit_defaults=True):
     """False on the queue surface, whose clients look there first."""
     path: str | None = None
     """Where in the request the trouble is, as in `$.payload.width`."""
+    errors: list[ItemProblem] | None = None
+    """Of a batch: what is wrong with each of its items that is not as it should be."""
+    violated_policies: list[str] | None = field(default=None, name="violated-policies")
+    """Of a 429: the quotas that have no room; `RateLimit-Policy` has them too."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -56,6 +77,7 @@ _STATUS: dict[type[Exception], int] = {
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.IdempotencyConflict: 422,
+    errors.QuotaExceeded: 429,
     errors.RuleBroken: 409,
     PayloadTooLarge: 413,
     errors.StoreUnavailable: 503,
@@ -77,15 +99,18 @@ def problem_for(error: Exception, path: str) -> Problem:
     """Return the problem document for an error raised while answering a request on `path`."""
     status = _status(error)
     detail = _shortened(_detail(error, status))
+    is_quota = isinstance(error, errors.QuotaExceeded)
     return Problem(
-        type="about:blank",
-        title=HTTPStatus(status).phrase,
+        type=QUOTA_EXCEEDED if is_quota else "about:blank",
+        title=QUOTA_TITLE if is_quota else HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         instance=quote(path),
         error=detail,
         success=False if path.startswith(QUEUE_SURFACE) else None,
         path=_path(error),
+        errors=_items(error),
+        violated_policies=[WAITING_POLICY] if is_quota else None,
     )
 
 
@@ -103,6 +128,15 @@ def _path(error: Exception) -> str | None:
             return key
         case _:
             return None
+
+
+def _items(error: Exception) -> list[ItemProblem] | None:
+    if not isinstance(error, errors.InvalidItems):
+        return None
+    return [
+        ItemProblem(index=index, error=_shortened(found.detail), path=found.path or None)
+        for index, found in sorted(error.found.items())
+    ]
 
 
 def _shortened(text: str) -> str:
@@ -155,6 +189,8 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
         emit("request.failed", id=request_id(request.scope), path=problem.instance, error=repr(error))
     if problem.status == 503:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if isinstance(error, errors.QuotaExceeded):
+        headers |= quota_headers(error)
     if problem.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="taskstream"'
     if problem.status == 405 and isinstance(error, HTTPException) and error.headers:
@@ -162,6 +198,34 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
     if problem.status == 415:
         headers["Accept-Encoding"] = "identity"
     return answer(problem, headers)
+
+
+def quota_headers(error: errors.QuotaExceeded) -> dict[str, str]:
+    """Return what a client is told of a quota (draft-ietf-httpapi-ratelimit-headers-11): `q` tasks may wait, `r` more.
+
+    The quota has no window of its own: `t` is when to look again, as `Retry-After` is.
+    """
+    seconds = max(1, error.retry_after)
+    left = max(0, error.limit - error.waiting)
+    return {
+        "Retry-After": str(seconds),
+        "RateLimit": f'"{WAITING_POLICY}";r={left};t={seconds}',
+        "RateLimit-Policy": f'"{WAITING_POLICY}";q={error.limit}',
+    }
+
+
+QUOTA_HEADERS: dict[str, Any] = {
+    "Retry-After": {"description": "Seconds until another try may be worth it", "schema": {"type": "integer"}},
+    "RateLimit": {
+        "description": "How many more tasks may wait (`r`), as of now and for `t` seconds",
+        "schema": {"type": "string", "examples": ['"waiting";r=0;t=5']},
+    },
+    "RateLimit-Policy": {
+        "description": "How many of the caller's tasks may wait (`q`)",
+        "schema": {"type": "string", "examples": ['"waiting";q=100000']},
+    },
+}
+"""How the API's description has the header fields of a 429."""
 
 
 def _allowed(headers: dict[str, str]) -> str:
@@ -180,6 +244,7 @@ _MEANINGS = {
     413: "The body is too large",
     415: "The body is compressed, which is not taken",
     422: "The Idempotency-Key was used with another body",
+    429: "As many of your tasks wait as may, and nothing was stored. See `Retry-After`",
     503: "The store cannot be reached or is full; nothing was lost. See `Retry-After`",
 }
 

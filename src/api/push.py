@@ -17,11 +17,11 @@ from ..push.facts import Choice
 from ..push.feed import Place
 from ..push.hub import Scope
 from .access import ApiRequest
+from .parameters import Owner, TaskId, listed_owner
 from .problems import answers
 from .push_shapes import StreamToken
 from .pushed import Message, Messages, Pushed
 from .stream_tokens import StreamTokens
-from .tasks import TaskId, listed_owner
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,8 @@ def _event(message: Message) -> bytes:
     return b"%b%b\n" % (place, data)
 
 
-def _stream(messages: Messages) -> Stream:
+def stream(messages: Messages) -> Stream:
+    """Return messages as server-sent events."""
     return Stream(_sent(messages), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
@@ -109,7 +110,7 @@ def push_router(core: Core, tokens: StreamTokens) -> Router:
         after a break, what followed the last one is sent. A 204 says that there is nothing left.
         """
         messages = await pushed.of_task(request.user, task_id, read_after(last_event_id, after))
-        return Response(None, status_code=204) if messages is None else _stream(messages)
+        return Response(None, status_code=204) if messages is None else stream(messages)
 
     @get(
         "/tasks/stream",
@@ -122,9 +123,7 @@ def push_router(core: Core, tokens: StreamTokens) -> Router:
         request: ApiRequest,
         type_: Annotated[list[str] | None, QueryParameter(name="type", description="One or more types")] = None,
         event: Annotated[list[str] | None, QueryParameter(description="One or more names of events")] = None,
-        owner: Annotated[
-            str | None, QueryParameter(description="A user; for admins and auditors, whose default is all")
-        ] = None,
+        owner: Owner = None,
         last_event_id: LastEventId = None,
         after: After = None,
         token: Token = None,  # noqa: ARG001 - read by the middleware
@@ -132,7 +131,7 @@ def push_router(core: Core, tokens: StreamTokens) -> Router:
         """Send each task that has not ended as it is, then every event of every task, also of new ones."""
         choice = Choice(types=frozenset(type_ or []), events=checked_events(event or []))
         scope = Scope(owner=listed_owner(request, owner))
-        return _stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
+        return stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
 
     @post(
         "/stream-tokens",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated
-from urllib.parse import unquote
 
 import msgspec
 from litestar import Router, delete, get, post
@@ -18,18 +18,20 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from .. import metrics
-from ..clock import random_bits, utc_now
+from ..clock import utc_now
 from ..commands.task import CancelTask, DeleteTask, SubmitTask, TaskCommand, Unknown
 from ..core import Core
 from ..errors import InvalidInput, NotFound, Refused
-from ..events.ids import TaskRef, new_ref, owner_token, ref_for_key
+from ..events.ids import TaskRef, owner_token
 from ..projections.task_reader import Listed
+from ..submission import Submission, Submissions
 from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from .bodies import described, read_as, schema_of
 from .edge import request_id
 from .examples import CHAPTERS_EXAMPLES, OUTLINE_EXAMPLES
 from .generate import generated
 from .model_headers import read_model
+from .parameters import IdempotencyKey, TaskId, decoded, submitted_ref
 from .problems import answers
 from .push import STREAM_HEADERS, STREAM_TYPE
 from .queue_shapes import (
@@ -42,8 +44,6 @@ from .queue_shapes import (
     QueueType,
     queued_task,
 )
-from .submission import Submission, Submissions
-from .tasks import IdempotencyKey, TaskId, checked_key
 
 SHOWN_AFTER_END = timedelta(hours=1)
 CANCELLED = "Cancelled by user"
@@ -79,10 +79,7 @@ class Queue:
         asked = {field: value for field, value in msgspec.to_builtins(body).items() if value is not None}
         payload = {"projectName": name, **asked}
         encoded = msgspec.json.encode(payload)
-        if idempotency_key is None:
-            ref = new_ref(owner, utc_now(), random_bits(80))
-        else:
-            ref = ref_for_key(owner, checked_key(idempotency_key))
+        ref = submitted_ref(owner, idempotency_key)
         command = self._submissions.command(
             Submission(payload=Raw(encoded), type=task_type),
             payload,
@@ -100,12 +97,8 @@ class Queue:
         core = self.core
         key_id = await core.task_keys.keep(ref, key) if key else ""
         try:
-            handled = await core.commands.task(
-                ref,
-                replace(command, key_id=key_id),
-                by=actor(request.user),
-                cause=request_id(request.scope),
-                known=core.commands.tasks.fold([]),
+            handled = await core.intake.submit(
+                ref, replace(command, key_id=key_id), by=actor(request.user), cause=request_id(request.scope)
             )
         except Refused:
             await core.task_keys.destroy(ref, key_id)
@@ -137,10 +130,7 @@ class Queue:
 
 def project_name(segment: str) -> str:
     """Return the project's name that a path's segment is, still percent-encoded. Raises InvalidInput."""
-    try:
-        name = unquote(segment, errors="strict")
-    except UnicodeDecodeError:
-        raise InvalidInput("the project's name in the path is not percent-encoded UTF-8", "name") from None
+    name = decoded(segment, "name")
     if not 0 < len(name) <= LONGEST_PROJECT or any(map(_is_control, name)):
         raise InvalidInput(f"a project's name is 1 to {LONGEST_PROJECT} characters, none a control character", "name")
     return name
@@ -154,13 +144,14 @@ def queue_router(core: Core) -> Router:
     """Return the routes."""
     queue = Queue(core)
     depth = core.settings.max_json_depth
+    submission = partial(
+        post, status_code=200, opt=requires(*SUBMITTERS), responses=answers(400, 401, 403, 413, 415, 422, 429, 503)
+    )
+    chapters = described(schema_of(ChaptersBody), CHAPTERS_EXAMPLES, required=False)
 
-    @post(
+    @submission(
         "/projects/{name:str}/queue-chapters",
-        status_code=200,
-        opt=requires(*SUBMITTERS),
-        operation_class=described(schema_of(ChaptersBody), CHAPTERS_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 413, 415, 422, 503),
+        operation_class=chapters,
         response_description="The task's id",
         summary="Queue chapters",
     )
@@ -177,12 +168,9 @@ def queue_router(core: Core) -> Router:
         ref = await queue.submit(request, name, "chapter", body, idempotency_key, body.chapters_to_generate)
         return QueueSubmitted(task_id=ref.id)
 
-    @post(
+    @submission(
         "/projects/{name:str}/queue-outline",
-        status_code=200,
-        opt=requires(*SUBMITTERS),
         operation_class=described(schema_of(OutlineBody), OUTLINE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 413, 415, 422, 503),
         response_description="The task's id",
         summary="Queue an outline",
     )
@@ -193,13 +181,10 @@ def queue_router(core: Core) -> Router:
         body = await read_as(request, OutlineBody, depth)
         return QueueSubmitted(task_id=(await queue.submit(request, name, "outline", body, idempotency_key)).id)
 
-    @post(
+    @submission(
         "/projects/{name:str}/generate-stream",
-        status_code=200,
         media_type=STREAM_TYPE,
-        opt=requires(*SUBMITTERS),
-        operation_class=described(schema_of(ChaptersBody), CHAPTERS_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 413, 415, 422, 503),
+        operation_class=chapters,
         response_description="Server-sent events",
         summary="Queue chapters and follow them",
     )

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from ..events.ids import token
 from ..projections.task_reader import Listed
 from ..projections.task_view import Status
-from .wire import milliseconds, optional_milliseconds
+from ..wire import milliseconds, optional_milliseconds
 
 QueueType = Literal["chapter", "outline"]
 QueueStatus = Literal["pending", "processing", "completed", "failed"]

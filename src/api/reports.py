@@ -15,8 +15,8 @@ from ..commands.task import FailTask, Reporter, ReportProgress, SucceedTask, Tas
 from ..errors import InvalidInput
 from ..events.envelope import Stored
 from ..events.task import AttemptStarted, StoredResult, TaskEvent
+from ..submission import invalid, parse_json_object
 from ..updates import UpdateMetadata, progress
-from .submission import invalid, parse_json_object
 
 
 class _Update(Struct, kw_only=True):

@@ -8,12 +8,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..commands.server import CircuitIsClosed, Present
+from ..events.server import Overflow
 from ..instants import iso
 from ..projections.heartbeats import Heartbeat
-from .wire import (
+from ..wire import (
+    DurationSeconds,
     Name,
     ServerName,
 )
+from .shapes import DoneTo, Page
 
 _URL = {"format": "uri", "pattern": "^https?://"}
 """For the description only: what is wrong with an address is said better where addresses are read."""
@@ -26,6 +29,15 @@ class Endpoints(Struct, kw_only=True):
     """http(s) URL that takes tasks (POST)."""
     health: Annotated[str, Meta(max_length=2048, extra_json_schema=_URL)] | None = None
     """http(s) URL whose 2xx means healthy (GET); without one, heartbeats keep the server online."""
+
+
+class OverflowBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """When a server takes work: once either is so, and until half of it is no longer. At least one is given."""
+
+    waiting: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    """More tasks than this wait in its pools."""
+    oldest: DurationSeconds | None = None
+    """Seconds that a task has waited there."""
 
 
 class RegisterBody(Struct, kw_only=True, rename="camel"):
@@ -49,7 +61,9 @@ class RegisterBody(Struct, kw_only=True, rename="camel"):
     api_key: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
     """Sent to the server as bearer token; sealed at rest, never shown."""
     labels: Annotated[dict[Name, Annotated[str, Meta(max_length=256)]], Meta(max_length=50)] = {}
-    """Free text of yours."""
+    """Text of yours; tasks may ask for servers that have it (`require`, `prefer`)."""
+    overflow: OverflowBody | None = None
+    """It takes work only when much waits; null: whenever it has room."""
 
 
 class HeartbeatBody(Struct, kw_only=True, rename="camel"):
@@ -64,6 +78,12 @@ class MaintenanceBody(Struct, kw_only=True, forbid_unknown_fields=True):
     """Whether a server is to take nothing new."""
 
     maintenance: bool
+    reason: Annotated[str, Meta(max_length=300)] = ""
+
+
+class DrainBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Why a server is drained, or given work again."""
+
     reason: Annotated[str, Meta(max_length=300)] = ""
 
 
@@ -87,6 +107,7 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     max_concurrent: int
     weight: int
     labels: dict[str, str]
+    overflow: OverflowBody | None
     has_api_key: bool
     """Whether it has one; the key itself is never shown."""
     status: Literal["online", "offline"]
@@ -96,6 +117,7 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """When it got that status."""
     maintenance: bool
     maintenance_reason: str | None
+    maintenance_since: str | None
     circuit: Literal["closed", "open", "half-open"]
     """`open`: attempts kept failing, and nothing is sent until `circuitOpenUntil`; `half-open`: one is out to see."""
     circuit_open_until: str | None
@@ -110,19 +132,14 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """As the server said itself, in its last heartbeat."""
 
 
-class ServerPage(Struct, kw_only=True, rename="camel"):
+class ServerPage(Page, kw_only=True, rename="camel"):
     """Servers, by id."""
 
     servers: list[ServerSummary]
-    next_cursor: str | None
-    """Pass as `cursor` for the next page; null after the last."""
 
 
-class ServerDone(Struct, kw_only=True):
+class ServerDone(DoneTo, kw_only=True):
     """It is done."""
-
-    id: str
-    success: bool = True
 
 
 class HeartbeatAnswer(Struct, kw_only=True, rename="camel"):
@@ -140,6 +157,19 @@ class MaintenanceAnswer(Struct, kw_only=True):
     id: str
     success: bool = True
     maintenance: bool
+
+
+class DrainAnswer(Struct, kw_only=True):
+    """The server finishes what it has and takes nothing new."""
+
+    id: str
+    success: bool = True
+    since: str
+    """Since when it is drained: a server that was drained before goes on being so."""
+    running: int
+    """Tasks that it still runs."""
+    drained: bool
+    """Nothing runs on it, and nothing will before it is resumed: it may be switched off."""
 
 
 class CleanupAnswer(Struct, kw_only=True, rename="camel"):
@@ -165,12 +195,14 @@ def server_summary(server: Present, heartbeat: Heartbeat | None) -> ServerSummar
         max_concurrent=settings.max_concurrent,
         weight=settings.weight,
         labels=settings.labels,
+        overflow=_overflow(settings.overflow),
         has_api_key=bool(settings.api_key_id),
         status="online" if server.online else "offline",
         status_reason=server.status_reason,
         status_since=iso(server.changed_at),
         maintenance=server.maintenance,
         maintenance_reason=server.maintenance_reason or None,
+        maintenance_since=iso(server.maintenance_since) if server.maintenance_since else None,
         circuit="closed" if isinstance(circuit, CircuitIsClosed) else "open" if until else "half-open",
         circuit_open_until=iso(until) if until else None,
         registered_at=iso(server.registered_at),
@@ -178,4 +210,12 @@ def server_summary(server: Present, heartbeat: Heartbeat | None) -> ServerSummar
         latency_ms=heartbeat.latency_ms if heartbeat else None,
         active_tasks=heartbeat.active_tasks if heartbeat else None,
         metrics=heartbeat.metrics if heartbeat else None,
+    )
+
+
+def _overflow(overflow: Overflow | None) -> OverflowBody | None:
+    if overflow is None:
+        return None
+    return OverflowBody(
+        waiting=overflow.waiting, oldest=overflow.oldest.total_seconds() if overflow.oldest is not None else None
     )

@@ -25,29 +25,41 @@ from ..commands.server import (
 from ..core import Core
 from ..egress import BadAddress
 from ..errors import InvalidInput, NotFound
-from ..events.server import ServerEvent, ServerRegistered
+from ..events.server import Overflow, ServerEvent, ServerRegistered
 from ..events.subjects import server_root, server_token
 from ..instants import iso
+from ..projections.active import projection_reaches, running_on
 from ..projections.heartbeats import Heartbeat
+from ..streams.log import last_sequence
+from ..streams.topology import TASKS
+from ..wire import SERVER_ID_PATTERN
 from .access import ApiRequest, actor, requires
 from .bodies import described, read_as, schema_of
 from .edge import request_id
-from .examples import CLEANUP_EXAMPLES, HEARTBEAT_EXAMPLES, MAINTENANCE_EXAMPLES, REGISTER_EXAMPLES
+from .examples import CLEANUP_EXAMPLES, DRAIN_EXAMPLES, HEARTBEAT_EXAMPLES, MAINTENANCE_EXAMPLES, REGISTER_EXAMPLES
+from .parameters import Cursor
 from .problems import answers
 from .server_shapes import (
     CleanupAnswer,
     CleanupBody,
+    DrainAnswer,
+    DrainBody,
     HeartbeatAnswer,
     HeartbeatBody,
     MaintenanceAnswer,
     MaintenanceBody,
+    OverflowBody,
     RegisterBody,
     ServerDone,
     ServerPage,
     ServerSummary,
     server_summary,
 )
-from .wire import SERVER_ID_PATTERN
+
+PROJECTION_SECONDS = 2.0
+"""How long a drain waits for the projection, which says what runs."""
+KNOWN_AFTER = timedelta(seconds=2)
+"""How long after its beginning every worker knows of a drain, and what it began before is in the log."""
 
 ServerId = Annotated[
     str,
@@ -85,6 +97,7 @@ class Servers:
             weight=body.weight,
             api_key_id=key_id,
             labels=body.labels,
+            overflow=_overflow(body.overflow),
         )
         handled = await self._command(request, body.id, RegisterServer(settings=registered))
         if before is not None and before.api_key_id != key_id:
@@ -156,6 +169,29 @@ class Servers:
         await self._command(request, server_id, SetMaintenance(maintenance=body.maintenance, reason=body.reason))
         return MaintenanceAnswer(id=server_id, maintenance=body.maintenance)
 
+    async def drain(self, request: ApiRequest, server_id: str) -> DrainAnswer:
+        """Have a server take nothing new; return how much it still runs. Safe to repeat: it tells how far it is."""
+        body = await read_as(request, DrainBody, self.core.settings.max_json_depth)
+        handled = await self._command(request, server_id, SetMaintenance(maintenance=True, reason=body.reason))
+        state = handled.known.state
+        assert isinstance(state, Present)
+        since = state.maintenance_since or utc_now()
+        running = await self._running(server_id)
+        return DrainAnswer(
+            id=server_id, since=iso(since), running=running, drained=running == 0 and utc_now() - since > KNOWN_AFTER
+        )
+
+    async def resume(self, request: ApiRequest, server_id: str) -> MaintenanceAnswer:
+        body = await read_as(request, DrainBody, self.core.settings.max_json_depth)
+        await self._command(request, server_id, SetMaintenance(maintenance=False, reason=body.reason))
+        return MaintenanceAnswer(id=server_id, maintenance=False)
+
+    async def _running(self, server_id: str) -> int:
+        """Return how many tasks a server runs by all that is in the log now, if the projection gets there soon."""
+        bucket = self.core.buckets.tasks
+        await projection_reaches(bucket, await last_sequence(self.core.reading, TASKS, ">"), PROJECTION_SECONDS)
+        return len(await running_on(bucket, server_token(server_id)))
+
     async def remove(self, request: ApiRequest, server_id: str, reason: str) -> None:
         registration = await self._registration(server_id)
         await self._command(request, server_id, RemoveServer(reason=reason))
@@ -174,6 +210,14 @@ class Servers:
                     await self.remove(request, server.server_id, f"offline for more than {body.max_age_mins:g} min")
                     removed.append(server.server_id)
         return CleanupAnswer(removed_servers=removed)
+
+
+def _overflow(body: OverflowBody | None) -> Overflow | None:
+    if body is None:
+        return None
+    if body.waiting is None and body.oldest is None:
+        raise InvalidInput("say when it takes work: `waiting`, `oldest` or both", "$.overflow")
+    return Overflow(waiting=body.waiting, oldest=timedelta(seconds=body.oldest) if body.oldest is not None else None)
 
 
 def server_router(core: Core) -> Router:
@@ -200,7 +244,7 @@ def server_router(core: Core) -> Router:
     )
     async def list_servers(
         limit: Annotated[int, QueryParameter(ge=1, le=5000, description="Most entries on a page")] = 5000,
-        cursor: Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")] = None,
+        cursor: Cursor = None,
     ) -> ServerPage:
         """List the registered servers by id, with their state and last heartbeat."""
         return await servers.page(limit, cursor)
@@ -239,6 +283,30 @@ def server_router(core: Core) -> Router:
         """In maintenance a server finishes what it has and takes nothing new."""
         return await servers.set_maintenance(request, server_id)
 
+    @post(
+        "/{server_id:str}/drain",
+        status_code=200,
+        operation_class=described(schema_of(DrainBody), DRAIN_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+        response_description="How far it is",
+        summary="Drain a server",
+    )
+    async def drain_server(request: ApiRequest, server_id: ServerId) -> DrainAnswer:
+        """Begin maintenance, and tell how many tasks still run. Ask again until `drained` is true; then resume it."""
+        return await servers.drain(request, server_id)
+
+    @post(
+        "/{server_id:str}/resume",
+        status_code=200,
+        operation_class=described(schema_of(DrainBody), DRAIN_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+        response_description="The server is given work again",
+        summary="End a drain",
+    )
+    async def resume_server(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
+        """End a drain, which is maintenance: the server is given work again."""
+        return await servers.resume(request, server_id)
+
     @delete(
         "/{server_id:str}",
         status_code=200,
@@ -266,7 +334,8 @@ def server_router(core: Core) -> Router:
     return Router(
         path="/servers",
         route_handlers=[
-            register_server, list_servers, get_server, send_heartbeat, set_maintenance, remove_server, clean_up,
+            register_server, list_servers, get_server, send_heartbeat, set_maintenance, drain_server, resume_server,
+            remove_server, clean_up,
         ],
         opt=requires("admin"),
         tags=["Servers"],

@@ -15,7 +15,7 @@ from ..commands.server import CircuitIsClosed
 from ..core import Core
 from ..errors import StoreError
 from ..projections.active import projected
-from ..streams.connection import api
+from ..streams.jetstream import api
 from ..streams.soundness import clock_difference_ms
 from ..streams.topology import DISPATCH, TASKS
 

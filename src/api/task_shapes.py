@@ -13,7 +13,7 @@ from ..instants import iso
 from ..projections.task_reader import Listed, TaskDetail
 from ..projections.task_view import Status, TaskView
 from ..settings import Settings
-from .wire import (
+from ..wire import (
     milliseconds,
     optional_milliseconds,
 )

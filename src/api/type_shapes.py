@@ -8,13 +8,17 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..commands.task_type import TypeState
+from ..events.limits import NO_LIMITS
 from ..events.task import Priority
-from ..settings import Settings
-from .wire import (
+from ..events.task_type import OnConflict
+from ..settings import Concurrency, PerSecond, Settings
+from ..wire import (
     POOL_NAME_PATTERN,
     TYPE_NAME_PATTERN,
     DurationSeconds,
 )
+from .pool_shapes import PauseInfo, pause_info
+from .shapes import Page
 
 TypeName = Annotated[str, Meta(min_length=1, max_length=64, pattern=TYPE_NAME_PATTERN)]
 PoolName = Annotated[str, Meta(min_length=1, max_length=32, pattern=POOL_NAME_PATTERN)]
@@ -38,6 +42,16 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True)
     pool: PoolName | UnsetType = UNSET
     """Queue its tasks wait in; by default one of its own."""
     description: Annotated[str, Meta(max_length=1000)] = ""
+    concurrency: Concurrency | None = None
+    """Tasks of the type that run at once, of whatever owner; null: any number."""
+    per_second: PerSecond | None = None
+    """Their starts in a second, in the long run; null: any number."""
+    burst: Concurrency | None = None
+    """Such starts at once after a quiet time; null: as many as `perSecond`, at least 1."""
+    key_concurrency: Concurrency = 1
+    """Tasks of the type with the same concurrency key that run at once."""
+    on_conflict: OnConflict = "wait"
+    """What becomes of a newcomer whose key is taken: it waits, replaces those that wait, or is refused (cancelled)."""
 
 
 class TypeSummary(Struct, kw_only=True, rename="camel"):
@@ -56,14 +70,24 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     pool: str
     """Queue its tasks wait in."""
     description: str
+    concurrency: int | None
+    """Tasks of the type that run at once; null: any number."""
+    per_second: float | None
+    """Their starts in a second; null: any number."""
+    burst: int | None
+    """Such starts at once after a quiet time; null: any number."""
+    key_concurrency: int
+    """Tasks with the same concurrency key that run at once."""
+    on_conflict: OnConflict
+    """What becomes of a newcomer whose key is taken."""
+    pause: PauseInfo | None
+    """Null: it is not paused."""
 
 
-class TypePage(Struct, kw_only=True, rename="camel"):
+class TypePage(Page, kw_only=True, rename="camel"):
     """Types, by name."""
 
     types: list[TypeSummary]
-    next_cursor: str | None
-    """Pass as `cursor` for the next page; null after the last."""
 
 
 class TypeDone(Struct, kw_only=True):
@@ -75,6 +99,7 @@ class TypeDone(Struct, kw_only=True):
 
 def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary:
     definition = state.definition
+    limits = (definition.limits if definition else None) or NO_LIMITS
 
     def seconds(own: timedelta | None, default: float) -> float:
         return own.total_seconds() if own is not None else default
@@ -90,4 +115,10 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         priority=definition.priority if definition else "normal",
         pool=definition.pool if definition else "default",
         description=definition.description if definition else "",
+        pause=pause_info(state.pause),
+        concurrency=limits.concurrency,
+        per_second=limits.per_second,
+        burst=limits.most_at_once,
+        key_concurrency=definition.key_concurrency if definition else 1,
+        on_conflict=definition.on_conflict if definition else "wait",
     )

@@ -6,24 +6,28 @@ from datetime import timedelta
 from typing import Annotated
 
 import msgspec
-from litestar import Router, delete, get, put
+from litestar import Router, delete, get, post, put
 from litestar.params import PathParameter, QueryParameter
 from msgspec import Raw
 
-from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE, DefineType, DeleteType
+from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE, DefineType, DeleteType, PauseType, ResumeType, TypeCommand
 from ..core import Core
 from ..errors import InvalidInput, NotFound
 from ..events.envelope import NULL
 from ..events.ids import token
+from ..events.limits import Limits
 from ..events.task_type import TypeDefined
+from ..submission import compile_schema
+from ..wire import TYPE_NAME_PATTERN
 from .access import ApiRequest, actor, requires
 from .bodies import described, read_as, schema_of
 from .edge import request_id
-from .examples import TYPE_EXAMPLES
+from .examples import PAUSE_EXAMPLES, TYPE_EXAMPLES
+from .owner_shapes import check_burst
+from .parameters import Cursor
+from .pool_shapes import PauseAnswer, PauseBody, pause_info
 from .problems import answers
-from .submission import compile_schema
 from .type_shapes import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
-from .wire import TYPE_NAME_PATTERN
 
 NameParameter = Annotated[
     str,
@@ -56,6 +60,9 @@ class Types:
             timeout=_duration(body.timeout),
             priority=body.priority,
             description=body.description,
+            limits=_limits(body),
+            key_concurrency=body.key_concurrency,
+            on_conflict=body.on_conflict,
         )
         handled = await core.commands.type(
             name, DefineType(definition=definition), by=actor(request.user), cause=request_id(request.scope)
@@ -88,6 +95,19 @@ class Types:
         await self.core.fleet.reached(handled.known.sequence)
         return TypeDone(name=name)
 
+    async def pause(self, request: ApiRequest, name: str) -> PauseAnswer:
+        body = await read_as(request, PauseBody, self.core.settings.max_json_depth)
+        return await self._pause(request, name, PauseType(name=name, reason=body.reason))
+
+    async def resume(self, request: ApiRequest, name: str) -> PauseAnswer:
+        body = await read_as(request, PauseBody, self.core.settings.max_json_depth)
+        return await self._pause(request, name, ResumeType(name=name, reason=body.reason))
+
+    async def _pause(self, request: ApiRequest, name: str, command: TypeCommand) -> PauseAnswer:
+        handled = await self.core.commands.type(name, command, by=actor(request.user), cause=request_id(request.scope))
+        await self.core.fleet.reached(handled.known.sequence)
+        return PauseAnswer(name=name, pause=pause_info(handled.known.state.pause))
+
 
 def _check_name(name: str) -> None:
     try:
@@ -102,6 +122,12 @@ def _check_name(name: str) -> None:
 def _own_pool(name: str) -> str:
     """Return the pool of a type that names none: one of its own."""
     return DEFAULT_POOL if name == DEFAULT_TYPE else name
+
+
+def _limits(body: TypeBody) -> Limits | None:
+    check_burst(body.per_second, body.burst)
+    limits = Limits(concurrency=body.concurrency, per_second=body.per_second, burst=body.burst)
+    return limits if limits.is_any else None
 
 
 def _duration(seconds: float | None) -> timedelta | None:
@@ -133,7 +159,7 @@ def type_router(core: Core) -> Router:
     )
     async def list_types(
         limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 1000,
-        cursor: Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")] = None,
+        cursor: Cursor = None,
     ) -> TypePage:
         """List the types by name; `default` is always there."""
         return await types.page(limit, cursor)
@@ -160,4 +186,34 @@ def type_router(core: Core) -> Router:
         """Delete a type's settings. Its tasks go on; new ones of this name are treated like `default`."""
         return await types.delete(request, name)
 
-    return Router(path="/types", route_handlers=[put_type, list_types, get_type, delete_type], tags=["Types"])
+    @post(
+        "/{name:str}/pause",
+        status_code=200,
+        opt=requires("admin"),
+        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+        response_description="The type is paused",
+        summary="Pause a type",
+    )
+    async def pause_type(request: ApiRequest, name: NameParameter) -> PauseAnswer:
+        """Let the tasks of a type wait; new ones are accepted, what runs goes on, and others of its pool do, too."""
+        return await types.pause(request, name)
+
+    @post(
+        "/{name:str}/resume",
+        status_code=200,
+        opt=requires("admin"),
+        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+        response_description="The type is not paused",
+        summary="Resume a type",
+    )
+    async def resume_type(request: ApiRequest, name: NameParameter) -> PauseAnswer:
+        """End a type's pause. Where it shares its pool with others, its tasks come back within some seconds."""
+        return await types.resume(request, name)
+
+    return Router(
+        path="/types",
+        route_handlers=[put_type, list_types, get_type, delete_type, pause_type, resume_type],
+        tags=["Types"],
+    )

@@ -1,4 +1,4 @@
-"""Webhooks and their deliveries as clients see them. Times are milliseconds since the epoch."""
+"""Webhooks as clients see them. Times are milliseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..addresses import MAX_URL
 from ..commands.webhook import Registered
 from ..errors import InvalidInput
 from ..events.subjects import ENDINGS, TASK_KINDS
-from ..projections.deliveries import Delivery, DeliveryStatus
+from ..wire import milliseconds
+from .shapes import DoneTo, Page
 from .type_shapes import TypeName
-from .wire import milliseconds, optional_milliseconds
 
 PREFIX = "task."
 CATEGORIES = {
@@ -86,60 +86,14 @@ class WebhookSecret(Struct, kw_only=True, rename="camel"):
     """Until when they are signed with the secret before, too; null: there was none."""
 
 
-class WebhookPage(Struct, kw_only=True, rename="camel"):
+class WebhookPage(Page, kw_only=True, rename="camel"):
     """Webhooks, the newest first."""
 
     webhooks: list[WebhookSummary]
-    next_cursor: str | None
-    """Pass as `cursor` for the next page; null after the last."""
 
 
-class WebhookDone(Struct, kw_only=True):
+class WebhookDone(DoneTo, kw_only=True):
     """It is done."""
-
-    id: str
-    success: bool = True
-
-
-class LastTry(Struct, kw_only=True, rename="camel"):
-    """What came of the last try."""
-
-    at: int
-    status: int | None
-    """HTTP status; null: there was no answer."""
-    error: str | None
-    """Why it does not count as delivered; null: it does."""
-    body: str
-    """The beginning of what the receiver said."""
-    elapsed_ms: int
-
-
-class DeliverySummary(Struct, kw_only=True, rename="camel"):
-    """One message of a webhook, and what became of it."""
-
-    id: str
-    message_id: str
-    """The header `webhook-id`: the same with each try."""
-    type: str
-    task_id: str | None
-    """Null: a test."""
-    sequence: int | None
-    """Place of the event in the log; null: a test."""
-    status: DeliveryStatus
-    """`failed`: given up."""
-    attempts: int
-    created_at: int
-    next_attempt_at: int | None
-    ended_at: int | None
-    last_attempt: LastTry | None
-
-
-class DeliveryPage(Struct, kw_only=True, rename="camel"):
-    """Deliveries, the one that changed last first."""
-
-    deliveries: list[DeliverySummary]
-    next_cursor: str | None
-    """Pass as `cursor` for the next page; null after the last."""
 
 
 def kinds_of(names: list[str]) -> tuple[str, ...]:
@@ -166,29 +120,4 @@ def webhook_summary(webhook: Registered) -> WebhookSummary:
         disabled_reason=None if webhook.active else webhook.disabled_reason,
         created_at=milliseconds(webhook.created_at),
         updated_at=milliseconds(webhook.changed_at),
-    )
-
-
-def delivery_summary(delivery: Delivery) -> DeliverySummary:
-    last = delivery.last
-    return DeliverySummary(
-        id=delivery.id,
-        message_id=delivery.message_id,
-        type=delivery.type,
-        task_id=delivery.task_id or None,
-        sequence=delivery.sequence or None,
-        status=delivery.status,
-        attempts=delivery.attempts,
-        created_at=milliseconds(delivery.created_at),
-        next_attempt_at=optional_milliseconds(delivery.next_at),
-        ended_at=optional_milliseconds(delivery.ended_at),
-        last_attempt=None
-        if last is None
-        else LastTry(
-            at=milliseconds(last.at),
-            status=last.status,
-            error=last.error or None,
-            body=last.body,
-            elapsed_ms=last.elapsed_ms,
-        ),
     )

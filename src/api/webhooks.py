@@ -1,67 +1,47 @@
-"""Webhooks: who is told what, and what became of each delivery. Owners have their own, admins everybody's."""
+"""Webhooks: who is told what. Owners have their own, admins everybody's."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from litestar import Router, delete, get, patch, post
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import PathParameter
 
 from ..clock import random_bits, utc_now
 from ..commands.webhook import ChangeWebhook, DeleteWebhook, Registered, RegisterWebhook, RotateSecret
 from ..core import Core
 from ..errors import Forbidden, InvalidInput, NotFound, RuleBroken
-from ..events.ids import (
-    WebhookRef,
-    delivery_id,
-    is_delivery_id,
-    new_webhook_ref,
-    owner_token,
-    parse_webhook_id,
-)
+from ..events.ids import WebhookRef, new_webhook_ref, owner_token, parse_webhook_id
 from ..events.subjects import webhook_root
 from ..events.webhook import WebhookRegistered, WebhookSettings
-from ..projections.deliveries import Delivery, DeliveryStatus
 from ..projections.webhooks import load_webhooks
 from ..streams.log import last_sequence
 from ..streams.topology import TASKS
+from ..wire import optional_milliseconds
 from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from .bodies import described, read_as, schema_of
 from .edge import request_id
 from .examples import TASK_ID_EXAMPLE, WEBHOOK_CHANGE_EXAMPLES, WEBHOOK_EXAMPLES
+from .parameters import ID_PATTERN, Cursor, Limit, Owner, listed_owner
 from .problems import answers
-from .tasks import TASK_ID_PATTERN, Limit, listed_owner, read_cursor
 from .webhook_shapes import (
-    DeliveryPage,
-    DeliverySummary,
     WebhookBody,
     WebhookChange,
     WebhookDone,
     WebhookPage,
     WebhookSecret,
     WebhookSummary,
-    delivery_summary,
     kinds_of,
     webhook_summary,
 )
-from .wire import optional_milliseconds
 
 MOST_PER_OWNER = 100
-STATUSES: tuple[DeliveryStatus, ...] = ("waiting", "delivered", "failed")
-DELIVERY_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}$"
 
 WebhookId = Annotated[
     str,
     PathParameter(
         description="A webhook's id, as the answer to its registration gave it",
-        schema_extra={"pattern": TASK_ID_PATTERN, "examples": [TASK_ID_EXAMPLE]},
-    ),
-]
-DeliveryId = Annotated[
-    str,
-    PathParameter(
-        description="A delivery's id, as the list has it",
-        schema_extra={"pattern": DELIVERY_ID_PATTERN, "examples": ["01KDW1Z6P0C6N4T0Z5V3Q9H8RB"]},
+        schema_extra={"pattern": ID_PATTERN, "examples": [TASK_ID_EXAMPLE]},
     ),
 ]
 
@@ -166,33 +146,6 @@ class Webhooks:
         await self.core.webhook_secrets.destroy(ref, [webhook.secret_id, webhook.previous_secret_id])
         return WebhookDone(id=webhook_id)
 
-    async def test(self, request: ApiRequest, webhook_id: str) -> DeliverySummary:
-        ref, webhook = await self.find(request, webhook_id, "admin")
-        _insist_on_active(webhook)
-        now = utc_now()
-        delivery = Delivery(id=delivery_id(ref, random_bits(64), now), type="webhook.test", created_at=now, next_at=now)
-        await self.core.deliveries.make(ref, delivery, maybe_made=False)
-        return delivery_summary(delivery)
-
-    async def deliveries(
-        self, request: ApiRequest, webhook_id: str, status: str | None, limit: int, cursor: str | None
-    ) -> DeliveryPage:
-        ref, _ = await self.find(request, webhook_id, *READERS_OF_ALL)
-        page = await self.core.deliveries.page(ref, _checked_status(status), limit, read_cursor(cursor))
-        return DeliveryPage(
-            deliveries=[delivery_summary(delivery) for delivery in page.deliveries],
-            next_cursor=str(page.cursor) if page.cursor else None,
-        )
-
-    async def delivery(self, request: ApiRequest, webhook_id: str, name: str) -> DeliverySummary:
-        ref, _ = await self.find(request, webhook_id, *READERS_OF_ALL)
-        return delivery_summary(await self.core.deliveries.get(ref, _checked_delivery_id(name)))
-
-    async def retry(self, request: ApiRequest, webhook_id: str, name: str) -> DeliverySummary:
-        ref, webhook = await self.find(request, webhook_id, "admin")
-        _insist_on_active(webhook)
-        return delivery_summary(await self.core.deliveries.ask_again(ref, _checked_delivery_id(name), utc_now()))
-
 
 def _registered(state: object, ref: WebhookRef) -> Registered:
     if not isinstance(state, Registered):
@@ -206,26 +159,6 @@ def _with_secret(webhook: Registered, secret: str) -> WebhookSecret:
         secret=secret,
         previous_until=optional_milliseconds(webhook.previous_until),
     )
-
-
-def _insist_on_active(webhook: Registered) -> None:
-    if not webhook.active:
-        raise RuleBroken("this webhook is not active, so nothing is sent; set `active` to true first")
-
-
-def _checked_status(status: str | None) -> DeliveryStatus | None:
-    if not status:
-        return None
-    for known in STATUSES:
-        if status == known:
-            return known
-    raise InvalidInput(f"{status[:64]!r} is no status; they are {', '.join(STATUSES)}", "status")
-
-
-def _checked_delivery_id(text: str) -> str:
-    if not is_delivery_id(text):
-        raise NotFound("delivery", text)
-    return text
 
 
 def webhook_router(core: Core) -> Router:
@@ -256,11 +189,9 @@ def webhook_router(core: Core) -> Router:
     )
     async def list_webhooks(
         request: ApiRequest,
-        owner: Annotated[
-            str | None, QueryParameter(description="A user; for admins and auditors, whose default is all")
-        ] = None,
+        owner: Owner = None,
         limit: Limit = 50,
-        cursor: Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")] = None,
+        cursor: Cursor = None,
     ) -> WebhookPage:
         """List webhooks, newest first."""
         return await webhooks.page(request, owner, limit, cursor)
@@ -308,54 +239,6 @@ def webhook_router(core: Core) -> Router:
         """Make another secret. For a day deliveries carry the signatures of both."""
         return await webhooks.rotate(request, webhook_id)
 
-    @post(
-        "/{webhook_id:str}/test",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 409, 503),
-        response_description="The delivery, on its way",
-        summary="Send a test",
-    )
-    async def send_test(request: ApiRequest, webhook_id: WebhookId) -> DeliverySummary:
-        """Send a message of type `webhook.test`, which is a delivery like any other."""
-        return await webhooks.test(request, webhook_id)
-
-    @get(
-        "/{webhook_id:str}/deliveries",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="A page of deliveries, the one that changed last first",
-        summary="List deliveries",
-    )
-    async def list_deliveries(
-        request: ApiRequest,
-        webhook_id: WebhookId,
-        status: Annotated[str | None, QueryParameter(description="waiting, delivered or failed")] = None,
-        limit: Limit = 50,
-        cursor: Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")] = None,
-    ) -> DeliveryPage:
-        """List what a webhook has to send and has sent. A page may be shorter than asked and have a `nextCursor`."""
-        return await webhooks.deliveries(request, webhook_id, status, limit, cursor)
-
-    @get(
-        "/{webhook_id:str}/deliveries/{delivery_id:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The delivery as it is now",
-        summary="Read a delivery",
-    )
-    async def get_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
-        """Return what became of a delivery so far."""
-        return await webhooks.delivery(request, webhook_id, delivery_id)
-
-    @post(
-        "/{webhook_id:str}/deliveries/{delivery_id:str}/retry",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 409, 503),
-        response_description="The delivery, on its way again",
-        summary="Send a delivery again",
-    )
-    async def retry_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
-        """Send a delivery now, whatever became of it, with all its tries before it and its `webhook-id`."""
-        return await webhooks.retry(request, webhook_id, delivery_id)
-
     return Router(
         path="/webhooks",
         route_handlers=[
@@ -365,10 +248,6 @@ def webhook_router(core: Core) -> Router:
             change_webhook,
             delete_webhook,
             rotate_secret,
-            send_test,
-            list_deliveries,
-            get_delivery,
-            retry_delivery,
         ],
         tags=["Webhooks"],
     )

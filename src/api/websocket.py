@@ -92,6 +92,7 @@ class Session:
     """One connection."""
 
     def __init__(self, core: Core, socket: WebSocket[Any, Any, Any], identity: Identity) -> None:
+        self._hub = core.feeds.hub
         self._pushed = Pushed(core, PAUSE_SECONDS)
         self._socket = socket
         self._identity = identity
@@ -105,7 +106,8 @@ class Session:
         try:
             code, reason = await self._over
             with contextlib.suppress(Exception):  # it may be gone already, or not read even this
-                await asyncio.wait_for(self._socket.close(code=code, reason=reason), CLOSE_SECONDS)
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._socket.close(code=code, reason=reason)
         finally:
             for task in (*tasks, *self._subscriptions.values()):
                 task.cancel()
@@ -188,6 +190,9 @@ class Session:
                     if message is not None:
                         data = message.data or REACHED
                         await self._put(label + _encode(message.place or None) + b"," + data[1:])
+            if self._hub.has_ended:  # no task has, for certain
+                self._end(GOING_AWAY, "this process stops: connect again, and subscribe after the last id received")
+                return
             await self._put(_encode({"type": "ended", "subscription": name}))
         except TooSlow:
             return

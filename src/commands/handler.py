@@ -8,19 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import structlog
+from msgspec import Struct
 
 from ..clock import unique_id, utc_now
-from ..errors import Conflict, OutcomeUnknown, StoreFull, StoreUnavailable
-from ..events.codec import server_codec, task_codec, type_codec, webhook_codec
+from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from ..events.codec import (
+    owner_codec,
+    pool_codec,
+    schedule_codec,
+    server_codec,
+    task_codec,
+    type_codec,
+    webhook_codec,
+)
 from ..events.envelope import Actor, Event, Recorded, Stored
-from ..events.ids import TaskRef, WebhookRef
+from ..events.ids import ScheduleRef, TaskRef, WebhookRef
+from ..events.owner import OwnerEvent
+from ..events.pool import PoolEvent
+from ..events.schedule import ScheduleEvent
 from ..events.server import ServerEvent
 from ..events.subjects import (
+    owner_root,
+    owner_subject,
+    pool_root,
+    pool_subject,
+    schedule_root,
+    schedule_subject,
     server_root,
     server_subject,
     task_root,
@@ -35,9 +54,11 @@ from ..events.task_type import TypeEvent
 from ..events.webhook import WebhookEvent
 from ..streams.committer import Committer
 from ..streams.connection import Connection, PayloadTooLarge
-from ..streams.log import Log
-from ..streams.topology import SERVERS, TASKS, WEBHOOKS
-from . import server, task, task_type, webhook
+from ..streams.latest import LatestLog
+from ..streams.log import Entry, Log
+from ..streams.topology import SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from . import owner, pool, schedule, server, task, task_type, webhook
+from .task import SubmitTask, TaskCommand, TaskState
 
 logger = structlog.get_logger(__name__)
 
@@ -68,6 +89,17 @@ class Handled(NamedTuple, Generic[S, E]):
 
     known: Known[S]
     appended: list[Stored[E]]
+
+
+class Order(Struct, Generic[S, C, E], frozen=True, kw_only=True):
+    """A command about one thing, of several that are carried out together."""
+
+    root: str
+    """What all the thing's subjects start with; no two orders have the same."""
+    subject: Callable[[E], str]
+    command: C
+    known: Known[S] | None = None
+    """Spares the first load."""
 
 
 class Handler(Generic[S, C, E]):
@@ -111,33 +143,38 @@ class Handler(Generic[S, C, E]):
         Raises what `decide` raises: nothing was written. Raises StoreFull at once, and StoreUnavailable when NATS has
         been away for `patience_seconds`: then the outcome may be unknown, and the command may be given again.
         """
-        give_up_at = time.monotonic() + patience_seconds
-        pause = FIRST_PAUSE_SECONDS
-        load_seconds = FIRST_LOAD_SECONDS
-        races = 0
+        tries = _Tries(patience_seconds)
         while True:
             try:
                 if known is None:
-                    known = await self._load_within(load_seconds, root)
+                    known = await self._load_within(tries.load_seconds, root)
                 return await self._try(root, subject, command, by, cause, known)
-            except Conflict as error:
-                known = None
-                races += 1
-                if races >= RACES:
-                    raise StoreUnavailable(f"lost {races} races in a row: {error}") from error
-            except OutcomeUnknown:
-                known = None
-                if time.monotonic() > give_up_at:
-                    raise
-            except (StoreFull, PayloadTooLarge):
-                raise  # waiting does not help
-            except StoreUnavailable as error:
-                if time.monotonic() + pause > give_up_at:
-                    raise
-                logger.debug("append.waits", reason=str(error))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-                load_seconds *= 2
+            except StoreError as error:
+                if await tries.after(error):
+                    known = None
+
+    async def handle_together(
+        self,
+        orders: Sequence[Order[S, C, E]],
+        *,
+        by: Actor,
+        cause: str = "",
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> list[Handled[S, E]]:
+        """Decide on each order, and append what comes of all of them or nothing; in the log in their order.
+
+        Raises as `handle` does, what `decide` raises for any of them; TooManyTogether for more than is stored together.
+        """
+        tries = _Tries(patience_seconds)
+        known = {order.root: order.known for order in orders if order.known is not None}
+        while True:
+            try:
+                for root in [order.root for order in orders if order.root not in known]:
+                    known[root] = await self._load_within(tries.load_seconds, root)
+                return await self._try_together(orders, known, by, cause)
+            except StoreError as error:
+                if await tries.after(error):
+                    known.clear()
 
     async def _load_within(self, seconds: float, root: str) -> Known[S]:
         try:
@@ -150,18 +187,82 @@ class Handler(Generic[S, C, E]):
         self, root: str, subject: Callable[[E], str], command: C, by: Actor, cause: str, known: Known[S]
     ) -> Handled[S, E]:
         now = utc_now()
-        events = self._decide(command, known.state, now)
-        if not events:
+        recorded = _recorded(self._decide(command, known.state, now), now, by, cause)
+        if not recorded:
             return Handled(known, [])
-        recorded = [Recorded(id=unique_id(), at=now, by=by, cause=cause, event=event) for event in events]
-        pairs = [(subject(entry.event), entry) for entry in recorded]
-        last = await self.log.append(root, pairs, known.sequence)
-        first = last - len(recorded) + 1  # one append is contiguous
-        appended = [Stored(first + place, entry) for place, entry in enumerate(recorded)]
-        state = known.state
-        for entry in recorded:
-            state = self._evolve(state, entry)
-        return Handled(Known(state, last), appended)
+        last = await self.log.append(root, [(subject(entry.event), entry) for entry in recorded], known.sequence)
+        return self._handled(known, recorded, last - len(recorded) + 1)  # one append is contiguous
+
+    async def _try_together(
+        self, orders: Sequence[Order[S, C, E]], known: Mapping[str, Known[S]], by: Actor, cause: str
+    ) -> list[Handled[S, E]]:
+        now = utc_now()
+        decided = [
+            _recorded(self._decide(order.command, known[order.root].state, now), now, by, cause) for order in orders
+        ]
+        entries = [
+            Entry(
+                root=order.root,
+                events=[(order.subject(entry.event), entry) for entry in recorded],
+                expected=known[order.root].sequence,
+            )
+            for order, recorded in zip(orders, decided, strict=True)
+            if recorded
+        ]
+        count = sum(len(recorded) for recorded in decided)
+        first = await self.log.append_together(entries) - count + 1 if entries else 0
+        handled = []
+        for order, recorded in zip(orders, decided, strict=True):
+            handled.append(self._handled(known[order.root], recorded, first))
+            first += len(recorded)
+        return handled
+
+    def _handled(self, known: Known[S], recorded: Sequence[Recorded[E]], first: int) -> Handled[S, E]:
+        """Return what came of events that were appended from the sequence `first` on."""
+        state, sequence = known
+        appended = []
+        for place, entry in enumerate(recorded):
+            state, sequence = self._evolve(state, entry), first + place
+            appended.append(Stored(sequence, entry))
+        return Handled(Known(state, sequence), appended)
+
+
+def _recorded(events: Sequence[E], now: datetime, by: Actor, cause: str) -> list[Recorded[E]]:
+    return [Recorded(id=unique_id(), at=now, by=by, cause=cause, event=event) for event in events]
+
+
+class _Tries:
+    """How often, and for how long, a command is tried."""
+
+    def __init__(self, patience_seconds: float) -> None:
+        self.load_seconds = FIRST_LOAD_SECONDS
+        self._give_up_at = time.monotonic() + patience_seconds
+        self._pause = FIRST_PAUSE_SECONDS
+        self._races = 0
+
+    async def after(self, error: StoreError) -> bool:
+        """Return when it is time for another try, and whether what was known must be loaded again.
+
+        Raises the error if there is to be none.
+        """
+        match error:
+            case Conflict():
+                self._races += 1
+                if self._races >= RACES:
+                    raise StoreUnavailable(f"lost {self._races} races in a row: {error}") from error
+                return True
+            case OutcomeUnknown() if time.monotonic() <= self._give_up_at:
+                return True
+            case OutcomeUnknown() | StoreFull() | PayloadTooLarge():
+                raise error  # waiting does not help
+            case StoreUnavailable() if time.monotonic() + self._pause <= self._give_up_at:
+                logger.debug("append.waits", reason=str(error))
+                await asyncio.sleep(self._pause)
+                self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
+                self.load_seconds *= 2
+                return False
+            case _:
+                raise error
 
 
 TaskEnded: TypeAlias = Callable[[TaskRef, task.Ended], Awaitable[None]]
@@ -184,9 +285,21 @@ class Commands:
         self.types: Handler[task_type.TypeState, task_type.TypeCommand, TypeEvent] = Handler(
             type_log, task_type.UNDEFINED, _decide_type, task_type.evolve
         )
+        pool_log = Log(SERVERS, pool_codec, fleet_committer, reading, replicated=replicated)
+        self.pools: Handler[pool.PoolState, pool.PoolCommand, PoolEvent] = Handler(
+            pool_log, pool.NEVER_PAUSED, pool.decide, pool.evolve
+        )
+        owner_log = Log(SERVERS, owner_codec, fleet_committer, reading, replicated=replicated)
+        self.owners: Handler[owner.OwnerState, owner.OwnerCommand, OwnerEvent] = Handler(
+            owner_log, owner.NEVER_LIMITED, owner.decide, owner.evolve
+        )
         webhook_log = Log(WEBHOOKS, webhook_codec, Committer(appending), reading, replicated=replicated)
         self.webhooks: Handler[webhook.WebhookState, webhook.WebhookCommand, WebhookEvent] = Handler(
             webhook_log, webhook.UNREGISTERED, webhook.decide, webhook.evolve
+        )
+        schedule_log = LatestLog(SCHEDULES, schedule_codec, Committer(appending), reading, replicated=replicated)
+        self.schedules: Handler[schedule.ScheduleState, schedule.ScheduleCommand, ScheduleEvent] = Handler(
+            schedule_log, schedule.UNCREATED, schedule.decide, schedule.evolve
         )
         self._on_task_ended: TaskEnded | None = None
 
@@ -217,6 +330,20 @@ class Commands:
             await self._on_task_ended(ref, handled.known.state)
         return handled
 
+    async def submit_together(
+        self, submissions: Sequence[tuple[TaskRef, SubmitTask]], *, by: Actor, cause: str = ""
+    ) -> list[Handled[TaskState, TaskEvent]]:
+        """Submit new tasks, all of them or none; those that are there already, by the same request, stay as they are.
+
+        Raises IdempotencyConflict or AlreadyExists for those that are there by another.
+        """
+        new = self.tasks.fold([])
+        orders: list[Order[TaskState, TaskCommand, TaskEvent]] = [
+            Order(root=task_root(ref), subject=partial(task_subject, ref), command=command, known=new)
+            for ref, command in submissions
+        ]
+        return await self.tasks.handle_together(orders, by=by, cause=cause)
+
     async def server(
         self, server_id: str, command: server.ServerCommand, *, by: Actor, cause: str = ""
     ) -> Handled[server.ServerState, ServerEvent]:
@@ -227,11 +354,35 @@ class Commands:
     ) -> Handled[task_type.TypeState, TypeEvent]:
         return await self.types.handle(type_root(name), type_subject, command, by=by, cause=cause)
 
+    async def pool(
+        self, name: str, command: pool.PoolCommand, *, by: Actor, cause: str = ""
+    ) -> Handled[pool.PoolState, PoolEvent]:
+        return await self.pools.handle(pool_root(name), pool_subject, command, by=by, cause=cause)
+
+    async def owner(
+        self, subject: str, command: owner.OwnerCommand, *, by: Actor, cause: str = ""
+    ) -> Handled[owner.OwnerState, OwnerEvent]:
+        """`subject`: the owner's, of their JWT."""
+        return await self.owners.handle(owner_root(subject), owner_subject, command, by=by, cause=cause)
+
     async def webhook(
         self, ref: WebhookRef, command: webhook.WebhookCommand, *, by: Actor, cause: str = ""
     ) -> Handled[webhook.WebhookState, WebhookEvent]:
         return await self.webhooks.handle(
             webhook_root(ref), lambda event: webhook_subject(ref, event), command, by=by, cause=cause
+        )
+
+    async def schedule(
+        self,
+        ref: ScheduleRef,
+        command: schedule.ScheduleCommand,
+        *,
+        by: Actor,
+        cause: str = "",
+        known: Known[schedule.ScheduleState] | None = None,
+    ) -> Handled[schedule.ScheduleState, ScheduleEvent]:
+        return await self.schedules.handle(
+            schedule_root(ref), lambda event: schedule_subject(ref, event), command, by=by, cause=cause, known=known
         )
 
     async def load_task(self, ref: TaskRef) -> list[Stored[TaskEvent]]:

@@ -72,6 +72,8 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     status_reason: str = ""
     maintenance: bool = False
     maintenance_reason: str = ""
+    maintenance_since: datetime | None = None
+    """UTC. None: it is in none."""
     circuit: Circuit = CircuitIsClosed()
 
     @property
@@ -202,7 +204,12 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
             return fresh
         if _same_place(state.settings, event):
             return replace(state, settings=event, registered_at=recorded.at)
-        return replace(fresh, maintenance=state.maintenance, maintenance_reason=state.maintenance_reason)
+        return replace(
+            fresh,
+            maintenance=state.maintenance,
+            maintenance_reason=state.maintenance_reason,
+            maintenance_since=state.maintenance_since,
+        )
     if not isinstance(state, Present):
         return state
     match event:
@@ -210,9 +217,9 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
             online = isinstance(event, ServerWentOnline)
             return replace(state, online=online, changed_at=recorded.at, status_reason=event.reason)
         case MaintenanceStarted():
-            return replace(state, maintenance=True, maintenance_reason=event.reason)
+            return replace(state, maintenance=True, maintenance_reason=event.reason, maintenance_since=recorded.at)
         case MaintenanceEnded():
-            return replace(state, maintenance=False, maintenance_reason="")
+            return replace(state, maintenance=False, maintenance_reason="", maintenance_since=None)
         case CircuitOpened():
             return replace(state, circuit=CircuitIsOpen(until=event.until, failures=event.failures))
         case CircuitHalfOpened():

@@ -18,7 +18,9 @@ from ..errors import (
     KeyDestroyed,
     NotDue,
     NotFound,
+    NotQueued,
     NotRetryable,
+    TimeIsUp,
 )
 from ..events.task import (
     AttemptAccepted,
@@ -35,12 +37,17 @@ from ..events.task import (
     TaskSubmitted,
     TaskSucceeded,
 )
+from . import task_holds
 from .task_commands import (
     AcceptAttempt,
     CancelTask,
     DeleteTask,
+    ExpireTask,
     FailAttempt,
+    FailByParent,
     FailTask,
+    HoldTask,
+    ReleaseTask,
     Reporter,
     ReportProgress,
     RequeueTask,
@@ -55,6 +62,7 @@ from .task_state import (
     UNKNOWN,
     Ended,
     Facts,
+    Held,
     Outcome,
     Processing,
     TaskState,
@@ -69,11 +77,16 @@ __all__ = [
     "CancelTask",
     "DeleteTask",
     "Ended",
+    "ExpireTask",
     "Facts",
     "FailAttempt",
+    "FailByParent",
     "FailTask",
+    "Held",
+    "HoldTask",
     "Outcome",
     "Processing",
+    "ReleaseTask",
     "ReportProgress",
     "Reporter",
     "RequeueTask",
@@ -128,6 +141,8 @@ def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[Ta
             return delete(command, state)
         case RequeueTask():
             return requeue(command, state, now)
+        case HoldTask() | ReleaseTask() | ExpireTask() | FailByParent():
+            return task_holds.decide(command, state, now)
         case _:
             assert_never(command)
 
@@ -147,9 +162,14 @@ def submit(command: SubmitTask, state: TaskState) -> Sequence[TaskEvent]:
                     project=command.project,
                     model=command.model,
                     key_id=command.key_id,
+                    held=command.held,
+                    plan=command.plan,
+                    batch=command.batch,
+                    batch_size=command.batch_size,
+                    schedule=command.schedule,
                 )
             ]
-        case Waiting() | Processing() | Ended():
+        case Held() | Waiting() | Processing() | Ended():
             if state.facts.fingerprint == command.fingerprint:
                 return []
             raise IdempotencyConflict if command.repeatable else AlreadyExists
@@ -159,15 +179,19 @@ def submit(command: SubmitTask, state: TaskState) -> Sequence[TaskEvent]:
 
 def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     match state:
+        case Held():
+            raise NotQueued
         case Waiting(not_before=datetime() as due) if due > now + EARLIEST_START:
             raise NotDue
+        case Waiting(facts=facts) if (last := task_holds.last_start(facts.plan)) is not None and last <= now:
+            raise TimeIsUp
         case Waiting(facts=facts):
             return [
                 AttemptStarted(
                     attempt=facts.attempt + 1,
                     server_id=command.server_id,
                     worker_id=command.worker_id,
-                    deadline=now + facts.policy.timeout,
+                    deadline=_attempt_deadline(facts, now),
                     token_digest=command.token_digest,
                 )
             ]
@@ -209,7 +233,7 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         attempt=report.attempt,
         server_id=command.reporter.server_id,
         worker_id="",
-        deadline=now + facts.policy.timeout,
+        deadline=_attempt_deadline(facts, now),
     )
     return [claim, report]
 
@@ -249,7 +273,10 @@ def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Seque
     if running is None or running.facts.attempt != command.attempt:
         return []  # somebody has dealt with this attempt
     facts = running.facts
-    if command.kind in FINAL_KINDS or facts.failures + 1 >= facts.policy.attempts:
+    retry_at = now + backoff(command, facts)
+    last = task_holds.last_start(facts.plan)
+    is_last = facts.failures + 1 >= facts.policy.attempts or (last is not None and last <= retry_at)
+    if command.kind in FINAL_KINDS or is_last:
         return [
             TaskFailed(
                 attempt=command.attempt,
@@ -264,7 +291,7 @@ def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Seque
             server_id=running.server_id,
             kind=command.kind,
             error=command.error,
-            retry_at=now + backoff(command, facts),
+            retry_at=retry_at,
         )
     ]
 
@@ -294,7 +321,7 @@ def return_attempt(command: ReturnAttempt, state: TaskState) -> Sequence[TaskEve
 
 def cancel(command: CancelTask, state: TaskState) -> Sequence[TaskEvent]:
     match state:
-        case Waiting():
+        case Held() | Waiting():
             return [TaskCancelled(attempt=0, server_id="", reason=command.reason)]
         case Processing(facts=facts):
             return [TaskCancelled(attempt=facts.attempt, server_id=state.server_id, reason=command.reason)]
@@ -318,7 +345,7 @@ def retry(command: RetryTask, state: TaskState) -> Sequence[TaskEvent]:
             return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, renewed=True)]
         case Ended():
             raise NotRetryable("finished")
-        case Waiting():
+        case Held() | Waiting():
             raise NotRetryable("waiting")
         case Processing():
             raise NotRetryable("being processed")
@@ -330,7 +357,7 @@ def retry(command: RetryTask, state: TaskState) -> Sequence[TaskEvent]:
 
 def delete(command: DeleteTask, state: TaskState) -> Sequence[TaskEvent]:
     match state:
-        case Waiting() | Processing():
+        case Held() | Waiting() | Processing():
             return [*cancel(CancelTask(reason=command.reason), state), TaskDeleted()]
         case Ended(deleted=False):
             return [TaskDeleted()]
@@ -345,7 +372,13 @@ def delete(command: DeleteTask, state: TaskState) -> Sequence[TaskEvent]:
 def requeue(command: RequeueTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     if not isinstance(state, Waiting) or (state.not_before is not None and state.not_before > now):
         return []  # it has moved on, or its timer is still to come
-    return [TaskQueued(pool=state.facts.pool, priority=state.facts.priority, reason=command.reason)]
+    facts = state.facts
+    return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, granted=state.granted)]
+
+
+def _attempt_deadline(facts: Facts, now: datetime) -> datetime:
+    deadline = now + facts.policy.timeout
+    return min(deadline, facts.plan.ends_by) if facts.plan.ends_by else deadline
 
 
 def _running(state: TaskState) -> Processing | None:
@@ -374,7 +407,7 @@ def _reported(reporter: Reporter, state: TaskState) -> Facts:
             if by_attempt or by_other_server:
                 raise AttemptNotCurrent(facts.attempt)
             return facts
-        case Waiting(facts=facts):
+        case Held(facts=facts) | Waiting(facts=facts):
             # Before the first attempt nobody else can have started it; afterwards only a person may overrule.
             if reporter.attempt is None and (facts.attempt == 0 or reporter.kind == "person"):
                 return facts

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Raw, Struct
 
 from ..events.envelope import NULL
-from ..events.task import FailureKind, ModelChoice, Priority, RetryPolicy, StoredResult
+from ..events.task import FailureKind, ModelChoice, Plan, Priority, RetryPolicy, StoredResult
 
 
 class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,6 +24,36 @@ class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     project: str = ""
     model: ModelChoice | None = None
     key_id: str = ""
+    held: bool = False
+    """Something holds it: it is not queued yet."""
+    plan: Plan | None = None
+    batch: str = ""
+    batch_size: int = 0
+    schedule: str = ""
+
+
+class HoldTask(Struct, frozen=True, kw_only=True):
+    """Take a waiting task out of the queue, until the keeper puts it back."""
+
+    reason: str
+
+
+class ReleaseTask(Struct, frozen=True, kw_only=True):
+    """Queue a held task: nothing holds it any more, and its limits have room for it."""
+
+    reason: str
+
+
+class ExpireTask(Struct, frozen=True, kw_only=True):
+    """End a task whose time is up: it has not started, or not ended, by when it had to."""
+
+
+class FailByParent(Struct, frozen=True, kw_only=True):
+    """End a held task, as it asked for in case that a task it depends on does not succeed."""
+
+    parent_id: str
+    outcome: str
+    """What became of the parent, in words."""
 
 
 class StartAttempt(Struct, frozen=True, kw_only=True):
@@ -127,4 +157,8 @@ TaskCommand: TypeAlias = (
     | RetryTask
     | DeleteTask
     | RequeueTask
+    | HoldTask
+    | ReleaseTask
+    | ExpireTask
+    | FailByParent
 )

@@ -2,10 +2,11 @@
 
     TaskSubmitted        AttemptStarted              TaskSucceeded / TaskFailed
 Unknown ───────► Waiting ─────────────► Processing ──────────────────────────► Ended
-                   ▲  │                    │    │                               ▲ │
-                   │  └── TaskCancelled ───┼────┴─────────── TaskCancelled ─────┘ │
-                   ├── AttemptFailed (retry_at), AttemptReturned ───┘             │
-                   └───────────────────── TaskQueued (renewed) ───────────────────┘
+   │              ▲ │ ▲                    │    │                               ▲ │
+   │   TaskQueued │ │ │ TaskFailed, TaskCancelled (from Held and Waiting, too)  ┘ │
+   │              │ ▼ │                    │                                      │
+   └──────────► Held  ├── AttemptFailed (retry_at), AttemptReturned ┘             │
+  (held)     TaskHeld └────────────────── TaskQueued (renewed) ───────────────────┘
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from msgspec.structs import replace
 
 from ..events.envelope import Recorded
 from ..events.task import (
+    NO_PLAN,
     AttemptAccepted,
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    Plan,
     Priority,
     ProgressReported,
     RetryPolicy,
@@ -29,6 +32,7 @@ from ..events.task import (
     TaskDeleted,
     TaskEvent,
     TaskFailed,
+    TaskHeld,
     TaskQueued,
     TaskSubmitted,
     TaskSucceeded,
@@ -49,6 +53,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     submitted_at: datetime
     key_id: str = ""
     """Names the key that came with the task and is destroyed when it ends; empty: none did."""
+    plan: Plan = NO_PLAN
     attempt: int = 0
     """Ordinal of the last attempt started; 0 before the first."""
     failures: int = 0
@@ -60,14 +65,25 @@ class Unknown(Struct, frozen=True):
     """There is no such task."""
 
 
+class Held(Struct, frozen=True, kw_only=True):
+    """It is in no queue: the keeper puts it there when nothing holds it."""
+
+    facts: Facts
+
+
 class Waiting(Struct, frozen=True, kw_only=True):
+    """It is in a queue, or comes there by itself when its retry is due."""
+
     facts: Facts
     not_before: datetime | None = None
     """UTC. When the retry is due; None: now."""
+    granted: bool = False
+    """The keeper has counted it in: its limits have room for it."""
 
 
 class Processing(Struct, frozen=True, kw_only=True):
     facts: Facts
+    granted: bool = False
     server_id: str
     worker_id: str
     deadline: datetime
@@ -84,7 +100,7 @@ class Ended(Struct, frozen=True, kw_only=True):
     """Its owner wants to see it no more."""
 
 
-TaskState: TypeAlias = Unknown | Waiting | Processing | Ended
+TaskState: TypeAlias = Unknown | Held | Waiting | Processing | Ended
 
 UNKNOWN = Unknown()
 
@@ -93,26 +109,30 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
     """Return the state after one more event."""
     event = recorded.event
     if isinstance(event, TaskSubmitted):
-        return Waiting(
-            facts=Facts(
-                owner=event.owner,
-                task_type=event.task_type,
-                pool=event.pool,
-                priority=event.priority,
-                policy=event.policy,
-                fingerprint=event.fingerprint,
-                submitted_at=recorded.at,
-                key_id=event.key_id,
-            )
+        facts = Facts(
+            owner=event.owner,
+            task_type=event.task_type,
+            pool=event.pool,
+            priority=event.priority,
+            policy=event.policy,
+            fingerprint=event.fingerprint,
+            submitted_at=recorded.at,
+            key_id=event.key_id,
+            plan=event.plan or NO_PLAN,
         )
+        return Held(facts=facts) if event.held else Waiting(facts=facts)
     if isinstance(state, Unknown):
         return state  # the beginning is past its retention: the task is gone
     facts = state.facts
     match event:
+        case TaskHeld():
+            return Held(facts=facts)
         case TaskQueued():
-            return Waiting(facts=replace(facts, failures=0 if event.renewed else facts.failures))
+            facts = replace(facts, failures=0) if event.renewed else facts
+            return Waiting(facts=facts, granted=event.granted)
         case AttemptStarted():
             return Processing(
+                granted=isinstance(state, Waiting) and state.granted,
                 facts=replace(facts, attempt=event.attempt, last_server_id=event.server_id),
                 server_id=event.server_id,
                 worker_id=event.worker_id,
@@ -127,7 +147,7 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
         case AttemptFailed():
             return Waiting(facts=replace(facts, failures=facts.failures + 1), not_before=event.retry_at)
         case AttemptReturned():
-            return Waiting(facts=facts)
+            return Waiting(facts=facts, granted=isinstance(state, Processing) and state.granted)
         case TaskSucceeded():
             return Ended(facts=facts, outcome="succeeded", update_digest=event.update_digest)
         case TaskFailed():

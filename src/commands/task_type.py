@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TypeAlias, assert_never
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import NotFound, RuleBroken
 from ..events.envelope import Recorded
-from ..events.task_type import TypeDefined, TypeDeleted, TypeEvent
+from ..events.task_type import TypeDefined, TypeDeleted, TypeEvent, TypePaused, TypeResumed
+from .pause import Pause, begun
 
 DEFAULT_TYPE = "default"
 """Always exists: the type of a task that names none."""
@@ -22,6 +24,8 @@ class TypeState(Struct, frozen=True, kw_only=True):
     """None: never defined, or deleted."""
     pools: tuple[str, ...] = (DEFAULT_POOL,)
     """Every pool in which tasks of this type may be waiting: those it has had, and the default one."""
+    pause: Pause | None = None
+    """None: it is not paused."""
 
 
 UNDEFINED = TypeState()
@@ -35,13 +39,23 @@ class DeleteType(Struct, frozen=True, kw_only=True):
     name: str
 
 
-TypeCommand: TypeAlias = DefineType | DeleteType
+class PauseType(Struct, frozen=True, kw_only=True):
+    name: str
+    reason: str = ""
+
+
+class ResumeType(Struct, frozen=True, kw_only=True):
+    name: str
+    reason: str = ""
+
+
+TypeCommand: TypeAlias = DefineType | DeleteType | PauseType | ResumeType
 
 
 def decide(command: TypeCommand, state: TypeState) -> Sequence[TypeEvent]:
     """Return the events that carry out the command, none if it is already so.
 
-    Raises NotFound for an undefined type, RuleBroken for deleting the default one.
+    Raises NotFound for an undefined type that is not the default one, RuleBroken for deleting the default one.
     """
     match command:
         case DefineType():
@@ -52,6 +66,12 @@ def decide(command: TypeCommand, state: TypeState) -> Sequence[TypeEvent]:
             if state.definition is None:
                 raise NotFound("type", command.name)
             return [TypeDeleted(name=command.name)]
+        case PauseType() | ResumeType() if state.definition is None and command.name != DEFAULT_TYPE:
+            raise NotFound("type", command.name)
+        case PauseType():
+            return [TypePaused(name=command.name, reason=command.reason)] if state.pause is None else []
+        case ResumeType():
+            return [TypeResumed(name=command.name, reason=command.reason)] if state.pause is not None else []
         case _:
             assert_never(command)
 
@@ -62,8 +82,12 @@ def evolve(state: TypeState, recorded: Recorded[TypeEvent]) -> TypeState:
     match event:
         case TypeDefined():
             pools = state.pools if event.pool in state.pools else (*state.pools, event.pool)
-            return TypeState(definition=event, pools=pools)
+            return replace(state, definition=event, pools=pools)
         case TypeDeleted():
             return TypeState(definition=None, pools=state.pools)
+        case TypePaused():
+            return replace(state, pause=begun(recorded))
+        case TypeResumed():
+            return replace(state, pause=None)
         case _:
             assert_never(event)

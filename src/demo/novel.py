@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
-import signal
-import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,7 +15,8 @@ from ..api.auth import make_token
 from ..streams.nats_process import end
 from .client import Client
 from .following import Follower
-from .processes import START_SECONDS, DemoFailed, Service, start_python
+from .playing import play
+from .processes import START_SECONDS, DemoFailed, Service, service_on, start_python
 from .screen import Screen
 
 PROJECT = "The Lamp at Skerry"
@@ -34,45 +31,15 @@ ONLINE_POLL_SECONDS = 0.05
 
 
 async def run() -> int:
-    """Run the demo; return 0 if all was written, else 1.
-
-    Whatever happens, also Ctrl-C, all processes are ended and the temporary folder is removed.
-    """
-    this = asyncio.current_task()
-    assert this is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    """Run the demo; return 0 if all was written, else 1."""
     screen = Screen()
     screen.say(screen.style("Taskstream, seen writing a novel", "bold"))
     screen.say(f"A service, a server that writes, {CHAPTERS} chapters, and a kill -9 in the middle. Ctrl-C ends it.")
-    try:
-        problems = await _tell(screen)
-    except asyncio.CancelledError:
-        screen.keep()
-        screen.say()
-        screen.say("Stopped. All processes are ended, and the demo's folder is removed.")
-        return 1
-    if problems:
-        screen.keep()
-        screen.title(screen.style("Something went wrong", "bad"))
-        for problem in problems:
-            screen.say(f"  {problem}")
+    if not await play(screen, lambda stack: Novel(screen, stack)):
         return 1
     screen.title(screen.style("All was written, once, and nobody who followed missed a thing.", "good"))
     screen.say("  The server is examples/novel_backend.py; docs/backends.md says how to write one.")
     return 0
-
-
-async def _tell(screen: Screen) -> list[str]:
-    async with AsyncExitStack() as stack:
-        story = Novel(screen, stack)
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await story.tell()
-        except DemoFailed as error:
-            return [str(error)]
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return [f"the service did not answer: {error!r}", story.log_tail()]
 
 
 class Job:
@@ -102,31 +69,29 @@ class Novel:
 
     async def tell(self) -> list[str]:
         """Do everything; return what was not as it should be."""
-        await self._start()
-        self._screen.title(f"Writing “{PROJECT}”")
-        drawing = asyncio.create_task(self._draw())
-        try:
-            await asyncio.gather(*map(self._follow, self._jobs), self._crash())
-        finally:
-            drawing.cancel()
-        self._show(last=True)
-        self._screen.keep()
-        return [*await self._sum(), *await self._stop()]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._start()
+            self._screen.title(f"Writing “{PROJECT}”")
+            drawing = asyncio.create_task(self._draw())
+            try:
+                await asyncio.gather(*map(self._follow, self._jobs), self._crash())
+            finally:
+                drawing.cancel()
+            self._show(last=True)
+            self._screen.keep()
+            return [*await self._sum(), *await self._stop()]
 
     def log_tail(self) -> str:
         return self._service.tail() if self._service else ""
 
     async def _start(self) -> None:
         say = self._screen.say
-        folder = Path(tempfile.mkdtemp(prefix="taskstream-demo-"))
-        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         secret = secrets.token_hex(32)
 
         def token(subject: str, role: str) -> str:
             return make_token(secret, subject, [role], 3600, time.time())
 
-        self._service = service = Service(folder, secret)
-        self._stack.push_async_callback(service.stop)
+        self._service = service = service_on(self._stack, secret)
         self._screen.title("Starting")
         await service.start()
         say(f"  process {service.pid:>7}  taskstream up  {service.url}")
@@ -248,5 +213,4 @@ class Novel:
 
     async def _stop(self) -> list[str]:
         assert self._service is not None
-        status = await self._service.stop()
-        return [] if status == 0 else [f"`taskstream up` ended with {status}:\n{self._service.tail()}"]
+        return await self._service.stop()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
+import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ..errors import TaskstreamError
@@ -81,12 +84,13 @@ class Service:
         self._process.kill()
         await self._process.wait()
 
-    async def stop(self) -> int | None:
-        """Ask it to end, as `kill` does, and return its exit status; None if it never ran."""
+    async def stop(self) -> list[str]:
+        """Ask it to end, as `kill` does, and return what was wrong about its end."""
         if self._process is None:
-            return None
+            return []
         await end(self._process)
-        return self._process.returncode
+        status = self._process.returncode
+        return [] if status == 0 else [f"`taskstream up` ended with {status}:\n{self.tail()}"]
 
     def tail(self) -> str:
         """Return the end of its log."""
@@ -101,6 +105,15 @@ class Service:
                 if entry["event"] == "ready":
                     return str(entry["url"])
         return ""
+
+
+def service_on(stack: AsyncExitStack, secret: str) -> Service:
+    """Return a service, not started, on a temporary folder; both end with the stack."""
+    folder = Path(tempfile.mkdtemp(prefix="taskstream-demo-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    service = Service(folder, secret)
+    stack.push_async_callback(service.stop)
+    return service
 
 
 class BackendProcess:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -20,7 +18,8 @@ from ..api.auth import make_token
 from ..settings import InvalidSettings
 from . import history, progress, summary, workload
 from .client import Client
-from .processes import BackendProcess, DemoFailed, Service
+from .playing import play
+from .processes import BackendProcess, DemoFailed, Service, service_on
 from .progress import Meter, Progress
 from .screen import Screen
 from .workload import FEWEST_TASKS, SERVERS, TYPES, UNFIT, VICTIM, Order
@@ -37,45 +36,18 @@ SUBMIT_AT_ONCE = 16
 
 
 async def run(tasks: int) -> int:
-    """Run the demo; return 0 if every task ended as it should, else 1.
-
-    Whatever happens, also Ctrl-C, all processes are ended and the temporary folder is removed.
-    """
+    """Run the demo; return 0 if every task ended as it should, else 1."""
     if tasks < FEWEST_TASKS:
         raise InvalidSettings(f"--tasks {tasks}: the demo needs at least {FEWEST_TASKS}")
-    this = asyncio.current_task()
-    assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     screen = Screen()
     screen.say(screen.style("Taskstream, seen at work", "bold"))
     screen.say(
         f"A service, {len(SERVERS)} backend servers, {tasks} tasks, and a kill -9 in the middle. Ctrl-C ends it."
     )
-    try:
-        problems = await _tell(screen, tasks)
-    except asyncio.CancelledError:
-        screen.keep()
-        screen.say()
-        screen.say("Stopped. All processes are ended, and the demo's folder is removed.")
-        return 1
-    if problems:
-        screen.title(screen.style("Something went wrong", "bad"))
-        for problem in problems:
-            screen.say(f"  {problem}")
+    if not await play(screen, lambda stack: Story(screen, stack, tasks)):
         return 1
     _ending(screen)
     return 0
-
-
-async def _tell(screen: Screen, tasks: int) -> list[str]:
-    async with AsyncExitStack() as stack:
-        story = Story(screen, stack, tasks)
-        try:
-            return await story.tell()
-        except DemoFailed as error:
-            return [str(error)]
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return [f"the service did not answer: {error!r}", story.log_tail()]
 
 
 class Story:
@@ -114,11 +86,8 @@ class Story:
 
     async def _start(self) -> None:
         say = self._screen.say
-        folder = Path(tempfile.mkdtemp(prefix="taskstream-demo-"))
-        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         secret = secrets.token_hex(32)
-        self._service = service = Service(folder, secret)
-        self._stack.push_async_callback(service.stop)
+        self._service = service = service_on(self._stack, secret)
         self._screen.title("Starting")
         starting = asyncio.gather(*map(self._start_backend, SERVERS))
         await asyncio.gather(service.start(), starting)
@@ -261,8 +230,7 @@ class Story:
         assert self._service is not None
         for backend in self._backends.values():
             await backend.stop()
-        status = await self._service.stop()
-        return [] if status == 0 else [f"`taskstream up` ended with {status}:\n{self._service.tail()}"]
+        return await self._service.stop()
 
 
 def _ending(screen: Screen) -> None:

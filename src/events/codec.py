@@ -7,6 +7,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from .envelope import Event, Recorded
+from .owner import OwnerEvent
+from .pool import PoolEvent
+from .schedule import ScheduleEvent
 from .server import ServerEvent
 from .task import TaskEvent
 from .task_type import TypeEvent
@@ -37,4 +40,7 @@ class Codec(Generic[E]):
 task_codec: Codec[TaskEvent] = Codec(Recorded[TaskEvent])
 server_codec: Codec[ServerEvent] = Codec(Recorded[ServerEvent])
 type_codec: Codec[TypeEvent] = Codec(Recorded[TypeEvent])
+pool_codec: Codec[PoolEvent] = Codec(Recorded[PoolEvent])
+owner_codec: Codec[OwnerEvent] = Codec(Recorded[OwnerEvent])
 webhook_codec: Codec[WebhookEvent] = Codec(Recorded[WebhookEvent])
+schedule_codec: Codec[ScheduleEvent] = Codec(Recorded[ScheduleEvent])

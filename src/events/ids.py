@@ -5,6 +5,10 @@ byte by byte (`=2E` for a dot), and replaced by a digest where that gets too lon
 texts never give the same token.
 
 A *task id* is `<unique>~<owner token>`: it leads to the task's subject and KV key by itself.
+
+A *batch id* has the same form, and its unique part ends with `00`. The last two of its 26 digits (base 32) count the
+tasks of the batch: a batch leads to its tasks, and a task to its batch, by arithmetic. So the first task of a batch has
+the batch's own id.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from ..errors import NotFound
 
 OWNER_TOKEN_LENGTH = 36
 """Longest owner token: a UUID fits, and a whole task id stays within 64 characters."""
+BATCH_DIGITS = 2
+"""Digits of a task's unique part that say which of its batch it is; 1,024 is more than a batch may have."""
 NAME_TOKEN_LENGTH = 64
 """Longest token of a server id, type or pool."""
 
@@ -25,6 +31,7 @@ _SAFE_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE_BYTE = re.compile(rb"[^A-Za-z0-9_-]")
 _TASK_ID = re.compile(r"([0-9A-Za-z]{26})~([A-Za-z0-9_=-]{1,36})")
 _DELIVERY_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
+_BATCH_ID = re.compile(r"([0-9A-HJKMNP-TV-Z]{24}00)~([A-Za-z0-9_=-]{1,36})")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -39,8 +46,30 @@ class TaskRef(NamedTuple):
         return f"{self.unique}~{self.owner}"
 
 
+class BatchRef(NamedTuple):
+    """A batch of tasks: its owner's token, and the unique part that those of its tasks begin with."""
+
+    owner: str
+    unique: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.unique}~{self.owner}"
+
+
 class WebhookRef(NamedTuple):
     """Where a webhook is in its log; its id has the form of a task's."""
+
+    owner: str
+    unique: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.unique}~{self.owner}"
+
+
+class ScheduleRef(NamedTuple):
+    """Where a recurring schedule is in its log; its id has the form of a task's."""
 
     owner: str
     unique: str
@@ -93,6 +122,70 @@ def parse_task_id(task_id: str) -> TaskRef:
     if match is None:
         raise NotFound("task", task_id)
     return TaskRef(match[2], match[1])
+
+
+def new_batch(owner: str, now: datetime, chance: int) -> BatchRef:
+    """Return a new batch of an owner token, from 80 bits of chance; later ones sort after earlier ones."""
+    return batch_of(new_ref(owner, now, chance))
+
+
+def batch_for_key(owner: str, idempotency_key: str) -> BatchRef:
+    """Return the batch that an owner's Idempotency-Key stands for: always the same one.
+
+    No task's key leads to one of its tasks: an owner token has no line break, nor has a key.
+    """
+    return batch_of(ref_for_key(f"batch\n{owner}", idempotency_key))._replace(owner=owner)
+
+
+def batch_of(ref: TaskRef) -> BatchRef:
+    """Return the batch that a task is of, if it is of any: its id does not tell."""
+    return BatchRef(ref.owner, ref.unique[:-BATCH_DIGITS] + "0" * BATCH_DIGITS)
+
+
+def nth(batch: BatchRef, place: int) -> TaskRef:
+    """Return a batch's task by its place, from 0."""
+    return TaskRef(batch.owner, batch.unique[:-BATCH_DIGITS] + _CROCKFORD[place >> 5] + _CROCKFORD[place & 31])
+
+
+def place_of(ref: TaskRef) -> int:
+    """Return which task of its batch one is, from 0: what `nth` was given."""
+    return _CROCKFORD.index(ref.unique[-2]) << 5 | _CROCKFORD.index(ref.unique[-1])
+
+
+def parse_batch_id(batch_id: str) -> BatchRef:
+    """Return where a batch id leads. Raises NotFound for text that is no batch id of ours."""
+    match = _BATCH_ID.fullmatch(batch_id)
+    if match is None:
+        raise NotFound("batch", batch_id)
+    return BatchRef(match[2], match[1])
+
+
+def new_schedule_ref(owner: str, now: datetime, chance: int) -> ScheduleRef:
+    """Return a new schedule of an owner token, from 80 bits of chance; later ones sort after earlier ones."""
+    return ScheduleRef(*new_ref(owner, now, chance))
+
+
+def schedule_for_key(owner: str, idempotency_key: str) -> ScheduleRef:
+    """Return the schedule that an owner's Idempotency-Key stands for: always the same one."""
+    return ScheduleRef(*ref_for_key(owner, idempotency_key))
+
+
+def parse_schedule_id(schedule_id: str) -> ScheduleRef:
+    """Return where a schedule's id leads. Raises NotFound for text that is none of ours."""
+    match = _TASK_ID.fullmatch(schedule_id)
+    if match is None:
+        raise NotFound("schedule", schedule_id)
+    return ScheduleRef(match[2], match[1])
+
+
+def run_ref(ref: ScheduleRef, occurrence: datetime) -> TaskRef:
+    """Return the task of a schedule's run: always the same one. No task's key leads to it: it has no line break."""
+    return ref_for_key(ref.owner, f"schedule\n{ref.id}\n{int(occurrence.timestamp())}")
+
+
+def triggered_ref(ref: ScheduleRef, idempotency_key: str) -> TaskRef:
+    """Return the task of a run that somebody asked for with a key: always the same one."""
+    return ref_for_key(ref.owner, f"trigger\n{ref.id}\n{idempotency_key}")
 
 
 def new_webhook_ref(owner: str, now: datetime, chance: int) -> WebhookRef:

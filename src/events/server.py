@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from msgspec import field
+from msgspec import Struct, field
 
 from .envelope import Event
+
+
+class Overflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a server helps out: once either is so. At least one is given."""
+
+    waiting: int | None = None
+    """More tasks than this wait in its pools."""
+    oldest: timedelta | None = None
+    """A task has waited there for so long."""
 
 
 class ServerRegistered(Event, frozen=True, kw_only=True):
@@ -29,6 +38,8 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     api_key_id: str = ""
     """Names its key, which is sealed in the `secrets` bucket and never here; empty: it has none."""
     labels: dict[str, str] = field(default_factory=dict)
+    overflow: Overflow | None = None
+    """None: it takes work whenever it has room."""
 
 
 class ServerWentOnline(Event, frozen=True, kw_only=True):

@@ -1,13 +1,18 @@
 """The subjects of the log: general to specific, one token each, user text only as tokens.
 
 task.<owner>.<unique>.submitted.<pool>.<priority>    accepted and queued
-task.<owner>.<unique>.queued.<pool>.<priority>       queued again
+task.<owner>.<unique>.submitted.<pool>.<priority>.held    accepted, and something holds it
+task.<owner>.<unique>.queued.<pool>.<priority>       queued, by the keeper or again
 task.<owner>.<unique>.<event>[.<server>]             everything after
 event.<owner>.<unique>.<event>…                      each of these once it is stored, for subscribers on plain NATS
 server.<id>.<event>      type.<name>.<event>         the fleet
+pool.<name>.<event>                                  its pools
+owner.<owner>.<event>                                what owners may have
 webhook.<owner>.<unique>.<event>                     webhooks
+schedule.<owner>.<unique>.<event>                    recurring schedules
 timer.<kind>.…           due.<kind>.…                what is to happen later, and what has fallen due
-dispatch.<pool>.<priority>.<owner>.<unique>          ready tasks, copied by JetStream from the first two
+dispatch.<pool>.<priority>.<owner>.<unique>          ready tasks, copied by JetStream from the first and the third
+keeper.turn                                          in each batch of the keeper, which it so fences
 """
 
 from __future__ import annotations
@@ -15,12 +20,18 @@ from __future__ import annotations
 import re
 from typing import assert_never
 
+from . import owner as owners
+from . import pool as pools
+from . import schedule as schedules
 from . import server as servers
 from . import task as tasks
 from . import task_type as types
 from . import webhook as webhooks
-from .ids import TaskRef, WebhookRef, token
+from .envelope import Event
+from .ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
 
+KEEPER_TURN = "keeper.turn"
+"""In the TASKS stream: each batch of the keeper carries one, guarded by the one before."""
 NO_SERVER = "="
 """Token where a task ended without a server. No text has it: `=` begins an escape, and here nothing follows."""
 
@@ -29,6 +40,7 @@ ENDINGS = frozenset({"succeeded", "failed", "cancelled"})
 
 TASK_KINDS = (
     "submitted",
+    "held",
     "queued",
     "started",
     "accepted",
@@ -58,7 +70,9 @@ def task_subject(ref: TaskRef, event: tasks.TaskEvent) -> str:
     root = task_root(ref)
     match event:
         case tasks.TaskSubmitted():
-            return f"{root}.submitted.{token(event.pool)}.{event.priority}"
+            return f"{root}.submitted.{token(event.pool)}.{event.priority}{'.held' if event.held else ''}"
+        case tasks.TaskHeld():
+            return f"{root}.held"
         case tasks.TaskQueued():
             return f"{root}.queued.{token(event.pool)}.{event.priority}"
         case tasks.AttemptStarted():
@@ -105,6 +119,22 @@ def type_subject(event: types.TypeEvent) -> str:
     return f"{type_root(event.name)}.{_snake(event)}"
 
 
+def pool_root(name: str) -> str:
+    return f"pool.{token(name)}"
+
+
+def pool_subject(event: pools.PoolEvent) -> str:
+    return f"{pool_root(event.name)}.{_snake(event)}"
+
+
+def owner_root(owner: str) -> str:
+    return f"owner.{owner_token(owner)}"
+
+
+def owner_subject(event: owners.OwnerEvent) -> str:
+    return f"{owner_root(event.owner)}.{_snake(event)}"
+
+
 def webhook_root(ref: WebhookRef) -> str:
     return f"webhook.{ref.owner}.{ref.unique}"
 
@@ -119,12 +149,26 @@ def webhook_ref(subject: str) -> WebhookRef:
     return WebhookRef(owner, unique)
 
 
+def schedule_root(ref: ScheduleRef) -> str:
+    return f"schedule.{ref.owner}.{ref.unique}"
+
+
+def schedule_subject(ref: ScheduleRef, event: schedules.ScheduleEvent) -> str:
+    return f"{schedule_root(ref)}.{_snake(event)}"
+
+
+def schedule_ref(subject: str) -> ScheduleRef:
+    """Return the schedule that a subject of the SCHEDULES stream is about."""
+    _, owner, unique, _ = subject.split(".")
+    return ScheduleRef(owner, unique)
+
+
 def dispatched_ref(subject: str) -> TaskRef:
     """Return the task of a `dispatch.…` subject."""
     _, _, _, owner, unique = subject.split(".")
     return TaskRef(owner, unique)
 
 
-def _snake(event: servers.ServerEvent | types.TypeEvent | webhooks.WebhookEvent) -> str:
+def _snake(event: Event) -> str:
     """Return `circuit_opened` for a CircuitOpened."""
     return _CAPITAL.sub("_", type(event).__name__).lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from .envelope import NULL, Event
 
@@ -22,7 +22,13 @@ FailureKind = Literal[
     "timeout",  # no outcome before the attempt's deadline
     "bad_answer",  # 2xx with something that is no JSON, or too large
     "worker_lost",  # the worker that made the call is gone
+    "expired",  # it had not started by the instant after which it was not to start
+    "deadline",  # it had not ended by the instant by which it had to
+    "parent_failed",  # a task it depends on did not succeed
 ]
+
+ParentFailure = Literal["fail", "run", "skip"]
+"""What becomes of a task when one it depends on does not succeed: it fails, runs all the same, or is cancelled."""
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -54,8 +60,31 @@ class ModelChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     base_url: str = ""
 
 
+class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When, after what and where a task may run, as its submitter says. What is left out is not asked for."""
+
+    not_before: datetime | None = None
+    """UTC. It is not queued before."""
+    expires_at: datetime | None = None
+    """UTC. It does not start after."""
+    ends_by: datetime | None = None
+    """UTC. Past this instant it fails, whatever it is at."""
+    depends_on: tuple[str, ...] = ()
+    """Ids of the tasks that must have ended first."""
+    on_parent_failure: ParentFailure = "fail"
+    concurrency_key: str = ""
+    """Tasks of its type that name the same key share a limit on how many run at once."""
+    prefer: dict[str, str] = field(default_factory=dict)
+    """Labels of the servers it had better run on."""
+    require: dict[str, str] = field(default_factory=dict)
+    """Labels of the only servers it may run on."""
+
+
+NO_PLAN = Plan()
+
+
 class TaskSubmitted(Event, frozen=True, kw_only=True):
-    """The task was accepted, and queued: nothing holds it."""
+    """The task was accepted; it is queued as well, unless something holds it."""
 
     owner: str
     """The JWT subject, as it was."""
@@ -72,15 +101,31 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     model: ModelChoice | None = None
     key_id: str = ""
     """Names the model's key, which is sealed in the `secrets` bucket and never here; empty: none was given."""
+    held: bool = False
+    """Something holds it: the keeper queues it when nothing does any more."""
+    plan: Plan | None = None
+    batch: str = ""
+    """Id of the batch it was submitted with; empty: alone."""
+    batch_size: int = 0
+    schedule: str = ""
+    """Id of the recurring schedule that submitted it; empty: none did."""
+
+
+class TaskHeld(Event, frozen=True, kw_only=True):
+    """The task was taken out of the queue again, until the keeper puts it back."""
+
+    reason: str
 
 
 class TaskQueued(Event, frozen=True, kw_only=True):
-    """The task went back to the queue, with a fresh budget of attempts where `renewed`."""
+    """The task went to the queue, with a fresh budget of attempts where `renewed`."""
 
     pool: str
     priority: Priority
     reason: str
     renewed: bool = False
+    granted: bool = False
+    """The keeper found that all its limits have room for it."""
 
 
 class AttemptStarted(Event, frozen=True, kw_only=True):
@@ -174,6 +219,7 @@ class TaskDeleted(Event, frozen=True, kw_only=True):
 
 TaskEvent: TypeAlias = (
     TaskSubmitted
+    | TaskHeld
     | TaskQueued
     | AttemptStarted
     | AttemptAccepted

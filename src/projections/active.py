@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import Conflict
 from ..events.ids import TaskRef
 from ..streams.buckets import Bucket
-from .task_view import CHECKPOINT, TaskView, active_key, view_key
+from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, view_key
 from .task_view import decode as decode_view
+
+SERVERS_AT_ONCE = 64
+"""How many servers one request is about."""
 
 
 class ActiveTask(NamedTuple):
@@ -22,9 +27,43 @@ async def running_on(bucket: Bucket, server_name: str) -> list[TaskRef]:
     return [task.ref for task in await _listed(bucket, f"active.{server_name}.*.*")]
 
 
+async def count_running(bucket: Bucket, server_names: Sequence[str]) -> dict[str, int]:
+    """Return how many tasks each server (by token) works on, as far as projected."""
+    counts = dict.fromkeys(server_names, 0)
+    for start in range(0, len(server_names), SERVERS_AT_ONCE):
+        names = server_names[start : start + SERVERS_AT_ONCE]
+        for key in await _keys(bucket, [f"active.{name}.*.*" for name in names]):
+            counts[key.split(".", 2)[1]] += 1
+    return counts
+
+
+async def _keys(bucket: Bucket, filters: Sequence[str]) -> list[str]:
+    """Return the keys on these filters."""
+    if (found := await bucket.get_matching(*filters)) is not None:
+        return [entry.key for entry in found]
+    if len(filters) == 1:
+        return [entry.key for entry in await bucket.scan(filters[0])]
+    half = len(filters) // 2
+    return await _keys(bucket, filters[:half]) + await _keys(bucket, filters[half:])
+
+
 async def active_tasks(bucket: Bucket) -> list[ActiveTask]:
     """Return all tasks that have not ended, as far as projected."""
     return await _listed(bucket, "active.>")
+
+
+async def entered_tasks(bucket: Bucket) -> list[ActiveTask]:
+    """Return every task that has not ended, as its view says, in the order in which they were submitted.
+
+    None is missing that had not ended when the bucket's checkpoint was last read, also of those that move meanwhile.
+    """
+    refs = {ref_of(entry.key) for entry in await bucket.scan("active.>")}
+    views = await bucket.get_many([view_key(ref) for ref in refs])
+    tasks = [
+        ActiveTask(ref, decode_view(found.value)) for ref in refs if (found := views.get(view_key(ref))) is not None
+    ]
+    active = [task for task in tasks if task.view.status in ACTIVE]
+    return sorted(active, key=lambda task: task.view.created_sequence)
 
 
 async def _listed(bucket: Bucket, key_filter: str) -> list[ActiveTask]:
@@ -59,6 +98,14 @@ async def projected(bucket: Bucket) -> int:
     """Return the sequence of the TASKS log that the bucket reflects."""
     entry = await bucket.get(CHECKPOINT)
     return int(entry.value) if entry else 0
+
+
+async def projection_reaches(bucket: Bucket, sequence: int, timeout_seconds: float) -> None:
+    """Wait until the bucket reflects a sequence of the TASKS log; give up quietly after the timeout."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_seconds):
+            while await projected(bucket) < sequence:  # noqa: ASYNC110 - another process does it
+                await asyncio.sleep(0.05)
 
 
 def ref_of(key: str) -> TaskRef:

@@ -22,7 +22,8 @@ from msgspec.structs import replace
 from ..errors import Conflict, NotFound
 from ..events.ids import WebhookRef
 from ..streams.buckets import Bucket, Entry
-from ..streams.connection import Connection, api
+from ..streams.connection import Connection
+from ..streams.jetstream import api
 from ..streams.log import Position, read
 
 FIRST_STRIDE = 256

@@ -1,27 +1,32 @@
-"""The fleet, in memory: every server and task type, folded from the log, the same in every process."""
+"""The fleet, in memory: every server, task type and pool, and owners' limits, folded from the log in every process."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from ..commands import server, task_type
+from ..commands import owner, pool, server, task_type
+from ..commands.owner import UNLIMITED, Allowance, OwnerState, allowance
+from ..commands.pool import PoolState
 from ..commands.server import Present, ServerState
 from ..commands.task_type import TypeState
 from ..errors import NotFound, UnreadableEvent
-from ..events.codec import server_codec, type_codec
+from ..events.codec import owner_codec, pool_codec, server_codec, type_codec
 from ..events.ids import token
+from ..events.limits import NO_LIMITS, Limits
+from ..events.owner import OwnerLimited
 from ..events.subjects import server_token
 from ..streams.buckets import Bucket
-from ..streams.connection import Connection, api
+from ..streams.connection import Connection
+from ..streams.jetstream import api
 from ..streams.log import Position, decode
 from ..streams.pulling import follow
-from ..streams.topology import SERVERS
+from ..streams.topology import FLEET, SERVERS
 
 log = structlog.get_logger(__name__)
 
@@ -43,9 +48,26 @@ class TypeView(Struct, frozen=True, kw_only=True):
     state: TypeState
 
 
+class PoolView(Struct, frozen=True, kw_only=True):
+    """A pool as of `sequence`: the value of `pool.<name>` in the registry bucket."""
+
+    name: str
+    sequence: int
+    state: PoolState
+
+
+class OwnerView(Struct, frozen=True, kw_only=True):
+    """An owner's own limits as of `sequence`: the value of `owner.<token>` in the registry bucket."""
+
+    sequence: int
+    state: OwnerState
+
+
 _encode = msgspec.json.Encoder().encode
 _decode_server = msgspec.json.Decoder(ServerView).decode
 _decode_type = msgspec.json.Decoder(TypeView).decode
+_decode_pool = msgspec.json.Decoder(PoolView).decode
+_decode_owner = msgspec.json.Decoder(OwnerView).decode
 
 
 class Change(NamedTuple):
@@ -62,20 +84,37 @@ def _about(position: Position) -> tuple[str, str, str]:
 
 
 Watcher: TypeAlias = Callable[[Collection[str]], None]
-"""Is told of servers, by token, that have changed, or for which something has: where a type changed, all."""
+"""Is told of servers, by token, that have changed, or for which something has: where a type changed, all; where a pool
+or an owner changed, none.
+"""
 
 
 class Fleet:
-    """Servers and types as of `sequence` of the SERVERS log."""
+    """Servers, types, pools and owners' limits as of `sequence` of the SERVERS log."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: Allowance = UNLIMITED) -> None:
+        """`service`: what owners may have who have no limits of their own."""
+        self.service = service
         self.sequence = 0
         self.unreadable: dict[str, UnreadableEvent] = {}
-        """What is left out because an event of it does not decode: `server.<id>` or `type.<name>`, and which event."""
+        """What is left out because an event of it does not decode: `server.<id>` or `type.<name>`, and which event.
+        Tasks of such a pool or type wait.
+        """
         self._servers: dict[str, ServerView] = {}
         self._types: dict[str, TypeView] = {}
+        self._pool_views: dict[str, PoolView] = {}
+        self._owners: dict[str, OwnerView] = {}
         self._pools = set(task_type.UNDEFINED.pools)
+        self._types_of: dict[str, set[str]] = {}
+        """By pool, the types (by token) whose tasks may wait in it; of the default pool, any type's may."""
+        self._folds: dict[str, Callable[[str, Position], Change | None]] = {
+            "server": self._fold_server,
+            "type": self._fold_type,
+            "pool": self._fold_pool,
+            "owner": self._fold_owner,
+        }
         self._watchers: list[Watcher] = []
+        self._limit_watchers: list[Callable[[], None]] = []
         self._moved = asyncio.Event()
 
     def servers(self) -> Iterable[Present]:
@@ -133,6 +172,57 @@ class Fleet:
         """Return every pool in which tasks may wait."""
         return self._pools
 
+    def pool_state(self, name: str) -> PoolState:
+        """Return what is known of a pool. Raises UnreadableEvent."""
+        self.must_be_readable(f"pool.{token(name)}")
+        view = self._pool_views.get(token(name))
+        return view.state if view else pool.NEVER_PAUSED
+
+    def types_of(self, name: str) -> list[str]:
+        """Return the names of the types whose tasks may wait in a pool, but for the default one's: there all may."""
+        return sorted(view.name for kind in self._types_of.get(name, ()) if (view := self._types.get(kind)))
+
+    def pool_waits(self, name: str) -> bool:
+        """Tell whether no task of a pool is to be handed out: it is paused, or all its types are."""
+        key = token(name)
+        if f"pool.{key}" in self.unreadable:
+            return True
+        view = self._pool_views.get(key)
+        if view is not None and view.state.pause is not None:
+            return True
+        types = self._types_of.get(name, set())
+        return bool(types) and name != task_type.DEFAULT_POOL and all(map(self._type_waits, types))
+
+    def type_waits(self, name: str) -> bool:
+        """Tell whether no task of a type is to be handed out."""
+        return self._type_waits(token(name))
+
+    def _type_waits(self, key: str) -> bool:
+        view = self._types.get(key)
+        return view.state.pause is not None if view else f"type.{key}" in self.unreadable
+
+    def allowance(self, name: str) -> Allowance:
+        """Return what the owner of a token may have, the service's where they have nothing of their own."""
+        view = self._owners.get(name)
+        return allowance(view.state, self.service) if view else self.service
+
+    def owner_limits(self, name: str) -> Limits:
+        """Return the limits that the tasks of the owner of a token keep to."""
+        return self.allowance(name).limits
+
+    def limited_owners(self) -> Iterable[OwnerLimited]:
+        """Return the limits of all owners who have some of their own."""
+        return (view.state.own for view in self._owners.values() if view.state.own is not None)
+
+    def type_limits(self, name: str) -> Limits:
+        """Return the limits that all tasks of a type together keep to."""
+        definition = self._type_state(name).definition
+        return (definition.limits if definition else None) or NO_LIMITS
+
+    def watch_limits(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called after every change of an owner, a type or a pool; it must not raise."""
+        self._limit_watchers.append(changed)
+
     def watch(self, changed: Watcher) -> None:
         """Have `changed` called after every change; it must not raise."""
         self._watchers.append(changed)
@@ -154,14 +244,16 @@ class Fleet:
         try:
             for position in positions:
                 key, kind, name = _about(position)
-                fold = self._fold_server if kind == "server" else self._fold_type
-                if key not in self.unreadable and (change := fold(name, position)):
+                fold = self._folds.get(kind)
+                if fold and key not in self.unreadable and (change := fold(name, position)):
                     changes[change.key] = change
-                    servers.update([name] if kind == "server" else self._servers)
+                    servers.update(self._concerned(kind, name))
                 self.sequence = max(self.sequence, position.sequence)
         finally:
             if changes:
                 self._tell(servers)
+                if not all(key.startswith("server.") for key in changes):
+                    self._tell_of_limits()
             self._moved.set()
         return list(changes.values())
 
@@ -183,14 +275,36 @@ class Fleet:
         key, kind, name = _about(position)
         log.error("fleet.unreadable", left_out=key, reason=str(error), action="run the version that wrote it")
         self.unreadable[key] = error
-        (self._servers if kind == "server" else self._types).pop(name, None)
+        views: dict[str, dict[str, Any]] = {
+            "server": self._servers,
+            "type": self._types,
+            "pool": self._pool_views,
+            "owner": self._owners,
+        }
+        views[kind].pop(name, None)
         self.sequence = max(self.sequence, position.sequence)
-        self._tell([name] if kind == "server" else self._servers)
+        self._tell(self._concerned(kind, name))
+        if kind != "server":
+            self._tell_of_limits()
         self._moved.set()
+
+    def _concerned(self, kind: str, name: str) -> Collection[str]:
+        """Return the servers, by token, for which an event of a kind changes something."""
+        match kind:
+            case "server":
+                return [name]
+            case "type":
+                return self._servers
+            case _:
+                return []
 
     def _tell(self, servers: Collection[str]) -> None:
         for changed in self._watchers:
             changed(servers)
+
+    def _tell_of_limits(self) -> None:
+        for changed in self._limit_watchers:
+            changed()
 
     def _fold_server(self, name: str, position: Position) -> Change | None:
         view = self._servers.get(name)
@@ -207,9 +321,33 @@ class Fleet:
             return None
         recorded = decode(type_codec, position).recorded
         state = task_type.evolve(view.state if view else task_type.UNDEFINED, recorded)
-        self._types[name] = view = TypeView(name=recorded.event.name, sequence=position.sequence, state=state)
-        self._pools.update(state.pools)
+        view = TypeView(name=recorded.event.name, sequence=position.sequence, state=state)
+        self._know_type(name, view)
         return Change(f"type.{name}", _encode(view))
+
+    def _know_type(self, name: str, view: TypeView) -> None:
+        self._types[name] = view
+        self._pools.update(view.state.pools)
+        for each in view.state.pools:
+            self._types_of.setdefault(each, set()).add(name)
+
+    def _fold_pool(self, name: str, position: Position) -> Change | None:
+        view = self._pool_views.get(name)
+        if view and view.sequence >= position.sequence:
+            return None
+        recorded = decode(pool_codec, position).recorded
+        state = pool.evolve(view.state if view else pool.NEVER_PAUSED, recorded)
+        self._pool_views[name] = view = PoolView(name=recorded.event.name, sequence=position.sequence, state=state)
+        return Change(f"pool.{name}", _encode(view))
+
+    def _fold_owner(self, name: str, position: Position) -> Change | None:
+        view = self._owners.get(name)
+        if view and view.sequence >= position.sequence:
+            return None
+        recorded = decode(owner_codec, position).recorded
+        state = owner.evolve(view.state if view else owner.NEVER_LIMITED, recorded)
+        self._owners[name] = view = OwnerView(sequence=position.sequence, state=state)
+        return Change(f"owner.{name}", _encode(view))
 
     async def restore(self, bucket: Bucket) -> None:
         """Start from the registry bucket instead of the first event of the log."""
@@ -218,14 +356,17 @@ class Fleet:
             if kind == "server":
                 self._servers[name] = _decode_server(entry.value)
             elif kind == "type":
-                self._types[name] = view = _decode_type(entry.value)
-                self._pools.update(view.state.pools)
+                self._know_type(name, _decode_type(entry.value))
+            elif kind == "pool":
+                self._pool_views[name] = _decode_pool(entry.value)
+            elif kind == "owner":
+                self._owners[name] = _decode_owner(entry.value)
             elif kind == CHECKPOINT:
                 self.sequence = int(entry.value)
 
     async def follow(self, connection: Connection, caught_up: asyncio.Event) -> None:
         """Keep up with the log, for ever; `caught_up` is set once all that was there is reflected."""
-        async for positions in follow(connection, SERVERS, ["server.>", "type.>"], self.sequence):
+        async for positions in follow(connection, SERVERS, FLEET, self.sequence):
             self.reflect(positions)
             if not positions:
                 caught_up.set()

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from ..events.ids import TaskRef, parse_task_id
 from ..events.subjects import task_ref
 from ..streams.buckets import Bucket
-from ..streams.connection import Connection, api
+from ..streams.connection import Connection
+from ..streams.jetstream import api
 from ..streams.log import Position, read
 from ..streams.topology import TASKS
 from . import recent
@@ -119,4 +120,4 @@ async def _between(reading: Connection, owner: str | None, lower: int, upper: in
 
 
 def _is_submission(subject: str) -> bool:
-    return subject.split(".", 4)[3] == "submitted"
+    return subject.startswith("task.") and subject.split(".", 4)[3] == "submitted"

@@ -5,6 +5,7 @@ Both are current: a read sees every write that was answered before it began.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,19 +19,20 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import ENDINGS, task_ref, task_root
 from ..events.task import StoredResult, TaskDeleted, TaskEvent, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
-from ..streams.buckets import Bucket
+from ..streams.buckets import Bucket, Entry
 from ..streams.connection import Connection
 from ..streams.log import Log, decode, last_sequence, read
-from ..streams.objects import Objects
 from ..streams.topology import TASKS
 from . import recent
 from .active import projected, ref_of
+from .results import Results
 from .submissions import newest_first
 from .task_view import ACTIVE, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
 LONGEST_TAIL = 2_000
 """Events not yet projected that a list folds by itself; with more, it reads each task's history instead."""
+LOADED_AT_ONCE = 32
 LONGEST_WALK = recent.LENGTH
 """Submissions that one page looks at for matching tasks, before it answers with what it has and a cursor: a first page
 then never has to search the log."""
@@ -67,21 +69,30 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
     types: frozenset[str] = frozenset()
     deleted: bool = False
     """Whether tasks are listed, too, that their owners deleted."""
+    project: str = ""
+    """Empty: of any, or of none."""
+    batch: str = ""
+    created_since: datetime | None = None
+    created_before: datetime | None = None
 
     def matches(self, view: TaskView) -> bool:
         return (
             (not self.statuses or view.status in self.statuses)
             and (not self.types or view.task_type in self.types)
             and (self.deleted or not view.deleted)
+            and self.project in ("", view.project)
+            and self.batch in ("", view.batch)
+            and (self.created_since is None or view.created_at >= self.created_since)
+            and (self.created_before is None or view.created_at < self.created_before)
         )
 
 
 class TaskReader:
-    def __init__(self, log: Log[TaskEvent], reading: Connection, bucket: Bucket, objects: Objects) -> None:
+    def __init__(self, log: Log[TaskEvent], reading: Connection, bucket: Bucket, results: Results) -> None:
         self._log = log
         self._reading = reading
         self._bucket = bucket
-        self._objects = objects
+        self._results = results
 
     async def detail(self, ref: TaskRef, *, deleted: bool = False) -> TaskDetail:
         """Return a task with its payload and result. Raises NotFound, for one its owner deleted unless `deleted`."""
@@ -105,7 +116,7 @@ class TaskReader:
                     pass
         if view is None:
             raise NotFound("task", ref.id)
-        return TaskDetail(ref, view, payload, await self._result(result))
+        return TaskDetail(ref, view, payload, None if result is None else await self._results.read(result))
 
     async def history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:
         """Return a task's events, oldest first.
@@ -116,13 +127,6 @@ class TaskReader:
         if not history or (isinstance(history[-1].recorded.event, TaskDeleted) and not deleted):
             raise NotFound("task", ref.id)
         return history
-
-    async def _result(self, result: StoredResult | None) -> Raw | None:
-        if result is None:
-            return None
-        if result.object_name is None:
-            return result.inline
-        return Raw(await self._objects.get(result.object_name))
 
     async def current(self, owner: str | None, ended_since: datetime | None) -> list[Listed]:
         """Return all tasks of an owner token (None: of everybody) that have not ended, newest submission first.
@@ -163,6 +167,20 @@ class TaskReader:
             positions = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.>", checkpoint + 1)
             found |= {task_ref(position.subject) for position in positions}
         return found
+
+    async def sequence_at(self, at: datetime) -> int:
+        """Return the sequence of the first event that NATS stored at an instant or later, else the one to come."""
+        found = await read(self._reading, TASKS, ">", limit=1, start_time=at)
+        return found[0].sequence if found else await last_sequence(self._reading, TASKS, ">") + 1
+
+    async def views(self, refs: Sequence[TaskRef], owner: str | None) -> list[Listed]:
+        """Return these tasks, all of an owner token (None: of several), as they are now, in their order.
+
+        Without those that are not there; with those that were deleted.
+        """
+        checkpoint = await projected(self._bucket)
+        views = await self._views(refs, await self._tail(owner, checkpoint))
+        return [Listed(ref, views[ref]) for ref in refs if ref in views]
 
     async def page(self, wanted: TaskFilter, limit: int, before: int | None = None) -> Page:
         """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`."""
@@ -221,14 +239,28 @@ class TaskReader:
 
     async def _views(self, refs: Sequence[TaskRef], tail: Tail | None) -> dict[TaskRef, TaskView]:
         """Return the current view of each task."""
-        stored_views = tail is not None and refs
-        entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if stored_views else {}
+        if tail is None:
+            entries: dict[str, Entry] = {}
+            events = await self._histories(refs)
+        else:
+            entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if refs else {}
+            events = tail
         views = {}
         for ref in refs:
             entry = entries.get(view_key(ref))
             view = decode_view(entry.value) if entry else None
-            for stored in await self._log.load(task_root(ref)) if tail is None else tail.get(ref, ()):
+            for stored in events.get(ref, ()):
                 view = fold(view, stored)
             if view is not None:
                 views[ref] = view
         return views
+
+    async def _histories(self, refs: Sequence[TaskRef]) -> Tail:
+        """Return all events of each task."""
+        places = asyncio.Semaphore(LOADED_AT_ONCE)
+
+        async def load(ref: TaskRef) -> list[Stored[TaskEvent]]:
+            async with places:
+                return await self._log.load(task_root(ref))
+
+        return dict(zip(refs, await asyncio.gather(*map(load, refs)), strict=True))

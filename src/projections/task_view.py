@@ -17,12 +17,15 @@ from ..events.task import (
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    FailureKind,
+    Plan,
     Priority,
     ProgressReported,
     TaskCancelled,
     TaskDeleted,
     TaskEvent,
     TaskFailed,
+    TaskHeld,
     TaskQueued,
     TaskSubmitted,
     TaskSucceeded,
@@ -69,6 +72,15 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The payload of a task that belongs to a project; null for others, whose payloads may be large."""
     deleted: bool = False
     """Its owner wants to see it no more: it is in no list."""
+    held: bool = False
+    """It waits for the keeper to queue it."""
+    granted: bool = False
+    """The keeper has counted it in."""
+    plan: Plan | None = None
+    batch: str = ""
+    schedule: str = ""
+    failure: FailureKind | None = None
+    """Of what kind the failure was that ended it, or the last attempt's."""
 
 
 def fold(view: TaskView | None, stored: Stored[TaskEvent]) -> TaskView | None:
@@ -100,6 +112,10 @@ def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: in
         budget=event.policy.attempts,
         project=event.project,
         params=event.payload if event.project else NULL,
+        held=event.held,
+        plan=event.plan,
+        batch=event.batch,
+        schedule=event.schedule,
     )
 
 
@@ -108,9 +124,20 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
     match event:
         case TaskSubmitted():
             return view
+        case TaskHeld():
+            return replace(view, held=True, granted=False, retry_at=None)
         case TaskQueued():
             fresh = _renewed(view) if event.renewed else view
-            return replace(fresh, status="WAITING", retry_at=None, ended_at=None, accepted=False, deadline=None)
+            return replace(
+                fresh,
+                status="WAITING",
+                held=False,
+                granted=event.granted,
+                retry_at=None,
+                ended_at=None,
+                accepted=False,
+                deadline=None,
+            )
         case AttemptStarted():
             return replace(
                 view,
@@ -132,7 +159,9 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
             return replace(
                 view,
                 status="WAITING",
+                granted=False,
                 error=event.error,
+                failure=event.kind,
                 retry_at=event.retry_at,
                 accepted=False,
                 deadline=None,
@@ -142,9 +171,12 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
         case AttemptReturned():
             return replace(view, status="WAITING", accepted=False, deadline=None, progress=None, message=None)
         case TaskSucceeded():
-            return replace(_ended(view, recorded, event.server_id), status="FINISHED", error="", progress=100.0)
+            return replace(
+                _ended(view, recorded, event.server_id), status="FINISHED", error="", failure=None, progress=100.0
+            )
         case TaskFailed():
-            return replace(_ended(view, recorded, event.server_id), status="FAILED", error=event.error)
+            ended = _ended(view, recorded, event.server_id)
+            return replace(ended, status="FAILED", error=event.error, failure=event.kind)
         case TaskCancelled():
             return replace(_ended(view, recorded, view.server_id), status="CANCELLED", error=event.reason)
         case TaskDeleted():
@@ -154,11 +186,20 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
 
 
 def _renewed(view: TaskView) -> TaskView:
-    return replace(view, progress=None, message=None, error="", attempts=view.attempt + view.budget)
+    return replace(view, progress=None, message=None, error="", failure=None, attempts=view.attempt + view.budget)
 
 
 def _ended(view: TaskView, recorded: Recorded[TaskEvent], server_id: str) -> TaskView:
-    return replace(view, server_id=server_id, ended_at=recorded.at, retry_at=None, accepted=False, deadline=None)
+    return replace(
+        view,
+        server_id=server_id,
+        held=False,
+        granted=False,
+        ended_at=recorded.at,
+        retry_at=None,
+        accepted=False,
+        deadline=None,
+    )
 
 
 def view_key(ref: TaskRef) -> str:

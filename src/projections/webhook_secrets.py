@@ -42,9 +42,9 @@ class WebhookSecrets:
         return self._sealer.open(entry.value, _purpose(ref))
 
     async def destroy(self, ref: WebhookRef, secret_ids: Iterable[str]) -> None:
-        """Remove secrets; repeating does nothing."""
+        """Remove secrets, also from the disk; repeating does nothing."""
         for secret_id in filter(None, secret_ids):
-            await self._bucket.delete(_name(ref, secret_id))
+            await self._bucket.erase(_name(ref, secret_id))
 
     async def kept(self) -> dict[WebhookRef, set[str]]:
         """Return the ids of all secrets there are, by webhook."""

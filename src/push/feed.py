@@ -16,7 +16,7 @@ from ..events.task import ProgressReported
 from ..streams.connection import Connection
 from ..streams.log import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
 from ..streams.topology import TASKS
-from .hub import Hub, LiveUpdate, Scope, Update
+from .hub import Hub, LiveUpdate, Scope, Update, update_at
 from .live import Seen
 
 READ_AT_ONCE = 256
@@ -98,8 +98,10 @@ class Feeds:
         while after < end:
             positions = await read(self._reading, TASKS, scope.subject, after + 1, READ_AT_ONCE)
             for position in positions:
-                yield Update(position)
                 after = position.sequence
+                update = update_at(position)
+                if update is not None:
+                    yield update
             if not positions:  # from a replica that lags behind
                 tries += 1
                 if tries >= STALE_REPLICA_TRIES:

@@ -24,7 +24,8 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import ENDINGS, task_ref
 from ..events.task import TaskEvent
-from ..streams.connection import Connection, api
+from ..streams.connection import Connection
+from ..streams.jetstream import api
 from ..streams.log import Position, decode
 from ..streams.pulling import follow
 from ..streams.topology import TASKS
@@ -75,6 +76,15 @@ class Update:
         sequence, recorded = self.stored
         other.stored = Stored(sequence, replace(recorded, event=event))
         return other
+
+
+def update_at(position: Position) -> Update | None:
+    """Return the event at a place in the log; None where its subject names no task: then it is for nobody."""
+    try:
+        return Update(position)
+    except ValueError:
+        log.warning("hub.passed-over", subject=position.subject, sequence=position.sequence)
+        return None
 
 
 class LiveUpdate:
@@ -177,6 +187,11 @@ class Hub:
     def listeners(self) -> int:
         return sum(map(len, self._listeners.values()))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more comes, for whoever listens: the process stops."""
+        return self._ended
+
     @contextlib.asynccontextmanager
     async def listening(self, scope: Scope) -> AsyncIterator[Listener]:
         """Listen: every event of the scope that is stored from now on is offered to the listener, in order.
@@ -209,7 +224,8 @@ class Hub:
 
     async def _until_live(self) -> None:
         try:
-            await asyncio.wait_for(self._is_live.wait(), START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                await self._is_live.wait()
         except TimeoutError:
             raise StoreUnavailable("the log cannot be followed now") from None
 
@@ -239,8 +255,6 @@ class Hub:
                         self._position = after
                     async with contextlib.aclosing(follow(self._connection, TASKS, ["task.>"], after)) as batches:
                         async for positions in batches:
-                            if self._reading is not asyncio.current_task():
-                                return  # `wait_for` has swallowed the cancellation (Python 3.11)
                             for position in positions:
                                 self._deliver(position)
                                 after = position.sequence
@@ -253,9 +267,10 @@ class Hub:
                 await subscription.unsubscribe()
 
     def _deliver(self, position: Position) -> None:
-        update = Update(position)
-        self._note_end(update)
-        self._offer(update)
+        update = update_at(position)
+        if update is not None:
+            self._note_end(update)
+            self._offer(update)
         self._position = position.sequence
         held, self._held = self._held, deque()
         for report in held:

@@ -13,9 +13,10 @@ import structlog
 from ..errors import TaskstreamError
 from ..settings import Settings
 from .buckets import Bucket
-from .connection import ApiError, Connection, api
+from .connection import Connection
+from .jetstream import STREAM_NOT_FOUND, ApiError, api
 from .leases import RENEWALS_PER_TTL
-from .topology import DERIVED, DISPATCH, STREAM_NOT_FOUND, configurations
+from .topology import DERIVED, DISPATCH, configurations
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,10 @@ async def make_anew(connection: Connection, settings: Settings) -> list[str]:
 
 
 async def renewing(leases: Bucket, ttl_seconds: float) -> list[str]:
-    """Return the processes that renewed their presence while we looked, for half a time-to-live."""
+    """Return the processes that renewed their presence while we looked, for half a time-to-live.
+
+    Nothing else could be waited for: that nobody renews only shows when the time for it has passed.
+    """
     before = {entry.key: entry.revision for entry in await leases.scan("process.*")}
     await asyncio.sleep(2 * ttl_seconds / RENEWALS_PER_TTL)
     after = {entry.key: entry.revision for entry in await leases.scan("process.*")}

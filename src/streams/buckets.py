@@ -16,7 +16,8 @@ from nats.aio.msg import Msg
 
 from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from .committer import NO_ROOM, WRONG_LAST_SEQUENCE
-from .connection import REQUEST_TIMEOUT_SECONDS, ApiError, Connection, api
+from .connection import REQUEST_TIMEOUT_SECONDS, Connection
+from .jetstream import ApiError, api
 from .log import NO_MESSAGE_FOUND, Position, TooMany, read, read_last
 
 MULTI_GET_KEYS = 1_000
@@ -170,13 +171,13 @@ class Bucket:
             found |= {entry.key: entry for entry in entries if entry.value}
         return found
 
-    async def get_matching(self, key_filter: str) -> list[Entry] | None:
-        """Return the entries on a filter, in no order; None where there are more than a thousand.
+    async def get_matching(self, *key_filters: str) -> list[Entry] | None:
+        """Return the entries on these filters, in no order; None where there are more than a thousand.
 
         Quicker than a scan where few of many keys match.
         """
         try:
-            positions = await read_last(self.connection, self.stream, [self._prefix + key_filter])
+            positions = await read_last(self.connection, self.stream, [self._prefix + each for each in key_filters])
         except TooMany:
             return None
         return [entry for entry in self._entries(positions) if entry.value]

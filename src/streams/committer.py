@@ -3,6 +3,8 @@
 While one group is on its way, what arrives waits and becomes the next: alone, an append leaves at once; under load a
 group is one atomic batch, one fsync. Each append keeps its own guard. Where a guard of a batch fails, JetStream refuses
 the whole batch, and each append goes again by itself: only the one that lost its race fails.
+
+Appends that only make sense together are a batch of their own: all of them are stored, or none.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import structlog
 from msgspec import Struct
 
 from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from .connection import Connection
+from .connection import Connection, PayloadTooLarge
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +29,21 @@ BATCH_FROM = 10
 BATCH_MESSAGES = 500
 """JetStream takes at most 1,000 in an atomic batch."""
 BATCH_BYTES = 4 * 1024 * 1024
+MOST_TOGETHER = 1_000
+"""Messages that may have to be stored together: JetStream's own limit."""
+MOST_BYTES_TOGETHER = 32 * 1024 * 1024
+"""JetStream holds a batch in memory until it is complete."""
+BATCHES_AT_ONCE = 4
+"""Of one committer. JetStream takes 50 unfinished ones of a stream from all processes together, and refuses more."""
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """Lost race: 10071 on one node, also 10164 on several."""
 NO_ROOM = frozenset({10023, 10047, 10077, 10122})
 """Insufficient resources; insufficient storage; stream store failed (also disk full); maximum bytes."""
+
+
+class TooManyTogether(PayloadTooLarge):
+    """More than can be stored together; sent again it is refused again."""
 
 
 class Message(Struct, frozen=True):
@@ -76,6 +88,7 @@ class Committer:
         self._runner: asyncio.Task[None] | None = None
         self._batch_ids = itertools.count(1)
         self._batch_prefix = secrets.token_hex(6)
+        self._batches = asyncio.Semaphore(BATCHES_AT_ONCE)
 
     async def append(self, append: Append) -> int:
         """Store the messages and return the sequence of the last one; they are then on disk.
@@ -88,6 +101,25 @@ class Committer:
         if self._runner is None:
             self._runner = asyncio.create_task(self._run(), name="committer")
         return await done
+
+    async def append_together(self, appends: Sequence[Append]) -> int:
+        """Store the messages of all appends or none, each with its own guard; return the sequence of the last message.
+
+        They are in the log one right after another, in this order, and on disk. No two may have the same guard. Raises
+        as `append` does, Conflict if any of the guards fails; TooManyTogether and PayloadTooLarge before anything is
+        sent. Where the store runs full in the midst of them (OutcomeUnknown), JetStream may keep the first ones alone.
+        """
+        messages = [message for append in appends for message in append.messages]
+        size = sum(len(message.payload) for message in messages)
+        if len(messages) > MOST_TOGETHER:
+            raise TooManyTogether(f"{len(messages)} messages; JetStream stores {MOST_TOGETHER} together")
+        if size > MOST_BYTES_TOGETHER:
+            raise TooManyTogether(f"{size} bytes; at most {MOST_BYTES_TOGETHER} are stored together")
+        largest = max(len(message.payload) for message in messages)
+        if largest > self._connection.max_payload:
+            # Noticed in the midst of a batch, it would leave JetStream waiting for the rest.
+            raise PayloadTooLarge(f"{largest} bytes; NATS takes {self._connection.max_payload} here (max_payload)")
+        return await self._batch(appends)
 
     async def _run(self) -> None:
         while self._waiting:
@@ -153,17 +185,18 @@ class Committer:
         batch_id = f"{self._batch_prefix}-{next(self._batch_ids)}"
         total = sum(len(append.messages) for append in appends)
         number = 0
-        for append in appends:
-            for place, message in enumerate(append.messages):
-                number += 1
-                headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
-                if place == 0:
-                    headers |= _guard(append)
-                if number < total:
-                    await self._connection.publish(message.subject, message.payload, headers=headers)
-                    continue
-                headers["Nats-Batch-Commit"] = "1"
-                answer = await self._connection.request(message.subject, message.payload, headers)
+        async with self._batches:
+            for append in appends:
+                for place, message in enumerate(append.messages):
+                    number += 1
+                    headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
+                    if place == 0:
+                        headers |= _guard(append)
+                    if number < total:
+                        await self._connection.publish(message.subject, message.payload, headers=headers)
+                        continue
+                    headers["Nats-Batch-Commit"] = "1"
+                    answer = await self._connection.request(message.subject, message.payload, headers)
         return _sequence(answer.data)
 
 

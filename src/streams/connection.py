@@ -10,9 +10,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
-import msgspec
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
@@ -23,13 +21,11 @@ from .access import ANYBODY, Access
 from .client import Client
 from .nats_urls import address, servers_of
 from .refusals import AccessRefused, ConnectionErrors
+from .watchdog import watch
 
 log = structlog.get_logger(__name__)
 
 REQUEST_TIMEOUT_SECONDS = 5.0
-WATCHDOG_PERIOD_SECONDS = 2.0
-WATCHDOG_MISSES = 2
-"""Unanswered pings after which the socket is dropped: nats-py alone waits for ever on a server that was stopped."""
 CONNECT_TIMEOUT_SECONDS = 30.0
 """How long the first connection is tried for; once there has been one, it is tried for ever."""
 HEADER_ALLOWANCE_BYTES = 8 * 1024
@@ -75,7 +71,7 @@ class Connection:
 
     async def start(self) -> None:
         await self._client.subscribe(f"{self._prefix}.*", cb=self._receive)
-        self._watchdog = asyncio.create_task(self._watch(), name="nats-watchdog")
+        self._watchdog = asyncio.create_task(watch(self._client, self.hears_itself), name="nats-watchdog")
 
     async def close(self) -> None:
         if self._watchdog is not None:
@@ -194,7 +190,7 @@ class Connection:
 
     async def flush(self) -> None:
         """Return once the server has seen all that was sent. Raises StoreUnavailable if it does not say so in time."""
-        if not await self._hears_itself(REQUEST_TIMEOUT_SECONDS):
+        if not await self.hears_itself(REQUEST_TIMEOUT_SECONDS):
             raise StoreUnavailable("NATS does not answer")
 
     def open_inbox(self, receive: Receiver) -> str:
@@ -224,24 +220,7 @@ class Connection:
         if receive is not None:
             receive(message)
 
-    async def _watch(self) -> None:
-        """Drop the socket of a server that no longer answers, so that nats-py connects to another."""
-        misses = 0
-        while True:
-            await asyncio.sleep(WATCHDOG_PERIOD_SECONDS)
-            if not self._client.is_connected:
-                misses = 0
-                continue
-            if await self._hears_itself(WATCHDOG_PERIOD_SECONDS):
-                misses = 0
-            else:
-                misses += 1
-            if misses >= WATCHDOG_MISSES:
-                log.warning("nats.silent", action="connection dropped")
-                await self._client.drop()
-                misses = 0
-
-    async def _hears_itself(self, timeout_seconds: float) -> bool:
+    async def hears_itself(self, timeout_seconds: float) -> bool:
         """Tell whether a message to our own inbox comes back in time.
 
         Not `Client.rtt` or `Client.flush`: they cancel the future of a ping that was late, and the pong that comes for
@@ -328,24 +307,3 @@ async def open_connection(url: str, role: str, access: Access = ANYBODY) -> Conn
         await client.close()
         raise
     return connection
-
-
-class ApiError(StoreUnavailable):
-    """JetStream refused an API call. `code` is NATS' own `err_code`."""
-
-    def __init__(self, subject: str, code: int, description: str) -> None:
-        self.code = code
-        self.description = description
-        super().__init__(f"{subject}: {description} ({code})")
-
-
-async def api(
-    connection: Connection, name: str, body: Any = None, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
-) -> dict[str, Any]:
-    """Call `$JS.API.<name>` and return the answer. Raises ApiError for a refusal."""
-    payload = msgspec.json.encode(body) if body is not None else b""
-    message = await connection.request(f"$JS.API.{name}", payload, timeout_seconds=timeout_seconds)
-    answer: dict[str, Any] = msgspec.json.decode(message.data)
-    if error := answer.get("error"):
-        raise ApiError(name, error.get("err_code", 0), error.get("description", ""))
-    return answer

@@ -13,20 +13,20 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from .embedded_errors import NatsDidNotStart
 from .nats_config import ANY_PORT, CONFIG, HOST, ClusterSeat, with_seat, with_values
 from .nats_executable import EXECUTABLE, find_executable
 from .nats_folder import CONFIG_FILE, LOG_FILE, PID_FILE, STORE, lock, open_private, rotate, tail_of, take_port
 from .nats_process import POLL_SECONDS, end, end_stale_server, in_the_child
+from .startable import Startable
 
 START_TIMEOUT_SECONDS = 120.0
 """A store of many million messages takes its time to be read."""
 
 
-class EmbeddedNats:
+class EmbeddedNats(Startable):
     """A nats-server on `nats.conf`, with its store in a folder of its own, that ends with us.
 
     `port` 0 lets the server choose a free one; it keeps that one when started again. `max_storage` is in bytes, 0 for
@@ -69,15 +69,6 @@ class EmbeddedNats:
     def pid(self) -> int | None:
         """The server's process id; None while none runs."""
         return None if self._process is None or self.exited.is_set() else self._process.pid
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     async def start(self) -> None:
         """Start the server and return when JetStream is ready. Call it again after a crash: same store, same port.

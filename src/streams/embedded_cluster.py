@@ -13,8 +13,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +25,7 @@ from .embedded_errors import EmbeddedNatsError, OtherNumberOfNodes
 from .nats_config import CONFIG, HOST, ClusterSeat
 from .nats_folder import STORE, lock, open_private
 from .nats_process import end_stale_server
+from .startable import Startable
 
 PLAN = "cluster.json"
 PORTS = range(20_000, 32_000)
@@ -46,7 +46,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     password: str
 
 
-class EmbeddedCluster:
+class EmbeddedCluster(Startable):
     """Several nats-servers as one JetStream cluster, all of which end with us.
 
     `max_storage` is in bytes, and each one's.
@@ -66,15 +66,6 @@ class EmbeddedCluster:
     def url(self) -> str:
         """Where clients connect: all servers, separated by commas. Known once started."""
         return ",".join(node.url for node in self.nodes)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     async def start(self) -> None:
         """Start all servers and return when each takes connections; they may not have elected a leader yet.

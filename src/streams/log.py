@@ -9,13 +9,15 @@ from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ..errors import OutcomeUnknown, StoreUnavailable, UnreadableEvent
 from ..events.codec import Codec
 from ..events.envelope import Event, Recorded, Stored
 from .committer import Append, Committer, Message
-from .connection import ApiError, Connection, api, status_of
+from .connection import Connection, status_of
+from .jetstream import ApiError, api
 
 E = TypeVar("E", bound=Event)
 
@@ -42,6 +44,17 @@ class Position(NamedTuple):
     data: bytes
 
 
+class Entry(Struct, Generic[E], frozen=True, kw_only=True):
+    """Events of one thing, to be stored after the last one seen of it."""
+
+    root: str
+    """What all its subjects start with."""
+    events: Sequence[tuple[str, Recorded[E]]]
+    """Each with its subject."""
+    expected: int
+    """Sequence of the last event seen; 0: none."""
+
+
 class Log(Generic[E]):
     """One vocabulary of events in one stream."""
 
@@ -60,17 +73,30 @@ class Log(Generic[E]):
         Raises Conflict, StoreFull and StoreUnavailable: nothing is stored. OutcomeUnknown if no answer came, and a look
         did not find the events: they are not stored, or nobody could look, or they are on their way still.
         """
-        messages = [Message(subject, self._codec.encode(recorded)) for subject, recorded in events]
+        append = self._append_of(Entry(root=root, events=events, expected=expected))
         try:
-            return await self._committer.append(Append(messages=messages, guard=f"{root}.>", expected=expected))
+            return await self._committer.append(append)
         except OutcomeUnknown as unknown:
-            try:
-                stored = await self._find(root, events[-1][1].id, expected)
-            except StoreUnavailable:
-                raise unknown from None
-            if stored is None:
-                raise
-            return stored
+            return await self._found_or(unknown, root, events[-1][1].id, expected)
+
+    async def append_fence(self, fence: Append) -> int:
+        """Store a fence alone; return its sequence. Raises as `append` does, without a look after a lost answer."""
+        return await self._committer.append(fence)
+
+    async def append_together(self, entries: Sequence[Entry[E]], *, fence: Append | None = None) -> int:
+        """Store the events of all entries or none; return the sequence of the last event.
+
+        The `fence` goes before them, if there is one; all are in the log one right after another, in this order. No
+        two entries may be of the same root. Raises as `append` does, Conflict for any entry that lost its race;
+        TooManyTogether and PayloadTooLarge before anything is sent.
+        """
+        appends = [self._append_of(entry) for entry in entries]
+        try:
+            return await self._committer.append_together([fence, *appends] if fence else appends)
+        except OutcomeUnknown as unknown:
+            # The last of a batch is stored only with all the others.
+            last = entries[-1]
+            return await self._found_or(unknown, last.root, last.events[-1][1].id, last.expected)
 
     async def load(self, root: str, after: int = 0) -> list[Stored[E]]:
         """Return the history of `root`, oldest first, complete up to now: what any answered append wrote is there.
@@ -87,9 +113,20 @@ class Log(Generic[E]):
             await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
         raise StoreUnavailable(f"no replica of {self.stream} has caught up")
 
-    async def _find(self, root: str, event_id: str, after: int) -> int | None:
-        history = await self.load(root, after)
-        return next((stored.sequence for stored in history if stored.recorded.id == event_id), None)
+    def _append_of(self, entry: Entry[E]) -> Append:
+        messages = [Message(subject, self._codec.encode(recorded)) for subject, recorded in entry.events]
+        return Append(messages=messages, guard=f"{entry.root}.>", expected=entry.expected)
+
+    async def _found_or(self, unknown: OutcomeUnknown, root: str, event_id: str, after: int) -> int:
+        """Return the sequence of an event whose append was not answered. Raises `unknown` where it is not found."""
+        try:
+            history = await self.load(root, after)
+        except StoreUnavailable:
+            raise unknown from None
+        for stored in history:
+            if stored.recorded.id == event_id:
+                return stored.sequence
+        raise unknown
 
     def _decode(self, position: Position) -> Stored[E]:
         return decode(self._codec, position)

@@ -10,7 +10,8 @@ from typing import TypeVar
 import structlog
 
 from ..errors import OutcomeUnknown, StoreUnavailable
-from .connection import ApiError, Connection, NoResponders, api
+from .connection import Connection, NoResponders
+from .jetstream import ApiError, api
 
 log = structlog.get_logger(__name__)
 

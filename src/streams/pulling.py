@@ -14,7 +14,8 @@ import structlog
 from nats.aio.msg import Msg
 
 from ..errors import StoreError, StoreUnavailable
-from .connection import Connection, api, status_of
+from .connection import Connection, status_of
+from .jetstream import api
 from .log import Position
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,8 @@ class Delivery(NamedTuple):
     """How often it has been delivered, this time included."""
     stream_sequence: int
     consumer_sequence: int
+    stored_nanoseconds: int
+    """When it came into the stream: since the epoch, by NATS' clock."""
     pending: int
     """Messages that wait behind it on the same consumer."""
 
@@ -42,8 +45,7 @@ def delivery(message: Msg) -> Delivery:
     """Read `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]`."""
     tokens = message.reply.split(".")
     first = 4 if len(tokens) == 9 else 6
-    delivered, stream_sequence, consumer_sequence, _, pending = map(int, tokens[first : first + 5])
-    return Delivery(delivered, stream_sequence, consumer_sequence, pending)
+    return Delivery(*map(int, tokens[first : first + 5]))
 
 
 class Consumer:
@@ -191,7 +193,9 @@ async def _follow_once(
                 if pending == 0:
                     yield []
             try:
-                messages = [await asyncio.wait_for(arrived.get(), FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS)]
+                # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with a message.
+                async with asyncio.timeout(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS):
+                    messages = [await arrived.get()]
             except TimeoutError:
                 return
             if linger_seconds and arrived.qsize() < FOLLOW_BATCH:

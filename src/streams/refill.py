@@ -10,7 +10,8 @@ it has not heard of what is new.
 
 from __future__ import annotations
 
-from .connection import Connection, api
+from .connection import Connection
+from .jetstream import api
 from .topology import DISPATCH, TASKS
 
 

@@ -17,8 +17,8 @@ from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ..errors import OutcomeUnknown, StoreUnavailable
-from .connection import ApiError, Connection, api, status_of
-from .topology import STREAM_NOT_FOUND
+from .connection import Connection, status_of
+from .jetstream import STREAM_NOT_FOUND, ApiError, api
 
 BEGIN_SECONDS = 600.0
 """How long NATS may take before the first chunk: it checks every message of the stream first."""

@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import StoreUnavailable
-from .connection import Connection, api
+from .connection import Connection
+from .jetstream import api
 from .topology import DISPATCH
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from ..errors import StoreFull, StoreUnavailable
-from ..events.ids import TaskRef, token
+from ..events.ids import ScheduleRef, TaskRef, token
 from ..events.subjects import server_token
 from .committer import NO_ROOM
 from .connection import Connection
@@ -38,6 +38,11 @@ class Timers:
         """Have a server's health checked; replaces the check that is set."""
         name = server_token(server_id)
         await self._set(f"timer.check.{name}", f"due.check.{name}", at, body)
+
+    async def run_schedule(self, ref: ScheduleRef, at: datetime) -> None:
+        """Have a schedule looked at when it is to run next; replaces the timer that is set."""
+        body = msgspec.json.encode({"at": at})
+        await self._set(f"timer.schedule.{ref.owner}.{ref.unique}", f"due.schedule.{ref.owner}.{ref.unique}", at, body)
 
     async def _set(
         self, subject: str, target: str, at: datetime, body: bytes, headers: dict[str, str] | None = None

@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Coroutine
+from typing import NamedTuple
 
 import structlog
 from msgspec import Struct
@@ -38,6 +39,7 @@ from .backend import Accepted, Answer, Backend, Call, Failed
 from .judge import Judge
 from .keepalive import InHand
 from .outcomes import Outcomes
+from .parents import Parent, Parents
 from .reporting import Reporting
 from .settling import LOOK_AGAIN, Settler
 from .slots import Slots
@@ -54,6 +56,13 @@ class Queued(Struct, frozen=True, kw_only=True):
     submitted: TaskSubmitted
     avoid: str = ""
     """Server of the attempt before, to be avoided if there is another."""
+
+
+class Keys(NamedTuple):
+    """Where the keys are that go with a call: the server's own, and the model's that came with the task."""
+
+    servers: ServerKeys
+    tasks: TaskKeys
 
 
 class _UnderWay(Struct):
@@ -79,8 +88,8 @@ class AttemptRunner:
         commands: Commands,
         timers: Timers,
         backend: Backend,
-        server_keys: ServerKeys,
-        task_keys: TaskKeys,
+        keys: Keys,
+        parents: Parents,
         progress: ProgressGate,
         slots: Slots,
         in_hand: InHand,
@@ -91,8 +100,8 @@ class AttemptRunner:
         self._callback_base = callback_base
         self._commands = commands
         self._backend = backend
-        self._server_keys = server_keys
-        self._task_keys = task_keys
+        self._keys = keys
+        self._parents = parents
         self._progress = progress
         self._slots = slots
         self._in_hand = in_hand
@@ -170,11 +179,12 @@ class AttemptRunner:
         answer: Answer | None = None
         failures = 0
         try:
+            parents = await self._parents.of(queued.submitted.plan)
             token = secret_token()
             claimed = await self._claim(queued, server, token)
             if claimed is None:
                 return
-            answer = await self._call(queued, server, claimed, token)
+            answer = await self._call(queued, server, claimed, token, parents)
             if answer is not None:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
                 failures = self._judge.learn(server, answer)
@@ -210,22 +220,30 @@ class AttemptRunner:
             return None
         return handled.known
 
-    async def _call(self, queued: Queued, server: Present, claimed: Known[TaskState], token: str) -> Answer | None:
+    async def _call(
+        self,
+        queued: Queued,
+        server: Present,
+        claimed: Known[TaskState],
+        token: str,
+        parents: list[Parent] | None,
+    ) -> Answer | None:
         """Call the server. None if the call was broken off: the task was cancelled, or this worker ends."""
         state = claimed.state
         assert isinstance(state, Processing)
         under_way = self._under_way[queued.ref]
         under_way.attempt = state.facts.attempt
         try:
-            api_key = await self._server_keys.get(server.settings)
+            api_key = await self._keys.servers.get(server.settings)
         except SealingError:
             return Failed(kind="error", error="the server's API key does not open; register the server again")
         try:
-            model_key = await self._task_keys.get(queued.ref, queued.submitted.key_id)
+            model_key = await self._keys.tasks.get(queued.ref, queued.submitted.key_id)
         except SealingError:
             return Failed(kind="rejected", error="the key of the model does not open; submit the task again with it")
         call = Call(
             task_id=queued.ref.id,
+            task_type=queued.submitted.task_type,
             attempt=state.facts.attempt,
             payload=queued.submitted.payload,
             deadline=state.deadline,
@@ -233,6 +251,7 @@ class AttemptRunner:
             callback_token=token,
             model=queued.submitted.model,
             model_key=model_key,
+            parents=parents,
         )
         if self._is_broken_off(under_way):
             return None

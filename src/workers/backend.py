@@ -21,6 +21,7 @@ from ..events.task import FailureKind, ModelChoice
 from ..nesting import deeper_than
 from ..projections.task_keys import without_key
 from ..updates import UpdateMetadata
+from .parents import Parent
 from .streamed import FRAMINGS, BadStream, Ending, StreamedAnswer
 
 LONGEST_REASON = 300
@@ -35,6 +36,7 @@ class Call(Struct, frozen=True, kw_only=True):
     """One attempt as the server is told of it."""
 
     task_id: str
+    task_type: str
     attempt: int
     payload: Raw
     deadline: datetime
@@ -42,6 +44,7 @@ class Call(Struct, frozen=True, kw_only=True):
     callback_token: str
     model: ModelChoice | None = None
     model_key: str | None = None
+    parents: list[Parent] | None = None
 
     def __repr__(self) -> str:
         return f"Call({self.task_id}, attempt {self.attempt})"  # with no secret in it
@@ -92,6 +95,7 @@ Report: TypeAlias = Callable[[UpdateMetadata], Awaitable[None]]
 
 class _Predict(Struct, kw_only=True, omit_defaults=True):
     task_id: str
+    type: str
     request: Raw
     is_async: bool = msgspec.field(name="async")
     attempt: int
@@ -99,6 +103,8 @@ class _Predict(Struct, kw_only=True, omit_defaults=True):
     """Milliseconds since the epoch."""
     callback_url: str | None = None
     callback_token: str | None = None
+    parents: list[Parent] | None = None
+    """What became of the tasks it depends on, in the order in which it names them."""
 
 
 class Backend:
@@ -120,12 +126,14 @@ class Backend:
         reports = settings.is_async or settings.callback
         predict = _Predict(
             task_id=call.task_id,
+            type=call.task_type,
             request=call.payload,
             is_async=settings.is_async,
             attempt=call.attempt,
             deadline=int(call.deadline.timestamp() * 1000),
             callback_url=call.callback_url if reports else None,
             callback_token=call.callback_token if reports else None,
+            parents=call.parents,
         )
         headers = {"Content-Type": "application/json", **call.model_headers()}
         if api_key:

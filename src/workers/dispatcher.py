@@ -9,28 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 
 import structlog
 from nats.aio.msg import Msg
 
 from .. import metrics
 from ..commands.handler import Commands, Known
-from ..commands.server import CircuitIsClosed, Present
 from ..commands.task import UNKNOWN as UNKNOWN_TASK
-from ..commands.task import Ended, Processing, TaskState, Unknown, evolve
-from ..errors import StoreUnavailable, UnreadableEvent
+from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, Waiting, evolve
+from ..errors import Refused, StoreUnavailable, UnreadableEvent
 from ..events.codec import task_codec
-from ..events.envelope import Stored
+from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef
 from ..events.subjects import task_ref
 from ..events.task import TaskEvent, TaskSubmitted
 from ..projections.fleet import Fleet
+from ..scheduling.eligibility import is_able
+from ..scheduling.rules import needs_grant
+from ..scheduling.turns import Line, turns
 from ..streams.log import Position, decode
 from ..streams.pulling import delivery
 from ..streams.topology import TASKS
 from .attempts import AttemptRunner, Queued
 from .keepalive import InHand
+from .openings import NO_LABELS
 from .queues import Queue, Queues
 from .slots import Slots
 
@@ -43,8 +47,9 @@ FIRST_RETURN = timedelta(milliseconds=50)
 LONGEST_GROWN_RETURN = timedelta(seconds=8)
 """How long a server for a type may have been there before a task that waited for one is tried on it."""
 RETURNS_PER_SECOND = 200
-"""Tasks of one type that come back in a second because another type's server had room: more would only cost."""
-TYPES_REMEMBERED = 1_000
+"""Tasks of one kind (type and required labels) that come back in a second because a server that is not theirs had room:
+more would only cost."""
+KINDS_REMEMBERED = 1_000
 ANOTHER_WORKER = timedelta(milliseconds=200)
 """Pause in which another worker may take a retry that this one could only give to the server that failed it."""
 RETURNS_FOR_ANOTHER_SERVER = 2
@@ -61,17 +66,27 @@ class Dispatcher:
         queues: Queues,
         runner: AttemptRunner,
         in_hand: InHand,
+        *,
+        worker: Actor,
+        ageing_seconds: float,
+        now: Callable[[], datetime],
     ) -> None:
+        """`ageing_seconds`: how long a task waits before its queue comes before those of higher priority, or 0."""
         self._commands = commands
         self._fleet = fleet
         self._slots = slots
         self._queues = queues
         self._runner = runner
         self._in_hand = in_hand
+        self._worker = worker
+        self._ageing_seconds = ageing_seconds
+        self._now = now
         self._admitting = 0
         """Messages taken out whose history is being read; they will need room too."""
-        self._back_at: dict[str, float] = {}
-        """By type, monotonic: when the last task that was given back comes again."""
+        self._back_at: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        """By type and required labels, monotonic: when the last task that was given back comes again."""
+        self._owed: set[str] = set()
+        """Pools in which a task was handed out by its age, so that strict order has its turn."""
         self._stopped = False
 
     def stop(self) -> None:
@@ -105,20 +120,45 @@ class Dispatcher:
 
     async def run_once(self) -> int:
         """Go over the queues once; return how many messages were taken out."""
-        taken = 0
+        taken = await self._serve_aged() if self._ageing_seconds else 0
         for queue in self._queues.in_order():
-            if not queue.brought and not queue.may_have_more:
-                continue
-            fetched: list[Msg] = []
-            room = self._room(queue) - len(queue.brought)
-            if queue.may_have_more and room > 0 and not self._stopped:
-                fetched = await queue.fetch(min(room, MOST_AT_ONCE))
-            messages, queue.brought = queue.brought + fetched, []
-            for message in messages:
-                await self._place(queue, message)
-            taken += len(messages)
+            if queue.brought or queue.may_have_more:
+                taken += await self._serve(queue, MOST_AT_ONCE)
         if taken:
             self._queues.take_turns()
+        return taken
+
+    async def _serve(self, queue: Queue, most: int) -> int:
+        """Take out of a queue what there is room for, and place it; return how many messages were taken out."""
+        if self._fleet.pool_waits(queue.pool):
+            messages, queue.brought = queue.brought, []
+            for message in messages:
+                await self._in_hand.give_back(message)
+            queue.may_have_more = True  # when the pause is over, it is looked into
+            return 0
+        fetched: list[Msg] = []
+        room = self._room(queue) - len(queue.brought)
+        if queue.may_have_more and room > 0 and not self._stopped:
+            fetched = await queue.fetch(min(room, most))
+        messages, queue.brought = queue.brought + fetched, []
+        for message in messages:
+            await self._place(queue, message)
+        return len(messages)
+
+    async def _serve_aged(self) -> int:
+        """Serve the queues whose tasks have waited for too long, one task each; return how many were taken out."""
+        owed, self._owed = self._owed, {pool for pool in self._owed if self._slots.room(pool) <= 0}
+        queues = [queue for queue in self._queues.in_order() if queue.may_have_more and queue.oldest_at is not None]
+        if not queues:
+            return 0
+        now = self._now()
+        lines = [Line(queue.pool, queue.priority, _waited(queue, now)) for queue in queues]
+        taken = 0
+        for turn in turns(lines, self._ageing_seconds, owed):
+            if turn.by_age:
+                rooms = {queue.pool: self._room(queue) for queue in self._queues.in_order()}
+                taken += await self._serve(queues[turn.place], 1)
+                self._owed |= {queue.pool for queue in self._queues.in_order() if self._room(queue) < rooms[queue.pool]}
         return taken
 
     async def _wait_for_news(self) -> None:
@@ -166,7 +206,7 @@ class Dispatcher:
         finally:
             self._admitting -= 1
         known = self._commands.tasks.fold(history)
-        if isinstance(known.state, Unknown | Ended | Processing):
+        if isinstance(known.state, Unknown | Ended | Held | Processing):
             await self._runner.settle(ref, message)
             return
         submitted = next(
@@ -178,8 +218,21 @@ class Dispatcher:
         )
 
     async def _start_or_return(self, queue: Queue, queued: Queued) -> None:
-        server_id = self._slots.choose(queued.submitted.task_type, queued.avoid)
+        if self._is_ungranted(queued):
+            self._in_hand.take(queued.message)
+            self._runner.spawn(self._hold(queued))
+            return
         delivered = delivery(queued.message).delivered
+        if self._fleet.pool_waits(queue.pool):  # it was paused while this was on its way here
+            queue.may_have_more = True
+            await self._in_hand.give_back(queued.message)
+            return
+        if self._fleet.type_waits(queued.submitted.task_type):
+            metrics.handed_back.labels("paused").inc()
+            await self._in_hand.give_back(queued.message, self._in_turn(queued, _growing(delivered)))
+            return
+        require, prefer = _labels(queued)
+        server_id = self._slots.choose(queued.submitted.task_type, queued.avoid, require, prefer)
         if self._runner.is_under_way(queued.ref):  # a second message of the task: the first one's work comes first
             await self._in_hand.give_back(queued.message, _growing(delivered))
         elif server_id is None:
@@ -189,32 +242,56 @@ class Dispatcher:
         else:
             self._runner.start(queued, self._fleet.server(server_id))
 
+    def _is_ungranted(self, queued: Queued) -> bool:
+        """Tell whether a task shares a limit with others and has come here without the keeper."""
+        state = queued.known.state
+        granted = isinstance(state, Waiting) and state.granted
+        return not granted and needs_grant(
+            self._fleet, queued.ref, queued.submitted.task_type, queued.submitted.plan
+        )
+
+    async def _hold(self, queued: Queued) -> None:
+        """Leave a task to the keeper."""
+        try:
+            await self._commands.task(
+                queued.ref, HoldTask(reason="it shares a limit with others"), by=self._worker, known=queued.known
+            )
+        except Refused:
+            pass  # it has moved on; the message is of no use either way
+        except StoreUnavailable:
+            await self._in_hand.give_back(queued.message, ANOTHER_WORKER)
+            return
+        await self._in_hand.ack(queued.message)
+
     async def _return(self, queue: Queue, queued: Queued, delivered: int) -> None:
         """Give back what cannot be placed: at once if there is no room at all, else for as long as seems useful."""
         if self._room(queue) <= 0:
             metrics.handed_back.labels("no-room").inc()
-            queue.may_have_more = True
+            queue.returned(queued.message)
             await self._in_hand.give_back(queued.message)
             return
-        served = any(_is_able(server, queued.submitted.task_type) for server in self._fleet.servers())
+        require, _ = _labels(queued)
+        served = any(is_able(server, queued.submitted.task_type, require) for server in self._fleet.servers())
         metrics.handed_back.labels("no-room" if served else "not-served").inc()
         pause = FIRST_RETURN if served else _growing(delivered)
-        await self._in_hand.give_back(queued.message, self._in_turn(queued.submitted.task_type, pause))
+        await self._in_hand.give_back(queued.message, self._in_turn(queued, pause))
 
-    def _in_turn(self, task_type: str, pause: timedelta) -> timedelta:
-        """Return the pause, made so much longer that not too many tasks of a type come back at a time."""
+    def _in_turn(self, queued: Queued, pause: timedelta) -> timedelta:
+        """Return the pause, made so much longer that not too many tasks of a kind come back at a time."""
         now = time.monotonic()
-        if len(self._back_at) > TYPES_REMEMBERED:
+        if len(self._back_at) > KINDS_REMEMBERED:
             self._back_at = {name: at for name, at in self._back_at.items() if at > now}
-        at = max(now + pause.total_seconds(), self._back_at.get(task_type, 0.0) + 1 / RETURNS_PER_SECOND)
+        kind = queued.submitted.task_type, frozenset(_labels(queued)[0].items())
+        at = max(now + pause.total_seconds(), self._back_at.get(kind, 0.0) + 1 / RETURNS_PER_SECOND)
         at = min(at, now + LONGEST_RETURN.total_seconds())
-        self._back_at[task_type] = at
+        self._back_at[kind] = at
         return timedelta(seconds=at - now)
 
     def _another_could(self, queued: Queued) -> bool:
         """Tell whether any other server of the fleet could take a task."""
+        require, _ = _labels(queued)
         return any(
-            server.server_id != queued.avoid and _is_able(server, queued.submitted.task_type)
+            server.server_id != queued.avoid and is_able(server, queued.submitted.task_type, require)
             for server in self._fleet.servers()
         )
 
@@ -225,9 +302,15 @@ def _growing(delivered: int) -> timedelta:
     return min(FIRST_RETURN * factor, LONGEST_GROWN_RETURN)
 
 
-def _is_able(server: Present, task_type: str) -> bool:
-    serves = not server.settings.types or task_type in server.settings.types
-    return serves and server.online and not server.maintenance and isinstance(server.circuit, CircuitIsClosed)
+def _labels(queued: Queued) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return the labels that a task requires and those that it prefers."""
+    plan = queued.submitted.plan
+    return (plan.require, plan.prefer) if plan is not None else (NO_LABELS, NO_LABELS)
+
+
+def _waited(queue: Queue, now: datetime) -> float:
+    """Return the seconds that a queue's oldest task has waited, as far as known."""
+    return (now - queue.oldest_at).total_seconds() if queue.oldest_at else 0.0
 
 
 def _source(message: Msg) -> tuple[str, int, TaskRef]:

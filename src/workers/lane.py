@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from msgspec import Raw, Struct
 
+from .. import metrics
 from ..clock import jitter, utc_now
 from ..commands.handler import Commands
 from ..commands.webhook import DisableWebhook, Registered
@@ -23,6 +24,7 @@ from ..errors import Refused, StoreError
 from ..events.envelope import Actor
 from ..events.ids import WebhookRef, delivery_id, parse_task_id
 from ..instants import iso
+from ..metrics import labelled
 from ..projections.deliveries import Deliveries, Delivery, Held
 from ..push.facts import Chooser
 from ..push.feed import Feeds, Place
@@ -30,7 +32,8 @@ from ..push.hub import Scope, Update
 from ..push.live import Live, Seen
 from ..push.pushed_event import encoded
 from ..settings import Settings
-from ..streams.connection import ApiError, Connection, api
+from ..streams.connection import Connection
+from ..streams.jetstream import ApiError, api
 from ..streams.log import NO_MESSAGE_FOUND, Position, last_sequence
 from ..streams.topology import TASKS
 from .receiver import Outcome, Receiver
@@ -81,8 +84,8 @@ class Lane:
         self._ref = ref
         self._webhook = webhook
         self._tools = tools
-        self._waiting: dict[str, datetime] = {}
-        """Instants at which deliveries are to be tried."""
+        self._waiting: dict[str, float] = {}
+        """When deliveries are to be tried, by the event loop's clock."""
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._failures = 0
         """In a row."""
@@ -101,9 +104,18 @@ class Lane:
             self._stop_following()
         self._news.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait here, those under way included."""
+        return len(self._waiting) + len(self._sending)
+
     def offer(self, name: str, at: datetime) -> None:
-        """Have a delivery tried at an instant."""
-        self._waiting[name] = at
+        """Have a delivery tried at an instant.
+
+        One further away than any wait is long was written by a clock that was wrong: it is tried after the longest.
+        """
+        longest = timedelta(seconds=self._tools.settings.webhook_retry_cap)
+        self._wait(name, min(max(at - utc_now(), timedelta(0)), longest))
         self._news.set()
 
     def drop(self, name: str) -> None:
@@ -170,7 +182,7 @@ class Lane:
         return not settings.types or (await self._tools.chooser.facts(update.ref)).task_type in settings.types
 
     async def _until_room(self) -> None:
-        while len(self._waiting) + len(self._sending) >= MOST_WAITING:  # noqa: ASYNC110 - seconds matter little here
+        while self.waiting >= MOST_WAITING:  # noqa: ASYNC110 - seconds matter little here
             await asyncio.sleep(SAVE_SECONDS)
 
     def _delivery_of(self, update: Update) -> Delivery:
@@ -181,6 +193,7 @@ class Lane:
             task_id=update.ref.id,
             sequence=update.sequence,
             created_at=at,
+            next_at=min(at, utc_now()),  # the clock of whoever wrote the event may be ahead
         )
 
     # From deliveries to the receiver
@@ -188,24 +201,35 @@ class Lane:
     async def _run(self) -> None:
         while True:
             self._news.clear()
+            # Not `wait_for`: on Python 3.11 it may swallow a cancellation, and this would go on.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._begin())
+                async with asyncio.timeout(self._begin()):
+                    await self._news.wait()
 
     def _begin(self) -> float | None:
         """Begin to send what is due, as far as there is room; return the seconds until more is due, None: unknown."""
         if not self._webhook.active:
             return None
+        loop = asyncio.get_running_loop()
         while len(self._sending) < (1 if self._failures else AT_ONCE):
             idle = [(at, name) for name, at in self._waiting.items() if name not in self._sending]
             if not idle:
                 return None
             at, name = min(idle)
-            seconds = (at - utc_now()).total_seconds()
+            seconds = at - loop.time()
             if seconds > 0:
                 return seconds
             del self._waiting[name]
             self._sending[name] = asyncio.create_task(self._send(name), name=f"delivery-{name}")
         return None
+
+    def _wait(self, name: str, wait: timedelta) -> None:
+        self._waiting[name] = asyncio.get_running_loop().time() + wait.total_seconds()
+
+    def _again(self, name: str, wait: timedelta) -> None:
+        """Try a delivery again after a while, unless it is to be tried anyway."""
+        if name not in self._waiting:
+            self._wait(name, wait)
 
     async def _send(self, name: str) -> None:
         try:
@@ -214,10 +238,10 @@ class Lane:
                 await self._try(held)
         except StoreError as error:
             log.warning("delivery.waits", delivery=name, reason=str(error))
-            self._waiting.setdefault(name, utc_now() + TRY_AGAIN)
+            self._again(name, TRY_AGAIN)
         except Exception:
             log.exception("delivery.crashed", delivery=name)
-            self._waiting.setdefault(name, utc_now() + 10 * TRY_AGAIN)
+            self._again(name, 10 * TRY_AGAIN)
         finally:
             del self._sending[name]
             self._news.set()
@@ -226,7 +250,7 @@ class Lane:
         tools, delivery = self._tools, held.delivery
         body = await self._body(delivery)
         if not tools.may_send():  # another may have taken over
-            self._waiting.setdefault(delivery.id, utc_now() + TRY_AGAIN)
+            self._again(delivery.id, TRY_AGAIN)
             return
         if body is None:
             await self._note(held, delivery.given_up(utc_now(), "the event is past its retention"))
@@ -235,7 +259,9 @@ class Lane:
         self._count(outcome)
         if outcome.is_gone:
             await self._disable()
-        await self._note(held, delivery.tried(outcome.answer, self._next_at(delivery, outcome)))
+        after = delivery.tried(outcome.answer, self._next_at(delivery, outcome))
+        _measure(outcome, after)
+        await self._note(held, after)
 
     def _next_at(self, delivery: Delivery, outcome: Outcome) -> datetime | None:
         settings = self._tools.settings
@@ -249,7 +275,7 @@ class Lane:
             self._failures += 1
             return
         if self._failures >= DOWN_AFTER:
-            self._waiting = dict.fromkeys(self._waiting, utc_now())
+            self._waiting = dict.fromkeys(self._waiting, asyncio.get_running_loop().time())
         self._failures = 0
 
     async def _disable(self) -> None:
@@ -283,6 +309,16 @@ class Lane:
             stored = Position(delivery.sequence, message["subject"], base64.b64decode(message["data"]))
             data = encoded(Update(stored))
         return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
+
+
+def _measure(outcome: Outcome, after: Delivery) -> None:
+    if outcome.is_gone:
+        labelled(metrics.webhook_tries, "gone").inc()
+    else:
+        labelled(metrics.webhook_tries, "retried" if after.status == "waiting" else after.status).inc()
+    if after.status == "delivered":
+        lag = outcome.answer.at - after.created_at
+        metrics.webhook_lag_seconds.observe(max(0.0, lag.total_seconds()))
 
 
 def backoff(tries: int, settings: Settings, chance: float) -> timedelta:

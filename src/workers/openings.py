@@ -6,13 +6,14 @@ Kept up to date server by server, so that no answer has to look at all of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .placement import Candidate, Line, Policy
 
+NO_LABELS: Mapping[str, str] = {}
 ANY = None
 """Stands for the types and pools of a server that serves all."""
 
@@ -25,6 +26,7 @@ class Opening(Struct, frozen=True, kw_only=True):
     """Empty: all, and so all pools."""
     pools: frozenset[str]
     """In which tasks of its types may wait."""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def room(self) -> int:
@@ -38,6 +40,10 @@ class Opening(Struct, frozen=True, kw_only=True):
     def counters(self) -> Iterable[str | None]:
         return self.pools if self.types else (ANY,)
 
+    def shared(self, labels: Mapping[str, str]) -> int:
+        """Return how many of these labels it has."""
+        return sum(self.labels.get(key) == value for key, value in labels.items())
+
 
 class Openings:
     def __init__(self, policy: Policy[Any]) -> None:
@@ -45,6 +51,9 @@ class Openings:
         self._openings: dict[str, Opening] = {}
         self._lines: dict[str | None, Line] = {}
         """By type, the servers that have room."""
+        self._labelled: dict[tuple[str, str], set[str]] = {}
+        """By label, the ids of the servers that have it, with room or without."""
+        self._with_room: set[str] = set()
         self._servers: Counter[str | None] = Counter()
         """By pool."""
         self._room: Counter[str | None] = Counter()
@@ -58,9 +67,14 @@ class Openings:
             self._leave_lines(before)
         if before is not None:
             self._count(before, -1)
+        if before is None or before.labels != opening.labels:
+            if before is not None:
+                self._unlabel(before)
+            self._label(opening)
         self._openings[server_id] = opening
         self._count(opening, 1)
         if opening.room:
+            self._with_room.add(server_id)
             for name in opening.lines:
                 self._line(name).put(opening.server)
         else:
@@ -72,6 +86,7 @@ class Openings:
         if opening is not None:
             self._count(opening, -1)
             self._leave_lines(opening)
+            self._unlabel(opening)
 
     def room(self, pool: str) -> int:
         """Return how many more tasks of a pool can be placed."""
@@ -81,11 +96,40 @@ class Openings:
         """Tell whether any server serves a pool, whether or not it has room."""
         return self._servers[pool] + self._servers[ANY] > 0
 
-    def choose(self, task_type: str, avoid: str = "") -> str | None:
+    def choose(
+        self,
+        task_type: str,
+        avoid: str = "",
+        require: Mapping[str, str] = NO_LABELS,
+        prefer: Mapping[str, str] = NO_LABELS,
+    ) -> str | None:
         """Return the server with room that gets the next task of a type, None if there is none.
 
-        The one to `avoid` is chosen only where there is no other.
+        It has all labels that are required, and as many of those preferred as any that has room; the one to `avoid` is
+        chosen only where there is no other. Without labels few servers are looked at; with some, those that have them.
         """
+        if not require and not prefer:
+            return self._choose_any(task_type, avoid)
+        having = self._having(require or prefer, all_of=bool(require))
+        found = [each for each in having if not each.types or task_type in each.types]
+        others = [each for each in found if each.server.server_id != avoid]
+        if not require and not others:
+            return self._choose_any(task_type, avoid)
+        found = others or found
+        most = max((each.shared(prefer) for each in found), default=0) if prefer else 0
+        line = self._policy.new_line()
+        for each in found:
+            if not prefer or each.shared(prefer) == most:
+                line.put(each.server)
+        return self._policy.choose([line])
+
+    def _having(self, labels: Mapping[str, str], *, all_of: bool) -> Iterable[Opening]:
+        """Return the servers with room that have all of some labels, or any."""
+        sets = [self._labelled.get(label, set()) & self._with_room for label in labels.items()]
+        ids = set.intersection(*sets) if all_of else set.union(*sets)
+        return [self._openings[server_id] for server_id in ids]
+
+    def _choose_any(self, task_type: str, avoid: str) -> str | None:
         avoided = self._openings.get(avoid)
         if avoided is None or not avoided.room:
             return self._choose(task_type)
@@ -104,8 +148,19 @@ class Openings:
         return line
 
     def _leave_lines(self, opening: Opening) -> None:
+        self._with_room.discard(opening.server.server_id)
         for name in opening.lines:
             self._line(name).remove(opening.server.server_id)
+
+    def _label(self, opening: Opening) -> None:
+        for label in opening.labels.items():
+            self._labelled.setdefault(label, set()).add(opening.server.server_id)
+
+    def _unlabel(self, opening: Opening) -> None:
+        for label in opening.labels.items():
+            self._labelled[label].discard(opening.server.server_id)
+            if not self._labelled[label]:
+                del self._labelled[label]
 
     def _count(self, opening: Opening, sign: int) -> None:
         for pool in opening.counters:

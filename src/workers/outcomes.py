@@ -7,7 +7,6 @@ import contextlib
 import math
 
 import structlog
-from msgspec import Raw
 
 from .. import metrics
 from ..commands.handler import Commands, Known
@@ -18,9 +17,9 @@ from ..events.ids import TaskRef
 from ..events.subjects import server_token
 from ..events.task import StoredResult
 from ..metrics import labelled
+from ..projections.results import Results
 from ..push.gate import ProgressGate
 from ..settings import Settings
-from ..streams.objects import Objects
 from ..streams.timers import Timers
 from .backend import Accepted, Answer, Completed, Failed, FailedByBackend
 from .failures import fail_attempt
@@ -38,7 +37,7 @@ class Outcomes:
         settings: Settings,
         commands: Commands,
         timers: Timers,
-        objects: Objects,
+        results: Results,
         progress: ProgressGate,
         slots: Slots,
         worker: Actor,
@@ -46,7 +45,7 @@ class Outcomes:
         self._settings = settings
         self._commands = commands
         self._timers = timers
-        self._objects = objects
+        self._results = results
         self._progress = progress
         self._slots = slots
         self._worker = worker
@@ -113,13 +112,9 @@ class Outcomes:
         return handled.known.state
 
     async def _stored(self, ref: TaskRef, attempt: int, body: bytes) -> StoredResult:
-        if len(body) <= self._settings.inline_result:
-            return StoredResult(inline=Raw(body), size_bytes=len(body))
-        name = f"{ref.owner}.{ref.unique}.{attempt}"
         while True:
             try:
-                await self._objects.put(name, body)
-                return StoredResult(object_name=name, size_bytes=len(body))
+                return await self._results.store(ref, str(attempt), body)
             except StoreUnavailable as error:
                 log.warning("result.waits", task=ref.id, reason=str(error))
                 await asyncio.sleep(OBJECT_PAUSE_SECONDS)

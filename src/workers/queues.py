@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import structlog
 from nats.aio.msg import Msg
@@ -10,9 +12,11 @@ from nats.aio.msg import Msg
 from ..events.ids import token
 from ..events.task import PRIORITIES, Priority
 from ..settings import Settings
+from ..streams.backlog import Backlog
 from ..streams.connection import Connection
-from ..streams.pulling import Consumer, delivery
-from ..streams.topology import DISPATCH, ensure_consumer, pool_consumer, pool_consumer_name
+from ..streams.ensuring import ensure_consumer
+from ..streams.pulling import Consumer, Delivery, delivery
+from ..streams.topology import DISPATCH, pool_consumer, pool_consumer_name, pool_filter
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +34,17 @@ class Queue:
         """False once it was found empty; then a waiting request brings the next message."""
         self.brought: list[Msg] = []
         """Messages that a waiting request brought."""
+        self.name = pool_consumer_name(token(pool), priority)
+        self.filter = pool_filter(token(pool), priority)
+        self.fetched_at = time.monotonic()
+        """When something was taken out last."""
+        self._undelivered = 0
+        """As many as were not handed out to anybody, when last looked."""
+        self._head_at: datetime | None = None
+        """Since when the first of these waits, or another that was before it; None: there is none, or nobody looked."""
+        self._returned: dict[int, datetime] = {}
+        """By place in the queue: those given back here for want of room, and since when they wait. They are handed out
+        before all others."""
         self._consumer = consumer
         self._waits = False
         self._arrived = arrived
@@ -52,8 +67,46 @@ class Queue:
     async def fetch(self, most: int) -> list[Msg]:
         """Take up to `most` messages that are there."""
         messages = await self._consumer.fetch(most)
-        self.may_have_more = bool(messages) and delivery(messages[-1]).pending > 0
+        deliveries = [delivery(message) for message in messages]
+        self.may_have_more = bool(messages) and deliveries[-1].pending > 0
+        self._taken(deliveries)
         return messages
+
+    def returned(self, message: Msg) -> None:
+        """A message was given back at once: there was no room for it."""
+        self.may_have_more = True
+        given_back = delivery(message)
+        self._returned[given_back.stream_sequence] = _stored_at(given_back)
+
+    def looked(self, backlog: Backlog, head_at: datetime | None) -> None:
+        """Somebody has looked at what waits, without taking it out."""
+        self._undelivered, self._head_at = backlog.waiting, head_at
+        if not backlog.in_hand:
+            self._returned.clear()  # others have taken them
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait, as far as is known here."""
+        return self._undelivered + len(self._returned)
+
+    @property
+    def oldest_at(self) -> datetime | None:
+        """Since when the oldest task has waited, as far as is known here; None: nothing is known to wait. UTC."""
+        head = [self._head_at] if self._head_at else []
+        return min([*head, *self._returned.values()], default=None)
+
+    def _taken(self, deliveries: Sequence[Delivery]) -> None:
+        self.fetched_at = time.monotonic()
+        for each in deliveries:
+            self._returned.pop(each.stream_sequence, None)
+        fresh = [each for each in deliveries if each.delivered == 1]
+        if fresh or not deliveries:
+            self._returned.clear()  # those that come back come first: there are none
+        self._undelivered = deliveries[-1].pending if deliveries else 0
+        if not self.may_have_more:
+            self._head_at = None
+        elif fresh and self._head_at is not None:
+            self._head_at = _stored_at(fresh[-1])  # what follows is younger, if only by a moment
 
     async def wait(self) -> None:
         """Have the next message brought, unless it is awaited already."""
@@ -67,7 +120,12 @@ class Queue:
         if message is not None:
             self.brought.append(message)
             self.may_have_more = delivery(message).pending > 0
+            self._undelivered = delivery(message).pending
         self._arrived()
+
+
+def _stored_at(taken: Delivery) -> datetime:
+    return datetime.fromtimestamp(taken.stored_nanoseconds / 1e9, UTC)
 
 
 class Queues:

@@ -28,12 +28,15 @@ from ..projections.task_keys import TaskKeys
 from ..projections.task_view import TaskView
 from ..settings import Settings
 from ..streams.buckets import Bucket
-from ..streams.connection import Connection, api
+from ..streams.connection import Connection
+from ..streams.jetstream import api
 from ..streams.leases import Lease, Membership
+from ..streams.log import last_sequence
 from ..streams.refill import raise_floor
 from ..streams.timers import Timers
 from ..streams.topology import DISPATCH, RETRIES, TASKS, TIMERS
 from .failures import fail_attempt
+from .schedules import Schedules
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +71,8 @@ def diagnose(view: TaskView, now: datetime, *, queued: bool, worker_alive: bool)
         margin = SETTLED_AFTER if view.accepted else FORGOTTEN_AFTER
         overdue = view.deadline is not None and view.deadline + margin < now
         return Remedy.ATTEMPT_EXPIRED if overdue else Remedy.NONE
+    if view.held:
+        return Remedy.NONE  # the keeper's to queue
     due_at = view.retry_at or view.updated_at
     return Remedy.QUEUE_AGAIN if not queued and due_at + SETTLED_AFTER < now else Remedy.NONE
 
@@ -83,6 +88,7 @@ class Reconciler:
         fleet: Fleet,
         tasks_bucket: Bucket,
         task_keys: TaskKeys,
+        schedules: Schedules,
     ) -> None:
         self._settings = settings
         self._members = members
@@ -92,6 +98,7 @@ class Reconciler:
         self._fleet = fleet
         self._tasks_bucket = tasks_bucket
         self._task_keys = task_keys
+        self._schedules = schedules
         self._lease = Lease(members, "reconciler")
         self._unsubmitted: set[TaskRef] = set()
         """Tasks that had a key and no submission when last looked at."""
@@ -134,11 +141,14 @@ class Reconciler:
             with contextlib.suppress(Refused):
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
+        counts["schedules_set"] = await self._schedules.set_missing()
         counts["keys_destroyed"] = await self._destroy_left_keys(tasks)
         counts["stale_removed"] = await remove_stale(self._tasks_bucket)
         if self._settings.replicas == 1:  # a replicated queue is synced: it forgets nothing
             # Whatever was submitted before the oldest task that has not ended needs no queue any more.
-            await raise_floor(self._connection, min([reflected + 1, *(task.view.created_sequence for task in tasks)]))
+            # What is held comes into a queue by an event that is still to come.
+            queued_from = (task.view.created_sequence for task in tasks if not task.view.held)
+            await raise_floor(self._connection, min([reflected + 1, *queued_from]))
         return counts
 
     async def _apply(self, remedy: Remedy, task: ActiveTask, counts: dict[str, int]) -> None:
@@ -164,7 +174,7 @@ class Reconciler:
         """Raise StoreUnavailable unless the projection reflects everything up to now: on less, remedies would be
         guesses.
         """
-        last = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+        last = await last_sequence(self._connection, TASKS, "task.>")  # the keeper's turns are of no task
         for _ in range(100):
             if await projected(self._tasks_bucket) >= last:
                 return

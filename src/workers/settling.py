@@ -8,8 +8,10 @@ from datetime import timedelta
 import structlog
 from nats.aio.msg import Msg
 
+from ..clock import utc_now
 from ..commands.handler import Commands
-from ..commands.task import Ended, Processing, Unknown, Waiting
+from ..commands.task import Ended, ExpireTask, Held, Processing, Unknown, Waiting
+from ..commands.task_holds import last_start
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
@@ -46,7 +48,10 @@ class Settler:
             history = await self._commands.load_task(ref)
             state = self._commands.tasks.fold(history).state
             match state:
-                case Unknown() | Ended():
+                case Unknown() | Ended() | Held():
+                    await self._in_hand.ack(message)
+                case Waiting(facts=facts) if (last := last_start(facts.plan)) is not None and last <= utc_now():
+                    await self._commands.task(ref, ExpireTask(), by=Actor("worker", self._members.id))
                     await self._in_hand.ack(message)
                 case Waiting(not_before=None):
                     await self._in_hand.give_back(message)

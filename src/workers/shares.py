@@ -24,7 +24,8 @@ from ..events.subjects import server_token, task_ref
 from ..projections.active import projected, running_on
 from ..projections.fleet import Fleet
 from ..streams.buckets import Bucket, Entry
-from ..streams.connection import Connection, api
+from ..streams.connection import Connection
+from ..streams.jetstream import api
 from ..streams.leases import Lease, Leases, Membership
 from ..streams.topology import TASKS
 from .slots import Slots

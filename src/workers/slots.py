@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from ..commands.server import CircuitIsClosed, CircuitIsOpen, Present
 from ..events.ids import TaskRef
 from ..events.subjects import server_token
 from ..projections.fleet import Fleet
-from .openings import Opening, Openings
+from .openings import NO_LABELS, Opening, Openings
 from .placement import Candidate, Policy
 
 PROJECTED_WITHIN_SECONDS = 5.0
@@ -44,6 +44,8 @@ class _Load(Struct):
     """False while the lease is being handed over."""
     turn: int = 0
     """The number of the choice that last gave it a task."""
+    helps_out: bool = False
+    """Of an overflow server: enough waits for it to take work."""
 
     @property
     def running(self) -> int:
@@ -168,14 +170,41 @@ class Slots:
         load.failures = load.failures + 1 if verdict == "failing" else 0
         return load.failures
 
+    # Overflow
+
+    def overflow_servers(self) -> list[Present]:
+        """Return the servers this worker speaks for that take work only when much waits."""
+        found = (self._fleet.by_token(name) for name in self._loads)
+        return [server for server in found if server is not None and server.settings.overflow is not None]
+
+    def helps_out(self, server_id: str) -> bool:
+        """Tell whether an overflow server takes work now."""
+        load = self._loads.get(server_token(server_id))
+        return load is not None and load.helps_out
+
+    def set_helping(self, server_id: str, *, helping: bool) -> None:
+        """Have an overflow server take work, or stand by again; what it runs goes on."""
+        load = self._loads.get(server_token(server_id))
+        if load is not None and load.helps_out != helping:
+            load.helps_out = helping
+            self._refresh(server_token(server_id))
+            self.freed.set()
+
     # Room
 
-    def choose(self, task_type: str, avoid: str = "") -> str | None:
+    def choose(
+        self,
+        task_type: str,
+        avoid: str = "",
+        require: Mapping[str, str] = NO_LABELS,
+        prefer: Mapping[str, str] = NO_LABELS,
+    ) -> str | None:
         """Return the id of the server that gets the next task of a type; None if none has room.
 
-        The one to `avoid` is chosen only where there is no other.
+        It has all labels that are required, and as many as any of those preferred. The one to `avoid` is chosen only
+        where there is no other.
         """
-        return self._openings.choose(task_type, avoid) if self._is_open() else None
+        return self._openings.choose(task_type, avoid, require, prefer) if self._is_open() else None
 
     def serves(self, pool: str) -> bool:
         """Tell whether a server that may be sent tasks runs a pool, whether or not it has room now."""
@@ -217,11 +246,14 @@ class Slots:
             return
         settings = server.settings
         capacity = settings.max_concurrent if isinstance(server.circuit, CircuitIsClosed) else 1
+        if settings.overflow is not None and not load.helps_out:
+            capacity = 0  # its queues are listened to all the same
         self._openings.put(
             Opening(
                 server=Candidate(server.server_id, load.running, capacity, settings.weight, load.turn),
                 types=settings.types,
                 pools=frozenset(self._fleet.pools_of(server) if settings.types else ()),
+                labels=settings.labels,
             )
         )
 

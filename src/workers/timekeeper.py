@@ -1,27 +1,30 @@
-"""Acts on what has fallen due: deadlines of attempts, health checks of servers. Any worker may."""
+"""Acts on what has fallen due: deadlines of attempts, health checks of servers, schedules. Any worker may."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
+from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ..commands.handler import Commands
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
-from ..events.ids import TaskRef
+from ..events.ids import ScheduleRef, TaskRef
 from ..settings import Settings
 from ..streams.connection import Connection
+from ..streams.ensuring import ensure_consumer
 from ..streams.pulling import Consumer, delivery
 from ..streams.timers import Timers
-from ..streams.topology import DUE_CONSUMER, TIMERS, due_consumer, ensure_consumer
+from ..streams.topology import DUE_CONSUMER, TIMERS, due_consumer
 from .failures import fail_attempt
 from .health import Health
 from .keepalive import InHand
+from .schedules import Schedules
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +39,13 @@ WAIT_SECONDS = 5.0
 """How long one request for what falls due stays with NATS. One that is restarted forgets it."""
 
 
+class DueSchedule(Struct, frozen=True, kw_only=True):
+    """The body of a schedule's timer."""
+
+    at: datetime
+    """What it was set to."""
+
+
 class Timekeeper:
     def __init__(
         self,
@@ -44,6 +54,7 @@ class Timekeeper:
         commands: Commands,
         timers: Timers,
         health: Health,
+        schedules: Schedules,
         in_hand: InHand,
     ) -> None:
         self._settings = settings
@@ -52,6 +63,7 @@ class Timekeeper:
         self._commands = commands
         self._timers = timers
         self._health = health
+        self._schedules = schedules
         self._in_hand = in_hand
         self._running: set[asyncio.Task[None]] = set()
         self._may_have_more = True
@@ -131,6 +143,9 @@ class Timekeeper:
         match message.subject.split("."):
             case ["due", "check", name]:
                 await self._health.check(name, message.data)
+            case ["due", "schedule", owner, unique]:
+                due_at = msgspec.json.decode(message.data, type=DueSchedule).at
+                await self._schedules.attend(ScheduleRef(owner, unique), due_at)
             case ["due", "deadline", owner, unique]:
                 attempt = msgspec.json.decode(message.data)["attempt"]
                 with contextlib.suppress(Refused):  # ended meanwhile

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import aiohttp
 import structlog
 
+from .. import metrics
 from ..clock import utc_now
 from ..commands.webhook import Deleted, Registered
 from ..core import Core
@@ -93,7 +94,8 @@ class WebhookSender:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
 
 class Lanes:
@@ -119,6 +121,7 @@ class Lanes:
         self._caught_up = asyncio.Event()
         self._unneeded: set[tuple[WebhookRef, str]] = set()
         """Secrets that nothing named when last looked at."""
+        metrics.webhook_waiting.set_function(lambda: sum(lane.waiting for lane in self._lanes.values()))
 
     async def follow_webhooks(self) -> None:
         """Keep a lane for each webhook that is registered, for ever. Raises UnreadableEvent."""
@@ -159,6 +162,7 @@ class Lanes:
         """Begin nothing more, and let calls under way end for a while."""
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
         self._hub.end()
+        metrics.webhook_waiting.set_function(lambda: 0)
 
     def _named(self, ref: WebhookRef) -> set[str]:
         state = self._webhooks.state(ref)

@@ -19,17 +19,22 @@ from ..projections.projector import Projector
 from ..projections.registry_projection import RegistryProjection
 from ..projections.task_projection import TaskProjection
 from ..streams.leases import Lease
-from ..streams.topology import SERVERS, TASKS
-from .attempts import AttemptRunner
+from ..streams.topology import FLEET, SERVERS, TASKS
+from ..submission import Submissions
+from .attempts import AttemptRunner, Keys
 from .backend import Backend
 from .dispatcher import Dispatcher
 from .health import Health
 from .judge import Judge
 from .keepalive import InHand
+from .keeper import Keeper
 from .outcomes import Outcomes
+from .parents import Parents
 from .placement import policy
+from .pressure import Pressure
 from .queues import Queues
 from .reconciler import Reconciler
+from .schedules import Schedules
 from .shares import Shares
 from .slots import Slots
 from .sourcing import Sourcing
@@ -59,23 +64,29 @@ class Worker:
             commands=core.commands,
             timers=core.timers,
             backend=Backend(self._session, settings.max_result),
-            server_keys=core.server_keys,
-            task_keys=core.task_keys,
+            keys=Keys(core.server_keys, core.task_keys),
+            parents=Parents(core.tasks),
             progress=core.progress,
             slots=self._slots,
             in_hand=self._in_hand,
             members=self.members,
-            outcomes=Outcomes(settings, core.commands, core.timers, core.objects, core.progress, self._slots, worker),
+            outcomes=Outcomes(settings, core.commands, core.timers, core.results, core.progress, self._slots, worker),
             judge=Judge(settings, core.commands, self._slots, core.heartbeats, worker),
         )
+        self._queues = Queues(core.consuming, settings, self._slots.freed.set)
         self._dispatcher = Dispatcher(
             commands=core.commands,
             fleet=core.fleet,
             slots=self._slots,
-            queues=Queues(core.consuming, settings, self._slots.freed.set),
+            queues=self._queues,
             runner=self._runner,
             in_hand=self._in_hand,
+            worker=worker,
+            ageing_seconds=settings.priority_ageing,
+            now=utc_now,
         )
+        self._pressure = Pressure(settings, core.consuming, core.fleet, self._slots, self._queues, utc_now)
+        schedules = Schedules(settings, core.reading, core.commands, core.timers, Submissions(settings, core.fleet))
         self._timekeeper = Timekeeper(
             settings=settings,
             connection=core.consuming,
@@ -84,6 +95,7 @@ class Worker:
             health=Health(
                 settings, self._session, core.commands, core.fleet, core.heartbeats, core.server_keys, core.timers
             ),
+            schedules=schedules,
             in_hand=self._in_hand,
         )
         self._reconciler = Reconciler(
@@ -95,6 +107,15 @@ class Worker:
             fleet=core.fleet,
             tasks_bucket=core.buckets.tasks,
             task_keys=core.task_keys,
+            schedules=schedules,
+        )
+        self._keeper = Keeper(
+            settings=settings,
+            members=self.members,
+            connection=core.reading,
+            commands=core.commands,
+            fleet=core.fleet,
+            tasks_bucket=core.buckets.tasks,
         )
         self._sourcing = Sourcing(self.members, core.reading)
         self.projectors = [
@@ -103,7 +124,7 @@ class Worker:
                 Lease(self.members, "projector.tasks"), core.reading,
             ),
             Projector(
-                "registry", SERVERS, ["server.>", "type.>"], RegistryProjection(core.buckets.registry),
+                "registry", SERVERS, FLEET, RegistryProjection(core.buckets.registry),
                 Lease(self.members, "projector.registry"), core.reading,
             ),
         ]  # fmt: skip
@@ -119,8 +140,10 @@ class Worker:
         core.background(self.members.run, "membership")
         core.background(self._in_hand.run, "keepalive")
         core.background(self._shares.run, "shares")
+        core.background(self._pressure.run, "pressure")
         core.background(self._timekeeper.run, "timekeeper")
         core.background(self._reconciler.run, "reconciler")
+        core.background(self._keep, "keeper")
         if core.settings.replicas > 1:
             core.background(self._sourcing.run, "sourcing")
         for projector in self.projectors:
@@ -141,6 +164,7 @@ class Worker:
         await self._runner.drain(grace)
         await self._webhooks.stop()
         await self._shares.give_all()
+        await self._keeper.stop()
         await self._reconciler.stop()
         await self._sourcing.stop()
         for projector in self.projectors:
@@ -148,6 +172,11 @@ class Worker:
         await self.members.leave()
         await self._session.close()
         log.info("worker.stopped", worker=self.members.id)
+
+    async def _keep(self) -> None:
+        await self._keeper.run()
+        if self._keeper.halted:
+            self._core.halted["keeper"] = self._keeper.halted
 
     async def _project(self, projector: Projector) -> None:
         await projector.run()

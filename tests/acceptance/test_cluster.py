@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from taskstream.streams.connection import Connection, api, open_connection
+from taskstream.streams.connection import Connection, open_connection
 from taskstream.streams.embedded_cluster import PLAN, read_plan
+from taskstream.streams.jetstream import api
 from taskstream.streams.nats_folder import PID_FILE
 from taskstream.streams.nats_process import read_pid
 from taskstream.streams.topology import TASKS

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from taskstream.streams.access import Access
-from taskstream.streams.connection import NotPermitted, api, open_connection
+from taskstream.streams.connection import NotPermitted, open_connection
+from taskstream.streams.jetstream import api
 from taskstream.streams.nats_config import CONFIG
 from tests.support.backend import BackendServer, hold, status
 from tests.support.load import Reports

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -29,7 +30,7 @@ PATIENCE_SECONDS = 60.0
 Event = dict[str, Any]
 
 
-class Follower:
+class Follower(ABC):
     """A client that follows all of its tasks, and comes again after the last id it had."""
 
     def __init__(self, client: Client, last: str, chance: random.Random) -> None:
@@ -39,9 +40,9 @@ class Follower:
         self.events: list[Event] = []
         self.cuts = 0
 
+    @abstractmethod
     def connected(self) -> AsyncIterator[tuple[str, Event]]:
         """Yield ids and events, for as long as a connection lasts."""
-        raise NotImplementedError
 
     @property
     def steps(self) -> list[tuple[int, str, str]]:

@@ -33,6 +33,7 @@ ROUTES = [
     ("GET", "/api/types/x"),
     ("PUT", "/api/types/x"),
     ("DELETE", "/api/types/x"),
+    ("GET", "/api/owners"),
 ]
 
 

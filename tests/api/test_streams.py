@@ -278,6 +278,18 @@ async def test_a_slow_reader_is_served_from_the_log_and_misses_nothing(
     assert [sent.sequence for sent in events] == sorted({sent.sequence for sent in events})
 
 
+async def test_what_somebody_wrote_into_the_log_about_no_task_is_passed_over(api: Service) -> None:
+    async with asyncio.timeout(20):
+        async with opened(api.alice, "/api/tasks/stream", last=0) as live:
+            await api.core.appending.publish("task.alice.odd", b"?")
+            task_id = await api.alice.submit({"payload": 1})
+            told = await received(live, 1)
+        async with opened(api.alice, "/api/tasks/stream", last=0) as stored:
+            read = await received(stored, 1)
+
+    assert [sent.data["taskId"] for sent in (*told, *read)] == [task_id, task_id]
+
+
 async def test_streams_end_when_the_process_does(nats_url: str) -> None:
     async with (
         running_service(nats_url, worker=False) as service,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from taskstream.api import submission
-from taskstream.api.submission import SCHEMA_CACHE, Submissions, compile_schema
+from taskstream import submission
+from taskstream.submission import SCHEMA_CACHE, Submissions, compile_schema
 from taskstream.commands.task import SubmitTask
 from taskstream.errors import InvalidInput
 from taskstream.events.envelope import Event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taskstream.events.limits import Limits
 from tests.support.service import Service
 
 RESIZE = {
@@ -13,6 +14,11 @@ RESIZE = {
     "priority": "low",
     "pool": "gpu",
     "description": "makes images smaller",
+    "concurrency": 20,
+    "perSecond": 2.5,
+    "burst": 10,
+    "keyConcurrency": 2,
+    "onConflict": "replace",
 }
 
 
@@ -23,7 +29,7 @@ async def test_a_type_is_put_read_listed_and_deleted(api: Service) -> None:
     deleted = await api.admin.delete("/api/types/resize")
 
     assert put.status == 200
-    assert put.body == read.body == {"name": "resize", "defined": True, **RESIZE}
+    assert put.body == read.body == {"name": "resize", "defined": True, "pause": None, **RESIZE}
     assert [found["name"] for found in listed["types"]] == ["default", "resize"]
     assert listed["types"][1] == read.body
     assert (deleted.status, deleted.body) == (200, {"name": "resize", "success": True})
@@ -40,6 +46,17 @@ async def test_what_a_type_leaves_out_is_as_the_service_has_it(api: Service) -> 
     assert (found["attempts"], found["timeout"]) == (settings.attempts, settings.attempt_timeout)
     assert (found["backoffBase"], found["backoffCap"]) == (settings.retry_base, settings.retry_cap)
     assert (found["priority"], found["pool"], found["description"]) == ("normal", "plain", "")
+    assert (found["concurrency"], found["perSecond"], found["burst"]) == (None, None, None)
+    assert (found["keyConcurrency"], found["onConflict"]) == (1, "wait")
+
+
+async def test_a_type_has_the_limits_it_was_given_and_a_burst_of_a_second(api: Service) -> None:
+    put = await api.admin.put("/api/types/resize", {"concurrency": 3, "perSecond": 2.5})
+
+    assert (put["concurrency"], put["perSecond"], put["burst"]) == (3, 2.5, 3)
+    assert api.core.fleet.type_limits("resize") == Limits(concurrency=3, per_second=2.5)
+    await api.admin.put("/api/types/resize", {})
+    assert not api.core.fleet.type_limits("resize").is_any
 
 
 async def test_the_default_type_is_always_there(api: Service) -> None:
@@ -104,6 +121,14 @@ async def test_a_type_that_is_not_right_is_refused_by_its_path(api: Service) -> 
         ({"pool": "*"}, "$.pool"),
         ({"pool": None}, "$.pool"),
         ({"backoff": 1}, "$.backoff"),
+        ({"concurrency": 0}, "$.concurrency"),
+        ({"perSecond": 0}, "$.perSecond"),
+        ({"perSecond": 1e-300}, "$.perSecond"),
+        ({"perSecond": 1, "burst": 0}, "$.burst"),
+        ({"burst": 5}, "$.burst"),
+        ({"keyConcurrency": 0}, "$.keyConcurrency"),
+        ({"keyConcurrency": None}, "$.keyConcurrency"),
+        ({"onConflict": "fail"}, "$.onConflict"),
     ]:
         answer = await api.admin.put("/api/types/resize", body)
         assert (answer.status, answer.body.get("path")) == (400, path), body

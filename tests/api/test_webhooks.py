@@ -342,7 +342,26 @@ async def test_what_a_deleted_webhook_had_to_send_is_dropped(service: Service, r
         return not await bucket.scan("waiting.>") and not receiver.running
 
     await wait_until(gone, "nothing to wait")
-    assert not await service.core.buckets.secrets.scan("webhook.>")
+
+
+async def test_a_deleted_webhooks_secrets_are_overwritten_on_disk(
+    api: Service, receiver: HookReceiver, nats: NatsServer
+) -> None:
+    secrets = api.core.buckets.secrets
+    webhook_id, _ = await register(api.alice, receiver)
+    await api.alice.post(f"/api/webhooks/{webhook_id}/secret")
+    sealed = [entry.value for entry in await secrets.scan("webhook.>")]
+
+    def on_disk() -> int:
+        stored = b"".join(path.read_bytes() for path in nats.folder.rglob("*.blk"))
+        return sum(value in stored for value in sealed)
+
+    assert on_disk() == 2
+
+    await api.alice.delete(f"/api/webhooks/{webhook_id}")
+
+    assert not await secrets.scan_writes("webhook.>")
+    assert on_disk() == 0
 
 
 # Who may have which

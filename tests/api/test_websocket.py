@@ -58,6 +58,20 @@ async def test_a_subscription_to_a_task_has_its_state_then_its_events_then_an_en
     assert ended == {"type": "ended", "subscription": name}
 
 
+async def test_a_process_that_stops_closes_the_connection_and_says_of_no_task_that_it_has_ended(nats_url: str) -> None:
+    async with running_service(nats_url, worker=False) as service, connected(service.alice) as socket:
+        await subscribed(socket, all=True)
+        task_id = await service.alice.submit({"payload": 1})
+        await ask(socket, type="subscribe", task=task_id)
+        await wait_until(lambda: service.core.feeds.hub.listeners == 2, "it to listen")
+        service.core.feeds.hub.end()
+        async with asyncio.timeout(20):
+            types = [message.json()["type"] async for message in socket]
+
+    assert "ended" not in types
+    assert socket.close_code == 1001
+
+
 async def test_a_project_has_the_events_of_its_tasks_alone(api: Service) -> None:
     async with connected(api.alice) as socket:
         await subscribed(socket, project="novel")

@@ -11,7 +11,20 @@ import pytest
 from msgspec.structs import replace
 
 from chaos.checker import CHECKS, check
-from chaos.evidence import Bucket, ConsumerSeen, Entry, Evidence, Jump, Probe, Resources, jumps, pair
+from chaos.evidence import (
+    Bucket,
+    ConsumerSeen,
+    Entry,
+    Evidence,
+    Heard,
+    Jump,
+    Probe,
+    Received,
+    Resources,
+    Told,
+    jumps,
+    pair,
+)
 
 START = 1_800_000_000.0
 ONE, TWO = "0" * 26 + "~alice", "1" * 26 + "~alice"
@@ -22,6 +35,7 @@ SUBJECTS = {
     "TaskQueued": "queued.default.normal",
     "AttemptStarted": "started.one",
     "AttemptAccepted": "attempt_accepted.one",
+    "ProgressReported": "progressed",
     "AttemptFailed": "attempt_failed.one",
     "TaskSucceeded": "succeeded.one",
     "TaskFailed": "failed.one",
@@ -95,7 +109,54 @@ class Story:
             streams=(["TASKS"], ["TASKS"]),
             consumers=([ConsumerSeen("TIMERS", "timekeeper", True, 1, 0)],) * 2,
             resources=({"api-1": Resources(20, 80.0)}, {"api-1": Resources(22, 85.0)}),
+            heard=[self.heard("all"), self.heard("one", ONE), self.heard("live", live=True)],
+            received=[self.received("steady"), self.received("moody"), self.received("silent", "hangs")],
         )
+
+    def heard(self, who: str, task: str | None = None, *, live: bool = False) -> Heard:
+        """Return what a subscriber is told: all of it, and (live) progress before the log has it."""
+        wanted = [entry for entry in self.log if task in (None, entry.task)]
+        told = []
+        for entry in wanted:
+            is_live = live and entry.kind == "progressed"
+            told.append(
+                Told("" if is_live else str(entry.sequence), pushed(entry, None if is_live else entry.sequence))
+            )
+        last = wanted[-1].sequence
+        return Heard(who=who, owner="alice", task=task, after=0, until=last, wanted=None if task else last, told=told)
+
+    def received(self, who: str, mood: str = "") -> Received:
+        """Return what a webhook's receiver is sent."""
+        kinds = frozenset({"submitted", "succeeded"})
+        sent = [entry for entry in self.log if entry.kind in kinds]
+        status = "waiting" if mood else "delivered"
+        return Received(
+            who=who,
+            owner="alice",
+            kinds=kinds,
+            mood=mood,
+            calls=[
+                {
+                    "at": entry.stored_at,
+                    "id": f"msg_{entry.sequence}",
+                    "path": f"/{who}",
+                    "mood": mood or "takes",
+                    "signed": True,
+                    "message": {"type": f"task.{entry.kind}", "data": pushed(entry, entry.sequence)},
+                    "answered": 0 if mood else 204,
+                }
+                for entry in sent
+            ],
+            deliveries=[
+                {"messageId": f"msg_{entry.sequence}", "sequence": entry.sequence, "status": status} for entry in sent
+            ],
+        )
+
+
+def pushed(entry: Entry, sequence: int | None) -> dict[str, Any]:
+    """Return an event as it is pushed."""
+    event = dict(entry.recorded["event"])
+    return {"type": event["type"], "taskId": entry.task, "sequence": sequence, "event": event}
 
 
 def good() -> Story:
@@ -109,6 +170,7 @@ def good() -> Story:
     story.event(TWO, 4, "AttemptFailed", attempt=1, server_id="one", retry_at=instant(4.5))
     story.backend(3.9, "over", TWO)
     story.started(TWO, 5, attempt=2)
+    story.event(TWO, 5.5, "ProgressReported", attempt=2, output="one/2/1;one/2/2;")
     story.succeeded(TWO, 6, attempt=2)
     story.call(7, "read", 200, task=ONE, said={"task_id": ONE, "marks": [MARKS[ONE]], "shows": "FINISHED"})
     story.call(8, "repeat", 200, key="k", mark=MARKS[ONE], said={"task_id": ONE, "marks": [MARKS[ONE]]})
@@ -181,6 +243,43 @@ def refused(jump: Jump) -> Callable[[], Evidence]:
     return make
 
 
+def heard(change: Callable[[Heard], Any], number: int = 0) -> Callable[[], Evidence]:
+    """Return a making of evidence in which a subscriber was told otherwise: 0 of all, 1 of ONE, 2 of progress live."""
+    return doctored(lambda evidence: change(evidence.heard[number]))
+
+
+def received(change: Callable[[Received], Any], number: int = 0) -> Callable[[], Evidence]:
+    """Return a making of evidence in which a receiver was sent otherwise: 0 and 1 take it, 2 never answers."""
+    return doctored(lambda evidence: change(evidence.received[number]))
+
+
+def told_again(place: int) -> Callable[[Heard], None]:
+    return lambda heard: heard.told.append(heard.told[place])
+
+
+def swapped(things: list[Any]) -> None:
+    things[0], things[1] = things[1], things[0]
+
+
+def split_progress(heard: Heard, *outputs: str) -> None:
+    """Have the report be told in pieces, live."""
+    told = heard.told.pop(7)
+    for output in outputs:
+        event = copy.deepcopy(told.event)
+        event["event"]["output"] = output
+        heard.told.insert(-1, Told("", event))
+
+
+def refused_for_good(*, disabled: bool, calls_after: bool) -> Callable[[Received], None]:
+    def change(received: Received) -> None:
+        received.mood = "refuses"
+        received.disabled_at = START + (0 if calls_after else 100) if disabled else None
+        for line in received.calls:
+            line["answered"] = 410
+
+    return change
+
+
 TIMEKEEPER = ConsumerSeen("TIMERS", "timekeeper", True, 1, 0)
 VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("acknowledged-is-kept", "a lost task", doctored(without(lambda entry: entry.task == ONE))),
@@ -232,10 +331,10 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("histories-are-legal", "an attempt after the end", story(step("started", ONE, 20, attempt=2))),
     ("histories-are-legal", "a gap in the attempts", changed_event(7, attempt=3)),
     ("histories-are-legal", "too many attempts", changed_event(4, policy={"attempts": 1})),
-    ("histories-are-legal", "an end of an older attempt", changed_event(8, attempt=1)),
+    ("histories-are-legal", "an end of an older attempt", changed_event(9, attempt=1)),
     ("log-is-contiguous", "a hole in the log", doctored(without(lambda entry: entry.sequence == 5))),
     ("everything-ends", "an orphan", doctored(without(lambda entry: entry.sequence in (2, 3)))),
-    ("everything-ends", "an attempt that never ends", doctored(without(lambda entry: entry.sequence == 8))),
+    ("everything-ends", "an attempt that never ends", doctored(without(lambda entry: entry.sequence == 9))),
     ("calls-were-started", "a call without a start", backend_line("call", attempt=9)),
     ("calls-were-started", "a call before its start", backend_line("call", at=START + 0.5)),
     ("calls-were-started", "a call of another server", backend_line("call", server="two")),
@@ -248,7 +347,7 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     (
         "results-are-the-tasks-own",
         "the result of another attempt",
-        changed_event(8, result={"inline": {"data": {"mark": MARKS[TWO], "attempt": 1, "server": "one"}}}),
+        changed_event(9, result={"inline": {"data": {"mark": MARKS[TWO], "attempt": 1, "server": "one"}}}),
     ),
     *(
         ("forged-reports-are-refused", kind, story(step("backend", 20, "reported", ONE, kind=kind, answered=200)))
@@ -290,6 +389,61 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("answers-are-understood", "refused by a clock that is right again", refused(Jump("api-1", START, START + 9, -90))),
     ("answers-are-understood", "refused by another's clock", refused(Jump("api-2", START, START + 40, -90))),
     ("answers-are-understood", "refused by a clock that is ahead", refused(Jump("api-1", START, START + 40, 90))),
+    ("subscribers-hear-all", "an event that was not told", heard(lambda one: one.told.pop(4))),
+    ("subscribers-hear-all", "an event told twice", heard(told_again(4))),
+    ("subscribers-hear-all", "events out of order", heard(lambda one: swapped(one.told))),
+    ("subscribers-hear-all", "an event of another's task", heard(lambda one: setattr(one, "task", ONE))),
+    ("subscribers-hear-all", "another event", heard(lambda one: one.told[4].event["event"].update(attempt=9))),
+    ("subscribers-hear-all", "nothing at all", heard(lambda one: setattr(one, "after", None))),
+    ("subscribers-hear-all", "not the end", heard(lambda one: (setattr(one, "until", 8), one.told.pop()))),
+    ("subscribers-hear-all", "an end before the end", heard(lambda one: (setattr(one, "until", 2), one.told.pop()), 1)),
+    ("progress-is-told-once", "not told", heard(lambda one: one.told.pop(7))),
+    ("progress-is-told-once", "told in part", heard(lambda one: split_progress(one, "one/2/1;"), 2)),
+    (
+        "progress-is-told-once",
+        "told live and by the log",
+        heard(lambda one: split_progress(one, "one/2/1;", "one/2/1;one/2/2;"), 2),
+    ),
+    ("progress-is-told-once", "out of order", heard(lambda one: split_progress(one, "one/2/2;", "one/2/1;"), 2)),
+    ("nothing-follows-the-end", "progress after the end", heard(told_again(7), 2)),
+    ("streams-are-understood", "an error of ours", heard(lambda one: one.refusals.append("500 oh"))),
+    ("webhooks-deliver-all", "no delivery", received(lambda one: (one.deliveries.pop(), one.calls.pop()))),
+    ("webhooks-deliver-all", "never taken", received(lambda one: one.calls.pop())),
+    (
+        "webhooks-deliver-all",
+        "taken, and said to wait",
+        received(lambda one: one.deliveries[0].update(status="waiting")),
+    ),
+    (
+        "webhooks-deliver-all",
+        "two deliveries of one event",
+        received(lambda one: one.deliveries.append(one.deliveries[0])),
+    ),
+    ("webhooks-deliver-all", "what it does not want", received(lambda one: one.deliveries[0].update(sequence=2))),
+    (
+        "webhooks-deliver-all",
+        "delivered to one that never answers",
+        received(lambda one: one.deliveries[0].update(status="delivered"), 2),
+    ),
+    ("webhooks-deliver-all", "410, and not disabled", received(refused_for_good(disabled=False, calls_after=False), 1)),
+    ("webhooks-deliver-all", "410, and sent more", received(refused_for_good(disabled=True, calls_after=True), 1)),
+    ("webhook-messages-are-one", "a wrong signature", received(lambda one: one.calls[0].update(signed=False))),
+    (
+        "webhook-messages-are-one",
+        "an id of its own for each try",
+        received(lambda one: one.calls[0].update(id="msg_x")),
+    ),
+    ("webhook-messages-are-one", "a redirect followed", received(lambda one: one.calls[0].update(path="/elsewhere"))),
+    (
+        "webhook-messages-are-one",
+        "another event",
+        received(lambda one: one.calls[0]["message"]["data"].update(event={"type": "TaskSubmitted"})),
+    ),
+    (
+        "webhook-messages-are-one",
+        "no event of the log",
+        received(lambda one: one.calls[0]["message"]["data"].update(sequence=77)),
+    ),
     ("projections-equal-the-fold", "changed", set_to(buckets=[Bucket("tasks", {"a": b"1"}, {"a": b"2"})])),
     ("projections-equal-the-fold", "missing", set_to(buckets=[Bucket("tasks", {}, {"a": b"2"})])),
     ("projections-equal-the-fold", "extra", set_to(buckets=[Bucket("tasks", {"a": b"1"}, {})])),
@@ -326,6 +480,19 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
 )
 def test_it_catches(name: str, make: Callable[[], Evidence]) -> None:
     assert name in {violation.check for violation in check(make())}
+
+
+def test_progress_may_be_told_in_pieces_before_the_log_has_it_and_the_pieces_may_never_get_there() -> None:
+    evidence = heard(lambda one: split_progress(one, "one/2/1;", "one/2/2;", "one/2/3;"), 2)()
+
+    assert check(evidence) == []
+
+
+def test_a_receiver_may_be_sent_a_message_again_and_one_that_wants_no_more_is_let_alone() -> None:
+    evidence = received(lambda one: one.calls.append(one.calls[0]))()
+    refused_for_good(disabled=True, calls_after=False)(evidence.received[1])
+
+    assert check(evidence) == []
 
 
 def test_every_check_has_been_seen_to_catch_something() -> None:

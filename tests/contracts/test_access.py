@@ -13,7 +13,8 @@ import structlog
 from taskstream.settings import InvalidSettings, Settings
 from taskstream.streams import connection as connecting
 from taskstream.streams.access import Access
-from taskstream.streams.connection import Connection, api, open_connection
+from taskstream.streams.connection import Connection, open_connection
+from taskstream.streams.jetstream import api
 from taskstream.streams.refusals import AccessRefused
 from taskstream.streams.soundness import inspect
 from tests.support import outage

@@ -13,7 +13,7 @@ from taskstream.core import Core
 from taskstream.errors import Conflict, StoreFull, StoreUnavailable
 from taskstream.streams import buckets
 from taskstream.streams.buckets import Bucket, Entry, Write
-from taskstream.streams.connection import ApiError
+from taskstream.streams.jetstream import ApiError
 from taskstream.streams.nats_config import CONFIG
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart

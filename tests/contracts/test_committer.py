@@ -14,8 +14,17 @@ import pytest
 
 from taskstream.core import Core
 from taskstream.errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from taskstream.streams.committer import BATCH_FROM, Append, Committer, Message
-from taskstream.streams.connection import Connection, PayloadTooLarge, api, open_connection
+from taskstream.streams.committer import (
+    BATCH_FROM,
+    MOST_BYTES_TOGETHER,
+    MOST_TOGETHER,
+    Append,
+    Committer,
+    Message,
+    TooManyTogether,
+)
+from taskstream.streams.connection import Connection, PayloadTooLarge, open_connection
+from taskstream.streams.jetstream import api
 from taskstream.streams.log import read
 from taskstream.streams.nats_config import CONFIG
 from taskstream.streams.topology import TASKS
@@ -238,6 +247,110 @@ async def test_an_answer_lost_with_its_connection_is_an_outcome_unknown_at_once(
         assert await count(core) == many
         await wait_until(lambda: connection.is_connected, "the connection to return")
         assert await committer.append(to("after")) == many + 1
+
+
+@pytest.mark.parametrize("many", [1, 2, 60, MOST_TOGETHER])
+async def test_appends_together_are_one_batch_in_their_order(core: Core, committer: Committer, many: int) -> None:
+    await committer.append(to("before"))
+
+    last = await committer.append_together([to(f"t{number}") for number in range(many)])
+
+    assert last == many + 1
+    stored = [position.subject for position in await read(core.reading, TASKS, "task.>", 2)]
+    assert stored == [f"task.alice.t{number}.noted" for number in range(many)]
+    assert await batch_at(core, 2) == await batch_at(core, last) is not None
+
+
+@pytest.mark.parametrize("loser", [0, 7, 29])
+async def test_of_appends_together_none_is_stored_if_one_lost_its_race(
+    core: Core, committer: Committer, loser: int
+) -> None:
+    await committer.append(to(f"t{loser}", b"first"))
+
+    with pytest.raises(Conflict):
+        await committer.append_together([to(f"t{number}") for number in range(30)])
+
+    assert await count(core) == 1
+
+
+async def test_appends_together_may_be_fenced_by_a_subject_of_their_own(core: Core, committer: Committer) -> None:
+    """Of two who both took their turn from the same place, one releases all and the other nothing."""
+    turn = Append(messages=[Message("task.turn", b"me")], guard="task.turn", expected=0)
+
+    outcomes = await asyncio.gather(
+        *(committer.append_together([turn, *(to(f"{who}{n}", b"a", b"b") for n in range(20))]) for who in "xy"),
+        return_exceptions=True,
+    )
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "int"]
+    assert {len(await read(core.reading, TASKS, f"task.alice.{who}{n}.>")) for who in "xy" for n in (0, 19)} == {0, 2}
+    assert await count(core) == 41
+
+
+async def test_many_who_append_together_at_once_are_all_served(core: Core, nats_url: str) -> None:
+    """JetStream refuses more than 50 unfinished batches of a stream."""
+    async with contextlib.AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(nats_url)) for _ in range(3)]
+        committers = [Committer(connection) for connection in connections]
+
+        lasts = await asyncio.gather(
+            *(
+                committers[number % 3].append_together([to(f"b{number}n{place}") for place in range(10)])
+                for number in range(90)
+            )
+        )
+
+    assert sorted(lasts) == list(range(10, 901, 10))
+    assert await count(core) == 900
+
+
+async def test_what_cannot_be_stored_together_is_refused_before_anything_is_sent(
+    core: Core, committer: Committer
+) -> None:
+    largest = core.appending.max_payload
+    for refusal, appends in (
+        (TooManyTogether, [to(f"t{number}") for number in range(MOST_TOGETHER + 1)]),
+        (TooManyTogether, [to(f"t{number}", b"x" * largest) for number in range(MOST_BYTES_TOGETHER // largest + 1)]),
+        (PayloadTooLarge, [to("t0"), to("t1", b"x" * (largest + 1)), to("t2")]),
+    ):
+        with pytest.raises(refusal):
+            await committer.append_together(appends)
+
+    assert core.appending.is_connected
+    assert await committer.append_together([to("t0"), to("t1")]) == 2
+
+
+async def test_the_largest_appends_together_are_stored(core: Core, committer: Committer) -> None:
+    size = core.appending.max_payload
+    appends = [to(f"t{number}", b"x" * size) for number in range(MOST_BYTES_TOGETHER // size)]
+
+    assert await committer.append_together(appends) == len(appends)
+
+
+async def test_without_nats_appends_together_are_unavailable_and_do_not_land_later(
+    core: Core, nats: NatsServer
+) -> None:
+    committer = Committer(core.appending)
+    await end(nats, core.appending, core.reading)
+
+    with pytest.raises(StoreUnavailable) as caught:
+        await committer.append_together([to(f"t{number}") for number in range(20)])
+
+    assert type(caught.value) is StoreUnavailable
+    await begin(nats, core.appending, core.reading)
+    assert await count(core) == 0
+
+
+async def test_appends_together_whose_answer_was_lost_are_an_outcome_unknown(core: Core, nats: NatsServer) -> None:
+    async with Proxy(nats.port) as proxy, connected(proxy.url) as connection:
+        committer = Committer(connection)
+        proxy.lose_next = b'"stream":"TASKS"'
+
+        with pytest.raises(OutcomeUnknown):
+            await committer.append_together([to(f"t{number}") for number in range(20)])
+
+        assert proxy.lost == 1
+        assert await count(core) == 20
 
 
 async def test_a_full_store_is_said_to_be_full_and_keeps_what_it_acknowledged(

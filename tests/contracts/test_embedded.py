@@ -18,6 +18,7 @@ from nats.js.api import StorageType
 from taskstream.streams import nats_executable, nats_folder, nats_process
 from taskstream.streams.embedded import EmbeddedNats
 from taskstream.streams.embedded_errors import DataFolderInUse, EmbeddedNatsError, NatsDidNotStart, NatsNotInstalled
+from tests.support.waiting import wait_until
 
 PARENT = """
 import asyncio, pathlib, sys
@@ -27,7 +28,7 @@ async def main():
     server = EmbeddedNats(pathlib.Path(sys.argv[1]))
     await server.start()
     print(server.pid, server.url, flush=True)
-    await asyncio.sleep(60)
+    await asyncio.to_thread(sys.stdin.read)  # until it is killed, or whoever started it is gone
 
 asyncio.run(main())
 """
@@ -54,20 +55,10 @@ async def read_one(server: EmbeddedNats) -> bytes:
     return message.data or b""
 
 
-async def gone(pid: int, seconds: float = 10) -> bool:
-    """Wait until no nats-server has this process id; False if it is still there in the end."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while "nats-server" in nats_process.command_of(pid):
-                await asyncio.sleep(0.02)
-            return True
-    return False
-
-
 async def start_parent(folder: Path) -> tuple[asyncio.subprocess.Process, int]:
     """Start a process that runs a server on the folder; return it and the server's process id."""
     parent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PARENT, str(folder)), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", PARENT, str(folder)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert parent.stdout is not None
     line = await asyncio.wait_for(parent.stdout.readline(), 30)
@@ -203,7 +194,7 @@ async def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent.kill()
     await parent.wait()
 
-    assert await gone(pid)
+    await wait_until(lambda: "nats-server" not in nats_process.command_of(pid), "the server to end")
 
 
 async def test_a_killed_parent_leaves_a_folder_that_starts_again(tmp_path: Path) -> None:
@@ -223,9 +214,8 @@ async def test_a_server_left_running_is_ended_before_another_is_started(tmp_path
         stderr=subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(10):
-            while str(left.pid) not in (tmp_path / "nats-server.pid").read_text():
-                await asyncio.sleep(0.02)
+        pid_file = tmp_path / "nats-server.pid"
+        await wait_until(lambda: str(left.pid) in pid_file.read_text(), "its process id in the folder")
         async with EmbeddedNats(tmp_path) as server:
             assert left.wait(timeout=1) == 0
             assert await read_one(server) == b"still here"
@@ -235,14 +225,14 @@ async def test_a_server_left_running_is_ended_before_another_is_started(tmp_path
 
 
 async def test_a_process_that_is_no_server_of_this_folder_is_left_alone(tmp_path: Path) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    stranger = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     try:
         (tmp_path / "nats-server.pid").write_text(str(stranger.pid))
         async with EmbeddedNats(tmp_path):
             assert stranger.poll() is None
     finally:
         stranger.kill()
-        stranger.wait()
+        stranger.communicate()
 
 
 async def test_a_missing_executable_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@ import pytest
 
 from taskstream.running import for_embedded
 from taskstream.settings import InvalidSettings, Settings
-from taskstream.streams.connection import Connection, api, open_connection
+from taskstream.streams.connection import Connection, open_connection
 from taskstream.streams.embedded import EmbeddedNats
 from taskstream.streams.embedded_cluster import PLAN, EmbeddedCluster, read_plan
 from taskstream.streams.embedded_errors import DataFolderInUse, EmbeddedNatsError, OtherNumberOfNodes
+from taskstream.streams.jetstream import api
 from taskstream.streams.patience import Patience, leader_elected
 
 KEPT = {"name": "KEPT", "subjects": ["kept"], "num_replicas": 3}

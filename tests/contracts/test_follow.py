@@ -10,7 +10,7 @@ import pytest
 
 from taskstream.core import Core
 from taskstream.streams import pulling
-from taskstream.streams.connection import api
+from taskstream.streams.jetstream import api
 from taskstream.streams.log import Position
 from taskstream.streams.pulling import follow
 from taskstream.streams.topology import TASKS

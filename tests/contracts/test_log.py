@@ -14,9 +14,9 @@ from taskstream.events.envelope import Recorded
 from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import task_root, task_subject
 from taskstream.events.task import ProgressReported, TaskEvent
-from taskstream.streams.committer import Committer
+from taskstream.streams.committer import Append, Committer, Message
 from taskstream.streams.connection import Connection, PayloadTooLarge, open_connection
-from taskstream.streams.log import Log, read
+from taskstream.streams.log import Entry, Log, read
 from taskstream.streams.topology import TASKS
 from tests.support.histories import ALICE, ref
 from tests.support.nats import NatsServer
@@ -39,6 +39,11 @@ def log_over(appending: Connection, reading: Connection, *, replicated: bool = F
 @pytest.fixture
 async def log(core: Core) -> Log[TaskEvent]:
     return log_over(core.appending, core.reading)
+
+
+def entry(number: int, *names: str, expected: int = 0) -> Entry[TaskEvent]:
+    at = ref(number)
+    return Entry(root=task_root(at), events=[progress(name, at) for name in names], expected=expected)
 
 
 async def ids(log: Log[TaskEvent], at: TaskRef) -> list[str]:
@@ -175,6 +180,69 @@ async def test_an_event_of_somebody_else_is_not_mistaken_for_the_one_whose_answe
             await log_over(appending, core.reading).append(task_root(ref()), [progress("ours", ref())], 0)
 
         assert proxy.lost == 1
+        await appending.close()
+
+
+async def test_entries_appended_together_are_stored_in_their_order(log: Log[TaskEvent]) -> None:
+    first = await log.append(task_root(ref(1)), [progress("before", ref(1))], 0)
+
+    last = await log.append_together([entry(0, "a", "b"), entry(1, "c", expected=first), entry(2, "d")])
+
+    assert last == 5
+    assert await ids(log, ref(0)) == ["a", "b"]
+    assert await ids(log, ref(1)) == ["before", "c"]
+    assert await ids(log, ref(2)) == ["d"]
+
+
+async def test_of_entries_appended_together_none_is_stored_if_one_lost_its_race(log: Log[TaskEvent]) -> None:
+    await log.append(task_root(ref(1)), [progress("first", ref(1))], 0)
+
+    with pytest.raises(Conflict):
+        await log.append_together([entry(number, "late") for number in range(3)])
+
+    assert [await ids(log, ref(number)) for number in range(3)] == [[], ["first"], []]
+
+
+async def test_a_fence_that_has_moved_on_keeps_all_entries_out(core: Core, log: Log[TaskEvent]) -> None:
+    def turn(expected: int) -> Append:
+        return Append(messages=[Message("task.turn", b"")], guard="task.turn", expected=expected)
+
+    last = await log.append_together([entry(0, "a"), entry(1, "b")], fence=turn(0))
+
+    with pytest.raises(Conflict):
+        await log.append_together([entry(2, "c")], fence=turn(0))
+    assert last == 3
+    assert await log.append_together([entry(3, "d")], fence=turn(1)) == 5
+    assert await ids(log, ref(2)) == []
+
+
+async def test_entries_appended_together_whose_answer_was_lost_are_found_by_looking(
+    core: Core, nats: NatsServer
+) -> None:
+    async with Proxy(nats.port) as proxy:
+        appending = await open_connection(proxy.url, "test")
+        log = log_over(appending, core.reading)
+        proxy.lose_next = ACK
+
+        assert await log.append_together([entry(number, f"{number}") for number in range(20)]) == 20
+
+        assert proxy.lost == 1
+        await appending.close()
+
+
+async def test_entries_appended_together_that_are_not_found_stay_unknown(core: Core, nats: NatsServer) -> None:
+    """Another was faster, and the answer that said so was lost."""
+    async with Proxy(nats.port) as proxy:
+        appending = await open_connection(proxy.url, "test")
+        log = log_over(core.appending, core.reading)
+        await log.append(task_root(ref(19)), [progress("theirs", ref(19))], 0)
+        proxy.lose_next = ACK
+
+        with pytest.raises(OutcomeUnknown):
+            await log_over(appending, core.reading).append_together([entry(number, "ours") for number in range(20)])
+
+        assert proxy.lost == 1
+        assert await ids(log, ref(0)) == []
         await appending.close()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from taskstream.core import Core
 from taskstream.errors import NotFound, StoreUnavailable
-from taskstream.streams.connection import api
+from taskstream.streams.jetstream import api
 from tests.support.nats import NatsServer
 from tests.support.outage import end, restart
 

@@ -10,9 +10,10 @@ from nats.aio.msg import Msg
 from taskstream.core import Core
 from taskstream.errors import StoreUnavailable
 from taskstream.streams import pulling
-from taskstream.streams.connection import api
+from taskstream.streams.ensuring import ensure_consumer
+from taskstream.streams.jetstream import api
 from taskstream.streams.pulling import Consumer, delivery
-from taskstream.streams.topology import DISPATCH, TASKS, ensure_consumer, pool_consumer, pool_consumer_name
+from taskstream.streams.topology import DISPATCH, TASKS, pool_consumer, pool_consumer_name
 from tests.support.histories import give, ref, submission
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from taskstream.core import Core
 from taskstream.settings import Settings
-from taskstream.streams.connection import api
+from taskstream.streams.ensuring import ensure_consumer, ensure_streams
+from taskstream.streams.jetstream import api
 from taskstream.streams.pulling import Consumer
 from taskstream.streams.refill import raise_floor
-from taskstream.streams.topology import DISPATCH, TASKS, ensure_consumer, ensure_streams, pool_consumer
+from taskstream.streams.topology import DISPATCH, TASKS, pool_consumer
 from tests.support.nats import NatsServer
 from tests.support.outage import restart
 from tests.support.waiting import wait_until

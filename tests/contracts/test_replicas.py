@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,30 @@ import pytest
 
 from taskstream.core import open_core
 from taskstream.errors import StoreUnavailable, TopologyMismatch
+from taskstream.events.codec import task_codec
+from taskstream.events.envelope import Recorded
+from taskstream.events.subjects import task_root, task_subject
+from taskstream.events.task import ProgressReported
 from taskstream.rebuild import make_anew, rebuild
 from taskstream.running import running_worker
 from taskstream.settings import Settings
 from taskstream.streams.anew import StillRunning
-from taskstream.streams.connection import ApiError, Connection, api, open_connection
+from taskstream.streams.committer import Append, Committer, Message
+from taskstream.streams.connection import Connection, open_connection
+from taskstream.streams.ensuring import ensure_streams
+from taskstream.streams.jetstream import ApiError, api
+from taskstream.streams.log import Entry, Log, last_sequence
 from taskstream.streams.patience import NotReady, Patience, leader_elected
-from taskstream.streams.topology import DERIVED, DISPATCH, TASKS, ensure_streams, streams
+from taskstream.streams.topology import DERIVED, DISPATCH, TASKS, streams
 from tests.support.backend import BackendServer
 from tests.support.cluster import NatsCluster
+from tests.support.histories import ALICE, ref
 from tests.support.nats import NatsServer
+from tests.support.proxy import Proxy
 from tests.support.service import quick_settings, running_service
 from tests.support.waiting import wait_until
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TAGS = (("az-1", "ssd"), ("az-2", "ssd"), ("az-3", "disk"))
 
 
@@ -166,3 +179,42 @@ async def test_jetstream_still_refuses_to_replicate_what_is_not_synced(connectio
         with pytest.raises(ApiError, match="persist mode") as caught:
             await api(connection, "STREAM.UPDATE.D", config | change)
         assert caught.value.code == 10052
+
+
+async def test_on_a_cluster_what_is_appended_together_is_stored_as_a_whole(
+    cluster: NatsCluster, connection: Connection
+) -> None:
+    await ensure_streams(connection, Settings(replicas=3))
+    committers = [Committer(connection) for _ in range(5)]
+
+    def appends(who: int) -> list[Append]:
+        subjects = ["task.turn", *(f"task.alice.w{who}n{number}.noted" for number in range(20))]
+        return [Append(messages=[Message(subject, b"x")], guard=subject, expected=0) for subject in subjects]
+
+    outcomes = await asyncio.gather(
+        *(committer.append_together(appends(who)) for who, committer in enumerate(committers)), return_exceptions=True
+    )
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict"] * 4 + ["int"]
+    assert await last_sequence(connection, TASKS, "task.>") == 21
+
+
+async def test_on_a_cluster_a_lost_answer_is_found_by_looking(cluster: NatsCluster, connection: Connection) -> None:
+    await ensure_streams(connection, Settings(replicas=3))
+    node = cluster.nodes[0]
+    async with Proxy(node.port) as proxy:
+        appending = await open_connection(proxy.url, "test")
+        log = Log(TASKS, task_codec, Committer(appending), connection, replicated=True)
+        proxy.lose_next = b'"stream":"TASKS"'
+        reports = [
+            Recorded(id=f"e{number}", at=NOW, by=ALICE, event=ProgressReported(attempt=1)) for number in range(20)
+        ]
+        entries = [
+            Entry(root=task_root(ref(number)), events=[(task_subject(ref(number), report.event), report)], expected=0)
+            for number, report in enumerate(reports)
+        ]
+
+        assert await log.append_together(entries) == 20
+
+        assert proxy.lost == 1
+        await appending.close()

@@ -16,6 +16,7 @@ import uvloop
 
 from taskstream.errors import StoreUnavailable
 from taskstream.streams import connection as connections
+from taskstream.streams import watchdog
 from taskstream.streams.connection import Connection, open_connection
 from tests.support.nats import NatsServer
 from tests.support.waiting import wait_until
@@ -39,7 +40,7 @@ def test_a_connection_works_again_once_the_server_goes_on(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch, pause_seconds: float
 ) -> None:
     """A late answer to the watchdog (the shorter pause), and a connection that it has dropped (the longer)."""
-    monkeypatch.setattr(connections, "WATCHDOG_PERIOD_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "PERIOD_SECONDS", 0.2)
 
     async def scenario(connection: Connection) -> None:
         os.kill(nats.pid, signal.SIGSTOP)

@@ -11,8 +11,9 @@ import pytest
 from taskstream.backup import back_up
 from taskstream.core import Core, open_core
 from taskstream.restore import restore
-from taskstream.streams.connection import ApiError, Connection, NoResponders, api, open_connection
+from taskstream.streams.connection import Connection, NoResponders, open_connection
 from taskstream.streams.embedded_cluster import EmbeddedCluster
+from taskstream.streams.jetstream import ApiError, api
 from taskstream.streams.snapshots import Snapshot, found, put_back, take
 from taskstream.streams.topology import TASKS
 from tests.support.histories import claim, give, ref, submission, success, whole_log

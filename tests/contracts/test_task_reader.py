@@ -17,7 +17,7 @@ from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_reader import TaskFilter
 from taskstream.projections.task_view import encode, view_key
 from taskstream.streams.buckets import Bucket
-from taskstream.streams.connection import api
+from taskstream.streams.jetstream import api
 from taskstream.streams.log import Position
 from tests.support.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
 

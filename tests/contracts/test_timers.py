@@ -11,7 +11,7 @@ import pytest
 from taskstream.clock import utc_now
 from taskstream.core import Core
 from taskstream.errors import StoreUnavailable
-from taskstream.streams.connection import api
+from taskstream.streams.jetstream import api
 from taskstream.streams.log import Position, read
 from taskstream.streams.topology import DISPATCH, RETRIES, TIMERS
 from tests.support.histories import ref

@@ -10,18 +10,10 @@ import pytest
 
 from taskstream.errors import TopologyMismatch
 from taskstream.settings import Settings
-from taskstream.streams.connection import Connection, api, open_connection
-from taskstream.streams.topology import (
-    DISPATCH,
-    SERVERS,
-    TASKS,
-    TIMERS,
-    due_consumer,
-    ensure_consumer,
-    ensure_streams,
-    pool_consumer,
-    streams,
-)
+from taskstream.streams.connection import Connection, open_connection
+from taskstream.streams.ensuring import ensure_consumer, ensure_streams
+from taskstream.streams.jetstream import api
+from taskstream.streams.topology import DISPATCH, SERVERS, TASKS, TIMERS, due_consumer, pool_consumer, streams
 
 SETTINGS = Settings()
 
@@ -79,6 +71,27 @@ async def test_what_may_be_tuned_is_updated_and_keeps_what_is_stored(connection:
     assert (await configs(connection))[TASKS]["max_age"] == 0
 
 
+async def test_the_subjects_of_an_older_version_are_added_to_and_what_is_stored_is_kept(connection: Connection) -> None:
+    [wanted] = [wanted for wanted in streams(SETTINGS) if wanted["name"] == SERVERS]
+    await api(connection, f"STREAM.CREATE.{SERVERS}", {**wanted, "subjects": ["server.>", "type.>"]})
+    await connection.request("server.a.noted", b"x")
+
+    await ensure_streams(connection, SETTINGS)
+    await connection.request("pool.a.noted", b"x")
+
+    assert (await configs(connection))[SERVERS]["subjects"] == ["server.>", "type.>", "pool.>", "owner.>"]
+    assert (await api(connection, f"STREAM.INFO.{SERVERS}"))["state"]["messages"] == 2
+
+
+async def test_subjects_that_a_newer_version_has_added_are_left(connection: Connection) -> None:
+    [wanted] = [wanted for wanted in streams(SETTINGS) if wanted["name"] == SERVERS]
+    await api(connection, f"STREAM.CREATE.{SERVERS}", {**wanted, "subjects": [*wanted["subjects"], "region.>"]})
+
+    await ensure_streams(connection, SETTINGS)
+
+    assert (await configs(connection))[SERVERS]["subjects"] == [*wanted["subjects"], "region.>"]
+
+
 @pytest.mark.parametrize("before", [0.0, 30.0, 86_400.0])
 async def test_a_short_retention_can_be_set_at_first_and_later(connection: Connection, before: float) -> None:
     short = Settings(task_retention=30.0, server_retention=30.0)
@@ -92,7 +105,8 @@ async def test_a_short_retention_can_be_set_at_first_and_later(connection: Conne
 @pytest.mark.parametrize(
     ("name", "field", "value"),
     [
-        (TASKS, "subjects", ["task.>", "more.>"]),
+        (TASKS, "subjects", ["other.>"]),
+        (SERVERS, "subjects", ["server.>", "other.>"]),
         (TASKS, "discard", "old"),
         (TASKS, "allow_atomic", False),
         (TIMERS, "retention", "limits"),

@@ -263,3 +263,11 @@ def test_a_server_announced_at_another_address_is_unknown_until_it_is_checked() 
     assert isinstance(state, Present)
     assert not state.online
     assert state.status_reason == "not checked yet"
+
+
+def test_maintenance_has_a_beginning_until_it_ends() -> None:
+    started = MaintenanceStarted(server_id="s1", reason="new disk")
+
+    assert new(started).state.maintenance_since == NOW
+    assert new(started, registered(predict_url="http://two.example/predict")).state.maintenance_since == NOW
+    assert new(started, MaintenanceEnded(server_id="s1")).state.maintenance_since is None

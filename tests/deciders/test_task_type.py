@@ -9,10 +9,10 @@ from typing import Any
 from msgspec import Raw
 
 from taskstream.commands import task_type
-from taskstream.commands.task_type import DEFAULT_TYPE, UNDEFINED, DefineType, DeleteType, TypeState
+from taskstream.commands.task_type import DEFAULT_TYPE, UNDEFINED, DefineType, DeleteType, PauseType, ResumeType, TypeState
 from taskstream.errors import NotFound, RuleBroken
 from taskstream.events.envelope import Event
-from taskstream.events.task_type import TypeDefined, TypeDeleted
+from taskstream.events.task_type import TypeDefined, TypeDeleted, TypePaused, TypeResumed
 
 from .support import Given, defined
 
@@ -91,3 +91,29 @@ def test_a_definition_says_what_it_leaves_to_the_service() -> None:
 
     assert state.definition is not None
     assert (state.definition.attempts, state.definition.timeout, state.definition.backoff_base) == (None, None, None)
+
+
+PAUSED = TypePaused(name="chapter", reason="new model")
+
+
+def test_a_type_is_paused_and_resumed_once() -> None:
+    paused = given(defined()).when(PauseType(name="chapter", reason="new model")).then(PAUSED)
+    resumed = paused.given.when(ResumeType(name="chapter")).then(TypeResumed(name="chapter"))
+
+    paused.is_quiet()
+    resumed.is_quiet()
+    assert (paused.given.state.pause.reason, resumed.given.state.pause) == ("new model", None)
+
+
+def test_other_settings_do_not_end_a_pause_and_a_deletion_does() -> None:
+    redefined = given(defined(), PAUSED, defined(attempts=5)).state
+    deleted = given(defined(), PAUSED, DELETED, defined()).state
+
+    assert (redefined.definition.attempts, redefined.pause.reason) == (5, "new model")
+    assert deleted.pause is None
+
+
+def test_a_type_that_nobody_defined_is_not_paused_unless_it_is_the_default_one() -> None:
+    given.when(PauseType(name="chapter")).is_refused(NotFound, "chapter")
+    given.when(ResumeType(name="chapter")).is_refused(NotFound, "chapter")
+    given.when(PauseType(name=DEFAULT_TYPE)).then(TypePaused(name=DEFAULT_TYPE)).is_quiet()

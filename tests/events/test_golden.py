@@ -14,8 +14,10 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct
 
-from taskstream.events.codec import Codec, server_codec, task_codec, type_codec, webhook_codec
+from taskstream.events.codec import Codec, owner_codec, pool_codec, server_codec, task_codec, type_codec, webhook_codec
 from taskstream.events.envelope import Actor, Recorded
+from taskstream.events.owner import OwnerEvent
+from taskstream.events.pool import PoolEvent
 from taskstream.events.server import ServerEvent
 from taskstream.events.task import TaskEvent
 from taskstream.events.task_type import TypeEvent
@@ -26,6 +28,8 @@ VOCABULARIES: list[tuple[Any, Codec[Any]]] = [
     (TaskEvent, task_codec),
     (ServerEvent, server_codec),
     (TypeEvent, type_codec),
+    (PoolEvent, pool_codec),
+    (OwnerEvent, owner_codec),
     (WebhookEvent, webhook_codec),
 ]
 CODECS: dict[str, Codec[Any]] = {

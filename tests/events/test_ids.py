@@ -13,10 +13,17 @@ from taskstream.errors import NotFound
 from taskstream.events.ids import (
     NAME_TOKEN_LENGTH,
     OWNER_TOKEN_LENGTH,
+    BatchRef,
     TaskRef,
+    batch_for_key,
+    batch_of,
+    new_batch,
     new_ref,
+    nth,
     owner_token,
+    parse_batch_id,
     parse_task_id,
+    place_of,
     ref_for_key,
     token,
 )
@@ -181,3 +188,69 @@ def test_text_either_is_an_id_of_a_safe_subject_or_is_not_found(text: str) -> No
         return
     assert SAFE.fullmatch(ref.owner)
     assert SAFE.fullmatch(ref.unique)
+
+
+# Batches
+
+owners = texts.map(owner_token)
+keys = st.text(st.characters(codec="ascii", min_codepoint=32, max_codepoint=126), min_size=1, max_size=255)
+moments = st.datetimes(datetime(2020, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+batches = st.builds(new_batch, owners, moments, st.integers(0, 2**80 - 1)) | st.builds(batch_for_key, owners, keys)
+places = st.integers(0, 999)
+
+
+@given(batches, places)
+def test_a_batch_leads_to_its_tasks_and_they_lead_back(batch: BatchRef, place: int) -> None:
+    task = nth(batch, place)
+
+    assert parse_task_id(task.id) == task
+    assert batch_of(task) == batch
+    assert place_of(task) == place
+
+
+@given(batches, batches, places, places)
+def test_no_two_tasks_of_batches_have_the_same_id(one: BatchRef, other: BatchRef, place: int, another: int) -> None:
+    assert (nth(one, place) == nth(other, another)) == (one == other and place == another)
+
+
+@given(batches)
+def test_a_batch_is_found_by_its_id(batch: BatchRef) -> None:
+    assert parse_batch_id(batch.id) == batch
+    assert len(batch.id) <= 64
+
+
+@given(batches, st.integers(1, 999))
+def test_a_task_is_no_batch_but_for_the_first(batch: BatchRef, place: int) -> None:
+    assert nth(batch, 0).id == batch.id
+    with pytest.raises(NotFound, match="batch"):
+        parse_batch_id(nth(batch, place).id)
+
+
+@given(batches)
+def test_the_tasks_of_a_batch_sort_as_they_are_counted(batch: BatchRef) -> None:
+    ids = [nth(batch, place).id for place in range(1_000)]
+
+    assert ids == sorted(set(ids))
+
+
+def test_later_batches_sort_after_earlier_ones() -> None:
+    earlier, later = (new_batch("alice", NOW + timedelta(seconds=second), 2**80 - 1) for second in (0, 1))
+
+    assert nth(earlier, 999).id < later.id
+
+
+@given(owners, keys)
+def test_a_key_is_always_the_same_batch_and_never_the_task_it_would_be(owner: str, key: str) -> None:
+    batch = batch_for_key(owner, key)
+
+    assert batch == batch_for_key(owner, key)
+    assert batch.owner == owner
+    assert batch != batch_of(ref_for_key(owner, key))
+    assert batch != batch_for_key(owner + "x", key)
+    assert batch != batch_for_key(owner, key + "x")
+
+
+@pytest.mark.parametrize("text", ["", "x", "*", "0" * 26, "0" * 25 + "1~alice", "u" * 24 + "00~alice", "0" * 26 + "~"])
+def test_what_is_no_batch_id_is_not_found(text: str) -> None:
+    with pytest.raises(NotFound):
+        parse_batch_id(text)

@@ -9,14 +9,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskstream.events.codec import server_codec, task_codec, type_codec, webhook_codec
+from taskstream.events.codec import owner_codec, server_codec, task_codec, type_codec, webhook_codec
 from taskstream.events.ids import TaskRef, WebhookRef, owner_token, token
+from taskstream.events.owner import OwnerEvent, OwnerLimitsRemoved
 from taskstream.events.server import CircuitHalfOpened, ServerEvent
 from taskstream.events.subjects import (
     ENDINGS,
     NO_SERVER,
     TASK_KINDS,
     dispatched_ref,
+    owner_root,
+    owner_subject,
     server_root,
     server_subject,
     server_token,
@@ -113,15 +116,24 @@ def test_every_type_event_has_a_subject_of_its_type(event: TypeEvent) -> None:
     assert subject.startswith(type_root("chapter") + ".")
 
 
+@pytest.mark.parametrize("event", golden(OwnerEvent, owner_codec), ids=lambda event: type(event).__name__)
+def test_every_owner_event_has_a_subject_of_its_owner(event: OwnerEvent) -> None:
+    subject = owner_subject(event)
+
+    assert check(subject)[:2] == ["owner", "alice=40example=2Ecom"]
+    assert subject.startswith(owner_root("alice@example.com") + ".")
+
+
 @pytest.mark.parametrize(
     "subjects",
     [
         [task_subject(REF, event).split(".")[3] for event in golden(TaskEvent, task_codec)],
         [server_subject(event).split(".")[2] for event in golden(ServerEvent, server_codec)],
         [type_subject(event).split(".")[2] for event in golden(TypeEvent, type_codec)],
+        [owner_subject(event).split(".")[2] for event in golden(OwnerEvent, owner_codec)],
         [webhook_subject(HOOK, event).split(".")[3] for event in golden(WebhookEvent, webhook_codec)],
     ],
-    ids=["task", "server", "type", "webhook"],
+    ids=["task", "server", "type", "owner", "webhook"],
 )
 def test_two_kinds_of_event_never_have_the_same_subject(subjects: list[str]) -> None:
     assert len(set(subjects)) == len(subjects)
@@ -157,6 +169,7 @@ def test_text_of_users_never_adds_a_token_to_a_subject(text: str) -> None:
         assert len(check(task_subject(ref, event))) == 5
     assert len(check(server_subject(registered(text)))) == 3
     assert len(check(type_subject(defined(text)))) == 3
+    assert len(check(owner_subject(OwnerLimitsRemoved(owner=text)))) == 3
     assert task_ref(task_subject(ref, submitted())) == ref
 
 

@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskstream.commands.owner import Allowance
 from taskstream.errors import NotFound, UnreadableEvent
-from taskstream.events.codec import server_codec, type_codec
+from taskstream.events.codec import owner_codec, pool_codec, server_codec, type_codec
 from taskstream.events.envelope import Event
+from taskstream.events.limits import NO_LIMITS, Limits
+from taskstream.events.owner import OwnerLimited, OwnerLimitsRemoved
+from taskstream.events.pool import PoolPaused, PoolResumed
 from taskstream.events.server import (
     CircuitClosed,
     CircuitHalfOpened,
@@ -20,8 +24,8 @@ from taskstream.events.server import (
     ServerWentOffline,
     ServerWentOnline,
 )
-from taskstream.events.subjects import server_subject, type_subject
-from taskstream.events.task_type import TypeDefined, TypeDeleted
+from taskstream.events.subjects import owner_subject, pool_subject, server_subject, type_subject
+from taskstream.events.task_type import TypeDefined, TypeDeleted, TypePaused, TypeResumed
 from taskstream.projections.fleet import CHECKPOINT, Change, Fleet
 from taskstream.streams.buckets import Entry
 from taskstream.streams.log import Position
@@ -33,8 +37,12 @@ def positions(*events: Event, first: int = 1) -> list[Position]:
     """Return events as the SERVERS stream would hold them."""
     found = []
     for sequence, event in enumerate(events, first):
-        if isinstance(event, TypeDefined | TypeDeleted):
+        if isinstance(event, PoolPaused | PoolResumed):
+            found.append(Position(sequence, pool_subject(event), pool_codec.encode(recorded(event))))
+        elif isinstance(event, TypeDefined | TypeDeleted | TypePaused | TypeResumed):
             found.append(Position(sequence, type_subject(event), type_codec.encode(recorded(event))))
+        elif isinstance(event, OwnerLimited | OwnerLimitsRemoved):
+            found.append(Position(sequence, owner_subject(event), owner_codec.encode(recorded(event))))
         else:
             subject = server_subject(event)  # type: ignore[arg-type]
             found.append(Position(sequence, subject, server_codec.encode(recorded(event))))
@@ -64,7 +72,9 @@ class FakeBucket:
 def snapshot(fleet: Fleet) -> Any:
     types = {name: fleet.type_state(name) for name in ("chapter", "outline")}
     known = [name for name in ("s1", "s2") if fleet.knows(name)]
-    return fleet.sequence, sorted(fleet.servers(), key=lambda server: server.server_id), types, known
+    waits = {name: (fleet.pool_state(name), fleet.pool_waits(name)) for name in ("text", "a", "b", "default")}
+    owners = [fleet.allowance(name) for name in ("alice", "bob")]
+    return fleet.sequence, sorted(fleet.servers(), key=lambda server: server.server_id), types, known, waits, owners
 
 
 # Servers
@@ -173,6 +183,111 @@ def test_a_server_and_a_type_of_one_name_are_kept_apart() -> None:
     assert fleet.type_state("chapter").definition is not None
 
 
+# Pauses
+
+
+def test_a_paused_pool_waits_until_it_is_resumed() -> None:
+    fleet = fleet_of(defined("chapter", "text"), PoolPaused(name="text", reason="new model"))
+
+    assert fleet.pool_waits("text")
+    assert not fleet.pool_waits("default")
+    assert not fleet.type_waits("chapter")
+    fleet.apply(positions(PoolResumed(name="text"), first=3))
+    assert not fleet.pool_waits("text")
+
+
+def test_a_pool_waits_when_all_its_types_are_paused_and_the_default_one_never_does_so() -> None:
+    both = [defined("chapter", "text"), defined("outline", "text")]
+    one = fleet_of(*both, TypePaused(name="chapter"))
+    all_of_them = fleet_of(*both, TypePaused(name="chapter"), TypePaused(name="outline"))
+
+    assert (one.type_waits("chapter"), one.type_waits("outline"), one.pool_waits("text")) == (True, False, False)
+    assert all_of_them.pool_waits("text")
+    assert not all_of_them.pool_waits("default")  # where tasks of types that nobody defined wait
+
+
+def test_a_deleted_type_of_a_pool_may_have_tasks_there_and_is_not_paused() -> None:
+    fleet = fleet_of(
+        defined("chapter", "text"), defined("outline", "text"), TypeDeleted(name="outline"), TypePaused(name="chapter")
+    )
+
+    assert not fleet.pool_waits("text")
+    assert fleet.types_of("text") == ["chapter", "outline"]
+
+
+def test_a_pool_or_type_with_an_event_that_does_not_decode_waits() -> None:
+    fleet = fleet_of(defined("chapter", "default"), defined("clip", "video"))
+    pool, kind = positions(PoolPaused(name="video"), TypePaused(name="chapter"), first=3)
+
+    fleet.reflect([pool._replace(data=b"{}"), kind._replace(data=b"{}")])
+
+    assert set(fleet.unreadable) == {"pool.video", "type.chapter"}
+    assert fleet.pool_waits("video")
+    assert fleet.type_waits("chapter")
+    assert not fleet.pool_waits("default")
+
+
+# Limits
+
+SERVICE = Allowance(limits=Limits(concurrency=10, per_second=2.0, burst=4), waiting=100)
+
+
+def test_owners_without_limits_of_their_own_have_the_services() -> None:
+    fleet = Fleet(SERVICE)
+    fleet.apply(positions(OwnerLimited(owner="a.b", concurrency=1)))
+
+    assert fleet.allowance("bob") == SERVICE
+    assert fleet.owner_limits("a=2Eb") == Limits(concurrency=1, per_second=2.0, burst=4)
+    assert fleet.allowance("a=2Eb").waiting == 100
+
+
+def test_an_owner_whose_limits_are_removed_has_the_services_again() -> None:
+    fleet = Fleet(SERVICE)
+    fleet.apply(positions(OwnerLimited(owner="alice", waiting=1), OwnerLimitsRemoved(owner="alice")))
+
+    assert fleet.allowance("alice") == SERVICE
+    assert list(fleet.limited_owners()) == []
+
+
+def test_only_owners_with_limits_of_their_own_are_listed() -> None:
+    own = OwnerLimited(owner="bob", waiting=1)
+
+    assert list(fleet_of(OwnerLimited(owner="alice"), own, OwnerLimitsRemoved(owner="alice")).limited_owners()) == [own]
+
+
+def test_a_type_has_the_limits_it_was_defined_with() -> None:
+    limits = Limits(concurrency=3)
+    fleet = fleet_of(defined("chapter", limits=limits), defined("outline"))
+
+    assert fleet.type_limits("chapter") == limits
+    assert fleet.type_limits("outline") == fleet.type_limits("never") == NO_LIMITS
+
+
+def test_watchers_of_limits_are_told_of_owners_and_types_and_not_of_servers() -> None:
+    fleet, told = Fleet(), []
+    fleet.watch_limits(lambda: told.append(fleet.sequence))
+
+    fleet.apply(positions(registered("s1")))
+    fleet.apply(positions(defined("chapter"), first=2))
+    fleet.apply(positions(OwnerLimited(owner="alice", concurrency=1), registered("s2"), first=3))
+    fleet.apply(positions(OwnerLimited(owner="alice", concurrency=1), first=3))
+
+    assert told == [2, 4]
+
+
+def test_an_owner_whose_limits_do_not_decode_has_the_services_and_the_watchers_hear_of_it() -> None:
+    fleet, told = Fleet(SERVICE), []
+    fleet.apply(positions(OwnerLimited(owner="alice", waiting=1)))
+    fleet.watch_limits(lambda: told.append(fleet.sequence))
+    (position,) = positions(OwnerLimited(owner="alice", waiting=2), first=2)
+
+    fleet.reflect([position._replace(data=b"\xff")])
+
+    assert fleet.allowance("alice") == SERVICE
+    assert told == [2]
+    assert list(fleet.unreadable) == ["owner.alice"]
+
+
 # Folding
 
 events: Any = st.lists(
@@ -192,6 +307,14 @@ events: Any = st.lists(
             defined("chapter", "b"),
             defined("outline"),
             TypeDeleted(name="chapter"),
+            TypePaused(name="chapter"),
+            TypeResumed(name="chapter"),
+            PoolPaused(name="a", reason="new model"),
+            PoolResumed(name="a"),
+            OwnerLimited(owner="alice", concurrency=5),
+            OwnerLimited(owner="alice", waiting=7),
+            OwnerLimitsRemoved(owner="alice"),
+            OwnerLimited(owner="bob", per_second=0.5),
         ]
     ),
     max_size=20,

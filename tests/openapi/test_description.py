@@ -12,6 +12,8 @@ import pytest
 from taskstream.api.bodies import ReasonBody
 from taskstream.api.description import SHAPES, describe, field_texts
 from taskstream.api.examples import ANSWER_EXAMPLES
+from taskstream.api.owners import owner_router
+from taskstream.api.pools import pool_router
 from taskstream.api.servers import server_router
 from taskstream.api.system import system_router
 from taskstream.api.task_shapes import TaskDetails
@@ -22,7 +24,14 @@ from taskstream.core import Core
 
 @pytest.fixture
 def document(core: Core) -> dict[str, Any]:
-    routers = [task_router(core), server_router(core), type_router(core), system_router(core, "1.0")]
+    routers = [
+        task_router(core),
+        server_router(core),
+        type_router(core),
+        pool_router(core),
+        owner_router(core),
+        system_router(core, "1.0"),
+    ]
     found: dict[str, Any] = json.loads(describe(routers, "1.0"))
     return found
 
@@ -47,7 +56,7 @@ def references(node: Any) -> Iterator[str]:
 async def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, _, operation in operations(document)]
 
-    assert len(ids) == len(set(ids)) == 22
+    assert len(ids) == len(set(ids)) == 34
     for path, method, operation in operations(document):
         assert operation["summary"], (method, path)
         assert operation["description"], (method, path)
@@ -61,7 +70,7 @@ async def test_every_body_has_a_schema_and_examples_that_keep_to_it(document: di
         (path, method, found["requestBody"]) for path, method, found in operations(document) if "requestBody" in found
     ]
 
-    assert len(with_body) == 9
+    assert len(with_body) == 16
     for path, method, body in with_body:
         media = body["content"]["application/json"]
         schema = {**media["schema"], "components": document["components"]}
@@ -79,6 +88,13 @@ async def test_every_error_answer_is_a_problem_document(document: dict[str, Any]
                 assert media[0] == "application/problem+json"
                 assert media[1]["schema"]["$ref"] == "#/components/schemas/Problem"
                 assert media[1]["example"]["status"] == int(status)
+
+
+async def test_a_submission_documents_what_a_429_tells(document: dict[str, Any]) -> None:
+    refused = document["paths"]["/task"]["post"]["responses"]["429"]
+
+    assert refused["headers"].keys() == {"Retry-After", "RateLimit", "RateLimit-Policy"}
+    assert refused["content"]["application/problem+json"]["example"]["violated-policies"] == ["waiting"]
 
 
 async def test_readiness_documents_its_503(document: dict[str, Any]) -> None:

@@ -68,6 +68,7 @@ CHECKS = [
 STREAMS = {
     "GET /api/task/{task_id}/stream",
     "GET /api/tasks/stream",
+    "GET /api/batches/{batch_id}/stream",
     "POST /api/projects/{name}/generate-stream",
 }
 """These never end: tests/api/test_streams.py and test_queue.py have them."""
@@ -80,6 +81,7 @@ def known(address: Address) -> dict[str, str]:
     with requests.Session() as session:
         session.headers.update(BEARER)
         task_id = session.post(f"{address.url}/api/task", json={"a": 1}).json()["taskId"]
+        batch_id = session.post(f"{address.url}/api/tasks/batch", json=[{"a": 1}]).json()["batchId"]
         assert session.post(f"{address.url}/api/servers", json=server).ok
         assert session.put(f"{address.url}/api/types/resize", json={}).ok
         answer = session.post(f"{address.url}/api/webhooks", json={"url": "http://127.0.0.1:9/"})
@@ -87,8 +89,10 @@ def known(address: Address) -> dict[str, str]:
         delivery = session.post(f"{address.url}/api/webhooks/{webhook_id}/test").json()
     return {
         "task_id": task_id,
+        "batch_id": batch_id,
         "server_id": "gpu-1",
         "name": "resize",
+        "owner": "alice",
         "webhook_id": webhook_id,
         "delivery_id": delivery["id"],
     }

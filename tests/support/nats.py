@@ -42,6 +42,7 @@ class NatsServer:
         return self._process.pid
 
     def start(self) -> None:
+        """Start it and return when its log, looked at every 10 ms, says that it is ready; it tells nobody else."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = CONFIG.read_text()
         text = re.sub(r"(?m)^port:.*$", f"port: {self.port or -1}", text)

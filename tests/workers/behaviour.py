@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from taskstream.streams.connection import api
+from taskstream.streams.jetstream import api
 from taskstream.streams.topology import DISPATCH
 from tests.support.backend import BackendServer, accept, finished
 from tests.support.service import Client, Service

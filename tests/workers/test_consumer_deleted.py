@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from taskstream.streams.connection import api
+from taskstream.streams.jetstream import api
 from taskstream.streams.topology import DISPATCH, DUE_CONSUMER, TIMERS, pool_consumer_name
 from tests.support.backend import BackendServer
 from tests.support.service import Service

@@ -29,6 +29,7 @@ async def test_a_synchronous_server_is_sent_the_task_and_ends_it_with_its_answer
 
     assert backend.calls[0] | {"deadline": 0} == {
         "task_id": task_id,
+        "type": "default",
         "request": {"prompt": "tree"},
         "async": False,
         "attempt": 1,

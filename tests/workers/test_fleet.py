@@ -11,7 +11,7 @@ from aiohttp import web
 
 from taskstream.events.server import ServerEvent
 from taskstream.events.subjects import server_root
-from taskstream.streams.connection import ApiError, api
+from taskstream.streams.jetstream import ApiError, api
 from taskstream.streams.topology import TIMERS
 from tests.support.backend import BackendServer, echo, status
 from tests.support.service import Service, running_service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import settings
@@ -16,6 +17,7 @@ from taskstream.workers.placement import Candidate, policy
 TYPES = ("chapter", "clip", "song")
 POOL_OF = {"chapter": "text", "clip": "video", "song": "video"}
 POOLS = ("text", "video", "default")
+labels = st.dictionaries(st.sampled_from(["gpu", "zone"]), st.sampled_from(["a", "b"]))
 
 ids = st.sampled_from([f"s{number}" for number in range(8)])
 
@@ -30,6 +32,7 @@ def openings(draw: Any) -> Opening:
         ),
         types=types,
         pools=frozenset({"default", *(POOL_OF[name] for name in types)}) if types else frozenset(),
+        labels=draw(labels),
     )
 
 
@@ -37,6 +40,9 @@ class Scan(RuleBasedStateMachine):
     """Every server looked at for every answer: what the index is compared with."""
 
     balancing: Balancing
+    compare: Callable[..., None]
+    """Of candidates, a type, the server to avoid and labels. Each kind of balancing has its own; it cannot be an abstract
+    method, since Hypothesis has a metaclass of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +67,7 @@ class Scan(RuleBasedStateMachine):
         if known is not None:
             running = max(0, known.server.running + (1 if more else -1))
             server = known.server._replace(running=running, turn=turn)
-            self.put(Opening(server=server, types=known.types, pools=known.pools))
+            self.put(Opening(server=server, types=known.types, pools=known.pools, labels=known.labels))
 
     def candidates(self, task_type: str) -> list[Candidate]:
         return [
@@ -88,38 +94,46 @@ class Scan(RuleBasedStateMachine):
         others = [each for each in found if each.server_id != server_id]
         self.compare(others or found, task_type, server_id)
 
-    def compare(self, candidates: list[Candidate], task_type: str, avoid: str) -> None:
-        raise NotImplementedError
+    @rule(server_id=ids, task_type=st.sampled_from(TYPES), require=labels, prefer=labels)
+    def choices_by_label_are_the_same(
+        self, server_id: str, task_type: str, require: dict[str, str], prefer: dict[str, str]
+    ) -> None:
+        def shared(candidate: Candidate, wanted: dict[str, str]) -> int:
+            return len(wanted.items() & self.servers[candidate.server_id].labels.items())
+
+        found = [each for each in self.candidates(task_type) if shared(each, require) == len(require)]
+        found = [each for each in found if each.server_id != server_id] or found
+        most = max((shared(each, prefer) for each in found), default=0)
+        best = [each for each in found if shared(each, prefer) == most]
+        self.compare(best, task_type, server_id, require, prefer)
 
 
 class InOrder(Scan):
     """The choice is the same."""
 
-    def rank(self, server: Candidate) -> tuple[float, int, str]:
-        raise NotImplementedError
+    rank: Callable[[Candidate], tuple[float, int, str]]
 
-    def compare(self, candidates: list[Candidate], task_type: str, avoid: str) -> None:
+    def compare(self, candidates: list[Candidate], task_type: str, avoid: str, *labels: dict[str, str]) -> None:
         expected = min(candidates, key=self.rank).server_id if candidates else None
-        assert self.index.choose(task_type, avoid) == expected
+        assert self.index.choose(task_type, avoid, *labels) == expected
 
 
 class ByChance(Scan):
     """Over all that chance may bring, each is chosen as often as its weight says."""
 
-    def weight(self, server: Candidate) -> int:
-        raise NotImplementedError
+    weight: Callable[[Candidate], int]
 
-    def compare(self, candidates: list[Candidate], task_type: str, avoid: str) -> None:
+    def compare(self, candidates: list[Candidate], task_type: str, avoid: str, *labels: dict[str, str]) -> None:
         expected = Counter({server.server_id: self.weight(server) for server in candidates})
         found: Counter[str] = Counter()
         for point in range(expected.total()):
             self.chance = (point + 0.5) / expected.total()
-            server_id = self.index.choose(task_type, avoid)
+            server_id = self.index.choose(task_type, avoid, *labels)
             assert server_id is not None
             found[server_id] += 1
         assert found == expected
         if not candidates:
-            assert self.index.choose(task_type, avoid) is None
+            assert self.index.choose(task_type, avoid, *labels) is None
 
 
 class LeastLoaded(InOrder):

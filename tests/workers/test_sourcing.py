@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from taskstream.errors import StoreError
-from taskstream.streams.connection import Connection, api, open_connection
+from taskstream.streams.connection import Connection, open_connection
 from taskstream.streams.embedded import EmbeddedNats
 from taskstream.streams.embedded_cluster import EmbeddedCluster
+from taskstream.streams.jetstream import api
 from taskstream.streams.sources import Sources, look, read
 from taskstream.streams.topology import DISPATCH, TASKS
 from taskstream.workers.sourcing import Sourcing, silent

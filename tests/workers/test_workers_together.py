@@ -16,9 +16,11 @@ import pytest
 from taskstream.core import open_core
 from taskstream.events.subjects import server_token
 from taskstream.running import running_worker
-from taskstream.streams.connection import api
+from taskstream.streams.jetstream import api
 from taskstream.streams.topology import DISPATCH, TIMERS
+from taskstream.submission import Submissions
 from taskstream.workers.reconciler import Reconciler
+from taskstream.workers.schedules import Schedules
 from taskstream.workers.shares import preferred
 from taskstream.workers.worker import Worker
 from tests.support import outage
@@ -223,6 +225,9 @@ async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str,
                 core.fleet,
                 core.buckets.tasks,
                 core.task_keys,
+                Schedules(
+                    core.settings, core.reading, core.commands, core.timers, Submissions(core.settings, core.fleet)
+                ),
             ).run_once()
             backend.let_go.set()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from msgspec import Meta
@@ -12,11 +12,13 @@ NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$(?!\n)"
 SERVER_ID_PATTERN = r"^(?!(?:\.{1,2}|cleanup)$)[^\x00-\x1f\x7f/]+$(?!\n)"
 TYPE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 POOL_NAME_PATTERN = r"^[A-Za-z0-9_-]+$(?!\n)"
+TASK_ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$(?!\n)"
 PATTERNS = {
     NAME_PATTERN: "text without control characters",
     SERVER_ID_PATTERN: "text without control characters and slashes that is not `.`, `..` or `cleanup`",
     TYPE_NAME_PATTERN: "letters, digits, dots, dashes and underscores, the first a letter or digit",
     POOL_NAME_PATTERN: "letters, digits, dashes and underscores",
+    TASK_ID_PATTERN: "the id of a task, as the answer to its submission gave it",
 }
 """What each pattern means, for those whose text does not match."""
 
@@ -24,6 +26,18 @@ Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=NAME_PATTERN)]
 ServerName = Annotated[str, Meta(min_length=1, max_length=128, pattern=SERVER_ID_PATTERN)]
 """An id that a path can carry: `cleanup` and dots mean something else there."""
 DurationSeconds = Annotated[float, Meta(gt=0, le=7 * 86_400)]
+Instant = Annotated[int, Meta(ge=0, le=253_402_300_799_999)] | Annotated[datetime, Meta(tz=True)]
+"""Milliseconds since the epoch, or ISO 8601 text with an offset."""
+Labels = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=32)
+]
+
+
+def instant(given: int | datetime | None) -> datetime | None:
+    """Return what a client gave as an `Instant`, in UTC."""
+    if isinstance(given, int):
+        return datetime.fromtimestamp(given / 1000, UTC)
+    return given.astimezone(UTC) if given is not None else None
 
 
 def milliseconds(instant: datetime) -> int:

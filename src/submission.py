@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import jsonschema_rs
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from ..commands.task import SubmitTask
-from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
-from ..errors import InvalidInput
-from ..events.envelope import NULL
-from ..events.task import Priority, RetryPolicy
-from ..events.task_type import TypeDefined
-from ..nesting import deeper_than
-from ..projections.fleet import Fleet
-from ..settings import Settings
-from .wire import PATTERNS, DurationSeconds, Name
+from .clock import utc_now
+from .commands.task import SubmitTask
+from .commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
+from .errors import InvalidInput
+from .events.envelope import NULL
+from .events.task import NO_PLAN, ParentFailure, Plan, Priority, RetryPolicy
+from .events.task_type import TypeDefined
+from .nesting import deeper_than
+from .projections.fleet import Fleet
+from .settings import Settings
+from .wire import PATTERNS, TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
 
-OPTIONS = frozenset({"type", "payload", "priority", "timeout", "attempts"})
-"""Names that make a body the full form. A body with none of them is a payload as a whole."""
 SCHEMA_CACHE = 256
+LONGEST_DELAY_SECONDS = 366 * 86_400
+TaskIdText = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
 
 
 def fingerprint(body: bytes) -> str:
@@ -32,7 +34,7 @@ def fingerprint(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-class Submission(Struct, kw_only=True, forbid_unknown_fields=True):
+class Submission(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """The full form: a payload and options."""
 
     payload: Raw
@@ -44,6 +46,50 @@ class Submission(Struct, kw_only=True, forbid_unknown_fields=True):
     """Seconds one attempt may take."""
     attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
     """Tries in all, the first included."""
+    run_at: Instant | None = None
+    """Not to be started before. Milliseconds since the epoch or ISO 8601, as the other instants."""
+    delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY_SECONDS)] | None = None
+    """Seconds; the same as a `runAt` so much later than now."""
+    expires_at: Instant | None = None
+    """Not to be started after: a task that still waits then fails."""
+    deadline: Instant | None = None
+    """To have ended by: a task that has not fails then, wherever it is."""
+    depends_on: Annotated[list[TaskIdText], Meta(max_length=1_000)] = []
+    """Ids of tasks of the same owner that must have ended before; their results are handed to this one."""
+    on_parent_failure: ParentFailure = "fail"
+    """What becomes of this task when one it depends on does not succeed."""
+    concurrency_key: Annotated[str, Meta(max_length=128)] = ""
+    """Tasks of the type with the same key share a limit on how many run at once, which the type sets."""
+    prefer: Labels = {}
+    """Labels of the servers it had better run on."""
+    require: Labels = {}
+    """Labels of the only servers it may run on."""
+
+    def plan(self, now: datetime) -> Plan | None:
+        """Return when, after what and where the task may run. Raises InvalidInput for what cannot come true."""
+        if self.run_at is not None and self.delay is not None:
+            raise InvalidInput("give `runAt` or `delay`, not both", "$.delay")
+        not_before = instant(self.run_at) if self.delay is None else now + timedelta(seconds=self.delay)
+        expires_at, ends_by = instant(self.expires_at), instant(self.deadline)
+        for name, last in (("expiresAt", expires_at), ("deadline", ends_by)):
+            if last is not None and last <= max(now, not_before or now):
+                before = "now" if not_before is None or not_before <= now else "the instant it may start at"
+                raise InvalidInput(f"this must be later than {before}", f"$.{name}")
+        plan = Plan(
+            not_before=not_before if not_before is not None and not_before > now else None,
+            expires_at=expires_at,
+            ends_by=ends_by,
+            depends_on=tuple(dict.fromkeys(self.depends_on)),
+            on_parent_failure=self.on_parent_failure,
+            concurrency_key=self.concurrency_key,
+            prefer=self.prefer,
+            require=self.require,
+        )
+        return plan if plan != NO_PLAN else None
+
+
+OPTIONS = frozenset(field.encode_name for field in msgspec.structs.fields(Submission))
+"""Names that make a body the full form. A body with none of them is a payload as a whole."""
 
 
 _full = msgspec.json.Decoder(Submission)
@@ -52,28 +98,18 @@ _full = msgspec.json.Decoder(Submission)
 class Submissions:
     """Turns bodies into commands, by the settings of their types."""
 
-    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+    def __init__(self, settings: Settings, fleet: Fleet, now: Callable[[], datetime] = utc_now) -> None:
         self._settings = settings
         self._fleet = fleet
+        self._now = now
         self._validators: dict[bytes, Any] = {}
 
     def parse(self, body: bytes, owner: str, *, repeatable: bool) -> SubmitTask:
         """Return the command. Raises InvalidInput naming what is wrong, and where."""
         content = parse_json_object(body, self._settings.max_json_depth)
-        named = OPTIONS & content.keys()
-        if not named:
-            submission = Submission(payload=Raw(body.strip()))
-            payload: Any = content
-        elif "payload" not in content:
-            raise InvalidInput(
-                f"the body names the option {min(named)!r} but no `payload`; send the task's input as `payload`, "
-                "or leave the options out to have the whole body taken as the payload",
-                "$.payload",
-            )
-        else:
-            submission = _decode_full(body)
-            payload = content["payload"]
-        return self.command(submission, payload, owner, body, repeatable=repeatable, in_payload=bool(named))
+        submission, in_payload = read_submission(content, body)
+        payload = content["payload"] if in_payload else content
+        return self.command(submission, payload, owner, body, repeatable=repeatable, in_payload=in_payload)
 
     def command(
         self,
@@ -110,6 +146,7 @@ class Submissions:
             policy=policy,
             fingerprint=fingerprint(body),
             repeatable=repeatable,
+            plan=submission.plan(self._now()),
         )
 
     def _check(self, schema: bytes, payload: object, *, in_payload: bool) -> None:
@@ -141,11 +178,28 @@ def _path(steps: list[str | int]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
-def _decode_full(body: bytes) -> Submission:
+def read_submission(
+    content: dict[str, Any], body: bytes, full: msgspec.json.Decoder[Any] = _full
+) -> tuple[Submission, bool]:
+    """Return what a body, `content` decoded, asks for, and whether it is in the full form. Raises InvalidInput."""
+    named = OPTIONS & content.keys()
+    if not named:
+        return Submission(payload=Raw(body.strip())), False
+    if "payload" not in content:
+        raise InvalidInput(
+            f"the body names the option {min(named)!r} but no `payload`; send the task's input as `payload`, "
+            "or leave the options out to have the whole body taken as the payload",
+            "$.payload",
+        )
+    return decode_full(body, full), True
+
+
+def decode_full(body: bytes, full: msgspec.json.Decoder[Any] = _full) -> Submission:
     try:
-        return _full.decode(body)
+        submission: Submission = full.decode(body)
     except msgspec.ValidationError as error:
         raise invalid(error) from None
+    return submission
 
 
 _COMPLAINT = re.compile(r"(.*?)(?: - at `([^`]*)`)?", re.DOTALL)

@@ -1,0 +1,195 @@
+"""Says what subscribers and receivers of webhooks were told that they should not have been, and what they were not."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from .evidence import FINAL, Entry, Evidence, Heard, Line, Received
+
+PROGRESS = "ProgressReported"
+IN_FLIGHT_SECONDS = 1.5
+"""A call that was under way when a webhook was disabled arrives within the time that a receiver has to answer."""
+SHOWN = 5
+
+
+# Subscribers
+
+
+def subscribers_hear_all(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Each subscriber was told every event of its tasks once, in the order of the log and as the log has it."""
+    log = {entry.sequence: entry for entry in evidence.log}
+    for heard in evidence.heard:
+        if heard.after is None and heard.wanted != 0:
+            yield f"{heard.who} was never told anything", heard.task or ""
+            continue
+        if heard.wanted is not None and heard.until < heard.wanted:
+            yield f"{heard.who} was told up to {heard.until}, and waited for {heard.wanted}", ""
+        if heard.wanted is None and (heard.until not in log or _type(log[heard.until]) not in FINAL):
+            yield (
+                f"{heard.who} was told that there is no more after {heard.until}, which ends nothing",
+                heard.task or "",
+            )
+        told = [one.event for one in heard.told if one.event and one.event["type"] != PROGRESS]
+        wanted = [entry for entry in _span(evidence.log, heard) if _type(entry) != PROGRESS]
+        yield from _differences(heard, wanted, told)
+        for event in told:
+            entry = log.get(event["sequence"])
+            if entry and (event["taskId"], event["event"]) != (entry.task, entry.recorded["event"]):
+                yield f"{heard.who} was told of {entry.sequence} something else than the log says", entry.task
+
+
+def _differences(heard: Heard, wanted: Sequence[Entry], told: Sequence[Line]) -> Iterator[tuple[str, str]]:
+    tasks = {entry.sequence: entry.task for entry in wanted} | {event["sequence"]: event["taskId"] for event in told}
+    sequences = [event["sequence"] for event in told]
+    expected = {entry.sequence for entry in wanted}
+    found = {
+        "was not told of": sorted(expected - set(sequences)),
+        "was told more than once of": sorted(sequence for sequence, count in Counter(sequences).items() if count > 1),
+        "was told, and should not have been, of": sorted(set(sequences) - expected),
+        "was told after what came later of": [
+            later for before, later in itertools.pairwise(sequences) if later < before
+        ],
+    }
+    for verb, which in found.items():
+        if which:
+            more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
+            yield f"{heard.who} {verb} {', '.join(map(str, which[:SHOWN]))}{more}", tasks[which[0]]
+
+
+def progress_is_told_once(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Every report of progress in the log was told, none twice, in the order of the log.
+
+    Told live or by the log, whole or in part: what counts are the pieces of output, each of which was sent once. Some
+    are told live that the log never has: those of a process that is killed, or of an attempt that is over.
+    """
+    for heard in evidence.heard:
+        told: dict[str, list[str]] = {}
+        for one in heard.told:
+            if one.event and one.event["type"] == PROGRESS:
+                told.setdefault(one.event["taskId"], []).extend(_pieces(one.event["event"]))
+        logged = _logged_pieces(evidence.log)
+        wanted: dict[str, list[str]] = {}
+        for entry in _span(evidence.log, heard):
+            if _type(entry) == PROGRESS:
+                wanted.setdefault(entry.task, []).extend(_pieces(entry.recorded["event"]))
+        for task in told.keys() | wanted.keys():
+            pieces, expected = told.get(task, []), wanted.get(task, [])
+            often = [piece for piece, count in Counter(pieces).items() if count > max(1, logged[piece])]
+            if often:
+                yield f"{heard.who} was told more than once: {', '.join(often[:SHOWN])}", task
+            if missing := set(expected) - set(pieces):
+                yield f"{heard.who} was not told: {', '.join(sorted(missing)[:SHOWN])}", task
+            if not (often or missing) and [piece for piece in pieces if piece in set(expected)] != expected:
+                yield f"{heard.who} was told of progress in another order than that of the log", task
+
+
+def _logged_pieces(log: Sequence[Entry]) -> Counter[str]:
+    return Counter(piece for entry in log if _type(entry) == PROGRESS for piece in _pieces(entry.recorded["event"]))
+
+
+def _pieces(event: Line) -> list[str]:
+    return str(event.get("output", "")).split(";")[:-1]
+
+
+def nothing_follows_the_end(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Nobody is told of progress once he was told of the end, unless the task was taken up again."""
+    for heard in evidence.heard:
+        ended: set[str] = set()
+        for event in (one.event for one in heard.told if one.event):
+            task = event["taskId"]
+            if event["type"] in FINAL:
+                ended.add(task)
+            elif event["type"] == "TaskQueued":
+                ended.discard(task)
+            elif event["type"] == PROGRESS and task in ended:
+                yield f"{heard.who} was told of progress after the end: {event['event']}", task
+
+
+def streams_are_understood(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Who asks for a stream gets it, or a 503 that says when to ask again."""
+    for heard in evidence.heard:
+        for text, count in Counter(heard.refusals).items():
+            yield f"{heard.who} was answered {count} times: {text}", heard.task or ""
+
+
+def _span(log: Sequence[Entry], heard: Heard) -> list[Entry]:
+    """Return the events that a subscriber is to have been told of."""
+    after = heard.after or 0
+    return [entry for entry in log if after < entry.sequence <= heard.until and heard.has(entry.task)]
+
+
+def _type(entry: Entry) -> str:
+    return str(entry.recorded["event"]["type"])
+
+
+# Webhooks
+
+
+def webhooks_deliver_all(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Each event that a webhook wants was taken by its receiver, and is listed as delivered once; no other was sent."""
+    for received in evidence.received:
+        name = f"{received.owner}'s {received.who} webhook"
+        wanted = {entry.sequence: entry.task for entry in evidence.log if received.wants(entry)}
+        statuses: dict[int, list[str]] = {}
+        for delivery in received.deliveries:
+            statuses.setdefault(delivery["sequence"], []).append(delivery["status"])
+        for sequence in sorted(statuses.keys() - wanted.keys()):
+            yield f"{name} has a delivery of {sequence}, which it does not want", ""
+        for sequence, status in statuses.items():
+            if len(status) > 1:
+                yield f"{name} has {len(status)} deliveries of {sequence}", wanted.get(sequence, "")
+            if received.mood == "hangs" and "delivered" in status:
+                yield f"{name} is said to have taken {sequence}, and never answered", wanted.get(sequence, "")
+        if received.mood == "refuses":
+            yield from _left_alone(name, received, bool(wanted))
+        if received.mood not in ("hangs", "refuses"):
+            taken = _taken(received)
+            for sequence, task in wanted.items():
+                if sequence not in taken:
+                    yield f"{name} never took {sequence}; its delivery is {statuses.get(sequence, 'not there')}", task
+                elif statuses.get(sequence) != ["delivered"]:
+                    yield f"{name} took {sequence}, whose delivery is {statuses.get(sequence, 'not there')}", task
+
+
+def _taken(received: Received) -> set[int]:
+    """Return the sequences of what a receiver said yes to. What it did not read is known by its id."""
+    ids = {delivery["messageId"]: delivery["sequence"] for delivery in received.deliveries}
+    return {ids[line["id"]] for line in received.calls if 200 <= line["answered"] < 300 and line["id"] in ids}
+
+
+def _left_alone(name: str, received: Received, has_events: bool) -> Iterator[tuple[str, str]]:
+    """A receiver that answers 410 is sent nothing more."""
+    if received.disabled_at is None:
+        if has_events:
+            yield f"{name} was answered 410, and is not disabled", ""
+        return
+    late = [line for line in received.calls if line["at"] > received.disabled_at + IN_FLIGHT_SECONDS]
+    if late:
+        yield f"{name} was sent {len(late)} messages after it was disabled", ""
+
+
+def webhook_messages_are_one(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """A message is signed, says what the log says, and has one id with each try; no redirect is followed."""
+    log = {entry.sequence: entry for entry in evidence.log}
+    for received in evidence.received:
+        name = f"{received.owner}'s {received.who} webhook"
+        ids = {delivery["sequence"]: delivery["messageId"] for delivery in received.deliveries}
+        for line in received.calls:
+            if not line["path"].endswith(f"/{received.who}"):
+                yield f"{name} was sent something at {line['path']}", ""
+            if line["mood"] == "ignores":
+                continue
+            if not line["signed"]:
+                yield f"{name} was sent {line['id']} with a wrong signature", ""
+            data = (line["message"] or {}).get("data", {})
+            entry = log.get(data.get("sequence", 0))
+            if entry is None:
+                yield f"{name} was sent {line['id']}, which is no event of the log: {line['message']}", ""
+                continue
+            said = (line["message"]["type"], data["type"], data["taskId"], data["event"])
+            if said != (f"task.{entry.kind}", _type(entry), entry.task, entry.recorded["event"]):
+                yield f"{name} was told of {entry.sequence} something else than the log says", entry.task
+            if ids.setdefault(entry.sequence, line["id"]) != line["id"]:
+                yield f"{name} was sent {entry.sequence} as {line['id']} and as {ids[entry.sequence]}", entry.task

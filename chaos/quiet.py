@@ -1,0 +1,58 @@
+"""Waits until a run has come to rest: every task ended, projections at the ends of their logs, resources given back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from .checker import MORE_DESCRIPTORS
+from .collect import Reader
+from .evidence import FINAL, ConsumerSeen, Resources, in_use
+from .system import System
+
+QUIET_SECONDS = 90.0
+"""Longest wait after healing until no task is active. A task's attempts take seconds each, see the load."""
+SETTLE_SECONDS = 15.0
+"""Longest wait for what goes by itself."""
+POLL_SECONDS = 0.5
+
+
+async def until_quiet(reader: Reader, since: float, patience: float = QUIET_SECONDS) -> None:
+    """Wait until every task has ended, or patience (in seconds) is spent."""
+    while time.monotonic() - since < patience:
+        last = {entry.task: entry.recorded["event"]["type"] for entry in await reader.log()}
+        if all(event in FINAL for event in last.values()):
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def until_projected(reader: Reader) -> None:
+    """Wait until both projections say that they have reached the ends of their logs."""
+    give_up_at = time.monotonic() + SETTLE_SECONDS
+    for stream, bucket in (("TASKS", "tasks"), ("SERVERS", "registry")):
+        while time.monotonic() < give_up_at:
+            if await reader.checkpoint(bucket) >= await reader.last_sequence(stream):
+                break
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def settled(reader: Reader, before: Sequence[ConsumerSeen]) -> list[ConsumerSeen]:
+    """Return the consumers, once as many are in use as were before: a request of a dead process waits for seconds."""
+    give_up_at = time.monotonic() + SETTLE_SECONDS
+    while True:
+        found = await reader.consumers()
+        if in_use(found) <= in_use(before) or time.monotonic() > give_up_at:
+            return found
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def given_back(system: System, warm: dict[str, Resources]) -> dict[str, Resources]:
+    """Return what processes have, once it is about what they had when warm: idle connections last for seconds."""
+    give_up_at = time.monotonic() + SETTLE_SECONDS
+    while True:
+        found = system.resources()
+        spared = all(found[name].descriptors <= had.descriptors + MORE_DESCRIPTORS for name, had in warm.items())
+        if spared or time.monotonic() > give_up_at:
+            return found
+        await asyncio.sleep(POLL_SECONDS)

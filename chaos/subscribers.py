@@ -1,0 +1,305 @@
+"""Subscribers over server-sent events and WebSocket that are cut off, hang, come again, and note what they are told.
+
+Each comes again after the last id it had, at whichever API answers. What it was told over all its connections is put
+together, and must be what the log says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import aiohttp
+import msgspec
+
+from taskstream.api.auth import make_token
+from tests.support.service import SECRET
+
+from .evidence import Entry, Heard, Line, Told
+from .load import TOKEN_AGES_SECONDS, TOKEN_LIFETIME_SECONDS
+
+SHORTEST_STAY_SECONDS, LONGEST_STAY_SECONDS = 0.1, 3.0
+"""How long a connection lasts until it is cut off."""
+HANG_CHANCE = 0.01
+"""After each event, not to read on for a while."""
+LONGEST_HANG_SECONDS = 3.0
+SLEEP_SECONDS = 12.0
+"""Longer than a WebSocket may leave its messages waiting."""
+SMALL_BUFFER_BYTES = 4 * 1024
+PAUSE_SECONDS = 0.2
+CLOSE_SECONDS = 0.1
+LINK_CHANCE = 0.5
+FINISH_SECONDS = 20.0
+"""How long a subscriber may take to be told the rest, once all is quiet."""
+TOO_SLOW = 4408
+FOLLOWERS = 3
+"""Of single tasks, by each door."""
+
+
+class NotNow(Exception):
+    """The API is away, or cannot read the log now."""
+
+
+class Ended(Exception):
+    """The task has ended, and all of it was told."""
+
+
+class Subscriber:
+    """One subscriber. Its door is a subclass."""
+
+    def __init__(
+        self,
+        heard: Heard,
+        urls: Sequence[str],
+        bearer: str,
+        chance: random.Random,
+        place: str = "",
+        links: Sequence[str] = (),
+    ) -> None:
+        self.heard = heard
+        self.chance = chance
+        self.headers = {"Authorization": f"Bearer {bearer}"}
+        self.place = place
+        """Of the last whole event; empty: to begin with the present state."""
+        self.over = False
+        """It has all that it is to have."""
+        self.hang_seconds = LONGEST_HANG_SECONDS
+        self.receive_bytes: int | None = None
+        self._urls = urls
+        self._links = links
+        self._through_link = False
+        self._hurry = asyncio.Event()
+
+    def connected(self, session: aiohttp.ClientSession, url: str) -> AsyncIterator[Told]:
+        """Yield what a connection brings, for as long as it lasts. Raises NotNow, and Ended after the end of a task."""
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        """Come again and again until it has all."""
+        while not self.over:
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, NotNow, asyncio.IncompleteReadError):
+                stay = self.chance.uniform(SHORTEST_STAY_SECONDS, LONGEST_STAY_SECONDS)
+                async with asyncio.timeout(FINISH_SECONDS if self._hurry.is_set() else stay) as self._stay:
+                    await self._listen()
+            if not self.over:
+                await asyncio.sleep(self.chance.random() * PAUSE_SECONDS)
+
+    def finish(self, wanted: int | None = None) -> None:
+        """Be cut off no more, and come to an end: at a sequence (0: there is nothing), or with the task."""
+        self._hurry.set()
+        self.heard.wanted = wanted
+        self.over = self.over or wanted == 0 or self._has_all()
+
+    def _has_all(self) -> bool:
+        heard = self.heard
+        return heard.wanted is not None and heard.after is not None and heard.until >= heard.wanted
+
+    async def _listen(self) -> None:
+        self.heard.connections += 1
+        self._through_link = bool(self._links) and not self._hurry.is_set() and self.chance.random() < LINK_CHANCE
+        url = self.chance.choice(self._links if self._through_link else self._urls)
+        connector = aiohttp.TCPConnector(force_close=True, socket_factory=self._socket)
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self.headers) as session:
+            try:
+                async with contextlib.aclosing(self.connected(session, url)) as told:  # type: ignore[type-var]
+                    async for one in told:
+                        self._note(one)
+                        if self._has_all():
+                            self.over = True
+                            return
+                        if not self._hurry.is_set() and self.chance.random() < HANG_CHANCE:
+                            await self._hang()
+            except Ended:
+                self.over = True
+
+    async def _hang(self) -> None:
+        """Read nothing for a while; a connection that is to be cut off is not, meanwhile."""
+        seconds = self.chance.uniform(0.5, 1) * self.hang_seconds
+        when = self._stay.when()
+        if when is not None:
+            self._stay.reschedule(when + seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+
+    def _note(self, told: Told) -> None:
+        heard = self.heard
+        is_state = told.event.get("type") == "state"
+        if told.place:
+            self.place = told.place
+            sequence = int(told.place.partition(";")[0])
+            heard.until = sequence
+            if heard.after is None:
+                heard.after = sequence
+        if not is_state:
+            heard.told.append(told)
+
+    def _socket(self, address: tuple) -> socket.socket:  # type: ignore[type-arg]
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        if self.receive_bytes is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_bytes)
+        return made
+
+    def refused(self, status: int, why: str, retry_after: str | None) -> None:
+        """Note an answer that is no stream. Raises NotNow."""
+        garbled = status == 400 and self._through_link
+        if not garbled and (status != 503 or not (retry_after or "").isdigit()):
+            self.heard.refusals.append(f"{status} {why[:200]}")
+        raise NotNow
+
+
+class OverSse(Subscriber):
+    async def connected(self, session: aiohttp.ClientSession, url: str) -> AsyncIterator[Told]:
+        path = "/api/tasks/stream" if self.heard.task is None else f"/api/task/{self.heard.task}/stream"
+        headers = {"Last-Event-ID": self.place} if self.place else {}
+        async with session.get(url + path, headers=headers, read_bufsize=2**18) as stream:
+            if stream.status == 204:
+                raise Ended
+            if stream.status != 200:
+                self.refused(stream.status, await stream.text(), stream.headers.get("Retry-After"))
+            fields: dict[str, str] = {}
+            async for line in stream.content:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name:
+                    fields[name] = value
+                elif fields:
+                    event: Line = msgspec.json.decode(fields["data"]) if "data" in fields else {}
+                    if event or "id" in fields:
+                        yield Told(fields.get("id", ""), event)
+                    fields = {}
+
+
+class OverWebSocket(Subscriber):
+    async def connected(self, session: aiohttp.ClientSession, url: str) -> AsyncIterator[Told]:
+        wanted: Line = {"type": "subscribe"}
+        wanted |= {"all": True} if self.heard.task is None else {"task": self.heard.task}
+        listening = await self._shake_hands(session, url)
+        try:
+            await listening.send_json(wanted | ({"after": self.place} if self.place else {}))
+            async for message in listening:
+                event = message.json()
+                match event["type"]:
+                    case "ended":
+                        if self.heard.task is None:
+                            self.heard.refusals.append("ended, where there is no end")
+                            raise NotNow
+                        raise Ended
+                    case "error":
+                        if "again" not in event["error"]:
+                            self.heard.refusals.append(event["error"])
+                        raise NotNow
+                    case "reached":
+                        yield Told(event["id"] or "", {})
+                    case "subscribed":
+                        pass
+                    case _:
+                        yield Told(event["id"] or "", event)
+            if listening.close_code == TOO_SLOW:
+                self.heard.dropped += 1
+        finally:
+            await listening.close()
+
+    async def _shake_hands(self, session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
+        patience = aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS)
+        try:
+            return await session.ws_connect(f"{url}/ws", max_msg_size=0, timeout=patience)
+        except aiohttp.WSServerHandshakeError as error:
+            self.refused(error.status, error.message, (error.headers or {}).get("Retry-After"))
+            raise
+
+
+class Subscribers:
+    """All subscribers of a run; use as an async context manager."""
+
+    def __init__(
+        self, urls: Sequence[str], links: Sequence[str], tasks: Callable[[], Sequence[str]], seed: int
+    ) -> None:
+        """`links`: ways to the APIs that may be cut off; `tasks`: ids of tasks that were submitted of late."""
+        self._urls = urls
+        self._links = links
+        self._tasks = tasks
+        self._seed = seed
+        self._lasting: list[Subscriber] = []
+        self._passing: list[Subscriber] = []
+        """Of one task each."""
+        self._running: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def __aenter__(self) -> Subscribers:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for running in self._running:
+            running.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def start(self) -> None:
+        self._lasting = [
+            self._lasts(OverSse, "alice", self._links),
+            self._lasts(OverWebSocket, "alice"),
+            self._lasts(OverSse, "bob", place="0"),
+            self._lasts(OverWebSocket, "carol", self._links, place="0"),
+            self._lasts(OverWebSocket, None, self._links),
+            self._sleeper(self._lasts(OverSse, None, place="0")),
+            self._sleeper(self._lasts(OverWebSocket, None, place="0")),
+        ]
+        self._running = [asyncio.create_task(subscriber.run()) for subscriber in self._lasting]
+        self._running += [
+            asyncio.create_task(self._follow_tasks(door, number))
+            for door in (OverSse, OverWebSocket)
+            for number in range(FOLLOWERS)
+        ]
+
+    async def finish(self, log: Sequence[Entry]) -> list[Heard]:
+        """Have each be told the rest of a log that has come to its end, and return what all were told."""
+        self._stopping = True
+        for subscriber in self._lasting:
+            ends = [entry.sequence for entry in log if subscriber.heard.has(entry.task)]
+            subscriber.finish(max(ends, default=0))
+        for subscriber in self._passing:
+            subscriber.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                await asyncio.gather(*self._running)
+        return [subscriber.heard for subscriber in (*self._lasting, *self._passing)]
+
+    async def _follow_tasks(self, door: type[Subscriber], number: int) -> None:
+        """Follow one task after the other, each to its end."""
+        chance = random.Random(f"{self._seed}/{door.__name__}/{number}")
+        while not self._stopping:
+            tasks = self._tasks()
+            if tasks:
+                task = chance.choice(tasks)
+                place = chance.choice(("", "0"))
+                heard = Heard(who=f"{door.__name__} of {task}", task=task, after=int(place) if place else None)
+                subscriber = door(heard, self._urls, _token(task.partition("~")[2]), chance, place)
+                self._passing.append(subscriber)
+                await subscriber.run()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def _lasts(
+        self, door: type[Subscriber], owner: str | None, links: Sequence[str] = (), place: str = ""
+    ) -> Subscriber:
+        who = f"{door.__name__} of {owner or 'all'}"
+        heard = Heard(who=who, owner=owner, after=int(place) if place else None)
+        chance = random.Random(f"{self._seed}/{who}/{place}")
+        bearer = _token(owner or "root", "user" if owner else "admin")
+        return door(heard, self._urls, bearer, chance, place, links)
+
+    def _sleeper(self, subscriber: Subscriber) -> Subscriber:
+        """Make a subscriber one that reads little at a time, and sleeps so long that it is dropped."""
+        subscriber.hang_seconds = SLEEP_SECONDS
+        subscriber.receive_bytes = SMALL_BUFFER_BYTES
+        subscriber.heard.who += ", asleep"
+        return subscriber
+
+
+def _token(subject: str, role: str = "user") -> str:
+    """Return a token so old that no clock takes it for one of the future."""
+    return make_token(SECRET, subject, [role], TOKEN_LIFETIME_SECONDS, time.time() - max(TOKEN_AGES_SECONDS))

@@ -1,0 +1,62 @@
+"""Dead letters as clients see them. Times are milliseconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ..events.task import FailureKind
+from ..projections.task_reader import Listed
+from ..settings import Settings
+from ..wire import Instant, Name
+from .bulk_shapes import MOST_IDS, TaskIdText
+from .task_shapes import TaskSummary, task_summary
+
+
+class DeadLetter(TaskSummary, kw_only=True, rename="camel"):
+    """A task that failed for good."""
+
+    kind: FailureKind | None
+    """How its last attempt failed."""
+
+
+class DeadLetterPage(Struct, kw_only=True, rename="camel"):
+    """Dead letters; those that failed first come first."""
+
+    dead_letters: list[DeadLetter]
+    next_cursor: str | None
+    """Pass as `cursor` for the next page; null after the last. A page may be short and still have one."""
+
+
+class DeadLettersFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Which dead letters are meant: those that all of this is true of; all, where nothing is said."""
+
+    type: Annotated[list[Name], Meta(min_length=1)] | None = None
+    """One of these."""
+    kind: Annotated[list[FailureKind], Meta(min_length=1)] | None = None
+    """One of these."""
+    since: Instant | None = None
+    """Failed then or later. Milliseconds since the epoch or ISO 8601."""
+    before: Instant | None = None
+    """Failed before."""
+    owner: Name | None = None
+    """For admins: a user, or `*` for everybody. By default the caller."""
+
+
+class DeadLettersBody(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Dead letters, by their ids or by a filter: one of the two."""
+
+    ids: Annotated[list[TaskIdText], Meta(min_length=1, max_length=MOST_IDS)] | None = None
+    filter: DeadLettersFilter | None = None
+    dry_run: bool = False
+    """Only say what would be done."""
+    reason: Annotated[str, Meta(max_length=300)] = ""
+    """Kept in the tasks' histories."""
+    cursor: str | None = None
+    """`nextCursor` of the answer before, with the same filter: goes on where that left off."""
+
+
+def dead_letter(listed: Listed, settings: Settings) -> DeadLetter:
+    return DeadLetter(**msgspec.structs.asdict(task_summary(listed, settings)), kind=listed.view.failure)

@@ -1,0 +1,93 @@
+"""What may be done with an owner's limits: pure decisions over their history, and what the limits come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypeAlias, assert_never
+
+from msgspec import Struct
+
+from ..events.envelope import Recorded
+from ..events.limits import NO_LIMITS, Limits
+from ..events.owner import OwnerEvent, OwnerLimited, OwnerLimitsRemoved
+
+
+class OwnerState(Struct, frozen=True, kw_only=True):
+    own: OwnerLimited | None = None
+    """None: the owner has no limits of their own."""
+
+
+NEVER_LIMITED = OwnerState()
+
+
+class Allowance(Struct, frozen=True, kw_only=True):
+    """What an owner may have."""
+
+    limits: Limits = NO_LIMITS
+    waiting: int | None = None
+    """Tasks that wait; None: any number."""
+
+
+UNLIMITED = Allowance()
+
+
+class LimitOwner(Struct, frozen=True, kw_only=True):
+    limits: OwnerLimited
+
+
+class RemoveOwnerLimits(Struct, frozen=True, kw_only=True):
+    owner: str
+
+
+OwnerCommand: TypeAlias = LimitOwner | RemoveOwnerLimits
+
+
+def decide(
+    command: OwnerCommand,
+    state: OwnerState,
+    now: datetime,  # noqa: ARG001 - as every decider
+) -> Sequence[OwnerEvent]:
+    """Return the events that carry out the command, none if it is already so."""
+    match command:
+        case LimitOwner():
+            return [command.limits] if state.own != command.limits else []
+        case RemoveOwnerLimits():
+            return [OwnerLimitsRemoved(owner=command.owner)] if state.own is not None else []
+        case _:
+            assert_never(command)
+
+
+def evolve(state: OwnerState, recorded: Recorded[OwnerEvent]) -> OwnerState:  # noqa: ARG001 - as every fold
+    """Return the state after one more event."""
+    match recorded.event:
+        case OwnerLimited():
+            return OwnerState(own=recorded.event)
+        case OwnerLimitsRemoved():
+            return NEVER_LIMITED
+        case _:
+            assert_never(recorded.event)
+
+
+def allowance(state: OwnerState, service: Allowance) -> Allowance:
+    """Return what an owner may have: what is their own, and the service's where they have nothing of their own.
+
+    A burst belongs to its rate: whoever has a rate of their own has not the service's burst.
+    """
+    own = state.own
+    if own is None:
+        return service
+    rate = service.limits if own.per_second is None else own
+    return Allowance(
+        limits=Limits(
+            concurrency=_own_or(own.concurrency, service.limits.concurrency),
+            per_second=rate.per_second or None,
+            burst=(rate.burst or None) if rate.per_second else None,
+        ),
+        waiting=_own_or(own.waiting, service.waiting),
+    )
+
+
+def _own_or(own: int | None, service: int | None) -> int | None:
+    """Return a limit of an owner's own, or else the service's; their own may also be that there is none."""
+    return service if own is None else own or None

@@ -1,0 +1,22 @@
+"""What can happen to a pool."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from .envelope import Event
+
+
+class PoolPaused(Event, frozen=True, kw_only=True):
+    """Its tasks wait; what runs goes on."""
+
+    name: str
+    reason: str = ""
+
+
+class PoolResumed(Event, frozen=True, kw_only=True):
+    name: str
+    reason: str = ""
+
+
+PoolEvent: TypeAlias = PoolPaused | PoolResumed

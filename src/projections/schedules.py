@@ -1,0 +1,78 @@
+"""Recurring schedules as the log has them now: each is read from the last event of each kind, none from its history."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ..commands import schedule
+from ..commands.schedule import ScheduleState
+from ..errors import StoreUnavailable
+from ..events.codec import schedule_codec
+from ..events.ids import ScheduleRef
+from ..events.subjects import schedule_ref, schedule_root
+from ..streams.connection import Connection
+from ..streams.jetstream import api
+from ..streams.log import (
+    MOST_SUBJECTS,
+    STALE_REPLICA_PAUSE_SECONDS,
+    STALE_REPLICA_TRIES,
+    decode,
+    read_last,
+)
+from ..streams.topology import SCHEDULES
+
+KINDS = 9
+"""Events that a schedule may have: so many subjects at most."""
+AT_ONCE = MOST_SUBJECTS // KINDS
+"""Schedules that one request reads."""
+SUBJECTS_PAGE = 100_000
+"""JetStream lists at most this many subjects in one answer."""
+
+
+async def schedule_refs(reading: Connection, owner: str | None) -> list[ScheduleRef]:
+    """Return the schedules of an owner token, of everybody for None, that are not deleted; by id, the newest first.
+
+    The names of subjects alone are read, which NATS has in memory. The id of one that an Idempotency-Key named does not
+    tell its age.
+    """
+    created = await subjects(reading, SCHEDULES, f"schedule.{owner or '*'}.*.schedule_created")
+    deleted = await subjects(reading, SCHEDULES, f"schedule.{owner or '*'}.*.schedule_deleted")
+    refs = {schedule_ref(subject) for subject in created} - {schedule_ref(subject) for subject in deleted}
+    return sorted(refs, key=lambda ref: ref.id, reverse=True)
+
+
+async def load_schedules(reading: Connection, refs: Sequence[ScheduleRef]) -> dict[ScheduleRef, ScheduleState]:
+    """Return the state of each. A replica may show one as it was a moment ago, but none as not there that is.
+
+    Raises UnreadableEvent for an event that does not decode, StoreUnavailable if NATS does not answer.
+    """
+    states: dict[ScheduleRef, ScheduleState] = {}
+    missing = list(refs)
+    for _ in range(STALE_REPLICA_TRIES):
+        for start in range(0, len(missing), AT_ONCE):
+            states |= await _load(reading, missing[start : start + AT_ONCE])
+        missing = [ref for ref in missing if isinstance(states[ref], schedule.Uncreated)]
+        if not missing:
+            return states
+        await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+    raise StoreUnavailable(f"no replica of {SCHEDULES} has caught up")
+
+
+async def _load(reading: Connection, refs: Sequence[ScheduleRef]) -> dict[ScheduleRef, ScheduleState]:
+    states: dict[ScheduleRef, ScheduleState] = dict.fromkeys(refs, schedule.UNCREATED)
+    for position in sorted(await read_last(reading, SCHEDULES, [f"{schedule_root(ref)}.>" for ref in refs])):
+        ref = schedule_ref(position.subject)
+        states[ref] = schedule.evolve(states[ref], decode(schedule_codec, position).recorded)
+    return states
+
+
+async def subjects(reading: Connection, stream: str, filter_subject: str) -> list[str]:
+    """Return the subjects on a filter that a stream has messages of."""
+    found: list[str] = []
+    while True:
+        request = {"subjects_filter": filter_subject, "offset": len(found)}
+        page = (await api(reading, f"STREAM.INFO.{stream}", request))["state"].get("subjects") or {}
+        found.extend(page)
+        if len(page) < SUBJECTS_PAGE:
+            return found

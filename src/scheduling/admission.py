@@ -1,0 +1,85 @@
+"""Whether a task is queued as it is submitted, or held: decided where it is submitted, by what the keeper last said."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime
+from typing import TypeVar
+
+from ..commands.task import SubmitTask
+from ..errors import QuotaExceeded
+from ..events.ids import TaskRef
+from ..projections.fleet import Fleet
+from .rules import needs_grant
+from .windows import window
+from .word import OwnerWaits, Word
+
+FIRST_WINDOW = 256
+"""How many tasks of one owner and priority are queued in a pool of which the keeper has not spoken."""
+RETRY_AFTER_SECONDS = 5
+N = TypeVar("N")
+
+NOBODY = OwnerWaits(0, {})
+
+
+class Admission:
+    """What this process knows of who has much waiting: the keeper's last word, and what was submitted here since."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._word = Word(as_of=0, windows={}, owners={})
+        self._waiting: dict[str, deque[int]] = {}
+        """By owner token: the sequences of the tasks submitted here that the word does not reflect."""
+        self._queued: dict[tuple[str, str], deque[int]] = {}
+        """Likewise of those that were not held, by owner token and window."""
+
+    def hear(self, word: Word) -> None:
+        """Take the keeper's word in."""
+        self._word = word
+        _forget(self._waiting, word.as_of)
+        _forget(self._queued, word.as_of)
+
+    def check_quota(self, owner: str, count: int) -> None:
+        """Raise QuotaExceeded where an owner may not have so many more tasks waiting."""
+        limit = self._fleet.allowance(owner).waiting
+        if limit is None:
+            return
+        waiting = self._waits(owner).waiting + len(self._waiting.get(owner, ()))
+        if waiting + count > limit:
+            raise QuotaExceeded(limit, waiting, RETRY_AFTER_SECONDS)
+
+    def holds(self, ref: TaskRef, command: SubmitTask, now: datetime, ahead: int = 0) -> bool:
+        """Tell whether something holds a task; `ahead`: how many of the same window are submitted with it, before."""
+        plan = command.plan
+        if plan is not None and (plan.depends_on or (plan.not_before is not None and plan.not_before > now)):
+            return True
+        return needs_grant(self._fleet, ref, command.task_type, plan) or self._is_full(ref.owner, command, ahead)
+
+    def note(self, ref: TaskRef, command: SubmitTask, sequence: int) -> None:
+        """Note that a task is in the log."""
+        if sequence <= self._word.as_of:
+            return
+        self._waiting.setdefault(ref.owner, deque()).append(sequence)
+        if not command.held:
+            self._queued.setdefault((ref.owner, _window(command)), deque()).append(sequence)
+
+    def _is_full(self, owner: str, command: SubmitTask, ahead: int) -> bool:
+        name = _window(command)
+        queued = self._waits(owner).queued.get(name, 0) + len(self._queued.get((owner, name), ()))
+        return queued + ahead >= self._word.windows.get(command.pool, FIRST_WINDOW)
+
+    def _waits(self, owner: str) -> OwnerWaits:
+        return self._word.owners.get(owner, NOBODY)
+
+
+def _window(command: SubmitTask) -> str:
+    return window(command.pool, command.priority, command.task_type, command.plan)
+
+
+def _forget(since: dict[N, deque[int]], as_of: int) -> None:
+    """Forget what is reflected by now."""
+    for name, sequences in list(since.items()):
+        while sequences and sequences[0] <= as_of:
+            sequences.popleft()
+        if not sequences:
+            del since[name]

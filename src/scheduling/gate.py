@@ -1,0 +1,91 @@
+"""A limit and what counts against it; lanes that it stops are parked at it."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from ..events.ids import TaskRef
+from .entry import Entry
+from .line import Line
+from .tokens import TokenBucket
+
+GateKind = Literal["window", "owner", "type", "key"]
+
+
+class GateKey(NamedTuple):
+    kind: GateKind
+    name: tuple[str, ...]
+    """window: owner, window, pool; owner: owner; type: type; key: type, concurrency key."""
+
+
+class Bounds(NamedTuple):
+    """How much a gate lets through; None: any number."""
+
+    concurrency: int | None = None
+    per_second: float | None = None
+    burst: int | None = None
+
+
+class Gate:
+    def __init__(self, key: GateKey, bounds: Bounds, ageing_seconds: float, now: float, known_for: float) -> None:
+        """`known_for`: for how many seconds nothing that passes here has started, as far as is known."""
+        self.key = key
+        self.parked = Line(ageing_seconds)
+        self.counted = 0
+        """Tasks that run, or were counted in to run."""
+        self.pending: dict[TaskRef, Entry] = {}
+        """Those counted in that have not started, the oldest first. Each has a token reserved."""
+        self.members: dict[TaskRef, Entry] = {}
+        """Of a concurrency key: all tasks that name it and have not ended."""
+        self.lanes = 0
+        """Lanes that pass here."""
+        self.bounds = bounds
+        self._tokens: TokenBucket | None = None
+        if bounds.per_second is not None:
+            self._tokens = TokenBucket(bounds.per_second, _burst(bounds), known_for * bounds.per_second, now)
+
+    def is_unused(self, now: float) -> bool:
+        """Tell whether nothing would be lost with the gate."""
+        full = self._tokens is None or self._tokens.available(now) >= self._tokens.burst
+        return full and not (self.counted or self.pending or self.members or self.lanes)
+
+    def set_bounds(self, bounds: Bounds, now: float) -> None:
+        """Change the limits. Starts from before there was a rate do not count against it."""
+        rate_changed = (bounds.per_second, bounds.burst) != (self.bounds.per_second, self.bounds.burst)
+        self.bounds = bounds
+        if bounds.per_second is None:
+            self._tokens = None
+        elif rate_changed or self._tokens is None:
+            level = self._tokens.available(now) if self._tokens else float(_burst(bounds))
+            self._tokens = TokenBucket(bounds.per_second, _burst(bounds), level, now)
+
+    def resume(self, now: float) -> None:
+        """Count what was counted in before the book began: each task had a token reserved, and more is not known."""
+        if self._tokens is not None:
+            self._tokens = TokenBucket(self._tokens.per_second, self._tokens.burst, float(len(self.pending)), now)
+
+    def room(self, now: float) -> float:
+        """Return how many more may be let through now."""
+        rooms = [math.inf]
+        if self.bounds.concurrency is not None:
+            rooms.append(self.bounds.concurrency - self.counted)
+        if self._tokens is not None:
+            rooms.append(self._tokens.available(now) - len(self.pending))
+        return min(rooms)
+
+    def opens_at(self, now: float) -> float | None:
+        """Return when time alone will make room for one; None if it does not depend on time."""
+        if self._tokens is None or (self.bounds.concurrency is not None and self.counted >= self.bounds.concurrency):
+            return None
+        wanted = len(self.pending) + 1.0
+        return self._tokens.reaches_at(wanted, now) if wanted <= self._tokens.burst else None
+
+    def started(self, at: float) -> None:
+        """A task that passes here has started."""
+        if self._tokens is not None:
+            self._tokens.take(at)
+
+
+def _burst(bounds: Bounds) -> int:
+    return bounds.burst or max(1, math.ceil(bounds.per_second or 0))

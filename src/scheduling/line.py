@@ -1,0 +1,74 @@
+"""Lanes in the order in which they get their turn: strict priority, owners by turns, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from ..events.task import PRIORITIES, Priority
+from .lane import Lane
+
+
+class Line:
+    """Lanes of which one at a time gets its turn. One that has had it goes to the end when it is put back."""
+
+    def __init__(self, ageing_seconds: float) -> None:
+        """`ageing_seconds`: a lane whose first task has waited longer comes before all others; 0: none does."""
+        self._ageing_seconds = ageing_seconds
+        self._owners: dict[Priority, OrderedDict[str, OrderedDict[Lane, None]]] = {
+            priority: OrderedDict() for priority in PRIORITIES
+        }
+        self._oldest: list[tuple[float, int, Lane]] = []
+        """A heap of lanes below the highest priority, by when their first task was submitted; with outdated ones."""
+        self._tiebreak = itertools.count()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Lane]:
+        for owners in self._owners.values():
+            for lanes in owners.values():
+                yield from lanes
+
+    def put(self, lane: Lane) -> None:
+        """Add a lane that has tasks and is in no line, at the end of its owner's."""
+        self._owners[lane.priority].setdefault(lane.owner, OrderedDict())[lane] = None
+        self._count += 1
+        lane.line = self
+        if self._ageing_seconds and lane.priority != PRIORITIES[0]:
+            heapq.heappush(self._oldest, (lane.since, next(self._tiebreak), lane))
+
+    def remove(self, lane: Lane) -> None:
+        owners = self._owners[lane.priority]
+        del owners[lane.owner][lane]
+        if not owners[lane.owner]:
+            del owners[lane.owner]
+        self._count -= 1
+        lane.line = None
+
+    def pop(self, now: float) -> Lane | None:
+        """Take out the lane whose turn it is, None if there is none."""
+        lane = self._aged(now)
+        if lane is None:
+            owners = next((owners for owners in self._owners.values() if owners), None)
+            if owners is None:
+                return None
+            lane = next(iter(next(iter(owners.values()))))
+        owners = self._owners[lane.priority]
+        self.remove(lane)
+        if lane.owner in owners:
+            owners.move_to_end(lane.owner)
+        return lane
+
+    def _aged(self, now: float) -> Lane | None:
+        while self._oldest:
+            since, _, lane = self._oldest[0]
+            if lane.line is self and lane.since == since:
+                return lane if since + self._ageing_seconds <= now else None
+            heapq.heappop(self._oldest)
+            if lane.line is self:  # its first task has gone meanwhile
+                heapq.heappush(self._oldest, (lane.since, next(self._tiebreak), lane))
+        return None

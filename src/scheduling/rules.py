@@ -1,0 +1,92 @@
+"""What the settings, the fleet and the pace of the pools say about limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..events.ids import TaskRef
+from ..events.limits import Limits
+from ..events.task import Plan
+from ..events.task_type import OnConflict
+from ..projections.fleet import Fleet
+from .gate import Bounds, GateKey
+
+SMALLEST_WINDOW = 4
+"""Of a pool without servers, or with very few: another owner's task comes after no more than these."""
+TURNS = 2
+"""How many tasks for each slot of its pool an owner may have in the queue: one that runs next, and one to spare."""
+AHEAD_SECONDS = 0.25
+"""And as many more as the pool starts in this time: the keeper has so long to queue the next."""
+PACE_HALF_LIFE_SECONDS = 1.0
+
+
+class Pace:
+    """How many tasks a pool starts in a second, as of late."""
+
+    def __init__(self) -> None:
+        self.per_second = 0.0
+
+    def heed(self, started: int, seconds: float) -> None:
+        """Learn that so many started in the last so many seconds."""
+        keeps: float = 0.5 ** (seconds / PACE_HALF_LIFE_SECONDS)
+        self.per_second = self.per_second * keeps + (1 - keeps) * started / seconds
+
+
+class FleetRules:
+    """The rules as the fleet's log has them now."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._windows: dict[str, int] = {}
+        self._paces: dict[str, Pace] = {}
+
+    @property
+    def windows(self) -> Mapping[str, int]:
+        """How many tasks may be in one of an owner's windows, by pool."""
+        return self._windows
+
+    def observe(self, started: Mapping[str, int], seconds: float) -> None:
+        """Learn how many tasks each pool has started in the last so many seconds, and what servers it has."""
+        for pool in started.keys() - self._paces.keys():
+            self._paces[pool] = Pace()
+        for pool, pace in self._paces.items():
+            pace.heed(started.get(pool, 0), seconds)
+        slots = dict.fromkeys(self._fleet.pools() | self._paces.keys(), 0)
+        for server in self._fleet.servers():
+            if server.online and not server.maintenance:
+                for pool in self._fleet.pools_of(server):
+                    slots[pool] = slots.get(pool, 0) + server.settings.max_concurrent
+        self._windows = {
+            pool: max(SMALLEST_WINDOW, TURNS * count)
+            + round(AHEAD_SECONDS * (self._paces[pool].per_second if pool in self._paces else 0.0))
+            for pool, count in slots.items()
+        }
+
+    def bounds(self, gate: GateKey) -> Bounds:
+        match gate.kind:
+            case "window":
+                return Bounds(concurrency=self._windows.get(gate.name[2], SMALLEST_WINDOW))
+            case "owner":
+                return _bounds(self._fleet.owner_limits(gate.name[0]))
+            case "type":
+                return _bounds(self._fleet.type_limits(gate.name[0]))
+            case "key":
+                definition = self._fleet.type_state(gate.name[0]).definition
+                return Bounds(concurrency=definition.key_concurrency if definition else 1)
+
+    def on_conflict(self, task_type: str) -> OnConflict:
+        definition = self._fleet.type_state(task_type).definition
+        return definition.on_conflict if definition else "wait"
+
+
+def needs_grant(fleet: Fleet, ref: TaskRef, task_type: str, plan: Plan | None) -> bool:
+    """Tell whether a task may start only when the keeper has counted it in: it shares a limit with others."""
+    return (
+        (plan is not None and bool(plan.concurrency_key))
+        or fleet.type_limits(task_type).is_any
+        or fleet.owner_limits(ref.owner).is_any
+    )
+
+
+def _bounds(limits: Limits) -> Bounds:
+    return Bounds(limits.concurrency, limits.per_second, limits.burst)

@@ -1,0 +1,30 @@
+"""What the keeper tells those who admit tasks, again and again, on plain NATS: who has much waiting."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+WORD_SUBJECT = "keeper.word"
+
+
+class OwnerWaits(Struct, frozen=True):
+    """What one owner has waiting."""
+
+    waiting: int
+    """Held, queued, or for a retry."""
+    queued: dict[str, int]
+    """In the queue, by window."""
+
+
+class Word(Struct, frozen=True, kw_only=True):
+    as_of: int
+    """Sequence of the TASKS log up to which this is so."""
+    windows: dict[str, int]
+    """How many tasks of one owner and priority may be in a pool's queue, by pool."""
+    owners: dict[str, OwnerWaits]
+    """Those who have much waiting, by owner token."""
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Word).decode

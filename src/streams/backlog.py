@@ -1,0 +1,57 @@
+"""What waits in the queue of ready tasks: how much on each consumer, and since when. Nothing is taken out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from .connection import Connection, status_of
+from .jetstream import api
+from .topology import DISPATCH
+
+
+class Backlog(NamedTuple):
+    """What waits on one consumer, apart from what was handed out and given back."""
+
+    waiting: int
+    delivered: int
+    """Sequence in the stream up to which everything has been handed out."""
+    in_hand: int
+    """Handed out and not done with: tasks of calls that are under way, and what was given back."""
+
+
+async def backlogs(connection: Connection) -> dict[str, Backlog]:
+    """Return what waits on each consumer of the queue, by its name. Raises StoreUnavailable."""
+    found: dict[str, Backlog] = {}
+    while True:
+        answer = await api(connection, f"CONSUMER.LIST.{DISPATCH}", {"offset": len(found)})
+        consumers: list[dict[str, Any]] = answer.get("consumers") or []
+        for info in consumers:
+            found[info["name"]] = Backlog(
+                info["num_pending"], info["delivered"]["stream_seq"], info.get("num_ack_pending", 0)
+            )
+        if not consumers or len(found) >= answer["total"]:
+            return found
+
+
+async def waiting_since(connection: Connection, filter_subject: str, backlog: Backlog) -> datetime | None:
+    """Return when the oldest message that was not handed out came into the queue; None if there is none.
+
+    UTC, by NATS' clock. Raises StoreUnavailable.
+    """
+    if not backlog.waiting:
+        return None
+    request = msgspec.json.encode({"next_by_subj": filter_subject, "seq": backlog.delivered + 1})
+    answer = await connection.request(f"$JS.API.DIRECT.GET.{DISPATCH}", request)
+    headers = answer.headers or {}
+    if status_of(answer) is not None or "Nats-Time-Stamp" not in headers:
+        return None  # it was taken meanwhile
+    return datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"]))
+
+
+def _microseconds(stamp: str) -> str:
+    """Return an RFC 3339 time in UTC, with nanoseconds or fewer digits, as Python reads it."""
+    whole, _, fraction = stamp.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction[:6]:0<6}+00:00"

@@ -1,0 +1,99 @@
+"""How long tasks wait in the queues, looked at now and then: where they are passed over, and for overflow servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+from ..errors import StoreUnavailable
+from ..projections.fleet import Fleet
+from ..scheduling.overflow import helps_out
+from ..settings import Settings
+from ..streams.backlog import Backlog, backlogs, waiting_since
+from ..streams.connection import Connection
+from .queues import Queue, Queues
+from .slots import Slots
+
+LOOKS_PER_AGEING = 20
+"""How much longer a task may wait than the setting says: a twentieth of it, and LONGEST_PAUSE_SECONDS at most."""
+LONGEST_PAUSE_SECONDS = 5.0
+SHORTEST_PAUSE_SECONDS = 0.1
+OVERFLOW_PAUSE_SECONDS = 1.0
+"""How often the queues of overflow servers are looked at."""
+
+
+class Pressure:
+    """Looks at the queues that a worker has to know more of. Where there are none it asks NATS nothing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        fleet: Fleet,
+        slots: Slots,
+        queues: Queues,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._ageing = settings.priority_ageing
+        self._connection = connection
+        self._fleet = fleet
+        self._slots = slots
+        self._queues = queues
+        self._now = now
+        self._pause = min(max(self._ageing / LOOKS_PER_AGEING, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        if not self._ageing:
+            self._pause = LONGEST_PAUSE_SECONDS
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            helpers = bool(self._slots.overflow_servers())
+            await asyncio.sleep(min(self._pause, OVERFLOW_PAUSE_SECONDS) if helpers else self._pause)
+            with contextlib.suppress(StoreUnavailable):
+                await self.run_once()
+
+    async def run_once(self) -> int:
+        """Look once; return how many queues were looked at."""
+        helpers = self._slots.overflow_servers()
+        pools = {pool for server in helpers for pool in self._fleet.pools_of(server)}
+        queues = [queue for queue in self._queues.in_order() if queue.pool in pools or self._is_passed_over(queue)]
+        if queues:
+            found = await backlogs(self._connection)
+            for queue in queues:
+                await self._look(queue, found.get(queue.name))
+        for server in helpers:
+            self._set(server.server_id, self._queues_of(self._fleet.pools_of(server)))
+        return len(queues)
+
+    def _is_passed_over(self, queue: Queue) -> bool:
+        return (
+            self._ageing > 0
+            and queue.priority != "high"
+            and queue.may_have_more
+            and queue.fetched_at < time.monotonic() - self._pause
+            and self._slots.serves(queue.pool)
+            and not self._fleet.pool_waits(queue.pool)
+        )
+
+    async def _look(self, queue: Queue, backlog: Backlog | None) -> None:
+        if backlog is not None:
+            queue.looked(backlog, await waiting_since(self._connection, queue.filter, backlog))
+
+    def _queues_of(self, pools: set[str]) -> Iterable[Queue]:
+        pools = {pool for pool in pools if not self._fleet.pool_waits(pool)}
+        return [queue for queue in self._queues.in_order() if queue.pool in pools]
+
+    def _set(self, server_id: str, queues: Iterable[Queue]) -> None:
+        """Have an overflow server help out, or not, by what waits in its queues."""
+        server = self._fleet.find(server_id)
+        if server is None or server.settings.overflow is None:
+            return
+        now = self._now()
+        waiting = sum(queue.waiting for queue in queues)
+        since = min((queue.oldest_at for queue in queues if queue.waiting and queue.oldest_at), default=now)
+        helping = self._slots.helps_out(server_id)
+        wanted = helps_out(server.settings.overflow, waiting, max(now - since, timedelta(0)), helping=helping)
+        self._slots.set_helping(server_id, helping=wanted)

@@ -1,0 +1,147 @@
+"""Workers are killed while schedules fall due every second: nothing fires twice, nothing is missed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from taskstream.core import open_core
+from taskstream.events.codec import schedule_codec
+from taskstream.events.schedule import Run, ScheduleFired
+from taskstream.events.subjects import schedule_ref
+from taskstream.streams.log import decode, read
+from taskstream.streams.nats_folder import take_port
+from taskstream.streams.topology import SCHEDULES, TIMERS
+from tests.support.nats import NatsServer
+from tests.support.processes import Door, Processes, Running, door
+from tests.support.service import Client, quick_settings
+from tests.support.waiting import wait_until
+
+COUNT = 12
+PATIENT = {"cron": "* * * * * *", "task": {"payload": {}}, "missed": "catch_up", "catchUp": 100}
+
+
+async def create(client: Client, **more: Any) -> str:
+    answer = await client.post("/api/schedules", {**PATIENT, **more})
+    assert answer.status == 200, answer
+    return str(answer["id"])
+
+
+async def fired_of(client: Client, schedule_id: str) -> int:
+    answer = await client.get(f"/api/schedules/{schedule_id}")
+    assert answer.status == 200, answer
+    return int(answer["counts"]["fired"])
+
+
+async def fired_more(client: Client, ids: list[str], more: int) -> None:
+    """Wait until each of these has fired so often again."""
+    before = {schedule_id: await fired_of(client, schedule_id) for schedule_id in ids}
+
+    async def look() -> bool:
+        return all([await fired_of(client, schedule_id) >= before[schedule_id] + more for schedule_id in ids])
+
+    await wait_until(look, f"{more} more runs of each")
+
+
+async def pause_all(client: Client, ids: list[str]) -> None:
+    for schedule_id in ids:
+        assert (await client.post(f"/api/schedules/{schedule_id}/pause")).status == 200
+
+
+async def tasks_by_schedule(client: Client) -> dict[str, list[str]]:
+    """Return the ids of all tasks, by the schedule that submitted each."""
+    found: dict[str, list[str]] = {}
+    cursor = ""
+    while True:
+        page = await client.get(f"/api/tasks?limit=200{cursor}")
+        assert page.status == 200, page
+        histories = await asyncio.gather(*(client.history(task["id"]) for task in page["tasks"]))
+        for task, history in zip(page["tasks"], histories, strict=True):
+            found.setdefault(history[0]["schedule"], []).append(task["id"])
+        if page["nextCursor"] is None:
+            return found
+        cursor = f"&cursor={page['nextCursor']}"
+
+
+async def fired_runs(nats_url: str) -> dict[str, list[Run]]:
+    """Return the runs of each schedule, as its log has them."""
+    async with await open_core(quick_settings(), nats_url, durability="always") as core:
+        runs: dict[str, list[Run]] = {}
+        for position in await read(core.reading, SCHEDULES, "schedule.*.*.schedule_fired"):
+            event = decode(schedule_codec, position).recorded.event
+            assert isinstance(event, ScheduleFired)
+            runs.setdefault(schedule_ref(position.subject).id, []).extend(event.runs)
+        return runs
+
+
+async def all_due(nats_url: str) -> None:
+    """Wait until each schedule has fallen due, with nobody there to see to it."""
+    async with await open_core(quick_settings(), nats_url, durability="always") as core:
+
+        async def look() -> bool:
+            return len(await read(core.reading, TIMERS, "due.schedule.>")) >= COUNT
+
+        await wait_until(look, "all schedules to fall due")
+
+
+async def nothing_due(nats_url: str) -> None:
+    """Wait until all that has fallen due is dealt with."""
+    async with await open_core(quick_settings(), nats_url, durability="always") as core:
+
+        async def look() -> bool:
+            return not await read(core.reading, TIMERS, "due.schedule.>")
+
+        await wait_until(look, "the workers to have dealt with what was due")
+
+
+def assert_each_second_once(runs: dict[str, list[Run]], tasks: dict[str, list[str]], ids: list[str]) -> None:
+    for schedule_id in ids:
+        seconds = [int(run.occurrence.timestamp()) for run in runs[schedule_id]]
+        assert seconds == list(range(seconds[0], seconds[0] + len(seconds)))
+        assert sorted(tasks[schedule_id]) == sorted(run.task_id for run in runs[schedule_id])
+
+
+async def test_of_two_workers_either_may_be_killed(processes: Processes, nats: NatsServer) -> None:
+    def worker() -> Running:
+        return processes.start("worker", "--nats-url", nats.url)
+
+    api = processes.start("api", "--nats-url", nats.url)
+    workers = [worker(), worker()]
+    for one in workers:
+        await one.logged("worker.started")
+    async with door((await api.logged("ready"))["url"]) as service:
+        ids = [await create(service.alice) for _ in range(COUNT)]
+        await fired_more(service.alice, ids, 1)
+        for _ in range(2):
+            workers.pop(0).kill()
+            await fired_more(service.alice, ids, 1)
+            workers.append(worker())
+            await workers[-1].logged("worker.started")
+        for one in workers:
+            one.kill()
+        await all_due(nats.url)
+        await worker().logged("worker.started")
+        await fired_more(service.alice, ids, 3)
+
+        await all_is_well(service, nats.url, ids)
+
+
+async def test_nothing_is_lost_when_all_of_it_is_killed(processes: Processes) -> None:
+    up = await processes.up()
+    async with door(up.url) as service:
+        ids = [await create(service.alice) for _ in range(COUNT)]
+        await fired_more(service.alice, ids, 1)
+
+        for _ in range(2):
+            up.kill_all()
+            up = await processes.up(up.port)
+            await fired_more(service.alice, ids, 2)
+
+        nats_url = f"nats://127.0.0.1:{take_port(up.data / f'nats-server_{up.nats_pid}.ports')}"
+        await all_is_well(service, nats_url, ids)
+
+
+async def all_is_well(service: Door, nats_url: str, ids: list[str]) -> None:
+    await pause_all(service.alice, ids)
+    await nothing_due(nats_url)
+    assert_each_second_once(await fired_runs(nats_url), await tasks_by_schedule(service.alice), ids)

@@ -1,0 +1,291 @@
+"""Commands to many tasks at once, by ids or by a filter, and dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from taskstream.api import bulk
+from tests.support.backend import BackendServer, status
+from tests.support.service import Answer, Client, Service
+
+NONE = f"{'0' * 26}~alice"
+
+
+async def submitted(client: Client, many: int, **options: Any) -> list[str]:
+    """Submit tasks; return their ids."""
+    answer = await client.post("/api/tasks/batch", [{"payload": {"n": n}, **options} for n in range(many)])
+    assert answer.status == 200, answer
+    ids: list[str] = answer["taskIds"]
+    return ids
+
+
+async def statuses(client: Client, ids: Iterable[str]) -> list[str]:
+    return [(await client.details(task_id))["status"] for task_id in ids]
+
+
+def tally(answer: Answer) -> tuple[int, int, int, dict[str, int]]:
+    """Return how many matched, were done, were so already, and were refused, by reason."""
+    assert answer.status == 200, answer
+    refused = {found["reason"]: found["count"] for found in answer["refused"]}
+    assert answer["matched"] == answer["done"] + answer["unchanged"] + sum(refused.values())
+    assert all(len(found["ids"]) == found["count"] for found in answer["refused"])
+    return answer["matched"], answer["done"], answer["unchanged"], refused
+
+
+# By ids
+
+
+async def test_many_are_cancelled_and_each_of_the_others_has_its_reason(
+    service: Service, backend: BackendServer
+) -> None:
+    waiting = await submitted(service.alice, 3, type="nobody-serves-it")
+    await service.alice.post(f"/api/task/{waiting[0]}/cancel")
+    await service.admin.register(backend, "one", types=["default"])
+    finished = await service.alice.submit({"payload": 1})
+    await service.alice.ended(finished)
+    theirs = await service.bob.submit({"type": "nobody-serves-it", "payload": 1})
+
+    answer = await service.alice.post(
+        "/api/tasks/cancel", {"ids": [*waiting, waiting[1], finished, theirs, NONE], "reason": "enough"}
+    )
+
+    assert tally(answer) == (
+        6,
+        2,
+        1,
+        {"the task has already ended: succeeded": 1, "there is no such task": 2},
+    )
+    assert (await service.alice.details(waiting[2]))["error"] == "enough"
+    assert await statuses(service.bob, [theirs]) == ["WAITING"]
+
+
+async def test_many_are_retried_and_deleted(api: Service) -> None:
+    ids = await submitted(api.alice, 5)
+    await api.alice.post("/api/tasks/cancel", {"ids": ids[:3]})
+
+    answer = await api.alice.post("/api/tasks/retry", {"ids": ids})
+    assert tally(answer)[:3] == (5, 3, 0)
+    assert await statuses(api.alice, ids) == ["WAITING"] * 5
+
+    assert tally(await api.alice.post("/api/tasks/delete", {"ids": ids[:4]})) == (4, 4, 0, {})
+    assert [task["id"] for task in (await api.alice.get("/api/tasks"))["tasks"]] == ids[4:]
+    assert tally(await api.alice.post("/api/tasks/delete", {"ids": ids})) == (5, 1, 4, {})
+
+
+async def test_a_dry_run_says_what_would_be_done_and_does_nothing(api: Service) -> None:
+    ids = await submitted(api.alice, 3)
+    await api.alice.post(f"/api/task/{ids[0]}/cancel")
+
+    for body in ({"ids": [*ids, NONE]}, {"filter": {"status": ["WAITING", "CANCELLED"]}}):
+        answer = await api.alice.post("/api/tasks/cancel", body | {"dryRun": True})
+        assert answer["dryRun"] is True
+        assert (answer["done"], answer["unchanged"]) == (2, 1)
+    assert await statuses(api.alice, ids) == ["CANCELLED", "WAITING", "WAITING"]
+
+
+async def test_a_thousand_are_done_with_in_one_request(api: Service) -> None:
+    ids = await submitted(api.alice, 1000)
+
+    assert tally(await api.alice.post("/api/tasks/cancel", {"ids": ids})) == (1000, 1000, 0, {})
+    assert (await api.alice.post("/api/tasks/cancel", {"ids": [*ids, NONE]})).status == 400
+
+
+async def test_admins_reach_everybodys_tasks_and_auditors_nobodys(api: Service) -> None:
+    ids = await submitted(api.alice, 2)
+
+    assert tally(await api.auditor.post("/api/tasks/cancel", {"ids": ids})) == (2, 0, 0, {"there is no such task": 2})
+    assert tally(await api.admin.post("/api/tasks/cancel", {"ids": ids[:1]})) == (1, 1, 0, {})
+    assert (await api.anonymous.post("/api/tasks/cancel", {"ids": ids})).status == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"ids": []},
+        {"ids": ["x"]},
+        {"ids": [NONE], "filter": {"status": ["FAILED"]}},
+        {"filter": {}},
+        {"filter": {"owner": "alice"}},
+        {"filter": {"status": ["LOST"]}},
+        {"filter": {"colour": "red"}},
+        {"filter": {"status": ["FAILED"]}, "cursor": "x"},
+        {"filter": {"createdAfter": "yesterday"}},
+    ],
+)
+async def test_what_does_not_say_which_tasks_are_meant_is_refused(api: Service, body: Any) -> None:
+    await submitted(api.alice, 1)
+
+    assert (await api.alice.post("/api/tasks/delete", body)).status == 400
+    assert len((await api.alice.get("/api/tasks"))["tasks"]) == 1
+
+
+# By a filter
+
+
+async def test_a_filter_means_the_callers_tasks_of_which_all_of_it_is_true(api: Service) -> None:
+    images = await submitted(api.alice, 3, type="image")
+    await submitted(api.alice, 2)
+    await submitted(api.bob, 2, type="image")
+    await api.alice.post(f"/api/task/{images[0]}/cancel")
+
+    answer = await api.alice.post("/api/tasks/cancel", {"filter": {"type": ["image"], "status": ["WAITING"]}})
+
+    assert tally(answer) == (2, 2, 0, {})
+    assert answer["nextCursor"] is None
+    assert await statuses(api.alice, images) == ["CANCELLED"] * 3
+
+
+async def test_a_filter_by_batch_project_and_time(api: Service) -> None:
+    await submitted(api.alice, 1)
+    middle = int(datetime.now(UTC).timestamp() * 1000) + 1
+    await asyncio.sleep(0.01)
+    batch = await api.alice.post("/api/tasks/batch", [{"n": 1}, {"n": 2}])
+    await api.alice.post("/api/projects/novel/queue-chapters", {})
+
+    async def matched(**asked: Any) -> int:
+        answer = await api.alice.post("/api/tasks/delete", {"filter": asked, "dryRun": True})
+        return tally(answer)[0]
+
+    assert await matched(batch=batch["batchId"]) == 2
+    assert await matched(project="novel") == 1
+    assert await matched(createdAfter=middle) == 3
+    assert await matched(createdBefore=middle) == 1
+    assert await matched(createdAfter=middle, createdBefore="2999-01-01T00:00:00+01:00") == 3
+    assert await matched(batch=batch["batchId"], createdBefore=middle) == 0
+    assert (await api.alice.post("/api/tasks/delete", {"filter": {"batch": NONE}})).status == 404
+
+
+async def test_a_filter_of_others_tasks_is_for_admins(api: Service) -> None:
+    await submitted(api.alice, 2)
+    batch = await api.bob.post("/api/tasks/batch", [{"n": 1}])
+
+    def asked(**more: Any) -> dict[str, Any]:
+        return {"filter": {"status": ["WAITING"], **more}, "dryRun": True}
+
+    assert (await api.alice.post("/api/tasks/cancel", asked(owner="bob"))).status == 403
+    assert (await api.auditor.post("/api/tasks/cancel", asked(owner="bob"))).status == 403
+    assert (await api.alice.post("/api/tasks/cancel", asked(owner="*"))).status == 403
+    assert tally(await api.alice.post("/api/tasks/cancel", asked(batch=batch["batchId"])))[0] == 0
+    assert tally(await api.admin.post("/api/tasks/cancel", asked()))[0] == 0
+    assert tally(await api.admin.post("/api/tasks/cancel", asked(owner="bob")))[0] == 1
+    assert tally(await api.admin.post("/api/tasks/cancel", asked(owner="*")))[0] == 3
+
+
+@pytest.mark.parametrize("asked", [{"status": ["WAITING"]}, {"type": ["default"]}])
+async def test_more_than_one_request_handles_is_done_by_several(
+    api: Service, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(bulk, "MOST_MATCHED", 10)
+    ids = await submitted(api.alice, 25)
+
+    done, requests, cursor = 0, 0, None
+    while requests == 0 or cursor is not None:
+        answer = await api.alice.post("/api/tasks/cancel", {"filter": asked, "cursor": cursor})
+        cursor, done, requests = answer["nextCursor"], done + answer["done"], requests + 1
+        assert answer["matched"] <= 10
+
+    assert done == 25
+    assert await statuses(api.alice, ids) == ["CANCELLED"] * 25
+
+
+# Dead letters
+
+
+async def letters(client: Client, query: str = "") -> list[tuple[str, str]]:
+    answer = await client.get(f"/api/dead-letters{query}")
+    assert answer.status == 200, answer
+    return [(letter["id"], letter["kind"]) for letter in answer["deadLetters"]]
+
+
+async def failed(service: Service, backend: BackendServer, code: int, many: int = 1) -> list[str]:
+    """Have tasks fail with a status, one after another; return their ids."""
+    backend.answer = status(code)
+    ids = []
+    for _ in range(many):
+        ids.append(await service.alice.submit({"payload": code}))
+        await service.alice.reaches(ids[-1], "FAILED")
+    return ids
+
+
+async def test_what_failed_for_good_is_a_dead_letter_until_it_is_retried_or_discarded(
+    service: Service, backend: BackendServer
+) -> None:
+    await service.admin.register(backend, "one", types=["default"])
+    ids = await failed(service, backend, 400, 3)
+    await service.alice.submit({"type": "nobody-serves-it", "payload": 1})
+    assert await letters(service.alice) == [(task_id, "rejected") for task_id in ids]
+    assert await letters(service.bob) == []
+    assert await letters(service.auditor) == await letters(service.alice)
+
+    backend.answer = BackendServer().answer
+    answer = await service.alice.post("/api/dead-letters/retry", {"ids": [*ids[:1], NONE]})
+    assert tally(answer)[:2] == (2, 1)
+    await service.alice.reaches(ids[0], "FINISHED")
+    assert tally(await service.alice.post("/api/dead-letters/discard", {"ids": [ids[1], ids[0]]}))[:2] == (2, 1)
+    assert await letters(service.alice) == [(ids[2], "rejected")]
+    assert await statuses(service.alice, ids[:1]) == ["FINISHED"]
+
+
+async def test_one_whose_attempts_are_spent_is_a_dead_letter_and_one_that_failed_again_is_one_once(
+    service: Service, backend: BackendServer
+) -> None:
+    await service.admin.register(backend, "one", types=["default"])
+    [task_id] = await failed(service, backend, 500)
+    assert await letters(service.alice) == [(task_id, "error")]
+
+    await service.alice.post("/api/dead-letters/retry", {"filter": {}})
+    await service.alice.reaches(task_id, "FAILED")
+
+    assert await letters(service.alice) == [(task_id, "error")]
+
+
+async def test_dead_letters_are_listed_by_kind_type_time_and_pages(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "one", types=["default"])
+    rejected = await failed(service, backend, 400, 3)
+    middle = (await service.alice.details(rejected[1]))["endedAt"] + 1
+    [broken] = await failed(service, backend, 500)
+
+    assert await letters(service.alice, "?kind=error") == [(broken, "error")]
+    assert len(await letters(service.alice, "?kind=error,rejected")) == 4
+    assert len(await letters(service.alice, f"?since={middle}")) == 2
+    assert await letters(service.alice, "?type=image") == []
+    assert (await service.alice.get("/api/dead-letters?kind=gone")).status == 400
+    found, cursor = [], ""
+    while cursor is not None:
+        page = await service.alice.get("/api/dead-letters?limit=3" + (cursor and f"&cursor={cursor}"))
+        found += [letter["id"] for letter in page["deadLetters"]]
+        cursor = page["nextCursor"]
+    assert found == [*rejected, broken]
+
+    asked = {"filter": {"kind": ["rejected"], "since": middle}}
+    assert tally(await service.alice.post("/api/dead-letters/discard", asked | {"dryRun": True})) == (1, 1, 0, {})
+    assert tally(await service.alice.post("/api/dead-letters/discard", asked)) == (1, 1, 0, {})
+    assert [letter for letter, _ in await letters(service.alice)] == [*rejected[:2], broken]
+
+
+async def test_dead_letters_of_others_are_for_admins(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "one", types=["default"])
+    ids = await failed(service, backend, 400, 2)
+
+    assert (await service.bob.get("/api/dead-letters?owner=alice")).status == 403
+    assert tally(await service.bob.post("/api/dead-letters/discard", {"ids": ids}))[1] == 0
+    assert (await service.bob.post("/api/dead-letters/discard", {"filter": {"owner": "*"}})).status == 403
+    assert tally(await service.admin.post("/api/dead-letters/discard", {"filter": {}}))[1] == 0
+    assert tally(await service.admin.post("/api/dead-letters/discard", {"filter": {"owner": "*"}}))[1] == 2
+
+
+async def test_what_ended_otherwise_is_no_dead_letter(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "one", types=["default"])
+    [parent] = await failed(service, backend, 400)
+    child = await service.alice.submit({"payload": 1, "dependsOn": [parent]})
+    await service.alice.reaches(child, "FAILED")
+    cancelled = await service.alice.submit({"type": "nobody-serves-it", "payload": 1})
+    await service.alice.post(f"/api/task/{cancelled}/cancel")
+
+    assert await letters(service.alice) == [(parent, "rejected")]

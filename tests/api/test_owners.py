@@ -1,0 +1,222 @@
+"""Owners' limits over HTTP: admins set them, each owner reads their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+import pytest
+
+from taskstream.events.limits import Limits
+from taskstream.projections.fleet import Fleet
+from tests.support.service import Answer, Service, running_service
+from tests.support.waiting import wait_until
+
+LIMITS = {"concurrency": 5, "perSecond": 0.5, "burst": 3, "waiting": 100}
+SUBJECTS = ("auth0|5f7c8ec7", "https://issuer.example.org/users/ä b", "a.b", "*", ">", "limits", "..a", "x" * 256)
+
+
+@pytest.fixture
+async def limited(nats_url: str) -> AsyncIterator[Service]:
+    """A service whose settings limit every owner."""
+    settings = {"owner_concurrency": 10, "owner_per_second": 2.5, "owner_burst": 7, "owner_waiting": 50}
+    async with running_service(nats_url, worker=False, **settings) as service:
+        yield service
+
+
+def path(owner: str) -> str:
+    return f"/api/owners/{quote(owner, safe='')}/limits"
+
+
+def effective(answer: Answer) -> tuple[object, ...]:
+    assert answer.status == 200, answer
+    return tuple(answer[name] for name in LIMITS)
+
+
+async def test_limits_are_set_read_and_removed(api: Service) -> None:
+    put = await api.admin.put(path("alice"), LIMITS)
+    read = await api.admin.get(path("alice"))
+    deleted = await api.admin.delete(path("alice"))
+
+    assert put.status == 200
+    assert put.body == read.body == {"owner": "alice", **LIMITS, "own": LIMITS}
+    assert effective(deleted) == (None, None, None, 100_000)
+    assert deleted["own"] is None
+    assert (await api.admin.get(path("alice"))).body == deleted.body
+    assert (await api.admin.delete(path("alice"))).body == deleted.body
+
+
+async def test_an_owner_without_limits_of_their_own_has_the_services(limited: Service) -> None:
+    found = await limited.admin.get(path("alice"))
+
+    assert effective(found) == (10, 2.5, 7, 50)
+    assert found["own"] is None
+
+
+async def test_what_is_not_an_owners_own_is_the_services(limited: Service) -> None:
+    found = await limited.admin.put(path("alice"), {"concurrency": 1})
+
+    assert effective(found) == (1, 2.5, 7, 50)
+    assert found["own"] == {"concurrency": 1}
+
+
+async def test_limits_that_are_set_replace_all_there_were(limited: Service) -> None:
+    await limited.admin.put(path("alice"), LIMITS)
+
+    found = await limited.admin.put(path("alice"), {"perSecond": 20})
+
+    assert effective(found) == (10, 20, 20, 50)
+    assert found["own"] == {"perSecond": 20}
+
+
+async def test_zero_is_no_limit_whatever_the_service_says(limited: Service) -> None:
+    found = await limited.admin.put(path("alice"), {"concurrency": 0, "perSecond": 0, "waiting": 0})
+
+    assert effective(found) == (None, None, None, None)
+    assert found["own"] == {"concurrency": 0, "perSecond": 0, "waiting": 0}
+
+
+async def test_limits_hold_in_this_process_once_they_are_answered(api: Service) -> None:
+    await api.admin.put(path("alice"), LIMITS)
+    assert api.core.fleet.owner_limits("alice").concurrency == 5
+    assert api.core.fleet.allowance("alice").waiting == 100
+
+    await api.admin.delete(path("alice"))
+    assert not api.core.fleet.owner_limits("alice").is_any
+
+
+async def test_an_owner_is_any_text_that_a_token_may_name(api: Service) -> None:
+    for owner in SUBJECTS:
+        assert (await api.admin.put(path(owner), {"concurrency": 1}))["owner"] == owner
+        assert (await api.client(owner).get(path(owner)))["concurrency"] == 1
+
+    listed = [found["owner"] for found in (await api.admin.get("/api/owners"))["owners"]]
+    assert listed == sorted(SUBJECTS)
+    assert effective(await api.alice.get(path("alice")))[0] is None
+
+
+async def test_what_no_token_names_is_no_owner(api: Service) -> None:
+    for segment in ("%ff", "%00", "%0A", "x" * 257, "a%E2%80%A8b"):
+        answer = await api.admin.get(f"/api/owners/{segment}/limits")
+        assert (answer.status, answer.body.get("path")) == (400, "owner"), segment
+
+
+async def test_owners_read_their_own_limits_and_nobody_elses(api: Service) -> None:
+    await api.admin.put(path("alice"), LIMITS)
+
+    assert (await api.alice.get(path("alice")))["own"] == LIMITS
+    assert (await api.auditor.get(path("alice"))).status == 200
+    for client in (api.client("bob"), api.client("backend", "service")):
+        assert (await client.get(path("alice"))).status == 403
+
+
+async def test_only_admins_set_limits_and_only_auditors_too_list_them(api: Service) -> None:
+    for client in (api.alice, api.auditor, api.client("backend", "service")):
+        assert (await client.put(path("alice"), LIMITS)).status == 403
+        assert (await client.delete(path("alice"))).status == 403
+    assert (await api.auditor.get("/api/owners")).status == 200
+    for client in (api.alice, api.client("backend", "service")):
+        assert (await client.get("/api/owners")).status == 403
+
+
+async def test_nobody_without_a_token_learns_or_sets_a_limit(api: Service) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        assert (await api.anonymous.call(method, path("alice"))).status == 401
+
+
+async def test_limits_that_are_not_right_are_refused_by_their_path(api: Service) -> None:
+    for body, where in [
+        ({"concurrency": -1}, "$.concurrency"),
+        ({"concurrency": 1.5}, "$.concurrency"),
+        ({"concurrency": "5"}, "$.concurrency"),
+        ({"perSecond": -0.1}, "$.perSecond"),
+        ({"perSecond": 1e-300}, "$.perSecond"),
+        ({"perSecond": 1, "burst": 0}, "$.burst"),
+        ({"burst": 5}, "$.burst"),
+        ({"perSecond": 0, "burst": 5}, "$.burst"),
+        ({"waiting": -1}, "$.waiting"),
+        ({"rate": 1}, "$.rate"),
+        ({}, None),
+        ({"concurrency": None}, None),
+    ]:
+        answer = await api.admin.put(path("alice"), body)
+        assert (answer.status, answer.body.get("path")) == (400, where), body
+    assert (await api.admin.get(path("alice")))["own"] is None
+
+
+async def test_owners_are_listed_by_name_in_pages(limited: Service) -> None:
+    for owner in ("carol", "alice", "bob"):
+        await limited.admin.put(path(owner), {"concurrency": 1})
+    await limited.admin.delete(path("bob"))
+    await limited.admin.put(path("dave"), {"waiting": 1})
+
+    first = await limited.admin.get("/api/owners?limit=2")
+    second = await limited.admin.get(f"/api/owners?limit=2&cursor={first['nextCursor']}")
+
+    assert [found["owner"] for page in (first, second) for found in page["owners"]] == ["alice", "carol", "dave"]
+    assert effective(Answer(200, {}, second["owners"][0])) == (10, 2.5, 7, 1)
+    assert second["nextCursor"] is None
+
+
+async def test_setting_the_same_again_records_nothing(api: Service) -> None:
+    async def recorded() -> int:
+        return len(await api.core.commands.owners.log.load("owner.alice"))
+
+    await api.admin.put(path("alice"), LIMITS)
+    await api.admin.put(path("alice"), LIMITS)
+
+    assert await recorded() == 1
+
+
+async def test_a_process_that_starts_later_has_the_limits_from_the_registry(nats_url: str) -> None:
+    async with running_service(nats_url) as first:
+        await first.admin.put(path("a.b"), LIMITS)
+        await wait_until(lambda: first.core.buckets.registry.get("owner.a=2Eb"), "the owner's key in the registry")
+
+        fleet = Fleet()
+        await fleet.restore(first.core.buckets.registry)
+
+    assert fleet.owner_limits("a=2Eb") == Limits(concurrency=5, per_second=0.5, burst=3)
+
+
+# The quota of waiting tasks
+
+
+async def test_more_tasks_than_may_wait_are_a_429_that_says_when_to_come_back(limited: Service) -> None:
+    await limited.admin.put(path("alice"), {"waiting": 2})
+    for _ in range(2):
+        await limited.alice.submit({"a": 1})
+
+    refused = await limited.alice.post("/api/task", {"a": 1})
+
+    assert refused.status == 429
+    assert refused["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    assert refused["violated-policies"] == ["waiting"]
+    assert refused["error"] == refused["detail"]
+    seconds = int(refused.headers["Retry-After"])
+    assert seconds >= 1
+    assert refused.headers["RateLimit"] == f'"waiting";r=0;t={seconds}'
+    assert refused.headers["RateLimit-Policy"] == '"waiting";q=2'
+    assert len((await limited.alice.get("/api/tasks"))["tasks"]) == 2
+
+
+async def test_a_quota_is_one_owners_and_holds_as_it_was_last_set(limited: Service) -> None:
+    await limited.admin.put(path("alice"), {"waiting": 1})
+    await limited.alice.submit({"a": 1})
+    assert (await limited.alice.post("/api/task", {"a": 1})).status == 429
+
+    await limited.client("bob").submit({"a": 1})
+    await limited.admin.put(path("alice"), {"waiting": 2})
+    await limited.alice.submit({"a": 1})
+    await limited.admin.put(path("alice"), {"waiting": 0})
+    await limited.alice.submit({"a": 1})
+
+
+async def test_a_quota_that_is_exceeded_looks_as_its_clients_expect_on_the_queue_surface(limited: Service) -> None:
+    await limited.admin.put(path("alice"), {"waiting": 1})
+    await limited.alice.submit({"a": 1})
+
+    refused = await limited.alice.post("/api/projects/novel/queue-chapters", {"chaptersToGenerate": 1})
+
+    assert (refused.status, refused["success"]) == (429, False)
+    assert refused.headers["Retry-After"]

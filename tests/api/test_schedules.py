@@ -1,0 +1,292 @@
+"""Recurring schedules at the door: created, listed, paused, resumed, run, deleted; and what they submit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from taskstream.events.ids import ScheduleRef, parse_schedule_id
+from taskstream.projections.schedules import subjects
+from taskstream.streams.jetstream import api
+from taskstream.streams.topology import TIMERS
+from tests.support.backend import BackendServer
+from tests.support.service import Answer, Client, Service, running_service
+from tests.support.waiting import wait_until
+
+DAILY = {"cron": "30 2 * * *", "timeZone": "Europe/Berlin", "task": {"type": "report", "payload": {"of": "today"}}}
+EACH_SECOND = {"cron": "* * * * * *", "task": {"payload": {"n": 1}}}
+
+
+@pytest.fixture
+async def service(nats_url: str) -> AsyncIterator[Service]:
+    async with running_service(nats_url, schedule_grace=2.0) as running:
+        yield running
+
+
+async def create(client: Client, body: dict[str, Any], **more: Any) -> str:
+    answer = await client.post("/api/schedules", body, **more)
+    assert answer.status == 200, answer
+    return str(answer["id"])
+
+
+async def detail(client: Client, schedule_id: str) -> dict[str, Any]:
+    answer = await client.get(f"/api/schedules/{schedule_id}")
+    assert answer.status == 200, answer
+    found: dict[str, Any] = answer.body
+    return found
+
+
+async def fired(client: Client, schedule_id: str, count: int = 1) -> dict[str, Any]:
+    """Wait until a schedule has fired so often."""
+
+    async def look() -> dict[str, Any] | None:
+        found = await detail(client, schedule_id)
+        return found if found["counts"]["fired"] >= count else None
+
+    found = await wait_until(look, f"{schedule_id} to fire {count} times")
+    assert found is not None
+    return found
+
+
+async def tasks_of(client: Client, schedule_id: str) -> list[dict[str, Any]]:
+    """Return the submissions that a schedule made, as the log has them."""
+    page = await client.get("/api/tasks?limit=200")
+    histories = [(await client.history(task["id"]))[0] for task in page["tasks"]]
+    return [event for event in histories if event.get("schedule") == schedule_id]
+
+
+async def timers(service: Service, ref: ScheduleRef) -> list[str]:
+    return await subjects(service.core.reading, TIMERS, f"*.schedule.{ref.owner}.{ref.unique}")
+
+
+# What it says
+
+
+async def test_it_says_when_it_runs_next(service: Service) -> None:
+    schedule_id = await create(service.alice, {**DAILY, "name": "report", "description": "for the morning"})
+
+    found = await detail(service.alice, schedule_id)
+
+    assert {name: found[name] for name in DAILY} == DAILY
+    assert (found["name"], found["description"], found["owner"]) == ("report", "for the morning", "alice")
+    assert (found["missed"], found["catchUp"], found["paused"], found["pauseReason"]) == ("skip", 1, False, None)
+    assert len(found["nextRuns"]) == 5
+    assert found["nextAt"] == found["nextRuns"][0] > time.time() * 1000
+    clocks = [
+        datetime.fromtimestamp(run / 1000, UTC).astimezone(ZoneInfo("Europe/Berlin")) for run in found["nextRuns"]
+    ]
+    assert len({clock.date() for clock in clocks}) == 5
+    assert (found["lastFired"], found["lastFailure"]) == (None, None)
+    assert found["counts"] == {"fired": 0, "skipped": 0, "failed": 0, "triggered": 0}
+
+
+async def test_what_changes_is_what_was_named(service: Service) -> None:
+    schedule_id = await create(service.alice, DAILY)
+
+    changed = await service.alice.call("PATCH", f"/api/schedules/{schedule_id}", {"cron": "@hourly", "name": "n"})
+
+    assert (changed["cron"], changed["name"], changed["task"]) == ("@hourly", "n", DAILY["task"])
+    assert changed["nextRuns"][1] - changed["nextRuns"][0] == 3_600_000
+    assert await detail(service.alice, schedule_id) == changed.body
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"cron": "61 * * * *"}, "$.cron"),
+        ({"cron": "0 0 30 2 *"}, "$.cron"),
+        ({"timeZone": "Mars/Olympus"}, "$.timeZone"),
+        ({"missed": "forget"}, "$.missed"),
+        ({"catchUp": 101}, "$.catchUp"),
+        ({"task": 7}, "$.task.payload"),
+        ({"task": {"url": "x"}}, "$.task.payload"),
+        ({"task": {"payload": 1, "priority": "urgent"}}, "$.task.priority"),
+        ({"task": {"payload": {"width": "wide"}, "type": "strict"}}, "$.task.payload.width"),
+        ({"task": {"payload": 1, "dependsOn": []}}, "$.task.dependsOn"),
+        ({"task": {"payload": 1, "runAt": 1}}, "$.task.runAt"),
+        ({"every": "day"}, "$.every"),
+    ],
+    ids=str,
+)
+async def test_what_is_wrong_is_refused_with_its_place(service: Service, change: dict[str, Any], path: str) -> None:
+    schema = {"type": "object", "properties": {"width": {"type": "integer"}}}
+    assert (await service.admin.put("/api/types/strict", {"schema": schema})).status == 200
+
+    created = await service.alice.post("/api/schedules", {**DAILY, **change})
+    schedule_id = await create(service.alice, DAILY)
+    changed = await service.alice.call("PATCH", f"/api/schedules/{schedule_id}", change)
+
+    assert (created.status, created["path"]) == (400, path)
+    assert (changed.status, changed["path"]) == (400, path)
+    assert (await detail(service.alice, schedule_id))["task"] == DAILY["task"]
+
+
+async def test_the_same_key_is_the_same_schedule(service: Service) -> None:
+    headers = {"Idempotency-Key": "k"}
+    schedule_id = await create(service.alice, DAILY, headers=headers)
+
+    assert await create(service.alice, DAILY, headers=headers) == schedule_id
+    assert await create(service.bob, DAILY, headers=headers) != schedule_id
+    other = await service.alice.post("/api/schedules", {**DAILY, "name": "x"}, headers=headers)
+    assert other.status == 422
+    await service.alice.delete(f"/api/schedules/{schedule_id}")
+    assert (await service.alice.post("/api/schedules", DAILY, headers=headers)).status == 409
+
+
+# Whose they are
+
+
+async def test_they_are_seen_and_changed_by_their_owner_and_by_admins(service: Service) -> None:
+    schedule_id = await create(service.alice, DAILY)
+    path = f"/api/schedules/{schedule_id}"
+
+    async def statuses(call: Any) -> list[int]:
+        answers: list[Answer] = [await call(client) for client in (service.bob, service.auditor, service.admin)]
+        return [answer.status for answer in answers]
+
+    assert await statuses(lambda client: client.get(path)) == [404, 200, 200]
+    assert await statuses(lambda client: client.post(f"{path}/pause")) == [404, 403, 200]
+    assert await statuses(lambda client: client.post(f"{path}/resume")) == [404, 403, 200]
+    assert await statuses(lambda client: client.post(f"{path}/run")) == [404, 403, 200]
+    assert await statuses(lambda client: client.delete(path)) == [404, 403, 200]
+    assert (await service.alice.get(path)).status == 404
+    assert (await service.auditor.post("/api/schedules", DAILY)).status == 403
+
+
+async def test_they_are_listed_by_pages_newest_first(service: Service) -> None:
+    ids = [await create(service.alice, DAILY) for _ in range(5)]
+    of_bob = await create(service.bob, DAILY)
+    await service.alice.delete(f"/api/schedules/{ids[1]}")
+    wanted = [ids[4], ids[3], ids[2], ids[0]]
+
+    found: list[str] = []
+    cursor = ""
+    while True:
+        page = await service.alice.get(f"/api/schedules?limit=3{cursor}")
+        found += [entry["id"] for entry in page["schedules"]]
+        assert all("task" not in entry for entry in page["schedules"])
+        if page["nextCursor"] is None:
+            break
+        cursor = f"&cursor={page['nextCursor']}"
+
+    assert found == wanted
+    everybody = [entry["id"] for entry in (await service.admin.get("/api/schedules"))["schedules"]]
+    assert everybody == [of_bob, *wanted]
+    of_alice = await service.auditor.get("/api/schedules?owner=alice")
+    assert [entry["id"] for entry in of_alice["schedules"]] == wanted
+    assert (await service.bob.get("/api/schedules?owner=alice")).status == 403
+
+
+# What they do
+
+
+async def test_a_task_is_submitted_each_time_and_runs(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "one")
+
+    schedule_id = await create(service.alice, EACH_SECOND)
+    found = await fired(service.alice, schedule_id, 3)
+    await service.alice.delete(f"/api/schedules/{schedule_id}")
+
+    submitted = await tasks_of(service.alice, schedule_id)
+    assert len(submitted) >= 3
+    assert {event["owner"] for event in submitted} == {"alice"}
+    last = found["lastFired"]["runs"][-1]
+    assert last["dueAt"] % 1000 == 0
+    assert (await service.alice.ended(last["taskId"]))["status"] == "FINISHED"
+    assert found["nextAt"] > last["dueAt"]
+
+
+async def test_one_that_is_deleted_runs_no_more(service: Service) -> None:
+    schedule_id = await create(service.alice, EACH_SECOND)
+    other = await create(service.alice, EACH_SECOND)
+    await fired(service.alice, schedule_id)
+    await service.alice.delete(f"/api/schedules/{schedule_id}")
+    before = len(await tasks_of(service.alice, schedule_id))
+
+    await fired(service.alice, other, (await detail(service.alice, other))["counts"]["fired"] + 3)
+
+    assert len(await tasks_of(service.alice, schedule_id)) == before
+
+
+async def test_what_a_pause_passes_over_is_skipped_or_caught_up(service: Service) -> None:
+    other = await create(service.alice, EACH_SECOND)
+    skipping = await create(service.alice, EACH_SECOND)
+    patient = await create(service.alice, {**EACH_SECOND, "missed": "catch_up", "catchUp": 2})
+    for schedule_id in (skipping, patient):
+        paused = await service.alice.post(f"/api/schedules/{schedule_id}/pause", {"reason": "too much"})
+        assert (paused["paused"], paused["pauseReason"]) == (True, "too much")
+        assert (paused["nextAt"], paused["nextRuns"]) == (None, [])
+    before = (await detail(service.alice, skipping))["counts"], (await detail(service.alice, patient))["counts"]
+    seen = (await detail(service.alice, other))["counts"]["fired"]
+    await fired(service.alice, other, seen + 6)
+    assert (
+        (await detail(service.alice, skipping))["counts"],
+        (await detail(service.alice, patient))["counts"],
+    ) == before
+
+    resumed = await service.alice.post(f"/api/schedules/{skipping}/resume")
+    await service.alice.post(f"/api/schedules/{patient}/resume")
+
+    assert resumed["counts"]["skipped"] >= 5
+    assert resumed["counts"]["fired"] == before[0]["fired"]
+    assert resumed["nextAt"] is not None
+    # Two of those missed, and those within the grace of two seconds, at once.
+    caught_up = await fired(service.alice, patient, before[1]["fired"] + 3)
+    assert caught_up["counts"]["skipped"] >= 1
+
+
+async def test_one_is_run_now_also_while_it_is_paused(service: Service) -> None:
+    schedule_id = await create(service.alice, DAILY)
+    await service.alice.post(f"/api/schedules/{schedule_id}/pause")
+    headers = {"Idempotency-Key": "now"}
+
+    first = await service.alice.post(f"/api/schedules/{schedule_id}/run", headers=headers)
+    again = await service.alice.post(f"/api/schedules/{schedule_id}/run", headers=headers)
+    other = await service.alice.post(f"/api/schedules/{schedule_id}/run")
+
+    assert first["taskId"] == again["taskId"] != other["taskId"]
+    assert (await service.alice.details(first["taskId"]))["request"] == {"of": "today"}
+    assert len(await tasks_of(service.alice, schedule_id)) == 2
+    found = await detail(service.alice, schedule_id)
+    assert (found["counts"]["triggered"], found["lastTriggeredTaskId"]) == (2, other["taskId"])
+
+
+async def test_a_task_that_its_type_takes_no_more_is_noted_and_it_goes_on(service: Service) -> None:
+    body = {**EACH_SECOND, "task": {"type": "strict", "payload": {"width": "wide"}}}
+    schedule_id = await create(service.alice, body)
+    schema = {"type": "object", "properties": {"width": {"type": "integer"}}}
+
+    assert (await service.admin.put("/api/types/strict", {"schema": schema})).status == 200
+
+    async def failed() -> dict[str, Any] | None:
+        found = await detail(service.alice, schedule_id)
+        return found if found["counts"]["failed"] >= 2 else None
+
+    found = await wait_until(failed, "two failures")
+    assert found is not None
+    assert found["lastFailure"]["path"] == "$.payload.width"
+    assert "integer" in found["lastFailure"]["error"]
+    run = await service.alice.post(f"/api/schedules/{schedule_id}/run")
+    assert (run.status, "integer" in run["detail"]) == (409, True)
+    await service.admin.put("/api/types/strict", {})
+    count = len(await tasks_of(service.alice, schedule_id))
+    await wait_until(lambda: grown(service.alice, schedule_id, count), "tasks again")
+
+
+async def grown(client: Client, schedule_id: str, count: int) -> bool:
+    return len(await tasks_of(client, schedule_id)) > count
+
+
+async def test_a_timer_that_is_lost_is_set_again(service: Service) -> None:
+    schedule_id = await create(service.alice, DAILY)
+    ref = parse_schedule_id(schedule_id)
+    await wait_until(lambda: timers(service, ref), "the timer")
+
+    await api(service.core.reading, f"STREAM.PURGE.{TIMERS}", {"filter": f"timer.schedule.{ref.owner}.{ref.unique}"})
+
+    assert await wait_until(lambda: timers(service, ref), "the timer") == [f"timer.schedule.alice.{ref.unique}"]

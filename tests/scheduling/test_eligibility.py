@@ -1,0 +1,82 @@
+"""Why a server is, or is not, a place for a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskstream.commands.pause import Pause
+from taskstream.commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
+from taskstream.events.envelope import Actor
+from taskstream.scheduling.eligibility import Standing, considered, is_able, stops
+
+from ..deciders.support import NOW, registered
+
+
+def server(server_id: str = "s1", *, types: tuple[str, ...] = (), labels: Any = None, **more: Any) -> Present:
+    settings = registered(server_id, types=types, labels=labels or {}, max_concurrent=2)
+    values: dict[str, Any] = {"registered_at": NOW, "changed_at": NOW, "online": True, "status_reason": "answers"}
+    return Present(settings=settings, **(values | more))
+
+
+OPEN = CircuitIsOpen(until=NOW, failures=1)
+CASES: list[tuple[str, str, Standing]] = [
+    ("able", "may have room", Standing(server())),
+    ("able", "runs 1 of at most 2", Standing(server(), running=1)),
+    ("other-types", "does not serve the type 'chapter'", Standing(server(types=("clip",)))),
+    ("label-missing", "lacks the label gpu=a100", Standing(server(labels={"gpu": "t4"}))),
+    ("offline", "is offline: refused", Standing(server(online=False, status_reason="refused"))),
+    ("maintenance", "takes nothing new: new disk", Standing(server(maintenance=True, maintenance_reason="new disk"))),
+    ("circuit-open", "kept failing", Standing(server(circuit=OPEN))),
+    ("circuit-half-open", "one is out", Standing(server(circuit=CircuitIsHalfOpen(failures=1)))),
+    ("at-limit", "runs 2 of at most 2", Standing(server(), running=2)),
+    ("standby", "only when more tasks wait", Standing(server(), running=0, stands_by=True)),
+]
+
+
+@pytest.mark.parametrize(("verdict", "text", "standing"), CASES, ids=[verdict for verdict, _, _ in CASES])
+def test_the_verdict_has_a_code_and_words(verdict: str, text: str, standing: Standing) -> None:
+    require = {"gpu": "a100"} if verdict == "label-missing" else {}
+
+    [found] = considered("chapter", require, [standing])
+
+    assert (found.server_id, found.verdict) == ("s1", verdict)
+    assert text in found.text
+    assert found.until == (NOW if verdict == "circuit-open" else None)
+
+
+def test_every_server_is_considered_in_the_order_given() -> None:
+    standings = [Standing(server(name)) for name in ("b", "a", "c")]
+
+    assert [found.server_id for found in considered("chapter", {}, standings)] == ["b", "a", "c"]
+
+
+@given(
+    st.sampled_from([(), ("chapter",), ("clip",)]),
+    st.sampled_from([{}, {"gpu": "a100"}, {"gpu": "a100", "zone": "b"}]),
+    st.sampled_from([{}, {"gpu": "a100"}, {"gpu": "a100", "zone": "b"}]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([CircuitIsClosed(), OPEN, CircuitIsHalfOpen(failures=1)]),
+)
+def test_what_dispatch_acts_on_is_what_is_said(
+    types: tuple[str, ...], labels: Any, require: Any, online: bool, maintenance: bool, circuit: Any
+) -> None:
+    one = server(types=types, labels=labels, online=online, maintenance=maintenance, circuit=circuit)
+
+    [found] = considered("chapter", require, [Standing(one)])
+
+    assert is_able(one, "chapter", require) == (found.verdict == "able")
+
+
+def test_pauses_are_named_with_who_and_why() -> None:
+    pause = Pause(since=NOW, by=Actor("user", "root"), reason="new model")
+
+    found = stops("text", pause, "chapter", pause)
+
+    assert [(stop.kind, stop.name) for stop in found] == [("pool-paused", "text"), ("type-paused", "chapter")]
+    assert found[0].text == "the pool 'text' was paused by root: new model"
+    assert stops("text", None, "chapter", None) == []

@@ -1,0 +1,287 @@
+"""A task that something holds is queued when nothing does any more: seen through HTTP, on a real log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+from aiohttp import web
+
+from tests.support.backend import BackendServer, finished, hold
+from tests.support.service import Client, Service, running_service
+from tests.support.waiting import wait_until
+
+from .behaviour import called, submit_all
+
+
+async def fail_if_told(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    """Fail what says `fail`, and answer with what the parents came to."""
+    if task["request"] == "fail":
+        return web.json_response({"error": "as told"}, status=422)
+    return web.json_response(finished(task, {"parents": task.get("parents")}))
+
+
+async def held_since(client: Client, task_id: str) -> str:
+    history = (await client.get(f"/api/task/{task_id}/events"))["events"]
+    queued = [entry for entry in history if entry["event"]["type"] == "TaskQueued"]
+    return str(queued[0]["at"]) if queued else ""
+
+
+# Time
+
+
+async def test_a_delayed_task_starts_when_its_time_has_come(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "s")
+    run_at = int(time.time() * 1000) + 400
+
+    task_id = await service.alice.submit({"payload": 1, "runAt": run_at})
+    assert (await service.alice.details(task_id))["status"] == "WAITING"
+    details = await service.alice.ended(task_id)
+
+    assert details["startedAt"] >= run_at
+
+
+async def test_a_task_that_expires_while_it_waits_fails_and_never_starts(service: Service) -> None:
+    task_id = await service.alice.submit({"payload": 1, "expiresAt": int(time.time() * 1000) + 300})
+
+    details = await service.alice.ended(task_id)
+
+    assert (details["status"], details["attempt"]) == ("FAILED", 0)
+    assert "had not started by" in details["error"]
+
+
+async def test_a_task_that_runs_past_its_deadline_fails_then(service: Service, backend: BackendServer) -> None:
+    backend.answer = hold
+    await service.admin.register(backend, "s")
+
+    task_id = await service.alice.submit({"payload": 1, "deadline": int(time.time() * 1000) + 1_000})
+    await called(backend, 1)
+    details = await service.alice.ended(task_id)
+
+    assert details["status"] == "FAILED"
+    assert backend.calls[0]["deadline"] <= details["createdAt"] + 1_000
+    assert len(backend.calls) == 1
+
+
+async def test_a_delayed_task_can_be_cancelled_and_is_then_never_queued(service: Service) -> None:
+    task_id = await service.alice.submit({"payload": 1, "delay": 3600})
+
+    answer = await service.alice.post(f"/api/task/{task_id}/cancel")
+
+    assert answer["taskDetails"]["status"] == "CANCELLED"
+    assert [event["type"] for event in await service.alice.history(task_id)] == ["TaskSubmitted", "TaskCancelled"]
+
+
+# Parents
+
+
+async def test_a_child_runs_after_its_parents_and_is_handed_their_results(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = fail_if_told
+    await service.admin.register(backend, "s")
+    mother = await service.alice.submit({"payload": "mother"})
+    father = await service.alice.submit({"payload": "father", "delay": 0.3})
+
+    child = await service.alice.submit({"payload": "child", "dependsOn": [mother, father]})
+    details = await service.alice.ended(child)
+
+    told = details["result"]["data"]["parents"]
+    assert [(parent["task_id"], parent["status"]) for parent in told] == [(mother, "FINISHED"), (father, "FINISHED")]
+    assert told[0]["result"]["data"] == {"parents": None}
+
+
+async def test_what_becomes_of_a_child_whose_parent_failed_is_its_own_choice(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = fail_if_told
+    await service.admin.register(backend, "s")
+    parent = await service.alice.submit({"payload": "fail", "delay": 0.2})
+    fails, skips, runs = await submit_all(
+        service.alice,
+        [{"payload": choice, "dependsOn": [parent], "onParentFailure": choice} for choice in ("fail", "skip", "run")],
+    )
+
+    ended = {name: await service.alice.ended(task) for name, task in (("fail", fails), ("skip", skips), ("run", runs))}
+
+    assert {name: details["status"] for name, details in ended.items()} == {
+        "fail": "FAILED",
+        "skip": "CANCELLED",
+        "run": "FINISHED",
+    }
+    assert parent in ended["fail"]["error"]
+    assert ended["run"]["result"]["data"]["parents"][0]["status"] == "FAILED"
+
+
+async def test_a_child_of_a_task_that_has_ended_already_runs(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "s")
+    parent = await service.alice.submit({"payload": 1})
+    await service.alice.ended(parent)
+
+    child = await service.alice.submit({"payload": 2, "dependsOn": [parent]})
+
+    assert (await service.alice.ended(child))["status"] == "FINISHED"
+
+
+async def test_nobody_depends_on_a_task_that_is_not_theirs_or_not_there(service: Service) -> None:
+    bobs = await service.bob.submit({"payload": 1})
+    gone = "0" * 26 + "~alice"
+
+    for parent in (bobs, gone):
+        answer = await service.alice.post("/api/task", {"payload": 1, "dependsOn": [parent]})
+        assert answer.status == 400, answer
+        assert "dependsOn[0]" in answer["detail"]
+
+
+async def test_waiting_children_survive_a_restart(nats_url: str, backend: BackendServer) -> None:
+    backend.answer = fail_if_told
+    async with running_service(nats_url) as service:
+        parent = await service.alice.submit({"payload": "parent", "delay": 2})
+        chain = [parent]
+        for number in range(5):
+            chain.append(await service.alice.submit({"payload": number, "dependsOn": [chain[-1]]}))
+
+    async with running_service(nats_url) as service:
+        await service.admin.register(backend, "s")
+        assert (await service.alice.ended(chain[-1]))["status"] == "FINISHED"
+    assert [call["task_id"] for call in backend.calls] == chain
+
+
+# Limits
+
+
+async def test_no_more_of_a_type_run_at_once_than_its_limit_and_all_do(nats_url: str, backend: BackendServer) -> None:
+    async def slowly(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.02)
+        return web.json_response(finished(task, 1))
+
+    backend.answer = slowly
+    async with running_service(nats_url) as first, running_service(nats_url) as second:
+        await first.admin.put("/api/types/image", {"concurrency": 3})
+        await first.admin.register(backend, "s", types=["image"], maxConcurrent=50)
+
+        tasks = await submit_all(first.alice, [{"type": "image", "payload": n} for n in range(30)])
+        tasks += await submit_all(second.bob, [{"type": "image", "payload": n} for n in range(30)])
+        for task in tasks:
+            await first.admin.ended(task)
+
+    assert backend.most_at_once == 3
+    assert Counter(call["task_id"] for call in backend.calls) == Counter(tasks)
+
+
+async def test_a_limit_set_while_tasks_are_queued_holds_for_those_too(service: Service, backend: BackendServer) -> None:
+    tasks = await submit_all(service.alice, [{"type": "image", "payload": n} for n in range(10)])
+
+    await service.admin.put("/api/owners/alice/limits", {"concurrency": 2})
+    await service.admin.register(backend, "s", types=["image"], maxConcurrent=50)
+    for task in tasks:
+        await service.alice.ended(task)
+
+    assert backend.most_at_once <= 2
+
+
+async def test_tasks_with_the_same_key_run_one_after_the_other(service: Service, backend: BackendServer) -> None:
+    backend.answer = hold
+    await service.admin.register(backend, "s", maxConcurrent=10)
+    await submit_all(service.alice, [{"payload": n, "concurrencyKey": "k"} for n in range(3)])
+    other = await service.alice.submit({"payload": "other", "concurrencyKey": "l"})
+    await called(backend, 2)
+
+    assert backend.most_at_once == 2
+    assert other in [call["task_id"] for call in backend.calls]
+    backend.let_go.set()
+    await called(backend, 4)
+    assert backend.most_at_once == 2
+
+
+async def test_a_newcomer_is_refused_or_replaces_those_that_wait_as_its_type_says(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = hold
+    await service.admin.put("/api/types/refusing", {"onConflict": "refuse"})
+    await service.admin.put("/api/types/replacing", {"onConflict": "replace"})
+    await service.admin.register(backend, "s", types=["refusing", "replacing"], maxConcurrent=10)
+    runs = await service.alice.submit({"type": "refusing", "payload": 1, "concurrencyKey": "k"})
+    first = await service.alice.submit({"type": "replacing", "payload": 1, "concurrencyKey": "k"})
+    await called(backend, 2)
+
+    refused = await service.alice.post("/api/task", {"type": "refusing", "payload": 2, "concurrencyKey": "k"})
+    second = await service.alice.submit({"type": "replacing", "payload": 2, "concurrencyKey": "k"})
+    third = await service.alice.submit({"type": "replacing", "payload": 3, "concurrencyKey": "k"})
+    replaced = await service.alice.ended(second)
+    backend.let_go.set()
+
+    assert refused.status == 409
+    assert runs in refused["detail"]
+    assert replaced["status"] == "CANCELLED"
+    assert third in replaced["error"]
+    for task in (runs, first, third):
+        assert (await service.alice.ended(task))["status"] == "FINISHED"
+
+
+async def test_a_task_that_waits_for_its_retry_lets_another_use_its_room(
+    service: Service, backend: BackendServer
+) -> None:
+    tries: Counter[int] = Counter()
+
+    async def fail_once(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+        tries[task["request"]] += 1
+        if tries[task["request"]] == 1:
+            return web.json_response({}, status=500)
+        return web.json_response(finished(task, 1))
+
+    backend.answer = fail_once
+    await service.admin.put("/api/types/one", {"concurrency": 1})
+    await service.admin.register(backend, "s", types=["one"], maxConcurrent=10)
+
+    tasks = await submit_all(service.alice, [{"type": "one", "payload": n} for n in range(8)])
+    for task in tasks:
+        assert (await service.alice.ended(task))["status"] == "FINISHED"
+
+    assert backend.most_at_once == 1
+
+
+# Fairness
+
+
+async def test_one_owners_crowd_does_not_keep_anothers_task_waiting(service: Service, backend: BackendServer) -> None:
+    async def slowly(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.05)
+        return web.json_response(finished(task, 1))
+
+    backend.answer = slowly
+    await submit_all(service.alice, [{"type": "image", "payload": n} for n in range(500)])
+    await service.admin.register(backend, "s", types=["image"], maxConcurrent=2)
+    await called(backend, 20)
+
+    bobs = await service.bob.submit({"type": "image", "payload": "bob"})
+    await service.bob.ended(bobs)
+
+    order = [call["task_id"] for call in backend.calls]
+    assert len(order) < 400, "bob's came after almost all of alice's"
+
+
+async def test_more_than_the_quota_is_refused_and_says_when_to_come_again(nats_url: str) -> None:
+    async with running_service(nats_url, owner_waiting=20) as service:
+        answers = [await service.alice.post("/api/task", {"payload": n}) for n in range(21)]
+
+        assert [answer.status for answer in answers[:20]] == [200] * 20
+        assert answers[-1].status == 429
+        assert int(answers[-1].headers["Retry-After"]) > 0
+        assert (await service.bob.post("/api/task", {"payload": 1})).status == 200
+
+
+async def test_the_keeper_is_another_when_the_first_ends(nats_url: str, backend: BackendServer) -> None:
+    async with running_service(nats_url) as stays:
+        async with running_service(nats_url):
+            await stays.admin.put("/api/types/one", {"concurrency": 1})
+            await stays.admin.register(backend, "s", types=["one"])
+            tasks = await submit_all(stays.alice, [{"type": "one", "payload": n} for n in range(5)])
+        tasks += await submit_all(stays.alice, [{"type": "one", "payload": n} for n in range(5)])
+
+        for task in tasks:
+            assert (await stays.alice.ended(task))["status"] == "FINISHED"
+    assert backend.most_at_once == 1
+    await wait_until(lambda: backend.running == 0, "the backend to be idle")
