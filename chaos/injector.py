@@ -109,8 +109,8 @@ class Injector:
         disk.fill()
         await asyncio.sleep(fault.duration)
         await self._look(fault)
-        disk.relieve()
-        async with process.busy:  # NATS finds out about the room at its next start
+        async with process.busy:  # after a power cut that came meanwhile
+            disk.relieve()  # NATS finds out about the room at its next start
             await process.terminate()
             await process.start()
 

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from .clock import utc_now
 from .commands.handler import Commands, Handled, Known
 from .commands.task import UNKNOWN, SubmitTask, TaskState
-from .errors import InvalidInput, InvalidItems, KeyTaken
+from .errors import InvalidInput, InvalidItems, KeyTaken, QuotaExceeded
 from .events.envelope import Actor
 from .events.ids import TaskRef, parse_task_id
 from .events.subjects import task_root
@@ -58,7 +58,7 @@ class Intake:
         """
         if command.plan is not None and command.plan.depends_on:
             await self.look_up_parents(ref.owner, command.plan.depends_on)
-        self.admission.check_quota(ref.owner, 1)
+        await self._check_quota([(ref, command)])
         command = replace(command, held=self.admission.holds(ref, command, utc_now()))
         handled = await self._commands.task(ref, command, by=by, cause=cause, known=Known(UNKNOWN, 0))
         if handled.appended:
@@ -96,8 +96,7 @@ class Intake:
         They may depend on each other. Raises InvalidItems for parents there are not.
         """
         await self._look_up_all_parents(submissions)
-        owner = submissions[0][0].owner
-        self.admission.check_quota(owner, len(submissions))
+        await self._check_quota(submissions)
         now = utc_now()
         ahead: Counter[str] = Counter()
         decided = []
@@ -111,6 +110,15 @@ class Intake:
             if each.appended:
                 self.admission.note(ref, command, each.known.sequence)
         return handled
+
+    async def _check_quota(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> None:
+        """Raise QuotaExceeded where the owner may not have so many more waiting. Those there already are none more."""
+        ref, command = submissions[0]
+        try:
+            self.admission.check_quota(ref.owner, len(submissions))
+        except QuotaExceeded:
+            if not (command.repeatable and await self._commands.load_task(ref)):
+                raise
 
     async def _look_up_all_parents(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> None:
         """Raise InvalidItems unless all parents that are not among the submissions are there."""

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from .errors import InvalidInput
+
 # `$` alone would let a line feed follow: so does Python read it, though ECMA 262 does not.
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$(?!\n)"
 SERVER_ID_PATTERN = r"^(?!(?:\.{1,2}|cleanup)$)[^\x00-\x1f\x7f/]+$(?!\n)"
@@ -34,10 +36,13 @@ Labels = Annotated[
 
 
 def instant(given: int | datetime | None) -> datetime | None:
-    """Return what a client gave as an `Instant`, in UTC."""
+    """Return what a client gave as an `Instant`, in UTC. Raises InvalidInput for one that UTC has no year for."""
     if isinstance(given, int):
         return datetime.fromtimestamp(given / 1000, UTC)
-    return given.astimezone(UTC) if given is not None else None
+    try:
+        return given.astimezone(UTC) if given is not None else None
+    except OverflowError:
+        raise InvalidInput(f"{given} is outside of the years 1 to 9999 in UTC") from None
 
 
 def milliseconds(instant: datetime) -> int:

@@ -177,7 +177,7 @@ def batch_router(core: Core) -> Router:
 
     @get(
         "/batches/{batch_id:str}",
-        responses=answers(401, 403, 404, 503),
+        responses=answers(400, 401, 403, 404, 503),
         response_description="The batch as it is now",
         summary="Read a batch",
     )
@@ -255,7 +255,7 @@ def batch_router(core: Core) -> Router:
     @delete(
         "/batches/{batch_id:str}",
         status_code=200,
-        responses=answers(401, 403, 404, 503),
+        responses=answers(400, 401, 403, 404, 503),
         response_description="How many it was done for",
         summary="Delete a batch",
     )

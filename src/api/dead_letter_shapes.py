@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from ..events.task import FailureKind
-from ..projections.task_reader import Listed
-from ..settings import Settings
 from ..wire import Instant, Name
 from .bulk_shapes import MOST_IDS, TaskIdText
-from .task_shapes import TaskSummary, task_summary
-
-
-class DeadLetter(TaskSummary, kw_only=True, rename="camel"):
-    """A task that failed for good."""
-
-    kind: FailureKind | None
-    """How its last attempt failed."""
+from .task_shapes import TaskSummary
 
 
 class DeadLetterPage(Struct, kw_only=True, rename="camel"):
-    """Dead letters; those that failed first come first."""
+    """Dead letters; those that failed first come first. Their `failureKind` is how the last attempt failed."""
 
-    dead_letters: list[DeadLetter]
+    dead_letters: list[TaskSummary]
     next_cursor: str | None
     """Pass as `cursor` for the next page; null after the last. A page may be short and still have one."""
 
@@ -56,7 +46,3 @@ class DeadLettersBody(Struct, kw_only=True, forbid_unknown_fields=True, rename="
     """Kept in the tasks' histories."""
     cursor: str | None = None
     """`nextCursor` of the answer before, with the same filter: goes on where that left off."""
-
-
-def dead_letter(listed: Listed, settings: Settings) -> DeadLetter:
-    return DeadLetter(**msgspec.structs.asdict(task_summary(listed, settings)), kind=listed.view.failure)

@@ -18,11 +18,14 @@ from .access import ApiRequest
 from .bodies import described, read_as, schema_of
 from .bulk import MOST_MATCHED, Bulk, Tally, command_for, meant_owner, within_reach
 from .bulk_shapes import BulkAnswer
-from .dead_letter_shapes import DeadLetterPage, DeadLettersBody, DeadLettersFilter, dead_letter
+from .dead_letter_shapes import DeadLetterPage, DeadLettersBody, DeadLettersFilter
 from .examples import DEAD_LETTERS_EXAMPLES
 from .parameters import Cursor, Limit, Owner, listed_owner, read_cursor
 from .problems import answers
+from .task_shapes import task_summary
 
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
 NO_DEAD_LETTER = "this is no dead letter: it has not failed for good, or no trial could help"
 
 
@@ -47,7 +50,7 @@ class DeadLetters:
         )
         page = await self._core.dead_letters.page(wanted, limit, read_cursor(cursor))
         return DeadLetterPage(
-            dead_letters=[dead_letter(listed, self._core.settings) for listed in page.tasks],
+            dead_letters=[task_summary(listed, self._core.settings) for listed in page.tasks],
             next_cursor=None if page.cursor is None else str(page.cursor),
         )
 
@@ -115,7 +118,8 @@ def dead_letter_router(core: Core) -> Router:
             list[str] | None, QueryParameter(description="One or more kinds of failure, also comma-separated")
         ] = None,
         since: Annotated[
-            int | None, QueryParameter(ge=0, description="Failed then or later: milliseconds since the epoch")
+            int | None,
+            QueryParameter(ge=0, le=LATEST_MS, description="Failed then or later (milliseconds)"),
         ] = None,
         owner: Owner = None,
         limit: Limit = 50,

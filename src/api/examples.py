@@ -329,7 +329,7 @@ ANSWER_EXAMPLES: dict[str, Any] = {
     },
     "BulkAnswer": _BULK,
     "DeadLetterPage": {
-        "deadLetters": [{**_SUMMARY, "status": "FAILED", "error": "the server answered 500", "kind": "error"}],
+        "deadLetters": [{**_SUMMARY, "status": "FAILED", "error": "the server answered 500", "failureKind": "error"}],
         "nextCursor": None,
     },
     "TaskAnswer": {

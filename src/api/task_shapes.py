@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.task import Priority, TaskEvent
+from ..events.task import NO_PLAN, FailureKind, ParentFailure, Priority, TaskEvent
 from ..instants import iso
 from ..projections.task_reader import Listed, TaskDetail
 from ..projections.task_view import Status, TaskView
@@ -50,6 +50,21 @@ class TaskSummary(Struct, kw_only=True, rename="camel"):
     """When the next try is due, while it waits for one."""
     callback_url: str
     """Where its updates go (PUT)."""
+    held: bool
+    """Something holds it: it is in no queue. `why` tells what."""
+    failure_kind: FailureKind | None
+    """Of what kind the failure in `error` was; null if nothing failed."""
+    run_at: int | None
+    """It does not start before."""
+    expires_at: int | None
+    """It does not start after."""
+    deadline: int | None
+    """It ends by then, or fails."""
+    concurrency_key: str | None
+    batch_id: str | None
+    """The batch it was submitted with."""
+    schedule_id: str | None
+    """The recurring schedule that submitted it."""
 
 
 class TaskDetails(TaskSummary, kw_only=True, rename="camel"):
@@ -57,6 +72,14 @@ class TaskDetails(TaskSummary, kw_only=True, rename="camel"):
 
     request: Any
     """The payload as submitted."""
+    depends_on: list[str]
+    """Ids of the tasks that must have ended first."""
+    on_parent_failure: ParentFailure
+    """What becomes of it when one of those does not succeed."""
+    prefer: dict[str, str]
+    """Labels of the servers it had better run on."""
+    require: dict[str, str]
+    """Labels of the only servers it may run on."""
     result: Any
     """A TaskResult, or null."""
 
@@ -102,6 +125,7 @@ class EventPage(Struct, kw_only=True, rename="camel"):
 
 
 def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[str, Any]:
+    plan = view.plan or NO_PLAN
     return {
         "id": ref.id,
         "status": view.status,
@@ -120,12 +144,29 @@ def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[st
         "ended_at": optional_milliseconds(view.ended_at),
         "next_attempt_at": optional_milliseconds(view.retry_at),
         "callback_url": f"{settings.callback_base}/api/task/{ref.id}",
+        "held": view.held,
+        "failure_kind": view.failure,
+        "run_at": optional_milliseconds(plan.not_before),
+        "expires_at": optional_milliseconds(plan.expires_at),
+        "deadline": optional_milliseconds(plan.ends_by),
+        "concurrency_key": plan.concurrency_key or None,
+        "batch_id": view.batch or None,
+        "schedule_id": view.schedule or None,
     }
 
 
 def task_answer(detail: TaskDetail, settings: Settings) -> TaskAnswer:
     fields = _summary_fields(detail.ref, detail.view, settings)
-    details = TaskDetails(**fields, request=detail.payload, result=detail.result)
+    plan = detail.view.plan or NO_PLAN
+    details = TaskDetails(
+        **fields,
+        request=detail.payload,
+        result=detail.result,
+        depends_on=list(plan.depends_on),
+        on_parent_failure=plan.on_parent_failure,
+        prefer=plan.prefer,
+        require=plan.require,
+    )
     return TaskAnswer(task_id=detail.ref.id, task_details=details)
 
 

@@ -407,7 +407,11 @@ def _reported(reporter: Reporter, state: TaskState) -> Facts:
             if by_attempt or by_other_server:
                 raise AttemptNotCurrent(facts.attempt)
             return facts
-        case Held(facts=facts) | Waiting(facts=facts):
+        case Held(facts=facts):
+            if reporter.kind == "person" and reporter.attempt is None:
+                return facts
+            raise AttemptNotCurrent(None)  # a server that takes it by its report would pass its limits by
+        case Waiting(facts=facts):
             # Before the first attempt nobody else can have started it; afterwards only a person may overrule.
             if reporter.attempt is None and (facts.attempt == 0 or reporter.kind == "person"):
                 return facts

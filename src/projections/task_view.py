@@ -142,6 +142,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
             return replace(
                 view,
                 status="PROCESSING",
+                held=False,
                 attempt=event.attempt,
                 server_id=event.server_id,
                 worker_id=event.worker_id,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from ..commands.task import SubmitTask
-from ..errors import QuotaExceeded
+from ..errors import InvalidInput, QuotaExceeded
 from ..events.ids import TaskRef
 from ..projections.fleet import Fleet
 from .rules import needs_grant
@@ -45,6 +45,8 @@ class Admission:
         if limit is None:
             return
         waiting = self._waits(owner).waiting + len(self._waiting.get(owner, ()))
+        if count > limit:
+            raise InvalidInput(f"{count} tasks are more than the {limit} you may have waiting; submit fewer at a time")
         if waiting + count > limit:
             raise QuotaExceeded(limit, waiting, RETRY_AFTER_SECONDS)
 

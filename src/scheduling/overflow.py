@@ -7,12 +7,16 @@ from datetime import timedelta
 from ..events.server import Overflow
 
 
-def helps_out(overflow: Overflow, waiting: int, oldest: timedelta, *, helping: bool) -> bool:
-    """Tell whether an overflow server is to take work, by how many tasks wait and for how long the oldest has.
+def allowance(overflow: Overflow, waiting: int, oldest: timedelta, at_once: int, *, helping: bool) -> int:
+    """Return how many tasks an overflow server may take until somebody looks again; 0: it stands by.
 
-    One that helps goes on until half of what it began at: at the bound itself it would start and stop with each task.
+    By how many tasks wait and for how long the oldest has. One that helps goes on until half of what it began at: at
+    the bound itself it would start and stop with each task. `at_once`: tasks it runs side by side; what it takes
+    because one has waited for long.
     """
     part = 2 if helping else 1
-    many = overflow.waiting is not None and waiting > overflow.waiting // part
-    long = overflow.oldest is not None and waiting > 0 and oldest >= overflow.oldest / part
-    return many or long
+    if overflow.waiting is not None and waiting > overflow.waiting // part:
+        return waiting - overflow.waiting // 2
+    if overflow.oldest is not None and oldest >= overflow.oldest / part:
+        return min(waiting, at_once)
+    return 0

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from .. import metrics
 from ..commands.handler import Commands, Known
+from ..commands.server import Present
 from ..commands.task import UNKNOWN as UNKNOWN_TASK
 from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, Waiting, evolve
 from ..errors import Refused, StoreUnavailable, UnreadableEvent
@@ -51,7 +52,8 @@ RETURNS_PER_SECOND = 200
 more would only cost."""
 KINDS_REMEMBERED = 1_000
 ANOTHER_WORKER = timedelta(milliseconds=200)
-"""Pause in which another worker may take a retry that this one could only give to the server that failed it."""
+"""Pause in which another worker may take a task that it has a better server for: one that has not failed it, or that
+has more of the labels it prefers."""
 RETURNS_FOR_ANOTHER_SERVER = 2
 IDLE_LOOK_SECONDS = 5.0
 """How often room is looked for without any news of it: against news lost on the way."""
@@ -237,7 +239,10 @@ class Dispatcher:
             await self._in_hand.give_back(queued.message, _growing(delivered))
         elif server_id is None:
             await self._return(queue, queued, delivered)
-        elif server_id == queued.avoid and delivered <= RETURNS_FOR_ANOTHER_SERVER and self._another_could(queued):
+        elif delivered <= RETURNS_FOR_ANOTHER_SERVER and (
+            (server_id == queued.avoid and self._another_could(queued))
+            or (prefer and self._another_is_preferred(queued, prefer, server_id))
+        ):
             await self._in_hand.give_back(queued.message, ANOTHER_WORKER)
         else:
             self._runner.start(queued, self._fleet.server(server_id))
@@ -246,9 +251,7 @@ class Dispatcher:
         """Tell whether a task shares a limit with others and has come here without the keeper."""
         state = queued.known.state
         granted = isinstance(state, Waiting) and state.granted
-        return not granted and needs_grant(
-            self._fleet, queued.ref, queued.submitted.task_type, queued.submitted.plan
-        )
+        return not granted and needs_grant(self._fleet, queued.ref, queued.submitted.task_type, queued.submitted.plan)
 
     async def _hold(self, queued: Queued) -> None:
         """Leave a task to the keeper."""
@@ -294,6 +297,23 @@ class Dispatcher:
             server.server_id != queued.avoid and is_able(server, queued.submitted.task_type, require)
             for server in self._fleet.servers()
         )
+
+    def _another_is_preferred(self, queued: Queued, prefer: Mapping[str, str], server_id: str) -> bool:
+        """Tell whether another worker's server could take a task, and has more of the labels it prefers."""
+        least = _shared(self._fleet.server(server_id), prefer)
+        require, _ = _labels(queued)
+        return least < len(prefer) and any(
+            _shared(server, prefer) > least
+            and server.server_id != queued.avoid
+            and not self._slots.speaks_for(server.server_id)
+            and is_able(server, queued.submitted.task_type, require)
+            for server in self._fleet.servers()
+        )
+
+
+def _shared(server: Present, labels: Mapping[str, str]) -> int:
+    """Return how many of these labels a server has."""
+    return len(server.settings.labels.items() & labels.items())
 
 
 def _growing(delivered: int) -> timedelta:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from ..commands.server import Present
 from ..errors import StoreUnavailable
 from ..projections.fleet import Fleet
-from ..scheduling.overflow import helps_out
+from ..scheduling.overflow import allowance
 from ..settings import Settings
 from ..streams.backlog import Backlog, backlogs, waiting_since
 from ..streams.connection import Connection
@@ -50,8 +51,7 @@ class Pressure:
     async def run(self) -> None:
         """Look, for ever."""
         while True:
-            helpers = bool(self._slots.overflow_servers())
-            await asyncio.sleep(min(self._pause, OVERFLOW_PAUSE_SECONDS) if helpers else self._pause)
+            await asyncio.sleep(min(self._pause, OVERFLOW_PAUSE_SECONDS))
             with contextlib.suppress(StoreUnavailable):
                 await self.run_once()
 
@@ -65,7 +65,7 @@ class Pressure:
             for queue in queues:
                 await self._look(queue, found.get(queue.name))
         for server in helpers:
-            self._set(server.server_id, self._queues_of(self._fleet.pools_of(server)))
+            self._allow(server, self._queues_of(self._fleet.pools_of(server)))
         return len(queues)
 
     def _is_passed_over(self, queue: Queue) -> bool:
@@ -73,7 +73,7 @@ class Pressure:
             self._ageing > 0
             and queue.priority != "high"
             and queue.may_have_more
-            and queue.fetched_at < time.monotonic() - self._pause
+            and max(queue.fetched_at, queue.looked_at) < time.monotonic() - self._pause
             and self._slots.serves(queue.pool)
             and not self._fleet.pool_waits(queue.pool)
         )
@@ -86,14 +86,13 @@ class Pressure:
         pools = {pool for pool in pools if not self._fleet.pool_waits(pool)}
         return [queue for queue in self._queues.in_order() if queue.pool in pools]
 
-    def _set(self, server_id: str, queues: Iterable[Queue]) -> None:
+    def _allow(self, server: Present, queues: Iterable[Queue]) -> None:
         """Have an overflow server help out, or not, by what waits in its queues."""
-        server = self._fleet.find(server_id)
-        if server is None or server.settings.overflow is None:
-            return
+        settings = server.settings
+        assert settings.overflow is not None
         now = self._now()
         waiting = sum(queue.waiting for queue in queues)
         since = min((queue.oldest_at for queue in queues if queue.waiting and queue.oldest_at), default=now)
-        helping = self._slots.helps_out(server_id)
-        wanted = helps_out(server.settings.overflow, waiting, max(now - since, timedelta(0)), helping=helping)
-        self._slots.set_helping(server_id, helping=wanted)
+        helping = self._slots.is_helping(server.server_id)
+        most = allowance(settings.overflow, waiting, now - since, settings.max_concurrent, helping=helping)
+        self._slots.allow(server.server_id, most)

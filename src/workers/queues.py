@@ -37,7 +37,9 @@ class Queue:
         self.name = pool_consumer_name(token(pool), priority)
         self.filter = pool_filter(token(pool), priority)
         self.fetched_at = time.monotonic()
-        """When something was taken out last."""
+        """When something was last taken out, or nothing was found; monotonic."""
+        self.looked_at = self.fetched_at
+        """When what waits was last looked at without taking it out; monotonic."""
         self._undelivered = 0
         """As many as were not handed out to anybody, when last looked."""
         self._head_at: datetime | None = None
@@ -80,6 +82,7 @@ class Queue:
 
     def looked(self, backlog: Backlog, head_at: datetime | None) -> None:
         """Somebody has looked at what waits, without taking it out."""
+        self.looked_at = time.monotonic()
         self._undelivered, self._head_at = backlog.waiting, head_at
         if not backlog.in_hand:
             self._returned.clear()  # others have taken them

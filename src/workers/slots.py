@@ -44,8 +44,10 @@ class _Load(Struct):
     """False while the lease is being handed over."""
     turn: int = 0
     """The number of the choice that last gave it a task."""
-    helps_out: bool = False
-    """Of an overflow server: enough waits for it to take work."""
+    allowance: int = 0
+    """Of an overflow server: how many tasks it may still take before its queues are looked at again."""
+    helping: bool = False
+    """Of an overflow server: enough waited, when last looked, for it to take work."""
 
     @property
     def running(self) -> int:
@@ -99,6 +101,10 @@ class Slots:
             self._refresh(name)
             self.freed.set()
 
+    def speaks_for(self, server_id: str) -> bool:
+        """Tell whether this worker speaks for a server."""
+        return server_token(server_id) in self._loads
+
     def is_idle(self, name: str) -> bool:
         """Tell whether no call of ours to the server is under way."""
         load = self._loads.get(name)
@@ -110,6 +116,7 @@ class Slots:
         """A call of ours to a server begins; it was the server's turn."""
         load = self._loads[server_token(server_id)]
         load.calls.add(ref)
+        load.allowance = max(0, load.allowance - 1)
         load.turn = next(self._turns)
         self._has_changed(load)
 
@@ -177,16 +184,16 @@ class Slots:
         found = (self._fleet.by_token(name) for name in self._loads)
         return [server for server in found if server is not None and server.settings.overflow is not None]
 
-    def helps_out(self, server_id: str) -> bool:
-        """Tell whether an overflow server takes work now."""
+    def is_helping(self, server_id: str) -> bool:
+        """Tell whether an overflow server took work when its queues were last looked at."""
         load = self._loads.get(server_token(server_id))
-        return load is not None and load.helps_out
+        return load is not None and load.helping
 
-    def set_helping(self, server_id: str, *, helping: bool) -> None:
-        """Have an overflow server take work, or stand by again; what it runs goes on."""
+    def allow(self, server_id: str, most: int) -> None:
+        """Have an overflow server take so many tasks, or stand by (0); what it runs goes on."""
         load = self._loads.get(server_token(server_id))
-        if load is not None and load.helps_out != helping:
-            load.helps_out = helping
+        if load is not None and (load.allowance, load.helping) != (most, most > 0):
+            load.allowance, load.helping = most, most > 0
             self._refresh(server_token(server_id))
             self.freed.set()
 
@@ -246,8 +253,8 @@ class Slots:
             return
         settings = server.settings
         capacity = settings.max_concurrent if isinstance(server.circuit, CircuitIsClosed) else 1
-        if settings.overflow is not None and not load.helps_out:
-            capacity = 0  # its queues are listened to all the same
+        if settings.overflow is not None:  # while it stands by, its queues are listened to all the same
+            capacity = min(capacity, load.running + load.allowance)
         self._openings.put(
             Opening(
                 server=Candidate(server.server_id, load.running, capacity, settings.weight, load.turn),

@@ -75,7 +75,12 @@ async def test_each_part_may_do_its_work_and_nothing_else(
         assert (await service.alice.post(f"/api/task/{failed}/retry")).status == 200
         await service.alice.ended(failed)
         await push_does_its_work(service)
+        await schedules_do_their_work(service)
         await service.admin.post("/api/servers/echo/heartbeat", {})
+        for action in ("pause", "resume"):
+            assert (await service.admin.post(f"/api/pools/default/{action}")).status == 200
+            assert (await service.admin.post(f"/api/types/slow/{action}")).status == 200
+        assert (await service.admin.get("/api/pools"))["pools"]
         await service.admin.post("/api/servers/echo/maintenance")
         assert (await service.admin.delete("/api/servers/echo")).status == 200
         assert len((await service.alice.get("/api/tasks"))["tasks"]) == 27
@@ -106,6 +111,19 @@ async def push_does_its_work(service: Door) -> None:
         await wait_until(lambda: receiver.messages, "the webhook to be told")
         webhook_id = registered["webhook"]["id"]
         assert (await service.alice.delete(f"/api/webhooks/{webhook_id}")).status == 200
+
+
+async def schedules_do_their_work(service: Door) -> None:
+    """Have a schedule fire, which is somebody else's, and delete it."""
+    created = await service.admin.post("/api/schedules", {"cron": "* * * * * *", "task": {"payload": {}}})
+    assert created.status == 200, created
+
+    async def has_fired() -> bool:
+        return bool((await service.admin.get(f"/api/schedules/{created['id']}"))["counts"]["fired"])
+
+    await wait_until(has_fired, "the schedule to fire")
+    assert len((await service.admin.get("/api/schedules"))["schedules"]) == 1
+    assert (await service.admin.delete(f"/api/schedules/{created['id']}")).status == 200
 
 
 async def test_what_is_forbidden_is_said_to_be_so(guarded: NatsServer) -> None:

@@ -138,13 +138,11 @@ async def test_a_bad_line_is_named_by_its_place(api: Service) -> None:
     assert await all_of(api.alice) == 0
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[", b"null", b'[{"a": 1}, {"b": ]', b'["\xff"]', b"[" * 5000, b'[{"a":"\\ud800"}]']
-)
-async def test_what_is_no_batch_is_refused(api: Service, body: bytes) -> None:
-    answer = await api.alice.post("/api/tasks/batch", body)
+async def test_what_is_no_batch_is_refused(api: Service) -> None:
+    bodies = [b"", b"{}", b"[", b"null", b'[{"a": 1}, {"b": ]', b'["\xff"]', b"[" * 5000, b'[{"a":"\\ud800"}]']
+    for body in bodies:
+        assert (await api.alice.post("/api/tasks/batch", body)).status == 400, body
 
-    assert answer.status == 400
     assert await all_of(api.alice) == 0
 
 
@@ -306,9 +304,9 @@ async def test_nobody_sees_or_commands_another_users_batch(api: Service) -> None
     assert (await api.admin.post(f"{path}/cancel"))["done"] == 1
 
 
-@pytest.mark.parametrize("batch_id", ["x", "*", "0" * 26 + "~alice", "0" * 25 + "1~alice"])
-async def test_what_is_no_batch_is_not_found(api: Service, batch_id: str) -> None:
-    assert (await api.alice.get(f"/api/batches/{batch_id}")).status == 404
+async def test_what_is_no_batch_is_not_found(api: Service) -> None:
+    for batch_id in ("x", "*", "0" * 26 + "~alice", "0" * 25 + "1~alice"):
+        assert (await api.alice.get(f"/api/batches/{batch_id}")).status == 404, batch_id
 
 
 async def test_a_single_task_is_no_batch(api: Service) -> None:

@@ -103,25 +103,25 @@ async def test_admins_reach_everybodys_tasks_and_auditors_nobodys(api: Service) 
     assert (await api.anonymous.post("/api/tasks/cancel", {"ids": ids})).status == 401
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"ids": []},
-        {"ids": ["x"]},
-        {"ids": [NONE], "filter": {"status": ["FAILED"]}},
-        {"filter": {}},
-        {"filter": {"owner": "alice"}},
-        {"filter": {"status": ["LOST"]}},
-        {"filter": {"colour": "red"}},
-        {"filter": {"status": ["FAILED"]}, "cursor": "x"},
-        {"filter": {"createdAfter": "yesterday"}},
-    ],
-)
-async def test_what_does_not_say_which_tasks_are_meant_is_refused(api: Service, body: Any) -> None:
+NO_MEANING: list[Any] = [
+    {},
+    {"ids": []},
+    {"ids": ["x"]},
+    {"ids": [NONE], "filter": {"status": ["FAILED"]}},
+    {"filter": {}},
+    {"filter": {"owner": "alice"}},
+    {"filter": {"status": ["LOST"]}},
+    {"filter": {"colour": "red"}},
+    {"filter": {"status": ["FAILED"]}, "cursor": "x"},
+    {"filter": {"createdAfter": "yesterday"}},
+]
+
+
+async def test_what_does_not_say_which_tasks_are_meant_is_refused(api: Service) -> None:
     await submitted(api.alice, 1)
 
-    assert (await api.alice.post("/api/tasks/delete", body)).status == 400
+    for body in NO_MEANING:
+        assert (await api.alice.post("/api/tasks/delete", body)).status == 400, body
     assert len((await api.alice.get("/api/tasks"))["tasks"]) == 1
 
 
@@ -200,7 +200,7 @@ async def test_more_than_one_request_handles_is_done_by_several(
 async def letters(client: Client, query: str = "") -> list[tuple[str, str]]:
     answer = await client.get(f"/api/dead-letters{query}")
     assert answer.status == 200, answer
-    return [(letter["id"], letter["kind"]) for letter in answer["deadLetters"]]
+    return [(letter["id"], letter["failureKind"]) for letter in answer["deadLetters"]]
 
 
 async def failed(service: Service, backend: BackendServer, code: int, many: int = 1) -> list[str]:
@@ -208,7 +208,7 @@ async def failed(service: Service, backend: BackendServer, code: int, many: int 
     backend.answer = status(code)
     ids = []
     for _ in range(many):
-        ids.append(await service.alice.submit({"payload": code}))
+        ids.append(await service.alice.submit({"payload": code, "attempts": 2}))
         await service.alice.reaches(ids[-1], "FAILED")
     return ids
 

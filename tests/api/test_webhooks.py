@@ -315,6 +315,28 @@ async def test_one_that_is_back_is_sent_at_once_what_waits(nats_url: str, receiv
         await settled(service.alice, webhook_id, "delivered", lane.DOWN_AFTER + 1)
 
 
+async def test_what_becomes_of_deliveries_is_measured(service: Service, receiver: HookReceiver) -> None:
+    async def measured() -> dict[str, float]:
+        text = (await service.alice.get("/metrics")).body
+        lines = [line.split() for line in text.splitlines() if line.startswith("taskstream_webhook")]
+        return {name: float(value) for name, value in lines}
+
+    receiver.answer = in_turn(500, 200, 410)
+    before = await measured()
+    webhook_id, _ = await register(service.alice, receiver)
+    await cancelled(service.alice)
+    await settled(service.alice, webhook_id, "delivered", 1)
+    await cancelled(service.alice)
+    await settled(service.alice, webhook_id, "failed", 1)
+    after = await measured()
+
+    grown = {name: value - before.get(name, 0) for name, value in after.items() if not name.endswith("_created")}
+    outcomes = ("retried", "delivered", "gone")
+    assert [grown[f'taskstream_webhook_tries_total{{outcome="{one}"}}'] for one in outcomes] == [1, 1, 1]
+    assert grown["taskstream_webhook_lag_seconds_count"] == 1
+    assert after["taskstream_webhook_deliveries_waiting"] == 0
+
+
 async def test_it_waits_as_long_as_the_receiver_asks(nats_url: str, receiver: HookReceiver) -> None:
     receiver.answer = answers(429, **{"Retry-After": "1000"})
     async with running_service(nats_url) as service:

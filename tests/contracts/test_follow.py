@@ -252,3 +252,17 @@ async def test_pulls_that_expire_are_made_again_on_the_same_consumer(
     assert follower.sequences == list(range(1, 13))
     assert len(set(pulls)) == 1
     await follower.stop()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_follower_that_is_cancelled_just_when_something_comes_ends(core: Core, turns: int) -> None:
+    """On Python 3.11 `asyncio.wait_for` would swallow the cancellation."""
+    follower = following(core)
+    await wait_until(lambda: follower.caught_up, "it to have caught up")
+
+    core.reading.lose_answers()  # whoever waits hears of it
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await follower.stop()

@@ -6,11 +6,19 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from taskstream.commands import task
 from taskstream.commands.handler import PATIENCE_SECONDS, Commands
 from taskstream.core import Core
-from taskstream.errors import AlreadyEnded, AttemptNotCurrent, NotFound, StoreFull, StoreUnavailable
+from taskstream.errors import (
+    AlreadyEnded,
+    AttemptNotCurrent,
+    IdempotencyConflict,
+    NotFound,
+    StoreFull,
+    StoreUnavailable,
+)
 from taskstream.events.task import AttemptStarted, ProgressReported, TaskSubmitted
 from taskstream.streams.connection import PayloadTooLarge, open_connection
 from taskstream.streams.nats_config import CONFIG
@@ -65,6 +73,46 @@ async def test_a_command_that_is_not_allowed_appends_nothing(core: Core) -> None
         await core.commands.task(ref(), task.CancelTask(reason=""), by=ALICE)
 
     assert await types(core) == ["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]
+
+
+async def test_submissions_given_together_are_stored_together_in_their_order(core: Core) -> None:
+    handled = await core.commands.submit_together([(ref(number), submission()) for number in range(20)], by=ALICE)
+
+    assert [each.known.sequence for each in handled] == list(range(1, 21))
+    assert [stored for each in handled for stored in each.appended] == [
+        stored for number in range(20) for stored in await core.commands.load_task(ref(number))
+    ]
+
+
+async def test_of_submissions_given_together_those_that_are_there_stay_and_the_others_follow(core: Core) -> None:
+    await give(core.commands, ref(3), submission())
+
+    handled = await core.commands.submit_together([(ref(number), submission()) for number in range(5)], by=ALICE)
+
+    assert [len(each.appended) for each in handled] == [1, 1, 1, 0, 1]
+    assert [await types(core, number) for number in range(5)] == [["TaskSubmitted"]] * 5
+
+
+async def test_of_submissions_given_together_none_is_stored_if_one_is_refused(core: Core) -> None:
+    await give(core.commands, ref(3), submission())
+    other = replace(submission(), fingerprint="other", repeatable=True)
+
+    with pytest.raises(IdempotencyConflict):
+        await core.commands.submit_together([(ref(number), other) for number in range(5)], by=ALICE)
+
+    assert [await types(core, number) for number in (0, 4)] == [[], []]
+
+
+async def test_submissions_given_together_wait_for_nats(core: Core, nats: NatsServer) -> None:
+    await end(nats, core.appending, core.reading)
+
+    given = asyncio.create_task(
+        core.commands.submit_together([(ref(number), submission()) for number in range(20)], by=ALICE)
+    )
+    await begin(nats, core.appending, core.reading)
+
+    assert sum(len(each.appended) for each in await given) == 20
+    assert len(await whole_log(core.reading)) == 20
 
 
 async def test_a_command_given_what_was_known_begins_again_when_that_is_old(core: Core) -> None:

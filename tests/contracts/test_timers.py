@@ -11,6 +11,7 @@ import pytest
 from taskstream.clock import utc_now
 from taskstream.core import Core
 from taskstream.errors import StoreUnavailable
+from taskstream.events.ids import ScheduleRef
 from taskstream.streams.jetstream import api
 from taskstream.streams.log import Position, read
 from taskstream.streams.topology import DISPATCH, RETRIES, TIMERS
@@ -79,6 +80,16 @@ async def test_a_check_falls_due_for_its_server_with_its_body(core: Core) -> Non
     [due] = await fired(core, TIMERS, "due.>")
 
     assert (due.subject, due.data) == ("due.check.s=201", b'{"n":1}')
+
+
+async def test_a_schedule_falls_due_with_its_instant(core: Core) -> None:
+    due_at = soon()
+    await core.timers.run_schedule(ScheduleRef("alice", UNIQUE), due_at)
+
+    [due] = await fired(core, TIMERS, "due.>")
+
+    assert due.subject == f"due.schedule.alice.{UNIQUE}"
+    assert msgspec.json.decode(due.data) == {"at": due_at.isoformat().replace("+00:00", "Z")}
 
 
 async def test_what_is_due_in_the_past_falls_due_now(core: Core) -> None:

@@ -17,10 +17,12 @@ from taskstream.events.task import (
     AttemptFailed,
     AttemptReturned,
     AttemptStarted,
+    Plan,
     ProgressReported,
     RetryPolicy,
     TaskCancelled,
     TaskFailed,
+    TaskHeld,
     TaskQueued,
     TaskSubmitted,
     TaskSucceeded,
@@ -68,13 +70,21 @@ reporters = st.one_of(
 )
 
 
-def _submit(policy: RetryPolicy, fingerprint: str, repeatable: bool) -> Make:
-    event = submitted(policy=policy, fingerprint=fingerprint)
+plans: Any = st.none() | st.builds(
+    Plan,
+    expires_at=st.sampled_from([None, None, NOW + seconds(50)]),
+    ends_by=st.sampled_from([None, None, NOW + seconds(900)]),
+    on_parent_failure=st.sampled_from(["fail", "run", "skip"]),
+)
+
+
+def _submit(policy: RetryPolicy, fingerprint: str, repeatable: bool, held: bool, plan: Plan | None) -> Make:
+    event = submitted(policy=policy, fingerprint=fingerprint, held=held, plan=plan)
     fields = {name: getattr(event, name) for name in TaskSubmitted.__struct_fields__}
     return lambda _: task.SubmitTask(**fields, repeatable=repeatable)
 
 
-submits = st.builds(_submit, policies, st.sampled_from(["f1", "f1", "f2"]), st.booleans())
+submits = st.builds(_submit, policies, st.sampled_from(["f1", "f1", "f2"]), st.booleans(), st.booleans(), plans)
 starts: Any = st.builds(
     lambda name, digest: lambda _: task.StartAttempt(server_id=name or "s3", worker_id="w1", token_digest=digest),
     names,
@@ -111,15 +121,31 @@ returns: Any = st.builds(
 others: Any = st.sampled_from([task.CancelTask, task.RetryTask, task.RetryTask, task.RequeueTask]).map(
     lambda command: lambda _: command(reason="so")
 )
+holds: Any = st.sampled_from(
+    [
+        task.HoldTask(reason="so"),
+        task.ReleaseTask(reason="so"),
+        task.ReleaseTask(reason="so"),
+        task.ExpireTask(),
+        task.FailByParent(parent_id="p", outcome="failed"),
+    ]
+).map(lambda command: lambda _: command)
 
 
 def _go_on(start: Make, report: Make) -> Make:
     retry: Make = lambda _: task.RetryTask(reason="once more")  # noqa: E731 - as the others
-    by_state = {task.Unknown: start, task.Waiting: start, task.Processing: report, task.Ended: retry}
+    release: Make = lambda _: task.ReleaseTask(reason="free")  # noqa: E731 - as the others
+    by_state: dict[Any, Make] = {
+        task.Unknown: start,
+        task.Held: release,
+        task.Waiting: start,
+        task.Processing: report,
+        task.Ended: retry,
+    }
     return lambda state: by_state[type(state)](state)
 
 
-anything = st.one_of(submits, starts, accepts, reports, successes, failures, attempt_failures, returns, others)
+anything = st.one_of(submits, starts, accepts, reports, successes, failures, attempt_failures, returns, others, holds)
 going_on = st.builds(_go_on, starts, st.one_of(accepts, reports, attempt_failures, returns))
 """What leads on from the state it meets: without it, few histories get as far as a third attempt."""
 steps = st.tuples(st.one_of(going_on, anything), st.sampled_from([0.0, 0.5, 40.0, 700_000.0]))
@@ -159,23 +185,29 @@ def history(told: list[Step]) -> list[Stored[Any]]:
 
 def check_legal(events: list[Event]) -> None:
     """Walk through a history and fail at what may never happen."""
-    attempts, failures, budget, ended, running = 0, 0, 0, False, False
+    attempts, failures, budget, ended, running, held = 0, 0, 0, False, False, False
     for event in events:
         match event:
             case TaskSubmitted(policy=policy):
                 assert event is events[0], "a task is submitted once, and first"
-                budget = policy.attempts
+                budget, held = policy.attempts, event.held
             case TaskQueued(renewed=True):
                 assert ended, "only an ended task is renewed"
-                ended, failures = False, 0
+                ended, failures, held = False, 0, False
             case TaskQueued():
                 assert not ended, "an ended task is queued only when renewed"
                 assert not running, "a running task is in no queue"
+                held = False
             case AttemptStarted(attempt=attempt):
                 assert not ended, "nothing starts after the end"
                 assert not running, "one attempt at a time"
                 assert attempt == attempts + 1, "attempts are numbered without a gap"
+                assert not held or not event.worker_id, "a held task starts only by a person's report"
+                held = False
                 attempts, running = attempt, True
+            case TaskHeld():
+                assert (ended, running, held) == (False, False, False), "only a waiting task is held"
+                held = True
             case _ if isinstance(event, OF_AN_ATTEMPT):
                 assert running, "only a running attempt has anything happen to it"
                 assert event.attempt == attempts, "what happens is of the current attempt"
@@ -237,7 +269,10 @@ def check_agreement(view: TaskView, state: task.TaskState) -> None:
     assert view.attempt == state.facts.attempt
     assert (view.status in ACTIVE) == (view.ended_at is None)
     match state:
+        case task.Held():
+            assert (view.status, view.held, view.granted) == ("WAITING", True, False)
         case task.Waiting():
+            assert (view.held, view.granted) == (False, state.granted)
             assert (view.status, view.retry_at, view.deadline) == ("WAITING", state.not_before, None)
             assert not view.accepted
         case task.Processing():

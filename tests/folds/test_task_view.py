@@ -150,6 +150,7 @@ def test_a_failed_attempt_is_shown_with_its_error_and_when_the_next_one_is_due()
     ) == {
         "status": "WAITING",
         "error": "busy",
+        "failure": "error",
         "retry_at": due,
         "accepted": False,
         "deadline": None,
@@ -179,6 +180,7 @@ def test_a_success_is_shown_as_complete_and_without_the_errors_on_the_way() -> N
         "status": "FINISHED",
         "deadline": None,
         "error": "",
+        "failure": None,
         "progress": 100.0,
         "ended_at": NOW + seconds(4),
     }

@@ -9,7 +9,10 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from taskstream.api.batches import batch_router
 from taskstream.api.bodies import ReasonBody
+from taskstream.api.bulk import bulk_router
+from taskstream.api.dead_letters import dead_letter_router
 from taskstream.api.description import SHAPES, describe, field_texts
 from taskstream.api.examples import ANSWER_EXAMPLES
 from taskstream.api.owners import owner_router
@@ -26,6 +29,9 @@ from taskstream.core import Core
 def document(core: Core) -> dict[str, Any]:
     routers = [
         task_router(core),
+        batch_router(core),
+        bulk_router(core),
+        dead_letter_router(core),
         server_router(core),
         type_router(core),
         pool_router(core),
@@ -56,7 +62,7 @@ def references(node: Any) -> Iterator[str]:
 async def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, _, operation in operations(document)]
 
-    assert len(ids) == len(set(ids)) == 34
+    assert len(ids) == len(set(ids)) == 47
     for path, method, operation in operations(document):
         assert operation["summary"], (method, path)
         assert operation["description"], (method, path)
@@ -70,7 +76,7 @@ async def test_every_body_has_a_schema_and_examples_that_keep_to_it(document: di
         (path, method, found["requestBody"]) for path, method, found in operations(document) if "requestBody" in found
     ]
 
-    assert len(with_body) == 16
+    assert len(with_body) == 24
     for path, method, body in with_body:
         media = body["content"]["application/json"]
         schema = {**media["schema"], "components": document["components"]}

@@ -10,6 +10,8 @@ FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 OF_AN_ATTEMPT = frozenset(
     {"AttemptAccepted", "ProgressReported", "AttemptFailed", "AttemptReturned", "TaskSucceeded", "TaskFailed"}
 )
+OF_NO_ATTEMPT = frozenset({"expired", "deadline", "parent_failed"})
+"""Failures of a task that waits."""
 EARLY = timedelta(milliseconds=250)
 """How much before its time a retry may start (EARLIEST_START of the deciders)."""
 
@@ -61,17 +63,28 @@ class _Walk:
         kind = event["type"]
         if kind == "TaskSubmitted":
             self._must(self._state == "unknown", "a task is submitted once")
-            self._state, self._budget = "waiting", event["policy"]["attempts"]
+            self._state, self._budget = "held" if event.get("held") else "waiting", event["policy"]["attempts"]
             return
         self._must(self._state != "unknown", "a history begins with the submission")
         if kind == "TaskQueued":
-            wanted = "ended" if event.get("renewed") else "waiting"
-            self._must(self._state == wanted, f"queued again only while {wanted}")
+            wanted = {"ended"} if event.get("renewed") else {"held", "waiting"}
+            self._must(self._state in wanted, f"queued only while {' or '.join(sorted(wanted))}")
             if event.get("renewed"):
                 self._failures = 0
             self._state, self._due = "waiting", None
             return
+        if kind == "TaskDeleted":
+            self._must(self._state == "ended", "a task is deleted after its end")
+            return
         self._must(self._state != "ended", "nothing happens after the end")
+        if kind == "TaskHeld":
+            self._must(self._state == "waiting", "a task is held while it waits")
+            self._state, self._due = "held", None
+            return
+        if kind == "TaskFailed" and self._state != "processing":
+            self._must(event["kind"] in OF_NO_ATTEMPT, f"{event['kind']} is of an attempt")
+            self._state = "ended"
+            return
         if kind == "AttemptStarted":
             self._start(event, at)
         elif kind in OF_AN_ATTEMPT:

@@ -41,8 +41,8 @@ class Scan(RuleBasedStateMachine):
 
     balancing: Balancing
     compare: Callable[..., None]
-    """Of candidates, a type, the server to avoid and labels. Each kind of balancing has its own; it cannot be an abstract
-    method, since Hypothesis has a metaclass of its own."""
+    """Of candidates, a type, the server to avoid and labels. Each kind of balancing has its own; it cannot be an
+    abstract method, since Hypothesis has a metaclass of its own."""
 
     def __init__(self) -> None:
         super().__init__()

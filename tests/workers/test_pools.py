@@ -108,9 +108,7 @@ async def test_a_label_that_no_server_has_holds_up_nobody_and_waits_for_one(
     service: Service, backend: BackendServer
 ) -> None:
     await service.admin.register(backend, "plain", maxConcurrent=1, labels={"gpu": "t4"})
-    waiting = await submit_all(
-        service.alice, [{"payload": "waiting", "require": {"gpu": "a100"}} for _ in range(20)]
-    )
+    waiting = await submit_all(service.alice, [{"payload": "waiting", "require": {"gpu": "a100"}} for _ in range(20)])
 
     others = await submit_all(service.alice, [{"payload": "other"} for _ in range(20)])
     for task_id in others:
@@ -139,30 +137,35 @@ async def test_a_preferred_server_is_taken_if_it_has_room_and_any_other_if_not(
 # Overflow
 
 
-async def test_an_overflow_server_takes_work_only_when_much_waits(service: Service, backend: BackendServer) -> None:
+async def test_an_overflow_server_takes_work_when_much_waits_and_stands_by_again(
+    service: Service, backend: BackendServer
+) -> None:
     backend.answer = hold
     async with BackendServer() as spare:
         await service.admin.register(backend, "regular", maxConcurrent=2)
-        await service.admin.register(spare, "spare", maxConcurrent=1, overflow={"waiting": 5})
-        few = await submit_all(service.alice, [{"payload": number} for number in range(6)])
-        await called(backend, 2)
-        await queue_holds(service, 6)
-        pressure_seen = service.core.consuming  # two looks a second: what is seen here is after at least one
-        await pressure_seen.flush()
-        assert spare.calls == []
+        await service.admin.register(spare, "spare", maxConcurrent=1, overflow={"waiting": 6})
 
-        many = await submit_all(service.alice, [{"payload": number} for number in range(8)])
-        await wait_until(lambda: spare.calls, "the overflow server to help out")
+        tasks = await submit_all(service.alice, [{"payload": number} for number in range(16)])
+        await wait_until(lambda: len(spare.calls) >= 9 and not spare.running, "it to take what is above half its bound")
 
-        async def left() -> bool:
-            pool = await service.admin.get("/api/pools/default")
-            return sum(pool["waiting"].values()) <= 3
-
-        await wait_until(left, "it to stop at half of its bound")
+        assert len(spare.calls) <= 12
+        backend.answer = work
         backend.let_go.set()
-        for task_id in [*few, *many]:
+        for task_id in tasks:
             assert (await service.alice.ended(task_id))["status"] == "FINISHED"
         assert len(backend.calls) >= 4
+
+
+async def test_an_overflow_server_stands_by_as_long_as_little_waits(service: Service, backend: BackendServer) -> None:
+    backend.answer = work
+    async with BackendServer() as spare:
+        await service.admin.register(backend, "regular", maxConcurrent=2)
+        await service.admin.register(spare, "spare", overflow={"waiting": 1000, "oldest": 60})
+
+        for task_id in await submit_all(service.alice, [{"payload": number} for number in range(200)]):
+            await service.alice.ended(task_id)
+
+        assert spare.calls == []
 
 
 async def test_an_overflow_server_takes_what_has_waited_for_long_enough(

@@ -1,0 +1,239 @@
+"""What holds a task, what becomes of it when its time is up, and when a parent does not succeed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from taskstream.commands.task import (
+    UNKNOWN,
+    CancelTask,
+    DeleteTask,
+    ExpireTask,
+    FailAttempt,
+    FailByParent,
+    Held,
+    HoldTask,
+    ReleaseTask,
+    Reporter,
+    ReportProgress,
+    RequeueTask,
+    RetryTask,
+    ReturnAttempt,
+    StartAttempt,
+    SucceedTask,
+    Waiting,
+    decide,
+    evolve,
+)
+from taskstream.errors import AttemptNotCurrent, NotQueued, NotRetryable, TimeIsUp
+from taskstream.events.task import (
+    AttemptStarted,
+    Plan,
+    TaskCancelled,
+    TaskDeleted,
+    TaskFailed,
+    TaskHeld,
+    TaskQueued,
+)
+
+from .support import (
+    NOW,
+    POLICY,
+    RESULT,
+    Given,
+    attempt_failed,
+    cancelled,
+    failed,
+    returned,
+    seconds,
+    started,
+    submitted,
+    succeeded,
+)
+
+given = Given(decide, evolve, UNKNOWN)
+GRANTED = TaskQueued(pool="text", priority="normal", reason="free", granted=True)
+SOON, LATER = NOW + seconds(10), NOW + seconds(20)
+
+held = given(submitted(held=True))
+released = held(GRANTED)
+waiting = given(submitted())
+running = waiting(started(1))
+START = StartAttempt(server_id="s1", worker_id="w1", token_digest="token of 1")
+RELEASE = ReleaseTask(reason="free")
+HOLD = HoldTask(reason="it shares a limit")
+ENDS = [succeeded(), failed(), cancelled(1, "s1")]
+
+
+def planned(**plan: Any) -> Given:
+    """A task in its queue that has a plan."""
+    return given(submitted(plan=Plan(**plan)))
+
+
+# Held and released
+
+
+def test_a_held_task_is_in_no_queue() -> None:
+    assert isinstance(held.state, Held)
+    held.when(START).is_refused(NotQueued)
+    held.when(RequeueTask(reason="it was in no queue")).is_quiet()
+
+
+def test_a_held_task_is_released_once() -> None:
+    held.when(RELEASE).then(GRANTED).is_quiet()
+    assert released.state == Waiting(facts=held.state.facts, granted=True)
+
+
+@pytest.mark.parametrize("state", [given, waiting, running, *(running(end) for end in ENDS)])
+def test_what_is_not_held_is_not_released(state: Given) -> None:
+    state.when(RELEASE).is_quiet()
+
+
+def test_a_waiting_task_is_held_once_and_loses_its_grant() -> None:
+    released.when(HOLD).then(TaskHeld(reason="it shares a limit")).is_quiet()
+    assert released(TaskHeld(reason="")).state == held.state
+
+
+@pytest.mark.parametrize("state", [given, running, *(running(end) for end in ENDS)])
+def test_what_does_not_wait_is_not_held(state: Given) -> None:
+    state.when(HOLD).is_quiet()
+
+
+def test_a_grant_lasts_until_the_attempt_fails() -> None:
+    assert released(started(1), returned(1)).state.granted
+    assert not released(started(1), attempt_failed(1)).state.granted
+
+
+def test_a_task_put_back_into_its_queue_keeps_its_grant() -> None:
+    again = RequeueTask(reason="it was in no queue")
+
+    assert [event.granted for event in released.when(again).events] == [True]  # type: ignore[attr-defined]
+    assert [event.granted for event in waiting.when(again).events] == [False]  # type: ignore[attr-defined]
+
+
+def test_a_held_task_can_be_cancelled_and_deleted() -> None:
+    end = TaskCancelled(attempt=0, server_id="", reason="not needed")
+
+    held.when(CancelTask(reason="not needed")).then(end).is_quiet()
+    held.when(DeleteTask(reason="not needed")).then(end, TaskDeleted()).is_quiet()
+
+
+def test_a_held_task_is_not_retried() -> None:
+    held.when(RetryTask(reason="again")).is_refused(NotRetryable, "waiting")
+
+
+def test_no_server_takes_a_held_task_by_reporting_on_it() -> None:
+    report = ReportProgress(reporter=Reporter(kind="server", server_id="s1"), progress=1.0)
+
+    held.when(report).is_refused(AttemptNotCurrent)
+
+
+def test_a_person_may_end_a_held_task() -> None:
+    assert held.when(SucceedTask(reporter=Reporter(kind="person"), result=RESULT)).events
+
+
+# Time
+
+
+@pytest.mark.parametrize("plan", [{"expires_at": SOON}, {"ends_by": SOON}])
+def test_a_task_starts_only_before_its_time_is_up(plan: dict[str, Any]) -> None:
+    assert planned(**plan).when(START, at=SOON - seconds(0.001)).events
+    planned(**plan).when(START, at=SOON).is_refused(TimeIsUp)
+
+
+def test_an_attempt_gets_no_more_time_than_the_task_has() -> None:
+    short = planned(ends_by=SOON).when(START)
+    long = planned(ends_by=NOW + POLICY.timeout + seconds(1)).when(START)
+
+    assert [event.deadline for event in short.events] == [SOON]  # type: ignore[attr-defined]
+    assert [event.deadline for event in long.events] == [NOW + POLICY.timeout]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_task_that_has_not_started_by_its_expiry_fails(is_held: bool) -> None:
+    state = given(submitted(held=is_held, plan=Plan(expires_at=SOON)))
+
+    state.when(ExpireTask(), at=SOON - seconds(0.001)).is_quiet()
+    state.when(ExpireTask(), at=SOON).then(
+        TaskFailed(
+            attempt=0,
+            server_id="",
+            kind="expired",
+            error="it had not started by 2026-01-02T03:04:15.000+00:00",
+        )
+    ).is_quiet()
+
+
+def test_a_task_that_runs_does_not_expire_but_it_may_miss_its_deadline() -> None:
+    planned(expires_at=SOON)(started(1)).when(ExpireTask(), at=LATER).is_quiet()
+    late = planned(ends_by=SOON)(started(1)).when(ExpireTask(), at=SOON)
+
+    late.then(
+        TaskFailed(
+            attempt=1,
+            server_id="s1",
+            kind="deadline",
+            error="it had not ended by 2026-01-02T03:04:15.000+00:00",
+        )
+    ).is_quiet()
+
+
+@pytest.mark.parametrize("state", [given, *(planned(ends_by=SOON)(started(1), end) for end in ENDS)])
+def test_what_is_not_there_or_has_ended_has_all_the_time(state: Given) -> None:
+    state.when(ExpireTask(), at=LATER).is_quiet()
+
+
+@pytest.mark.parametrize("plan", [{"expires_at": SOON}, {"ends_by": SOON}])
+def test_an_attempt_whose_retry_would_come_too_late_is_the_last(plan: dict[str, Any]) -> None:
+    fails = FailAttempt(attempt=1, kind="error", error="500", jitter=0.999, retry_after=seconds(9))
+    state = planned(**plan)(started(1))
+
+    in_time = state.when(fails, at=NOW)
+    too_late = state.when(fails, at=NOW + seconds(1))
+
+    assert [type(event).__name__ for event in in_time.events] == ["AttemptFailed"]
+    too_late.then(TaskFailed(attempt=1, server_id="s1", kind="error", error="500")).is_quiet()
+
+
+def test_a_task_handed_back_after_its_expiry_is_not_started_again() -> None:
+    state = planned(expires_at=SOON)(started(1))
+    assert state.when(ReturnAttempt(attempt=1, reason="the worker ends"), at=LATER).events
+
+    state(returned(1)).when(START, at=LATER).is_refused(TimeIsUp)
+
+
+# Parents
+
+BY_PARENT = FailByParent(parent_id="p~alice", outcome="failed")
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (
+            "fail",
+            [TaskFailed(attempt=0, server_id="", kind="parent_failed", error="p~alice, on which it depends, failed")],
+        ),
+        ("skip", [TaskCancelled(attempt=0, server_id="", reason="skipped: p~alice, on which it depends, failed")]),
+        ("run", []),
+    ],
+)
+def test_a_child_does_what_it_chose_when_a_parent_does_not_succeed(choice: Any, expected: list[Any]) -> None:
+    child = given(submitted(held=True, plan=Plan(depends_on=("p~alice",), on_parent_failure=choice)))
+
+    child.when(BY_PARENT).then(*expected).is_quiet()
+
+
+@pytest.mark.parametrize("state", [given, waiting, running, *(running(end) for end in ENDS)])
+def test_a_parent_changes_nothing_for_a_child_that_is_not_held(state: Given) -> None:
+    state.when(BY_PARENT).is_quiet()
+
+
+def test_an_attempt_of_a_released_task_is_like_any_other() -> None:
+    released.when(START).then(
+        AttemptStarted(
+            attempt=1, server_id="s1", worker_id="w1", deadline=NOW + POLICY.timeout, token_digest="token of 1"
+        )
+    )
