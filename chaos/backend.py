@@ -27,6 +27,8 @@ HUGE_BYTES = 2_000_000
 REPORT_TRIES = 60
 REPORT_PAUSE_SECONDS = 0.2
 REPORTS_A_SECOND = 40
+PADDING = 3_000 * " "
+"""Of each piece of output: who reads nothing has soon more waiting for him than there is room."""
 TRICKLE_SECONDS = 0.5
 GIVE_UP_SECONDS = 30.0
 FORGED = "forged-forged-forged-forged-forged-forged-"
@@ -144,7 +146,7 @@ class Backend:
         answered = 0
         for _ in range(REPORT_TRIES):
             if status == "PROCESSING":
-                body["metadata"]["output"] = f"{self.server_id}/{attempt.attempt}/{next(self.chunks)};"
+                body["metadata"]["output"] = f"{self.server_id}/{attempt.attempt}/{next(self.chunks)}{PADDING};"
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                 async with self._session.put(attempt.callback_url, json=body, headers=headers) as answer:
                     answered = answer.status

@@ -15,7 +15,7 @@ from nats.js.api import ConsumerConfig
 
 from taskstream.events.codec import task_codec
 from taskstream.events.ids import TaskRef
-from taskstream.events.subjects import task_ref
+from taskstream.events.subjects import KEEPER_TURN, task_ref
 from taskstream.events.task import TaskSubmitted
 from taskstream.projections import recent
 from taskstream.projections.fleet import Fleet
@@ -45,6 +45,10 @@ class Message(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     stored_at: float
     """Seconds since the epoch, by NATS' clock."""
+
+
+def _is_event(message: Message) -> bool:
+    return message.subject != KEEPER_TURN
 
 
 class Reader:
@@ -145,7 +149,12 @@ class Reader:
         return [
             Entry(message.sequence, message.subject, msgspec.json.decode(message.data), message.stored_at)
             for message in await self.messages("TASKS")
+            if _is_event(message)
         ]
+
+    async def turns(self) -> frozenset[int]:
+        """Return the sequences at which the stream of tasks has a turn of the keeper, which is no event."""
+        return frozenset(message.sequence for message in await self.messages("TASKS") if not _is_event(message))
 
     async def bucket(self, name: str) -> dict[str, bytes]:
         """Return the keys of a bucket and their values."""
@@ -163,7 +172,7 @@ class Reader:
         """Return the projection of tasks beside the fold of the log."""
         views: dict[TaskRef, TaskView] = {}
         submitted: dict[str, Recent] = {}
-        for message in await self.messages("TASKS"):
+        for message in filter(_is_event, await self.messages("TASKS")):
             ref = task_ref(message.subject)
             position = Position(message.sequence, message.subject, message.data)
             stored = decode(task_codec, position)

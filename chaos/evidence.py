@@ -126,7 +126,7 @@ class Heard(Struct, kw_only=True):
     told: list[Told] = []
     connections: int = 0
     dropped: int = 0
-    """Connections that were ended because it was too slow."""
+    """Connections that had been ended when it woke up, because it was too slow or its API was killed."""
     refusals: list[str] = []
     """Answers that were neither a stream nor a 503 with `Retry-After`."""
 
@@ -161,6 +161,8 @@ class Received(Struct, kw_only=True):
 class Evidence(Struct, kw_only=True):
     calls: list[Call]
     log: list[Entry]
+    turns: frozenset[int] = frozenset()
+    """Sequences of the log's stream that are turns of the keeper."""
     backends: list[Line]
     """Lines of all backends' own logs, by time."""
     buckets: list[Bucket] = []

@@ -90,7 +90,7 @@ def _logged_pieces(log: Sequence[Entry]) -> Counter[str]:
 
 
 def _pieces(event: Line) -> list[str]:
-    return str(event.get("output", "")).split(";")[:-1]
+    return [piece.rstrip() for piece in str(event.get("output", "")).split(";")[:-1]]
 
 
 def nothing_follows_the_end(evidence: Evidence) -> Iterator[tuple[str, str]]:

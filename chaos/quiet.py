@@ -30,10 +30,10 @@ async def until_quiet(reader: Reader, since: float, patience: float = QUIET_SECO
 async def until_projected(reader: Reader) -> None:
     """Wait until both projections say that they have reached the ends of their logs."""
     give_up_at = time.monotonic() + SETTLE_SECONDS
-    for stream, bucket in (("TASKS", "tasks"), ("SERVERS", "registry")):
-        while time.monotonic() < give_up_at:
-            if await reader.checkpoint(bucket) >= await reader.last_sequence(stream):
-                break
+    ends = {"tasks": max((entry.sequence for entry in await reader.log()), default=0)}
+    ends["registry"] = await reader.last_sequence("SERVERS")
+    for bucket, end in ends.items():
+        while time.monotonic() < give_up_at and await reader.checkpoint(bucket) < end:
             await asyncio.sleep(POLL_SECONDS)
 
 

@@ -32,7 +32,7 @@ def summary(outcome: Outcome) -> str:
         f"({', '.join(f'{count} {kind}' for kind, count in sorted(ends.items()))}), "
         f"{sum(line['what'] == 'call' for line in evidence.backends)} backend calls, "
         f"{len(evidence.heard)} subscribers ({sum(heard.connections for heard in evidence.heard)} connections, "
-        f"{sum(heard.dropped for heard in evidence.heard)} dropped as too slow, "
+        f"{sum(heard.dropped for heard in evidence.heard)} dropped while asleep, "
         f"{sum(bool(told.event) for heard in evidence.heard for told in heard.told)} events), "
         f"{sum(len(received.calls) for received in evidence.received)} calls of webhooks "
         f"for {sum(len(received.deliveries) for received in evidence.received)} deliveries, "

@@ -146,6 +146,7 @@ async def roll(nodes: int, drain_seconds: float, folder: Path, seed: int = 1) ->
             evidence = Evidence(
                 calls=pair(read(folder / "clients.jsonl")),
                 log=await reader.log(),
+                turns=await reader.turns(),
                 backends=system.backend_lines(),
                 buckets=[await reader.tasks_bucket(), await reader.registry_bucket()],
                 queued=await reader.queued(),

@@ -76,6 +76,7 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
             evidence = Evidence(
                 calls=pair(read(folder / "clients.jsonl")),
                 log=await reader.log(),
+                turns=await reader.turns(),
                 heard=heard,
                 received=received,
                 backends=system.backend_lines(),

@@ -22,8 +22,10 @@ from tests.support.service import SECRET
 from .evidence import Entry, Heard, Line, Told
 from .load import TOKEN_AGES_SECONDS, TOKEN_LIFETIME_SECONDS
 
-SHORTEST_STAY_SECONDS, LONGEST_STAY_SECONDS = 0.1, 3.0
+LONGEST_STAY_SECONDS = 3.0
 """How long a connection lasts until it is cut off."""
+SHORTEST_STAY = 0.03
+"""Of the longest."""
 HANG_CHANCE = 0.01
 """After each event, not to read on for a while."""
 LONGEST_HANG_SECONDS = 3.0
@@ -35,7 +37,10 @@ CLOSE_SECONDS = 0.1
 LINK_CHANCE = 0.5
 FINISH_SECONDS = 20.0
 """How long a subscriber may take to be told the rest, once all is quiet."""
-TOO_SLOW = 4408
+DRAIN_SECONDS = 1.0
+"""What is in the buffers of a connection that has been ended is read sooner."""
+MOST_TASKS = 99
+"""A connection has 100 subscriptions at most."""
 FOLLOWERS = 3
 """Of single tasks, by each door."""
 
@@ -67,6 +72,7 @@ class Subscriber:
         """Of the last whole event; empty: to begin with the present state."""
         self.over = False
         """It has all that it is to have."""
+        self.longest_stay_seconds = LONGEST_STAY_SECONDS
         self.hang_seconds = LONGEST_HANG_SECONDS
         self.receive_bytes: int | None = None
         self._urls = urls
@@ -82,7 +88,7 @@ class Subscriber:
         """Come again and again until it has all."""
         while not self.over:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, NotNow, asyncio.IncompleteReadError):
-                stay = self.chance.uniform(SHORTEST_STAY_SECONDS, LONGEST_STAY_SECONDS)
+                stay = self.chance.uniform(SHORTEST_STAY, 1) * self.longest_stay_seconds
                 async with asyncio.timeout(FINISH_SECONDS if self._hurry.is_set() else stay) as self._stay:
                     await self._listen()
             if not self.over:
@@ -200,8 +206,6 @@ class OverWebSocket(Subscriber):
                         pass
                     case _:
                         yield Told(event["id"] or "", event)
-            if listening.close_code == TOO_SLOW:
-                self.heard.dropped += 1
         finally:
             await listening.close()
 
@@ -212,6 +216,37 @@ class OverWebSocket(Subscriber):
         except aiohttp.WSServerHandshakeError as error:
             self.refused(error.status, error.message, (error.headers or {}).get("Retry-After"))
             raise
+
+
+class Glutton(OverWebSocket):
+    """Asks for everything, from the beginning and several times over, and reads nothing of it until it is dropped.
+
+    It notes nothing but that: nobody else is to notice it.
+    """
+
+    def __init__(self, tasks: Callable[[], Sequence[str]], urls: Sequence[str], chance: random.Random) -> None:
+        super().__init__(Heard(who="Glutton"), urls, _token("root", "admin"), chance)
+        self.receive_bytes = SMALL_BUFFER_BYTES
+        self.longest_stay_seconds = 2 * SLEEP_SECONDS
+        self._tasks = tasks
+
+    async def connected(self, session: aiohttp.ClientSession, url: str) -> AsyncIterator[Told]:
+        listening = await self._shake_hands(session, url)
+        try:
+            for wanted in ({"all": True}, *({"task": task} for task in self._tasks()[:MOST_TASKS])):
+                await listening.send_json({"type": "subscribe", "after": 0, **wanted})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SLEEP_SECONDS):
+                    await self._hurry.wait()
+            slept = not self._hurry.is_set()
+            awake_at = time.monotonic()
+            async for _ in listening:
+                pass
+            self.heard.dropped += slept and time.monotonic() - awake_at < DRAIN_SECONDS
+        finally:
+            await listening.close()
+        for nothing in ():
+            yield nothing
 
 
 class Subscribers:
@@ -248,6 +283,7 @@ class Subscribers:
             self._lasts(OverWebSocket, None, self._links),
             self._sleeper(self._lasts(OverSse, None, place="0")),
             self._sleeper(self._lasts(OverWebSocket, None, place="0")),
+            Glutton(self._tasks, self._urls, random.Random(f"{self._seed}/glutton")),
         ]
         self._running = [asyncio.create_task(subscriber.run()) for subscriber in self._lasting]
         self._running += [
@@ -261,7 +297,7 @@ class Subscribers:
         self._stopping = True
         for subscriber in self._lasting:
             ends = [entry.sequence for entry in log if subscriber.heard.has(entry.task)]
-            subscriber.finish(max(ends, default=0))
+            subscriber.finish(0 if isinstance(subscriber, Glutton) else max(ends, default=0))
         for subscriber in self._passing:
             subscriber.finish()
         with contextlib.suppress(TimeoutError):

@@ -35,6 +35,7 @@ from .tasks import task_router
 from .types import type_router
 from .webhooks import webhook_router
 from .websocket import websocket_router
+from .why import why_router
 
 CALLERS_HEADERS = (
     "Authorization",
@@ -55,6 +56,7 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
         path="/api",
         route_handlers=[
             task_router(core),
+            why_router(core),
             batch_router(core),
             bulk_router(core),
             dead_letter_router(core),

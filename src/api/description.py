@@ -35,6 +35,7 @@ from . import (
     task_shapes,
     type_shapes,
     webhook_shapes,
+    why_shapes,
 )
 from .batch_body import BatchItem
 from .bodies import SCHEMA_REF, ReasonBody
@@ -57,6 +58,7 @@ SHAPES: tuple[type[Struct], ...] = (
     task_shapes.TaskAnswer,
     task_shapes.TaskPage,
     task_shapes.EventPage,
+    why_shapes.WhyAnswer,
     batch_shapes.BatchAnswer,
     batch_shapes.BatchSummary,
     batch_shapes.BatchTaskPage,

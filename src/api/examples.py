@@ -159,6 +159,14 @@ _SUMMARY = {
     "endedAt": 1767225605215,
     "nextAttemptAt": None,
     "callbackUrl": f"https://tasks.example.org/api/task/{TASK_ID_EXAMPLE}",
+    "held": False,
+    "failureKind": None,
+    "runAt": None,
+    "expiresAt": None,
+    "deadline": None,
+    "concurrencyKey": None,
+    "batchId": None,
+    "scheduleId": None,
 }
 _SERVER = {
     "id": "gpu-1",
@@ -324,7 +332,7 @@ ANSWER_EXAMPLES: dict[str, Any] = {
     "BatchSummary": _BATCH,
     "BatchTaskPage": {
         "batchId": BATCH_ID_EXAMPLE,
-        "tasks": [{**_SUMMARY, "id": BATCH_ID_EXAMPLE, "index": 0, "result": _RESULT}],
+        "tasks": [{**_SUMMARY, "id": BATCH_ID_EXAMPLE, "batchId": BATCH_ID_EXAMPLE, "index": 0, "result": _RESULT}],
         "nextCursor": None,
     },
     "BulkAnswer": _BULK,
@@ -336,6 +344,10 @@ ANSWER_EXAMPLES: dict[str, Any] = {
         "taskId": TASK_ID_EXAMPLE,
         "taskDetails": {
             **_SUMMARY,
+            "dependsOn": [],
+            "onParentFailure": "fail",
+            "prefer": {},
+            "require": {},
             "request": {"url": "https://example.org/a.png", "width": 640},
             "result": {
                 "task_id": TASK_ID_EXAMPLE,
@@ -365,6 +377,39 @@ ANSWER_EXAMPLES: dict[str, Any] = {
             }
         ],
         "nextAfter": None,
+    },
+    "WhyAnswer": {
+        "taskId": TASK_ID_EXAMPLE,
+        "status": "WAITING",
+        "held": True,
+        "since": 1767225600000,
+        "summary": "It waits: 3 of its owner's tasks run or are about to, of at most 3, until one of those ends.",
+        "holds": [
+            {
+                "kind": "owner-limit",
+                "since": 1767225600000,
+                "text": "3 of its owner's tasks run or are about to, of at most 3",
+                "release": "one of those ends",
+                "data": {
+                    "counted": 3,
+                    "concurrency": 3,
+                    "perSecond": None,
+                    "burst": None,
+                    "opensAt": None,
+                    "ahead": 0,
+                },
+            }
+        ],
+        "verdicts": [{"verdict": "able", "text": "has room", "count": 1}],
+        "servers": [
+            {"serverId": "gpu-1", "verdict": "able", "text": "runs 3 of at most 10 tasks", "until": None},
+        ],
+        "running": None,
+        "ended": None,
+        "attempt": 0,
+        "attempts": 3,
+        "lastError": None,
+        "keeper": "answered",
     },
     "QueueSubmitted": {"success": True, "taskId": TASK_ID_EXAMPLE},
     "QueueTaskAnswer": {"success": True, "task": _QUEUED},

@@ -30,7 +30,7 @@ from ..events.subjects import server_root, server_token
 from ..instants import iso
 from ..projections.active import projection_reaches, running_on
 from ..projections.heartbeats import Heartbeat
-from ..streams.log import last_sequence
+from ..streams.jetstream import api
 from ..streams.topology import TASKS
 from ..wire import SERVER_ID_PATTERN
 from .access import ApiRequest, actor, requires
@@ -189,7 +189,8 @@ class Servers:
     async def _running(self, server_id: str) -> int:
         """Return how many tasks a server runs by all that is in the log now, if the projection gets there soon."""
         bucket = self.core.buckets.tasks
-        await projection_reaches(bucket, await last_sequence(self.core.reading, TASKS, ">"), PROJECTION_SECONDS)
+        last = int((await api(self.core.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+        await projection_reaches(bucket, last, PROJECTION_SECONDS)
         return len(await running_on(bucket, server_token(server_id)))
 
     async def remove(self, request: ApiRequest, server_id: str, reason: str) -> None:

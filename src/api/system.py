@@ -14,7 +14,7 @@ from .. import metrics
 from ..commands.server import CircuitIsClosed
 from ..core import Core
 from ..errors import StoreError
-from ..projections.active import projected
+from ..projections.active import is_projected, projected
 from ..streams.jetstream import api
 from ..streams.soundness import clock_difference_ms
 from ..streams.topology import DISPATCH, TASKS
@@ -117,6 +117,8 @@ class System:
 
 async def projection_lag(core: Core) -> int:
     last = int((await api(core.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+    if await is_projected(core.buckets.tasks, last):
+        return 0
     return max(0, last - await projected(core.buckets.tasks))
 
 

@@ -163,6 +163,11 @@ def schedule_ref(subject: str) -> ScheduleRef:
     return ScheduleRef(owner, unique)
 
 
+def dispatched_subject(ref: TaskRef, pool: str, priority: tasks.Priority) -> str:
+    """Return where JetStream puts a ready task."""
+    return f"dispatch.{token(pool)}.{priority}.{ref.owner}.{ref.unique}"
+
+
 def dispatched_ref(subject: str) -> TaskRef:
     """Return the task of a `dispatch.…` subject."""
     _, _, _, owner, unique = subject.split(".")

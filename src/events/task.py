@@ -126,6 +126,8 @@ class TaskQueued(Event, frozen=True, kw_only=True):
     renewed: bool = False
     granted: bool = False
     """The keeper found that all its limits have room for it."""
+    submission: int = 0
+    """Sequence of its submission, where nothing has been tried since; 0: see its history."""
 
 
 class AttemptStarted(Event, frozen=True, kw_only=True):

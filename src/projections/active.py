@@ -10,6 +10,8 @@ from typing import NamedTuple
 from ..errors import Conflict
 from ..events.ids import TaskRef
 from ..streams.buckets import Bucket
+from ..streams.log import read
+from ..streams.topology import TASKS
 from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, view_key
 from .task_view import decode as decode_view
 
@@ -100,11 +102,20 @@ async def projected(bucket: Bucket) -> int:
     return int(entry.value) if entry else 0
 
 
+async def is_projected(bucket: Bucket, sequence: int) -> bool:
+    """Tell whether the bucket reflects all events of tasks up to a sequence of the TASKS log, which has others too."""
+    reflected = await projected(bucket)
+    if reflected >= sequence:
+        return True
+    ahead = await read(bucket.connection, TASKS, "task.>", reflected + 1, 1)
+    return not ahead or ahead[0].sequence > sequence
+
+
 async def projection_reaches(bucket: Bucket, sequence: int, timeout_seconds: float) -> None:
-    """Wait until the bucket reflects a sequence of the TASKS log; give up quietly after the timeout."""
+    """Wait until the bucket reflects what the TASKS log has up to a sequence; give up quietly after the timeout."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_seconds):
-            while await projected(bucket) < sequence:  # noqa: ASYNC110 - another process does it
+            while not await is_projected(bucket, sequence):  # noqa: ASYNC110 - another process does it
                 await asyncio.sleep(0.05)
 
 

@@ -303,8 +303,9 @@ class Book:
         """Return what those owners have waiting, by token, who have at least so many."""
         found = {owner: Waits(count, {}) for owner, count in self._waiting.items() if count >= at_least}
         for key, gate in self._gates.items():
-            if key.kind == "window" and gate.counted and (waits := found.get(key.name[0])):
-                waits.queued[key.name[1]] = gate.counted
+            if key.kind == "window" and (gate.counted or gate.parked) and (waits := found.get(key.name[0])):
+                # With others parked here a newcomer is to wait behind them, also while there is room.
+                waits.queued[key.name[1]] = max(gate.counted, gate.bounds.concurrency or 0 if gate.parked else 0)
         return found
 
     # One task

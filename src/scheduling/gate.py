@@ -38,6 +38,7 @@ class Gate:
         """Those counted in that have not started, the oldest first. Each has a token reserved."""
         self.members: dict[TaskRef, Entry] = {}
         """Of a concurrency key: all tasks that name it and have not ended."""
+        self._is_full = False
         self.lanes = 0
         """Lanes that pass here."""
         self.bounds = bounds
@@ -66,13 +67,28 @@ class Gate:
             self._tokens = TokenBucket(self._tokens.per_second, self._tokens.burst, float(len(self.pending)), now)
 
     def room(self, now: float) -> float:
-        """Return how many more may be let through now."""
+        """Return how many more may be let through now.
+
+        A window that was full takes nothing until half of it is free: what goes into a queue then goes there together.
+        """
+        if self.key.kind == "window":
+            return self._room_in_window()
         rooms = [math.inf]
         if self.bounds.concurrency is not None:
             rooms.append(self.bounds.concurrency - self.counted)
         if self._tokens is not None:
             rooms.append(self._tokens.available(now) - len(self.pending))
         return min(rooms)
+
+    def _room_in_window(self) -> float:
+        size = self.bounds.concurrency
+        if size is None:
+            return math.inf
+        if self.counted >= size:
+            self._is_full = True
+        elif self.counted <= size // 2:
+            self._is_full = False
+        return 0 if self._is_full else size - self.counted
 
     def opens_at(self, now: float) -> float | None:
         """Return when time alone will make room for one; None if it does not depend on time."""

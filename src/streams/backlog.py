@@ -51,6 +51,34 @@ async def waiting_since(connection: Connection, filter_subject: str, backlog: Ba
     return datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"]))
 
 
+class InQueue(NamedTuple):
+    """Where one message is in the queue."""
+
+    ahead: int
+    """Messages of the same consumer that were not handed out and come before it."""
+    handed_out: bool
+    """It was handed out: it is about to be worked on, or it was given back and comes again."""
+
+
+async def find_in_queue(connection: Connection, subject: str, filter_subject: str, backlog: Backlog) -> InQueue | None:
+    """Return where the message on a subject is among those on a consumer's filter; None if it is not there.
+
+    As of a moment ago. Raises StoreUnavailable.
+    """
+    get = f"$JS.API.DIRECT.GET.{DISPATCH}"
+    found = await connection.request(get, msgspec.json.encode({"last_by_subj": subject}))
+    headers = found.headers or {}
+    if status_of(found) is not None or "Nats-Sequence" not in headers:
+        return None
+    sequence = int(headers["Nats-Sequence"])
+    if sequence <= backlog.delivered:
+        return InQueue(0, handed_out=True)
+    request = msgspec.json.encode({"next_by_subj": filter_subject, "seq": sequence, "batch": 1})
+    answers = await connection.request_many(get, request)
+    after = int((answers[0].headers or {}).get("Nats-Num-Pending", 0))
+    return InQueue(max(0, backlog.waiting - after - 1), handed_out=False)
+
+
 def _microseconds(stamp: str) -> str:
     """Return an RFC 3339 time in UTC, with nanoseconds or fewer digits, as Python reads it."""
     whole, _, fraction = stamp.removesuffix("Z").partition(".")

@@ -25,7 +25,7 @@ from ..events.codec import task_codec
 from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef
 from ..events.subjects import task_ref
-from ..events.task import TaskEvent, TaskSubmitted
+from ..events.task import TaskEvent, TaskQueued, TaskSubmitted
 from ..projections.fleet import Fleet
 from ..scheduling.eligibility import is_able
 from ..scheduling.rules import needs_grant
@@ -204,7 +204,7 @@ class Dispatcher:
     async def _read_and_place(self, queue: Queue, message: Msg) -> None:
         ref = _source(message)[2]
         try:
-            history = await self._commands.load_task(ref)
+            history = await self._history(message, ref)
         finally:
             self._admitting -= 1
         known = self._commands.tasks.fold(history)
@@ -218,6 +218,18 @@ class Dispatcher:
         await self._start_or_return(
             queue, Queued(ref=ref, message=message, known=known, submitted=submitted, avoid=avoid)
         )
+
+    async def _history(self, message: Msg, ref: TaskRef) -> list[Stored[TaskEvent]]:
+        """Return the history of a task that was queued; of one that was not tried yet, only what matters."""
+        stream, sequence, _ = _source(message)
+        if stream == TASKS and delivery(message).delivered == 1:
+            queued: Stored[TaskEvent] = decode(task_codec, Position(sequence, message.subject, message.data))
+            event = queued.recorded.event
+            if isinstance(event, TaskQueued) and event.submission:
+                submitted = await self._commands.tasks.log.at(event.submission)
+                if submitted is not None:
+                    return [submitted, queued]
+        return await self._commands.load_task(ref)
 
     async def _start_or_return(self, queue: Queue, queued: Queued) -> None:
         if self._is_ungranted(queued):

@@ -15,7 +15,9 @@ from collections import Counter
 from datetime import datetime
 from typing import assert_never
 
+import nats.errors
 import structlog
+from nats.aio.msg import Msg
 
 from ..clock import unique_id, utc_now
 from ..commands.handler import Commands
@@ -32,6 +34,8 @@ from ..projections.task_view import TaskView
 from ..projections.task_view import fold as fold_view
 from ..scheduling.book import AskParent, Book, Cancel, Due, Expire, FailChild, Outcome, Reread, TakeBack
 from ..scheduling.entry import Entry, Stage
+from ..scheduling.explanation import KEEPER_ASK, explain
+from ..scheduling.explanation import encode as encode_explanation
 from ..scheduling.rules import FleetRules
 from ..scheduling.word import WORD_SUBJECT, OwnerWaits, Word
 from ..scheduling.word import encode as encode_word
@@ -180,9 +184,16 @@ class Keeper:
     # Acting
 
     async def _act(self, caught_up: asyncio.Event) -> None:
-        """Release, and do what else is due, until the lease is lost."""
+        """Release, do what else is due, and answer who asks, until the lease is lost."""
         await caught_up.wait()
-        chores = _Chores()
+        asked = await self._connection.subscribe(KEEPER_ASK, self._answer)
+        try:
+            await self._act_on(_Chores())
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await asked.unsubscribe()
+
+    async def _act_on(self, chores: _Chores) -> None:
         while await self._is_ours(chores):
             self._news.clear()
             await self.run_once()
@@ -192,6 +203,12 @@ class Keeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_at - now)):
                     await self._news.wait()
+
+    async def _answer(self, message: Msg) -> None:
+        """Say why a task is held; whoever asks for what is no task is not answered."""
+        with contextlib.suppress(Refused, UnicodeDecodeError, StoreError):
+            explanation = explain(self._book, parse_task_id(message.data.decode()), self._as_of, time.time())
+            await self._connection.publish(message.reply, encode_explanation(explanation))
 
     async def _is_ours(self, chores: _Chores) -> bool:
         if self._stopped:
@@ -331,7 +348,13 @@ def _turn(keeper: str, expected: int) -> Append:
 
 def _queued(entry: Entry, at: datetime) -> LogEntry[TaskEvent]:
     """Return the release of a task: decided by what the book knows, which the guard makes sure is the last word."""
-    event = TaskQueued(pool=entry.pool, priority=entry.priority, reason="nothing holds it any more", granted=True)
+    event = TaskQueued(
+        pool=entry.pool,
+        priority=entry.priority,
+        reason="nothing holds it any more",
+        granted=True,
+        submission=0 if entry.attempt else entry.created_sequence,
+    )
     recorded: Recorded[TaskEvent] = Recorded(id=unique_id(), at=at, by=BY, cause=str(entry.sequence), event=event)
     return LogEntry(
         root=task_root(entry.ref), events=[(task_subject(entry.ref, event), recorded)], expected=entry.sequence

@@ -21,7 +21,7 @@ from nats.aio.subscription import Subscription
 from ..errors import StoreError
 from ..events.server import ServerRegistered
 from ..events.subjects import server_token, task_ref
-from ..projections.active import projected, running_on
+from ..projections.active import projection_reaches, running_on
 from ..projections.fleet import Fleet
 from ..streams.buckets import Bucket, Entry
 from ..streams.connection import Connection
@@ -201,9 +201,7 @@ class Shares:
     async def _projection_is_current(self) -> None:
         """Wait until what the former holders did is projected: what runs on a server is read from there."""
         last = int((await api(self._consuming, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
-        give_up_at = time.monotonic() + PROJECTION_SECONDS
-        while await projected(self._tasks_bucket) < last and time.monotonic() < give_up_at:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        await projection_reaches(self._tasks_bucket, last, PROJECTION_SECONDS)
 
     async def _keep(self, name: str) -> None:
         slots = self._require_slots()

@@ -75,6 +75,7 @@ async def test_each_part_may_do_its_work_and_nothing_else(
         assert (await service.alice.post(f"/api/task/{failed}/retry")).status == 200
         await service.alice.ended(failed)
         await push_does_its_work(service)
+        await the_keeper_does_its_work(service)
         await schedules_do_their_work(service)
         await service.admin.post("/api/servers/echo/heartbeat", {})
         for action in ("pause", "resume"):
@@ -111,6 +112,23 @@ async def push_does_its_work(service: Door) -> None:
         await wait_until(lambda: receiver.messages, "the webhook to be told")
         webhook_id = registered["webhook"]["id"]
         assert (await service.alice.delete(f"/api/webhooks/{webhook_id}")).status == 200
+
+
+async def the_keeper_does_its_work(service: Door) -> None:
+    """Have a task held, ask why, and have it released."""
+    assert (await service.admin.put("/api/types/limited", {"concurrency": 1})).status == 200
+    held = await service.bob.submit({"payload": {}, "delay": 3})
+
+    async def is_explained() -> bool:
+        why = await service.bob.get(f"/api/task/{held}/why")
+        assert why["holds"][0]["kind"] == "time" or not why["held"]
+        return bool(why["keeper"] == "answered" or not why["held"])
+
+    await wait_until(is_explained, "the keeper to say why")
+    limited = await service.bob.submit({"type": "limited", "payload": {}})
+    for task_id in (held, limited):
+        assert (await service.bob.details(task_id))["held"] in (True, False)
+    assert (await service.bob.ended(held))["status"] == "FINISHED"
 
 
 async def schedules_do_their_work(service: Door) -> None:

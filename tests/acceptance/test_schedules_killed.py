@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from taskstream.core import open_core
@@ -13,7 +14,7 @@ from taskstream.streams.log import decode, read
 from taskstream.streams.nats_folder import take_port
 from taskstream.streams.topology import SCHEDULES, TIMERS
 from tests.support.nats import NatsServer
-from tests.support.processes import Door, Processes, Running, door
+from tests.support.processes import Door, Processes, Running, Up, door
 from tests.support.service import Client, quick_settings
 from tests.support.waiting import wait_until
 
@@ -63,9 +64,9 @@ async def tasks_by_schedule(client: Client) -> dict[str, list[str]]:
         cursor = f"&cursor={page['nextCursor']}"
 
 
-async def fired_runs(nats_url: str) -> dict[str, list[Run]]:
+async def fired_runs(url: str) -> dict[str, list[Run]]:
     """Return the runs of each schedule, as its log has them."""
-    async with await open_core(quick_settings(), nats_url, durability="always") as core:
+    async with await open_core(quick_settings(), url, durability="always") as core:
         runs: dict[str, list[Run]] = {}
         for position in await read(core.reading, SCHEDULES, "schedule.*.*.schedule_fired"):
             event = decode(schedule_codec, position).recorded.event
@@ -74,9 +75,9 @@ async def fired_runs(nats_url: str) -> dict[str, list[Run]]:
         return runs
 
 
-async def all_due(nats_url: str) -> None:
+async def all_due(url: str) -> None:
     """Wait until each schedule has fallen due, with nobody there to see to it."""
-    async with await open_core(quick_settings(), nats_url, durability="always") as core:
+    async with await open_core(quick_settings(), url, durability="always") as core:
 
         async def look() -> bool:
             return len(await read(core.reading, TIMERS, "due.schedule.>")) >= COUNT
@@ -84,9 +85,9 @@ async def all_due(nats_url: str) -> None:
         await wait_until(look, "all schedules to fall due")
 
 
-async def nothing_due(nats_url: str) -> None:
+async def nothing_due(url: str) -> None:
     """Wait until all that has fallen due is dealt with."""
-    async with await open_core(quick_settings(), nats_url, durability="always") as core:
+    async with await open_core(quick_settings(), url, durability="always") as core:
 
         async def look() -> bool:
             return not await read(core.reading, TIMERS, "due.schedule.>")
@@ -137,11 +138,34 @@ async def test_nothing_is_lost_when_all_of_it_is_killed(processes: Processes) ->
             up = await processes.up(up.port)
             await fired_more(service.alice, ids, 2)
 
-        nats_url = f"nats://127.0.0.1:{take_port(up.data / f'nats-server_{up.nats_pid}.ports')}"
-        await all_is_well(service, nats_url, ids)
+        await all_is_well(service, nats_url(up), ids)
 
 
-async def all_is_well(service: Door, nats_url: str, ids: list[str]) -> None:
+async def test_what_is_restored_from_a_backup_goes_on(processes: Processes, tmp_path: Path) -> None:
+    up = await processes.up()
+    async with door(up.url) as service:
+        ids = [await create(service.alice) for _ in range(COUNT)]
+        await fired_more(service.alice, ids, 1)
+        backup = processes.start("backup", str(tmp_path / "backup"), "--data-dir", str(up.data))
+        assert await backup.ended() == 0, backup.tail()
+        up.kill_all()
+
+        processes.folder = tmp_path / "elsewhere"
+        processes.folder.mkdir()
+        restore = processes.start("restore", str(tmp_path / "backup"), "--data-dir", str(processes.folder / "data"))
+        assert await restore.ended() == 0, restore.tail()
+        assert f"schedules: {COUNT}\n" in restore.tail()
+        up = await processes.up(up.port)
+        await fired_more(service.alice, ids, 2)
+
+        await all_is_well(service, nats_url(up), ids)
+
+
+def nats_url(up: Up) -> str:
+    return f"nats://127.0.0.1:{take_port(up.data / f'nats-server_{up.nats_pid}.ports')}"
+
+
+async def all_is_well(service: Door, url: str, ids: list[str]) -> None:
     await pause_all(service.alice, ids)
-    await nothing_due(nats_url)
-    assert_each_second_once(await fired_runs(nats_url), await tasks_by_schedule(service.alice), ids)
+    await nothing_due(url)
+    assert_each_second_once(await fired_runs(url), await tasks_by_schedule(service.alice), ids)

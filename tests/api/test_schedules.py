@@ -95,35 +95,35 @@ async def test_what_changes_is_what_was_named(service: Service) -> None:
     assert await detail(service.alice, schedule_id) == changed.body
 
 
-@pytest.mark.parametrize(
-    ("change", "path"),
-    [
-        ({"cron": "61 * * * *"}, "$.cron"),
-        ({"cron": "0 0 30 2 *"}, "$.cron"),
-        ({"timeZone": "Mars/Olympus"}, "$.timeZone"),
-        ({"missed": "forget"}, "$.missed"),
-        ({"catchUp": 101}, "$.catchUp"),
-        ({"task": 7}, "$.task.payload"),
-        ({"task": {"url": "x"}}, "$.task.payload"),
-        ({"task": {"payload": 1, "priority": "urgent"}}, "$.task.priority"),
-        ({"task": {"payload": {"width": "wide"}, "type": "strict"}}, "$.task.payload.width"),
-        ({"task": {"payload": 1, "dependsOn": []}}, "$.task.dependsOn"),
-        ({"task": {"payload": 1, "runAt": 1}}, "$.task.runAt"),
-        ({"every": "day"}, "$.every"),
-    ],
-    ids=str,
-)
-async def test_what_is_wrong_is_refused_with_its_place(service: Service, change: dict[str, Any], path: str) -> None:
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"cron": "61 * * * *"}, "$.cron"),
+    ({"cron": "0 0 30 2 *"}, "$.cron"),
+    ({"timeZone": "Mars/Olympus"}, "$.timeZone"),
+    ({"missed": "forget"}, "$.missed"),
+    ({"catchUp": 101}, "$.catchUp"),
+    ({"task": 7}, "$.task.payload"),
+    ({"task": {"url": "x"}}, "$.task.payload"),
+    ({"task": {"payload": 1, "priority": "urgent"}}, "$.task.priority"),
+    ({"task": {"payload": {"width": "wide"}, "type": "strict"}}, "$.task.payload.width"),
+    ({"task": {"payload": 1, "dependsOn": []}}, "$.task.dependsOn"),
+    ({"task": {"payload": 1, "runAt": 1}}, "$.task.runAt"),
+    ({"every": "day"}, "$.every"),
+]
+
+
+async def test_what_is_wrong_is_refused_with_its_place(service: Service) -> None:
     schema = {"type": "object", "properties": {"width": {"type": "integer"}}}
     assert (await service.admin.put("/api/types/strict", {"schema": schema})).status == 200
-
-    created = await service.alice.post("/api/schedules", {**DAILY, **change})
     schedule_id = await create(service.alice, DAILY)
-    changed = await service.alice.call("PATCH", f"/api/schedules/{schedule_id}", change)
+    before = await detail(service.alice, schedule_id)
 
-    assert (created.status, created["path"]) == (400, path)
-    assert (changed.status, changed["path"]) == (400, path)
-    assert (await detail(service.alice, schedule_id))["task"] == DAILY["task"]
+    for change, path in WRONG:
+        created = await service.alice.post("/api/schedules", {**DAILY, **change})
+        changed = await service.alice.call("PATCH", f"/api/schedules/{schedule_id}", change)
+        assert (created.status, created["path"]) == (changed.status, changed["path"]) == (400, path)
+
+    assert await detail(service.alice, schedule_id) == before
+    assert len((await service.alice.get("/api/schedules"))["schedules"]) == 1
 
 
 async def test_the_same_key_is_the_same_schedule(service: Service) -> None:

@@ -22,6 +22,7 @@ from taskstream.api.system import system_router
 from taskstream.api.task_shapes import TaskDetails
 from taskstream.api.tasks import task_router
 from taskstream.api.types import type_router
+from taskstream.api.why import why_router
 from taskstream.core import Core
 
 
@@ -29,6 +30,7 @@ from taskstream.core import Core
 def document(core: Core) -> dict[str, Any]:
     routers = [
         task_router(core),
+        why_router(core),
         batch_router(core),
         bulk_router(core),
         dead_letter_router(core),
@@ -62,7 +64,7 @@ def references(node: Any) -> Iterator[str]:
 async def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, _, operation in operations(document)]
 
-    assert len(ids) == len(set(ids)) == 47
+    assert len(ids) == len(set(ids)) == 48
     for path, method, operation in operations(document):
         assert operation["summary"], (method, path)
         assert operation["description"], (method, path)

@@ -1,0 +1,113 @@
+"""What the keeper says of why a task is held."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from taskstream.events.ids import TaskRef
+from taskstream.scheduling.explanation import Explanation, Shut, decode, encode, explain
+from taskstream.scheduling.gate import Bounds
+
+from .simulation import START, FixedRules, Simulation
+
+AS_OF = 7
+
+
+def why(book: Simulation, task: TaskRef) -> Explanation:
+    return explain(book.book, task, AS_OF, book.now)
+
+
+def test_a_task_is_held_until_its_time() -> None:
+    book = Simulation()
+    task = book.submit(not_before=START + timedelta(seconds=5))
+
+    assert why(book, task) == Explanation(as_of=AS_OF, known="held", starts_at=START.timestamp() + 5)
+
+    book.wait(5)
+    book.release()
+    assert why(book, task).known == "queued"
+
+
+def test_a_task_is_held_by_the_parents_that_have_not_ended_and_its_time_as_well() -> None:
+    book = Simulation()
+    first, second, third = [book.submit() for _ in range(3)]
+    parents = (third.id, first.id, second.id)
+    child = book.submit(depends_on=parents, not_before=START + timedelta(seconds=5))
+    book.release()
+    book.run(first)
+
+    found = why(book, child)
+
+    assert found.parents == (third.id, second.id)
+    assert found.starts_at == START.timestamp() + 5
+    assert found.ahead is None
+
+
+@pytest.mark.parametrize("kind", ["owner", "type", "key", "window"])
+def test_a_task_is_held_by_the_limit_that_has_no_room(kind: str) -> None:
+    book = Simulation(FixedRules({kind: Bounds(concurrency=2)}))
+    tasks = [book.submit(concurrency_key="k" if kind == "key" else "") for _ in range(5)]
+    book.release()
+
+    assert [why(book, task).known for task in tasks] == ["queued"] * 2 + ["held"] * 3
+    assert [why(book, task).shut for task in tasks[2:]] == [(Shut(kind=kind, counted=2, concurrency=2),)] * 3  # type: ignore[arg-type]
+    assert [why(book, task).ahead for task in tasks[2:]] == [0, 1, 2]
+
+
+def test_a_limit_of_starts_says_when_it_opens() -> None:
+    book = Simulation(FixedRules({"owner": Bounds(per_second=0.5, burst=1)}))
+    first, second = book.submit(), book.submit()
+    [released] = book.release()
+    book.start(released)
+
+    [shut] = why(book, second).shut
+
+    assert released == first
+    assert not shut.is_full
+    assert shut.opens_at == pytest.approx(book.now + 2)
+
+
+def test_all_limits_without_room_are_named_in_order() -> None:
+    book = Simulation(FixedRules({"owner": Bounds(concurrency=1), "type": Bounds(concurrency=1)}))
+    book.submit()
+    held = book.submit()
+    book.release()
+
+    assert [shut.kind for shut in why(book, held).shut] == ["owner", "type"]
+    assert all(shut.is_full for shut in why(book, held).shut)
+
+
+def test_what_is_at_work_or_over_is_not_held() -> None:
+    book = Simulation()
+    task = book.submit()
+    book.release()
+    book.start(task)
+    assert why(book, task).known == "running"
+
+    book.fail_attempt(task)
+    assert why(book, task).known == "retrying"
+
+    book.succeed(task)
+    assert why(book, task) == Explanation(as_of=AS_OF, known="not-active")
+
+
+def test_to_ask_changes_nothing() -> None:
+    asked, unasked = (Simulation(FixedRules({"owner": Bounds(concurrency=2)})) for _ in range(2))
+    for book in (asked, unasked):
+        tasks = [book.submit() for _ in range(6)]
+        for _ in range(3):
+            released = book.release()
+            if book is asked:
+                assert [why(book, task).as_of for task in tasks] == [AS_OF] * 6
+            for task in released:
+                book.run(task)
+
+    assert asked.released == unasked.released
+
+
+def test_an_answer_reads_as_it_was_sent() -> None:
+    said = Explanation(as_of=1, known="held", shut=(Shut(kind="owner", counted=1, concurrency=1),), ahead=0)
+
+    assert decode(encode(said)) == said
