@@ -39,7 +39,7 @@ from ..events.task import (
 from ..events.task_type import OnConflict
 from .entry import Entry, Stage
 from .gate import Bounds, Gate, GateKey
-from .lane import Lane, LaneKey
+from .lane import Lane
 from .line import Line
 
 Outcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
@@ -73,7 +73,7 @@ class AskParent(NamedTuple):
 
 
 class Reread(NamedTuple):
-    """The book does not know a task that goes on again: it had ended."""
+    """The book does not know a task that goes on."""
 
     ref: TaskRef
 
@@ -113,7 +113,7 @@ class Book:
         self._began_at = began_at
         self._ageing_seconds = ageing_seconds
         self._entries: dict[TaskRef, Entry] = {}
-        self._lanes: dict[LaneKey, Lane] = {}
+        self._lanes: dict[tuple[Gate, ...], Lane] = {}
         self._gates: dict[GateKey, Gate] = {}
         self._children: dict[str, set[TaskRef]] = {}
         """Held tasks by the id of a parent that they wait for."""
@@ -132,7 +132,13 @@ class Book:
     def add(self, entry: Entry, now: float) -> None:
         """Enter an active task: as it was submitted, or as its view says."""
         self._entries[entry.ref] = entry
-        self._count(entry, 1, now)
+        entry.gates = tuple(self._gate(key, now) for key in gate_keys(entry))
+        for gate in entry.gates:
+            gate.passing += 1
+            gate.enter(entry)
+            if gate.key.kind == "key":
+                gate.members[entry.ref] = entry
+        self._wait(entry, 1)
         if (last := last_start(entry.plan)) is not None:
             self._remind(last.timestamp(), entry.ref)
         if entry.stage is Stage.HELD:
@@ -148,24 +154,24 @@ class Book:
                 self.add(submitted(ref, sequence, event, recorded.at), now)
             return
         if entry is None:
-            if isinstance(event, TaskQueued) and event.renewed:
-                self._due.append(Reread(ref))
+            if isinstance(event, TaskHeld | TaskQueued | AttemptStarted | AttemptFailed | AttemptReturned):
+                self._due.append(Reread(ref))  # retried after its end, or forgotten by a killed NATS
             return
         if sequence <= entry.sequence:
             return
         match event:
             case TaskHeld():
-                self._move(entry, Stage.HELD, now)
+                self._move(entry, Stage.HELD)
                 self._hold(entry, now)
             case TaskQueued():
-                self._move(entry, Stage.QUEUED, now, granted=event.granted, at=recorded.at.timestamp())
+                self._move(entry, Stage.QUEUED, granted=event.granted, at=recorded.at.timestamp())
             case AttemptStarted():
-                self._start(entry, recorded.at.timestamp(), now)
+                self._start(entry, recorded.at.timestamp())
                 entry.attempt = event.attempt
             case AttemptFailed():
-                self._move(entry, Stage.RETRYING, now)
+                self._move(entry, Stage.RETRYING)
             case AttemptReturned():
-                self._move(entry, Stage.QUEUED, now, granted=entry.granted, at=recorded.at.timestamp())
+                self._move(entry, Stage.QUEUED, granted=entry.granted, at=recorded.at.timestamp())
             case TaskSucceeded():
                 self._end(entry, "succeeded", now)
             case TaskFailed():
@@ -201,7 +207,7 @@ class Book:
             entry = lane.first()
             lane.remove(entry)
             entry.lane = None
-            self._move(entry, Stage.QUEUED, now, granted=True, at=now)
+            self._move(entry, Stage.QUEUED, granted=True, at=now)
             chosen.append(entry)
             if lane:
                 self._line_up(lane, now)
@@ -218,7 +224,7 @@ class Book:
         """Undo a choice: nothing was stored."""
         for entry in reversed(list(entries)):
             if entry.ref in self._entries and entry.stage is Stage.QUEUED:
-                self._move(entry, Stage.HELD, now)
+                self._move(entry, Stage.HELD)
                 self._into_lane(entry, now, first=True)
 
     def take_due(self, now: float) -> list[Due]:
@@ -295,10 +301,6 @@ class Book:
     def find(self, ref: TaskRef) -> Entry | None:
         return self._entries.get(ref)
 
-    def gates_of(self, entry: Entry, now: float) -> list[Gate]:
-        """Return what must have room for a task to start."""
-        return [self._gate(key, now) for key in gate_keys(entry)]
-
     def waits(self, at_least: int) -> dict[str, Waits]:
         """Return what those owners have waiting, by token, who have at least so many."""
         found = {owner: Waits(count, {}) for owner, count in self._waiting.items() if count >= at_least}
@@ -310,51 +312,46 @@ class Book:
 
     # One task
 
-    def _move(self, entry: Entry, stage: Stage, now: float, *, granted: bool = False, at: float = 0.0) -> None:
+    def _move(self, entry: Entry, stage: Stage, *, granted: bool = False, at: float = 0.0) -> None:
         self._out_of_lane(entry)
-        self._count(entry, -1, now)
+        self._leave_gates(entry)
+        self._wait(entry, -1)
         entry.stage, entry.granted, entry.granted_at = stage, granted, at
-        self._count(entry, 1, now)
+        self._wait(entry, 1)
+        for gate in entry.gates:
+            gate.enter(entry)
 
-    def _start(self, entry: Entry, at: float, now: float) -> None:
-        granted = entry.granted
-        self._move(entry, Stage.RUNNING, now, granted=granted)
-        for key in gate_keys(entry):
-            if key.kind != "window":
-                self._gate(key, now).started(at)
+    def _start(self, entry: Entry, at: float) -> None:
+        self._move(entry, Stage.RUNNING, granted=entry.granted)
+        for gate in entry.gates[1:]:
+            gate.started(at)
 
     def _end(self, entry: Entry, outcome: Outcome, now: float) -> None:
         self._out_of_lane(entry)
-        self._count(entry, -1, now)
+        self._leave_gates(entry)
+        self._wait(entry, -1)
+        for gate in entry.gates:
+            gate.passing -= 1
+            gate.members.pop(entry.ref, None)
         del self._entries[entry.ref]
         for parent_id in entry.parents:
             if children := self._children.get(parent_id):
                 children.discard(entry.ref)
         self.parent_ended(entry.ref.id, outcome, now)
 
-    def _count(self, entry: Entry, change: Literal[1, -1], now: float) -> None:
-        """Count a task in or out, as what it is now."""
-        owner = entry.ref.owner
-        if entry.stage is not Stage.RUNNING:
-            count = self._waiting[owner] = self._waiting.get(owner, 0) + change
-            if not count:
-                del self._waiting[owner]
-        for key in gate_keys(entry):
-            gate = self._gate(key, now)
-            counts = entry.stage is Stage.QUEUED if key.kind == "window" else entry.is_counted
-            gate.counted += change if counts else 0
-            if key.kind != "window" and entry.is_pending:
-                if change > 0:
-                    gate.pending[entry.ref] = entry
-                else:
-                    gate.pending.pop(entry.ref, None)
-            if key.kind == "key":
-                if change > 0:
-                    gate.members[entry.ref] = entry
-                else:
-                    gate.members.pop(entry.ref, None)
-            if change < 0 and len(gate.parked):
+    def _leave_gates(self, entry: Entry) -> None:
+        for gate in entry.gates:
+            if gate.leave(entry) and len(gate.parked):
                 self._may_open.add(gate)
+
+    def _wait(self, entry: Entry, change: Literal[1, -1]) -> None:
+        """Count a task in or out as one that waits, if it does."""
+        if entry.stage is Stage.RUNNING:
+            return
+        owner = entry.ref.owner
+        count = self._waiting[owner] = self._waiting.get(owner, 0) + change
+        if not count:
+            del self._waiting[owner]
 
     def _hold(self, entry: Entry, now: float) -> None:
         """Find out what holds a task."""
@@ -405,12 +402,9 @@ class Book:
     # Lanes and gates
 
     def _into_lane(self, entry: Entry, now: float, *, first: bool = False) -> None:
-        key = entry.lane_key
-        lane = self._lanes.get(key)
+        lane = self._lanes.get(entry.gates)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, tuple(self._gate(name, now) for name in gate_keys(entry)))
-            for gate in lane.gates:
-                gate.lanes += 1
+            lane = self._lanes[entry.gates] = Lane(entry.ref.owner, entry.priority, entry.gates)
         if first:
             lane.put_back(entry)
         else:
@@ -418,6 +412,8 @@ class Book:
         entry.lane = lane
         if lane.line is None:
             self._line_up(lane, now)
+        elif first:
+            lane.line.note(lane)
 
     def _line_up(self, lane: Lane, now: float) -> None:
         """Make a lane a candidate, or have it wait behind those that are parked where it will pass."""
@@ -432,16 +428,18 @@ class Book:
         lane, entry.lane = entry.lane, None
         if lane is None:
             return
+        was_first = lane.first() is entry
         lane.remove(entry)
-        if not lane:
-            if lane.line is not None:
-                lane.line.remove(lane)
-            self._close(lane)
+        if lane:
+            if was_first and lane.line is not None:
+                lane.line.note(lane)
+            return
+        if lane.line is not None:
+            lane.line.remove(lane)
+        self._close(lane)
 
     def _close(self, lane: Lane) -> None:
-        del self._lanes[lane.key]
-        for gate in lane.gates:
-            gate.lanes -= 1
+        del self._lanes[lane.gates]
 
     def _next_lane(self, now: float) -> Lane | None:
         while self._may_open:

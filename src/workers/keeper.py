@@ -288,7 +288,7 @@ class Keeper:
             self._book.parent_ended(parent_id, "failed", time.time())
 
     async def _reread(self, ref: TaskRef) -> None:
-        """Enter a task that had ended and goes on."""
+        """Enter a task that goes on, unless it has ended by now."""
         view: TaskView | None = None
         for stored in await self._commands.load_task(ref):
             view = fold_view(view, stored)

@@ -14,10 +14,20 @@ import msgspec
 import pytest
 from msgspec import NODEFAULT, Struct
 
-from taskstream.events.codec import Codec, owner_codec, pool_codec, server_codec, task_codec, type_codec, webhook_codec
+from taskstream.events.codec import (
+    Codec,
+    owner_codec,
+    pool_codec,
+    schedule_codec,
+    server_codec,
+    task_codec,
+    type_codec,
+    webhook_codec,
+)
 from taskstream.events.envelope import Actor, Recorded
 from taskstream.events.owner import OwnerEvent
 from taskstream.events.pool import PoolEvent
+from taskstream.events.schedule import ScheduleEvent
 from taskstream.events.server import ServerEvent
 from taskstream.events.task import TaskEvent
 from taskstream.events.task_type import TypeEvent
@@ -31,6 +41,7 @@ VOCABULARIES: list[tuple[Any, Codec[Any]]] = [
     (PoolEvent, pool_codec),
     (OwnerEvent, owner_codec),
     (WebhookEvent, webhook_codec),
+    (ScheduleEvent, schedule_codec),
 ]
 CODECS: dict[str, Codec[Any]] = {
     event.__name__: codec for vocabulary, codec in VOCABULARIES for event in get_args(vocabulary)
@@ -119,6 +130,7 @@ def paths(content: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
     for name, value in content.items():
         found.append(prefix + name)
-        if isinstance(value, dict):
-            found += paths(value, f"{prefix}{name}.")
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                found += paths(inner, f"{prefix}{name}.")
     return found

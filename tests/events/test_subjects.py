@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskstream.events.codec import owner_codec, server_codec, task_codec, type_codec, webhook_codec
-from taskstream.events.ids import TaskRef, WebhookRef, owner_token, token
+from taskstream.events.codec import owner_codec, schedule_codec, server_codec, task_codec, type_codec, webhook_codec
+from taskstream.events.ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
 from taskstream.events.owner import OwnerEvent, OwnerLimitsRemoved
+from taskstream.events.schedule import ScheduleEvent
 from taskstream.events.server import CircuitHalfOpened, ServerEvent
 from taskstream.events.subjects import (
     ENDINGS,
@@ -20,6 +21,9 @@ from taskstream.events.subjects import (
     dispatched_ref,
     owner_root,
     owner_subject,
+    schedule_ref,
+    schedule_root,
+    schedule_subject,
     server_root,
     server_subject,
     server_token,
@@ -32,7 +36,7 @@ from taskstream.events.subjects import (
     webhook_root,
     webhook_subject,
 )
-from taskstream.events.task import TaskEvent
+from taskstream.events.task import TaskEvent, TaskHeld
 from taskstream.events.task_type import TypeEvent
 from taskstream.events.webhook import WebhookEvent
 
@@ -83,6 +87,8 @@ def golden(vocabulary: Any, codec: Any) -> list[Any]:
         (succeeded(1, "s1"), "succeeded.s1"),
         (failed(1, "s1"), "failed.s1"),
         (cancelled(1, "s1"), "cancelled.s1"),
+        (submitted(pool="text", priority="high", held=True), "submitted.text.high.held"),
+        (TaskHeld(reason="a limit"), "held"),
         (cancelled(), f"cancelled.{NO_SERVER}"),
         (started(1, ""), f"started.{NO_SERVER}"),
     ],
@@ -192,3 +198,14 @@ def test_a_message_of_the_queue_leads_to_its_task(owner: str) -> None:
     ref = TaskRef(owner_token(owner), REF.unique)
 
     assert dispatched_ref(f"dispatch.{token('a pool')}.high.{ref.owner}.{ref.unique}") == ref
+
+
+@pytest.mark.parametrize("event", golden(ScheduleEvent, schedule_codec), ids=lambda event: type(event).__name__)
+def test_every_schedule_event_has_a_subject_of_its_schedule(event: ScheduleEvent) -> None:
+    ref = ScheduleRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRV")
+
+    subject = schedule_subject(ref, event)
+
+    check(subject)
+    assert subject.startswith(schedule_root(ref) + ".")
+    assert schedule_ref(subject) == ref

@@ -1,0 +1,211 @@
+"""Tasks that depend on each other end as a reference model says: whatever fails, and whichever keeper is at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from taskstream.commands.task import UNKNOWN, Ended, FailByParent, TaskState, Unknown, decide, evolve
+from taskstream.events.envelope import Stored
+from taskstream.events.ids import TaskRef, parse_task_id
+from taskstream.projections.task_view import TaskView, fold
+from taskstream.scheduling.book import AskParent, Book, Due, FailChild
+from taskstream.scheduling.gate import Bounds
+from taskstream.workers.keeper import OUTCOMES, entry_of
+
+from ..support.dags import CHOICES, Node, predicted, will_run
+from .simulation import FixedRules, Simulation
+
+LIMITS = {"owner": Bounds(concurrency=3)}
+MOST_STEPS = 2_000
+
+
+@st.composite
+def dags(draw: st.DrawFn) -> list[Node]:
+    nodes = []
+    for place in range(draw(st.integers(1, 14))):
+        earlier = st.integers(0, place - 1) if place else st.nothing()
+        parents = draw(st.lists(earlier, max_size=4, unique=True)) if place else []
+        nodes.append(Node(tuple(parents), draw(st.sampled_from(CHOICES)), draw(st.booleans())))
+    return nodes
+
+
+class Run:
+    """Tasks on their way through the book, acted on as the keeper and the workers do."""
+
+    def __init__(self, nodes: Sequence[Node], rules: FixedRules) -> None:
+        self.nodes = nodes
+        self.simulation = Simulation(rules)
+        self.refs: list[TaskRef] = []
+        self.queued: list[TaskRef] = []
+        self.running: list[TaskRef] = []
+        self.started: set[int] = set()
+
+    def state(self, ref: TaskRef) -> TaskState:
+        state: TaskState = UNKNOWN
+        for of, _, recorded in self.simulation.log:
+            if of == ref:
+                state = evolve(state, recorded)
+        return state
+
+    def outcome(self, ref: TaskRef) -> str | None:
+        state = self.state(ref)
+        return state.outcome if isinstance(state, Ended) else None
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.refs) == len(self.nodes) and not len(self.simulation.book)
+
+    def step(self, data: st.DataObject) -> None:
+        may = ["keep"]
+        may += ["submit"] if len(self.refs) < len(self.nodes) else []
+        may += ["start"] if self.queued else []
+        may += ["end", "again"] if self.running else []
+        match data.draw(st.sampled_from([*may, *may, "another keeper"])):
+            case "submit":
+                self.submit()
+            case "start":
+                self.start(_taken(data, self.queued))
+            case "end":
+                self.end(_taken(data, self.running))
+            case "again":
+                ref = _taken(data, self.running)
+                self.simulation.fail_attempt(ref)
+                self.queued.append(ref)
+            case "another keeper":
+                self.replace_keeper()
+            case _:
+                self.keep()
+
+    def submit(self) -> None:
+        node = self.nodes[len(self.refs)]
+        plan: dict[str, Any] = {"on_parent_failure": node.choice}
+        plan["depends_on"] = tuple(self.refs[parent].id for parent in node.parents)
+        self.refs.append(self.simulation.submit(**plan))
+
+    def start(self, ref: TaskRef) -> None:
+        place = self.refs.index(ref)
+        for parent in self.nodes[place].parents:
+            assert self.outcome(self.refs[parent]), "it started before a parent had ended"
+        self.simulation.start(ref)
+        self.started.add(place)
+        self.running.append(ref)
+
+    def end(self, ref: TaskRef) -> None:
+        if self.nodes[self.refs.index(ref)].succeeds:
+            self.simulation.succeed(ref)
+        else:
+            self.simulation.fail(ref)
+
+    def keep(self) -> None:
+        """Do once what the keeper does."""
+        self.queued += self.simulation.release()
+        due, self.simulation.due = self.simulation.due, []
+        for each in due:
+            self.do(each)
+
+    def do(self, due: Due) -> None:
+        book, now = self.simulation.book, self.simulation.now
+        match due:
+            case FailChild(ref, parent_id, outcome):
+                command = FailByParent(parent_id=parent_id, outcome=outcome)
+                for decided in decide(command, self.state(ref), self.simulation.at):
+                    self.simulation.say(ref, decided)
+            case AskParent(parent_id):
+                state = self.state(parse_task_id(parent_id))
+                assert not isinstance(state, Unknown)
+                if isinstance(state, Ended):
+                    book.parent_ended(parent_id, OUTCOMES[state.outcome], now)
+            case _:
+                raise AssertionError(f"nothing here calls for {due}")
+
+    def replace_keeper(self) -> None:
+        """Go on with a book that begins with the views of what is active: what was due in the old one is forgotten."""
+        views: dict[TaskRef, TaskView | None] = {}
+        for ref, sequence, recorded in self.simulation.log:
+            views[ref] = fold(views.get(ref), Stored(sequence, recorded))
+        book = Book(self.simulation.rules, 0.0, began_at=self.simulation.now)
+        for ref, view in views.items():
+            if view is not None and view.ended_at is None:
+                book.add(entry_of(ref, view), self.simulation.now)
+        book.begin(self.simulation.now)
+        self.simulation.book, self.simulation.due = book, []
+
+
+def _taken(data: st.DataObject, refs: list[TaskRef]) -> TaskRef:
+    return refs.pop(data.draw(st.integers(0, len(refs) - 1)))
+
+
+@given(dags(), st.sampled_from([{}, LIMITS]), st.data())
+def test_random_dags_with_random_failures_end_as_the_model_says(
+    nodes: list[Node], limits: dict[str, Bounds], data: st.DataObject
+) -> None:
+    run = Run(nodes, FixedRules(limits))
+    for _ in range(3 * len(nodes)):
+        run.step(data)
+    for _ in range(MOST_STEPS):  # and whatever was left to do
+        if run.is_over:
+            break
+        if len(run.refs) < len(nodes):
+            run.submit()
+        run.keep()
+        for ref in run.queued[:]:
+            run.queued.remove(ref)
+            run.start(ref)
+        for ref in run.running[:]:
+            run.running.remove(ref)
+            run.end(ref)
+
+    assert [run.outcome(ref) for ref in run.refs] == predicted(nodes)
+    assert run.started == will_run(nodes)
+    for outcome in set(predicted(nodes)):
+        event(f"one has {outcome}")
+
+
+def test_a_chain_a_thousand_deep_ends() -> None:
+    nodes = [Node((place - 1,) if place else (), "fail", succeeds=True) for place in range(1_000)]
+    run = Run(nodes, FixedRules())
+    for _ in nodes:
+        run.submit()
+
+    for place in range(len(nodes)):
+        run.keep()
+        assert run.queued == [run.refs[place]]
+        ref = run.queued.pop()
+        run.simulation.run(ref)
+
+    assert not len(run.simulation.book)
+
+
+def test_one_failure_ends_all_that_depends_on_it_whatever_its_depth() -> None:
+    nodes = [Node((place - 1,) if place else (), "fail", succeeds=place > 0) for place in range(100)]
+    run = Run(nodes, FixedRules())
+    for _ in nodes:
+        run.submit()
+    run.keep()
+    [first] = run.queued
+    run.simulation.start(first)
+    run.simulation.fail(first)
+
+    while not run.is_over:
+        run.keep()
+
+    assert {run.outcome(ref) for ref in run.refs} == {"failed"}
+
+
+def test_a_child_of_a_thousand_waits_for_the_last() -> None:
+    nodes = [Node((), "fail", succeeds=True)] * 1_000 + [Node(tuple(range(1_000)), "fail", succeeds=True)]
+    run = Run(nodes, FixedRules())
+    for _ in nodes:
+        run.submit()
+    run.keep()
+
+    for ref in run.queued[:-1]:
+        run.simulation.run(ref)
+    assert run.simulation.release() == []
+    run.simulation.run(run.queued[-1])
+
+    assert run.simulation.release() == [run.refs[-1]]

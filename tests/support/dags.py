@@ -1,0 +1,42 @@
+"""Tasks that depend on each other, and what a few lines say that they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from taskstream.events.task import ParentFailure
+
+CHOICES: tuple[ParentFailure, ...] = ("fail", "run", "skip")
+
+
+class Node(NamedTuple):
+    """A task by its place among those submitted."""
+
+    parents: tuple[int, ...]
+    """Places of tasks submitted before."""
+    choice: ParentFailure
+    succeeds: bool
+    """What comes of it if it runs."""
+
+
+def predicted(nodes: Sequence[Node]) -> list[str]:
+    """Return the outcome of each task: the reference model."""
+    outcomes: list[str] = []
+    for node in nodes:
+        disappointed = any(outcomes[parent] != "succeeded" for parent in node.parents)
+        if disappointed and node.choice != "run":
+            outcomes.append("failed" if node.choice == "fail" else "cancelled")
+        else:
+            outcomes.append("succeeded" if node.succeeds else "failed")
+    return outcomes
+
+
+def will_run(nodes: Sequence[Node]) -> set[int]:
+    """Return the places of the tasks that are started at all."""
+    outcomes = predicted(nodes)
+    return {
+        place
+        for place, node in enumerate(nodes)
+        if node.choice == "run" or all(outcomes[parent] == "succeeded" for parent in node.parents)
+    }
