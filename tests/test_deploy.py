@@ -134,7 +134,7 @@ def test_nothing_says_where_packages_come_from(path: str) -> None:
     assert not re.search(r"--[\w-]*index|--find-links|--trusted-host|file://|https?://(?!127\.0\.0\.1)", text)
 
 
-PUBLISHED_AS_ONE_FILE = {"nkeys"}
+PUBLISHED_AS_ONE_FILE = {"cronsim", "nkeys"}
 
 
 def test_every_package_is_pinned_by_the_hashes_of_several_files() -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from taskstream import submission
-from taskstream.submission import SCHEMA_CACHE, Submissions, compile_schema
 from taskstream.commands.task import SubmitTask
 from taskstream.errors import InvalidInput
 from taskstream.events.envelope import Event
@@ -21,6 +20,7 @@ from taskstream.events.task import RetryPolicy
 from taskstream.events.task_type import TypeDeleted
 from taskstream.nesting import depth
 from taskstream.settings import Settings
+from taskstream.submission import SCHEMA_CACHE, Submissions, compile_schema
 
 from ..deciders.support import defined, seconds
 from ..folds.test_fleet import fleet_of, positions

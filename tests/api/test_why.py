@@ -6,7 +6,9 @@ import time
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
+from taskstream.scheduling.explanation import KEEPER_ASK, Explanation, encode
 from tests.support.backend import BackendServer, accept, hold, status
 from tests.support.nats import NatsServer
 from tests.support.service import Client, Service, running_service
@@ -240,6 +242,35 @@ async def test_without_a_keeper_it_tells_what_the_log_has(api: Service) -> None:
     assert [answer["keeper"] for answer in found] == ["silent"] * 3
     assert [first(answer)["kind"] for answer in found] == ["time", "parents", "no-keeper"]
     assert first(found[1])["data"]["parents"] == [{"id": delayed, "status": "WAITING"}]
+
+
+async def test_a_keeper_that_says_nothing_is_not_waited_for(api: Service) -> None:
+    async def ignore(_: Msg) -> None:
+        pass
+
+    await api.core.consuming.subscribe(KEEPER_ASK, ignore)
+    await api.core.consuming.flush()
+    delayed = await api.alice.submit({"payload": 1, "delay": SOON})
+
+    found = await why(api.alice, delayed)
+
+    assert (found["keeper"], first(found)["kind"]) == ("silent", "time")
+
+
+async def test_a_keeper_that_has_not_heard_of_a_task_yet_changes_nothing_about_what_the_log_says(api: Service) -> None:
+    async def knows_nothing(message: Msg) -> None:
+        await api.core.consuming.publish(message.reply, encode(Explanation(as_of=0, known="not-active")))
+
+    await api.core.consuming.subscribe(KEEPER_ASK, knows_nothing)
+    await api.core.consuming.flush()
+    await api.admin.put("/api/owners/alice/limits", {"concurrency": 1})
+    delayed = await api.alice.submit({"payload": 1, "delay": SOON})
+    limited = await api.alice.submit({"payload": 1})
+
+    found = [await why(api.alice, task_id) for task_id in (delayed, limited)]
+
+    assert [first(answer)["kind"] for answer in found] == ["time", "turn"]
+    assert [answer["keeper"] for answer in found] == ["answered"] * 2
 
 
 # At work, and over

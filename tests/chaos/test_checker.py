@@ -123,7 +123,17 @@ class Story:
                 Told("" if is_live else str(entry.sequence), pushed(entry, None if is_live else entry.sequence))
             )
         last = wanted[-1].sequence
-        return Heard(who=who, owner="alice", task=task, after=0, until=last, wanted=None if task else last, told=told)
+        wanted_until = None if task else last
+        return Heard(
+            who=who,
+            owner="alice",
+            task=task,
+            after=0,
+            until=last,
+            wanted=wanted_until,
+            ended=task is not None,
+            told=told,
+        )
 
     def received(self, who: str, mood: str = "") -> Received:
         """Return what a webhook's receiver is sent."""
@@ -397,6 +407,7 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("subscribers-hear-all", "nothing at all", heard(lambda one: setattr(one, "after", None))),
     ("subscribers-hear-all", "not the end", heard(lambda one: (setattr(one, "until", 8), one.told.pop()))),
     ("subscribers-hear-all", "an end before the end", heard(lambda one: (setattr(one, "until", 2), one.told.pop()), 1)),
+    ("subscribers-hear-all", "no end", heard(lambda one: setattr(one, "ended", False), 1)),
     ("progress-is-told-once", "not told", heard(lambda one: one.told.pop(7))),
     ("progress-is-told-once", "told in part", heard(lambda one: split_progress(one, "one/2/1;"), 2)),
     (
