@@ -2,6 +2,8 @@
 
     rates     throughput of many connections, and CPU time per task of every process
     batch     tasks accepted a second in batches, and their CPU time
+    holds     held tasks and their release: a wide fan-out, a deep chain, an owner whose window is full
+    waiting   a single task while another owner has very many waiting
     latency   of single tasks on an idle service, beside the disk's own
     idle      what `taskstream up` takes to start and to do nothing
     floor     what the same steps cost with bare libraries
@@ -9,7 +11,7 @@
     fleet     many registered servers
     size      a long past: rates, lists, restarts and memory with many tasks that have ended
 
-Each figure is the median over the runs, which are all in the JSON. `make bench` takes some ten minutes; the whole
+Each figure is the median over the runs, which are all in the JSON. `make bench` takes some fifteen minutes; the whole
 size is `--only size --size-tasks 1000000`.
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from . import batch, fleet, floor, idle, latency, push, rates, report, size
+from . import batch, fleet, floor, holds, idle, latency, push, rates, report, size, waiting
 from .report import Runs
 
 SIZE_RUNS = 3
@@ -38,6 +40,10 @@ async def _push(options: argparse.Namespace) -> Runs:
     return [await push.measure(options.idle_subscribers, options.active_subscribers)]
 
 
+async def _waiting(options: argparse.Namespace) -> Runs:
+    return [await waiting.measure(options.waiting_tasks, options.probes)]
+
+
 async def _size(options: argparse.Namespace) -> Runs:
     return [await size.measure(options.size_tasks, min(options.runs, SIZE_RUNS))]
 
@@ -45,6 +51,8 @@ async def _size(options: argparse.Namespace) -> Runs:
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "rates": rates.measure,
     "batch": batch.measure,
+    "holds": holds.measure,
+    "waiting": _waiting,
     "latency": latency.measure,
     "idle": idle.measure,
     "floor": floor.measure,
@@ -68,9 +76,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--only", type=_names, default=list(SECTIONS), metavar="SECTION,…", help="default: all")
     found.add_argument("--runs", type=int, default=5)
     found.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    found.add_argument("--tasks", type=int, default=4000, help="tasks in each run of `rates`")
+    found.add_argument("--tasks", type=int, default=4000, help="tasks in each run of `rates`, and twice in `holds`")
     found.add_argument("--connections", type=int, default=64)
     found.add_argument("--batches", type=int, default=60, help="batches of 500 tasks in each run of `batch`")
+    found.add_argument("--children", type=int, default=10_000, help="tasks that depend on one, in `holds`")
+    found.add_argument("--links", type=int, default=1_000, help="of the chain in `holds`, at most 1,000")
+    found.add_argument("--waiting-tasks", type=int, default=100_000, help="of one owner, in `waiting`")
+    found.add_argument("--probes", type=int, default=50, help="single tasks in `waiting`")
     found.add_argument("--latency-tasks", type=int, default=200, help="tasks in each run of `latency`")
     found.add_argument("--idle-subscribers", type=int, default=1000, help="of `push`, each by SSE and WebSocket")
     found.add_argument("--active-subscribers", type=int, default=200, help="of `push`, likewise")

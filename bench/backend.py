@@ -1,12 +1,13 @@
 """A backend that answers at once, so that what is measured is everything else. `python -m bench.backend` prints its
-port.
+port. What is sent to `/predict/<n>` is answered n milliseconds later.
 
 `GET /stats` tells how many calls it had and how long each took from its submission: payloads carry the instant of their
-submission on the monotonic clock, which all processes of one machine share.
+submission (`sent`) on the monotonic clock, which all processes of one machine share.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from typing import Any
@@ -23,7 +24,7 @@ calls = 0
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     global calls  # noqa: PLW0603 - one process, one count
-    if scope["path"] == "/predict":
+    if scope["path"].startswith("/predict"):
         arrived = time.monotonic_ns()
         body = b""
         more = True
@@ -33,7 +34,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             more = message.get("more_body", False)
         task = decode(body)
         calls += 1
-        waits_ms.append((arrived - task["request"].get("sent", arrived)) / 1e6)
+        if isinstance(task["request"], dict) and "sent" in task["request"]:
+            waits_ms.append((arrived - task["request"]["sent"]) / 1e6)
+        if call_ms := int(scope["path"].rpartition("/")[2]):
+            await asyncio.sleep(call_ms / 1000)
         answer = {
             "task_id": task["task_id"],
             "backend_task_id": "b",

@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
 import msgspec
 
 from taskstream.api.auth import make_token
+from taskstream.commands.task_type import DEFAULT_POOL
 
 from .processes import Bench, running
 
+OWNER = "bench"
 SEEN_PAUSE_SECONDS = 0.05
 
 
 @contextlib.asynccontextmanager
-async def clients(slots: int = 64, *, profiled: bool = False) -> AsyncIterator[tuple[Bench, Clients]]:
-    """Start a service with one backend of so many slots; yield it, and clients of it."""
+async def clients(
+    slots: int = 64, *, call_ms: int = 0, settings: dict[str, str] | None = None, profiled: bool = False
+) -> AsyncIterator[tuple[Bench, Clients]]:
+    """Start a service with one backend of so many slots, each of whose calls takes so long; yield it, and clients."""
     async with (
-        running(profiled=profiled) as bench,
+        running(settings, profiled=profiled) as bench,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         found = Clients(bench, session)
-        await found.register_backend(slots)
+        await found.register_backend(slots, call_ms)
         yield bench, found
 
 
@@ -36,16 +40,16 @@ class Clients:
     def __init__(self, bench: Bench, session: aiohttp.ClientSession) -> None:
         self._bench = bench
         self._session = session
-        self._user = {"Authorization": f"Bearer {make_token(bench.secret, 'bench', ['user'], 7200, time.time())}"}
-        self._admin = {"Authorization": f"Bearer {make_token(bench.secret, 'root', ['admin'], 7200, time.time())}"}
+        self._users: dict[str, dict[str, str]] = {}
+        self._admin = self._headers("root", "admin")
 
-    async def register_backend(self, slots: int) -> None:
+    async def register_backend(self, slots: int, call_ms: int = 0) -> None:
         body = {
             "id": "bench",
             "name": "bench",
             "provider": "bench",
             "endpoints": {
-                "predict": f"{self._bench.backend_url}/predict",
+                "predict": f"{self._bench.backend_url}/predict/{call_ms}",
                 "health": f"{self._bench.backend_url}/health",
             },
             "maxConcurrent": slots,
@@ -55,21 +59,21 @@ class Clients:
         while (await self._get(f"{self._bench.url}/api/servers/bench", self._admin))["status"] != "online":
             await asyncio.sleep(SEEN_PAUSE_SECONDS)
 
-    async def submit(self, number: int) -> str:
+    async def submit(self, number: int, owner: str = OWNER) -> str:
         body = msgspec.json.encode({"prompt": f"task {number}", "sent": time.monotonic_ns()})
-        async with self._session.post(f"{self._bench.url}/api/task", data=body, headers=self._user) as response:
-            answer = await response.read()
-            if response.status != 200:
-                raise RuntimeError(f"{response.status}: {answer.decode()}")
-        return str(msgspec.json.decode(answer)["taskId"])
+        return str((await self._post("/api/task", body, self._user(owner)))["taskId"])
 
-    async def submit_many(self, count: int, connections: int) -> float:
-        """Submit `count` tasks over so many connections; return the seconds it took."""
+    async def submit_batch(self, tasks: list[dict[str, Any]], owner: str = OWNER) -> None:
+        """Submit tasks in one batch, in the full form; the time until they start is not measured."""
+        await self._post("/api/tasks/batch", msgspec.json.encode(tasks), self._user(owner))
+
+    async def submit_many(self, count: int, connections: int, owners: Sequence[str] = (OWNER,)) -> float:
+        """Submit `count` tasks of these owners, by turns, over so many connections; return the seconds it took."""
         numbers = iter(range(count))
 
         async def client() -> None:
             for number in numbers:
-                await self.submit(number)
+                await self.submit(number, owners[number % len(owners)])
 
         started = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(connections)))
@@ -93,18 +97,45 @@ class Clients:
         while (await self._get(f"{self._bench.url}/health/ready", {}))["projection_lag_events"]:
             await asyncio.sleep(SEEN_PAUSE_SECONDS)
 
+    async def pause(self) -> None:
+        """Let everything wait that is submitted from now on, until `resume`."""
+        await self._post(f"/api/pools/{DEFAULT_POOL}/pause", b"", self._admin)
+
+    async def resume(self) -> None:
+        await self._post(f"/api/pools/{DEFAULT_POOL}/resume", b"", self._admin)
+
     async def waits_ms(self) -> list[float]:
-        """Return, for each call the backend had, the milliseconds since its submission was sent."""
+        """Return, for each call of a task that was submitted alone, the milliseconds since its submission was sent."""
         waits: list[float] = (await self._get(f"{self._bench.backend_url}/stats", {}))["waits_ms"]
         return waits
+
+    async def calls(self) -> int:
+        """Return how many calls the backend had."""
+        return int((await self._get(f"{self._bench.backend_url}/stats", {}))["calls"])
 
     async def until_result_ms(self, number: int) -> float:
         """Submit one task and ask for it until its result is there; return the milliseconds that took."""
         started = time.perf_counter()
         url = f"{self._bench.url}/api/task/{await self.submit(number)}"
-        while (await self._get(url, self._user))["taskDetails"]["status"] != "FINISHED":
+        while (await self._get(url, self._user(OWNER)))["taskDetails"]["status"] != "FINISHED":
             pass
         return (time.perf_counter() - started) * 1000
+
+    def _user(self, owner: str) -> dict[str, str]:
+        if owner not in self._users:
+            self._users[owner] = self._headers(owner, "user")
+        return self._users[owner]
+
+    def _headers(self, subject: str, role: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {make_token(self._bench.secret, subject, [role], 7200, time.time())}"}
+
+    async def _post(self, path: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+        async with self._session.post(f"{self._bench.url}{path}", data=body, headers=headers) as response:
+            answer = await response.read()
+            if response.status != 200:
+                raise RuntimeError(f"{response.status}: {answer[:500].decode()}")
+        found: dict[str, Any] = msgspec.json.decode(answer)
+        return found
 
     async def _get(self, url: str, headers: dict[str, str]) -> dict[str, Any]:
         async with self._session.get(url, headers=headers) as response:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
-from .load import Clients, clients
+from .load import OWNER, Clients, clients
 from .processes import Bench
 from .report import Runs, progress
 
@@ -24,15 +25,17 @@ async def measure(options: argparse.Namespace) -> Runs:
         return runs
 
 
-async def measure_rate(bench: Bench, submitters: Clients, count: int, connections: int) -> dict[str, float]:
-    """Submit tasks over many connections and wait until all have ended.
+async def measure_rate(
+    bench: Bench, submitters: Clients, count: int, connections: int, owners: Sequence[str] = (OWNER,)
+) -> dict[str, float]:
+    """Submit tasks of these owners over many connections and wait until all have ended.
 
     The time is until then; the CPU counts until the projection reflects them all, too.
     """
     done_before = await submitters.succeeded()
     cpu_before = bench.cpu_seconds()
     started = time.perf_counter()
-    submit_seconds = await submitters.submit_many(count, connections)
+    submit_seconds = await submitters.submit_many(count, connections, owners)
     await submitters.all_succeeded(done_before + count)
     seconds = time.perf_counter() - started
     await submitters.projected()

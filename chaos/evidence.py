@@ -123,6 +123,8 @@ class Heard(Struct, kw_only=True):
     """Sequence up to which it knows that it was told everything."""
     wanted: int | None = None
     """Sequence up to which there was something to tell; None: it wanted to the end of its task."""
+    ended: bool = False
+    """It was told that its task has ended, and that this was all."""
     told: list[Told] = []
     connections: int = 0
     dropped: int = 0

@@ -26,11 +26,8 @@ def subscribers_hear_all(evidence: Evidence) -> Iterator[tuple[str, str]]:
             continue
         if heard.wanted is not None and heard.until < heard.wanted:
             yield f"{heard.who} was told up to {heard.until}, and waited for {heard.wanted}", ""
-        if heard.wanted is None and (heard.until not in log or _type(log[heard.until]) not in FINAL):
-            yield (
-                f"{heard.who} was told that there is no more after {heard.until}, which ends nothing",
-                heard.task or "",
-            )
+        if heard.task is not None:
+            yield from _of_the_end(heard, heard.task, evidence.log)
         told = [one.event for one in heard.told if one.event and one.event["type"] != PROGRESS]
         wanted = [entry for entry in _span(evidence.log, heard) if _type(entry) != PROGRESS]
         yield from _differences(heard, wanted, told)
@@ -38,6 +35,14 @@ def subscribers_hear_all(evidence: Evidence) -> Iterator[tuple[str, str]]:
             entry = log.get(event["sequence"])
             if entry and (event["taskId"], event["event"]) != (entry.task, entry.recorded["event"]):
                 yield f"{heard.who} was told of {entry.sequence} something else than the log says", entry.task
+
+
+def _of_the_end(heard: Heard, task: str, log: Sequence[Entry]) -> Iterator[tuple[str, str]]:
+    ends = [entry.sequence for entry in log if entry.task == task and _type(entry) in FINAL]
+    if heard.ended and heard.until not in ends:
+        yield f"{heard.who} was told that there is no more after {heard.until}, which ends nothing", task
+    elif ends and not heard.ended:
+        yield f"{heard.who} was never told that it has all", task
 
 
 def _differences(heard: Heard, wanted: Sequence[Entry], told: Sequence[Line]) -> Iterator[tuple[str, str]]:

@@ -121,7 +121,7 @@ class Subscriber:
                         if not self._hurry.is_set() and self.chance.random() < HANG_CHANCE:
                             await self._hang()
             except Ended:
-                self.over = True
+                self.over = self.heard.ended = True
 
     async def _hang(self) -> None:
         """Read nothing for a while; a connection that is to be cut off is not, meanwhile."""
@@ -225,7 +225,7 @@ class Glutton(OverWebSocket):
     """
 
     def __init__(self, tasks: Callable[[], Sequence[str]], urls: Sequence[str], chance: random.Random) -> None:
-        super().__init__(Heard(who="Glutton"), urls, _token("root", "admin"), chance)
+        super().__init__(Heard(who="Glutton", wanted=0), urls, _token("root", "admin"), chance)
         self.receive_bytes = SMALL_BUFFER_BYTES
         self.longest_stay_seconds = 2 * SLEEP_SECONDS
         self._tasks = tasks
@@ -235,14 +235,11 @@ class Glutton(OverWebSocket):
         try:
             for wanted in ({"all": True}, *({"task": task} for task in self._tasks()[:MOST_TASKS])):
                 await listening.send_json({"type": "subscribe", "after": 0, **wanted})
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SLEEP_SECONDS):
-                    await self._hurry.wait()
-            slept = not self._hurry.is_set()
+            await asyncio.sleep(SLEEP_SECONDS)
             awake_at = time.monotonic()
             async for _ in listening:
                 pass
-            self.heard.dropped += slept and time.monotonic() - awake_at < DRAIN_SECONDS
+            self.heard.dropped += time.monotonic() - awake_at < DRAIN_SECONDS
         finally:
             await listening.close()
         for nothing in ():
@@ -264,15 +261,23 @@ class Subscribers:
         self._passing: list[Subscriber] = []
         """Of one task each."""
         self._running: list[asyncio.Task[None]] = []
+        self._glutton = Glutton(tasks, urls, random.Random(f"{seed}/glutton"))
+        self._gorging: asyncio.Task[None] | None = None
         self._stopping = False
 
     async def __aenter__(self) -> Subscribers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._stop_gorging()
         for running in self._running:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _stop_gorging(self) -> None:
+        if self._gorging is not None:
+            self._gorging.cancel()
+            await asyncio.wait([self._gorging])
 
     def start(self) -> None:
         self._lasting = [
@@ -283,8 +288,8 @@ class Subscribers:
             self._lasts(OverWebSocket, None, self._links),
             self._sleeper(self._lasts(OverSse, None, place="0")),
             self._sleeper(self._lasts(OverWebSocket, None, place="0")),
-            Glutton(self._tasks, self._urls, random.Random(f"{self._seed}/glutton")),
         ]
+        self._gorging = asyncio.create_task(self._glutton.run())
         self._running = [asyncio.create_task(subscriber.run()) for subscriber in self._lasting]
         self._running += [
             asyncio.create_task(self._follow_tasks(door, number))
@@ -295,15 +300,16 @@ class Subscribers:
     async def finish(self, log: Sequence[Entry]) -> list[Heard]:
         """Have each be told the rest of a log that has come to its end, and return what all were told."""
         self._stopping = True
+        await self._stop_gorging()
         for subscriber in self._lasting:
             ends = [entry.sequence for entry in log if subscriber.heard.has(entry.task)]
-            subscriber.finish(0 if isinstance(subscriber, Glutton) else max(ends, default=0))
+            subscriber.finish(max(ends, default=0))
         for subscriber in self._passing:
             subscriber.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FINISH_SECONDS):
                 await asyncio.gather(*self._running)
-        return [subscriber.heard for subscriber in (*self._lasting, *self._passing)]
+        return [subscriber.heard for subscriber in (*self._lasting, *self._passing, self._glutton)]
 
     async def _follow_tasks(self, door: type[Subscriber], number: int) -> None:
         """Follow one task after the other, each to its end."""

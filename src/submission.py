@@ -59,7 +59,7 @@ class Submission(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
     on_parent_failure: ParentFailure = "fail"
     """What becomes of this task when one it depends on does not succeed."""
     concurrency_key: Annotated[str, Meta(max_length=128)] = ""
-    """Tasks of the type with the same key share a limit on how many run at once, which the type sets."""
+    """The owner's tasks of the type with the same key share a limit on how many run at once, which the type sets."""
     prefer: Labels = {}
     """Labels of the servers it had better run on."""
     require: Labels = {}

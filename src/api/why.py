@@ -106,6 +106,7 @@ class Why:
         keeper: Keeper = "not asked"
         holds: list[Hold] = []
         servers: list[Considered] = []
+        said: Explanation | None = None
         for _ in range(TRIES):
             if known.view.status != "WAITING":
                 break
@@ -121,7 +122,7 @@ class Why:
                 break
             known = await self._known(ref, deleted=to_reader_of_all)
         else:
-            holds = held_by(known.view, known.since, None, await self._parents(known), utc_now())
+            holds = held_by(known.view, known.since, said, await self._parents(known), utc_now())
         return _answer(known, holds, servers, keeper, to_reader_of_all=to_reader_of_all)
 
     async def _known(self, ref: TaskRef, *, deleted: bool) -> _Known:

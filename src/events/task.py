@@ -73,7 +73,7 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Ids of the tasks that must have ended first."""
     on_parent_failure: ParentFailure = "fail"
     concurrency_key: str = ""
-    """Tasks of its type that name the same key share a limit on how many run at once."""
+    """The owner's tasks of its type that name the same key share a limit on how many run at once."""
     prefer: dict[str, str] = field(default_factory=dict)
     """Labels of the servers it had better run on."""
     require: dict[str, str] = field(default_factory=dict)

@@ -376,7 +376,7 @@ class Book:
         """Do with a newcomer, or with those it replaces, as its type says."""
         if not entry.plan.concurrency_key:
             return
-        gate = self._gate(GateKey("key", (entry.task_type, entry.plan.concurrency_key)), now)
+        gate = self._gate(GateKey("key", (entry.ref.owner, entry.task_type, entry.plan.concurrency_key)), now)
         members = sorted(gate.members.values(), key=lambda member: member.created_sequence)
         new = [member for member in members if member.stage is Stage.HELD and member.attempt == 0]
         match self._rules.on_conflict(entry.task_type):
@@ -483,7 +483,7 @@ def gate_keys(entry: Entry) -> list[GateKey]:
         GateKey("type", (entry.task_type,)),
     ]
     if entry.plan.concurrency_key:
-        keys.append(GateKey("key", (entry.task_type, entry.plan.concurrency_key)))
+        keys.append(GateKey("key", (owner, entry.task_type, entry.plan.concurrency_key)))
     return keys
 
 

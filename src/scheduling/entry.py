@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from ..events.ids import TaskRef
 from ..events.task import NO_PLAN, Plan, Priority
-from .lane import Lane, LaneKey
+from .lane import Lane
 from .windows import window
+
+if TYPE_CHECKING:
+    from .gate import Gate
 
 
 class Stage(Enum):
@@ -37,16 +41,14 @@ class Entry(Struct, kw_only=True, eq=False):
     attempt: int = 0
     parents: set[str] = set()
     """Ids of the tasks it still waits for."""
+    gates: tuple[Gate, ...] = ()
+    """What must have room for it to start, its owner's window first; the book finds them."""
     lane: Lane | None = None
     """Where it waits for room; None: it does not."""
 
     @property
     def window(self) -> str:
         return window(self.pool, self.priority, self.task_type, self.plan)
-
-    @property
-    def lane_key(self) -> LaneKey:
-        return LaneKey(self.ref.owner, self.priority, self.window, self.task_type, self.plan.concurrency_key)
 
     @property
     def is_counted(self) -> bool:

@@ -6,7 +6,7 @@ import math
 from typing import Literal, NamedTuple
 
 from ..events.ids import TaskRef
-from .entry import Entry
+from .entry import Entry, Stage
 from .line import Line
 from .tokens import TokenBucket
 
@@ -16,7 +16,7 @@ GateKind = Literal["window", "owner", "type", "key"]
 class GateKey(NamedTuple):
     kind: GateKind
     name: tuple[str, ...]
-    """window: owner, window, pool; owner: owner; type: type; key: type, concurrency key."""
+    """window: owner, window, pool; owner: owner; type: type; key: owner, type, concurrency key."""
 
 
 class Bounds(NamedTuple):
@@ -38,9 +38,9 @@ class Gate:
         """Those counted in that have not started, the oldest first. Each has a token reserved."""
         self.members: dict[TaskRef, Entry] = {}
         """Of a concurrency key: all tasks that name it and have not ended."""
+        self.passing = 0
+        """Tasks that have not ended and are to pass here, or have."""
         self._is_full = False
-        self.lanes = 0
-        """Lanes that pass here."""
         self.bounds = bounds
         self._tokens: TokenBucket | None = None
         if bounds.per_second is not None:
@@ -49,7 +49,26 @@ class Gate:
     def is_unused(self, now: float) -> bool:
         """Tell whether nothing would be lost with the gate."""
         full = self._tokens is None or self._tokens.available(now) >= self._tokens.burst
-        return full and not (self.counted or self.pending or self.members or self.lanes)
+        return full and not self.passing
+
+    def enter(self, entry: Entry) -> None:
+        """Count a task in, if it counts here as what it is now."""
+        if self.key.kind == "window":
+            self.counted += entry.stage is Stage.QUEUED
+        elif entry.is_counted:
+            self.counted += 1
+            if entry.is_pending:
+                self.pending[entry.ref] = entry
+
+    def leave(self, entry: Entry) -> bool:
+        """Count a task out again, which still is what it was counted in as; tell whether that makes room."""
+        if self.key.kind == "window":
+            counts = entry.stage is Stage.QUEUED
+        else:
+            counts = entry.is_counted
+            self.pending.pop(entry.ref, None)
+        self.counted -= counts
+        return counts
 
     def set_bounds(self, bounds: Bounds, now: float) -> None:
         """Change the limits. Starts from before there was a rate do not count against it."""
@@ -73,12 +92,11 @@ class Gate:
         """
         if self.key.kind == "window":
             return self._room_in_window()
-        rooms = [math.inf]
-        if self.bounds.concurrency is not None:
-            rooms.append(self.bounds.concurrency - self.counted)
+        concurrency = self.bounds.concurrency
+        room = math.inf if concurrency is None else concurrency - self.counted
         if self._tokens is not None:
-            rooms.append(self._tokens.available(now) - len(self.pending))
-        return min(rooms)
+            room = min(room, self._tokens.available(now) - len(self.pending))
+        return room
 
     def _room_in_window(self) -> float:
         size = self.bounds.concurrency

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..events.ids import TaskRef
 from ..events.task import Priority
@@ -14,21 +14,12 @@ if TYPE_CHECKING:
     from .line import Line
 
 
-class LaneKey(NamedTuple):
-    owner: str
-    priority: Priority
-    window: str
-    task_type: str
-    concurrency_key: str
-
-
 class Lane:
-    """One owner's tasks of one window and one concurrency key."""
+    """One owner's tasks of one window and one concurrency key: those that pass the same gates."""
 
-    def __init__(self, key: LaneKey, gates: tuple[Gate, ...]) -> None:
-        self.key = key
-        self.owner = key.owner
-        self.priority = key.priority
+    def __init__(self, owner: str, priority: Priority, gates: tuple[Gate, ...]) -> None:
+        self.owner = owner
+        self.priority = priority
         self.gates = gates
         """What must have room for the next task."""
         self.line: Line | None = None

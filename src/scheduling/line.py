@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from ..events.task import PRIORITIES, Priority
 from .lane import Lane
 
+OUTDATED_FOR_EACH = 2
+OUTDATED = 64
+"""How many outdated ages are kept, for each lane and in all, before they are thrown out together."""
+
 
 class Line:
     """Lanes of which one at a time gets its turn. One that has had it goes to the end when it is put back."""
@@ -38,8 +42,16 @@ class Line:
         self._owners[lane.priority].setdefault(lane.owner, OrderedDict())[lane] = None
         self._count += 1
         lane.line = self
-        if self._ageing_seconds and lane.priority != PRIORITIES[0]:
-            heapq.heappush(self._oldest, (lane.since, next(self._tiebreak), lane))
+        self.note(lane)
+
+    def note(self, lane: Lane) -> None:
+        """Heed that another task is the first of a lane that waits here."""
+        if not self._ageing_seconds or lane.priority == PRIORITIES[0]:
+            return
+        if len(self._oldest) > OUTDATED_FOR_EACH * self._count + OUTDATED:
+            self._oldest = [self._age_of(each) for each in self if each.priority != PRIORITIES[0]]
+            heapq.heapify(self._oldest)
+        heapq.heappush(self._oldest, self._age_of(lane))
 
     def remove(self, lane: Lane) -> None:
         owners = self._owners[lane.priority]
@@ -64,11 +76,12 @@ class Line:
         return lane
 
     def _aged(self, now: float) -> Lane | None:
-        while self._oldest:
+        while self._oldest and self._oldest[0][0] + self._ageing_seconds <= now:
             since, _, lane = self._oldest[0]
             if lane.line is self and lane.since == since:
-                return lane if since + self._ageing_seconds <= now else None
+                return lane
             heapq.heappop(self._oldest)
-            if lane.line is self:  # its first task has gone meanwhile
-                heapq.heappush(self._oldest, (lane.since, next(self._tiebreak), lane))
         return None
+
+    def _age_of(self, lane: Lane) -> tuple[float, int, Lane]:
+        return lane.since, next(self._tiebreak), lane

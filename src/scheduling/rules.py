@@ -71,7 +71,7 @@ class FleetRules:
             case "type":
                 return _bounds(self._fleet.type_limits(gate.name[0]))
             case "key":
-                definition = self._fleet.type_state(gate.name[0]).definition
+                definition = self._fleet.type_state(gate.name[1]).definition
                 return Bounds(concurrency=definition.key_concurrency if definition else 1)
 
     def on_conflict(self, task_type: str) -> OnConflict:

@@ -88,7 +88,7 @@ class Fleet:
             owner, task_type, key = self.names[ref]
             found.update([("owner", owner), ("type", task_type)])
             if key:
-                found[("key", task_type, key)] += 1
+                found[("key", owner, task_type, key)] += 1
         return found
 
 
@@ -159,7 +159,7 @@ def test_what_has_room_is_never_left_waiting(
         full = [
             owner is not None and counted[("owner", name)] >= owner,
             task_type is not None and counted[("type", kind)] >= task_type,
-            bool(named) and counted[("key", kind, named)] >= key,
+            bool(named) and counted[("key", name, kind, named)] >= key,
         ]
         assert any(full), f"{ref.id} waits for nothing"
 

@@ -469,3 +469,11 @@ def test_what_an_owner_has_waiting_is_told() -> None:
     waits = book.book.waits(at_least=2)
 
     assert waits == {"alice": (4, {"normal default default ": 2})}
+
+
+def test_a_key_is_its_owners_own() -> None:
+    book = Simulation(FixedRules(on_conflict="refuse"))
+    alices, bobs = book.submit("alice", concurrency_key="k"), book.submit("bob", concurrency_key="k")
+
+    assert book.release() == [alices, bobs]
+    assert book.due == []

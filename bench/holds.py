@@ -1,0 +1,128 @@
+"""Held tasks and their release: a wide fan-out, a deep chain, and what it costs that an owner's window is full.
+
+Instants are those of the log. `unheld` tasks are of so many owners that nobody's window is ever full; `windowed` ones
+are of one owner, most of whose tasks so wait for the keeper to queue them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from taskstream.events.codec import task_codec
+from taskstream.streams.connection import Connection, open_connection
+from taskstream.streams.jetstream import api
+from taskstream.streams.log import decode, read
+from taskstream.streams.topology import TASKS
+
+from .load import Clients, clients
+from .processes import Bench
+from .rates import OURS, measure_rate
+from .report import Runs, progress
+
+CHILDREN_IN_BATCH = 500
+MOST_RUNS = 3
+SETTINGS = {"TASKSTREAM_OWNER_WAITING": "0"}
+
+
+async def measure(options: argparse.Namespace) -> Runs:
+    async with clients(settings=SETTINGS) as (bench, submitters):
+        connection = await open_connection(bench.nats_url, "bench")
+        try:
+            log = _Log(connection)
+            await measure_rate(bench, submitters, options.tasks // 4, options.connections)
+            runs = []
+            for number in range(min(options.runs, MOST_RUNS)):
+                run = await _fan_out(bench, submitters, log, f"fan-out-{number}", options.children)
+                run |= await _chain(submitters, log, f"chain-{number}", options.links)
+                run |= await _rates(bench, submitters, log, number, options)
+                runs.append(run)
+                progress(
+                    f"run {number + 1}: {run['fan_out_released_per_second']:.0f} released/s, "
+                    f"{run['chain_link_p50_ms']:.1f} ms a link, "
+                    f"{run['unheld_cpu_ms_per_task']:.2f} and {run['windowed_cpu_ms_per_task']:.2f} ms"
+                )
+            return runs
+        finally:
+            await connection.close()
+
+
+async def _fan_out(bench: Bench, submitters: Clients, log: _Log, owner: str, children: int) -> dict[str, float]:
+    """Submit one task and very many that depend on it, and only then let it run."""
+    await submitters.pause()
+    parent = await submitters.submit(0, owner)
+    for start in range(0, children, CHILDREN_IN_BATCH):
+        numbers = range(start, min(start + CHILDREN_IN_BATCH, children))
+        await submitters.submit_batch([{"payload": number, "dependsOn": [parent]} for number in numbers], owner)
+    await submitters.projected()
+    succeeded, before = await submitters.succeeded(), bench.cpu_seconds()
+    await submitters.resume()
+    await submitters.all_succeeded(succeeded + 1 + children)
+    await submitters.projected()
+    used = {name: seconds - before[name] for name, seconds in bench.cpu_seconds().items()}
+    unique = parent.partition("~")[0]
+    began = await log.last_at(f"task.{owner}.{unique}.succeeded.*")
+    queued = (await log.last_at(f"task.{owner}.*.queued.>") - began).total_seconds()
+    ended = (await log.last_at(f"task.{owner}.*.succeeded.*") - began).total_seconds()
+    return {
+        "fan_out_released_per_second": children / queued,
+        "fan_out_ended_per_second": children / ended,
+        "fan_out_cpu_ms_per_child": sum(used[name] for name in OURS) / children * 1000,
+        **{f"fan_out_cpu_ms_per_child_{name}": used[name] / children * 1000 for name in OURS},
+    }
+
+
+async def _chain(submitters: Clients, log: _Log, owner: str, links: int) -> dict[str, float]:
+    """Submit tasks each of which depends on the one before; a link is from the end of one to that of the next."""
+    await submitters.pause()
+    before = await submitters.succeeded()
+    tasks = [{"payload": number, "dependsOn": [number - 1] if number else []} for number in range(links)]
+    await submitters.submit_batch(tasks, owner)
+    await submitters.projected()
+    await submitters.resume()
+    await submitters.all_succeeded(before + links)
+    ends = await log.instants(f"task.{owner}.*.succeeded.*")
+    times = [(after - before).total_seconds() for before, after in itertools.pairwise(ends)]
+    return {
+        "chain_links_per_second": len(times) / sum(times),
+        "chain_link_p50_ms": statistics.median(times) * 1000,
+    }
+
+
+async def _rates(
+    bench: Bench, submitters: Clients, log: _Log, run: int, options: argparse.Namespace
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    crowd, one = [f"one-of-many-{place}" for place in range(options.connections)], [f"one-{run}"]
+    for name, owners in (("unheld", crowd), ("windowed", one)):
+        rates = await measure_rate(bench, submitters, options.tasks, options.connections, owners)
+        found |= {f"{name}_{figure}": value for figure, value in rates.items()}
+    found["windowed_share_held"] = await log.count(f"task.{one[0]}.*.submitted.*.*.held") / options.tasks
+    return found
+
+
+class _Log:
+    """The log of tasks, for when things happened and how often."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def last_at(self, subjects: str) -> datetime:
+        """Return when the last event on these subjects was stored."""
+        answer = await api(self._connection, f"STREAM.MSG.GET.{TASKS}", {"last_by_subj": subjects})
+        return msgspec.convert(answer["message"]["time"], datetime)
+
+    async def instants(self, subjects: str) -> list[datetime]:
+        """Return when each event on these subjects was decided, in their order."""
+        positions = await read(self._connection, TASKS, subjects)
+        return [decode(task_codec, position).recorded.at for position in positions]
+
+    async def count(self, subjects: str) -> int:
+        """Return how many subjects of these there are."""
+        info: dict[str, Any] = await api(self._connection, f"STREAM.INFO.{TASKS}", {"subjects_filter": subjects})
+        return len(info["state"].get("subjects") or {})
