@@ -1,7 +1,7 @@
 """Held tasks and their release: a wide fan-out, a deep chain, and what it costs that an owner's window is full.
 
-Instants are those of the log. `unheld` tasks are of so many owners that nobody's window is ever full; `windowed` ones
-are of one owner, most of whose tasks so wait for the keeper to queue them.
+Instants are those of the log. `unheld` tasks are of so many types that none of their windows is ever full; `windowed`
+ones are of one type, so that most of them wait for the keeper to queue them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from typing import Any
 import msgspec
 
 from taskstream.events.codec import task_codec
+from taskstream.events.subjects import KEEPER_TURN
 from taskstream.streams.connection import Connection, open_connection
 from taskstream.streams.jetstream import api
 from taskstream.streams.log import decode, read
 from taskstream.streams.topology import TASKS
 
-from .load import Clients, clients
+from .load import OWNER, Clients, clients
 from .processes import Bench
 from .rates import OURS, measure_rate
 from .report import Runs, progress
 
 CHILDREN_IN_BATCH = 500
 MOST_RUNS = 3
+HELD = f"task.{OWNER}.*.submitted.*.*.held"
+RELEASED = f"task.{OWNER}.*.queued.*.*"
 SETTINGS = {"TASKSTREAM_OWNER_WAITING": "0"}
 
 
@@ -98,11 +101,14 @@ async def _rates(
     bench: Bench, submitters: Clients, log: _Log, run: int, options: argparse.Namespace
 ) -> dict[str, float]:
     found: dict[str, float] = {}
-    crowd, one = [f"one-of-many-{place}" for place in range(options.connections)], [f"one-{run}"]
-    for name, owners in (("unheld", crowd), ("windowed", one)):
-        rates = await measure_rate(bench, submitters, options.tasks, options.connections, owners)
+    many, one = [f"one-of-many-{place}" for place in range(options.connections)], [f"one-{run}"]
+    for name, types in (("unheld", many), ("windowed", one)):
+        held, released, turns = await log.count(HELD), await log.count(RELEASED), await log.count(KEEPER_TURN)
+        rates = await measure_rate(bench, submitters, options.tasks, options.connections, types)
         found |= {f"{name}_{figure}": value for figure, value in rates.items()}
-    found["windowed_share_held"] = await log.count(f"task.{one[0]}.*.submitted.*.*.held") / options.tasks
+        found[f"{name}_share_held"] = (await log.count(HELD) - held) / options.tasks
+        batches = max(1, await log.count(KEEPER_TURN) - turns)
+        found[f"{name}_released_in_a_batch"] = (await log.count(RELEASED) - released) / batches
     return found
 
 
@@ -123,6 +129,6 @@ class _Log:
         return [decode(task_codec, position).recorded.at for position in positions]
 
     async def count(self, subjects: str) -> int:
-        """Return how many subjects of these there are."""
+        """Return how many events there are on these subjects, of which there may be 100,000."""
         info: dict[str, Any] = await api(self._connection, f"STREAM.INFO.{TASKS}", {"subjects_filter": subjects})
-        return len(info["state"].get("subjects") or {})
+        return sum((info["state"].get("subjects") or {}).values())

@@ -59,21 +59,22 @@ class Clients:
         while (await self._get(f"{self._bench.url}/api/servers/bench", self._admin))["status"] != "online":
             await asyncio.sleep(SEEN_PAUSE_SECONDS)
 
-    async def submit(self, number: int, owner: str = OWNER) -> str:
-        body = msgspec.json.encode({"prompt": f"task {number}", "sent": time.monotonic_ns()})
+    async def submit(self, number: int, owner: str = OWNER, task_type: str = "") -> str:
+        payload = {"prompt": f"task {number}", "sent": time.monotonic_ns()}
+        body = msgspec.json.encode({"type": task_type, "payload": payload} if task_type else payload)
         return str((await self._post("/api/task", body, self._user(owner)))["taskId"])
 
     async def submit_batch(self, tasks: list[dict[str, Any]], owner: str = OWNER) -> None:
         """Submit tasks in one batch, in the full form; the time until they start is not measured."""
         await self._post("/api/tasks/batch", msgspec.json.encode(tasks), self._user(owner))
 
-    async def submit_many(self, count: int, connections: int, owners: Sequence[str] = (OWNER,)) -> float:
-        """Submit `count` tasks of these owners, by turns, over so many connections; return the seconds it took."""
+    async def submit_many(self, count: int, connections: int, types: Sequence[str] = ("",)) -> float:
+        """Submit `count` tasks of these types, by turns, over so many connections; return the seconds it took."""
         numbers = iter(range(count))
 
         async def client() -> None:
             for number in numbers:
-                await self.submit(number, owners[number % len(owners)])
+                await self.submit(number, task_type=types[number % len(types)])
 
         started = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(connections)))

