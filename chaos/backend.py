@@ -45,6 +45,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     is_async: bool = msgspec.field(name="async", default=False)
     callback_url: str | None = None
     callback_token: str | None = None
+    parents: list[dict[str, Any]] | None = None
 
     @property
     def orders(self) -> str:
@@ -84,7 +85,8 @@ class Backend:
     async def _predict(self, request: web.Request) -> web.StreamResponse:
         attempt = msgspec.json.decode(await request.read(), type=Attempt)
         facts = {"task": attempt.task_id, "attempt": attempt.attempt, "mark": attempt.request["mark"]}
-        self.journal.write(what="call", server=self.server_id, orders=attempt.orders, **facts)
+        parents = {parent["task_id"]: parent["status"] for parent in attempt.parents or ()}
+        self.journal.write(what="call", server=self.server_id, orders=attempt.orders, parents=parents, **facts)
         try:
             if attempt.callback_url is not None and attempt.orders in REPORTERS:
                 return await self._accept(attempt)

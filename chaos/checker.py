@@ -14,6 +14,15 @@ from msgspec import Struct
 from tests.support.legality import IllegalHistory, check_history
 
 from .evidence import FINAL, Call, Evidence, Jump, growth, in_use
+from .hold_checks import (
+    batches_are_whole,
+    children_follow_their_parents,
+    dags_end_as_predicted,
+    rates_are_kept,
+    schedules_fire_once,
+    shared_limits_are_kept,
+    times_are_kept,
+)
 from .push_checks import (
     nothing_follows_the_end,
     progress_is_told_once,
@@ -69,9 +78,10 @@ def acknowledged_is_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
 def nothing_is_doubled(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """What was submitted once, or under one key, is one task at most; and nothing is there that nobody submitted."""
     tasks: dict[str, list[str]] = defaultdict(list)
-    for task, mark in _marks(evidence).items():
+    for task, mark in _marks(evidence, of_schedules=False).items():
         tasks[mark].append(task)
     sent = {call.before["mark"] for call in evidence.calls if call.operation in ("submit", "repeat")}
+    sent |= {mark for call in evidence.calls if call.operation == "batch" for mark in call.before["sent"]}
     for mark, found in tasks.items():
         if len(found) > 1:
             yield f"submitted once, and there {len(found)} times: {mark}: {', '.join(found)}", found[0]
@@ -144,6 +154,9 @@ def everything_ends(evidence: Evidence) -> Iterator[tuple[str, str]]:
         if last["type"] in FINAL:
             continue
         held = [name for name, tasks in (("queue", evidence.queued), ("timers", evidence.timed)) if task in tasks]
+        if last["type"] == "TaskHeld" or last.get("held"):
+            yield f"not ended, last {last['type']}: the keeper holds it", task
+            continue
         running = last["type"] in ("AttemptStarted", "AttemptAccepted", "ProgressReported")
         state = f"it is in the {' and the '.join(held)}" if held else "an attempt runs" if running else "an ORPHAN"
         yield f"not ended, last {last['type']}: {state}", task
@@ -304,9 +317,13 @@ def answers_are_understood(evidence: Evidence) -> Iterator[tuple[str, str]]:
         "pry": {200, 404, 503},
         "usurp": {200, 403, 404, 503},
         "odd": {400, 404, 414, 503},
+        "batch": {200, 503},
+        "schedule": {200, 503},
     }
     for call in evidence.calls:
         if call.status == 401 and _is_of_another_time(call, evidence.jumps):
+            continue
+        if call.status == 400 and _is_too_late(call, evidence.jumps):
             continue
         if call.status and call.status not in allowed.get(call.operation, {200}):
             said = call.after.get("said", "")
@@ -318,14 +335,25 @@ def answers_are_understood(evidence: Evidence) -> Iterator[tuple[str, str]]:
 def _is_of_another_time(call: Call, jumps: Sequence[Jump]) -> bool:
     """Tell whether some clock the API may have had during a call makes its token one of the future, or of the past."""
     begins, ends = call.before["at"], call.after["at"]
-    wrong = [
+    wrong = _wrong(call, jumps)
+    token = call.before["token"]
+    earliest, latest = begins + min([0.0, *wrong]), ends + max([0.0, *wrong])
+    return token["issued_at"] > earliest + LEEWAY_SECONDS or token["expires_at"] + LEEWAY_SECONDS <= latest
+
+
+def _is_too_late(call: Call, jumps: Sequence[Jump]) -> bool:
+    """Tell whether some clock the API may have had during a call says that a task's last instant has passed."""
+    return bool(call.before.get("last_at", 1e99) <= call.after["at"] + max([0.0, *_wrong(call, jumps)]))
+
+
+def _wrong(call: Call, jumps: Sequence[Jump]) -> list[float]:
+    """Return how wrong the clock of a call's API was during it, each time that it was."""
+    begins, ends = call.before["at"], call.after["at"]
+    return [
         jump.ahead
         for jump in jumps
         if jump.process == call.before["api"] and jump.begins <= ends and begins <= jump.ends
     ]
-    token = call.before["token"]
-    earliest, latest = begins + min([0.0, *wrong]), ends + max([0.0, *wrong])
-    return token["issued_at"] > earliest + LEEWAY_SECONDS or token["expires_at"] + LEEWAY_SECONDS <= latest
 
 
 # What is left
@@ -387,12 +415,13 @@ def nobody_died(evidence: Evidence) -> Iterator[tuple[str, str]]:
         yield text, ""
 
 
-def _marks(evidence: Evidence) -> dict[str, str]:
-    """Return the mark of each submitted task, by task id."""
+def _marks(evidence: Evidence, *, of_schedules: bool = True) -> dict[str, str]:
+    """Return the mark of each submitted task, by task id; all tasks of a schedule have the same one."""
     return {
         entry.task: entry.recorded["event"]["payload"]["mark"]
         for entry in evidence.log
         if entry.recorded["event"]["type"] == "TaskSubmitted"
+        and (of_schedules or not entry.recorded["event"].get("schedule"))
     }
 
 
@@ -408,6 +437,13 @@ CHECKS: dict[str, Check] = {
     "results-are-the-tasks-own": results_are_the_tasks_own,
     "forged-reports-are-refused": forged_reports_are_refused,
     "limits-are-kept": limits_are_kept,
+    "shared-limits-are-kept": shared_limits_are_kept,
+    "rates-are-kept": rates_are_kept,
+    "children-follow-their-parents": children_follow_their_parents,
+    "dags-end-as-predicted": dags_end_as_predicted,
+    "times-are-kept": times_are_kept,
+    "batches-are-whole": batches_are_whole,
+    "schedules-fire-once": schedules_fire_once,
     "tenants-are-apart": tenants_are_apart,
     "writes-are-read": writes_are_read,
     "answers-are-understood": answers_are_understood,

@@ -156,6 +156,15 @@ class Reader:
         """Return the sequences at which the stream of tasks has a turn of the keeper, which is no event."""
         return frozenset(message.sequence for message in await self.messages("TASKS") if not _is_event(message))
 
+    async def schedule_events(self, schedule_id: str) -> list[dict[str, Any]]:
+        """Return the events of a recurring schedule, each with the time at which NATS stored it."""
+        unique, owner = schedule_id.split("~")
+        return [
+            {"stored_at": message.stored_at, "event": msgspec.json.decode(message.data)["event"]}
+            for message in await self.messages("SCHEDULES")
+            if message.subject.startswith(f"schedule.{owner}.{unique}.")
+        ]
+
     async def bucket(self, name: str) -> dict[str, bytes]:
         """Return the keys of a bucket and their values."""
         prefix = f"$KV.{name}."

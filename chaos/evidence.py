@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -64,6 +64,35 @@ class ConsumerSeen(Struct, frozen=True):
     """Requests for messages that wait at it: somebody uses it."""
     forgotten_after_seconds: float
     """How long it may be idle; 0: for ever."""
+
+
+class SharedLimit(Struct, frozen=True):
+    """What the tasks of an owner, of a type, or of a type with the same concurrency key share."""
+
+    kind: Literal["owner", "type", "key"]
+    name: str
+    """The owner, or the type."""
+    concurrency: int | None = None
+    """Tasks that run at once; None: any number."""
+    per_second: float | None = None
+    """Starts in a second; None: any number."""
+    burst: int = 1
+    """Such starts at once."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class Recurring(Struct, frozen=True, kw_only=True):
+    """A recurring schedule, and what its log says of it."""
+
+    id: str
+    every_seconds: int
+    """It is due at each instant since the epoch that this divides."""
+    catch_up: int | None
+    """How many missed runs it makes up for; None: it skips them."""
+    events: list[Line] = []
+    """Oldest first: `stored_at` by NATS' clock, and the `event`."""
 
 
 class Bucket(Struct, frozen=True):
@@ -177,6 +206,13 @@ class Evidence(Struct, kw_only=True):
     """How long a probe may take."""
     limits: dict[str, int] = {}
     """By server: attempts it may have at once."""
+    shared_limits: list[SharedLimit] = []
+    """Those that held all the time."""
+    recurring: list[Recurring] = []
+    grace_seconds: float = 60.0
+    """How late a run of a schedule may be and still not be missed."""
+    was_full: bool = False
+    """Whether a disk had no room left at some time: then part of a batch may have been stored, and no answer given."""
     streams: tuple[list[str], list[str]] = ([], [])
     """Names before and after."""
     consumers: tuple[list[ConsumerSeen], list[ConsumerSeen]] = ([], [])

@@ -182,6 +182,8 @@ class Client:
     async def _submit(self, one: Submitted, operation: str) -> Answer:
         headers = {"Idempotency-Key": one.key} if one.key else {}
         facts = {"key": one.key, "mark": one.body["payload"]["mark"]}
+        if last := one.body.get("expiresAt", one.body.get("deadline")):
+            facts["last_at"] = last / 1000
         return await self.call(operation, "POST", "/api/task", one.body, headers, **facts)
 
     async def conflict(self, one: Submitted) -> None:
@@ -233,6 +235,8 @@ class Client:
         said: dict[str, Any] = {"marks": sorted(set(MARK.findall(answer.text)))}
         if answer.status == 200 and answer.text.startswith('{"taskId"') and "taskDetails" in answer.text:
             said |= {"task_id": answer.body["taskId"], "shows": answer.body["taskDetails"]["status"]}
+        elif answer.status == 200 and answer.text.startswith('{"batchId"') and "taskIds" in answer.text:
+            said |= {"task_id": answer.body["batchId"], "task_ids": answer.body["taskIds"]}
         elif answer.status >= 400:
             said |= {"said": answer.text[:300], "retry_after": retry_after}
         self._journal.write(phase="after", call=call, status=answer.status, **said)
@@ -271,6 +275,12 @@ class Load:
         await asyncio.gather(*self._running, return_exceptions=True)
         assert self._session is not None
         await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """What all clients call with."""
+        assert self._session is not None
+        return self._session
 
     @property
     def recent(self) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .checker import MORE_DESCRIPTORS
 from .collect import Reader
-from .evidence import FINAL, ConsumerSeen, Resources, in_use
+from .evidence import FINAL, ConsumerSeen, Recurring, Resources, in_use
 from .system import System
 
 QUIET_SECONDS = 90.0
@@ -23,6 +23,20 @@ async def until_quiet(reader: Reader, since: float, patience: float = QUIET_SECO
     while time.monotonic() - since < patience:
         last = {entry.task: entry.recorded["event"]["type"] for entry in await reader.log()}
         if all(event in FINAL for event in last.values()):
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def until_fired(reader: Reader, recurring: Sequence[Recurring]) -> None:
+    """Wait until each run that schedules have fired has its task in the log, or its refusal in theirs."""
+    give_up_at = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < give_up_at:
+        events = [line["event"] for one in recurring for line in await reader.schedule_events(one.id)]
+        fired, refused = (
+            {run["task_id"] for event in events if event["type"] == kind for run in event["runs"]}
+            for kind in ("ScheduleFired", "ScheduleFailed")
+        )
+        if fired <= refused | {entry.task for entry in await reader.log()}:
             return
         await asyncio.sleep(POLL_SECONDS)
 

@@ -8,19 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .checker import Violation, check
 from .collect import Reader
 from .evidence import ConsumerSeen, Evidence, Probe, in_use, jumps, pair
+from .holds import SHARED_LIMITS, Holds
 from .injector import Injector
 from .journal import Journal, read
 from .load import Load, Submitted
 from .machine import Machine
-from .quiet import POLL_SECONDS, QUIET_SECONDS, given_back, settled, until_projected, until_quiet
+from .quiet import POLL_SECONDS, QUIET_SECONDS, given_back, settled, until_fired, until_projected, until_quiet
 from .receivers import Receivers
 from .schedule import Fault
 from .subscribers import Subscribers
-from .system import LIMITS, System, running
+from .system import GRACE_SECONDS, LIMITS, System, running
 
 WARM_UP_SECONDS = 2.0
 """Of load before the first fault: connections are open and caches have something in them."""
@@ -50,6 +52,8 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
         Receivers(system.urls[0], system.receiver_ports, seed) as receivers,
         Subscribers(system.urls, system.links_to_apis, lambda: load.recent, seed) as subscribers,
     ):
+        holds = Holds(system.urls, load.session, clients, seed)
+        await holds.start()
         load.start()
         receivers.start()
         subscribers.start()
@@ -57,7 +61,7 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
             streams, consumers = await reader.streams(), await _warmed_up(reader)
         warm = system.resources()
         await Injector(system, load, injected).run(faults)
-        await load.stop()
+        await asyncio.gather(load.stop(), holds.stop())
         await receivers.reform()
         healed_at = time.monotonic()
         # A worker whose clock is ahead sets timers so much too late; the timers stay when the clock is put right.
@@ -65,10 +69,11 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
         readiness = await asyncio.gather(*(_until_ready(system, url) for url in system.urls))
         probing = asyncio.create_task(_probe(load, healed_at))
         async with Reader(system.nats_urls) as reader:
+            await until_fired(reader, holds.recurring)
             await until_quiet(reader, healed_at, patience)
             quiet_seconds = time.monotonic() - healed_at
             probes = await probing
-            await load.repeat_all()
+            await asyncio.gather(load.repeat_all(), holds.repeat_all())
             await until_quiet(reader, healed_at, patience)
             await until_projected(reader)
             log = await reader.log()
@@ -86,6 +91,10 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
                 probes=[*readiness, *probes],
                 live_within_seconds=LIVE_WITHIN_SECONDS,
                 limits=LIMITS,
+                shared_limits=list(SHARED_LIMITS),
+                recurring=[replace(one, events=await reader.schedule_events(one.id)) for one in holds.recurring],
+                grace_seconds=GRACE_SECONDS,
+                was_full=any(fault.kind == "disk_full" for fault in faults),
                 streams=(streams, await reader.streams()),
                 consumers=(consumers, await settled(reader, consumers)),
                 resources=(warm, await given_back(system, warm)),

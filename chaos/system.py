@@ -38,6 +38,8 @@ LIMITS = {"backend-1": 4, "backend-2": 3, "backend-3": 5}
 RECEIVERS = tuple(f"receiver-{number}" for number in range(1, 6))
 REPORTING = frozenset({"backend-3"})
 LEASE_SECONDS = 4
+GRACE_SECONDS = 5.0
+"""How late a run of a schedule may be and still not be missed."""
 SETTINGS = {
     "LOG_FORMAT": "json",
     "LEASE_TTL": str(LEASE_SECONDS),
@@ -49,6 +51,7 @@ SETTINGS = {
     "SERVER_REMOVE_AFTER": "3600",
     "CIRCUIT_COOLDOWN": "1",
     "MAX_RESULT": "1000000",
+    "SCHEDULE_GRACE": str(GRACE_SECONDS),
     "WEBHOOK_TIMEOUT": "1",
     "WEBHOOK_RETRY_BASE": "0.2",
     "WEBHOOK_RETRY_CAP": "1",

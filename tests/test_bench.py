@@ -55,11 +55,11 @@ async def test_releases_are_measured_at_small_sizes() -> None:
     assert figures["unheld_share_held"] == 0
 
 
-async def test_a_single_tasks_wait_is_measured_beside_many(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = await waiting.measure(tasks=1_500, probes=3)
+async def test_a_single_tasks_wait_is_measured_beside_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SETTLE_SECONDS", 0.1)
 
-    assert 0 < figures["waiting_tasks_left"] < 1_500
-    assert figures["wait_behind_many_p50_in_calls"] == pytest.approx(
-        figures["wait_behind_many_p50_ms"] / waiting.CALL_MS
-    )
-    assert "1,500 tasks of another owner submitted" in capsys.readouterr().out
+    figures = await waiting.measure(tasks=600, probes=3)
+
+    assert figures["wait_behind_many_p50_ms"] > 0
+    assert figures["wait_behind_many_p50_in_calls"] == figures["wait_behind_many_p50_ms"] / waiting.CALL_MS
+    assert 0 <= figures["waiting_tasks_left"] <= 600

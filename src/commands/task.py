@@ -28,16 +28,14 @@ from ..events.task import (
     AttemptReturned,
     AttemptStarted,
     FailureKind,
-    ProgressReported,
     TaskCancelled,
     TaskDeleted,
     TaskEvent,
     TaskFailed,
     TaskQueued,
     TaskSubmitted,
-    TaskSucceeded,
 )
-from . import task_holds
+from . import task_holds, task_reports
 from .task_commands import (
     AcceptAttempt,
     CancelTask,
@@ -123,12 +121,8 @@ def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[Ta
             return start_attempt(command, state, now)
         case AcceptAttempt():
             return accept_attempt(command, state)
-        case ReportProgress():
-            return report_progress(command, state, now)
-        case SucceedTask():
-            return succeed(command, state)
-        case FailTask():
-            return fail(command, state)
+        case ReportProgress() | SucceedTask() | FailTask():
+            return task_reports.decide(command, state, now)
         case FailAttempt():
             return fail_attempt(command, state, now)
         case ReturnAttempt():
@@ -191,7 +185,7 @@ def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Seq
                     attempt=facts.attempt + 1,
                     server_id=command.server_id,
                     worker_id=command.worker_id,
-                    deadline=_attempt_deadline(facts, now),
+                    deadline=task_holds.attempt_deadline(facts, now),
                     token_digest=command.token_digest,
                 )
             ]
@@ -212,60 +206,6 @@ def accept_attempt(command: AcceptAttempt, state: TaskState) -> Sequence[TaskEve
     if running is None or running.facts.attempt != command.attempt or running.accepted:
         return []  # the callback was faster than the acceptance
     return [AttemptAccepted(attempt=command.attempt, backend_task_id=command.backend_task_id)]
-
-
-def report_progress(command: ReportProgress, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
-    facts = _reported(command.reporter, state)
-    report = ProgressReported(
-        attempt=_attempt_reported(facts, state),
-        progress=command.progress,
-        message=command.message,
-        custom_data=command.custom_data,
-        lines=command.lines,
-        output=command.output,
-        batch=command.batch,
-        reports=command.reports,
-    )
-    if isinstance(state, Processing):
-        return [report]
-    # Nobody had started it: the reporting server takes it by this very report.
-    claim = AttemptStarted(
-        attempt=report.attempt,
-        server_id=command.reporter.server_id,
-        worker_id="",
-        deadline=_attempt_deadline(facts, now),
-    )
-    return [claim, report]
-
-
-def succeed(command: SucceedTask, state: TaskState) -> Sequence[TaskEvent]:
-    if _already_ended(state, "succeeded", command.update_digest):
-        return []
-    facts = _reported(command.reporter, state)
-    return [
-        TaskSucceeded(
-            attempt=_attempt_reported(facts, state),
-            server_id=_server_reported(command.reporter, state),
-            result=command.result,
-            update_digest=command.update_digest,
-        )
-    ]
-
-
-def fail(command: FailTask, state: TaskState) -> Sequence[TaskEvent]:
-    if _already_ended(state, "failed", command.update_digest):
-        return []
-    facts = _reported(command.reporter, state)
-    return [
-        TaskFailed(
-            attempt=_attempt_reported(facts, state),
-            server_id=_server_reported(command.reporter, state),
-            kind="failed",
-            error=command.error,
-            result=command.result,
-            update_digest=command.update_digest,
-        )
-    ]
 
 
 def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
@@ -376,53 +316,5 @@ def requeue(command: RequeueTask, state: TaskState, now: datetime) -> Sequence[T
     return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, granted=state.granted)]
 
 
-def _attempt_deadline(facts: Facts, now: datetime) -> datetime:
-    deadline = now + facts.policy.timeout
-    return min(deadline, facts.plan.ends_by) if facts.plan.ends_by else deadline
-
-
 def _running(state: TaskState) -> Processing | None:
     return state if isinstance(state, Processing) else None
-
-
-def _already_ended(state: TaskState, outcome: Outcome, update_digest: str) -> bool:
-    """Tell whether the task ended by this very update. Raises AlreadyEnded if it ended otherwise."""
-    if not isinstance(state, Ended):
-        return False
-    if state.outcome == outcome and state.update_digest == update_digest:
-        return True
-    raise AlreadyEnded(state.outcome)
-
-
-def _reported(reporter: Reporter, state: TaskState) -> Facts:
-    """Return the facts if the reporter may speak for the task now, else raise."""
-    match state:
-        case Unknown():
-            raise NotFound("task", "")
-        case Ended():
-            raise AlreadyEnded(state.outcome)
-        case Processing(facts=facts):
-            by_attempt = reporter.attempt is not None and reporter.attempt != facts.attempt
-            by_other_server = reporter.kind == "server" and reporter.server_id not in ("", state.server_id)
-            if by_attempt or by_other_server:
-                raise AttemptNotCurrent(facts.attempt)
-            return facts
-        case Held(facts=facts):
-            if reporter.kind == "person" and reporter.attempt is None:
-                return facts
-            raise AttemptNotCurrent(None)  # a server that takes it by its report would pass its limits by
-        case Waiting(facts=facts):
-            # Before the first attempt nobody else can have started it; afterwards only a person may overrule.
-            if reporter.attempt is None and (facts.attempt == 0 or reporter.kind == "person"):
-                return facts
-            raise AttemptNotCurrent(None)
-        case _:
-            assert_never(state)
-
-
-def _attempt_reported(facts: Facts, state: TaskState) -> int:
-    return facts.attempt if isinstance(state, Processing) else facts.attempt + 1
-
-
-def _server_reported(reporter: Reporter, state: TaskState) -> str:
-    return state.server_id if isinstance(state, Processing) else reporter.server_id

@@ -8,7 +8,7 @@ from typing import TypeAlias, assert_never
 
 from ..events.task import FailureKind, Plan, TaskCancelled, TaskEvent, TaskFailed, TaskHeld, TaskQueued
 from .task_commands import ExpireTask, FailByParent, HoldTask, ReleaseTask
-from .task_state import Ended, Held, Processing, TaskState, Unknown, Waiting
+from .task_state import Ended, Facts, Held, Processing, TaskState, Unknown, Waiting
 
 HoldCommand: TypeAlias = HoldTask | ReleaseTask | ExpireTask | FailByParent
 
@@ -59,6 +59,12 @@ def expire(state: TaskState, now: datetime) -> Sequence[TaskEvent]:
 def last_start(plan: Plan) -> datetime | None:
     """Return the instant from which on a task is not started any more, None if there is none."""
     return min((at for at in (plan.expires_at, plan.ends_by) if at is not None), default=None)
+
+
+def attempt_deadline(facts: Facts, now: datetime) -> datetime:
+    """Return when the time of an attempt that starts now is over."""
+    deadline = now + facts.policy.timeout
+    return min(deadline, facts.plan.ends_by) if facts.plan.ends_by else deadline
 
 
 def fail_by_parent(command: FailByParent, state: TaskState) -> Sequence[TaskEvent]:

@@ -191,7 +191,7 @@ class Book:
             if outcome != "succeeded" and child.plan.on_parent_failure != "run":
                 self._due.append(FailChild(ref, parent_id, outcome))
                 continue
-            child.parents.discard(parent_id)
+            child.parents -= {parent_id}
             self._look_at(child, now)
 
     # What is to be done
@@ -355,8 +355,9 @@ class Book:
 
     def _hold(self, entry: Entry, now: float) -> None:
         """Find out what holds a task."""
-        for parent_id in entry.plan.depends_on if entry.attempt == 0 else ():
-            entry.parents.add(parent_id)
+        if entry.plan.depends_on and entry.attempt == 0:
+            entry.parents = set(entry.plan.depends_on)
+        for parent_id in entry.parents:
             self._children.setdefault(parent_id, set()).add(entry.ref)
             if parse_task_id(parent_id) not in self._entries:
                 self._due.append(AskParent(parent_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class Entry(Struct, kw_only=True, eq=False):
     granted_at: float = 0.0
     plan: Plan = NO_PLAN
     attempt: int = 0
-    parents: set[str] = set()
+    parents: AbstractSet[str] = frozenset()
     """Ids of the tasks it still waits for."""
     gates: tuple[Gate, ...] = ()
     """What must have room for it to start, its owner's window first; the book finds them."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
+from collections import deque
 from collections.abc import Collection, Coroutine, Iterable
 from typing import Any
 
@@ -21,12 +23,13 @@ from nats.aio.subscription import Subscription
 from ..errors import StoreError
 from ..events.server import ServerRegistered
 from ..events.subjects import server_token, task_ref
-from ..projections.active import projection_reaches, running_on
+from ..projections.active import projected, projection_reaches, running_on
 from ..projections.fleet import Fleet
 from ..streams.buckets import Bucket, Entry
 from ..streams.connection import Connection
 from ..streams.jetstream import api
 from ..streams.leases import Lease, Leases, Membership
+from ..streams.log import last_sequence
 from ..streams.topology import TASKS
 from .slots import Slots
 
@@ -40,6 +43,8 @@ AT_ONCE = 64
 """How many servers are taken side by side."""
 NEWS_PAUSE_SECONDS = 0.05
 """How long after a change of the fleet its servers are looked at: a change seldom comes alone."""
+MARKS = 100
+"""Places in the log that are remembered until they are projected."""
 PROJECTION_SECONDS = 5.0
 """How long a projection that lags may hold up the start of work on a server."""
 ENDINGS = frozenset({"succeeded", "failed", "cancelled", "attempt_failed", "attempt_returned"})
@@ -77,6 +82,9 @@ class Shares:
         self._mine: dict[str, bool] = {}
         """By server: whether it should be this worker's, as long as the workers stay the same."""
         self._news = asyncio.Event()
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
+        """Where the log was, and when."""
+        self._projected_by = -math.inf
 
     def bind(self, slots: Slots) -> None:
         """Say where room is kept; the two know each other."""
@@ -124,6 +132,7 @@ class Shares:
             return  # this process was stopped meanwhile: what it has read may be old
         await self._lose_what_is_lost(entries)
         self._lapses_seen = lapses
+        await self._learn_what_is_projected()
         for name in list(self._leases):
             await self._hear_endings(name, is_async=servers[name].is_async)
             if self._is_mine(name):
@@ -203,11 +212,19 @@ class Shares:
         last = int((await api(self._consuming, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
         await projection_reaches(self._tasks_bucket, last, PROJECTION_SECONDS)
 
+    async def _learn_what_is_projected(self) -> None:
+        """Find out up to when (monotonic) all that was in the log is projected; mark where the log is now."""
+        reflected = await projected(self._tasks_bucket)
+        while self._marks and self._marks[0][1] <= reflected:
+            self._projected_by, _ = self._marks.popleft()
+        now = time.monotonic()
+        self._marks.append((now, await last_sequence(self._consuming, TASKS, "task.>")))
+
     async def _keep(self, name: str) -> None:
         slots = self._require_slots()
         self._handovers.pop(name, None)
         slots.set_accepting(name, accepting=True)
-        if elsewhere := slots.running_elsewhere(name):
+        if elsewhere := slots.running_elsewhere(name, self._projected_by):
             # News of an end can be lost on the way; the projection has it.
             still = set(await running_on(self._tasks_bucket, name))
             for ref in elsewhere.difference(still):

@@ -20,7 +20,6 @@ from ..projections.fleet import Fleet
 from .openings import NO_LABELS, Opening, Openings
 from .placement import Candidate, Policy
 
-PROJECTED_WITHIN_SECONDS = 5.0
 LONGEST_PAUSE = timedelta(minutes=5)
 """A server may ask to be left alone, but not for ever: one task's `Retry-After` is no verdict on all others."""
 
@@ -146,12 +145,11 @@ class Slots:
         load = self._loads.get(name)
         return load is not None and bool(load.elsewhere)
 
-    def running_elsewhere(self, name: str) -> frozenset[TaskRef]:
-        """Return the attempts without a call of ours that have been known for long enough to be projected."""
+    def running_elsewhere(self, name: str, known_by: float) -> frozenset[TaskRef]:
+        """Return the attempts without a call of ours that were known by a time (monotonic)."""
         load = self._loads.get(name)
         if load is None:
             return frozenset()
-        known_by = time.monotonic() - PROJECTED_WITHIN_SECONDS
         return frozenset(ref for ref, since in load.elsewhere.items() if since < known_by)
 
     def running(self, server_id: str) -> int:

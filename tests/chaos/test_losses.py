@@ -1,6 +1,7 @@
 """A simulated power cut takes what was not synced, and nothing else: without the first it would show nothing.
 
-And what nats-server does on a full disk. Takes root on Linux, `mount` and `mkfs.ext4`; elsewhere it fails, and says so.
+And what nats-server does on a full disk. Takes root on Linux, `mount` and `mkfs.ext4`; the one test that is left out,
+and says so, where there are none.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ async def losses(fault: str, sync_interval: str) -> dict[str, int]:
     )
     output, errors = await process.communicate()
     if process.returncode == NO_DISKS:
-        pytest.fail(errors.decode().strip())  # the kernel refuses: without root there is nothing to cut
+        pytest.skip(errors.decode().strip())  # the kernel refuses: without root there is no disk to cut
     assert process.returncode == 0, errors.decode()
     counted: dict[str, int] = json.loads(output)
     assert counted["acknowledged"] >= MESSAGES

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import nats.aio.client
 import pytest
 from nats import connect, errors
 
+from taskstream.streams.access import ANYBODY
+from taskstream.streams.client import Client
 from taskstream.streams.connection import PayloadTooLarge, open_connection
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end
@@ -34,6 +37,24 @@ async def test_a_publish_without_connection_fails_at_once_and_does_not_land_late
     assert seen == [b"after"]
     await connection.close()
     await other.close()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"Nats-Stream-Source: TASKS 12 task.*.*.submitted.*.* dispatch.>\r\nNats-Batch-Id: a-1\r\n\r\n",
+        b"Name:no space\r\nOther:\ttab \r\n Third : 3\r\n\r\n",
+        b"no colon\r\nIn name: dropped\r\nEmpty:\r\nTwice: 1\r\nTwice: 2\r\n\r\n",
+        "Ü: dropped\r\nValue: Ü\r\n".encode() + b"Broken: \xff\r\n\r\n",
+    ],
+)
+async def test_headers_are_read_as_it_reads_them_itself(block: bytes) -> None:
+    own, theirs = Client(ANYBODY), nats.aio.client.Client()
+
+    found = await own._process_headers(b"NATS/1.0\r\n" + block)
+
+    assert found == await theirs._process_headers(b"NATS/1.0\r\n" + block)
+    assert found == own._parse_header_lines(block)
 
 
 async def test_its_socket_is_where_we_reach_for_it(nats_url: str) -> None:

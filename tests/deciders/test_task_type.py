@@ -9,7 +9,15 @@ from typing import Any
 from msgspec import Raw
 
 from taskstream.commands import task_type
-from taskstream.commands.task_type import DEFAULT_TYPE, UNDEFINED, DefineType, DeleteType, PauseType, ResumeType, TypeState
+from taskstream.commands.task_type import (
+    DEFAULT_TYPE,
+    UNDEFINED,
+    DefineType,
+    DeleteType,
+    PauseType,
+    ResumeType,
+    TypeState,
+)
 from taskstream.errors import NotFound, RuleBroken
 from taskstream.events.envelope import Event
 from taskstream.events.task_type import TypeDefined, TypeDeleted, TypePaused, TypeResumed

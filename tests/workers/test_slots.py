@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from taskstream.events.server import (
 )
 from taskstream.workers import slots as slots_module
 from taskstream.workers.placement import policy
-from taskstream.workers.slots import PROJECTED_WITHIN_SECONDS, Slots
+from taskstream.workers.slots import Slots
 
 from ..deciders.support import NOW, defined, registered, seconds
 from ..folds.test_fleet import Fleet, positions
@@ -224,13 +225,13 @@ def test_a_task_both_called_here_and_found_running_counts_once(worker: Worker) -
     assert worker.slots.running("s1") == 1
 
 
-def test_what_runs_elsewhere_is_told_only_when_it_must_have_been_projected(worker: Worker) -> None:
+def test_what_runs_elsewhere_is_told_as_it_was_known_by_a_time(worker: Worker) -> None:
     worker.serves(running=2)
+    now = worker.elapsed
 
-    assert worker.slots.running_elsewhere("s1") == frozenset()
-    worker.later(seconds(PROJECTED_WITHIN_SECONDS + 0.01))
-    assert worker.slots.running_elsewhere("s1") == frozenset(TASKS[:2])
-    assert worker.slots.running_elsewhere("s2") == frozenset()
+    assert worker.slots.running_elsewhere("s1", now - 1) == frozenset()
+    assert worker.slots.running_elsewhere("s1", now + 1) == frozenset(TASKS[:2])
+    assert worker.slots.running_elsewhere("s2", now + 1) == frozenset()
 
 
 # When nothing is sent
@@ -397,7 +398,7 @@ def test_what_ends_after_the_handover_is_none_of_this_workers_business(worker: W
     worker.slots.drop("s1")
 
     assert worker.slots.running("s1") == 0
-    assert worker.slots.running_elsewhere("s1") == frozenset()
+    assert worker.slots.running_elsewhere("s1", math.inf) == frozenset()
 
 
 def test_a_server_taken_back_begins_with_a_clean_sheet(worker: Worker) -> None:

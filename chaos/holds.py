@@ -1,0 +1,232 @@
+"""Clients whose tasks something holds: limits, concurrency keys, parents, times; and recurring schedules.
+
+Each submits by itself what shares a limit or waits for its time, and batches whose tasks depend on each other and on
+tasks that were there before. What they do is journaled as what the other clients do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+from msgspec import Struct
+
+from tests.support.dags import CHOICES
+from tests.support.service import token
+
+from .evidence import Recurring, SharedLimit
+from .journal import Journal
+from .load import Answer, Client, Submitted
+
+OWNERS = ("erin", "frank")
+SHARED_LIMITS = (
+    SharedLimit("owner", "erin", concurrency=3, per_second=6, burst=3),
+    SharedLimit("type", "limited", concurrency=2, per_second=5, burst=2),
+    SharedLimit("key", "keyed", concurrency=1),
+    SharedLimit("key", "paired", concurrency=2),
+    SharedLimit("key", "newest", concurrency=1),
+)
+TYPES: dict[str, dict[str, Any]] = {
+    "limited": {"pool": "batch", "concurrency": 2, "perSecond": 5, "burst": 2},
+    "keyed": {"pool": "default"},
+    "paired": {"pool": "batch", "keyConcurrency": 2},
+    "newest": {"pool": "default", "onConflict": "replace"},
+}
+OWNER_LIMITS: dict[str, dict[str, Any]] = {"erin": {"concurrency": 3, "perSecond": 6, "burst": 3}}
+KEYS = ("red", "green")
+PAUSE_SECONDS = 0.6
+"""Between two calls of a client, on average."""
+LARGEST_BATCH = 7
+LONGEST_DELAY_SECONDS = 2.0
+LAST_SECONDS = (2.5, 6.0)
+"""How soon a task's last instant is, at the earliest and at the latest."""
+ORDERS = (("ok",),) * 8 + (("error", "ok"), ("die", "ok"), ("busy", "ok"), ("hang", "ok"))
+FAILURES = (("reject",), ("error",))
+FAILURE_CHANCE = 0.2
+"""Of a task of a batch, to fail if it runs."""
+OPERATIONS = {"limited": 3, "keyed": 3, "timed": 3, "child": 1, "batch": 1.2, "repeat": 0.5, "cancel": 0.7}
+SETTLE_SECONDS = 40.0
+"""How long it may take to be answered once all is healed."""
+POLL_SECONDS = 0.3
+
+
+class Schedule(Struct, frozen=True):
+    owner: str
+    every_seconds: int
+    options: dict[str, Any]
+    task: dict[str, Any]
+
+
+SCHEDULES = (
+    Schedule("erin", 1, {"missed": "catch_up", "catchUp": 100}, {}),
+    Schedule("frank", 2, {"missed": "catch_up", "catchUp": 100}, {"type": "limited"}),
+    Schedule("frank", 2, {"missed": "skip"}, {"type": "keyed", "concurrencyKey": "clock"}),
+)
+
+
+class HoldingClient(Client):
+    """A client whose tasks are held for one reason or another."""
+
+    def __init__(
+        self, tenant: str, number: int, urls: Sequence[str], session: aiohttp.ClientSession, journal: Journal, seed: int
+    ) -> None:
+        super().__init__(tenant, number, urls, session, journal, seed)
+        self._batches: list[tuple[str, list[dict[str, Any]]]] = []
+        """Those that were sent, with their keys."""
+
+    async def submit_held(self) -> None:
+        """Submit something that is held, or do something to what was submitted."""
+        operation = self._chance.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
+        match operation:
+            case "batch":
+                await self._submit_batch(f"batch {len(self._batches)} of {self.tenant}", self._batch())
+            case "repeat" if self._batches:
+                await self._submit_batch(*self._chance.choice(self._batches[-5:]))
+            case "cancel" if self.recent:
+                await self.touch("cancel", self._chance.choice(self.recent[-5:]))
+            case "limited" | "keyed" | "timed" | "child":
+                body = self._body() | getattr(self, f"_{operation}")()
+                key = f"key of {body['payload']['mark']}" if self._chance.random() < 0.75 else None
+                await self.submit(Submitted(key=key, body=body))
+            case _:
+                pass
+
+    async def repeat_batches(self) -> None:
+        """Submit once more what was submitted as a batch: what was acknowledged must be what it was."""
+        for key, bodies in self._batches[-5:]:
+            await self._submit_batch(key, bodies)
+
+    def _body(self, orders: Sequence[str] = ()) -> dict[str, Any]:
+        mark = f"mk-{self.tenant}-{self.number}-{self._marks}"
+        self._marks += 1
+        seconds = round(self._chance.random() * 0.4, 2)
+        payload = {"mark": mark, "do": orders or self._chance.choice(ORDERS), "seconds": seconds}
+        return {"payload": payload, "timeout": 3, "attempts": 4}
+
+    def _limited(self) -> dict[str, Any]:
+        return {"type": "limited", "priority": self._chance.choice(("high", "normal", "low"))}
+
+    def _keyed(self) -> dict[str, Any]:
+        task_type = self._chance.choice(("keyed", "keyed", "paired", "newest"))
+        return {"type": task_type, "concurrencyKey": self._chance.choice(KEYS)}
+
+    def _timed(self) -> dict[str, Any]:
+        last = round(1000 * (time.time() + self._chance.uniform(*LAST_SECONDS)))
+        chosen: dict[str, Any] = self._chance.choice(
+            ({"delay": self._delay()}, {"expiresAt": last}, {"deadline": last}, {"delay": 0.3, "deadline": last})
+        )
+        return chosen
+
+    def _child(self) -> dict[str, Any]:
+        parents = self._chance.sample(self.recent, min(len(self.recent), self._chance.randint(1, 3)))
+        return {"dependsOn": parents, "onParentFailure": self._chance.choice(CHOICES)}
+
+    def _delay(self) -> float:
+        return round(self._chance.random() * LONGEST_DELAY_SECONDS, 2)
+
+    def _batch(self) -> list[dict[str, Any]]:
+        """Return tasks that depend on those before them, and now and then on one that was there."""
+        bodies = []
+        for place in range(self._chance.randint(2, LARGEST_BATCH)):
+            fails = self._chance.random() < FAILURE_CHANCE
+            body = self._body(self._chance.choice(FAILURES) if fails else ())
+            parents: list[Any] = self._chance.sample(range(place), min(place, self._chance.randint(0, 3)))
+            if self.recent and self._chance.random() < 0.1:
+                parents.append(self._chance.choice(self.recent))
+            body |= {"dependsOn": parents, "onParentFailure": self._chance.choice(CHOICES)}
+            if self._chance.random() < 0.2:
+                body |= {"type": "limited"}
+            bodies.append(body)
+        return bodies
+
+    async def _submit_batch(self, key: str, bodies: list[dict[str, Any]]) -> None:
+        if all(key != other for other, _ in self._batches):
+            self._batches.append((key, bodies))
+        for _ in range(3):
+            headers = {"Idempotency-Key": key}
+            sent = [body["payload"]["mark"] for body in bodies]
+            answer = await self.call("batch", "POST", "/api/tasks/batch", bodies, headers, key=f"of {key}", sent=sent)
+            if answer.status == 200:
+                return
+            await asyncio.sleep(0.3)
+
+    # Schedules
+
+    async def create(self, number: int, schedule: Schedule) -> Recurring:
+        """Create a schedule; try until it is there."""
+        mark = f"mk-{self.tenant}-9{self.number}-{number}"
+        step = f"/{schedule.every_seconds}" if schedule.every_seconds > 1 else ""
+        task = {"payload": {"mark": mark, "do": ["ok"], "seconds": 0.05}, "timeout": 3, "attempts": 5}
+        body = {"cron": f"*{step} * * * * *", "task": task | schedule.task, **schedule.options}
+        headers = {"Idempotency-Key": mark}
+        answer = await self._insist("schedule", "/api/schedules", body, headers)
+        catch_up = schedule.options.get("catchUp")
+        return Recurring(id=answer.body["id"], every_seconds=schedule.every_seconds, catch_up=catch_up)
+
+    async def pause(self, recurring: Recurring) -> None:
+        """Have a schedule run no more; try until it is so."""
+        await self._insist("schedule", f"/api/schedules/{recurring.id}/pause", {}, {})
+
+    async def _insist(self, operation: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
+        give_up_at = time.monotonic() + SETTLE_SECONDS
+        while True:
+            answer = await self.call(operation, "POST", path, body, headers)
+            if answer.status == 200:
+                return answer
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"{path}: {answer}")
+            await asyncio.sleep(POLL_SECONDS)
+
+
+class Holds:
+    """These clients together, and the limits they are under; use within `Load`, whose session they call with."""
+
+    def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession, journal: Journal, seed: int) -> None:
+        self.clients = [HoldingClient(owner, 0, urls, session, journal, seed) for owner in OWNERS]
+        self.recurring: list[Recurring] = []
+        self._urls = urls
+        self._session = session
+        self._seed = seed
+        self._owners: dict[str, HoldingClient] = {}
+        """By schedule."""
+        self._running: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Set the limits, create the schedules, and begin to submit."""
+        headers = {"Authorization": f"Bearer {token('root', 'admin')}"}
+        settings = {f"/api/types/{name}": {"attempts": 4, **body} for name, body in TYPES.items()}
+        settings |= {f"/api/owners/{owner}/limits": body for owner, body in OWNER_LIMITS.items()}
+        for path, body in settings.items():
+            async with self._session.put(self._urls[0] + path, json=body, headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+        by_name = {client.tenant: client for client in self.clients}
+        self.recurring = list(
+            await asyncio.gather(
+                *(by_name[schedule.owner].create(number, schedule) for number, schedule in enumerate(SCHEDULES))
+            )
+        )
+        self._owners = {
+            one.id: by_name[schedule.owner] for one, schedule in zip(self.recurring, SCHEDULES, strict=True)
+        }
+        self._running = [asyncio.create_task(self._run(client)) for client in self.clients]
+
+    async def stop(self) -> None:
+        """Let the calls under way end, make no more, and have the schedules run no more."""
+        self._stopping = True
+        await asyncio.gather(*self._running)
+        await asyncio.gather(*(self._owners[one.id].pause(one) for one in self.recurring))
+
+    async def repeat_all(self) -> None:
+        for client in self.clients:
+            await client.repeat_batches()
+
+    async def _run(self, client: HoldingClient) -> None:
+        pause = random.Random(f"{self._seed}/{client.tenant}/pause")
+        while not self._stopping:
+            await client.submit_held()
+            await asyncio.sleep(pause.expovariate(1 / PAUSE_SECONDS))

@@ -1,0 +1,128 @@
+"""What is reported on a task by whoever works on it: pure decisions, a part of those of `task`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypeAlias, assert_never
+
+from ..errors import AlreadyEnded, AttemptNotCurrent, NotFound
+from ..events.task import AttemptStarted, ProgressReported, TaskEvent, TaskFailed, TaskSucceeded
+from .task_commands import FailTask, Reporter, ReportProgress, SucceedTask
+from .task_holds import attempt_deadline
+from .task_state import Ended, Facts, Held, Outcome, Processing, TaskState, Unknown, Waiting
+
+ReportCommand: TypeAlias = ReportProgress | SucceedTask | FailTask
+
+
+def decide(command: ReportCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    """Return the events that record a report, none of an end that is recorded already.
+
+    Raises AttemptNotCurrent where the reporter does not speak for the task now, AlreadyEnded, and NotFound.
+    """
+    match command:
+        case ReportProgress():
+            return report_progress(command, state, now)
+        case SucceedTask():
+            return succeed(command, state)
+        case FailTask():
+            return fail(command, state)
+        case _:
+            assert_never(command)
+
+
+def report_progress(command: ReportProgress, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    facts = _reported(command.reporter, state)
+    report = ProgressReported(
+        attempt=_attempt_reported(facts, state),
+        progress=command.progress,
+        message=command.message,
+        custom_data=command.custom_data,
+        lines=command.lines,
+        output=command.output,
+        batch=command.batch,
+        reports=command.reports,
+    )
+    if isinstance(state, Processing):
+        return [report]
+    # Nobody had started it: the reporting server takes it by this very report.
+    claim = AttemptStarted(
+        attempt=report.attempt,
+        server_id=command.reporter.server_id,
+        worker_id="",
+        deadline=attempt_deadline(facts, now),
+    )
+    return [claim, report]
+
+
+def succeed(command: SucceedTask, state: TaskState) -> Sequence[TaskEvent]:
+    if _already_ended(state, "succeeded", command.update_digest):
+        return []
+    facts = _reported(command.reporter, state)
+    return [
+        TaskSucceeded(
+            attempt=_attempt_reported(facts, state),
+            server_id=_server_reported(command.reporter, state),
+            result=command.result,
+            update_digest=command.update_digest,
+        )
+    ]
+
+
+def fail(command: FailTask, state: TaskState) -> Sequence[TaskEvent]:
+    if _already_ended(state, "failed", command.update_digest):
+        return []
+    facts = _reported(command.reporter, state)
+    return [
+        TaskFailed(
+            attempt=_attempt_reported(facts, state),
+            server_id=_server_reported(command.reporter, state),
+            kind="failed",
+            error=command.error,
+            result=command.result,
+            update_digest=command.update_digest,
+        )
+    ]
+
+
+def _already_ended(state: TaskState, outcome: Outcome, update_digest: str) -> bool:
+    """Tell whether the task ended by this very update. Raises AlreadyEnded if it ended otherwise."""
+    if not isinstance(state, Ended):
+        return False
+    if state.outcome == outcome and state.update_digest == update_digest:
+        return True
+    raise AlreadyEnded(state.outcome)
+
+
+def _reported(reporter: Reporter, state: TaskState) -> Facts:
+    """Return the facts if the reporter may speak for the task now, else raise."""
+    match state:
+        case Unknown():
+            raise NotFound("task", "")
+        case Ended():
+            raise AlreadyEnded(state.outcome)
+        case Processing(facts=facts):
+            by_attempt = reporter.attempt is not None and reporter.attempt != facts.attempt
+            by_other_server = reporter.kind == "server" and reporter.server_id not in ("", state.server_id)
+            if by_attempt or by_other_server:
+                raise AttemptNotCurrent(facts.attempt)
+            return facts
+        case Held(facts=facts):
+            if reporter.kind == "person" and reporter.attempt is None:
+                return facts
+            raise AttemptNotCurrent(None)  # a server that takes it by its report would pass its limits by
+        case Waiting(facts=facts):
+            # Before the first attempt nobody else can have started it; afterwards only a person may overrule.
+            if reporter.attempt is None and (facts.attempt == 0 or reporter.kind == "person"):
+                return facts
+            raise AttemptNotCurrent(None)
+        case _:
+            assert_never(state)
+
+
+def _attempt_reported(facts: Facts, state: TaskState) -> int:
+    return facts.attempt if isinstance(state, Processing) else facts.attempt + 1
+
+
+def _server_reported(reporter: Reporter, state: TaskState) -> str:
+    return state.server_id if isinstance(state, Processing) else reporter.server_id
