@@ -38,10 +38,10 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 OWNER_LIMITS: dict[str, dict[str, Any]] = {"erin": {"concurrency": 3, "perSecond": 6, "burst": 3}}
 KEYS = ("red", "green")
-PAUSE_SECONDS = 0.6
+PAUSE_SECONDS = 0.45
 """Between two calls of a client, on average."""
 LARGEST_BATCH = 7
-LONGEST_DELAY_SECONDS = 2.0
+LATEST_START_SECONDS = 2.0
 LAST_SECONDS = (2.5, 6.0)
 """How soon a task's last instant is, at the earliest and at the latest."""
 ORDERS = (("ok",),) * 8 + (("error", "ok"), ("die", "ok"), ("busy", "ok"), ("hang", "ok"))
@@ -115,18 +115,17 @@ class HoldingClient(Client):
         return {"type": task_type, "concurrencyKey": self._chance.choice(KEYS)}
 
     def _timed(self) -> dict[str, Any]:
-        last = round(1000 * (time.time() + self._chance.uniform(*LAST_SECONDS)))
+        now = time.time()
+        first = round(1000 * (now + self._chance.random() * LATEST_START_SECONDS))
+        last = round(1000 * (now + self._chance.uniform(*LAST_SECONDS)))
         chosen: dict[str, Any] = self._chance.choice(
-            ({"delay": self._delay()}, {"expiresAt": last}, {"deadline": last}, {"delay": 0.3, "deadline": last})
+            ({"runAt": first}, {"expiresAt": last}, {"deadline": last}, {"runAt": first, "deadline": last})
         )
         return chosen
 
     def _child(self) -> dict[str, Any]:
         parents = self._chance.sample(self.recent, min(len(self.recent), self._chance.randint(1, 3)))
         return {"dependsOn": parents, "onParentFailure": self._chance.choice(CHOICES)}
-
-    def _delay(self) -> float:
-        return round(self._chance.random() * LONGEST_DELAY_SECONDS, 2)
 
     def _batch(self) -> list[dict[str, Any]]:
         """Return tasks that depend on those before them, and now and then on one that was there."""

@@ -11,7 +11,7 @@ import structlog
 from msgspec import Struct
 
 from .clock import utc_now
-from .commands.handler import Commands
+from .commands.commands import Commands
 from .commands.owner import Allowance
 from .commands.task import Ended
 from .egress import EgressPolicy

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from .clock import utc_now
-from .commands.handler import Commands, Handled, Known
+from .commands.commands import Commands
+from .commands.handler import Handled, Known
 from .commands.task import UNKNOWN, SubmitTask, TaskState
 from .errors import InvalidInput, InvalidItems, KeyTaken, QuotaExceeded
 from .events.envelope import Actor

@@ -21,7 +21,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ..clock import unique_id
-from ..commands.handler import PATIENCE_SECONDS, Commands, Known
+from ..commands.commands import Commands
+from ..commands.handler import PATIENCE_SECONDS, Known
 from ..commands.task import Reporter, ReportProgress, TaskState, decide
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import NULL, Actor

@@ -166,7 +166,7 @@ class Book:
             case TaskQueued():
                 self._move(entry, Stage.QUEUED, granted=event.granted, at=recorded.at.timestamp())
             case AttemptStarted():
-                self._start(entry, recorded.at.timestamp())
+                self._start(entry, now)
                 entry.attempt = event.attempt
             case AttemptFailed():
                 self._move(entry, Stage.RETRYING)
@@ -321,10 +321,10 @@ class Book:
         for gate in entry.gates:
             gate.enter(entry)
 
-    def _start(self, entry: Entry, at: float) -> None:
+    def _start(self, entry: Entry, now: float) -> None:
         self._move(entry, Stage.RUNNING, granted=entry.granted)
         for gate in entry.gates[1:]:
-            gate.started(at)
+            gate.started(now)
 
     def _end(self, entry: Entry, outcome: Outcome, now: float) -> None:
         self._out_of_lane(entry)

@@ -115,10 +115,10 @@ class Gate:
         wanted = len(self.pending) + 1.0
         return self._tokens.reaches_at(wanted, now) if wanted <= self._tokens.burst else None
 
-    def started(self, at: float) -> None:
-        """A task that passes here has started."""
+    def started(self, now: float) -> None:
+        """Heed that a task that passes here has started. What counts is when it is seen: till then it was pending."""
         if self._tokens is not None:
-            self._tokens.take(at)
+            self._tokens.take(now)
 
 
 def _burst(bounds: Bounds) -> int:

@@ -15,7 +15,7 @@ SMALLEST_WINDOW = 4
 """Of a pool without servers, or with very few: another owner's task comes after no more than these."""
 TURNS = 2
 """How many tasks for each slot of its pool an owner may have in the queue: one that runs next, and one to spare."""
-AHEAD_SECONDS = 0.5
+AHEAD_SECONDS = 0.15
 """And as many more as the pool starts in this time: the keeper has so long to queue the next."""
 PACE_HALF_LIFE_SECONDS = 1.0
 

@@ -21,7 +21,8 @@ from nats.aio.msg import Msg
 
 from .. import metrics
 from ..clock import secret_token
-from ..commands.handler import Commands, Known
+from ..commands.commands import Commands
+from ..commands.handler import Known
 from ..commands.server import CircuitIsOpen, Present, TryCircuit
 from ..commands.task import Processing, ReturnAttempt, StartAttempt, TaskState
 from ..errors import Refused, StoreUnavailable

@@ -16,7 +16,8 @@ import structlog
 from nats.aio.msg import Msg
 
 from .. import metrics
-from ..commands.handler import Commands, Known
+from ..commands.commands import Commands
+from ..commands.handler import Known
 from ..commands.server import Present
 from ..commands.task import UNKNOWN as UNKNOWN_TASK
 from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, Waiting, evolve

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from ..clock import jitter
-from ..commands.handler import PATIENCE_SECONDS, Commands, Known
+from ..commands.commands import Commands
+from ..commands.handler import PATIENCE_SECONDS, Known
 from ..commands.task import FailAttempt, TaskState, Waiting
 from ..events.envelope import Actor
 from ..events.ids import TaskRef

@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..clock import jitter, utc_now
-from ..commands.handler import Commands
+from ..commands.commands import Commands
 from ..commands.server import MarkOffline, MarkOnline, Present, RemoveServer
 from ..errors import NotFound
 from ..events.envelope import Actor

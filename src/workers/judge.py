@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from ..commands.handler import Commands
+from ..commands.commands import Commands
 from ..commands.server import CircuitIsClosed, CloseCircuit, OpenCircuit, Present
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor

@@ -20,7 +20,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from ..clock import unique_id, utc_now
-from ..commands.handler import Commands
+from ..commands.commands import Commands
 from ..commands.task import CancelTask, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
 from ..errors import Conflict, OutcomeUnknown, Refused, StoreError, UnreadableEvent
 from ..events.codec import task_codec

@@ -18,7 +18,7 @@ from msgspec import Raw, Struct
 
 from .. import metrics
 from ..clock import jitter, utc_now
-from ..commands.handler import Commands
+from ..commands.commands import Commands
 from ..commands.webhook import DisableWebhook, Registered
 from ..errors import Refused, StoreError
 from ..events.envelope import Actor

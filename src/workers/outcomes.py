@@ -9,7 +9,8 @@ import math
 import structlog
 
 from .. import metrics
-from ..commands.handler import Commands, Known
+from ..commands.commands import Commands
+from ..commands.handler import Known
 from ..commands.task import AcceptAttempt, FailTask, Processing, Reporter, SucceedTask, TaskCommand, TaskState
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor

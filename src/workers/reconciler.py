@@ -15,7 +15,7 @@ from enum import Enum, auto
 import structlog
 
 from ..clock import utc_now
-from ..commands.handler import Commands
+from ..commands.commands import Commands
 from ..commands.task import Ended, RequeueTask, Unknown
 from ..errors import Refused, StoreError, StoreUnavailable
 from ..events.envelope import Actor

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from .. import metrics
 from ..clock import utc_now
-from ..commands.handler import Commands, Known
+from ..commands.commands import Commands
+from ..commands.handler import Known
 from ..commands.schedule import Created, FireSchedule, NoteFailure, ScheduleState
 from ..errors import IdempotencyConflict, InvalidInput, Refused
 from ..events.envelope import Actor

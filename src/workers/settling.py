@@ -9,7 +9,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from ..clock import utc_now
-from ..commands.handler import Commands
+from ..commands.commands import Commands
 from ..commands.task import Ended, ExpireTask, Held, Processing, Unknown, Waiting
 from ..commands.task_holds import last_start
 from ..errors import Refused, StoreUnavailable

@@ -11,7 +11,7 @@ import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
 
-from ..commands.handler import Commands
+from ..commands.commands import Commands
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, TaskRef

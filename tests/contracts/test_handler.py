@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from taskstream.commands import task
-from taskstream.commands.handler import PATIENCE_SECONDS, Commands
+from taskstream.commands.commands import Commands
+from taskstream.commands.handler import PATIENCE_SECONDS
 from taskstream.core import Core
 from taskstream.errors import (
     AlreadyEnded,

@@ -76,10 +76,11 @@ class Simulation:
     def wait(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
 
-    def say(self, ref: TaskRef, event: TaskEvent) -> int:
-        """Put an event into the log, where the book finds it."""
+    def say(self, ref: TaskRef, event: TaskEvent, *, seconds_ago: float = 0.0) -> int:
+        """Put an event into the log, where the book finds it; it was decided so many seconds ago, says whoever did."""
         sequence = next(self._sequences)
-        recorded: Recorded[TaskEvent] = Recorded(id=f"event {sequence}", at=self.at, by=BY, event=event)
+        at = self.at - timedelta(seconds=seconds_ago)
+        recorded: Recorded[TaskEvent] = Recorded(id=f"event {sequence}", at=at, by=BY, event=event)
         self.log.append((ref, sequence, recorded))
         self.book.fold(ref, sequence, recorded, self.now)
         return sequence
@@ -125,9 +126,10 @@ class Simulation:
         self.released += refs
         return refs
 
-    def start(self, ref: TaskRef) -> None:
+    def start(self, ref: TaskRef, *, seconds_ago: float = 0.0) -> None:
         attempt = self.entry(ref).attempt + 1
-        self.say(ref, AttemptStarted(attempt=attempt, server_id="s", worker_id="w", deadline=self.at))
+        event = AttemptStarted(attempt=attempt, server_id="s", worker_id="w", deadline=self.at)
+        self.say(ref, event, seconds_ago=seconds_ago)
 
     def succeed(self, ref: TaskRef) -> None:
         self.say(ref, TaskSucceeded(attempt=1, server_id="s", result=StoredResult(inline=Raw(b"1"), size_bytes=1)))

@@ -288,6 +288,36 @@ def test_what_was_granted_and_has_not_started_keeps_its_token() -> None:
     assert book.release() == []
 
 
+@pytest.mark.parametrize("seconds_ago", [pytest.param(5, id="stored late"), pytest.param(-60, id="by a clock ahead")])
+def test_a_start_counts_from_when_it_is_seen(seconds_ago: float) -> None:
+    book = Simulation(FixedRules({"type": Bounds(per_second=1, burst=2)}))
+    tasks = [book.submit() for _ in range(4)]
+    assert book.release() == tasks[:2]
+    book.wait(5)
+
+    for task in tasks[:2]:
+        book.start(task, seconds_ago=seconds_ago)
+
+    assert book.release() == []
+    book.wait(1)
+    assert book.release() == [tasks[2]]
+
+
+def test_a_clock_that_is_put_back_does_not_stop_the_rate() -> None:
+    book = Simulation(FixedRules({"type": Bounds(per_second=1, burst=1)}))
+    tasks = [book.submit() for _ in range(2)]
+    book.wait(60)
+    assert book.release() == tasks[:1]
+    book.start(tasks[0])
+
+    book.wait(-60)
+    assert book.release() == []
+    book.wait(1)
+
+    book.book.refresh(book.now)
+    assert book.release() == [tasks[1]]
+
+
 def test_a_book_that_has_just_begun_does_not_know_what_was_started_before() -> None:
     book = Simulation(FixedRules({"type": Bounds(per_second=1, burst=10)}))
     book.book.begin(book.now)

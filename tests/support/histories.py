@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from taskstream.commands import task
-from taskstream.commands.handler import Commands
+from taskstream.commands.commands import Commands
 from taskstream.commands.task import SubmitTask
 from taskstream.errors import Refused
 from taskstream.events.codec import task_codec
