@@ -35,7 +35,7 @@ from .evidence import Evidence, pair
 from .journal import Journal, read
 from .load import CLIENTS_PER_TENANT, TENANTS, Client, Submitted
 from .machine import Machine
-from .quiet import settled, until_projected, until_quiet
+from .quiet import given_back, settled, until_projected, until_quiet
 from .schedule import APIS, WORKERS, nats_names
 from .system import LIMITS, System
 
@@ -154,7 +154,7 @@ async def roll(nodes: int, drain_seconds: float, folder: Path, seed: int = 1) ->
                 limits=LIMITS,
                 streams=(streams, await reader.streams()),
                 consumers=(consumers, await settled(reader, consumers)),
-                resources=(resources, system.resources()),
+                resources=(resources, await given_back(system, resources)),
                 exits=[str(found) for found in system.exits() if not found.never_ran],
             )
     journal.close()
