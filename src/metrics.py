@@ -33,6 +33,8 @@ projection_lag = Gauge(
     ["projection"],
     registry=REGISTRY,
 )
+held = Gauge("taskstream_tasks_held", "Tasks in no queue, because something holds them", registry=REGISTRY)
+released = Counter("taskstream_tasks_released", "Tasks that the keeper has queued", registry=REGISTRY)
 source_renewals = Counter(
     "taskstream_source_renewals", "Times the sources of the queue were set up afresh", registry=REGISTRY
 )
@@ -42,9 +44,7 @@ webhook_tries = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
-webhook_waiting = Gauge(
-    "taskstream_webhook_deliveries_waiting", "Deliveries that are not taken yet", registry=REGISTRY
-)
+webhook_waiting = Gauge("taskstream_webhook_deliveries_waiting", "Deliveries that are not taken yet", registry=REGISTRY)
 webhook_lag_seconds = Histogram(
     "taskstream_webhook_lag_seconds",
     "From an event to the moment its receiver took it",

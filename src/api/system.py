@@ -124,7 +124,7 @@ async def projection_lag(core: Core) -> int:
 
 def unreadable(core: Core) -> list[str]:
     """Return a warning for everything that events this version cannot read keep this process from doing."""
-    projections = [f"the projection of {name} has stopped here: {why}" for name, why in core.halted.items()]
+    projections = [f"{what} has stopped here: {why}" for what, why in core.halted.items()]
     left_out = [f"{name} is left out here: {why}" for name, why in core.fleet.unreadable.items()]
     return [f"{text}; run the version that wrote it" for text in (*projections, *left_out)]
 

@@ -3,19 +3,16 @@
 It is kept from the log alone, and can be begun from the views of the active tasks. It does nothing itself: `release`
 says what to queue, and `take_due` what else is to be done.
 
-A held task waits, in this order, for its time, for its parents, and for room. Those that wait for room stand in
-*lanes*, one for all that the same limits stop. A lane is a candidate, or parked at the *gate* that has no room for it;
-when a gate has room again, the lane whose turn it is becomes a candidate. So each release costs the same, however many
-tasks wait.
+A held task waits, in this order, for its time, for its parents, and for room (`room`).
 """
 
 from __future__ import annotations
 
 import heapq
-import itertools
+import math
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, TypeAlias, assert_never
+from typing import Literal, NamedTuple, TypeAlias, assert_never
 
 from ..commands.task_holds import last_start
 from ..events.envelope import Recorded
@@ -36,66 +33,12 @@ from ..events.task import (
     TaskSubmitted,
     TaskSucceeded,
 )
-from ..events.task_type import OnConflict
+from .due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
 from .entry import Entry, Stage
-from .gate import Bounds, Gate, GateKey
-from .lane import Lane
-from .line import Line
+from .gate import GateKey
+from .room import Room, Rules
 
 Outcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
-ENOUGH = 1.0 - 1e-9
-"""Room for one, but for how numbers are rounded."""
-
-
-class Expire(NamedTuple):
-    """The task's time may be up."""
-
-    ref: TaskRef
-
-
-class Cancel(NamedTuple):
-    ref: TaskRef
-    reason: str
-
-
-class FailChild(NamedTuple):
-    """A parent of the task did not succeed."""
-
-    ref: TaskRef
-    parent_id: str
-    outcome: str
-
-
-class AskParent(NamedTuple):
-    """The book does not know what became of a parent: it ended before the book began, or is to come."""
-
-    parent_id: str
-
-
-class Reread(NamedTuple):
-    """The book does not know a task that goes on."""
-
-    ref: TaskRef
-
-
-class TakeBack(NamedTuple):
-    """A task was granted its start long ago and has not started, while others could."""
-
-    ref: TaskRef
-    reason: str
-
-
-Due: TypeAlias = Expire | Cancel | FailChild | AskParent | Reread | TakeBack
-
-
-class Rules(Protocol):
-    """What the settings say at the moment."""
-
-    def bounds(self, gate: GateKey) -> Bounds:
-        """Return the limits of a gate. A window's depends on how fast its pool takes tasks."""
-
-    def on_conflict(self, task_type: str) -> OnConflict:
-        """Return what becomes of a newcomer whose concurrency key is taken."""
 
 
 class Waits(NamedTuple):
@@ -110,29 +53,24 @@ class Book:
     def __init__(self, rules: Rules, ageing_seconds: float, began_at: float) -> None:
         """`began_at`: since when all that starts is entered here."""
         self._rules = rules
-        self._began_at = began_at
-        self._ageing_seconds = ageing_seconds
+        self.room = Room(rules, ageing_seconds, began_at)
         self._entries: dict[TaskRef, Entry] = {}
-        self._lanes: dict[tuple[Gate, ...], Lane] = {}
-        self._gates: dict[GateKey, Gate] = {}
         self._children: dict[str, set[TaskRef]] = {}
         """Held tasks by the id of a parent that they wait for."""
-        self._candidates = Line(ageing_seconds)
-        self._may_open: set[Gate] = set()
-        """Gates that may have room again, and have lanes parked."""
-        self._clock: list[tuple[float, int, TaskRef | GateKey]] = []
-        """A heap of when something is to be looked at again; with outdated ones."""
-        self._tiebreak = itertools.count()
+        self._clock: list[tuple[float, TaskRef]] = []
+        """A heap of when tasks are to be looked at again; with outdated ones."""
         self._due: list[Due] = []
         self._waiting: dict[str, int] = {}
         """Tasks that wait, by owner token."""
+        self.held = 0
+        """Tasks that are held."""
 
     # What the log says
 
     def add(self, entry: Entry, now: float) -> None:
         """Enter an active task: as it was submitted, or as its view says."""
         self._entries[entry.ref] = entry
-        entry.gates = tuple(self._gate(key, now) for key in gate_keys(entry))
+        entry.gates = self.room.gates_of(entry, now)
         for gate in entry.gates:
             gate.passing += 1
             gate.enter(entry)
@@ -199,20 +137,9 @@ class Book:
     def release(self, now: float, most: int) -> list[Entry]:
         """Choose held tasks to be queued, and count them in as if they were: `released` or `put_back` must follow."""
         chosen: list[Entry] = []
-        while len(chosen) < most and (lane := self._next_lane(now)) is not None:
-            shut = next((gate for gate in lane.gates if gate.room(now) < ENOUGH), None)
-            if shut is not None:
-                self._park(lane, shut, now)
-                continue
-            entry = lane.first()
-            lane.remove(entry)
-            entry.lane = None
+        while len(chosen) < most and (entry := self.room.pop(now)) is not None:
             self._move(entry, Stage.QUEUED, granted=True, at=now)
             chosen.append(entry)
-            if lane:
-                self._line_up(lane, now)
-            else:
-                self._close(lane)
         return chosen
 
     def released(self, entries: Iterable[Entry], first_sequence: int) -> None:
@@ -225,17 +152,14 @@ class Book:
         for entry in reversed(list(entries)):
             if entry.ref in self._entries and entry.stage is Stage.QUEUED:
                 self._move(entry, Stage.HELD)
-                self._into_lane(entry, now, first=True)
+                self.room.add(entry, now, first=True)
 
     def take_due(self, now: float) -> list[Due]:
         """Return what else is to be done by now, each once."""
+        self.room.heed(now)
         while self._clock and self._clock[0][0] <= now:
-            _, _, name = heapq.heappop(self._clock)
-            if isinstance(name, GateKey):
-                if gate := self._gates.get(name):
-                    self._may_open.add(gate)
-                continue
-            entry = self._entries.get(name)
+            _, ref = heapq.heappop(self._clock)
+            entry = self._entries.get(ref)
             if entry is None:
                 continue
             last = last_start(entry.plan)
@@ -250,12 +174,15 @@ class Book:
 
     def next_at(self) -> float | None:
         """Return when time alone will give something to do, None if it will not."""
-        return self._clock[0][0] if self._clock else None
+        opens_at = self.room.next_at()
+        if self._clock:
+            return min(self._clock[0][0], opens_at or math.inf)
+        return opens_at
 
     def stuck(self, since: float) -> list[TakeBack]:
         """Return grants of owners at their limit that have not started since, where other pools wait for them."""
         found = []
-        for gate in self._gates.values():
+        for gate in self.room.gates():
             if gate.key.kind != "owner" or not len(gate.parked):
                 continue
             pools = {lane.first().pool for lane in gate.parked}
@@ -266,33 +193,10 @@ class Book:
             ]
         return found
 
-    def begin(self, now: float) -> None:
-        """Note that all active tasks are entered: from now on what starts is known."""
-        self._began_at = now
-        for gate in self._gates.values():
-            gate.resume(now)
-
-    def tidy(self, now: float) -> None:
-        """Forget gates that nothing passes any more."""
-        for key in [key for key, gate in self._gates.items() if gate.is_unused(now)]:
-            self._may_open.discard(self._gates.pop(key))
-
-    def refresh(self, now: float) -> None:
-        """Heed that the rules have changed."""
-        for gate in self._gates.values():
-            gate.set_bounds(self._rules.bounds(gate.key), now)
-            if len(gate.parked):
-                self._may_open.add(gate)
-
     # What can be asked
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    @property
-    def gate_count(self) -> int:
-        """How many limits are kept in mind, those that nothing bounds included."""
-        return len(self._gates)
 
     @property
     def owners_waiting(self) -> int:
@@ -304,7 +208,8 @@ class Book:
     def waits(self, at_least: int) -> dict[str, Waits]:
         """Return what those owners have waiting, by token, who have at least so many."""
         found = {owner: Waits(count, {}) for owner, count in self._waiting.items() if count >= at_least}
-        for key, gate in self._gates.items():
+        for gate in self.room.gates():
+            key = gate.key
             if key.kind == "window" and (gate.counted or gate.parked) and (waits := found.get(key.name[0])):
                 # With others parked here a newcomer is to wait behind them, also while there is room.
                 waits.queued[key.name[1]] = max(gate.counted, gate.bounds.concurrency or 0 if gate.parked else 0)
@@ -313,7 +218,7 @@ class Book:
     # One task
 
     def _move(self, entry: Entry, stage: Stage, *, granted: bool = False, at: float = 0.0) -> None:
-        self._out_of_lane(entry)
+        self.room.remove(entry)
         self._leave_gates(entry)
         self._wait(entry, -1)
         entry.stage, entry.granted, entry.granted_at = stage, granted, at
@@ -327,7 +232,7 @@ class Book:
             gate.started(now)
 
     def _end(self, entry: Entry, outcome: Outcome, now: float) -> None:
-        self._out_of_lane(entry)
+        self.room.remove(entry)
         self._leave_gates(entry)
         self._wait(entry, -1)
         for gate in entry.gates:
@@ -341,13 +246,15 @@ class Book:
 
     def _leave_gates(self, entry: Entry) -> None:
         for gate in entry.gates:
-            if gate.leave(entry) and len(gate.parked):
-                self._may_open.add(gate)
+            if gate.leave(entry):
+                self.room.may_open(gate)
 
     def _wait(self, entry: Entry, change: Literal[1, -1]) -> None:
         """Count a task in or out as one that waits, if it does."""
         if entry.stage is Stage.RUNNING:
             return
+        if entry.stage is Stage.HELD:
+            self.held += change
         owner = entry.ref.owner
         count = self._waiting[owner] = self._waiting.get(owner, 0) + change
         if not count:
@@ -371,13 +278,16 @@ class Book:
         if starts_at > now:
             self._remind(starts_at, entry.ref)
         else:
-            self._into_lane(entry, now)
+            self.room.add(entry, now)
+
+    def _remind(self, at: float, ref: TaskRef) -> None:
+        heapq.heappush(self._clock, (at, ref))
 
     def _mind_key(self, entry: Entry, now: float) -> None:
         """Do with a newcomer, or with those it replaces, as its type says."""
         if not entry.plan.concurrency_key:
             return
-        gate = self._gate(GateKey("key", (entry.ref.owner, entry.task_type, entry.plan.concurrency_key)), now)
+        gate = self.room.gate(GateKey("key", (entry.ref.owner, entry.task_type, entry.plan.concurrency_key)), now)
         members = sorted(gate.members.values(), key=lambda member: member.created_sequence)
         new = [member for member in members if member.stage is Stage.HELD and member.attempt == 0]
         match self._rules.on_conflict(entry.task_type):
@@ -399,93 +309,6 @@ class Book:
                 )
             case _ as never:
                 assert_never(never)
-
-    # Lanes and gates
-
-    def _into_lane(self, entry: Entry, now: float, *, first: bool = False) -> None:
-        lane = self._lanes.get(entry.gates)
-        if lane is None:
-            lane = self._lanes[entry.gates] = Lane(entry.ref.owner, entry.priority, entry.gates)
-        if first:
-            lane.put_back(entry)
-        else:
-            lane.append(entry)
-        entry.lane = lane
-        if lane.line is None:
-            self._line_up(lane, now)
-        elif first:
-            lane.line.note(lane)
-
-    def _line_up(self, lane: Lane, now: float) -> None:
-        """Make a lane a candidate, or have it wait behind those that are parked where it will pass."""
-        gate = next((gate for gate in lane.gates if len(gate.parked)), None)
-        if gate is None:
-            self._candidates.put(lane)
-        else:
-            self._park(lane, gate, now)
-            self._may_open.add(gate)
-
-    def _out_of_lane(self, entry: Entry) -> None:
-        lane, entry.lane = entry.lane, None
-        if lane is None:
-            return
-        was_first = lane.first() is entry
-        lane.remove(entry)
-        if lane:
-            if was_first and lane.line is not None:
-                lane.line.note(lane)
-            return
-        if lane.line is not None:
-            lane.line.remove(lane)
-        self._close(lane)
-
-    def _close(self, lane: Lane) -> None:
-        del self._lanes[lane.gates]
-
-    def _next_lane(self, now: float) -> Lane | None:
-        while self._may_open:
-            gate = self._may_open.pop()
-            if gate.room(now) < ENOUGH:
-                self._remind_gate(gate, now)
-            elif (parked := gate.parked.pop(now)) is not None:
-                parked.via = gate
-                self._candidates.put(parked)
-        lane = self._candidates.pop(now)
-        if lane is not None and lane.via is not None:
-            self._may_open.add(lane.via)
-            lane.via = None
-        return lane
-
-    def _park(self, lane: Lane, gate: Gate, now: float) -> None:
-        gate.parked.put(lane)
-        self._remind_gate(gate, now)
-
-    def _remind_gate(self, gate: Gate, now: float) -> None:
-        if len(gate.parked) and (opens_at := gate.opens_at(now)) is not None:
-            self._remind(opens_at, gate.key)
-
-    def _remind(self, at: float, name: TaskRef | GateKey) -> None:
-        heapq.heappush(self._clock, (at, next(self._tiebreak), name))
-
-    def _gate(self, key: GateKey, now: float) -> Gate:
-        gate = self._gates.get(key)
-        if gate is None:
-            known_for = max(0.0, now - self._began_at)
-            gate = self._gates[key] = Gate(key, self._rules.bounds(key), self._ageing_seconds, now, known_for)
-        return gate
-
-
-def gate_keys(entry: Entry) -> list[GateKey]:
-    """Return the names of the gates that a task passes."""
-    owner = entry.ref.owner
-    keys = [
-        GateKey("window", (owner, entry.window, entry.pool)),
-        GateKey("owner", (owner,)),
-        GateKey("type", (entry.task_type,)),
-    ]
-    if entry.plan.concurrency_key:
-        keys.append(GateKey("key", (owner, entry.task_type, entry.plan.concurrency_key)))
-    return keys
 
 
 def submitted(ref: TaskRef, sequence: int, event: TaskSubmitted, at: datetime) -> Entry:

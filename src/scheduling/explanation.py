@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from ..events.ids import TaskRef
-from .book import ENOUGH, Book
+from .book import Book
 from .entry import Entry, Stage
 from .gate import Gate, GateKind
+from .room import ENOUGH
 
 KEEPER_ASK = "keeper.ask"
 """A request with the id of a task, as text; the answer is an Explanation."""

@@ -19,6 +19,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
+from .. import metrics
 from ..clock import unique_id, utc_now
 from ..commands.commands import Commands
 from ..commands.task import CancelTask, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
@@ -32,7 +33,8 @@ from ..projections.active import entered_tasks, projected
 from ..projections.fleet import Fleet
 from ..projections.task_view import TaskView
 from ..projections.task_view import fold as fold_view
-from ..scheduling.book import AskParent, Book, Cancel, Due, Expire, FailChild, Outcome, Reread, TakeBack
+from ..scheduling.book import Book, Outcome
+from ..scheduling.due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
 from ..scheduling.entry import Entry, Stage
 from ..scheduling.explanation import KEEPER_ASK, explain
 from ..scheduling.explanation import encode as encode_explanation
@@ -131,7 +133,7 @@ class Keeper:
 
     def _on_rules_changed(self) -> None:
         self._rules.observe({}, WINDOWS_SECONDS)
-        self._book.refresh(time.time())
+        self._book.room.refresh(time.time())
         self._news.set()
 
     # Taking over
@@ -177,7 +179,7 @@ class Keeper:
                 self._book.fold(ref, sequence, recorded, now)
                 self._as_of = sequence
             if not positions and not caught_up.is_set():
-                self._book.begin(now)
+                self._book.room.begin(now)
                 caught_up.set()
             self._news.set()
 
@@ -225,6 +227,7 @@ class Keeper:
             counts["done"] += 1
         while released := await self._release():
             counts["released"] += released
+            metrics.released.inc(released)
         return counts
 
     async def _release(self) -> int:
@@ -301,16 +304,17 @@ class Keeper:
         if chores.is_due("windows", WINDOWS_SECONDS):
             self._rules.observe(self._started, WINDOWS_SECONDS)
             self._started.clear()
-            self._book.refresh(time.time())
+            self._book.room.refresh(time.time(), only_windows=True)
         if chores.is_due("word", WORD_SECONDS):
             await self._tell()
         if chores.is_due("stuck", GRANT_SECONDS / 3):
             for take_back in self._book.stuck(time.time() - GRANT_SECONDS):
                 await self._do(take_back)
         if chores.is_due("tidy", TIDY_SECONDS):
-            self._book.tidy(time.time())
+            self._book.room.tidy(time.time())
 
     async def _tell(self) -> None:
+        metrics.held.set(self._book.held)
         owners = {
             owner: OwnerWaits(waits.waiting, waits.queued)
             for owner, waits in self._book.waits(1 + self._book.owners_waiting // TOLD_OWNERS).items()

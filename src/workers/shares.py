@@ -194,6 +194,7 @@ class Shares:
             raise
 
     async def _subscribe(self, name: str) -> None:
+        # Not `task.…`: there a subscriber also hears what is about to be stored, and what is then refused.
         self._endings[name] = await self._consuming.subscribe(f"task.*.*.*.{name}", self._on_event)
 
     async def _hear_endings(self, name: str, *, is_async: bool) -> None:

@@ -176,12 +176,12 @@ class Worker:
     async def _keep(self) -> None:
         await self._keeper.run()
         if self._keeper.halted:
-            self._core.halted["keeper"] = self._keeper.halted
+            self._core.halted["the keeper"] = self._keeper.halted
 
     async def _project(self, projector: Projector) -> None:
         await projector.run()
         if projector.halted:
-            self._core.halted[projector.name] = projector.halted
+            self._core.halted[f"the projection of {projector.name}"] = projector.halted
 
     def _on_fleet_change(self, names: Collection[str]) -> None:
         self._shares.look(names)

@@ -29,7 +29,8 @@ from taskstream.events.task import (
     TaskSucceeded,
 )
 from taskstream.events.task_type import OnConflict
-from taskstream.scheduling.book import Book, Due
+from taskstream.scheduling.book import Book
+from taskstream.scheduling.due import Due
 from taskstream.scheduling.entry import Entry
 from taskstream.scheduling.gate import Bounds, GateKey
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from taskstream.events.task import TaskQueued
-from taskstream.scheduling.book import AskParent, Cancel, Expire, FailChild, Reread, TakeBack
+from taskstream.scheduling.due import AskParent, Cancel, Expire, FailChild, Reread, TakeBack
 from taskstream.scheduling.gate import Bounds
 
 from .simulation import START, FixedRules, Simulation
@@ -244,7 +244,7 @@ def test_a_limit_that_is_raised_lets_more_through() -> None:
     book.release()
 
     book.rules.by_name["type"] = Bounds(concurrency=4)
-    book.book.refresh(book.now)
+    book.book.room.refresh(book.now)
 
     assert book.release() == tasks[1:4]
 
@@ -255,7 +255,7 @@ def test_a_limit_that_is_lowered_lets_what_runs_end() -> None:
     for task in book.release():
         book.start(task)
     book.rules.by_name["type"] = Bounds(concurrency=1)
-    book.book.refresh(book.now)
+    book.book.room.refresh(book.now)
 
     book.succeed(tasks[0])
     assert book.release() == []
@@ -314,13 +314,13 @@ def test_a_clock_that_is_put_back_does_not_stop_the_rate() -> None:
     assert book.release() == []
     book.wait(1)
 
-    book.book.refresh(book.now)
+    book.book.room.refresh(book.now)
     assert book.release() == [tasks[1]]
 
 
 def test_a_book_that_has_just_begun_does_not_know_what_was_started_before() -> None:
     book = Simulation(FixedRules({"type": Bounds(per_second=1, burst=10)}))
-    book.book.begin(book.now)
+    book.book.room.begin(book.now)
     tasks = [book.submit() for _ in range(3)]
     assert book.release() == []
 
@@ -478,13 +478,13 @@ def test_gates_that_nothing_passes_are_forgotten() -> None:
     task = book.submit("alice")
     book.release()
     book.run(task)
-    book.book.tidy(book.now)
-    assert book.book.gate_count == 1  # its bucket is not full again
+    book.book.room.tidy(book.now)
+    assert len(book.book.room) == 1  # its bucket is not full again
 
     book.wait(2)
-    book.book.tidy(book.now)
+    book.book.room.tidy(book.now)
 
-    assert book.book.gate_count == 0
+    assert len(book.book.room) == 0
 
 
 def test_what_an_owner_has_waiting_is_told() -> None:

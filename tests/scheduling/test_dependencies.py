@@ -12,7 +12,8 @@ from taskstream.commands.task import UNKNOWN, Ended, FailByParent, TaskState, Un
 from taskstream.events.envelope import Stored
 from taskstream.events.ids import TaskRef, parse_task_id
 from taskstream.projections.task_view import TaskView, fold
-from taskstream.scheduling.book import AskParent, Book, Due, FailChild
+from taskstream.scheduling.book import Book
+from taskstream.scheduling.due import AskParent, Due, FailChild
 from taskstream.scheduling.gate import Bounds
 from taskstream.workers.keeper import OUTCOMES, entry_of
 
@@ -131,7 +132,7 @@ class Run:
         for ref, view in views.items():
             if view is not None and view.ended_at is None:
                 book.add(entry_of(ref, view), self.simulation.now)
-        book.begin(self.simulation.now)
+        book.room.begin(self.simulation.now)
         self.simulation.book, self.simulation.due = book, []
 
 
