@@ -7,7 +7,7 @@ clocks of our processes decide that it has come: a check forgives by how much th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from graphlib import TopologicalSorter
 from typing import Any
@@ -351,3 +351,14 @@ def _fired(one: Recurring) -> list[Line]:
 
 def _second(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
+
+
+HOLD_CHECKS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
+    "shared-limits-are-kept": shared_limits_are_kept,
+    "rates-are-kept": rates_are_kept,
+    "children-follow-their-parents": children_follow_their_parents,
+    "dags-end-as-predicted": dags_end_as_predicted,
+    "times-are-kept": times_are_kept,
+    "batches-are-whole": batches_are_whole,
+    "schedules-fire-once": schedules_fire_once,
+}

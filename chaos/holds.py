@@ -95,10 +95,12 @@ class HoldingClient(Client):
             case _:
                 pass
 
-    async def repeat_batches(self) -> None:
-        """Submit once more what was submitted as a batch: what was acknowledged must be what it was."""
+    async def repeat_all(self) -> None:
+        """Submit once more what was submitted under a key: what was acknowledged is what it was, be it too late now."""
         for key, bodies in self._batches[-5:]:
             await self._submit_batch(key, bodies)
+        for one in [one for one in self.submitted if one.key and one.task_id][-15:]:
+            await self.submit(one, "repeat")
 
     def _body(self, orders: Sequence[str] = ()) -> dict[str, Any]:
         mark = f"mk-{self.tenant}-{self.number}-{self._marks}"
@@ -222,7 +224,7 @@ class Holds:
 
     async def repeat_all(self) -> None:
         for client in self.clients:
-            await client.repeat_batches()
+            await client.repeat_all()
 
     async def _run(self, client: HoldingClient) -> None:
         pause = random.Random(f"{self._seed}/{client.tenant}/pause")

@@ -23,13 +23,17 @@ def summary(outcome: Outcome) -> str:
         entry.recorded["event"]["type"] for entry in evidence.log if entry.subject.split(".")[3] in _FINAL_TOKENS
     )
     answers = Counter(call.status for call in evidence.calls)
+    submitted = [entry.recorded["event"] for entry in evidence.log if entry.kind == "submitted"]
     grown = growth(evidence).values() or [Resources(0, 0.0)]
     verdict = f"{len(outcome.violations)} VIOLATIONS" if outcome.violations else "held"
     return (
         f"seed {outcome.seed}, {outcome.nodes} nodes, {outcome.seconds:g} s: {verdict}; "
         f"{len(outcome.faults)} faults, {len(evidence.calls)} calls ({answers[200]} ok, {answers[503]} unavailable, "
         f"{answers[0]} unanswered), {len(evidence.histories())} tasks "
-        f"({', '.join(f'{count} {kind}' for kind, count in sorted(ends.items()))}), "
+        f"({', '.join(f'{count} {kind}' for kind, count in sorted(ends.items()))}; "
+        f"{sum(bool(event.get('held')) for event in submitted)} held, "
+        f"{sum(bool(event.get('plan', {}).get('depends_on')) for event in submitted)} with parents, "
+        f"{sum(bool(event.get('schedule')) for event in submitted)} of schedules), "
         f"{sum(line['what'] == 'call' for line in evidence.backends)} backend calls, "
         f"{len(evidence.heard)} subscribers ({sum(heard.connections for heard in evidence.heard)} connections, "
         f"{sum(heard.dropped for heard in evidence.heard)} dropped while asleep, "

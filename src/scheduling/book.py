@@ -100,7 +100,7 @@ class Book:
         match event:
             case TaskHeld():
                 self._move(entry, Stage.HELD)
-                self._hold(entry, now)
+                self._look_at(entry, now)  # its parents had their say before it was queued
             case TaskQueued():
                 self._move(entry, Stage.QUEUED, granted=event.granted, at=recorded.at.timestamp())
             case AttemptStarted():

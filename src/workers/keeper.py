@@ -100,6 +100,7 @@ class Keeper:
         """Sequence of the last message on KEEPER_TURN, which is ours."""
         self._most = MOST_AT_ONCE
         self._as_of = 0
+        self._told_as_of = -1
         self._started: Counter[str] = Counter()
         self._news = asyncio.Event()
         self._stopped = False
@@ -201,7 +202,8 @@ class Keeper:
             await self.run_once()
             await self._do_chores(chores)
             now = time.time()
-            next_at = min(self._book.next_at() or now + LONGEST_WAIT_SECONDS, now + chores.within(time.monotonic()))
+            soonest = WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS
+            next_at = min(self._book.next_at() or now + LONGEST_WAIT_SECONDS, now + soonest)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_at - now)):
                     await self._news.wait()
@@ -301,11 +303,12 @@ class Keeper:
     # From time to time
 
     async def _do_chores(self, chores: _Chores) -> None:
+        seconds = chores.seconds_since("windows")
         if chores.is_due("windows", WINDOWS_SECONDS):
-            self._rules.observe(self._started, WINDOWS_SECONDS)
+            self._rules.observe(self._started, seconds)
             self._started.clear()
             self._book.room.refresh(time.time(), only_windows=True)
-        if chores.is_due("word", WORD_SECONDS):
+        if chores.is_due("word", WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS):
             await self._tell()
         if chores.is_due("stuck", GRANT_SECONDS / 3):
             for take_back in self._book.stuck(time.time() - GRANT_SECONDS):
@@ -320,6 +323,7 @@ class Keeper:
             for owner, waits in self._book.waits(1 + self._book.owners_waiting // TOLD_OWNERS).items()
         }
         word = Word(as_of=self._as_of, windows=dict(self._rules.windows), owners=owners)
+        self._told_as_of = word.as_of
         await self._connection.publish(WORD_SUBJECT, encode_word(word))
 
 
@@ -341,9 +345,9 @@ class _Chores:
         self._done_at[name] = now
         return True
 
-    def within(self, now: float) -> float:
-        """Return in how many seconds the soonest chore is due again."""
-        return max(0.0, self._done_at["word"] + WORD_SECONDS - now)
+    def seconds_since(self, name: str) -> float:
+        """Return how long ago a thing was done; very long, if it never was."""
+        return time.monotonic() - self._done_at.get(name, -1e9)
 
 
 def _turn(keeper: str, expected: int) -> Append:

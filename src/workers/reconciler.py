@@ -48,6 +48,7 @@ record the outcome."""
 BY = Actor("system", "reconciler")
 SUBJECTS_PAGE = 100_000
 """JetStream lists at most this many subjects in one answer."""
+LOOKED_FOR_AT_ONCE = 64
 
 
 class Remedy(Enum):
@@ -183,11 +184,31 @@ class Reconciler:
 
     async def _queued(self) -> set[TaskRef]:
         """Return the tasks that are in the queue, or will be when a timer fires."""
-        waiting = {dispatched_ref(subject) for subject in await self._subjects(DISPATCH, "dispatch.>")}
+        waiting = {dispatched_ref(subject) for subject in await self._dispatched()}
         for subject in await self._subjects(RETRIES, "timer.retry.*.*"):
             _, _, owner, unique = subject.split(".")
             waiting.add(TaskRef(owner, unique))
         return waiting
+
+    async def _dispatched(self) -> list[str]:
+        """Return the subjects of the queue that have a message.
+
+        After its disk was full NATS (2.15.1) may go on listing one whose message is gone: then each is looked for.
+        """
+        state = (await api(self._connection, f"STREAM.INFO.{DISPATCH}", {"subjects_filter": "dispatch.>"}))["state"]
+        listed: dict[str, int] = state.get("subjects") or {}
+        if len(listed) >= SUBJECTS_PAGE:
+            return await self._subjects(DISPATCH, "dispatch.>")
+        if sum(listed.values()) <= state["messages"]:
+            return list(listed)
+        places = asyncio.Semaphore(LOOKED_FOR_AT_ONCE)
+
+        async def is_there(subject: str) -> bool:
+            async with places:
+                return await last_sequence(self._connection, DISPATCH, subject) > 0
+
+        there = await asyncio.gather(*map(is_there, listed))
+        return [subject for subject, found in zip(listed, there, strict=True) if found]
 
     async def _set_missing_checks(self) -> int:
         """Set a check for every server that has none set or due: the crash came between registration and timer."""

@@ -195,7 +195,7 @@ class Shares:
 
     async def _subscribe(self, name: str) -> None:
         # Not `task.…`: there a subscriber also hears what is about to be stored, and what is then refused.
-        self._endings[name] = await self._consuming.subscribe(f"task.*.*.*.{name}", self._on_event)
+        self._endings[name] = await self._consuming.subscribe(f"event.*.*.*.{name}", self._on_event)
 
     async def _hear_endings(self, name: str, *, is_async: bool) -> None:
         """Listen to the log's own messages as long as attempts may end on a server without a call of ours.

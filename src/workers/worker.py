@@ -135,7 +135,7 @@ class Worker:
         """Begin to work; returns once the worker has announced itself."""
         core = self._core
         await self.members.renew()
-        await core.consuming.subscribe("task.*.*.cancelled.*", self._on_cancelled)
+        await core.consuming.subscribe("event.*.*.cancelled.*", self._on_cancelled)
         core.fleet.watch(self._on_fleet_change)
         core.background(self.members.run, "membership")
         core.background(self._in_hand.run, "keepalive")

@@ -25,6 +25,7 @@ from chaos.evidence import (
     jumps,
     pair,
 )
+from chaos.hold_checks import HOLD_CHECKS
 
 START = 1_800_000_000.0
 ONE, TWO = "0" * 26 + "~alice", "1" * 26 + "~alice"
@@ -390,6 +391,16 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ),
     ("answers-are-understood", "an error of ours", story(step("call", 20, "list", 500, said={"said": "oh"}))),
     ("answers-are-understood", "no Retry-After", story(step("call", 20, "list", 503, said={"said": "away"}))),
+    (
+        "answers-are-understood",
+        "too late, and it is not",
+        story(step("call", 20, "submit", 400, mark="m", last_at=START + 25)),
+    ),
+    (
+        "answers-are-understood",
+        "too late, and it is there",
+        story(step("call", 20, "repeat", 400, key="k", mark=MARKS[ONE], last_at=START + 5)),
+    ),
     ("answers-are-understood", "a good token refused", story(step("call", 20, "list", 401))),
     (
         "answers-are-understood",
@@ -507,7 +518,7 @@ def test_a_receiver_may_be_sent_a_message_again_and_one_that_wants_no_more_is_le
 
 
 def test_every_check_has_been_seen_to_catch_something() -> None:
-    assert {name for name, _, _ in VIOLATIONS} == CHECKS.keys()
+    assert {name for name, _, _ in VIOLATIONS} == CHECKS.keys() - HOLD_CHECKS.keys()
 
 
 def test_a_call_of_an_attempt_that_the_log_has_given_up_does_not_count_towards_the_limit() -> None:
@@ -547,6 +558,16 @@ def test_a_token_may_be_refused_by_a_clock_that_takes_it_for_one_of_another_time
     found = check(refused(Jump("api-1", START + 10, START + 30, ahead))())
 
     assert (found == []) == legitimate
+
+
+def test_a_task_may_be_refused_that_comes_too_late_by_the_clock_of_its_api() -> None:
+    evidence = story(
+        step("call", 20, "submit", 400, mark="m", last_at=START + 15),
+        step("call", 30, "submit", 400, mark="m", last_at=START + 45),
+    )()
+    evidence.jumps = [Jump("api-1", START + 25, START + 35, 20)]
+
+    assert check(evidence) == []
 
 
 def test_a_worker_whose_clock_is_wrong_when_it_records_a_start_breaks_nothing() -> None:
