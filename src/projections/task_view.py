@@ -76,6 +76,8 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """It waits for the keeper to queue it."""
     granted: bool = False
     """The keeper has counted it in."""
+    released: bool = False
+    """It was in its queue before: its time had come, and its parents had had their say."""
     plan: Plan | None = None
     batch: str = ""
     schedule: str = ""
@@ -132,6 +134,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
                 fresh,
                 status="WAITING",
                 held=False,
+                released=True,
                 granted=event.granted,
                 retry_at=None,
                 ended_at=None,

@@ -17,6 +17,7 @@ from typing import assert_never
 
 import nats.errors
 import structlog
+from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from .. import metrics
@@ -391,5 +392,5 @@ def entry_of(ref: TaskRef, view: TaskView) -> Entry:
         attempt=view.attempt,
     )
     if view.plan is not None:
-        entry.plan = view.plan
+        entry.plan = replace(view.plan, not_before=None, depends_on=()) if view.released else view.plan
     return entry

@@ -6,8 +6,6 @@ On uvloop, as the service runs: there a lost socket is a RuntimeError, which nat
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -43,9 +41,9 @@ def test_a_connection_works_again_once_the_server_goes_on(
     monkeypatch.setattr(watchdog, "PERIOD_SECONDS", 0.2)
 
     async def scenario(connection: Connection) -> None:
-        os.kill(nats.pid, signal.SIGSTOP)
+        nats.pause()
         await asyncio.sleep(pause_seconds)
-        os.kill(nats.pid, signal.SIGCONT)
+        nats.resume()
 
         async def answered() -> bool:
             try:
@@ -68,10 +66,10 @@ def test_a_flush_that_came_to_nothing_leaves_the_connection_alive(
     monkeypatch.setattr(connections, "REQUEST_TIMEOUT_SECONDS", 0.2)
 
     async def scenario(connection: Connection) -> None:
-        os.kill(nats.pid, signal.SIGSTOP)
+        nats.pause()
         with pytest.raises(StoreUnavailable):
             await connection.flush()
-        os.kill(nats.pid, signal.SIGCONT)
+        nats.resume()
 
         await connection.flush()
         await connection.request("$JS.API.INFO")

@@ -216,7 +216,10 @@ def test_a_retried_task_shows_nothing_of_its_former_end(end: Event) -> None:
 
 
 def test_a_task_put_back_into_its_queue_is_due_at_once_and_keeps_its_error() -> None:
-    assert effect(submitted(), started(), attempt_failed(error="busy"), queued()) == {"retry_at": None}
+    assert effect(submitted(), started(), attempt_failed(error="busy"), queued()) == {
+        "retry_at": None,
+        "released": True,
+    }
 
 
 def test_a_task_whose_beginning_is_past_its_retention_is_not_shown() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -65,6 +67,17 @@ class NatsServer:
             time.sleep(0.01)
         raise AssertionError(f"nats-server did not start:\n{log.read_text()}")
 
+    def pause(self) -> None:
+        """Stop it as SIGSTOP does; returns once none of its threads runs. `resume` lets it go on."""
+        os.kill(self.pid, signal.SIGSTOP)
+        give_up_at = time.monotonic() + START_SECONDS
+        while "(stopped)" not in Path(f"/proc/{self.pid}/status").read_text():
+            assert time.monotonic() < give_up_at, "nats-server does not stop"
+            time.sleep(0.001)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """End it as kill -9 does."""
         assert self._process is not None
@@ -73,6 +86,7 @@ class NatsServer:
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)  # a stopped one would not hear
             self._process.terminate()
             self._process.wait()
 

@@ -115,6 +115,21 @@ async def test_what_becomes_of_a_child_whose_parent_failed_is_its_own_choice(
     assert ended["run"]["result"]["data"]["parents"][0]["status"] == "FAILED"
 
 
+async def test_a_child_that_is_retried_by_hand_asks_its_parents_no_more(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = fail_if_told
+    await service.admin.put("/api/types/one", {"concurrency": 1})
+    await service.admin.register(backend, "s")
+    parent = await service.alice.submit({"payload": "fail"})
+    child = await service.alice.submit({"type": "one", "payload": "child", "dependsOn": [parent]})
+    assert (await service.alice.ended(child))["failureKind"] == "parent_failed"
+
+    await service.alice.post(f"/api/task/{child}/retry")
+
+    assert (await service.alice.ended(child))["status"] == "FINISHED"
+
+
 async def test_a_child_of_a_task_that_has_ended_already_runs(service: Service, backend: BackendServer) -> None:
     await service.admin.register(backend, "s")
     parent = await service.alice.submit({"payload": 1})

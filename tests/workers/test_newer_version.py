@@ -77,10 +77,11 @@ async def test_a_task_with_an_event_it_does_not_know_is_left_alone_and_the_other
             assert [call["request"] for call in backend.calls] == ["other"]
 
             await wait_until(
-                lambda: "tasks" in service.core.halted, "the projection to stop before what it cannot read"
+                lambda: "the projection of tasks" in service.core.halted,
+                "the projection to stop before what it cannot read",
             )
             assert "the projection of tasks has stopped here" in await warnings(service)
-            assert "paused" in service.core.halted["tasks"]
+            assert "paused" in service.core.halted["the projection of tasks"]
     assert [entry["projection"] for entry in logs if entry["event"] == "projection.halted"] == ["tasks"]
 
 
