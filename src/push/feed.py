@@ -82,7 +82,8 @@ class Feeds:
                     match update:
                         case Update() if update.sequence > place.sequence:
                             yield _told(update, place)
-                        case LiveUpdate() if place.seen.takes(update.report):
+                        # Beyond the hub's own place the log may have told it already, and what came after it.
+                        case LiveUpdate() if update.position >= place.sequence and place.seen.takes(update.report):
                             yield Told(update, str(place))
                         case None if listener.overflowed or listener.ended:
                             break

@@ -11,6 +11,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from functools import cached_property
+from typing import TypeVar
 
 import nats.errors
 import structlog
@@ -18,12 +19,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from nats.aio.msg import Msg
 
-from ..errors import StoreError, StoreUnavailable
+from ..errors import StoreError, StoreUnavailable, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import ENDINGS, task_ref
-from ..events.task import TaskEvent
+from ..events.task import ProgressReported, TaskEvent
 from ..streams.connection import Connection
 from ..streams.jetstream import api
 from ..streams.log import Position, decode
@@ -34,13 +35,15 @@ from .live import decode as decode_live
 
 log = structlog.get_logger(__name__)
 
+K = TypeVar("K")
+
 QUEUE_LENGTH = 512
 """Events that wait for one listener before it has to read them from the log."""
 QUEUE_BYTES = 8 * 1024 * 1024
 """Likewise: what waits for many listeners is in memory once, but it is the slowest that keeps it there."""
 IDLE_SECONDS = 30.0
 """How long the stream is read on after the last listener has left."""
-ENDED_REMEMBERED = 10_000
+REMEMBERED = 10_000
 HELD = 4_096
 """Reports that wait for what comes before them; those beyond it are told once the log has them."""
 START_SECONDS = 5.0
@@ -97,6 +100,8 @@ class LiveUpdate:
         self.event = report.event
         self.encoded: bytes | None = None
         """As it is sent, once somebody has sent it."""
+        self.position = 0
+        """Up to where the hub had read the log when this came."""
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -178,6 +183,8 @@ class Hub:
         self._ended = False
         self._ended_tasks: dict[TaskRef, None] = {}
         """Those that ended lately: a report that comes after the end is shown to nobody."""
+        self._logged: dict[str, None] = {}
+        """Batches of reports that the log has told lately: one of them that is late is shown to nobody."""
         self._position = 0
         """Sequence of the last event that was delivered."""
         self._held: deque[LiveUpdate] = deque()
@@ -242,6 +249,7 @@ class Hub:
             self._reading.cancel()
             self._reading = None
             self._ended_tasks.clear()
+            self._logged.clear()
             self._held.clear()
 
     async def _read(self) -> None:
@@ -269,7 +277,7 @@ class Hub:
     def _deliver(self, position: Position) -> None:
         update = update_at(position)
         if update is not None:
-            self._note_end(update)
+            self._note(update)
             self._offer(update)
         self._position = position.sequence
         held, self._held = self._held, deque()
@@ -287,7 +295,8 @@ class Hub:
         if update.report.after > self._position:
             if len(self._held) < HELD:
                 self._held.append(update)
-        elif update.ref not in self._ended_tasks:
+        elif update.ref not in self._ended_tasks and update.report.batch not in self._logged:
+            update.position = self._position
             self._offer(update)
 
     def _offer(self, update: Update | LiveUpdate) -> None:
@@ -298,10 +307,20 @@ class Hub:
         for key in (ref, ref.owner, None):
             yield from self._listeners.get(key, ())
 
-    def _note_end(self, update: Update) -> None:
+    def _note(self, update: Update) -> None:
+        """Remember what reports that come late must not follow."""
         if update.kind in ENDINGS:
-            if len(self._ended_tasks) >= ENDED_REMEMBERED:
-                del self._ended_tasks[next(iter(self._ended_tasks))]
-            self._ended_tasks[update.ref] = None
+            _remember(self._ended_tasks, update.ref)
+        elif update.kind == "progressed":
+            with contextlib.suppress(UnreadableEvent):  # whoever is told of it says so
+                if isinstance(update.event, ProgressReported) and update.event.batch:
+                    _remember(self._logged, update.event.batch)
         elif update.kind == "queued":
             self._ended_tasks.pop(update.ref, None)
+
+
+def _remember(names: dict[K, None], name: K) -> None:
+    """Note a name as the latest of so many."""
+    if len(names) >= REMEMBERED:
+        del names[next(iter(names))]
+    names[name] = None
