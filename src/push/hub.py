@@ -44,6 +44,9 @@ QUEUE_BYTES = 8 * 1024 * 1024
 IDLE_SECONDS = 30.0
 """How long the stream is read on after the last listener has left."""
 REMEMBERED = 10_000
+"""Ended tasks, and batches of reports: what comes of them later still is late."""
+BEFORE = 2_000
+"""Events from before the hub began to listen, which tell it what reports are late."""
 HELD = 4_096
 """Reports that wait for what comes before them; those beyond it are told once the log has them."""
 START_SECONDS = 5.0
@@ -254,19 +257,21 @@ class Hub:
 
     async def _read(self) -> None:
         after: int | None = None
+        last = 0
         subscription = await self._connection.subscribe(SUBJECTS, self._on_report)
         try:
             while True:
                 try:
                     if after is None:
-                        after = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
-                        self._position = after
+                        last = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+                        self._position = after = max(0, last - BEFORE)
                     async with contextlib.aclosing(follow(self._connection, TASKS, ["task.>"], after)) as batches:
                         async for positions in batches:
                             for position in positions:
                                 self._deliver(position)
                                 after = position.sequence
-                            self._is_live.set()
+                            if not positions or after >= last:
+                                self._is_live.set()
                 except StoreError as error:
                     log.warning("hub.waits", reason=str(error))
                 await asyncio.sleep(PAUSE_SECONDS)

@@ -5,8 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
+import nats as client
+
+from taskstream.events.envelope import Actor
+from taskstream.events.ids import parse_task_id
+from taskstream.events.task import ProgressReported
+from taskstream.push import live
 from tests.support.backend import BackendServer, accept
 from tests.support.service import Service, running_service
 from tests.support.sse import opened, received
@@ -110,3 +117,43 @@ async def test_reports_after_the_end_are_refused_and_shown_to_nobody(nats_url: s
 
     assert {status for status, _ in late} == {409}
     assert names[names.index("TaskSucceeded") :] == ["TaskSucceeded", "TaskSubmitted"]
+
+
+async def test_a_report_that_comes_late_is_shown_to_nobody_who_came_after_its_batch(nats_url: str) -> None:
+    """As when NATS has it held up on the way to an API that has just been started."""
+
+    def late(batch: str) -> bytes:
+        event = ProgressReported(attempt=1, output="late;")
+        by = Actor("server", "one")
+        return live.encode(live.Live(batch=batch, index=0, at=datetime.now(UTC), by=by, event=event))
+
+    async with working(nats_url) as (service, backend, task_id), await client.connect(nats_url) as nats_client:
+        await flood(backend, 30)
+
+        async def last_batch() -> str | None:
+            """The batch of the last report, once it is in the log."""
+            entry = (await service.alice.get(f"/api/task/{task_id}/events"))["events"][-1]
+            return entry["event"]["batch"] if entry["event"].get("progress") == 29 * 100 / 30 else None
+
+        async def comes_late(batch: str) -> None:
+            await nats_client.publish(live.subject(parse_task_id(task_id)), late(batch))
+            await nats_client.flush()
+
+        batch = await wait_until(last_batch, "the flood to be in the log")
+        async with opened(service.alice, "/api/tasks/stream") as stream:
+            await received(stream, 1)
+            await comes_late(batch)
+            await backend.report(backend.calls[0], "FINISHED", data=1)
+            names = [entry.type for entry in await received(stream, 1)]
+        async with running_service(nats_url) as new, opened(new.alice, "/api/tasks/stream") as stream:
+            await service.alice.submit({"payload": 2})
+            await received(stream, 1)
+            await comes_late("another")
+            await service.alice.submit({"payload": 3})
+            async for entry in stream:
+                names.append(entry.type)
+                if entry.type == "TaskSubmitted":
+                    break
+
+    assert names[0] == "TaskSucceeded"
+    assert "ProgressReported" not in names
