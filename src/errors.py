@@ -117,6 +117,13 @@ class NotQueued(RuleBroken):
         super().__init__("the task is held")
 
 
+class NotGranted(RuleBroken):
+    """The task shares a limit with others, and was not counted in for this start."""
+
+    def __init__(self) -> None:
+        super().__init__("the task shares a limit with others, and has no room yet")
+
+
 class TimeIsUp(RuleBroken):
     """The instant has passed after which the task was not to start any more."""
 

@@ -18,6 +18,7 @@ from ..errors import (
     KeyDestroyed,
     NotDue,
     NotFound,
+    NotGranted,
     NotQueued,
     NotRetryable,
     TimeIsUp,
@@ -179,6 +180,8 @@ def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Seq
             raise NotDue
         case Waiting(facts=facts) if (last := task_holds.last_start(facts.plan)) is not None and last <= now:
             raise TimeIsUp
+        case Waiting(granted=False) if command.needs_grant:
+            raise NotGranted
         case Waiting(facts=facts):
             return [
                 AttemptStarted(

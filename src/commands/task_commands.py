@@ -62,6 +62,8 @@ class StartAttempt(Struct, frozen=True, kw_only=True):
     server_id: str
     worker_id: str
     token_digest: str
+    needs_grant: bool = False
+    """The task shares a limit with others, as far as the worker knows: it is to have been counted in."""
 
 
 class AcceptAttempt(Struct, frozen=True, kw_only=True):

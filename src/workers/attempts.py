@@ -57,6 +57,8 @@ class Queued(Struct, frozen=True, kw_only=True):
     submitted: TaskSubmitted
     avoid: str = ""
     """Server of the attempt before, to be avoided if there is another."""
+    needs_grant: bool = False
+    """It shares a limit with others, and is to start only if the keeper has counted it in."""
 
 
 class Keys(NamedTuple):
@@ -205,6 +207,7 @@ class AttemptRunner:
             server_id=server.server_id,
             worker_id=self._worker.id,
             token_digest=hashlib.sha256(token.encode()).hexdigest(),
+            needs_grant=queued.needs_grant,
         )
         try:
             if isinstance(server.circuit, CircuitIsOpen):

@@ -20,7 +20,7 @@ from ..commands.commands import Commands
 from ..commands.handler import Known
 from ..commands.server import Present
 from ..commands.task import UNKNOWN as UNKNOWN_TASK
-from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, Waiting, evolve
+from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, evolve
 from ..errors import Refused, StoreUnavailable, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Stored
@@ -215,10 +215,19 @@ class Dispatcher:
         submitted = next(
             stored.recorded.event for stored in history if isinstance(stored.recorded.event, TaskSubmitted)
         )
-        avoid = known.state.facts.last_server_id
-        await self._start_or_return(
-            queue, Queued(ref=ref, message=message, known=known, submitted=submitted, avoid=avoid)
+        queued = Queued(
+            ref=ref,
+            message=message,
+            known=known,
+            submitted=submitted,
+            avoid=known.state.facts.last_server_id,
+            needs_grant=needs_grant(self._fleet, ref, submitted.task_type, submitted.plan),
         )
+        if queued.needs_grant and not known.state.granted:  # it has come here without the keeper
+            self._in_hand.take(message)
+            self._runner.spawn(self._hold(queued))
+        else:
+            await self._start_or_return(queue, queued)
 
     async def _history(self, message: Msg, ref: TaskRef) -> list[Stored[TaskEvent]]:
         """Return the history of a task that was queued; of one that was not tried yet, only what matters."""
@@ -233,10 +242,6 @@ class Dispatcher:
         return await self._commands.load_task(ref)
 
     async def _start_or_return(self, queue: Queue, queued: Queued) -> None:
-        if self._is_ungranted(queued):
-            self._in_hand.take(queued.message)
-            self._runner.spawn(self._hold(queued))
-            return
         delivered = delivery(queued.message).delivered
         if self._fleet.pool_waits(queue.pool):  # it was paused while this was on its way here
             queue.may_have_more = True
@@ -259,12 +264,6 @@ class Dispatcher:
             await self._in_hand.give_back(queued.message, ANOTHER_WORKER)
         else:
             self._runner.start(queued, self._fleet.server(server_id))
-
-    def _is_ungranted(self, queued: Queued) -> bool:
-        """Tell whether a task shares a limit with others and has come here without the keeper."""
-        state = queued.known.state
-        granted = isinstance(state, Waiting) and state.granted
-        return not granted and needs_grant(self._fleet, queued.ref, queued.submitted.task_type, queued.submitted.plan)
 
     async def _hold(self, queued: Queued) -> None:
         """Leave a task to the keeper."""

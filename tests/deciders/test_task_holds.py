@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from taskstream.commands.task import (
     UNKNOWN,
@@ -27,7 +28,7 @@ from taskstream.commands.task import (
     decide,
     evolve,
 )
-from taskstream.errors import AttemptNotCurrent, NotQueued, NotRetryable, TimeIsUp
+from taskstream.errors import AttemptNotCurrent, NotGranted, NotQueued, NotRetryable, TimeIsUp
 from taskstream.events.task import (
     AttemptStarted,
     Plan,
@@ -104,6 +105,14 @@ def test_what_does_not_wait_is_not_held(state: Given) -> None:
 def test_a_grant_lasts_until_the_attempt_fails() -> None:
     assert released(started(1), returned(1)).state.granted
     assert not released(started(1), attempt_failed(1)).state.granted
+
+
+def test_what_shares_a_limit_starts_only_where_it_has_been_counted_in() -> None:
+    start = replace(START, needs_grant=True)
+
+    assert released.when(start).events
+    waiting.when(start).is_refused(NotGranted)
+    released(started(1), attempt_failed(1)).when(start, at=LATER).is_refused(NotGranted)
 
 
 def test_a_task_put_back_into_its_queue_keeps_its_grant() -> None:
