@@ -20,7 +20,7 @@ from ..commands.commands import Commands
 from ..commands.handler import Known
 from ..commands.server import Present
 from ..commands.task import UNKNOWN as UNKNOWN_TASK
-from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, evolve
+from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, Waiting, evolve
 from ..errors import Refused, StoreUnavailable, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Stored
@@ -178,17 +178,31 @@ class Dispatcher:
     async def _place(self, queue: Queue, message: Msg) -> None:
         """Start the message's task on a server, or give the message back."""
         try:
-            submitted = _submission(message)
+            queued = self._submission(message)
         except UnreadableEvent as error:
             log.error("dispatch.unreadable", reason=str(error))
             await self._in_hand.give_back(message, LONGEST_RETURN)
             return
-        if submitted is not None:
-            await self._start_or_return(queue, submitted)
+        if queued is not None:
+            await self._start_or_return(queue, queued)
             return
         self._admitting += 1
         self._in_hand.take(message)
         self._runner.spawn(self._admit(queue, message))
+
+    def _submission(self, message: Msg) -> Queued | None:
+        """Return the task of a message that carries its submission: nothing need be read. None for any other.
+
+        One that was delivered before may be of a task that has moved on; its history is read.
+        """
+        stream, sequence, ref = _source(message)
+        if stream != TASKS or delivery(message).delivered > 1:
+            return None
+        stored: Stored[TaskEvent] = decode(task_codec, Position(sequence, message.subject, message.data))
+        event = stored.recorded.event
+        if not isinstance(event, TaskSubmitted):
+            return None
+        return self._queued(ref, message, Known(evolve(UNKNOWN_TASK, stored.recorded), sequence), event)
 
     async def _admit(self, queue: Queue, message: Msg) -> None:
         """Read the history of a task that was queued again, then place it."""
@@ -215,19 +229,8 @@ class Dispatcher:
         submitted = next(
             stored.recorded.event for stored in history if isinstance(stored.recorded.event, TaskSubmitted)
         )
-        queued = Queued(
-            ref=ref,
-            message=message,
-            known=known,
-            submitted=submitted,
-            avoid=known.state.facts.last_server_id,
-            needs_grant=needs_grant(self._fleet, ref, submitted.task_type, submitted.plan),
-        )
-        if queued.needs_grant and not known.state.granted:  # it has come here without the keeper
-            self._in_hand.take(message)
-            self._runner.spawn(self._hold(queued))
-        else:
-            await self._start_or_return(queue, queued)
+        queued = self._queued(ref, message, known, submitted)
+        await self._start_or_return(queue, queued)
 
     async def _history(self, message: Msg, ref: TaskRef) -> list[Stored[TaskEvent]]:
         """Return the history of a task that was queued; of one that was not tried yet, only what matters."""
@@ -241,7 +244,23 @@ class Dispatcher:
                     return [submitted, queued]
         return await self._commands.load_task(ref)
 
+    def _queued(self, ref: TaskRef, message: Msg, known: Known[TaskState], submitted: TaskSubmitted) -> Queued:
+        assert isinstance(known.state, Waiting)
+        return Queued(
+            ref=ref,
+            message=message,
+            known=known,
+            submitted=submitted,
+            avoid=known.state.facts.last_server_id,
+            needs_grant=needs_grant(self._fleet, ref, submitted.task_type, submitted.plan),
+        )
+
     async def _start_or_return(self, queue: Queue, queued: Queued) -> None:
+        state = queued.known.state
+        if queued.needs_grant and isinstance(state, Waiting) and not state.granted:  # it is here without the keeper
+            self._in_hand.take(queued.message)
+            self._runner.spawn(self._hold(queued))
+            return
         delivered = delivery(queued.message).delivered
         if self._fleet.pool_waits(queue.pool):  # it was paused while this was on its way here
             queue.may_have_more = True
@@ -352,19 +371,3 @@ def _source(message: Msg) -> tuple[str, int, TaskRef]:
         return stream, int(sequence), task_ref(subject)
     _, _, _, _, owner, unique = subject.split(".")
     return stream, int(sequence), TaskRef(owner, unique)
-
-
-def _submission(message: Msg) -> Queued | None:
-    """Return the task of a message that carries its submission: nothing need be read. None for any other.
-
-    One that was delivered before may be of a task that has moved on; its history is read.
-    """
-    stream, sequence, ref = _source(message)
-    if stream != TASKS or delivery(message).delivered > 1:
-        return None
-    stored: Stored[TaskEvent] = decode(task_codec, Position(sequence, message.subject, message.data))
-    event = stored.recorded.event
-    if not isinstance(event, TaskSubmitted):
-        return None
-    state: TaskState = evolve(UNKNOWN_TASK, stored.recorded)
-    return Queued(ref=ref, message=message, known=Known(state, sequence), submitted=event)

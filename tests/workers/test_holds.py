@@ -23,6 +23,12 @@ async def fail_if_told(server: BackendServer, task: dict[str, Any], _: web.Reque
     return web.json_response(finished(task, {"parents": task.get("parents")}))
 
 
+async def slowly(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    """Take so long that calls overlap where they may."""
+    await asyncio.sleep(0.02)
+    return web.json_response(finished(task, 1))
+
+
 async def held_since(client: Client, task_id: str) -> str:
     history = (await client.get(f"/api/task/{task_id}/events"))["events"]
     queued = [entry for entry in history if entry["event"]["type"] == "TaskQueued"]
@@ -168,10 +174,6 @@ async def test_waiting_children_survive_a_restart(nats_url: str, backend: Backen
 
 
 async def test_no_more_of_a_type_run_at_once_than_its_limit_and_all_do(nats_url: str, backend: BackendServer) -> None:
-    async def slowly(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.02)
-        return web.json_response(finished(task, 1))
-
     backend.answer = slowly
     async with running_service(nats_url) as first, running_service(nats_url) as second:
         await first.admin.put("/api/types/image", {"concurrency": 3})
@@ -187,6 +189,7 @@ async def test_no_more_of_a_type_run_at_once_than_its_limit_and_all_do(nats_url:
 
 
 async def test_a_limit_set_while_tasks_are_queued_holds_for_those_too(service: Service, backend: BackendServer) -> None:
+    backend.answer = slowly
     tasks = await submit_all(service.alice, [{"type": "image", "payload": n} for n in range(10)])
 
     await service.admin.put("/api/owners/alice/limits", {"concurrency": 2})
