@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-OPEN_FAULTS = {"progress-is-told-once", "nothing-follows-the-end", "webhooks-deliver-all"}
-"""What runs were seen to break now and then, for reasons not found yet (docs/chaos.md). `make chaos` counts it."""
-LONGEST_RUN_SECONDS = 170.0
-"""A run that never becomes quiet gives up well before this."""
+LONGEST_RUN_SECONDS = 280.0
+"""A run that never becomes quiet gives up before this, and says what it waited for."""
 
 
 @pytest.mark.parametrize(
@@ -39,5 +36,4 @@ async def test_every_promise_holds(nodes: int, seed: int, seconds: int) -> None:
         if process.returncode is None:
             process.kill()  # the kernel ends what it has started
             await process.wait()
-    broken = set(re.findall(r"(?m)^\[([a-z-]+)\]", output.decode()))
-    assert process.returncode == 0 or (broken and broken <= OPEN_FAULTS), output.decode()
+    assert process.returncode == 0, output.decode()
