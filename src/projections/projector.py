@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
 
 from ..errors import StoreError, UnreadableEvent
-from ..streams.connection import Connection
 from ..streams.leases import Lease
 from ..streams.log import Position
-from ..streams.pulling import follow
+from ..streams.pulling import Follow
 
 log = structlog.get_logger(__name__)
 
@@ -39,15 +39,11 @@ class Projection(Protocol):
 class Projector:
     """One projection of one stream."""
 
-    def __init__(
-        self, name: str, stream: str, filters: Sequence[str], projection: Projection, lease: Lease, reading: Connection
-    ) -> None:
+    def __init__(self, name: str, follow: Follow, projection: Projection, lease: Lease) -> None:
         self.name = name
-        self._stream = stream
-        self._filters = filters
+        self._follow = follow
         self._projection = projection
         self._lease = lease
-        self._reading = reading
         self.halted: str | None = None
         """Why it stopped for good; None while it runs or stands by."""
 
@@ -69,14 +65,15 @@ class Projector:
     async def _project(self) -> None:
         checkpoint = await self._projection.resume()
         log.info("projection.started", projection=self.name, checkpoint=checkpoint)
-        async for positions in follow(self._reading, self._stream, self._filters, checkpoint, LINGER_SECONDS):
-            if positions:
-                if not await self._lease.acquire():
-                    return  # taken over, by another worker or a rebuild
-                await self._projection.apply(positions)
-            elif not await self._projection.is_intact():
-                log.warning("projection.forgotten", projection=self.name, checkpoint=self._projection.checkpoint)
-                return  # to what was forgotten no new event need ever come
+        async with contextlib.aclosing(self._follow(checkpoint, LINGER_SECONDS)) as batches:
+            async for positions in batches:
+                if positions:
+                    if not await self._lease.acquire():
+                        return  # taken over, by another worker or a rebuild
+                    await self._projection.apply(positions)
+                elif not await self._projection.is_intact():
+                    log.warning("projection.forgotten", projection=self.name, checkpoint=self._projection.checkpoint)
+                    return  # to what was forgotten no new event need ever come
 
     async def stop(self) -> None:
         """Give the lease up, so that another takes over at once."""

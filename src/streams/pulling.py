@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import nats.errors
@@ -19,6 +19,9 @@ from .jetstream import api
 from .log import Position
 
 log = structlog.get_logger(__name__)
+
+Follow: TypeAlias = Callable[[int, float], AsyncGenerator[list[Position], None]]
+"""Follows a stream after a sequence, with so many seconds of lingering, as `follow` does."""
 
 ANSWER_GRACE_SECONDS = 1.0
 """How long after its end a pull counts as lost: a server that was restarted has forgotten it."""

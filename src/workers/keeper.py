@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
 
@@ -48,20 +49,19 @@ from ..streams.committer import Append, Message
 from ..streams.connection import Connection
 from ..streams.leases import Lease, Membership
 from ..streams.log import Entry as LogEntry
-from ..streams.log import decode, last_position
-from ..streams.pulling import follow
+from ..streams.log import Position, decode, last_position
+from ..streams.tail import Tail
 from ..streams.topology import TASKS
 
 log = structlog.get_logger(__name__)
 
-HEEDED = [
-    f"task.*.*.{kind}"
-    for kind in (
-        *("submitted.>", "held", "queued.>", "started.*", "attempt_failed.*", "attempt_returned.*"),
-        *("succeeded.*", "failed.*", "cancelled.*"),
-    )
-]
-"""Subjects of the events that the book reflects; of the others, progress would be by far the most."""
+HEEDED = frozenset(
+    {
+        *("submitted", "held", "queued", "started", "attempt_failed", "attempt_returned"),
+        *("succeeded", "failed", "cancelled"),
+    }
+)
+"""Events that the book reflects, as their subjects have them; of the others, progress would be by far the most."""
 MOST_AT_ONCE = 400
 """Releases in one batch. JetStream takes a thousand messages; a smaller one is sooner on its way to the servers."""
 STANDBY_SECONDS = 1.0
@@ -87,13 +87,16 @@ class Keeper:
         commands: Commands,
         fleet: Fleet,
         tasks_bucket: Bucket,
+        tail: Tail,
     ) -> None:
+        """`tail`: of the TASKS log."""
         self._settings = settings
         self._members = members
         self._connection = connection
         self._commands = commands
         self._fleet = fleet
         self._tasks_bucket = tasks_bucket
+        self._tail = tail
         self._lease = Lease(members, "keeper")
         self._rules = FleetRules(fleet)
         self._book = self._new_book()
@@ -172,18 +175,24 @@ class Keeper:
 
     async def _follow(self, caught_up: asyncio.Event) -> None:
         """Enter what happens, for ever."""
-        async for positions in follow(self._connection, TASKS, HEEDED, self._as_of):
-            now = time.time()
-            for position in positions:
-                ref, (sequence, recorded) = task_ref(position.subject), decode(task_codec, position)
-                if isinstance(recorded.event, AttemptStarted) and (entry := self._book.find(ref)):
-                    self._started[entry.pool] += 1
-                self._book.fold(ref, sequence, recorded, now)
-                self._as_of = sequence
-            if not positions and not caught_up.is_set():
-                self._book.room.begin(now)
-                caught_up.set()
-            self._news.set()
+        async with contextlib.aclosing(self._tail.follow(self._as_of)) as batches:
+            async for positions in batches:
+                heeded = [position for position in positions if _is_heeded(position.subject)]
+                self._enter(heeded)
+                if not positions and not caught_up.is_set():
+                    self._book.room.begin(time.time())
+                    caught_up.set()
+                if heeded or not positions:
+                    self._news.set()
+
+    def _enter(self, positions: Sequence[Position]) -> None:
+        now = time.time()
+        for position in positions:
+            ref, (sequence, recorded) = task_ref(position.subject), decode(task_codec, position)
+            if isinstance(recorded.event, AttemptStarted) and (entry := self._book.find(ref)):
+                self._started[entry.pool] += 1
+            self._book.fold(ref, sequence, recorded, now)
+            self._as_of = sequence
 
     # Acting
 
@@ -349,6 +358,10 @@ class _Chores:
     def seconds_since(self, name: str) -> float:
         """Return how long ago a thing was done; very long, if it never was."""
         return time.monotonic() - self._done_at.get(name, -1e9)
+
+
+def _is_heeded(subject: str) -> bool:
+    return not HEEDED.isdisjoint(subject.split(".", 4)[3:4])
 
 
 def _turn(keeper: str, expected: int) -> Append:

@@ -19,6 +19,8 @@ from ..projections.projector import Projector
 from ..projections.registry_projection import RegistryProjection
 from ..projections.task_projection import TaskProjection
 from ..streams.leases import Lease
+from ..streams.pulling import follow
+from ..streams.tail import Tail
 from ..streams.topology import FLEET, SERVERS, TASKS
 from ..submission import Submissions
 from .attempts import AttemptRunner, Keys
@@ -109,6 +111,7 @@ class Worker:
             task_keys=core.task_keys,
             schedules=schedules,
         )
+        tail = Tail(core.reading, TASKS, "task.>")
         self._keeper = Keeper(
             settings=settings,
             members=self.members,
@@ -116,16 +119,16 @@ class Worker:
             commands=core.commands,
             fleet=core.fleet,
             tasks_bucket=core.buckets.tasks,
+            tail=tail,
         )
         self._sourcing = Sourcing(self.members, core.reading)
         self.projectors = [
             Projector(
-                "tasks", TASKS, ["task.>"], TaskProjection(core.buckets.tasks),
-                Lease(self.members, "projector.tasks"), core.reading,
+                "tasks", tail.follow, TaskProjection(core.buckets.tasks), Lease(self.members, "projector.tasks"),
             ),
             Projector(
-                "registry", SERVERS, FLEET, RegistryProjection(core.buckets.registry),
-                Lease(self.members, "projector.registry"), core.reading,
+                "registry", partial(follow, core.reading, SERVERS, FLEET), RegistryProjection(core.buckets.registry),
+                Lease(self.members, "projector.registry"),
             ),
         ]  # fmt: skip
         self._webhooks = WebhookSender(core, self.members, self._session)

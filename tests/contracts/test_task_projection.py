@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -28,6 +29,7 @@ from taskstream.rebuild import Difference, rebuild
 from taskstream.streams.buckets import Bucket, Write
 from taskstream.streams.leases import Lease, Membership
 from taskstream.streams.log import Position, read
+from taskstream.streams.pulling import follow
 from taskstream.streams.topology import SERVERS, TASKS
 from tests.support.histories import (
     ALICE,
@@ -366,7 +368,10 @@ async def test_servers_that_a_killed_nats_forgot_are_projected_again(core: Core,
 
 def projector(core: Core, members: Membership) -> Projector:
     return Projector(
-        "tasks", TASKS, ["task.>"], TaskProjection(core.buckets.tasks), Lease(members, "projector.tasks"), core.reading
+        "tasks",
+        partial(follow, core.reading, TASKS, ["task.>"]),
+        TaskProjection(core.buckets.tasks),
+        Lease(members, "projector.tasks"),
     )
 
 

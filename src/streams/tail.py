@@ -1,0 +1,153 @@
+"""The tail of a stream: what came last, read once for all in a process who follow the stream.
+
+One consumer for any number of readers, each of which begins after a sequence of its own. Who begins before what is kept
+here, or does not keep up, reads the stream at its own pace until it is there, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncGenerator
+from operator import attrgetter
+
+from .connection import Connection
+from .log import STALE_REPLICA_PAUSE_SECONDS, Position, read
+from .pulling import FOLLOW_BATCH, follow
+
+KEPT = 4_096
+"""Messages that are kept here, once there were so many; at most twice as many."""
+KEPT_BYTES = 8 * 1024 * 1024
+"""Likewise, of their contents: fewer are kept where they are large."""
+MOST_AT_ONCE = 2 * FOLLOW_BATCH
+_sequence = attrgetter("sequence")
+
+
+class Tail:
+    """One for each process and stream; reads as long as somebody follows."""
+
+    def __init__(self, connection: Connection, stream: str, filter_subject: str) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._filter = filter_subject
+        self._kept: list[Position] = []
+        """All there are on the filter after `_begin`, up to `_end`."""
+        self._kept_bytes = 0
+        self._begin = 0
+        self._end = 0
+        self._source: asyncio.Task[None] | None = None
+        self._ends = 0
+        """How often all there was had been read."""
+        self._is_at_end = False
+        self._readers: set[asyncio.Event] = set()
+        """Set when there is news."""
+
+    def find(self, sequence: int) -> Position | None:
+        """Return the message at a sequence if it is kept here."""
+        place = bisect_left(self._kept, sequence, key=_sequence)
+        if place < len(self._kept) and self._kept[place].sequence == sequence:
+            return self._kept[place]
+        return None
+
+    async def follow(self, after: int, linger_seconds: float = 0.0) -> AsyncGenerator[list[Position], None]:
+        """Yield the messages after a sequence as `pulling.follow` does, for ever.
+
+        An empty list says that all there was has been seen, also of what came just before this began. Raises StoreError
+        where a reader that is behind cannot read on.
+        """
+        news = self._join(after)
+        told = self._ends
+        has_lingered = False
+        try:
+            while True:
+                news.clear()
+                is_near = after >= self._begin
+                positions = self._kept_after(after) if is_near else await self._read(after)
+                if linger_seconds and not has_lingered and 0 < len(positions) < FOLLOW_BATCH:
+                    await asyncio.sleep(linger_seconds)
+                    has_lingered = True
+                    continue
+                has_lingered = False
+                if positions:
+                    after = positions[-1].sequence
+                    yield positions
+                elif not is_near:  # from a replica that lags behind
+                    await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+                elif self._is_at_end and told != self._ends:
+                    told = self._ends
+                    yield []
+                else:
+                    if self._source is not None and self._source.done():
+                        self._source.result()
+                    await news.wait()
+        finally:
+            self._leave(news)
+
+    def _join(self, after: int) -> asyncio.Event:
+        news = asyncio.Event()
+        if not self._readers:
+            self._forget(after)
+        self._readers.add(news)
+        # Also where it is read already: only a consumer made now knows what is there now.
+        self._stop()
+        self._source = asyncio.create_task(self._keep(), name=f"tail-{self._stream}")
+        return news
+
+    def _leave(self, news: asyncio.Event) -> None:
+        self._readers.discard(news)
+        if not self._readers:
+            self._stop()
+            self._forget(0)
+
+    def _stop(self) -> None:
+        if self._source is not None:
+            self._source.cancel()
+            self._source = None
+        self._is_at_end = False
+
+    def _forget(self, after: int) -> None:
+        self._begin = self._end = after
+        self._kept, self._kept_bytes = [], 0
+
+    async def _keep(self) -> None:
+        """Read on from where this is, for ever."""
+        try:
+            async with contextlib.aclosing(
+                follow(self._connection, self._stream, [self._filter], self._end)
+            ) as batches:
+                async for positions in batches:
+                    self._take(positions)
+                    self._tell()
+        finally:
+            self._tell()
+
+    def _take(self, positions: list[Position]) -> None:
+        self._is_at_end = not positions
+        if not positions:
+            self._ends += 1
+            return
+        self._kept += positions
+        self._kept_bytes += sum(len(position.data) for position in positions)
+        self._end = positions[-1].sequence
+        if len(self._kept) > 2 * KEPT:
+            self._drop(len(self._kept) - KEPT)
+        while self._kept_bytes > 2 * KEPT_BYTES:
+            self._drop(max(1, len(self._kept) // 2))
+
+    def _drop(self, count: int) -> None:
+        """Keep so many fewer, the oldest."""
+        dropped, self._kept = self._kept[:count], self._kept[count:]
+        self._kept_bytes -= sum(len(position.data) for position in dropped)
+        self._begin = dropped[-1].sequence
+
+    def _tell(self) -> None:
+        for news in self._readers:
+            news.set()
+
+    def _kept_after(self, after: int) -> list[Position]:
+        place = bisect_right(self._kept, after, key=_sequence)
+        return self._kept[place : place + MOST_AT_ONCE]
+
+    async def _read(self, after: int) -> list[Position]:
+        return await read(self._connection, self._stream, self._filter, after + 1, FOLLOW_BATCH)
