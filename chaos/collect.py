@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -139,7 +140,8 @@ class Reader:
                 config = info["config"]
                 idle = config.get("inactive_threshold", 0) / 1e9
                 durable = bool(config.get("durable_name"))
-                found.append(ConsumerSeen(stream, info["name"], durable, info.get("num_waiting", 0), idle))
+                name = re.sub(r"^\d-", "", info["name"])  # one that a power cut broke has a successor
+                found.append(ConsumerSeen(stream, name, durable, info.get("num_waiting", 0), idle))
         return found
 
     # What they mean

@@ -19,7 +19,7 @@ from ..events.task import PRIORITIES
 from ..instants import iso
 from ..projections.active import count_running
 from ..streams.backlog import Backlog, backlogs, waiting_since
-from ..streams.topology import pool_consumer_name, pool_filter
+from ..streams.topology import pool_filter
 from ..wire import TYPE_NAME_PATTERN
 from .access import ApiRequest, actor, requires
 from .bodies import described, read_as, schema_of
@@ -92,7 +92,7 @@ class Pools:
     ) -> PoolSummary:
         fleet = self.core.fleet
         types = fleet.types_of(name)
-        queues = {priority: found.get(pool_consumer_name(token(name), priority), NOTHING) for priority in PRIORITIES}
+        queues = {priority: found.get(pool_filter(token(name), priority), NOTHING) for priority in PRIORITIES}
         since = await self._oldest((pool_filter(token(name), priority), queues[priority]) for priority in PRIORITIES)
         return PoolSummary(
             name=name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from litestar import MediaType, Response, Router, get
 from litestar.handlers import HTTPRouteHandler
@@ -15,9 +15,10 @@ from ..commands.server import CircuitIsClosed
 from ..core import Core
 from ..errors import StoreError
 from ..projections.active import is_projected, projected
+from ..streams.backlog import backlogs
 from ..streams.jetstream import api
 from ..streams.soundness import clock_difference_ms
-from ..streams.topology import DISPATCH, TASKS
+from ..streams.topology import TASKS
 
 
 class Live(Struct, kw_only=True):
@@ -145,18 +146,9 @@ async def observe(core: Core) -> None:
         metrics.servers.labels(state).set(count)
     try:
         metrics.projection_lag.labels("tasks").set(await projection_lag(core))
-        offset = 0
-        while True:
-            answer = await api(core.reading, f"CONSUMER.LIST.{DISPATCH}", {"offset": offset})
-            consumers: list[dict[str, Any]] = answer.get("consumers") or []
-            for consumer in consumers:
-                name = consumer["name"]
-                if name.startswith("pool-"):
-                    _, priority, pool = name.split("-", 2)
-                    metrics.queue_depth.labels(pool, priority).set(consumer["num_pending"])
-            offset += len(consumers)
-            if not consumers or offset >= answer["total"]:
-                return
+        for subjects, backlog in (await backlogs(core.reading)).items():
+            _, pool, priority, _ = subjects.split(".")
+            metrics.queue_depth.labels(pool, priority).set(backlog.waiting)
     except StoreError:
         return
 

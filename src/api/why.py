@@ -40,7 +40,7 @@ from ..scheduling.hold import Hold, summary
 from ..scheduling.overflow import allowance
 from ..scheduling.queued import Queue, queued_behind
 from ..streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
-from ..streams.topology import pool_consumer_name, pool_filter
+from ..streams.topology import pool_filter
 from ..wire import milliseconds
 from .access import READERS_OF_ALL, ApiRequest, owned_ref
 from .parameters import TaskId
@@ -167,7 +167,7 @@ class Why:
         view = known.view
         pool = token(view.pool)
         found = await backlogs(self.core.reading)
-        of_pool = {priority: found.get(pool_consumer_name(pool, priority), NOTHING) for priority in PRIORITIES}
+        of_pool = {priority: found.get(pool_filter(pool, priority), NOTHING) for priority in PRIORITIES}
         in_queue = await find_in_queue(
             self.core.reading,
             dispatched_subject(known.ref, view.pool, view.priority),
@@ -217,13 +217,13 @@ class Why:
     async def _helps(self, server: Present, running: int, found: Mapping[str, Backlog]) -> bool:
         core, overflow = self.core, server.settings.overflow
         assert overflow is not None
-        queues = [
-            (pool_filter(token(pool), priority), found.get(pool_consumer_name(token(pool), priority), NOTHING))
+        served = [
+            pool_filter(token(pool), priority)
             for pool in core.fleet.pools_of(server)
             if not core.fleet.pool_waits(pool)
             for priority in PRIORITIES
         ]
-        queues = [(subjects, backlog) for subjects, backlog in queues if backlog.waiting]
+        queues = [(subjects, found[subjects]) for subjects in served if found.get(subjects, NOTHING).waiting]
         now = utc_now()
         times = [await waiting_since(core.reading, subjects, backlog) for subjects, backlog in queues]
         oldest = max((now - at for at in times if at is not None), default=timedelta())

@@ -122,6 +122,13 @@ class Book:
                 assert_never(event)
         entry.sequence = sequence
 
+    def notice(self, refs: Iterable[TaskRef]) -> None:
+        """Have those tasks looked up that something has happened to since the views, and that are not known here.
+
+        With the last of its writes a killed NATS may forget the views that these replaced.
+        """
+        self._due.extend(Reread(ref) for ref in set(refs) if ref not in self._entries)
+
     def parent_ended(self, parent_id: str, outcome: Outcome, now: float) -> None:
         """Tell the children of a task that it has ended."""
         for ref in self._children.pop(parent_id, set()):

@@ -23,13 +23,14 @@ class Backlog(NamedTuple):
 
 
 async def backlogs(connection: Connection) -> dict[str, Backlog]:
-    """Return what waits on each consumer of the queue, by its name. Raises StoreUnavailable."""
+    """Return what waits on each consumer of the queue, by the subjects it is of. Raises StoreUnavailable."""
     found: dict[str, Backlog] = {}
     while True:
         answer = await api(connection, f"CONSUMER.LIST.{DISPATCH}", {"offset": len(found)})
         consumers: list[dict[str, Any]] = answer.get("consumers") or []
         for info in consumers:
-            found[info["name"]] = Backlog(
+            (subjects,) = info["config"]["filter_subjects"]
+            found[subjects] = Backlog(
                 info["num_pending"], info["delivered"]["stream_seq"], info.get("num_ack_pending", 0)
             )
         if not consumers or len(found) >= answer["total"]:

@@ -10,7 +10,15 @@ import structlog
 from ..errors import TopologyMismatch
 from ..settings import Settings
 from .connection import Connection
-from .jetstream import CONSUMER_NOT_FOUND, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ApiError, api
+from .jetstream import (
+    CONSUMER_NOT_FOUND,
+    CONSUMER_NOT_MADE,
+    CONSUMER_NOT_UNIQUE,
+    STREAM_NAME_IN_USE,
+    STREAM_NOT_FOUND,
+    ApiError,
+    api,
+)
 from .patience import NotReady, NotYet, Patience
 from .topology import DERIVED, configurations
 
@@ -18,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 TUNABLE = frozenset({"max_age", "num_replicas", "placement", "republish"})
 """What a setting may change later; the stream is updated. `subjects` are added to, and never taken away."""
+
+CONSUMER_NAMES = 9
+"""How many names a consumer may have, one after the other."""
 
 
 class FewerReplicas(TopologyMismatch):
@@ -149,14 +160,34 @@ def _comparable(value: Any) -> Any:
     return {key: item for key, item in value.items() if key != "opt_start_seq"} if isinstance(value, dict) else value
 
 
-async def ensure_consumer(connection: Connection, stream: str, wanted: dict[str, Any]) -> None:
-    """Create a durable consumer, or bring the one that exists to the wanted configuration.
+async def ensure_consumer(connection: Connection, stream: str, wanted: dict[str, Any]) -> str:
+    """Create a durable consumer, or bring the one that exists to the wanted configuration; return its name.
 
-    One that was not there begins at the beginning: after a power cut NATS may have forgotten a consumer and kept how
+    That is the wanted one, or has a number before it: what a power cut has left of a consumer may be so broken that
+    NATS can neither read nor remove it, and makes no other of that name.
+    """
+    for number in range(1, CONSUMER_NAMES + 1):
+        name = wanted["durable_name"] if number == 1 else f"{number}-{wanted['durable_name']}"
+        try:
+            await _ensure_consumer(connection, stream, {**wanted, "name": name, "durable_name": name})
+        except ApiError as error:
+            # Not unique: another process has found this name broken before, and the next one serves.
+            if error.code not in (CONSUMER_NOT_MADE, CONSUMER_NOT_UNIQUE) or number == CONSUMER_NAMES:
+                raise
+            log.warning("consumer.not-made", stream=stream, consumer=name, reason=error.description)
+        else:
+            return name
+    raise AssertionError
+
+
+async def _ensure_consumer(connection: Connection, stream: str, wanted: dict[str, Any]) -> None:
+    """Do so by one name.
+
+    A consumer that was not there begins at the beginning: after a power cut NATS may have forgotten it and kept how
     far it was, and would go on from there, past what the stream has been filled with again.
     """
-    name = wanted["durable_name"]
-    body = {"stream_name": stream, "config": {"name": name, **wanted}}
+    name = wanted["name"]
+    body = {"stream_name": stream, "config": wanted}
     is_new = False
     try:
         await api(connection, f"CONSUMER.INFO.{stream}.{name}")

@@ -58,20 +58,25 @@ class Consumer:
     """
 
     def __init__(self, connection: Connection, stream: str, name: str) -> None:
-        self.name = name
         self.is_gone = False
         """NATS has said that there is no such consumer, or that nobody serves it now: it is to be ensured again."""
         self._connection = connection
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        self._stream = stream
+        self._serve(name)
         self._fetched: asyncio.Queue[Msg] = asyncio.Queue()
         self._fetch_inbox = ""
         self._wait_inbox = ""
         self._receive: Callable[[Msg | None], None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
-    def is_back(self) -> None:
-        """The consumer was made again."""
+    def is_back(self, name: str) -> None:
+        """The consumer was made again, perhaps by another name."""
+        self._serve(name)
         self.is_gone = False
+
+    def _serve(self, name: str) -> None:
+        self.name = name
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
 
     async def open(self) -> None:
         """Subscribe to the inboxes; nothing is pulled before."""

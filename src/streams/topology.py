@@ -169,14 +169,9 @@ def due_consumer(settings: Settings) -> dict[str, Any]:
     return _durable(DUE_CONSUMER, [f"due.{kind}.>" for kind in DUE], settings)
 
 
-def pool_consumer_name(pool_token: str, priority: str) -> str:
-    return f"pool-{priority}-{pool_token}"
-
-
 def pool_consumer(pool_token: str, priority: str, settings: Settings) -> dict[str, Any]:
     """Return the consumer that all workers share for one pool and priority."""
-    name = pool_consumer_name(pool_token, priority)
-    return _durable(name, [pool_filter(pool_token, priority)], settings)
+    return _durable(f"pool-{priority}-{pool_token}", [pool_filter(pool_token, priority)], settings)
 
 
 def pool_filter(pool_token: str, priority: str) -> str:

@@ -177,8 +177,10 @@ class Keeper:
         """Enter what happens, for ever."""
         async with contextlib.aclosing(self._tail.follow(self._as_of)) as batches:
             async for positions in batches:
-                heeded = [position for position in positions if _is_heeded(position.subject)]
+                heeded, others = _split(positions)
                 self._enter(heeded)
+                if not caught_up.is_set():
+                    self._book.notice(task_ref(position.subject) for position in others)
                 if not positions and not caught_up.is_set():
                     self._book.room.begin(time.time())
                     caught_up.set()
@@ -360,8 +362,13 @@ class _Chores:
         return time.monotonic() - self._done_at.get(name, -1e9)
 
 
-def _is_heeded(subject: str) -> bool:
-    return not HEEDED.isdisjoint(subject.split(".", 4)[3:4])
+def _split(positions: Sequence[Position]) -> tuple[list[Position], list[Position]]:
+    """Return those whose events the book reflects, and the others."""
+    heeded: list[Position] = []
+    others: list[Position] = []
+    for position in positions:
+        (heeded if HEEDED.issuperset(position.subject.split(".", 4)[3:4]) else others).append(position)
+    return heeded, others
 
 
 def _turn(keeper: str, expected: int) -> Append:

@@ -63,7 +63,7 @@ class Pressure:
         if queues:
             found = await backlogs(self._connection)
             for queue in queues:
-                await self._look(queue, found.get(queue.name))
+                await self._look(queue, found.get(queue.filter))
         for server in helpers:
             self._allow(server, self._queues_of(self._fleet.pools_of(server)))
         return len(queues)

@@ -16,7 +16,7 @@ from ..streams.backlog import Backlog
 from ..streams.connection import Connection
 from ..streams.ensuring import ensure_consumer
 from ..streams.pulling import Consumer, Delivery, delivery
-from ..streams.topology import DISPATCH, pool_consumer, pool_consumer_name, pool_filter
+from ..streams.topology import DISPATCH, pool_consumer, pool_filter
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,6 @@ class Queue:
         """False once it was found empty; then a waiting request brings the next message."""
         self.brought: list[Msg] = []
         """Messages that a waiting request brought."""
-        self.name = pool_consumer_name(token(pool), priority)
         self.filter = pool_filter(token(pool), priority)
         self.fetched_at = time.monotonic()
         """When something was last taken out, or nothing was found; monotonic."""
@@ -56,9 +55,9 @@ class Queue:
         """Whether NATS has said that its consumer is not there."""
         return self._consumer.is_gone
 
-    def is_back(self) -> None:
+    def is_back(self, consumer_name: str) -> None:
         """Its consumer was made again; it starts with whatever is in the queue."""
-        self._consumer.is_back()
+        self._consumer.is_back(consumer_name)
         self.may_have_more = True
 
     @property
@@ -146,17 +145,16 @@ class Queues:
             for pool in sorted(pools):
                 queue = self._queues.get((priority, pool))
                 if queue is None:
-                    await self._make_consumer(priority, pool)
-                    consumer = Consumer(self._connection, DISPATCH, pool_consumer_name(token(pool), priority))
+                    consumer = Consumer(self._connection, DISPATCH, await self._make_consumer(priority, pool))
                     await consumer.open()
                     self._queues[priority, pool] = Queue(consumer, pool, priority, self._arrived)
                 elif queue.is_gone:
                     log.warning("queue.consumer-gone", pool=pool, priority=priority, action="making it again")
-                    await self._make_consumer(priority, pool)
-                    queue.is_back()
+                    queue.is_back(await self._make_consumer(priority, pool))
 
-    async def _make_consumer(self, priority: Priority, pool: str) -> None:
-        await ensure_consumer(self._connection, DISPATCH, pool_consumer(token(pool), priority, self._settings))
+    async def _make_consumer(self, priority: Priority, pool: str) -> str:
+        """Return the consumer's name."""
+        return await ensure_consumer(self._connection, DISPATCH, pool_consumer(token(pool), priority, self._settings))
 
     def in_order(self) -> list[Queue]:
         """Return the queues, high priority first."""

@@ -20,7 +20,10 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from ..commands.commands import Commands
+from ..commands.task import Processing
 from ..errors import StoreError
+from ..events.ids import TaskRef
 from ..events.server import ServerRegistered
 from ..events.subjects import server_token, task_ref
 from ..projections.active import projected, projection_reaches, running_on
@@ -63,11 +66,13 @@ class Shares:
         fleet: Fleet,
         tasks_bucket: Bucket,
         consuming: Connection,
+        commands: Commands,
     ) -> None:
         self._members = members
         self._fleet = fleet
         self._tasks_bucket = tasks_bucket
         self._consuming = consuming
+        self._commands = commands
         self._slots: Slots | None = None
         self._entries = Leases(members.bucket, "server")
         self._leases: dict[str, Lease] = {}
@@ -82,6 +87,9 @@ class Shares:
         self._mine: dict[str, bool] = {}
         """By server: whether it should be this worker's, as long as the workers stay the same."""
         self._news = asyncio.Event()
+        self._turn = asyncio.Lock()
+        """Of whoever takes and gives."""
+        self._leaving = False
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
         """Where the log was, and when."""
         self._projected_by = -math.inf
@@ -106,10 +114,11 @@ class Shares:
     async def run(self) -> None:
         """Take and give servers, for ever."""
         await self._members.observed()
-        while True:
+        while not self._leaving:
             self._news.clear()
             try:
-                await self.run_once()
+                async with self._turn:
+                    await self.run_once()
             except (StoreError, nats.errors.Error, TimeoutError) as error:
                 log.warning("shares.wait", reason=str(error))
             try:
@@ -229,7 +238,14 @@ class Shares:
             # News of an end can be lost on the way; the projection has it.
             still = set(await running_on(self._tasks_bucket, name))
             for ref in elsewhere.difference(still):
-                slots.ended_elsewhere(name, ref)
+                # A killed NATS may have forgotten what was projected.
+                if not await self._runs_on(name, ref):
+                    slots.ended_elsewhere(name, ref)
+
+    async def _runs_on(self, name: str, ref: TaskRef) -> bool:
+        """Tell whether the log says that a server works on a task."""
+        state = self._commands.tasks.fold(await self._commands.load_task(ref)).state
+        return isinstance(state, Processing) and server_token(state.server_id) == name
 
     def _may_change_hands(self, name: str) -> bool:
         """Tell whether a server that should be another's is idle here; for a busy one, see that it comes to be."""
@@ -263,8 +279,10 @@ class Shares:
             await endings.unsubscribe()
 
     async def give_all(self) -> None:
-        """Give every server up: this worker ends."""
-        await self._give(list(self._leases))
+        """Give every server up, and take none any more: this worker ends."""
+        self._leaving = True
+        async with self._turn:
+            await self._give(list(self._leases))
 
     async def _on_event(self, message: Msg) -> None:
         _, _, _, event, name = message.subject.split(".")

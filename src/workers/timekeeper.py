@@ -83,8 +83,7 @@ class Timekeeper:
         await self._consumer.open()
         while not self._stopped:
             try:
-                await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings))
-                self._consumer.is_back()
+                self._consumer.is_back(await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings)))
                 self._may_have_more = True
                 while self._may_take:
                     await self.run_once()

@@ -55,7 +55,7 @@ class Worker:
         self.members = core.membership("worker")
         self._session = core.egress.session()
         self._in_hand = InHand(core.consuming, settings.ack_wait)
-        self._shares = Shares(self.members, core.fleet, core.buckets.tasks, core.consuming)
+        self._shares = Shares(self.members, core.fleet, core.buckets.tasks, core.consuming, core.commands)
         self._slots = Slots(
             core.fleet, policy(settings.balancing, jitter), utc_now, in_force=lambda: self._shares.in_force
         )

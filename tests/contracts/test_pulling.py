@@ -13,13 +13,13 @@ from taskstream.streams import pulling
 from taskstream.streams.ensuring import ensure_consumer
 from taskstream.streams.jetstream import api
 from taskstream.streams.pulling import Consumer, delivery
-from taskstream.streams.topology import DISPATCH, TASKS, pool_consumer, pool_consumer_name
+from taskstream.streams.topology import DISPATCH, TASKS, pool_consumer
 from tests.support.histories import give, ref, submission
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end
 from tests.support.waiting import wait_until
 
-NAME = pool_consumer_name("default", "normal")
+NAME = "pool-normal-default"
 
 
 @pytest.fixture

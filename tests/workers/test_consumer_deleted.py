@@ -1,4 +1,4 @@
-"""A consumer that somebody deletes is made again: nothing else would ever ask the queue for a task."""
+"""A consumer that somebody deletes, or a crash breaks, is made again: nothing else would ever ask for a task."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import time
 import pytest
 
 from taskstream.streams.jetstream import api
-from taskstream.streams.topology import DISPATCH, DUE_CONSUMER, TIMERS, pool_consumer_name
+from taskstream.streams.topology import DISPATCH, DUE_CONSUMER, TIMERS
 from tests.support.backend import BackendServer
-from tests.support.service import Service
+from tests.support.nats import NatsServer
+from tests.support.service import Service, running_service
 from tests.support.waiting import wait_until
 
 
@@ -20,7 +21,7 @@ async def test_dispatch_goes_on_when_the_consumers_of_a_pool_are_deleted(
     await service.admin.register(backend, "echo")
     await service.alice.ended(await service.alice.submit({"payload": {}}))
     for priority in ("high", "normal", "low"):
-        await api(service.core.reading, f"CONSUMER.DELETE.{DISPATCH}.{pool_consumer_name('default', priority)}")
+        await api(service.core.reading, f"CONSUMER.DELETE.{DISPATCH}.pool-{priority}-default")
 
     for priority in ("low", "normal", "high"):
         await service.alice.ended(await service.alice.submit({"payload": {}, "priority": priority}))
@@ -34,10 +35,29 @@ async def test_checks_go_on_when_the_consumer_of_timers_is_deleted(service: Serv
     await wait_until(lambda: backend.health_checks > checks + 1, "further health checks")
 
 
+async def test_what_a_power_cut_leaves_of_a_consumer_does_not_stop_dispatch(nats: NatsServer) -> None:
+    """Files of zeros: NATS neither reads nor removes them, and makes no consumer of that name."""
+    async with BackendServer() as backend, running_service(nats.url) as service:
+        await service.admin.register(backend, "echo")
+        await service.alice.ended(await service.alice.submit({"payload": {}}))
+        nats.stop()
+        for stream, consumer in ((DISPATCH, "pool-normal-default"), (TIMERS, DUE_CONSUMER)):
+            (state,) = nats.folder.glob(f"**/{stream}/obs/{consumer}/o.dat")
+            state.write_bytes(bytes(19))
+        nats.start()
+
+        checks = backend.health_checks
+        for priority in ("low", "normal", "high"):
+            await service.alice.ended(await service.alice.submit({"payload": {}, "priority": priority}))
+        await wait_until(lambda: backend.health_checks > checks + 1, "further health checks")
+        pool = await service.admin.get("/api/pools/default")
+        assert pool["waiting"] == {"high": 0, "normal": 0, "low": 0}
+
+
 @pytest.mark.parametrize("idle_seconds", [1.0])
 async def test_a_worker_does_not_spin_meanwhile(service: Service, backend: BackendServer, idle_seconds: float) -> None:
     await service.admin.register(backend, "echo")
-    await api(service.core.reading, f"CONSUMER.DELETE.{DISPATCH}.{pool_consumer_name('default', 'normal')}")
+    await api(service.core.reading, f"CONSUMER.DELETE.{DISPATCH}.pool-normal-default")
     await api(service.core.reading, f"CONSUMER.DELETE.{TIMERS}.{DUE_CONSUMER}")
 
     before = time.process_time()

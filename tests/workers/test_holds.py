@@ -9,8 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support.backend import BackendServer, finished, hold
-from tests.support.service import Client, Service, running_service
+from taskstream.core import open_core
+from taskstream.events.ids import parse_task_id
+from taskstream.projections.active import is_projected
+from taskstream.projections.task_view import CHECKPOINT, view_key
+from taskstream.streams.jetstream import api
+from tests.support.backend import BackendServer, accept, finished, hold
+from tests.support.service import Client, Service, quick_settings, running_service
 from tests.support.waiting import wait_until
 
 from .behaviour import called, submit_all
@@ -303,3 +308,33 @@ async def test_the_keeper_is_another_when_the_first_ends(nats_url: str, backend:
             assert (await stays.alice.ended(task))["status"] == "FINISHED"
     assert backend.most_at_once == 1
     await wait_until(lambda: backend.running == 0, "the backend to be idle")
+
+
+async def test_a_task_that_a_killed_nats_has_forgotten_keeps_its_room(nats_url: str, backend: BackendServer) -> None:
+    """Its view is gone, and the checkpoint is the one before its last event: so a crash left it once."""
+    backend.answer = accept
+    async with running_service(nats_url) as service:
+        for name in ("one", "other"):
+            await service.admin.put(f"/api/types/{name}", {"concurrency": 1})
+        await service.admin.register(backend, "s", types=["one", "other"], callback=True, **{"async": True})
+        runs = await service.alice.submit({"type": "one", "payload": 1, "timeout": 60})
+        await called(backend, 1)
+        waits = await service.alice.submit({"type": "one", "payload": 2, "timeout": 60})
+        await backend.report(backend.calls[0], "PROCESSING", progress=50)
+        reported = (await service.alice.get(f"/api/task/{runs}/events"))["events"][-1]["sequence"]
+        tasks = service.core.buckets.tasks
+        await wait_until(lambda: is_projected(tasks, reported), "the report to be in the view")
+    async with await open_core(quick_settings(), nats_url) as core:
+        tasks = core.buckets.tasks
+        ref = parse_task_id(runs)
+        for key in (f"active.*.{ref.owner}.{ref.unique}", view_key(ref)):
+            await api(core.reading, f"STREAM.PURGE.{tasks.stream}", {"filter": f"$KV.{tasks.name}.{key}"})
+        await tasks.put(CHECKPOINT, b"%d" % (reported - 1))
+
+    async with running_service(nats_url) as service:
+        other = await service.alice.submit({"type": "other", "payload": 3})
+        await called(backend, 2)
+        assert [call["task_id"] for call in backend.calls] == [runs, other]
+        await service.alice.post(f"/api/task/{runs}/cancel")
+        await called(backend, 3)
+        assert backend.calls[2]["task_id"] == waits
