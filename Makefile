@@ -28,7 +28,7 @@ demo-queue: $(READY) ## see a novel being written, live, and a crash in the midd
 	$(BIN)/taskstream demo-queue
 
 test: $(READY) ## all tests; some of them: make test ARGS="tests/deciders -k retry"
-	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile)
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 3 --dist worksteal)
 
 lint: $(READY) ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from .support.backend import BackendServer
 from .support.nats import NatsServer, in_container
 from .support.service import Service, quick_settings, running_service
 
+pytest_plugins = ["tests.support.limits"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -55,7 +55,8 @@ async def make_anew(connection: Connection, settings: Settings) -> list[str]:
 async def renewing(leases: Bucket, ttl_seconds: float) -> list[str]:
     """Return the processes that renewed their presence while we looked, for half a time-to-live.
 
-    Nothing else could be waited for: that nobody renews only shows when the time for it has passed.
+    Nothing else could be waited for: that nobody renews only shows when the time for it has passed. It is asked for and
+    not listened for, because who may not subscribe hears nothing, as if there were nobody.
     """
     before = {entry.key: entry.revision for entry in await leases.scan("process.*")}
     await asyncio.sleep(2 * ttl_seconds / RENEWALS_PER_TTL)

@@ -27,7 +27,12 @@ async def losses(fault: str, sync_interval: str) -> dict[str, int]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate()
+    try:
+        output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()  # the kernel ends what it has started
+            await process.wait()
     if process.returncode == NO_DISKS:
         pytest.skip(errors.decode().strip())  # the kernel refuses: without root there is no disk to cut
     assert process.returncode == 0, errors.decode()

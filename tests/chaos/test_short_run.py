@@ -13,6 +13,7 @@ LONGEST_RUN_SECONDS = 280.0
 """A run that never becomes quiet gives up before this, and says what it waited for."""
 
 
+@pytest.mark.timeout(LONGEST_RUN_SECONDS + 20)
 @pytest.mark.parametrize(
     ("nodes", "seed", "seconds"),
     [

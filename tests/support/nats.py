@@ -7,11 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from taskstream.streams.nats_config import CONFIG
+
+from .waiting import wait_here_until
 
 IMAGE = "nats:2.15-alpine"
 START_SECONDS = 20.0
@@ -44,7 +45,7 @@ class NatsServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and return when its log, looked at every 10 ms, says that it is ready; it tells nobody else."""
+        """Start it and return when its log says that it is ready; it tells nobody else."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = CONFIG.read_text()
         text = re.sub(r"(?m)^port:.*$", f"port: {self.port or -1}", text)
@@ -55,25 +56,23 @@ class NatsServer:
         binary = Path(sys.executable).parent / "nats-server"
         with log.open("ab") as output:
             begin = output.tell()
-            self._process = subprocess.Popen([binary, "-c", config], stdout=output, stderr=output)
-        give_up_at = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up_at and self._process.poll() is None:
-            said = log.read_bytes()[begin:].decode()
-            if "Server is ready" in said:
-                found = re.search(r"Listening for client connections on 127\.0\.0\.1:(\d+)", said)
-                assert found is not None
-                self.port = int(found[1])
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"nats-server did not start:\n{log.read_text()}")
+            process = self._process = subprocess.Popen([binary, "-c", config], stdout=output, stderr=output)
+
+        def is_ready() -> bool:
+            assert process.poll() is None, f"nats-server did not start:\n{log.read_text()}"
+            return b"Server is ready" in log.read_bytes()[begin:]
+
+        wait_here_until(is_ready, f"`Server is ready` in {log}", START_SECONDS)
+        found = re.search(rb"Listening for client connections on 127\.0\.0\.1:(\d+)", log.read_bytes()[begin:])
+        assert found is not None
+        self.port = int(found[1])
 
     def pause(self) -> None:
         """Stop it as SIGSTOP does; returns once none of its threads runs. `resume` lets it go on."""
         os.kill(self.pid, signal.SIGSTOP)
-        give_up_at = time.monotonic() + START_SECONDS
-        while "(stopped)" not in Path(f"/proc/{self.pid}/status").read_text():
-            assert time.monotonic() < give_up_at, "nats-server does not stop"
-            time.sleep(0.001)
+        seen = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert seen is not None
+        assert seen.si_code == os.CLD_STOPPED, "nats-server has ended"
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -23,8 +23,6 @@ from .service import Client, quick_settings, token
 from .waiting import wait_until
 
 TAIL_LINES = 40
-PATIENCE_SECONDS = 40.0
-"""How long a test waits for something that takes a moment on a quiet machine."""
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -70,13 +68,13 @@ class Running:
                 raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}")
             return found[0] if found else None
 
-        found = await wait_until(look, f"`{event}` of {self.name}", PATIENCE_SECONDS)
+        found = await wait_until(look, f"`{event}` of {self.name}")
         assert found is not None
         return found
 
     async def ended(self) -> int:
         """Wait for its end and return its exit status."""
-        await wait_until(lambda: self.process.poll() is not None, f"{self.name} to end", PATIENCE_SECONDS)
+        await wait_until(lambda: self.process.poll() is not None, f"{self.name} to end")
         return self.process.returncode
 
     def kill(self) -> None:
@@ -202,4 +200,4 @@ async def all_end(client: Client, count: int) -> None:
                 return len(statuses) == count and all(status in ("FINISHED", "FAILED") for status in statuses)
             cursor = f"&cursor={page['nextCursor']}"
 
-    await wait_until(unfinished, f"the end of {count} tasks", PATIENCE_SECONDS)
+    await wait_until(unfinished, f"the end of {count} tasks")

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 30.0
-POLL_SECONDS = 0.02
+PATIENCE_SECONDS = 60.0
+"""For what takes a moment on a quiet machine."""
+POLL_SECONDS = 0.01
 
 
 async def wait_until(
@@ -28,3 +29,13 @@ async def wait_until(
         if time.monotonic() > give_up_at:
             raise AssertionError(f"waited {patience_seconds:g} s for {description}; saw {seen!r}")
         await asyncio.sleep(POLL_SECONDS)
+
+
+def wait_here_until(look: Callable[[], T], description: str, patience_seconds: float = PATIENCE_SECONDS) -> T:
+    """As `wait_until`, where there is no event loop: nothing else of the test runs meanwhile."""
+    give_up_at = time.monotonic() + patience_seconds
+    while not (seen := look()):
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"waited {patience_seconds:g} s for {description}; saw {seen!r}")
+        time.sleep(POLL_SECONDS)
+    return seen
