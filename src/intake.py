@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 from nats.aio.msg import Msg
@@ -14,7 +15,7 @@ from .clock import utc_now
 from .commands.commands import Commands
 from .commands.handler import Handled, Known
 from .commands.task import UNKNOWN, SubmitTask, TaskState
-from .errors import InvalidInput, InvalidItems, KeyTaken, QuotaExceeded
+from .errors import InvalidInput, InvalidItems, KeyTaken, QuotaExceeded, StoreError
 from .events.envelope import Actor
 from .events.ids import TaskRef, parse_task_id
 from .events.subjects import task_root
@@ -33,6 +34,15 @@ from .streams.topology import TASKS
 LOOKED_UP_AT_ONCE = 64
 DECIDED_SECONDS = 2.0
 """How long a submission may wait for the keeper to say whether it is refused."""
+
+
+class Together(NamedTuple):
+    """What came of submissions that were taken together."""
+
+    is_new: bool
+    """False: all were there already, by the same request."""
+    refused: dict[TaskRef, str]
+    """Those whose concurrency key was taken, and why: they are in the log, as cancelled."""
 
 
 class Intake:
@@ -55,7 +65,8 @@ class Intake:
     ) -> Handled[TaskState, TaskEvent]:
         """Append a submission, held or queued; for a task that was submitted before, append nothing.
 
-        Raises InvalidInput for a parent there is not, QuotaExceeded, and as Commands.task does.
+        Raises InvalidInput for a parent there is not, QuotaExceeded, and as Commands.task does. KeyTaken: the task is
+        in the log, as cancelled.
         """
         if command.plan is not None and command.plan.depends_on:
             await self.look_up_parents(ref.owner, command.plan.depends_on)
@@ -64,37 +75,50 @@ class Intake:
         handled = await self._commands.task(ref, command, by=by, cause=cause, known=Known(UNKNOWN, 0))
         if handled.appended:
             self.admission.note(ref, command, handled.known.sequence)
-            if command.plan is not None and command.plan.concurrency_key and self._refuses(command.task_type):
-                await self._until_decided(ref, handled.known.sequence)
+            newcomers = {ref: handled.known.sequence} if self._may_be_refused(command) else {}
+            if refused := await self._refused(Scope(ref=ref), newcomers):
+                raise KeyTaken(refused[ref])
         return handled
 
-    def _refuses(self, task_type: str) -> bool:
-        definition = self._fleet.type_state(task_type).definition
+    def _may_be_refused(self, command: SubmitTask) -> bool:
+        if command.plan is None or not command.plan.concurrency_key:
+            return False
+        definition = self._fleet.type_state(command.task_type).definition
         return definition is not None and definition.on_conflict == "refuse"
 
-    async def _until_decided(self, ref: TaskRef, sequence: int) -> None:
-        """Wait for what the keeper says to a newcomer; where it takes too long, the task is told of it later.
+    async def _refused(self, scope: Scope, newcomers: Mapping[TaskRef, int]) -> dict[TaskRef, str]:
+        """Return those of these tasks that the keeper refuses, and why: they are in the log, as cancelled.
 
-        Raises KeyTaken: the task is in the log, as cancelled.
+        `newcomers`: with the sequence that each was stored at. One about which nothing is said in time, as its own time
+        or its parents hold it, may be told of later; so may all where the log cannot be read now: they are in it.
         """
-        scope, place = Scope(ref=ref), Place(sequence)
-        with contextlib.suppress(TimeoutError):
+        refused: dict[TaskRef, str] = {}
+        undecided = set(newcomers)
+        if not undecided:
+            return refused
+        place = Place(max(newcomers.values()))
+        with contextlib.suppress(TimeoutError, StoreError):
             async with (
                 asyncio.timeout(DECIDED_SECONDS),
                 contextlib.aclosing(self._feeds.feed(scope, place, DECIDED_SECONDS)) as feed,
             ):
                 async for told in feed:
-                    if told is not None and isinstance(told.what, Update):
-                        if isinstance(told.what.event, TaskCancelled):
-                            raise KeyTaken(told.what.event.reason)
-                        return
+                    if told is None or not isinstance(told.what, Update) or told.what.ref not in undecided:
+                        continue
+                    if isinstance(told.what.event, TaskCancelled):
+                        refused[told.what.ref] = told.what.event.reason
+                    undecided.discard(told.what.ref)
+                    if not undecided:
+                        break
+        return refused
 
     async def submit_together(
         self, submissions: Sequence[tuple[TaskRef, SubmitTask]], *, by: Actor, cause: str
-    ) -> list[Handled[TaskState, TaskEvent]]:
+    ) -> Together:
         """Append the submissions of a batch, each held or queued, all or none, as `submit` does.
 
-        They may depend on each other. Raises InvalidItems for parents there are not.
+        They may depend on each other. Raises InvalidItems for parents there are not. Those whose concurrency key is
+        taken are refused one by one, and the others go on.
         """
         await self._look_up_all_parents(submissions)
         await self._check_quota(submissions)
@@ -107,10 +131,16 @@ class Intake:
             ahead[name] += not held
             decided.append((ref, replace(command, held=True) if held else command))
         handled = await self._commands.submit_together(decided, by=by, cause=cause)
+        newcomers: dict[TaskRef, int] = {}
         for (ref, command), each in zip(decided, handled, strict=True):
             if each.appended:
                 self.admission.note(ref, command, each.known.sequence)
-        return handled
+                if self._may_be_refused(command):
+                    newcomers[ref] = each.known.sequence
+        return Together(
+            is_new=any(each.appended for each in handled),
+            refused=await self._refused(Scope(owner=submissions[0][0].owner), newcomers),
+        )
 
     async def _check_quota(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> None:
         """Raise QuotaExceeded where the owner may not have so many more waiting. Those there already are none more."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from msgspec import Meta, Raw, Struct
 from .clock import utc_now
 from .commands.task import SubmitTask
 from .commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
+from .complaints import invalid
 from .errors import InvalidInput
 from .events.envelope import NULL
 from .events.task import NO_PLAN, ParentFailure, Plan, Priority, RetryPolicy
@@ -22,7 +22,7 @@ from .events.task_type import TypeDefined
 from .nesting import deeper_than
 from .projections.fleet import Fleet
 from .settings import Settings
-from .wire import PATTERNS, TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
+from .wire import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
 
 SCHEMA_CACHE = 256
 LONGEST_DELAY_SECONDS = 366 * 86_400
@@ -69,8 +69,8 @@ class Submission(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
         """Return when, after what and where the task may run. Raises InvalidInput for what cannot come true."""
         if self.run_at is not None and self.delay is not None:
             raise InvalidInput("give `runAt` or `delay`, not both", "$.delay")
-        not_before = instant(self.run_at) if self.delay is None else now + timedelta(seconds=self.delay)
-        expires_at, ends_by = instant(self.expires_at), instant(self.deadline)
+        not_before = instant(self.run_at, "$.runAt") if self.delay is None else now + timedelta(seconds=self.delay)
+        expires_at, ends_by = instant(self.expires_at, "$.expiresAt"), instant(self.deadline, "$.deadline")
         for name, last in (("expiresAt", expires_at), ("deadline", ends_by)):
             if last is not None and last <= max(now, not_before or now):
                 before = "now" if not_before is None or not_before <= now else "the instant it may start at"
@@ -198,39 +198,27 @@ def decode_full(body: bytes, full: msgspec.json.Decoder[Any] = _full) -> Submiss
     try:
         submission: Submission = full.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, full.type) from None
     return submission
-
-
-_COMPLAINT = re.compile(r"(.*?)(?: - at `([^`]*)`)?", re.DOTALL)
-_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`")
-
-
-def invalid(error: msgspec.ValidationError) -> InvalidInput:
-    """Return msgspec's complaint with the path apart (it says "… - at `$.priority`"), down to the field it is about."""
-    found = _COMPLAINT.fullmatch(str(error))
-    assert found is not None
-    text, path = found[1], found[2] or "$"
-    for pattern, meaning in PATTERNS.items():
-        if repr(pattern) in text:
-            text = f"Expected {meaning}"
-    if field := _FIELD.fullmatch(text):
-        path += f".{field[1]}"
-    return InvalidInput(text, path)
 
 
 def parse_json_object(body: bytes, max_depth: int) -> dict[str, Any]:
     """Return the JSON object that a body is. Raises InvalidInput for anything else, and for one nested too deep."""
     if not body.strip():
         raise InvalidInput("the body is empty; send a JSON object")
-    try:
-        content = msgspec.json.decode(body)
-    except RecursionError:
-        raise InvalidInput(f"the body is nested deeper than {max_depth} levels") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the body is not valid JSON: {error}") from None
+    content = parse_json(body, "body", max_depth)
     if not isinstance(content, dict):
         raise InvalidInput("the body must be a JSON object", "$")
     if deeper_than(max_depth, body, content):
         raise InvalidInput(f"the body is nested deeper than {max_depth} levels")
     return content
+
+
+def parse_json(text: bytes, what: str, max_depth: int) -> Any:
+    """Return what a text (`what` is it?) has as JSON. Raises InvalidInput; also for what is nested absurdly deep."""
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError:
+        raise InvalidInput(f"the {what} is nested deeper than {max_depth} levels") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the {what} is not valid JSON: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from importlib.metadata import version
 
 from litestar import Litestar, MediaType, Router, get
@@ -21,6 +22,7 @@ from .description import describe
 from .docs import docs_router
 from .edge import Edge
 from .json_answer import JsonAnswer
+from .maintenance import maintenance_router
 from .model_headers import MODEL_HEADERS
 from .owners import owner_router
 from .pools import pool_router
@@ -63,6 +65,7 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
             queue_router(core),
             push_router(core, tokens),
             server_router(core),
+            maintenance_router(core),
             type_router(core),
             owner_router(core),
             pool_router(core),
@@ -75,12 +78,13 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
         security=[{"bearer": []}],
     )
     system = system_router(core, release)
-    document = describe([api, system], release)
+    # Made when first asked for, in a thread: it takes some 0.4 s, by which every start would be later.
+    document = cache(lambda: describe([api, system], release))
     origins = list(core.settings.cors_origins)
 
-    @get("/openapi.json", media_type=MediaType.JSON, sync_to_thread=False)
+    @get("/openapi.json", media_type=MediaType.JSON, sync_to_thread=True)
     def openapi() -> bytes:
-        return document
+        return document()
 
     return Edge(
         Conditional(

@@ -15,7 +15,7 @@ from ..commands.task import SubmitTask
 from ..errors import InvalidInput, InvalidItems
 from ..events.ids import BatchRef
 from ..nesting import deeper_than
-from ..submission import Submission, Submissions, TaskIdText, fingerprint, read_submission
+from ..submission import Submission, Submissions, TaskIdText, fingerprint, parse_json, read_submission
 from .batch_parents import resolve
 
 MOST_TASKS = 1_000
@@ -66,7 +66,7 @@ class BatchBodies:
         Raises InvalidInput for a body that is no batch, InvalidItems naming what is wrong with each of its items.
         """
         found: dict[int, InvalidInput] = {}
-        items = _lines(body, found) if media_type in LINES else _elements(body, self._max_depth)
+        items = _lines(body, self._max_depth, found) if media_type in LINES else _elements(body, self._max_depth)
         count = len(items)
         if not 1 <= count <= MOST_TASKS:
             raise InvalidInput(f"a batch has 1 to {MOST_TASKS:,} tasks; this one has {count:,}")
@@ -122,31 +122,20 @@ class _noted:  # noqa: N801 - reads as a word of the language
 
 
 def _elements(body: bytes, max_depth: int) -> list[_Item]:
-    if not body.strip():
-        raise InvalidInput("the body is empty; send a JSON array of tasks")
-    try:
-        # Decoded whole once: what the array's parts are taken as, undecoded, is so known to be good JSON.
-        contents = msgspec.json.decode(body)
-        bodies = _array.decode(body) if isinstance(contents, list) else []
-    except RecursionError:
-        raise InvalidInput(f"the body is nested deeper than {max_depth} levels") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the body is not valid JSON: {error}") from None
-    if not isinstance(contents, list):
-        raise InvalidInput("the body must be a JSON array of tasks; for one on each line say application/x-ndjson", "$")
-    return [_Item(bytes(raw), content) for raw, content in zip(bodies, contents, strict=True)]
+    if not body.lstrip().startswith(b"["):
+        text = "the body must be a JSON array of tasks; for one on each line say `Content-Type: application/x-ndjson`"
+        raise InvalidInput(text, "$")
+    # Decoded whole once: what the array's parts are taken as, undecoded, is so known to be good JSON.
+    contents = parse_json(body, "body", max_depth)
+    return [_Item(bytes(raw), content) for raw, content in zip(_array.decode(body), contents, strict=True)]
 
 
-def _lines(body: bytes, found: dict[int, InvalidInput]) -> list[_Item]:
+def _lines(body: bytes, max_depth: int, found: dict[int, InvalidInput]) -> list[_Item]:
     """Return what the lines have, but for empty ones; one that is no JSON is noted as found."""
     items = []
     for place, line in enumerate(line for line in body.split(b"\n") if line.strip()):
         content: Any = None
-        try:
-            content = msgspec.json.decode(line)
-        except RecursionError:
-            found[place] = InvalidInput("the line is nested too deep")
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            found[place] = InvalidInput(f"the line is not valid JSON: {error}")
+        with _noted(found, place):
+            content = parse_json(line, "line", max_depth)
         items.append(_Item(line, content))
     return items

@@ -15,9 +15,11 @@ from ..push.hub import Scope, Update
 from ..push.pushed_event import encoded
 from ..streams.log import last_sequence
 from ..streams.topology import TASKS
+from .access import READERS_OF_ALL, owned_batch
+from .auth import Identity
 from .batch_shapes import batch_summary, encoded_batch
 from .push_shapes import encoded_state
-from .pushed import Message, Messages
+from .pushed import Message, Messages, one_after_the_other
 from .task_shapes import task_summary
 
 
@@ -26,20 +28,22 @@ class BatchPush:
         self._core = core
         self._pause_seconds = pause_seconds
 
-    async def of_batch(self, batch: Batch, after: Place | None, *, deleted: bool) -> Messages | None:
+    async def of_batch(self, identity: Identity, batch_id: str, after: Place | None) -> Messages | None:
         """Return what there is to send of a batch, up to the end of its last task; None if the caller has all of it.
 
-        With no place to go on after, the batch and each of its tasks as they are come first. Raises NotFound.
+        With no place to go on after, the batch and each of its tasks as they are come first. Raises Refused for a
+        batch that the caller may not see.
         """
+        batch = await self._core.batches.find(owned_batch(identity, batch_id, *READERS_OF_ALL))
         sequence = await last_sequence(self._core.reading, TASKS, ">")
-        tasks = await self._core.batches.tasks(batch, deleted=deleted)
+        tasks = await self._core.batches.tasks(batch, deleted=identity.has(*READERS_OF_ALL))
         last = max(listed.view.sequence for listed in tasks)
         running = {listed.ref for listed in tasks if listed.view.status in ACTIVE}
         if after is not None:
             return None if not running and after.sequence >= last else self._events(batch, after, running, last)
         told = {ref: view.sequence for ref, view in tasks}
         events = self._events(batch, Place(sequence), running, last, told) if running else None
-        return _one_after_the_other(self._states(batch, tasks, sequence), events)
+        return one_after_the_other(self._states(batch, tasks, sequence), events)
 
     def _states(self, batch: Batch, tasks: Sequence[Listed], sequence: int) -> list[Message]:
         summary = encoded_batch(batch_summary(batch, progress(tasks)))
@@ -80,11 +84,3 @@ class BatchPush:
                 tasks = await self._core.batches.tasks(batch, deleted=True)
                 yield Message("", encoded_batch(batch_summary(batch, progress(tasks))))
                 return
-
-
-async def _one_after_the_other(states: list[Message], events: Messages | None) -> Messages:
-    for state in states:
-        yield state
-    if events is not None:
-        async for event in events:
-            yield event

@@ -15,6 +15,14 @@ from ..wire import milliseconds, optional_milliseconds
 from .task_shapes import TaskSummary, task_summary
 
 
+class RefusedItem(Struct, kw_only=True):
+    """A task of a batch that is cancelled already."""
+
+    index: int
+    """Its place in the batch, from 0."""
+    error: str
+
+
 class BatchAnswer(Struct, kw_only=True, rename="camel"):
     """A batch was accepted: all of its tasks are on disk."""
 
@@ -23,6 +31,9 @@ class BatchAnswer(Struct, kw_only=True, rename="camel"):
     """In the order in which they were sent."""
     repeated: bool
     """Whether the Idempotency-Key had been used for it: then nothing was stored anew."""
+    refused: list[RefusedItem]
+    """Those of its tasks whose concurrency key was taken, where their types refuse newcomers: they are cancelled, and
+    the others go on. One of which that cannot be told at once shows it later."""
 
 
 class BatchSummary(Struct, kw_only=True, rename="camel"):
@@ -46,6 +57,27 @@ class BatchSummary(Struct, kw_only=True, rename="camel"):
     """When something last happened to one of its tasks."""
     ended_at: int | None
     """When the last of them ended; null while one has not."""
+
+
+class ListedBatch(Struct, kw_only=True, rename="camel"):
+    """A batch as lists show it."""
+
+    id: str
+    owner: str
+    """The `sub` of whoever submitted it."""
+    size: int
+    """Tasks it was submitted with."""
+    counts: dict[Status, int] | None
+    """Its tasks by status, where counts were asked for; else null."""
+    created_at: int
+
+
+class BatchPage(Struct, kw_only=True, rename="camel"):
+    """Batches, newest first."""
+
+    batches: list[ListedBatch]
+    next_cursor: str | None
+    """Pass as `cursor` for the next page; null after the last. A page may be short and still have one."""
 
 
 class BatchTask(TaskSummary, kw_only=True, rename="camel"):
@@ -92,6 +124,16 @@ def batch_summary(batch: Batch, progress: BatchProgress) -> BatchSummary:
         created_at=milliseconds(batch.created_at),
         updated_at=optional_milliseconds(progress.updated_at),
         ended_at=optional_milliseconds(progress.ended_at),
+    )
+
+
+def listed_batch(batch: Batch, counted: BatchProgress | None) -> ListedBatch:
+    return ListedBatch(
+        id=batch.ref.id,
+        owner=batch.owner,
+        size=batch.size,
+        counts=counted.counts if counted is not None else None,
+        created_at=milliseconds(batch.created_at),
     )
 
 

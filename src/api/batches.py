@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from litestar import Response, Router, delete, get, post
@@ -18,6 +20,7 @@ from ..core import Core
 from ..errors import IdempotencyConflict, NotFound
 from ..events.ids import BatchRef, TaskRef, nth, owner_token, place_of
 from ..metrics import labelled
+from ..projections import batches as projections
 from ..projections.batches import Batch, progress
 from ..projections.task_reader import Listed
 from ..projections.task_view import ACTIVE
@@ -25,13 +28,33 @@ from ..submission import Submissions, fingerprint
 from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_batch, requires
 from .batch_body import MOST_TASKS, BatchBodies, BatchItem
 from .batch_push import BatchPush
-from .batch_shapes import BatchAnswer, BatchSummary, BatchTask, BatchTaskPage, batch_summary, batch_task
+from .batch_shapes import (
+    BatchAnswer,
+    BatchPage,
+    BatchSummary,
+    BatchTask,
+    BatchTaskPage,
+    RefusedItem,
+    batch_summary,
+    batch_task,
+    listed_batch,
+)
 from .bodies import ReasonBody, described, read_as, read_body, schema_of
-from .bulk import Bulk, Deed, Tally, command_for
+from .bulk import COUNTS, Bulk, Tally
 from .bulk_shapes import BulkAnswer
+from .deeds import Deed, command_for
 from .edge import request_id
 from .examples import BATCH_EXAMPLES, REASON_EXAMPLES
-from .parameters import BatchId, Cursor, IdempotencyKey, Limit, read_cursor, submitted_batch
+from .parameters import (
+    BatchId,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Owner,
+    listed_owner,
+    read_cursor,
+    submitted_batch,
+)
 from .problems import answers
 from .push import (
     HEARTBEAT_SECONDS,
@@ -44,6 +67,8 @@ from .push import (
 )
 from .tasks import bare_payload, checked_statuses
 
+MOST_COUNTED = 10_000
+"""Tasks: a page of batches with counts ends once it has as many."""
 PAGE_BYTES = 8 * 1024 * 1024
 """Of results: a page that has more ends there."""
 
@@ -62,17 +87,16 @@ class Batches:
         body = await read_body(request)
         ref = submitted_batch(owner_token(identity.subject), idempotency_key)
         if idempotency_key is not None and (stored := await self._stored(ref, body)) is not None:
-            return _accepted(stored.refs, ref, repeated=True)
+            return _accepted(stored.refs, ref, repeated=True, refused={})
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         commands = self._bodies.parse(body, media_type, ref, identity.subject, repeatable=idempotency_key is not None)
         refs = [nth(ref, place) for place in range(len(commands))]
-        handled = await self._core.intake.submit_together(
+        submitted = await self._core.intake.submit_together(
             list(zip(refs, commands, strict=True)), by=actor(identity), cause=request_id(request.scope)
         )
-        is_new = any(each.appended for each in handled)
-        if is_new:
+        if submitted.is_new:
             _count(commands)
-        return _accepted(refs, ref, repeated=not is_new)
+        return _accepted(refs, ref, repeated=not submitted.is_new, refused=submitted.refused)
 
     async def _stored(self, ref: BatchRef, body: bytes) -> Batch | None:
         """Return what was submitted with this key before, complete. Raises IdempotencyConflict for another body."""
@@ -90,11 +114,26 @@ class Batches:
     async def tasks(self, request: ApiRequest, batch: Batch) -> list[Listed]:
         return await self._core.batches.tasks(batch, deleted=request.user.has(*READERS_OF_ALL))
 
+    async def page(
+        self, request: ApiRequest, owner: str | None, limit: int, cursor: str | None, *, counts: bool
+    ) -> BatchPage:
+        page = await self._core.batches.page(
+            listed_owner(request, owner), limit, read_cursor(cursor), deleted=request.user.has(*READERS_OF_ALL)
+        )
+        if counts:
+            page = _countable(page)
+        shown = []
+        for batch in page.batches:
+            with contextlib.suppress(NotFound):  # deleted meanwhile
+                counted = progress(await self.tasks(request, batch)) if counts else None
+                shown.append(listed_batch(batch, counted))
+        return BatchPage(batches=shown, next_cursor=None if page.cursor is None else str(page.cursor))
+
     async def summary(self, request: ApiRequest, batch_id: str) -> BatchSummary:
         batch = await self.find(request, batch_id, *READERS_OF_ALL)
         return batch_summary(batch, progress(await self.tasks(request, batch)))
 
-    async def page(
+    async def tasks_page(
         self,
         request: ApiRequest,
         batch_id: str,
@@ -139,8 +178,25 @@ class Batches:
         return tally.answer(dry_run=False)
 
 
-def _accepted(refs: Sequence[TaskRef], batch: BatchRef, *, repeated: bool) -> BatchAnswer:
-    return BatchAnswer(batch_id=batch.id, task_ids=[ref.id for ref in refs], repeated=repeated)
+def _countable(page: projections.BatchPage) -> projections.BatchPage:
+    """Return the batches that a page begins with, as many as are counted for one request."""
+    counted = 0
+    for place, batch in enumerate(page.batches):
+        if counted >= MOST_COUNTED:
+            return projections.BatchPage(page.batches[:place], page.batches[place - 1].sequence)
+        counted += batch.size
+    return page
+
+
+def _accepted(
+    refs: Sequence[TaskRef], batch: BatchRef, *, repeated: bool, refused: Mapping[TaskRef, str]
+) -> BatchAnswer:
+    return BatchAnswer(
+        batch_id=batch.id,
+        task_ids=[ref.id for ref in refs],
+        repeated=repeated,
+        refused=[RefusedItem(index=place_of(ref), error=refused[ref]) for ref in refs if ref in refused],
+    )
 
 
 def _count(commands: Sequence[SubmitTask]) -> None:
@@ -152,7 +208,14 @@ def batch_router(core: Core) -> Router:
     """Return the routes."""
     batches = Batches(core)
     pushed = BatchPush(core, HEARTBEAT_SECONDS)
-    reasons = described(schema_of(ReasonBody), REASON_EXAMPLES, required=False)
+    reading = partial(get, responses=answers(400, 401, 403, 404, 503))
+    intervention = partial(
+        post,
+        status_code=200,
+        operation_class=described(schema_of(ReasonBody), REASON_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+        response_description=COUNTS,
+    )
     task = Schema(any_of=[schema_of(BatchItem), bare_payload()])
     tasks = Schema(type=OpenAPIType.ARRAY, items=task, min_items=1, max_items=MOST_TASKS)
 
@@ -176,18 +239,31 @@ def batch_router(core: Core) -> Router:
         return await batches.submit(request, idempotency_key)
 
     @get(
-        "/batches/{batch_id:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The batch as it is now",
-        summary="Read a batch",
+        "/batches",
+        responses=answers(400, 401, 403, 503),
+        response_description="A page of batches, newest first",
+        summary="List batches",
     )
+    async def list_batches(
+        request: ApiRequest,
+        owner: Owner = None,
+        counts: Annotated[bool, QueryParameter(description="With how many of their tasks are at what")] = False,
+        limit: Limit = 20,
+        cursor: Cursor = None,
+    ) -> BatchPage:
+        """List batches, newest first. A page may be short, even empty, and still have a `nextCursor`.
+
+        With counts a page has as many batches as have 10,000 tasks together.
+        """
+        return await batches.page(request, owner, limit, cursor, counts=counts)
+
+    @reading("/batches/{batch_id:str}", response_description="The batch as it is now", summary="Read a batch")
     async def get_batch(request: ApiRequest, batch_id: BatchId) -> BatchSummary:
         """Return how many of a batch's tasks are at what, and how far it is as a whole."""
         return await batches.summary(request, batch_id)
 
-    @get(
+    @reading(
         "/batches/{batch_id:str}/tasks",
-        responses=answers(400, 401, 403, 404, 503),
         response_description="A page of its tasks, in the order in which they were sent",
         summary="List a batch's tasks and results",
     )
@@ -202,12 +278,11 @@ def batch_router(core: Core) -> Router:
         cursor: Cursor = None,
     ) -> BatchTaskPage:
         """List the tasks of a batch, with their results if asked for. A page with large results may be short."""
-        return await batches.page(request, batch_id, status or [], limit, cursor, results=results)
+        return await batches.tasks_page(request, batch_id, status or [], limit, cursor, results=results)
 
-    @get(
+    @reading(
         "/batches/{batch_id:str}/stream",
         media_type=STREAM_TYPE,
-        responses=answers(400, 401, 403, 404, 503),
         response_description="Server-sent events",
         summary="Follow a batch",
     )
@@ -223,31 +298,15 @@ def batch_router(core: Core) -> Router:
         Each `data` is JSON with a `type`: `batch`, `state`, then the names of events, and `batch` again at the end. It
         resumes as the stream of a task does. A 204 says that there is nothing left.
         """
-        batch = await batches.find(request, batch_id, *READERS_OF_ALL)
-        place = read_after(last_event_id, after)
-        messages = await pushed.of_batch(batch, place, deleted=request.user.has(*READERS_OF_ALL))
+        messages = await pushed.of_batch(request.user, batch_id, read_after(last_event_id, after))
         return Response(None, status_code=204) if messages is None else stream(messages)
 
-    @post(
-        "/batches/{batch_id:str}/cancel",
-        status_code=200,
-        operation_class=reasons,
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="How many it was done for, and why not for the others",
-        summary="Cancel a batch",
-    )
+    @intervention("/batches/{batch_id:str}/cancel", summary="Cancel a batch")
     async def cancel_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """End those of a batch's tasks that have not ended."""
         return await batches.command(request, batch_id, "cancel")
 
-    @post(
-        "/batches/{batch_id:str}/retry",
-        status_code=200,
-        operation_class=reasons,
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="How many it was done for, and why not for the others",
-        summary="Retry a batch",
-    )
+    @intervention("/batches/{batch_id:str}/retry", summary="Retry a batch")
     async def retry_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Queue those of a batch's tasks that failed or were cancelled again, with a fresh budget of attempts."""
         return await batches.command(request, batch_id, "retry")
@@ -256,7 +315,7 @@ def batch_router(core: Core) -> Router:
         "/batches/{batch_id:str}",
         status_code=200,
         responses=answers(400, 401, 403, 404, 503),
-        response_description="How many it was done for",
+        response_description=COUNTS,
         summary="Delete a batch",
     )
     async def delete_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
@@ -267,6 +326,7 @@ def batch_router(core: Core) -> Router:
         path="/",
         route_handlers=[
             submit_batch,
+            list_batches,
             get_batch,
             list_batch_tasks,
             stream_batch,

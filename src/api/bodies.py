@@ -10,8 +10,9 @@ from litestar.exceptions import ClientException, HTTPException, InternalServerEx
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Reference, RequestBody, Schema
 from msgspec import Meta, Struct
 
+from ..complaints import invalid
 from ..errors import InvalidInput
-from ..submission import invalid, parse_json_object
+from ..submission import parse_json_object
 from .access import ApiRequest
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def decoded_as(body: bytes, shape: type[T], max_depth: int) -> T:
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, shape) from None
     except msgspec.MsgspecError as error:
         raise InvalidInput(str(error)) from None
 

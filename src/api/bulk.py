@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from functools import partial
+from graphlib import TopologicalSorter
+from typing import TypeAlias
 
 from litestar import Router, post
+from litestar.openapi.spec import Example
 from msgspec import Struct, field
 
 from ..clock import utc_now
-from ..commands.task import CancelTask, DeleteTask, RetryTask, TaskCommand, decide
+from ..commands.task import RetryTask, TaskCommand, decide
 from ..core import Core
 from ..errors import Forbidden, InvalidInput, NotFound, Refused
 from ..events.ids import TaskRef, owner_token, parse_batch_id, parse_task_id
 from ..events.subjects import task_root
+from ..events.task import NO_PLAN
 from ..projections.task_reader import TaskFilter
 from ..wire import instant
 from .access import ApiRequest, actor
 from .bodies import described, read_as, schema_of
-from .bulk_shapes import BulkAnswer, BulkBody, BulkFilter, RefusedTasks
+from .bulk_shapes import BulkAnswer, BulkBody, BulkFilter, ManyTasks, RefusedTasks
+from .deeds import Deed, command_for
 from .edge import request_id
 from .examples import BULK_EXAMPLES
 from .parameters import read_cursor
 from .problems import answers
-
-Deed = Literal["cancel", "retry", "delete"]
 
 AT_ONCE = 64
 MOST_MATCHED = 1_000
@@ -39,7 +42,13 @@ CLOCKS = timedelta(seconds=5)
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """NATS counts nanoseconds from 1970 in 64 bits."""
 EVERYBODY = "*"
+COUNTS = "How many it was done for, and why not for the others"
 NO_TASK = "there is no such task"
+
+Find: TypeAlias = Callable[[int | None], Awaitable[tuple[list[TaskRef], int | None]]]
+"""Returns tasks from a cursor on, None for the first ones, and where to go on, None after the last."""
+Narrow: TypeAlias = Callable[[list[TaskRef], "Tally"], Awaitable[list[TaskRef]]]
+"""Returns those of these tasks that it is about; the others are counted as refused."""
 
 
 class Tally(Struct):
@@ -67,17 +76,6 @@ class Tally(Struct):
         )
 
 
-def command_for(deed: Deed, reason: str, subject: str) -> TaskCommand:
-    """Return the command that a user gives by this word."""
-    match deed:
-        case "cancel":
-            return CancelTask(reason=reason or f"Cancelled by {subject}")
-        case "retry":
-            return RetryTask(reason=reason or f"retried by {subject}")
-        case "delete":
-            return DeleteTask(reason=reason or f"Cancelled by {subject}")
-
-
 class Bulk:
     """What the routes do, apart from HTTP."""
 
@@ -86,17 +84,31 @@ class Bulk:
 
     async def command(self, request: ApiRequest, deed: Deed) -> BulkAnswer:
         body = await read_as(request, BulkBody, self._core.settings.max_json_depth)
-        command = command_for(deed, body.reason, request.user.subject)
-        if (body.ids is None) == (body.filter is None):
+        find = partial(self._matching, wanted(request, body.filter)) if body.filter is not None else None
+        return await self.carry_out(request, deed, body, find)
+
+    async def carry_out(
+        self, request: ApiRequest, deed: Deed, body: ManyTasks, find: Find | None, narrow: Narrow | None = None
+    ) -> BulkAnswer:
+        """Do something with the tasks that a body names, or with those that its filter does, which `find` looks for.
+
+        `narrow` may refuse some of those named. Raises InvalidInput unless there is one of the two.
+        """
+        if (body.ids is None) == (find is None):
             raise InvalidInput("give `ids` or `filter`, and not both", "$")
-        if body.ids is not None:
-            tally = Tally(matched=len(set(body.ids)))
-            refs = list(self.allowed(request, body.ids, tally))
-            await self.give(request, refs, command, tally, dry_run=body.dry_run)
-            return tally.answer(dry_run=body.dry_run)
-        assert body.filter is not None
-        refs, cursor = await self._matching(wanted(request, body.filter), read_cursor(body.cursor))
-        tally = Tally(matched=len(refs))
+        cursor: int | None = None
+        if find is not None:
+            refs, cursor = await find(read_cursor(body.cursor, "$.cursor"))
+            tally = Tally(matched=len(refs))
+        else:
+            ids = dict.fromkeys(body.ids or ())
+            tally = Tally(matched=len(ids))
+            refs = list(self._allowed(request, ids, tally))
+            if body.cursor is not None:
+                raise InvalidInput("a cursor goes with the filter whose `nextCursor` it was, not with ids", "$.cursor")
+            if narrow is not None:
+                refs = await narrow(refs, tally)
+        command = command_for(deed, body.reason, request.user.subject)
         await self.give(request, refs, command, tally, dry_run=body.dry_run)
         return tally.answer(dry_run=body.dry_run, cursor=cursor)
 
@@ -105,8 +117,32 @@ class Bulk:
     ) -> None:
         """Give all these tasks a command, and count what comes of it; with `dry_run` only what would.
 
+        A retry is given to parents before their children, which so wait for them.
         Raises StoreUnavailable where NATS is away: some have it, some do not, and giving it again is safe.
         """
+        if isinstance(command, RetryTask) and not dry_run:
+            for level in await self._parents_first(list(refs)):
+                await self._give_each(request, level, command, tally, dry_run=dry_run)
+        else:
+            await self._give_each(request, refs, command, tally, dry_run=dry_run)
+
+    async def _parents_first(self, refs: Sequence[TaskRef]) -> list[tuple[TaskRef, ...]]:
+        """Return tasks by levels, each task after those of them that it depends on: they go on when it looks."""
+        owners = {ref.owner for ref in refs}
+        graph: dict[TaskRef, set[TaskRef]] = {ref: set() for ref in refs}
+        for ref, view in await self._core.tasks.views(refs, owners.pop() if len(owners) == 1 else None):
+            graph[ref] = graph.keys() & set(map(parse_task_id, (view.plan or NO_PLAN).depends_on))
+        sorter = TopologicalSorter(graph)
+        sorter.prepare()
+        levels = []
+        while sorter.is_active():
+            levels.append(sorter.get_ready())
+            sorter.done(*levels[-1])
+        return levels
+
+    async def _give_each(
+        self, request: ApiRequest, refs: Iterable[TaskRef], command: TaskCommand, tally: Tally, *, dry_run: bool
+    ) -> None:
         waiting = iter(refs)
 
         async def work() -> None:
@@ -137,10 +173,10 @@ class Bulk:
         handled = await commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
         return bool(handled.appended)
 
-    def allowed(self, request: ApiRequest, ids: Iterable[str], tally: Tally) -> Iterator[TaskRef]:
-        """Yield the tasks that the caller may change, each once; the others are counted as refused."""
+    def _allowed(self, request: ApiRequest, ids: Iterable[str], tally: Tally) -> Iterator[TaskRef]:
+        """Yield the tasks that the caller may change; the others are counted as refused."""
         own = owner_token(request.user.subject)
-        for task_id in dict.fromkeys(ids):
+        for task_id in ids:
             ref = parse_task_id(task_id)
             if ref.owner == own or request.user.has("admin"):
                 yield ref
@@ -151,8 +187,11 @@ class Bulk:
         """Return tasks that match, newest first, that were submitted before a sequence, and where to go on."""
         tasks = self._core.tasks
         if filter_.batch:
-            batch = await self._core.batches.find(parse_batch_id(filter_.batch))
-            listed = await tasks.views(batch.refs, batch.ref.owner) if filter_.owner in (None, batch.ref.owner) else []
+            ref = parse_batch_id(filter_.batch)
+            if filter_.owner not in (None, ref.owner):
+                raise NotFound("batch", ref.id)
+            batch = await self._core.batches.find(ref)
+            listed = await tasks.views(batch.refs, ref.owner)
             return [ref for ref, view in listed if filter_.matches(view)], None
         oldest = 0
         if filter_.created_since is not None:
@@ -180,16 +219,16 @@ def wanted(request: ApiRequest, asked: BulkFilter) -> TaskFilter:
         owner=meant_owner(request, asked.owner),
         statuses=frozenset(asked.status or ()),
         types=frozenset(asked.type or ()),
-        batch=parse_batch_id(asked.batch).id if asked.batch else "",
+        batch=asked.batch or "",
         project=asked.project or "",
-        created_since=within_reach(asked.created_after),
-        created_before=within_reach(asked.created_before),
+        created_since=within_reach(asked.created_after, "$.filter.createdAfter"),
+        created_before=within_reach(asked.created_before, "$.filter.createdBefore"),
     )
 
 
-def within_reach(given: int | datetime | None) -> datetime | None:
+def within_reach(given: int | datetime | None, path: str) -> datetime | None:
     """Return an instant that a client gave; one in which there can be no task as the nearest in which there can."""
-    at = instant(given)
+    at = instant(given, path)
     return None if at is None else min(max(at, EARLIEST), LATEST)
 
 
@@ -205,21 +244,23 @@ def meant_owner(request: ApiRequest, owner: str | None) -> str | None:
     return own
 
 
+def bulk_route(body: type[ManyTasks], examples: dict[str, Example]) -> partial[post]:
+    """Return how routes are made that do something with many tasks."""
+    return partial(
+        post,
+        status_code=200,
+        operation_class=described(schema_of(body), examples),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+        response_description=COUNTS,
+    )
+
+
 def bulk_router(core: Core) -> Router:
     """Return the routes."""
     bulk = Bulk(core)
-    bodies = described(schema_of(BulkBody), BULK_EXAMPLES)
-    errors = answers(400, 401, 403, 404, 413, 415, 503)
-    counts = "How many it was done for, and why not for the others"
+    route = bulk_route(BulkBody, BULK_EXAMPLES)
 
-    @post(
-        "/tasks/cancel",
-        status_code=200,
-        operation_class=bodies,
-        responses=errors,
-        response_description=counts,
-        summary="Cancel many tasks",
-    )
+    @route("/tasks/cancel", summary="Cancel many tasks")
     async def cancel_tasks(request: ApiRequest) -> BulkAnswer:
         """End the tasks that have not ended: up to 1,000 by ids, or those that a filter matches.
 
@@ -227,26 +268,12 @@ def bulk_router(core: Core) -> Router:
         """
         return await bulk.command(request, "cancel")
 
-    @post(
-        "/tasks/retry",
-        status_code=200,
-        operation_class=bodies,
-        responses=errors,
-        response_description=counts,
-        summary="Retry many tasks",
-    )
+    @route("/tasks/retry", summary="Retry many tasks")
     async def retry_tasks(request: ApiRequest) -> BulkAnswer:
         """Queue failed and cancelled tasks again, each with a fresh budget of attempts; body as for cancelling."""
         return await bulk.command(request, "retry")
 
-    @post(
-        "/tasks/delete",
-        status_code=200,
-        operation_class=bodies,
-        responses=errors,
-        response_description=counts,
-        summary="Delete many tasks",
-    )
+    @route("/tasks/delete", summary="Delete many tasks")
     async def delete_tasks(request: ApiRequest) -> BulkAnswer:
         """Take tasks out of every list; those that have not ended are cancelled first. Body as for cancelling."""
         return await bulk.command(request, "delete")

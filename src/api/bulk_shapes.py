@@ -7,11 +7,22 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from ..projections.task_view import Status
-from ..wire import TASK_ID_PATTERN, Instant, Name
+from ..submission import TaskIdText
+from ..wire import BATCH_ID_PATTERN, Instant, Name
 
 MOST_IDS = 1_000
 
-TaskIdText = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
+
+class ManyTasks(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Tasks that something is to be done with: by their ids or by a filter, one of the two."""
+
+    ids: Annotated[list[TaskIdText], Meta(min_length=1, max_length=MOST_IDS)] | None = None
+    dry_run: bool = False
+    """Only say what would be done."""
+    reason: Annotated[str, Meta(max_length=300)] = ""
+    """Kept in the tasks' histories."""
+    cursor: str | None = None
+    """`nextCursor` of the answer before, with the same filter: goes on where that left off."""
 
 
 class BulkFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -21,7 +32,7 @@ class BulkFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
     """One of these."""
     type: Annotated[list[Name], Meta(min_length=1)] | None = None
     """One of these."""
-    batch: str | None = None
+    batch: Annotated[str, Meta(pattern=BATCH_ID_PATTERN)] | None = None
     """Id of the batch they were submitted with."""
     created_after: Instant | None = None
     """Submitted then or later. Milliseconds since the epoch or ISO 8601."""
@@ -33,17 +44,10 @@ class BulkFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
     """For admins: a user, or `*` for everybody. By default the caller."""
 
 
-class BulkBody(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+class BulkBody(ManyTasks, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Tasks, by their ids or by a filter: one of the two."""
 
-    ids: Annotated[list[TaskIdText], Meta(min_length=1, max_length=MOST_IDS)] | None = None
     filter: BulkFilter | None = None
-    dry_run: bool = False
-    """Only say what would be done."""
-    reason: Annotated[str, Meta(max_length=300)] = ""
-    """Kept in the tasks' histories."""
-    cursor: str | None = None
-    """`nextCursor` of the answer before, with the same filter: goes on where that left off."""
 
 
 class RefusedTasks(Struct, kw_only=True):

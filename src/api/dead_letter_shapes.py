@@ -6,9 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from ..events.task import FailureKind
+from ..projections.dead_letters import DeadLetterKind
 from ..wire import Instant, Name
-from .bulk_shapes import MOST_IDS, TaskIdText
+from .bulk_shapes import ManyTasks
 from .task_shapes import TaskSummary
 
 
@@ -25,7 +25,7 @@ class DeadLettersFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename
 
     type: Annotated[list[Name], Meta(min_length=1)] | None = None
     """One of these."""
-    kind: Annotated[list[FailureKind], Meta(min_length=1)] | None = None
+    kind: Annotated[list[DeadLetterKind], Meta(min_length=1)] | None = None
     """One of these."""
     since: Instant | None = None
     """Failed then or later. Milliseconds since the epoch or ISO 8601."""
@@ -35,14 +35,7 @@ class DeadLettersFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename
     """For admins: a user, or `*` for everybody. By default the caller."""
 
 
-class DeadLettersBody(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+class DeadLettersBody(ManyTasks, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Dead letters, by their ids or by a filter: one of the two."""
 
-    ids: Annotated[list[TaskIdText], Meta(min_length=1, max_length=MOST_IDS)] | None = None
     filter: DeadLettersFilter | None = None
-    dry_run: bool = False
-    """Only say what would be done."""
-    reason: Annotated[str, Meta(max_length=300)] = ""
-    """Kept in the tasks' histories."""
-    cursor: str | None = None
-    """`nextCursor` of the answer before, with the same filter: goes on where that left off."""

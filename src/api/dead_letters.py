@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated
 
 import msgspec
-from litestar import Router, get, post
+from litestar import Router, get
 from litestar.params import QueryParameter
 
 from ..core import Core
 from ..errors import InvalidInput
 from ..events.ids import TaskRef
-from ..events.task import FailureKind
-from ..projections.dead_letters import KINDS, DeadLetterFilter
+from ..projections.dead_letters import KINDS, DeadLetterFilter, DeadLetterKind
 from .access import ApiRequest
-from .bodies import described, read_as, schema_of
-from .bulk import MOST_MATCHED, Bulk, Tally, command_for, meant_owner, within_reach
+from .bodies import read_as
+from .bulk import MOST_MATCHED, Bulk, Tally, bulk_route, meant_owner, within_reach
 from .bulk_shapes import BulkAnswer
 from .dead_letter_shapes import DeadLetterPage, DeadLettersBody, DeadLettersFilter
+from .deeds import Deed
 from .examples import DEAD_LETTERS_EXAMPLES
 from .parameters import Cursor, Limit, Owner, listed_owner, read_cursor
 from .problems import answers
@@ -36,74 +36,54 @@ class DeadLetters:
         self._core = core
         self._bulk = Bulk(core)
 
-    async def page(
-        self,
-        owner: str | None,
-        types: list[str],
-        kinds: list[str],
-        since: datetime | None,
-        limit: int,
-        cursor: str | None,
-    ) -> DeadLetterPage:
-        wanted = DeadLetterFilter(
-            owner=owner, types=frozenset(types), kinds=_checked_kinds(kinds) or KINDS, since=since
-        )
-        page = await self._core.dead_letters.page(wanted, limit, read_cursor(cursor))
+    async def page(self, filter_: DeadLetterFilter, limit: int, cursor: str | None) -> DeadLetterPage:
+        page = await self._core.dead_letters.page(filter_, limit, read_cursor(cursor))
         return DeadLetterPage(
             dead_letters=[task_summary(listed, self._core.settings) for listed in page.tasks],
             next_cursor=None if page.cursor is None else str(page.cursor),
         )
 
-    async def command(self, request: ApiRequest, deed: Literal["retry", "delete"]) -> BulkAnswer:
+    async def command(self, request: ApiRequest, deed: Deed) -> BulkAnswer:
         body = await read_as(request, DeadLettersBody, self._core.settings.max_json_depth)
-        command = command_for(deed, body.reason, request.user.subject)
-        if (body.ids is None) == (body.filter is None):
-            raise InvalidInput("give `ids` or `filter`, and not both", "$")
-        cursor: int | None = None
-        if body.ids is not None:
-            tally = Tally(matched=len(set(body.ids)))
-            refs = []
-            for ref in self._bulk.allowed(request, body.ids, tally):
-                if await self._core.dead_letters.is_one(ref):
-                    refs.append(ref)
-                else:
-                    tally.refuse(NO_DEAD_LETTER, ref.id)
-        else:
-            assert body.filter is not None
-            refs, cursor = await self._matching(request, body.filter, read_cursor(body.cursor))
-            tally = Tally(matched=len(refs))
-        await self._bulk.give(request, refs, command, tally, dry_run=body.dry_run)
-        return tally.answer(dry_run=body.dry_run, cursor=cursor)
+        find = partial(self._matching, wanted(request, body.filter)) if body.filter is not None else None
+        return await self._bulk.carry_out(request, deed, body, find, self._only_dead_letters)
 
-    async def _matching(
-        self, request: ApiRequest, asked: DeadLettersFilter, after: int | None
-    ) -> tuple[list[TaskRef], int | None]:
-        wanted = DeadLetterFilter(
-            owner=meant_owner(request, asked.owner),
-            types=frozenset(asked.type or ()),
-            kinds=frozenset(asked.kind) if asked.kind else KINDS,
-            since=within_reach(asked.since),
-            before=within_reach(asked.before),
-        )
-        page = await self._core.dead_letters.page(wanted, MOST_MATCHED, after)
+    async def _matching(self, filter_: DeadLetterFilter, after: int | None) -> tuple[list[TaskRef], int | None]:
+        page = await self._core.dead_letters.page(filter_, MOST_MATCHED, after)
         return [listed.ref for listed in page.tasks], page.cursor
 
+    async def _only_dead_letters(self, refs: list[TaskRef], tally: Tally) -> list[TaskRef]:
+        dead = await self._core.dead_letters.among(refs)
+        for ref in refs:
+            if ref not in dead:
+                tally.refuse(NO_DEAD_LETTER, ref.id)
+        return [ref for ref in refs if ref in dead]
 
-def _checked_kinds(kinds: list[str]) -> frozenset[FailureKind]:
-    wanted = frozenset(part for kind in kinds for part in kind.split(",") if part)
+
+def wanted(request: ApiRequest, asked: DeadLettersFilter) -> DeadLetterFilter:
+    """Return what a filter means for this caller. Raises InvalidInput, and Forbidden for others' tasks."""
+    return DeadLetterFilter(
+        owner=meant_owner(request, asked.owner),
+        types=frozenset(asked.type or ()),
+        kinds=frozenset(asked.kind or KINDS),
+        since=within_reach(asked.since, "$.filter.since"),
+        before=within_reach(asked.before, "$.filter.before"),
+    )
+
+
+def _checked_kinds(kinds: list[str]) -> frozenset[DeadLetterKind]:
+    named = frozenset(part for kind in kinds for part in kind.split(",") if part)
     try:
-        return msgspec.convert(wanted, frozenset[FailureKind])
+        return msgspec.convert(named, frozenset[DeadLetterKind])
     except msgspec.ValidationError:
-        unknown = min(wanted - KINDS)
-        raise InvalidInput(f"{unknown!r} is no kind of failure; they are {', '.join(sorted(KINDS))}", "kind") from None
+        text = f"{min(named - KINDS)!r} is no kind of dead letter; they are {', '.join(sorted(KINDS))}"
+        raise InvalidInput(text, "kind") from None
 
 
 def dead_letter_router(core: Core) -> Router:
     """Return the routes."""
     letters = DeadLetters(core)
-    bodies = described(schema_of(DeadLettersBody), DEAD_LETTERS_EXAMPLES)
-    errors = answers(400, 401, 403, 404, 413, 415, 503)
-    counts = "How many it was done for, and why not for the others"
+    route = bulk_route(DeadLettersBody, DEAD_LETTERS_EXAMPLES)
 
     @get(
         "/dead-letters",
@@ -118,8 +98,10 @@ def dead_letter_router(core: Core) -> Router:
             list[str] | None, QueryParameter(description="One or more kinds of failure, also comma-separated")
         ] = None,
         since: Annotated[
-            int | None,
-            QueryParameter(ge=0, le=LATEST_MS, description="Failed then or later (milliseconds)"),
+            int | None, QueryParameter(ge=0, le=LATEST_MS, description="Failed then or later (milliseconds)")
+        ] = None,
+        before: Annotated[
+            int | None, QueryParameter(ge=0, le=LATEST_MS, description="Failed before (milliseconds)")
         ] = None,
         owner: Owner = None,
         limit: Limit = 50,
@@ -129,18 +111,16 @@ def dead_letter_router(core: Core) -> Router:
 
         Not those whose time was up, or that a failed parent took along. One that is retried or deleted is one no more.
         """
-        return await letters.page(
-            listed_owner(request, owner), type_ or [], kind or [], within_reach(since), limit, cursor
+        filter_ = DeadLetterFilter(
+            owner=listed_owner(request, owner),
+            types=frozenset(type_ or ()),
+            kinds=_checked_kinds(kind or []) or KINDS,
+            since=within_reach(since, "since"),
+            before=within_reach(before, "before"),
         )
+        return await letters.page(filter_, limit, cursor)
 
-    @post(
-        "/dead-letters/retry",
-        status_code=200,
-        operation_class=bodies,
-        responses=errors,
-        response_description=counts,
-        summary="Retry dead letters",
-    )
+    @route("/dead-letters/retry", summary="Retry dead letters")
     async def retry_dead_letters(request: ApiRequest) -> BulkAnswer:
         """Queue dead letters again, with fresh budgets of attempts: up to 1,000 by ids, or those that a filter matches.
 
@@ -148,14 +128,7 @@ def dead_letter_router(core: Core) -> Router:
         """
         return await letters.command(request, "retry")
 
-    @post(
-        "/dead-letters/discard",
-        status_code=200,
-        operation_class=bodies,
-        responses=errors,
-        response_description=counts,
-        summary="Discard dead letters",
-    )
+    @route("/dead-letters/discard", summary="Discard dead letters")
     async def discard_dead_letters(request: ApiRequest) -> BulkAnswer:
         """Take dead letters out of every list; their histories stay for auditors. Body as for retrying."""
         return await letters.command(request, "delete")

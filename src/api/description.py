@@ -37,9 +37,9 @@ from . import (
     webhook_shapes,
     why_shapes,
 )
+from .answer_examples import ANSWER_EXAMPLES
 from .batch_body import BatchItem
 from .bodies import SCHEMA_REF, ReasonBody
-from .examples import ANSWER_EXAMPLES
 from .problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, WAITING_POLICY, Problem
 from .reports import UpdateBody
 from .system import Front, Live, Ready
@@ -60,6 +60,7 @@ SHAPES: tuple[type[Struct], ...] = (
     task_shapes.EventPage,
     why_shapes.WhyAnswer,
     batch_shapes.BatchAnswer,
+    batch_shapes.BatchPage,
     batch_shapes.BatchSummary,
     batch_shapes.BatchTaskPage,
     bulk_shapes.BulkBody,

@@ -8,15 +8,27 @@ from urllib.parse import unquote
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from ..clock import random_bits, utc_now
-from ..errors import Forbidden, InvalidInput
-from ..events.ids import BatchRef, TaskRef, batch_for_key, new_batch, new_ref, owner_token, ref_for_key
+from ..errors import Forbidden, InvalidInput, NotFound
+from ..events.ids import (
+    BatchRef,
+    ScheduleRef,
+    TaskRef,
+    batch_for_key,
+    is_task_id,
+    new_batch,
+    new_ref,
+    owner_token,
+    parse_schedule_id,
+    ref_for_key,
+)
+from ..wire import BATCH_ID_PATTERN, TASK_ID_PATTERN
 from .access import READERS_OF_ALL, ApiRequest
 from .examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
 
-ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$"
-"""Of tasks and of webhooks: what is unique, and the owner's token."""
-BATCH_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{24}00~[A-Za-z0-9_=-]{1,36}$"
+ID_PATTERN = TASK_ID_PATTERN
+"""Of tasks, webhooks and schedules: what is unique, and the owner's token."""
 LONGEST_KEY = 255
+NO_CURSOR = "this is no cursor; pass `nextCursor` of the page before as it came"
 
 TaskId = Annotated[
     str,
@@ -35,6 +47,12 @@ BatchId = Annotated[
 Limit = Annotated[int, QueryParameter(ge=1, le=200, description="Most entries on a page")]
 Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")]
 Owner = Annotated[str | None, QueryParameter(description="A user; for admins and auditors, whose default is all")]
+OfSchedule = Annotated[
+    str | None,
+    QueryParameter(
+        description="A recurring schedule's id: the tasks it has submitted", schema_extra={"pattern": ID_PATTERN}
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
@@ -53,13 +71,35 @@ def decoded(segment: str, name: str) -> str:
         raise InvalidInput("this part of the path is not percent-encoded UTF-8", name) from None
 
 
-def read_cursor(cursor: str | None) -> int | None:
-    """Return the sequence that a page starts before, None for the first page. Raises InvalidInput."""
+def read_cursor(cursor: str | None, path: str = "cursor") -> int | None:
+    """Return the sequence that a page starts before, None for the first page. Raises InvalidInput.
+
+    `path`: where it was given, as in `$.cursor`.
+    """
     if not cursor:
         return None
     if not (cursor.isascii() and cursor.isdigit() and 0 < len(cursor) <= 19):
-        raise InvalidInput("this is no cursor; pass `nextCursor` of the page before as it came", "cursor")
+        raise InvalidInput(NO_CURSOR, path)
     return int(cursor)
+
+
+def read_id_cursor(cursor: str | None) -> str | None:
+    """Return the id that a page comes after, None for the first page. Raises InvalidInput."""
+    if not cursor:
+        return None
+    if not is_task_id(cursor):
+        raise InvalidInput(NO_CURSOR, "cursor")
+    return cursor
+
+
+def read_schedule(schedule_id: str | None) -> ScheduleRef | None:
+    """Return the schedule whose tasks are listed, None for any or none. Raises InvalidInput."""
+    if schedule_id is None:
+        return None
+    try:
+        return parse_schedule_id(schedule_id)
+    except NotFound:
+        raise InvalidInput("this is no schedule's id", "schedule") from None
 
 
 def listed_owner(request: ApiRequest, owner: str | None) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from litestar import Router, get, post
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import PathParameter
 
 from ..commands.pool import PausePool, PoolCommand, ResumePool
 from ..commands.server import CircuitIsClosed, Present
@@ -25,7 +26,7 @@ from .access import ApiRequest, actor, requires
 from .bodies import described, read_as, schema_of
 from .edge import request_id
 from .examples import PAUSE_EXAMPLES
-from .parameters import Cursor
+from .parameters import Cursor, Limit
 from .pool_shapes import PauseAnswer, PauseBody, PoolPage, PoolServer, PoolSummary, pause_info
 from .problems import answers
 
@@ -125,6 +126,12 @@ def _server(server: Present, running: int) -> PoolServer:
 def pool_router(core: Core) -> Router:
     """Return the routes."""
     pools = Pools(core)
+    intervention = partial(
+        post,
+        status_code=200,
+        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+    )
 
     @get(
         "/",
@@ -133,7 +140,7 @@ def pool_router(core: Core) -> Router:
         summary="List pools",
     )
     async def list_pools(
-        limit: Annotated[int, QueryParameter(ge=1, le=200, description="Most entries on a page")] = 50,
+        limit: Limit = 50,
         cursor: Cursor = None,
     ) -> PoolPage:
         """List the pools by name: what waits in each, and which servers serve it."""
@@ -149,26 +156,12 @@ def pool_router(core: Core) -> Router:
         """Return what waits in a pool, and which servers serve it."""
         return await pools.get(name)
 
-    @post(
-        "/{name:str}/pause",
-        status_code=200,
-        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The pool is paused",
-        summary="Pause a pool",
-    )
+    @intervention("/{name:str}/pause", response_description="The pool is paused", summary="Pause a pool")
     async def pause_pool(request: ApiRequest, name: PoolParameter) -> PauseAnswer:
         """Let the tasks of a pool wait; new ones are accepted, and what runs goes on."""
         return await pools.pause(request, name)
 
-    @post(
-        "/{name:str}/resume",
-        status_code=200,
-        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The pool is not paused",
-        summary="Resume a pool",
-    )
+    @intervention("/{name:str}/resume", response_description="The pool is not paused", summary="Resume a pool")
     async def resume_pool(request: ApiRequest, name: PoolParameter) -> PauseAnswer:
         """End a pool's pause."""
         return await pools.resume(request, name)

@@ -50,7 +50,7 @@ class Pushed:
         state = Message(
             str(sequence), encoded_state(ref.id, sequence, task_answer(detail, self._core.settings).task_details)
         )
-        return _one_after_the_other([state], None if ended else self._of_task(ref, Place(sequence)))
+        return one_after_the_other([state], None if ended else self._of_task(ref, Place(sequence)))
 
     async def of_all(self, scope: Scope, choice: Choice, after: Place | None) -> Messages:
         """Return what there is to send of all tasks of a scope, for ever."""
@@ -64,7 +64,7 @@ class Pushed:
         ]
         # The place is reached with the last of them: who breaks off before is told all again.
         last = states.pop().data if states else b""
-        return _one_after_the_other(
+        return one_after_the_other(
             [*states, Message(str(sequence), last)], self._of_all(scope, choice, Place(sequence))
         )
 
@@ -84,7 +84,8 @@ def _message(told: Told | None) -> Message | None:
     return None if told is None else Message(told.place, encoded(told.what) if told.what else b"")
 
 
-async def _one_after_the_other(states: list[Message], events: Messages | None) -> Messages:
+async def one_after_the_other(states: list[Message], events: Messages | None) -> Messages:
+    """Yield the states, then the events if there are any to come."""
     for state in states:
         yield state
     if events is not None:

@@ -221,7 +221,7 @@ def queue_router(core: Core) -> Router:
 
     @get(
         "/queue/tasks/{task_id:str}",
-        responses=answers(401, 403, 404, 503),
+        responses=answers(400, 401, 403, 404, 503),
         response_description="The task as it is now",
         summary="Read a queued task",
     )
@@ -232,7 +232,7 @@ def queue_router(core: Core) -> Router:
     @post(
         "/queue/tasks/{task_id:str}/cancel",
         status_code=200,
-        responses=answers(401, 403, 404, 409, 503),
+        responses=answers(400, 401, 403, 404, 409, 503),
         response_description="It is cancelled",
         summary="Cancel a queued task",
     )
@@ -243,7 +243,7 @@ def queue_router(core: Core) -> Router:
     @delete(
         "/queue/tasks/{task_id:str}",
         status_code=200,
-        responses=answers(401, 403, 404, 503),
+        responses=answers(400, 401, 403, 404, 503),
         response_description="It is in no list any more",
         summary="Delete a queued task",
     )

@@ -12,10 +12,11 @@ from msgspec import Raw, Struct
 
 from .. import task_result
 from ..commands.task import FailTask, Reporter, ReportProgress, SucceedTask, TaskCommand
+from ..complaints import invalid
 from ..errors import InvalidInput
 from ..events.envelope import Stored
 from ..events.task import AttemptStarted, StoredResult, TaskEvent
-from ..submission import invalid, parse_json_object
+from ..submission import parse_json_object
 from ..updates import UpdateMetadata, progress
 
 
@@ -75,11 +76,11 @@ def parse_report(body: bytes, task_id: str, max_depth: int) -> Report:
     try:
         update = _update.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, _update.type) from None
     try:
         metadata = _metadata.decode(update.metadata)
     except msgspec.ValidationError as error:
-        found = invalid(error)
+        found = invalid(error, _metadata.type)
         raise InvalidInput(found.detail, "$.metadata" + found.path.removeprefix("$")) from None
     if update.task_id not in (None, task_id):
         raise InvalidInput("the body is about another task than the path", "$.task_id")

@@ -45,7 +45,7 @@ from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, requires
 from .bodies import ReasonBody, decoded_as, described, read_as, read_body, schema_of
 from .edge import request_id
 from .examples import REASON_EXAMPLES, SCHEDULE_CHANGE_EXAMPLES, SCHEDULE_EXAMPLES, TASK_ID_EXAMPLE
-from .parameters import ID_PATTERN, LONGEST_KEY, Cursor, Limit, Owner, checked_key, listed_owner
+from .parameters import ID_PATTERN, LONGEST_KEY, Cursor, Limit, Owner, checked_key, listed_owner, read_id_cursor
 from .problems import answers
 from .schedule_shapes import (
     ScheduleBody,
@@ -139,7 +139,8 @@ class Schedules:
 
     async def page(self, request: ApiRequest, owner: str | None, limit: int, cursor: str | None) -> SchedulePage:
         refs = await schedule_refs(self.core.reading, listed_owner(request, owner))
-        remaining = [ref for ref in refs if not cursor or ref.id < cursor]
+        before = read_id_cursor(cursor)
+        remaining = [ref for ref in refs if before is None or ref.id < before]
         shown = remaining[:limit]
         states = await load_schedules(self.core.reading, shown)
         return SchedulePage(
@@ -170,7 +171,8 @@ class Schedules:
             description=_given(body.description),
         )
         settings = schedule.settings
-        recurrence.check(command.cron or settings.cron, command.time_zone or settings.time_zone, utc_now())
+        if command.cron is not None or command.time_zone is not None:
+            recurrence.check(command.cron or settings.cron, command.time_zone or settings.time_zone, utc_now())
         if command.task is not None:
             self._check_task(command.task, schedule.owner)
         return await self._done(request, ref, command)
@@ -198,9 +200,7 @@ class Schedules:
         except InvalidInput as error:
             raise RuleBroken(f"its task cannot be submitted as it is: {error}") from None
         by, cause = actor(request.user), request_id(request.scope)
-        handled = await core.commands.task(
-            task_ref, replace(command, schedule=ref.id), by=by, cause=cause, known=core.commands.tasks.fold([])
-        )
+        handled = await core.intake.submit(task_ref, replace(command, schedule=ref.id), by=by, cause=cause)
         if handled.appended:
             labelled(metrics.submitted, command.pool, command.priority).inc()
             with contextlib.suppress(NotFound):  # deleted meanwhile
@@ -322,7 +322,7 @@ def schedule_router(core: Core) -> Router:
     @post(
         "/{schedule_id:str}/run",
         status_code=200,
-        responses=answers(400, 401, 403, 404, 409, 422, 503),
+        responses=answers(400, 401, 403, 404, 409, 422, 429, 503),
         response_description="The task, submitted",
         summary="Run a schedule now",
     )

@@ -8,46 +8,34 @@ from typing import Annotated
 
 import msgspec
 from litestar import Router, delete, get, post
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import QueryParameter
 from msgspec.structs import replace
 
 from ..clock import utc_now
-from ..commands.handler import Handled
 from ..commands.server import (
     MarkOnline,
     Present,
     RegisterServer,
     RemoveServer,
-    ServerCommand,
-    ServerState,
-    SetMaintenance,
 )
 from ..core import Core
 from ..egress import BadAddress
 from ..errors import InvalidInput, NotFound
-from ..events.server import Overflow, ServerEvent, ServerRegistered
+from ..events.server import Overflow, ServerRegistered
 from ..events.subjects import server_root, server_token
 from ..instants import iso
-from ..projections.active import projection_reaches, running_on
 from ..projections.heartbeats import Heartbeat
-from ..streams.jetstream import api
-from ..streams.topology import TASKS
-from ..wire import SERVER_ID_PATTERN
-from .access import ApiRequest, actor, requires
+from .access import ApiRequest, requires
 from .bodies import described, read_as, schema_of
-from .edge import request_id
-from .examples import CLEANUP_EXAMPLES, DRAIN_EXAMPLES, HEARTBEAT_EXAMPLES, MAINTENANCE_EXAMPLES, REGISTER_EXAMPLES
+from .examples import CLEANUP_EXAMPLES, HEARTBEAT_EXAMPLES, REGISTER_EXAMPLES
 from .parameters import Cursor
 from .problems import answers
+from .server_commands import ServerId, command_server
 from .server_shapes import (
     CleanupAnswer,
     CleanupBody,
-    DrainAnswer,
-    DrainBody,
     HeartbeatAnswer,
     HeartbeatBody,
-    MaintenanceAnswer,
-    MaintenanceBody,
     OverflowBody,
     RegisterBody,
     ServerDone,
@@ -55,19 +43,6 @@ from .server_shapes import (
     ServerSummary,
     server_summary,
 )
-
-PROJECTION_SECONDS = 2.0
-"""How long a drain waits for the projection, which says what runs."""
-KNOWN_AFTER = timedelta(seconds=2)
-"""How long after its beginning every worker knows of a drain, and what it began before is in the log."""
-
-ServerId = Annotated[
-    str,
-    PathParameter(
-        description="A server's id, as it was registered",
-        schema_extra={"pattern": SERVER_ID_PATTERN, "minLength": 1, "maxLength": 128, "examples": ["gpu-1"]},
-    ),
-]
 
 
 class Servers:
@@ -99,7 +74,7 @@ class Servers:
             labels=body.labels,
             overflow=_overflow(body.overflow),
         )
-        handled = await self._command(request, body.id, RegisterServer(settings=registered))
+        handled = await command_server(self.core, request, body.id, RegisterServer(settings=registered))
         if before is not None and before.api_key_id != key_id:
             await core.server_keys.destroy(before)
         first_check = msgspec.json.encode({"sequence": handled.known.sequence})
@@ -116,18 +91,6 @@ class Servers:
             await self.core.egress.check_url(url)
         except BadAddress as error:
             raise InvalidInput(str(error), path) from None
-
-    async def _command(
-        self, request: ApiRequest, server_id: str, command: ServerCommand
-    ) -> Handled[ServerState, ServerEvent]:
-        """Give a command, and wait until this process knows of its events. Raises NotFound."""
-        by, cause = actor(request.user), request_id(request.scope)
-        try:
-            handled = await self.core.commands.server(server_id, command, by=by, cause=cause)
-        except NotFound:
-            raise NotFound("server", server_id) from None  # the log does not know the name of what it does not have
-        await self.core.fleet.reached(handled.known.sequence)
-        return handled
 
     async def present(self, server_id: str) -> Present:
         """Return a server as the log has it. Raises NotFound."""
@@ -161,41 +124,12 @@ class Servers:
         )
         await core.heartbeats.put(server_id, heartbeat)
         if not server.online and server.settings.health_url is None:
-            await self._command(request, server_id, MarkOnline(reason="heartbeat"))
+            await command_server(self.core, request, server_id, MarkOnline(reason="heartbeat"))
         return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
-
-    async def set_maintenance(self, request: ApiRequest, server_id: str) -> MaintenanceAnswer:
-        body = await read_as(request, MaintenanceBody, self.core.settings.max_json_depth)
-        await self._command(request, server_id, SetMaintenance(maintenance=body.maintenance, reason=body.reason))
-        return MaintenanceAnswer(id=server_id, maintenance=body.maintenance)
-
-    async def drain(self, request: ApiRequest, server_id: str) -> DrainAnswer:
-        """Have a server take nothing new; return how much it still runs. Safe to repeat: it tells how far it is."""
-        body = await read_as(request, DrainBody, self.core.settings.max_json_depth)
-        handled = await self._command(request, server_id, SetMaintenance(maintenance=True, reason=body.reason))
-        state = handled.known.state
-        assert isinstance(state, Present)
-        since = state.maintenance_since or utc_now()
-        running = await self._running(server_id)
-        return DrainAnswer(
-            id=server_id, since=iso(since), running=running, drained=running == 0 and utc_now() - since > KNOWN_AFTER
-        )
-
-    async def resume(self, request: ApiRequest, server_id: str) -> MaintenanceAnswer:
-        body = await read_as(request, DrainBody, self.core.settings.max_json_depth)
-        await self._command(request, server_id, SetMaintenance(maintenance=False, reason=body.reason))
-        return MaintenanceAnswer(id=server_id, maintenance=False)
-
-    async def _running(self, server_id: str) -> int:
-        """Return how many tasks a server runs by all that is in the log now, if the projection gets there soon."""
-        bucket = self.core.buckets.tasks
-        last = int((await api(self.core.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
-        await projection_reaches(bucket, last, PROJECTION_SECONDS)
-        return len(await running_on(bucket, server_token(server_id)))
 
     async def remove(self, request: ApiRequest, server_id: str, reason: str) -> None:
         registration = await self._registration(server_id)
-        await self._command(request, server_id, RemoveServer(reason=reason))
+        await command_server(self.core, request, server_id, RemoveServer(reason=reason))
         if registration is not None:
             await self.core.server_keys.destroy(registration)
         await self.core.heartbeats.forget(server_id)
@@ -272,42 +206,6 @@ def server_router(core: Core) -> Router:
         """Note a sign of life. It keeps a server without a health address online."""
         return await servers.heartbeat(request, server_id)
 
-    @post(
-        "/{server_id:str}/maintenance",
-        status_code=200,
-        operation_class=described(schema_of(MaintenanceBody), MAINTENANCE_EXAMPLES),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The server is, or is no longer, in maintenance",
-        summary="Begin or end maintenance",
-    )
-    async def set_maintenance(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
-        """In maintenance a server finishes what it has and takes nothing new."""
-        return await servers.set_maintenance(request, server_id)
-
-    @post(
-        "/{server_id:str}/drain",
-        status_code=200,
-        operation_class=described(schema_of(DrainBody), DRAIN_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="How far it is",
-        summary="Drain a server",
-    )
-    async def drain_server(request: ApiRequest, server_id: ServerId) -> DrainAnswer:
-        """Begin maintenance, and tell how many tasks still run. Ask again until `drained` is true; then resume it."""
-        return await servers.drain(request, server_id)
-
-    @post(
-        "/{server_id:str}/resume",
-        status_code=200,
-        operation_class=described(schema_of(DrainBody), DRAIN_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The server is given work again",
-        summary="End a drain",
-    )
-    async def resume_server(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
-        """End a drain, which is maintenance: the server is given work again."""
-        return await servers.resume(request, server_id)
-
     @delete(
         "/{server_id:str}",
         status_code=200,
@@ -335,8 +233,7 @@ def server_router(core: Core) -> Router:
     return Router(
         path="/servers",
         route_handlers=[
-            register_server, list_servers, get_server, send_heartbeat, set_maintenance, drain_server, resume_server,
-            remove_server, clean_up,
+            register_server, list_servers, get_server, send_heartbeat, remove_server, clean_up,
         ],
         opt=requires("admin"),
         tags=["Servers"],

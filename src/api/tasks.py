@@ -10,7 +10,6 @@ from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 
 from .. import metrics
-from ..commands.task import CancelTask, RetryTask
 from ..core import Core
 from ..errors import InvalidInput
 from ..events.ids import TaskRef, owner_token
@@ -20,9 +19,21 @@ from ..projections.task_reader import TaskDetail, TaskFilter
 from ..submission import OPTIONS, Submission, Submissions, fingerprint
 from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from .bodies import ReasonBody, described, read_as, read_body, schema_of
+from .deeds import Deed, command_for
 from .edge import request_id
 from .examples import REASON_EXAMPLES, SUBMISSION_EXAMPLES, UPDATE_EXAMPLES
-from .parameters import Cursor, IdempotencyKey, Limit, Owner, TaskId, listed_owner, read_cursor, submitted_ref
+from .parameters import (
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    OfSchedule,
+    Owner,
+    TaskId,
+    listed_owner,
+    read_cursor,
+    read_schedule,
+    submitted_ref,
+)
 from .problems import answers
 from .reports import UpdateBody
 from .task_reports import TaskReports
@@ -70,17 +81,10 @@ class Tasks:
             for stored in history
         )
 
-    async def cancel(self, request: ApiRequest, task_id: str) -> TaskAnswer:
+    async def intervene(self, request: ApiRequest, task_id: str, deed: Deed) -> TaskAnswer:
         ref = owned_ref(request.user, task_id, "admin")
         body = await read_as(request, ReasonBody, self.core.settings.max_json_depth)
-        command = CancelTask(reason=body.reason or f"Cancelled by {request.user.subject}")
-        await self.core.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
-        return self.answer(await self.core.tasks.detail(ref))
-
-    async def retry(self, request: ApiRequest, task_id: str) -> TaskAnswer:
-        ref = owned_ref(request.user, task_id, "admin")
-        body = await read_as(request, ReasonBody, self.core.settings.max_json_depth)
-        command = RetryTask(reason=body.reason or f"retried by {request.user.subject}")
+        command = command_for(deed, body.reason, request.user.subject)
         await self.core.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
         return self.answer(await self.core.tasks.detail(ref))
 
@@ -89,14 +93,17 @@ class Tasks:
         request: ApiRequest,
         status: list[str],
         types: list[str],
+        schedule_id: str | None,
         owner: str | None,
         limit: int,
         cursor: str | None,
     ) -> TaskPage:
+        schedule = read_schedule(schedule_id)
         wanted = TaskFilter(
-            owner=listed_owner(request, owner),
+            owner=listed_owner(request, owner) or (schedule.owner if schedule else None),
             statuses=checked_statuses(status),
             types=frozenset(types),
+            schedule=schedule.id if schedule else "",
             deleted=request.user.has(*READERS_OF_ALL),
         )
         page = await self.core.tasks.page(wanted, limit, read_cursor(cursor))
@@ -197,7 +204,7 @@ def task_router(core: Core) -> Router:
     )
     async def cancel_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """End a task that has not ended; a call to a backend is closed at once."""
-        return await tasks.cancel(request, task_id)
+        return await tasks.intervene(request, task_id, "cancel")
 
     @intervention(
         "/task/{task_id:str}/retry",
@@ -206,7 +213,7 @@ def task_router(core: Core) -> Router:
     )
     async def retry_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Queue a failed or cancelled task again, with a fresh budget of attempts."""
-        return await tasks.retry(request, task_id)
+        return await tasks.intervene(request, task_id, "retry")
 
     @get(
         "/tasks",
@@ -220,12 +227,13 @@ def task_router(core: Core) -> Router:
             list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")
         ] = None,
         type_: Annotated[list[str] | None, QueryParameter(name="type", description="One or more types")] = None,
+        schedule: OfSchedule = None,
         owner: Owner = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> TaskPage:
         """List tasks, newest first. A page may be shorter than asked and still have a `nextCursor`."""
-        return await tasks.page(request, status or [], type_ or [], owner, limit, cursor)
+        return await tasks.page(request, status or [], type_ or [], schedule, owner, limit, cursor)
 
     @get(
         "/task/{task_id:str}/events",

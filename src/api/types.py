@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -137,6 +138,13 @@ def _duration(seconds: float | None) -> timedelta | None:
 def type_router(core: Core) -> Router:
     """Return the routes."""
     types = Types(core)
+    intervention = partial(
+        post,
+        status_code=200,
+        opt=requires("admin"),
+        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+    )
 
     @put(
         "/{name:str}",
@@ -186,28 +194,12 @@ def type_router(core: Core) -> Router:
         """Delete a type's settings. Its tasks go on; new ones of this name are treated like `default`."""
         return await types.delete(request, name)
 
-    @post(
-        "/{name:str}/pause",
-        status_code=200,
-        opt=requires("admin"),
-        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The type is paused",
-        summary="Pause a type",
-    )
+    @intervention("/{name:str}/pause", response_description="The type is paused", summary="Pause a type")
     async def pause_type(request: ApiRequest, name: NameParameter) -> PauseAnswer:
         """Let the tasks of a type wait; new ones are accepted, what runs goes on, and others of its pool do, too."""
         return await types.pause(request, name)
 
-    @post(
-        "/{name:str}/resume",
-        status_code=200,
-        opt=requires("admin"),
-        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The type is not paused",
-        summary="Resume a type",
-    )
+    @intervention("/{name:str}/resume", response_description="The type is not paused", summary="Resume a type")
     async def resume_type(request: ApiRequest, name: NameParameter) -> PauseAnswer:
         """End a type's pause. Where it shares its pool with others, its tasks come back within some seconds."""
         return await types.resume(request, name)

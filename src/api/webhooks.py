@@ -22,7 +22,7 @@ from .access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, re
 from .bodies import described, read_as, schema_of
 from .edge import request_id
 from .examples import TASK_ID_EXAMPLE, WEBHOOK_CHANGE_EXAMPLES, WEBHOOK_EXAMPLES
-from .parameters import ID_PATTERN, Cursor, Limit, Owner, listed_owner
+from .parameters import ID_PATTERN, Cursor, Limit, Owner, listed_owner, read_id_cursor
 from .problems import answers
 from .webhook_shapes import (
     WebhookBody,
@@ -97,7 +97,8 @@ class Webhooks:
     async def page(self, request: ApiRequest, owner: str | None, limit: int, cursor: str | None) -> WebhookPage:
         found = dict((await load_webhooks(self.core.reading, listed_owner(request, owner))).registered())
         newest_first = sorted((ref.id for ref in found), reverse=True)
-        remaining = [found[parse_webhook_id(name)] for name in newest_first if cursor is None or name < cursor]
+        before = read_id_cursor(cursor)
+        remaining = [found[parse_webhook_id(name)] for name in newest_first if before is None or name < before]
         shown = remaining[:limit]
         return WebhookPage(
             webhooks=[webhook_summary(webhook) for webhook in shown],

@@ -2,16 +2,17 @@
 
     client                                               server
     {"type": "subscribe", "task": id}                    {"type": "subscribed", "subscription": …}, then events
-    {"type": "subscribe", "project": name, "after": id}    as streams have them, with `subscription` and `id`
+    {"type": "subscribe", "batch": id}                     as streams have them, with `subscription` and `id`
+    {"type": "subscribe", "project": name, "after": id}
     {"type": "subscribe", "all": true}
     {"type": "unsubscribe", "subscription": …}           {"type": "unsubscribed", "subscription": …}
     {"type": "ping"}                                     {"type": "pong"}
                                                          {"type": "reached", …}   all up to this `id` was sent
-                                                         {"type": "ended", …}   a task's subscription is over
+                                                         {"type": "ended", …}   its task or batch has ended
                                                          {"type": "error", "error": …}
 
-A subscription's name is `task:<id>`, `project:<name>` or `all`. A reader too slow for what it asked for is told and
-dropped; it comes again and resumes after the last `id`.
+A subscription's name is `task:<id>`, `batch:<id>`, `project:<name>` or `all`. A reader too slow for what it asked for
+is told and dropped; it comes again and resumes after the last `id`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ..push.feed import Place
 from ..push.hub import Scope
 from .access import READERS_OF_ALL, ROLES, bearer_token, token_in_address
 from .auth import Authenticator, Identity, KeysUnavailable, Unauthenticated
+from .batch_push import BatchPush
 from .pushed import Messages, Pushed
 from .stream_tokens import StreamTokens
 
@@ -55,6 +57,7 @@ REACHED = b'{"type":"reached"}'
 
 class _Subscribe(Struct, tag="subscribe", kw_only=True, forbid_unknown_fields=True):
     task: str | None = None
+    batch: str | None = None
     project: str | None = None
     all: bool = False
     after: int | str | None = None
@@ -64,11 +67,12 @@ class _Subscribe(Struct, tag="subscribe", kw_only=True, forbid_unknown_fields=Tr
         """What the subscription is called. Raises InvalidInput where it is not about exactly one thing."""
         named = [
             *([f"task:{self.task}"] if self.task is not None else []),
+            *([f"batch:{self.batch}"] if self.batch is not None else []),
             *([f"project:{self.project}"] if self.project is not None else []),
             *(["all"] if self.all else []),
         ]
         if len(named) != 1:
-            raise InvalidInput("subscribe to one of `task`, `project` and `all`")
+            raise InvalidInput("subscribe to one of `task`, `batch`, `project` and `all`")
         return named[0]
 
 
@@ -94,6 +98,7 @@ class Session:
     def __init__(self, core: Core, socket: WebSocket[Any, Any, Any], identity: Identity) -> None:
         self._hub = core.feeds.hub
         self._pushed = Pushed(core, PAUSE_SECONDS)
+        self._batches = BatchPush(core, PAUSE_SECONDS)
         self._socket = socket
         self._identity = identity
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MESSAGES_WAITING)
@@ -211,6 +216,8 @@ class Session:
             raise InvalidInput("`after` is the `id` of a message as it came") from None
         if wanted.task is not None:
             return await self._pushed.of_task(self._identity, wanted.task, after)
+        if wanted.batch is not None:
+            return await self._batches.of_batch(self._identity, wanted.batch, after)
         everybodys = wanted.all and self._identity.has(*READERS_OF_ALL)
         scope = Scope(owner=None if everybodys else owner_token(self._identity.subject))
         return await self._pushed.of_all(scope, Choice(project=wanted.project or ""), after)

@@ -35,8 +35,8 @@ _BATCH_ID = re.compile(r"([0-9A-HJKMNP-TV-Z]{24}00)~([A-Za-z0-9_=-]{1,36})")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-class TaskRef(NamedTuple):
-    """Where a task is in the log: its owner's token and its own unique part."""
+class _Ref(NamedTuple):
+    """Where something of an owner is in its log: the owner's token, and its own unique part."""
 
     owner: str
     unique: str
@@ -46,37 +46,28 @@ class TaskRef(NamedTuple):
         return f"{self.unique}~{self.owner}"
 
 
-class BatchRef(NamedTuple):
-    """A batch of tasks: its owner's token, and the unique part that those of its tasks begin with."""
+class TaskRef(_Ref):
+    """Where a task is in the log."""
 
-    owner: str
-    unique: str
-
-    @property
-    def id(self) -> str:
-        return f"{self.unique}~{self.owner}"
+    __slots__ = ()
 
 
-class WebhookRef(NamedTuple):
+class BatchRef(_Ref):
+    """A batch of tasks; its unique part is what those of its tasks begin with."""
+
+    __slots__ = ()
+
+
+class WebhookRef(_Ref):
     """Where a webhook is in its log; its id has the form of a task's."""
 
-    owner: str
-    unique: str
-
-    @property
-    def id(self) -> str:
-        return f"{self.unique}~{self.owner}"
+    __slots__ = ()
 
 
-class ScheduleRef(NamedTuple):
+class ScheduleRef(_Ref):
     """Where a recurring schedule is in its log; its id has the form of a task's."""
 
-    owner: str
-    unique: str
-
-    @property
-    def id(self) -> str:
-        return f"{self.unique}~{self.owner}"
+    __slots__ = ()
 
 
 def token(text: str, longest: int = NAME_TOKEN_LENGTH) -> str:
@@ -118,10 +109,7 @@ def is_task_id(text: str) -> bool:
 
 def parse_task_id(task_id: str) -> TaskRef:
     """Return where a task id leads. Raises NotFound for text that is no task id of ours."""
-    match = _TASK_ID.fullmatch(task_id)
-    if match is None:
-        raise NotFound("task", task_id)
-    return TaskRef(match[2], match[1])
+    return TaskRef(*_parts(_TASK_ID, "task", task_id))
 
 
 def new_batch(owner: str, now: datetime, chance: int) -> BatchRef:
@@ -154,10 +142,7 @@ def place_of(ref: TaskRef) -> int:
 
 def parse_batch_id(batch_id: str) -> BatchRef:
     """Return where a batch id leads. Raises NotFound for text that is no batch id of ours."""
-    match = _BATCH_ID.fullmatch(batch_id)
-    if match is None:
-        raise NotFound("batch", batch_id)
-    return BatchRef(match[2], match[1])
+    return BatchRef(*_parts(_BATCH_ID, "batch", batch_id))
 
 
 def new_schedule_ref(owner: str, now: datetime, chance: int) -> ScheduleRef:
@@ -172,10 +157,7 @@ def schedule_for_key(owner: str, idempotency_key: str) -> ScheduleRef:
 
 def parse_schedule_id(schedule_id: str) -> ScheduleRef:
     """Return where a schedule's id leads. Raises NotFound for text that is none of ours."""
-    match = _TASK_ID.fullmatch(schedule_id)
-    if match is None:
-        raise NotFound("schedule", schedule_id)
-    return ScheduleRef(match[2], match[1])
+    return ScheduleRef(*_parts(_TASK_ID, "schedule", schedule_id))
 
 
 def run_ref(ref: ScheduleRef, occurrence: datetime) -> TaskRef:
@@ -195,10 +177,7 @@ def new_webhook_ref(owner: str, now: datetime, chance: int) -> WebhookRef:
 
 def parse_webhook_id(webhook_id: str) -> WebhookRef:
     """Return where a webhook's id leads. Raises NotFound for text that is none of ours."""
-    match = _TASK_ID.fullmatch(webhook_id)
-    if match is None:
-        raise NotFound("webhook", webhook_id)
-    return WebhookRef(match[2], match[1])
+    return WebhookRef(*_parts(_TASK_ID, "webhook", webhook_id))
 
 
 def delivery_id(ref: WebhookRef, sequence: int, at: datetime) -> str:
@@ -210,6 +189,14 @@ def delivery_id(ref: WebhookRef, sequence: int, at: datetime) -> str:
 def is_delivery_id(text: str) -> bool:
     """Tell whether text has the form of a delivery's id."""
     return _DELIVERY_ID.fullmatch(text) is not None
+
+
+def _parts(form: re.Pattern[str], kind: str, text: str) -> tuple[str, str]:
+    """Return owner token and unique part of an id. Raises NotFound for text that has not its form."""
+    match = form.fullmatch(text)
+    if match is None:
+        raise NotFound(kind, text)
+    return match[2], match[1]
 
 
 def _base32(number: int) -> str:

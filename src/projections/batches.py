@@ -1,29 +1,35 @@
 """Batches: which tasks they have, and how far these are.
 
 Nothing is kept of a batch but its tasks: each names its batch and how many there are, and the ids follow from the
-batch's.
+batch's. So a list of batches is found among the submissions.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from ..errors import NotFound
 from ..events.codec import task_codec
-from ..events.ids import BatchRef, TaskRef, nth
+from ..events.ids import BatchRef, TaskRef, batch_of, nth, place_of
 from ..events.subjects import task_root
 from ..events.task import TaskSubmitted
 from ..streams.connection import Connection
 from ..streams.log import decode, last_position
 from ..streams.topology import TASKS
+from .submissions import Place
 from .task_reader import Listed, TaskReader
 from .task_view import ACTIVE, Status, TaskView
 
 WHOLE = 100.0
+LOOKED_AT_ONCE = 64
+MOST_LOOKED_AT = 2_000
+"""Submissions (all of a batch are one) among which one page looks for batches, before it answers with what it has."""
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -35,6 +41,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     size: int
     fingerprint: str
     created_at: datetime
+    sequence: int
+    """Place of its first task in the log: the order of lists."""
 
     @property
     def refs(self) -> list[TaskRef]:
@@ -58,6 +66,24 @@ class BatchProgress(Struct, frozen=True, kw_only=True):
         return not any(self.counts[status] for status in ACTIVE)
 
 
+class BatchPage(NamedTuple):
+    batches: list[Batch]
+    cursor: int | None
+    """The sequence that the next page is before; None after the last. A page may be short, even empty, and still have
+    one."""
+
+
+class Run(NamedTuple):
+    """Tasks that would be of one batch, stored one right after another, as a batch is.
+
+    One of which the store kept only the first tasks, and that was completed later, has two.
+    """
+
+    ref: BatchRef
+    start: int
+    """The sequence of the batch's first task, if that is of this run."""
+
+
 class BatchReader:
     def __init__(self, tasks: TaskReader, reading: Connection) -> None:
         self._tasks = tasks
@@ -66,17 +92,66 @@ class BatchReader:
     async def find(self, ref: BatchRef) -> Batch:
         """Return a batch, also one submitted a moment ago. Raises NotFound."""
         position = await last_position(self._reading, TASKS, f"{task_root(nth(ref, 0))}.submitted.>")
-        recorded = decode(task_codec, position).recorded if position else None
-        if recorded is None or not isinstance(recorded.event, TaskSubmitted) or recorded.event.batch != ref.id:
+        if position is None:
             raise NotFound("batch", ref.id)
+        recorded = decode(task_codec, position).recorded
         event = recorded.event
+        if not isinstance(event, TaskSubmitted) or event.batch != ref.id:
+            raise NotFound("batch", ref.id)
         return Batch(
             ref=ref,
             owner=event.owner,
             size=event.batch_size,
             fingerprint=event.fingerprint,
             created_at=recorded.at,
+            sequence=position.sequence,
         )
+
+    async def page(self, owner: str | None, limit: int, before: int | None, *, deleted: bool) -> BatchPage:
+        """Return up to `limit` batches of an owner token (None: of everybody), newest first.
+
+        Of those submitted before the sequence `before`; without those of which all tasks are deleted, unless `deleted`.
+        """
+        found: list[Batch] = []
+        looked_at = 0
+        while True:
+            async with contextlib.aclosing(self._tasks.submissions(owner, before, LOOKED_AT_ONCE)) as stretches:
+                async for places, rest in stretches:
+                    runs = _runs(places)
+                    begun = await self._begun(runs)
+                    found += [batch for batch in begun if deleted or await self._has_any(batch)]
+                    if len(found) > limit:
+                        return BatchPage(found[:limit], found[limit - 1].sequence)
+                    if rest is None:
+                        return BatchPage(found, None)
+                    before = min([rest, *(batch.sequence for batch in begun)])
+                    looked_at += len(runs)
+                    if looked_at >= MOST_LOOKED_AT:
+                        return BatchPage(found, before)
+                    if before < rest:
+                        break  # go on where the batch begins, without a look at all of its tasks
+                else:
+                    return BatchPage(found, None)
+
+    async def _begun(self, runs: Mapping[Run, list[TaskRef]]) -> list[Batch]:
+        """Return the batches that begin with one of these runs, in their order."""
+        found = []
+        for run, refs in runs.items():
+            # A batch shows by two of its tasks, or by its first. One that shows by neither here does further back.
+            if len(refs) < 2 and place_of(refs[0]) != 0:
+                continue
+            with contextlib.suppress(NotFound):  # no batch, or its beginning is past its retention
+                batch = await self.find(run.ref)
+                if batch.sequence == run.start:
+                    found.append(batch)
+        return found
+
+    async def _has_any(self, batch: Batch) -> bool:
+        """Tell whether not all of a batch is deleted, which most often its first task shows."""
+        for refs in (batch.refs[:1], batch.refs):
+            if any(not listed.view.deleted for listed in await self._tasks.views(refs, batch.ref.owner)):
+                return True
+        return False
 
     async def is_complete(self, batch: Batch) -> bool:
         """Tell whether all of its tasks are there: a store that ran full in the midst may have kept the first ones."""
@@ -96,6 +171,14 @@ class BatchReader:
         if not found:
             raise NotFound("batch", batch.ref.id)
         return found
+
+
+def _runs(places: Sequence[Place]) -> dict[Run, list[TaskRef]]:
+    """Return the runs that submissions, newest first, are of; a single task is one, too."""
+    runs: dict[Run, list[TaskRef]] = {}
+    for sequence, ref in places:
+        runs.setdefault(Run(batch_of(ref), sequence - place_of(ref)), []).append(ref)
+    return runs
 
 
 def progress(tasks: Sequence[Listed]) -> BatchProgress:

@@ -5,8 +5,9 @@ A task whose time was up, or whose parent failed, is none: trying it again would
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -19,8 +20,11 @@ from ..streams.log import decode, read
 from ..streams.topology import TASKS
 from .task_reader import Listed, TaskReader
 
-OF_TIME_AND_PARENTS: frozenset[FailureKind] = frozenset({"expired", "deadline", "parent_failed"})
-KINDS: frozenset[FailureKind] = frozenset(get_args(FailureKind)) - OF_TIME_AND_PARENTS
+DeadLetterKind: TypeAlias = Literal[
+    "rejected", "failed", "busy", "error", "unreachable", "timeout", "bad_answer", "worker_lost"
+]
+"""Of the kinds of failure those that another try may not come to."""
+KINDS: frozenset[FailureKind] = frozenset(get_args(DeadLetterKind))
 READ_AT_ONCE = 200
 MOST_READ = 2_000
 """Failures that one page looks at for those wanted, before it answers with what it has and a cursor."""
@@ -82,5 +86,6 @@ class DeadLetters:
             if looked >= MOST_READ:
                 return DeadLetterPage(found, after)
 
-    async def is_one(self, ref: TaskRef) -> bool:
-        return any(map(DeadLetterFilter().matches, await self._tasks.views([ref], ref.owner)))
+    async def among(self, refs: Sequence[TaskRef]) -> set[TaskRef]:
+        """Return those of these tasks, of whatever owners, that are dead letters."""
+        return {listed.ref for listed in await self._tasks.views(refs, None) if DeadLetterFilter().matches(listed)}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-import msgspec
 import structlog
-from msgspec import Struct
 
 from ..commands import owner, pool, server, task_type
 from ..commands.owner import UNLIMITED, Allowance, OwnerState, allowance
@@ -20,61 +18,19 @@ from ..events.codec import owner_codec, pool_codec, server_codec, type_codec
 from ..events.ids import token
 from ..events.limits import NO_LIMITS, Limits
 from ..events.owner import OwnerLimited
+from ..events.server import ServerEvent
 from ..events.subjects import server_token
 from ..streams.buckets import Bucket
 from ..streams.connection import Connection
 from ..streams.jetstream import api
-from ..streams.log import Position, decode
+from ..streams.log import Position
 from ..streams.pulling import follow
 from ..streams.topology import FLEET, SERVERS
+from .fleet_views import Change, Views
 
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "checkpoint"
-
-
-class ServerView(Struct, frozen=True, kw_only=True):
-    """A server as of `sequence`: the value of `server.<id>` in the registry bucket."""
-
-    sequence: int
-    state: ServerState
-
-
-class TypeView(Struct, frozen=True, kw_only=True):
-    """A type as of `sequence`: the value of `type.<name>` in the registry bucket."""
-
-    name: str
-    sequence: int
-    state: TypeState
-
-
-class PoolView(Struct, frozen=True, kw_only=True):
-    """A pool as of `sequence`: the value of `pool.<name>` in the registry bucket."""
-
-    name: str
-    sequence: int
-    state: PoolState
-
-
-class OwnerView(Struct, frozen=True, kw_only=True):
-    """An owner's own limits as of `sequence`: the value of `owner.<token>` in the registry bucket."""
-
-    sequence: int
-    state: OwnerState
-
-
-_encode = msgspec.json.Encoder().encode
-_decode_server = msgspec.json.Decoder(ServerView).decode
-_decode_type = msgspec.json.Decoder(TypeView).decode
-_decode_pool = msgspec.json.Decoder(PoolView).decode
-_decode_owner = msgspec.json.Decoder(OwnerView).decode
-
-
-class Change(NamedTuple):
-    """A key of the registry and its value after an event."""
-
-    key: str
-    value: bytes
 
 
 def _about(position: Position) -> tuple[str, str, str]:
@@ -100,19 +56,22 @@ class Fleet:
         """What is left out because an event of it does not decode: `server.<id>` or `type.<name>`, and which event.
         Tasks of such a pool or type wait.
         """
-        self._servers: dict[str, ServerView] = {}
-        self._types: dict[str, TypeView] = {}
-        self._pool_views: dict[str, PoolView] = {}
-        self._owners: dict[str, OwnerView] = {}
+        self._servers: Views[ServerState, ServerEvent] = Views(
+            "server", server_codec, server.ABSENT, server.evolve, ServerState
+        )
+        self._types = Views(
+            "type", type_codec, task_type.UNDEFINED, task_type.evolve, TypeState, lambda event: event.name
+        )
+        self._pool_views = Views(
+            "pool", pool_codec, pool.NEVER_PAUSED, pool.evolve, PoolState, lambda event: event.name
+        )
+        self._owners = Views("owner", owner_codec, owner.NEVER_LIMITED, owner.evolve, OwnerState)
+        self._views: dict[str, Views[Any, Any]] = {
+            views.kind: views for views in (self._servers, self._types, self._pool_views, self._owners)
+        }
         self._pools = set(task_type.UNDEFINED.pools)
         self._types_of: dict[str, set[str]] = {}
         """By pool, the types (by token) whose tasks may wait in it; of the default pool, any type's may."""
-        self._folds: dict[str, Callable[[str, Position], Change | None]] = {
-            "server": self._fold_server,
-            "type": self._fold_type,
-            "pool": self._fold_pool,
-            "owner": self._fold_owner,
-        }
         self._watchers: list[Watcher] = []
         self._limit_watchers: list[Callable[[], None]] = []
         self._moved = asyncio.Event()
@@ -158,8 +117,7 @@ class Fleet:
         return self._type_state(name)
 
     def _type_state(self, name: str) -> TypeState:
-        view = self._types.get(token(name))
-        return view.state if view else task_type.UNDEFINED
+        return self._types.state(token(name))
 
     def pools_of(self, server_settings: Present) -> set[str]:
         """Return the pools in which tasks may wait that this server can run."""
@@ -175,8 +133,7 @@ class Fleet:
     def pool_state(self, name: str) -> PoolState:
         """Return what is known of a pool. Raises UnreadableEvent."""
         self.must_be_readable(f"pool.{token(name)}")
-        view = self._pool_views.get(token(name))
-        return view.state if view else pool.NEVER_PAUSED
+        return self._pool_views.state(token(name))
 
     def types_of(self, name: str) -> list[str]:
         """Return the names of the types whose tasks may wait in a pool, but for the default one's: there all may."""
@@ -244,9 +201,11 @@ class Fleet:
         try:
             for position in positions:
                 key, kind, name = _about(position)
-                fold = self._folds.get(kind)
-                if fold and key not in self.unreadable and (change := fold(name, position)):
+                views = self._views.get(kind)
+                if views is not None and key not in self.unreadable and (change := views.fold(name, position)):
                     changes[change.key] = change
+                    if kind == "type":
+                        self._know_pools_of(name)
                     servers.update(self._concerned(kind, name))
                 self.sequence = max(self.sequence, position.sequence)
         finally:
@@ -275,13 +234,7 @@ class Fleet:
         key, kind, name = _about(position)
         log.error("fleet.unreadable", left_out=key, reason=str(error), action="run the version that wrote it")
         self.unreadable[key] = error
-        views: dict[str, dict[str, Any]] = {
-            "server": self._servers,
-            "type": self._types,
-            "pool": self._pool_views,
-            "owner": self._owners,
-        }
-        views[kind].pop(name, None)
+        self._views[kind].pop(name, None)
         self.sequence = max(self.sequence, position.sequence)
         self._tell(self._concerned(kind, name))
         if kind != "server":
@@ -306,61 +259,20 @@ class Fleet:
         for changed in self._limit_watchers:
             changed()
 
-    def _fold_server(self, name: str, position: Position) -> Change | None:
-        view = self._servers.get(name)
-        if view and view.sequence >= position.sequence:
-            return None
-        recorded = decode(server_codec, position).recorded
-        state = server.evolve(view.state if view else server.ABSENT, recorded)
-        self._servers[name] = view = ServerView(sequence=position.sequence, state=state)
-        return Change(f"server.{name}", _encode(view))
-
-    def _fold_type(self, name: str, position: Position) -> Change | None:
-        view = self._types.get(name)
-        if view and view.sequence >= position.sequence:
-            return None
-        recorded = decode(type_codec, position).recorded
-        state = task_type.evolve(view.state if view else task_type.UNDEFINED, recorded)
-        view = TypeView(name=recorded.event.name, sequence=position.sequence, state=state)
-        self._know_type(name, view)
-        return Change(f"type.{name}", _encode(view))
-
-    def _know_type(self, name: str, view: TypeView) -> None:
-        self._types[name] = view
-        self._pools.update(view.state.pools)
-        for each in view.state.pools:
+    def _know_pools_of(self, name: str) -> None:
+        pools = self._types[name].state.pools
+        self._pools.update(pools)
+        for each in pools:
             self._types_of.setdefault(each, set()).add(name)
-
-    def _fold_pool(self, name: str, position: Position) -> Change | None:
-        view = self._pool_views.get(name)
-        if view and view.sequence >= position.sequence:
-            return None
-        recorded = decode(pool_codec, position).recorded
-        state = pool.evolve(view.state if view else pool.NEVER_PAUSED, recorded)
-        self._pool_views[name] = view = PoolView(name=recorded.event.name, sequence=position.sequence, state=state)
-        return Change(f"pool.{name}", _encode(view))
-
-    def _fold_owner(self, name: str, position: Position) -> Change | None:
-        view = self._owners.get(name)
-        if view and view.sequence >= position.sequence:
-            return None
-        recorded = decode(owner_codec, position).recorded
-        state = owner.evolve(view.state if view else owner.NEVER_LIMITED, recorded)
-        self._owners[name] = view = OwnerView(sequence=position.sequence, state=state)
-        return Change(f"owner.{name}", _encode(view))
 
     async def restore(self, bucket: Bucket) -> None:
         """Start from the registry bucket instead of the first event of the log."""
         for entry in await bucket.scan():
             kind, _, name = entry.key.partition(".")
-            if kind == "server":
-                self._servers[name] = _decode_server(entry.value)
-            elif kind == "type":
-                self._know_type(name, _decode_type(entry.value))
-            elif kind == "pool":
-                self._pool_views[name] = _decode_pool(entry.value)
-            elif kind == "owner":
-                self._owners[name] = _decode_owner(entry.value)
+            if kind in self._views:
+                self._views[kind].restore(name, entry.value)
+                if kind == "type":
+                    self._know_pools_of(name)
             elif kind == CHECKPOINT:
                 self.sequence = int(entry.value)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -18,7 +18,16 @@ from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import ENDINGS, task_ref, task_root
-from ..events.task import StoredResult, TaskDeleted, TaskEvent, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
+from ..events.task import (
+    StoredResult,
+    TaskDeleted,
+    TaskEvent,
+    TaskFailed,
+    TaskHeld,
+    TaskQueued,
+    TaskSubmitted,
+    TaskSucceeded,
+)
 from ..streams.buckets import Bucket, Entry
 from ..streams.connection import Connection
 from ..streams.log import Log, decode, last_sequence, read
@@ -26,7 +35,7 @@ from ..streams.topology import TASKS
 from . import recent
 from .active import projected, ref_of
 from .results import Results
-from .submissions import newest_first
+from .submissions import Stretch, newest_first
 from .task_view import ACTIVE, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
@@ -72,6 +81,8 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
     project: str = ""
     """Empty: of any, or of none."""
     batch: str = ""
+    schedule: str = ""
+    """Id of the recurring schedule that submitted them."""
     created_since: datetime | None = None
     created_before: datetime | None = None
 
@@ -82,6 +93,7 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
             and (self.deleted or not view.deleted)
             and self.project in ("", view.project)
             and self.batch in ("", view.batch)
+            and self.schedule in ("", view.schedule)
             and (self.created_since is None or view.created_at >= self.created_since)
             and (self.created_before is None or view.created_at < self.created_before)
         )
@@ -110,7 +122,7 @@ class TaskReader:
                     payload = submitted.payload
                 case TaskSucceeded() | TaskFailed() as ended:
                     result = ended.result
-                case TaskQueued(renewed=True):
+                case TaskQueued(renewed=True) | TaskHeld(renewed=True):
                     result = None
                 case _:
                     pass
@@ -161,10 +173,10 @@ class TaskReader:
         return sequence, await self.current(owner, None)
 
     async def _queued_since(self, owner: str | None, checkpoint: int) -> set[TaskRef]:
-        """Return the tasks that were submitted or queued again after what the bucket reflects."""
+        """Return the tasks that were submitted, or queued or held again, after what the bucket reflects."""
         found: set[TaskRef] = set()
-        for kind in ("submitted", "queued"):
-            positions = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.>", checkpoint + 1)
+        for kind in ("submitted.>", "queued.>", "held"):
+            positions = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}", checkpoint + 1)
             found |= {task_ref(position.subject) for position in positions}
         return found
 
@@ -207,6 +219,17 @@ class TaskReader:
                 if walked >= LONGEST_WALK:
                     return Page(found, rest)
         return Page(found, None)
+
+    async def submissions(self, owner: str | None, before: int | None, at_once: int) -> AsyncGenerator[Stretch, None]:
+        """Yield the submissions of an owner token (None: of everybody) before a sequence, newest first.
+
+        `at_once`: about how many a stretch should have.
+        """
+        checkpoint = await projected(self._bucket)
+        walk = newest_first(self._reading, self._bucket, owner, checkpoint, before, at_once)
+        async with contextlib.aclosing(walk) as stretches:
+            async for stretch in stretches:
+                yield stretch
 
     async def _active(self, owner: str | None) -> set[TaskRef] | None:
         """Return the tasks that have not ended, as far as projected; None if they are too many to sort here."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from taskstream.api import batches as api_batches
 from tests.support.backend import BackendServer, hold
 from tests.support.service import Answer, Client, Service, running_service
 from tests.support.sse import Sent, opened, received
@@ -169,6 +170,23 @@ async def test_without_a_role_that_submits_nothing_is_taken(api: Service) -> Non
     assert (await api.anonymous.post("/api/tasks/batch", [{"a": 1}])).status == 401
 
 
+async def test_those_whose_key_is_taken_are_named_at_once_and_the_others_go_on(
+    service: Service, backend: BackendServer
+) -> None:
+    await service.admin.put("/api/types/image", {"keyConcurrency": 1, "onConflict": "refuse"})
+    await service.admin.register(backend, "one", types=["image"])
+    image = {"type": "image", "payload": 1}
+
+    answer = await service.alice.post(
+        "/api/tasks/batch", [image | {"concurrencyKey": key} for key in ("a", "b", "a", "a")] + [image]
+    )
+
+    assert answer.status == 200
+    assert [found["index"] for found in answer["refused"]] == [2, 3]
+    assert all("same concurrency key" in found["error"] for found in answer["refused"])
+    assert (await done(service.alice, answer["batchId"]))["counts"] == counts(FINISHED=3, CANCELLED=2)
+
+
 # The same again
 
 
@@ -239,6 +257,90 @@ async def test_a_batch_of_which_only_a_part_was_stored_is_completed_by_the_same_
 
     assert (await api.alice.get(f"/api/batches/{batch_id}"))["counts"] == counts(WAITING=4)
     assert await all_of(api.alice) == 4
+
+
+# Lists
+
+
+async def listed_batches(client: Client, query: str = "") -> list[str]:
+    """Return the ids of all batches there are, by pages."""
+    found: list[str] = []
+    cursor = ""
+    while cursor is not None:
+        page = await client.get(f"/api/batches?{query}" + (cursor and f"&cursor={cursor}"))
+        assert page.status == 200, page
+        found += [batch["id"] for batch in page["batches"]]
+        cursor = page["nextCursor"]
+    return found
+
+
+async def test_batches_are_listed_newest_first_by_pages_whatever_is_submitted_between(api: Service) -> None:
+    ids = []
+    for size in (1, 300, 2, 1000, 3):
+        ids.append((await submitted(api.alice, *({"n": number} for number in range(size))))[0])
+        await api.alice.submit({"a": "single task"})
+        await submitted(api.bob, {"n": 1}, {"n": 2})
+
+    for limit in (1, 2, 5, 50):
+        assert await listed_batches(api.alice, f"limit={limit}") == ids[::-1]
+    page = await api.alice.get("/api/batches?limit=5")
+    assert [(batch["size"], batch["owner"], batch["counts"]) for batch in page["batches"]] == [
+        (size, "alice", None) for size in (3, 1000, 2, 300, 1)
+    ]
+
+
+async def test_a_list_of_batches_has_counts_where_they_are_asked_for(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_batches, "MOST_COUNTED", 4)
+    ids = [(await submitted(api.alice, *([{"n": 1}] * 2)))[0] for _ in range(3)]
+    await api.alice.post(f"/api/batches/{ids[2]}/cancel")
+
+    page = await api.alice.get("/api/batches?counts=true")
+
+    assert [(batch["id"], batch["counts"]) for batch in page["batches"]] == [
+        (ids[2], counts(CANCELLED=2)),
+        (ids[1], counts(WAITING=2)),
+    ]
+    assert await listed_batches(api.alice, "counts=true") == ids[::-1]
+
+
+async def test_batches_of_others_are_listed_to_admins_and_auditors_alone(api: Service) -> None:
+    mine, _ = await submitted(api.alice, {"n": 1})
+    theirs, _ = await submitted(api.bob, {"n": 1})
+
+    assert await listed_batches(api.alice) == [mine]
+    assert (await api.alice.get("/api/batches?owner=bob")).status == 403
+    for client in (api.admin, api.auditor):
+        assert await listed_batches(client) == [theirs, mine]
+        assert await listed_batches(client, "owner=alice") == [mine]
+
+
+async def test_a_batch_of_which_all_is_deleted_is_listed_no_more(api: Service) -> None:
+    kept, ids = await submitted(api.alice, {"n": 1}, {"n": 2})
+    gone, _ = await submitted(api.alice, {"n": 1}, {"n": 2})
+    await api.alice.delete(f"/api/batches/{gone}")
+    await api.alice.post("/api/tasks/delete", {"ids": ids[1:]})
+
+    assert await listed_batches(api.alice) == [kept]
+    assert await listed_batches(api.auditor) == [gone, kept]
+
+
+async def test_a_batch_that_was_completed_later_is_listed_once_where_it_begins(api: Service) -> None:
+    headers = {"Idempotency-Key": "k"}
+    bodies = [{"n": number} for number in range(4)]
+    together = api.core.commands.submit_together
+
+    async def partly(submissions: Any, **more: Any) -> Any:
+        return 2 * await together(submissions[:2], **more)
+
+    api.core.commands.submit_together = partly  # type: ignore[method-assign]
+    in_two_parts, _ = await submitted(api.alice, *bodies, headers=headers)
+    api.core.commands.submit_together = together  # type: ignore[method-assign]
+    between, _ = await submitted(api.alice, {"n": 1})
+    await submitted(api.alice, *bodies, headers=headers)
+
+    assert await listed_batches(api.alice) == [between, in_two_parts]
 
 
 # Following

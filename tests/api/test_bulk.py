@@ -162,6 +162,15 @@ async def test_a_filter_by_batch_project_and_time(api: Service) -> None:
     assert (await api.alice.post("/api/tasks/delete", {"filter": {"batch": NONE}})).status == 404
 
 
+async def test_what_is_no_batch_is_refused_and_does_not_mean_all_tasks(api: Service) -> None:
+    ids = await submitted(api.alice, 2)
+
+    for batch in ("", "x", ids[1]):
+        answer = await api.alice.post("/api/tasks/cancel", {"filter": {"batch": batch}})
+        assert (answer.status, answer["path"]) == (400, "$.filter.batch")
+    assert await statuses(api.alice, ids) == ["WAITING"] * 2
+
+
 async def test_a_filter_of_others_tasks_is_for_admins(api: Service) -> None:
     await submitted(api.alice, 2)
     batch = await api.bob.post("/api/tasks/batch", [{"n": 1}])
@@ -172,7 +181,7 @@ async def test_a_filter_of_others_tasks_is_for_admins(api: Service) -> None:
     assert (await api.alice.post("/api/tasks/cancel", asked(owner="bob"))).status == 403
     assert (await api.auditor.post("/api/tasks/cancel", asked(owner="bob"))).status == 403
     assert (await api.alice.post("/api/tasks/cancel", asked(owner="*"))).status == 403
-    assert tally(await api.alice.post("/api/tasks/cancel", asked(batch=batch["batchId"])))[0] == 0
+    assert (await api.alice.post("/api/tasks/cancel", asked(batch=batch["batchId"]))).status == 404
     assert tally(await api.admin.post("/api/tasks/cancel", asked()))[0] == 0
     assert tally(await api.admin.post("/api/tasks/cancel", asked(owner="bob")))[0] == 1
     assert tally(await api.admin.post("/api/tasks/cancel", asked(owner="*")))[0] == 3
@@ -257,6 +266,7 @@ async def test_dead_letters_are_listed_by_kind_type_time_and_pages(service: Serv
     assert await letters(service.alice, "?kind=error") == [(broken, "error")]
     assert len(await letters(service.alice, "?kind=error,rejected")) == 4
     assert len(await letters(service.alice, f"?since={middle}")) == 2
+    assert len(await letters(service.alice, f"?before={middle}")) == 2
     assert await letters(service.alice, "?type=image") == []
     assert (await service.alice.get("/api/dead-letters?kind=gone")).status == 400
     found, cursor = [], ""
@@ -292,3 +302,7 @@ async def test_what_ended_otherwise_is_no_dead_letter(service: Service, backend:
     await service.alice.post(f"/api/task/{cancelled}/cancel")
 
     assert await letters(service.alice) == [(parent, "rejected")]
+    assert (await service.alice.get("/api/dead-letters?kind=parent_failed")).status == 400
+    answer = await service.alice.post("/api/dead-letters/discard", {"filter": {"kind": ["parent_failed"]}})
+    assert answer.status == 400
+    assert "worker_lost" in answer["error"]

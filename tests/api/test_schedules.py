@@ -60,6 +60,18 @@ async def tasks_of(client: Client, schedule_id: str) -> list[dict[str, Any]]:
     return [event for event in histories if event.get("schedule") == schedule_id]
 
 
+async def failed(client: Client, schedule_id: str, count: int = 1) -> dict[str, Any]:
+    """Wait until so many runs of a schedule have failed."""
+
+    async def look() -> dict[str, Any] | None:
+        found = await detail(client, schedule_id)
+        return found if found["counts"]["failed"] >= count else None
+
+    found = await wait_until(look, f"{schedule_id} to fail {count} times")
+    assert found is not None
+    return found
+
+
 async def timers(service: Service, ref: ScheduleRef) -> list[str]:
     return await subjects(service.core.reading, TIMERS, f"*.schedule.{ref.owner}.{ref.unique}")
 
@@ -98,6 +110,7 @@ async def test_what_changes_is_what_was_named(service: Service) -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"cron": "61 * * * *"}, "$.cron"),
     ({"cron": "0 0 30 2 *"}, "$.cron"),
+    ({"cron": "*/90 * * * *"}, "$.cron"),
     ({"timeZone": "Mars/Olympus"}, "$.timeZone"),
     ({"missed": "forget"}, "$.missed"),
     ({"catchUp": 101}, "$.catchUp"),
@@ -230,14 +243,15 @@ async def test_what_a_pause_passes_over_is_skipped_or_caught_up(service: Service
     ) == before
 
     resumed = await service.alice.post(f"/api/schedules/{skipping}/resume")
-    await service.alice.post(f"/api/schedules/{patient}/resume")
+    caught_up = await service.alice.post(f"/api/schedules/{patient}/resume")
 
     assert resumed["counts"]["skipped"] >= 5
     assert resumed["counts"]["fired"] == before[0]["fired"]
     assert resumed["nextAt"] is not None
-    # Two of those missed, and those within the grace of two seconds, at once.
-    caught_up = await fired(service.alice, patient, before[1]["fired"] + 3)
-    assert caught_up["counts"]["skipped"] >= 1
+    assert caught_up["counts"]["skipped"] - before[1]["skipped"] >= 3
+    assert caught_up["counts"]["fired"] == before[1]["fired"]
+    found = await fired(service.alice, patient, before[1]["fired"] + 3)
+    assert found["counts"]["skipped"] == caught_up["counts"]["skipped"]
 
 
 async def test_one_is_run_now_also_while_it_is_paused(service: Service) -> None:
@@ -256,6 +270,94 @@ async def test_one_is_run_now_also_while_it_is_paused(service: Service) -> None:
     assert (found["counts"]["triggered"], found["lastTriggeredTaskId"]) == (2, other["taskId"])
 
 
+async def test_a_run_now_is_held_and_counted_as_any_task_is(service: Service) -> None:
+    schedule_id = await create(service.alice, DAILY | {"task": {"payload": 1, "delay": 100}})
+
+    run = await service.alice.post(f"/api/schedules/{schedule_id}/run")
+
+    assert (await service.alice.details(run["taskId"]))["held"] is True
+    assert (await service.admin.put("/api/owners/alice/limits", {"waiting": 1})).status == 200
+    assert (await service.alice.post(f"/api/schedules/{schedule_id}/run")).status == 429
+
+
+async def test_what_fires_is_held_for_its_delay(service: Service, backend: BackendServer) -> None:
+    await service.admin.register(backend, "one")
+    late = await create(service.alice, EACH_SECOND | {"task": {"payload": "late", "delay": 100}})
+    prompt = await create(service.alice, EACH_SECOND)
+
+    held = (await fired(service.alice, late))["lastFired"]["runs"][0]["taskId"]
+    last = (await fired(service.alice, prompt, 3))["lastFired"]["runs"][-1]["taskId"]
+
+    assert (await service.alice.ended(last))["status"] == "FINISHED"
+    details = await service.alice.details(held)
+    assert (details["status"], details["held"], details["attempt"]) == ("WAITING", True, 0)
+
+
+async def test_what_fires_beyond_its_owners_quota_is_a_failed_run(service: Service) -> None:
+    assert (await service.admin.put("/api/owners/alice/limits", {"waiting": 1})).status == 200
+    await service.alice.submit({"payload": 1})
+
+    schedule_id = await create(service.alice, EACH_SECOND)
+    found = await failed(service.alice, schedule_id, 2)
+
+    assert "no more than 1 may" in found["lastFailure"]["error"]
+    assert await tasks_of(service.alice, schedule_id) == []
+    assert (await service.admin.delete("/api/owners/alice/limits")).status == 200
+    await wait_until(lambda: tasks_of(service.alice, schedule_id), "tasks again")
+
+
+async def test_runs_that_fire_together_take_what_the_quota_has_room_for(service: Service) -> None:
+    assert (await service.admin.put("/api/owners/alice/limits", {"waiting": 2})).status == 200
+    clock = await create(service.bob, EACH_SECOND)
+    schedule_id = await create(service.alice, {**EACH_SECOND, "missed": "catch_up", "catchUp": 100})
+    await service.alice.post(f"/api/schedules/{schedule_id}/pause")
+    await fired(service.bob, clock, 5)
+
+    await service.alice.post(f"/api/schedules/{schedule_id}/resume")
+    found = await fired(service.alice, schedule_id, 4)
+    found = await failed(service.alice, schedule_id, found["counts"]["fired"] - 2)
+
+    assert len(await tasks_of(service.alice, schedule_id)) == 2
+    assert found["counts"]["failed"] >= 2
+
+
+async def test_a_key_that_is_taken_refuses_what_fires_as_it_refuses_newcomers(service: Service) -> None:
+    assert (await service.admin.put("/api/types/single", {"onConflict": "refuse"})).status == 200
+    task = {"type": "single", "payload": 1, "concurrencyKey": "k"}
+    first = await service.alice.submit(task)
+    daily = await create(service.alice, DAILY | {"task": task})
+
+    run = await service.alice.post(f"/api/schedules/{daily}/run")
+    found = await failed(service.alice, await create(service.alice, EACH_SECOND | {"task": task}))
+
+    assert (run.status, first in run["detail"]) == (409, True)
+    assert first in found["lastFailure"]["error"]
+    refused = found["lastFailure"]["runs"][0]["taskId"]
+    assert (await service.alice.details(refused))["status"] == "CANCELLED"
+
+
+async def test_the_tasks_of_a_schedule_are_listed_also_once_it_is_deleted(service: Service) -> None:
+    schedule_id = await create(service.alice, DAILY)
+    other = await create(service.bob, DAILY)
+    tasks = [(await service.alice.post(f"/api/schedules/{schedule_id}/run"))["taskId"] for _ in range(3)]
+    await service.alice.submit({"payload": 1})
+    await service.bob.post(f"/api/schedules/{other}/run")
+    await service.alice.delete(f"/api/schedules/{schedule_id}")
+
+    async def listed(client: Client, query: str = "") -> list[str]:
+        page = await client.get(f"/api/tasks?schedule={schedule_id}{query}")
+        assert page.status == 200, page
+        return [task["id"] for task in page["tasks"]]
+
+    assert await listed(service.alice) == await listed(service.auditor) == tasks[::-1]
+    assert await listed(service.alice, "&type=report&limit=2") == tasks[:0:-1]
+    assert await listed(service.alice, "&status=FINISHED") == []
+    assert await listed(service.bob) == []
+    assert await listed(service.admin, "&owner=bob") == []
+    wrong = await service.alice.get("/api/tasks?schedule=mine")
+    assert (wrong.status, wrong["path"]) == (400, "schedule")
+
+
 async def test_a_task_that_its_type_takes_no_more_is_noted_and_it_goes_on(service: Service) -> None:
     body = {**EACH_SECOND, "task": {"type": "strict", "payload": {"width": "wide"}}}
     schedule_id = await create(service.alice, body)
@@ -263,12 +365,7 @@ async def test_a_task_that_its_type_takes_no_more_is_noted_and_it_goes_on(servic
 
     assert (await service.admin.put("/api/types/strict", {"schema": schema})).status == 200
 
-    async def failed() -> dict[str, Any] | None:
-        found = await detail(service.alice, schedule_id)
-        return found if found["counts"]["failed"] >= 2 else None
-
-    found = await wait_until(failed, "two failures")
-    assert found is not None
+    found = await failed(service.alice, schedule_id, 2)
     assert found["lastFailure"]["path"] == "$.payload.width"
     assert "integer" in found["lastFailure"]["error"]
     run = await service.alice.post(f"/api/schedules/{schedule_id}/run")

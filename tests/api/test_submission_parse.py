@@ -129,6 +129,21 @@ def test_an_option_with_a_bad_value_is_refused_with_its_path(more: dict[str, Any
     assert refused({"payload": 1} | more)[0] == path
 
 
+def test_a_word_that_is_none_of_those_allowed_is_refused_naming_these() -> None:
+    assert refused({"payload": 1, "priority": "urgent"}) == ("$.priority", "'urgent' is none of high, low, normal")
+
+
+def test_a_bad_name_in_an_object_is_refused_where_the_object_is() -> None:
+    path, detail = refused({"payload": 1, "require": {"": "a"}})
+
+    assert path == "$.require"
+    assert detail.startswith("a name here: ")
+
+
+def test_an_instant_that_utc_has_no_year_for_is_refused_with_its_path() -> None:
+    assert refused({"payload": 1, "deadline": "9999-12-31T23:59:59-12:00"})[0] == "$.deadline"
+
+
 def test_an_option_that_does_not_exist_is_refused_by_name() -> None:
     assert "`timeuot`" in refused({"payload": 1, "timeuot": 5})[1]
 

@@ -58,6 +58,31 @@ async def test_a_subscription_to_a_task_has_its_state_then_its_events_then_an_en
     assert ended == {"type": "ended", "subscription": name}
 
 
+async def test_a_subscription_to_a_batch_has_its_tasks_their_events_and_its_end(api: Service) -> None:
+    answer = await api.alice.post("/api/tasks/batch", [{"n": 1}, {"n": 2}])
+    name = f"batch:{answer['batchId']}"
+    async with connected(api.alice) as socket, connected(api.bob) as bobs:
+        assert (await ask(bobs, type="subscribe", batch=answer["batchId"]))["type"] == "error"
+        assert await ask(socket, type="subscribe", batch=answer["batchId"]) == {
+            "type": "subscribed",
+            "subscription": name,
+        }
+        first = [await told(socket) for _ in range(3)]
+        await api.alice.submit({"another": "task"})
+        await api.alice.post(f"/api/batches/{answer['batchId']}/cancel")
+        rest = [await told(socket) for _ in range(4)]
+
+        assert [message["type"] for message in first] == ["batch", "state", "state"]
+        assert [message["type"] for message in rest] == ["TaskCancelled", "TaskCancelled", "batch", "ended"]
+        assert {message["taskId"] for message in rest[:2]} == set(answer["taskIds"])
+        assert {message["subscription"] for message in first + rest} == {name}
+        assert rest[2]["batch"]["done"] is True
+
+        await ask(socket, type="subscribe", batch=answer["batchId"], after=rest[0]["id"])
+        again = [await told(socket) for _ in range(3)]
+        assert again == rest[1:]
+
+
 async def test_a_process_that_stops_closes_the_connection_and_says_of_no_task_that_it_has_ended(nats_url: str) -> None:
     async with running_service(nats_url, worker=False) as service, connected(service.alice) as socket:
         await subscribed(socket, all=True)

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
 import pytest
 
+from taskstream.api.answer_examples import ANSWER_EXAMPLES
 from taskstream.api.batches import batch_router
 from taskstream.api.bodies import ReasonBody
 from taskstream.api.bulk import bulk_router
 from taskstream.api.dead_letters import dead_letter_router
+from taskstream.api.deliveries import delivery_router
 from taskstream.api.description import SHAPES, describe, field_texts
-from taskstream.api.examples import ANSWER_EXAMPLES
+from taskstream.api.maintenance import maintenance_router
 from taskstream.api.owners import owner_router
 from taskstream.api.pools import pool_router
+from taskstream.api.push import push_router
+from taskstream.api.queue import queue_router
+from taskstream.api.schedules import schedule_router
 from taskstream.api.servers import server_router
+from taskstream.api.stream_tokens import StreamTokens
 from taskstream.api.system import system_router
 from taskstream.api.task_shapes import TaskDetails
 from taskstream.api.tasks import task_router
 from taskstream.api.types import type_router
+from taskstream.api.webhooks import webhook_router
 from taskstream.api.why import why_router
 from taskstream.core import Core
 
@@ -34,10 +42,16 @@ def document(core: Core) -> dict[str, Any]:
         batch_router(core),
         bulk_router(core),
         dead_letter_router(core),
+        queue_router(core),
+        push_router(core, StreamTokens(core.sealer, time.time)),
         server_router(core),
+        maintenance_router(core),
         type_router(core),
         pool_router(core),
         owner_router(core),
+        webhook_router(core),
+        schedule_router(core),
+        delivery_router(core),
         system_router(core, "1.0"),
     ]
     found: dict[str, Any] = json.loads(describe(routers, "1.0"))
@@ -64,7 +78,7 @@ def references(node: Any) -> Iterator[str]:
 async def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, _, operation in operations(document)]
 
-    assert len(ids) == len(set(ids)) == 48
+    assert len(ids) == len(set(ids)) == 78
     for path, method, operation in operations(document):
         assert operation["summary"], (method, path)
         assert operation["description"], (method, path)
@@ -78,7 +92,7 @@ async def test_every_body_has_a_schema_and_examples_that_keep_to_it(document: di
         (path, method, found["requestBody"]) for path, method, found in operations(document) if "requestBody" in found
     ]
 
-    assert len(with_body) == 24
+    assert len(with_body) == 32
     for path, method, body in with_body:
         media = body["content"]["application/json"]
         schema = {**media["schema"], "components": document["components"]}
@@ -93,7 +107,7 @@ async def test_every_error_answer_is_a_problem_document(document: dict[str, Any]
             assert answer["description"], (method, path, status)
             if int(status) >= 400 and path != "/health/ready":
                 (media,) = answer["content"].items()
-                assert media[0] == "application/problem+json"
+                assert media[0] == "application/problem+json", (method, path, status)
                 assert media[1]["schema"]["$ref"] == "#/components/schemas/Problem"
                 assert media[1]["example"]["status"] == int(status)
 

@@ -1,0 +1,20 @@
+"""What users have done with tasks, one at a time or many at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..commands.task import CancelTask, DeleteTask, RetryTask, TaskCommand
+
+Deed = Literal["cancel", "retry", "delete"]
+
+
+def command_for(deed: Deed, reason: str, subject: str) -> TaskCommand:
+    """Return the command that a user gives by this word; `reason` may be empty."""
+    match deed:
+        case "cancel":
+            return CancelTask(reason=reason or f"Cancelled by {subject}")
+        case "retry":
+            return RetryTask(reason=reason or f"retried by {subject}")
+        case "delete":
+            return DeleteTask(reason=reason or f"Cancelled by {subject}")
