@@ -179,6 +179,7 @@ class AttemptRunner:
     async def _attempt(self, queued: Queued, server: Present) -> None:
         server_id = server.server_id
         started = time.perf_counter()
+        claimed: Known[TaskState] | None = None
         answer: Answer | None = None
         failures = 0
         try:
@@ -192,7 +193,10 @@ class AttemptRunner:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
                 failures = self._judge.learn(server, answer)
         finally:
-            self._slots.end(server_id, queued.ref, continues=isinstance(answer, Accepted))
+            if claimed is None:
+                self._slots.withdraw(server_id, queued.ref)
+            else:
+                self._slots.end(server_id, queued.ref, continues=isinstance(answer, Accepted))
         if answer is None:
             await self._broken_off(queued, claimed)
             return

@@ -132,6 +132,14 @@ class Slots:
         self._has_changed(load)
         self.freed.set()
 
+    def withdraw(self, server_id: str, ref: TaskRef) -> None:
+        """A call of ours did not begin: the task was not to be started. An attempt of it may well run on the server."""
+        load = self._loads.get(server_token(server_id))
+        if load is not None:
+            load.calls.discard(ref)
+            self._has_changed(load)
+            self.freed.set()
+
     def ended_elsewhere(self, name: str, ref: TaskRef) -> None:
         """The log says that an attempt on the server is over."""
         load = self._loads.get(name)

@@ -225,6 +225,17 @@ def test_a_task_both_called_here_and_found_running_counts_once(worker: Worker) -
     assert worker.slots.running("s1") == 1
 
 
+def test_a_second_message_of_a_task_that_runs_leaves_its_room_alone(worker: Worker) -> None:
+    worker.serves(most=2)
+    worker.slots.begin("s1", TASKS[0])
+    worker.slots.end("s1", TASKS[0], continues=True)
+
+    worker.slots.begin("s1", TASKS[0])
+    worker.slots.withdraw("s1", TASKS[0])
+
+    assert worker.slots.running("s1") == 1
+
+
 def test_what_runs_elsewhere_is_told_as_it_was_known_by_a_time(worker: Worker) -> None:
     worker.serves(running=2)
     now = worker.elapsed
