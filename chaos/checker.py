@@ -110,7 +110,7 @@ def acknowledged_changes_are_kept(evidence: Evidence) -> Iterator[tuple[str, str
             found = sum(event["type"] == "TaskCancelled" for event in events)
             least = 1  # a second cancel finds it so
         else:
-            found = sum(event["type"] == "TaskQueued" and bool(event.get("renewed")) for event in events)
+            found = sum(event["type"] in ("TaskQueued", "TaskHeld") and bool(event.get("renewed")) for event in events)
             least = count
         if found < least:
             yield f"{operation} acknowledged {count} times, and recorded {found} times", task

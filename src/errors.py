@@ -13,6 +13,7 @@
     │       ├── NotDue              a retry's time has not come
     │       ├── NotRetryable        only failed and cancelled tasks can be retried
     │       ├── KeyDestroyed        the key that came with the task is gone, and it cannot run without
+    │       ├── RetryTooLate        a retry could not start: the task's time is up
     │       ├── AlreadyExists       a submit met a task with this id
     │       └── IdempotencyConflict the key was used with another body
     └── StoreError
@@ -143,6 +144,15 @@ class NotRetryable(RuleBroken):
 class KeyDestroyed(RuleBroken):
     def __init__(self) -> None:
         super().__init__("the key this task came with was destroyed when it ended; submit it again with the key")
+
+
+class RetryTooLate(RuleBroken):
+    """The instant has passed after which the task was not to start any more: it would fail again at once."""
+
+    def __init__(self, option: str) -> None:
+        self.option = option
+        """Which of the options of its submission says so."""
+        super().__init__(f"its `{option}` has passed, so that it could not start; submit it again with a new one")
 
 
 class AlreadyExists(RuleBroken):

@@ -33,12 +33,12 @@ from ..events.task import (
 )
 from ..projections.active import count_running
 from ..projections.task_view import TaskView, fold
-from ..scheduling.eligibility import Considered, Standing, considered, missing_label, serves, stops
+from ..scheduling.eligibility import Considered, Standing, Stop, considered, missing_label, serves, stops
 from ..scheduling.explanation import KEEPER_ASK, Explanation, decode
 from ..scheduling.held import Parent, held_by
 from ..scheduling.hold import Hold, summary
 from ..scheduling.overflow import allowance
-from ..scheduling.queued import Queue, queued_behind
+from ..scheduling.queued import Queue, queued_behind, unserved_by
 from ..streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
 from ..streams.topology import pool_filter
 from ..wire import milliseconds
@@ -116,13 +116,11 @@ class Why:
                 break
             said = await self._ask(ref)
             keeper = "answered" if said is not None else "silent"
+            servers = await self._considered(known.view)
+            holds = await self._held(known, said, servers, telling=to_reader_of_all)
             if said is None or said.known == "held":
-                holds = held_by(known.view, known.since, said, await self._parents(known), utc_now())
-                servers = await self._considered(known.view)
                 break
             known = await self._known(ref, deleted=to_reader_of_all)
-        else:
-            holds = held_by(known.view, known.since, said, await self._parents(known), utc_now())
         return _answer(known, holds, servers, keeper, to_reader_of_all=to_reader_of_all)
 
     async def _known(self, ref: TaskRef, *, deleted: bool) -> _Known:
@@ -153,15 +151,26 @@ class Why:
         listed = await self.core.tasks.views([parse_task_id(parent) for parent in depends_on], known.ref.owner)
         return {each.ref.id: Parent(each.ref.id, each.view.status, each.view.ended_at) for each in listed}
 
+    async def _held(
+        self, known: _Known, said: Explanation | None, servers: Sequence[Considered], *, telling: bool
+    ) -> list[Hold]:
+        view = known.view
+        unserved = unserved_by(view, known.since, self._stops(view), servers, telling=telling)
+        return held_by(view, known.since, said, await self._parents(known), unserved, utc_now())
+
+    def _stops(self, view: TaskView) -> list[Stop]:
+        fleet = self.core.fleet
+        return stops(
+            view.pool, fleet.pool_state(view.pool).pause, view.task_type, fleet.type_state(view.task_type).pause
+        )
+
     # Queued
 
     async def _queued(self, known: _Known, servers: Sequence[Considered], *, telling: bool) -> list[Hold]:
-        fleet, view = self.core.fleet, known.view
-        found = stops(
-            view.pool, fleet.pool_state(view.pool).pause, view.task_type, fleet.type_state(view.task_type).pause
-        )
         queue = await self._place(known)
-        return queued_behind(view, known.since, found, servers, queue, utc_now(), telling=telling)
+        return queued_behind(
+            known.view, known.since, self._stops(known.view), servers, queue, utc_now(), telling=telling
+        )
 
     async def _place(self, known: _Known) -> Queue:
         view = known.view
@@ -242,7 +251,7 @@ def _answer(
         case "PROCESSING":
             sentence = running_sentence(view)
         case "FINISHED" | "FAILED" | "CANCELLED":
-            ended = ended_info(view, _ending(known))
+            ended = ended_info(view, _ending(known), utc_now())
             sentence = ended_sentence(view, ended.by)
     return WhyAnswer(
         task_id=known.ref.id,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from ..commands.task_holds import last_start, late_kind, option
 from ..events.envelope import Recorded
 from ..events.task import NO_PLAN, FailureKind, TaskEvent
 from ..projections.task_view import Status, TaskView
@@ -161,10 +162,9 @@ def running_sentence(view: TaskView) -> str:
     return f"It runs on {view.server_id}: attempt {view.attempt} of {view.attempts}{how_far}."
 
 
-def ended_info(view: TaskView, ending: Recorded[TaskEvent]) -> EndedInfo:
+def ended_info(view: TaskView, ending: Recorded[TaskEvent], now: datetime) -> EndedInfo:
     error = view.error or None
     parents = (view.plan or NO_PLAN).depends_on
-    again = "nothing: it is done" if view.status == "FINISHED" else "retry it: POST /api/task/{id}/retry"
     return EndedInfo(
         at=milliseconds(ending.at),
         by={"kind": ending.by.kind, "id": ending.by.id},
@@ -174,8 +174,17 @@ def ended_info(view: TaskView, ending: Recorded[TaskEvent]) -> EndedInfo:
         parent_id=next(
             (parent for parent in parents if error and ending.by.kind == "system" and parent in error), None
         ),
-        release=again,
+        release=_what_can_be_done(view, now),
     )
+
+
+def _what_can_be_done(view: TaskView, now: datetime) -> str:
+    plan = view.plan or NO_PLAN
+    if view.status == "FINISHED":
+        return "nothing: it is done"
+    if (last := last_start(plan)) is not None and last <= now:
+        return f"submit it again with a new `{option(late_kind(plan))}`: POST /api/task"
+    return "retry it: POST /api/task/{id}/retry"
 
 
 def ended_sentence(view: TaskView, by: dict[str, str]) -> str:

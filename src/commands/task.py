@@ -21,6 +21,7 @@ from ..errors import (
     NotGranted,
     NotQueued,
     NotRetryable,
+    RetryTooLate,
     TimeIsUp,
 )
 from ..events.task import (
@@ -33,6 +34,7 @@ from ..events.task import (
     TaskDeleted,
     TaskEvent,
     TaskFailed,
+    TaskHeld,
     TaskQueued,
     TaskSubmitted,
 )
@@ -40,6 +42,7 @@ from . import task_holds, task_reports
 from .task_commands import (
     AcceptAttempt,
     CancelTask,
+    CancelUnstarted,
     DeleteTask,
     ExpireTask,
     FailAttempt,
@@ -74,6 +77,7 @@ __all__ = [
     "UNKNOWN",
     "AcceptAttempt",
     "CancelTask",
+    "CancelUnstarted",
     "DeleteTask",
     "Ended",
     "ExpireTask",
@@ -131,12 +135,12 @@ def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[Ta
         case CancelTask():
             return cancel(command, state)
         case RetryTask():
-            return retry(command, state)
+            return retry(command, state, now)
         case DeleteTask():
             return delete(command, state)
         case RequeueTask():
             return requeue(command, state, now)
-        case HoldTask() | ReleaseTask() | ExpireTask() | FailByParent():
+        case HoldTask() | ReleaseTask() | ExpireTask() | FailByParent() | CancelUnstarted():
             return task_holds.decide(command, state, now)
         case _:
             assert_never(command)
@@ -215,19 +219,17 @@ def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Seque
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt:
         return []  # somebody has dealt with this attempt
-    facts = running.facts
+    facts, ends_by = running.facts, running.facts.plan.ends_by
+    if command.kind == "timeout" and ends_by is not None and running.deadline == ends_by:
+        return [_ended_by_failure(running, "deadline", f"it had not ended by {task_holds.instant(ends_by)}")]
+    if command.kind in FINAL_KINDS or facts.failures + 1 >= facts.policy.attempts:
+        return [_ended_by_failure(running, command.kind, command.error)]
     retry_at = now + backoff(command, facts)
     last = task_holds.last_start(facts.plan)
-    is_last = facts.failures + 1 >= facts.policy.attempts or (last is not None and last <= retry_at)
-    if command.kind in FINAL_KINDS or is_last:
-        return [
-            TaskFailed(
-                attempt=command.attempt,
-                server_id=running.server_id,
-                kind=command.kind,
-                error=command.error,
-            )
-        ]
+    if last is not None and last <= retry_at:
+        kind = task_holds.late_kind(facts.plan)
+        too_late = f"another attempt could not start before its `{task_holds.option(kind)}`, {task_holds.instant(last)}"
+        return [_ended_by_failure(running, kind, f"{command.error}; {too_late}")]
     return [
         AttemptFailed(
             attempt=command.attempt,
@@ -237,6 +239,10 @@ def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Seque
             retry_at=retry_at,
         )
     ]
+
+
+def _ended_by_failure(running: Processing, kind: FailureKind, error: str) -> TaskFailed:
+    return TaskFailed(attempt=running.facts.attempt, server_id=running.server_id, kind=kind, error=error)
 
 
 def backoff(command: FailAttempt, facts: Facts) -> timedelta:
@@ -278,13 +284,17 @@ def cancel(command: CancelTask, state: TaskState) -> Sequence[TaskEvent]:
             assert_never(state)
 
 
-def retry(command: RetryTask, state: TaskState) -> Sequence[TaskEvent]:
+def retry(command: RetryTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     match state:
         case Ended(deleted=True):
             raise NotFound("task", "")
         case Ended(facts=facts) if state.outcome != "succeeded":
             if facts.key_id:
                 raise KeyDestroyed
+            if (last := task_holds.last_start(facts.plan)) is not None and last <= now:
+                raise RetryTooLate(task_holds.option(task_holds.late_kind(facts.plan)))
+            if facts.plan.depends_on:
+                return [TaskHeld(reason=command.reason, renewed=True)]
             return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, renewed=True)]
         case Ended():
             raise NotRetryable("finished")

@@ -56,6 +56,12 @@ class FailByParent(Struct, frozen=True, kw_only=True):
     """What became of the parent, in words."""
 
 
+class CancelUnstarted(Struct, frozen=True, kw_only=True):
+    """Cancel a task that was never started, as another with its concurrency key goes before it."""
+
+    reason: str
+
+
 class StartAttempt(Struct, frozen=True, kw_only=True):
     """Claim a waiting task for a server."""
 
@@ -130,6 +136,8 @@ class CancelTask(Struct, frozen=True, kw_only=True):
 
 
 class RetryTask(Struct, frozen=True, kw_only=True):
+    """Have a task that failed or was cancelled go on, with a fresh budget of attempts."""
+
     reason: str
 
 
@@ -163,4 +171,5 @@ TaskCommand: TypeAlias = (
     | ReleaseTask
     | ExpireTask
     | FailByParent
+    | CancelUnstarted
 )

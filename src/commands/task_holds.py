@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import TypeAlias, assert_never
 
 from ..events.task import FailureKind, Plan, TaskCancelled, TaskEvent, TaskFailed, TaskHeld, TaskQueued
-from .task_commands import ExpireTask, FailByParent, HoldTask, ReleaseTask
+from .task_commands import CancelUnstarted, ExpireTask, FailByParent, HoldTask, ReleaseTask
 from .task_state import Ended, Facts, Held, Processing, TaskState, Unknown, Waiting
 
-HoldCommand: TypeAlias = HoldTask | ReleaseTask | ExpireTask | FailByParent
+HoldCommand: TypeAlias = HoldTask | ReleaseTask | ExpireTask | FailByParent | CancelUnstarted
 
 
 def decide(command: HoldCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
@@ -24,6 +24,8 @@ def decide(command: HoldCommand, state: TaskState, now: datetime) -> Sequence[Ta
             return expire(state, now)
         case FailByParent():
             return fail_by_parent(command, state)
+        case CancelUnstarted():
+            return cancel_unstarted(command, state)
         case _:
             assert_never(command)
 
@@ -39,26 +41,40 @@ def release(command: ReleaseTask, state: TaskState) -> Sequence[TaskEvent]:
 
 
 def expire(state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    kind: FailureKind
     match state:
         case Held(facts=facts) | Waiting(facts=facts):
-            server_id, last = "", last_start(facts.plan)
+            server_id, last, kind = "", last_start(facts.plan), late_kind(facts.plan)
         case Processing(facts=facts):
-            server_id, last = state.server_id, facts.plan.ends_by
+            server_id, last, kind = state.server_id, facts.plan.ends_by, "deadline"
         case Ended() | Unknown():
             return []
         case _:
             assert_never(state)
     if last is None or last > now:
         return []
-    is_deadline = facts.plan.ends_by is not None and facts.plan.ends_by <= now
-    kind: FailureKind = "deadline" if is_deadline else "expired"
-    error = f"it had not {'ended' if is_deadline else 'started'} by {last.isoformat(timespec='milliseconds')}"
+    missed = "ended" if kind == "deadline" else "started again" if facts.attempt else "started"
+    error = f"it had not {missed} by {instant(last)}"
     return [TaskFailed(attempt=facts.attempt, server_id=server_id, kind=kind, error=error)]
 
 
 def last_start(plan: Plan) -> datetime | None:
     """Return the instant from which on a task is not started any more, None if there is none."""
     return min((at for at in (plan.expires_at, plan.ends_by) if at is not None), default=None)
+
+
+def late_kind(plan: Plan) -> FailureKind:
+    """Return how a task fails that was not started in time: by whichever of its two last instants comes first."""
+    return "deadline" if last_start(plan) == plan.ends_by else "expired"
+
+
+def option(kind: FailureKind) -> str:
+    """Return which of the options of its submission a task was too late for."""
+    return "deadline" if kind == "deadline" else "expiresAt"
+
+
+def instant(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds")
 
 
 def attempt_deadline(facts: Facts, now: datetime) -> datetime:
@@ -80,3 +96,9 @@ def fail_by_parent(command: FailByParent, state: TaskState) -> Sequence[TaskEven
             return []
         case _ as never:
             assert_never(never)
+
+
+def cancel_unstarted(command: CancelUnstarted, state: TaskState) -> Sequence[TaskEvent]:
+    if isinstance(state, Held | Waiting) and state.facts.attempt == 0:
+        return [TaskCancelled(attempt=0, server_id="", reason=command.reason)]
+    return []

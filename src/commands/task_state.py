@@ -7,6 +7,7 @@ Unknown ───────► Waiting ─────────────
    │              │ ▼ │                    │                                      │
    └──────────► Held  ├── AttemptFailed (retry_at), AttemptReturned ┘             │
   (held)     TaskHeld └────────────────── TaskQueued (renewed) ───────────────────┘
+                └──────────────────────── TaskHeld (renewed) ─────────────────────┘
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
     facts = state.facts
     match event:
         case TaskHeld():
-            return Held(facts=facts)
+            return Held(facts=replace(facts, failures=0) if event.renewed else facts)
         case TaskQueued():
             facts = replace(facts, failures=0) if event.renewed else facts
             return Waiting(facts=facts, granted=event.granted)

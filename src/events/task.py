@@ -112,9 +112,14 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
 
 
 class TaskHeld(Event, frozen=True, kw_only=True):
-    """The task was taken out of the queue again, until the keeper puts it back."""
+    """The task is in no queue until the keeper puts it there.
+
+    It was taken out; or, `renewed`, it was retried after its end, with a fresh budget of attempts, and waits for those
+    of its parents that go on.
+    """
 
     reason: str
+    renewed: bool = False
 
 
 class TaskQueued(Event, frozen=True, kw_only=True):

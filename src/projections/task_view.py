@@ -13,6 +13,7 @@ from ..events.envelope import NULL, Recorded, Stored
 from ..events.ids import TaskRef
 from ..events.subjects import NO_SERVER, server_token
 from ..events.task import (
+    NO_PLAN,
     AttemptAccepted,
     AttemptFailed,
     AttemptReturned,
@@ -78,6 +79,11 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The keeper has counted it in."""
     released: bool = False
     """It was in its queue before: its time had come, and its parents had had their say."""
+    renewed_after: int = 0
+    """While it is held for parents that go on, as it was retried: the sequence of its end. 0: it is not so.
+
+    What its parents came to before that it takes as it is.
+    """
     plan: Plan | None = None
     batch: str = ""
     schedule: str = ""
@@ -127,13 +133,23 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
         case TaskSubmitted():
             return view
         case TaskHeld():
-            return replace(view, held=True, granted=False, retry_at=None)
+            fresh = _renewed(view) if event.renewed else view
+            return replace(
+                fresh,
+                status="WAITING",
+                held=True,
+                granted=False,
+                renewed_after=view.sequence if event.renewed else 0,
+                retry_at=None,
+                ended_at=None,
+            )
         case TaskQueued():
             fresh = _renewed(view) if event.renewed else view
             return replace(
                 fresh,
                 status="WAITING",
                 held=False,
+                renewed_after=0,
                 released=True,
                 granted=event.granted,
                 retry_at=None,
@@ -187,6 +203,16 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
             return replace(view, deleted=True)
         case _:
             assert_never(event)
+
+
+def awaited(view: TaskView) -> Plan:
+    """Return the plan of a task, without the time and the parents that it need not wait for any more."""
+    plan = view.plan or NO_PLAN
+    if view.renewed_after:
+        return replace(plan, not_before=None)
+    if view.released or view.attempt > 0:
+        return replace(plan, not_before=None, depends_on=())
+    return plan
 
 
 def _renewed(view: TaskView) -> TaskView:

@@ -36,7 +36,7 @@ from ..events.task import (
 from .due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
 from .entry import Entry, Stage
 from .gate import GateKey
-from .room import Room, Rules
+from .room import SERVERS, Room, Rules
 
 Outcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
 
@@ -56,7 +56,7 @@ class Book:
         self.room = Room(rules, ageing_seconds, began_at)
         self._entries: dict[TaskRef, Entry] = {}
         self._children: dict[str, set[TaskRef]] = {}
-        """Held tasks by the id of a parent that they wait for."""
+        """Held tasks by the id of a parent, also of one that they do not wait for any more."""
         self._clock: list[tuple[float, TaskRef]] = []
         """A heap of when tasks are to be looked at again; with outdated ones."""
         self._due: list[Due] = []
@@ -70,6 +70,7 @@ class Book:
     def add(self, entry: Entry, now: float) -> None:
         """Enter an active task: as it was submitted, or as its view says."""
         self._entries[entry.ref] = entry
+        self._goes_on(entry.ref)
         entry.gates = self.room.gates_of(entry, now)
         for gate in entry.gates:
             gate.passing += 1
@@ -92,8 +93,7 @@ class Book:
                 self.add(submitted(ref, sequence, event, recorded.at), now)
             return
         if entry is None:
-            if isinstance(event, TaskHeld | TaskQueued | AttemptStarted | AttemptFailed | AttemptReturned):
-                self._due.append(Reread(ref))  # retried after its end, or forgotten by a killed NATS
+            self._fold_unknown(ref, event)
             return
         if sequence <= entry.sequence:
             return
@@ -111,16 +111,29 @@ class Book:
             case AttemptReturned():
                 self._move(entry, Stage.QUEUED, granted=entry.granted, at=recorded.at.timestamp())
             case TaskSucceeded():
-                self._end(entry, "succeeded", now)
+                self._end(entry, "succeeded", sequence, now)
             case TaskFailed():
-                self._end(entry, "failed", now)
+                self._end(entry, "failed", sequence, now)
             case TaskCancelled():
-                self._end(entry, "was cancelled", now)
+                self._end(entry, "was cancelled", sequence, now)
             case ProgressReported() | AttemptAccepted() | TaskDeleted():
                 pass
             case _:
                 assert_never(event)
         entry.sequence = sequence
+
+    def _fold_unknown(self, ref: TaskRef, event: TaskEvent) -> None:
+        """Reflect an event of a task that is not known: retried after its end, or forgotten by a killed NATS.
+
+        Its end may come while it is being read again, and then it must not be entered as what goes on.
+        """
+        if isinstance(event, TaskHeld | TaskQueued | AttemptStarted | AttemptFailed | AttemptReturned):
+            self._due.append(Reread(ref))
+            self._goes_on(ref)
+        elif isinstance(event, TaskSucceeded | TaskFailed | TaskCancelled):
+            self._due.append(Reread(ref))
+            if ref.id in self._children:
+                self._due.append(AskParent(ref.id))
 
     def notice(self, refs: Iterable[TaskRef]) -> None:
         """Have those tasks looked up that something has happened to since the views, and that are not known here.
@@ -129,11 +142,17 @@ class Book:
         """
         self._due.extend(Reread(ref) for ref in set(refs) if ref not in self._entries)
 
-    def parent_ended(self, parent_id: str, outcome: Outcome, now: float) -> None:
-        """Tell the children of a task that it has ended."""
-        for ref in self._children.pop(parent_id, set()):
+    def parent_ended(self, parent_id: str, outcome: Outcome, sequence: int, now: float) -> None:
+        """Tell the children of a task that it has ended, by the event at a sequence.
+
+        A child that had ended itself by then, and was retried, takes its outcome as it is.
+        """
+        for ref in self._children.get(parent_id, ()):
             child = self._entries[ref]
-            if outcome != "succeeded" and child.plan.on_parent_failure != "run":
+            if parent_id not in child.parents:
+                continue
+            is_news = sequence > child.renewed_after
+            if outcome != "succeeded" and child.plan.on_parent_failure != "run" and is_news:
                 self._due.append(FailChild(ref, parent_id, outcome))
                 continue
             child.parents -= {parent_id}
@@ -176,8 +195,9 @@ class Book:
                     self._remind(ends_by.timestamp(), entry.ref)
             elif entry.stage is Stage.HELD:
                 self._look_at(entry, now)
-        due, self._due = self._due, []
-        return due
+        due = {(type(each), each): each for each in self._due}  # named tuples of two types may be equal
+        self._due = []
+        return list(due.values())
 
     def next_at(self) -> float | None:
         """Return when time alone will give something to do, None if it will not."""
@@ -187,18 +207,24 @@ class Book:
         return opens_at
 
     def stuck(self, since: float) -> list[TakeBack]:
-        """Return grants of owners at their limit that have not started since, where other pools wait for them."""
-        found = []
+        """Return grants that have not started since, where others wait for their room that could.
+
+        Of all limits, grants that no server could take; of an owner's limit, also those whose pool is too busy.
+        """
+        found: dict[TaskRef, TakeBack] = {}
         for gate in self.room.gates():
-            if gate.key.kind != "owner" or not len(gate.parked):
+            if gate.key.kind not in ("owner", "type", "key"):
                 continue
-            pools = {lane.first().pool for lane in gate.parked}
-            found += [
-                TakeBack(entry.ref, f"no server of pool {entry.pool} has taken it, and its owner has others waiting")
-                for entry in gate.pending.values()
-                if entry.granted_at <= since and pools - {entry.pool}
-            ]
-        return found
+            pools = {lane.first().pool for lane in gate.parked if not lane.gates[SERVERS].is_shut}
+            for entry in gate.pending.values() if pools else ():
+                if entry.granted_at > since:
+                    continue
+                if entry.gates[SERVERS].is_shut:
+                    found[entry.ref] = TakeBack(entry.ref, "no server could take it, and others wait that one could")
+                elif gate.key.kind == "owner" and pools - {entry.pool}:
+                    reason = f"no server of pool {entry.pool} has taken it, and its owner has others waiting"
+                    found[entry.ref] = TakeBack(entry.ref, reason)
+        return list(found.values())
 
     # What can be asked
 
@@ -228,7 +254,11 @@ class Book:
         self.room.remove(entry)
         self._leave_gates(entry)
         self._wait(entry, -1)
+        if entry.stage is Stage.HELD:
+            self._leave_parents(entry)
         entry.stage, entry.granted, entry.granted_at = stage, granted, at
+        if entry.stage is Stage.HELD:
+            self._join_parents(entry)
         self._wait(entry, 1)
         for gate in entry.gates:
             gate.enter(entry)
@@ -238,7 +268,7 @@ class Book:
         for gate in entry.gates[1:]:
             gate.started(now)
 
-    def _end(self, entry: Entry, outcome: Outcome, now: float) -> None:
+    def _end(self, entry: Entry, outcome: Outcome, sequence: int, now: float) -> None:
         self.room.remove(entry)
         self._leave_gates(entry)
         self._wait(entry, -1)
@@ -246,10 +276,8 @@ class Book:
             gate.passing -= 1
             gate.members.pop(entry.ref, None)
         del self._entries[entry.ref]
-        for parent_id in entry.parents:
-            if children := self._children.get(parent_id):
-                children.discard(entry.ref)
-        self.parent_ended(entry.ref.id, outcome, now)
+        self._leave_parents(entry)
+        self.parent_ended(entry.ref.id, outcome, sequence, now)
 
     def _leave_gates(self, entry: Entry) -> None:
         for gate in entry.gates:
@@ -269,13 +297,33 @@ class Book:
 
     def _hold(self, entry: Entry, now: float) -> None:
         """Find out what holds a task."""
-        if entry.plan.depends_on and entry.attempt == 0:
+        if entry.attempt == 0 or entry.renewed_after:
             entry.parents = set(entry.plan.depends_on)
+        self._join_parents(entry)
         for parent_id in entry.parents:
-            self._children.setdefault(parent_id, set()).add(entry.ref)
             if parse_task_id(parent_id) not in self._entries:
                 self._due.append(AskParent(parent_id))
         self._look_at(entry, now)
+
+    def _join_parents(self, entry: Entry) -> None:
+        """Have a held task told when one that it depends on ends, or goes on again."""
+        for parent_id in entry.plan.depends_on:
+            self._children.setdefault(parent_id, set()).add(entry.ref)
+
+    def _leave_parents(self, entry: Entry) -> None:
+        for parent_id in entry.plan.depends_on:
+            if children := self._children.get(parent_id):
+                children.discard(entry.ref)
+                if not children:
+                    del self._children[parent_id]
+        entry.parents = frozenset()
+
+    def _goes_on(self, ref: TaskRef) -> None:
+        """Have the held children of a task wait for it, also those for which it had ended before."""
+        for child in self._children.get(ref.id, ()):
+            entry = self._entries[child]
+            entry.parents = {*entry.parents, ref.id}
+            self.room.remove(entry)
 
     def _look_at(self, entry: Entry, now: float) -> None:
         """Put a held task into its lane if it only waits for room, or have it looked at when its time comes."""

@@ -14,6 +14,8 @@ class Expire(NamedTuple):
 
 
 class Cancel(NamedTuple):
+    """The task is to give way to another with its concurrency key, unless it has started."""
+
     ref: TaskRef
     reason: str
 
@@ -33,7 +35,7 @@ class AskParent(NamedTuple):
 
 
 class Reread(NamedTuple):
-    """The book does not know a task that goes on."""
+    """The book does not know a task that goes on, or missed something of it while it was read."""
 
     ref: TaskRef
 

@@ -74,11 +74,15 @@ def missing_label(settings: ServerRegistered, require: Mapping[str, str]) -> str
 
 def is_able(server: Present, task_type: str, require: Mapping[str, str]) -> bool:
     """Tell whether a server could take such a task now, if it had room."""
+    return isinstance(server.circuit, CircuitIsClosed) and is_there_for(server, task_type, require)
+
+
+def is_there_for(server: Present, task_type: str, require: Mapping[str, str]) -> bool:
+    """Tell the same, but for whether its attempts kept failing: only another attempt can show that it has recovered."""
     return (
         serves(server.settings, task_type)
         and server.online
         and not server.maintenance
-        and isinstance(server.circuit, CircuitIsClosed)
         and (not require or missing_label(server.settings, require) is None)
     )
 

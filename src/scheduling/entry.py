@@ -40,6 +40,8 @@ class Entry(Struct, kw_only=True, eq=False):
     granted_at: float = 0.0
     plan: Plan = NO_PLAN
     attempt: int = 0
+    renewed_after: int = 0
+    """Sequence of its end after which it was retried: how a parent ended before that is no matter. 0: it was not."""
     parents: AbstractSet[str] = frozenset()
     """Ids of the tasks it still waits for."""
     gates: tuple[Gate, ...] = ()

@@ -10,13 +10,14 @@ from .entry import Entry, Stage
 from .line import Line
 from .tokens import TokenBucket
 
-GateKind = Literal["window", "owner", "type", "key"]
+GateKind = Literal["window", "servers", "owner", "type", "key"]
 
 
 class GateKey(NamedTuple):
     kind: GateKind
     name: tuple[str, ...]
-    """window: owner, window, pool; owner: owner; type: type; key: owner, type, concurrency key."""
+    """window: owner, window, pool; servers: pool, type, labels as `name=value`; owner: owner; type: type; key: owner,
+    type, concurrency key."""
 
 
 class Bounds(NamedTuple):
@@ -45,6 +46,11 @@ class Gate:
         self._tokens: TokenBucket | None = None
         if bounds.per_second is not None:
             self._tokens = TokenBucket(bounds.per_second, _burst(bounds), known_for * bounds.per_second, now)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether it lets nothing through, however little there is: no server could take it."""
+        return self.bounds.concurrency == 0
 
     def is_unused(self, now: float) -> bool:
         """Tell whether nothing would be lost with the gate."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ..events.task import NO_PLAN, ParentFailure, Plan
 from ..instants import iso
-from ..projections.task_view import ACTIVE, TaskView
+from ..projections.task_view import ACTIVE, TaskView, awaited
 from .explanation import Explanation, Shut
 from .gate import GateKind
 from .hold import Hold, HoldKind
@@ -17,6 +17,7 @@ NAMED_PARENTS = 5
 """How many parents the words name; the data have more."""
 LISTED_PARENTS = 100
 _KINDS: dict[GateKind, HoldKind] = {
+    "servers": "no-server",
     "window": "window",
     "owner": "owner-limit",
     "type": "type-limit",
@@ -38,14 +39,19 @@ class Parent(NamedTuple):
 
 
 def held_by(
-    view: TaskView, since: datetime, said: Explanation | None, parents: Mapping[str, Parent], now: datetime
+    view: TaskView,
+    since: datetime,
+    said: Explanation | None,
+    parents: Mapping[str, Parent],
+    unserved: Sequence[Hold],
+    now: datetime,
 ) -> list[Hold]:
     """Return what holds a task, what it waits for in the order in which it waits.
 
     `since`: when it was held. `said`: by the keeper; None: it does not answer, and the log alone tells.
-    `parents`: those it depends on, by id, as far as they are there.
+    `parents`: those it depends on, by id, as far as they are there. `unserved`: what keeps every server from taking it.
     """
-    plan = (view.plan or NO_PLAN) if view.attempt == 0 else NO_PLAN
+    plan = awaited(view)
     holds = [
         *_by_parents(plan, since, said, parents),
         *_by_time(plan, since, now),
@@ -53,7 +59,8 @@ def held_by(
     if said is None:
         return holds or [_no_keeper(since)]
     room_since = max([since, *_ends(parents), *([plan.not_before] if plan.not_before else [])])
-    holds += [_by_limit(shut, said.ahead or 0, view, room_since) for shut in said.shut]
+    for shut in said.shut:
+        holds += unserved if shut.kind == "servers" else [_by_limit(shut, said.ahead or 0, view, room_since)]
     return holds or [_turn(said, room_since)]
 
 
@@ -127,6 +134,8 @@ def _whose(shut: Shut, view: TaskView) -> str:
             return "its owner's tasks"
         case "window":
             return "its owner's tasks of this kind"
+        case "servers":
+            return "all tasks of this kind"
         case "type":
             return f"all tasks of type {view.task_type!r}"
         case "key":

@@ -15,7 +15,7 @@ from .hold import Hold
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "able": ("has room", "have room"),
-    "standby": ("stands by until more tasks wait", "stand by until more tasks wait"),
+    "standby": ("is there for overflow", "are there for overflow"),
     "at-limit": ("runs as many tasks as it takes", "run as many tasks as they take"),
     "circuit-half-open": ("is being tried again after failures", "are being tried again after failures"),
     "circuit-open": ("is left alone for a while after failures", "are left alone for a while after failures"),
@@ -62,14 +62,22 @@ def queued_behind(
         holds = [_not_queued(since)]
     else:
         holds = []
-    holds += [_pause(stop, telling=telling) for stop in stops]
+    holds += unserved_by(view, since, stops, servers, telling=telling)
     counts = Counter(server.verdict for server in servers)
-    if not counts["able"] and not (counts.keys() & BUSY):
-        holds.append(_no_server(view, since, servers))
-    elif not counts["able"]:
+    if not counts["able"] and counts.keys() & BUSY:
         holds.append(_busy(since, counts))
     if not holds or holds[-1].kind == "server-busy":
         holds += _place(since, queue)
+    return holds
+
+
+def unserved_by(
+    view: TaskView, since: datetime, stops: Sequence[Stop], servers: Sequence[Considered], *, telling: bool
+) -> list[Hold]:
+    """Return what keeps every server from taking a task, whether they have room or not."""
+    holds = [_pause(stop, telling=telling) for stop in stops]
+    if not any(server.verdict == "able" or server.verdict in BUSY for server in servers):
+        holds.append(_no_server(view, since, servers))
     return holds
 
 

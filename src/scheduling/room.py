@@ -13,10 +13,13 @@ from typing import Protocol
 
 from ..events.task_type import OnConflict
 from .entry import Entry
-from .gate import Bounds, Gate, GateKey
+from .gate import Bounds, Gate, GateKey, GateKind
 from .lane import Lane
 from .line import Line
+from .windows import labels
 
+SERVERS = 1
+"""Place of the servers among the gates of a task; its owner's window is the first."""
 ENOUGH = 1.0 - 1e-9
 """Room for one, but for how numbers are rounded."""
 
@@ -25,7 +28,10 @@ class Rules(Protocol):
     """What the settings say at the moment."""
 
     def bounds(self, gate: GateKey) -> Bounds:
-        """Return the limits of a gate. A window's depends on how fast its pool takes tasks."""
+        """Return the limits of a gate. A window's depends on how fast its pool takes tasks.
+
+        Servers have none, or 0 where none of those that are there could take such a task.
+        """
 
     def on_conflict(self, task_type: str) -> OnConflict:
         """Return what becomes of a newcomer whose concurrency key is taken."""
@@ -63,7 +69,7 @@ class Room:
         return gate
 
     def gates_of(self, entry: Entry, now: float) -> tuple[Gate, ...]:
-        """Return what a task passes; its window is the first."""
+        """Return what a task passes, in the order of `gate_keys`."""
         return tuple(self.gate(key, now) for key in gate_keys(entry))
 
     def begin(self, now: float) -> None:
@@ -72,13 +78,12 @@ class Room:
         for gate in self._gates.values():
             gate.resume(now)
 
-    def refresh(self, now: float, *, only_windows: bool = False) -> None:
-        """Heed that the rules have changed."""
+    def refresh(self, now: float, only: GateKind | None = None) -> None:
+        """Heed that the rules have changed: of all gates, or of those of one kind."""
         for gate in self._gates.values():
-            if only_windows and gate.key.kind != "window":
-                continue
-            gate.set_bounds(self._rules.bounds(gate.key), now)
-            self.may_open(gate)
+            if only in (None, gate.key.kind):
+                gate.set_bounds(self._rules.bounds(gate.key), now)
+                self.may_open(gate)
 
     def tidy(self, now: float) -> None:
         """Forget gates that nothing passes any more."""
@@ -190,6 +195,7 @@ def gate_keys(entry: Entry) -> list[GateKey]:
     owner = entry.ref.owner
     keys = [
         GateKey("window", (owner, entry.window, entry.pool)),
+        GateKey("servers", (entry.pool, entry.task_type, *labels(entry.plan))),
         GateKey("owner", (owner,)),
         GateKey("type", (entry.task_type,)),
     ]

@@ -9,6 +9,7 @@ from ..events.limits import Limits
 from ..events.task import Plan
 from ..events.task_type import OnConflict
 from ..projections.fleet import Fleet
+from .eligibility import is_there_for
 from .gate import Bounds, GateKey
 
 SMALLEST_WINDOW = 4
@@ -37,6 +38,8 @@ class FleetRules:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._served: dict[tuple[str, ...], bool] = {}
+        """Whether any server could take tasks of a kind, as far as it was asked since anything changed."""
         self._windows: dict[str, int] = {}
         self._paces: dict[str, Pace] = {}
 
@@ -66,6 +69,8 @@ class FleetRules:
         match gate.kind:
             case "window":
                 return Bounds(concurrency=self._windows.get(gate.name[2], SMALLEST_WINDOW))
+            case "servers":
+                return Bounds(concurrency=None if self._is_served(gate.name) else 0)
             case "owner":
                 return _bounds(self._fleet.owner_limits(gate.name[0]))
             case "type":
@@ -73,6 +78,22 @@ class FleetRules:
             case "key":
                 definition = self._fleet.type_state(gate.name[1]).definition
                 return Bounds(concurrency=definition.key_concurrency if definition else 1)
+
+    def _is_served(self, name: tuple[str, ...]) -> bool:
+        """Tell whether a server is there for such tasks, and neither their pool nor their type is paused."""
+        if name not in self._served:
+            pool, task_type, *labels = name
+            require = dict(label.split("=", 1) for label in labels)
+            fleet = self._fleet
+            self._served[name] = not (fleet.pool_waits(pool) or fleet.type_waits(task_type)) and any(
+                pool in fleet.pools_of(server) and is_there_for(server, task_type, require)
+                for server in fleet.servers()
+            )
+        return self._served[name]
+
+    def forget_servers(self) -> None:
+        """Heed that a server, a pause or a type has changed."""
+        self._served.clear()
 
     def on_conflict(self, task_type: str) -> OnConflict:
         definition = self._fleet.type_state(task_type).definition

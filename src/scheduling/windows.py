@@ -10,5 +10,9 @@ def window(pool: str, priority: Priority, task_type: str, plan: Plan | None) -> 
 
     So those that no server takes do not keep their owner's others out of the queue.
     """
-    labels = ",".join(f"{name}={value}" for name, value in sorted(plan.require.items())) if plan else ""
-    return f"{priority} {pool} {task_type} {labels}"
+    return f"{priority} {pool} {task_type} {','.join(labels(plan))}"
+
+
+def labels(plan: Plan | None) -> list[str]:
+    """Return the labels that a task requires of its server, as `name=value`, in a fixed order."""
+    return [f"{name}={value}" for name, value in sorted(plan.require.items())] if plan else []

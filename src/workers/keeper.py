@@ -12,28 +12,27 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import assert_never
 
 import nats.errors
 import structlog
-from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from .. import metrics
 from ..clock import unique_id, utc_now
 from ..commands.commands import Commands
-from ..commands.task import CancelTask, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
+from ..commands.task import CancelUnstarted, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
 from ..errors import Conflict, OutcomeUnknown, Refused, StoreError, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Recorded
 from ..events.ids import TaskRef, parse_task_id
 from ..events.subjects import KEEPER_TURN, task_ref, task_root, task_subject
-from ..events.task import AttemptStarted, TaskEvent, TaskQueued
+from ..events.task import AttemptStarted, TaskCancelled, TaskEvent, TaskFailed, TaskQueued, TaskSucceeded
 from ..projections.active import entered_tasks, projected
 from ..projections.fleet import Fleet
-from ..projections.task_view import TaskView
+from ..projections.task_view import TaskView, awaited
 from ..projections.task_view import fold as fold_view
 from ..scheduling.book import Book, Outcome
 from ..scheduling.due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
@@ -75,6 +74,9 @@ TIDY_SECONDS = 30.0
 GRANT_SECONDS = 15.0
 """How long a task may be counted in without starting, where that keeps its owner's others from starting elsewhere."""
 BY = Actor("system", "keeper")
+LONG_AGO = 1
+"""Sequence of the end of a task whose history is past its retention: before that of any child that there is."""
+TASK_ENDS = (TaskSucceeded, TaskFailed, TaskCancelled)
 OUTCOMES: dict[str, Outcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
 
 
@@ -110,7 +112,9 @@ class Keeper:
         self._stopped = False
         self.halted: str | None = None
         """Why it stopped for good; None while it runs or stands by."""
+        self._servers_changed = False
         fleet.watch_limits(self._on_rules_changed)
+        fleet.watch(self._on_servers_changed)
 
     async def run(self) -> None:
         """Keep while the lease is held, stand by otherwise; for ever."""
@@ -136,7 +140,13 @@ class Keeper:
     def _new_book(self) -> Book:
         return Book(self._rules, self._settings.priority_ageing, time.time())
 
+    def _on_servers_changed(self, _: Collection[str]) -> None:
+        self._rules.forget_servers()
+        self._servers_changed = True
+        self._news.set()
+
     def _on_rules_changed(self) -> None:
+        self._rules.forget_servers()
         self._rules.observe({}, WINDOWS_SECONDS)
         self._book.room.refresh(time.time())
         self._news.set()
@@ -211,6 +221,9 @@ class Keeper:
     async def _act_on(self, chores: _Chores) -> None:
         while await self._is_ours(chores):
             self._news.clear()
+            if self._servers_changed:
+                self._servers_changed = False
+                self._book.room.refresh(time.time(), "servers")
             await self.run_once()
             await self._do_chores(chores)
             now = time.time()
@@ -236,9 +249,10 @@ class Keeper:
     async def run_once(self) -> dict[str, int]:
         """Do what is to be done now; return how many tasks were released, and how many other things were done."""
         counts = {"released": 0, "done": 0}
-        for due in self._book.take_due(time.time()):
-            await self._do(due)
-            counts["done"] += 1
+        while found := self._book.take_due(time.time()):  # one thing done may call for another before any release
+            for due in found:
+                await self._do(due)
+            counts["done"] += len(found)
         while released := await self._release():
             counts["released"] += released
             metrics.released.inc(released)
@@ -280,7 +294,7 @@ class Keeper:
             case Expire(ref):
                 await self._command(ref, ExpireTask())
             case Cancel(ref, reason):
-                await self._command(ref, CancelTask(reason=reason))
+                await self._command(ref, CancelUnstarted(reason=reason))
             case FailChild(ref, parent_id, outcome):
                 await self._command(ref, FailByParent(parent_id=parent_id, outcome=outcome))
             case TakeBack(ref, reason):
@@ -298,18 +312,25 @@ class Keeper:
 
     async def _ask(self, parent_id: str) -> None:
         """Find out whether a parent has ended. If not, the log will tell; one it does not know is gone."""
-        state = self._commands.tasks.fold(await self._commands.load_task(parse_task_id(parent_id))).state
+        history = await self._commands.load_task(parse_task_id(parent_id))
+        state = self._commands.tasks.fold(history).state
         if isinstance(state, Ended):
-            self._book.parent_ended(parent_id, OUTCOMES[state.outcome], time.time())
+            sequence = max(stored.sequence for stored in history if isinstance(stored.recorded.event, TASK_ENDS))
+            self._book.parent_ended(parent_id, OUTCOMES[state.outcome], sequence, time.time())
         elif isinstance(state, Unknown):
-            self._book.parent_ended(parent_id, "failed", time.time())
+            self._book.parent_ended(parent_id, "failed", LONG_AGO, time.time())
 
     async def _reread(self, ref: TaskRef) -> None:
-        """Enter a task that goes on, unless it has ended by now."""
+        """Enter a task that goes on, unless it has ended by now; of one that is entered, what came meanwhile."""
+        history = await self._commands.load_task(ref)
+        if self._book.find(ref) is not None:
+            for sequence, recorded in history:
+                self._book.fold(ref, sequence, recorded, time.time())
+            return
         view: TaskView | None = None
-        for stored in await self._commands.load_task(ref):
+        for stored in history:
             view = fold_view(view, stored)
-        if view is not None and view.ended_at is None and self._book.find(ref) is None:
+        if view is not None and view.ended_at is None:
             self._book.add(entry_of(ref, view), time.time())
 
     # From time to time
@@ -319,7 +340,7 @@ class Keeper:
         if chores.is_due("windows", WINDOWS_SECONDS):
             self._rules.observe(self._started, seconds)
             self._started.clear()
-            self._book.room.refresh(time.time(), only_windows=True)
+            self._book.room.refresh(time.time(), "window")
         if chores.is_due("word", WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS):
             await self._tell()
         if chores.is_due("stuck", GRANT_SECONDS / 3):
@@ -398,7 +419,7 @@ def entry_of(ref: TaskRef, view: TaskView) -> Entry:
         stage = Stage.HELD
     else:
         stage = Stage.RETRYING if view.retry_at else Stage.QUEUED
-    entry = Entry(
+    return Entry(
         ref=ref,
         sequence=view.sequence,
         created_sequence=view.created_sequence,
@@ -410,7 +431,6 @@ def entry_of(ref: TaskRef, view: TaskView) -> Entry:
         granted=view.granted,
         granted_at=view.updated_at.timestamp(),
         attempt=view.attempt,
+        renewed_after=view.renewed_after,
+        plan=awaited(view),
     )
-    if view.plan is not None:
-        entry.plan = replace(view.plan, not_before=None, depends_on=()) if view.released else view.plan
-    return entry

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from taskstream.api import batches as api_batches
-from tests.support.backend import BackendServer, hold
+from taskstream.api import bulk
+from tests.support.backend import BackendServer, hold, status
 from tests.support.service import Answer, Client, Service, running_service
 from tests.support.sse import Sent, opened, received
 from tests.support.waiting import wait_until
@@ -399,10 +400,10 @@ async def test_nobody_sees_or_commands_another_users_batch(api: Service) -> None
     for suffix in ("", "/tasks", "/stream"):
         assert (await api.bob.get(path + suffix)).status == 404
     assert (await api.auditor.get(path)).status == 200
-    for client, status in ((api.bob, 404), (api.auditor, 403)):
-        assert (await client.post(f"{path}/cancel")).status == status
-        assert (await client.post(f"{path}/retry")).status == status
-        assert (await client.delete(path)).status == status
+    for client, code in ((api.bob, 404), (api.auditor, 403)):
+        assert (await client.post(f"{path}/cancel")).status == code
+        assert (await client.post(f"{path}/retry")).status == code
+        assert (await client.delete(path)).status == code
     assert (await api.admin.post(f"{path}/cancel"))["done"] == 1
 
 
@@ -581,3 +582,39 @@ async def test_a_batch_runs_in_the_order_of_what_depends_on_what(service: Servic
     order = [call["request"] for call in backend.calls]
     assert order[0] == "begin"
     assert order[3] == "end"
+
+
+async def test_a_batch_that_is_retried_runs_in_that_order_again(
+    service: Service, backend: BackendServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "AT_ONCE", 1)
+    batch_id, ids = await submitted(
+        service.alice,
+        {"payload": "end", "dependsOn": list(range(1, 101))},
+        *({"payload": "middle", "dependsOn": [101]} for _ in range(100)),
+        {"payload": "begin"},
+    )
+    await service.alice.post(f"/api/batches/{batch_id}/cancel")
+    await service.admin.register(backend, "one", maxConcurrent=8)
+
+    assert (await service.alice.post(f"/api/batches/{batch_id}/retry"))["done"] == 102
+
+    assert (await done(service.alice, batch_id))["counts"] == counts(FINISHED=102)
+    order = [call["request"] for call in backend.calls]
+    assert (order[0], order[101]) == ("begin", "end")
+    told = {parent["task_id"]: parent["status"] for call in backend.calls for parent in call.get("parents") or []}
+    assert told == dict.fromkeys(ids[1:], "FINISHED")
+
+
+async def test_what_fails_again_in_a_batch_that_is_retried_takes_along_what_depends_on_it(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = status(400)
+    await service.admin.register(backend, "one", maxConcurrent=8)
+    batch_id, _ = await submitted(service.alice, {"payload": 0}, *({"payload": 1, "dependsOn": [0]} for _ in range(40)))
+    await done(service.alice, batch_id)
+
+    assert (await service.alice.post(f"/api/batches/{batch_id}/retry"))["done"] == 41
+
+    assert (await done(service.alice, batch_id))["counts"] == counts(FAILED=41)
+    assert [call["request"] for call in backend.calls] == [0, 0]

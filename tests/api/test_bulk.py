@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -76,6 +77,22 @@ async def test_many_are_retried_and_deleted(api: Service) -> None:
     assert tally(await api.alice.post("/api/tasks/delete", {"ids": ids[:4]})) == (4, 4, 0, {})
     assert [task["id"] for task in (await api.alice.get("/api/tasks"))["tasks"]] == ids[4:]
     assert tally(await api.alice.post("/api/tasks/delete", {"ids": ids})) == (5, 1, 4, {})
+
+
+async def test_those_whose_time_is_up_are_not_retried(service: Service) -> None:
+    soon = int(time.time() * 1000) + 300
+    too_late = await submitted(service.alice, 2, expiresAt=soon, type="nobody-serves-it")
+    [other] = await submitted(service.alice, 1, type="nobody-serves-it")
+    await service.alice.post(f"/api/task/{other}/cancel")
+    for task_id in too_late:
+        await service.alice.reaches(task_id, "FAILED")
+
+    for dry_run in (True, False):
+        answer = await service.alice.post("/api/tasks/retry", {"ids": [*too_late, other], "dryRun": dry_run})
+        assert (answer["done"], answer["unchanged"]) == (1, 0)
+        [refused] = answer["refused"]
+        assert (refused["count"], refused["ids"]) == (2, sorted(too_late))
+        assert "submit it again" in refused["reason"]
 
 
 async def test_a_dry_run_says_what_would_be_done_and_does_nothing(api: Service) -> None:

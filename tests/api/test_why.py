@@ -104,8 +104,9 @@ async def test_until_a_limit_has_room(
     await held_by(service.alice, waiting[0], kind, ahead=0)
 
 
-async def test_until_it_may_start_by_the_rate(service: Service) -> None:
+async def test_until_it_may_start_by_the_rate(service: Service, backend: BackendServer) -> None:
     await service.admin.put("/api/types/image", {"perSecond": 0.001, "burst": 1})
+    await service.admin.register(backend, "s", types=["image"])
     tasks = [await service.alice.submit({"type": "image", "payload": n}) for n in range(3)]
 
     found = await held_by(service.alice, tasks[2], "type-limit", perSecond=0.001)

@@ -74,6 +74,7 @@ plans: Any = st.none() | st.builds(
     Plan,
     expires_at=st.sampled_from([None, None, NOW + seconds(50)]),
     ends_by=st.sampled_from([None, None, NOW + seconds(900)]),
+    depends_on=st.sampled_from([(), ("p",)]),
     on_parent_failure=st.sampled_from(["fail", "run", "skip"]),
 )
 
@@ -128,6 +129,7 @@ holds: Any = st.sampled_from(
         task.ReleaseTask(reason="so"),
         task.ExpireTask(),
         task.FailByParent(parent_id="p", outcome="failed"),
+        task.CancelUnstarted(reason="so"),
     ]
 ).map(lambda command: lambda _: command)
 
@@ -205,6 +207,9 @@ def check_legal(events: list[Event]) -> None:
                 assert not held or not event.worker_id, "a held task starts only by a person's report"
                 held = False
                 attempts, running = attempt, True
+            case TaskHeld(renewed=True):
+                assert ended, "only an ended task is renewed"
+                ended, failures, held = False, 0, True
             case TaskHeld():
                 assert (ended, running, held) == (False, False, False), "only a waiting task is held"
                 held = True

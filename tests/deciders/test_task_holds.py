@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from taskstream.commands.task import (
     UNKNOWN,
     CancelTask,
+    CancelUnstarted,
     DeleteTask,
     ExpireTask,
     FailAttempt,
@@ -28,7 +29,7 @@ from taskstream.commands.task import (
     decide,
     evolve,
 )
-from taskstream.errors import AttemptNotCurrent, NotGranted, NotQueued, NotRetryable, TimeIsUp
+from taskstream.errors import AttemptNotCurrent, NotGranted, NotQueued, NotRetryable, RetryTooLate, TimeIsUp
 from taskstream.events.task import (
     AttemptStarted,
     Plan,
@@ -194,8 +195,18 @@ def test_what_is_not_there_or_has_ended_has_all_the_time(state: Given) -> None:
     state.when(ExpireTask(), at=LATER).is_quiet()
 
 
-@pytest.mark.parametrize("plan", [{"expires_at": SOON}, {"ends_by": SOON}])
-def test_an_attempt_whose_retry_would_come_too_late_is_the_last(plan: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("plan", "kind", "option"),
+    [
+        ({"expires_at": SOON}, "expired", "expiresAt"),
+        ({"ends_by": SOON}, "deadline", "deadline"),
+        ({"expires_at": SOON, "ends_by": LATER}, "expired", "expiresAt"),
+        ({"expires_at": LATER, "ends_by": SOON}, "deadline", "deadline"),
+    ],
+)
+def test_an_attempt_whose_retry_would_come_too_late_is_the_last_and_says_both(
+    plan: dict[str, Any], kind: Any, option: str
+) -> None:
     fails = FailAttempt(attempt=1, kind="error", error="500", jitter=0.999, retry_after=seconds(9))
     state = planned(**plan)(started(1))
 
@@ -203,7 +214,43 @@ def test_an_attempt_whose_retry_would_come_too_late_is_the_last(plan: dict[str, 
     too_late = state.when(fails, at=NOW + seconds(1))
 
     assert [type(event).__name__ for event in in_time.events] == ["AttemptFailed"]
-    too_late.then(TaskFailed(attempt=1, server_id="s1", kind="error", error="500")).is_quiet()
+    error = f"500; another attempt could not start before its `{option}`, 2026-01-02T03:04:15.000+00:00"
+    too_late.then(TaskFailed(attempt=1, server_id="s1", kind=kind, error=error)).is_quiet()
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("error", 1), ("rejected", 3)])
+def test_an_attempt_that_no_other_would_follow_anyway_fails_as_it_did(kind: Any, attempts: int) -> None:
+    policy = replace(POLICY, attempts=attempts)
+    state = given(submitted(policy=policy, plan=Plan(expires_at=SOON)))(started(1))
+
+    state.when(FailAttempt(attempt=1, kind=kind, error="no", jitter=0.0), at=LATER).then(
+        TaskFailed(attempt=1, server_id="s1", kind=kind, error="no")
+    )
+
+
+def test_an_attempt_that_was_to_end_with_its_task_fails_as_too_late_and_not_as_too_slow() -> None:
+    times_out = FailAttempt(attempt=1, kind="timeout", error="no answer", jitter=0.0)
+    cut = planned(ends_by=SOON)(started(1, deadline=SOON))
+    uncut = planned(ends_by=SOON + POLICY.timeout)(started(1, deadline=SOON))
+
+    cut.when(times_out, at=SOON).then(
+        TaskFailed(
+            attempt=1, server_id="s1", kind="deadline", error="it had not ended by 2026-01-02T03:04:15.000+00:00"
+        )
+    ).is_quiet()
+    assert [type(event).__name__ for event in uncut.when(times_out, at=SOON).events] == ["AttemptFailed"]
+
+
+def test_the_first_of_two_last_instants_is_why_a_task_that_waits_fails() -> None:
+    both = planned(expires_at=SOON, ends_by=LATER)
+
+    [event] = both.when(ExpireTask(), at=LATER).events
+    [again] = both(started(1), returned(1)).when(ExpireTask(), at=LATER).events
+
+    assert isinstance(event, TaskFailed)
+    assert isinstance(again, TaskFailed)
+    assert (event.kind, event.error) == ("expired", "it had not started by 2026-01-02T03:04:15.000+00:00")
+    assert "had not started again by" in again.error
 
 
 def test_a_task_handed_back_after_its_expiry_is_not_started_again() -> None:
@@ -211,6 +258,33 @@ def test_a_task_handed_back_after_its_expiry_is_not_started_again() -> None:
     assert state.when(ReturnAttempt(attempt=1, reason="the worker ends"), at=LATER).events
 
     state(returned(1)).when(START, at=LATER).is_refused(TimeIsUp)
+
+
+@pytest.mark.parametrize(("plan", "option"), [({"expires_at": SOON}, "expiresAt"), ({"ends_by": SOON}, "deadline")])
+@pytest.mark.parametrize("end", [failed(), cancelled(1, "s1")])
+def test_a_task_whose_time_is_up_is_not_retried(plan: dict[str, Any], option: str, end: Any) -> None:
+    ended = planned(**plan)(started(1), end)
+
+    assert ended.when(RetryTask(reason="again"), at=SOON - seconds(0.001)).events
+    ended.when(RetryTask(reason="again"), at=SOON).is_refused(RetryTooLate, f"`{option}` has passed.*submit it again")
+
+
+# Concurrency keys
+
+
+@pytest.mark.parametrize("state", [waiting, held, released])
+def test_what_never_started_gives_way(state: Given) -> None:
+    state.when(CancelUnstarted(reason="replaced")).then(
+        TaskCancelled(attempt=0, server_id="", reason="replaced")
+    ).is_quiet()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [given, running, running(attempt_failed(1)), running(returned(1)), *(running(end) for end in ENDS)],
+)
+def test_what_has_started_gives_way_to_nobody(state: Given) -> None:
+    state.when(CancelUnstarted(reason="replaced")).is_quiet()
 
 
 # Parents
@@ -246,3 +320,14 @@ def test_an_attempt_of_a_released_task_is_like_any_other() -> None:
             attempt=1, server_id="s1", worker_id="w1", deadline=NOW + POLICY.timeout, token_digest="token of 1"
         )
     )
+
+
+def test_a_child_that_is_retried_is_held_with_its_whole_budget() -> None:
+    child = given(submitted(held=True, plan=Plan(depends_on=("p~alice",))))
+    ended = child(GRANTED, started(1), attempt_failed(1), started(2), failed(2))
+
+    ended.when(RetryTask(reason="again")).then(TaskHeld(reason="again", renewed=True)).is_refused(NotRetryable)
+    again = ended(TaskHeld(reason="again", renewed=True))
+    assert isinstance(again.state, Held)
+    assert (again.state.facts.failures, again.state.facts.attempt) == (0, 2)
+    again.when(RELEASE).then(GRANTED)

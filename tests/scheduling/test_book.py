@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from taskstream.events.task import TaskQueued
+from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.scheduling.due import AskParent, Cancel, Expire, FailChild, Reread, TakeBack
+from taskstream.scheduling.entry import Entry, Stage
 from taskstream.scheduling.gate import Bounds
 
 from .simulation import START, FixedRules, Simulation
@@ -162,6 +163,37 @@ def test_a_child_that_runs_anyway_waits_only_for_the_end() -> None:
     assert book.release() == [child]
 
 
+def test_a_held_child_waits_again_for_a_parent_that_is_retried() -> None:
+    book = Simulation()
+    parent, other = book.submit(), book.submit()
+    child = book.submit(depends_on=(parent.id, other.id), on_parent_failure="run")
+    book.release()
+    book.fail(parent)
+
+    book.say(parent, TaskQueued(pool="default", priority="normal", reason="by hand", renewed=True))
+    book.cancel(other)
+
+    assert book.release() == []
+    assert book.due == [Reread(parent)]
+    assert book.entry(child).parents == {parent.id}
+
+
+def test_a_parent_that_was_retried_and_has_ended_before_it_could_be_entered_is_asked_about() -> None:
+    book = Simulation()
+    parent = book.submit()
+    child = book.submit(depends_on=(parent.id, "0" * 26 + "~alice"))
+    book.release()
+    book.succeed(parent)
+    book.say(parent, AttemptStarted(attempt=2, server_id="s", worker_id="w", deadline=book.at))
+    book.due.clear()
+
+    book.succeed(parent)
+    book.release()
+
+    assert book.due == [Reread(parent), AskParent(parent.id)]
+    assert parent.id in book.entry(child).parents
+
+
 def test_a_parent_that_is_not_in_the_book_is_asked_about() -> None:
     book = Simulation()
     gone = "0" * 26 + "~alice"
@@ -169,7 +201,7 @@ def test_a_parent_that_is_not_in_the_book_is_asked_about() -> None:
     assert book.release() == []
     assert book.due == [AskParent(gone)]
 
-    book.book.parent_ended(gone, "succeeded", book.now)
+    book.book.parent_ended(gone, "succeeded", 1, book.now)
 
     assert book.release() == [child]
 
@@ -448,6 +480,34 @@ def test_a_task_that_is_retried_after_its_end_is_to_be_read_again() -> None:
     assert book.due == [Reread(task)]
 
 
+def test_a_task_that_ends_while_it_is_read_again_is_not_kept() -> None:
+    book = Simulation()
+    task = book.submit(held=False)
+    book.fail(task)
+    last = book.say(task, TaskQueued(pool="default", priority="normal", reason="by hand", renewed=True))
+    book.release()
+    book.due.clear()  # it is read now
+    as_read = Entry(
+        ref=task,
+        sequence=last,
+        created_sequence=1,
+        pool="default",
+        priority="normal",
+        task_type="default",
+        submitted_at=book.now,
+        stage=Stage.QUEUED,
+    )
+
+    book.say(task, AttemptStarted(attempt=1, server_id="s", worker_id="w", deadline=book.at))
+    book.succeed(task)
+    book.book.add(as_read, book.now)
+    book.release()
+
+    assert book.due == [Reread(task)]
+    book.tell_again(task)
+    assert not len(book.book)
+
+
 def test_a_grant_that_no_server_takes_is_taken_back_where_its_owner_has_work_for_others() -> None:
     book = one_at_a_time("owner")
     stuck = book.submit(pool="nobody-serves-it")
@@ -507,3 +567,36 @@ def test_a_key_is_its_owners_own() -> None:
 
     assert book.release() == [alices, bobs]
     assert book.due == []
+
+
+@pytest.mark.parametrize("kind", ["owner", "type"])
+def test_what_no_server_could_take_is_counted_in_nowhere_until_one_could(kind: str) -> None:
+    book = one_at_a_time(kind)
+    nobody = ("servers", "default", "default", "gpu=none")
+    book.rules.by_name[nobody] = Bounds(concurrency=0)
+    waits = book.submit(require={"gpu": "none"})
+    other = book.submit()
+
+    assert book.release() == [other]
+    book.run(other)
+    assert book.release() == []
+    del book.rules.by_name[nobody]
+    book.book.room.refresh(book.now, "servers")
+    assert book.release() == [waits]
+
+
+@pytest.mark.parametrize("kind", ["owner", "type"])
+def test_a_grant_that_no_server_could_take_any_more_is_taken_back_where_others_wait(kind: str) -> None:
+    book = one_at_a_time(kind)
+    left = book.submit(require={"gpu": "a"})
+    other = book.submit()
+    assert book.release() == [left]
+    book.rules.by_name["servers", "default", "default", "gpu=a"] = Bounds(concurrency=0)
+    book.book.room.refresh(book.now, "servers")
+
+    book.wait(20)
+    found = book.book.stuck(book.now - 15)
+    book.hold(left)
+
+    assert [take_back.ref for take_back in found] == [left]
+    assert book.release() == [other]

@@ -8,16 +8,17 @@ from typing import Any
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from taskstream.commands.task import UNKNOWN, Ended, FailByParent, TaskState, Unknown, decide, evolve
+from taskstream.commands.task import UNKNOWN, Ended, FailByParent, RetryTask, TaskState, Unknown, decide, evolve
 from taskstream.events.envelope import Stored
 from taskstream.events.ids import TaskRef, parse_task_id
+from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.projections.task_view import TaskView, fold
 from taskstream.scheduling.book import Book
-from taskstream.scheduling.due import AskParent, Due, FailChild
+from taskstream.scheduling.due import AskParent, Due, FailChild, Reread
 from taskstream.scheduling.gate import Bounds
-from taskstream.workers.keeper import OUTCOMES, entry_of
+from taskstream.workers.keeper import OUTCOMES, TASK_ENDS, entry_of
 
-from ..support.dags import CHOICES, Node, predicted, will_run
+from ..support.dags import CHOICES, Node, predicted, retried, will_run
 from .simulation import FixedRules, Simulation
 
 LIMITS = {"owner": Bounds(concurrency=3)}
@@ -37,8 +38,10 @@ def dags(draw: st.DrawFn) -> list[Node]:
 class Run:
     """Tasks on their way through the book, acted on as the keeper and the workers do."""
 
-    def __init__(self, nodes: Sequence[Node], rules: FixedRules) -> None:
+    def __init__(self, nodes: Sequence[Node], rules: FixedRules, *, retries: bool = False) -> None:
+        """`retries`: now and then somebody retries a task that has not succeeded, whatever its children are at."""
         self.nodes = nodes
+        self.retries = retries
         self.simulation = Simulation(rules)
         self.refs: list[TaskRef] = []
         self.queued: list[TaskRef] = []
@@ -56,15 +59,33 @@ class Run:
         state = self.state(ref)
         return state.outcome if isinstance(state, Ended) else None
 
+    def view(self, ref: TaskRef) -> TaskView:
+        view: TaskView | None = None
+        for of, sequence, recorded in self.simulation.log:
+            if of == ref:
+                view = fold(view, Stored(sequence, recorded))
+        assert view is not None
+        return view
+
+    def ended_at(self, task_id: str) -> int:
+        """Return the sequence of a task's last end."""
+        log = self.simulation.log
+        return max(at for ref, at, recorded in log if ref.id == task_id and isinstance(recorded.event, TASK_ENDS))
+
+    @property
+    def retryable(self) -> list[TaskRef]:
+        return [ref for ref in self.refs if self.outcome(ref) in ("failed", "cancelled")]
+
     @property
     def is_over(self) -> bool:
-        return len(self.refs) == len(self.nodes) and not len(self.simulation.book)
+        return len(self.refs) == len(self.nodes) and all(map(self.outcome, self.refs))
 
     def step(self, data: st.DataObject) -> None:
         may = ["keep"]
         may += ["submit"] if len(self.refs) < len(self.nodes) else []
         may += ["start"] if self.queued else []
         may += ["end", "again"] if self.running else []
+        may += ["retry"] if self.retries and self.retryable else []
         match data.draw(st.sampled_from([*may, *may, "another keeper"])):
             case "submit":
                 self.submit()
@@ -76,6 +97,8 @@ class Run:
                 ref = _taken(data, self.running)
                 self.simulation.fail_attempt(ref)
                 self.queued.append(ref)
+            case "retry":
+                self.retry(data.draw(st.sampled_from(self.retryable)))
             case "another keeper":
                 self.replace_keeper()
             case _:
@@ -88,11 +111,13 @@ class Run:
         self.refs.append(self.simulation.submit(**plan))
 
     def start(self, ref: TaskRef) -> None:
-        place = self.refs.index(ref)
-        for parent in self.nodes[place].parents:
-            assert self.outcome(self.refs[parent]), "it started before a parent had ended"
-        self.simulation.start(ref)
-        self.started.add(place)
+        state = self.state(ref)
+        assert not isinstance(state, Unknown)
+        event = AttemptStarted(
+            attempt=state.facts.attempt + 1, server_id="s", worker_id="w", deadline=self.simulation.at
+        )
+        self.simulation.say(ref, event)
+        self.started.add(self.refs.index(ref))
         self.running.append(ref)
 
     def end(self, ref: TaskRef) -> None:
@@ -101,9 +126,35 @@ class Run:
         else:
             self.simulation.fail(ref)
 
+    def retry(self, ref: TaskRef) -> None:
+        for decided in decide(RetryTask(reason="by hand"), self.state(ref), self.simulation.at):
+            self.simulation.say(ref, decided)
+            if isinstance(decided, TaskQueued):
+                self.queued.append(ref)
+
+    def finish(self) -> None:
+        """Do whatever is left to do."""
+        for _ in range(MOST_STEPS):
+            if self.is_over:
+                return
+            if len(self.refs) < len(self.nodes):
+                self.submit()
+            self.keep()
+            for ref in self.queued[:]:
+                self.queued.remove(ref)
+                self.start(ref)
+            for ref in self.running[:]:
+                self.running.remove(ref)
+                self.end(ref)
+        raise AssertionError(f"not ended: {[ref.id for ref in self.refs if not self.outcome(ref)]}")
+
     def keep(self) -> None:
         """Do once what the keeper does."""
-        self.queued += self.simulation.release()
+        released = self.simulation.release()
+        for ref in released:
+            for parent in self.nodes[self.refs.index(ref)].parents:
+                assert self.outcome(self.refs[parent]), "it was queued before a parent had ended"
+        self.queued += released
         due, self.simulation.due = self.simulation.due, []
         for each in due:
             self.do(each)
@@ -119,18 +170,21 @@ class Run:
                 state = self.state(parse_task_id(parent_id))
                 assert not isinstance(state, Unknown)
                 if isinstance(state, Ended):
-                    book.parent_ended(parent_id, OUTCOMES[state.outcome], now)
+                    book.parent_ended(parent_id, OUTCOMES[state.outcome], self.ended_at(parent_id), now)
+            case Reread(ref):
+                view = self.view(ref)
+                if book.find(ref) is not None:
+                    self.simulation.tell_again(ref)
+                elif view.ended_at is None:
+                    book.add(entry_of(ref, view), now)
             case _:
                 raise AssertionError(f"nothing here calls for {due}")
 
     def replace_keeper(self) -> None:
         """Go on with a book that begins with the views of what is active: what was due in the old one is forgotten."""
-        views: dict[TaskRef, TaskView | None] = {}
-        for ref, sequence, recorded in self.simulation.log:
-            views[ref] = fold(views.get(ref), Stored(sequence, recorded))
         book = Book(self.simulation.rules, 0.0, began_at=self.simulation.now)
-        for ref, view in views.items():
-            if view is not None and view.ended_at is None:
+        for ref in self.refs:
+            if (view := self.view(ref)).ended_at is None:
                 book.add(entry_of(ref, view), self.simulation.now)
         book.room.begin(self.simulation.now)
         self.simulation.book, self.simulation.due = book, []
@@ -147,23 +201,42 @@ def test_random_dags_with_random_failures_end_as_the_model_says(
     run = Run(nodes, FixedRules(limits))
     for _ in range(3 * len(nodes)):
         run.step(data)
-    for _ in range(MOST_STEPS):  # and whatever was left to do
-        if run.is_over:
-            break
-        if len(run.refs) < len(nodes):
-            run.submit()
-        run.keep()
-        for ref in run.queued[:]:
-            run.queued.remove(ref)
-            run.start(ref)
-        for ref in run.running[:]:
-            run.running.remove(ref)
-            run.end(ref)
+    run.finish()
 
     assert [run.outcome(ref) for ref in run.refs] == predicted(nodes)
     assert run.started == will_run(nodes)
     for outcome in set(predicted(nodes)):
         event(f"one has {outcome}")
+
+
+@given(dags(), st.sampled_from([{}, LIMITS]), st.data())
+def test_all_that_did_not_succeed_is_retried_and_ends_as_the_model_says(
+    nodes: list[Node], limits: dict[str, Bounds], data: st.DataObject
+) -> None:
+    run = Run(nodes, FixedRules(limits))
+    run.finish()
+    run.nodes = again = retried(nodes, [data.draw(st.booleans()) for _ in nodes])
+    run.started.clear()
+
+    for ref in run.retryable:
+        run.retry(ref)
+        if data.draw(st.booleans()):
+            run.step(data)
+    run.finish()
+
+    assert [run.outcome(ref) for ref in run.refs] == predicted(again)
+    succeeded = {place for place, outcome in enumerate(predicted(nodes)) if outcome == "succeeded"}
+    assert run.started == will_run(again) - succeeded
+
+
+@given(dags(), st.data())
+def test_whatever_is_retried_when_no_child_is_queued_beside_a_parent_and_all_end(
+    nodes: list[Node], data: st.DataObject
+) -> None:
+    run = Run(nodes, FixedRules(), retries=True)
+    for _ in range(5 * len(nodes)):
+        run.step(data)
+    run.finish()
 
 
 def test_a_chain_a_thousand_deep_ends() -> None:

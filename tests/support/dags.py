@@ -32,6 +32,14 @@ def predicted(nodes: Sequence[Node]) -> list[str]:
     return outcomes
 
 
+def retried(nodes: Sequence[Node], succeed: Sequence[bool]) -> list[Node]:
+    """Return what is left to do when all that did not succeed is retried: `succeed` says what comes of each then."""
+    return [
+        node._replace(succeeds=outcome == "succeeded" or succeeds)
+        for node, outcome, succeeds in zip(nodes, predicted(nodes), succeed, strict=True)
+    ]
+
+
 def will_run(nodes: Sequence[Node]) -> set[int]:
     """Return the places of the tasks that are started at all."""
     outcomes = predicted(nodes)

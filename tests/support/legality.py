@@ -76,11 +76,14 @@ class _Walk:
         if kind == "TaskDeleted":
             self._must(self._state == "ended", "a task is deleted after its end")
             return
-        self._must(self._state != "ended", "nothing happens after the end")
         if kind == "TaskHeld":
-            self._must(self._state == "waiting", "a task is held while it waits")
+            wanted = "ended" if event.get("renewed") else "waiting"
+            self._must(self._state == wanted, f"held only while {wanted}")
+            if event.get("renewed"):
+                self._failures = 0
             self._state, self._due = "held", None
             return
+        self._must(self._state != "ended", "nothing happens after the end")
         if kind == "TaskFailed" and self._state != "processing":
             self._must(event["kind"] in OF_NO_ATTEMPT, f"{event['kind']} is of an attempt")
             self._state = "ended"

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from taskstream.core import open_core
@@ -14,7 +15,7 @@ from taskstream.events.ids import parse_task_id
 from taskstream.projections.active import is_projected
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.jetstream import api
-from tests.support.backend import BackendServer, accept, finished, hold
+from tests.support.backend import BackendServer, accept, finished, hold, status
 from tests.support.service import Client, Service, quick_settings, running_service
 from tests.support.waiting import wait_until
 
@@ -63,17 +64,42 @@ async def test_a_task_that_expires_while_it_waits_fails_and_never_starts(service
     assert "had not started by" in details["error"]
 
 
-async def test_a_task_that_runs_past_its_deadline_fails_then(service: Service, backend: BackendServer) -> None:
-    backend.answer = hold
-    await service.admin.register(backend, "s")
+@pytest.mark.parametrize("by_callback", [False, True])
+async def test_a_task_that_runs_past_its_deadline_fails_then_and_is_no_dead_letter(
+    service: Service, backend: BackendServer, by_callback: bool
+) -> None:
+    backend.answer = accept if by_callback else hold
+    await service.admin.register(backend, "s", callback=by_callback, **{"async": by_callback})
 
     task_id = await service.alice.submit({"payload": 1, "deadline": int(time.time() * 1000) + 1_000})
     await called(backend, 1)
     details = await service.alice.ended(task_id)
 
-    assert details["status"] == "FAILED"
+    assert (details["status"], details["failureKind"]) == ("FAILED", "deadline")
+    assert "had not ended by" in details["error"]
     assert backend.calls[0]["deadline"] <= details["createdAt"] + 1_000
     assert len(backend.calls) == 1
+    assert (await service.alice.get("/api/dead-letters"))["deadLetters"] == []
+
+
+async def test_a_task_that_may_not_start_again_says_so_and_is_not_retried(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = status(503, headers={"Retry-After": "5"})
+    await service.admin.register(backend, "s")
+
+    task_id = await service.alice.submit({"payload": 1, "attempts": 5, "expiresAt": int(time.time() * 1000) + 500})
+    details = await service.alice.ended(task_id)
+
+    async def is_over() -> bool:
+        return (await service.alice.get(f"/api/task/{task_id}/why"))["ended"]["release"].startswith("submit it again")
+
+    assert (details["status"], details["failureKind"]) == ("FAILED", "expired")
+    assert "503" in (await service.alice.get(f"/api/task/{task_id}/why"))["lastError"]
+    assert (await service.alice.get("/api/dead-letters"))["deadLetters"] == []
+    await wait_until(is_over, "its time to be up")
+    answer = await service.alice.post(f"/api/task/{task_id}/retry")
+    assert (answer.status, "`expiresAt` has passed" in answer["detail"]) == (409, True)
 
 
 async def test_a_delayed_task_can_be_cancelled_and_is_then_never_queued(service: Service) -> None:
@@ -126,7 +152,7 @@ async def test_what_becomes_of_a_child_whose_parent_failed_is_its_own_choice(
     assert ended["run"]["result"]["data"]["parents"][0]["status"] == "FAILED"
 
 
-async def test_a_child_that_is_retried_by_hand_asks_its_parents_no_more(
+async def test_a_child_that_is_retried_by_hand_takes_what_its_parents_had_come_to(
     service: Service, backend: BackendServer
 ) -> None:
     backend.answer = fail_if_told
@@ -139,6 +165,39 @@ async def test_a_child_that_is_retried_by_hand_asks_its_parents_no_more(
     await service.alice.post(f"/api/task/{child}/retry")
 
     assert (await service.alice.ended(child))["status"] == "FINISHED"
+
+
+async def test_a_child_waits_for_a_parent_that_is_retried_while_it_waits_for_another(
+    service: Service, backend: BackendServer
+) -> None:
+    tries: Counter[str] = Counter()
+
+    async def fail_first(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+        tries[task["request"]] += 1
+        if task["request"] == "mother" and tries["mother"] == 1:
+            return web.json_response({"error": "as told"}, status=422)
+        if task["request"] == "mother":
+            await server.let_go.wait()
+        return web.json_response(finished(task, {"parents": task.get("parents")}))
+
+    backend.answer = fail_first
+    await service.admin.register(backend, "s", maxConcurrent=10)
+    mother = await service.alice.submit({"payload": "mother"})
+    father = await service.alice.submit({"payload": "father", "delay": 3600})
+    child = await service.alice.submit({"payload": "child", "dependsOn": [mother, father], "onParentFailure": "run"})
+    await service.alice.ended(mother)
+    await service.alice.post(f"/api/task/{mother}/retry")
+    await called(backend, 2)
+    await service.alice.post(f"/api/task/{father}/cancel")
+
+    async def waits_for_its_mother() -> bool:
+        holds = (await service.alice.get(f"/api/task/{child}/why"))["holds"]
+        return [hold["data"].get("parents") for hold in holds] == [[{"id": mother, "status": "PROCESSING"}]]
+
+    await wait_until(waits_for_its_mother, "the child to wait for the one parent")
+    backend.let_go.set()
+    told = (await service.alice.ended(child))["result"]["data"]["parents"]
+    assert [parent["status"] for parent in told] == ["FINISHED", "CANCELLED"]
 
 
 async def test_a_child_of_a_task_that_has_ended_already_runs(service: Service, backend: BackendServer) -> None:
@@ -244,6 +303,22 @@ async def test_a_newcomer_is_refused_or_replaces_those_that_wait_as_its_type_say
         assert (await service.alice.ended(task))["status"] == "FINISHED"
 
 
+async def test_what_has_started_is_not_replaced(service: Service, backend: BackendServer) -> None:
+    backend.answer = slowly
+    await service.admin.put("/api/types/replacing", {"onConflict": "replace"})
+    await service.admin.register(backend, "s", types=["replacing"], maxConcurrent=10)
+
+    for _ in range(10):
+        body = {"type": "replacing", "payload": 1, "concurrencyKey": "k"}
+        tasks = [asyncio.create_task(service.alice.submit(body)) for _ in range(4)]
+        for task in tasks:
+            await service.alice.ended(await task)
+        called_for = {call["task_id"] for call in backend.calls}
+        ended = {task.result(): (await service.alice.details(task.result()))["status"] for task in tasks}
+        assert {task for task, status in ended.items() if status == "FINISHED"} == called_for & ended.keys()
+    assert backend.most_at_once == 1
+
+
 async def test_a_task_that_waits_for_its_retry_lets_another_use_its_room(
     service: Service, backend: BackendServer
 ) -> None:
@@ -338,3 +413,39 @@ async def test_a_task_that_a_killed_nats_has_forgotten_keeps_its_room(nats_url: 
         await service.alice.post(f"/api/task/{runs}/cancel")
         await called(backend, 3)
         assert backend.calls[2]["task_id"] == waits
+
+
+# Servers
+
+
+@pytest.mark.parametrize("limit", ["/api/types/one", "/api/owners/alice/limits"])
+async def test_what_no_server_can_take_keeps_no_other_from_running(
+    service: Service, backend: BackendServer, limit: str
+) -> None:
+    await service.admin.put(limit, {"concurrency": 1})
+    await service.admin.register(backend, "s", types=["one"], labels={"gpu": "a"})
+    waits = await service.alice.submit({"type": "one", "payload": 1, "require": {"gpu": "b"}})
+    other = await service.alice.submit({"type": "one", "payload": 2})
+
+    assert (await service.alice.ended(other))["status"] == "FINISHED"
+    why = await service.alice.get(f"/api/task/{waits}/why")
+    assert [hold["kind"] for hold in why["holds"]] == ["no-server"]
+    await service.admin.register(backend, "s", types=["one"], labels={"gpu": "b"})
+    assert (await service.alice.ended(waits))["status"] == "FINISHED"
+
+
+async def test_a_paused_type_takes_no_room_from_its_owners_others(service: Service, backend: BackendServer) -> None:
+    await service.admin.put("/api/owners/alice/limits", {"concurrency": 1})
+    await service.admin.put("/api/types/paused", {})
+    await service.admin.register(backend, "s", types=["paused", "other"])
+    await service.admin.post("/api/types/paused/pause")
+    low = await service.alice.submit({"type": "paused", "payload": 1, "priority": "low"})
+    other = await service.alice.submit({"type": "other", "payload": 2})
+    high = await service.alice.submit({"type": "paused", "payload": 3, "priority": "high"})
+
+    await service.alice.ended(other)
+    why = await service.alice.get(f"/api/task/{low}/why")
+    assert [hold["kind"] for hold in why["holds"]] == ["type-paused"]
+    await service.admin.post("/api/types/paused/resume")
+    await service.alice.ended(low)
+    assert [call["task_id"] for call in backend.calls] == [other, high, low]
