@@ -28,6 +28,8 @@ NAMED = {
     "@hourly": "0 * * * *",
 }
 LONGEST_CRON = 200
+FIELDS = (("second", 60), ("minute", 60), ("hour", 24), ("day of month", 31), ("month", 12), ("day of week", 7))
+"""Each with how many values it has."""
 COUNTED = 1_000
 """Occurrences that are looked at, one by one, in a time gone by."""
 RESOLUTION = timedelta(seconds=1)
@@ -46,8 +48,22 @@ def check(cron: str, time_zone: str, now: datetime) -> None:
         expected = "five fields (minute, hour, day of month, month, day of week), six with seconds first"
         names = ", ".join(NAMED)
         raise InvalidInput(f"{error}: a cron expression has {expected}, or is one of {names}", "$.cron") from None
+    _check_steps(cron)
     if following is None:
         raise InvalidInput("there is no such time in the next fifty years", "$.cron")
+
+
+def _check_steps(cron: str) -> None:
+    """Raise InvalidInput for a step that is larger than its field: cronsim would take the first value alone."""
+    for field, (name, size) in zip(reversed(cron.split()), reversed(FIELDS), strict=False):
+        for term in field.split(","):
+            _, slash, step = term.partition("/")
+            if slash and int(step) > size:
+                raise InvalidInput(
+                    f"{term!r} steps further than its field goes: the {name} has {size} values, "
+                    "so this would name the first alone",
+                    "$.cron",
+                )
 
 
 @cache

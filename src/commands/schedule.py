@@ -223,14 +223,15 @@ def change(command: ChangeSchedule, state: Created, now: datetime) -> Sequence[S
 
 
 def resume(state: Created, now: datetime) -> Sequence[ScheduleEvent]:
+    """What the pause passed over was missed, however short it was."""
     if not state.paused:
         return []
-    if state.settings.missed == "catch_up" or state.next_at is None or state.next_at > now:
+    if state.next_at is None or state.next_at > now:
         return [ScheduleResumed(next_at=state.next_at, counts=state.counts)]
     cron, time_zone = state.settings.cron, state.settings.time_zone
-    _, skipped = latest(cron, time_zone, state.next_at, now, 0)
-    counts = replace(state.counts, skipped=state.counts.skipped + skipped)
-    return [ScheduleResumed(next_at=first_from(cron, time_zone, now), counts=counts)]
+    caught_up, missed = latest(cron, time_zone, state.next_at, now, _most_caught_up(state.settings))
+    counts = replace(state.counts, skipped=state.counts.skipped + missed - len(caught_up))
+    return [ScheduleResumed(next_at=caught_up[0] if caught_up else first_from(cron, time_zone, now), counts=counts)]
 
 
 def fire(command: FireSchedule, state: Created, now: datetime) -> Sequence[ScheduleEvent]:
@@ -245,12 +246,11 @@ def fire(command: FireSchedule, state: Created, now: datetime) -> Sequence[Sched
     settings = state.settings
     cron, time_zone = settings.cron, settings.time_zone
     in_time_from = now - command.grace
-    most = settings.catch_up if settings.missed == "catch_up" else 0
     caught_up: list[datetime] = []
     missed = 0
     first: datetime | None = state.next_at
     if state.next_at < in_time_from:
-        caught_up, missed = latest(cron, time_zone, state.next_at, in_time_from, most)
+        caught_up, missed = latest(cron, time_zone, state.next_at, in_time_from, _most_caught_up(settings))
         first = first_from(cron, time_zone, in_time_from)
     end = now + timedelta(microseconds=1)
     in_time = upto(cron, time_zone, first, end, MOST_AT_ONCE) if first is not None else []
@@ -265,6 +265,10 @@ def fire(command: FireSchedule, state: Created, now: datetime) -> Sequence[Sched
         return [ScheduleSkipped(next_at=next_at, counts=counts)]
     runs = tuple(Run(occurrence=at, task_id=run_ref(command.ref, at).id) for at in due)
     return [ScheduleFired(runs=runs, next_at=next_at, counts=counts)]
+
+
+def _most_caught_up(settings: ScheduleSettings) -> int:
+    return settings.catch_up if settings.missed == "catch_up" else 0
 
 
 def note_failure(command: NoteFailure, state: Created) -> Sequence[ScheduleEvent]:

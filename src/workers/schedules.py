@@ -1,5 +1,8 @@
 """Recurring schedules: what is due fires, its task is submitted, the next timer is set. Any worker may.
 
+Its task comes in by the same door as everybody's (`intake`): it is held by what holds a task, its owner's quota counts
+it, and what is refused there is a failed run.
+
 Who is authoritative: the log of schedules says what has fired, the log of tasks what was submitted. What gives safety:
 firing is one guarded append, so of any number of workers one fires; and a run's task has an id made of the schedule and
 the run's instant, so submitting it twice makes one. What gives liveness: the message that fell due is acked only when
@@ -27,6 +30,7 @@ from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, parse_task_id
 from ..events.schedule import Run
 from ..events.subjects import schedule_root, task_root
+from ..intake import Intake
 from ..metrics import labelled
 from ..projections.schedules import load_schedules, schedule_refs, subjects
 from ..settings import Settings
@@ -51,6 +55,7 @@ class Schedules:
         commands: Commands,
         timers: Timers,
         submissions: Submissions,
+        intake: Intake,
     ) -> None:
         self._grace = timedelta(seconds=settings.schedule_grace)
         self._task_retention = timedelta(seconds=settings.task_retention)
@@ -58,6 +63,7 @@ class Schedules:
         self._commands = commands
         self._timers = timers
         self._submissions = submissions
+        self._intake = intake
 
     async def attend(self, ref: ScheduleRef, due_at: datetime | None = None) -> None:
         """Submit what has fired, fire what is due, and set the next timer. Safe to repeat, and side by side.
@@ -109,9 +115,12 @@ class Schedules:
     async def _submit(
         self, ref: ScheduleRef, known: Known[ScheduleState], state: Created, runs: Sequence[Run]
     ) -> Known[ScheduleState]:
-        """Submit the tasks of runs; note on the schedule what is refused. Return what is known after it."""
-        results = await asyncio.gather(*(self._submit_one(ref, state, run) for run in runs))
-        refused = [(run, error) for run, error in zip(runs, results, strict=True) if error is not None]
+        """Submit the tasks of runs, one after another: of a quota that has room for few, the first take it.
+
+        Note on the schedule what is refused. Return what is known after it.
+        """
+        results = [(run, await self._submit_one(ref, state, run)) for run in runs]
+        refused = [(run, error) for run, error in results if error is not None]
         if not refused:
             return known
         error = refused[0][1]
@@ -124,14 +133,11 @@ class Schedules:
         return known
 
     async def _submit_one(self, ref: ScheduleRef, state: Created, run: Run) -> Exception | None:
-        """Submit a run's task, by its type's present settings; return why it cannot be, None where it is there."""
+        """Submit a run's task, by its type's present settings; return why it is refused, None where it is there."""
         try:
             command = self._submissions.parse(bytes(state.settings.task), state.owner, repeatable=True)
-            handled = await self._commands.task(
-                parse_task_id(run.task_id),
-                replace(command, schedule=ref.id),
-                by=BY,
-                known=self._commands.tasks.fold([]),
+            handled = await self._intake.submit(
+                parse_task_id(run.task_id), replace(command, schedule=ref.id), by=BY, cause=""
             )
         except IdempotencyConflict:
             return None  # it is there, with the task that the schedule had then

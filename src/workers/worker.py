@@ -88,7 +88,9 @@ class Worker:
             now=utc_now,
         )
         self._pressure = Pressure(settings, core.consuming, core.fleet, self._slots, self._queues, utc_now)
-        schedules = Schedules(settings, core.reading, core.commands, core.timers, Submissions(settings, core.fleet))
+        schedules = Schedules(
+            settings, core.reading, core.commands, core.timers, Submissions(settings, core.fleet), core.intake
+        )
         self._timekeeper = Timekeeper(
             settings=settings,
             connection=core.consuming,

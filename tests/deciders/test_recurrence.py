@@ -186,6 +186,20 @@ def test_no_time_is_refused(cron: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "cron", ["*/90 * * * *", "0 */25 * * *", "1,5-9/61 * * * *", "*/61 * * * * *", "0 0 */32 * *", "0 0 1 */13 *"]
+)
+def test_a_step_beyond_its_field_is_refused(cron: str) -> None:
+    with pytest.raises(InvalidInput, match="further than its field"):
+        check(cron, "UTC", NOW)
+
+
+def test_a_step_as_long_as_its_field_is_taken() -> None:
+    assert next_after("*/60 * * * *", "UTC", NOW) == next_after("@hourly", "UTC", NOW)
+    for cron in ("*/60 * * * *", "0 */24 * * *", "*/60 * * * * *", "0 0 */31 * *", "0 0 1 */12 *", "0 0 * * */7"):
+        check(cron, "UTC", NOW)
+
+
+@pytest.mark.parametrize(
     "zone", ["", "Berlin", "../etc/passwd", "/etc/localtime", "localtime", "America", "europe/berlin"]
 )
 def test_no_zone_is_refused(zone: str) -> None:

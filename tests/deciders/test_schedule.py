@@ -179,11 +179,21 @@ def test_what_a_pause_passed_over_is_skipped() -> None:
 
 
 def test_or_it_is_caught_up() -> None:
-    resumed = ScheduleResumed(next_at=hour(4), counts=Counts())
+    resumed = ScheduleResumed(next_at=hour(6), counts=Counts(skipped=2))
     after = given(created(PATIENT), PAUSED).when(ResumeSchedule(), at=hour(8) + seconds(90)).then(resumed)
 
     after.is_quiet()
     after.given.when(fire(), at=hour(8) + seconds(90)).then(fired(6, 7, 8, fired=3, skipped=2))
+    few = ScheduleResumed(next_at=hour(4), counts=Counts())
+    given(created(PATIENT), PAUSED).when(ResumeSchedule(), at=hour(5) + seconds(90)).then(few)
+
+
+def test_no_more_are_caught_up_where_the_pause_was_shorter_than_the_grace() -> None:
+    resumed = ScheduleResumed(next_at=hour(6), counts=Counts(skipped=2))
+    after = given(created(PATIENT), PAUSED).when(ResumeSchedule(), at=hour(8) + seconds(90)).then(resumed)
+
+    patient = FireSchedule(ref=REF, grace=timedelta(days=1))
+    after.given.when(patient, at=hour(9)).then(fired(6, 7, 8, 9, fired=4, skipped=2))
 
 
 # Changed, asked for, failed, deleted

@@ -29,7 +29,14 @@ NIGHTLY = ScheduleSettings(cron="30 2 * * *", time_zone="Europe/Berlin", task=Ra
 
 @pytest.fixture
 def schedules(core: Core) -> Schedules:
-    return Schedules(core.settings, core.reading, core.commands, core.timers, Submissions(core.settings, core.fleet))
+    return Schedules(
+        core.settings,
+        core.reading,
+        core.commands,
+        core.timers,
+        Submissions(core.settings, core.fleet),
+        core.intake,
+    )
 
 
 async def create(core: Core, number: int = 0) -> tuple[ScheduleRef, datetime]:

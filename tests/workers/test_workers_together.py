@@ -226,7 +226,12 @@ async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str,
                 core.buckets.tasks,
                 core.task_keys,
                 Schedules(
-                    core.settings, core.reading, core.commands, core.timers, Submissions(core.settings, core.fleet)
+                    core.settings,
+                    core.reading,
+                    core.commands,
+                    core.timers,
+                    Submissions(core.settings, core.fleet),
+                    core.intake,
                 ),
             ).run_once()
             backend.let_go.set()
@@ -253,6 +258,27 @@ async def purge(service: Service, stream: str, subject: str) -> None:
         return bool(answer["purged"])
 
     await wait_until(look, f"{subject} to be in {stream}")
+
+
+async def test_a_task_that_comes_out_of_the_queue_once_more_keeps_its_room(
+    nats_url: str, backend: BackendServer
+) -> None:
+    """As when NATS fills the queue again from the log."""
+    backend.answer = accept
+    async with running_service(nats_url) as service:
+        await service.admin.register(backend, "only", callback=True, maxConcurrent=2, **{"async": True})
+        runs = await service.alice.submit({"payload": 1, "timeout": 60})
+        await service.alice.reaches(runs, "PROCESSING")
+        await api(service.core.appending, f"STREAM.DELETE.{DISPATCH}")
+    async with running_service(nats_url) as service:
+        second, third = await submit_all(service.alice, [{"payload": n, "timeout": 60} for n in (2, 3)])
+
+        async def has_no_room() -> bool:
+            why = await service.alice.get(f"/api/task/{third}/why")
+            return [hold["kind"] for hold in why["holds"]] == ["server-busy"]
+
+        await wait_until(has_no_room, "the third to wait for a server")
+        assert [call["task_id"] for call in backend.calls] == [runs, second]
 
 
 @pytest.mark.usefixtures("soon")
