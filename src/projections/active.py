@@ -54,12 +54,33 @@ async def active_tasks(bucket: Bucket) -> list[ActiveTask]:
     return await _listed(bucket, "active.>")
 
 
+async def active_keys(bucket: Bucket) -> list[str]:
+    """Return the key of each task that has not ended; of one that moves meanwhile it may be missing.
+
+    Where there are few it takes no scan: a server that has just started reads the whole bucket for one, which takes
+    seconds and keeps everybody else from writing.
+    """
+    return await _keys(bucket, ["active.>"])
+
+
+async def unstarted_tasks(bucket: Bucket) -> list[ActiveTask]:
+    """Return the tasks that no server works on, as far as projected; one that is being started may be missing."""
+    refs = {view_key(ref): ref for ref in map(ref_of, await _keys(bucket, ["active.=.*.*"]))}
+    views = await bucket.get_many(list(refs))
+    tasks = [ActiveTask(refs[key], decode_view(entry.value)) for key, entry in views.items()]
+    return [task for task in tasks if task.view.status == "WAITING"]
+
+
 async def entered_tasks(bucket: Bucket) -> list[ActiveTask]:
     """Return every task that has not ended, as its view says, in the order in which they were submitted.
 
     None is missing that had not ended when the bucket's checkpoint was last read, also of those that move meanwhile.
     """
-    refs = {ref_of(entry.key) for entry in await bucket.scan("active.>")}
+    before = await bucket.last_revision()
+    keys = await active_keys(bucket)
+    if await bucket.last_revision() != before:  # one that has moved meanwhile may be missing
+        keys = [entry.key for entry in await bucket.scan("active.>")]
+    refs = {ref_of(key) for key in keys}
     views = await bucket.get_many([view_key(ref) for ref in refs])
     tasks = [
         ActiveTask(ref, decode_view(found.value)) for ref in refs if (found := views.get(view_key(ref))) is not None
@@ -70,7 +91,7 @@ async def entered_tasks(bucket: Bucket) -> list[ActiveTask]:
 
 async def _listed(bucket: Bucket, key_filter: str) -> list[ActiveTask]:
     """Return the tasks on these keys whose views say the same: a key may be there a moment longer than its reason."""
-    keys = {entry.key for entry in await bucket.scan(key_filter)}
+    keys = set(await _keys(bucket, [key_filter]))
     refs = {view_key(ref_of(key)): ref_of(key) for key in keys}
     views = {refs[key]: decode_view(entry.value) for key, entry in (await bucket.get_many(list(refs))).items()}
     return [ActiveTask(ref, view) for ref, view in views.items() if active_key(ref, view) in keys]
@@ -81,7 +102,9 @@ async def remove_stale(bucket: Bucket) -> int:
 
     A killed NATS may bring back a key that was removed. One that is newer than its view is not stale: the view follows.
     """
-    found = await bucket.scan("active.>")
+    found = await bucket.get_matching("active.>")  # see `active_keys`
+    if found is None:
+        found = await bucket.scan("active.>")
     views = await bucket.get_many(list({view_key(ref_of(entry.key)) for entry in found}))
     count = 0
     for entry in found:

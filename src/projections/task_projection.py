@@ -22,7 +22,7 @@ from ..streams.buckets import Bucket, Entry, Write
 from ..streams.log import Position, decode, read
 from ..streams.topology import TASKS
 from . import recent
-from .active import ref_of
+from .active import active_keys, ref_of
 from .recent import EVERYBODY, Recent, Submission, recent_key
 from .submissions import recent_in_log
 from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
@@ -78,8 +78,8 @@ class TaskProjection:
         self._checkpoint = int(entry.value or 0) if entry else 0
         self._checkpoint_revision = entry.revision if entry else 0
         # Not what the views would say: a crash may have come between a view and its active keys.
-        for listed in await self._bucket.scan("active.>"):
-            self._listed.setdefault(ref_of(listed.key), set()).add(listed.key)
+        for key in await active_keys(self._bucket):
+            self._listed.setdefault(ref_of(key), set()).add(key)
         return self._checkpoint
 
     async def is_intact(self) -> bool:

@@ -1,4 +1,4 @@
-"""What waits in the queue of ready tasks: how much on each consumer, and since when. Nothing is taken out."""
+"""What waits in the queue of ready tasks: how much on each consumer, and since when; and what was handed out."""
 
 from __future__ import annotations
 
@@ -25,14 +25,34 @@ class Backlog(NamedTuple):
 async def backlogs(connection: Connection) -> dict[str, Backlog]:
     """Return what waits on each consumer of the queue, by the subjects it is of. Raises StoreUnavailable."""
     found: dict[str, Backlog] = {}
+    for info in await _consumers(connection):
+        (subjects,) = info["config"]["filter_subjects"]
+        found[subjects] = Backlog(info["num_pending"], info["delivered"]["stream_seq"], info.get("num_ack_pending", 0))
+    return found
+
+
+async def take_back(connection: Connection) -> int:
+    """Have what was handed out and not done with handed out again at once, and return how much that is.
+
+    Each consumer that has something in hand is deleted; whoever makes it again has it begin with all that is in the
+    queue. Where somebody does work on some of it, that is found out as with any message that comes twice.
+    Raises StoreUnavailable; repeating is safe.
+    """
+    count = 0
+    for info in await _consumers(connection):
+        if info.get("num_ack_pending"):
+            await api(connection, f"CONSUMER.DELETE.{DISPATCH}.{info['name']}")
+            count += int(info["num_ack_pending"])
+    return count
+
+
+async def _consumers(connection: Connection) -> list[dict[str, Any]]:
+    """Return what JetStream says of each consumer of the queue."""
+    found: list[dict[str, Any]] = []
     while True:
         answer = await api(connection, f"CONSUMER.LIST.{DISPATCH}", {"offset": len(found)})
         consumers: list[dict[str, Any]] = answer.get("consumers") or []
-        for info in consumers:
-            (subjects,) = info["config"]["filter_subjects"]
-            found[subjects] = Backlog(
-                info["num_pending"], info["delivered"]["stream_seq"], info.get("num_ack_pending", 0)
-            )
+        found.extend(consumers)
         if not consumers or len(found) >= answer["total"]:
             return found
 

@@ -187,6 +187,10 @@ class Bucket:
         info = await api(self.connection, f"STREAM.INFO.{self.stream}")
         return int(info["state"].get("num_subjects", 0))
 
+    async def last_revision(self) -> int:
+        """Return the revision of the last write to any key, as the leader knows it."""
+        return int((await api(self.connection, f"STREAM.INFO.{self.stream}"))["state"]["last_seq"])
+
     async def pages(self) -> AsyncGenerator[list[Entry], None]:
         """Yield all entries in order of their last write, a thousand or fewer at a time."""
         revision = 1

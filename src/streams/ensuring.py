@@ -25,7 +25,8 @@ from .topology import DERIVED, configurations
 log = structlog.get_logger(__name__)
 
 TUNABLE = frozenset({"max_age", "num_replicas", "placement", "republish"})
-"""What a setting may change later; the stream is updated. `subjects` are added to, and never taken away."""
+"""What a setting may change later; the stream is updated. `subjects` are added to, and never taken away; `sources`
+that are missing are put back."""
 
 CONSUMER_NAMES = 9
 """How many names a consumer may have, one after the other."""
@@ -139,10 +140,17 @@ def _differences(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> di
             continue
         if field == "subjects" and _has_more(found.get(field) or [], than=value):
             continue
-        if field not in TUNABLE and not (field == "subjects" and _has_more(value, than=found.get(field) or [])):
+        if field not in TUNABLE and not _is_part(field, found.get(field) or [], value):
             raise TopologyMismatch(name, field, value, found.get(field))
         changed[field] = value
     return changed
+
+
+def _is_part(field: str, found: Any, wanted: Any) -> bool:
+    """Tell whether what a stream has of a field is a part of what is wanted, and has only to be added to."""
+    if field == "sources":  # some or all were being set up afresh (see `sources`) by one who was killed
+        return all(source in wanted for source in _comparable(found))
+    return field == "subjects" and _has_more(wanted, than=found)
 
 
 def _has_more(subjects: list[str], than: list[str]) -> bool:

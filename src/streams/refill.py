@@ -16,10 +16,13 @@ from .topology import DISPATCH, TASKS
 
 
 async def raise_floor(connection: Connection, floor: int) -> bool:
-    """Tell the sources of DISPATCH the floor; tell whether it was higher than before. Raises StoreUnavailable."""
+    """Tell the sources of DISPATCH the floor; tell whether it was higher than before. Raises StoreUnavailable.
+
+    Sources that are being set up afresh (see `sources`) are told the next time.
+    """
     config = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["config"]
-    sources = [source for source in config["sources"] if source["name"] == TASKS]
-    if floor <= min(source.get("opt_start_seq", 0) for source in sources):
+    sources = [source for source in config.get("sources") or [] if source["name"] == TASKS]
+    if floor <= min((source.get("opt_start_seq", 0) for source in sources), default=floor):
         return False
     for source in sources:
         source["opt_start_seq"] = floor

@@ -22,7 +22,7 @@ from ..events.envelope import Actor
 from ..events.ids import TaskRef
 from ..events.subjects import dispatched_ref, server_token
 from ..events.task import FailureKind
-from ..projections.active import ActiveTask, active_tasks, projected, remove_stale
+from ..projections.active import ActiveTask, active_tasks, projected, remove_stale, unstarted_tasks
 from ..projections.fleet import Fleet
 from ..projections.task_keys import TaskKeys
 from ..projections.task_view import TaskView
@@ -151,6 +151,27 @@ class Reconciler:
             queued_from = (task.view.created_sequence for task in tasks if not task.view.held)
             await raise_floor(self._connection, min([reflected + 1, *queued_from]))
         return counts
+
+    async def uncopied_from(self) -> dict[str, int]:
+        """Return, for each stream DISPATCH copies from, the sequence from which on something may not be in it yet.
+
+        What is before is in the queue, or need not be. Raises StoreUnavailable.
+        """
+        last_fired = int((await api(self._connection, f"STREAM.INFO.{RETRIES}"))["state"]["last_seq"])
+        reflected = await projected(self._tasks_bucket)  # read first: what is later is copied whatever it is
+        tasks = [task for task in await unstarted_tasks(self._tasks_bucket) if not task.view.held]
+        queued = await self._queued() if tasks else set()
+        waiting = [task for task in tasks if task.ref not in queued]
+        retried = [
+            await last_sequence(self._connection, RETRIES, f"due.retry.*.*.{task.ref.owner}.{task.ref.unique}")
+            for task in waiting
+            if task.view.retry_at is not None
+        ]
+        submitted = [task.view.created_sequence for task in waiting if task.view.retry_at is None]
+        return {
+            TASKS: min([reflected + 1, *submitted]),
+            RETRIES: min([last_fired + 1, *(sequence for sequence in retried if sequence)]),
+        }
 
     async def _apply(self, remedy: Remedy, task: ActiveTask, counts: dict[str, int]) -> None:
         match remedy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 from functools import partial
 
@@ -11,6 +12,7 @@ from nats.aio.msg import Msg
 
 from ..clock import jitter, utc_now
 from ..core import Core
+from ..errors import StoreError
 from ..events.codec import task_codec
 from ..events.envelope import Actor
 from ..events.subjects import task_ref
@@ -18,6 +20,7 @@ from ..events.task import TaskCancelled
 from ..projections.projector import Projector
 from ..projections.registry_projection import RegistryProjection
 from ..projections.task_projection import TaskProjection
+from ..streams.backlog import take_back
 from ..streams.leases import Lease
 from ..streams.pulling import follow
 from ..streams.tail import Tail
@@ -39,7 +42,7 @@ from .reconciler import Reconciler
 from .schedules import Schedules
 from .shares import Shares
 from .slots import Slots
-from .sourcing import Sourcing
+from .sourcing import LoneSourcing, Sourcing
 from .timekeeper import Timekeeper
 from .webhooks import WebhookSender
 
@@ -123,7 +126,11 @@ class Worker:
             tasks_bucket=core.buckets.tasks,
             tail=tail,
         )
-        self._sourcing = Sourcing(self.members, core.reading)
+        self._sourcing = (
+            Sourcing(self.members, core.reading)
+            if settings.replicas > 1
+            else LoneSourcing(core.reading, settings, self._reconciler.uncopied_from)
+        )
         self.projectors = [
             Projector(
                 "tasks", tail.follow, TaskProjection(core.buckets.tasks), Lease(self.members, "projector.tasks"),
@@ -137,9 +144,11 @@ class Worker:
         self._dispatching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to work; returns once the worker has announced itself."""
+        """Begin to work; returns once the queue is being fed and the worker has announced itself."""
         core = self._core
+        await self._sourcing.begin()
         await self.members.renew()
+        await self._take_back()
         await core.consuming.subscribe("event.*.*.cancelled.*", self._on_cancelled)
         core.fleet.watch(self._on_fleet_change)
         core.background(self.members.run, "membership")
@@ -149,8 +158,7 @@ class Worker:
         core.background(self._timekeeper.run, "timekeeper")
         core.background(self._reconciler.run, "reconciler")
         core.background(self._keep, "keeper")
-        if core.settings.replicas > 1:
-            core.background(self._sourcing.run, "sourcing")
+        core.background(self._sourcing.run, "sourcing")
         for projector in self.projectors:
             core.background(partial(self._project, projector), f"projector-{projector.name}")
         core.background(self._webhooks.run, "webhooks")
@@ -177,6 +185,13 @@ class Worker:
         await self.members.leave()
         await self._session.close()
         log.info("worker.stopped", worker=self.members.id)
+
+    async def _take_back(self) -> None:
+        """Have what workers had in hand that are gone handed out again, and not only when `ack_wait` has passed."""
+        with contextlib.suppress(StoreError):
+            await self.members.observe()
+            if self.members.alive("worker") == [self.members.id] and (count := await take_back(self._core.consuming)):
+                log.info("queue.taken-back", messages=count)
 
     async def _keep(self) -> None:
         await self._keeper.run()

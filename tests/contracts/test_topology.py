@@ -83,6 +83,17 @@ async def test_the_subjects_of_an_older_version_are_added_to_and_what_is_stored_
     assert (await api(connection, f"STREAM.INFO.{SERVERS}"))["state"]["messages"] == 2
 
 
+async def test_sources_that_are_missing_are_put_back(connection: Connection) -> None:
+    """Whoever was setting them up afresh was killed."""
+    await ensure_streams(connection, SETTINGS)
+    wanted = (await configs(connection))[DISPATCH]
+    await api(connection, f"STREAM.UPDATE.{DISPATCH}", wanted | {"sources": wanted["sources"][2:]})
+
+    await ensure_streams(connection, SETTINGS)
+
+    assert (await configs(connection))[DISPATCH]["sources"] == wanted["sources"]
+
+
 async def test_subjects_that_a_newer_version_has_added_are_left(connection: Connection) -> None:
     [wanted] = [wanted for wanted in streams(SETTINGS) if wanted["name"] == SERVERS]
     await api(connection, f"STREAM.CREATE.{SERVERS}", {**wanted, "subjects": [*wanted["subjects"], "region.>"]})

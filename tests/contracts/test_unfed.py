@@ -1,0 +1,148 @@
+"""A source that was refused is asked for at once when it is set up afresh, from where it is told to begin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from msgspec.structs import replace
+
+from taskstream.errors import StoreError
+from taskstream.settings import Settings
+from taskstream.streams.connection import Connection, open_connection
+from taskstream.streams.ensuring import ensure_streams
+from taskstream.streams.jetstream import api
+from taskstream.streams.log import last_sequence
+from taskstream.streams.refill import raise_floor
+from taskstream.streams.sources import feed, find_unfed
+from taskstream.streams.topology import DISPATCH, RETRIES, TASKS, configurations
+from taskstream.workers.sourcing import LoneSourcing
+from tests.support.nats import NatsServer
+from tests.support.outage import restart
+from tests.support.waiting import wait_until
+
+SETTINGS = Settings()
+SOONER_THAN_NATS_SECONDS = 8.0
+"""nats-server asks again by itself 10 s after it was refused."""
+WANTED = {config["name"]: config for config in configurations(SETTINGS)}
+
+
+@pytest.fixture
+async def connection(nats_url: str) -> AsyncIterator[Connection]:
+    connection = await open_connection(nats_url, "test")
+    yield connection
+    await connection.close()
+
+
+async def submit(connection: Connection, *names: str) -> None:
+    for name in names:
+        await connection.request(f"task.alice.{name}.submitted.default.normal", b"{}")
+
+
+async def queued_to_be(connection: Connection, count: int) -> None:
+    async def look() -> bool:
+        return bool((await api(connection, f"STREAM.INFO.{DISPATCH}"))["state"]["messages"] == count)
+
+    await wait_until(look, f"{count} messages in the queue", SOONER_THAN_NATS_SECONDS)
+
+
+async def is_queued(connection: Connection, name: str) -> bool:
+    return await last_sequence(connection, DISPATCH, f"dispatch.default.normal.alice.{name}") > 0
+
+
+async def refused(connection: Connection) -> None:
+    """Have DISPATCH ask for streams before they are there, as a server does that restores them in any order."""
+    await api(connection, f"STREAM.CREATE.{DISPATCH}", WANTED[DISPATCH])
+
+    async def look() -> bool:
+        return (await find_unfed(connection, SETTINGS)).streams == [RETRIES, TASKS]
+
+    await wait_until(look, "every source to be refused")
+
+
+async def from_the_beginning() -> dict[str, int]:
+    return {TASKS: 1, RETRIES: 1}
+
+
+async def floors(connection: Connection) -> list[int | None]:
+    config = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["config"]
+    return [source.get("opt_start_seq") for source in config["sources"]]
+
+
+async def take_sources_out(connection: Connection) -> None:
+    config = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["config"]
+    await api(connection, f"STREAM.UPDATE.{DISPATCH}", config | {"sources": []})
+
+
+async def drain(connection: Connection) -> None:
+    """Have three tasks go through the queue, and tell its sources a floor below them."""
+    await ensure_streams(connection, SETTINGS)
+    await submit(connection, "a", "b", "c")
+    await queued_to_be(connection, 3)
+    await api(connection, f"STREAM.PURGE.{DISPATCH}")
+    await raise_floor(connection, 2)
+
+
+async def test_what_was_refused_is_fed_at_once(connection: Connection) -> None:
+    await refused(connection)
+    await ensure_streams(connection, SETTINGS)
+    await submit(connection, "a")
+
+    async with asyncio.timeout(SOONER_THAN_NATS_SECONDS):
+        assert await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once()
+        await queued_to_be(connection, 1)
+
+    assert not await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once()
+
+
+async def test_nothing_is_done_while_a_stream_is_not_there(connection: Connection) -> None:
+    await refused(connection)
+
+    with pytest.raises(StoreError, match="stream not found"):
+        await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once()
+
+    assert (await find_unfed(connection, SETTINGS)).streams == [RETRIES, TASKS]
+
+
+async def test_a_source_begins_where_it_is_told_and_its_floor_is_as_before(connection: Connection) -> None:
+    await drain(connection)
+    seen = await find_unfed(connection, SETTINGS)
+    await take_sources_out(connection)
+    await submit(connection, "d")
+
+    await feed(connection, replace(seen, idle=seen.sources), {TASKS: 4, RETRIES: 1})
+    await submit(connection, "e")
+
+    await queued_to_be(connection, 2)
+    assert await floors(connection) == [2, 2, None]
+
+
+@pytest.mark.parametrize("gently", [True, False], ids=["ended", "killed"])
+async def test_who_is_killed_in_between_leaves_what_the_next_start_mends(
+    nats: NatsServer, connection: Connection, gently: bool
+) -> None:
+    await drain(connection)
+    await take_sources_out(connection)
+    assert not await raise_floor(connection, 2)
+    await restart(nats, connection, gently=gently)
+
+    await ensure_streams(connection, SETTINGS)
+    await submit(connection, "d")
+
+    await wait_until(lambda: is_queued(connection, "d"), "the last to be queued", SOONER_THAN_NATS_SECONDS)
+    assert not (await find_unfed(connection, SETTINGS)).idle
+
+
+async def test_one_who_comes_late_loses_nothing(connection: Connection) -> None:
+    await refused(connection)
+    await ensure_streams(connection, SETTINGS)
+    await submit(connection, "a", "b", "c")
+    seen = await find_unfed(connection, SETTINGS)
+    await feed(connection, seen, {TASKS: 1, RETRIES: 1})
+    await queued_to_be(connection, 3)
+
+    await feed(connection, seen, {TASKS: 3, RETRIES: 1})
+    await submit(connection, "d")
+
+    await wait_until(lambda: is_queued(connection, "d"), "the last to be queued", SOONER_THAN_NATS_SECONDS)
