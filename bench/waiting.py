@@ -47,7 +47,9 @@ async def measure(tasks: int, probes: int) -> dict[str, float]:
         await submitters.projected()
         await asyncio.sleep(SETTLE_SECONDS)
         found |= _memory(bench, before, tasks)
+        started, calls_before = time.perf_counter(), await submitters.calls()
         found |= _waits("behind_many", await _probe(submitters, probes))
+        found |= _turns(found, await submitters.calls() - calls_before, time.perf_counter() - started)
         found["waiting_tasks_left"] = tasks + probes - (await submitters.calls() - calls)
         progress(f"{found['wait_behind_many_p50_ms']:.1f} ms while {found['waiting_tasks_left']:,.0f} wait")
         return found
@@ -81,6 +83,17 @@ def _waits(name: str, times_ms: list[float]) -> dict[str, float]:
     """Return the percentiles of waits, in milliseconds and in the time that a slot has a call."""
     found = percentiles(f"wait_{name}", times_ms)
     return found | {figure.replace("_ms", "_in_calls"): value / CALL_MS for figure, value in found.items()}
+
+
+def _turns(found: dict[str, float], calls: int, seconds: float) -> dict[str, float]:
+    """Return for how long a task has a slot, all that is stored for it included, and the waits in such turns."""
+    turn_ms = SLOTS * seconds / calls * 1000
+    waits = {name: found[f"wait_behind_many_{name}_ms"] / turn_ms for name in ("p50", "p99")}
+    return {
+        "calls_per_second_behind_many": calls / seconds,
+        "turn_behind_many_ms": turn_ms,
+        **{f"wait_behind_many_{name}_in_turns": turns for name, turns in waits.items()},
+    }
 
 
 def _memory(bench: Bench, before: dict[str, float], tasks: int) -> dict[str, float]:

@@ -62,4 +62,5 @@ async def test_a_single_tasks_wait_is_measured_beside_many(monkeypatch: pytest.M
 
     assert figures["wait_behind_many_p50_ms"] > 0
     assert figures["wait_behind_many_p50_in_calls"] == figures["wait_behind_many_p50_ms"] / waiting.CALL_MS
+    assert figures["wait_behind_many_p50_in_turns"] > 0
     assert 0 <= figures["waiting_tasks_left"] <= 600

@@ -11,26 +11,7 @@ from ..events.task_type import OnConflict
 from ..projections.fleet import Fleet
 from .eligibility import is_there_for
 from .gate import Bounds, GateKey
-
-SMALLEST_WINDOW = 4
-"""Of a pool without servers, or with very few: another owner's task comes after no more than these."""
-TURNS = 2
-"""How many tasks for each slot of its pool an owner may have in the queue: one that runs next, and one to spare."""
-AHEAD_SECONDS = 0.15
-"""And as many more as the pool starts in this time: the keeper has so long to queue the next."""
-PACE_HALF_LIFE_SECONDS = 1.0
-
-
-class Pace:
-    """How many tasks a pool starts in a second, as of late."""
-
-    def __init__(self) -> None:
-        self.per_second = 0.0
-
-    def heed(self, started: int, seconds: float) -> None:
-        """Learn that so many started in the last so many seconds."""
-        keeps: float = 0.5 ** (seconds / PACE_HALF_LIFE_SECONDS)
-        self.per_second = self.per_second * keeps + (1 - keeps) * started / seconds
+from .windows import SMALLEST_WINDOW, Windows
 
 
 class FleetRules:
@@ -40,35 +21,30 @@ class FleetRules:
         self._fleet = fleet
         self._served: dict[tuple[str, ...], bool] = {}
         """Whether any server could take tasks of a kind, as far as it was asked since anything changed."""
-        self._windows: dict[str, int] = {}
-        self._paces: dict[str, Pace] = {}
+        self._windows = Windows()
 
     @property
     def windows(self) -> Mapping[str, int]:
         """How many tasks may be in one of an owner's windows, by pool."""
-        return self._windows
+        return self._windows.sizes
+
+    def stored(self, seconds: float) -> None:
+        """Learn how long it has just taken to store releases."""
+        self._windows.stored(seconds)
 
     def observe(self, started: Mapping[str, int], seconds: float) -> None:
         """Learn how many tasks each pool has started in the last so many seconds, and what servers it has."""
-        for pool in started.keys() - self._paces.keys():
-            self._paces[pool] = Pace()
-        for pool, pace in self._paces.items():
-            pace.heed(started.get(pool, 0), seconds)
-        slots = dict.fromkeys(self._fleet.pools() | self._paces.keys(), 0)
+        slots = dict.fromkeys(self._fleet.pools(), 0)
         for server in self._fleet.servers():
             if server.online and not server.maintenance:
                 for pool in self._fleet.pools_of(server):
                     slots[pool] = slots.get(pool, 0) + server.settings.max_concurrent
-        self._windows = {
-            pool: max(SMALLEST_WINDOW, TURNS * count)
-            + round(AHEAD_SECONDS * (self._paces[pool].per_second if pool in self._paces else 0.0))
-            for pool, count in slots.items()
-        }
+        self._windows.observe(slots, started, seconds)
 
     def bounds(self, gate: GateKey) -> Bounds:
         match gate.kind:
             case "window":
-                return Bounds(concurrency=self._windows.get(gate.name[2], SMALLEST_WINDOW))
+                return Bounds(concurrency=self.windows.get(gate.name[2], SMALLEST_WINDOW))
             case "servers":
                 return Bounds(concurrency=None if self._is_served(gate.name) else 0)
             case "owner":

@@ -265,6 +265,7 @@ class Keeper:
             return 0
         at = utc_now()
         entries = [_queued(entry, at) for entry in chosen]
+        began = time.monotonic()
         try:
             last = await self._commands.tasks.log.append_together(entries, fence=_turn(self._members.id, self._turn))
         except Conflict:
@@ -274,6 +275,7 @@ class Keeper:
         except StoreError:
             self._book.put_back(chosen, time.time())
             raise
+        self._rules.stored(time.monotonic() - began)
         self._book.released(chosen, last - len(chosen) + 1)
         self._turn = last - len(chosen)
         self._most = min(self._most * 2, MOST_AT_ONCE)

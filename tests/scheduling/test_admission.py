@@ -1,0 +1,83 @@
+"""Whether a task is held as it is submitted: what the keeper last said, and what was submitted here since."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+from msgspec.structs import replace
+
+from taskstream.commands.task import SubmitTask
+from taskstream.events.ids import TaskRef
+from taskstream.events.task import RetryPolicy
+from taskstream.projections.fleet import Fleet
+from taskstream.scheduling.admission import Admission
+from taskstream.scheduling.windows import window
+from taskstream.scheduling.word import OwnerWaits, Word
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+POLICY = RetryPolicy(attempts=3, backoff_base=SECOND, backoff_cap=SECOND, timeout=SECOND)
+WINDOW = window("default", "normal", "default", None)
+SIZE = 4
+
+
+class Door:
+    """Submits to a process that has heard the keeper's word."""
+
+    def __init__(self, *, crowd: int = 0) -> None:
+        """`crowd`: how many tasks of that owner are in the queue, as the keeper has said."""
+        self.admission = Admission(Fleet())
+        self.sequence = 1_000
+        self.hear({"crowd": crowd} if crowd else {})
+
+    def hear(self, queued: dict[str, int]) -> None:
+        owners = {owner: OwnerWaits(count, {WINDOW: count}) for owner, count in queued.items()}
+        self.admission.hear(Word(as_of=self.sequence, windows={"default": SIZE}, owners=owners))
+
+    def submit(self, owner: str) -> bool:
+        """Submit a task; tell whether it is held."""
+        self.sequence += 1
+        ref = TaskRef(owner, f"{self.sequence:026d}")
+        command = SubmitTask(
+            owner=owner,
+            task_type="default",
+            payload=Raw(b"1"),
+            pool="default",
+            priority="normal",
+            policy=POLICY,
+            fingerprint="",
+        )
+        held = self.admission.holds(ref, command, NOW)
+        self.admission.note(ref, replace(command, held=held), self.sequence)
+        return held
+
+
+def test_a_newcomer_is_not_held_by_anothers_full_window() -> None:
+    door = Door(crowd=SIZE)
+
+    assert door.submit("crowd")
+    assert not door.submit("single")
+
+
+@given(st.lists(st.sampled_from(["alice", "bob", "carol"]), max_size=40))
+def test_each_owner_is_held_beyond_its_own_window_and_not_before(owners: list[str]) -> None:
+    door, submitted = Door(), Counter[str]()
+
+    for owner in owners:
+        assert door.submit(owner) == (submitted[owner] >= SIZE)
+        submitted[owner] += 1
+
+
+def test_what_the_keepers_word_reflects_is_counted_once() -> None:
+    door = Door()
+    for _ in range(SIZE):
+        door.submit("alice")
+
+    door.hear({"alice": SIZE - 1})
+
+    assert not door.submit("alice")
+    assert door.submit("alice")
