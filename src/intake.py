@@ -58,7 +58,7 @@ class Intake:
         await connection.subscribe(WORD_SUBJECT, self._hear)
 
     async def _hear(self, message: Msg) -> None:
-        self.admission.hear(decode_word(message.data))
+        self.admission.hear(decode_word(message.data), utc_now())
 
     async def submit(
         self, ref: TaskRef, command: SubmitTask, *, by: Actor, cause: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from ..commands.task import SubmitTask
@@ -16,6 +16,9 @@ from .word import OwnerWaits, Word
 
 FIRST_WINDOW = 256
 """How many tasks of one owner and priority are queued in a pool of which the keeper has not spoken."""
+LONGEST_SILENCE = timedelta(seconds=0.2)
+"""For how long a pool is taken to start tasks as the keeper's last word said: longer, and a window would never be full
+while there is no keeper."""
 RETRY_AFTER_SECONDS = 5
 N = TypeVar("N")
 
@@ -28,14 +31,15 @@ class Admission:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._word = Word(as_of=0, windows={}, owners={})
+        self._heard_at = datetime.min.replace(tzinfo=UTC)
         self._waiting: dict[str, deque[int]] = {}
         """By owner token: the sequences of the tasks submitted here that the word does not reflect."""
         self._queued: dict[tuple[str, str], deque[int]] = {}
         """Likewise of those that were not held, by owner token and window."""
 
-    def hear(self, word: Word) -> None:
+    def hear(self, word: Word, now: datetime) -> None:
         """Take the keeper's word in."""
-        self._word = word
+        self._word, self._heard_at = word, now
         _forget(self._waiting, word.as_of)
         _forget(self._queued, word.as_of)
 
@@ -55,7 +59,7 @@ class Admission:
         plan = command.plan
         if plan is not None and (plan.depends_on or (plan.not_before is not None and plan.not_before > now)):
             return True
-        return needs_grant(self._fleet, ref, command.task_type, plan) or self._is_full(ref.owner, command, ahead)
+        return needs_grant(self._fleet, ref, command.task_type, plan) or self._is_full(ref.owner, command, ahead, now)
 
     def note(self, ref: TaskRef, command: SubmitTask, sequence: int) -> None:
         """Note that a task is in the log."""
@@ -65,10 +69,16 @@ class Admission:
         if not command.held:
             self._queued.setdefault((ref.owner, _window(command)), deque()).append(sequence)
 
-    def _is_full(self, owner: str, command: SubmitTask, ahead: int) -> bool:
-        name = _window(command)
-        queued = self._waits(owner).queued.get(name, 0) + len(self._queued.get((owner, name), ()))
-        return queued + ahead >= self._word.windows.get(command.pool, FIRST_WINDOW)
+    def _is_full(self, owner: str, command: SubmitTask, ahead: int, now: datetime) -> bool:
+        name, pool = _window(command), command.pool
+        started = self._word.paces.get(pool, 0.0) * self._silence(now).total_seconds()
+        since = max(0.0, len(self._queued.get((owner, name), ())) - started)
+        queued = self._waits(owner).queued.get(name, 0) + since
+        return queued + ahead >= self._word.windows.get(pool, FIRST_WINDOW)
+
+    def _silence(self, now: datetime) -> timedelta:
+        """Return since when the keeper has said nothing, as far as that counts."""
+        return min(max(now - self._heard_at, timedelta(0)), LONGEST_SILENCE)
 
     def _waits(self, owner: str) -> OwnerWaits:
         return self._word.owners.get(owner, NOBODY)

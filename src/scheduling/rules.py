@@ -28,6 +28,11 @@ class FleetRules:
         """How many tasks may be in one of an owner's windows, by pool."""
         return self._windows.sizes
 
+    @property
+    def paces(self) -> dict[str, float]:
+        """How many tasks a pool starts in a second, by pool."""
+        return self._windows.paces()
+
     def stored(self, seconds: float) -> None:
         """Learn how long it has just taken to store releases."""
         self._windows.stored(seconds)

@@ -60,6 +60,10 @@ class Windows:
         self._paces: dict[str, Pace] = {}
         self._round_seconds = SHORTEST_ROUND_SECONDS
 
+    def paces(self) -> dict[str, float]:
+        """Return how many tasks each pool starts in a second, as of late; without those that start none."""
+        return {pool: round(pace.per_second, 1) for pool, pace in self._paces.items() if pace.per_second >= 1}
+
     def stored(self, seconds: float) -> None:
         """Learn how long it has just taken to store releases: storing a start takes about as long."""
         sample = min(max(2 * seconds + HANDOVER_SECONDS, SHORTEST_ROUND_SECONDS), LONGEST_ROUND_SECONDS)

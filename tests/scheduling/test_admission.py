@@ -32,11 +32,13 @@ class Door:
         """`crowd`: how many tasks of that owner are in the queue, as the keeper has said."""
         self.admission = Admission(Fleet())
         self.sequence = 1_000
+        self.now = NOW
         self.hear({"crowd": crowd} if crowd else {})
 
-    def hear(self, queued: dict[str, int]) -> None:
+    def hear(self, queued: dict[str, int], per_second: float = 0.0) -> None:
         owners = {owner: OwnerWaits(count, {WINDOW: count}) for owner, count in queued.items()}
-        self.admission.hear(Word(as_of=self.sequence, windows={"default": SIZE}, owners=owners))
+        word = Word(as_of=self.sequence, windows={"default": SIZE}, owners=owners, paces={"default": per_second})
+        self.admission.hear(word, self.now)
 
     def submit(self, owner: str) -> bool:
         """Submit a task; tell whether it is held."""
@@ -51,7 +53,7 @@ class Door:
             policy=POLICY,
             fingerprint="",
         )
-        held = self.admission.holds(ref, command, NOW)
+        held = self.admission.holds(ref, command, self.now)
         self.admission.note(ref, replace(command, held=held), self.sequence)
         return held
 
@@ -81,3 +83,34 @@ def test_what_the_keepers_word_reflects_is_counted_once() -> None:
 
     assert not door.submit("alice")
     assert door.submit("alice")
+
+
+def test_what_has_started_since_the_word_leaves_room() -> None:
+    door = Door()
+    door.hear({}, per_second=40.0)
+    for _ in range(SIZE):
+        door.submit("alice")
+    assert door.submit("alice")
+
+    door.now += SECOND / 20  # two have started
+
+    assert [door.submit("alice") for _ in range(3)] == [False, False, True]
+
+
+def test_a_window_that_was_full_at_the_word_stays_full_until_the_next() -> None:
+    door = Door()
+    door.hear({"crowd": SIZE}, per_second=1_000.0)
+
+    door.now += SECOND
+
+    assert door.submit("crowd")
+
+
+def test_while_no_keeper_speaks_an_owner_has_a_window_and_what_starts_in_a_moment() -> None:
+    door = Door()
+    door.hear({}, per_second=10.0)
+
+    door.now += 60 * SECOND
+    held = [door.submit("alice") for _ in range(20)]
+
+    assert held.index(True) == SIZE + 2
