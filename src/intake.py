@@ -72,7 +72,8 @@ class Intake:
             await self.look_up_parents(ref.owner, command.plan.depends_on)
         await self._check_quota([(ref, command)])
         command = replace(command, held=self.admission.holds(ref, command, utc_now()))
-        handled = await self._commands.task(ref, command, by=by, cause=cause, known=Known(UNKNOWN, 0))
+        with self.admission.storing([(ref, command)]):
+            handled = await self._commands.task(ref, command, by=by, cause=cause, known=Known(UNKNOWN, 0))
         if handled.appended:
             self.admission.note(ref, command, handled.known.sequence)
             newcomers = {ref: handled.known.sequence} if self._may_be_refused(command) else {}
@@ -130,7 +131,8 @@ class Intake:
             held = self.admission.holds(ref, command, now, ahead[name])
             ahead[name] += not held
             decided.append((ref, replace(command, held=True) if held else command))
-        handled = await self._commands.submit_together(decided, by=by, cause=cause)
+        with self.admission.storing(decided):
+            handled = await self._commands.submit_together(decided, by=by, cause=cause)
         newcomers: dict[TaskRef, int] = {}
         for (ref, command), each in zip(decided, handled, strict=True):
             if each.appended:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -11,11 +13,9 @@ from ..errors import InvalidInput, QuotaExceeded
 from ..events.ids import TaskRef
 from ..projections.fleet import Fleet
 from .rules import needs_grant
-from .windows import window
+from .windows import SMALLEST_WINDOW, window
 from .word import OwnerWaits, Word
 
-FIRST_WINDOW = 256
-"""How many tasks of one owner and priority are queued in a pool of which the keeper has not spoken."""
 LONGEST_SILENCE = timedelta(seconds=0.2)
 """For how long a pool is taken to start tasks as the keeper's last word said: longer, and a window would never be full
 while there is no keeper."""
@@ -36,6 +36,8 @@ class Admission:
         """By owner token: the sequences of the tasks submitted here that the word does not reflect."""
         self._queued: dict[tuple[str, str], deque[int]] = {}
         """Likewise of those that were not held, by owner token and window."""
+        self._storing: Counter[tuple[str, str]] = Counter()
+        """Likewise how many are on their way into the log."""
 
     def hear(self, word: Word, now: datetime) -> None:
         """Take the keeper's word in."""
@@ -61,6 +63,16 @@ class Admission:
             return True
         return needs_grant(self._fleet, ref, command.task_type, plan) or self._is_full(ref.owner, command, ahead, now)
 
+    @contextlib.contextmanager
+    def storing(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> Iterator[None]:
+        """Count those that are not held as in the queue while they are on their way into the log."""
+        queued = Counter((ref.owner, _window(command)) for ref, command in submissions if not command.held)
+        self._storing.update(queued)
+        try:
+            yield
+        finally:
+            self._storing -= queued
+
     def note(self, ref: TaskRef, command: SubmitTask, sequence: int) -> None:
         """Note that a task is in the log."""
         if sequence <= self._word.as_of:
@@ -72,9 +84,9 @@ class Admission:
     def _is_full(self, owner: str, command: SubmitTask, ahead: int, now: datetime) -> bool:
         name, pool = _window(command), command.pool
         started = self._word.paces.get(pool, 0.0) * self._silence(now).total_seconds()
-        since = max(0.0, len(self._queued.get((owner, name), ())) - started)
+        since = max(0.0, len(self._queued.get((owner, name), ())) - started) + self._storing[owner, name]
         queued = self._waits(owner).queued.get(name, 0) + since
-        return queued + ahead >= self._word.windows.get(pool, FIRST_WINDOW)
+        return queued + ahead >= self._word.windows.get(pool, SMALLEST_WINDOW)
 
     def _silence(self, now: datetime) -> timedelta:
         """Return since when the keeper has said nothing, as far as that counts."""

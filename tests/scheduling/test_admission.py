@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -33,6 +35,7 @@ class Door:
         self.admission = Admission(Fleet())
         self.sequence = 1_000
         self.now = NOW
+        self._names = itertools.count(1)
         self.hear({"crowd": crowd} if crowd else {})
 
     def hear(self, queued: dict[str, int], per_second: float = 0.0) -> None:
@@ -42,8 +45,15 @@ class Door:
 
     def submit(self, owner: str) -> bool:
         """Submit a task; tell whether it is held."""
-        self.sequence += 1
-        ref = TaskRef(owner, f"{self.sequence:026d}")
+        ref, command = self.take(owner)
+        with self.admission.storing([(ref, command)]):
+            self.sequence += 1
+        self.admission.note(ref, command, self.sequence)
+        return command.held
+
+    def take(self, owner: str) -> tuple[TaskRef, SubmitTask]:
+        """Take a submission in, and do not store it yet."""
+        ref = TaskRef(owner, f"{next(self._names):026d}")
         command = SubmitTask(
             owner=owner,
             task_type="default",
@@ -53,9 +63,7 @@ class Door:
             policy=POLICY,
             fingerprint="",
         )
-        held = self.admission.holds(ref, command, self.now)
-        self.admission.note(ref, replace(command, held=held), self.sequence)
-        return held
+        return ref, replace(command, held=self.admission.holds(ref, command, self.now))
 
 
 def test_a_newcomer_is_not_held_by_anothers_full_window() -> None:
@@ -114,3 +122,18 @@ def test_while_no_keeper_speaks_an_owner_has_a_window_and_what_starts_in_a_momen
     held = [door.submit("alice") for _ in range(20)]
 
     assert held.index(True) == SIZE + 2
+
+
+def test_those_on_their_way_into_the_log_count() -> None:
+    door = Door()
+
+    with contextlib.ExitStack() as under_way:
+        held = []
+        for _ in range(SIZE + 2):
+            ref, command = door.take("alice")
+            under_way.enter_context(door.admission.storing([(ref, command)]))
+            held.append(command.held)
+        assert held == [False] * SIZE + [True] * 2
+        assert not door.submit("bob")
+
+    assert not door.submit("alice")  # none of them was stored
