@@ -13,9 +13,12 @@ from ..errors import InvalidInput, QuotaExceeded
 from ..events.ids import TaskRef
 from ..projections.fleet import Fleet
 from .rules import needs_grant
-from .windows import SMALLEST_WINDOW, window
+from .windows import window
 from .word import OwnerWaits, Word
 
+FIRST_WINDOW = 16
+"""How many tasks of one owner and priority are queued in a pool of which the keeper has not spoken: it does so within a
+second. What goes beyond is held, and a few of lower priority may run before it."""
 LONGEST_SILENCE = timedelta(seconds=0.2)
 """For how long a pool is taken to start tasks as the keeper's last word said: longer, and a window would never be full
 while there is no keeper."""
@@ -44,6 +47,10 @@ class Admission:
         self._word, self._heard_at = word, now
         _forget(self._waiting, word.as_of)
         _forget(self._queued, word.as_of)
+
+    def held_back(self, pool: str) -> int:
+        """Return how many tasks of a pool wait for room in their owner's window, as the keeper has last said."""
+        return self._word.held_back.get(pool, 0)
 
     def check_quota(self, owner: str, count: int) -> None:
         """Raise QuotaExceeded where an owner may not have so many more tasks waiting."""
@@ -86,7 +93,7 @@ class Admission:
         started = self._word.paces.get(pool, 0.0) * self._silence(now).total_seconds()
         since = max(0.0, len(self._queued.get((owner, name), ())) - started) + self._storing[owner, name]
         queued = self._waits(owner).queued.get(name, 0) + since
-        return queued + ahead >= self._word.windows.get(pool, SMALLEST_WINDOW)
+        return queued + ahead >= self._word.windows.get(pool, FIRST_WINDOW)
 
     def _silence(self, now: datetime) -> timedelta:
         """Return since when the keeper has said nothing, as far as that counts."""

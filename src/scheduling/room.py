@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -71,6 +72,14 @@ class Room:
     def gates_of(self, entry: Entry, now: float) -> tuple[Gate, ...]:
         """Return what a task passes, in the order of `gate_keys`."""
         return tuple(self.gate(key, now) for key in gate_keys(entry))
+
+    def held_back(self) -> Counter[str]:
+        """Return how many tasks wait for room in their owner's window, by pool."""
+        found: Counter[str] = Counter()
+        for gate in self._gates.values():
+            if gate.key.kind == "window" and gate.parked:
+                found[gate.key.name[2]] += sum(map(len, gate.parked))
+        return found
 
     def begin(self, now: float) -> None:
         """Note that all active tasks are counted: from now on what starts is known."""

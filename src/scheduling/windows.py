@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from ..events.task import Plan, Priority
 
 SMALLEST_WINDOW = 4
-"""Of a pool without servers, with very few, or of which the keeper has not spoken yet: another owner's task comes after
-no more than these."""
+"""Of a pool without servers, or with very few: another owner's task comes after no more than these."""
 SHORTEST_ROUND_SECONDS = 0.01
 LONGEST_ROUND_SECONDS = 0.075
 """What a round trip counts as at most: where it takes longer, slots may be idle for a moment rather than a task of

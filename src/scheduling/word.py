@@ -24,6 +24,8 @@ class Word(Struct, frozen=True, kw_only=True):
     """How many tasks of one owner and priority may be in a pool's queue, by pool."""
     owners: dict[str, OwnerWaits]
     """Those who have much waiting, by owner token."""
+    held_back: dict[str, int] = {}
+    """How many tasks wait for room in their owners' windows, by pool: they wait for its servers as if in the queue."""
     paces: dict[str, float] = {}
     """How many tasks a pool starts in a second, by pool; without those that start none."""
 

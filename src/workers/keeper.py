@@ -357,7 +357,13 @@ class Keeper:
             owner: OwnerWaits(waits.waiting, waits.queued)
             for owner, waits in self._book.waits(1 + self._book.owners_waiting // TOLD_OWNERS).items()
         }
-        word = Word(as_of=self._as_of, windows=dict(self._rules.windows), owners=owners, paces=self._rules.paces)
+        word = Word(
+            as_of=self._as_of,
+            windows=dict(self._rules.windows),
+            owners=owners,
+            held_back=self._book.room.held_back(),
+            paces=self._rules.paces,
+        )
         self._told_as_of = word.as_of
         await self._connection.publish(WORD_SUBJECT, encode_word(word))
 

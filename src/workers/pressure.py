@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 
 from ..commands.server import Present
@@ -36,13 +36,16 @@ class Pressure:
         fleet: Fleet,
         slots: Slots,
         queues: Queues,
+        held_back: Callable[[str], int],
         now: Callable[[], datetime],
     ) -> None:
+        """`held_back`: tells how many tasks of a pool wait for room in their owner's window, before its queues."""
         self._ageing = settings.priority_ageing
         self._connection = connection
         self._fleet = fleet
         self._slots = slots
         self._queues = queues
+        self._held_back = held_back
         self._now = now
         self._pause = min(max(self._ageing / LOOKS_PER_AGEING, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
         if not self._ageing:
@@ -65,7 +68,7 @@ class Pressure:
             for queue in queues:
                 await self._look(queue, found.get(queue.filter))
         for server in helpers:
-            self._allow(server, self._queues_of(self._fleet.pools_of(server)))
+            self._allow(server, {pool for pool in self._fleet.pools_of(server) if not self._fleet.pool_waits(pool)})
         return len(queues)
 
     def _is_passed_over(self, queue: Queue) -> bool:
@@ -82,16 +85,13 @@ class Pressure:
         if backlog is not None:
             queue.looked(backlog, await waiting_since(self._connection, queue.filter, backlog))
 
-    def _queues_of(self, pools: set[str]) -> Iterable[Queue]:
-        pools = {pool for pool in pools if not self._fleet.pool_waits(pool)}
-        return [queue for queue in self._queues.in_order() if queue.pool in pools]
-
-    def _allow(self, server: Present, queues: Iterable[Queue]) -> None:
-        """Have an overflow server help out, or not, by what waits in its queues."""
+    def _allow(self, server: Present, pools: set[str]) -> None:
+        """Have an overflow server help out, or not, by what waits for its pools."""
         settings = server.settings
         assert settings.overflow is not None
         now = self._now()
-        waiting = sum(queue.waiting for queue in queues)
+        queues = [queue for queue in self._queues.in_order() if queue.pool in pools]
+        waiting = sum(queue.waiting for queue in queues) + sum(map(self._held_back, pools))
         since = min((queue.oldest_at for queue in queues if queue.waiting and queue.oldest_at), default=now)
         helping = self._slots.is_helping(server.server_id)
         most = allowance(settings.overflow, waiting, now - since, settings.max_concurrent, helping=helping)

@@ -90,7 +90,9 @@ class Worker:
             ageing_seconds=settings.priority_ageing,
             now=utc_now,
         )
-        self._pressure = Pressure(settings, core.consuming, core.fleet, self._slots, self._queues, utc_now)
+        self._pressure = Pressure(
+            settings, core.consuming, core.fleet, self._slots, self._queues, core.intake.admission.held_back, utc_now
+        )
         schedules = Schedules(
             settings, core.reading, core.commands, core.timers, Submissions(settings, core.fleet), core.intake
         )

@@ -547,6 +547,17 @@ def test_gates_that_nothing_passes_are_forgotten() -> None:
     assert len(book.book.room) == 0
 
 
+def test_what_only_waits_for_its_owners_window_is_told_by_pool() -> None:
+    book = Simulation(FixedRules({"window": Bounds(concurrency=2), ("owner", "bob"): Bounds(concurrency=1)}))
+    for _ in range(5):
+        book.submit("alice", pool="gpu")
+        book.submit("bob")
+    book.submit("carol", depends_on=(book.submit("carol").id,))
+    book.release()
+
+    assert book.book.room.held_back() == {"gpu": 3}
+
+
 def test_what_an_owner_has_waiting_is_told() -> None:
     book = Simulation(FixedRules({"window": Bounds(concurrency=2)}))
     for _ in range(5):

@@ -359,7 +359,7 @@ async def test_one_owners_crowd_does_not_keep_anothers_task_waiting(service: Ser
     await service.bob.ended(bobs)
 
     order = [call["task_id"] for call in backend.calls]
-    assert order.index(bobs) - begun <= 20, "bob's came after many more of alice's than there are slots"
+    assert order.index(bobs) - begun <= 25, "bob's came after many more of alice's than there are slots"
 
 
 async def test_more_than_the_quota_is_refused_and_says_when_to_come_again(nats_url: str) -> None:
