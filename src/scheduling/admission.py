@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -39,7 +39,7 @@ class Admission:
         """By owner token: the sequences of the tasks submitted here that the word does not reflect."""
         self._queued: dict[tuple[str, str], deque[int]] = {}
         """Likewise of those that were not held, by owner token and window."""
-        self._storing: Counter[tuple[str, str]] = Counter()
+        self._storing: dict[tuple[str, str], int] = {}
         """Likewise how many are on their way into the log."""
 
     def hear(self, word: Word, now: datetime) -> None:
@@ -73,12 +73,16 @@ class Admission:
     @contextlib.contextmanager
     def storing(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> Iterator[None]:
         """Count those that are not held as in the queue while they are on their way into the log."""
-        queued = Counter((ref.owner, _window(command)) for ref, command in submissions if not command.held)
-        self._storing.update(queued)
+        names = [(ref.owner, _window(command)) for ref, command in submissions if not command.held]
+        for name in names:
+            self._storing[name] = self._storing.get(name, 0) + 1
         try:
             yield
         finally:
-            self._storing -= queued
+            for name in names:
+                self._storing[name] -= 1
+                if not self._storing[name]:
+                    del self._storing[name]
 
     def note(self, ref: TaskRef, command: SubmitTask, sequence: int) -> None:
         """Note that a task is in the log."""
@@ -91,7 +95,7 @@ class Admission:
     def _is_full(self, owner: str, command: SubmitTask, ahead: int, now: datetime) -> bool:
         name, pool = _window(command), command.pool
         started = self._word.paces.get(pool, 0.0) * self._silence(now).total_seconds()
-        since = max(0.0, len(self._queued.get((owner, name), ())) - started) + self._storing[owner, name]
+        since = max(0.0, len(self._queued.get((owner, name), ())) - started) + self._storing.get((owner, name), 0)
         queued = self._waits(owner).queued.get(name, 0) + since
         return queued + ahead >= self._word.windows.get(pool, FIRST_WINDOW)
 
