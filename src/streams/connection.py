@@ -70,7 +70,7 @@ class Connection:
         """Subjects NATS has said we may not publish to, in small letters: nats-py loses the others."""
 
     async def start(self) -> None:
-        await self._client.subscribe(f"{self._prefix}.*", cb=self._receive)
+        await self._client.listen(f"{self._prefix}.*", self._receive)
         self._watchdog = asyncio.create_task(watch(self._client, self.hears_itself), name="nats-watchdog")
 
     async def close(self) -> None:
@@ -176,16 +176,21 @@ class Connection:
         return messages
 
     async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Subscribe. What `receive` waits for, the messages after that wait for."""
         return await self._client.subscribe(subject, cb=receive)
+
+    async def listen(self, subject: str, receive: Callable[[Msg], None]) -> Subscription:
+        """Subscribe; `receive` is called with each message as soon as it is read, and must not take long."""
+        return await self._client.listen(subject, receive)
 
     def new_inbox(self) -> str:
         """Return a subject nobody else uses."""
         return str(self._client.new_inbox())
 
-    async def subscribe_inbox(self, receive: Callable[[Msg], Awaitable[None]]) -> str:
-        """Subscribe to a new inbox, for messages that keep their own subject; return the inbox."""
+    async def listen_at_inbox(self, receive: Callable[[Msg], None]) -> str:
+        """Listen at a new inbox, to messages that keep their own subject; return the inbox."""
         inbox = self.new_inbox()
-        await self.subscribe(inbox, receive)
+        await self.listen(inbox, receive)
         return inbox
 
     async def flush(self) -> None:
@@ -215,7 +220,7 @@ class Connection:
             return NotPermitted(subject)
         return OutcomeUnknown(f"no answer from NATS on {subject} in {timeout_seconds:g} s")
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: Msg) -> None:
         receive = self._receivers.get(message.subject[len(self._prefix) + 1 :])
         if receive is not None:
             receive(message)

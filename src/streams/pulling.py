@@ -81,15 +81,12 @@ class Consumer:
     async def open(self) -> None:
         """Subscribe to the inboxes; nothing is pulled before."""
 
-        async def on_fetched(message: Msg) -> None:
-            self._fetched.put_nowait(message)
-
-        async def on_brought(message: Msg) -> None:
+        def on_brought(message: Msg) -> None:
             self._note(message)
             self._finish(None if _is_status(message) else message)
 
-        self._fetch_inbox = await self._connection.subscribe_inbox(on_fetched)
-        self._wait_inbox = await self._connection.subscribe_inbox(on_brought)
+        self._fetch_inbox = await self._connection.listen_at_inbox(self._fetched.put_nowait)
+        self._wait_inbox = await self._connection.listen_at_inbox(on_brought)
 
     async def fetch(self, batch: int, timeout_seconds: float = 2.0) -> list[Msg]:
         """Return up to `batch` messages that are there now; empty if there are none, or no consumer."""
@@ -179,12 +176,9 @@ async def _follow_once(
     created = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
 
-    async def arrive(message: Msg) -> None:
-        arrived.put_nowait(message)
-
     # The consumer is in memory: with the connection it is most likely lost, and nobody would say so.
     loss = connection.open_inbox(arrived.put_nowait)
-    subscription = await connection.subscribe(connection.new_inbox(), arrive)
+    subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
     request = msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": round(FOLLOW_EXPIRES_SECONDS * 1_000_000_000)})
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
     wanted = expected = pending = 0

@@ -48,12 +48,9 @@ async def take(connection: Connection, stream: str, write: Callable[[bytes], Non
     """
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
 
-    async def arrive(message: Msg) -> None:
-        arrived.put_nowait(message)
-
     loss = connection.open_inbox(arrived.put_nowait)
     # An inbox of its own: NATS looks for interest in this very subject, and waits 2 s for it where there is a wildcard.
-    subscription = await connection.subscribe(connection.new_inbox(), arrive)
+    subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
     request = {
         "deliver_subject": subscription.subject,
         "no_consumers": True,

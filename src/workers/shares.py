@@ -204,7 +204,7 @@ class Shares:
 
     async def _subscribe(self, name: str) -> None:
         # Not `task.…`: there a subscriber also hears what is about to be stored, and what is then refused.
-        self._endings[name] = await self._consuming.subscribe(f"event.*.*.*.{name}", self._on_event)
+        self._endings[name] = await self._consuming.listen(f"event.*.*.*.{name}", self._on_event)
 
     async def _hear_endings(self, name: str, *, is_async: bool) -> None:
         """Listen to the log's own messages as long as attempts may end on a server without a call of ours.
@@ -284,7 +284,7 @@ class Shares:
         async with self._turn:
             await self._give(list(self._leases))
 
-    async def _on_event(self, message: Msg) -> None:
+    def _on_event(self, message: Msg) -> None:
         _, _, _, event, name = message.subject.split(".")
         if event in ENDINGS:
             self._require_slots().ended_elsewhere(name, task_ref(message.subject))

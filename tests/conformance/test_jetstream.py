@@ -264,11 +264,7 @@ async def test_a_stream_that_does_not_exist_has_no_responders(connection: Connec
 async def pull(connection: Connection, stream: str, consumer: str, request: dict[str, Any], count: int) -> list[Msg]:
     """Return the first `count` answers to a pull."""
     arrived: list[Msg] = []
-
-    async def receive(message: Msg) -> None:
-        arrived.append(message)
-
-    inbox = await connection.subscribe_inbox(receive)
+    inbox = await connection.listen_at_inbox(arrived.append)
     await connection.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", msgspec.json.encode(request), inbox)
     await wait_until(lambda: len(arrived) >= count, f"{count} answers")
     return arrived

@@ -8,9 +8,9 @@ import socket
 import nats.aio.client
 import pytest
 from nats import connect, errors
+from nats.aio.msg import Msg
 
-from taskstream.streams.access import ANYBODY
-from taskstream.streams.client import Client
+from taskstream.streams.client import parse_headers
 from taskstream.streams.connection import PayloadTooLarge, open_connection
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end
@@ -40,21 +40,50 @@ async def test_a_publish_without_connection_fails_at_once_and_does_not_land_late
 
 
 @pytest.mark.parametrize(
-    "block",
+    "raw",
     [
-        b"Nats-Stream-Source: TASKS 12 task.*.*.submitted.*.* dispatch.>\r\nNats-Batch-Id: a-1\r\n\r\n",
-        b"Name:no space\r\nOther:\ttab \r\n Third : 3\r\n\r\n",
-        b"no colon\r\nIn name: dropped\r\nEmpty:\r\nTwice: 1\r\nTwice: 2\r\n\r\n",
-        "Ü: dropped\r\nValue: Ü\r\n".encode() + b"Broken: \xff\r\n\r\n",
+        b"NATS/1.0\r\nNats-Stream-Source: TASKS 12 task.*.*.submitted.*.* dispatch.>\r\nNats-Batch-Id: a-1\r\n\r\n",
+        b"NATS/1.0\r\nName:no space\r\nOther:\ttab \r\n Third : 3\r\n\r\n",
+        b"NATS/1.0\r\nno colon\r\nIn name: dropped\r\nEmpty:\r\nTwice: 1\r\nTwice: 2\r\n\r\n",
+        b"NATS/1.0\r\n" + "Ü: dropped\r\nValue: Ü\r\n".encode() + b"Broken: \xff\r\n\r\n",
+        b"NATS/1.0 404 No Messages\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 12\r\nNats-Pending-Bytes: 0\r\n\r\n",
+        b"NATS/1.0\r\n\r\n",
     ],
 )
-async def test_headers_are_read_as_it_reads_them_itself(block: bytes) -> None:
-    own, theirs = Client(ANYBODY), nats.aio.client.Client()
+async def test_headers_are_read_as_it_reads_them_itself(raw: bytes) -> None:
+    assert parse_headers(raw) == await nats.aio.client.Client()._process_headers(raw)
 
-    found = await own._process_headers(b"NATS/1.0\r\n" + block)
 
-    assert found == await theirs._process_headers(b"NATS/1.0\r\n" + block)
-    assert found == own._parse_header_lines(block)
+async def test_a_listener_is_given_what_a_subscriber_is_given_and_one_that_fails_fails_alone(nats_url: str) -> None:
+    connection = await open_connection(nats_url, "test")
+    heard: list[Msg] = []
+    received: list[Msg] = []
+
+    def listen(message: Msg) -> None:
+        heard.append(message)
+        raise ValueError("of no consequence")
+
+    async def receive(message: Msg) -> None:
+        received.append(message)
+
+    listening = await connection.listen("s.*", listen)
+    await connection.subscribe("s.*", receive)
+    await connection.publish("s.1", b"bare", reply="r")
+    await connection.publish("s.2", b"", headers={"Name": "value"})
+    await wait_until(lambda: len(received) == 2, "both messages")
+
+    def told(messages: list[Msg]) -> list[tuple[str, str, bytes, dict[str, str] | None]]:
+        return [(message.subject, message.reply, message.data, message.headers) for message in messages]
+
+    assert told(heard) == told(received) == [("s.1", "r", b"bare", None), ("s.2", "", b"", {"Name": "value"})]
+
+    await listening.unsubscribe()
+    await connection.publish("s.3")
+    await wait_until(lambda: len(received) == 3, "the third message")
+    assert len(heard) == 2
+    await connection.close()
 
 
 async def test_its_socket_is_where_we_reach_for_it(nats_url: str) -> None:
