@@ -17,10 +17,8 @@ from nats.aio.msg import Msg
 
 from .. import metrics
 from ..commands.commands import Commands
-from ..commands.handler import Known
 from ..commands.server import Present
-from ..commands.task import UNKNOWN as UNKNOWN_TASK
-from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, Waiting, evolve
+from ..commands.task import Ended, Held, HoldTask, Processing, Unknown, Waiting
 from ..errors import Refused, StoreUnavailable, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Stored
@@ -33,6 +31,7 @@ from ..scheduling.rules import needs_grant
 from ..scheduling.turns import Line, turns
 from ..streams.log import Position, decode
 from ..streams.pulling import delivery
+from ..streams.tail import Tail
 from ..streams.topology import TASKS
 from .attempts import AttemptRunner, Queued
 from .keepalive import InHand
@@ -69,18 +68,22 @@ class Dispatcher:
         queues: Queues,
         runner: AttemptRunner,
         in_hand: InHand,
+        tail: Tail,
         *,
         worker: Actor,
         ageing_seconds: float,
         now: Callable[[], datetime],
     ) -> None:
-        """`ageing_seconds`: how long a task waits before its queue comes before those of higher priority, or 0."""
+        """`tail`: of the TASKS log. `ageing_seconds`: how long a task waits before its queue comes before those of
+        higher priority, or 0.
+        """
         self._commands = commands
         self._fleet = fleet
         self._slots = slots
         self._queues = queues
         self._runner = runner
         self._in_hand = in_hand
+        self._tail = tail
         self._worker = worker
         self._ageing_seconds = ageing_seconds
         self._now = now
@@ -178,7 +181,7 @@ class Dispatcher:
     async def _place(self, queue: Queue, message: Msg) -> None:
         """Start the message's task on a server, or give the message back."""
         try:
-            queued = self._submission(message)
+            queued = self._read(message)
         except UnreadableEvent as error:
             log.error("dispatch.unreadable", reason=str(error))
             await self._in_hand.give_back(message, LONGEST_RETURN)
@@ -190,8 +193,9 @@ class Dispatcher:
         self._in_hand.take(message)
         self._runner.spawn(self._admit(queue, message))
 
-    def _submission(self, message: Msg) -> Queued | None:
-        """Return the task of a message that carries its submission: nothing need be read. None for any other.
+    def _read(self, message: Msg) -> Queued | None:
+        """Return the task of a message where no history need be read: the message carries its submission, or follows
+        upon one that is known here. None for any other.
 
         One that was delivered before may be of a task that has moved on; its history is read.
         """
@@ -199,10 +203,15 @@ class Dispatcher:
         if stream != TASKS or delivery(message).delivered > 1:
             return None
         stored: Stored[TaskEvent] = decode(task_codec, Position(sequence, message.subject, message.data))
-        event = stored.recorded.event
-        if not isinstance(event, TaskSubmitted):
-            return None
-        return self._queued(ref, message, Known(evolve(UNKNOWN_TASK, stored.recorded), sequence), event)
+        match stored.recorded.event:
+            case TaskSubmitted() as event:
+                return self._queued(ref, message, self._commands.tasks.fold([stored]), event)
+            case TaskQueued(submission=place) if place and (kept := self._tail.find(place)):
+                submission: Stored[TaskEvent] = decode(task_codec, kept)
+                if isinstance(submission.recorded.event, TaskSubmitted):
+                    known = self._commands.tasks.fold([submission, stored])
+                    return self._queued(ref, message, known, submission.recorded.event)
+        return None
 
     async def _admit(self, queue: Queue, message: Msg) -> None:
         """Read the history of a task that was queued again, then place it."""

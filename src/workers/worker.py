@@ -79,6 +79,7 @@ class Worker:
             judge=Judge(settings, core.commands, self._slots, core.heartbeats, worker),
         )
         self._queues = Queues(core.consuming, settings, self._slots.freed.set)
+        tail = Tail(core.reading, TASKS, "task.>")
         self._dispatcher = Dispatcher(
             commands=core.commands,
             fleet=core.fleet,
@@ -86,6 +87,7 @@ class Worker:
             queues=self._queues,
             runner=self._runner,
             in_hand=self._in_hand,
+            tail=tail,
             worker=worker,
             ageing_seconds=settings.priority_ageing,
             now=utc_now,
@@ -118,7 +120,6 @@ class Worker:
             task_keys=core.task_keys,
             schedules=schedules,
         )
-        tail = Tail(core.reading, TASKS, "task.>")
         self._keeper = Keeper(
             settings=settings,
             members=self.members,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,55 +10,18 @@ import pytest
 from taskstream.core import Core
 from taskstream.streams import pulling
 from taskstream.streams.jetstream import api
-from taskstream.streams.log import Position
 from taskstream.streams.pulling import follow
 from taskstream.streams.topology import TASKS
+from tests.support.following import Follower, consumers, publish, sees
 from tests.support.nats import NatsServer
 from tests.support.outage import restart
 from tests.support.waiting import wait_until
-
-
-class Follower:
-    """Follows in the background and keeps what it saw."""
-
-    def __init__(self, batches: AsyncIterator[list[Position]]) -> None:
-        self.batches: list[list[Position]] = []
-        self._task = asyncio.create_task(self._run(batches))
-
-    async def _run(self, batches: AsyncIterator[list[Position]]) -> None:
-        async for batch in batches:
-            self.batches.append(batch)
-
-    @property
-    def sequences(self) -> list[int]:
-        return [position.sequence for batch in self.batches for position in batch]
-
-    @property
-    def caught_up(self) -> bool:
-        return bool(self.batches) and self.batches[-1] == []
-
-    async def stop(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-
-async def publish(core: Core, count: int, subject: str = "task.a.b.noted") -> None:
-    for number in range(count):
-        await core.appending.request(subject, b"%d" % number)
 
 
 def following(
     core: Core, after: int = 0, linger_seconds: float = 0.0, filters: tuple[str, ...] = ("task.>",)
 ) -> Follower:
     return Follower(follow(core.reading, TASKS, list(filters), after, linger_seconds))
-
-
-async def sees(follower: Follower, count: int) -> None:
-    await wait_until(lambda: len(follower.sequences) >= count, f"{count} messages")
-
-
-async def consumers(core: Core) -> list[str]:
-    return (await api(core.appending, f"CONSUMER.NAMES.{TASKS}"))["consumers"] or []
 
 
 async def test_what_is_there_and_what_comes_is_seen_in_order(core: Core) -> None:

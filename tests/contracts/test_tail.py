@@ -1,0 +1,190 @@
+"""The tail of a stream: many readers, one consumer; each reads every message, in order, once, from its own place on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from taskstream.core import Core
+from taskstream.streams import tail as tails
+from taskstream.streams.jetstream import api
+from taskstream.streams.log import Position
+from taskstream.streams.tail import Tail
+from taskstream.streams.topology import TASKS
+from tests.support.following import Follower, consumers, publish, sees
+from tests.support.nats import NatsServer
+from tests.support.outage import restart
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def tail(core: Core) -> Tail:
+    return Tail(core.reading, TASKS, "task.>")
+
+
+async def caught_up(*followers: Follower) -> None:
+    await wait_until(lambda: all(follower.caught_up for follower in followers), "all to have caught up")
+
+
+async def test_readers_with_places_of_their_own_share_a_consumer(core: Core, tail: Tail) -> None:
+    await publish(core, 10)
+    first, second = Follower(tail.follow(0)), Follower(tail.follow(7))
+    await caught_up(first, second)
+    await publish(core, 10)
+    await sees(first, 20)
+    await sees(second, 13)
+
+    assert first.sequences == list(range(1, 21))
+    assert second.sequences == list(range(8, 21))
+
+    async def only_one() -> bool:
+        return len(await consumers(core)) == 1
+
+    await wait_until(only_one, "a single consumer")
+    await first.stop()
+    await second.stop()
+
+    async def none_left() -> bool:
+        return not await consumers(core)
+
+    await wait_until(none_left, "the consumer to go")
+
+
+async def test_a_reader_that_begins_before_what_is_kept_reads_it_all(core: Core, tail: Tail) -> None:
+    await publish(core, 20)
+    late = Follower(tail.follow(18))
+    await caught_up(late)
+    early = Follower(tail.follow(3))
+    await caught_up(early)
+    await publish(core, 1)
+    await sees(early, 18)
+    await sees(late, 3)
+
+    assert early.sequences == list(range(4, 22))
+    assert late.sequences == [19, 20, 21]
+    await early.stop()
+    await late.stop()
+
+
+async def test_what_was_stored_before_a_reader_began_is_seen_before_it_is_told_that_this_is_all(
+    core: Core, tail: Tail
+) -> None:
+    """Also where the message is still on its way to those who read already."""
+    other = Follower(tail.follow(0))
+    await caught_up(other)
+    for number in range(1, 21):
+        await publish(core, 1)
+        async with contextlib.aclosing(tail.follow(number - 1)) as batches:
+            assert [position.sequence for position in await anext(batches)] == [number]
+            assert await anext(batches) == []
+    await sees(other, 20)
+    assert other.sequences == list(range(1, 21))
+    await other.stop()
+
+
+async def test_a_reader_that_falls_behind_misses_nothing_and_holds_up_nobody(
+    core: Core, tail: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "KEPT", 10)
+    slow = tail.follow(0)
+    assert await anext(slow) == []
+    quick = Follower(tail.follow(0))
+    await caught_up(quick)
+    await publish(core, 100)
+    await sees(quick, 100)
+    assert tail.find(100) is not None
+    assert tail.find(50) is None, "it is kept no more"
+
+    seen: list[Position] = []
+    while len(seen) < 100:
+        seen += await anext(slow)
+    assert [position.sequence for position in seen] == quick.sequences == list(range(1, 101))
+    assert [position.data for position in seen] == [b"%d" % number for number in range(100)]
+    await slow.aclose()
+    await quick.stop()
+
+
+async def test_of_large_messages_few_are_kept(core: Core, tail: Tail, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "KEPT_BYTES", 1_000)
+    reader = Follower(tail.follow(0))
+    for _ in range(10):
+        await core.appending.request("task.a.b.noted", b"." * 900)
+    await sees(reader, 10)
+
+    assert reader.sequences == list(range(1, 11))
+    assert tail.find(10) is not None
+    assert tail.find(1) is None
+    await reader.stop()
+
+
+async def test_messages_that_come_close_together_come_in_one_list(core: Core, tail: Tail) -> None:
+    at_once, lingering = Follower(tail.follow(0)), Follower(tail.follow(0, 0.2))
+    await caught_up(at_once, lingering)
+    await asyncio.gather(*(publish(core, 1) for _ in range(20)))
+    await sees(at_once, 20)
+    assert not lingering.sequences, "it waits for more, and holds up nobody"
+    await sees(lingering, 20)
+
+    assert lingering.sequences == at_once.sequences == list(range(1, 21))
+    assert len([batch for batch in lingering.batches if batch]) < 20
+    await at_once.stop()
+    await lingering.stop()
+
+
+async def test_nothing_is_lost_or_doubled_over_a_kill_of_nats(core: Core, tail: Tail, nats: NatsServer) -> None:
+    readers = [Follower(tail.follow(0)), Follower(tail.follow(0, 0.05))]
+    for rounds in range(1, 3):
+        await publish(core, 20)
+        for reader in readers:
+            await sees(reader, 20 * rounds)
+        before = [len(reader.batches) for reader in readers]
+        await restart(nats, core.appending, core.reading)
+        await wait_until(
+            lambda before=before: all([] in r.batches[n:] for r, n in zip(readers, before, strict=True)),
+            "all to be told again that they have seen all",
+        )
+
+    for reader in readers:
+        assert reader.sequences == list(range(1, 41))
+        await reader.stop()
+
+
+async def test_a_deleted_consumer_is_made_again_where_it_was(core: Core, tail: Tail) -> None:
+    readers = [Follower(tail.follow(0)), Follower(tail.follow(0))]
+    await publish(core, 10)
+    await caught_up(*readers)
+
+    for name in await consumers(core):
+        await api(core.appending, f"CONSUMER.DELETE.{TASKS}.{name}")
+    await publish(core, 10)
+    for reader in readers:
+        await sees(reader, 20)
+        assert reader.sequences == list(range(1, 21))
+        await reader.stop()
+
+
+async def test_a_fault_in_reading_is_everybodys(core: Core, tail: Tail, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = [tail.follow(0), tail.follow(0)]
+    for reader in readers:
+        assert await anext(reader) == []
+
+    monkeypatch.setattr(tails, "follow", lambda *_: 1 / 0)
+    for reader in (tail.follow(0), *readers):
+        with pytest.raises(ZeroDivisionError):
+            async for positions in reader:
+                assert positions == []
+
+
+async def test_who_comes_when_all_have_left_begins_where_it_wants(core: Core, tail: Tail) -> None:
+    await publish(core, 10)
+    first = Follower(tail.follow(8))
+    await caught_up(first)
+    await first.stop()
+    second = Follower(tail.follow(2))
+    await caught_up(second)
+
+    assert first.sequences == [9, 10]
+    assert second.sequences == list(range(3, 11))
+    await second.stop()

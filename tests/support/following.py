@@ -1,0 +1,50 @@
+"""Who follows a stream, and what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from taskstream.core import Core
+from taskstream.streams.jetstream import api
+from taskstream.streams.log import Position
+from taskstream.streams.topology import TASKS
+
+from .waiting import wait_until
+
+
+class Follower:
+    """Follows in the background and keeps what it saw."""
+
+    def __init__(self, batches: AsyncIterator[list[Position]]) -> None:
+        self.batches: list[list[Position]] = []
+        self._task = asyncio.create_task(self._run(batches))
+
+    async def _run(self, batches: AsyncIterator[list[Position]]) -> None:
+        async for batch in batches:
+            self.batches.append(batch)
+
+    @property
+    def sequences(self) -> list[int]:
+        return [position.sequence for batch in self.batches for position in batch]
+
+    @property
+    def caught_up(self) -> bool:
+        return bool(self.batches) and self.batches[-1] == []
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+async def publish(core: Core, count: int, subject: str = "task.a.b.noted") -> None:
+    for number in range(count):
+        await core.appending.request(subject, b"%d" % number)
+
+
+async def sees(follower: Follower, count: int) -> None:
+    await wait_until(lambda: len(follower.sequences) >= count, f"{count} messages")
+
+
+async def consumers(core: Core) -> list[str]:
+    return (await api(core.appending, f"CONSUMER.NAMES.{TASKS}"))["consumers"] or []
