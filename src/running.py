@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,8 @@ KEEP_ALIVE_SECONDS = 75
 now and then meet a connection that is just being closed."""
 BACKLOG = 2048
 UNREAD_MILLISECONDS = 60_000
+YOUNG_OBJECTS = 20_000
+"""How many new objects Python lets come together before it looks for garbage among them; by itself it takes 700."""
 
 
 async def run_all(given: Settings) -> None:
@@ -55,6 +58,7 @@ async def run_all(given: Settings) -> None:
             await stack.enter_async_context(running_worker(core))
             server = await stack.enter_async_context(running_api(core, sock))
             announce(settings)
+            settle()
             await asked_to_stop()
             await drain(core, server)
 
@@ -65,6 +69,7 @@ async def run_api(given: Settings) -> None:
     with listen(given) as (settings, sock):
         async with await open_core(settings, _required_url(settings)) as core, running_api(core, sock) as server:
             announce(settings)
+            settle()
             await asked_to_stop()
             await drain(core, server)
 
@@ -83,6 +88,7 @@ async def run_worker(settings: Settings) -> None:
             _, sock = stack.enter_context(listen(replace(settings, port=settings.metrics_port)))
             await stack.enter_async_context(serving(create_system_app(core), sock))
         await stack.enter_async_context(running_worker(core))
+        settle()
         await asked_to_stop()
         core.draining = True
 
@@ -235,6 +241,17 @@ async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[Server]:
     finally:
         server.should_exit = True
         await task
+
+
+def settle() -> None:
+    """Have Python's collector pass over all that is there by now, and look less often at what comes.
+
+    What a process has started with is there until it ends. Looked through again and again it took a fifth of the CPU
+    under load, at times 70 ms in one go.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 async def asked_to_stop() -> None:
