@@ -139,6 +139,25 @@ class Client(nats.aio.client.Client):
         except Exception as error:  # anything that gets out of here ends nats-py's reading
             await self._error_cb(error)
 
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
+    ) -> None:
+        """Send a message as nats-py does, its headers put together twice as quickly: each append has four.
+
+        Raises nats.errors.BadHeaderError for a line feed in them.
+        """
+        if not headers:
+            await super()._send_publish(subject, reply, payload, payload_size, None)
+            return
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if lines.count("\r") != len(headers) or lines.count("\n") != len(headers):
+            raise nats.errors.BadHeaderError(lines)
+        block = f"NATS/1.0\r\n{lines}\r\n".encode()
+        first = f"HPUB {subject} {reply} {len(block)} {len(block) + payload_size}\r\n".encode()
+        await self._send_command(b"".join((first, block, payload, b"\r\n")))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._access.tls:
             if not (info.get("tls_required") or info.get("tls_available")):

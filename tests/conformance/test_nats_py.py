@@ -10,6 +10,7 @@ import pytest
 from nats import connect, errors
 from nats.aio.msg import Msg
 
+from taskstream.errors import StoreUnavailable
 from taskstream.streams.client import parse_headers
 from taskstream.streams.connection import PayloadTooLarge, open_connection
 from tests.support.nats import NatsServer
@@ -54,6 +55,31 @@ async def test_a_publish_without_connection_fails_at_once_and_does_not_land_late
 )
 async def test_headers_are_read_as_it_reads_them_itself(raw: bytes) -> None:
     assert parse_headers(raw) == await nats.aio.client.Client()._process_headers(raw)
+
+
+@pytest.mark.parametrize("headers", [None, {"One": "1"}, {"One": "1", "Other": "task.a.>", "Umlaut": "Ü"}])
+@pytest.mark.parametrize("reply", ["", "inbox.1"])
+async def test_a_message_is_sent_as_it_sends_it_itself(
+    nats_url: str, headers: dict[str, str] | None, reply: str
+) -> None:
+    connection = await open_connection(nats_url, "test")
+    theirs = await connect(nats_url)
+    sent = []
+    for client in (connection.client, theirs):
+        await client.publish("s", b"payload", reply=reply, headers=headers)
+        sent.append(b"".join(client._pending))
+    assert sent[0] == sent[1]
+    assert sent[0].endswith(b"payload\r\n")
+    await connection.close()
+    await theirs.close()
+
+
+@pytest.mark.parametrize("value", ["two\r\nlines", "two\nlines", "two\rlines"])
+async def test_no_header_has_two_lines(nats_url: str, value: str) -> None:
+    connection = await open_connection(nats_url, "test")
+    with pytest.raises(StoreUnavailable):
+        await connection.publish("s", b"", headers={"Name": value})
+    await connection.close()
 
 
 async def test_a_listener_is_given_what_a_subscriber_is_given_and_one_that_fails_fails_alone(nats_url: str) -> None:
