@@ -158,15 +158,17 @@ class Connection:
         answers: asyncio.Queue[Msg | None] = asyncio.Queue()
         token = self.open_inbox(answers.put_nowait)
         messages: list[Msg] = []
+        now = asyncio.get_running_loop().time
         try:
             await self.publish(subject, payload, self.inbox(token))
-            while True:
-                message = await asyncio.wait_for(answers.get(), timeout_seconds)
-                if message is None:
-                    raise OutcomeUnknown(f"the connection was lost before NATS answered on {subject}")
-                messages.append(message)
-                if not message.data and status_of(message):
-                    break
+            async with asyncio.timeout(None) as limit:
+                while not messages or messages[-1].data or not status_of(messages[-1]):
+                    if answers.empty():
+                        limit.reschedule(now() + timeout_seconds)
+                    message = await answers.get()
+                    if message is None:
+                        raise OutcomeUnknown(f"the connection was lost before NATS answered on {subject}")
+                    messages.append(message)
         except TimeoutError:
             raise self._no_answer(subject, timeout_seconds) from None
         finally:

@@ -93,13 +93,17 @@ class Consumer:
         messages: list[Msg] = []
         request = msgspec.json.encode({"batch": batch, "no_wait": True})
         await self._connection.publish(self._subject, request, self._fetch_inbox)
+        now = asyncio.get_running_loop().time
         try:
-            while len(messages) < batch:
-                message = await asyncio.wait_for(self._fetched.get(), timeout_seconds)
-                if _is_status(message):
-                    self._note(message)
-                    break
-                messages.append(message)
+            async with asyncio.timeout(None) as limit:
+                while len(messages) < batch:
+                    if self._fetched.empty():
+                        limit.reschedule(now() + timeout_seconds)
+                    message = await self._fetched.get()
+                    if _is_status(message):
+                        self._note(message)
+                        break
+                    messages.append(message)
         except TimeoutError:
             log.warning("pull.no-answer", consumer=self.name)
         return messages

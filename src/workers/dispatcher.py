@@ -173,7 +173,8 @@ class Dispatcher:
             if not queue.is_awaited and self._slots.serves(queue.pool):
                 await queue.wait()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._slots.freed.wait(), IDLE_LOOK_SECONDS)
+            async with asyncio.timeout(IDLE_LOOK_SECONDS):  # not `wait_for`: it makes a task each time
+                await self._slots.freed.wait()
 
     def _room(self, queue: Queue) -> int:
         return self._slots.room(queue.pool) - self._admitting

@@ -16,6 +16,7 @@ from .. import metrics
 from ..commands.server import CircuitIsClosed, CircuitIsOpen, Present
 from ..events.ids import TaskRef
 from ..events.subjects import server_token
+from ..metrics import labelled
 from ..projections.fleet import Fleet
 from .openings import NO_LABELS, Opening, Openings
 from .placement import Candidate, Policy
@@ -88,7 +89,7 @@ class Slots:
         load = self._loads.pop(name, None)
         if load is not None:
             self._openings.remove(load.server_id)
-            metrics.running.labels(load.server_id).set(0)
+            labelled(metrics.running, load.server_id).set(0)
 
     def tokens(self) -> list[str]:
         return list(self._loads)
@@ -242,7 +243,7 @@ class Slots:
 
     def _has_changed(self, load: _Load) -> None:
         self._refresh(server_token(load.server_id))
-        metrics.running.labels(load.server_id).set(load.running)
+        labelled(metrics.running, load.server_id).set(load.running)
 
     def _refresh(self, name: str) -> None:
         """Bring the openings up to date with what is known of a server."""
