@@ -17,8 +17,9 @@ from nats.aio.msg import Msg
 
 from .. import metrics
 from ..commands.commands import Commands
+from ..commands.handler import Known
 from ..commands.server import Present
-from ..commands.task import Ended, Held, HoldTask, Processing, Unknown, Waiting
+from ..commands.task import Ended, Held, HoldTask, Processing, TaskState, Unknown, Waiting
 from ..errors import Refused, StoreUnavailable, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Stored
