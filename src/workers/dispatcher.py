@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -29,7 +30,7 @@ from ..events.task import TaskEvent, TaskQueued, TaskSubmitted
 from ..projections.fleet import Fleet
 from ..scheduling.eligibility import is_able
 from ..scheduling.rules import needs_grant
-from ..scheduling.turns import Line, turns
+from ..scheduling.turns import Line, must_wait, to_take, turns
 from ..streams.log import Position, decode
 from ..streams.pulling import delivery
 from ..streams.tail import Tail
@@ -88,8 +89,8 @@ class Dispatcher:
         self._worker = worker
         self._ageing_seconds = ageing_seconds
         self._now = now
-        self._admitting = 0
-        """Messages taken out whose history is being read; they will need room too."""
+        self._admitting: Counter[str] = Counter()
+        """By pool: messages taken out whose history is being read; they will need room too."""
         self._back_at: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
         """By type and required labels, monotonic: when the last task that was given back comes again."""
         self._owed: set[str] = set()
@@ -120,37 +121,51 @@ class Dispatcher:
         while True:
             self._slots.freed.clear()
             for queue in self._queues.in_order():
-                messages, queue.brought = queue.brought, []
-                for message in messages:
-                    await self._in_hand.give_back(message)
+                await self._return_brought(queue, "stopped")
             await self._slots.freed.wait()
 
     async def run_once(self) -> int:
         """Go over the queues once; return how many messages were taken out."""
         taken = await self._serve_aged() if self._ageing_seconds else 0
         for queue in self._queues.in_order():
-            if queue.brought or queue.may_have_more:
-                taken += await self._serve(queue, MOST_AT_ONCE)
+            if queue.ahead.may_have_more:
+                taken += await self._serve(queue)
         if taken:
             self._queues.take_turns()
         return taken
 
-    async def _serve(self, queue: Queue, most: int) -> int:
-        """Take out of a queue what there is room for, and place it; return how many messages were taken out."""
+    async def _serve(self, queue: Queue, *, by_age: bool = False) -> int:
+        """Take out of a queue what there is room for, and place it; return how many messages were placed.
+
+        `by_age`: its oldest task comes before those of higher priority.
+        """
         if self._fleet.pool_waits(queue.pool):
-            messages, queue.brought = queue.brought, []
-            for message in messages:
-                await self._in_hand.give_back(message)
+            await self._return_brought(queue, "paused")
             queue.may_have_more = True  # when the pause is over, it is looked into
             return 0
+        if not by_age and must_wait(higher.ahead for higher in self._queues.above(queue)):
+            await self._return_brought(queue, "higher-priority")
+            return 0
+        most = min(to_take(self._room(queue), queue.in_vain), 1 if by_age else MOST_AT_ONCE)
         fetched: list[Msg] = []
-        room = self._room(queue) - len(queue.brought)
-        if queue.may_have_more and room > 0 and not self._stopped:
-            fetched = await queue.fetch(min(room, most))
+        if queue.may_have_more and most > len(queue.brought) and not self._stopped:
+            fetched = await queue.fetch(most - len(queue.brought))
         messages, queue.brought = queue.brought + fetched, []
-        for message in messages:
+        for message in messages[:most]:
             await self._place(queue, message)
-        return len(messages)
+        await self._return_at_once(queue, messages[most:], "no-room")
+        return len(messages[:most])
+
+    async def _return_brought(self, queue: Queue, reason: str) -> None:
+        messages, queue.brought = queue.brought, []
+        await self._return_at_once(queue, messages, reason)
+
+    async def _return_at_once(self, queue: Queue, messages: Sequence[Msg], reason: str) -> None:
+        """Give back messages that have no room now, or whose turn it is not."""
+        for message in messages:
+            metrics.handed_back.labels(reason).inc()
+            queue.returned(message)
+            await self._in_hand.give_back(message)
 
     async def _serve_aged(self) -> int:
         """Serve the queues whose tasks have waited for too long, one task each; return how many were taken out."""
@@ -164,7 +179,7 @@ class Dispatcher:
         for turn in turns(lines, self._ageing_seconds, owed):
             if turn.by_age:
                 rooms = {queue.pool: self._room(queue) for queue in self._queues.in_order()}
-                taken += await self._serve(queues[turn.place], 1)
+                taken += await self._serve(queues[turn.place], by_age=True)
                 self._owed |= {queue.pool for queue in self._queues.in_order() if self._room(queue) < rooms[queue.pool]}
         return taken
 
@@ -178,7 +193,7 @@ class Dispatcher:
                 await self._slots.freed.wait()
 
     def _room(self, queue: Queue) -> int:
-        return self._slots.room(queue.pool) - self._admitting
+        return self._slots.room(queue.pool, self._admitting)
 
     async def _place(self, queue: Queue, message: Msg) -> None:
         """Start the message's task on a server, or give the message back."""
@@ -191,7 +206,7 @@ class Dispatcher:
         if queued is not None:
             await self._start_or_return(queue, queued)
             return
-        self._admitting += 1
+        self._admitting[queue.pool] += 1
         self._in_hand.take(message)
         self._runner.spawn(self._admit(queue, message))
 
@@ -232,7 +247,7 @@ class Dispatcher:
         try:
             history = await self._history(message, ref)
         finally:
-            self._admitting -= 1
+            self._admitting[queue.pool] -= 1
         known = self._commands.tasks.fold(history)
         if isinstance(known.state, Unknown | Ended | Held | Processing):
             await self._runner.settle(ref, message)
@@ -279,20 +294,21 @@ class Dispatcher:
             return
         if self._fleet.type_waits(queued.submitted.task_type):
             metrics.handed_back.labels("paused").inc()
-            await self._in_hand.give_back(queued.message, self._in_turn(queued, _growing(delivered)))
+            await self._pass_over(queue, queued, self._in_turn(queued, _growing(delivered)))
             return
         require, prefer = _labels(queued)
         server_id = self._slots.choose(queued.submitted.task_type, queued.avoid, require, prefer)
         if self._runner.is_under_way(queued.ref):  # a second message of the task: the first one's work comes first
-            await self._in_hand.give_back(queued.message, _growing(delivered))
+            await self._pass_over(queue, queued, _growing(delivered))
         elif server_id is None:
             await self._return(queue, queued, delivered)
         elif delivered <= RETURNS_FOR_ANOTHER_SERVER and (
             (server_id == queued.avoid and self._another_could(queued))
             or (prefer and self._another_is_preferred(queued, prefer, server_id))
         ):
-            await self._in_hand.give_back(queued.message, ANOTHER_WORKER)
+            await self._pass_over(queue, queued, ANOTHER_WORKER)
         else:
+            self._queues.has_started(queue.pool)
             self._runner.start(queued, self._fleet.server(server_id))
 
     async def _hold(self, queued: Queued) -> None:
@@ -310,16 +326,19 @@ class Dispatcher:
 
     async def _return(self, queue: Queue, queued: Queued, delivered: int) -> None:
         """Give back what cannot be placed: at once if there is no room at all, else for as long as seems useful."""
-        if self._room(queue) <= 0:
-            metrics.handed_back.labels("no-room").inc()
-            queue.returned(queued.message)
-            await self._in_hand.give_back(queued.message)
+        if self._slots.room(queue.pool) <= 0:
+            await self._return_at_once(queue, [queued.message], "no-room")
             return
         require, _ = _labels(queued)
         served = any(is_able(server, queued.submitted.task_type, require) for server in self._fleet.servers())
         metrics.handed_back.labels("no-room" if served else "not-served").inc()
         pause = FIRST_RETURN if served else _growing(delivered)
-        await self._in_hand.give_back(queued.message, self._in_turn(queued, pause))
+        await self._pass_over(queue, queued, self._in_turn(queued, pause))
+
+    async def _pass_over(self, queue: Queue, queued: Queued, pause: timedelta) -> None:
+        """Give back a task that does not start here now, though there is room, to come again after a pause."""
+        queue.in_vain += 1
+        await self._in_hand.give_back(queued.message, pause)
 
     def _in_turn(self, queued: Queued, pause: timedelta) -> timedelta:
         """Return the pause, made so much longer that not too many tasks of a kind come back at a time."""

@@ -58,6 +58,8 @@ class Openings:
         """By pool."""
         self._room: Counter[str | None] = Counter()
         """By pool."""
+        self.room_in_all = 0
+        """How many more tasks can be placed, of whatever pools."""
 
     def put(self, opening: Opening) -> None:
         """Add a server, or bring it up to date."""
@@ -163,6 +165,7 @@ class Openings:
                 del self._labelled[label]
 
     def _count(self, opening: Opening, sign: int) -> None:
+        self.room_in_all += sign * opening.room
         for pool in opening.counters:
             self._servers[pool] += sign
             self._room[pool] += sign * opening.room

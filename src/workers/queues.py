@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 
 from ..events.ids import token
 from ..events.task import PRIORITIES, Priority
+from ..scheduling.turns import Ahead
 from ..settings import Settings
 from ..streams.backlog import Backlog
 from ..streams.connection import Connection
@@ -34,6 +35,8 @@ class Queue:
         """False once it was found empty; then a waiting request brings the next message."""
         self.brought: list[Msg] = []
         """Messages that a waiting request brought."""
+        self.in_vain = 0
+        """Tasks taken out and given back, as no server could take them, since any of the pool has started."""
         self.filter = pool_filter(token(pool), priority)
         self.fetched_at = time.monotonic()
         """When something was last taken out, or nothing was found; monotonic."""
@@ -68,13 +71,16 @@ class Queue:
     async def fetch(self, most: int) -> list[Msg]:
         """Take up to `most` messages that are there."""
         messages = await self._consumer.fetch(most)
-        deliveries = [delivery(message) for message in messages]
-        self.may_have_more = bool(messages) and deliveries[-1].pending > 0
-        self._taken(deliveries)
+        self._taken([delivery(message) for message in messages])
         return messages
 
+    @property
+    def ahead(self) -> Ahead:
+        """What those of lower priority have to know of it."""
+        return Ahead(self.may_have_more or bool(self.brought), self.in_vain)
+
     def returned(self, message: Msg) -> None:
-        """A message was given back at once: there was no room for it."""
+        """A message was given back at once: there was no room for it, or it was not its turn."""
         self.may_have_more = True
         given_back = delivery(message)
         self._returned[given_back.stream_sequence] = _stored_at(given_back)
@@ -105,7 +111,8 @@ class Queue:
         if fresh or not deliveries:
             self._returned.clear()  # those that come back come first: there are none
         self._undelivered = deliveries[-1].pending if deliveries else 0
-        if not self.may_have_more:
+        self.may_have_more = self._undelivered > 0 or bool(self._returned)
+        if not self._undelivered:
             self._head_at = None
         elif fresh and self._head_at is not None:
             self._head_at = _stored_at(fresh[-1])  # what follows is younger, if only by a moment
@@ -121,8 +128,7 @@ class Queue:
         self._waits = False
         if message is not None:
             self.brought.append(message)
-            self.may_have_more = delivery(message).pending > 0
-            self._undelivered = delivery(message).pending
+            self._taken([delivery(message)])
         self._arrived()
 
 
@@ -159,6 +165,17 @@ class Queues:
     def in_order(self) -> list[Queue]:
         """Return the queues, high priority first."""
         return [queue for priority in PRIORITIES for (at, _), queue in self._queues.items() if at == priority]
+
+    def above(self, queue: Queue) -> list[Queue]:
+        """Return the queues of a pool whose priority is higher than that of one."""
+        higher = PRIORITIES[: PRIORITIES.index(queue.priority)]
+        return [self._queues[priority, queue.pool] for priority in higher if (priority, queue.pool) in self._queues]
+
+    def has_started(self, pool: str) -> None:
+        """A task of a pool starts: what was looked through in vain is looked through again."""
+        for priority in PRIORITIES:
+            if (queue := self._queues.get((priority, pool))) is not None:
+                queue.in_vain = 0
 
     def take_turns(self) -> None:
         """Let another pool be first next time, among the queues of each priority."""

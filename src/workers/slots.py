@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from .placement import Candidate, Policy
 
 LONGEST_PAUSE = timedelta(minutes=5)
 """A server may ask to be left alone, but not for ever: one task's `Retry-After` is no verdict on all others."""
+
+NOTHING: Counter[str] = Counter()
 
 Verdict = Literal["well", "failing"]
 
@@ -224,9 +227,14 @@ class Slots:
         """Tell whether a server that may be sent tasks runs a pool, whether or not it has room now."""
         return self._is_open() and self._openings.serves(pool)
 
-    def room(self, pool: str) -> int:
-        """Return how many more tasks of a pool can be placed now."""
-        return self._openings.room(pool) if self._is_open() else 0
+    def room(self, pool: str, kept: Counter[str] = NOTHING) -> int:
+        """Return how many more tasks of a pool can be placed now, besides those for which room is kept, by pool.
+
+        What other pools keep counts only where all servers together have no more.
+        """
+        if not self._is_open():
+            return 0
+        return min(self._openings.room(pool) - kept[pool], self._openings.room_in_all - kept.total())
 
     def _is_open(self) -> bool:
         """Look at the servers whose time alone is up; tell whether tasks may be sent at all."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskstream.events.task import PRIORITIES, Priority
-from taskstream.scheduling.turns import Line, turns
+from taskstream.scheduling.turns import LOOKED_THROUGH, Ahead, Line, must_wait, to_take, turns
 
 AGEING = 10.0
 
@@ -111,3 +111,118 @@ def test_a_pool_whose_room_age_took_has_a_round_in_strict_order() -> None:
     lines = [Line("a", "high", 1.0), Line("a", "low", 30.0), Line("b", "low", 20.0)]
 
     assert [turn.place for turn in turns(lines, AGEING, owed={"a"}) if turn.by_age] == [2]
+
+
+# Queues of a pool, some of whose tasks no server can take
+
+
+class Waits(NamedTuple):
+    """A task in a queue."""
+
+    arrived: int
+    able: bool
+    """Some server can take it when there is room."""
+
+
+class Queue:
+    def __init__(self, priority: Priority, tasks: list[Waits]) -> None:
+        self.priority = priority
+        self.in_vain = 0
+        self.coming = deque(sorted(tasks))
+        self.waiting: deque[Waits] = deque()
+        """What was given back comes first."""
+        self.away: deque[tuple[int, Waits]] = deque()
+        """Those given back for some rounds, and when they come again."""
+
+    def arrive(self, now: int) -> None:
+        while self.away and self.away[0][0] <= now:
+            self.waiting.appendleft(self.away.popleft()[1])
+        while self.coming and self.coming[0].arrived <= now:
+            self.waiting.append(self.coming.popleft())
+
+    @property
+    def ahead(self) -> Ahead:
+        return Ahead(bool(self.waiting), self.in_vain)
+
+
+class Started(NamedTuple):
+    priority: Priority
+    passed_over: int
+    """Tasks of higher priority in the queues that could have been started."""
+
+
+AWAY_ROUNDS = 5
+"""How long a task is away that was given back; one of a queue comes back in a round."""
+
+
+def served(tasks: dict[Priority, list[Waits]], slots: list[list[int]]) -> tuple[list[Started], int]:
+    """Return what starts, in order, and in how many rounds nothing did though something could have.
+
+    `slots`: for each round, how many become free before each queue has its turn; those after the last round: one each.
+    """
+    queues = [Queue(priority, tasks[priority]) for priority in PRIORITIES]
+    started: list[Started] = []
+    room = idle = now = 0
+    while any(each.able for queue in queues for each in [*queue.coming, *queue.waiting]):
+        before = len(started)
+        for queue in queues:
+            queue.arrive(now)
+        could = any(each.able for queue in queues for each in queue.waiting)
+        for place, queue in enumerate(queues):
+            room += slots[now][place] if now < len(slots) else place == 0 and room == 0
+            higher = queues[:place]
+            if must_wait(each.ahead for each in higher):
+                continue
+            taken = [queue.waiting.popleft() for _ in range(min(to_take(room, queue.in_vain), len(queue.waiting)))]
+            back = []
+            for task in taken:
+                if not task.able:
+                    last = queue.away[-1][0] if queue.away else 0
+                    queue.away.append((max(now + AWAY_ROUNDS, last + 1), task))
+                    queue.in_vain += 1
+                elif room:
+                    room -= 1
+                    started.append(Started(queue.priority, sum(each.able for one in higher for each in one.waiting)))
+                    for one in queues:
+                        one.in_vain = 0
+                else:
+                    back.append(task)
+            queue.waiting.extendleft(reversed(back))
+        idle += could and room > 0 and len(started) == before
+        now += 1
+        assert now < 5_000, "something waits for ever"
+    return started, idle
+
+
+able = st.lists(st.builds(Waits, st.integers(0, 30), st.just(True)), max_size=30)
+unable = st.lists(st.builds(Waits, st.integers(0, 30), st.just(False)), max_size=LOOKED_THROUGH - 1)
+freed = st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), max_size=40)
+
+
+def all_priorities(lists: st.SearchStrategy[list[Waits]]) -> st.SearchStrategy[dict[Priority, list[Waits]]]:
+    return st.fixed_dictionaries({"high": lists, "normal": lists, "low": lists})
+
+
+@given(all_priorities(able), all_priorities(unable), freed)
+def test_nothing_starts_while_something_higher_waits_that_could_whenever_slots_become_free(
+    tasks: dict[Priority, list[Waits]], others: dict[Priority, list[Waits]], slots: list[list[int]]
+) -> None:
+    started, _ = served({priority: [*tasks[priority], *others[priority]] for priority in PRIORITIES}, slots)
+
+    assert len(started) == sum(map(len, tasks.values()))
+    assert [each for each in started if each.passed_over] == []
+
+
+@given(all_priorities(able), st.integers(0, 2_000), st.integers(0, 300), freed)
+@example({"high": [], "normal": [], "low": [Waits(0, able=True)] * 30}, 2_000, 0, [])
+def test_what_nothing_can_take_keeps_no_slot_idle_for_long(
+    tasks: dict[Priority, list[Waits]], high: int, normal: int, slots: list[list[int]]
+) -> None:
+    stuck = {"high": [Waits(0, False)] * high, "normal": [Waits(0, False)] * normal, "low": []}
+
+    started, idle = served({priority: [*stuck[priority], *tasks[priority]] for priority in PRIORITIES}, slots)
+
+    assert len(started) == sum(map(len, tasks.values()))
+    looks = 2 * 7  # for either queue: 1, 1, 2, 4, 8, 16 tasks, and once more
+    behind = 2 * (high + normal) // LOOKED_THROUGH  # those that could start and come after all of these
+    assert idle <= looks * (len(started) + 1) + behind
