@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -29,6 +29,7 @@ from ..events.subjects import task_ref
 from ..events.task import TaskEvent, TaskQueued, TaskSubmitted
 from ..projections.fleet import Fleet
 from ..scheduling.eligibility import is_able
+from ..scheduling.returns import FIRST_RETURN, LONGEST_RETURN, Kind, Returns, growing
 from ..scheduling.rules import needs_grant
 from ..scheduling.turns import Line, must_wait, to_take, turns
 from ..streams.log import Position, decode
@@ -45,14 +46,6 @@ log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE = 256
 """Messages asked for in one request."""
-LONGEST_RETURN = timedelta(seconds=60)
-FIRST_RETURN = timedelta(milliseconds=50)
-LONGEST_GROWN_RETURN = timedelta(seconds=8)
-"""How long a server for a type may have been there before a task that waited for one is tried on it."""
-RETURNS_PER_SECOND = 200
-"""Tasks of one kind (type and required labels) that come back in a second because a server that is not theirs had room:
-more would only cost."""
-KINDS_REMEMBERED = 1_000
 ANOTHER_WORKER = timedelta(milliseconds=200)
 """Pause in which another worker may take a task that it has a better server for: one that has not failed it, or that
 has more of the labels it prefers."""
@@ -91,8 +84,9 @@ class Dispatcher:
         self._now = now
         self._admitting: Counter[str] = Counter()
         """By pool: messages taken out whose history is being read; they will need room too."""
-        self._back_at: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
-        """By type and required labels, monotonic: when the last task that was given back comes again."""
+        self._returns = Returns()
+        self._looks_at = 0.0
+        """When slots that are kept are looked at again, monotonic."""
         self._owed: set[str] = set()
         """Pools in which a task was handed out by its age, so that strict order has its turn."""
         self._stopped = False
@@ -146,7 +140,8 @@ class Dispatcher:
         if not by_age and must_wait(higher.ahead for higher in self._queues.above(queue)):
             await self._return_brought(queue, "higher-priority")
             return 0
-        most = min(to_take(self._room(queue), queue.in_vain), 1 if by_age else MOST_AT_ONCE)
+        room = self._room(queue) if by_age else self._room_left_for(queue)
+        most = min(to_take(room, queue.in_vain), 1 if by_age else MOST_AT_ONCE)
         fetched: list[Msg] = []
         if queue.may_have_more and most > len(queue.brought) and not self._stopped:
             fetched = await queue.fetch(most - len(queue.brought))
@@ -194,6 +189,24 @@ class Dispatcher:
 
     def _room(self, queue: Queue) -> int:
         return self._slots.room(queue.pool, self._admitting)
+
+    def _room_left_for(self, queue: Queue) -> int:
+        """Return the room for a queue besides what is kept for those of higher priority; look again when that ends."""
+        now = time.monotonic()
+        kept = self._returns.kept_from(queue.pool, queue.priority, now)
+        room = self._slots.room(queue.pool, self._admitting, kept)
+        if kept and room <= 0 and self._looks_at <= now:
+            self._looks_at = min(kept.values())
+            asyncio.get_running_loop().call_later(self._looks_at - now, self._slots.freed.set)
+        return room
+
+    def _kept_from(self, queue: Queue, message: Msg) -> Collection[Kind]:
+        """Return the kinds of tasks for which servers are kept from a task: none if that has aged."""
+        kept = self._returns.kept_from(queue.pool, queue.priority, time.monotonic())
+        if kept and self._ageing_seconds:
+            waited = self._now().timestamp() - delivery(message).stored_nanoseconds / 1e9
+            return () if waited > self._ageing_seconds else kept
+        return kept
 
     async def _place(self, queue: Queue, message: Msg) -> None:
         """Start the message's task on a server, or give the message back."""
@@ -294,12 +307,13 @@ class Dispatcher:
             return
         if self._fleet.type_waits(queued.submitted.task_type):
             metrics.handed_back.labels("paused").inc()
-            await self._pass_over(queue, queued, self._in_turn(queued, _growing(delivered)))
+            await self._pass_over(queue, queued, self._in_turn(queued, growing(delivered)))
             return
         require, prefer = _labels(queued)
-        server_id = self._slots.choose(queued.submitted.task_type, queued.avoid, require, prefer)
+        kept = self._kept_from(queue, queued.message)
+        server_id = self._slots.choose(queued.submitted.task_type, queued.avoid, require, prefer, kept)
         if self._runner.is_under_way(queued.ref):  # a second message of the task: the first one's work comes first
-            await self._pass_over(queue, queued, _growing(delivered))
+            await self._pass_over(queue, queued, growing(delivered))
         elif server_id is None:
             await self._return(queue, queued, delivered)
         elif delivered <= RETURNS_FOR_ANOTHER_SERVER and (
@@ -309,6 +323,8 @@ class Dispatcher:
             await self._pass_over(queue, queued, ANOTHER_WORKER)
         else:
             self._queues.has_started(queue.pool)
+            if self._returns.keeps_any(queue.pool, queue.priority):
+                self._returns.keep_on(queue.pool, queue.priority, _kind(queued), time.monotonic())
             self._runner.start(queued, self._fleet.server(server_id))
 
     async def _hold(self, queued: Queued) -> None:
@@ -332,24 +348,18 @@ class Dispatcher:
         require, _ = _labels(queued)
         served = any(is_able(server, queued.submitted.task_type, require) for server in self._fleet.servers())
         metrics.handed_back.labels("no-room" if served else "not-served").inc()
-        pause = FIRST_RETURN if served else _growing(delivered)
+        if served:
+            self._returns.keep(queue.pool, queue.priority, _kind(queued), time.monotonic())
+        pause = FIRST_RETURN if served else growing(delivered)
         await self._pass_over(queue, queued, self._in_turn(queued, pause))
+
+    def _in_turn(self, queued: Queued, pause: timedelta) -> timedelta:
+        return self._returns.in_turn(_kind(queued), pause, time.monotonic())
 
     async def _pass_over(self, queue: Queue, queued: Queued, pause: timedelta) -> None:
         """Give back a task that does not start here now, though there is room, to come again after a pause."""
         queue.in_vain += 1
         await self._in_hand.give_back(queued.message, pause)
-
-    def _in_turn(self, queued: Queued, pause: timedelta) -> timedelta:
-        """Return the pause, made so much longer that not too many tasks of a kind come back at a time."""
-        now = time.monotonic()
-        if len(self._back_at) > KINDS_REMEMBERED:
-            self._back_at = {name: at for name, at in self._back_at.items() if at > now}
-        kind = queued.submitted.task_type, frozenset(_labels(queued)[0].items())
-        at = max(now + pause.total_seconds(), self._back_at.get(kind, 0.0) + 1 / RETURNS_PER_SECOND)
-        at = min(at, now + LONGEST_RETURN.total_seconds())
-        self._back_at[kind] = at
-        return timedelta(seconds=at - now)
 
     def _another_could(self, queued: Queued) -> bool:
         """Tell whether any other server of the fleet could take a task."""
@@ -377,16 +387,14 @@ def _shared(server: Present, labels: Mapping[str, str]) -> int:
     return len(server.settings.labels.items() & labels.items())
 
 
-def _growing(delivered: int) -> timedelta:
-    """Return a pause by how often a message was delivered: 0.05, 0.1, 0.2, … 6.4, 8 s."""
-    factor: int = 2 ** min(delivered - 1, 10)
-    return min(FIRST_RETURN * factor, LONGEST_GROWN_RETURN)
-
-
 def _labels(queued: Queued) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Return the labels that a task requires and those that it prefers."""
     plan = queued.submitted.plan
     return (plan.require, plan.prefer) if plan is not None else (NO_LABELS, NO_LABELS)
+
+
+def _kind(queued: Queued) -> Kind:
+    return Kind.of(queued.submitted.task_type, _labels(queued)[0])
 
 
 def _waited(queue: Queue, now: datetime) -> float:

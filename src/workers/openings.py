@@ -5,8 +5,9 @@ Kept up to date server by server, so that no answer has to look at all of them.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct, field
@@ -104,12 +105,43 @@ class Openings:
         avoid: str = "",
         require: Mapping[str, str] = NO_LABELS,
         prefer: Mapping[str, str] = NO_LABELS,
+        kept: Collection[str] = (),
     ) -> str | None:
         """Return the server with room that gets the next task of a type, None if there is none.
 
         It has all labels that are required, and as many of those preferred as any that has room; the one to `avoid` is
-        chosen only where there is no other. Without labels few servers are looked at; with some, those that have them.
+        chosen only where there is no other, and those that are `kept` for others never. Without labels few servers are
+        looked at; with some, those that have them.
         """
+        if not kept:
+            return self._choose_by_labels(task_type, avoid, require, prefer)
+        with self._without(kept):
+            return self._choose_by_labels(task_type, avoid, require, prefer)
+
+    def able(self, task_type: str, require: Mapping[str, str]) -> list[str]:
+        """Return the servers with room that can take tasks of a type, and have all labels that are required."""
+        found = self._having(require, all_of=True) if require else map(self._openings.__getitem__, self._with_room)
+        return [each.server.server_id for each in found if not each.types or task_type in each.types]
+
+    def room_of(self, server_ids: Iterable[str]) -> int:
+        """Return how many more tasks can be placed on some servers."""
+        return sum(self._openings[server_id].room for server_id in server_ids)
+
+    @contextlib.contextmanager
+    def _without(self, server_ids: Collection[str]) -> Iterator[None]:
+        """Have some servers that have room not be chosen meanwhile."""
+        left = [self._openings[server_id] for server_id in server_ids]
+        for opening in left:
+            self._leave_lines(opening)
+        try:
+            yield
+        finally:
+            for opening in left:
+                self.put(opening)
+
+    def _choose_by_labels(
+        self, task_type: str, avoid: str, require: Mapping[str, str], prefer: Mapping[str, str]
+    ) -> str | None:
         if not require and not prefer:
             return self._choose_any(task_type, avoid)
         having = self._having(require or prefer, all_of=bool(require))
@@ -132,12 +164,10 @@ class Openings:
         return [self._openings[server_id] for server_id in ids]
 
     def _choose_any(self, task_type: str, avoid: str) -> str | None:
-        avoided = self._openings.get(avoid)
-        if avoided is None or not avoided.room:
+        if avoid not in self._with_room:
             return self._choose(task_type)
-        self._leave_lines(avoided)
-        chosen = self._choose(task_type)
-        self.put(avoided)
+        with self._without([avoid]):
+            chosen = self._choose(task_type)
         return chosen if chosen is not None else self._choose(task_type)
 
     def _choose(self, task_type: str) -> str | None:

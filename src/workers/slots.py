@@ -19,6 +19,7 @@ from ..events.ids import TaskRef
 from ..events.subjects import server_token
 from ..metrics import labelled
 from ..projections.fleet import Fleet
+from ..scheduling.returns import Kind
 from .openings import NO_LABELS, Opening, Openings
 from .placement import Candidate, Policy
 
@@ -215,26 +216,35 @@ class Slots:
         avoid: str = "",
         require: Mapping[str, str] = NO_LABELS,
         prefer: Mapping[str, str] = NO_LABELS,
+        kept: Iterable[Kind] = (),
     ) -> str | None:
         """Return the id of the server that gets the next task of a type; None if none has room.
 
         It has all labels that are required, and as many as any of those preferred. The one to `avoid` is chosen only
-        where there is no other.
+        where there is no other; none of those that are kept for tasks of some kinds.
         """
-        return self._openings.choose(task_type, avoid, require, prefer) if self._is_open() else None
+        if not self._is_open():
+            return None
+        return self._openings.choose(task_type, avoid, require, prefer, self._able(kept) if kept else ())
 
     def serves(self, pool: str) -> bool:
         """Tell whether a server that may be sent tasks runs a pool, whether or not it has room now."""
         return self._is_open() and self._openings.serves(pool)
 
-    def room(self, pool: str, kept: Counter[str] = NOTHING) -> int:
-        """Return how many more tasks of a pool can be placed now, besides those for which room is kept, by pool.
+    def room(self, pool: str, coming: Counter[str] = NOTHING, kept: Iterable[Kind] = ()) -> int:
+        """Return how many more tasks of a pool can be placed now.
 
-        What other pools keep counts only where all servers together have no more.
+        `coming`: tasks by pool that will need room too; those of other pools count only where all servers together have
+        no more. `kept`: kinds of tasks for which the servers are kept that can take them.
         """
         if not self._is_open():
             return 0
-        return min(self._openings.room(pool) - kept[pool], self._openings.room_in_all - kept.total())
+        room = min(self._openings.room(pool) - coming[pool], self._openings.room_in_all - coming.total())
+        return room - self._openings.room_of(self._able(kept)) if kept else room
+
+    def _able(self, kinds: Iterable[Kind]) -> set[str]:
+        """Return the servers with room that can take tasks of some kinds."""
+        return {name for kind in kinds for name in self._openings.able(kind.task_type, dict(kind.require))}
 
     def _is_open(self) -> bool:
         """Look at the servers whose time alone is up; tell whether tasks may be sent at all."""

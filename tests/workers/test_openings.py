@@ -41,8 +41,8 @@ class Scan(RuleBasedStateMachine):
 
     balancing: Balancing
     compare: Callable[..., None]
-    """Of candidates, a type, the server to avoid and labels. Each kind of balancing has its own; it cannot be an
-    abstract method, since Hypothesis has a metaclass of its own."""
+    """Of candidates, a type, the server to avoid, labels and those kept. Each kind of balancing has its own; it cannot
+    be an abstract method, since Hypothesis has a metaclass of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +82,7 @@ class Scan(RuleBasedStateMachine):
             serving = [each for each in self.servers.values() if not each.types or pool in each.pools]
             assert self.index.room(pool) == sum(each.room for each in serving)
             assert self.index.serves(pool) == bool(serving)
+        assert self.index.room_in_all == sum(each.room for each in self.servers.values())
 
     @invariant()
     def choices_are_the_same(self) -> None:
@@ -107,15 +108,32 @@ class Scan(RuleBasedStateMachine):
         best = [each for each in found if shared(each, prefer) == most]
         self.compare(best, task_type, server_id, require, prefer)
 
+    @rule(kept=st.sets(ids), server_id=ids, task_type=st.sampled_from(TYPES))
+    def those_kept_are_not_chosen(self, kept: set[str], server_id: str, task_type: str) -> None:
+        kept &= {each.server.server_id for each in self.servers.values() if each.room}
+        found = [each for each in self.candidates(task_type) if each.server_id not in kept]
+        others = [each for each in found if each.server_id != server_id]
+        self.compare(others or found, task_type, server_id, {}, {}, kept)
+
+    @rule(task_type=st.sampled_from(TYPES), require=labels)
+    def those_able_are_the_same(self, task_type: str, require: dict[str, str]) -> None:
+        able = {
+            each.server_id
+            for each in self.candidates(task_type)
+            if require.items() <= self.servers[each.server_id].labels.items()
+        }
+        assert set(self.index.able(task_type, require)) == able
+        assert self.index.room_of(able) == sum(self.servers[server_id].room for server_id in able)
+
 
 class InOrder(Scan):
     """The choice is the same."""
 
     rank: Callable[[Candidate], tuple[float, int, str]]
 
-    def compare(self, candidates: list[Candidate], task_type: str, avoid: str, *labels: dict[str, str]) -> None:
+    def compare(self, candidates: list[Candidate], task_type: str, avoid: str, *more: Any) -> None:
         expected = min(candidates, key=self.rank).server_id if candidates else None
-        assert self.index.choose(task_type, avoid, *labels) == expected
+        assert self.index.choose(task_type, avoid, *more) == expected
 
 
 class ByChance(Scan):
@@ -123,17 +141,17 @@ class ByChance(Scan):
 
     weight: Callable[[Candidate], int]
 
-    def compare(self, candidates: list[Candidate], task_type: str, avoid: str, *labels: dict[str, str]) -> None:
+    def compare(self, candidates: list[Candidate], task_type: str, avoid: str, *more: Any) -> None:
         expected = Counter({server.server_id: self.weight(server) for server in candidates})
         found: Counter[str] = Counter()
         for point in range(expected.total()):
             self.chance = (point + 0.5) / expected.total()
-            server_id = self.index.choose(task_type, avoid, *labels)
+            server_id = self.index.choose(task_type, avoid, *more)
             assert server_id is not None
             found[server_id] += 1
         assert found == expected
         if not candidates:
-            assert self.index.choose(task_type, avoid, *labels) is None
+            assert self.index.choose(task_type, avoid, *more) is None
 
 
 class LeastLoaded(InOrder):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.support.backend import BackendServer
+from tests.support.backend import BackendServer, hold
 from tests.support.load import work
 from tests.support.service import Service
 
-from .behaviour import called
+from .behaviour import called, submit_all
 
 SLOTS = 9
 
@@ -39,3 +39,47 @@ async def test_no_low_one_starts_while_high_ones_wait(service: Service, backend:
     high = [call["task_id"] for call in backend.calls if call["request"]["number"] < 1000]
     assert len(high) == 150
     assert overtaken(backend, high, low) == 0
+
+
+async def test_what_waits_for_a_busy_server_gets_its_slots_before_what_is_lower(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = work(0.05)
+    async with BackendServer(work(0.05)) as other:
+        await service.admin.register(backend, "labelled", maxConcurrent=2, labels={"gpu": "1"})
+        await service.admin.register(other, "plain", maxConcurrent=2)
+        batch = [{"priority": "high", "require": {"gpu": "1"}, "payload": {"number": n}} for n in range(40)]
+        answer = await service.alice.post("/api/tasks/batch", batch)
+        assert answer.status == 200, answer
+        await called(backend, 5)
+
+        normal = await submit_all(service.bob, [{"payload": {"number": 1000 + number}} for number in range(100)])
+        for task_id in normal:
+            await service.bob.ended(task_id)
+
+    order = [call["request"]["number"] for call in backend.calls]
+    last_high = max(place for place, number in enumerate(order) if number < 1000)
+    assert len([number for number in order if number < 1000]) == 40
+    assert sum(number >= 1000 for number in order[:last_high]) <= 2
+    assert len(other.calls) >= 50
+
+
+async def test_what_no_server_can_take_keeps_no_slot_from_what_is_lower(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = hold
+    await service.admin.register(backend, "one", maxConcurrent=1)
+    first = await service.alice.submit({"payload": "first"})
+    await called(backend, 1)
+    stuck = [{"priority": "high", "require": {"gpu": "1"}, "payload": number} for number in range(25)]
+    await submit_all(service.alice, stuck)
+    low = await submit_all(service.bob, [{"priority": "low", "payload": "low"} for _ in range(10)])
+    high = await service.alice.submit({"priority": "high", "payload": "high"})
+
+    backend.let_go.set()
+    for task_id in (first, high):
+        await service.alice.ended(task_id)
+    for task_id in low:
+        await service.bob.ended(task_id)
+
+    assert [call["request"] for call in backend.calls] == ["first", "high", *["low"] * 10]

@@ -1,0 +1,86 @@
+"""Tasks that were given back, by kind: when the next may come again, and for which of them slots are kept meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import NamedTuple
+
+from ..events.task import PRIORITIES, Priority
+
+LONGEST_RETURN = timedelta(seconds=60)
+FIRST_RETURN = timedelta(milliseconds=50)
+LONGEST_GROWN_RETURN = timedelta(seconds=8)
+"""How long a server for a type may have been there before a task that waited for one is tried on it."""
+RETURNS_PER_SECOND = 200
+"""Tasks of one kind that come back in a second because a server that is not theirs had room: more would only cost."""
+KINDS_REMEMBERED = 1_000
+KEPT_SECONDS = 2 * FIRST_RETURN.total_seconds()
+"""How long slots are kept for a kind after one of it was last seen, which may be on its way back for most of that."""
+
+
+class Kind(NamedTuple):
+    """Tasks that the same servers can take."""
+
+    task_type: str
+    require: frozenset[tuple[str, str]]
+
+    @staticmethod
+    def of(task_type: str, require: Mapping[str, str]) -> Kind:
+        return Kind(task_type, frozenset(require.items()))
+
+
+class Returns:
+    """Times are monotonic, in seconds."""
+
+    def __init__(self) -> None:
+        self._back_at: dict[Kind, float] = {}
+        """When the last task that was given back comes again."""
+        self._kept_until: dict[tuple[str, Priority], dict[Kind, float]] = {}
+        """By pool and priority."""
+
+    def in_turn(self, kind: Kind, pause: timedelta, now: float) -> timedelta:
+        """Return the pause, made so much longer that not too many tasks of a kind come back at a time."""
+        if len(self._back_at) > KINDS_REMEMBERED:
+            self._back_at = {each: at for each, at in self._back_at.items() if at > now}
+        at = max(now + pause.total_seconds(), self._back_at.get(kind, 0.0) + 1 / RETURNS_PER_SECOND)
+        at = min(at, now + LONGEST_RETURN.total_seconds())
+        self._back_at[kind] = at
+        return timedelta(seconds=at - now)
+
+    def keep(self, pool: str, priority: Priority, kind: Kind, now: float) -> None:
+        """Have slots kept: a task whose servers are full was given back, and comes again in a moment."""
+        kept = self._kept_until.setdefault((pool, priority), {})
+        kept[kind] = now + KEPT_SECONDS
+        if len(kept) > KINDS_REMEMBERED:
+            _forget_past(kept, now)
+
+    def keep_on(self, pool: str, priority: Priority, kind: Kind, now: float) -> None:
+        """One of a kind starts: if slots are kept for it and more of it are away, have them kept for longer."""
+        kept = self._kept_until.get((pool, priority))
+        if kept and kind in kept and self._back_at.get(kind, 0.0) > now:
+            kept[kind] = now + KEPT_SECONDS
+
+    def keeps_any(self, pool: str, priority: Priority) -> bool:
+        """Tell whether slots are, or were, kept for any kind of a pool at a priority."""
+        return bool(self._kept_until.get((pool, priority)))
+
+    def kept_from(self, pool: str, priority: Priority, now: float) -> Mapping[Kind, float]:
+        """Return the kinds of higher priority in a pool for which slots are kept, and until when."""
+        found: dict[Kind, float] = {}
+        for higher in PRIORITIES[: PRIORITIES.index(priority)]:
+            if kept := self._kept_until.get((pool, higher)):
+                _forget_past(kept, now)
+                found |= kept
+        return found
+
+
+def growing(delivered: int) -> timedelta:
+    """Return a pause by how often a message was delivered: 0.05, 0.1, 0.2, … 6.4, 8 s."""
+    factor: int = 2 ** min(delivered - 1, 10)
+    return min(FIRST_RETURN * factor, LONGEST_GROWN_RETURN)
+
+
+def _forget_past(kept: dict[Kind, float], now: float) -> None:
+    for kind in [kind for kind, until in kept.items() if until <= now]:
+        del kept[kind]

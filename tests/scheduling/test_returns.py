@@ -1,0 +1,66 @@
+"""When tasks that were given back come again, and for which of them slots are kept meanwhile."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskstream.scheduling.returns import (
+    FIRST_RETURN,
+    KEPT_SECONDS,
+    LONGEST_RETURN,
+    RETURNS_PER_SECOND,
+    Kind,
+    Returns,
+)
+
+GPU = Kind.of("default", {"gpu": "1"})
+SONG = Kind.of("song", {})
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.1), st.floats(0, 8)), max_size=300))
+def test_no_more_of_a_kind_come_back_in_a_second_than_it_says(calls: list[tuple[float, float]]) -> None:
+    returns, now, back = Returns(), 0.0, []
+    for later, seconds in calls:
+        now += later
+        pause = returns.in_turn(GPU, timedelta(seconds=seconds), now)
+        assert timedelta(seconds=seconds) <= pause + timedelta(microseconds=1)
+        assert pause <= LONGEST_RETURN
+        back.append(now + pause.total_seconds())
+
+    for earlier, after in zip(back, back[RETURNS_PER_SECOND + 1 :], strict=False):
+        assert after - earlier > 0.99
+
+
+def test_slots_are_kept_from_what_is_lower_in_the_same_pool_for_a_moment() -> None:
+    returns = Returns()
+    returns.keep("pool", "normal", GPU, now=10.0)
+
+    assert set(returns.kept_from("pool", "low", now=10.0)) == {GPU}
+    assert not returns.kept_from("pool", "normal", now=10.0)
+    assert not returns.kept_from("pool", "high", now=10.0)
+    assert not returns.kept_from("other", "low", now=10.0)
+    assert FIRST_RETURN.total_seconds() < KEPT_SECONDS
+    assert set(returns.kept_from("pool", "low", now=9.999 + KEPT_SECONDS)) == {GPU}
+    assert not returns.kept_from("pool", "low", now=10.0 + KEPT_SECONDS)
+
+
+def test_slots_are_kept_on_only_while_more_of_the_kind_are_away() -> None:
+    returns = Returns()
+    for kind in (GPU, SONG):
+        returns.keep("pool", "high", kind, now=10.0)
+    returns.in_turn(GPU, timedelta(seconds=5), now=10.0)
+    for kind in (GPU, SONG):
+        returns.keep_on("pool", "high", kind, now=10.05)
+
+    assert set(returns.kept_from("pool", "low", now=10.0 + KEPT_SECONDS)) == {GPU}
+
+
+def test_what_is_not_waited_for_has_nothing_kept_by_starting() -> None:
+    returns = Returns()
+    returns.in_turn(GPU, timedelta(seconds=5), now=10.0)
+    returns.keep_on("pool", "high", GPU, now=10.0)
+
+    assert not returns.kept_from("pool", "low", now=10.0)
