@@ -57,9 +57,10 @@ async def run_all(given: Settings) -> None:
                 core = await stack.enter_async_context(await open_core(settings, nats_url))
             await stack.enter_async_context(running_worker(core))
             server = await stack.enter_async_context(running_api(core, sock))
-            announce(settings)
             settle()
-            await asked_to_stop()
+            stop = stop_signal()
+            announce(settings)
+            await stop.wait()
             await drain(core, server)
 
 
@@ -68,9 +69,10 @@ async def run_api(given: Settings) -> None:
     Authenticator.from_settings(given)
     with listen(given) as (settings, sock):
         async with await open_core(settings, _required_url(settings)) as core, running_api(core, sock) as server:
-            announce(settings)
             settle()
-            await asked_to_stop()
+            stop = stop_signal()
+            announce(settings)
+            await stop.wait()
             await drain(core, server)
 
 
@@ -87,9 +89,10 @@ async def run_worker(settings: Settings) -> None:
         if settings.metrics_port is not None:  # first, so that it can be asked until the last call has ended
             _, sock = stack.enter_context(listen(replace(settings, port=settings.metrics_port)))
             await stack.enter_async_context(serving(create_system_app(core), sock))
+        stop = stop_signal()
         await stack.enter_async_context(running_worker(core))
         settle()
-        await asked_to_stop()
+        await stop.wait()
         core.draining = True
 
 
@@ -254,17 +257,17 @@ def settle() -> None:
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
-async def asked_to_stop() -> None:
-    """Wait for SIGTERM or SIGINT; a second one ends the process at once."""
+def stop_signal() -> asyncio.Event:
+    """Return what SIGTERM or SIGINT sets; a second one ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
+        log.info("stopping")
         stop.set()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await stop.wait()
-    log.info("stopping")
+    return stop

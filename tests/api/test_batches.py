@@ -478,7 +478,10 @@ async def test_a_stream_broken_off_again_and_again_misses_nothing(service: Servi
             last = stream.last_id or last
 
     assert found == sorted(set(found), key=lambda event: event[1])
-    assert sorted(task_id for task_id, _ in found) == sorted(ids * 2)
+    seen = {task_id: [sequence for each, sequence in found if each == task_id] for task_id in ids}
+    for task_id, sequences in seen.items():
+        events = (await service.alice.get(f"/api/task/{task_id}/events"))["events"]
+        assert sequences == [entry["sequence"] for entry in events[1:]]
 
 
 async def test_the_stream_of_a_batch_that_has_ended_is_its_state(api: Service) -> None:

@@ -21,13 +21,13 @@ async def test_a_paused_pool_s_tasks_wait_and_what_runs_goes_on(service: Service
     await called(backend, 1)
 
     await service.admin.post("/api/pools/clip/pause")
-    waiting = await submit_all(service.alice, [{"type": "clip", "payload": number} for number in range(5)])
+    waiting = await submit_all(service.alice, [{"type": "clip", "payload": number} for number in range(3)])
     other = await service.alice.submit({"payload": "other"})
     await called(backend, 2)
     backend.let_go.set()
     for task_id in (running, other):
         assert (await service.alice.ended(task_id))["status"] == "FINISHED"
-    await queue_holds(service, 5)
+    await queue_holds(service, 3)
 
     assert list(map(request, backend.calls)) == ["running", "other"]
     await service.admin.post("/api/pools/clip/resume")
