@@ -481,7 +481,7 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     (
         "nothing-is-left-over",
         "consumers in use twice",
-        set_to(consumers=([TIMEKEEPER], [TIMEKEEPER, ConsumerSeen("TASKS", "follow-1", False, 1, 60)])),
+        set_to(consumers=([TIMEKEEPER], [TIMEKEEPER, *[ConsumerSeen("TASKS", "follow", False, 1, 60)] * 5])),
     ),
     (
         "resources-are-given-back",
