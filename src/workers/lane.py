@@ -47,6 +47,7 @@ MOST_WAITING = 1_000
 DOWN_AFTER = 10
 """Failures in a row after which a success means that the receiver is back: what waits is sent at once."""
 TRY_AGAIN = timedelta(seconds=1)
+LOOK_AGAIN = timedelta(seconds=5)
 SAVE_SECONDS = 1.0
 """How often the position is written; events since then are looked at again after a crash, and make nothing twice."""
 STOP_SECONDS = 2.0
@@ -87,6 +88,9 @@ class Lane:
         self._waiting: dict[str, float] = {}
         """When deliveries are to be tried, by the event loop's clock."""
         self._sending: dict[str, asyncio.Task[None]] = {}
+        self._missed: set[str] = set()
+        """Deliveries that were offered, and not there when looked at: of a cluster a server may have answered that was
+        behind. They are looked at once more."""
         self._failures = 0
         """In a row."""
         self._news = asyncio.Event()
@@ -121,6 +125,7 @@ class Lane:
     def drop(self, name: str) -> None:
         """Try a delivery no more."""
         self._waiting.pop(name, None)
+        self._missed.discard(name)
 
     async def stop(self, grace_seconds: float = STOP_SECONDS) -> None:
         """Begin nothing more, and let calls under way end for a while; what does not end is sent again by another."""
@@ -235,7 +240,13 @@ class Lane:
         try:
             held = await self._tools.deliveries.waiting(self._ref, name)
             if held is not None:
+                self._missed.discard(name)
                 await self._try(held)
+            elif name in self._missed:
+                self._missed.discard(name)
+            else:
+                self._missed.add(name)
+                self._again(name, LOOK_AGAIN)
         except StoreError as error:
             log.warning("delivery.waits", delivery=name, reason=str(error))
             self._again(name, TRY_AGAIN)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
+from taskstream.projections.deliveries import Deliveries, Held
 from taskstream.workers import lane
 from tests.support.backend import BackendServer
 from tests.support.nats import NatsServer
@@ -94,6 +96,26 @@ async def test_the_data_is_the_event_as_the_streams_push_it(service: Service, re
             **{name: entry[name] for name in ("sequence", "at", "by")},
             "event": entry["event"],
         }
+
+
+async def test_a_delivery_that_was_not_there_when_looked_at_is_looked_at_again(
+    service: Service, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server of a cluster says that has been away, and does not know it yet."""
+    looks: list[str] = []
+
+    async def behind(*arguments: Any) -> Held | None:
+        looks.append(arguments[-1])
+        return None if len(looks) == 1 else await waiting(*arguments)
+
+    waiting = Deliveries.waiting
+    monkeypatch.setattr(Deliveries, "waiting", behind)
+    monkeypatch.setattr(lane, "LOOK_AGAIN", timedelta(seconds=0.1))
+    await register(service.alice, receiver)
+    await cancelled(service.alice)
+
+    await receiver.has(1)
+    assert len(looks) == 2
 
 
 async def test_only_events_and_types_that_were_chosen_are_sent(service: Service, receiver: HookReceiver) -> None:
