@@ -22,10 +22,10 @@ $(READY): requirements-dev.txt pyproject.toml
 	@touch $@
 
 demo: $(READY) ## see it work: a server, a few tasks, a crash, and nothing lost
-	$(BIN)/taskstream demo
+	$(BIN)/python -m demo $(ARGS)
 
 demo-queue: $(READY) ## see a novel being written, live, and a crash in the middle
-	$(BIN)/taskstream demo-queue
+	$(BIN)/python -m demo queue
 
 test: $(READY) ## all tests; some of them: make test ARGS="tests/deciders -k retry"
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 3 --dist worksteal)

@@ -13,7 +13,7 @@ import time
 import aiohttp
 import msgspec
 
-from taskstream.api.auth import make_token
+from taskstream.api.auth.authenticator import make_token
 
 from .load import Clients
 from .processes import Bench, running

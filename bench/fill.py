@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 
 from taskstream.clock import utc_now
+from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.committer import Append, Committer, Message
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.jetstream import api
-from taskstream.streams.topology import DISPATCH, TASKS
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import DISPATCH, TASKS
 
 from .histories import histories
 

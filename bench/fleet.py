@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 import uvloop
 
-from taskstream.api.auth import make_token
+from taskstream.api.auth.authenticator import make_token
 from taskstream.clock import jitter, utc_now
 from taskstream.events.codec import server_codec
 from taskstream.events.envelope import Actor, Recorded
@@ -31,10 +31,10 @@ from taskstream.events.subjects import server_subject
 from taskstream.projections.fleet import Fleet
 from taskstream.settings import Settings
 from taskstream.streams.buckets import Bucket
-from taskstream.streams.connection import open_connection
-from taskstream.streams.log import Position
-from taskstream.workers.placement import policy
-from taskstream.workers.slots import Slots
+from taskstream.streams.client.connection import open_connection
+from taskstream.streams.jetstream.messages import Position
+from taskstream.workers.fleet.placement import policy
+from taskstream.workers.fleet.slots import Slots
 
 from .processes import Bench, PythonProcess, answers, kill, running
 

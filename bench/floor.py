@@ -18,7 +18,7 @@ import aiohttp
 import nats
 from nats.js import JetStreamContext
 
-from taskstream.streams.embedded import EmbeddedNats
+from taskstream.nats_server.server import EmbeddedNats
 
 from .processes import PythonProcess, cpu_seconds
 from .report import Runs, progress

@@ -16,10 +16,11 @@ import msgspec
 
 from taskstream.events.codec import task_codec
 from taskstream.events.subjects import KEEPER_TURN
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.jetstream import api
-from taskstream.streams.log import decode, read
-from taskstream.streams.topology import TASKS
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import read
+from taskstream.streams.log import decode
+from taskstream.streams.topology.definitions import TASKS
 
 from .load import OWNER, Clients, clients
 from .processes import Bench

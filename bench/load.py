@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from taskstream.api.auth import make_token
+from taskstream.api.auth.authenticator import make_token
 from taskstream.commands.task_type import DEFAULT_POOL
 
 from .processes import Bench, running

@@ -16,8 +16,8 @@ from typing import Protocol
 
 import aiohttp
 
-from taskstream.streams.embedded import EmbeddedNats
-from taskstream.streams.nats_config import CONFIG, HOST
+from taskstream.nats_server.config import CONFIG, HOST
+from taskstream.nats_server.server import EmbeddedNats
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -23,7 +23,7 @@ import aiohttp
 import msgspec
 import uvloop
 
-from taskstream.api.auth import make_token
+from taskstream.api.auth.authenticator import make_token
 
 from .load import Clients
 from .processes import Bench, running

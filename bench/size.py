@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import uvloop
 
-from taskstream.api.auth import make_token
+from taskstream.api.auth.authenticator import make_token
 
 from .fill import fill
 from .histories import BIG_OWNER, RARE_TYPE

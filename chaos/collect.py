@@ -23,7 +23,8 @@ from taskstream.projections.fleet import Fleet
 from taskstream.projections.recent import EVERYBODY, Recent, Submission, recent_key
 from taskstream.projections.task_view import TaskView, active_key, fold, view_key
 from taskstream.projections.task_view import encode as encode_view
-from taskstream.streams.log import Position, decode
+from taskstream.streams.jetstream.messages import Position
+from taskstream.streams.log import decode
 
 from .evidence import Bucket, ConsumerSeen, Entry
 

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from taskstream.api.auth import make_token
+from taskstream.api.auth.authenticator import make_token
 from tests.support.service import SECRET
 
 from .journal import Journal

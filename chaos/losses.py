@@ -24,7 +24,7 @@ import nats.js.errors
 from msgspec import Struct
 from nats.aio.client import Client
 
-from taskstream.streams.nats_executable import find_executable
+from taskstream.nats_server.executable import find_executable
 
 from .disk import Disk
 from .machine import seclude

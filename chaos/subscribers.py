@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import aiohttp
 import msgspec
 
-from taskstream.api.auth import make_token
+from taskstream.api.auth.authenticator import make_token
 from tests.support.service import SECRET
 
 from .evidence import Entry, Heard, Line, Told

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import aiohttp
 
-from taskstream.streams.nats_config import CONFIG, with_values
-from taskstream.streams.nats_executable import find_executable
+from taskstream.nats_server.config import CONFIG, with_values
+from taskstream.nats_server.executable import find_executable
 from tests.support.processes import environment, quick
 from tests.support.service import token
 

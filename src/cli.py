@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 import time
@@ -15,14 +14,16 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
-from . import backup, demo, logs, restore, running, settings
-from .api.auth import make_token
-from .backup_folder import Progress
-from .core import open_core
+from . import running, settings
+from .api.auth.authenticator import make_token
+from .backup import backup, restore
+from .backup.folder import Progress
+from .backup.rebuild import make_anew, rebuild
+from .container import open_core
 from .errors import TaskstreamError
-from .rebuild import make_anew, rebuild
-from .sealing import new_key
+from .runtime import logs
 from .settings import InvalidSettings, Settings
+from .vault.sealing import new_key
 
 ROLES = ("admin", "user", "service", "auditor")
 EXIT_FAILED = 1
@@ -108,10 +109,6 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "settings", _settings, "print every setting, its default and its meaning")
     _command(commands, "seal-key", _seal_key, "make a key for TASKSTREAM_SEAL_KEYS")
-
-    shown = _command(commands, "demo", _demo, "see it work: three servers, a few hundred tasks, a crash, nothing lost")
-    shown.add_argument("--tasks", type=int, default=demo.TASKS)
-    _command(commands, "demo-queue", _demo_queue, "see a novel being written, live, with a crash in the middle")
     return parser
 
 
@@ -258,14 +255,6 @@ def _settings(_: argparse.Namespace) -> int:
 def _seal_key(_: argparse.Namespace) -> int:
     print(new_key())
     return 0
-
-
-def _demo(options: argparse.Namespace) -> int:
-    return asyncio.run(demo.run(options.tasks))
-
-
-def _demo_queue(_: argparse.Namespace) -> int:
-    return asyncio.run(demo.run_novel())
 
 
 if __name__ == "__main__":

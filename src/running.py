@@ -16,13 +16,13 @@ import uvicorn
 from msgspec.structs import replace
 
 from .api.app import create_app, create_system_app
-from .api.auth import Authenticator
-from .api.edge import Edge
-from .core import Core, open_core
+from .api.auth.authenticator import Authenticator
+from .api.middleware.edge import Edge
+from .container import Core, open_core
+from .nats_server.cluster import EmbeddedCluster, check_size
+from .nats_server.server import EmbeddedNats
 from .settings import InvalidSettings, Settings
-from .streams.access import check_none_given
-from .streams.embedded import EmbeddedNats
-from .streams.embedded_cluster import EmbeddedCluster, check_size
+from .streams.client.access import check_none_given
 from .workers.worker import Worker
 
 log = structlog.get_logger(__name__)

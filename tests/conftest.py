@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taskstream.core import Core, open_core
+from taskstream.container import Core, open_core
 
 from .support.backend import BackendServer
 from .support.nats import NatsServer, in_container

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from taskstream import settings
-from taskstream.streams.nats_executable import find_executable
+from taskstream.nats_server.executable import find_executable
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
-COMMANDS = {"up", "api", "worker", "token", "rebuild", "settings", "seal-key", "demo"}
+COMMANDS = {"up", "api", "worker", "token", "rebuild", "settings", "seal-key"}
 SECRET = "a secret that is long enough for HS256"
 CONFIGURATIONS = ("nats.conf", "deploy/nats/cluster.conf")
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from taskstream.streams.nats_process import command_of
+from taskstream.nats_server.process import command_of
 
 ROOT = Path(__file__).parent.parent
 CONFTEST = """

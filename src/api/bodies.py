@@ -10,10 +10,10 @@ from litestar.exceptions import ClientException, HTTPException, InternalServerEx
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Reference, RequestBody, Schema
 from msgspec import Meta, Struct
 
-from ..complaints import invalid
 from ..errors import InvalidInput
-from ..submission import parse_json_object
-from .access import ApiRequest
+from ..submission.body import parse_json_object
+from ..wire.validation_errors import invalid
+from .auth.access import ApiRequest
 
 T = TypeVar("T")
 

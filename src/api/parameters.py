@@ -21,9 +21,9 @@ from ..events.ids import (
     parse_schedule_id,
     ref_for_key,
 )
-from ..wire import BATCH_ID_PATTERN, TASK_ID_PATTERN
-from .access import READERS_OF_ALL, ApiRequest
-from .examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
+from ..wire.fields import BATCH_ID_PATTERN, TASK_ID_PATTERN
+from .auth.access import READERS_OF_ALL, ApiRequest
+from .openapi.examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
 
 ID_PATTERN = TASK_ID_PATTERN
 """Of tasks, webhooks and schedules: what is unique, and the owner's token."""

@@ -18,11 +18,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct, field
 
 from .. import errors
-from ..egress import BadAddress
-from ..sealing import SealingUnavailable
-from ..streams.connection import PayloadTooLarge
-from .auth import KeysUnavailable, Unauthenticated
-from .edge import request_id
+from ..backends.egress import BadAddress
+from ..streams.client.connection import PayloadTooLarge
+from ..vault.sealing import SealingUnavailable
+from .auth.authenticator import KeysUnavailable, Unauthenticated
+from .middleware.edge import request_id
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from litestar.params import HeaderParameter, QueryParameter
 
-from ..core import Core
+from ..container import Core
 from ..projections.task_reader import TaskDetail
 from ..projections.task_view import ACTIVE
 from ..push.feed import Place

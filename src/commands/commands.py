@@ -41,11 +41,11 @@ from ..events.subjects import (
 from ..events.task import TaskEvent
 from ..events.task_type import TypeEvent
 from ..events.webhook import WebhookEvent
+from ..streams.client.connection import Connection
 from ..streams.committer import Committer
-from ..streams.connection import Connection
 from ..streams.latest import LatestLog
 from ..streams.log import Log
-from ..streams.topology import SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from . import owner, pool, schedule, server, task, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, Known, Order
 from .task import SubmitTask, TaskCommand, TaskState

@@ -18,7 +18,7 @@ from msgspec import Struct
 from ..clock import unique_id, utc_now
 from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from ..events.envelope import Actor, Event, Recorded, Stored
-from ..streams.connection import PayloadTooLarge
+from ..streams.client.connection import PayloadTooLarge
 from ..streams.log import Entry, Log
 
 logger = structlog.get_logger(__name__)

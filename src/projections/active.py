@@ -10,8 +10,8 @@ from typing import NamedTuple
 from ..errors import Conflict
 from ..events.ids import TaskRef
 from ..streams.buckets import Bucket
-from ..streams.log import read
-from ..streams.topology import TASKS
+from ..streams.jetstream.messages import read
+from ..streams.topology.definitions import TASKS
 from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, view_key
 from .task_view import decode as decode_view
 

@@ -19,9 +19,10 @@ from ..events.codec import task_codec
 from ..events.ids import BatchRef, TaskRef, batch_of, nth, place_of
 from ..events.subjects import task_root
 from ..events.task import TaskSubmitted
-from ..streams.connection import Connection
-from ..streams.log import decode, last_position
-from ..streams.topology import TASKS
+from ..streams.client.connection import Connection
+from ..streams.jetstream.messages import last_position
+from ..streams.log import decode
+from ..streams.topology.definitions import TASKS
 from .submissions import Place
 from .task_reader import Listed, TaskReader
 from .task_view import ACTIVE, Status, TaskView

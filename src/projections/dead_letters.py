@@ -15,9 +15,10 @@ from ..events.codec import task_codec
 from ..events.ids import TaskRef
 from ..events.subjects import task_ref
 from ..events.task import FailureKind
-from ..streams.connection import Connection
-from ..streams.log import decode, read
-from ..streams.topology import TASKS
+from ..streams.client.connection import Connection
+from ..streams.jetstream.messages import read
+from ..streams.log import decode
+from ..streams.topology.definitions import TASKS
 from .task_reader import Listed, TaskReader
 
 DeadLetterKind: TypeAlias = Literal[

@@ -21,11 +21,11 @@ from ..events.owner import OwnerLimited
 from ..events.server import ServerEvent
 from ..events.subjects import server_token
 from ..streams.buckets import Bucket
-from ..streams.connection import Connection
-from ..streams.jetstream import api
-from ..streams.log import Position
-from ..streams.pulling import follow
-from ..streams.topology import FLEET, SERVERS
+from ..streams.client.connection import Connection
+from ..streams.jetstream.api import api
+from ..streams.jetstream.consumers import follow
+from ..streams.jetstream.messages import Position
+from ..streams.topology.definitions import FLEET, SERVERS
 from .fleet_views import Change, Views
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from ..events.codec import Codec
 from ..events.envelope import Event, Recorded
-from ..streams.log import Position, decode
+from ..streams.jetstream.messages import Position
+from ..streams.log import decode
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..streams.buckets import Bucket
-from ..streams.log import Position
+from ..streams.jetstream.messages import Position
 from .fleet import CHECKPOINT, Fleet
 
 

@@ -11,16 +11,11 @@ from ..errors import StoreUnavailable
 from ..events.codec import schedule_codec
 from ..events.ids import ScheduleRef
 from ..events.subjects import schedule_ref, schedule_root
-from ..streams.connection import Connection
-from ..streams.jetstream import api
-from ..streams.log import (
-    MOST_SUBJECTS,
-    STALE_REPLICA_PAUSE_SECONDS,
-    STALE_REPLICA_TRIES,
-    decode,
-    read_last,
-)
-from ..streams.topology import SCHEDULES
+from ..streams.client.connection import Connection
+from ..streams.jetstream.api import api
+from ..streams.jetstream.messages import MOST_SUBJECTS, STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, read_last
+from ..streams.log import decode
+from ..streams.topology.definitions import SCHEDULES
 
 KINDS = 9
 """Events that a schedule may have: so many subjects at most."""

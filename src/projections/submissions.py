@@ -12,10 +12,10 @@ from typing import NamedTuple
 from ..events.ids import TaskRef, parse_task_id
 from ..events.subjects import task_ref
 from ..streams.buckets import Bucket
-from ..streams.connection import Connection
-from ..streams.jetstream import api
-from ..streams.log import Position, read
-from ..streams.topology import TASKS
+from ..streams.client.connection import Connection
+from ..streams.jetstream.api import api
+from ..streams.jetstream.messages import Position, read
+from ..streams.topology.definitions import TASKS
 from . import recent
 from .recent import EVERYBODY, Recent, recent_key
 

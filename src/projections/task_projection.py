@@ -19,8 +19,9 @@ from ..events.ids import TaskRef
 from ..events.subjects import task_ref, task_root
 from ..events.task import TaskSubmitted
 from ..streams.buckets import Bucket, Entry, Write
-from ..streams.log import Position, decode, read
-from ..streams.topology import TASKS
+from ..streams.jetstream.messages import Position, read
+from ..streams.log import decode
+from ..streams.topology.definitions import TASKS
 from . import recent
 from .active import active_keys, ref_of
 from .recent import EVERYBODY, Recent, Submission, recent_key

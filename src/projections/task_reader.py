@@ -29,12 +29,13 @@ from ..events.task import (
     TaskSucceeded,
 )
 from ..streams.buckets import Bucket, Entry
-from ..streams.connection import Connection
-from ..streams.log import Log, decode, last_sequence, read
-from ..streams.topology import TASKS
+from ..streams.client.connection import Connection
+from ..streams.jetstream.messages import last_sequence, read
+from ..streams.log import Log, decode
+from ..streams.results import Results
+from ..streams.topology.definitions import TASKS
 from . import recent
 from .active import projected, ref_of
-from .results import Results
 from .submissions import Stretch, newest_first
 from .task_view import ACTIVE, TaskView, fold, view_key
 from .task_view import decode as decode_view

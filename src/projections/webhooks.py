@@ -11,16 +11,10 @@ from ..errors import StoreUnavailable
 from ..events.codec import webhook_codec
 from ..events.ids import WebhookRef
 from ..events.subjects import webhook_ref
-from ..streams.connection import Connection
-from ..streams.log import (
-    STALE_REPLICA_PAUSE_SECONDS,
-    STALE_REPLICA_TRIES,
-    Position,
-    decode,
-    last_sequence,
-    read,
-)
-from ..streams.topology import WEBHOOKS
+from ..streams.client.connection import Connection
+from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, Position, last_sequence, read
+from ..streams.log import decode
+from ..streams.topology.definitions import WEBHOOKS
 
 
 class Webhooks:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from ..errors import StoreUnavailable
 from ..events.subjects import ENDINGS
 from ..events.task import ProgressReported
-from ..streams.connection import Connection
-from ..streams.log import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
-from ..streams.topology import TASKS
+from ..streams.client.connection import Connection
+from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
+from ..streams.topology.definitions import TASKS
 from .hub import Hub, LiveUpdate, Scope, Update, update_at
 from .live import Seen
 

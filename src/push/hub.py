@@ -25,11 +25,12 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import ENDINGS, task_ref
 from ..events.task import ProgressReported, TaskEvent
-from ..streams.connection import Connection
-from ..streams.jetstream import api
-from ..streams.log import Position, decode
-from ..streams.pulling import follow
-from ..streams.topology import TASKS
+from ..streams.client.connection import Connection
+from ..streams.jetstream.api import api
+from ..streams.jetstream.consumers import follow
+from ..streams.jetstream.messages import Position
+from ..streams.log import decode
+from ..streams.topology.definitions import TASKS
 from .live import SUBJECTS, Live, ref_of
 from .live import decode as decode_live
 

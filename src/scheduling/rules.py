@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
+from ..commands.server import Present
+from ..commands.task_type import TypeState
 from ..events.ids import TaskRef
 from ..events.limits import Limits
 from ..events.task import Plan
 from ..events.task_type import OnConflict
-from ..projections.fleet import Fleet
 from .eligibility import is_there_for
-from .gate import Bounds, GateKey
+from .limit import Bounds, GateKey
 from .windows import SMALLEST_WINDOW, Windows
+
+
+class FleetState(Protocol):
+    """What limits depend on, as the logs of the fleet have it now."""
+
+    def servers(self) -> Iterable[Present]: ...
+    def pools(self) -> Iterable[str]: ...
+    def pools_of(self, server: Present) -> Iterable[str]: ...
+    def pool_waits(self, name: str) -> bool: ...
+    def type_waits(self, name: str) -> bool: ...
+    def type_state(self, name: str) -> TypeState: ...
+    def type_limits(self, name: str) -> Limits: ...
+    def owner_limits(self, owner: str) -> Limits: ...
 
 
 class FleetRules:
     """The rules as the fleet's log has them now."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: FleetState) -> None:
         self._fleet = fleet
         self._served: dict[tuple[str, ...], bool] = {}
         """Whether any server could take tasks of a kind, as far as it was asked since anything changed."""
@@ -81,7 +96,7 @@ class FleetRules:
         return definition.on_conflict if definition else "wait"
 
 
-def needs_grant(fleet: Fleet, ref: TaskRef, task_type: str, plan: Plan | None) -> bool:
+def needs_grant(fleet: FleetState, ref: TaskRef, task_type: str, plan: Plan | None) -> bool:
     """Tell whether a task may start only when the keeper has counted it in: it shares a limit with others."""
     return (
         (plan is not None and bool(plan.concurrency_key))

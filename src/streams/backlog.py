@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .connection import Connection, status_of
-from .jetstream import api
-from .topology import DISPATCH
+from .client.connection import Connection, status_of
+from .jetstream.api import api
+from .topology.definitions import DISPATCH
 
 
 class Backlog(NamedTuple):

@@ -15,10 +15,10 @@ import msgspec
 from nats.aio.msg import Msg
 
 from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from .client.connection import REQUEST_TIMEOUT_SECONDS, Connection
 from .committer import NO_ROOM, WRONG_LAST_SEQUENCE
-from .connection import REQUEST_TIMEOUT_SECONDS, Connection
-from .jetstream import ApiError, api
-from .log import NO_MESSAGE_FOUND, Position, TooMany, read, read_last
+from .jetstream.api import ApiError, api
+from .jetstream.messages import NO_MESSAGE_FOUND, Position, TooMany, read, read_last
 
 MULTI_GET_KEYS = 1_000
 """JetStream answers at most 1,024 subjects in one multi-last get."""

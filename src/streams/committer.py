@@ -21,7 +21,7 @@ import structlog
 from msgspec import Struct
 
 from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from .connection import Connection, PayloadTooLarge
+from .client.connection import Connection, PayloadTooLarge
 
 log = structlog.get_logger(__name__)
 

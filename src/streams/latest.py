@@ -7,7 +7,8 @@ from typing import Generic, TypeVar
 
 from ..errors import StoreUnavailable
 from ..events.envelope import Event, Stored
-from .log import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, Log, last_sequence, read_last
+from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read_last
+from .log import Log
 
 E = TypeVar("E", bound=Event)
 

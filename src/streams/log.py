@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
-from nats.aio.msg import Msg
 
 from ..errors import OutcomeUnknown, StoreUnavailable, UnreadableEvent
 from ..events.codec import Codec
 from ..events.envelope import Event, Recorded, Stored
+from .client.connection import Connection, status_of
 from .committer import Append, Committer, Message
-from .connection import Connection, status_of
-from .jetstream import ApiError, api
+from .jetstream.api import api
+from .jetstream.messages import (
+    STALE_REPLICA_PAUSE_SECONDS,
+    STALE_REPLICA_TRIES,
+    Position,
+    last_sequence,
+    position_of,
+    read,
+    read_last,
+)
 
 E = TypeVar("E", bound=Event)
-
-READ_BATCH = 1_000
-STALE_REPLICA_TRIES = 20
-STALE_REPLICA_PAUSE_SECONDS = 0.05
-NO_MESSAGE_FOUND = 10037
-MOST_SUBJECTS = 1_024
-"""JetStream answers no more of them in one request for the last message of each."""
-TOO_MANY_RESULTS = "413"
-END_OF_BATCH = frozenset({"204", "404"})
-"""The end of what a direct get answers; 404: there was nothing."""
-
-
-class TooMany(StoreUnavailable):
-    """A request has more results than JetStream gives at once; asked again it will say the same."""
-
-
-class Position(NamedTuple):
-    """One message of a stream, undecoded."""
-
-    sequence: int
-    subject: str
-    data: bytes
 
 
 class Entry(Struct, Generic[E], frozen=True, kw_only=True):
@@ -152,77 +136,9 @@ class Log(Generic[E]):
         return decode(self._codec, position)
 
 
-async def last_sequence(connection: Connection, stream: str, filter_subject: str) -> int:
-    """Return the sequence of the last message on a filter as the leader knows it, 0 if there is none."""
-    position = await last_position(connection, stream, filter_subject)
-    return position.sequence if position else 0
-
-
-async def last_position(connection: Connection, stream: str, filter_subject: str) -> Position | None:
-    """Return the last message on a filter as the leader knows it, None if there is none."""
-    try:
-        answer = await api(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": filter_subject})
-    except ApiError as error:
-        if error.code == NO_MESSAGE_FOUND:
-            return None
-        raise
-    message = answer["message"]
-    return Position(int(message["seq"]), message["subject"], base64.b64decode(message.get("data", "")))
-
-
 def decode(codec: Codec[E], position: Position) -> Stored[E]:
     """Return the event. Raises UnreadableEvent."""
     try:
         return Stored(position.sequence, codec.decode(position.data))
     except msgspec.MsgspecError as error:
         raise UnreadableEvent(position.subject, position.sequence, str(error)) from error
-
-
-async def read(
-    connection: Connection,
-    stream: str,
-    filter_subject: str,
-    from_sequence: int = 1,
-    limit: int | None = None,
-    *,
-    start_time: datetime | None = None,
-) -> list[Position]:
-    """Return the messages on a filter from a sequence (or an instant) on, in order.
-
-    By direct get: nothing is created on the server.
-    """
-    found: list[Position] = []
-    start: dict[str, object] = {"start_time": start_time} if start_time else {"seq": from_sequence}
-    while limit is None or len(found) < limit:
-        batch = READ_BATCH if limit is None else min(READ_BATCH, limit - len(found))
-        request = {"batch": batch, "next_by_subj": filter_subject, **start}
-        answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request))
-        end = answers.pop()
-        if status_of(end) not in END_OF_BATCH:
-            raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
-        found.extend(position_of(answer) for answer in answers)
-        if not answers or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
-            break
-        start = {"seq": found[-1].sequence + 1}
-    return found
-
-
-async def read_last(connection: Connection, stream: str, filters: Sequence[str]) -> list[Position]:
-    """Return the last message of each subject on these filters, by direct get.
-
-    Raises TooMany for more subjects than JetStream answers in one request.
-    """
-    request = msgspec.json.encode({"multi_last": filters, "batch": MOST_SUBJECTS})
-    answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", request)
-    end = answers.pop()
-    if status_of(end) == TOO_MANY_RESULTS or (end.headers or {}).get("Nats-Num-Pending", "0") != "0":
-        raise TooMany(f"more than {MOST_SUBJECTS} subjects of {stream} match")
-    if status_of(end) not in END_OF_BATCH:
-        raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
-    return [position_of(answer) for answer in answers]
-
-
-def position_of(answer: Msg) -> Position:
-    """Return the message that a direct get's answer carries."""
-    headers = answer.headers or {}
-    return Position(int(headers["Nats-Sequence"]), headers["Nats-Subject"], answer.data)

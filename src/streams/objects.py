@@ -7,8 +7,8 @@ from nats.js.errors import ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from ..errors import NotFound, StoreUnavailable
-from .connection import Connection
-from .log import read
+from .client.connection import Connection
+from .jetstream.messages import read
 
 BUCKET = "results"
 

@@ -12,9 +12,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator
 from operator import attrgetter
 
-from .connection import Connection
-from .log import STALE_REPLICA_PAUSE_SECONDS, Position, read
-from .pulling import FOLLOW_BATCH, follow
+from .client.connection import Connection
+from .jetstream.consumers import FOLLOW_BATCH, follow
+from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, Position, read
 
 KEPT = 4_096
 """Messages that are kept here, once there were so many; at most twice as many."""

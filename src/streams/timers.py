@@ -13,8 +13,8 @@ import msgspec
 from ..errors import StoreFull, StoreUnavailable
 from ..events.ids import ScheduleRef, TaskRef, token
 from ..events.subjects import server_token
+from .client.connection import Connection
 from .committer import NO_ROOM
-from .connection import Connection
 
 FIRED_TTL = "1h"
 """How long a fired retry stays in RETRIES: sourcing into DISPATCH copies it and does not take it away."""

@@ -24,19 +24,19 @@ from ..events.subjects import dispatched_ref, server_token
 from ..events.task import FailureKind
 from ..projections.active import ActiveTask, active_tasks, projected, remove_stale, unstarted_tasks
 from ..projections.fleet import Fleet
-from ..projections.task_keys import TaskKeys
 from ..projections.task_view import TaskView
 from ..settings import Settings
 from ..streams.buckets import Bucket
-from ..streams.connection import Connection
-from ..streams.jetstream import api
+from ..streams.client.connection import Connection
+from ..streams.jetstream.api import api
+from ..streams.jetstream.messages import last_sequence
 from ..streams.leases import Lease, Membership
-from ..streams.log import last_sequence
-from ..streams.refill import raise_floor
 from ..streams.timers import Timers
-from ..streams.topology import DISPATCH, RETRIES, TASKS, TIMERS
-from .failures import fail_attempt
-from .schedules import Schedules
+from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
+from ..streams.topology.refill import raise_floor
+from ..vault.task_keys import TaskKeys
+from .attempts.failures import fail_attempt
+from .cron import Schedules
 
 log = structlog.get_logger(__name__)
 

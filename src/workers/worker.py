@@ -10,41 +10,41 @@ from functools import partial
 import structlog
 from nats.aio.msg import Msg
 
+from ..backends.client import Backend
 from ..clock import jitter, utc_now
-from ..core import Core
+from ..container import Core
 from ..errors import StoreError
 from ..events.codec import task_codec
 from ..events.envelope import Actor
 from ..events.subjects import task_ref
 from ..events.task import TaskCancelled
-from ..projections.projector import Projector
 from ..projections.registry_projection import RegistryProjection
 from ..projections.task_projection import TaskProjection
 from ..streams.backlog import take_back
+from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease
-from ..streams.pulling import follow
 from ..streams.tail import Tail
-from ..streams.topology import FLEET, SERVERS, TASKS
-from ..submission import Submissions
-from .attempts import AttemptRunner, Keys
-from .backend import Backend
-from .dispatcher import Dispatcher
-from .health import Health
-from .judge import Judge
-from .keepalive import InHand
-from .keeper import Keeper
-from .outcomes import Outcomes
-from .parents import Parents
-from .placement import policy
-from .pressure import Pressure
-from .queues import Queues
+from ..streams.topology.definitions import FLEET, SERVERS, TASKS
+from ..submission.body import Submissions
+from ..webhooks.sender import Stores, WebhookSender
+from .attempts.in_flight import InHand
+from .attempts.outcomes import Outcomes
+from .attempts.parents import Parents
+from .attempts.runner import AttemptRunner, Keys
+from .cron import Schedules
+from .dispatch.dispatcher import Dispatcher
+from .dispatch.pressure import Pressure
+from .dispatch.queues import Queues
+from .dispatch.sourcing import LoneSourcing, Sourcing
+from .fleet.assignment import Shares
+from .fleet.circuit_breaker import Judge
+from .fleet.health import Health
+from .fleet.placement import policy
+from .fleet.slots import Slots
+from .projector import Projector
 from .reconciler import Reconciler
-from .schedules import Schedules
-from .shares import Shares
-from .slots import Slots
-from .sourcing import LoneSourcing, Sourcing
-from .timekeeper import Timekeeper
-from .webhooks import WebhookSender
+from .scheduler import Keeper
+from .timers import Timekeeper
 
 log = structlog.get_logger(__name__)
 
@@ -143,7 +143,16 @@ class Worker:
                 Lease(self.members, "projector.registry"),
             ),
         ]  # fmt: skip
-        self._webhooks = WebhookSender(core, self.members, self._session)
+        webhook_stores = Stores(
+            settings=core.settings,
+            commands=core.commands,
+            reading=core.reading,
+            consuming=core.consuming,
+            deliveries=core.deliveries,
+            secrets=core.webhook_secrets,
+            chooser=core.chooser,
+        )
+        self._webhooks = WebhookSender(webhook_stores, self.members, self._session)
         self._dispatching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from taskstream.backup_folder import read_manifest
-from taskstream.streams.connection import open_connection
-from taskstream.streams.log import Position
-from taskstream.streams.nats_folder import take_port
-from taskstream.streams.topology import TASKS
+from taskstream.backup.folder import read_manifest
+from taskstream.nats_server.folder import take_port
+from taskstream.streams.client.connection import open_connection
+from taskstream.streams.jetstream.messages import Position
+from taskstream.streams.topology.definitions import TASKS
 from tests.support.backend import BackendServer, accept, echo, finished, hold, status
 from tests.support.histories import whole_log
 from tests.support.load import Load, work

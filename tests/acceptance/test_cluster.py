@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.embedded_cluster import PLAN, read_plan
-from taskstream.streams.jetstream import api
-from taskstream.streams.nats_folder import PID_FILE
-from taskstream.streams.nats_process import read_pid
-from taskstream.streams.topology import TASKS
+from taskstream.nats_server.cluster import PLAN, read_plan
+from taskstream.nats_server.folder import PID_FILE
+from taskstream.nats_server.process import read_pid
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import TASKS
 from tests.acceptance.test_service_killed import check_load, register
 from tests.support.backend import BackendServer
 from tests.support.load import Load, Reports, work

@@ -132,7 +132,7 @@ def test_a_seal_key_is_another_each_time_and_is_accepted(tmp_path: Path) -> None
 def test_help_names_every_command(tmp_path: Path) -> None:
     shown = run("--help", folder=tmp_path)
     assert shown.returncode == 0
-    for command in ("up", "api", "worker", "token", "rebuild", "settings", "seal-key", "demo"):
+    for command in ("up", "api", "worker", "token", "rebuild", "settings", "seal-key"):
         assert f"  {command} " in shown.stdout, shown.stdout
 
 

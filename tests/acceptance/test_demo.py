@@ -1,4 +1,4 @@
-"""`taskstream demo`, as `make demo` runs it, with fewer tasks."""
+"""The demo that `make demo` runs, with fewer tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
     out = folder / "out"
     with out.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "taskstream", "demo", "--tasks", str(TASKS)],
+            [sys.executable, "-m", "demo", "--tasks", str(TASKS)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment({}) | {"TMPDIR": str(folder)},

@@ -1,4 +1,4 @@
-"""`taskstream demo-queue`, as `make demo-queue` runs it."""
+"""The demo that `make demo-queue` runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def test_the_novel_is_written_and_followed_through_a_crash_of_the_service(
     out = tmp_path / "out"
     with out.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "taskstream", "demo-queue"],
+            [sys.executable, "-m", "demo", "queue"],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment({}) | {"TMPDIR": str(tmp_path)},

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from taskstream.streams.access import Access
-from taskstream.streams.connection import NotPermitted, open_connection
-from taskstream.streams.jetstream import api
-from taskstream.streams.nats_config import CONFIG
+from taskstream.nats_server.config import CONFIG
+from taskstream.streams.client.access import Access
+from taskstream.streams.client.connection import NotPermitted, open_connection
+from taskstream.streams.jetstream.api import api
 from tests.support.backend import BackendServer, hold, status
 from tests.support.load import Reports
 from tests.support.nats import NatsServer

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from taskstream import backup
-from taskstream.backup import back_up
-from taskstream.backup_folder import (
+from taskstream.backup import backup
+from taskstream.backup.backup import back_up
+from taskstream.backup.folder import (
     BackupError,
     Damaged,
     MadeByNewer,
@@ -20,18 +20,18 @@ from taskstream.backup_folder import (
     RestoreInterrupted,
     TargetNotEmpty,
 )
+from taskstream.backup.restore import check, restore
+from taskstream.backup.snapshots import found
 from taskstream.commands.server import RegisterServer
-from taskstream.core import Core, open_core
+from taskstream.container import Core, open_core
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import TaskRef
 from taskstream.events.server import ServerRegistered
 from taskstream.events.subjects import dispatched_ref
 from taskstream.events.task import StoredResult
-from taskstream.restore import check, restore
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.log import last_sequence, read
-from taskstream.streams.snapshots import found
-from taskstream.streams.topology import DISPATCH, SERVERS, TASKS
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.jetstream.messages import last_sequence, read
+from taskstream.streams.topology.definitions import DISPATCH, SERVERS, TASKS
 from tests.support.histories import claim, give, ref, submission, success
 from tests.support.nats import NatsServer
 from tests.support.processes import Processes

@@ -6,13 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from taskstream.core import open_core
+from taskstream.container import open_core
 from taskstream.events.codec import schedule_codec
 from taskstream.events.schedule import Run, ScheduleFired
 from taskstream.events.subjects import schedule_ref
-from taskstream.streams.log import decode, read
-from taskstream.streams.nats_folder import take_port
-from taskstream.streams.topology import SCHEDULES, TIMERS
+from taskstream.nats_server.folder import take_port
+from taskstream.streams.jetstream.messages import read
+from taskstream.streams.log import decode
+from taskstream.streams.topology.definitions import SCHEDULES, TIMERS
 from tests.support.nats import NatsServer
 from tests.support.processes import Door, Processes, Running, Up, door
 from tests.support.service import Client, quick_settings

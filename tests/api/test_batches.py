@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from taskstream.api import batches as api_batches
-from taskstream.api import bulk
+from taskstream.api.routes import batches as api_batches
+from taskstream.api.routes import bulk
 from tests.support.backend import BackendServer, hold, status
 from tests.support.service import Answer, Client, Service, running_service
 from tests.support.sse import Sent, opened, received

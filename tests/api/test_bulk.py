@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taskstream.api import bulk
+from taskstream.api.routes import bulk
 from taskstream.projections import dead_letters
 from tests.support.backend import BackendServer, status
 from tests.support.service import Answer, Client, Service

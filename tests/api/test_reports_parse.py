@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from taskstream.api.reports import Report, attempt_of_token, parse_report
+from taskstream.api.schemas.task_update import Report, attempt_of_token, parse_report
+from taskstream.backends.progress_update import LONGEST_MESSAGE
 from taskstream.commands.task import FailTask, Reporter, ReportProgress, SucceedTask
 from taskstream.errors import InvalidInput
 from taskstream.events.envelope import NULL
-from taskstream.updates import LONGEST_MESSAGE
 
 from ..deciders.support import RESULT, attempt_failed, queued, started, stored, submitted
 

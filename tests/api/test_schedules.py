@@ -12,8 +12,8 @@ import pytest
 
 from taskstream.events.ids import ScheduleRef, parse_schedule_id
 from taskstream.projections.schedules import subjects
-from taskstream.streams.jetstream import api
-from taskstream.streams.topology import TIMERS
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import TIMERS
 from tests.support.backend import BackendServer
 from tests.support.service import Answer, Client, Service, running_service
 from tests.support.waiting import wait_until

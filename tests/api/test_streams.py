@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskstream.streams.log import last_sequence
+from taskstream.streams.jetstream.messages import last_sequence
 from tests.support.backend import BackendServer, accept, hold
 from tests.support.service import Service, running_service
 from tests.support.sse import Sent, opened, received
@@ -313,7 +313,7 @@ async def test_a_stream_that_its_client_left_is_forgotten(api: Service) -> None:
 
 
 async def test_a_quiet_stream_has_heartbeats(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskstream.api.push.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("taskstream.api.routes.events.HEARTBEAT_SECONDS", 0.05)
     async with running_service(nats_url, worker=False) as service:
         task_id = await service.alice.submit({"payload": 1})
         async with opened(service.alice, f"/api/task/{task_id}/stream") as stream:

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from taskstream import submission
 from taskstream.commands.task import SubmitTask
 from taskstream.errors import InvalidInput
 from taskstream.events.envelope import Event
 from taskstream.events.task import RetryPolicy
 from taskstream.events.task_type import TypeDeleted
-from taskstream.nesting import depth
 from taskstream.settings import Settings
-from taskstream.submission import SCHEMA_CACHE, Submissions, compile_schema
+from taskstream.submission import body as submission
+from taskstream.submission.body import SCHEMA_CACHE, Submissions, compile_schema
+from taskstream.wire.json_depth import depth
 
 from ..deciders.support import defined, seconds
 from ..folds.test_fleet import fleet_of, positions

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from taskstream.projections.deliveries import Deliveries, Held
-from taskstream.workers import lane
+from taskstream.webhooks import delivery_loop as lane
+from taskstream.webhooks.deliveries import Deliveries, Held
 from tests.support.backend import BackendServer
 from tests.support.nats import NatsServer
 from tests.support.receiver import (
@@ -414,7 +414,7 @@ async def test_a_deleted_webhooks_secrets_are_overwritten_on_disk(
 async def test_an_owner_has_so_many_and_no_more(
     api: Service, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskstream.api.webhooks.MOST_PER_OWNER", 2)
+    monkeypatch.setattr("taskstream.api.routes.webhooks.MOST_PER_OWNER", 2)
     ids = [(await register(api.alice, receiver))[0] for _ in range(2)]
 
     refused = await api.alice.post("/api/webhooks", {"url": receiver.url})

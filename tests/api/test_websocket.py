@@ -174,7 +174,7 @@ async def test_the_door_is_shut_without_a_token_and_opens_with_one_in_the_addres
 async def test_a_slow_reader_is_told_and_dropped_and_nobody_else_notices(
     api: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskstream.api.websocket.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("taskstream.api.routes.websocket.PATIENCE_SECONDS", 0.5)
     async with connected(api.alice) as quick:
         await subscribed(quick, all=True)
         url = api.url.replace("http://", "")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from taskstream.scheduling.explanation import KEEPER_ASK, Explanation, encode
+from taskstream.explain.explanation import KEEPER_ASK, Explanation, encode
 from tests.support.backend import BackendServer, accept, hold, status
 from tests.support.nats import NatsServer
 from tests.support.service import Client, Service, running_service

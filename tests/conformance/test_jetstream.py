@@ -13,8 +13,8 @@ import pytest
 from nats.aio.msg import Msg
 
 from taskstream.clock import utc_now
-from taskstream.streams.connection import Connection, NoResponders, open_connection, status_of
-from taskstream.streams.jetstream import ApiError, api
+from taskstream.streams.client.connection import Connection, NoResponders, open_connection, status_of
+from taskstream.streams.jetstream.api import ApiError, api
 from tests.support.nats import NatsServer
 from tests.support.outage import restart
 from tests.support.waiting import wait_until

@@ -11,8 +11,8 @@ from nats import connect, errors
 from nats.aio.msg import Msg
 
 from taskstream.errors import StoreUnavailable
-from taskstream.streams.client import parse_headers
-from taskstream.streams.connection import PayloadTooLarge, open_connection
+from taskstream.streams.client.client import parse_headers
+from taskstream.streams.client.connection import PayloadTooLarge, open_connection
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end
 from tests.support.waiting import wait_until

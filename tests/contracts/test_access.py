@@ -11,12 +11,12 @@ import pytest
 import structlog
 
 from taskstream.settings import InvalidSettings, Settings
-from taskstream.streams import connection as connecting
-from taskstream.streams.access import Access
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.jetstream import api
-from taskstream.streams.refusals import AccessRefused
-from taskstream.streams.soundness import inspect
+from taskstream.streams.client import connection as connecting
+from taskstream.streams.client.access import Access
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.client.connection_errors import AccessRefused
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.server_checks import inspect
 from tests.support import outage
 from tests.support.certificates import Authority, tls
 from tests.support.nats import NatsServer

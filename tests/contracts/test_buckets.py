@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import Conflict, StoreFull, StoreUnavailable
+from taskstream.nats_server.config import CONFIG
 from taskstream.streams import buckets
 from taskstream.streams.buckets import Bucket, Entry, Write
-from taskstream.streams.jetstream import ApiError
-from taskstream.streams.nats_config import CONFIG
+from taskstream.streams.jetstream.api import ApiError
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart
 from tests.support.waiting import wait_until

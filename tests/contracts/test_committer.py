@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from taskstream.nats_server.config import CONFIG
+from taskstream.streams.client.connection import Connection, PayloadTooLarge, open_connection
 from taskstream.streams.committer import (
     BATCH_FROM,
     MOST_BYTES_TOGETHER,
@@ -23,11 +25,9 @@ from taskstream.streams.committer import (
     Message,
     TooManyTogether,
 )
-from taskstream.streams.connection import Connection, PayloadTooLarge, open_connection
-from taskstream.streams.jetstream import api
-from taskstream.streams.log import read
-from taskstream.streams.nats_config import CONFIG
-from taskstream.streams.topology import TASKS
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import read
+from taskstream.streams.topology.definitions import TASKS
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart
 from tests.support.proxy import Proxy

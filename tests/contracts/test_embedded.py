@@ -15,9 +15,11 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.api import StorageType
 
-from taskstream.streams import nats_executable, nats_folder, nats_process
-from taskstream.streams.embedded import EmbeddedNats
-from taskstream.streams.embedded_errors import DataFolderInUse, EmbeddedNatsError, NatsDidNotStart, NatsNotInstalled
+from taskstream.nats_server import executable as nats_executable
+from taskstream.nats_server import folder as nats_folder
+from taskstream.nats_server import process as nats_process
+from taskstream.nats_server.errors import DataFolderInUse, EmbeddedNatsError, NatsDidNotStart, NatsNotInstalled
+from taskstream.nats_server.server import EmbeddedNats
 from tests.support.waiting import wait_until
 
 PARENT = """

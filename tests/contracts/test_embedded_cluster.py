@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from taskstream.nats_server.cluster import PLAN, EmbeddedCluster, read_plan
+from taskstream.nats_server.errors import DataFolderInUse, EmbeddedNatsError, OtherNumberOfNodes
+from taskstream.nats_server.server import EmbeddedNats
 from taskstream.running import for_embedded
 from taskstream.settings import InvalidSettings, Settings
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.embedded import EmbeddedNats
-from taskstream.streams.embedded_cluster import PLAN, EmbeddedCluster, read_plan
-from taskstream.streams.embedded_errors import DataFolderInUse, EmbeddedNatsError, OtherNumberOfNodes
-from taskstream.streams.jetstream import api
-from taskstream.streams.patience import Patience, leader_elected
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.startup_retry import Patience, leader_elected
 
 KEPT = {"name": "KEPT", "subjects": ["kept"], "num_replicas": 3}
 

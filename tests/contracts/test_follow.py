@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from taskstream.core import Core
-from taskstream.streams import pulling
-from taskstream.streams.jetstream import api
-from taskstream.streams.pulling import follow
-from taskstream.streams.topology import TASKS
+from taskstream.container import Core
+from taskstream.streams.jetstream import consumers as pulling
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.consumers import follow
+from taskstream.streams.topology.definitions import TASKS
 from tests.support.following import Follower, consumers, publish, sees
 from tests.support.nats import NatsServer
 from tests.support.outage import restart

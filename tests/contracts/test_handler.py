@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from taskstream.commands import task
 from taskstream.commands.commands import Commands
 from taskstream.commands.handler import PATIENCE_SECONDS
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import (
     AlreadyEnded,
     AttemptNotCurrent,
@@ -21,8 +21,8 @@ from taskstream.errors import (
     StoreUnavailable,
 )
 from taskstream.events.task import AttemptStarted, ProgressReported, TaskSubmitted
-from taskstream.streams.connection import PayloadTooLarge, open_connection
-from taskstream.streams.nats_config import CONFIG
+from taskstream.nats_server.config import CONFIG
+from taskstream.streams.client.connection import PayloadTooLarge, open_connection
 from tests.support.histories import ALICE, WORKER, claim, give, ref, submission, success, whole_log
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.streams.leases import Lease, Membership
 
 TTL_SECONDS = 0.4

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import Conflict, StoreUnavailable
 from taskstream.streams import leases
 from taskstream.streams.buckets import Bucket, Entry
-from taskstream.streams.jetstream import api
+from taskstream.streams.jetstream.api import api
 from taskstream.streams.leases import REREAD_SECONDS, Lease, Leases, Membership, Presence
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end

@@ -7,17 +7,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import Conflict, OutcomeUnknown, StoreUnavailable, UnreadableEvent
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Recorded
 from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import task_root, task_subject
 from taskstream.events.task import ProgressReported, TaskEvent
+from taskstream.streams.client.connection import Connection, PayloadTooLarge, open_connection
 from taskstream.streams.committer import Append, Committer, Message
-from taskstream.streams.connection import Connection, PayloadTooLarge, open_connection
-from taskstream.streams.log import Entry, Log, read
-from taskstream.streams.topology import TASKS
+from taskstream.streams.jetstream.messages import read
+from taskstream.streams.log import Entry, Log
+from taskstream.streams.topology.definitions import TASKS
 from tests.support.histories import ALICE, ref
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import NotFound, StoreUnavailable
-from taskstream.streams.jetstream import api
+from taskstream.streams.jetstream.api import api
 from tests.support.nats import NatsServer
 from tests.support.outage import end, restart
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from taskstream import core
-from taskstream.core import open_core
+from taskstream.container import open_core
 from taskstream.errors import StoreUnavailable
-from taskstream.streams.connection import Connection
+from taskstream.runtime import container as core
+from taskstream.streams.client.connection import Connection
 from tests.support.service import quick_settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.projections.active import is_projected
 
 

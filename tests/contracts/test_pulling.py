@@ -7,13 +7,13 @@ import asyncio
 import pytest
 from nats.aio.msg import Msg
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import StoreUnavailable
-from taskstream.streams import pulling
-from taskstream.streams.ensuring import ensure_consumer
-from taskstream.streams.jetstream import api
-from taskstream.streams.pulling import Consumer, delivery
-from taskstream.streams.topology import DISPATCH, TASKS, pool_consumer
+from taskstream.streams.jetstream import consumers as pulling
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.consumers import Consumer, delivery
+from taskstream.streams.topology.definitions import DISPATCH, TASKS, pool_consumer
+from taskstream.streams.topology.ensure import ensure_consumer
 from tests.support.histories import give, ref, submission
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end

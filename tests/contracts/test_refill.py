@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.settings import Settings
-from taskstream.streams.ensuring import ensure_consumer, ensure_streams
-from taskstream.streams.jetstream import api
-from taskstream.streams.pulling import Consumer
-from taskstream.streams.refill import raise_floor
-from taskstream.streams.topology import DISPATCH, TASKS, pool_consumer
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.consumers import Consumer
+from taskstream.streams.topology.definitions import DISPATCH, TASKS, pool_consumer
+from taskstream.streams.topology.ensure import ensure_consumer, ensure_streams
+from taskstream.streams.topology.refill import raise_floor
 from tests.support.nats import NatsServer
 from tests.support.outage import restart
 from tests.support.waiting import wait_until

@@ -10,23 +10,24 @@ from typing import Any
 
 import pytest
 
-from taskstream.core import open_core
+from taskstream.backup.rebuild import make_anew, rebuild
+from taskstream.container import open_core
 from taskstream.errors import StoreUnavailable, TopologyMismatch
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Recorded
 from taskstream.events.subjects import task_root, task_subject
 from taskstream.events.task import ProgressReported
-from taskstream.rebuild import make_anew, rebuild
 from taskstream.running import running_worker
 from taskstream.settings import Settings
-from taskstream.streams.anew import StillRunning
+from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.committer import Append, Committer, Message
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.ensuring import ensure_streams
-from taskstream.streams.jetstream import ApiError, api
-from taskstream.streams.log import Entry, Log, last_sequence
-from taskstream.streams.patience import NotReady, Patience, leader_elected
-from taskstream.streams.topology import DERIVED, DISPATCH, TASKS, streams
+from taskstream.streams.jetstream.api import ApiError, api
+from taskstream.streams.jetstream.messages import last_sequence
+from taskstream.streams.log import Entry, Log
+from taskstream.streams.topology.definitions import DERIVED, DISPATCH, TASKS, streams
+from taskstream.streams.topology.ensure import ensure_streams
+from taskstream.streams.topology.recreate import StillRunning
+from taskstream.streams.topology.startup_retry import NotReady, Patience, leader_elected
 from tests.support.backend import BackendServer
 from tests.support.cluster import NatsCluster
 from tests.support.histories import ALICE, ref

@@ -13,9 +13,9 @@ import pytest
 import uvloop
 
 from taskstream.errors import StoreUnavailable
-from taskstream.streams import connection as connections
-from taskstream.streams import watchdog
-from taskstream.streams.connection import Connection, open_connection
+from taskstream.streams.client import connection as connections
+from taskstream.streams.client import watchdog
+from taskstream.streams.client.connection import Connection, open_connection
 from tests.support.nats import NatsServer
 from tests.support.waiting import wait_until
 

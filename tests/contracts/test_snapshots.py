@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from taskstream.backup import back_up
-from taskstream.core import Core, open_core
-from taskstream.restore import restore
-from taskstream.streams.connection import Connection, NoResponders, open_connection
-from taskstream.streams.embedded_cluster import EmbeddedCluster
-from taskstream.streams.jetstream import ApiError, api
-from taskstream.streams.snapshots import Snapshot, found, put_back, take
-from taskstream.streams.topology import TASKS
+from taskstream.backup.backup import back_up
+from taskstream.backup.restore import restore
+from taskstream.backup.snapshots import Snapshot, found, put_back, take
+from taskstream.container import Core, open_core
+from taskstream.nats_server.cluster import EmbeddedCluster
+from taskstream.streams.client.connection import Connection, NoResponders, open_connection
+from taskstream.streams.jetstream.api import ApiError, api
+from taskstream.streams.topology.definitions import TASKS
 from tests.support.histories import claim, give, ref, submission, success, whole_log
 from tests.support.nats import NatsServer
 from tests.support.service import quick_settings

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from taskstream.clock import utc_now
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import StoreUnavailable
-from taskstream.streams import soundness
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.nats_config import CONFIG
-from taskstream.streams.soundness import NatsTooOld, Soundness, clock_difference_ms, inspect
+from taskstream.nats_server.config import CONFIG
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.topology import server_checks as soundness
+from taskstream.streams.topology.server_checks import NatsTooOld, Soundness, clock_difference_ms, inspect
 from tests.support.nats import NatsServer
 
 

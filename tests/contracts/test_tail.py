@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.streams import tail as tails
-from taskstream.streams.jetstream import api
-from taskstream.streams.log import Position
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.tail import Tail
-from taskstream.streams.topology import TASKS
+from taskstream.streams.topology.definitions import TASKS
 from tests.support.following import Follower, consumers, publish, sees
 from tests.support.nats import NatsServer
 from tests.support.outage import restart

@@ -10,27 +10,27 @@ from functools import partial
 
 import pytest
 
+from taskstream.backup import task_rebuild
+from taskstream.backup.rebuild import Difference, rebuild
+from taskstream.backup.task_rebuild import TaskRebuild
 from taskstream.clock import utc_now
 from taskstream.commands import task
 from taskstream.commands.server import RegisterServer
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent
 from taskstream.events.server import ServerRegistered
 from taskstream.events.subjects import NO_SERVER, task_root
-from taskstream.projections import task_rebuild
 from taskstream.projections.active import active_tasks, projected, remove_stale, running_on
 from taskstream.projections.fleet import Fleet
-from taskstream.projections.projector import Projection, Projector
 from taskstream.projections.registry_projection import RegistryProjection
 from taskstream.projections.task_projection import TaskProjection
-from taskstream.projections.task_rebuild import TaskRebuild
 from taskstream.projections.task_view import CHECKPOINT, view_key
-from taskstream.rebuild import Difference, rebuild
 from taskstream.streams.buckets import Bucket, Write
+from taskstream.streams.jetstream.consumers import follow
+from taskstream.streams.jetstream.messages import Position, read
 from taskstream.streams.leases import Lease, Membership
-from taskstream.streams.log import Position, read
-from taskstream.streams.pulling import follow
-from taskstream.streams.topology import SERVERS, TASKS
+from taskstream.streams.topology.definitions import SERVERS, TASKS
+from taskstream.workers.projector import Projection, Projector
 from tests.support.histories import (
     ALICE,
     claim,

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from taskstream.commands import task
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import NotFound
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import StoredResult
@@ -17,8 +17,8 @@ from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_reader import TaskFilter
 from taskstream.projections.task_view import encode, view_key
 from taskstream.streams.buckets import Bucket
-from taskstream.streams.jetstream import api
-from taskstream.streams.log import Position
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import Position
 from tests.support.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
 
 EVERYTHING = TaskFilter()

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from taskstream.clock import utc_now
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.errors import StoreUnavailable
 from taskstream.events.ids import ScheduleRef
-from taskstream.streams.jetstream import api
-from taskstream.streams.log import Position, read
-from taskstream.streams.topology import DISPATCH, RETRIES, TIMERS
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import Position, read
+from taskstream.streams.topology.definitions import DISPATCH, RETRIES, TIMERS
 from tests.support.histories import ref
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart

@@ -10,10 +10,18 @@ import pytest
 
 from taskstream.errors import TopologyMismatch
 from taskstream.settings import Settings
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.ensuring import ensure_consumer, ensure_streams
-from taskstream.streams.jetstream import api
-from taskstream.streams.topology import DISPATCH, SERVERS, TASKS, TIMERS, due_consumer, pool_consumer, streams
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import (
+    DISPATCH,
+    SERVERS,
+    TASKS,
+    TIMERS,
+    due_consumer,
+    pool_consumer,
+    streams,
+)
+from taskstream.streams.topology.ensure import ensure_consumer, ensure_streams
 
 SETTINGS = Settings()
 

@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from taskstream.errors import StoreError
 from taskstream.settings import Settings
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.ensuring import ensure_streams
-from taskstream.streams.jetstream import api
-from taskstream.streams.log import last_sequence
-from taskstream.streams.refill import raise_floor
-from taskstream.streams.sources import feed, find_unfed
-from taskstream.streams.topology import DISPATCH, RETRIES, TASKS, configurations
-from taskstream.workers.sourcing import LoneSourcing
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import last_sequence
+from taskstream.streams.topology.definitions import DISPATCH, RETRIES, TASKS, configurations
+from taskstream.streams.topology.ensure import ensure_streams
+from taskstream.streams.topology.refill import raise_floor
+from taskstream.streams.topology.sources import feed, find_unfed
+from taskstream.workers.dispatch.sourcing import LoneSourcing
 from tests.support.nats import NatsServer
 from tests.support.outage import restart
 from tests.support.waiting import wait_until

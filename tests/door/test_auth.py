@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.api.auth import (
+from taskstream.api.auth.authenticator import (
     CACHE_SECONDS,
     MAX_TOKEN,
     Authenticator,
@@ -29,7 +29,7 @@ from taskstream.api.auth import (
     Unauthenticated,
     make_token,
 )
-from taskstream.api.keys import JWKS_AGE, JWKS_PAUSE, FixedKey, RemoteKeys
+from taskstream.api.auth.keys import JWKS_AGE, JWKS_PAUSE, FixedKey, RemoteKeys
 from taskstream.settings import InvalidSettings, Settings
 
 SECRET = "a secret of thirty-two bytes or more"
@@ -691,7 +691,7 @@ async def test_an_issuer_that_is_not_there_is_no_keys(clock: Clock) -> None:
 async def test_an_issuer_that_does_not_answer_is_given_up(
     issuer: Issuer, remote: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskstream.api.keys.JWKS_TIMEOUT", 0.05)
+    monkeypatch.setattr("taskstream.api.auth.keys.JWKS_TIMEOUT", 0.05)
     forever = asyncio.Event()
 
     async def silent() -> web.StreamResponse:

@@ -19,7 +19,7 @@ from aiohttp.abc import ResolveResult
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskstream.egress import (
+from taskstream.backends.egress import (
     AddressRefused,
     AnswerTooLarge,
     BadAddress,

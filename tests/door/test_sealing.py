@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.sealing import DoesNotOpen, Sealer, SealingUnavailable, derive_key, new_key
 from taskstream.settings import InvalidSettings, Settings
+from taskstream.vault.sealing import DoesNotOpen, Sealer, SealingUnavailable, derive_key, new_key
 
 SECRET = "sk-live-9f8e7d6c5b4a"
 JWT_SECRET = "a secret of thirty-two bytes or more"

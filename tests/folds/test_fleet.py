@@ -28,7 +28,7 @@ from taskstream.events.subjects import owner_subject, pool_subject, server_subje
 from taskstream.events.task_type import TypeDefined, TypeDeleted, TypePaused, TypeResumed
 from taskstream.projections.fleet import CHECKPOINT, Change, Fleet
 from taskstream.streams.buckets import Entry
-from taskstream.streams.log import Position
+from taskstream.streams.jetstream.messages import Position
 
 from ..deciders.support import NOW, defined, recorded, registered
 

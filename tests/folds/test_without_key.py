@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from taskstream.projections.task_keys import without_key
+from taskstream.vault.task_keys import without_key
 
 KEY = 'sk-a/b+c"d\\e-0123456789=='
 FORMS = [

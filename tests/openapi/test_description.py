@@ -10,28 +10,28 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from taskstream.api.answer_examples import ANSWER_EXAMPLES
-from taskstream.api.batches import batch_router
+from taskstream.api.auth.stream_tokens import StreamTokens
 from taskstream.api.bodies import ReasonBody
-from taskstream.api.bulk import bulk_router
-from taskstream.api.dead_letters import dead_letter_router
-from taskstream.api.deliveries import delivery_router
-from taskstream.api.description import SHAPES, describe, field_texts
-from taskstream.api.maintenance import maintenance_router
-from taskstream.api.owners import owner_router
-from taskstream.api.pools import pool_router
-from taskstream.api.push import push_router
-from taskstream.api.queue import queue_router
-from taskstream.api.schedules import schedule_router
-from taskstream.api.servers import server_router
-from taskstream.api.stream_tokens import StreamTokens
-from taskstream.api.system import system_router
-from taskstream.api.task_shapes import TaskDetails
-from taskstream.api.tasks import task_router
-from taskstream.api.types import type_router
-from taskstream.api.webhooks import webhook_router
-from taskstream.api.why import why_router
-from taskstream.core import Core
+from taskstream.api.legacy.queue import queue_router
+from taskstream.api.openapi.answer_examples import ANSWER_EXAMPLES
+from taskstream.api.openapi.description import SHAPES, describe, field_texts
+from taskstream.api.routes.batches import batch_router
+from taskstream.api.routes.bulk import bulk_router
+from taskstream.api.routes.dead_letters import dead_letter_router
+from taskstream.api.routes.deliveries import delivery_router
+from taskstream.api.routes.events import push_router
+from taskstream.api.routes.maintenance import maintenance_router
+from taskstream.api.routes.owners import owner_router
+from taskstream.api.routes.pools import pool_router
+from taskstream.api.routes.schedules import schedule_router
+from taskstream.api.routes.servers import server_router
+from taskstream.api.routes.system import system_router
+from taskstream.api.routes.tasks import task_router
+from taskstream.api.routes.types import type_router
+from taskstream.api.routes.webhooks import webhook_router
+from taskstream.api.routes.why import why_router
+from taskstream.api.schemas.tasks import TaskDetails
+from taskstream.container import Core
 
 
 @pytest.fixture

@@ -29,10 +29,9 @@ from taskstream.events.task import (
     TaskSucceeded,
 )
 from taskstream.events.task_type import OnConflict
-from taskstream.scheduling.book import Book
 from taskstream.scheduling.due import Due
-from taskstream.scheduling.entry import Entry
-from taskstream.scheduling.gate import Bounds, GateKey
+from taskstream.scheduling.held_tasks import Book
+from taskstream.scheduling.limit import Bounds, Entry, GateKey
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BY = Actor("system", "tests")

@@ -16,9 +16,9 @@ from taskstream.commands.task import SubmitTask
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import RetryPolicy
 from taskstream.projections.fleet import Fleet
-from taskstream.scheduling.admission import Admission
+from taskstream.scheduling.backlog_report import OwnerWaits, Word
 from taskstream.scheduling.windows import window
-from taskstream.scheduling.word import OwnerWaits, Word
+from taskstream.submission.admission import Admission
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -8,8 +8,7 @@ import pytest
 
 from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.scheduling.due import AskParent, Cancel, Expire, FailChild, Reread, TakeBack
-from taskstream.scheduling.entry import Entry, Stage
-from taskstream.scheduling.gate import Bounds
+from taskstream.scheduling.limit import Bounds, Entry, Stage
 
 from .simulation import START, FixedRules, Simulation
 

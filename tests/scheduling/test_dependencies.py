@@ -13,10 +13,10 @@ from taskstream.events.envelope import Stored
 from taskstream.events.ids import TaskRef, parse_task_id
 from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.projections.task_view import TaskView, fold
-from taskstream.scheduling.book import Book
 from taskstream.scheduling.due import AskParent, Due, FailChild, Reread
-from taskstream.scheduling.gate import Bounds
-from taskstream.workers.keeper import OUTCOMES, TASK_ENDS, entry_of
+from taskstream.scheduling.held_tasks import Book
+from taskstream.scheduling.limit import Bounds
+from taskstream.workers.scheduler import OUTCOMES, TASK_ENDS, entry_of
 
 from ..support.dags import CHOICES, Node, predicted, retried, will_run
 from .simulation import FixedRules, Simulation

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from taskstream.events.ids import TaskRef
-from taskstream.scheduling.explanation import Explanation, Shut, decode, encode, explain
-from taskstream.scheduling.gate import Bounds
+from taskstream.explain.explanation import Explanation, Shut, decode, encode, explain
+from taskstream.scheduling.limit import Bounds
 
 from .simulation import START, FixedRules, Simulation
 

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import PRIORITIES, Priority
-from taskstream.scheduling.entry import Entry, Stage
-from taskstream.scheduling.lane import Lane
-from taskstream.scheduling.line import Line
+from taskstream.scheduling.fair_queue import Line
+from taskstream.scheduling.limit import Entry, Lane, Stage
 
 AGEING_SECONDS = 10.0
 steps = st.lists(

@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.scheduling.returns import (
+from taskstream.scheduling.redelivery import (
     FIRST_RETURN,
     KEPT_SECONDS,
     LONGEST_RETURN,

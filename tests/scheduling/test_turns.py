@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskstream.events.task import PRIORITIES, Priority
-from taskstream.scheduling.turns import LOOKED_THROUGH, Ahead, Line, must_wait, to_take, turns
+from taskstream.scheduling.queue_order import LOOKED_THROUGH, Ahead, Line, must_wait, to_take, turns
 
 AGEING = 10.0
 

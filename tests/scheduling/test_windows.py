@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
-from taskstream.scheduling.gate import Bounds
+from taskstream.scheduling.limit import Bounds
 from taskstream.scheduling.windows import HANDOVER_SECONDS, LONGEST_ROUND_SECONDS, SMALLEST_WINDOW, Windows
 
 from .simulation import FixedRules, Simulation

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from taskstream.core import Core
-from taskstream.streams.jetstream import api
-from taskstream.streams.log import Position
-from taskstream.streams.topology import TASKS
+from taskstream.container import Core
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import Position
+from taskstream.streams.topology.definitions import TASKS
 
 from .waiting import wait_until
 

@@ -23,9 +23,10 @@ from taskstream.projections import recent
 from taskstream.projections.recent import EVERYBODY, Recent, Submission, recent_key
 from taskstream.projections.task_view import TaskView, active_key, encode, fold, view_key
 from taskstream.streams.buckets import Bucket
-from taskstream.streams.connection import Connection
-from taskstream.streams.log import Position, decode, read
-from taskstream.streams.topology import TASKS
+from taskstream.streams.client.connection import Connection
+from taskstream.streams.jetstream.messages import Position, read
+from taskstream.streams.log import decode
+from taskstream.streams.topology.definitions import TASKS
 
 ALICE = Actor("user", "alice")
 WORKER = task.Reporter(kind="worker")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from taskstream.streams.nats_config import CONFIG
+from taskstream.nats_server.config import CONFIG
 
 from .waiting import wait_here_until
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskstream.streams.connection import Connection
+from taskstream.streams.client.connection import Connection
 
 from .nats import NatsServer
 from .waiting import wait_until

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 from msgspec.structs import asdict
 
+from taskstream.nats_server.process import in_the_child, read_pid
 from taskstream.settings import PREFIX, Settings, variable
-from taskstream.streams.nats_process import in_the_child, read_pid
 
 from .legality import check_history
 from .service import Client, quick_settings, token

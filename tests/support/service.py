@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from taskstream.api.auth import make_token
-from taskstream.core import Core, open_core
+from taskstream.api.auth.authenticator import make_token
+from taskstream.container import Core, open_core
 from taskstream.running import listen, running_api, running_worker
 from taskstream.settings import Settings
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from taskstream.streams.jetstream import api
-from taskstream.streams.topology import DISPATCH
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import DISPATCH
 from tests.support.backend import BackendServer, accept, finished
 from tests.support.service import Client, Service
 from tests.support.waiting import wait_until

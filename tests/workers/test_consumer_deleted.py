@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from taskstream.streams.jetstream import api
-from taskstream.streams.topology import DISPATCH, DUE_CONSUMER, TIMERS
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import DISPATCH, DUE_CONSUMER, TIMERS
 from tests.support.backend import BackendServer
 from tests.support.nats import NatsServer
 from tests.support.service import Service, running_service

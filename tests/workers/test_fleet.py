@@ -11,8 +11,8 @@ from aiohttp import web
 
 from taskstream.events.server import ServerEvent
 from taskstream.events.subjects import server_root
-from taskstream.streams.jetstream import ApiError, api
-from taskstream.streams.topology import TIMERS
+from taskstream.streams.jetstream.api import ApiError, api
+from taskstream.streams.topology.definitions import TIMERS
 from tests.support.backend import BackendServer, echo, status
 from tests.support.service import Service, running_service
 from tests.support.waiting import wait_until

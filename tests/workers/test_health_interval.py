@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskstream.settings import Settings
-from taskstream.workers.health import next_interval
+from taskstream.workers.fleet.health import next_interval
 
 
 @pytest.mark.parametrize(("good", "seconds"), [(1, 20), (2, 20), (4, 20), (5, 60), (6, 60), (1_000_000, 60)])

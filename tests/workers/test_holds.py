@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from taskstream.core import open_core
+from taskstream.container import open_core
 from taskstream.events.ids import parse_task_id
 from taskstream.projections.active import is_projected
 from taskstream.projections.task_view import CHECKPOINT, view_key
-from taskstream.streams.jetstream import api
+from taskstream.streams.jetstream.api import api
 from tests.support.backend import BackendServer, accept, finished, hold, status
 from tests.support.service import Client, Service, quick_settings, running_service
 from tests.support.waiting import wait_until

@@ -14,7 +14,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.workers.backend import (
+from taskstream.backends.client import (
     DEEPEST_ANSWER,
     LONGEST_REASON,
     Accepted,

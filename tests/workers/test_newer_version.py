@@ -9,7 +9,7 @@ from typing import Any
 import structlog.testing
 
 from taskstream.events.ids import TaskRef
-from taskstream.streams.log import read
+from taskstream.streams.jetstream.messages import read
 from tests.support.backend import BackendServer
 from tests.support.service import Service, running_service
 from tests.support.waiting import wait_until

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from taskstream.demo.novel_backend import NovelBackend, register
+from examples.novel_backend import NovelBackend, register
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 

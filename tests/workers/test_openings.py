@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskstream.settings import Balancing
-from taskstream.workers.openings import Opening, Openings
-from taskstream.workers.placement import Candidate, policy
+from taskstream.workers.fleet.capacity import Opening, Openings
+from taskstream.workers.fleet.placement import Candidate, policy
 
 TYPES = ("chapter", "clip", "song")
 POOL_OF = {"chapter": "text", "clip": "video", "song": "video"}

@@ -13,8 +13,8 @@ from taskstream.events.ids import TaskRef
 from taskstream.events.task import Plan
 from taskstream.projections.task_reader import TaskDetail, TaskReader
 from taskstream.projections.task_view import Status, TaskView
-from taskstream.workers import parents
-from taskstream.workers.parents import Parent, Parents
+from taskstream.workers.attempts import parents
+from taskstream.workers.attempts.parents import Parent, Parents
 
 PARENT = TaskRef("alice", "0" * 26)
 PLAN = Plan(depends_on=(PARENT.id,))

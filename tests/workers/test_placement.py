@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstream.settings import Balancing
-from taskstream.workers.openings import Opening, Openings
-from taskstream.workers.placement import Candidate, policy
+from taskstream.workers.fleet.capacity import Opening, Openings
+from taskstream.workers.fleet.placement import Candidate, policy
 
 
 def candidate(server_id: str, running: int = 0, capacity: int = 10, weight: int = 1, turn: int = 0) -> Candidate:

@@ -10,17 +10,17 @@ from msgspec import Raw
 
 from taskstream.clock import utc_now
 from taskstream.commands.schedule import Created, CreateSchedule, DeleteSchedule, FireSchedule, PauseSchedule
-from taskstream.core import Core
+from taskstream.container import Core
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import ScheduleRef, new_schedule_ref, parse_task_id, run_ref
 from taskstream.events.schedule import ScheduleSettings
 from taskstream.events.subjects import schedule_root
 from taskstream.events.task import TaskSubmitted
 from taskstream.projections.schedules import load_schedules, schedule_refs, subjects
-from taskstream.streams.log import read
-from taskstream.streams.topology import SCHEDULES, TASKS, TIMERS
-from taskstream.submission import Submissions
-from taskstream.workers.schedules import Schedules
+from taskstream.streams.jetstream.messages import read
+from taskstream.streams.topology.definitions import SCHEDULES, TASKS, TIMERS
+from taskstream.submission.body import Submissions
+from taskstream.workers.cron import Schedules
 
 BY = Actor("user", "alice")
 GRACE = timedelta(minutes=1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.workers.shares import preferred
+from taskstream.workers.fleet.assignment import preferred
 
 SERVERS = [f"server-{number}" for number in range(2_000)]
 WORKERS = [f"worker-{number}" for number in range(5)]

@@ -21,9 +21,9 @@ from taskstream.events.server import (
     ServerWentOffline,
     ServerWentOnline,
 )
-from taskstream.workers import slots as slots_module
-from taskstream.workers.placement import policy
-from taskstream.workers.slots import Slots
+from taskstream.workers.fleet import slots as slots_module
+from taskstream.workers.fleet.placement import policy
+from taskstream.workers.fleet.slots import Slots
 
 from ..deciders.support import NOW, defined, registered, seconds
 from ..folds.test_fleet import Fleet, positions

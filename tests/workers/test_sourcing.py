@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from taskstream.errors import StoreError
-from taskstream.streams.connection import Connection, open_connection
-from taskstream.streams.embedded import EmbeddedNats
-from taskstream.streams.embedded_cluster import EmbeddedCluster
-from taskstream.streams.jetstream import api
-from taskstream.streams.sources import Sources, look, read
-from taskstream.streams.topology import DISPATCH, TASKS
-from taskstream.workers.sourcing import Sourcing, silent
+from taskstream.nats_server.cluster import EmbeddedCluster
+from taskstream.nats_server.server import EmbeddedNats
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import DISPATCH, TASKS
+from taskstream.streams.topology.sources import Sources, look, read
+from taskstream.workers.dispatch.sourcing import Sourcing, silent
 from tests.support.backend import BackendServer
 from tests.support.service import Service, running_service
 from tests.support.waiting import wait_until

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskstream.core import open_core
+from taskstream.container import open_core
 from taskstream.running import running_worker
 from tests.support.nats import NatsServer
 from tests.support.outage import end

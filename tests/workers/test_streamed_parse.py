@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from taskstream.answers import AnswerTooLarge
-from taskstream.updates import LONGEST_MESSAGE
-from taskstream.workers.streamed import (
+from taskstream.backends.progress_update import LONGEST_MESSAGE
+from taskstream.backends.stream_parser import (
     DEEPEST_UPDATE,
     LONGEST_PROGRESS,
     BadStream,
@@ -24,6 +23,7 @@ from taskstream.workers.streamed import (
     Said,
     StreamedAnswer,
 )
+from taskstream.wire.body_limit import AnswerTooLarge
 
 OTHER_TASK = "0" * 26 + "~somebody"
 framings = pytest.mark.parametrize("framing", ["events", "lines"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from taskstream.running import running_worker
-from taskstream.streams.ensuring import ensure_consumer
-from taskstream.streams.jetstream import api
-from taskstream.streams.pulling import Consumer
-from taskstream.streams.topology import DISPATCH, pool_consumer
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.consumers import Consumer
+from taskstream.streams.topology.definitions import DISPATCH, pool_consumer
+from taskstream.streams.topology.ensure import ensure_consumer
 from tests.support.backend import BackendServer
 from tests.support.service import Service, running_service
 from tests.support.waiting import wait_until

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskstream.settings import Settings
-from taskstream.workers.lane import backoff
-from taskstream.workers.receiver import LONGEST_SHOWN, shown, verdict
+from taskstream.webhooks.client import LONGEST_SHOWN, shown, verdict
+from taskstream.webhooks.delivery_loop import backoff
 
 
 def test_the_waits_grow_fourfold_over_hours_and_are_spread_by_half() -> None:

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from taskstream.core import open_core
+from taskstream.container import open_core
 from taskstream.events.subjects import server_token
 from taskstream.running import running_worker
-from taskstream.streams.jetstream import api
-from taskstream.streams.topology import DISPATCH, TIMERS
-from taskstream.submission import Submissions
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import DISPATCH, TIMERS
+from taskstream.submission.body import Submissions
+from taskstream.workers.cron import Schedules
+from taskstream.workers.fleet.assignment import preferred
 from taskstream.workers.reconciler import Reconciler
-from taskstream.workers.schedules import Schedules
-from taskstream.workers.shares import preferred
 from taskstream.workers.worker import Worker
 from tests.support import outage
 from tests.support.backend import BackendServer, accept, echo, hold

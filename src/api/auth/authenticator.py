@@ -1,0 +1,239 @@
+"""Who is calling: bearer tokens (JWT, RFC 7519) checked against a secret, a public key or a JWKS document.
+
+    Unauthenticated    this token proves nothing; the reason is safe to show (401)
+    KeysUnavailable    it cannot be told, since the keys cannot be fetched; ask again later (503; from `keys`)
+
+What is accepted is fixed when the service starts: one kind of key, and the algorithms that fit it. A token
+chooses neither (RFC 8725, 3.1).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import jwt
+import msgspec
+from msgspec import Meta, Struct
+
+from ...settings import Settings
+from .keys import Clock, Key, Keys, KeysUnavailable, check_secret, keys_from_settings
+
+__all__ = ["Authenticator", "Identity", "KeysUnavailable", "Unauthenticated", "make_token"]
+
+MAX_TOKEN = 8 * 1024
+"""Characters. Servers accept headers of about this size at most; a longer one only makes work."""
+CACHE_ENTRIES = 4096
+CACHE_SECONDS = 60.0
+"""Seconds a verified token is believed without looking at its signature: a withdrawn key is obeyed this much longer."""
+
+
+class Unauthenticated(Exception):
+    """The token proves nothing. The text says why, repeats nothing of the token, and fits an `error_description`."""
+
+
+class Identity(Struct, frozen=True):
+    """Who is calling, as a verified token says."""
+
+    subject: str
+    """The user: owner of what is submitted. 1 to 256 characters, none of them a control character."""
+    roles: frozenset[str]
+
+    def has(self, *roles: str) -> bool:
+        """Tell whether the caller has at least one of these roles."""
+        return not self.roles.isdisjoint(roles)
+
+
+class Claims(Struct, frozen=True):
+    """The claims we read; a token may carry others. Times are seconds since the epoch."""
+
+    sub: Annotated[str, Meta(min_length=1, max_length=256)]
+    iat: float
+    exp: float
+    nbf: float | None = None
+    roles: list[str] = []
+
+
+class Authenticator:
+    """Turns bearer tokens into identities."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        issuer: str | None = None,
+        audience: str | None = None,
+        leeway: float = 0,
+        now: Clock = time.time,
+        cache_entries: int = CACHE_ENTRIES,
+    ) -> None:
+        """Take the keys; `leeway` is in seconds, `now` gives seconds since the epoch, 0 `cache_entries` is no cache."""
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._leeway = leeway
+        self._now = now
+        self._cache_entries = cache_entries
+        self._cache: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
+        """Token -> who it is, and the instant until which that is believed. Verified tokens only."""
+
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, *, now: Clock = time.time, monotonic: Clock = time.monotonic
+    ) -> Authenticator:
+        """Build what these settings ask for; raises InvalidSettings, saying what to set, if they let no one in."""
+        return cls(
+            keys_from_settings(settings, monotonic),
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            leeway=settings.jwt_leeway,
+            now=now,
+        )
+
+    async def identify(self, token: str) -> Identity:
+        """Return who this token belongs to.
+
+        Raises Unauthenticated with a reason, or KeysUnavailable. Repeating is cheap: for a minute at most,
+        and never past its `exp` plus leeway, a verified token is remembered.
+        """
+        now = self._now()
+        if (known := self._cache.get(token)) is not None:
+            identity, until = known
+            if now < until:
+                self._cache.move_to_end(token)
+                return identity
+            del self._cache[token]
+        if len(token) > MAX_TOKEN:
+            raise Unauthenticated(f"the token is longer than {MAX_TOKEN} characters")
+        if not token.isascii():  # PyJWT would try to encode it, and fail otherwise on lone surrogates
+            raise Unauthenticated("this is not a JWT")
+        claims = self._verify(token, await self._key_of(token))
+        identity = _identity(claims)
+        now = self._now()  # again: fetching keys may have taken seconds
+        self._check_times(claims, now)
+        self._remember(token, identity, min(claims.exp + self._leeway, now + CACHE_SECONDS))
+        return identity
+
+    async def close(self) -> None:
+        """Let go of the connection to the JWKS address, if there is one. Repeating is safe."""
+        await self._keys.close()
+
+    async def _key_of(self, token: str) -> Key:
+        """Return the key that should have signed the token."""
+        with _reasons():
+            header = jwt.get_unverified_header(token)
+        algorithm = header.get("alg")
+        if algorithm not in self._keys.algorithms:  # before anything is fetched
+            raise Unauthenticated("the algorithm of the token is not accepted here")
+        key = await self._keys.find(algorithm, header.get("kid"))
+        if key is None:
+            raise Unauthenticated("the token names no key we know")
+        return key
+
+    def _verify(self, token: str, key: Key) -> Claims:
+        with _reasons():
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=list(self._keys.algorithms),
+                issuer=self._issuer,
+                audience=self._audience,
+                options={
+                    "require": ["sub", "iat", "exp"],
+                    "enforce_minimum_key_length": True,
+                    "verify_iss": self._issuer is not None,
+                    "verify_aud": self._audience is not None,
+                    # Times are checked by us: PyJWT reads a clock of its own, and takes "12" for a number.
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
+            )
+            return msgspec.convert(claims, Claims)
+
+    def _check_times(self, claims: Claims, now: float) -> None:
+        if not all(math.isfinite(instant) for instant in (claims.iat, claims.exp, claims.nbf or 0.0)):
+            raise Unauthenticated("the times in the token are not numbers")
+        if claims.exp + self._leeway <= now:
+            raise Unauthenticated("the token has expired")
+        if claims.iat > now + self._leeway:
+            raise Unauthenticated("the token was issued in the future")
+        if claims.nbf is not None and claims.nbf > now + self._leeway:
+            raise Unauthenticated("the token is not valid yet")
+
+    def _remember(self, token: str, identity: Identity, until: float) -> None:
+        self._cache[token] = (identity, until)
+        while len(self._cache) > self._cache_entries:
+            self._cache.popitem(last=False)
+
+
+def make_token(
+    secret: str,
+    subject: str,
+    roles: Sequence[str],
+    lifetime_seconds: int,
+    now: float,
+    *,
+    issuer: str | None = None,
+    audience: str | None = None,
+) -> str:
+    """Return an HS256 token that an Authenticator with this secret accepts from `now` on (seconds since the epoch).
+
+    Raises InvalidSettings if the secret is too short.
+    """
+    check_secret(secret.encode(), ("HS256",))
+    issued = int(now)
+    claims: dict[str, Any] = {
+        "sub": subject,
+        "roles": list(roles),
+        "iat": issued,
+        "exp": issued + lifetime_seconds,
+        **({"iss": issuer} if issuer else {}),
+        **({"aud": audience} if audience else {}),
+    }
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+# Claims
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn whatever PyJWT and msgspec find wrong with a token into Unauthenticated."""
+    try:
+        yield
+    except jwt.InvalidSignatureError:
+        raise Unauthenticated("the signature does not match") from None
+    except jwt.InvalidAlgorithmError:
+        raise Unauthenticated("the algorithm of the token is not accepted here") from None
+    except jwt.MissingRequiredClaimError as error:
+        raise Unauthenticated(f"the claim {error.claim} is missing") from None
+    except jwt.InvalidIssuerError:
+        raise Unauthenticated("the token is of another issuer") from None
+    except jwt.InvalidAudienceError:
+        raise Unauthenticated("the token is for another audience") from None
+    except jwt.DecodeError:
+        raise Unauthenticated("this is not a JWT") from None
+    except jwt.InvalidKeyError:
+        raise Unauthenticated("the key of the token is too short to be trusted") from None
+    except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, OverflowError):
+        # The last three: PyJWT takes some claims for what they should be before it has looked.
+        raise Unauthenticated("the claims of the token are not in the expected form") from None
+
+
+def _identity(claims: Claims) -> Identity:
+    if not all(map(is_plain, (claims.sub, *claims.roles))):
+        raise Unauthenticated("the claims of the token contain control characters")
+    return Identity(claims.sub, frozenset(claims.roles))
+
+
+def is_plain(text: str) -> bool:
+    """False for control characters, line separators and lone surrogates: they forge log lines and break encoders."""
+    if text.isascii():
+        return text.isprintable()
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

@@ -1,0 +1,284 @@
+"""Where the keys come from that tokens are checked with: a secret, a public key or a JWKS document.
+
+    KeysUnavailable    they cannot be fetched; ask again later (503)
+
+One kind of key, and only algorithms that fit it. Both are judged when the service starts: a weak key, or an
+algorithm of another kind, is an InvalidSettings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import aiohttp
+import jwt
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
+
+from ...settings import InvalidSettings, Settings, variable
+from ...wire.body_limit import AnswerTooLarge, read_capped
+
+PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+Key: TypeAlias = bytes | PublicKey | jwt.PyJWK
+Clock: TypeAlias = Callable[[], float]
+
+JWKS_TIMEOUT = 5.0
+"""Seconds one fetch of the keys may take."""
+JWKS_MAX = 256 * 1024
+"""Bytes the JWKS document may have."""
+JWKS_PAUSE = 10.0
+"""Seconds between fetches at least: tokens with invented key ids must not make us flood the issuer."""
+JWKS_AGE = 300.0
+"""Seconds after which the keys are fetched again unasked: a key the issuer withdrew is forgotten this soon."""
+
+# Bytes of an HMAC secret: as many as the hash gives out (RFC 7518, 3.2).
+HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}
+CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+MIN_RSA_BITS = 2048
+ASYMMETRIC = (*RSA, *CURVES.values(), "EdDSA")
+DEFAULT_ASYMMETRIC = ("RS256", "ES256", "EdDSA")
+
+RECIPE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+_log = structlog.get_logger(__name__)
+
+
+class KeysUnavailable(Exception):
+    """The keys that would tell cannot be fetched now; nothing is known about the token."""
+
+
+class Keys(Protocol):
+    """Where the key to check a token with comes from."""
+
+    algorithms: tuple[str, ...]
+    """The only ones a token may be signed with."""
+
+    async def find(self, algorithm: str, key_id: str | None, /) -> Key | None:
+        """Return the key for tokens of this algorithm (one of `algorithms`) that name this key id, or no id.
+
+        None if there is no such key; raises KeysUnavailable if that cannot be told.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class FixedKey:
+    """One secret or public key, known from the start."""
+
+    def __init__(self, key: bytes | PublicKey, algorithms: tuple[str, ...]) -> None:
+        self._key = key
+        self.algorithms = algorithms
+
+    async def find(self, _algorithm: str, _key_id: str | None, /) -> Key:
+        return self._key
+
+    async def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+class RemoteKeys:
+    """The public keys of a JWKS document (RFC 7517), fetched when needed and kept.
+
+    * An unknown key id fetches again, at most every JWKS_PAUSE; all who wait share one fetch.
+    * Keys older than JWKS_AGE are fetched again behind the back of the request, which is served from them.
+    * While the address fails, the keys from before serve on. Only a token they cannot judge gets KeysUnavailable.
+    """
+
+    def __init__(self, url: str, algorithms: tuple[str, ...], monotonic: Clock) -> None:
+        self.algorithms = algorithms
+        self._url = url
+        self._monotonic = monotonic
+        self._keys: tuple[jwt.PyJWK, ...] = ()
+        self._fetched_at = -math.inf
+        self._tried_at = -math.inf
+        self._failing = False
+        self._fetch: asyncio.Task[None] | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def find(self, algorithm: str, key_id: str | None, /) -> Key | None:
+        key = self._pick(algorithm, key_id)
+        if key is None:
+            await self._refresh()
+            key = self._pick(algorithm, key_id)
+        elif self._monotonic() - self._fetched_at > JWKS_AGE:
+            self._start_fetch()
+        if key is None and self._failing:  # the token may be of a new key that we could not get
+            raise KeysUnavailable("the keys to check tokens with cannot be fetched")
+        return key
+
+    async def close(self) -> None:
+        if self._fetch is not None:
+            self._fetch.cancel()
+            await asyncio.wait([self._fetch])
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _pick(self, algorithm: str, key_id: str | None) -> jwt.PyJWK | None:
+        """Return the key of this id; for a token that names none, the only one that could be meant."""
+        fitting = [key for key in self._keys if key.algorithm_name == algorithm and key_id in (None, key.key_id)]
+        if key_id is None and len(fitting) > 1:
+            return None
+        return next(iter(fitting), None)
+
+    async def _refresh(self) -> None:
+        """Return when a fetch has ended, or at once if the last one is too recent."""
+        if (fetch := self._start_fetch()) is not None:
+            # Shielded: that one caller hangs up must not end the fetch others wait for.
+            await asyncio.shield(fetch)
+
+    def _start_fetch(self) -> asyncio.Task[None] | None:
+        """Return the fetch that is running, started now if need be; None if it is too early for another."""
+        if self._fetch is None or self._fetch.done():
+            if self._monotonic() - self._tried_at < JWKS_PAUSE:
+                return None
+            self._fetch = asyncio.create_task(self._replace_keys())
+        return self._fetch
+
+    async def _replace_keys(self) -> None:
+        """Fetch and replace the keys; after any failure they are as before. Never raises but when cancelled."""
+        try:
+            self._keys = self._usable(await self._download())
+            self._fetched_at = self._monotonic()
+            self._failing = False
+        except (aiohttp.ClientError, OSError, AnswerTooLarge, ValueError, RecursionError, jwt.PyJWTError) as error:
+            self._failing = True
+            _log.warning("jwks_fetch_failed", reason=type(error).__name__, keys=len(self._keys))
+        finally:
+            self._tried_at = self._monotonic()
+
+    async def _download(self) -> bytes:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=JWKS_TIMEOUT)
+            )
+        async with self._session.get(self._url, allow_redirects=False) as response:
+            if response.status != 200:
+                raise ValueError(f"status {response.status}")
+            return await read_capped(response, JWKS_MAX)
+
+    def _usable(self, document: bytes) -> tuple[jwt.PyJWK, ...]:
+        """Return the keys of a document that can check an algorithm of ours; ValueError or PyJWTError if none can."""
+        parsed = json.loads(document)
+        if not isinstance(parsed, dict):
+            raise jwt.PyJWKSetError("not a JWKS document")
+        keys = jwt.PyJWKSet.from_dict(parsed).keys
+        usable = tuple(key for key in keys if key.algorithm_name in self.algorithms and key.public_key_use != "enc")
+        if not usable:
+            raise ValueError("no key of an accepted algorithm")
+        return usable
+
+
+# Settings
+
+
+def keys_from_settings(settings: Settings, monotonic: Clock) -> Keys:
+    """Return the keys these settings name; raises InvalidSettings, saying what to set, if they let no one in.
+
+    `monotonic` gives seconds since any instant.
+    """
+    fields = ("jwt_secret", "jwt_public_key", "jwt_jwks_url")
+    given = [variable(field) for field in fields if getattr(settings, field)]
+    if len(given) > 1:
+        # With a secret and a public key, a token signed with the public key as its secret could get in.
+        raise InvalidSettings(f"set one of {' and '.join(given)}, not both: there is one kind of key")
+    if settings.jwt_secret:
+        return _secret_key(settings.jwt_secret, settings.jwt_algorithms)
+    if settings.jwt_public_key:
+        return _public_key(settings.jwt_public_key, settings.jwt_algorithms)
+    if settings.jwt_jwks_url:
+        return _remote_keys(settings.jwt_jwks_url, settings.jwt_algorithms, monotonic)
+    raise InvalidSettings(
+        f"nothing to check tokens with: set {variable('jwt_secret')} (make one with {RECIPE}), "
+        f"or {variable('jwt_public_key')}, or {variable('jwt_jwks_url')}"
+    )
+
+
+def _secret_key(secret: str, asked: tuple[str, ...]) -> FixedKey:
+    algorithms = asked or ("HS256",)
+    _insist_on(algorithms, tuple(HMAC), "a secret")
+    key = secret.encode()
+    check_secret(key, algorithms)
+    return FixedKey(key, algorithms)
+
+
+def check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
+    """Raise InvalidSettings if the secret is too short for these HMAC algorithms, or no secret at all."""
+    needed = max(HMAC[algorithm] for algorithm in algorithms)
+    if len(secret) < needed:
+        raise InvalidSettings(
+            f"{variable('jwt_secret')} has {len(secret)} bytes, and needs at least {needed}: make one with {RECIPE}"
+        )
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise InvalidSettings(
+            f"{variable('jwt_secret')} is a public or private key, not a secret; a public key goes into "
+            f"{variable('jwt_public_key')}"
+        ) from None
+
+
+def _public_key(text: str, asked: tuple[str, ...]) -> FixedKey:
+    key, fitting = _load_public_key(text)
+    algorithms = asked or tuple(each for each in DEFAULT_ASYMMETRIC if each in fitting) or fitting[:1]
+    _insist_on(algorithms, fitting, "this public key")
+    return FixedKey(key, algorithms)
+
+
+def _load_public_key(text: str) -> tuple[PublicKey, tuple[str, ...]]:
+    """Return the key and the algorithms that can be used with it."""
+    try:
+        key = load_pem_public_key(_pem(text))
+    except ValueError:
+        raise _bad_public_key("is no public key in PEM form (-----BEGIN PUBLIC KEY-----)") from None
+    if isinstance(key, RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise _bad_public_key(f"is an RSA key of {key.key_size} bits, and needs at least {MIN_RSA_BITS}")
+        return key, RSA
+    if isinstance(key, EllipticCurvePublicKey) and key.curve.name in CURVES:
+        return key, (CURVES[key.curve.name],)
+    if isinstance(key, Ed25519PublicKey):
+        return key, ("EdDSA",)
+    raise _bad_public_key("is of another kind than RSA, EC on P-256, P-384 or P-521, and Ed25519")
+
+
+def _pem(text: str) -> bytes:
+    if "-----BEGIN" in text:
+        return text.replace("\\n", "\n").encode()  # files of variables cannot hold line ends, and write \n
+    try:
+        return Path(text).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = type(error).__name__
+        raise _bad_public_key(f"is no PEM text, and cannot be read as a path either ({reason})") from None
+
+
+def _bad_public_key(reason: str) -> InvalidSettings:
+    """Say what is wrong with it; never what it is, since it might be the private key, put there by mistake."""
+    return InvalidSettings(f"{variable('jwt_public_key')} {reason}")
+
+
+def _remote_keys(url: str, asked: tuple[str, ...], monotonic: Clock) -> RemoteKeys:
+    if not url.startswith(("https://", "http://")):
+        raise InvalidSettings(f"{variable('jwt_jwks_url')} must begin with https:// (or http:// in a trusted network)")
+    algorithms = asked or DEFAULT_ASYMMETRIC
+    _insist_on(algorithms, ASYMMETRIC, "public keys")
+    return RemoteKeys(url, algorithms, monotonic)
+
+
+def _insist_on(algorithms: Sequence[str], fitting: Sequence[str], key: str) -> None:
+    for algorithm in algorithms:
+        if algorithm not in fitting:
+            raise InvalidSettings(
+                f"{variable('jwt_algorithms')}: {algorithm} cannot be used with {key}; {', '.join(fitting)} can"
+            )

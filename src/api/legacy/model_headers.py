@@ -1,0 +1,47 @@
+"""The headers that say which model a task is to use (contract, section 2)."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from ...errors import InvalidInput
+from ...events.task import ModelChoice
+from ..auth.access import ApiRequest
+
+MODEL_HEADERS = ("X-AI-Provider", "X-AI-Model", "X-AI-Key", "X-AI-BaseUrl")
+LONGEST_NAME = 128
+LONGEST_KEY = 4_096
+LONGEST_URL = 2_048
+
+
+def read_model(request: ApiRequest) -> tuple[ModelChoice, str]:
+    """Return the model and its key as the headers give them, each part empty where there is none.
+
+    Raises InvalidInput naming the header, never with what it held.
+    """
+    model = ModelChoice(
+        provider=_header(request, "X-AI-Provider", LONGEST_NAME),
+        model=_header(request, "X-AI-Model", LONGEST_NAME),
+        base_url=_header(request, "X-AI-BaseUrl", LONGEST_URL),
+    )
+    _check_url(model.base_url)
+    return model, _header(request, "X-AI-Key", LONGEST_KEY)
+
+
+def _header(request: ApiRequest, name: str, longest: int) -> str:
+    text: str = request.headers.get(name, "").strip()
+    if len(text) > longest or not (text.isascii() and text.isprintable()):
+        raise InvalidInput(f"this header has at most {longest} printable ASCII characters", name)
+    return text
+
+
+def _check_url(url: str) -> None:
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and not parts.username and not parts.password
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidInput("this header is an http or https address without user name and password", "X-AI-BaseUrl")

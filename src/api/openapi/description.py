@@ -1,0 +1,250 @@
+"""The API's description: an OpenAPI 3.1 document, made once at start from the routes and the shapes they speak.
+
+Litestar describes routes and parameters; the schemas are msgspec's own, so that what is described is what is decoded,
+with the strings beneath the fields as their descriptions.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Router
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, Contact, License, SecurityScheme, Tag
+from msgspec import Struct
+
+from ...submission.body import Submission
+from ..bodies import SCHEMA_REF, ReasonBody
+from ..problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, WAITING_POLICY, Problem
+from ..schemas import (
+    batches,
+    bulk,
+    dead_letters,
+    deliveries,
+    legacy_queue,
+    owners,
+    pools,
+    push,
+    schedules,
+    servers,
+    tasks,
+    types,
+    webhooks,
+    why,
+)
+from ..schemas.batch_body import BatchItem
+from ..schemas.system import Front, Live, Ready
+from ..schemas.task_update import UpdateBody
+from .answer_examples import ANSWER_EXAMPLES
+
+ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
+
+Submit a task, and it is on disk when you are answered. It goes to a registered server that is healthy, has room and can
+do it; what fails is tried again; every step is an event you can read back.
+
+Every `/api` route needs `Authorization: Bearer <JWT>`. Bodies are JSON in UTF-8, whatever their `Content-Type` says.
+Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors are problem documents (RFC 9457) that
+also carry `error`; each answer has an `X-Request-Id`, which is in our logs too. A 503 and a 429 say in `Retry-After`
+when to come back.
+"""
+SHAPES: tuple[type[Struct], ...] = (
+    tasks.TaskAnswer,
+    tasks.TaskPage,
+    tasks.EventPage,
+    why.WhyAnswer,
+    batches.BatchAnswer,
+    batches.BatchPage,
+    batches.BatchSummary,
+    batches.BatchTaskPage,
+    bulk.BulkBody,
+    bulk.BulkAnswer,
+    dead_letters.DeadLetterPage,
+    dead_letters.DeadLettersBody,
+    servers.ServerPage,
+    servers.ServerDone,
+    servers.HeartbeatAnswer,
+    servers.MaintenanceAnswer,
+    servers.CleanupAnswer,
+    servers.DrainAnswer,
+    types.TypePage,
+    types.TypeDone,
+    pools.PoolPage,
+    pools.PauseAnswer,
+    pools.PauseBody,
+    servers.RegisterBody,
+    servers.HeartbeatBody,
+    servers.MaintenanceBody,
+    servers.DrainBody,
+    servers.CleanupBody,
+    types.TypeBody,
+    owners.OwnerLimitsBody,
+    owners.OwnerLimitsAnswer,
+    owners.OwnerPage,
+    push.StreamToken,
+    webhooks.WebhookBody,
+    webhooks.WebhookChange,
+    webhooks.WebhookSecret,
+    webhooks.WebhookPage,
+    webhooks.WebhookDone,
+    schedules.ScheduleBody,
+    schedules.ScheduleChange,
+    schedules.ScheduleDetail,
+    schedules.SchedulePage,
+    schedules.ScheduleRun,
+    schedules.ScheduleDone,
+    deliveries.DeliveryPage,
+    legacy_queue.ChaptersBody,
+    legacy_queue.OutlineBody,
+    legacy_queue.QueueSubmitted,
+    legacy_queue.QueueTaskAnswer,
+    legacy_queue.QueueTasksAnswer,
+    legacy_queue.Done,
+    Submission,
+    BatchItem,
+    UpdateBody,
+    ReasonBody,
+    Problem,
+    Front,
+    Live,
+    Ready,
+)
+"""What is sent and received; the shapes within them come along."""
+
+
+def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes:
+    """Return the document for these routes, JSON."""
+    # An application of its own: one that also served the document would bring pages of Litestar's with it.
+    app = Litestar(route_handlers=routes, openapi_config=_config(release), logging_config=None)
+    document = app.openapi_schema.to_schema()
+    document["components"]["schemas"] = schemas()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _of_parameter(parameter["schema"])
+            for status, answer in operation["responses"].items():
+                if status == "429":
+                    answer["headers"] = QUOTA_HEADERS
+                if problem := answer["content"].get(MEDIA_TYPE):
+                    problem["example"] = _problem(int(status), answer["description"], path)
+    return msgspec.json.encode(document)
+
+
+def schemas() -> dict[str, Any]:
+    """Return the JSON Schema of every shape, by name."""
+    _, found = msgspec.json.schema_components(SHAPES, ref_template=SCHEMA_REF)
+    for shape in _with_parts(SHAPES):
+        schema = found[shape.__name__]
+        for name, text in field_texts(shape).items():
+            described = schema["properties"][name]
+            # Beside a reference to a shape with a text of its own, ours says what it is doing here.
+            schema["properties"][name] = {**described, "description": text}
+        if shape.__name__ in ANSWER_EXAMPLES:
+            schema["examples"] = [ANSWER_EXAMPLES[shape.__name__]]
+    return found
+
+
+def field_texts(shape: type[Struct]) -> dict[str, str]:
+    """Return the strings beneath the fields of a struct, by the fields' names on the wire."""
+    names = dict(zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True))
+    texts: dict[str, str] = {}
+    for base in reversed(shape.__mro__):
+        if issubclass(base, Struct) and base is not Struct:
+            texts |= _strings_beneath(base)
+    return {names[field]: text for field, text in texts.items() if field in names}
+
+
+def _strings_beneath(shape: type[Struct]) -> dict[str, str]:
+    definition = ast.parse(textwrap.dedent(inspect.getsource(shape))).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    texts = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = inspect.cleandoc(text)
+            case _:
+                pass
+    return texts
+
+
+def _with_parts(shapes: Sequence[type[Struct]]) -> list[type[Struct]]:
+    """Return these structs and all that are within their fields."""
+    found: dict[type[Struct], None] = {}
+    waiting: list[Any] = list(shapes)
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            if kind not in found:
+                found[kind] = None
+                waiting.extend(field.type for field in msgspec.structs.fields(kind))
+        else:
+            waiting.extend(getattr(kind, "__args__", ()))
+            if hasattr(kind, "__origin__") and not hasattr(kind, "__args__"):
+                waiting.append(kind.__origin__)
+    return list(found)
+
+
+def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter's schema without the null that stands for leaving it out."""
+    kinds = [kind for kind in schema.get("oneOf", ()) if kind != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key not in ("oneOf", "description")}
+    return {**kinds[0], **rest} if kinds else rest
+
+
+def _problem(status: int, detail: str, path: str) -> dict[str, Any]:
+    is_quota = status == 429
+    problem = {
+        "type": QUOTA_EXCEEDED if is_quota else "about:blank",
+        "title": QUOTA_TITLE if is_quota else HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": path,
+        "error": detail,
+    }
+    return problem | ({"violated-policies": [WAITING_POLICY]} if is_quota else {})
+
+
+def _operation_id(handler: HTTPRouteHandler, *_: object) -> str:
+    """Return `submitTask` for `submit_task`."""
+    first, *rest = handler.handler_name.rsplit(".", 1)[-1].split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _config(release: str) -> OpenAPIConfig:
+    bearer = SecurityScheme(
+        type="http",
+        scheme="bearer",
+        bearer_format="JWT",
+        description="Claims `sub` (who is calling), `roles` (some of admin, user, service, auditor), `iat`, `exp`",
+    )
+    return OpenAPIConfig(
+        title="Taskstream",
+        version=release,
+        description=ABOUT,
+        license=License(name="MIT", identifier="MIT"),
+        contact=Contact(name="Taskstream maintainers"),
+        components=Components(security_schemes={"bearer": bearer}),
+        use_handler_docstrings=True,
+        operation_id_creator=_operation_id,
+        tags=[
+            Tag(name="Tasks", description="Submit, follow, cancel, retry, replay"),
+            Tag(name="Batches", description="Many tasks as one: submitted, followed and commanded together"),
+            Tag(name="Bulk", description="Commands to many tasks at once"),
+            Tag(name="Dead letters", description="Tasks that failed for good: tried again, or discarded"),
+            Tag(name="Push", description="Events as they happen"),
+            Tag(name="Schedules", description="Tasks submitted again and again, as a cron expression says"),
+            Tag(name="Webhooks", description="Events sent to an address of yours, signed, until they are taken"),
+            Tag(name="Queue", description="Long jobs of a user's projects"),
+            Tag(name="Servers", description="The fleet: admins only"),
+            Tag(name="Pools", description="Queues, what waits in them, and pauses: admins only"),
+            Tag(name="Types", description="What payloads look like and how tasks are tried"),
+            Tag(name="Owners", description="What users may have: run at once, start in a second, keep waiting"),
+            Tag(name="System", description="Health and metrics; no token needed"),
+        ],
+    )

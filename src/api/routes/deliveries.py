@@ -1,0 +1,145 @@
+"""The deliveries of webhooks: what became of each, and sending one again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Router, get, post
+from litestar.params import PathParameter, QueryParameter
+
+from ...clock import random_bits, utc_now
+from ...commands.webhook import Registered
+from ...container import Core
+from ...errors import InvalidInput, NotFound, RuleBroken
+from ...events.ids import delivery_id, is_delivery_id
+from ...webhooks.deliveries import Delivery, DeliveryStatus
+from ..auth.access import READERS_OF_ALL, ApiRequest
+from ..parameters import Cursor, Limit, read_cursor
+from ..problems import answers
+from ..schemas.deliveries import DeliveryPage, DeliverySummary, delivery_summary
+from .webhooks import WebhookId, Webhooks
+
+STATUSES: tuple[DeliveryStatus, ...] = ("waiting", "delivered", "failed")
+DELIVERY_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}$"
+
+DeliveryId = Annotated[
+    str,
+    PathParameter(
+        description="A delivery's id, as the list has it",
+        schema_extra={"pattern": DELIVERY_ID_PATTERN, "examples": ["01KDW1Z6P0C6N4T0Z5V3Q9H8RB"]},
+    ),
+]
+
+
+class Deliveries:
+    """What the routes do, apart from HTTP."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._webhooks = Webhooks(core)
+
+    async def test(self, request: ApiRequest, webhook_id: str) -> DeliverySummary:
+        ref, webhook = await self._webhooks.find(request, webhook_id, "admin")
+        _insist_on_active(webhook)
+        now = utc_now()
+        delivery = Delivery(id=delivery_id(ref, random_bits(64), now), type="webhook.test", created_at=now, next_at=now)
+        await self.core.deliveries.make(ref, delivery, maybe_made=False)
+        return delivery_summary(delivery)
+
+    async def page(
+        self, request: ApiRequest, webhook_id: str, status: str | None, limit: int, cursor: str | None
+    ) -> DeliveryPage:
+        ref, _ = await self._webhooks.find(request, webhook_id, *READERS_OF_ALL)
+        page = await self.core.deliveries.page(ref, _checked_status(status), limit, read_cursor(cursor))
+        return DeliveryPage(
+            deliveries=[delivery_summary(delivery) for delivery in page.deliveries],
+            next_cursor=str(page.cursor) if page.cursor else None,
+        )
+
+    async def read(self, request: ApiRequest, webhook_id: str, name: str) -> DeliverySummary:
+        ref, _ = await self._webhooks.find(request, webhook_id, *READERS_OF_ALL)
+        return delivery_summary(await self.core.deliveries.get(ref, _checked_delivery_id(name)))
+
+    async def retry(self, request: ApiRequest, webhook_id: str, name: str) -> DeliverySummary:
+        ref, webhook = await self._webhooks.find(request, webhook_id, "admin")
+        _insist_on_active(webhook)
+        return delivery_summary(await self.core.deliveries.ask_again(ref, _checked_delivery_id(name), utc_now()))
+
+
+def _insist_on_active(webhook: Registered) -> None:
+    if not webhook.active:
+        raise RuleBroken("this webhook is not active, so nothing is sent; set `active` to true first")
+
+
+def _checked_status(status: str | None) -> DeliveryStatus | None:
+    if not status:
+        return None
+    for known in STATUSES:
+        if status == known:
+            return known
+    raise InvalidInput(f"{status[:64]!r} is no status; they are {', '.join(STATUSES)}", "status")
+
+
+def _checked_delivery_id(text: str) -> str:
+    if not is_delivery_id(text):
+        raise NotFound("delivery", text)
+    return text
+
+
+def delivery_router(core: Core) -> Router:
+    """Return the routes."""
+    deliveries = Deliveries(core)
+
+    @post(
+        "/test",
+        status_code=200,
+        responses=answers(400, 401, 403, 404, 409, 503),
+        response_description="The delivery, on its way",
+        summary="Send a test",
+    )
+    async def send_test(request: ApiRequest, webhook_id: WebhookId) -> DeliverySummary:
+        """Send a message of type `webhook.test`, which is a delivery like any other."""
+        return await deliveries.test(request, webhook_id)
+
+    @get(
+        "/deliveries",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="A page of deliveries, the one that changed last first",
+        summary="List deliveries",
+    )
+    async def list_deliveries(
+        request: ApiRequest,
+        webhook_id: WebhookId,
+        status: Annotated[str | None, QueryParameter(description="waiting, delivered or failed")] = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> DeliveryPage:
+        """List what a webhook has to send and has sent. A page may be shorter than asked and have a `nextCursor`."""
+        return await deliveries.page(request, webhook_id, status, limit, cursor)
+
+    @get(
+        "/deliveries/{delivery_id:str}",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="The delivery as it is now",
+        summary="Read a delivery",
+    )
+    async def get_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
+        """Return what became of a delivery so far."""
+        return await deliveries.read(request, webhook_id, delivery_id)
+
+    @post(
+        "/deliveries/{delivery_id:str}/retry",
+        status_code=200,
+        responses=answers(400, 401, 403, 404, 409, 503),
+        response_description="The delivery, on its way again",
+        summary="Send a delivery again",
+    )
+    async def retry_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
+        """Send a delivery now, whatever became of it, with all its tries before it and its `webhook-id`."""
+        return await deliveries.retry(request, webhook_id, delivery_id)
+
+    return Router(
+        path="/webhooks/{webhook_id:str}",
+        route_handlers=[send_test, list_deliveries, get_delivery, retry_delivery],
+        tags=["Webhooks"],
+    )

@@ -1,0 +1,145 @@
+"""Server-sent events: a task's or an owner's events, as they come (WHATWG HTML, 9.2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, get_args
+
+import structlog
+from litestar import Response, Router, get, post
+from litestar.params import HeaderParameter, QueryParameter
+from litestar.response import Stream
+
+from ...container import Core
+from ...errors import InvalidInput, StoreError
+from ...events.task import TaskEvent
+from ...push.feed import Place
+from ...push.hub import Scope
+from ...push.subscription_filter import Choice
+from ..auth.access import ApiRequest
+from ..auth.stream_tokens import StreamTokens
+from ..event_stream import STREAM_HEADERS, STREAM_TYPE, Message, Messages, Pushed
+from ..parameters import Owner, TaskId, listed_owner
+from ..problems import answers
+from ..schemas.push import StreamToken
+
+log = structlog.get_logger(__name__)
+
+BEGINNING = b"retry: 1000\n\n"
+"""Milliseconds after which a browser connects again."""
+HEARTBEAT = b": heartbeat\n\n"
+HEARTBEAT_SECONDS = 15.0
+EVENTS = frozenset(event.__name__ for event in get_args(TaskEvent))
+
+LastEventId = Annotated[
+    str | None,
+    HeaderParameter(name="Last-Event-ID", description="The last id that was received: what came after it follows"),
+]
+After = Annotated[
+    str | None, QueryParameter(name="after", description="The same, where the header cannot be set; the header wins")
+]
+Token = Annotated[
+    str | None, QueryParameter(name="token", description="Of POST /api/stream-tokens, where no header can be set")
+]
+
+
+async def _sent(messages: Messages) -> AsyncIterator[bytes]:
+    """Yield messages as a stream has them. A store that fails ends it, and the client comes again for the rest."""
+    yield BEGINNING
+    try:
+        async for message in messages:
+            yield HEARTBEAT if message is None else _event(message)
+    except StoreError as error:
+        log.warning("stream.broken", reason=str(error))
+
+
+def _event(message: Message) -> bytes:
+    """Return a message as a stream has it; JSON of ours has no line breaks. An id alone is kept by the client."""
+    data = b"data: %b\n" % message.data if message.data else b""
+    place = b"id: %b\n" % message.place.encode() if message.place else b""
+    return b"%b%b\n" % (place, data)
+
+
+def stream(messages: Messages) -> Stream:
+    """Return messages as server-sent events."""
+    return Stream(_sent(messages), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
+
+
+def read_after(header: str | None, query: str | None) -> Place | None:
+    """Return the place to resume after, None to begin with the present state."""
+    text = header or query
+    try:
+        return Place.parse(text) if text else None
+    except ValueError:
+        raise InvalidInput(
+            "this is no id of an event; send the last one received as it came", "Last-Event-ID"
+        ) from None
+
+
+def checked_events(events: list[str]) -> frozenset[str]:
+    wanted = frozenset(part for event in events for part in event.split(",") if part)
+    if unknown := wanted - EVENTS:
+        raise InvalidInput(f"{min(unknown)!r} is no event; they are {', '.join(sorted(EVENTS))}", "event")
+    return wanted
+
+
+def push_router(core: Core, tokens: StreamTokens) -> Router:
+    """Return the routes."""
+    pushed = Pushed(core, HEARTBEAT_SECONDS)
+
+    @get(
+        "/task/{task_id:str}/stream",
+        media_type=STREAM_TYPE,
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="Server-sent events",
+        summary="Follow a task",
+    )
+    async def stream_task(
+        request: ApiRequest,
+        task_id: TaskId,
+        last_event_id: LastEventId = None,
+        after: After = None,
+        token: Token = None,  # noqa: ARG001 - read by the middleware
+    ) -> Response[None] | Stream:
+        """Send the task as it is, then each of its events as it happens; ends after the one that ends the task.
+
+        Each `data` is JSON with a `type`: `state`, then the names of events. The `id` is the event's place in the log:
+        after a break, what followed the last one is sent. A 204 says that there is nothing left.
+        """
+        messages = await pushed.of_task(request.user, task_id, read_after(last_event_id, after))
+        return Response(None, status_code=204) if messages is None else stream(messages)
+
+    @get(
+        "/tasks/stream",
+        media_type=STREAM_TYPE,
+        responses=answers(400, 401, 403, 503),
+        response_description="Server-sent events",
+        summary="Follow all tasks",
+    )
+    async def stream_tasks(
+        request: ApiRequest,
+        type_: Annotated[list[str] | None, QueryParameter(name="type", description="One or more types")] = None,
+        event: Annotated[list[str] | None, QueryParameter(description="One or more names of events")] = None,
+        owner: Owner = None,
+        last_event_id: LastEventId = None,
+        after: After = None,
+        token: Token = None,  # noqa: ARG001 - read by the middleware
+    ) -> Stream:
+        """Send each task that has not ended as it is, then every event of every task, also of new ones."""
+        choice = Choice(types=frozenset(type_ or []), events=checked_events(event or []))
+        scope = Scope(owner=listed_owner(request, owner))
+        return stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
+
+    @post(
+        "/stream-tokens",
+        status_code=200,
+        responses=answers(400, 401, 403),
+        response_description="A token and its end",
+        summary="Get a token for streams",
+    )
+    async def make_stream_token(request: ApiRequest) -> StreamToken:
+        """Return a token for `?token=` of a stream: browsers' EventSource and WebSocket cannot send headers."""
+        token, expires = tokens.make(request.user)
+        return StreamToken(token=token, expires_at=int(expires * 1000))
+
+    return Router(path="/", route_handlers=[stream_task, stream_tasks, make_stream_token], tags=["Push"])

@@ -1,0 +1,37 @@
+"""Commands about one server, which its path names."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar.params import PathParameter
+
+from ...commands.handler import Handled
+from ...commands.server import ServerCommand, ServerState
+from ...container import Core
+from ...errors import NotFound
+from ...events.server import ServerEvent
+from ...wire.fields import SERVER_ID_PATTERN
+from ..auth.access import ApiRequest, actor
+from ..middleware.edge import request_id
+
+ServerId = Annotated[
+    str,
+    PathParameter(
+        description="A server's id, as it was registered",
+        schema_extra={"pattern": SERVER_ID_PATTERN, "minLength": 1, "maxLength": 128, "examples": ["gpu-1"]},
+    ),
+]
+
+
+async def command_server(
+    core: Core, request: ApiRequest, server_id: str, command: ServerCommand
+) -> Handled[ServerState, ServerEvent]:
+    """Give a command, and wait until this process knows of its events. Raises NotFound."""
+    by, cause = actor(request.user), request_id(request.scope)
+    try:
+        handled = await core.commands.server(server_id, command, by=by, cause=cause)
+    except NotFound:
+        raise NotFound("server", server_id) from None  # the log does not know the name of what it does not have
+    await core.fleet.reached(handled.known.sequence)
+    return handled

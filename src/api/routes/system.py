@@ -1,0 +1,149 @@
+"""What needs no token: the front page, health and metrics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from litestar import MediaType, Response, Router, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from ...commands.server import CircuitIsClosed
+from ...container import Core
+from ...errors import StoreError
+from ...projections.active import is_projected, projected
+from ...runtime import metrics
+from ...streams.backlog import backlogs
+from ...streams.jetstream.api import api
+from ...streams.topology.definitions import TASKS
+from ...streams.topology.server_checks import clock_difference_ms
+from ..schemas.system import Front, Live, NatsHealth, Ready
+
+
+class System:
+    """What the routes do, apart from HTTP."""
+
+    def __init__(self, core: Core, version: str) -> None:
+        self._core = core
+        self._version = version
+
+    async def ready(self) -> Ready:
+        """Look at everything that a request depends on."""
+        core = self._core
+        connected = all(c.is_connected for c in (core.appending, core.reading, core.consuming))
+        warnings = [*core.soundness.warnings(), *unreadable(core)]
+        storage: dict[str, int] = {}
+        lag = 0
+        difference: float | None = None
+        status: Literal["ok", "unavailable", "draining"] = "ok"
+        try:
+            account = await api(core.reading, "INFO")
+            used, limit = int(account["storage"]), int(account["limits"]["max_storage"])
+            storage = {"used": used, "limit": limit}
+            difference = await clock_difference_ms(core.reading)
+            lag = await projection_lag(core)
+        except StoreError:
+            status = "unavailable"
+            warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
+        if not connected:
+            status = "unavailable"
+        if core.draining:
+            status = "draining"
+        if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
+            warnings.append("the store is more than 90 % full; make room before it refuses new tasks")
+        return Ready(
+            status=status,
+            version=self._version,
+            nats=NatsHealth(
+                connected=connected,
+                version=core.soundness.version,
+                durability=core.soundness.durability,
+                clock_difference_ms=round(difference, 1) if difference is not None else None,
+            ),
+            storage=storage,
+            projection_lag_events=lag,
+            servers=server_states(core),
+            warnings=warnings,
+        )
+
+    async def metrics(self) -> bytes:
+        """Return the metrics, those about queues read from NATS for the occasion."""
+        await observe(self._core)
+        return generate_latest(metrics.REGISTRY)
+
+
+async def projection_lag(core: Core) -> int:
+    last = int((await api(core.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+    if await is_projected(core.buckets.tasks, last):
+        return 0
+    return max(0, last - await projected(core.buckets.tasks))
+
+
+def unreadable(core: Core) -> list[str]:
+    """Return a warning for everything that events this version cannot read keep this process from doing."""
+    projections = [f"{what} has stopped here: {why}" for what, why in core.halted.items()]
+    left_out = [f"{name} is left out here: {why}" for name, why in core.fleet.unreadable.items()]
+    return [f"{text}; run the version that wrote it" for text in (*projections, *left_out)]
+
+
+def server_states(core: Core) -> dict[str, int]:
+    """Return how many servers are in which state."""
+    counts = {"online": 0, "offline": 0, "maintenance": 0, "circuit_open": 0}
+    for server in core.fleet.servers():
+        counts["online" if server.online else "offline"] += 1
+        counts["maintenance"] += server.maintenance
+        counts["circuit_open"] += not isinstance(server.circuit, CircuitIsClosed)
+    return counts
+
+
+async def observe(core: Core) -> None:
+    """Bring the gauges up to date; without NATS they keep what they had."""
+    for state, count in server_states(core).items():
+        metrics.servers.labels(state).set(count)
+    try:
+        metrics.projection_lag.labels("tasks").set(await projection_lag(core))
+        for subjects, backlog in (await backlogs(core.reading)).items():
+            _, pool, priority, _ = subjects.split(".")
+            metrics.queue_depth.labels(pool, priority).set(backlog.waiting)
+    except StoreError:
+        return
+
+
+def system_router(core: Core, version: str) -> Router:
+    """Return the routes."""
+    system = System(core, version)
+
+    @get("/", summary="Front page", response_description="What this is, and where to go on")
+    async def front() -> Front:
+        """Say what this is."""
+        return Front(version=version)
+
+    @get("/health/live", summary="Is the process alive?", response_description="It is")
+    async def live() -> Live:
+        """Answer as long as the process runs."""
+        return Live()
+
+    unready = ResponseSpec(Ready, description="Requests cannot be served now", generate_examples=False)
+
+    @get(
+        "/health/ready",
+        responses={503: unready},
+        response_description="Requests can be served",
+        summary="Can requests be served?",
+    )
+    async def ready() -> Response[Ready]:
+        """Tell whether the store answers, and what is weaker than it should be.
+
+        503 while requests cannot be served, or should go to another process because this one is about to end.
+        """
+        state = await system.ready()
+        return Response(state, status_code=200 if state.status == "ok" else 503)
+
+    @get("/metrics", media_type=MediaType.TEXT, response_description="The metrics", summary="Prometheus metrics")
+    async def metrics_page() -> Response[str]:
+        """Return the metrics in Prometheus' text format."""
+        return Response((await system.metrics()).decode(), media_type=CONTENT_TYPE_LATEST)
+
+    routes: list[HTTPRouteHandler] = [front, live, ready, metrics_page]
+    return Router(path="/", route_handlers=routes, tags=["System"])

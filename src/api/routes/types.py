@@ -1,0 +1,219 @@
+"""Task types: what their payloads must look like, and how their tasks are tried. Admins write, all may read."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import Annotated
+
+import msgspec
+from litestar import Router, delete, get, post, put
+from litestar.params import PathParameter, QueryParameter
+from msgspec import Raw
+
+from ...commands.task_type import (
+    DEFAULT_POOL,
+    DEFAULT_TYPE,
+    DefineType,
+    DeleteType,
+    PauseType,
+    ResumeType,
+    TypeCommand,
+)
+from ...container import Core
+from ...errors import InvalidInput, NotFound
+from ...events.envelope import NULL
+from ...events.ids import token
+from ...events.limits import Limits
+from ...events.task_type import TypeDefined
+from ...submission.body import compile_schema
+from ...wire.fields import TYPE_NAME_PATTERN
+from ..auth.access import ApiRequest, actor, requires
+from ..bodies import described, read_as, schema_of
+from ..middleware.edge import request_id
+from ..openapi.examples import PAUSE_EXAMPLES, TYPE_EXAMPLES
+from ..parameters import Cursor
+from ..problems import answers
+from ..schemas.owners import check_burst
+from ..schemas.pools import PauseAnswer, PauseBody, pause_info
+from ..schemas.types import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
+
+NameParameter = Annotated[
+    str,
+    PathParameter(
+        description="A type's name: letters, digits, dots, dashes and underscores",
+        schema_extra={"pattern": TYPE_NAME_PATTERN, "minLength": 1, "maxLength": 64, "examples": ["resize"]},
+    ),
+]
+
+
+class Types:
+    """What the routes do, apart from HTTP."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    async def put(self, request: ApiRequest, name: str) -> TypeSummary:
+        core = self.core
+        _check_name(name)
+        body = await read_as(request, TypeBody, core.settings.max_json_depth)
+        if body.schema is not None:
+            compile_schema(body.schema)
+        definition = TypeDefined(
+            name=name,
+            pool=body.pool if isinstance(body.pool, str) else _own_pool(name),
+            payload_schema=Raw(msgspec.json.encode(body.schema)) if body.schema is not None else NULL,
+            attempts=body.attempts,
+            backoff_base=_duration(body.backoff_base),
+            backoff_cap=_duration(body.backoff_cap),
+            timeout=_duration(body.timeout),
+            priority=body.priority,
+            description=body.description,
+            limits=_limits(body),
+            key_concurrency=body.key_concurrency,
+            on_conflict=body.on_conflict,
+        )
+        handled = await core.commands.type(
+            name, DefineType(definition=definition), by=actor(request.user), cause=request_id(request.scope)
+        )
+        await core.fleet.reached(handled.known.sequence)
+        return type_summary(name, handled.known.state, core.settings)
+
+    async def get(self, name: str) -> TypeSummary:
+        state = (await self.core.commands.types.load(f"type.{token(name)}")).state
+        if state.definition is None and name != DEFAULT_TYPE:
+            raise NotFound("type", name)
+        return type_summary(name, state, self.core.settings)
+
+    async def page(self, limit: int, cursor: str | None) -> TypePage:
+        fleet = self.core.fleet
+        await fleet.catch_up(self.core.reading)
+        states = {state.definition.name: state for state in fleet.types() if state.definition}
+        states.setdefault(DEFAULT_TYPE, fleet.type_state(DEFAULT_TYPE))
+        remaining = [name for name in sorted(states) if cursor is None or name > cursor]
+        shown = remaining[:limit]
+        return TypePage(
+            types=[type_summary(name, states[name], self.core.settings) for name in shown],
+            next_cursor=shown[-1] if len(remaining) > limit else None,
+        )
+
+    async def delete(self, request: ApiRequest, name: str) -> TypeDone:
+        handled = await self.core.commands.type(
+            name, DeleteType(name=name), by=actor(request.user), cause=request_id(request.scope)
+        )
+        await self.core.fleet.reached(handled.known.sequence)
+        return TypeDone(name=name)
+
+    async def pause(self, request: ApiRequest, name: str) -> PauseAnswer:
+        body = await read_as(request, PauseBody, self.core.settings.max_json_depth)
+        return await self._pause(request, name, PauseType(name=name, reason=body.reason))
+
+    async def resume(self, request: ApiRequest, name: str) -> PauseAnswer:
+        body = await read_as(request, PauseBody, self.core.settings.max_json_depth)
+        return await self._pause(request, name, ResumeType(name=name, reason=body.reason))
+
+    async def _pause(self, request: ApiRequest, name: str, command: TypeCommand) -> PauseAnswer:
+        handled = await self.core.commands.type(name, command, by=actor(request.user), cause=request_id(request.scope))
+        await self.core.fleet.reached(handled.known.sequence)
+        return PauseAnswer(name=name, pause=pause_info(handled.known.state.pause))
+
+
+def _check_name(name: str) -> None:
+    try:
+        msgspec.convert(name, TypeName)
+    except msgspec.ValidationError:
+        raise InvalidInput(
+            "a type's name is 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+            "name",
+        ) from None
+
+
+def _own_pool(name: str) -> str:
+    """Return the pool of a type that names none: one of its own."""
+    return DEFAULT_POOL if name == DEFAULT_TYPE else name
+
+
+def _limits(body: TypeBody) -> Limits | None:
+    check_burst(body.per_second, body.burst)
+    limits = Limits(concurrency=body.concurrency, per_second=body.per_second, burst=body.burst)
+    return limits if limits.is_any else None
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds is not None else None
+
+
+def type_router(core: Core) -> Router:
+    """Return the routes."""
+    types = Types(core)
+    intervention = partial(
+        post,
+        status_code=200,
+        opt=requires("admin"),
+        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 404, 413, 415, 503),
+    )
+
+    @put(
+        "/{name:str}",
+        status_code=200,
+        opt=requires("admin"),
+        operation_class=described(schema_of(TypeBody), TYPE_EXAMPLES, required=False),
+        responses=answers(400, 401, 403, 413, 415, 503),
+        response_description="The type as it is now",
+        summary="Define a type",
+    )
+    async def put_type(request: ApiRequest, name: NameParameter) -> TypeSummary:
+        """Define a type, or replace its settings. Tasks already submitted keep those they were submitted with."""
+        return await types.put(request, name)
+
+    @get(
+        "/",
+        responses=answers(400, 401, 403, 503),
+        response_description="A page of types, by name",
+        summary="List types",
+    )
+    async def list_types(
+        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 1000,
+        cursor: Cursor = None,
+    ) -> TypePage:
+        """List the types by name; `default` is always there."""
+        return await types.page(limit, cursor)
+
+    @get(
+        "/{name:str}",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="The type's settings",
+        summary="Read a type",
+    )
+    async def get_type(name: NameParameter) -> TypeSummary:
+        """Return a type's settings, with the service's own where it has none."""
+        return await types.get(name)
+
+    @delete(
+        "/{name:str}",
+        status_code=200,
+        opt=requires("admin"),
+        responses=answers(400, 401, 403, 404, 409, 503),
+        response_description="The type is gone",
+        summary="Delete a type",
+    )
+    async def delete_type(request: ApiRequest, name: NameParameter) -> TypeDone:
+        """Delete a type's settings. Its tasks go on; new ones of this name are treated like `default`."""
+        return await types.delete(request, name)
+
+    @intervention("/{name:str}/pause", response_description="The type is paused", summary="Pause a type")
+    async def pause_type(request: ApiRequest, name: NameParameter) -> PauseAnswer:
+        """Let the tasks of a type wait; new ones are accepted, what runs goes on, and others of its pool do, too."""
+        return await types.pause(request, name)
+
+    @intervention("/{name:str}/resume", response_description="The type is not paused", summary="Resume a type")
+    async def resume_type(request: ApiRequest, name: NameParameter) -> PauseAnswer:
+        """End a type's pause. Where it shares its pool with others, its tasks come back within some seconds."""
+        return await types.resume(request, name)
+
+    return Router(
+        path="/types",
+        route_handlers=[put_type, list_types, get_type, delete_type, pause_type, resume_type],
+        tags=["Types"],
+    )

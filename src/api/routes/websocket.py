@@ -1,0 +1,247 @@
+"""WebSocket: the same events as the streams, for any number of subscriptions over one connection.
+
+    client                                               server
+    {"type": "subscribe", "task": id}                    {"type": "subscribed", "subscription": …}, then events
+    {"type": "subscribe", "batch": id}                     as streams have them, with `subscription` and `id`
+    {"type": "subscribe", "project": name, "after": id}
+    {"type": "subscribe", "all": true}
+    {"type": "unsubscribe", "subscription": …}           {"type": "unsubscribed", "subscription": …}
+    {"type": "ping"}                                     {"type": "pong"}
+                                                         {"type": "reached", …}   all up to this `id` was sent
+                                                         {"type": "ended", …}   its task or batch has ended
+                                                         {"type": "error", "error": …}
+
+A subscription's name is `task:<id>`, `batch:<id>`, `project:<name>` or `all`. A reader too slow for what it asked for
+is told and dropped; it comes again and resumes after the last `id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Router, WebSocket, websocket
+from litestar.exceptions import WebSocketDisconnect
+from msgspec import Struct
+
+from ...container import Core
+from ...errors import InvalidInput, Refused, StoreError
+from ...events.ids import owner_token
+from ...push.feed import Place
+from ...push.hub import Scope
+from ...push.subscription_filter import Choice
+from ..auth.access import READERS_OF_ALL, ROLES, bearer_token, token_in_address
+from ..auth.authenticator import Authenticator, Identity, KeysUnavailable, Unauthenticated
+from ..auth.stream_tokens import StreamTokens
+from ..batch_stream import BatchPush
+from ..event_stream import Messages, Pushed
+
+log = structlog.get_logger(__name__)
+
+MOST_SUBSCRIPTIONS = 100
+LONGEST_MESSAGE = 4 * 1024
+MESSAGES_WAITING = 256
+"""What waits for a reader before it counts as slow."""
+PATIENCE_SECONDS = 10.0
+"""How long a slow reader may leave its messages waiting."""
+CLOSE_SECONDS = 1.0
+PAUSE_SECONDS = 15.0
+UNAUTHENTICATED = 4401
+TOO_SLOW = 4408
+GOING_AWAY = 1001
+REACHED = b'{"type":"reached"}'
+
+
+class _Subscribe(Struct, tag="subscribe", kw_only=True, forbid_unknown_fields=True):
+    task: str | None = None
+    batch: str | None = None
+    project: str | None = None
+    all: bool = False
+    after: int | str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the subscription is called. Raises InvalidInput where it is not about exactly one thing."""
+        named = [
+            *([f"task:{self.task}"] if self.task is not None else []),
+            *([f"batch:{self.batch}"] if self.batch is not None else []),
+            *([f"project:{self.project}"] if self.project is not None else []),
+            *(["all"] if self.all else []),
+        ]
+        if len(named) != 1:
+            raise InvalidInput("subscribe to one of `task`, `batch`, `project` and `all`")
+        return named[0]
+
+
+class _Unsubscribe(Struct, tag="unsubscribe", kw_only=True, forbid_unknown_fields=True):
+    subscription: str
+
+
+class _Ping(Struct, tag="ping", kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+_message = msgspec.json.Decoder(_Subscribe | _Unsubscribe | _Ping)
+_encode = msgspec.json.Encoder().encode
+
+
+class TooSlow(Exception):
+    """The reader does not read."""
+
+
+class Session:
+    """One connection."""
+
+    def __init__(self, core: Core, socket: WebSocket[Any, Any, Any], identity: Identity) -> None:
+        self._hub = core.feeds.hub
+        self._pushed = Pushed(core, PAUSE_SECONDS)
+        self._batches = BatchPush(core, PAUSE_SECONDS)
+        self._socket = socket
+        self._identity = identity
+        self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MESSAGES_WAITING)
+        self._subscriptions: dict[str, asyncio.Task[None]] = {}
+        self._over: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Serve the connection until it ends."""
+        tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
+        try:
+            code, reason = await self._over
+            with contextlib.suppress(Exception):  # it may be gone already, or not read even this
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._socket.close(code=code, reason=reason)
+        finally:
+            for task in (*tasks, *self._subscriptions.values()):
+                task.cancel()
+            await asyncio.gather(*tasks, *self._subscriptions.values(), return_exceptions=True)
+
+    def _end(self, code: int, reason: str) -> None:
+        if not self._over.done():
+            self._over.set_result((code, reason))
+
+    # Both directions
+
+    async def _send(self) -> None:
+        try:
+            while True:
+                await self._socket.send_data(await self._waiting.get(), mode="text")
+        except Exception:
+            self._end(GOING_AWAY, "")
+
+    async def _receive(self) -> None:
+        try:
+            while True:
+                text = await self._socket.receive_data(mode="text")
+                try:
+                    await self._act(text)
+                except Refused as refusal:
+                    await self._put(_encode({"type": "error", "error": str(refusal)}))
+                except StoreError:
+                    await self._put(_encode({"type": "error", "error": "the log cannot be read now; try again"}))
+        except (WebSocketDisconnect, TooSlow):
+            self._end(GOING_AWAY, "")
+        except Exception:
+            log.exception("websocket.failed")
+            self._end(1011, "")
+
+    async def _put(self, message: bytes) -> None:
+        if not self._waiting.full():
+            self._waiting.put_nowait(message)
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._waiting.put(message)
+        except TimeoutError:
+            self._end(TOO_SLOW, "too slow: connect again, and subscribe after the last id received")
+            raise TooSlow from None
+
+    # What is asked for
+
+    async def _act(self, text: str) -> None:
+        if len(text) > LONGEST_MESSAGE:
+            raise InvalidInput(f"a message has {LONGEST_MESSAGE} characters at most")
+        try:
+            message = _message.decode(text)
+        except msgspec.MsgspecError as error:
+            raise InvalidInput(str(error)) from None
+        match message:
+            case _Ping():
+                await self._put(_encode({"type": "pong"}))
+            case _Unsubscribe(subscription=name):
+                if subscription := self._subscriptions.pop(name, None):
+                    subscription.cancel()
+                await self._put(_encode({"type": "unsubscribed", "subscription": name}))
+            case _Subscribe():
+                await self._subscribe(message)
+
+    async def _subscribe(self, wanted: _Subscribe) -> None:
+        name = wanted.name
+        if name in self._subscriptions:
+            raise InvalidInput(f"there is a subscription {name!r} already")
+        if len(self._subscriptions) >= MOST_SUBSCRIPTIONS:
+            raise InvalidInput(f"a connection has {MOST_SUBSCRIPTIONS} subscriptions at most; take `all`")
+        messages = await self._messages(wanted)
+        await self._put(_encode({"type": "subscribed", "subscription": name}))
+        self._subscriptions[name] = asyncio.create_task(self._pass_on(name, messages))
+
+    async def _pass_on(self, name: str, messages: Messages | None) -> None:
+        label = b'{"subscription":' + _encode(name) + b',"id":'
+        try:
+            if messages is not None:
+                async for message in messages:
+                    if message is not None:
+                        data = message.data or REACHED
+                        await self._put(label + _encode(message.place or None) + b"," + data[1:])
+            if self._hub.has_ended:  # no task has, for certain
+                self._end(GOING_AWAY, "this process stops: connect again, and subscribe after the last id received")
+                return
+            await self._put(_encode({"type": "ended", "subscription": name}))
+        except TooSlow:
+            return
+        except StoreError as error:
+            log.warning("subscription.broken", reason=str(error))
+            with contextlib.suppress(TooSlow):
+                await self._put(_encode({"type": "error", "subscription": name, "error": "subscribe again"}))
+        if self._subscriptions.get(name) is asyncio.current_task():  # else it was given up, and taken again
+            del self._subscriptions[name]
+
+    async def _messages(self, wanted: _Subscribe) -> Messages | None:
+        """Return what a subscription brings. Raises Refused for what this caller may not see."""
+        try:
+            after = None if wanted.after is None else Place.parse(str(wanted.after))
+        except ValueError:
+            raise InvalidInput("`after` is the `id` of a message as it came") from None
+        if wanted.task is not None:
+            return await self._pushed.of_task(self._identity, wanted.task, after)
+        if wanted.batch is not None:
+            return await self._batches.of_batch(self._identity, wanted.batch, after)
+        everybodys = wanted.all and self._identity.has(*READERS_OF_ALL)
+        scope = Scope(owner=None if everybodys else owner_token(self._identity.subject))
+        return await self._pushed.of_all(scope, Choice(project=wanted.project or ""), after)
+
+
+def websocket_router(core: Core, authenticator: Authenticator, tokens: StreamTokens) -> Router:
+    """Return the route."""
+
+    async def identify(socket: WebSocket[Any, Any, Any]) -> Identity:
+        if in_address := token_in_address(socket.scope):
+            return tokens.identify(in_address)
+        identity = await authenticator.identify(bearer_token(socket.scope))
+        if not identity.has(*ROLES):
+            raise Unauthenticated("no role of ours")
+        return identity
+
+    @websocket("/ws")
+    async def listen(socket: WebSocket[Any, Any, Any]) -> None:
+        try:
+            identity = await identify(socket)
+        except (Unauthenticated, KeysUnavailable):
+            await socket.close(code=UNAUTHENTICATED)  # before it is accepted: the handshake is answered 403
+            return
+        await socket.accept()
+        await Session(core, socket, identity).run()
+
+    return Router(path="/", route_handlers=[listen])

@@ -1,0 +1,111 @@
+"""The queue surface's tasks as its clients see them (contract, section 2). Times are milliseconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ...events.ids import token
+from ...projections.task_reader import Listed
+from ...projections.task_view import Status
+from ...wire.fields import milliseconds, optional_milliseconds
+
+QueueType = Literal["chapter", "outline"]
+QueueStatus = Literal["pending", "processing", "completed", "failed"]
+STATUS: dict[Status, QueueStatus] = {
+    "WAITING": "pending",
+    "PROCESSING": "processing",
+    "FINISHED": "completed",
+    "FAILED": "failed",
+    "CANCELLED": "failed",
+}
+MOST_CHAPTERS = 10_000
+LONGEST_PROMPT = 20_000
+
+
+class ChaptersBody(Struct, kw_only=True, rename="camel"):
+    """How many chapters are to be written."""
+
+    chapters_to_generate: Annotated[int, Meta(ge=1, le=MOST_CHAPTERS)] = 1
+
+
+class OutlineBody(Struct, kw_only=True, rename="camel"):
+    """What outline is wanted."""
+
+    target_chapters: Annotated[int, Meta(ge=1, le=MOST_CHAPTERS)] = 400
+    target_word_count: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    """In the unit that the servers of type `outline` count in."""
+    custom_prompt: Annotated[str, Meta(max_length=LONGEST_PROMPT)] | None = None
+
+
+class QueuedTask(Struct, kw_only=True, rename="camel", omit_defaults=True):
+    """A task of a project."""
+
+    id: str
+    type: str
+    project_id: str
+    """The project's name as one word: the same for the same name."""
+    project_name: str
+    user_id: str
+    """The `sub` of whoever submitted it."""
+    params: Any
+    """As it was asked for."""
+    status: QueueStatus
+    progress: float
+    """Percent."""
+    message: str | None = None
+    """As the server last reported it."""
+    error: str | None = None
+    created_at: int
+    """Milliseconds since the epoch, as are all times."""
+    updated_at: int
+    started_at: int | None = None
+    completed_at: int | None = None
+
+
+class Done(Struct, kw_only=True):
+    """It is so."""
+
+    success: bool = True
+
+
+class QueueSubmitted(Done, kw_only=True, rename="camel"):
+    """A task was accepted: it is on disk."""
+
+    task_id: str
+
+
+class QueueTaskAnswer(Done, kw_only=True):
+    """One task."""
+
+    task: QueuedTask
+
+
+class QueueTasksAnswer(Done, kw_only=True):
+    """Tasks, newest first."""
+
+    tasks: list[QueuedTask]
+
+
+def queued_task(listed: Listed) -> QueuedTask:
+    ref, view = listed
+    params = msgspec.json.decode(view.params)
+    project = params.pop("projectName", view.project) if isinstance(params, dict) else view.project
+    return QueuedTask(
+        id=ref.id,
+        type=view.task_type,
+        project_id=token(view.project),
+        project_name=project,
+        user_id=view.owner,
+        params=params,
+        status=STATUS[view.status],
+        progress=view.progress or 0.0,
+        message=view.message,
+        error=view.error or None,
+        created_at=milliseconds(view.created_at),
+        updated_at=milliseconds(view.updated_at),
+        started_at=optional_milliseconds(view.started_at),
+        completed_at=optional_milliseconds(view.ended_at),
+    )

@@ -1,0 +1,198 @@
+"""Recurring schedules as clients see them. Times are milliseconds since the epoch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from ...commands.recurrence import LONGEST_CRON, occurrences
+from ...commands.schedule import Created, Failure
+from ...events.schedule import Missed, Run
+from ...wire.fields import milliseconds, optional_milliseconds
+from .page import DoneTo, Page
+
+NEXT_RUNS = 5
+
+Cron = Annotated[str, Meta(min_length=1, max_length=LONGEST_CRON)]
+Zone = Annotated[str, Meta(min_length=1, max_length=64)]
+CatchUp = Annotated[int, Meta(ge=1, le=100)]
+Title = Annotated[str, Meta(max_length=128)]
+Description = Annotated[str, Meta(max_length=1000)]
+
+
+class ScheduleBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A recurring schedule to be created."""
+
+    cron: Cron
+    """Minute, hour, day of month, month, day of week; six fields begin with seconds. Or `@daily` and the like."""
+    time_zone: Zone = "UTC"
+    """Whose clock that is, by its IANA name: `Europe/Berlin`."""
+    task: Raw
+    """What is submitted each time, in the full form of a submission; without instants, and without `dependsOn`."""
+    missed: Missed = "skip"
+    """What becomes of runs that nobody was there for or that a pause passed over: skipped, or the latest caught up."""
+    catch_up: CatchUp = 1
+    """How many are caught up, the latest; for `catch_up` alone."""
+    name: Title = ""
+    description: Description = ""
+
+
+class ScheduleChange(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What is to change of a schedule; what is left out stays."""
+
+    cron: Cron | UnsetType = UNSET
+    time_zone: Zone | UnsetType = UNSET
+    task: Raw | UnsetType = UNSET
+    missed: Missed | UnsetType = UNSET
+    catch_up: CatchUp | UnsetType = UNSET
+    name: Title | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+
+
+class ScheduledRun(Struct, kw_only=True, rename="camel"):
+    """One run that was due."""
+
+    due_at: int
+    task_id: str
+
+
+class FiredRuns(Struct, kw_only=True, rename="camel"):
+    """Runs that fired together."""
+
+    at: int
+    """When they fired, which is later than they were due."""
+    runs: list[ScheduledRun]
+
+
+class FailedRuns(Struct, kw_only=True, rename="camel"):
+    """Runs whose tasks could not be submitted."""
+
+    at: int
+    runs: list[ScheduledRun]
+    error: str
+    path: str | None
+    """Where in `task` the trouble is; null: not in a part of it."""
+
+
+class ScheduleCounts(Struct, kw_only=True, rename="camel"):
+    fired: int
+    """Runs that were due, and fired."""
+    skipped: int
+    """Runs missed and not caught up. Of one long absence at most 1,000 are counted."""
+    failed: int
+    """Of those fired: their tasks could not be submitted."""
+    triggered: int
+    """Runs that somebody asked for."""
+
+
+class ScheduleSummary(Struct, kw_only=True, rename="camel"):
+    """A recurring schedule."""
+
+    id: str
+    owner: str
+    """The `sub` of whoever created it, and the owner of its tasks."""
+    name: str
+    description: str
+    cron: str
+    time_zone: str
+    missed: Missed
+    catch_up: int
+    paused: bool
+    pause_reason: str | None
+    """Why it is paused; null while it is not."""
+    next_at: int | None
+    """When it runs next; null: it is paused, or never runs again."""
+    last_fired: FiredRuns | None
+    last_failure: FailedRuns | None
+    last_triggered_task_id: str | None
+    counts: ScheduleCounts
+    created_at: int
+    updated_at: int
+    """When it last ran, failed, or was changed."""
+
+
+class ScheduleDetail(ScheduleSummary, kw_only=True, rename="camel"):
+    """A recurring schedule, whole."""
+
+    task: Raw
+    next_runs: list[int]
+    """The next five, as of now; none while it is paused."""
+
+
+class SchedulePage(Page, kw_only=True, rename="camel"):
+    """Schedules by id: the newest first, but for those that an Idempotency-Key has named."""
+
+    schedules: list[ScheduleSummary]
+
+
+class ScheduleDone(DoneTo, kw_only=True):
+    """It is done."""
+
+
+class ScheduleRun(Struct, kw_only=True, rename="camel"):
+    """A run that was asked for."""
+
+    id: str
+    task_id: str
+    success: bool = True
+
+
+def schedule_summary(schedule: Created) -> ScheduleSummary:
+    return ScheduleSummary(**_summary(schedule))
+
+
+def schedule_detail(schedule: Created, now: datetime) -> ScheduleDetail:
+    settings = schedule.settings
+    runs: list[datetime] = []
+    if schedule.next_at is not None and not schedule.paused:
+        following = occurrences(settings.cron, settings.time_zone, max(now, schedule.next_at))
+        first = [schedule.next_at] if schedule.next_at > now else []
+        runs = [*first, *itertools.islice(following, NEXT_RUNS - len(first))]
+    return ScheduleDetail(
+        **_summary(schedule), task=schedule.settings.task, next_runs=[milliseconds(run) for run in runs]
+    )
+
+
+def _summary(schedule: Created) -> dict[str, Any]:
+    settings, counts = schedule.settings, schedule.counts
+    return {
+        "id": schedule.schedule_id,
+        "owner": schedule.owner,
+        "name": settings.name,
+        "description": settings.description,
+        "cron": settings.cron,
+        "time_zone": settings.time_zone,
+        "missed": settings.missed,
+        "catch_up": settings.catch_up,
+        "paused": schedule.paused,
+        "pause_reason": schedule.pause_reason if schedule.paused else None,
+        "next_at": None if schedule.paused else optional_milliseconds(schedule.next_at),
+        "last_fired": _fired(schedule),
+        "last_failure": _failed(schedule.failure) if schedule.failure else None,
+        "last_triggered_task_id": schedule.triggered or None,
+        "counts": ScheduleCounts(
+            fired=counts.fired, skipped=counts.skipped, failed=counts.failed, triggered=counts.triggered
+        ),
+        "created_at": milliseconds(schedule.created_at),
+        "updated_at": milliseconds(schedule.changed_at),
+    }
+
+
+def _fired(schedule: Created) -> FiredRuns | None:
+    if schedule.fired_at is None:
+        return None
+    return FiredRuns(at=milliseconds(schedule.fired_at), runs=_runs(schedule.fired))
+
+
+def _failed(failure: Failure) -> FailedRuns:
+    return FailedRuns(
+        at=milliseconds(failure.at), runs=_runs(failure.runs), error=failure.error, path=failure.path or None
+    )
+
+
+def _runs(runs: Sequence[Run]) -> list[ScheduledRun]:
+    return [ScheduledRun(due_at=milliseconds(run.occurrence), task_id=run.task_id) for run in runs]

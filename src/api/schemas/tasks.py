@@ -1,0 +1,183 @@
+"""Tasks as clients see them. Times are milliseconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from ...events.envelope import Stored
+from ...events.ids import TaskRef
+from ...events.task import NO_PLAN, FailureKind, ParentFailure, Priority, TaskEvent
+from ...projections.task_reader import Listed, TaskDetail
+from ...projections.task_view import Status, TaskView
+from ...settings import Settings
+from ...wire.fields import milliseconds, optional_milliseconds
+from ...wire.instants import iso
+
+
+class TaskSummary(Struct, kw_only=True, rename="camel"):
+    """A task as lists show it."""
+
+    id: str
+    status: Status
+    type: str
+    priority: Priority
+    owner: str
+    """The `sub` of whoever submitted it."""
+    server_id: str | None
+    """The server that has it or had it last; null before the first."""
+    error: str | None
+    """Why it failed, or why the last attempt did; null if nothing did."""
+    progress: float | None
+    """Percent, as the server last reported it."""
+    message: str | None
+    """As the server last reported it."""
+    attempt: int
+    """Ordinal of the last try; 0 before the first."""
+    attempts: int
+    """Tries it gets in all."""
+    created_at: int
+    """Milliseconds since the epoch, as are all times of a task."""
+    updated_at: int
+    started_at: int | None
+    """When the first try began."""
+    ended_at: int | None
+    next_attempt_at: int | None
+    """When the next try is due, while it waits for one."""
+    callback_url: str
+    """Where its updates go (PUT)."""
+    held: bool
+    """Something holds it: it is in no queue. `why` tells what."""
+    failure_kind: FailureKind | None
+    """Of what kind the failure in `error` was; null if nothing failed."""
+    run_at: int | None
+    """It does not start before."""
+    expires_at: int | None
+    """It does not start after."""
+    deadline: int | None
+    """It ends by then, or fails."""
+    concurrency_key: str | None
+    batch_id: str | None
+    """The batch it was submitted with."""
+    schedule_id: str | None
+    """The recurring schedule that submitted it."""
+
+
+class TaskDetails(TaskSummary, kw_only=True, rename="camel"):
+    """A task with what was asked and what came of it."""
+
+    request: Any
+    """The payload as submitted."""
+    depends_on: list[str]
+    """Ids of the tasks that must have ended first."""
+    on_parent_failure: ParentFailure
+    """What becomes of it when one of those does not succeed."""
+    prefer: dict[str, str]
+    """Labels of the servers it had better run on."""
+    require: dict[str, str]
+    """Labels of the only servers it may run on."""
+    result: Any
+    """A TaskResult, or null."""
+
+
+class TaskAnswer(Struct, kw_only=True, rename="camel"):
+    """A task, and its id once more, where older clients look for it."""
+
+    task_id: str
+    task_details: TaskDetails
+
+
+class TaskPage(Struct, kw_only=True, rename="camel"):
+    """Tasks, newest first."""
+
+    tasks: list[TaskSummary]
+    next_cursor: str | None
+    """Pass as `cursor` for the next page; null after the last. A page may be short and still have one."""
+
+
+class RecordedEvent(Struct, kw_only=True):
+    """An event of a task's history, as recorded."""
+
+    sequence: int
+    """Place in the log; grows, with gaps."""
+    id: str
+    at: str
+    """ISO 8601, UTC."""
+    by: dict[str, str]
+    """Who did it: `kind` (user, server, worker, timer, system) and `id`."""
+    cause: str
+    """The request id, or the sequence of the event, that led to it."""
+    event: Any
+    """Its `type`, and what the type has."""
+
+
+class EventPage(Struct, kw_only=True, rename="camel"):
+    """Events of a task, oldest first."""
+
+    task_id: str
+    events: list[RecordedEvent]
+    next_after: int | None
+    """Pass as `after` for the next page; null after the last."""
+
+
+def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[str, Any]:
+    plan = view.plan or NO_PLAN
+    return {
+        "id": ref.id,
+        "status": view.status,
+        "type": view.task_type,
+        "priority": view.priority,
+        "owner": view.owner,
+        "server_id": view.server_id or None,
+        "error": view.error or None,
+        "progress": view.progress,
+        "message": view.message,
+        "attempt": view.attempt,
+        "attempts": view.attempts,
+        "created_at": milliseconds(view.created_at),
+        "updated_at": milliseconds(view.updated_at),
+        "started_at": optional_milliseconds(view.started_at),
+        "ended_at": optional_milliseconds(view.ended_at),
+        "next_attempt_at": optional_milliseconds(view.retry_at),
+        "callback_url": f"{settings.callback_base}/api/task/{ref.id}",
+        "held": view.held,
+        "failure_kind": view.failure,
+        "run_at": optional_milliseconds(plan.not_before),
+        "expires_at": optional_milliseconds(plan.expires_at),
+        "deadline": optional_milliseconds(plan.ends_by),
+        "concurrency_key": plan.concurrency_key or None,
+        "batch_id": view.batch or None,
+        "schedule_id": view.schedule or None,
+    }
+
+
+def task_answer(detail: TaskDetail, settings: Settings) -> TaskAnswer:
+    fields = _summary_fields(detail.ref, detail.view, settings)
+    plan = detail.view.plan or NO_PLAN
+    details = TaskDetails(
+        **fields,
+        request=detail.payload,
+        result=detail.result,
+        depends_on=list(plan.depends_on),
+        on_parent_failure=plan.on_parent_failure,
+        prefer=plan.prefer,
+        require=plan.require,
+    )
+    return TaskAnswer(task_id=detail.ref.id, task_details=details)
+
+
+def task_summary(listed: Listed, settings: Settings) -> TaskSummary:
+    return TaskSummary(**_summary_fields(listed.ref, listed.view, settings))
+
+
+def recorded_event(stored: Stored[TaskEvent]) -> RecordedEvent:
+    recorded = stored.recorded
+    return RecordedEvent(
+        sequence=stored.sequence,
+        id=recorded.id,
+        at=iso(recorded.at),
+        by={"kind": recorded.by.kind, "id": recorded.by.id},
+        cause=recorded.cause,
+        event=recorded.event,
+    )

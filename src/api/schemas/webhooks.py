@@ -1,0 +1,123 @@
+"""Webhooks as clients see them. Times are milliseconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from ...commands.webhook import Registered
+from ...errors import InvalidInput
+from ...events.subjects import ENDINGS, TASK_KINDS
+from ...wire.addresses import MAX_URL
+from ...wire.fields import milliseconds
+from .page import DoneTo, Page
+from .types import TypeName
+
+PREFIX = "task."
+CATEGORIES = {
+    "all": TASK_KINDS,
+    "ended": tuple(kind for kind in TASK_KINDS if kind in ENDINGS),
+    "attempts": ("started", "accepted", "attempt_failed", "attempt_returned"),
+    "progress": ("progressed",),
+}
+"""Names for several events."""
+NAMES = (*CATEGORIES, *(PREFIX + kind for kind in TASK_KINDS))
+
+Url = Annotated[str, Meta(min_length=1, max_length=MAX_URL)]
+EventNames = Annotated[list[str], Meta(min_length=1, max_length=len(NAMES))]
+TypeNames = Annotated[list[TypeName], Meta(max_length=100)]
+Description = Annotated[str, Meta(max_length=1000)]
+
+
+class WebhookBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A webhook to be registered."""
+
+    url: Url
+    """Where deliveries are sent, http or https."""
+    events: EventNames = field(default_factory=lambda: ["ended"])
+    """Names such as `task.succeeded`, and `all`, `ended` (the default), `attempts`, `progress` for several."""
+    types: TypeNames = []
+    """Types of the tasks whose events are sent; empty: all."""
+    task_id: str | None = None
+    """A task of yours: only its events are sent, those it has had so far, too."""
+    description: Description = ""
+    active: bool = True
+    """False: nothing is sent, and what happens meanwhile never is."""
+
+
+class WebhookChange(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What is to change of a webhook; what is left out stays."""
+
+    url: Url | UnsetType = UNSET
+    events: EventNames | UnsetType = UNSET
+    types: TypeNames | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    active: bool | UnsetType = UNSET
+    """True also enables one that was disabled because its receiver answered 410."""
+
+
+class WebhookSummary(Struct, kw_only=True, rename="camel"):
+    """A webhook. Its secret is shown once, when it is made, and never here."""
+
+    id: str
+    owner: str
+    """The `sub` of whoever registered it."""
+    url: str
+    events: list[str]
+    """Types of the events that are sent."""
+    types: list[str]
+    task_id: str | None
+    description: str
+    active: bool
+    disabled_reason: str | None
+    """Why it is not active; null while it is."""
+    created_at: int
+    updated_at: int
+
+
+class WebhookSecret(Struct, kw_only=True, rename="camel"):
+    """A webhook and its secret, which is never shown again."""
+
+    webhook: WebhookSummary
+    secret: str
+    """`whsec_` and base64: the key deliveries are signed with."""
+    previous_until: int | None
+    """Until when they are signed with the secret before, too; null: there was none."""
+
+
+class WebhookPage(Page, kw_only=True, rename="camel"):
+    """Webhooks, the newest first."""
+
+    webhooks: list[WebhookSummary]
+
+
+class WebhookDone(DoneTo, kw_only=True):
+    """It is done."""
+
+
+def kinds_of(names: list[str]) -> tuple[str, ...]:
+    """Return the events that names mean, in a fixed order. Raises InvalidInput for a name that there is not."""
+    wanted: set[str] = set()
+    for name in names:
+        if name not in NAMES:
+            raise InvalidInput(f"{name[:64]!r} is no event; they are {', '.join(NAMES)}", "$.events")
+        wanted.update(CATEGORIES.get(name, (name.removeprefix(PREFIX),)))
+    return tuple(kind for kind in TASK_KINDS if kind in wanted)
+
+
+def webhook_summary(webhook: Registered) -> WebhookSummary:
+    settings = webhook.settings
+    return WebhookSummary(
+        id=webhook.webhook_id,
+        owner=webhook.owner,
+        url=settings.url,
+        events=[PREFIX + kind for kind in settings.events],
+        types=list(settings.types),
+        task_id=settings.task_id or None,
+        description=settings.description,
+        active=webhook.active,
+        disabled_reason=None if webhook.active else webhook.disabled_reason,
+        created_at=milliseconds(webhook.created_at),
+        updated_at=milliseconds(webhook.changed_at),
+    )

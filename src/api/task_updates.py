@@ -1,0 +1,92 @@
+"""Takes what is reported of a task: from the backend that has it, by callback, or from its owner."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from litestar.exceptions import HTTPException
+
+from ..commands.task import Reporter
+from ..container import Core
+from ..errors import NotFound
+from ..events.envelope import Actor, Stored
+from ..events.ids import TaskRef, parse_task_id
+from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
+from ..vault.sealing import SealingError
+from ..vault.task_keys import without_key
+from .auth.access import ApiRequest, actor, owned_ref
+from .auth.authenticator import Identity, Unauthenticated
+from .bodies import read_body
+from .middleware.edge import request_id
+from .schemas.task_update import Report, attempt_of_token, parse_report
+from .schemas.tasks import TaskAnswer, task_answer
+
+NO_ATTEMPT = "this token is of no attempt of this task"
+
+
+class TaskReports:
+    """What the route does, apart from HTTP."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    async def take(self, request: ApiRequest, task_id: str) -> TaskAnswer:
+        """Take an update; return the task after it. Who may not send it is told so before the body is read."""
+        started: AttemptStarted | None = None
+        if request.auth is None:
+            ref = owned_ref(request.user, task_id, "service", "admin")
+            history = await self.core.tasks.history(ref)
+        else:
+            ref, history, started = await self._by_attempt(request.auth, task_id)
+        body = without_key(await read_body(request), await self._key_of(ref, history))
+        report = parse_report(body, task_id, self.core.settings.max_json_depth)
+        if not report.is_final and len(body) > self.core.settings.max_body:
+            raise HTTPException(
+                status_code=413, detail=f"a progress report may have {self.core.settings.max_body} bytes at most"
+            )
+        reporter, by = self._reporter(request.user, report, started)
+        cause = request_id(request.scope)
+        known = self.core.commands.tasks.fold(history)
+        if report.is_final:
+            command = report.ending(reporter, await self.core.results.store(ref, report.digest, report.result))
+            has_moved = await self.core.progress.flush(ref)
+            await self.core.commands.task(ref, command, by=by, cause=cause, known=None if has_moved else known)
+        else:
+            await self.core.progress.report(ref, report.progress(reporter), by=by, cause=cause, known=known)
+        return task_answer(await self.core.tasks.detail(ref), self.core.settings)
+
+    async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
+        """Return the key a task came with, which its server was told and may repeat; None if there is none (now)."""
+        submitted = history[0].recorded.event
+        if not isinstance(submitted, TaskSubmitted):
+            return None
+        with contextlib.suppress(SealingError):
+            return await self.core.task_keys.get(ref, submitted.key_id)
+        return None
+
+    async def _by_attempt(self, token: str, task_id: str) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
+        """Return the task, its history and the attempt that a callback token is of.
+
+        Raises Unauthenticated, also where there is no such task: a made-up token finds out nothing.
+        """
+        try:
+            ref = parse_task_id(task_id)
+            history = await self.core.tasks.history(ref)
+        except NotFound:
+            raise Unauthenticated(NO_ATTEMPT) from None
+        started = attempt_of_token(token, history)
+        if started is None:
+            raise Unauthenticated(NO_ATTEMPT)
+        return ref, history, started
+
+    def _reporter(self, identity: Identity, report: Report, started: AttemptStarted | None) -> tuple[Reporter, Actor]:
+        """Return for whom the caller speaks."""
+        if started is not None:
+            reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
+            return reporter, Actor("server", started.server_id)
+        # A backend may call itself otherwise than it was registered: then its name fences nothing.
+        server_id = report.server_id if self.core.fleet.knows(report.server_id) else ""
+        if identity.has("service"):
+            return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)
+        return Reporter(kind="person", server_id=server_id), actor(identity)

@@ -1,0 +1,302 @@
+"""Which addresses backends may have, and the HTTP session that keeps to it.
+
+A backend is an address that somebody else types in and that we then call from inside: unchecked, it
+reaches our own machines (SSRF). So an address is judged twice: when a server is registered, for the
+sake of a helpful answer (`check_url`), and at every connect, because only there is it certain which
+machine is called (`session`). The second is the one that protects.
+
+    BadAddress               an address no backend may have; the message says what to do
+    |- InvalidAddress        it is not the address of an HTTP server, or badly written
+    `- ForbiddenAddress      it is well written, and policy refuses it
+    AddressRefused (OSError) policy refused at connect; see `refused_by_policy`
+    AnswerTooLarge           an answer has more bytes than the caller accepts (from `answers`)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from ipaddress import ip_address, ip_network
+from typing import TypeAlias
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import AddrInfoType
+
+from ..settings import InvalidSettings, Settings, variable
+from ..wire import addresses
+from ..wire.addresses import Address, BadAddress, InvalidAddress, Network, Reach
+from ..wire.body_limit import AnswerTooLarge, read_capped
+
+__all__ = [
+    "AddressRefused",
+    "AnswerTooLarge",
+    "BadAddress",
+    "EgressPolicy",
+    "ForbiddenAddress",
+    "InvalidAddress",
+    "Resolve",
+    "read_capped",
+    "refused_by_policy",
+]
+
+Resolve: TypeAlias = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
+"""(host name, port, family) -> its addresses; raises OSError when there are none."""
+
+RESOLVE_TIMEOUT = 3.0
+"""Seconds a registration waits for the DNS; a name without an answer by then counts as unresolved."""
+DNS_TTL = 5
+"""Seconds an answer of the DNS is used again: a backend that moves is found this soon."""
+IDLE_SECONDS = 4.0
+"""Seconds an idle connection is kept. Servers commonly close theirs after 5 s (uvicorn, Node); if ours
+lived longer, we would write requests into connections just being closed, and a POST is not sent twice."""
+
+
+class ForbiddenAddress(BadAddress):
+    """The address is one that policy refuses."""
+
+
+class AddressRefused(OSError):
+    """Policy refused to connect: nothing was sent.
+
+    An OSError, so that aiohttp treats it like any connect that failed. Its text is always the same:
+    it shows no address, and of several equal failures aiohttp raises the first as it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.EACCES, "address refused by policy")
+
+
+class _Vouched(str):
+    """An address that a host name of `backend_allow` resolved to.
+
+    The socket factory sees addresses, never names. Marking the address itself, and not keeping a list of
+    allowed addresses, leaves nothing to expire, and the same address under another name or written out
+    is still refused.
+    """
+
+    __slots__ = ()
+
+
+async def resolve_by_system(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    """Look a name up as every program on this machine does; raises OSError when it has no address."""
+    return await aiohttp.ThreadedResolver().resolve(host, port, family)
+
+
+class EgressPolicy:
+    """Judges addresses. Immutable; all of it comes from the settings."""
+
+    def __init__(
+        self,
+        *,
+        allow_private: bool = False,
+        names: Iterable[str] = (),
+        networks: Iterable[Network] = (),
+        resolve: Resolve = resolve_by_system,
+    ) -> None:
+        self._allow_private = allow_private
+        self._names = frozenset(_bare(name) for name in names)
+        self._networks = tuple(networks)
+        self._resolve = resolve
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, resolve: Resolve = resolve_by_system) -> EgressPolicy:
+        """Build the policy of these settings; raises InvalidSettings on an entry that cannot match anything."""
+        networks, names = [], []
+        for entry in settings.backend_allow:
+            if network := _network(entry):
+                networks.append(network)
+            else:
+                names.append(_name(entry))
+        return cls(allow_private=settings.allow_private_backends, names=names, networks=networks, resolve=resolve)
+
+    def check_ip(self, ip: str) -> None:
+        """Return if a backend may be at this address; raise ForbiddenAddress if not.
+
+        Takes IPv4 and IPv6, the latter with or without a zone. What is no address raises InvalidAddress.
+        """
+        self._check(ip, shown=ip)
+
+    async def check_url(self, url: str) -> None:
+        """Return if a server may be registered with this address.
+
+        Raises InvalidAddress or ForbiddenAddress. A name that does not resolve (yet) is accepted: it is
+        judged again at every connect. The URL is read as the session reads it, so both mean one host.
+        """
+        host, port = addresses.read_url(url)
+        if (address := addresses.literal(host)) is not None:
+            self._check(str(address), shown=host)
+            addresses.insist_on_spelling(host, address)
+            return
+        vouched = self._vouches_for(host)
+        for found in await self._look_up(host, port):
+            self._check(found["host"], vouched=vouched, shown=host)
+
+    def session(
+        self,
+        *,
+        limit: int = 0,
+        limit_per_host: int = 0,
+        dns_ttl: int = DNS_TTL,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> aiohttp.ClientSession:
+        """Open the one pooled session backends are called with; call it in a running loop, close it at the end.
+
+        `limit`, `limit_per_host`: connections at once; 0 is no limit. It has no timeout of its own: give one
+        with each call, and `allow_redirects=False`: then a 3xx is the answer. (One that was followed would be judged
+        like any other connect.) It uses no proxy, no `.netrc` and no cookies. Read answers with `read_capped`, which
+        also bounds compressed ones.
+
+        A connect that policy refuses is an aiohttp.ClientConnectorError for which `refused_by_policy` is true.
+        """
+        connector = aiohttp.TCPConnector(
+            limit=limit,
+            limit_per_host=limit_per_host,
+            ttl_dns_cache=dns_ttl,
+            keepalive_timeout=idle_seconds,
+            # Both are needed: aiohttp asks no resolver about an address written out, and only the resolver
+            # knows the name an address came from.
+            resolver=_JudgingResolver(self),
+            socket_factory=self._open_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),
+            trust_env=False,
+            # Compression is not asked for. A server that compresses all the same is understood: aiohttp
+            # decompresses in steps of some 64 KiB as the reader takes them, so a bomb bursts at read_capped's limit.
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=True,
+        )
+
+    def _vouches_for(self, name: str) -> bool:
+        return _bare(name) in self._names
+
+    def _check(self, ip: str, *, shown: str, vouched: bool = False) -> None:
+        """Judge one address; `shown` is what its giver wrote, and all of it that a message repeats."""
+        try:
+            address = ip_address(ip.partition("%")[0])
+        except ValueError:
+            raise InvalidAddress(f"{shown[:64]!r} is not an IP address") from None
+        kind = addresses.reach(address)
+        if kind is Reach.PUBLIC:
+            return
+        if kind is Reach.NOWHERE:
+            raise ForbiddenAddress(f"{shown} cannot be used: it leads to {kind.value}, which no backend can have")
+        if vouched or self._listed(address):
+            return
+        if kind is Reach.METADATA:
+            # Not opened by allow_private_backends: it hands out the credentials of the machine we run on.
+            raise ForbiddenAddress(
+                f"{shown} is refused: it leads to {kind.value}; if a backend really is there, "
+                f"list it in {variable('backend_allow')}"
+            )
+        if not self._allow_private:
+            raise ForbiddenAddress(
+                f"{shown} is refused: it leads to {kind.value}; list it in {variable('backend_allow')}, "
+                f"or set {variable('allow_private_backends')}=true, if backends may be there"
+            )
+
+    def _listed(self, address: Address) -> bool:
+        inner = addresses.carried(address) or (address,)
+        return self._holds(address) or all(map(self._holds, inner))
+
+    def _holds(self, address: Address) -> bool:
+        return addresses.within(address, self._networks)
+
+    async def _look_up(self, host: str, port: int) -> list[ResolveResult]:
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT):
+                return await self._resolve(host, port, socket.AF_UNSPEC)
+        except (OSError, UnicodeError):  # TimeoutError is an OSError
+            return []
+
+    async def resolve_to_connect(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        """Resolve a name about to be connected, or raise AddressRefused.
+
+        One forbidden address among several refuses them all, as at registration.
+        """
+        vouched = self._vouches_for(host)
+        found = await self._resolve(host, port, family)
+        try:
+            for each in found:
+                self._check(each["host"], vouched=vouched, shown=host)
+        except BadAddress:
+            raise AddressRefused from None
+        if vouched:
+            for each in found:
+                each["host"] = _Vouched(each["host"])
+        return found
+
+    def _open_socket(self, info: AddrInfoType) -> socket.socket:
+        """Make the socket for an address about to be connected, or raise AddressRefused."""
+        family, kind, protocol, _, target = info
+        host = str(target[0])
+        try:
+            self._check(host, vouched=isinstance(target[0], _Vouched), shown=host)
+        except BadAddress:
+            raise AddressRefused from None
+        opened = socket.socket(family, kind, protocol)
+        _detect_silence(opened)
+        return opened
+
+
+class _JudgingResolver(AbstractResolver):
+    """The resolver of the session: `EgressPolicy` in the shape aiohttp wants."""
+
+    def __init__(self, policy: EgressPolicy) -> None:
+        self._policy = policy
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return await self._policy.resolve_to_connect(host, port, family)
+
+    async def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+def refused_by_policy(error: BaseException | None) -> bool:
+    """Tell whether a failed call failed because policy refused its address."""
+    while error is not None:
+        if isinstance(error, AddressRefused):
+            return True
+        error = getattr(error, "os_error", None) or error.__cause__
+    return False
+
+
+def _detect_silence(opened: socket.socket) -> None:
+    """Have the system probe an idle peer, so that a machine that vanished during a long call is noticed in a minute."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):  # not on every system
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _bare(name: str) -> str:
+    return name.rstrip(".").lower()
+
+
+def _network(entry: str) -> Network | None:
+    """Return the block an entry of `backend_allow` means, None if it may be a name."""
+    try:
+        return ip_network(entry)
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(entry, strict=False)
+    except ValueError:
+        return None
+    raise InvalidSettings(f"{variable('backend_allow')}: {entry} has bits set after its mask; write {meant}")
+
+
+def _name(entry: str) -> str:
+    if (name := addresses.read_name(entry)) is None:
+        raise InvalidSettings(
+            f"{variable('backend_allow')}: {entry!r} is neither a host name (such as gpu.internal, without scheme "
+            "and port) nor a CIDR block (such as 10.0.0.0/8)"
+        )
+    return name

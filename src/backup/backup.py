@@ -1,0 +1,182 @@
+"""Takes a backup while the service runs.
+
+Taken are `TASKS`, `SERVERS`, `WEBHOOKS` and `SCHEDULES` (the logs), `KV_secrets`, `KV_deliveries` and `OBJ_results`.
+Queue, timers and projections are not: after a restore the queue is filled from the log, and whoever takes a task out of
+it sets the timer of its retry or deadline; the reconciler sets health checks and the timers of schedules. Leases and
+heartbeats are of processes and servers as they were then.
+
+The order of the snapshots makes them fit together. Deliveries come first, so that none is past the end of the log; some
+may be made again. Then schedules: what they have fired is in the log, or is submitted after the restore; what fires
+again finds its task, whose id is made of the run. What an event refers to is written before it and kept after it, so it
+is taken later: `TASKS`, then secrets, fleet and webhooks, then results. Only secrets are also destroyed, when another
+takes their place: they are taken again if one came or went in between. The key of a task that ended meanwhile is gone:
+it is not run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..clock import utc_now
+from ..nats_server.cluster import PLAN, read_plan
+from ..nats_server.config import HOST
+from ..nats_server.errors import DataFolderInUse
+from ..nats_server.executable import EXECUTABLE
+from ..nats_server.folder import PID_FILE, STORE, take_port
+from ..nats_server.process import read_pid
+from ..nats_server.server import EmbeddedNats
+from ..settings import InvalidSettings, Settings
+from ..streams.client.access import Access
+from ..streams.client.connection import Connection, open_connection
+from ..streams.jetstream.messages import last_sequence
+from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
+from ..streams.topology.server_checks import inspect
+from ..streams.topology.startup_retry import Patience, leader_elected
+from .folder import (
+    DELIVERIES,
+    FORMAT,
+    RESULTS,
+    SECRETS,
+    STREAMS,
+    BackupError,
+    Manifest,
+    NothingToBackUp,
+    Part,
+    Progress,
+    Writer,
+    empty,
+    make_folder,
+    write_manifest,
+)
+from .snapshots import found, take
+
+FLEET_TRIES = 10
+"""How often keys and fleet are taken until no key came or went in between; each takes milliseconds."""
+RESTORING = "restoring."
+"""What a stream's subjects begin with while it is restored: nobody can append to it, and no service starts on it."""
+
+
+async def back_up(connection: Connection, folder: Path, progress: Progress) -> Manifest:
+    """Take a backup into a folder that is empty or not there yet; the service goes on meanwhile.
+
+    Raises FolderNotEmpty, NothingToBackUp, BackupError, StoreError. On any error what was written is removed again.
+    """
+    nats = (await inspect(connection, None, None)).version
+    made_at = utc_now()
+    await _require_whole(connection)
+    make_folder(folder)
+    try:
+        deliveries = await _take(connection, DELIVERIES, folder, progress)
+        schedules = await _take(connection, SCHEDULES, folder, progress)
+        tasks = await _take(connection, TASKS, folder, progress)
+        secrets, servers, webhooks = await _take_registrations(connection, folder, progress)
+        results = await _take(connection, RESULTS, folder, progress)
+        manifest = Manifest(
+            format=FORMAT,
+            made_at=made_at,
+            taskstream=version("taskstream"),
+            nats=nats,
+            streams=[deliveries, schedules, tasks, servers, webhooks, secrets, results],
+        )
+        await asyncio.to_thread(write_manifest, folder, manifest)
+    except BaseException:
+        empty(folder)
+        raise
+    return manifest
+
+
+async def _require_whole(connection: Connection) -> None:
+    infos = {name: await found(connection, name) for name in STREAMS}
+    if any(info is not None and is_being_restored(info["config"]) for info in infos.values()):
+        raise NothingToBackUp(
+            "a backup is being restored into this NATS, or its restore did not end: finish that first"
+        )
+    for name, info in infos.items():
+        if info is None:
+            raise NothingToBackUp(f"there is no stream {name} on this NATS: is it that of Taskstream?")
+
+
+def is_being_restored(config: dict[str, Any]) -> bool:
+    """Tell whether a stream is one that a restore has begun and not finished."""
+    return any(subject.startswith(RESTORING) for subject in config.get("subjects", []))
+
+
+async def _take_registrations(connection: Connection, folder: Path, progress: Progress) -> tuple[Part, Part, Part]:
+    """Take secrets, servers and webhooks, so that none of the secrets named is missing.
+
+    Raises BackupError if they will not hold still.
+    """
+    for _ in range(FLEET_TRIES):
+        before = await _last_secret(connection)
+        secrets = await _take(connection, SECRETS, folder, progress)
+        servers = await _take(connection, SERVERS, folder, progress)
+        webhooks = await _take(connection, WEBHOOKS, folder, progress)
+        if await _last_secret(connection) == before:
+            return secrets, servers, webhooks
+    raise BackupError("the secrets keep changing: try again when fewer keys come and go")
+
+
+async def _last_secret(connection: Connection) -> list[int]:
+    """Return what grows when a secret of a server or a webhook comes or goes; those of tasks do so all the time."""
+    return [await last_sequence(connection, SECRETS, f"$KV.secrets.{kind}.>") for kind in ("server", "webhook")]
+
+
+async def _take(connection: Connection, name: str, folder: Path, progress: Progress) -> Part:
+    path = folder / f"{name}.snapshot"
+    with Writer(path, name, progress) as writer:
+        snapshot = await take(connection, name, writer.write)
+        await asyncio.to_thread(writer.sync)
+    state = snapshot.state
+    return Part(
+        name=name,
+        file=path.name,
+        config=snapshot.config,
+        first_sequence=state["first_seq"],
+        last_sequence=state["last_seq"],
+        messages=state["messages"],
+        bytes=state["bytes"],
+        file_bytes=writer.size,
+        sha256=writer.digest.hexdigest(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def source(settings: Settings) -> AsyncIterator[Connection]:
+    """Connect to the NATS to back up: the one given, else that of the data folder, which is started if it does not run.
+
+    Raises InvalidSettings if there is neither, EmbeddedNatsError, StoreUnavailable.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.nats_url is not None:
+            connection = await open_connection(settings.nats_url, "backup", Access.from_settings(settings))
+        else:
+            connection = await open_connection(await _of_folder(settings, stack), "backup")
+        stack.push_async_callback(connection.close)
+        await leader_elected(connection, Patience())
+        yield connection
+
+
+async def _of_folder(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
+    folder = data_folder(settings)
+    if plan := read_plan(folder / PLAN):
+        return ",".join(f"nats://{HOST}:{ports.client}" for ports in plan.ports)
+    if not (folder / STORE).is_dir():
+        raise InvalidSettings(f"there is no data in {folder}: give --data-dir or --nats-url")
+    nats = EmbeddedNats(folder, max_storage=settings.max_storage)
+    try:
+        return (await stack.enter_async_context(nats)).url
+    except DataFolderInUse:
+        port = take_port(folder / f"{EXECUTABLE}_{read_pid(folder / PID_FILE)}.ports")
+        if port is None:
+            raise
+        return f"nats://{HOST}:{port}"
+
+
+def data_folder(settings: Settings) -> Path:
+    """Return the folder of the embedded nats-server."""
+    return Path(settings.data_dir).expanduser().resolve()

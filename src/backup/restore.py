@@ -1,0 +1,220 @@
+"""Restores a backup into an empty NATS, or checks one by restoring it into a nats-server that is thrown away.
+
+A restore is whole, or nobody can use it. On a NATS that was given the streams stay closed until all are there
+(`restored_streams`). In a data folder everything happens beside the place of the store, which is renamed at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..container import open_core
+from ..nats_server.cluster import check_size
+from ..nats_server.config import CONFIG, with_values
+from ..nats_server.folder import STORE, lock
+from ..nats_server.process import end_stale_server
+from ..nats_server.server import EmbeddedNats
+from ..settings import Settings, variable
+from ..streams.buckets import Bucket
+from ..streams.client.access import MEANT_FOR_A_GIVEN_NATS, Access
+from ..streams.client.connection import Connection, open_connection
+from ..streams.topology.server_checks import Durability, inspect
+from ..streams.topology.startup_retry import Patience, leader_elected
+from ..vault.sealing import Sealer
+from ..vault.server_keys import ServerKeys
+from .backup import data_folder
+from .folder import Damaged, Manifest, Progress, TargetNotEmpty, read_manifest, sync_folder, verify
+from .rebuild import rebuild
+from .restored_streams import make_queue, put_all_back, release, remove_unfinished, require_empty
+from .verify import Survey, survey
+
+log = structlog.get_logger(__name__)
+
+STAGE = "restoring"
+"""In a data folder: where a restore works, until its store takes the place of none."""
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """What a backup held, as found by reading all of it."""
+
+    manifest: Manifest
+    survey: Survey
+
+    def lines(self, verdict: str) -> list[str]:
+        """Return what people want to know of it."""
+        manifest, survey = self.manifest, self.survey
+        last = f"; the last event, {survey.last_sequence:,}, is of {_instant(survey.last_at)}" if survey.last_at else ""
+        return [
+            f"{verdict}: the backup of {_instant(manifest.made_at)} "
+            f"(taskstream {manifest.taskstream}, NATS {manifest.nats})",
+            f"tasks: {survey.tasks:,}, of which {len(survey.unfinished):,} have not ended",
+            f"servers: {survey.servers:,}, types: {survey.types:,}, schedules: {survey.schedules:,}",
+            f"events of tasks: {survey.events:,}{last}",
+        ]
+
+    def warnings(self) -> list[str]:
+        """Return what is not as one would wish, each with what to do."""
+        found_wanting = []
+        if self.survey.sealed:
+            found_wanting.append(
+                f"the API keys of these servers do not open: {', '.join(self.survey.sealed)}. They were sealed with "
+                f"other keys: set {variable('seal_keys')} (or the JWT secret) to those, or register the servers again"
+            )
+        if self.survey.lost_results:
+            found_wanting.append(
+                f"{self.survey.lost_results:,} large results are not in the object store (past their age, perhaps)"
+            )
+        found_wanting += [f"{fault}: run the version that wrote it" for fault in self.survey.faults]
+        return found_wanting
+
+
+def _instant(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+async def check(folder: Path, settings: Settings, progress: Progress) -> Restored:
+    """Restore a backup into a nats-server of its own, read all of it, and throw that away.
+
+    Needs room for it in the folder of temporary files. Raises as `restore`.
+    """
+    manifest = await _verified(folder, progress)
+    with tempfile.TemporaryDirectory(prefix="taskstream-check-") as temporary:
+        async with _quick_nats(Path(temporary), settings) as url:
+            alone = _alone(settings)
+            async with _connected(url, alone) as connection:
+                read = await _fill(connection, folder, manifest, alone, progress)
+    if read.faults:
+        raise Damaged("; ".join(read.faults))
+    return Restored(manifest=manifest, survey=read)
+
+
+async def restore(folder: Path, settings: Settings, progress: Progress, *, again: bool) -> Restored:
+    """Restore a backup: into the NATS given, or else into the data folder, in which there must be no store yet.
+
+    `again`: remove what an earlier restore that did not end has left. An event that does not decode is restored like
+    any other, and is among the warnings; the projections are then left to the workers. Raises BackupError, ApiError,
+    StoreUnavailable: what is left then is no service's, and `again` removes it.
+    """
+    manifest = await _verified(folder, progress)
+    if settings.nats_url is not None:
+        return await _into_nats(settings.nats_url, folder, manifest, settings, progress, again=again)
+    return await _into_folder(data_folder(settings), folder, manifest, settings, progress)
+
+
+async def _verified(folder: Path, progress: Progress) -> Manifest:
+    manifest = read_manifest(folder)
+    await asyncio.to_thread(verify, folder, manifest, progress)
+    return manifest
+
+
+async def _into_nats(
+    url: str,
+    folder: Path,
+    manifest: Manifest,
+    settings: Settings,
+    progress: Progress,
+    durability: Durability | None = None,
+    *,
+    again: bool = False,
+) -> Restored:
+    async with _connected(url, settings) as connection:
+        if again:
+            await remove_unfinished(connection)
+        await require_empty(connection, settings)
+        found_there = await _fill(connection, folder, manifest, settings, progress)
+        await release(connection, settings)
+        await make_queue(connection, settings, found_there.floor)
+    async with await open_core(settings, url, durability) as core:
+        if not found_there.faults:
+            await rebuild(core)
+    return Restored(manifest=manifest, survey=found_there)
+
+
+async def _into_folder(
+    target: Path, folder: Path, manifest: Manifest, settings: Settings, progress: Progress
+) -> Restored:
+    _make_target(target)
+    stage = target / STAGE
+    with lock(target):  # against a service, and against another restore
+        if stage.exists():
+            await end_stale_server(stage)
+            shutil.rmtree(stage)
+        try:
+            async with _quick_nats(stage, settings) as url:
+                restored = await _into_nats(url, folder, manifest, _alone(settings), progress, "always")
+            await asyncio.to_thread(_sync_all, stage / STORE)
+            (stage / STORE).rename(target / STORE)
+            sync_folder(target)
+        finally:
+            shutil.rmtree(stage)
+    return restored
+
+
+def _make_target(target: Path) -> None:
+    check_size(target, 1)
+    if (target / STORE).exists():
+        raise TargetNotEmpty([str(target / STORE)])
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _alone(settings: Settings) -> Settings:
+    """Return the settings for one nats-server of our own: without what is said of one that was given."""
+    defaults = Settings()
+    given = ("replicas", "nats_url", "nats_monitor_url", *MEANT_FOR_A_GIVEN_NATS)
+    return replace(settings, **{name: getattr(defaults, name) for name in given})
+
+
+@contextlib.asynccontextmanager
+async def _quick_nats(folder: Path, settings: Settings) -> AsyncIterator[str]:
+    """Run a nats-server that does not sync each message: all of it is synced at the end, or thrown away."""
+    async with EmbeddedNats(folder, max_storage=settings.max_storage, config=_quick_config(folder)) as nats:
+        yield nats.url
+
+
+def _quick_config(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    config = folder / "quick.conf"
+    config.write_text(with_values(CONFIG.read_text(), {"sync_interval": '"2m"'}))
+    return config
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str, settings: Settings) -> AsyncIterator[Connection]:
+    access = Access.from_settings(settings)
+    connection = await open_connection(url, "restore", access)
+    try:
+        await leader_elected(connection, Patience())
+        await inspect(connection, None, None, access)
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _fill(
+    connection: Connection, folder: Path, manifest: Manifest, settings: Settings, progress: Progress
+) -> Survey:
+    await put_all_back(connection, folder, manifest, settings, progress)
+    return await survey(connection, ServerKeys(Bucket(connection, "secrets"), Sealer.from_settings(settings)))
+
+
+def _sync_all(folder: Path) -> None:
+    """Have every file of a tree on disk, and every folder's entries."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            descriptor = os.open(Path(path) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(path))

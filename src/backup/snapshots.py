@@ -1,0 +1,134 @@
+"""A stream's snapshot: taken out of JetStream while it is written to, and put back with the same sequences.
+
+By `$JS.API.STREAM.SNAPSHOT` and `.RESTORE`, for which nats-py has no wrapper. What travels is NATS' own archive,
+compressed, in chunks. Each is acknowledged, so neither side holds more than a window of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+import nats.errors
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from ..errors import OutcomeUnknown, StoreUnavailable
+from ..streams.client.connection import Connection, status_of
+from ..streams.jetstream.api import STREAM_NOT_FOUND, ApiError, api
+
+BEGIN_SECONDS = 600.0
+"""How long NATS may take before the first chunk: it checks every message of the stream first."""
+PAUSE_SECONDS = 60.0
+"""Longest pause between two chunks."""
+CHUNK_SECONDS = 300.0
+"""How long NATS may take over a chunk that is put back: it may hold thousands of messages, each synced."""
+WINDOW_BYTES = 8 * 1024 * 1024
+"""What is on its way without having been acknowledged."""
+ENDED_WELL = frozenset({None, "204"})
+"""Status of the empty message that ends a snapshot; any other is a reason why it is not whole."""
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """What a snapshot holds: the stream's configuration, and its state at the moment it was taken."""
+
+    config: dict[str, Any]
+    state: dict[str, Any]
+    """As in STREAM.INFO: `messages`, `bytes`, `first_seq`, `last_seq`, …"""
+
+
+async def take(connection: Connection, stream: str, write: Callable[[bytes], None]) -> Snapshot:
+    """Take a snapshot and hand its bytes to `write`, in order; the stream goes on meanwhile.
+
+    Everything acknowledged before the call is in it. Raises ApiError if NATS refuses, or finds a message damaged;
+    StoreUnavailable if the snapshot broke off: what was written then is of no use.
+    """
+    arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
+
+    loss = connection.open_inbox(arrived.put_nowait)
+    # An inbox of its own: NATS looks for interest in this very subject, and waits 2 s for it where there is a wildcard.
+    subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
+    request = {
+        "deliver_subject": subscription.subject,
+        "no_consumers": True,
+        "jsck": True,
+        "window_size": WINDOW_BYTES,
+    }
+    try:
+        answer = _answer(stream, await _call(connection, f"STREAM.SNAPSHOT.{stream}", request, BEGIN_SECONDS))
+        count = 0
+        while chunk := await _next(stream, arrived):
+            if chunk.reply:
+                count += 1
+                place = chunk.reply.rpartition(".")[2]  # $JS.SNAPSHOT.ACK.<stream>.<id>.<bytes>.<place>
+                if place != str(count):
+                    raise StoreUnavailable(f"the snapshot of {stream} broke off: after chunk {count - 1} came {place}")
+                await connection.publish(chunk.reply)
+            write(chunk.data)
+        return Snapshot(config=answer["config"], state=answer["state"])
+    finally:
+        connection.close_inbox(loss)
+        with contextlib.suppress(nats.errors.Error):  # the connection was closed
+            await subscription.unsubscribe()
+
+
+async def put_back(connection: Connection, snapshot: Snapshot, chunks: Iterable[bytes]) -> dict[str, Any]:
+    """Make a stream of a snapshot, with the configuration given; return its state.
+
+    Raises ApiError if NATS refuses: there is such a stream, the bytes are damaged, there is no room. Whatever is
+    raised, a part of the stream may be left, and looks whole: give it subjects that nobody uses until it is.
+    """
+    name = snapshot.config["name"]
+    request = {"config": snapshot.config, "state": snapshot.state}
+    begun = _answer(name, await _call(connection, f"STREAM.RESTORE.{name}", request, PAUSE_SECONDS))
+    subject = begun["deliver_subject"]
+    for chunk in chunks:
+        taken = await connection.request(subject, chunk, timeout_seconds=CHUNK_SECONDS)
+        if taken.data:
+            _answer(name, taken)
+    state: dict[str, Any] = _answer(name, await connection.request(subject, timeout_seconds=CHUNK_SECONDS))["state"]
+    return state
+
+
+async def _call(connection: Connection, name: str, body: Any, timeout_seconds: float) -> Msg:
+    return await connection.request(f"$JS.API.{name}", msgspec.json.encode(body), timeout_seconds=timeout_seconds)
+
+
+def _answer(stream: str, message: Msg) -> dict[str, Any]:
+    """Return what NATS answered. Raises ApiError for a refusal."""
+    try:
+        answer: dict[str, Any] = msgspec.json.decode(message.data)
+    except msgspec.MsgspecError:
+        raise StoreUnavailable(f"{stream}: {message.data.decode(errors='replace')}") from None
+    if error := answer.get("error"):
+        raise ApiError(stream, error.get("err_code", 0), error.get("description", ""))
+    return answer
+
+
+async def _next(stream: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:
+    """Return the next chunk, None after the last. Raises StoreUnavailable if there will be none."""
+    try:
+        message = await asyncio.wait_for(arrived.get(), PAUSE_SECONDS)
+    except TimeoutError:
+        raise OutcomeUnknown(f"the snapshot of {stream} broke off: nothing came for {PAUSE_SECONDS:g} s") from None
+    if message is None:
+        raise OutcomeUnknown(f"the snapshot of {stream} broke off: the connection was lost")
+    if message.data:
+        return message
+    if status_of(message) not in ENDED_WELL:
+        said = (message.headers or {}).get("Description", "")
+        raise StoreUnavailable(f"the snapshot of {stream} broke off: {status_of(message)} {said}")
+    return None
+
+
+async def found(connection: Connection, stream: str) -> dict[str, Any] | None:
+    """Return a stream's `config` and `state` as in STREAM.INFO, None if there is no such stream."""
+    try:
+        return await api(connection, f"STREAM.INFO.{stream}")
+    except ApiError as error:
+        if error.code != STREAM_NOT_FOUND:
+            raise
+        return None

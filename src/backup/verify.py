@@ -1,0 +1,184 @@
+"""Reads restored logs from beginning to end: that every event decodes, what they hold, and where work is to go on."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from msgspec import Struct, field
+
+from ..errors import StoreUnavailable, UnreadableEvent
+from ..events.codec import schedule_codec, task_codec
+from ..events.ids import ScheduleRef, TaskRef
+from ..events.schedule import ScheduleCreated, ScheduleDeleted
+from ..events.subjects import schedule_ref, task_ref
+from ..events.task import TaskCancelled, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
+from ..projections.fleet import Fleet
+from ..streams.client.connection import Connection
+from ..streams.jetstream.api import api
+from ..streams.jetstream.messages import READ_BATCH, Position, read
+from ..streams.log import decode
+from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS
+from ..vault.sealing import DoesNotOpen, SealingUnavailable
+from ..vault.server_keys import ServerKeys
+from .folder import RESULTS
+
+FAULTS_SHOWN = 10
+SUBJECTS_PAGE = 100_000
+"""JetStream lists at most this many subjects in one answer."""
+REPLICA_TRIES = 600
+REPLICA_PAUSE_SECONDS = 0.05
+"""A replica that answers may still be catching up with what was just restored."""
+
+
+class Survey(Struct, kw_only=True):
+    """What the logs hold."""
+
+    events: int = 0
+    """Of tasks."""
+    tasks: int = 0
+    servers: int = 0
+    types: int = 0
+    schedules: int = 0
+    """Recurring ones that are not deleted."""
+    last_sequence: int = 0
+    """Of the TASKS log."""
+    last_at: datetime | None = None
+    """When the last event of a task was recorded, UTC; None: there is none."""
+    unfinished: dict[TaskRef, int] = field(default_factory=dict)
+    """Tasks that have not ended, and from which sequence on their queue messages are."""
+    lost_results: int = 0
+    """Results that an event names and the object store does not have (or no more: they have an age as well)."""
+    sealed: list[str] = field(default_factory=list)
+    """Servers whose API key does not open with the present seal keys."""
+    faults: list[str] = field(default_factory=list)
+    """Events that do not decode and sequences that are missing; the first few."""
+
+    @property
+    def floor(self) -> int:
+        """The sequence of TASKS before which nothing is still to be queued."""
+        return min(self.unfinished.values(), default=self.last_sequence + 1)
+
+
+async def survey(connection: Connection, keys: ServerKeys) -> Survey:
+    """Read the logs, whatever is in them. Raises StoreUnavailable."""
+    found = Survey()
+    results: set[str] = set()
+    async for positions in _pages(connection, TASKS):
+        for position in positions:
+            _count(found, results, position)
+    fleet = Fleet()
+    async for positions in _pages(connection, SERVERS):
+        for position in positions:
+            _apply(found, fleet, position)
+    schedules: set[ScheduleRef] = set()
+    async for positions in _pages(connection, SCHEDULES):
+        for position in positions:
+            _schedule(found, schedules, position)
+    found.schedules = len(schedules)
+    found.servers, found.types = len(list(fleet.servers())), len(list(fleet.types()))
+    found.sealed = await _sealed(fleet, keys)
+    found.lost_results = len(results - await _objects(connection)) if results else 0
+    return found
+
+
+def _count(found: Survey, results: set[str], position: Position) -> None:
+    if found.events and position.sequence != found.last_sequence + 1:
+        _note(found, f"after sequence {found.last_sequence} of {TASKS} comes {position.sequence}")
+    found.events += 1
+    found.last_sequence = position.sequence
+    if not position.subject.startswith("task."):
+        return  # a turn of the keeper, which fences and says nothing
+    try:
+        recorded = decode(task_codec, position).recorded
+    except UnreadableEvent as error:
+        _note(found, str(error))
+        return
+    found.last_at = recorded.at
+    ref = task_ref(position.subject)
+    match recorded.event:
+        case TaskSubmitted():
+            found.tasks += 1
+            found.unfinished[ref] = position.sequence
+        case TaskQueued():
+            found.unfinished.setdefault(ref, position.sequence)
+        case TaskSucceeded(result=result) | TaskFailed(result=result):
+            found.unfinished.pop(ref, None)
+            if result is not None and result.object_name:
+                results.add(result.object_name)
+        case TaskCancelled():
+            found.unfinished.pop(ref, None)
+        case _:
+            pass  # of an attempt
+
+
+def _apply(found: Survey, fleet: Fleet, position: Position) -> None:
+    try:
+        fleet.apply([position])
+    except UnreadableEvent as error:
+        _note(found, str(error))
+
+
+def _schedule(found: Survey, schedules: set[ScheduleRef], position: Position) -> None:
+    try:
+        event = decode(schedule_codec, position).recorded.event
+    except UnreadableEvent as error:
+        _note(found, str(error))
+        return
+    match event:
+        case ScheduleCreated():
+            schedules.add(schedule_ref(position.subject))
+        case ScheduleDeleted():
+            schedules.discard(schedule_ref(position.subject))
+        case _:
+            pass
+
+
+def _note(found: Survey, fault: str) -> None:
+    if len(found.faults) < FAULTS_SHOWN:
+        found.faults.append(fault)
+
+
+async def _pages(connection: Connection, stream: str) -> AsyncIterator[list[Position]]:
+    """Yield all messages of a stream that is not written to, in order.
+
+    Not by a consumer: while a stream is being restored its subjects are not those of its messages.
+    """
+    state = (await api(connection, f"STREAM.INFO.{stream}"))["state"]
+    sequence, last = state["first_seq"], state["last_seq"] if state["messages"] else 0
+    tries = 0
+    while sequence <= last:
+        positions = await read(connection, stream, ">", sequence, READ_BATCH)
+        if not positions:
+            tries += 1
+            if tries > REPLICA_TRIES:
+                raise StoreUnavailable(f"no replica of {stream} has caught up")
+            await asyncio.sleep(REPLICA_PAUSE_SECONDS)
+            continue
+        yield positions
+        sequence, tries = positions[-1].sequence + 1, 0
+
+
+async def _sealed(fleet: Fleet, keys: ServerKeys) -> list[str]:
+    """Return the servers whose keys do not open."""
+    closed = []
+    for server in fleet.servers():
+        try:
+            await keys.get(server.settings)
+        except (DoesNotOpen, SealingUnavailable):
+            closed.append(server.server_id)
+    return sorted(closed)
+
+
+async def _objects(connection: Connection) -> set[str]:
+    """Return the names of all objects in the store."""
+    names: set[str] = set()
+    prefix = "$O.results.M."
+    while True:
+        request = {"subjects_filter": f"{prefix}>", "offset": len(names)}
+        page = (await api(connection, f"STREAM.INFO.{RESULTS}", request))["state"].get("subjects") or {}
+        names.update(base64.urlsafe_b64decode(subject.removeprefix(prefix)).decode() for subject in page)
+        if len(page) < SUBJECTS_PAGE:
+            return names

@@ -1,0 +1,196 @@
+"""What the API and the workers share, wired in one place: connections, logs, projections, the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
+
+import structlog
+from msgspec import Struct
+
+from .backends.egress import EgressPolicy
+from .clock import utc_now
+from .commands.commands import Commands
+from .commands.owner import Allowance
+from .commands.task import Ended
+from .errors import StoreError
+from .events.ids import TaskRef
+from .events.limits import Limits
+from .projections.batches import BatchReader
+from .projections.dead_letters import DeadLetters
+from .projections.fleet import Fleet
+from .projections.heartbeats import Heartbeats
+from .projections.task_reader import TaskReader
+from .push.feed import Feeds
+from .push.hub import Hub
+from .push.progress_throttle import ProgressGate
+from .push.subscription_filter import Chooser
+from .settings import Settings
+from .streams.buckets import Bucket
+from .streams.client.access import Access
+from .streams.client.connection import Connection, open_connection
+from .streams.leases import Membership
+from .streams.objects import Objects
+from .streams.results import Results
+from .streams.timers import Timers
+from .streams.topology.ensure import ensure_streams
+from .streams.topology.server_checks import Durability, Soundness, inspect
+from .streams.topology.startup_retry import Patience, leader_elected
+from .submission.service import Intake
+from .vault.sealing import Sealer
+from .vault.server_keys import ServerKeys
+from .vault.task_keys import TaskKeys
+from .vault.webhook_secrets import WebhookSecrets
+from .webhooks.deliveries import Deliveries
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 5.0
+RESTART_PAUSE_SECONDS = 1.0
+
+
+class Buckets(Struct, frozen=True, kw_only=True):
+    tasks: Bucket
+    registry: Bucket
+    heartbeats: Bucket
+    leases: Bucket
+    secrets: Bucket
+    deliveries: Bucket
+
+
+class Core:
+    """A process's part of the service. Made by `open_core`, ended by `close`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        appending: Connection,
+        reading: Connection,
+        consuming: Connection,
+        soundness: Soundness,
+    ) -> None:
+        replicated = settings.replicas > 1
+        self.settings = settings
+        self.appending = appending
+        self.reading = reading
+        self.consuming = consuming
+        self.soundness = soundness
+        self.commands = Commands(appending, reading, replicated=replicated)
+        self.buckets = Buckets(
+            **{
+                name: Bucket(reading, name)
+                for name in ("tasks", "registry", "heartbeats", "leases", "secrets", "deliveries")
+            }
+        )
+        self.objects = Objects(reading)
+        self.results = Results(self.objects, settings.inline_result)
+        self.timers = Timers(appending)
+        self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
+        self.fleet = Fleet(_service_allowance(settings))
+        self.sealer = Sealer.from_settings(settings)
+        self.server_keys = ServerKeys(self.buckets.secrets, self.sealer)
+        self.task_keys = TaskKeys(self.buckets.secrets, self.sealer)
+        self.webhook_secrets = WebhookSecrets(self.buckets.secrets, self.sealer)
+        self.deliveries = Deliveries(self.buckets.deliveries, reading, settings.delivery_retention)
+        self.commands.on_task_ended(self._forget_key)
+        self.fleet_is_current = asyncio.Event()
+        self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.results)
+        self.batches = BatchReader(self.tasks, reading)
+        self.dead_letters = DeadLetters(self.tasks, reading)
+        self.feeds = Feeds(Hub(consuming), reading)
+        self.chooser = Chooser(reading)
+        self.intake = Intake(self.fleet, self.commands, reading, self.feeds)
+        self.progress = ProgressGate(self.commands, appending, utc_now)
+        self.egress = EgressPolicy.from_settings(settings)
+        self.draining = False
+        """The process was asked to end: it finishes what it has, and balancers should send it nothing more."""
+        self.halted: dict[str, str] = {}
+        """Projections that have stopped here for good, by name, and why."""
+        self._background: list[asyncio.Task[Any]] = []
+
+    async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
+        """Destroy the key that came with a task; what a crash leaves here, the reconciler finds."""
+        with contextlib.suppress(StoreError):
+            await self.task_keys.destroy(ref, ended.facts.key_id)
+
+    def membership(self, role: str) -> Membership:
+        return Membership(self.buckets.leases, role, self.settings.lease_ttl)
+
+    def background(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+        """Run a service until it returns, or until `close`; one that fails is started again."""
+        task = asyncio.create_task(_supervised(work, name), name=name)
+        self._background.append(task)
+        return task
+
+    async def start(self) -> None:
+        await self.intake.listen(self.consuming)
+        await self.fleet.restore(self.buckets.registry)
+        self.background(lambda: self.fleet.follow(self.consuming, self.fleet_is_current), "fleet")
+        await asyncio.wait_for(self.fleet_is_current.wait(), 30)
+
+    async def close(self) -> None:
+        self.feeds.hub.end()
+        await self.progress.close()
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=STOP_SECONDS)
+        for connection in (self.consuming, self.reading, self.appending):
+            await connection.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _service_allowance(settings: Settings) -> Allowance:
+    """Return what owners may have who have no limits of their own."""
+    return Allowance(
+        limits=Limits(
+            concurrency=settings.owner_concurrency,
+            per_second=settings.owner_per_second,
+            burst=settings.owner_burst if settings.owner_per_second is not None else None,
+        ),
+        waiting=settings.owner_waiting or None,
+    )
+
+
+async def _supervised(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Run a service; a fault in it is logged, and it is started again: no one fault may end dispatch for good."""
+    while True:
+        try:
+            await work()
+            return
+        except Exception:
+            log.exception("background.failed", service=name)
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+
+
+async def open_core(settings: Settings, nats_url: str, durability: Durability | None = None) -> Core:
+    """Connect, check what is there, and create what is missing. Use as an async context manager.
+
+    `durability`: how the server syncs, where the caller started it and knows. Raises StoreUnavailable if NATS does not
+    answer, AccessRefused if it does not let us in, NatsTooOld, TopologyMismatch, or InvalidSettings.
+    """
+    access = Access.from_settings(settings)
+    async with contextlib.AsyncExitStack() as unless_done:
+
+        async def connect(role: str) -> Connection:
+            connection = await open_connection(nats_url, role, access)
+            unless_done.push_async_callback(connection.close)
+            return connection
+
+        appending, reading, consuming = await connect("append"), await connect("read"), await connect("consume")
+        patience = Patience()
+        await leader_elected(reading, patience)
+        soundness = await inspect(reading, settings.nats_monitor_url, durability, access)
+        soundness.warn()
+        await ensure_streams(appending, settings, patience)
+        unless_done.pop_all()
+    log.info("core.ready", nats=soundness.version, at=utc_now().isoformat(timespec="seconds"))
+    return Core(settings, appending, reading, consuming, soundness)

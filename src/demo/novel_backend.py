@@ -1,1 +1,0 @@
-../../examples/novel_backend.py

@@ -1,0 +1,180 @@
+"""Why a held task is not queued: what the log knows, and what the keeper says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ..events.task import NO_PLAN, ParentFailure, Plan
+from ..projections.task_view import ACTIVE, TaskView, awaited
+from ..scheduling.limit import GateKind
+from ..wire.instants import iso
+from .explanation import Explanation, Shut
+from .hold import Hold, HoldKind
+
+NAMED_PARENTS = 5
+"""How many parents the words name; the data have more."""
+LISTED_PARENTS = 100
+_KINDS: dict[GateKind, HoldKind] = {
+    "servers": "no-server",
+    "window": "window",
+    "owner": "owner-limit",
+    "type": "type-limit",
+    "key": "concurrency-key",
+}
+_UNLESS: dict[ParentFailure, str] = {
+    "fail": "; it fails if one of them does not succeed",
+    "skip": "; it is cancelled if one of them does not succeed",
+    "run": ", however they end",
+}
+
+
+class Parent(NamedTuple):
+    """A task that another depends on, as it is now."""
+
+    id: str
+    status: str
+    ended_at: datetime | None = None
+
+
+def held_by(
+    view: TaskView,
+    since: datetime,
+    said: Explanation | None,
+    parents: Mapping[str, Parent],
+    unserved: Sequence[Hold],
+    now: datetime,
+) -> list[Hold]:
+    """Return what holds a task, what it waits for in the order in which it waits.
+
+    `since`: when it was held. `said`: by the keeper; None: it does not answer, and the log alone tells.
+    `parents`: those it depends on, by id, as far as they are there. `unserved`: what keeps every server from taking it.
+    """
+    plan = awaited(view)
+    holds = [
+        *_by_parents(plan, since, said, parents),
+        *_by_time(plan, since, now),
+    ]
+    if said is None:
+        return holds or [_no_keeper(since)]
+    room_since = max([since, *_ends(parents), *([plan.not_before] if plan.not_before else [])])
+    for shut in said.shut:
+        holds += unserved if shut.kind == "servers" else [_by_limit(shut, said.ahead or 0, view, room_since)]
+    return holds or [_turn(said, room_since)]
+
+
+def _by_parents(plan: Plan, since: datetime, said: Explanation | None, parents: Mapping[str, Parent]) -> list[Hold]:
+    if said is not None and said.known == "held":
+        awaited = list(said.parents)
+    else:
+        awaited = [parent for parent in plan.depends_on if parent in parents and parents[parent].status in ACTIVE]
+    if not awaited:
+        return []
+    known = [parents.get(parent, Parent(parent, "UNKNOWN")) for parent in awaited]
+    named = ", ".join(f"{parent.id} ({parent.status})" for parent in known[:NAMED_PARENTS])
+    others = f" and {len(known) - NAMED_PARENTS} more" if len(known) > NAMED_PARENTS else ""
+    return [
+        Hold(
+            kind="parents",
+            since=since,
+            text=f"{_count(len(known), 'task')} that it depends on {_have(len(known))} not ended: {named}{others}",
+            release=f"all of these have ended{_UNLESS[plan.on_parent_failure]}",
+            data={
+                "count": len(known),
+                "of": len(plan.depends_on),
+                "parents": [{"id": parent.id, "status": parent.status} for parent in known[:LISTED_PARENTS]],
+                "onParentFailure": plan.on_parent_failure,
+            },
+        )
+    ]
+
+
+def _by_time(plan: Plan, since: datetime, now: datetime) -> list[Hold]:
+    if plan.not_before is None or plan.not_before <= now:
+        return []
+    return [
+        Hold(
+            kind="time",
+            since=since,
+            text="it is not to start before its time",
+            release=iso(plan.not_before),
+            data={"runAt": plan.not_before},
+        )
+    ]
+
+
+def _by_limit(shut: Shut, ahead: int, view: TaskView, since: datetime) -> Hold:
+    data: dict[str, Any] = {
+        "counted": shut.counted,
+        "concurrency": shut.concurrency,
+        "perSecond": shut.per_second,
+        "burst": shut.burst,
+        "opensAt": datetime.fromtimestamp(shut.opens_at, UTC) if shut.opens_at is not None else None,
+        "ahead": ahead,
+    }
+    what = _whose(shut, view)
+    if shut.kind == "window":
+        text = f"{shut.counted} of {what} are in the queue, as many as may be at a time, so that others' come between"
+        return Hold(kind="window", since=since, text=text, release="one of those starts" + _behind(ahead), data=data)
+    if shut.kind == "key":
+        data["concurrencyKey"] = (view.plan or NO_PLAN).concurrency_key
+    if shut.is_full:
+        text = f"{shut.counted} of {what} run or are about to, of at most {shut.concurrency}"
+        release = "one of those ends"
+    else:
+        text = f"as many of {what} have started as may: {shut.per_second:g} a second"
+        release = iso(data["opensAt"]) if data["opensAt"] else "those that are about to start have"
+    return Hold(kind=_KINDS[shut.kind], since=since, text=text, release=release + _behind(ahead), data=data)
+
+
+def _whose(shut: Shut, view: TaskView) -> str:
+    match shut.kind:
+        case "owner":
+            return "its owner's tasks"
+        case "window":
+            return "its owner's tasks of this kind"
+        case "servers":
+            return "all tasks of this kind"
+        case "type":
+            return f"all tasks of type {view.task_type!r}"
+        case "key":
+            return f"the tasks of type {view.task_type!r} with its concurrency key"
+
+
+def _behind(ahead: int) -> str:
+    return f", and {_count(ahead, 'task')} before it {_have(ahead)} had {'its' if ahead == 1 else 'their'} turn" * (
+        ahead > 0
+    )
+
+
+def _turn(said: Explanation, since: datetime) -> Hold:
+    ahead = said.ahead or 0
+    text = (
+        f"nothing holds it any more; {_count(ahead, 'task')} of its owner's come first" if ahead else "its turn comes"
+    )
+    return Hold(
+        kind="turn", since=since, text=text, release="the keeper has queued it, in a moment", data={"ahead": ahead}
+    )
+
+
+def _no_keeper(since: datetime) -> Hold:
+    return Hold(
+        kind="no-keeper",
+        since=since,
+        text="its time has come and its parents have ended; which limit has no room only the keeper could tell",
+        release="a keeper runs and finds room for it: one of the workers takes over within seconds",
+        data={},
+    )
+
+
+def _ends(parents: Mapping[str, Parent]) -> list[datetime]:
+    return [parent.ended_at for parent in parents.values() if parent.ended_at is not None]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"

@@ -1,0 +1,180 @@
+"""The nats-servers that `taskstream up --cluster N` runs: a JetStream cluster on one machine, to try things on.
+
+    DATA_DIR/cluster.json         how many, their ports, and the password they ask of each other
+    DATA_DIR/node-1/ … node-N/    one server each, as `EmbeddedNats` has it
+
+It shows what a cluster does when a server dies. It is no safer than one server against the loss of the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..clock import random_bits, secret_token
+from .config import CONFIG, HOST, ClusterSeat
+from .errors import EmbeddedNatsError, OtherNumberOfNodes
+from .folder import STORE, lock, open_private
+from .process import end_stale_server
+from .server import EmbeddedNats
+from .startable import Startable
+
+PLAN = "cluster.json"
+PORTS = range(20_000, 32_000)
+"""Below those the kernel gives out by itself: a server that is down must find its own again."""
+
+
+class Ports(Struct, frozen=True, kw_only=True):
+    """One server's."""
+
+    client: int
+    route: int
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What the cluster on a folder is, kept there."""
+
+    ports: tuple[Ports, ...]
+    password: str
+
+
+class EmbeddedCluster(Startable):
+    """Several nats-servers as one JetStream cluster, all of which end with us.
+
+    `max_storage` is in bytes, and each one's.
+    """
+
+    def __init__(self, data_dir: Path, nodes: int, *, max_storage: int = 0, config: Path = CONFIG) -> None:
+        self._folder = data_dir.expanduser().resolve()
+        self._size = nodes
+        self._numbers = range(1, nodes + 1)
+        self._max_storage = max_storage
+        self._config = config
+        self._lock: IO[bytes] | None = None
+        self.nodes: list[EmbeddedNats] = []
+        """Empty until started."""
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: all servers, separated by commas. Known once started."""
+        return ",".join(node.url for node in self.nodes)
+
+    async def start(self) -> None:
+        """Start all servers and return when each takes connections; they may not have elected a leader yet.
+
+        Raises OtherNumberOfNodes where the folder was made by fewer or more, or another EmbeddedNatsError; nothing is
+        left running then.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = lock(self._folder)
+        try:
+            await asyncio.gather(*(end_stale_server(self._folder / name(number)) for number in self._numbers))
+            self.nodes = list(self._seated(self._plan()))
+            async with asyncio.TaskGroup() as starting:
+                for node in self.nodes:
+                    starting.create_task(node.start())
+        except BaseExceptionGroup as group:
+            await self.stop()
+            raise group.exceptions[0] from None
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End all servers and free the folder. Repeating does nothing."""
+        try:
+            await asyncio.gather(*(node.stop() for node in self.nodes))
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    def _plan(self) -> Plan:
+        """Return the plan of the folder, with other ports for those that somebody else has taken meanwhile."""
+        check_size(self._folder, self._size)
+        path = self._folder / PLAN
+        kept = read_plan(path)
+        free = free_ports({number for ports in kept.ports for number in (ports.client, ports.route)} if kept else set())
+        if kept is None:
+            made = tuple(Ports(client=next(free), route=next(free)) for _ in range(self._size))
+            plan = Plan(ports=made, password=secret_token())
+        else:
+            plan = replace(
+                kept,
+                ports=tuple(
+                    Ports(
+                        client=ports.client if is_free(ports.client) else next(free),
+                        route=ports.route if is_free(ports.route) else next(free),
+                    )
+                    for ports in kept.ports
+                ),
+            )
+        if plan != kept:
+            write_plan(path, plan)
+        return plan
+
+    def _seated(self, plan: Plan) -> Iterator[EmbeddedNats]:
+        routes = [ports.route for ports in plan.ports]
+        for number, ports in zip(self._numbers, plan.ports, strict=True):
+            seat = ClusterSeat(name=name(number), port=ports.route, route_ports=routes, password=plan.password)
+            folder = self._folder / seat.name
+            yield EmbeddedNats(folder, port=ports.client, max_storage=self._max_storage, config=self._config, seat=seat)
+
+
+def name(number: int) -> str:
+    return f"node-{number}"
+
+
+def check_size(data_dir: Path, nodes: int) -> None:
+    """Raise OtherNumberOfNodes if the folder holds the store of another number of servers: they could not read it."""
+    folder = data_dir.expanduser().resolve()
+    plan = read_plan(folder / PLAN)
+    found = len(plan.ports) if plan else 1 if (folder / STORE).exists() else nodes
+    if found != nodes:
+        raise OtherNumberOfNodes(folder, nodes, found)
+
+
+def read_plan(path: Path) -> Plan | None:
+    """Return the plan that was kept, None if there is none. Raises EmbeddedNatsError for one that does not decode."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise EmbeddedNatsError(f"{path} is damaged: {error}") from None
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with open_private(draft) as file:
+        file.write(msgspec.json.encode(plan))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def free_ports(taken: set[int]) -> Iterator[int]:
+    """Yield ports that nobody listens on now, each once, and none of those taken."""
+    start = random_bits(16)
+    for offset in range(len(PORTS)):
+        port = PORTS[(start + offset) % len(PORTS)]
+        if port not in taken and is_free(port):
+            yield port
+    raise EmbeddedNatsError(f"no port between {PORTS.start} and {PORTS.stop} is free")
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True

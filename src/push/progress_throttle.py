@@ -1,0 +1,187 @@
+"""Lets reports of progress into the log: a few a second of each task, and always the last; all of them go out live.
+
+A token bucket for each task. A report that finds a token is appended by itself. One that finds none is pushed live,
+waits, and is summed up with those that come meanwhile, until there is a token again or the task ends here. One thing at
+a time is done for a task, so that reports keep their order.
+
+What this costs: a report answered with 200 is in the log within `1 / PER_SECOND` seconds; if this process is killed
+before, that is lost. An end never is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from ..clock import unique_id
+from ..commands.commands import Commands
+from ..commands.handler import PATIENCE_SECONDS, Known
+from ..commands.task import Reporter, ReportProgress, TaskState, decide
+from ..errors import Refused, StoreUnavailable
+from ..events.envelope import NULL, Actor
+from ..events.ids import TaskRef
+from ..events.task import ProgressReported, TaskEvent
+from ..streams.client.connection import Connection
+from . import live
+
+log = structlog.get_logger(__name__)
+
+PER_SECOND = 4.0
+BURST = 8.0
+MOST_OUTPUT = 64 * 1024
+"""Characters of output and lines that wait; then they are appended, token or not."""
+REMEMBERED = 10_000
+
+
+class _Task(Struct):
+    """One task's bucket, and what waits."""
+
+    tokens: float = BURST
+    at: float = 0.0
+    """Monotonic: when the tokens were counted."""
+    waiting: ReportProgress | None = None
+    by: Actor | None = None
+    cause: str = ""
+    last: int = 0
+    """Sequence of the last report that was appended here."""
+    flush: asyncio.Task[None] | None = None
+    refused: tuple[Reporter, Refused] | None = None
+    """Who spoke for an attempt that counts no more, and never will again."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of whoever appends, or adds to what waits."""
+
+    def take(self, now: float) -> bool:
+        self.tokens = min(BURST, self.tokens + (now - self.at) * PER_SECOND)
+        self.at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class ProgressGate:
+    """One for each process that takes reports."""
+
+    def __init__(self, commands: Commands, connection: Connection, now: Callable[[], datetime]) -> None:
+        self._commands = commands
+        self._connection = connection
+        self._now = now
+        self._tasks: dict[TaskRef, _Task] = {}
+
+    async def report(
+        self, ref: TaskRef, command: ReportProgress, *, by: Actor, cause: str = "", known: Known[TaskState]
+    ) -> None:
+        """Take a report: it is in the log, or soon will be.
+
+        Raises Refused where the state known does not allow it, StoreUnavailable where it cannot be appended at once.
+        """
+        events = decide(command, known.state, self._now())
+        task = self._of(ref)
+        async with task.turn:
+            if task.refused is not None and task.refused[0] == command.reporter:
+                raise task.refused[1]
+            is_free = task.waiting is None and task.flush is None and task.take(time.monotonic())
+            if is_free or len(events) > 1:  # a report that claims its task is more than progress
+                handled = await self._commands.task(ref, command, by=by, cause=cause, known=known)
+                task.last = handled.known.sequence
+                return
+            if task.waiting is not None and not _may_be_summed(task.waiting, command):
+                await self._append(ref, task)
+            waiting = task.waiting = _summed(task.waiting, command)
+            task.by, task.cause = by, cause
+            if task.flush is None:
+                task.flush = asyncio.create_task(self._flush_later(ref, task))
+            await self._push(ref, task, waiting, events[0], by)
+
+    async def flush(self, ref: TaskRef, patience_seconds: float = PATIENCE_SECONDS) -> bool:
+        """Append what waits of a task, as before its end; tell whether anything did.
+
+        Raises StoreUnavailable when NATS has been away for so long; then it waits on.
+        """
+        task = self._tasks.get(ref)
+        if task is None:
+            return False
+        async with task.turn:
+            if task.waiting is None:
+                return False
+            await self._append(ref, task, patience_seconds)
+            return True
+
+    async def close(self) -> None:
+        """Append all that waits."""
+        for ref, task in list(self._tasks.items()):
+            with contextlib.suppress(StoreUnavailable):
+                await self.flush(ref)
+            if task.flush is not None:
+                task.flush.cancel()
+
+    def _of(self, ref: TaskRef) -> _Task:
+        task = self._tasks.get(ref)
+        if task is None:
+            if len(self._tasks) >= REMEMBERED:
+                self._tasks = {ref: task for ref, task in self._tasks.items() if task.waiting or task.flush is not None}
+            task = self._tasks[ref] = _Task(at=time.monotonic())
+        return task
+
+    async def _push(self, ref: TaskRef, task: _Task, waiting: ReportProgress, event: TaskEvent, by: Actor) -> None:
+        assert isinstance(event, ProgressReported)
+        report = live.Live(
+            batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event, after=task.last
+        )
+        with contextlib.suppress(StoreUnavailable):  # who listens has it from the log
+            await self._connection.publish(live.subject(ref), live.encode(report))
+
+    async def _flush_later(self, ref: TaskRef, task: _Task) -> None:
+        while task.waiting is not None:
+            await asyncio.sleep((1 - task.tokens) / PER_SECOND)
+            if not task.take(time.monotonic()):
+                continue
+            try:
+                await self.flush(ref)
+            except StoreUnavailable as error:
+                log.warning("progress.waits", task=ref.id, reason=str(error))
+        task.flush = None
+
+    async def _append(self, ref: TaskRef, task: _Task, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Append what waits; what is no longer wanted is dropped, what cannot be stored waits on."""
+        batch = task.waiting
+        assert batch is not None
+        assert task.by is not None
+        try:
+            handled = await self._commands.task(
+                ref, batch, by=task.by, cause=task.cause, patience_seconds=patience_seconds
+            )
+            task.last = handled.known.sequence
+        except Refused as refusal:
+            log.debug("progress.dropped", task=ref.id, reason=str(refusal))
+            if batch.reporter.attempt is not None:
+                task.refused = batch.reporter, refusal
+        task.waiting = None
+
+
+def _may_be_summed(first: ReportProgress, second: ReportProgress) -> bool:
+    size = len(first.output) + sum(map(len, first.lines))
+    return first.reporter == second.reporter and size <= MOST_OUTPUT
+
+
+def _summed(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:
+    """Return one report of two, the later one's word against the earlier one's; with none before, a new batch."""
+    if first is None:
+        return replace(second, batch=unique_id())
+    return replace(
+        second,
+        progress=first.progress if second.progress is None else second.progress,
+        message=second.message or first.message,
+        custom_data=first.custom_data if second.custom_data == NULL else second.custom_data,
+        lines=(*first.lines, *second.lines),
+        output=first.output + second.output,
+        batch=first.batch,
+        reports=first.reports + 1,
+    )

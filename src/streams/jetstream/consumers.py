@@ -1,0 +1,233 @@
+"""Pulling messages from a consumer: by hand-written requests, which nats-py's own fetch cannot all express."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from ...errors import StoreError, StoreUnavailable
+from ..client.connection import Connection, status_of
+from .api import api
+from .messages import Position
+
+log = structlog.get_logger(__name__)
+
+Follow: TypeAlias = Callable[[int, float], AsyncGenerator[list[Position], None]]
+"""Follows a stream after a sequence, with so many seconds of lingering, as `follow` does."""
+
+ANSWER_GRACE_SECONDS = 1.0
+"""How long after its end a pull counts as lost: a server that was restarted has forgotten it."""
+FOLLOW_EXPIRES_SECONDS = 4.0
+FOLLOW_BATCH = 1_000
+"""Messages asked for at a time. More are asked for before the last have come: at most twice as many wait here."""
+RETRY_PAUSE_SECONDS = 0.5
+
+
+class Delivery(NamedTuple):
+    """What the ack subject of a delivered message tells."""
+
+    delivered: int
+    """How often it has been delivered, this time included."""
+    stream_sequence: int
+    consumer_sequence: int
+    stored_nanoseconds: int
+    """When it came into the stream: since the epoch, by NATS' clock."""
+    pending: int
+    """Messages that wait behind it on the same consumer."""
+
+
+def delivery(message: Msg) -> Delivery:
+    """Read `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]`."""
+    tokens = message.reply.split(".")
+    first = 4 if len(tokens) == 9 else 6
+    return Delivery(*map(int, tokens[first : first + 5]))
+
+
+class Consumer:
+    """A durable consumer, as seen by one of those who pull from it.
+
+    What JetStream delivers keeps its own subject, so each kind of pull has an inbox to itself.
+    """
+
+    def __init__(self, connection: Connection, stream: str, name: str) -> None:
+        self.is_gone = False
+        """NATS has said that there is no such consumer, or that nobody serves it now: it is to be ensured again."""
+        self._connection = connection
+        self._stream = stream
+        self._serve(name)
+        self._fetched: asyncio.Queue[Msg] = asyncio.Queue()
+        self._fetch_inbox = ""
+        self._wait_inbox = ""
+        self._receive: Callable[[Msg | None], None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def is_back(self, name: str) -> None:
+        """The consumer was made again, perhaps by another name."""
+        self._serve(name)
+        self.is_gone = False
+
+    def _serve(self, name: str) -> None:
+        self.name = name
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
+
+    async def open(self) -> None:
+        """Subscribe to the inboxes; nothing is pulled before."""
+
+        def on_brought(message: Msg) -> None:
+            self._note(message)
+            self._finish(None if _is_status(message) else message)
+
+        self._fetch_inbox = await self._connection.listen_at_inbox(self._fetched.put_nowait)
+        self._wait_inbox = await self._connection.listen_at_inbox(on_brought)
+
+    async def fetch(self, batch: int, timeout_seconds: float = 2.0) -> list[Msg]:
+        """Return up to `batch` messages that are there now; empty if there are none, or no consumer."""
+        messages: list[Msg] = []
+        request = msgspec.json.encode({"batch": batch, "no_wait": True})
+        await self._connection.publish(self._subject, request, self._fetch_inbox)
+        now = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(None) as limit:
+                while len(messages) < batch:
+                    if self._fetched.empty():
+                        limit.reschedule(now() + timeout_seconds)
+                    message = await self._fetched.get()
+                    if _is_status(message):
+                        self._note(message)
+                        break
+                    messages.append(message)
+        except TimeoutError:
+            log.warning("pull.no-answer", consumer=self.name)
+        return messages
+
+    async def wait(self, receive: Callable[[Msg | None], None], expires_seconds: float) -> None:
+        """Ask for the next message. `receive` is called once: with it, or with None when there was none in time."""
+        self._receive = receive
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(expires_seconds + ANSWER_GRACE_SECONDS, self._finish, None)
+        request = msgspec.json.encode({"batch": 1, "expires": round(expires_seconds * 1_000_000_000)})
+        try:
+            await self._connection.publish(self._subject, request, self._wait_inbox)
+        except StoreUnavailable:
+            self._finish(None)
+
+    def _note(self, message: Msg) -> None:
+        """See whether an answer says that the consumer is not there. 409 has other reasons too; ensuring is cheap."""
+        if _is_status(message) and status_of(message) in ("409", "503"):
+            self.is_gone = True
+
+    def _finish(self, message: Msg | None) -> None:
+        receive, self._receive = self._receive, None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if receive is not None:
+            receive(message)
+        elif message is not None:
+            self._fetched.put_nowait(message)  # late: whoever fetches next has it
+
+
+def _undelivered(expired: Msg) -> int:
+    """Return how many messages a pull that has expired (408) was still to bring."""
+    return int((expired.headers or {}).get("Nats-Pending-Messages", FOLLOW_BATCH))
+
+
+def _is_status(message: Msg) -> bool:
+    return not message.data and status_of(message) is not None
+
+
+async def follow(
+    connection: Connection, stream: str, filters: Sequence[str], after: int, linger_seconds: float = 0.0
+) -> AsyncGenerator[list[Position], None]:
+    """Yield the messages after a sequence as they come, in order and without gaps, for ever.
+
+    Messages that come within `linger_seconds` of one another come together, unless a full batch is there already. An
+    empty list says that all there was has been seen. A lost connection or consumer is made again where it left off.
+    """
+    while True:
+        try:
+            async with contextlib.aclosing(_follow_once(connection, stream, filters, after, linger_seconds)) as batches:
+                async for positions in batches:
+                    if positions:
+                        after = positions[-1].sequence
+                    yield positions
+        except StoreError as error:
+            log.warning("follow.again", stream=stream, after=after, reason=str(error))
+        await asyncio.sleep(RETRY_PAUSE_SECONDS)
+
+
+async def _follow_once(
+    connection: Connection, stream: str, filters: Sequence[str], after: int, linger_seconds: float
+) -> AsyncGenerator[list[Position], None]:
+    name = f"follow-{secrets.token_hex(6)}"
+    config = {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": after + 1,
+        "ack_policy": "none",
+        "filter_subjects": list(filters),
+        "inactive_threshold": 60_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    created = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+    arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
+
+    # The consumer is in memory: with the connection it is most likely lost, and nobody would say so.
+    loss = connection.open_inbox(arrived.put_nowait)
+    subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
+    request = msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": round(FOLLOW_EXPIRES_SECONDS * 1_000_000_000)})
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+    wanted = expected = pending = 0
+    positions: list[Position] = []
+    try:
+        if not created["num_pending"]:
+            yield []
+        while True:
+            while wanted <= FOLLOW_BATCH:  # also before each yield: what comes next is on its way meanwhile
+                await connection.publish(subject, request, subscription.subject)
+                wanted += FOLLOW_BATCH
+            if positions:
+                yield positions
+                if pending == 0:
+                    yield []
+            try:
+                # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with a message.
+                async with asyncio.timeout(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS):
+                    messages = [await arrived.get()]
+            except TimeoutError:
+                return
+            if linger_seconds and arrived.qsize() < FOLLOW_BATCH:
+                await asyncio.sleep(linger_seconds)
+            while not arrived.empty():
+                messages.append(arrived.get_nowait())
+            positions = []
+            for message in messages:
+                if message is None:
+                    return
+                if _is_status(message):
+                    if status_of(message) != "408":
+                        return  # deleted, or its server is gone
+                    wanted -= _undelivered(message)
+                    continue
+                place = delivery(message)
+                expected += 1
+                if place.consumer_sequence != expected:
+                    return  # one was lost on the way
+                wanted -= 1
+                pending = place.pending
+                positions.append(Position(place.stream_sequence, message.subject, message.data))
+    finally:
+        connection.close_inbox(loss)
+        with contextlib.suppress(nats.errors.Error):  # the connection was closed
+            await subscription.unsubscribe()
+        # The server drops the consumer by itself after its inactivity; asking nicely is quicker.
+        with contextlib.suppress(StoreUnavailable):
+            await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")

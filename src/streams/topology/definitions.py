@@ -1,0 +1,190 @@
+"""Every stream, bucket and consumer, as data: this file is the protocol between our processes and NATS.
+
+    TASKS     the log of tasks. Only ever appended to: no delete, no purge. What it has stored, JetStream publishes
+              again on `event.…`, for subscribers on plain NATS.
+    SERVERS   the log of servers, task types, pools and owners' limits, likewise.
+    WEBHOOKS  the log of webhooks, likewise.
+    SCHEDULES the log of recurring schedules, likewise.
+    TIMERS    what is to happen later (`timer.…`, by JetStream's scheduler) and what has fallen due (`due.…`).
+    RETRIES   likewise for tasks that wait for their next attempt.
+    DISPATCH  ready tasks, filled by JetStream from TASKS and from RETRIES. Nothing of ours writes it.
+
+    KV_tasks       projection: `task.<owner>.<unique>` a view of each task; `active.<server or =>.<owner>.<unique>` of
+                   each that has not ended; `recent.<owner or =>` the newest submissions; `checkpoint`
+    KV_registry    projection: `server.<id>`, `type.<name>`, `pool.<name>`, `owner.<token>`; `checkpoint`
+    KV_heartbeats  when each server was last seen, and its load
+    KV_leases      which worker speaks for which server, which process projects
+    KV_secrets     sealed keys of servers, and secrets of webhooks; never in a log
+    KV_deliveries  what webhooks have to send and have sent: `waiting.<owner>.<webhook>.<id>`, `done.…` likewise;
+                   `position.<owner>.<webhook>`, up to where in TASKS there is a delivery of all that is to be sent
+    OBJ_results    results too large for the log
+
+A log and what cannot be derived again are synced to disk before they are acknowledged (`sync_interval: always` in
+nats.conf); what is derived says `persist_mode: async` and is fast instead.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from ...events.subjects import KEEPER_TURN
+from ...settings import Settings
+
+TASKS = "TASKS"
+SERVERS = "SERVERS"
+WEBHOOKS = "WEBHOOKS"
+SCHEDULES = "SCHEDULES"
+TIMERS = "TIMERS"
+RETRIES = "RETRIES"
+DISPATCH = "DISPATCH"
+FLEET = ("server.>", "type.>", "pool.>", "owner.>")
+"""The subjects of SERVERS."""
+DUE_CONSUMER = "timekeeper"
+DUE = ("deadline", "check", "schedule")
+"""What has its timers in TIMERS: attempts, servers and recurring schedules."""
+DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats")
+"""What can be had again from the logs, or comes again by itself: not synced where there is one server."""
+DEDUPLICATION = timedelta(seconds=10)
+"""Shortest useful: we send no message ids, the guards protect."""
+_DISPATCHED = "dispatch.{{wildcard(3)}}.{{wildcard(4)}}.{{wildcard(1)}}.{{wildcard(2)}}"
+
+
+def nanoseconds(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1_000_000_000)
+
+
+def streams(settings: Settings) -> list[dict[str, Any]]:
+    """Return the wanted configuration of every stream, in the order they must be made."""
+    logs = {
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "deny_delete": True,
+        "deny_purge": True,
+        "allow_direct": True,
+        "allow_atomic": True,
+        "duplicate_window": nanoseconds(DEDUPLICATION),
+    }
+    # Replicated streams have no such mode: there the replicas' own log is what is synced.
+    derived = {"persist_mode": "async"} if settings.replicas == 1 else {}
+    scheduled = {"storage": "file", "allow_direct": True, "allow_msg_schedules": True, "allow_msg_ttl": True}
+    task_age = nanoseconds(timedelta(seconds=settings.task_retention))
+    return [
+        {
+            "name": TASKS,
+            "subjects": ["task.>", KEEPER_TURN],
+            "max_age": task_age,
+            # Of `task.…` itself a subscriber would also hear what the guards refuse, and no sequence.
+            "republish": {"src": "task.>", "dest": "event.>"},
+            **logs,
+        },
+        {
+            "name": SERVERS,
+            "subjects": list(FLEET),
+            "max_age": nanoseconds(timedelta(seconds=settings.server_retention)),
+            **logs,
+        },
+        {"name": WEBHOOKS, "subjects": ["webhook.>"], **logs},
+        {"name": SCHEDULES, "subjects": ["schedule.>"], **logs},
+        {
+            "name": TIMERS,
+            "subjects": [f"{what}.{kind}.>" for what in ("timer", "due") for kind in DUE],
+            "retention": "workqueue",
+            **scheduled,
+        },
+        {
+            "name": RETRIES,
+            "subjects": ["timer.retry.>", "due.retry.>"],
+            # Not a work queue: JetStream could not source from one for many seconds after a restart (ADR 8).
+            "retention": "limits",
+            **scheduled,
+        },
+        {
+            "name": DISPATCH,
+            "storage": "file",
+            "retention": "workqueue",
+            "allow_direct": True,
+            **derived,
+            "sources": [
+                _source(TASKS, "task.*.*.submitted.*.*", _DISPATCHED),
+                _source(TASKS, "task.*.*.queued.*.*", _DISPATCHED),
+                _source(
+                    RETRIES,
+                    "due.retry.*.*.*.*",
+                    "dispatch.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
+                ),
+            ],
+        },
+        _bucket("tasks", max_age=task_age, **derived),
+        _bucket("registry", **derived),
+        _bucket("heartbeats", **derived),
+        _bucket("leases"),
+        _bucket("secrets", deny_delete=False),  # what is given up is overwritten on disk
+        _bucket("deliveries"),
+        {
+            "name": "OBJ_results",
+            "subjects": ["$O.results.C.>", "$O.results.M.>"],
+            "storage": "file",
+            "max_age": task_age,
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+        },
+    ]
+
+
+def configurations(settings: Settings) -> list[dict[str, Any]]:
+    """Return the wanted configuration of every stream, with how often and where it is kept."""
+    placement: dict[str, Any] = {}
+    if settings.nats_placement_cluster:
+        placement["cluster"] = settings.nats_placement_cluster
+    if settings.nats_placement_tags:
+        placement["tags"] = list(settings.nats_placement_tags)
+    kept = {"num_replicas": settings.replicas} | ({"placement": placement} if placement else {})
+    return [kept | wanted for wanted in streams(settings)]
+
+
+def _source(stream: str, subject: str, destination: str) -> dict[str, Any]:
+    return {"name": stream, "subject_transforms": [{"src": subject, "dest": destination}]}
+
+
+def _bucket(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": f"KV_{name}",
+        "subjects": [f"$KV.{name}.>"],
+        "storage": "file",
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        **more,
+    }
+
+
+def due_consumer(settings: Settings) -> dict[str, Any]:
+    """Return the consumer of everything that has fallen due, but for retries: those go to DISPATCH by themselves."""
+    return _durable(DUE_CONSUMER, [f"due.{kind}.>" for kind in DUE], settings)
+
+
+def pool_consumer(pool_token: str, priority: str, settings: Settings) -> dict[str, Any]:
+    """Return the consumer that all workers share for one pool and priority."""
+    return _durable(f"pool-{priority}-{pool_token}", [pool_filter(pool_token, priority)], settings)
+
+
+def pool_filter(pool_token: str, priority: str) -> str:
+    """Return the subjects of the ready tasks of one pool and priority."""
+    return f"dispatch.{pool_token}.{priority}.>"
+
+
+def _durable(name: str, filters: list[str], settings: Settings) -> dict[str, Any]:
+    return {
+        "durable_name": name,
+        "filter_subjects": filters,
+        "ack_policy": "explicit",
+        "ack_wait": nanoseconds(timedelta(seconds=settings.ack_wait)),
+        "max_deliver": -1,  # when to give up is ours to decide
+        "max_ack_pending": -1,  # free slots bound it already
+    }

@@ -1,0 +1,118 @@
+"""Whether the NATS we are connected to can keep our promises: its version, how it syncs, its clock."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import aiohttp
+import msgspec
+import structlog
+from msgspec import Struct
+
+from ...clock import utc_now
+from ...errors import StoreUnavailable, TaskstreamError
+from ..client.access import ANYBODY, Access
+from ..client.connection import Connection
+from ..client.urls import shown
+
+log = structlog.get_logger(__name__)
+
+MINIMUM_VERSION = (2, 15, 0)
+"""Older ones ignore `sync_interval: always` in places, and fill a drained sourced stream from the beginning again."""
+LARGEST_CLOCK_DIFFERENCE = timedelta(seconds=1)
+"""Retries and deadlines fire by NATS' clock and are judged by ours."""
+
+Durability = Literal["always", "interval", "unknown"]
+
+
+class NatsTooOld(TaskstreamError):
+    def __init__(self, version: str) -> None:
+        wanted = ".".join(map(str, MINIMUM_VERSION))
+        super().__init__(f"nats-server {version} is too old: {wanted} or newer is needed")
+
+
+class Soundness(Struct, frozen=True, kw_only=True):
+    version: str
+    durability: Durability
+    """Whether what is acknowledged is on disk. `unknown`: NATS does not say it to clients."""
+    clock_difference_ms: float
+    """How far NATS' clock is ahead of ours, the way there included."""
+
+    def warnings(self) -> list[str]:
+        """Return what is weaker than it should be, each with what to do."""
+        found = []
+        if self.durability == "interval":
+            found.append(
+                "NATS acknowledges before it has synced: a power cut can lose acknowledged tasks. "
+                "Set `jetstream { sync_interval: always }`"
+            )
+        if self.durability == "unknown":
+            found.append(
+                "whether NATS syncs before it acknowledges cannot be seen from here. Set TASKSTREAM_NATS_MONITOR_URL, "
+                "and `jetstream { sync_interval: always }` on every server"
+            )
+        if abs(self.clock_difference_ms) > LARGEST_CLOCK_DIFFERENCE.total_seconds() * 1000:
+            found.append(f"NATS' clock differs from ours by {self.clock_difference_ms:.0f} ms. Synchronise the clocks")
+        return found
+
+    def warn(self) -> None:
+        for text in self.warnings():
+            log.warning("unsound", warning=text)
+
+
+async def inspect(
+    connection: Connection, monitor_url: str | None, known: Durability | None, access: Access = ANYBODY
+) -> Soundness:
+    """Look at the server. Raises NatsTooOld, or StoreUnavailable if JetStream is not enabled.
+
+    What TLS asks of the server, it asks of its monitoring.
+    """
+    version = connection.server_version
+    if _numbers(version) < MINIMUM_VERSION:
+        raise NatsTooOld(version)
+    return Soundness(
+        version=version,
+        durability=known or await _durability(monitor_url, access),
+        clock_difference_ms=await clock_difference_ms(connection),
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
+async def clock_difference_ms(connection: Connection) -> float:
+    """Return how many milliseconds NATS' clock is ahead of ours; 0 for what the way there and back may explain.
+
+    While streams elect their leaders the answer takes 4 s.
+    """
+    before = utc_now()
+    answer = msgspec.json.decode((await connection.request("$JS.API.STREAM.LIST", b"{}")).data)
+    after = utc_now()
+    if error := answer.get("error"):
+        raise StoreUnavailable(f"JetStream is not usable: {error.get('description')}")
+    streams = [entry for entry in answer.get("streams") or [] if entry.get("ts")]
+    if not streams:
+        return 0.0
+    theirs = msgspec.convert(streams[0]["ts"], datetime)
+    doubt = (after - before) / 2
+    ahead = theirs - (before + doubt)
+    return 0.0 if abs(ahead) <= doubt else ahead.total_seconds() * 1000
+
+
+async def _durability(monitor_url: str | None, access: Access) -> Durability:
+    if monitor_url is None:
+        return "unknown"
+    try:
+        timeout = aiohttp.ClientTimeout(total=3)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{monitor_url.rstrip('/')}/varz", ssl=access.ssl_context()) as response,
+        ):
+            config: dict[str, Any] = (await response.json()).get("jetstream", {}).get("config", {})
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        log.warning("monitor.no-answer", url=shown(monitor_url), reason=shown(str(error)))
+        return "unknown"
+    return "always" if config.get("sync_always") else "interval"

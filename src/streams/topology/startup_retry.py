@@ -1,0 +1,66 @@
+"""Patience with a NATS that is still starting: servers find each other, and elect leaders, in their own time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from ...errors import OutcomeUnknown, StoreUnavailable
+from ..client.connection import Connection, NoResponders
+from ..jetstream.api import ApiError, api
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+START_SECONDS = 60.0
+"""After a restart an election alone takes JetStream up to 9 s, and the streams elect after the servers have."""
+TRY_SECONDS = 1.0
+PAUSE_SECONDS = 0.1
+NOT_YET = frozenset({10005, 10008, 10118, 10124})
+"""No suitable peers for placement (a server may join yet); JetStream temporarily unavailable; stream offline; a move in
+progress."""
+
+
+class NotReady(StoreUnavailable):
+    """NATS was given time, and what is asked of it still cannot be done."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"NATS is not ready: waited for {what}: {reason}")
+
+
+class NotYet(StoreUnavailable):
+    """Raised by an attempt that saw that it is too early."""
+
+
+class Patience:
+    """Tries again what NATS cannot do yet, for so many seconds in all, and says what it waits for."""
+
+    def __init__(self, seconds: float = START_SECONDS) -> None:
+        self._give_up_at = time.monotonic() + seconds
+        self._said: tuple[str, str] | None = None
+
+    async def wait(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Return what `attempt` returns, which must be safe to repeat. Raises NotReady, and whatever will not pass."""
+        while True:
+            try:
+                return await attempt()
+            except (ApiError, OutcomeUnknown, NoResponders, NotYet) as error:
+                if isinstance(error, ApiError) and error.code not in NOT_YET:
+                    raise
+                if time.monotonic() > self._give_up_at:
+                    raise NotReady(what, str(error)) from error
+                reason = str(error)
+            if self._said != (what, reason):
+                self._said = (what, reason)
+                log.info("nats.waiting", until=what, reason=reason)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def leader_elected(connection: Connection, patience: Patience) -> None:
+    """Return once JetStream answers. Raises NotReady, or ApiError where it is not enabled for us."""
+    await patience.wait("JetStream to answer", lambda: api(connection, "INFO", timeout_seconds=TRY_SECONDS))

@@ -1,0 +1,113 @@
+"""Speaks to the receivers of webhooks: one signed call, and what its answer means (Standard Webhooks 1.0)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import aiohttp
+from msgspec import Struct
+from standardwebhooks import Webhook
+
+from ..backends.client import describe, parse_retry_after
+from ..backends.egress import AnswerTooLarge, read_capped, refused_by_policy
+from ..clock import utc_now
+from ..commands.webhook import Registered
+from ..events.ids import WebhookRef
+from ..vault.sealing import SealingError
+from ..vault.webhook_secrets import WebhookSecrets
+from .deliveries import LastAnswer
+
+MOST_READ = 64 * 1024
+"""Bytes of an answer; of a longer one only the status counts."""
+LONGEST_SHOWN = 300
+"""Characters of an answer that are kept, for the owner to read."""
+GONE = 410
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What came of a call."""
+
+    answer: LastAnswer
+    retry_after: timedelta | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the receiver wants nothing more, ever."""
+        return self.answer.status == GONE
+
+
+class Receiver:
+    """Calls receivers over one pooled session."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        secrets: WebhookSecrets,
+        timeout_seconds: float,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._session = session
+        self._secrets = secrets
+        self._timeout_seconds = timeout_seconds
+        self._now = now
+
+    async def send(self, ref: WebhookRef, webhook: Registered, message_id: str, body: bytes) -> Outcome:
+        """Send a body; never raises for anything the receiver does. Raises StoreUnavailable for the secret."""
+        at = self._now()
+        try:
+            headers = await self._headers(ref, webhook, message_id, at, body)
+        except SealingError as error:
+            return Outcome(answer=LastAnswer(at=at, error=str(error)))
+        started = time.perf_counter()
+        status: int | None = None
+        text = ""
+        retry_after: timedelta | None = None
+        try:
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._session.post(webhook.settings.url, data=body, headers=headers, allow_redirects=False) as response,
+            ):
+                status = response.status
+                retry_after = parse_retry_after(response.headers.get("Retry-After"), at)
+                text = shown(await read_capped(response, MOST_READ))
+            trouble = verdict(status)
+        except AnswerTooLarge:
+            trouble = verdict(status or 0)
+        except TimeoutError:
+            trouble = f"no answer in {self._timeout_seconds:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            trouble = "this service may not call that address" if refused_by_policy(error) else describe(error)
+        elapsed_ms = round((time.perf_counter() - started) * 1000)
+        answer = LastAnswer(at=at, status=status, error=trouble, body=text, elapsed_ms=elapsed_ms)
+        return Outcome(answer=answer, retry_after=retry_after)
+
+    async def _headers(
+        self, ref: WebhookRef, webhook: Registered, name: str, at: datetime, body: bytes
+    ) -> dict[str, str]:
+        text = body.decode()
+        secrets = [await self._secrets.get(ref, secret_id) for secret_id in webhook.secret_ids(at)]
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": "taskstream-webhooks",
+            "webhook-id": name,
+            "webhook-timestamp": str(int(at.timestamp())),
+            "webhook-signature": " ".join(Webhook(secret).sign(name, at, text) for secret in secrets),
+        }
+
+
+def verdict(status: int) -> str:
+    """Return why an answer does not count as taken; empty: it does."""
+    if 200 <= status < 300:
+        return ""
+    if 300 <= status < 400:
+        return f"the receiver answered {status}; redirects are not followed"
+    return f"the receiver answered {status}"
+
+
+def shown(body: bytes) -> str:
+    """Return the beginning of an answer as text that can be shown anywhere."""
+    text = body[: 4 * LONGEST_SHOWN].decode(errors="replace")
+    return "".join(char if char.isprintable() else " " for char in text)[:LONGEST_SHOWN].strip()

@@ -1,0 +1,262 @@
+"""What webhooks have to send, and what became of what they sent: one record for each, in the `deliveries` bucket.
+
+    waiting.<owner>.<webhook>.<id>    to be sent, for the first time or again
+    done.<owner>.<webhook>.<id>       delivered, or given up
+    position.<owner>.<webhook>        up to where in TASKS there is a delivery of all that is to be sent
+
+Who is authoritative: the log says what is to be sent, this bucket what has been. An id is made of the event it is
+about, so making a delivery twice makes one. One that ends is written as done first and then taken out of what waits;
+where only the first was done, the later revision tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..errors import Conflict, NotFound
+from ..events.ids import WebhookRef
+from ..streams.buckets import Bucket, Entry
+from ..streams.client.connection import Connection
+from ..streams.jetstream.api import api
+from ..streams.jetstream.messages import Position, read
+
+FIRST_STRIDE = 256
+LONGEST_WALK = 20_000
+"""Records that one page is looked for in."""
+
+DeliveryStatus = Literal["waiting", "delivered", "failed"]
+
+
+class LastAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of the last try."""
+
+    at: datetime
+    status: int | None = None
+    """HTTP status; None: there was no answer."""
+    error: str = ""
+    """Why it does not count as delivered; empty: it does."""
+    body: str = ""
+    """The beginning of what the receiver said."""
+    elapsed_ms: int = 0
+
+
+class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something a webhook has to send, or has sent."""
+
+    id: str
+    type: str
+    """As the body has it: `task.succeeded`, …"""
+    task_id: str = ""
+    """Empty: a test."""
+    sequence: int = 0
+    """Place in the log of the event that is sent; 0: a test."""
+    created_at: datetime
+    status: DeliveryStatus = "waiting"
+    attempts: int = 0
+    """Tries so far."""
+    tries: int = 0
+    """Those since it was last asked for: by its event, or by hand."""
+    next_at: datetime | None = None
+    """When it is tried next; None: never again."""
+    ended_at: datetime | None = None
+    last: LastAnswer | None = None
+
+    @property
+    def message_id(self) -> str:
+        """The `webhook-id`: the same with each try."""
+        return f"msg_{self.id}"
+
+    def tried(self, answer: LastAnswer, next_at: datetime | None) -> Delivery:
+        """Return this after one more try; `next_at` is when the next one follows, None: none does."""
+        ended: DeliveryStatus = "failed" if answer.error else "delivered"
+        return replace(
+            self,
+            attempts=self.attempts + 1,
+            tries=self.tries + 1,
+            last=answer,
+            next_at=next_at,
+            status="waiting" if next_at else ended,
+            ended_at=None if next_at else answer.at,
+        )
+
+    def given_up(self, at: datetime, error: str) -> Delivery:
+        """Return this where it cannot be sent at all."""
+        return self.tried(LastAnswer(at=at, error=error), None)
+
+    def asked_again(self, at: datetime) -> Delivery:
+        """Return this to be sent now, with all its tries before it."""
+        return replace(self, status="waiting", tries=0, next_at=at, ended_at=None)
+
+
+class DeliveryPage(NamedTuple):
+    deliveries: list[Delivery]
+    cursor: int | None
+    """Revision before which the next page begins; None after the last."""
+
+
+class Held(NamedTuple):
+    """A delivery that waits, at a revision."""
+
+    delivery: Delivery
+    revision: int
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Delivery).decode
+
+
+class Deliveries:
+    def __init__(self, bucket: Bucket, reading: Connection, retention_seconds: float) -> None:
+        self.bucket = bucket
+        self._reading = reading
+        self._kept = {"Nats-TTL": f"{max(1, round(retention_seconds))}s"}
+
+    async def make(self, ref: WebhookRef, delivery: Delivery, *, maybe_made: bool) -> None:
+        """Have something sent. `maybe_made`: it may be there, waiting or done; then nothing changes."""
+        if maybe_made and await self.bucket.get(_key("done", ref, delivery.id)) is not None:
+            return
+        try:
+            await self.bucket.put(_key("waiting", ref, delivery.id), _encode(delivery), expected=0, headers=self._kept)
+        except Conflict:
+            return
+
+    async def waiting(self, ref: WebhookRef, delivery_id: str) -> Held | None:
+        """Return a delivery that is to be sent, None if it is not (any more)."""
+        key = _key("waiting", ref, delivery_id)
+        entry = await self.bucket.get(key)
+        if entry is None:
+            return None
+        done = await self.bucket.get(_key("done", ref, delivery_id))
+        if done is not None and done.revision > entry.revision:
+            await self._take_out(key, entry.revision)
+            return None
+        return Held(_decode(entry.value), entry.revision)
+
+    async def note(self, ref: WebhookRef, held: Held, after: Delivery) -> None:
+        """Write what became of a try. Where it has been asked for by hand meanwhile, it goes on waiting."""
+        key = _key("waiting", ref, after.id)
+        if after.status != "waiting":
+            await self.bucket.put(_key("done", ref, after.id), _encode(after), headers=self._kept)
+            await self._take_out(key, held.revision)
+            return
+        try:
+            await self.bucket.put(key, _encode(after), expected=held.revision, headers=self._kept)
+        except Conflict:
+            return
+
+    async def ask_again(self, ref: WebhookRef, delivery_id: str, now: datetime) -> Delivery:
+        """Have a delivery sent now, whatever became of it. Raises NotFound."""
+        key = _key("waiting", ref, delivery_id)
+        while True:
+            known, entry = await self._find(ref, delivery_id), await self.bucket.get_with_revision(key)
+            again = known.asked_again(now)
+            try:
+                await self.bucket.put(key, _encode(again), expected=entry.revision if entry else 0, headers=self._kept)
+            except Conflict:
+                continue
+            await self.bucket.delete(_key("done", ref, delivery_id))
+            return again
+
+    async def get(self, ref: WebhookRef, delivery_id: str) -> Delivery:
+        """Return a delivery. Raises NotFound."""
+        return await self._find(ref, delivery_id)
+
+    async def page(
+        self, ref: WebhookRef, status: DeliveryStatus | None, limit: int, before: int | None = None
+    ) -> DeliveryPage:
+        """Return up to `limit` deliveries, the one that changed last first, changed before the revision `before`."""
+        state = (await api(self._reading, f"STREAM.INFO.{self.bucket.stream}"))["state"]
+        oldest, upper = int(state["first_seq"]), int(state["last_seq"]) + 1
+        upper = min(upper, before or upper)
+        found: dict[str, Delivery] = {}
+        stride = max(FIRST_STRIDE, 4 * limit)
+        walked = 0
+        while upper > oldest and walked < LONGEST_WALK:
+            lower = max(oldest, upper - stride)
+            positions = await self._between(ref, lower, upper)
+            walked += len(positions)
+            for position in reversed(positions):
+                delivery = _decode(position.data) if position.data else None
+                if delivery is None or (status and delivery.status != status) or delivery.id in found:
+                    continue
+                found[delivery.id] = delivery
+                if len(found) == limit:
+                    return DeliveryPage(list(found.values()), position.sequence if position.sequence > oldest else None)
+            upper = lower
+            if len(positions) < limit:
+                stride *= 4
+        return DeliveryPage(list(found.values()), upper if upper > oldest else None)
+
+    async def position(self, ref: WebhookRef) -> int:
+        """Return up to where in the log all that is to be sent has its delivery; 0 if nobody has said so yet."""
+        entry = await self.bucket.get(_position_key(ref))
+        return int(entry.value) if entry else 0
+
+    async def move(self, ref: WebhookRef, position: int) -> None:
+        await self.bucket.put(_position_key(ref), b"%d" % position)
+
+    async def forget(self, ref: WebhookRef) -> None:
+        """Remove what waits and the position of a webhook that is deleted; what is done goes with its age."""
+        for entry in await self.bucket.scan(f"waiting.{ref.owner}.{ref.unique}.*"):
+            await self.bucket.delete(entry.key)
+        await self.bucket.delete(_position_key(ref))
+
+    async def _find(self, ref: WebhookRef, delivery_id: str) -> Delivery:
+        entries = [await self.bucket.get(_key(kind, ref, delivery_id)) for kind in ("waiting", "done")]
+        present: list[Entry] = [entry for entry in entries if entry is not None]
+        if not present:
+            raise NotFound("delivery", delivery_id)
+        return _decode(max(present, key=lambda entry: entry.revision).value)
+
+    async def _take_out(self, key: str, revision: int) -> None:
+        """Take one out of what waits, unless it has been asked for again meanwhile."""
+        try:
+            await self.bucket.delete(key, expected=revision)
+        except Conflict:
+            return
+
+    async def _between(self, ref: WebhookRef, lower: int, upper: int) -> Sequence[Position]:
+        """Return the records of a webhook from the revision `lower` to before `upper`, oldest first."""
+        found: list[Position] = []
+        subject = f"$KV.{self.bucket.name}.*.{ref.owner}.{ref.unique}.*"
+        start = lower
+        while start < upper:
+            batch = await read(self._reading, self.bucket.stream, subject, start, FIRST_STRIDE)
+            found.extend(position for position in batch if position.sequence < upper)
+            if len(batch) < FIRST_STRIDE or batch[-1].sequence >= upper:
+                break
+            start = batch[-1].sequence + 1
+        return found
+
+
+WAITING_FILTER = "$KV.deliveries.waiting.>"
+
+
+class Marked(NamedTuple):
+    """What the bucket's stream says of one that waits, or no longer does."""
+
+    ref: WebhookRef
+    delivery_id: str
+    next_at: datetime | None
+    """None: it no longer waits."""
+
+
+def marked(position: Position) -> Marked:
+    """Read a message on WAITING_FILTER."""
+    _, _, _, owner, unique, delivery_id = position.subject.split(".")
+    delivery = _decode(position.data) if position.data else None
+    return Marked(WebhookRef(owner, unique), delivery_id, delivery.next_at or delivery.created_at if delivery else None)
+
+
+def _key(kind: str, ref: WebhookRef, delivery_id: str) -> str:
+    return f"{kind}.{ref.owner}.{ref.unique}.{delivery_id}"
+
+
+def _position_key(ref: WebhookRef) -> str:
+    return f"position.{ref.owner}.{ref.unique}"

@@ -1,0 +1,340 @@
+"""One webhook at work: its events become deliveries, and its deliveries are sent, a few at a time.
+
+Nothing here is shared with another webhook, so a receiver that hangs holds up its own deliveries and no others. What it
+is behind with stays in the log of tasks: no more than MOST_WAITING wait as deliveries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+from msgspec import Raw, Struct
+
+from ..clock import jitter, utc_now
+from ..commands.commands import Commands
+from ..commands.webhook import DisableWebhook, Registered
+from ..errors import Refused, StoreError
+from ..events.envelope import Actor
+from ..events.ids import WebhookRef, delivery_id, parse_task_id
+from ..push.feed import Feeds, Place
+from ..push.hub import Scope, Update
+from ..push.live import Live, Seen
+from ..push.pushed_event import encoded
+from ..push.subscription_filter import Chooser
+from ..runtime import metrics
+from ..runtime.metrics import labelled
+from ..settings import Settings
+from ..streams.client.connection import Connection
+from ..streams.jetstream.api import ApiError, api
+from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
+from ..streams.topology.definitions import TASKS
+from ..wire.instants import iso
+from .client import Outcome, Receiver
+from .deliveries import Deliveries, Delivery, Held
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 4
+"""Calls to one receiver at a time; one while it fails."""
+MOST_WAITING = 1_000
+"""Deliveries of one webhook; while as many wait, its events wait in the log."""
+DOWN_AFTER = 10
+"""Failures in a row after which a success means that the receiver is back: what waits is sent at once."""
+TRY_AGAIN = timedelta(seconds=1)
+LOOK_AGAIN = timedelta(seconds=5)
+SAVE_SECONDS = 1.0
+"""How often the position is written; events since then are looked at again after a crash, and make nothing twice."""
+STOP_SECONDS = 2.0
+BY = Actor("system", "webhooks")
+
+
+class Unheard(Seen):
+    """A listener that has heard nothing live: it takes whole what the log has."""
+
+    def takes(self, live: Live) -> bool:  # noqa: ARG002 - as every listener
+        return False
+
+
+class Tools(Struct, frozen=True, kw_only=True):
+    """What all lanes work with."""
+
+    settings: Settings
+    reading: Connection
+    commands: Commands
+    deliveries: Deliveries
+    feeds: Feeds
+    chooser: Chooser
+    receiver: Receiver
+    may_send: Callable[[], bool]
+
+
+class _Body(Struct):
+    type: str
+    timestamp: str
+    data: Raw
+
+
+class Lane:
+    def __init__(self, ref: WebhookRef, webhook: Registered, tools: Tools) -> None:
+        self._ref = ref
+        self._webhook = webhook
+        self._tools = tools
+        self._waiting: dict[str, float] = {}
+        """When deliveries are to be tried, by the event loop's clock."""
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._missed: set[str] = set()
+        """Deliveries that were offered, and not there when looked at: of a cluster a server may have answered that was
+        behind. They are looked at once more."""
+        self._failures = 0
+        """In a row."""
+        self._news = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self._running = asyncio.create_task(self._run(), name=f"webhook-{ref.id}")
+        if webhook.active:
+            self._follow()
+
+    def change(self, webhook: Registered) -> None:
+        """Go on with other settings."""
+        before, self._webhook = self._webhook, webhook
+        if webhook.active and (not before.active or webhook.after != before.after):
+            self._follow()
+        elif not webhook.active:
+            self._stop_following()
+        self._news.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait here, those under way included."""
+        return len(self._waiting) + len(self._sending)
+
+    def offer(self, name: str, at: datetime) -> None:
+        """Have a delivery tried at an instant.
+
+        One further away than any wait is long was written by a clock that was wrong: it is tried after the longest.
+        """
+        longest = timedelta(seconds=self._tools.settings.webhook_retry_cap)
+        self._wait(name, min(max(at - utc_now(), timedelta(0)), longest))
+        self._news.set()
+
+    def drop(self, name: str) -> None:
+        """Try a delivery no more."""
+        self._waiting.pop(name, None)
+        self._missed.discard(name)
+
+    async def stop(self, grace_seconds: float = STOP_SECONDS) -> None:
+        """Begin nothing more, and let calls under way end for a while; what does not end is sent again by another."""
+        self._running.cancel()
+        self._stop_following()
+        sending = list(self._sending.values())
+        if sending:
+            _, late = await asyncio.wait(sending, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+
+    # From the log to deliveries
+
+    def _follow(self) -> None:
+        self._stop_following()
+        self._following = asyncio.create_task(self._make_all(), name=f"webhook-{self._ref.id}-follow")
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    async def _make_all(self) -> None:
+        while True:
+            try:
+                await self._make_from_position()
+            except StoreError as error:
+                log.warning("webhook.waits", webhook=self._ref.id, reason=str(error))
+            except Exception:
+                log.exception("webhook.crashed", webhook=self._ref.id)
+            await asyncio.sleep(TRY_AGAIN.total_seconds())
+
+    async def _make_from_position(self) -> None:
+        """Make a delivery of each event that is wanted, from where this left off, for as long as this process runs."""
+        tools, webhook = self._tools, self._webhook
+        saved = max(await tools.deliveries.position(self._ref), webhook.after)
+        maybe_made = await last_sequence(tools.reading, TASKS, "task.>")
+        task_id = webhook.settings.task_id
+        scope = Scope(ref=parse_task_id(task_id)) if task_id else Scope(owner=self._ref.owner)
+        place = Place(saved, Unheard())
+        loop = asyncio.get_running_loop()
+        save_at = loop.time()
+        async with contextlib.aclosing(tools.feeds.feed(scope, place, SAVE_SECONDS)) as feed:
+            async for told in feed:
+                update = told.what if told is not None else None
+                if isinstance(update, Update) and await self._wants(update):
+                    await self._until_room()
+                    await tools.deliveries.make(
+                        self._ref, self._delivery_of(update), maybe_made=update.sequence <= maybe_made
+                    )
+                if place.sequence > saved and loop.time() >= save_at:
+                    saved, save_at = place.sequence, loop.time() + SAVE_SECONDS
+                    await tools.deliveries.move(self._ref, saved)
+
+    async def _wants(self, update: Update) -> bool:
+        settings = self._webhook.settings
+        if update.kind not in settings.events:
+            return False
+        return not settings.types or (await self._tools.chooser.facts(update.ref)).task_type in settings.types
+
+    async def _until_room(self) -> None:
+        while self.waiting >= MOST_WAITING:  # noqa: ASYNC110 - seconds matter little here
+            await asyncio.sleep(SAVE_SECONDS)
+
+    def _delivery_of(self, update: Update) -> Delivery:
+        at = update.stored.recorded.at
+        return Delivery(
+            id=delivery_id(self._ref, update.sequence, at),
+            type=f"task.{update.kind}",
+            task_id=update.ref.id,
+            sequence=update.sequence,
+            created_at=at,
+            next_at=min(at, utc_now()),  # the clock of whoever wrote the event may be ahead
+        )
+
+    # From deliveries to the receiver
+
+    async def _run(self) -> None:
+        while True:
+            self._news.clear()
+            # Not `wait_for`: on Python 3.11 it may swallow a cancellation, and this would go on.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._begin()):
+                    await self._news.wait()
+
+    def _begin(self) -> float | None:
+        """Begin to send what is due, as far as there is room; return the seconds until more is due, None: unknown."""
+        if not self._webhook.active:
+            return None
+        loop = asyncio.get_running_loop()
+        while len(self._sending) < (1 if self._failures else AT_ONCE):
+            idle = [(at, name) for name, at in self._waiting.items() if name not in self._sending]
+            if not idle:
+                return None
+            at, name = min(idle)
+            seconds = at - loop.time()
+            if seconds > 0:
+                return seconds
+            del self._waiting[name]
+            self._sending[name] = asyncio.create_task(self._send(name), name=f"delivery-{name}")
+        return None
+
+    def _wait(self, name: str, wait: timedelta) -> None:
+        self._waiting[name] = asyncio.get_running_loop().time() + wait.total_seconds()
+
+    def _again(self, name: str, wait: timedelta) -> None:
+        """Try a delivery again after a while, unless it is to be tried anyway."""
+        if name not in self._waiting:
+            self._wait(name, wait)
+
+    async def _send(self, name: str) -> None:
+        try:
+            held = await self._tools.deliveries.waiting(self._ref, name)
+            if held is not None:
+                self._missed.discard(name)
+                await self._try(held)
+            elif name in self._missed:
+                self._missed.discard(name)
+            else:
+                self._missed.add(name)
+                self._again(name, LOOK_AGAIN)
+        except StoreError as error:
+            log.warning("delivery.waits", delivery=name, reason=str(error))
+            self._again(name, TRY_AGAIN)
+        except Exception:
+            log.exception("delivery.crashed", delivery=name)
+            self._again(name, 10 * TRY_AGAIN)
+        finally:
+            del self._sending[name]
+            self._news.set()
+
+    async def _try(self, held: Held) -> None:
+        tools, delivery = self._tools, held.delivery
+        body = await self._body(delivery)
+        if not tools.may_send():  # another may have taken over
+            self._again(delivery.id, TRY_AGAIN)
+            return
+        if body is None:
+            await self._note(held, delivery.given_up(utc_now(), "the event is past its retention"))
+            return
+        outcome = await tools.receiver.send(self._ref, self._webhook, delivery.message_id, body)
+        self._count(outcome)
+        if outcome.is_gone:
+            await self._disable()
+        after = delivery.tried(outcome.answer, self._next_at(delivery, outcome))
+        _measure(outcome, after)
+        await self._note(held, after)
+
+    def _next_at(self, delivery: Delivery, outcome: Outcome) -> datetime | None:
+        settings = self._tools.settings
+        if not outcome.answer.error or outcome.is_gone or delivery.tries + 1 >= settings.webhook_attempts:
+            return None
+        asked = min(outcome.retry_after or timedelta(0), timedelta(seconds=settings.webhook_retry_cap))
+        return utc_now() + max(backoff(delivery.tries + 1, settings, jitter()), asked)
+
+    def _count(self, outcome: Outcome) -> None:
+        if outcome.answer.error:
+            self._failures += 1
+            return
+        if self._failures >= DOWN_AFTER:
+            self._waiting = dict.fromkeys(self._waiting, asyncio.get_running_loop().time())
+        self._failures = 0
+
+    async def _disable(self) -> None:
+        with contextlib.suppress(Refused):  # deleted meanwhile
+            command = DisableWebhook(reason="the receiver answered 410: it wants nothing more")
+            await self._tools.commands.webhook(self._ref, command, by=BY)
+
+    async def _note(self, held: Held, after: Delivery) -> None:
+        """Write what became of a try, however long the store is away: what is not written is sent again."""
+        while True:
+            try:
+                await self._tools.deliveries.note(self._ref, held, after)
+            except StoreError as error:
+                log.warning("delivery.waits", delivery=after.id, reason=str(error))
+                await asyncio.sleep(TRY_AGAIN.total_seconds())
+            else:
+                return
+
+    async def _body(self, delivery: Delivery) -> bytes | None:
+        """Return what is sent, the same with each try; None where the log no longer has it."""
+        if not delivery.sequence:
+            data = msgspec.json.encode({"webhookId": self._ref.id, "deliveryId": delivery.id})
+        else:
+            try:
+                answer = await api(self._tools.reading, f"STREAM.MSG.GET.{TASKS}", {"seq": delivery.sequence})
+            except ApiError as error:
+                if error.code == NO_MESSAGE_FOUND:
+                    return None
+                raise
+            message = answer["message"]
+            stored = Position(delivery.sequence, message["subject"], base64.b64decode(message["data"]))
+            data = encoded(Update(stored))
+        return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
+
+
+def _measure(outcome: Outcome, after: Delivery) -> None:
+    if outcome.is_gone:
+        labelled(metrics.webhook_tries, "gone").inc()
+    else:
+        labelled(metrics.webhook_tries, "retried" if after.status == "waiting" else after.status).inc()
+    if after.status == "delivered":
+        lag = outcome.answer.at - after.created_at
+        metrics.webhook_lag_seconds.observe(max(0.0, lag.total_seconds()))
+
+
+def backoff(tries: int, settings: Settings, chance: float) -> timedelta:
+    """Return how long to wait after so many tries: half of 1, 4, 16 … times the base up to the cap, and by chance up
+    to as much again: 5, 20, 80 s, 5, 21, 85 min, 6 h at the longest by default.
+    """
+    bound = min(settings.webhook_retry_base * 4.0 ** min(tries - 1, 30), settings.webhook_retry_cap)
+    return timedelta(seconds=bound * (0.5 + chance / 2))

@@ -1,0 +1,213 @@
+"""Sends what webhooks are to be sent: one worker at a time, beside dispatch and never in its way.
+
+Who is authoritative: the log of tasks says what there is to send, the log of webhooks to whom, the `deliveries` bucket
+what has been sent. What gives safety: an event becomes a delivery before the position moves past it, and a delivery
+waits until its outcome is written. What gives liveness: whoever takes the lease goes on from these. What receivers must
+tolerate: a delivery comes twice where its sender died between the call and the note; its `webhook-id` is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import aiohttp
+import structlog
+from msgspec import Struct
+
+from ..clock import utc_now
+from ..commands.commands import Commands
+from ..commands.webhook import Deleted, Registered
+from ..errors import StoreError, UnreadableEvent
+from ..events.ids import WebhookRef
+from ..projections.webhooks import Webhooks
+from ..push.feed import Feeds
+from ..push.hub import Hub
+from ..push.subscription_filter import Chooser
+from ..runtime import metrics
+from ..settings import Settings
+from ..streams.client.connection import Connection
+from ..streams.jetstream.consumers import follow
+from ..streams.leases import Lease, Membership
+from ..streams.topology.definitions import WEBHOOKS
+from ..vault.webhook_secrets import WebhookSecrets
+from .client import Receiver
+from .deliveries import WAITING_FILTER, Deliveries, Marked, marked
+from .delivery_loop import Lane, Tools
+
+log = structlog.get_logger(__name__)
+
+STANDBY_SECONDS = 1.0
+"""How often a worker that does not send looks whether it should."""
+SWEEP_SECONDS = 3_600.0
+
+
+class Stores(Struct, frozen=True, kw_only=True):
+    """What the sender reads and writes."""
+
+    settings: Settings
+    commands: Commands
+    reading: Connection
+    consuming: Connection
+    deliveries: Deliveries
+    secrets: WebhookSecrets
+    chooser: Chooser
+
+
+class WebhookSender:
+    """The service of one worker."""
+
+    def __init__(self, stores: Stores, members: Membership, session: aiohttp.ClientSession) -> None:
+        self._stores = stores
+        self._members = members
+        self._session = session
+        self._lease = Lease(members, "webhooks")
+        self._stop = asyncio.Event()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    async def run(self) -> None:
+        """Send while the lease is held, stand by otherwise, until stopped."""
+        while not self._stop.is_set():
+            try:
+                if await self._lease.acquire():
+                    await self._serve()
+            except UnreadableEvent as error:
+                log.error("webhooks.halted", reason=str(error))
+                await self._lease.release()
+                return
+            except StoreError as error:
+                log.warning("webhooks.again", reason=str(error))
+            await self._pause(STANDBY_SECONDS)
+
+    async def stop(self) -> None:
+        """Send nothing more, and give the lease up, so that another goes on at once."""
+        self._stop.set()
+        await self._is_idle.wait()
+        await self._lease.release()
+
+    async def _serve(self) -> None:
+        self._is_idle.clear()
+        log.info("webhooks.started", worker=self._members.id)
+        lanes = Lanes(self._stores, self._session, lambda: self._lease.held)
+        parts = [lanes.follow_webhooks, lanes.follow_waiting, lanes.sweep, self._hold]
+        tasks = [asyncio.create_task(part(), name=f"webhooks-{part.__name__}") for part in parts]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await lanes.close()
+            self._is_idle.set()
+
+    async def _hold(self) -> None:
+        """Return once the lease is lost, or this is to stop."""
+        while not self._stop.is_set() and await self._lease.acquire():
+            await self._pause(self._members.period_seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+
+class Lanes:
+    """The lanes of all webhooks, while this worker is the one that sends."""
+
+    def __init__(self, stores: Stores, session: aiohttp.ClientSession, may_send: Callable[[], bool]) -> None:
+        self._stores = stores
+        self._hub = Hub(stores.consuming)  # its own: the API's ends before this does
+        self._tools = Tools(
+            settings=stores.settings,
+            reading=stores.reading,
+            commands=stores.commands,
+            deliveries=stores.deliveries,
+            feeds=Feeds(self._hub, stores.reading),
+            chooser=stores.chooser,
+            receiver=Receiver(session, stores.secrets, stores.settings.webhook_timeout),
+            may_send=may_send,
+        )
+        self._webhooks = Webhooks()
+        self._lanes: dict[WebhookRef, Lane] = {}
+        self._early: dict[WebhookRef, list[Marked]] = {}
+        """What waits for webhooks that this has not read of yet: the two streams are read side by side."""
+        self._caught_up = asyncio.Event()
+        self._unneeded: set[tuple[WebhookRef, str]] = set()
+        """Secrets that nothing named when last looked at."""
+        metrics.webhook_waiting.set_function(lambda: sum(lane.waiting for lane in self._lanes.values()))
+
+    async def follow_webhooks(self) -> None:
+        """Keep a lane for each webhook that is registered, for ever. Raises UnreadableEvent."""
+        async with contextlib.aclosing(follow(self._stores.reading, WEBHOOKS, ["webhook.>"], 0)) as batches:
+            async for positions in batches:
+                changed = self._webhooks.apply(positions)
+                if not positions and not self._caught_up.is_set():
+                    changed = {ref for ref, _ in self._webhooks.registered()}
+                    self._caught_up.set()
+                if self._caught_up.is_set():
+                    for ref in changed:
+                        await self._open_or_close(ref)
+
+    async def follow_waiting(self) -> None:
+        """Hand to each lane what waits, as it comes, for ever."""
+        await self._caught_up.wait()
+        async with contextlib.aclosing(
+            follow(self._stores.reading, self._stores.deliveries.bucket.stream, [WAITING_FILTER], 0)
+        ) as batches:
+            async for positions in batches:
+                for position in positions:
+                    await self._hand(marked(position))
+
+    async def sweep(self) -> None:
+        """Destroy, every hour, the secrets that nothing names any more: replaced, deleted, or never registered."""
+        await self._caught_up.wait()
+        while True:
+            unneeded = {
+                (ref, secret_id)
+                for ref, secret_ids in (await self._stores.secrets.kept()).items()
+                for secret_id in secret_ids - self._named(ref)
+            }
+            for ref, secret_id in unneeded & self._unneeded:  # seen twice: it is not on its way to be registered
+                await self._stores.secrets.destroy(ref, [secret_id])
+            self._unneeded = unneeded
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def close(self) -> None:
+        """Begin nothing more, and let calls under way end for a while."""
+        await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
+        self._hub.end()
+        metrics.webhook_waiting.set_function(lambda: 0)
+
+    def _named(self, ref: WebhookRef) -> set[str]:
+        state = self._webhooks.state(ref)
+        return set(state.secret_ids(utc_now())) if isinstance(state, Registered) else set()
+
+    async def _open_or_close(self, ref: WebhookRef) -> None:
+        state, lane = self._webhooks.state(ref), self._lanes.get(ref)
+        if not isinstance(state, Registered):
+            if lane is not None:
+                await self._lanes.pop(ref).stop(grace_seconds=0)
+            if isinstance(state, Deleted):
+                await self._stores.deliveries.forget(ref)
+        elif lane is None:
+            self._lanes[ref] = Lane(ref, state, self._tools)
+            for what in self._early.pop(ref, ()):
+                await self._hand(what)
+        else:
+            lane.change(state)
+
+    async def _hand(self, what: Marked) -> None:
+        lane = self._lanes.get(what.ref)
+        if lane is None and isinstance(self._webhooks.state(what.ref), Deleted):
+            if what.next_at is not None:
+                await self._stores.deliveries.forget(what.ref)
+        elif lane is None:
+            self._early.setdefault(what.ref, []).append(what)
+        elif what.next_at is None:
+            lane.drop(what.delivery_id)
+        else:
+            lane.offer(what.delivery_id, what.next_at)

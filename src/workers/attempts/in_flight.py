@@ -1,0 +1,50 @@
+"""Messages in hand: kept from being handed out again while work on them goes on, then acked or given back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+import msgspec
+from nats.aio.msg import Msg
+
+from ...errors import StoreUnavailable
+from ...streams.client.connection import Connection
+from ...streams.topology.definitions import nanoseconds
+
+BEATS_PER_ACK_WAIT = 3
+
+
+class InHand:
+    """The messages this process works on."""
+
+    def __init__(self, connection: Connection, ack_wait_seconds: float) -> None:
+        self._connection = connection
+        self._period = ack_wait_seconds / BEATS_PER_ACK_WAIT
+        self._replies: set[str] = set()
+
+    async def run(self) -> None:
+        """Tell NATS about every message in hand, again and again, for ever."""
+        while True:
+            await asyncio.sleep(self._period)
+            for reply in list(self._replies):
+                with contextlib.suppress(StoreUnavailable):
+                    await self._connection.publish(reply, b"+WPI")
+
+    def take(self, message: Msg) -> None:
+        self._replies.add(message.reply)
+
+    async def ack(self, message: Msg) -> None:
+        """Say that the message is done with. If NATS is away it comes again, and is found to be done with."""
+        await self._answer(message, b"+ACK")
+
+    async def give_back(self, message: Msg, delay: timedelta = timedelta(0)) -> None:
+        """Have the message handed out again, to anybody, after a delay."""
+        body = b"-NAK " + msgspec.json.encode({"delay": nanoseconds(delay)}) if delay else b"-NAK"
+        await self._answer(message, body)
+
+    async def _answer(self, message: Msg, body: bytes) -> None:
+        self._replies.discard(message.reply)
+        with contextlib.suppress(StoreUnavailable):
+            await self._connection.publish(message.reply, body)

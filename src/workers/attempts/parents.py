@@ -1,0 +1,67 @@
+"""What became of the tasks that another depends on, as its server is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import NamedTuple
+
+from ...backends.client import Parent
+from ...errors import NotFound
+from ...events.envelope import NULL
+from ...events.ids import parse_task_id
+from ...events.task import Plan
+from ...projections.task_reader import TaskReader
+from ...projections.task_view import ACTIVE
+
+READ_AT_ONCE = 32
+REMEMBERED_SECONDS = 1.0
+"""Of very many with the same parent a second's worth start on one read of it; one that is retried may end otherwise."""
+MOST_REMEMBERED = 1_000
+LARGEST_REMEMBERED_BYTES = 16 * 1024
+
+
+class _Remembered(NamedTuple):
+    until: float
+    """Monotonic seconds."""
+    parent: Parent
+
+
+class Parents:
+    def __init__(self, tasks: TaskReader) -> None:
+        self._tasks = tasks
+        self._remembered: dict[str, _Remembered] = {}
+
+    async def of(self, plan: Plan | None) -> list[Parent] | None:
+        """Return the parents of a task in the order in which it names them, None if it has none.
+
+        Each is as it was less than a second ago. Raises StoreUnavailable.
+        """
+        if plan is None or not plan.depends_on:
+            return None
+        places = asyncio.Semaphore(READ_AT_ONCE)
+
+        async def find(task_id: str) -> Parent:
+            if (remembered := self._remembered.get(task_id)) and time.monotonic() < remembered.until:
+                return remembered.parent
+            async with places:
+                parent = await self._read(task_id)
+            self._remember(parent)
+            return parent
+
+        return list(await asyncio.gather(*map(find, plan.depends_on)))
+
+    def _remember(self, parent: Parent) -> None:
+        if parent.status in ACTIVE or len(parent.result) > LARGEST_REMEMBERED_BYTES:
+            return
+        if len(self._remembered) >= MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[parent.task_id] = _Remembered(time.monotonic() + REMEMBERED_SECONDS, parent)
+
+    async def _read(self, task_id: str) -> Parent:
+        try:
+            detail = await self._tasks.detail(parse_task_id(task_id), deleted=True)
+        except NotFound:
+            return Parent(task_id=task_id, status="GONE")
+        result = NULL if detail.result is None else detail.result
+        return Parent(task_id=task_id, status=detail.view.status, result=result, error=detail.view.error or None)

@@ -1,0 +1,288 @@
+"""One attempt from claim to outcome.
+
+    claim (AttemptStarted, guarded)  ─►  call the server  ─►  outcome in the log  ─►  timers  ─►  ack
+
+The queue message is acked only when nothing more depends on it: the outcome is in the log, or the server has accepted
+and the deadline's timer is set. A crash anywhere before that brings the message back, and what it finds in the log then
+says what is left to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Coroutine
+from typing import NamedTuple
+
+import structlog
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from ...backends.client import Accepted, Answer, Backend, Call, Failed, Parent
+from ...clock import secret_token
+from ...commands.commands import Commands
+from ...commands.handler import Known
+from ...commands.server import CircuitIsOpen, Present, TryCircuit
+from ...commands.task import Processing, ReturnAttempt, StartAttempt, TaskState
+from ...errors import Refused, StoreUnavailable
+from ...events.envelope import Actor
+from ...events.ids import TaskRef
+from ...events.task import TaskSubmitted
+from ...push.progress_throttle import ProgressGate
+from ...runtime import metrics
+from ...runtime.metrics import labelled
+from ...streams.leases import Membership
+from ...streams.timers import Timers
+from ...vault.sealing import SealingError
+from ...vault.server_keys import ServerKeys
+from ...vault.task_keys import TaskKeys
+from ..fleet.circuit_breaker import Judge
+from ..fleet.slots import Slots
+from .in_flight import InHand
+from .outcomes import Outcomes
+from .parents import Parents
+from .progress import Reporting
+from .stale_delivery import LOOK_AGAIN, Settler
+
+log = structlog.get_logger(__name__)
+
+
+class Queued(Struct, frozen=True, kw_only=True):
+    """A task out of the queue, as the log knows it."""
+
+    ref: TaskRef
+    message: Msg
+    known: Known[TaskState]
+    submitted: TaskSubmitted
+    avoid: str = ""
+    """Server of the attempt before, to be avoided if there is another."""
+    needs_grant: bool = False
+    """It shares a limit with others, and is to start only if the keeper has counted it in."""
+
+
+class Keys(NamedTuple):
+    """Where the keys are that go with a call: the server's own, and the model's that came with the task."""
+
+    servers: ServerKeys
+    tasks: TaskKeys
+
+
+class _UnderWay(Struct):
+    """An attempt of this process, from before its claim until its outcome is dealt with."""
+
+    attempt: int = 0
+    """0 before the claim."""
+    call: asyncio.Task[Answer] | None = None
+    cancelled: int = 0
+    """The attempt that the log says was cancelled."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        return 0 < self.attempt == self.cancelled
+
+
+class AttemptRunner:
+    """Runs attempts; knows those that are under way in this process."""
+
+    def __init__(
+        self,
+        callback_base: str,
+        commands: Commands,
+        timers: Timers,
+        backend: Backend,
+        keys: Keys,
+        parents: Parents,
+        progress: ProgressGate,
+        slots: Slots,
+        in_hand: InHand,
+        members: Membership,
+        outcomes: Outcomes,
+        judge: Judge,
+    ) -> None:
+        self._callback_base = callback_base
+        self._commands = commands
+        self._backend = backend
+        self._keys = keys
+        self._parents = parents
+        self._progress = progress
+        self._slots = slots
+        self._in_hand = in_hand
+        self._outcomes = outcomes
+        self._judge = judge
+        self._settler = Settler(commands, timers, in_hand, members, self.is_under_way)
+        self._worker = Actor("worker", members.id)
+        self._running: set[asyncio.Task[None]] = set()
+        self._under_way: dict[TaskRef, _UnderWay] = {}
+        self._stopping = False
+
+    def start(self, queued: Queued, server: Present) -> None:
+        """Begin an attempt on a server that has room, of a task that is not under way here."""
+        self._slots.begin(server.server_id, queued.ref)
+        self._in_hand.take(queued.message)
+        self._under_way[queued.ref] = _UnderWay()
+        self.spawn(self._run(queued, server))
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run something that belongs to a queue message; `drain` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("attempt.crashed", error=repr(error), exc_info=error)
+
+    def is_under_way(self, ref: TaskRef) -> bool:
+        """Tell whether this process works on a task: its claim, its call, or putting down what came of it."""
+        return ref in self._under_way
+
+    async def settle(self, ref: TaskRef, message: Msg) -> None:
+        """Deal with the message of a task that cannot be started now."""
+        await self._settler.settle(ref, message)
+
+    def close_call(self, ref: TaskRef, attempt: int) -> None:
+        """Break off the call of an attempt that was cancelled, or see that it is not made."""
+        under_way = self._under_way.get(ref)
+        if under_way is not None:
+            under_way.cancelled = attempt
+            if under_way.is_cancelled and under_way.call is not None:
+                under_way.call.cancel()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Wait for the attempts under way; hand back those that take longer than the grace."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_seconds)
+        self._stopping = True
+        for under_way in self._under_way.values():
+            if under_way.call is not None:
+                under_way.call.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=5)
+
+    # The spine
+
+    async def _run(self, queued: Queued, server: Present) -> None:
+        try:
+            await self._attempt(queued, server)
+        except StoreUnavailable as error:
+            log.warning("attempt.again", task=queued.ref.id, reason=str(error))
+            await self._in_hand.give_back(queued.message, LOOK_AGAIN)
+        except Exception:
+            # A fault of ours. The message must not stay in hand for ever: it comes again, and finds the attempt lost.
+            await self._in_hand.give_back(queued.message, LOOK_AGAIN)
+            raise
+        finally:
+            self._under_way.pop(queued.ref, None)
+
+    async def _attempt(self, queued: Queued, server: Present) -> None:
+        server_id = server.server_id
+        started = time.perf_counter()
+        claimed: Known[TaskState] | None = None
+        answer: Answer | None = None
+        failures = 0
+        try:
+            parents = await self._parents.of(queued.submitted.plan)
+            token = secret_token()
+            claimed = await self._claim(queued, server, token)
+            if claimed is None:
+                return
+            answer = await self._call(queued, server, claimed, token, parents)
+            if answer is not None:
+                labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
+                failures = self._judge.learn(server, answer)
+        finally:
+            if claimed is None:
+                self._slots.withdraw(server_id, queued.ref)
+            else:
+                self._slots.end(server_id, queued.ref, continues=isinstance(answer, Accepted))
+        if answer is None:
+            await self._broken_off(queued, claimed)
+            return
+        await self._outcomes.record(queued.ref, server_id, claimed, answer)
+        del self._under_way[queued.ref]  # a retry may come at once
+        await self._in_hand.ack(queued.message)
+        await self._judge.judge(server, answer, failures)
+
+    async def _claim(self, queued: Queued, server: Present, token: str) -> Known[TaskState] | None:
+        """Append the start of the attempt. None if the task is not to be started: its message is dealt with."""
+        command = StartAttempt(
+            server_id=server.server_id,
+            worker_id=self._worker.id,
+            token_digest=hashlib.sha256(token.encode()).hexdigest(),
+            needs_grant=queued.needs_grant,
+        )
+        try:
+            if isinstance(server.circuit, CircuitIsOpen):
+                await self._commands.server(server.server_id, TryCircuit(), by=self._worker)
+            handled = await self._commands.task(
+                queued.ref, command, by=self._worker, cause=str(queued.known.sequence), known=queued.known
+            )
+        except Refused:
+            await self._settler.settle(queued.ref, queued.message)
+            return None
+        except StoreUnavailable as error:
+            log.warning("claim.failed", task=queued.ref.id, reason=str(error))
+            await self._in_hand.give_back(queued.message, LOOK_AGAIN)
+            return None
+        return handled.known
+
+    async def _call(
+        self,
+        queued: Queued,
+        server: Present,
+        claimed: Known[TaskState],
+        token: str,
+        parents: list[Parent] | None,
+    ) -> Answer | None:
+        """Call the server. None if the call was broken off: the task was cancelled, or this worker ends."""
+        state = claimed.state
+        assert isinstance(state, Processing)
+        under_way = self._under_way[queued.ref]
+        under_way.attempt = state.facts.attempt
+        try:
+            api_key = await self._keys.servers.get(server.settings)
+        except SealingError:
+            return Failed(kind="error", error="the server's API key does not open; register the server again")
+        try:
+            model_key = await self._keys.tasks.get(queued.ref, queued.submitted.key_id)
+        except SealingError:
+            return Failed(kind="rejected", error="the key of the model does not open; submit the task again with it")
+        call = Call(
+            task_id=queued.ref.id,
+            task_type=queued.submitted.task_type,
+            attempt=state.facts.attempt,
+            payload=queued.submitted.payload,
+            deadline=state.deadline,
+            callback_url=f"{self._callback_base}/api/task/{queued.ref.id}",
+            callback_token=token,
+            model=queued.submitted.model,
+            model_key=model_key,
+            parents=parents,
+        )
+        if self._is_broken_off(under_way):
+            return None
+        report = Reporting(self._progress, queued.ref, claimed, self._worker)
+        under_way.call = asyncio.create_task(self._backend.call(server, call, api_key, report))
+        try:
+            return await under_way.call
+        except asyncio.CancelledError:
+            if self._is_broken_off(under_way):
+                return None
+            raise  # it was not the call that was cancelled, but this
+        finally:
+            under_way.call = None
+
+    def _is_broken_off(self, under_way: _UnderWay) -> bool:
+        return self._stopping or under_way.is_cancelled
+
+    async def _broken_off(self, queued: Queued, claimed: Known[TaskState]) -> None:
+        if self._under_way[queued.ref].is_cancelled:  # the log says so already
+            await self._in_hand.ack(queued.message)
+            return
+        assert isinstance(claimed.state, Processing)
+        await self._progress.flush(queued.ref)
+        command = ReturnAttempt(attempt=claimed.state.facts.attempt, reason="the worker is shutting down")
+        await self._commands.task(queued.ref, command, by=self._worker, known=claimed)
+        await self._in_hand.give_back(queued.message)

@@ -1,0 +1,89 @@
+"""Deals with the queue message of a task that cannot be started now, as the log says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+from nats.aio.msg import Msg
+
+from ...clock import utc_now
+from ...commands.commands import Commands
+from ...commands.task import Ended, ExpireTask, Held, Processing, Unknown, Waiting
+from ...commands.task_holds import last_start
+from ...errors import Refused, StoreUnavailable
+from ...events.envelope import Actor
+from ...events.ids import TaskRef
+from ...streams.leases import Membership
+from ...streams.timers import Timers
+from .failures import fail_attempt, set_retry
+from .in_flight import InHand
+
+log = structlog.get_logger(__name__)
+
+LOOK_AGAIN = timedelta(seconds=5)
+"""When a message of a task that somebody else works on is looked at again."""
+
+
+class Settler:
+    def __init__(
+        self,
+        commands: Commands,
+        timers: Timers,
+        in_hand: InHand,
+        members: Membership,
+        is_under_way: Callable[[TaskRef], bool],
+    ) -> None:
+        """`is_under_way` tells whether this process itself works on a task."""
+        self._commands = commands
+        self._timers = timers
+        self._in_hand = in_hand
+        self._members = members
+        self._is_under_way = is_under_way
+
+    async def settle(self, ref: TaskRef, message: Msg) -> None:
+        """Ack the message, or give it back; where an attempt was lost with its worker, say so first."""
+        try:
+            history = await self._commands.load_task(ref)
+            state = self._commands.tasks.fold(history).state
+            match state:
+                case Unknown() | Ended() | Held():
+                    await self._in_hand.ack(message)
+                case Waiting(facts=facts) if (last := last_start(facts.plan)) is not None and last <= utc_now():
+                    await self._commands.task(ref, ExpireTask(), by=Actor("worker", self._members.id))
+                    await self._in_hand.ack(message)
+                case Waiting(not_before=None):
+                    await self._in_hand.give_back(message)
+                case Waiting():
+                    await set_retry(self._timers, ref, state)  # not due yet: its timer brings it
+                    await self._in_hand.ack(message)
+                case Processing(accepted=True):
+                    await self._timers.watch_deadline(ref, state.facts.attempt, state.deadline)
+                    await self._in_hand.ack(message)
+                case Processing(worker_id=worker_id) if await self._works_on(worker_id, ref):
+                    await self._in_hand.give_back(message, LOOK_AGAIN)  # whoever works on it will end it
+                case Processing():
+                    await self._lost(ref, state)
+                    await self._in_hand.ack(message)
+        except (Refused, StoreUnavailable) as error:
+            log.warning("settle.failed", task=ref.id, reason=str(error))
+            await self._in_hand.give_back(message, LOOK_AGAIN)
+
+    async def _works_on(self, worker_id: str, ref: TaskRef) -> bool:
+        """Tell whether the worker that started a task's attempt is still at it."""
+        if worker_id == self._members.id:
+            return self._is_under_way(ref)
+        await self._members.observe()  # it may be new
+        return self._members.is_alive(worker_id)
+
+    async def _lost(self, ref: TaskRef, state: Processing) -> None:
+        await fail_attempt(
+            self._commands,
+            self._timers,
+            ref,
+            attempt=state.facts.attempt,
+            kind="worker_lost",
+            error="the worker that made the call is gone",
+            by=Actor("worker", self._members.id),
+        )

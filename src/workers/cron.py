@@ -1,0 +1,152 @@
+"""Recurring schedules: what is due fires, its task is submitted, the next timer is set. Any worker may.
+
+Its task comes in by the same door as everybody's (`intake`): it is held by what holds a task, its owner's quota counts
+it, and what is refused there is a failed run.
+
+Who is authoritative: the log of schedules says what has fired, the log of tasks what was submitted. What gives safety:
+firing is one guarded append, so of any number of workers one fires; and a run's task has an id made of the schedule and
+the run's instant, so submitting it twice makes one. What gives liveness: the message that fell due is acked only when
+the task is in the log and the next timer is set, and nothing fires before the tasks of what fired last are there; the
+reconciler sets timers that are missing. A pure hint: a timer that fires early, late or twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from msgspec.structs import replace
+
+from ..clock import utc_now
+from ..commands.commands import Commands
+from ..commands.handler import Known
+from ..commands.schedule import Created, FireSchedule, NoteFailure, ScheduleState
+from ..errors import IdempotencyConflict, InvalidInput, Refused
+from ..events.envelope import Actor
+from ..events.ids import ScheduleRef, parse_task_id
+from ..events.schedule import Run
+from ..events.subjects import schedule_root, task_root
+from ..projections.schedules import load_schedules, schedule_refs, subjects
+from ..runtime import metrics
+from ..runtime.metrics import labelled
+from ..settings import Settings
+from ..streams.client.connection import Connection, PayloadTooLarge
+from ..streams.jetstream.messages import last_sequence
+from ..streams.timers import Timers
+from ..streams.topology.definitions import TASKS, TIMERS
+from ..submission.body import Submissions
+from ..submission.service import Intake
+
+log = structlog.get_logger(__name__)
+
+BY = Actor("timer", "schedule")
+AT_ONCE = 50
+"""Schedules that are looked after side by side where many have lost their timers: after a restore, all."""
+
+
+class Schedules:
+    def __init__(
+        self,
+        settings: Settings,
+        reading: Connection,
+        commands: Commands,
+        timers: Timers,
+        submissions: Submissions,
+        intake: Intake,
+    ) -> None:
+        self._grace = timedelta(seconds=settings.schedule_grace)
+        self._task_retention = timedelta(seconds=settings.task_retention)
+        self._reading = reading
+        self._commands = commands
+        self._timers = timers
+        self._submissions = submissions
+        self._intake = intake
+
+    async def attend(self, ref: ScheduleRef, due_at: datetime | None = None) -> None:
+        """Submit what has fired, fire what is due, and set the next timer. Safe to repeat, and side by side.
+
+        `due_at`: what the timer that fired was set to. Raises StoreUnavailable, or UnreadableEvent where it takes a
+        newer version: it is to be done again.
+        """
+        known = await self._commands.schedules.load(schedule_root(ref))
+        known = await self._settle(ref, known)
+        settled = known.state.fired if isinstance(known.state, Created) else ()
+        command = FireSchedule(ref=ref, grace=self._grace, due_at=due_at, settled=settled)
+        try:
+            handled = await self._commands.schedule(ref, command, by=BY, known=known)
+        except Refused:  # deleted
+            return
+        known = handled.known
+        if handled.appended and isinstance(known.state, Created) and known.state.fired != settled:
+            known = await self._submit(ref, known, known.state, known.state.fired)
+        state = known.state
+        if isinstance(state, Created) and not state.paused and state.next_at is not None:
+            await self._timers.run_schedule(ref, state.next_at)
+
+    async def set_missing(self) -> int:
+        """Attend to every schedule that is to run again and has no timer; return how many there were."""
+        timed = {tuple(subject.split(".")[2:]) for subject in await subjects(self._reading, TIMERS, "*.schedule.*.*")}
+        untimed = [ref for ref in await schedule_refs(self._reading, None) if ref not in timed]
+        states = await load_schedules(self._reading, untimed)
+        missing = [ref for ref, state in states.items() if _runs_again(state)]
+        for start in range(0, len(missing), AT_ONCE):
+            await asyncio.gather(*(self.attend(ref) for ref in missing[start : start + AT_ONCE]))
+        return len(missing)
+
+    async def _settle(self, ref: ScheduleRef, known: Known[ScheduleState]) -> Known[ScheduleState]:
+        """Submit those tasks of what fired last that are not there: whoever fired it may have died."""
+        state = known.state
+        if not isinstance(state, Created) or not state.unsettled or self._is_past_telling(state):
+            return known
+        missing = [run for run in state.fired if not await self._is_there(run)]
+        return await self._submit(ref, known, state, missing) if missing else known
+
+    def _is_past_telling(self, state: Created) -> bool:
+        """Tell whether tasks submitted then may be gone from the log by age: one that is not there may have run."""
+        return bool(self._task_retention and state.fired_at and state.fired_at + self._task_retention < utc_now())
+
+    async def _is_there(self, run: Run) -> bool:
+        root = task_root(parse_task_id(run.task_id))
+        return await last_sequence(self._reading, TASKS, f"{root}.>") > 0
+
+    async def _submit(
+        self, ref: ScheduleRef, known: Known[ScheduleState], state: Created, runs: Sequence[Run]
+    ) -> Known[ScheduleState]:
+        """Submit the tasks of runs, one after another: of a quota that has room for few, the first take it.
+
+        Note on the schedule what is refused. Return what is known after it.
+        """
+        results = [(run, await self._submit_one(ref, state, run)) for run in runs]
+        refused = [(run, error) for run, error in results if error is not None]
+        if not refused:
+            return known
+        error = refused[0][1]
+        log.warning("schedule.failed", schedule=ref.id, runs=len(refused), reason=str(error))
+        path = error.path if isinstance(error, InvalidInput) else ""
+        detail = error.detail if isinstance(error, InvalidInput) else str(error)
+        command = NoteFailure(runs=tuple(run for run, _ in refused), error=detail, path=path)
+        with contextlib.suppress(Refused):  # deleted
+            return (await self._commands.schedule(ref, command, by=BY, known=known)).known
+        return known
+
+    async def _submit_one(self, ref: ScheduleRef, state: Created, run: Run) -> Exception | None:
+        """Submit a run's task, by its type's present settings; return why it is refused, None where it is there."""
+        try:
+            command = self._submissions.parse(bytes(state.settings.task), state.owner, repeatable=True)
+            handled = await self._intake.submit(
+                parse_task_id(run.task_id), replace(command, schedule=ref.id), by=BY, cause=""
+            )
+        except IdempotencyConflict:
+            return None  # it is there, with the task that the schedule had then
+        except (Refused, PayloadTooLarge) as error:
+            return error
+        if handled.appended:
+            labelled(metrics.submitted, command.pool, command.priority).inc()
+        return None
+
+
+def _runs_again(state: ScheduleState) -> bool:
+    return isinstance(state, Created) and not state.paused and state.next_at is not None

@@ -1,0 +1,169 @@
+"""Health of servers: each check sets the timer of the next; any worker may run it.
+
+Only a change is an event. How often a server is checked follows how it does: more seldom while it is stable, more often
+after a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import aiohttp
+import msgspec
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ...backends.client import describe
+from ...clock import jitter, utc_now
+from ...commands.commands import Commands
+from ...commands.server import MarkOffline, MarkOnline, Present, RemoveServer
+from ...errors import NotFound
+from ...events.envelope import Actor
+from ...projections.fleet import Fleet
+from ...projections.heartbeats import Heartbeat, Heartbeats
+from ...settings import Settings
+from ...streams.timers import Timers
+from ...vault.server_keys import ServerKeys
+
+log = structlog.get_logger(__name__)
+
+BY = Actor("timer", "health-check")
+SPREAD = 0.1
+"""Part of an interval by which a check may come early: those of servers that were registered together drift apart."""
+
+
+class CheckState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one check tells the next, in the timer's body."""
+
+    good: int = 0
+    """Good checks in a row."""
+    sequence: int = 0
+    """Of the registration that asked for the check: the fleet must have seen it."""
+
+
+class Probe(NamedTuple):
+    well: bool
+    reason: str
+    latency_ms: float | None = None
+    timed_out: bool = False
+
+
+class Health:
+    def __init__(
+        self,
+        settings: Settings,
+        session: aiohttp.ClientSession,
+        commands: Commands,
+        fleet: Fleet,
+        heartbeats: Heartbeats,
+        keys: ServerKeys,
+        timers: Timers,
+    ) -> None:
+        self._settings = settings
+        self._session = session
+        self._commands = commands
+        self._fleet = fleet
+        self._heartbeats = heartbeats
+        self._keys = keys
+        self._timers = timers
+
+    async def check(self, server_name: str, body: bytes) -> None:
+        """Check a server (by token), record a change, and set the next check. Safe to repeat.
+
+        Raises StoreUnavailable, or UnreadableEvent where a newer version must: the check is to be made again.
+        """
+        state = msgspec.json.decode(body or b"{}", type=CheckState)
+        await self._fleet.reached(state.sequence)
+        server = self._fleet.by_token(server_name)
+        if server is None:
+            self._fleet.must_be_readable(f"server.{server_name}")
+            return  # removed: no further check
+        probe = await self._look(server)
+        try:
+            await self._record(server, probe)
+        except NotFound:
+            return
+        good = state.good + 1 if probe.well else 0
+        interval = next_interval(self._settings, good, well=probe.well) * (1 - SPREAD * jitter())
+        following = msgspec.json.encode(CheckState(good=good))
+        await self._timers.check_server(server.server_id, utc_now() + timedelta(seconds=interval), following)
+
+    async def _look(self, server: Present) -> Probe:
+        if server.settings.health_url is None:
+            return self._by_heartbeat(await self._heartbeats.get(server.server_id))
+        # One that is known to be offline gets one look a check; the further tries are for one that seemed well.
+        tries = 1 + (self._settings.health_retries if server.online else 0)
+        for number in range(tries):
+            if number:
+                await asyncio.sleep(self._settings.health_retry_delay)
+            probe = await self._probe(server.settings.health_url)
+            if probe.well:
+                break
+        if probe.timed_out and await self._is_at_work(server):
+            return Probe(well=True, reason="too busy to answer its health check, but finishing tasks")
+        return probe
+
+    async def _probe(self, url: str) -> Probe:
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._settings.health_timeout):
+                async with self._session.get(url, allow_redirects=False) as response:
+                    latency_ms = (time.perf_counter() - started) * 1000
+                    well = 200 <= response.status < 300
+                    return Probe(well, f"health check answered {response.status}", latency_ms)
+        except TimeoutError:
+            seconds = self._settings.health_timeout
+            return Probe(well=False, reason=f"no answer to the health check in {seconds:g} s", timed_out=True)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Probe(well=False, reason=describe(error))
+
+    async def _is_at_work(self, server: Present) -> bool:
+        """Tell whether a server has dealt with a task or sent a heartbeat lately: busy is not dead."""
+        heartbeat = await self._heartbeats.get(server.server_id)
+        if heartbeat is None or heartbeat.unasked_at is None:
+            return False
+        return _age(heartbeat.unasked_at) < self._settings.heartbeat_ttl / 2
+
+    def _by_heartbeat(self, heartbeat: Heartbeat | None) -> Probe:
+        if heartbeat is None:
+            return Probe(well=False, reason="no sign of life yet")
+        seconds = _age(heartbeat.seen_at)
+        if seconds < self._settings.heartbeat_ttl:
+            return Probe(well=True, reason="heartbeat")
+        return Probe(well=False, reason=f"no sign of life for {seconds:.0f} s")
+
+    async def _record(self, server: Present, probe: Probe) -> None:
+        server_id = server.server_id
+        if probe.well:
+            if server.settings.health_url is not None:
+                now = utc_now()
+                known = await self._heartbeats.get(server_id) or Heartbeat(seen_at=now, checked_at=now)
+                seen = replace(
+                    known, seen_at=now, checked_at=now, heard_at=known.unasked_at, latency_ms=probe.latency_ms
+                )
+                await self._heartbeats.put(server_id, seen)
+            if not server.online:
+                await self._commands.server(server_id, MarkOnline(reason=probe.reason), by=BY)
+            return
+        if server.online:
+            await self._commands.server(server_id, MarkOffline(reason=probe.reason), by=BY)
+        elif _age(server.changed_at) > self._settings.server_remove_after:
+            reason = f"offline for more than {self._settings.server_remove_after:g} s: {probe.reason}"
+            await self._commands.server(server_id, RemoveServer(reason=reason), by=BY)
+            await self._keys.destroy(server.settings)
+            await self._heartbeats.forget(server_id)
+
+
+def next_interval(settings: Settings, good: int, *, well: bool) -> float:
+    """Return the seconds until the next check: stretched for a stable server, short after a failure."""
+    if not well:
+        return settings.failing_interval
+    return settings.stable_interval if good >= settings.health_stable_checks else settings.health_interval
+
+
+def _age(instant: datetime) -> float:
+    return (utc_now() - instant).total_seconds()

@@ -1,0 +1,445 @@
+"""Queues held tasks when nothing holds them any more. One keeper at a time, under a lease.
+
+Who is authoritative: the log; the keeper's book is a fold of it. What gives safety: every batch of releases carries a
+message on `keeper.turn`, guarded by the last one of it, and each release is guarded by its task's own sequence; a
+keeper that was deposed and does not know it yet stores nothing, so that two never fill the same room. What gives
+liveness: the lease; whoever has it begins with the views of the active tasks and goes on with the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import assert_never
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from ..clock import unique_id, utc_now
+from ..commands.commands import Commands
+from ..commands.task import CancelUnstarted, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
+from ..errors import Conflict, OutcomeUnknown, Refused, StoreError, UnreadableEvent
+from ..events.codec import task_codec
+from ..events.envelope import Actor, Recorded
+from ..events.ids import TaskRef, parse_task_id
+from ..events.subjects import KEEPER_TURN, task_ref, task_root, task_subject
+from ..events.task import AttemptStarted, TaskCancelled, TaskEvent, TaskFailed, TaskQueued, TaskSucceeded
+from ..explain.explanation import KEEPER_ASK, explain
+from ..explain.explanation import encode as encode_explanation
+from ..projections.active import entered_tasks, projected
+from ..projections.fleet import Fleet
+from ..projections.task_view import TaskView, awaited
+from ..projections.task_view import fold as fold_view
+from ..runtime import metrics
+from ..scheduling.backlog_report import WORD_SUBJECT, OwnerWaits, Word
+from ..scheduling.backlog_report import encode as encode_word
+from ..scheduling.due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
+from ..scheduling.held_tasks import Book, Outcome
+from ..scheduling.limit import Entry, Stage
+from ..scheduling.rules import FleetRules
+from ..settings import Settings
+from ..streams.buckets import Bucket
+from ..streams.client.connection import Connection
+from ..streams.committer import Append, Message
+from ..streams.jetstream.messages import Position, last_position
+from ..streams.leases import Lease, Membership
+from ..streams.log import Entry as LogEntry
+from ..streams.log import decode
+from ..streams.tail import Tail
+from ..streams.topology.definitions import TASKS
+
+log = structlog.get_logger(__name__)
+
+HEEDED = frozenset(
+    {
+        *("submitted", "held", "queued", "started", "attempt_failed", "attempt_returned"),
+        *("succeeded", "failed", "cancelled"),
+    }
+)
+"""Events that the book reflects, as their subjects have them; of the others, progress would be by far the most."""
+MOST_AT_ONCE = 400
+"""Releases in one batch. JetStream takes a thousand messages; a smaller one is sooner on its way to the servers."""
+STANDBY_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 1.0
+WORD_SECONDS = 0.1
+"""How often those who admit tasks are told who has much waiting."""
+TOLD_OWNERS = 1_000
+"""About how many owners are told of: with so many more, only those who have so much more waiting."""
+WINDOWS_SECONDS = 0.5
+TIDY_SECONDS = 30.0
+GRANT_SECONDS = 15.0
+"""How long a task may be counted in without starting, where that keeps its owner's others from starting elsewhere."""
+BY = Actor("system", "keeper")
+LONG_AGO = 1
+"""Sequence of the end of a task whose history is past its retention: before that of any child that there is."""
+TASK_ENDS = (TaskSucceeded, TaskFailed, TaskCancelled)
+OUTCOMES: dict[str, Outcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
+
+
+class Keeper:
+    def __init__(
+        self,
+        settings: Settings,
+        members: Membership,
+        connection: Connection,
+        commands: Commands,
+        fleet: Fleet,
+        tasks_bucket: Bucket,
+        tail: Tail,
+    ) -> None:
+        """`tail`: of the TASKS log."""
+        self._settings = settings
+        self._members = members
+        self._connection = connection
+        self._commands = commands
+        self._fleet = fleet
+        self._tasks_bucket = tasks_bucket
+        self._tail = tail
+        self._lease = Lease(members, "keeper")
+        self._rules = FleetRules(fleet)
+        self._book = self._new_book()
+        self._turn = 0
+        """Sequence of the last message on KEEPER_TURN, which is ours."""
+        self._most = MOST_AT_ONCE
+        self._as_of = 0
+        self._told_as_of = -1
+        self._started: Counter[str] = Counter()
+        self._news = asyncio.Event()
+        self._stopped = False
+        self.halted: str | None = None
+        """Why it stopped for good; None while it runs or stands by."""
+        self._servers_changed = False
+        fleet.watch_limits(self._on_rules_changed)
+        fleet.watch(self._on_servers_changed)
+
+    async def run(self) -> None:
+        """Keep while the lease is held, stand by otherwise; for ever."""
+        while not self._stopped:
+            try:
+                if await self._lease.acquire():
+                    await self._keep()
+            except UnreadableEvent as error:
+                self.halted = str(error)
+                log.error("keeper.halted", reason=str(error))
+                await self._lease.release()
+                return
+            except StoreError as error:
+                log.warning("keeper.again", reason=str(error))
+            await asyncio.sleep(STANDBY_SECONDS)
+
+    async def stop(self) -> None:
+        """Keep no more, and give the lease up, so that another takes over at once."""
+        self._stopped = True
+        self._news.set()
+        await self._lease.release()
+
+    def _new_book(self) -> Book:
+        return Book(self._rules, self._settings.priority_ageing, time.time())
+
+    def _on_servers_changed(self, _: Collection[str]) -> None:
+        self._rules.forget_servers()
+        self._servers_changed = True
+        self._news.set()
+
+    def _on_rules_changed(self) -> None:
+        self._rules.forget_servers()
+        self._rules.observe({}, WINDOWS_SECONDS)
+        self._book.room.refresh(time.time())
+        self._news.set()
+
+    # Taking over
+
+    async def _keep(self) -> None:
+        """Enter what is active, then keep the book and act on it until the lease is lost."""
+        await self._take_turn()
+        self._rules.observe({}, WINDOWS_SECONDS)
+        self._book = self._new_book()
+        self._as_of = await projected(self._tasks_bucket)
+        for task in await entered_tasks(self._tasks_bucket):
+            self._book.add(entry_of(task.ref, task.view), time.time())
+        log.info("keeper.started", active=len(self._book), turn=self._turn)
+        works: list[asyncio.Task[None]] = []
+        try:
+            caught_up = asyncio.Event()
+            works = [asyncio.create_task(work) for work in (self._follow(caught_up), self._act(caught_up))]
+            done, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+            for work in done:
+                work.result()
+        finally:
+            for work in works:
+                work.cancel()
+            await asyncio.gather(*works, return_exceptions=True)
+
+    async def _take_turn(self) -> None:
+        """Put a message on KEEPER_TURN: from now on no batch of a former keeper is stored."""
+        while True:
+            last = await last_position(self._connection, TASKS, KEEPER_TURN)
+            append = _turn(self._members.id, last.sequence if last else 0)
+            with contextlib.suppress(Conflict, OutcomeUnknown):
+                self._turn = await self._commands.tasks.log.append_fence(append)
+                return
+
+    async def _follow(self, caught_up: asyncio.Event) -> None:
+        """Enter what happens, for ever."""
+        async with contextlib.aclosing(self._tail.follow(self._as_of)) as batches:
+            async for positions in batches:
+                heeded, others = _split(positions)
+                self._enter(heeded)
+                if not caught_up.is_set():
+                    self._book.notice(task_ref(position.subject) for position in others)
+                if not positions and not caught_up.is_set():
+                    self._book.room.begin(time.time())
+                    caught_up.set()
+                if heeded or not positions:
+                    self._news.set()
+
+    def _enter(self, positions: Sequence[Position]) -> None:
+        now = time.time()
+        for position in positions:
+            ref, (sequence, recorded) = task_ref(position.subject), decode(task_codec, position)
+            if isinstance(recorded.event, AttemptStarted) and (entry := self._book.find(ref)):
+                self._started[entry.pool] += 1
+            self._book.fold(ref, sequence, recorded, now)
+            self._as_of = sequence
+
+    # Acting
+
+    async def _act(self, caught_up: asyncio.Event) -> None:
+        """Release, do what else is due, and answer who asks, until the lease is lost."""
+        await caught_up.wait()
+        asked = await self._connection.subscribe(KEEPER_ASK, self._answer)
+        try:
+            await self._act_on(_Chores())
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await asked.unsubscribe()
+
+    async def _act_on(self, chores: _Chores) -> None:
+        while await self._is_ours(chores):
+            self._news.clear()
+            if self._servers_changed:
+                self._servers_changed = False
+                self._book.room.refresh(time.time(), "servers")
+            await self.run_once()
+            await self._do_chores(chores)
+            now = time.time()
+            soonest = WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS
+            next_at = min(self._book.next_at() or now + LONGEST_WAIT_SECONDS, now + soonest)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, next_at - now)):
+                    await self._news.wait()
+
+    async def _answer(self, message: Msg) -> None:
+        """Say why a task is held; whoever asks for what is no task is not answered."""
+        with contextlib.suppress(Refused, UnicodeDecodeError, StoreError):
+            explanation = explain(self._book, parse_task_id(message.data.decode()), self._as_of, time.time())
+            await self._connection.publish(message.reply, encode_explanation(explanation))
+
+    async def _is_ours(self, chores: _Chores) -> bool:
+        if self._stopped:
+            return False
+        if self._lease.held and not chores.is_due("lease", self._members.period_seconds):
+            return True
+        return await self._lease.acquire()
+
+    async def run_once(self) -> dict[str, int]:
+        """Do what is to be done now; return how many tasks were released, and how many other things were done."""
+        counts = {"released": 0, "done": 0}
+        while found := self._book.take_due(time.time()):  # one thing done may call for another before any release
+            for due in found:
+                await self._do(due)
+            counts["done"] += len(found)
+        while released := await self._release():
+            counts["released"] += released
+            metrics.released.inc(released)
+        return counts
+
+    async def _release(self) -> int:
+        """Queue some of those that nothing holds, in one batch; return how many."""
+        chosen = self._book.release(time.time(), self._most)
+        if not chosen:
+            return 0
+        at = utc_now()
+        entries = [_queued(entry, at) for entry in chosen]
+        began = time.monotonic()
+        try:
+            last = await self._commands.tasks.log.append_together(entries, fence=_turn(self._members.id, self._turn))
+        except Conflict:
+            self._book.put_back(chosen, time.time())
+            await self._after_conflict()
+            return 0
+        except StoreError:
+            self._book.put_back(chosen, time.time())
+            raise
+        self._rules.stored(time.monotonic() - began)
+        self._book.released(chosen, last - len(chosen) + 1)
+        self._turn = last - len(chosen)
+        self._most = min(self._most * 2, MOST_AT_ONCE)
+        return len(chosen)
+
+    async def _after_conflict(self) -> None:
+        """A task of the batch has moved on, and the news of it is on its way; or somebody else is the keeper."""
+        last = await last_position(self._connection, TASKS, KEEPER_TURN)
+        if last is not None and last.sequence != self._turn:
+            raise Deposed
+        self._most = max(1, self._most // 4)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                await self._news.wait()
+
+    async def _do(self, due: Due) -> None:
+        match due:
+            case Expire(ref):
+                await self._command(ref, ExpireTask())
+            case Cancel(ref, reason):
+                await self._command(ref, CancelUnstarted(reason=reason))
+            case FailChild(ref, parent_id, outcome):
+                await self._command(ref, FailByParent(parent_id=parent_id, outcome=outcome))
+            case TakeBack(ref, reason):
+                await self._command(ref, HoldTask(reason=reason))
+            case AskParent(parent_id):
+                await self._ask(parent_id)
+            case Reread(ref):
+                await self._reread(ref)
+            case _:
+                assert_never(due)
+
+    async def _command(self, ref: TaskRef, command: TaskCommand) -> None:
+        with contextlib.suppress(Refused):  # it has ended meanwhile
+            await self._commands.task(ref, command, by=BY)
+
+    async def _ask(self, parent_id: str) -> None:
+        """Find out whether a parent has ended. If not, the log will tell; one it does not know is gone."""
+        history = await self._commands.load_task(parse_task_id(parent_id))
+        state = self._commands.tasks.fold(history).state
+        if isinstance(state, Ended):
+            sequence = max(stored.sequence for stored in history if isinstance(stored.recorded.event, TASK_ENDS))
+            self._book.parent_ended(parent_id, OUTCOMES[state.outcome], sequence, time.time())
+        elif isinstance(state, Unknown):
+            self._book.parent_ended(parent_id, "failed", LONG_AGO, time.time())
+
+    async def _reread(self, ref: TaskRef) -> None:
+        """Enter a task that goes on, unless it has ended by now; of one that is entered, what came meanwhile."""
+        history = await self._commands.load_task(ref)
+        if self._book.find(ref) is not None:
+            for sequence, recorded in history:
+                self._book.fold(ref, sequence, recorded, time.time())
+            return
+        view: TaskView | None = None
+        for stored in history:
+            view = fold_view(view, stored)
+        if view is not None and view.ended_at is None:
+            self._book.add(entry_of(ref, view), time.time())
+
+    # From time to time
+
+    async def _do_chores(self, chores: _Chores) -> None:
+        seconds = chores.seconds_since("windows")
+        if chores.is_due("windows", WINDOWS_SECONDS):
+            self._rules.observe(self._started, seconds)
+            self._started.clear()
+            self._book.room.refresh(time.time(), "window")
+        if chores.is_due("word", WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS):
+            await self._tell()
+        if chores.is_due("stuck", GRANT_SECONDS / 3):
+            for take_back in self._book.stuck(time.time() - GRANT_SECONDS):
+                await self._do(take_back)
+        if chores.is_due("tidy", TIDY_SECONDS):
+            self._book.room.tidy(time.time())
+
+    async def _tell(self) -> None:
+        metrics.held.set(self._book.held)
+        owners = {
+            owner: OwnerWaits(waits.waiting, waits.queued)
+            for owner, waits in self._book.waits(1 + self._book.owners_waiting // TOLD_OWNERS).items()
+        }
+        word = Word(
+            as_of=self._as_of,
+            windows=dict(self._rules.windows),
+            owners=owners,
+            held_back=self._book.room.held_back(),
+            paces=self._rules.paces,
+        )
+        self._told_as_of = word.as_of
+        await self._connection.publish(WORD_SUBJECT, encode_word(word))
+
+
+class Deposed(StoreError):
+    """Somebody else is the keeper."""
+
+
+class _Chores:
+    """When each thing that is done from time to time was done last, monotonic."""
+
+    def __init__(self) -> None:
+        self._done_at: dict[str, float] = {}
+
+    def is_due(self, name: str, every_seconds: float) -> bool:
+        """Tell whether a thing is to be done again, and note it as done."""
+        now = time.monotonic()
+        if now < self._done_at.get(name, -1e9) + every_seconds:
+            return False
+        self._done_at[name] = now
+        return True
+
+    def seconds_since(self, name: str) -> float:
+        """Return how long ago a thing was done; very long, if it never was."""
+        return time.monotonic() - self._done_at.get(name, -1e9)
+
+
+def _split(positions: Sequence[Position]) -> tuple[list[Position], list[Position]]:
+    """Return those whose events the book reflects, and the others."""
+    heeded: list[Position] = []
+    others: list[Position] = []
+    for position in positions:
+        (heeded if HEEDED.issuperset(position.subject.split(".", 4)[3:4]) else others).append(position)
+    return heeded, others
+
+
+def _turn(keeper: str, expected: int) -> Append:
+    return Append(messages=[Message(KEEPER_TURN, keeper.encode())], guard=KEEPER_TURN, expected=expected)
+
+
+def _queued(entry: Entry, at: datetime) -> LogEntry[TaskEvent]:
+    """Return the release of a task: decided by what the book knows, which the guard makes sure is the last word."""
+    event = TaskQueued(
+        pool=entry.pool,
+        priority=entry.priority,
+        reason="nothing holds it any more",
+        granted=True,
+        submission=0 if entry.attempt else entry.created_sequence,
+    )
+    recorded: Recorded[TaskEvent] = Recorded(id=unique_id(), at=at, by=BY, cause=str(entry.sequence), event=event)
+    return LogEntry(
+        root=task_root(entry.ref), events=[(task_subject(entry.ref, event), recorded)], expected=entry.sequence
+    )
+
+
+def entry_of(ref: TaskRef, view: TaskView) -> Entry:
+    """Return what the book holds of a task, as its view says."""
+    if view.status == "PROCESSING":
+        stage = Stage.RUNNING
+    elif view.held:
+        stage = Stage.HELD
+    else:
+        stage = Stage.RETRYING if view.retry_at else Stage.QUEUED
+    return Entry(
+        ref=ref,
+        sequence=view.sequence,
+        created_sequence=view.created_sequence,
+        pool=view.pool,
+        priority=view.priority,
+        task_type=view.task_type,
+        submitted_at=view.created_at.timestamp(),
+        stage=stage,
+        granted=view.granted,
+        granted_at=view.updated_at.timestamp(),
+        attempt=view.attempt,
+        renewed_after=view.renewed_after,
+        plan=awaited(view),
+    )

@@ -1,0 +1,161 @@
+"""Acts on what has fallen due: deadlines of attempts, health checks of servers, schedules. Any worker may."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from ..commands.commands import Commands
+from ..errors import Refused, StoreUnavailable
+from ..events.envelope import Actor
+from ..events.ids import ScheduleRef, TaskRef
+from ..settings import Settings
+from ..streams.client.connection import Connection
+from ..streams.jetstream.consumers import Consumer, delivery
+from ..streams.timers import Timers
+from ..streams.topology.definitions import DUE_CONSUMER, TIMERS, due_consumer
+from ..streams.topology.ensure import ensure_consumer
+from .attempts.failures import fail_attempt
+from .attempts.in_flight import InHand
+from .cron import Schedules
+from .fleet.health import Health
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 512
+"""Due things this worker deals with at the same time; the others stay for whoever has time.
+
+The check of a server that has fallen silent takes some 26 s by default (its timeout and tries), in which a thousand
+stable servers have 430 more fall due.
+"""
+TRY_AGAIN = timedelta(seconds=2)
+WAIT_SECONDS = 5.0
+"""How long one request for what falls due stays with NATS. One that is restarted forgets it."""
+
+
+class DueSchedule(Struct, frozen=True, kw_only=True):
+    """The body of a schedule's timer."""
+
+    at: datetime
+    """What it was set to."""
+
+
+class Timekeeper:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        commands: Commands,
+        timers: Timers,
+        health: Health,
+        schedules: Schedules,
+        in_hand: InHand,
+    ) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._consumer = Consumer(connection, TIMERS, DUE_CONSUMER)
+        self._commands = commands
+        self._timers = timers
+        self._health = health
+        self._schedules = schedules
+        self._in_hand = in_hand
+        self._running: set[asyncio.Task[None]] = set()
+        self._may_have_more = True
+        """False once nothing more was due; then the next thing is waited for without a look."""
+        self._stopped = False
+
+    async def stop(self) -> None:
+        """Take nothing more, and give back what is under way: each is safe to repeat."""
+        self._stopped = True
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def run(self) -> None:
+        """Deal with what falls due, until stopped."""
+        await self._consumer.open()
+        while not self._stopped:
+            try:
+                self._consumer.is_back(await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings)))
+                self._may_have_more = True
+                while self._may_take:
+                    await self.run_once()
+            except StoreUnavailable as error:
+                log.warning("timekeeper.waits", reason=str(error))
+                await asyncio.sleep(0.5)
+
+    @property
+    def _may_take(self) -> bool:
+        return not (self._stopped or self._consumer.is_gone)
+
+    async def run_once(self) -> int:
+        """Take what is due now, or wait for the next thing to fall due; return how many were taken."""
+        while len(self._running) >= AT_ONCE:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        messages = await self._consumer.fetch(AT_ONCE - len(self._running)) if self._may_have_more else []
+        if not messages and (message := await self._next()):
+            messages = [message]
+        self._may_have_more = not messages or delivery(messages[-1]).pending > 0
+        for message in messages:
+            if self._stopped:
+                await self._in_hand.give_back(message)
+                continue
+            self._in_hand.take(message)
+            task = asyncio.create_task(self._deal_with(message))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return len(messages)
+
+    async def _next(self) -> Msg | None:
+        brought: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+
+        def bring(message: Msg | None) -> None:
+            if not brought.done():
+                brought.set_result(message)
+
+        await self._consumer.wait(bring, WAIT_SECONDS)
+        return await brought
+
+    async def _deal_with(self, message: Msg) -> None:
+        try:
+            await self._act(message)
+        except asyncio.CancelledError:
+            await self._in_hand.give_back(message)
+            raise
+        except StoreUnavailable as error:
+            log.warning("due.again", subject=message.subject, reason=str(error))
+            await self._in_hand.give_back(message, TRY_AGAIN)
+        except Exception:
+            log.exception("due.crashed", subject=message.subject)
+            await self._in_hand.give_back(message, TRY_AGAIN)
+        else:
+            await self._in_hand.ack(message)
+
+    async def _act(self, message: Msg) -> None:
+        match message.subject.split("."):
+            case ["due", "check", name]:
+                await self._health.check(name, message.data)
+            case ["due", "schedule", owner, unique]:
+                due_at = msgspec.json.decode(message.data, type=DueSchedule).at
+                await self._schedules.attend(ScheduleRef(owner, unique), due_at)
+            case ["due", "deadline", owner, unique]:
+                attempt = msgspec.json.decode(message.data)["attempt"]
+                with contextlib.suppress(Refused):  # ended meanwhile
+                    await fail_attempt(
+                        self._commands,
+                        self._timers,
+                        TaskRef(owner, unique),
+                        attempt=attempt,
+                        kind="timeout",
+                        error="the server did not report before the attempt's deadline",
+                        by=Actor("timer", "deadline"),
+                    )
+            case _:
+                log.error("due.unknown", subject=message.subject)
