@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from taskstream.clock import utc_now
 from taskstream.streams.client.connection import Connection, open_connection
-from taskstream.streams.committer import Append, Committer, Message
+from taskstream.streams.committer import Append, Committer, StreamMessage
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH, TASKS
 
@@ -50,7 +50,7 @@ def _next_appends(source: Iterator[list[tuple[str, bytes]]]) -> list[Append]:
     appends = []
     for messages in source:
         root = messages[0][0].rsplit(".", 3)[0]
-        stored = [Message(subject, payload) for subject, payload in messages]
+        stored = [StreamMessage(subject, payload) for subject, payload in messages]
         appends.append(Append(messages=stored, guard=f"{root}.>", expected=0))
         if len(appends) == TASKS_AT_ONCE * BATCHES_AT_ONCE:
             break

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from taskstream.events.codec import task_codec
-from taskstream.events.subjects import KEEPER_TURN
+from taskstream.events.subjects import SCHEDULER_FENCE
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import read
@@ -104,11 +104,11 @@ async def _rates(
     found: dict[str, float] = {}
     many, one = [f"one-of-many-{place}" for place in range(options.connections)], [f"one-{run}"]
     for name, types in (("unheld", many), ("windowed", one)):
-        held, released, turns = await log.count(HELD), await log.count(RELEASED), await log.count(KEEPER_TURN)
+        held, released, turns = await log.count(HELD), await log.count(RELEASED), await log.count(SCHEDULER_FENCE)
         rates = await measure_rate(bench, submitters, options.tasks, options.connections, types)
         found |= {f"{name}_{figure}": value for figure, value in rates.items()}
         found[f"{name}_share_held"] = (await log.count(HELD) - held) / options.tasks
-        batches = max(1, await log.count(KEEPER_TURN) - turns)
+        batches = max(1, await log.count(SCHEDULER_FENCE) - turns)
         found[f"{name}_released_in_a_batch"] = (await log.count(RELEASED) - released) / batches
     return found
 

@@ -16,11 +16,11 @@ from nats.js.api import ConsumerConfig
 
 from taskstream.events.codec import task_codec
 from taskstream.events.ids import TaskRef
-from taskstream.events.subjects import KEEPER_TURN, task_ref
+from taskstream.events.subjects import SCHEDULER_FENCE, task_ref
 from taskstream.events.task import TaskSubmitted
 from taskstream.projections import recent
 from taskstream.projections.fleet import Fleet
-from taskstream.projections.recent import EVERYBODY, Recent, Submission, recent_key
+from taskstream.projections.recent import EVERYBODY, Recent, RecentSubmission, recent_key
 from taskstream.projections.task_view import TaskView, active_key, fold, view_key
 from taskstream.projections.task_view import encode as encode_view
 from taskstream.streams.jetstream.messages import Position
@@ -50,7 +50,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 def _is_event(message: Message) -> bool:
-    return message.subject != KEEPER_TURN
+    return message.subject != SCHEDULER_FENCE
 
 
 class Reader:
@@ -193,7 +193,7 @@ class Reader:
                 views[ref] = view
             if isinstance(stored.recorded.event, TaskSubmitted):
                 for owner in (ref.owner, EVERYBODY):
-                    recent.add(submitted.setdefault(owner, []), Submission(stored.sequence, ref.id))
+                    recent.add(submitted.setdefault(owner, []), RecentSubmission(stored.sequence, ref.id))
         wanted = {view_key(ref): encode_view(view) for ref, view in views.items()}
         wanted |= {recent_key(owner): recent.encode(newest) for owner, newest in submitted.items()}
         wanted |= {key: b"" for ref, view in views.items() if (key := active_key(ref, view))}

@@ -26,7 +26,7 @@ REPORT_TRIES = 20
 REPORT_PAUSE_SECONDS = 0.5
 
 
-class Backend:
+class DemoBackend:
     def __init__(self, server_id: str, style: Style) -> None:
         self._server_id = server_id
         self._style = style
@@ -120,7 +120,7 @@ class Backend:
 
 async def serve(server_id: str, style: Style) -> None:
     """Serve until the process is ended."""
-    runner = web.AppRunner(Backend(server_id, style).app(), shutdown_timeout=0.5)
+    runner = web.AppRunner(DemoBackend(server_id, style).app(), shutdown_timeout=0.5)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(runner.addresses[0][1], flush=True)

@@ -20,7 +20,7 @@ class Answer(NamedTuple):
     body: Any
 
 
-class Client:
+class ServiceClient:
     """Speaks to the service with one token."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str) -> None:

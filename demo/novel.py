@@ -15,7 +15,7 @@ import aiohttp
 from taskstream.api.auth.authenticator import make_token
 from taskstream.nats_server.process import end
 
-from .client import Client
+from .client import ServiceClient
 from .following import Follower
 from .playing import play
 from .processes import START_SECONDS, DemoFailed, Service, service_on, start_python
@@ -65,7 +65,7 @@ class Novel:
         self._screen = screen
         self._stack = stack
         self._service: Service | None = None
-        self._client: Client
+        self._client: ServiceClient
         self._jobs: list[Job] = []
         self._reached = asyncio.Event()
         """The chapter after which the service is killed is written."""
@@ -101,8 +101,8 @@ class Novel:
         writer = await self._start_writer(service.url, token("admin", "admin"))
         say(f"  process {writer.pid:>7}  novel_backend, which has registered itself")
         session = await self._stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)))
-        self._client = Client(session, service.url, token("author", "user"))
-        await self._until_online(Client(session, service.url, token("admin", "admin")))
+        self._client = ServiceClient(session, service.url, token("author", "user"))
+        await self._until_online(ServiceClient(session, service.url, token("admin", "admin")))
         for name, path, body in (
             ("outline", "queue-outline", {"targetChapters": OUTLINED, "targetWordCount": 20}),
             ("chapters", "queue-chapters", {"chaptersToGenerate": CHAPTERS}),
@@ -127,7 +127,7 @@ class Novel:
                 raise DemoFailed("the server that writes did not start")
         return process
 
-    async def _until_online(self, admin: Client) -> None:
+    async def _until_online(self, admin: ServiceClient) -> None:
         while True:
             if any(server["status"] == "online" for server in (await admin.servers()).values()):
                 return

@@ -14,7 +14,7 @@ from .processes import DemoFailed
 from .screen import Screen
 
 
-class Story(Protocol):
+class Playable(Protocol):
     async def tell(self) -> list[str]:
         """Do everything; return what was not as it should be. Raises DemoFailed."""
         ...
@@ -24,7 +24,7 @@ class Story(Protocol):
         ...
 
 
-async def play(screen: Screen, story_on: Callable[[AsyncExitStack], Story]) -> bool:
+async def play(screen: Screen, story_on: Callable[[AsyncExitStack], Playable]) -> bool:
     """Tell a story and return whether all went well; if not, the screen says why.
 
     Whatever happens, also Ctrl-C, what the story has put on its stack is undone: its processes are ended and its
@@ -49,7 +49,7 @@ async def play(screen: Screen, story_on: Callable[[AsyncExitStack], Story]) -> b
     return not problems
 
 
-async def _told(story_on: Callable[[AsyncExitStack], Story]) -> list[str]:
+async def _told(story_on: Callable[[AsyncExitStack], Playable]) -> list[str]:
     async with AsyncExitStack() as stack:
         story = story_on(stack)
         try:

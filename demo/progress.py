@@ -15,7 +15,7 @@ RATE_OVER_SECONDS = 3.0
 ENDED = frozenset({"FINISHED", "FAILED", "CANCELLED"})
 
 
-class Progress:
+class DemoProgress:
     """Counts of one look at all tasks."""
 
     def __init__(self, tasks: Sequence[Mapping[str, Any]], servers: Mapping[str, Mapping[str, Any]]) -> None:
@@ -56,7 +56,7 @@ class Meter:
         return (ended - before) / (now - since) if now > since else 0.0
 
 
-def block(screen: Screen, progress: Progress, total: int, rate: float) -> list[str]:
+def block(screen: Screen, progress: DemoProgress, total: int, rate: float) -> list[str]:
     """Return the lines that show it on a terminal."""
     filled = BAR_COLUMNS * progress.ended // total
     bar = screen.style("█" * filled, "good") + screen.style("░" * (BAR_COLUMNS - filled), "dim")
@@ -69,7 +69,7 @@ def block(screen: Screen, progress: Progress, total: int, rate: float) -> list[s
     return [*lines, *_server_lines(screen, progress), ""]
 
 
-def _server_lines(screen: Screen, progress: Progress) -> Iterable[str]:
+def _server_lines(screen: Screen, progress: DemoProgress) -> Iterable[str]:
     for plan in SERVERS:
         server = progress.servers.get(plan.server_id, {})
         is_online = server.get("status") == "online"
@@ -82,7 +82,7 @@ def _server_lines(screen: Screen, progress: Progress) -> Iterable[str]:
         yield f"  {light} {plan.server_id:<9} {slots:<9} {done:>4} done   {state}"
 
 
-def plain(progress: Progress, total: int, rate: float, elapsed_seconds: float) -> str:
+def plain(progress: DemoProgress, total: int, rate: float, elapsed_seconds: float) -> str:
     """Return the line that shows it elsewhere."""
     return (
         f"  {elapsed_seconds:5.1f} s  {progress.ended:>4} of {total}: done {progress.done}, "

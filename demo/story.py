@@ -18,12 +18,12 @@ from taskstream.api.auth.authenticator import make_token
 from taskstream.settings import InvalidSettings
 
 from . import history, progress, summary, workload
-from .client import Client
+from .client import ServiceClient
 from .playing import play
 from .processes import BackendProcess, DemoFailed, Service, service_on
-from .progress import Meter, Progress
+from .progress import DemoProgress, Meter
 from .screen import Screen
-from .workload import FEWEST_TASKS, SERVERS, TYPES, UNFIT, VICTIM, Order
+from .workload import FEWEST_TASKS, SERVERS, TYPES, UNFIT, VICTIM, DemoTask
 
 TASKS = 300
 LOOK_EVERY_SECONDS = 0.25
@@ -58,8 +58,8 @@ class Story:
         self._orders = workload.orders(count)
         self._backends: dict[str, BackendProcess] = {}
         self._service: Service | None = None
-        self._admin: Client
-        self._client: Client
+        self._admin: ServiceClient
+        self._client: ServiceClient
         self._started_at = 0.0
 
     async def tell(self) -> list[str]:
@@ -96,8 +96,8 @@ class Story:
         self._backends = {backend.plan.server_id: backend for backend in backends}
         session = await self._stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)))
 
-        def client(subject: str, role: str) -> Client:
-            return Client(session, service.url, make_token(secret, subject, [role], 3600, time.time()))
+        def client(subject: str, role: str) -> ServiceClient:
+            return ServiceClient(session, service.url, make_token(secret, subject, [role], 3600, time.time()))
 
         self._admin, self._client = client("admin", "admin"), client("demo", "user")
         say(f"  process {service.pid:>7}  taskstream up  {service.url}  (its docs: {service.url}/docs)")
@@ -127,11 +127,11 @@ class Story:
 
     # In the middle
 
-    async def _submit(self) -> dict[str, Order]:
+    async def _submit(self) -> dict[str, DemoTask]:
         """Submit everything; return the orders by the ids that the service gave them."""
         gate = asyncio.Semaphore(SUBMIT_AT_ONCE)
 
-        async def submit(order: Order) -> str:
+        async def submit(order: DemoTask) -> str:
             async with gate:
                 answer = await self._client.done("POST", "/api/task", order.body, {"Idempotency-Key": order.key})
                 return str(answer["taskId"])
@@ -147,7 +147,7 @@ class Story:
         self._screen.say()
         return dict(zip(ids, self._orders, strict=True))
 
-    async def _watch(self, submitted: asyncio.Task[dict[str, Order]]) -> None:
+    async def _watch(self, submitted: asyncio.Task[dict[str, DemoTask]]) -> None:
         """Show how it goes until all have ended; kill a server on the way."""
         total = len(self._orders)
         self._screen.title("Working")
@@ -172,9 +172,9 @@ class Story:
                 await self._kill(now)
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
-    async def _look(self, total: int, meter: Meter) -> Progress:
+    async def _look(self, total: int, meter: Meter) -> DemoProgress:
         tasks, servers = await asyncio.gather(self._client.tasks(), self._admin.servers())
-        now = Progress(tasks, servers)
+        now = DemoProgress(tasks, servers)
         rate = meter.rate(now.ended)
         self._screen.show(
             progress.block(self._screen, now, total, rate),
@@ -183,7 +183,7 @@ class Story:
         )
         return now
 
-    async def _kill(self, now: Progress) -> None:
+    async def _kill(self, now: DemoProgress) -> None:
         backend = self._backends[VICTIM.server_id]
         await backend.kill()
         self._screen.say(
@@ -197,7 +197,7 @@ class Story:
 
     # Afterwards
 
-    async def _facts(self, orders: dict[str, Order]) -> summary.Facts:
+    async def _facts(self, orders: dict[str, DemoTask]) -> summary.DemoFacts:
         """Read everything from the service."""
         await self._until_servers_are({VICTIM.server_id: "offline"})
         histories = await self._client.histories(orders)
@@ -208,7 +208,7 @@ class Story:
             if counters.get("taskstream_attempts_total") == attempts or time.monotonic() > give_up_at:
                 break
             await asyncio.sleep(LOOK_EVERY_SECONDS)
-        return summary.Facts(await self._client.tasks(), histories, await self._admin.servers(), counters)
+        return summary.DemoFacts(await self._client.tasks(), histories, await self._admin.servers(), counters)
 
     async def _until_servers_are(self, wanted: dict[str, str]) -> None:
         """Wait until servers have the wanted states; whether they do in the end is for the summary to say."""
@@ -219,7 +219,7 @@ class Story:
                 return
             await asyncio.sleep(0.05)
 
-    def _tell_history(self, facts: summary.Facts, orders: dict[str, Order]) -> None:
+    def _tell_history(self, facts: summary.DemoFacts, orders: dict[str, DemoTask]) -> None:
         histories: dict[str, Sequence[dict[str, Any]]] = dict(facts.histories)
         task_id = history.most_telling(histories, VICTIM.server_id)
         self._screen.title(f"The history of task {orders[task_id].number}, as the log has it")

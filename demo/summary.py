@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from .history import History
-from .workload import REJECTION, SERVERS, VICTIM, Order
+from .workload import REJECTION, SERVERS, VICTIM, DemoTask
 
 FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 TYPES = ("thumbnail", "default", "render")
@@ -17,7 +17,7 @@ SHOWN = 5
 """Complaints of one kind that are printed; the others are counted."""
 
 
-class Facts(NamedTuple):
+class DemoFacts(NamedTuple):
     """What the service said when all was over."""
 
     tasks: Sequence[Mapping[str, Any]]
@@ -38,12 +38,12 @@ class Facts(NamedTuple):
         ]
 
 
-def table(facts: Facts) -> list[str]:
+def table(facts: DemoFacts) -> list[str]:
     """Return the lines of the summary."""
     return [*_task_table(facts), "", *_server_table(facts), "", *_sources(facts)]
 
 
-def _task_table(facts: Facts) -> Iterable[str]:
+def _task_table(facts: DemoFacts) -> Iterable[str]:
     columns = {name: [task for task in facts.tasks if task["type"] == name] for name in TYPES}
     columns["all"] = list(facts.tasks)
     yield _row("tasks", columns)
@@ -63,7 +63,7 @@ def _task_table(facts: Facts) -> Iterable[str]:
         yield _row(f"median wait, {priority}", shown)
 
 
-def _server_table(facts: Facts) -> Iterable[str]:
+def _server_table(facts: DemoFacts) -> Iterable[str]:
     started, failed, ended = (
         Counter(event["server_id"] for event in facts.events(kind))
         for kind in ("AttemptStarted", "AttemptFailed", "TaskSucceeded")
@@ -75,7 +75,7 @@ def _server_table(facts: Facts) -> Iterable[str]:
         yield _row(f"  {name}", (started[name], failed[name], ended[name], server["status"]))
 
 
-def _sources(facts: Facts) -> Iterable[str]:
+def _sources(facts: DemoFacts) -> Iterable[str]:
     events = sum(map(len, facts.histories.values()))
     endings = sum(len(facts.events(kind)) for kind in FINAL)
     yield f"The log holds {events} events of these tasks; {endings} of them end one."
@@ -88,7 +88,7 @@ def _row(head: str, cells: Iterable[object]) -> str:
     return f"{head:<20}" + "".join(f"{cell!s:>11}" for cell in cells)
 
 
-def complaints(facts: Facts, orders: Mapping[str, Order]) -> list[str]:
+def complaints(facts: DemoFacts, orders: Mapping[str, DemoTask]) -> list[str]:
     """Return everything that is not as it should be; `orders` by task id."""
     found = _task_complaints(facts, orders)
     attempts = len(facts.events("AttemptStarted"))
@@ -104,7 +104,7 @@ def complaints(facts: Facts, orders: Mapping[str, Order]) -> list[str]:
     return found
 
 
-def _task_complaints(facts: Facts, orders: Mapping[str, Order]) -> list[str]:
+def _task_complaints(facts: DemoFacts, orders: Mapping[str, DemoTask]) -> list[str]:
     views = {task["id"]: task for task in facts.tasks}
     wrong = [f"{len(views)} tasks are listed, {len(orders)} were submitted"] if views.keys() != orders.keys() else []
     for task_id, order in orders.items():
@@ -113,7 +113,7 @@ def _task_complaints(facts: Facts, orders: Mapping[str, Order]) -> list[str]:
     return wrong if len(wrong) <= SHOWN else [*wrong[:SHOWN], f"… and {len(wrong) - SHOWN} more"]
 
 
-def _wrong_with(order: Order, view: Mapping[str, Any] | None, history: History) -> str:
+def _wrong_with(order: DemoTask, view: Mapping[str, Any] | None, history: History) -> str:
     """Return what is wrong with a task, empty if nothing is."""
     wanted = "FAILED" if order.is_broken else "FINISHED"
     if view is None:

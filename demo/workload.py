@@ -20,7 +20,7 @@ TRIES = 10
 """More than the default: every fifth call of one server fails, and near the end it may be the only one for a type."""
 
 
-class Order(NamedTuple):
+class DemoTask(NamedTuple):
     """A task to submit, and what must come of it."""
 
     number: int
@@ -102,12 +102,12 @@ _MIX = ("thumbnail", "default", "render", "thumbnail", "default")
 _PRIORITIES: tuple[Priority, ...] = ("normal", "low", "high", "normal", "normal", "high", "low")
 
 
-def orders(count: int) -> list[Order]:
+def orders(count: int) -> list[DemoTask]:
     """Return `count` tasks of mixed type and priority, numbered from 1; one in fifty is one that nobody can do."""
     return [_order(number) for number in range(1, count + 1)]
 
 
-def _order(number: int) -> Order:
+def _order(number: int) -> DemoTask:
     is_broken = number % BROKEN_EVERY == BROKEN_EVERY // 2
     task_type = "thumbnail" if is_broken else _MIX[number % len(_MIX)]
     payload: dict[str, Any]
@@ -119,4 +119,4 @@ def _order(number: int) -> Order:
         case _:
             payload = {"text": f"letter {number:04d}"}
     priority = _PRIORITIES[number % len(_PRIORITIES)]
-    return Order(number, task_type, priority, {**payload, "order": number}, is_broken)
+    return DemoTask(number, task_type, priority, {**payload, "order": number}, is_broken)

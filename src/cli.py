@@ -19,7 +19,7 @@ from .api.auth.authenticator import make_token
 from .backup import backup, restore
 from .backup.folder import Progress
 from .backup.rebuild import make_anew, rebuild
-from .container import open_core
+from .container import open_container
 from .errors import TaskstreamError
 from .runtime import logs
 from .settings import InvalidSettings, Settings
@@ -182,8 +182,8 @@ def _rebuild(options: argparse.Namespace) -> int:
         started = time.perf_counter()
         if options.anew:
             await make_anew(loaded, url)
-        async with await open_core(loaded, url) as core:
-            differences = await rebuild(core)
+        async with await open_container(loaded, url) as container:
+            differences = await rebuild(container)
         seconds = time.perf_counter() - started
         for found in differences:
             state = (

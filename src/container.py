@@ -19,14 +19,14 @@ from .errors import StoreError
 from .events.ids import TaskRef
 from .events.limits import Limits
 from .projections.batches import BatchReader
-from .projections.dead_letters import DeadLetters
+from .projections.dead_letters import DeadLetterReader
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
 from .projections.task_reader import TaskReader
 from .push.feed import Feeds
 from .push.hub import Hub
-from .push.progress_throttle import ProgressGate
-from .push.subscription_filter import Chooser
+from .push.progress_throttle import ProgressThrottle
+from .push.subscription_filter import TaskAttributeReader
 from .settings import Settings
 from .streams.buckets import Bucket
 from .streams.client.access import Access
@@ -36,14 +36,14 @@ from .streams.objects import Objects
 from .streams.results import Results
 from .streams.timers import Timers
 from .streams.topology.ensure import ensure_streams
-from .streams.topology.server_checks import Durability, Soundness, inspect
-from .streams.topology.startup_retry import Patience, leader_elected
-from .submission.service import Intake
+from .streams.topology.server_checks import Durability, ServerChecks, inspect
+from .streams.topology.startup_retry import StartupRetry, leader_elected
+from .submission.service import SubmissionService
 from .vault.sealing import Sealer
 from .vault.server_keys import ServerKeys
 from .vault.task_keys import TaskKeys
 from .vault.webhook_secrets import WebhookSecrets
-from .webhooks.deliveries import Deliveries
+from .webhooks.deliveries import DeliveryStore
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +60,8 @@ class Buckets(Struct, frozen=True, kw_only=True):
     deliveries: Bucket
 
 
-class Core:
-    """A process's part of the service. Made by `open_core`, ended by `close`."""
+class Container:
+    """A process's part of the service. Made by `open_container`, ended by `close`."""
 
     def __init__(
         self,
@@ -69,14 +69,14 @@ class Core:
         appending: Connection,
         reading: Connection,
         consuming: Connection,
-        soundness: Soundness,
+        server_checks: ServerChecks,
     ) -> None:
         replicated = settings.replicas > 1
         self.settings = settings
         self.appending = appending
         self.reading = reading
         self.consuming = consuming
-        self.soundness = soundness
+        self.server_checks = server_checks
         self.commands = Commands(appending, reading, replicated=replicated)
         self.buckets = Buckets(
             **{
@@ -93,16 +93,16 @@ class Core:
         self.server_keys = ServerKeys(self.buckets.secrets, self.sealer)
         self.task_keys = TaskKeys(self.buckets.secrets, self.sealer)
         self.webhook_secrets = WebhookSecrets(self.buckets.secrets, self.sealer)
-        self.deliveries = Deliveries(self.buckets.deliveries, reading, settings.delivery_retention)
+        self.deliveries = DeliveryStore(self.buckets.deliveries, reading, settings.delivery_retention)
         self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.results)
         self.batches = BatchReader(self.tasks, reading)
-        self.dead_letters = DeadLetters(self.tasks, reading)
+        self.dead_letters = DeadLetterReader(self.tasks, reading)
         self.feeds = Feeds(Hub(consuming), reading)
-        self.chooser = Chooser(reading)
-        self.intake = Intake(self.fleet, self.commands, reading, self.feeds)
-        self.progress = ProgressGate(self.commands, appending, utc_now)
+        self.task_attributes = TaskAttributeReader(reading)
+        self.submissions = SubmissionService(self.fleet, self.commands, reading, self.feeds)
+        self.progress = ProgressThrottle(self.commands, appending, utc_now)
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
         """The process was asked to end: it finishes what it has, and balancers should send it nothing more."""
@@ -125,7 +125,7 @@ class Core:
         return task
 
     async def start(self) -> None:
-        await self.intake.listen(self.consuming)
+        await self.submissions.listen(self.consuming)
         await self.fleet.restore(self.buckets.registry)
         self.background(lambda: self.fleet.follow(self.consuming, self.fleet_is_current), "fleet")
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
@@ -171,7 +171,7 @@ async def _supervised(work: Callable[[], Coroutine[Any, Any, None]], name: str) 
             await asyncio.sleep(RESTART_PAUSE_SECONDS)
 
 
-async def open_core(settings: Settings, nats_url: str, durability: Durability | None = None) -> Core:
+async def open_container(settings: Settings, nats_url: str, durability: Durability | None = None) -> Container:
     """Connect, check what is there, and create what is missing. Use as an async context manager.
 
     `durability`: how the server syncs, where the caller started it and knows. Raises StoreUnavailable if NATS does not
@@ -186,11 +186,11 @@ async def open_core(settings: Settings, nats_url: str, durability: Durability | 
             return connection
 
         appending, reading, consuming = await connect("append"), await connect("read"), await connect("consume")
-        patience = Patience()
-        await leader_elected(reading, patience)
-        soundness = await inspect(reading, settings.nats_monitor_url, durability, access)
-        soundness.warn()
-        await ensure_streams(appending, settings, patience)
+        startup_retry = StartupRetry()
+        await leader_elected(reading, startup_retry)
+        server_checks = await inspect(reading, settings.nats_monitor_url, durability, access)
+        server_checks.warn()
+        await ensure_streams(appending, settings, startup_retry)
         unless_done.pop_all()
-    log.info("core.ready", nats=soundness.version, at=utc_now().isoformat(timespec="seconds"))
-    return Core(settings, appending, reading, consuming, soundness)
+    log.info("core.ready", nats=server_checks.version, at=utc_now().isoformat(timespec="seconds"))
+    return Container(settings, appending, reading, consuming, server_checks)

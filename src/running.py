@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from .api.app import create_app, create_system_app
 from .api.auth.authenticator import Authenticator
-from .api.middleware.edge import Edge
-from .container import Core, open_core
+from .api.middleware.edge import RequestMiddleware
+from .container import Container, open_container
 from .nats_server.cluster import EmbeddedCluster, check_size
 from .nats_server.server import EmbeddedNats
 from .settings import InvalidSettings, Settings
@@ -52,28 +52,33 @@ async def run_all(given: Settings) -> None:
             nats_url = settings.nats_url
             if nats_url is None:
                 nats_url = await stack.enter_async_context(embedded_nats(settings))
-                core = await stack.enter_async_context(await open_core(settings, nats_url, durability="always"))
+                container = await stack.enter_async_context(
+                    await open_container(settings, nats_url, durability="always")
+                )
             else:
-                core = await stack.enter_async_context(await open_core(settings, nats_url))
-            await stack.enter_async_context(running_worker(core))
-            server = await stack.enter_async_context(running_api(core, sock))
+                container = await stack.enter_async_context(await open_container(settings, nats_url))
+            await stack.enter_async_context(running_worker(container))
+            server = await stack.enter_async_context(running_api(container, sock))
             settle()
             stop = stop_signal()
             announce(settings)
             await stop.wait()
-            await drain(core, server)
+            await drain(container, server)
 
 
 async def run_api(given: Settings) -> None:
     """Run the API alone until a signal."""
     Authenticator.from_settings(given)
     with listen(given) as (settings, sock):
-        async with await open_core(settings, _required_url(settings)) as core, running_api(core, sock) as server:
+        async with (
+            await open_container(settings, _required_url(settings)) as container,
+            running_api(container, sock) as server,
+        ):
             settle()
             stop = stop_signal()
             announce(settings)
             await stop.wait()
-            await drain(core, server)
+            await drain(container, server)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -85,15 +90,15 @@ async def run_worker(settings: Settings) -> None:
             action="set TASKSTREAM_PUBLIC_URL to the API's address: servers that report by callback are told it",
         )
     async with AsyncExitStack() as stack:
-        core = await stack.enter_async_context(await open_core(settings, _required_url(settings)))
+        container = await stack.enter_async_context(await open_container(settings, _required_url(settings)))
         if settings.metrics_port is not None:  # first, so that it can be asked until the last call has ended
             _, sock = stack.enter_context(listen(replace(settings, port=settings.metrics_port)))
-            await stack.enter_async_context(serving(create_system_app(core), sock))
+            await stack.enter_async_context(serving(create_system_app(container), sock))
         stop = stop_signal()
-        await stack.enter_async_context(running_worker(core))
+        await stack.enter_async_context(running_worker(container))
         settle()
         await stop.wait()
-        core.draining = True
+        container.draining = True
 
 
 def _required_url(settings: Settings) -> str:
@@ -157,8 +162,8 @@ async def embedded_nats(settings: Settings) -> AsyncIterator[str]:
         try:
             yield url
         finally:
-            for keeper in keepers:
-                keeper.cancel()
+            for scheduler in keepers:
+                scheduler.cancel()
             await asyncio.wait(keepers)
 
 
@@ -174,8 +179,8 @@ async def _keep_running(nats: EmbeddedNats) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_worker(core: Core) -> AsyncIterator[Worker]:
-    worker = Worker(core)
+async def running_worker(container: Container) -> AsyncIterator[Worker]:
+    worker = Worker(container)
     await worker.start()
     try:
         yield worker
@@ -184,20 +189,20 @@ async def running_worker(core: Core) -> AsyncIterator[Worker]:
 
 
 @contextlib.asynccontextmanager
-async def running_api(core: Core, sock: socket.socket) -> AsyncIterator[Server]:
-    authenticator = Authenticator.from_settings(core.settings)
+async def running_api(container: Container, sock: socket.socket) -> AsyncIterator[Server]:
+    authenticator = Authenticator.from_settings(container.settings)
     try:
-        async with serving(create_app(core, authenticator), sock) as server:
+        async with serving(create_app(container, authenticator), sock) as server:
             yield server
-            core.feeds.hub.end()  # streams would hold up the end of the server
+            container.feeds.hub.end()  # streams would hold up the end of the server
     finally:
         await authenticator.close()
 
 
-async def drain(core: Core, server: Server) -> None:
+async def drain(container: Container, server: Server) -> None:
     """Have `/health/ready` send balancers away, and go on answering until they have had the time to look."""
-    core.draining = True
-    seconds = core.settings.drain
+    container.draining = True
+    seconds = container.settings.drain
     if seconds:
         log.info("draining", seconds=seconds)
         server.close_after_answers()
@@ -219,7 +224,7 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Edge, sock: socket.socket) -> AsyncIterator[Server]:
+async def serving(app: RequestMiddleware, sock: socket.socket) -> AsyncIterator[Server]:
     """Serve an application; at the end take no new request, and finish those under way."""
     config = uvicorn.Config(
         app,

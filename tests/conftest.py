@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taskstream.container import Core, open_core
+from taskstream.container import Container, open_container
 
 from .support.backend import BackendServer
 from .support.nats import NatsServer, in_container
@@ -44,10 +44,10 @@ def nats_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-async def core(nats_url: str) -> AsyncIterator[Core]:
+async def container(nats_url: str) -> AsyncIterator[Container]:
     """A connected core: streams made, nothing running."""
-    async with await open_core(quick_settings(), nats_url, durability="always") as core:
-        yield core
+    async with await open_container(quick_settings(), nats_url, durability="always") as container:
+        yield container
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ from litestar import Litestar, MediaType, Router, get
 from litestar.config.cors import CORSConfig
 from litestar.middleware import DefineMiddleware
 
-from ..container import Core
+from ..container import Container
 from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
-from .json_response import JsonAnswer
+from .json_response import JsonResponse
 from .legacy.model_headers import MODEL_HEADERS
 from .legacy.queue import queue_router
 from .middleware.conditional import Conditional
-from .middleware.edge import Edge
+from .middleware.edge import RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
 from .routes.batches import batch_router
@@ -50,48 +50,54 @@ CALLERS_HEADERS = (
 )
 
 
-def create_app(core: Core, authenticator: Authenticator) -> Edge:
+def create_app(container: Container, authenticator: Authenticator) -> RequestMiddleware:
     """Return the application over a started core."""
     release = version("taskstream")
-    tokens = StreamTokens(core.sealer, time.time)
+    tokens = StreamTokens(container.sealer, time.time)
     api = Router(
         path="/api",
         route_handlers=[
-            task_router(core),
-            why_router(core),
-            batch_router(core),
-            bulk_router(core),
-            dead_letter_router(core),
-            queue_router(core),
-            push_router(core, tokens),
-            server_router(core),
-            maintenance_router(core),
-            type_router(core),
-            owner_router(core),
-            pool_router(core),
-            webhook_router(core),
-            schedule_router(core),
-            delivery_router(core),
+            task_router(container),
+            why_router(container),
+            batch_router(container),
+            bulk_router(container),
+            dead_letter_router(container),
+            queue_router(container),
+            push_router(container, tokens),
+            server_router(container),
+            maintenance_router(container),
+            type_router(container),
+            owner_router(container),
+            pool_router(container),
+            webhook_router(container),
+            schedule_router(container),
+            delivery_router(container),
         ],
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
-        response_class=JsonAnswer,
+        response_class=JsonResponse,
         security=[{"bearer": []}],
     )
-    system = system_router(core, release)
+    system = system_router(container, release)
     # Made when first asked for, in a thread: it takes some 0.4 s, by which every start would be later.
     document = cache(lambda: describe([api, system], release))
-    origins = list(core.settings.cors_origins)
+    origins = list(container.settings.cors_origins)
 
     @get("/openapi.json", media_type=MediaType.JSON, sync_to_thread=True)
     def openapi() -> bytes:
         return document()
 
-    return Edge(
+    return RequestMiddleware(
         Conditional(
             Litestar(
-                route_handlers=[api, websocket_router(core, authenticator, tokens), system, docs_router(), openapi],
+                route_handlers=[
+                    api,
+                    websocket_router(container, authenticator, tokens),
+                    system,
+                    docs_router(),
+                    openapi,
+                ],
                 exception_handlers={Exception: on_error},
-                request_max_body_size=core.settings.max_body,
+                request_max_body_size=container.settings.max_body,
                 cors_config=_cors(origins) if origins else None,
                 openapi_config=None,
                 debug=False,
@@ -101,11 +107,11 @@ def create_app(core: Core, authenticator: Authenticator) -> Edge:
     )
 
 
-def create_system_app(core: Core) -> Edge:
+def create_system_app(container: Container) -> RequestMiddleware:
     """Return the application of a worker: health and metrics, nothing else."""
-    return Edge(
+    return RequestMiddleware(
         Litestar(
-            route_handlers=[system_router(core, version("taskstream"))],
+            route_handlers=[system_router(container, version("taskstream"))],
             exception_handlers={Exception: on_error},
             openapi_config=None,
             debug=False,

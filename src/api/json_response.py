@@ -11,7 +11,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 _encode = msgspec.json.Encoder().encode
 
 
-class JsonAnswer(Response[Any]):
+class JsonResponse(Response[Any]):
     """What Litestar's own response comes to for a shape, without cookies, headers and media types to look through."""
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]

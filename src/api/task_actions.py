@@ -6,12 +6,12 @@ from typing import Literal
 
 from ..commands.task import CancelTask, DeleteTask, RetryTask, TaskCommand
 
-Deed = Literal["cancel", "retry", "delete"]
+TaskAction = Literal["cancel", "retry", "delete"]
 
 
-def command_for(deed: Deed, reason: str, subject: str) -> TaskCommand:
+def command_for(action: TaskAction, reason: str, subject: str) -> TaskCommand:
     """Return the command that a user gives by this word; `reason` may be empty."""
-    match deed:
+    match action:
         case "cancel":
             return CancelTask(reason=reason or f"Cancelled by {subject}")
         case "retry":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from litestar.exceptions import HTTPException
 
 from ..commands.task import Reporter
-from ..container import Core
+from ..container import Container
 from ..errors import NotFound
 from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, parse_task_id
@@ -28,33 +28,33 @@ NO_ATTEMPT = "this token is of no attempt of this task"
 class TaskReports:
     """What the route does, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, container: Container) -> None:
+        self.container = container
 
     async def take(self, request: ApiRequest, task_id: str) -> TaskAnswer:
         """Take an update; return the task after it. Who may not send it is told so before the body is read."""
         started: AttemptStarted | None = None
         if request.auth is None:
             ref = owned_ref(request.user, task_id, "service", "admin")
-            history = await self.core.tasks.history(ref)
+            history = await self.container.tasks.history(ref)
         else:
             ref, history, started = await self._by_attempt(request.auth, task_id)
         body = without_key(await read_body(request), await self._key_of(ref, history))
-        report = parse_report(body, task_id, self.core.settings.max_json_depth)
-        if not report.is_final and len(body) > self.core.settings.max_body:
+        report = parse_report(body, task_id, self.container.settings.max_json_depth)
+        if not report.is_final and len(body) > self.container.settings.max_body:
             raise HTTPException(
-                status_code=413, detail=f"a progress report may have {self.core.settings.max_body} bytes at most"
+                status_code=413, detail=f"a progress report may have {self.container.settings.max_body} bytes at most"
             )
         reporter, by = self._reporter(request.user, report, started)
         cause = request_id(request.scope)
-        known = self.core.commands.tasks.fold(history)
+        known = self.container.commands.tasks.fold(history)
         if report.is_final:
-            command = report.ending(reporter, await self.core.results.store(ref, report.digest, report.result))
-            has_moved = await self.core.progress.flush(ref)
-            await self.core.commands.task(ref, command, by=by, cause=cause, known=None if has_moved else known)
+            command = report.ending(reporter, await self.container.results.store(ref, report.digest, report.result))
+            has_moved = await self.container.progress.flush(ref)
+            await self.container.commands.task(ref, command, by=by, cause=cause, known=None if has_moved else known)
         else:
-            await self.core.progress.report(ref, report.progress(reporter), by=by, cause=cause, known=known)
-        return task_answer(await self.core.tasks.detail(ref), self.core.settings)
+            await self.container.progress.report(ref, report.progress(reporter), by=by, cause=cause, known=known)
+        return task_answer(await self.container.tasks.detail(ref), self.container.settings)
 
     async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
         """Return the key a task came with, which its server was told and may repeat; None if there is none (now)."""
@@ -62,7 +62,7 @@ class TaskReports:
         if not isinstance(submitted, TaskSubmitted):
             return None
         with contextlib.suppress(SealingError):
-            return await self.core.task_keys.get(ref, submitted.key_id)
+            return await self.container.task_keys.get(ref, submitted.key_id)
         return None
 
     async def _by_attempt(self, token: str, task_id: str) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
@@ -72,7 +72,7 @@ class TaskReports:
         """
         try:
             ref = parse_task_id(task_id)
-            history = await self.core.tasks.history(ref)
+            history = await self.container.tasks.history(ref)
         except NotFound:
             raise Unauthenticated(NO_ATTEMPT) from None
         started = attempt_of_token(token, history)
@@ -86,7 +86,7 @@ class TaskReports:
             reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
             return reporter, Actor("server", started.server_id)
         # A backend may call itself otherwise than it was registered: then its name fences nothing.
-        server_id = report.server_id if self.core.fleet.knows(report.server_id) else ""
+        server_id = report.server_id if self.container.fleet.knows(report.server_id) else ""
         if identity.has("service"):
             return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)
         return Reporter(kind="person", server_id=server_id), actor(identity)

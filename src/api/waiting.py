@@ -9,10 +9,10 @@ from typing import Annotated
 
 from litestar.params import HeaderParameter, QueryParameter
 
-from ..container import Core
+from ..container import Container
 from ..projections.task_reader import TaskDetail
 from ..projections.task_view import ACTIVE
-from ..push.feed import Place
+from ..push.feed import FeedPosition
 from ..push.hub import Scope
 
 LONGEST_SECONDS = 60
@@ -35,16 +35,18 @@ def preferred_wait(prefer: str | None) -> int:
     return min(int(found[1]), LONGEST_SECONDS) if found else 0
 
 
-async def until_ended(core: Core, detail: TaskDetail, seconds: int) -> TaskDetail:
+async def until_ended(container: Container, detail: TaskDetail, seconds: int) -> TaskDetail:
     """Return a task once it has ended, or as it is when the time is over."""
     if not seconds or detail.view.status not in ACTIVE:
         return detail
     with contextlib.suppress(TimeoutError):
         async with (
             asyncio.timeout(seconds),
-            contextlib.aclosing(core.feeds.feed(Scope(ref=detail.ref), Place(detail.view.sequence), seconds)) as feed,
+            contextlib.aclosing(
+                container.feeds.feed(Scope(ref=detail.ref), FeedPosition(detail.view.sequence), seconds)
+            ) as feed,
         ):
             async for told in feed:
                 if told is not None and told.is_end:
                     break
-    return await core.tasks.detail(detail.ref)
+    return await container.tasks.detail(detail.ref)

@@ -33,7 +33,7 @@ BUSY = frozenset({429, 503})
 TRY_AGAIN = frozenset({408, 425, 429})
 
 
-class Parent(Struct, frozen=True, kw_only=True):
+class ParentResult(Struct, frozen=True, kw_only=True):
     """A task that has ended."""
 
     task_id: str
@@ -56,7 +56,7 @@ class Call(Struct, frozen=True, kw_only=True):
     callback_token: str
     model: ModelChoice | None = None
     model_key: str | None = None
-    parents: list[Parent] | None = None
+    parents: list[ParentResult] | None = None
 
     def __repr__(self) -> str:
         return f"Call({self.task_id}, attempt {self.attempt})"  # with no secret in it
@@ -115,11 +115,11 @@ class _Predict(Struct, kw_only=True, omit_defaults=True):
     """Milliseconds since the epoch."""
     callback_url: str | None = None
     callback_token: str | None = None
-    parents: list[Parent] | None = None
+    parents: list[ParentResult] | None = None
     """What became of the tasks it depends on, in the order in which it names them."""
 
 
-class Backend:
+class BackendClient:
     """Calls servers over one pooled session."""
 
     def __init__(

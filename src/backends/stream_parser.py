@@ -48,7 +48,7 @@ class BadStream(Exception):
     """A part of a streamed answer is no update; the message says which, and why."""
 
 
-class Progress(Struct, frozen=True):
+class ProgressUpdate(Struct, frozen=True):
     """The attempt goes on."""
 
     metadata: UpdateMetadata
@@ -78,7 +78,7 @@ class Ending(Struct, frozen=True, kw_only=True):
         return task_result.completed(task_id, self.backend_task_id, self.data, Raw(msgspec.json.encode(metadata)))
 
 
-Said: TypeAlias = Progress | Ending
+Said: TypeAlias = ProgressUpdate | Ending
 
 
 class _Outer(Struct, kw_only=True):
@@ -131,7 +131,7 @@ class StreamedAnswer:
             return  # some send empty ones to keep the connection open
         self._count += 1
         said = self._update(without_key(text, self._model_key))
-        if isinstance(said, Progress) and len(text) > LONGEST_PROGRESS:
+        if isinstance(said, ProgressUpdate) and len(text) > LONGEST_PROGRESS:
             raise self._bad(f"is progress of more than {LONGEST_PROGRESS} bytes")
         yield said
 
@@ -150,7 +150,7 @@ class StreamedAnswer:
         if status is UNSET:
             status = "PROCESSING" if data == NULL else "FINISHED"
         if status not in ("FINISHED", "FAILED"):
-            return Progress(metadata)
+            return ProgressUpdate(metadata)
         fields = _fields.decode(text if is_short else cast(Raw, outer.metadata))
         return Ending(
             status=status,

@@ -36,7 +36,7 @@ from ..streams.client.connection import Connection, open_connection
 from ..streams.jetstream.messages import last_sequence
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from ..streams.topology.server_checks import inspect
-from ..streams.topology.startup_retry import Patience, leader_elected
+from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from .folder import (
     DELIVERIES,
     FORMAT,
@@ -157,7 +157,7 @@ async def source(settings: Settings) -> AsyncIterator[Connection]:
         else:
             connection = await open_connection(await _of_folder(settings, stack), "backup")
         stack.push_async_callback(connection.close)
-        await leader_elected(connection, Patience())
+        await leader_elected(connection, StartupRetry())
         yield connection
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from ..container import Core
+from ..container import Container
 from ..projections.fleet import CHECKPOINT, Fleet
 from ..settings import Settings
 from ..streams.buckets import Bucket, Write
@@ -17,7 +17,7 @@ from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease, Membership
 from ..streams.topology import recreate as anew
 from ..streams.topology.definitions import FLEET, SERVERS, TASKS
-from ..streams.topology.startup_retry import Patience, leader_elected
+from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from .task_rebuild import Difference, TaskRebuild
 
 log = structlog.get_logger(__name__)
@@ -33,36 +33,36 @@ async def make_anew(settings: Settings, nats_url: str) -> None:
     """
     connection = await open_connection(nats_url, "anew", Access.from_settings(settings))
     try:
-        await leader_elected(connection, Patience())
+        await leader_elected(connection, StartupRetry())
         await anew.make_anew(connection, settings)
     finally:
         await connection.close()
 
 
-async def rebuild(core: Core) -> list[Difference]:
+async def rebuild(container: Container) -> list[Difference]:
     """Fold both logs from their beginnings, and make the buckets say exactly that.
 
     The projections' leases are held meanwhile, so no worker projects; lists go on, reading the log's tail.
     Raises StoreUnavailable if NATS does not answer.
     """
-    members = core.membership("rebuild")
+    members = container.membership("rebuild")
     await members.renew()
     await members.observe()
     beating = asyncio.create_task(members.run())
     try:
-        return [await _rebuild_tasks(core, members), await _rebuild_registry(core, members)]
+        return [await _rebuild_tasks(container, members), await _rebuild_registry(container, members)]
     finally:
         beating.cancel()
         await members.leave()
 
 
-async def _rebuild_tasks(core: Core, members: Membership) -> Difference:
+async def _rebuild_tasks(container: Container, members: Membership) -> Difference:
     async with _Held(members, "projector.tasks"):
-        rebuilding = TaskRebuild(core.buckets.tasks, core.commands.tasks.log)
-        state = (await api(core.reading, f"STREAM.INFO.{TASKS}"))["state"]
+        rebuilding = TaskRebuild(container.buckets.tasks, container.commands.tasks.log)
+        state = (await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]
         clock = asyncio.get_running_loop().time
         reported = clock()
-        async for positions in follow(core.reading, TASKS, ["task.>"], 0):
+        async for positions in follow(container.reading, TASKS, ["task.>"], 0):
             if not positions:
                 break
             await rebuilding.fold(positions)
@@ -72,17 +72,17 @@ async def _rebuild_tasks(core: Core, members: Membership) -> Difference:
         return await rebuilding.finish()
 
 
-async def _rebuild_registry(core: Core, members: Membership) -> Difference:
+async def _rebuild_registry(container: Container, members: Membership) -> Difference:
     async with _Held(members, "projector.registry"):
         fleet = Fleet()
         wanted: dict[str, bytes] = {}
         events = 0
-        async for positions in follow(core.reading, SERVERS, FLEET, 0):
+        async for positions in follow(container.reading, SERVERS, FLEET, 0):
             if not positions:
                 break
             wanted |= {change.key: change.value for change in fleet.apply(positions)}
             events += len(positions)
-        return await _restore(core.buckets.registry, wanted, fleet.sequence, events)
+        return await _restore(container.buckets.registry, wanted, fleet.sequence, events)
 
 
 async def _restore(bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, events: int) -> Difference:

@@ -19,7 +19,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..container import open_core
+from ..container import open_container
 from ..nats_server.cluster import check_size
 from ..nats_server.config import CONFIG, with_values
 from ..nats_server.folder import STORE, lock
@@ -30,14 +30,14 @@ from ..streams.buckets import Bucket
 from ..streams.client.access import MEANT_FOR_A_GIVEN_NATS, Access
 from ..streams.client.connection import Connection, open_connection
 from ..streams.topology.server_checks import Durability, inspect
-from ..streams.topology.startup_retry import Patience, leader_elected
+from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from ..vault.sealing import Sealer
 from ..vault.server_keys import ServerKeys
 from .backup import data_folder
 from .folder import Damaged, Manifest, Progress, TargetNotEmpty, read_manifest, sync_folder, verify
 from .rebuild import rebuild
 from .restored_streams import make_queue, put_all_back, release, remove_unfinished, require_empty
-from .verify import Survey, survey
+from .verify import VerifyReport, verify_logs
 
 log = structlog.get_logger(__name__)
 
@@ -49,33 +49,33 @@ class Restored(Struct, frozen=True, kw_only=True):
     """What a backup held, as found by reading all of it."""
 
     manifest: Manifest
-    survey: Survey
+    report: VerifyReport
 
     def lines(self, verdict: str) -> list[str]:
         """Return what people want to know of it."""
-        manifest, survey = self.manifest, self.survey
-        last = f"; the last event, {survey.last_sequence:,}, is of {_instant(survey.last_at)}" if survey.last_at else ""
+        manifest, report = self.manifest, self.report
+        last = f"; the last event, {report.last_sequence:,}, is of {_instant(report.last_at)}" if report.last_at else ""
         return [
             f"{verdict}: the backup of {_instant(manifest.made_at)} "
             f"(taskstream {manifest.taskstream}, NATS {manifest.nats})",
-            f"tasks: {survey.tasks:,}, of which {len(survey.unfinished):,} have not ended",
-            f"servers: {survey.servers:,}, types: {survey.types:,}, schedules: {survey.schedules:,}",
-            f"events of tasks: {survey.events:,}{last}",
+            f"tasks: {report.tasks:,}, of which {len(report.unfinished):,} have not ended",
+            f"servers: {report.servers:,}, types: {report.types:,}, schedules: {report.schedules:,}",
+            f"events of tasks: {report.events:,}{last}",
         ]
 
     def warnings(self) -> list[str]:
         """Return what is not as one would wish, each with what to do."""
         found_wanting = []
-        if self.survey.sealed:
+        if self.report.sealed:
             found_wanting.append(
-                f"the API keys of these servers do not open: {', '.join(self.survey.sealed)}. They were sealed with "
+                f"the API keys of these servers do not open: {', '.join(self.report.sealed)}. They were sealed with "
                 f"other keys: set {variable('seal_keys')} (or the JWT secret) to those, or register the servers again"
             )
-        if self.survey.lost_results:
+        if self.report.lost_results:
             found_wanting.append(
-                f"{self.survey.lost_results:,} large results are not in the object store (past their age, perhaps)"
+                f"{self.report.lost_results:,} large results are not in the object store (past their age, perhaps)"
             )
-        found_wanting += [f"{fault}: run the version that wrote it" for fault in self.survey.faults]
+        found_wanting += [f"{fault}: run the version that wrote it" for fault in self.report.faults]
         return found_wanting
 
 
@@ -96,7 +96,7 @@ async def check(folder: Path, settings: Settings, progress: Progress) -> Restore
                 read = await _fill(connection, folder, manifest, alone, progress)
     if read.faults:
         raise Damaged("; ".join(read.faults))
-    return Restored(manifest=manifest, survey=read)
+    return Restored(manifest=manifest, report=read)
 
 
 async def restore(folder: Path, settings: Settings, progress: Progress, *, again: bool) -> Restored:
@@ -135,10 +135,10 @@ async def _into_nats(
         found_there = await _fill(connection, folder, manifest, settings, progress)
         await release(connection, settings)
         await make_queue(connection, settings, found_there.floor)
-    async with await open_core(settings, url, durability) as core:
+    async with await open_container(settings, url, durability) as container:
         if not found_there.faults:
-            await rebuild(core)
-    return Restored(manifest=manifest, survey=found_there)
+            await rebuild(container)
+    return Restored(manifest=manifest, report=found_there)
 
 
 async def _into_folder(
@@ -194,7 +194,7 @@ async def _connected(url: str, settings: Settings) -> AsyncIterator[Connection]:
     access = Access.from_settings(settings)
     connection = await open_connection(url, "restore", access)
     try:
-        await leader_elected(connection, Patience())
+        await leader_elected(connection, StartupRetry())
         await inspect(connection, None, None, access)
         yield connection
     finally:
@@ -203,9 +203,9 @@ async def _connected(url: str, settings: Settings) -> AsyncIterator[Connection]:
 
 async def _fill(
     connection: Connection, folder: Path, manifest: Manifest, settings: Settings, progress: Progress
-) -> Survey:
+) -> VerifyReport:
     await put_all_back(connection, folder, manifest, settings, progress)
-    return await survey(connection, ServerKeys(Bucket(connection, "secrets"), Sealer.from_settings(settings)))
+    return await verify_logs(connection, ServerKeys(Bucket(connection, "secrets"), Sealer.from_settings(settings)))
 
 
 def _sync_all(folder: Path) -> None:

@@ -21,11 +21,11 @@ from ..events.ids import TaskRef
 from ..events.subjects import task_ref, task_root
 from ..events.task import TaskEvent, TaskSubmitted
 from ..projections import recent
-from ..projections.recent import EVERYBODY, Recent, Submission, recent_key
+from ..projections.recent import EVERYBODY, Recent, RecentSubmission, recent_key
 from ..projections.task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from ..projections.task_view import decode as decode_view
 from ..projections.task_view import encode as encode_view
-from ..streams.buckets import Bucket, Entry, Write
+from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.jetstream.messages import Position
 from ..streams.log import Log, decode
 
@@ -80,7 +80,7 @@ class TaskRebuild:
             if isinstance(stored.recorded.event, TaskSubmitted):
                 if before is None:
                     self._tasks.append(hash(view_key(ref)))
-                submission = Submission(stored.sequence, ref.id)
+                submission = RecentSubmission(stored.sequence, ref.id)
                 recent.add(self._owners.setdefault(ref.owner, []), submission)
                 recent.add(self._owners.setdefault(EVERYBODY, []), submission)
         self.difference.events += len(events)
@@ -189,7 +189,7 @@ def _has(ordered: Sequence[int], value: int) -> bool:
     return place < len(ordered) and ordered[place] == value
 
 
-def _is_ahead(entry: Entry | None, ours: bytes) -> bool:
+def _is_ahead(entry: BucketEntry | None, ours: bytes) -> bool:
     """Tell whether the bucket reflects a later event of a task than we have read."""
     if entry is None:
         return False

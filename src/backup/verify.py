@@ -33,7 +33,7 @@ REPLICA_PAUSE_SECONDS = 0.05
 """A replica that answers may still be catching up with what was just restored."""
 
 
-class Survey(Struct, kw_only=True):
+class VerifyReport(Struct, kw_only=True):
     """What the logs hold."""
 
     events: int = 0
@@ -62,9 +62,9 @@ class Survey(Struct, kw_only=True):
         return min(self.unfinished.values(), default=self.last_sequence + 1)
 
 
-async def survey(connection: Connection, keys: ServerKeys) -> Survey:
+async def verify_logs(connection: Connection, keys: ServerKeys) -> VerifyReport:
     """Read the logs, whatever is in them. Raises StoreUnavailable."""
-    found = Survey()
+    found = VerifyReport()
     results: set[str] = set()
     async for positions in _pages(connection, TASKS):
         for position in positions:
@@ -84,7 +84,7 @@ async def survey(connection: Connection, keys: ServerKeys) -> Survey:
     return found
 
 
-def _count(found: Survey, results: set[str], position: Position) -> None:
+def _count(found: VerifyReport, results: set[str], position: Position) -> None:
     if found.events and position.sequence != found.last_sequence + 1:
         _note(found, f"after sequence {found.last_sequence} of {TASKS} comes {position.sequence}")
     found.events += 1
@@ -114,14 +114,14 @@ def _count(found: Survey, results: set[str], position: Position) -> None:
             pass  # of an attempt
 
 
-def _apply(found: Survey, fleet: Fleet, position: Position) -> None:
+def _apply(found: VerifyReport, fleet: Fleet, position: Position) -> None:
     try:
         fleet.apply([position])
     except UnreadableEvent as error:
         _note(found, str(error))
 
 
-def _schedule(found: Survey, schedules: set[ScheduleRef], position: Position) -> None:
+def _schedule(found: VerifyReport, schedules: set[ScheduleRef], position: Position) -> None:
     try:
         event = decode(schedule_codec, position).recorded.event
     except UnreadableEvent as error:
@@ -136,7 +136,7 @@ def _schedule(found: Survey, schedules: set[ScheduleRef], position: Position) ->
             pass
 
 
-def _note(found: Survey, fault: str) -> None:
+def _note(found: VerifyReport, fault: str) -> None:
     if len(found.faults) < FAULTS_SHOWN:
         found.faults.append(fault)
 

@@ -47,7 +47,7 @@ from ..streams.latest import LatestLog
 from ..streams.log import Log
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from . import owner, pool, schedule, server, task, task_type, webhook
-from .handler import PATIENCE_SECONDS, Handled, Handler, Known, Order
+from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
 from .task import SubmitTask, TaskCommand, TaskState
 
 TaskEnded: TypeAlias = Callable[[TaskRef, task.Ended], Awaitable[None]]
@@ -123,8 +123,8 @@ class Commands:
         Raises IdempotencyConflict or AlreadyExists for those that are there by another.
         """
         new = self.tasks.fold([])
-        orders: list[Order[TaskState, TaskCommand, TaskEvent]] = [
-            Order(root=task_root(ref), subject=partial(task_subject, ref), command=command, known=new)
+        orders: list[HandlerCommand[TaskState, TaskCommand, TaskEvent]] = [
+            HandlerCommand(root=task_root(ref), subject=partial(task_subject, ref), command=command, known=new)
             for ref, command in submissions
         ]
         return await self.tasks.handle_together(orders, by=by, cause=cause)

@@ -19,7 +19,7 @@ from ..clock import unique_id, utc_now
 from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from ..events.envelope import Actor, Event, Recorded, Stored
 from ..streams.client.connection import PayloadTooLarge
-from ..streams.log import Entry, Log
+from ..streams.log import Log, LogEntry
 
 logger = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Handled(NamedTuple, Generic[S, E]):
     appended: list[Stored[E]]
 
 
-class Order(Struct, Generic[S, C, E], frozen=True, kw_only=True):
+class HandlerCommand(Struct, Generic[S, C, E], frozen=True, kw_only=True):
     """A command about one thing, of several that are carried out together."""
 
     root: str
@@ -116,7 +116,7 @@ class Handler(Generic[S, C, E]):
 
     async def handle_together(
         self,
-        orders: Sequence[Order[S, C, E]],
+        orders: Sequence[HandlerCommand[S, C, E]],
         *,
         by: Actor,
         cause: str = "",
@@ -155,14 +155,14 @@ class Handler(Generic[S, C, E]):
         return self._handled(known, recorded, last - len(recorded) + 1)  # one append is contiguous
 
     async def _try_together(
-        self, orders: Sequence[Order[S, C, E]], known: Mapping[str, Known[S]], by: Actor, cause: str
+        self, orders: Sequence[HandlerCommand[S, C, E]], known: Mapping[str, Known[S]], by: Actor, cause: str
     ) -> list[Handled[S, E]]:
         now = utc_now()
         decided = [
             _recorded(self._decide(order.command, known[order.root].state, now), now, by, cause) for order in orders
         ]
         entries = [
-            Entry(
+            LogEntry(
                 root=order.root,
                 events=[(order.subject(entry.event), entry) for entry in recorded],
                 expected=known[order.root].sequence,

@@ -46,7 +46,7 @@ class Uncreated(Struct, frozen=True, tag="uncreated"):
     """Never created."""
 
 
-class Deleted(Struct, frozen=True, kw_only=True, tag="deleted"):
+class DeletedSchedule(Struct, frozen=True, kw_only=True, tag="deleted"):
     schedule_id: str
 
 
@@ -85,7 +85,7 @@ class Created(Struct, frozen=True, kw_only=True, tag="created"):
     """The task that was asked for last."""
 
 
-ScheduleState: TypeAlias = Uncreated | Deleted | Created
+ScheduleState: TypeAlias = Uncreated | DeletedSchedule | Created
 
 UNCREATED = Uncreated()
 
@@ -170,7 +170,7 @@ def decide(command: ScheduleCommand, state: ScheduleState, now: datetime) -> Seq
     if isinstance(command, CreateSchedule):
         return create(command, state, now)
     if not isinstance(state, Created):
-        raise NotFound("schedule", state.schedule_id if isinstance(state, Deleted) else "")
+        raise NotFound("schedule", state.schedule_id if isinstance(state, DeletedSchedule) else "")
     match command:
         case ChangeSchedule():
             return change(command, state, now)
@@ -194,7 +194,7 @@ def decide(command: ScheduleCommand, state: ScheduleState, now: datetime) -> Seq
 
 
 def create(command: CreateSchedule, state: ScheduleState, now: datetime) -> Sequence[ScheduleEvent]:
-    if isinstance(state, Deleted):
+    if isinstance(state, DeletedSchedule):
         raise RuleBroken("the schedule that this Idempotency-Key made has been deleted; use a new key for a new one")
     if isinstance(state, Created):
         if command.repeatable and state.fingerprint != command.fingerprint:
@@ -321,6 +321,6 @@ def evolve(state: ScheduleState, recorded: Recorded[ScheduleEvent]) -> ScheduleS
         case ScheduleTriggered():
             return replace(state, triggered=event.task_id, counts=event.counts)
         case ScheduleDeleted():
-            return Deleted(schedule_id=state.schedule_id)
+            return DeletedSchedule(schedule_id=state.schedule_id)
         case _:
             assert_never(event)

@@ -63,10 +63,10 @@ from .task_commands import (
 from .task_state import (
     UNKNOWN,
     Ended,
-    Facts,
     Held,
     Outcome,
     Processing,
+    TaskFacts,
     TaskState,
     Unknown,
     Waiting,
@@ -81,7 +81,6 @@ __all__ = [
     "DeleteTask",
     "Ended",
     "ExpireTask",
-    "Facts",
     "FailAttempt",
     "FailByParent",
     "FailTask",
@@ -99,6 +98,7 @@ __all__ = [
     "SubmitTask",
     "SucceedTask",
     "TaskCommand",
+    "TaskFacts",
     "TaskState",
     "Unknown",
     "Waiting",
@@ -245,7 +245,7 @@ def _ended_by_failure(running: Processing, kind: FailureKind, error: str) -> Tas
     return TaskFailed(attempt=running.facts.attempt, server_id=running.server_id, kind=kind, error=error)
 
 
-def backoff(command: FailAttempt, facts: Facts) -> timedelta:
+def backoff(command: FailAttempt, facts: TaskFacts) -> timedelta:
     """Return how long to wait: full jitter over 1, 2, 4, 8 … times the base, up to the cap.
 
     A lost worker says nothing about the task, so its task waits for nothing. Source: exponential backoff with full

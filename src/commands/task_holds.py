@@ -8,7 +8,7 @@ from typing import TypeAlias, assert_never
 
 from ..events.task import FailureKind, Plan, TaskCancelled, TaskEvent, TaskFailed, TaskHeld, TaskQueued
 from .task_commands import CancelUnstarted, ExpireTask, FailByParent, HoldTask, ReleaseTask
-from .task_state import Ended, Facts, Held, Processing, TaskState, Unknown, Waiting
+from .task_state import Ended, Held, Processing, TaskFacts, TaskState, Unknown, Waiting
 
 HoldCommand: TypeAlias = HoldTask | ReleaseTask | ExpireTask | FailByParent | CancelUnstarted
 
@@ -77,7 +77,7 @@ def instant(at: datetime) -> str:
     return at.isoformat(timespec="milliseconds")
 
 
-def attempt_deadline(facts: Facts, now: datetime) -> datetime:
+def attempt_deadline(facts: TaskFacts, now: datetime) -> datetime:
     """Return when the time of an attempt that starts now is over."""
     deadline = now + facts.policy.timeout
     return min(deadline, facts.plan.ends_by) if facts.plan.ends_by else deadline

@@ -10,7 +10,7 @@ from ..errors import AlreadyEnded, AttemptNotCurrent, NotFound
 from ..events.task import AttemptStarted, ProgressReported, TaskEvent, TaskFailed, TaskSucceeded
 from .task_commands import FailTask, Reporter, ReportProgress, SucceedTask
 from .task_holds import attempt_deadline
-from .task_state import Ended, Facts, Held, Outcome, Processing, TaskState, Unknown, Waiting
+from .task_state import Ended, Held, Outcome, Processing, TaskFacts, TaskState, Unknown, Waiting
 
 ReportCommand: TypeAlias = ReportProgress | SucceedTask | FailTask
 
@@ -94,7 +94,7 @@ def _already_ended(state: TaskState, outcome: Outcome, update_digest: str) -> bo
     raise AlreadyEnded(state.outcome)
 
 
-def _reported(reporter: Reporter, state: TaskState) -> Facts:
+def _reported(reporter: Reporter, state: TaskState) -> TaskFacts:
     """Return the facts if the reporter may speak for the task now, else raise."""
     match state:
         case Unknown():
@@ -120,7 +120,7 @@ def _reported(reporter: Reporter, state: TaskState) -> Facts:
             assert_never(state)
 
 
-def _attempt_reported(facts: Facts, state: TaskState) -> int:
+def _attempt_reported(facts: TaskFacts, state: TaskState) -> int:
     return facts.attempt if isinstance(state, Processing) else facts.attempt + 1
 
 

@@ -42,7 +42,7 @@ from ..events.task import (
 Outcome = Literal["succeeded", "failed", "cancelled"]
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class TaskFacts(Struct, frozen=True, kw_only=True):
     """What does not change about a task, except by a retry from outside."""
 
     owner: str
@@ -69,13 +69,13 @@ class Unknown(Struct, frozen=True):
 class Held(Struct, frozen=True, kw_only=True):
     """It is in no queue: the keeper puts it there when nothing holds it."""
 
-    facts: Facts
+    facts: TaskFacts
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
     """It is in a queue, or comes there by itself when its retry is due."""
 
-    facts: Facts
+    facts: TaskFacts
     not_before: datetime | None = None
     """UTC. When the retry is due; None: now."""
     granted: bool = False
@@ -83,7 +83,7 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 class Processing(Struct, frozen=True, kw_only=True):
-    facts: Facts
+    facts: TaskFacts
     granted: bool = False
     server_id: str
     worker_id: str
@@ -94,7 +94,7 @@ class Processing(Struct, frozen=True, kw_only=True):
 
 
 class Ended(Struct, frozen=True, kw_only=True):
-    facts: Facts
+    facts: TaskFacts
     outcome: Outcome
     update_digest: str = ""
     deleted: bool = False
@@ -110,7 +110,7 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
     """Return the state after one more event."""
     event = recorded.event
     if isinstance(event, TaskSubmitted):
-        facts = Facts(
+        facts = TaskFacts(
             owner=event.owner,
             task_type=event.task_type,
             pool=event.pool,

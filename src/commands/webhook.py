@@ -30,7 +30,7 @@ class Unregistered(Struct, frozen=True, tag="unregistered"):
     """Never registered."""
 
 
-class Deleted(Struct, frozen=True, kw_only=True, tag="deleted"):
+class DeletedWebhook(Struct, frozen=True, kw_only=True, tag="deleted"):
     webhook_id: str
 
 
@@ -57,7 +57,7 @@ class Registered(Struct, frozen=True, kw_only=True, tag="registered"):
         return (self.secret_id,)
 
 
-WebhookState: TypeAlias = Unregistered | Deleted | Registered
+WebhookState: TypeAlias = Unregistered | DeletedWebhook | Registered
 
 UNREGISTERED = Unregistered()
 
@@ -104,7 +104,7 @@ def decide(command: WebhookCommand, state: WebhookState, now: datetime) -> Seque
     if isinstance(command, RegisterWebhook):
         return register(command, state)
     if not isinstance(state, Registered):
-        raise NotFound("webhook", state.webhook_id if isinstance(state, Deleted) else "")
+        raise NotFound("webhook", state.webhook_id if isinstance(state, DeletedWebhook) else "")
     match command:
         case ChangeWebhook():
             return change(command, state)
@@ -172,6 +172,6 @@ def evolve(state: WebhookState, recorded: Recorded[WebhookEvent]) -> WebhookStat
                 previous_until=event.previous_until,
             )
         case WebhookDeleted():
-            return Deleted(webhook_id=state.webhook_id)
+            return DeletedWebhook(webhook_id=state.webhook_id)
         case _:
             assert_never(event)

@@ -30,7 +30,7 @@ from . import webhook as webhooks
 from .envelope import Event
 from .ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
 
-KEEPER_TURN = "keeper.turn"
+SCHEDULER_FENCE = "keeper.turn"
 """In the TASKS stream: each batch of the keeper carries one, guarded by the one before."""
 NO_SERVER = "="
 """Token where a task ended without a server. No text has it: `=` begins an escape, and here nothing follows."""

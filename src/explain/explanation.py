@@ -11,11 +11,11 @@ import msgspec
 from msgspec import Struct
 
 from ..events.ids import TaskRef
-from ..scheduling.held_tasks import Book
-from ..scheduling.limit import Entry, Gate, GateKind, Stage
+from ..scheduling.held_tasks import HeldTasks
+from ..scheduling.limit import Limit, LimitKind, Stage, TaskEntry
 from ..scheduling.limiter import ENOUGH
 
-KEEPER_ASK = "keeper.ask"
+EXPLAIN_SUBJECT = "keeper.ask"
 """A request with the id of a task, as text; the answer is an Explanation."""
 
 Known = Literal["held", "queued", "running", "retrying", "not-active"]
@@ -30,7 +30,7 @@ _KNOWN: dict[Stage, Known] = {
 class Shut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A limit that has no room for a task now."""
 
-    kind: GateKind
+    kind: LimitKind
     counted: int
     """Tasks that run, or are counted in to run. Of a window: that are in the queue."""
     concurrency: int | None = None
@@ -63,9 +63,9 @@ class Explanation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tasks of its owner that wait for the same room, and come before it; None: it does not wait for room."""
 
 
-def explain(book: Book, ref: TaskRef, as_of: int, now: float) -> Explanation:
+def explain(held_tasks: HeldTasks, ref: TaskRef, as_of: int, now: float) -> Explanation:
     """Return why a task is held, if it is. `as_of`: up to where in the log the book is kept."""
-    entry = book.find(ref)
+    entry = held_tasks.find(ref)
     if entry is None:
         return Explanation(as_of=as_of, known="not-active")
     if entry.stage is not Stage.HELD:
@@ -75,27 +75,27 @@ def explain(book: Book, ref: TaskRef, as_of: int, now: float) -> Explanation:
         known="held",
         starts_at=_starts_at(entry, now),
         parents=tuple(parent for parent in entry.plan.depends_on if parent in entry.parents),
-        shut=tuple(_shut(gate, now) for gate in entry.lane.gates if gate.room(now) < ENOUGH) if entry.lane else (),
-        ahead=entry.lane.place_of(entry) if entry.lane else None,
+        shut=tuple(_shut(limit, now) for limit in entry.flow.limits if limit.room(now) < ENOUGH) if entry.flow else (),
+        ahead=entry.flow.place_of(entry) if entry.flow else None,
     )
 
 
-def _starts_at(entry: Entry, now: float) -> float | None:
+def _starts_at(entry: TaskEntry, now: float) -> float | None:
     not_before = entry.plan.not_before
     if not_before is None or entry.attempt > 0 or not_before.timestamp() <= now:
         return None
     return not_before.timestamp()
 
 
-def _shut(gate: Gate, now: float) -> Shut:
-    bounds = gate.bounds
+def _shut(limit: Limit, now: float) -> Shut:
+    bounds = limit.bounds
     return Shut(
-        kind=gate.key.kind,
-        counted=gate.counted,
+        kind=limit.key.kind,
+        counted=limit.counted,
         concurrency=bounds.concurrency,
         per_second=bounds.per_second,
         burst=bounds.burst,
-        opens_at=gate.opens_at(now),
+        opens_at=limit.opens_at(now),
     )
 
 

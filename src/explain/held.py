@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..events.task import NO_PLAN, ParentFailure, Plan
 from ..projections.task_view import ACTIVE, TaskView, awaited
-from ..scheduling.limit import GateKind
+from ..scheduling.limit import LimitKind
 from ..wire.instants import iso
 from .explanation import Explanation, Shut
 from .hold import Hold, HoldKind
@@ -16,7 +16,7 @@ from .hold import Hold, HoldKind
 NAMED_PARENTS = 5
 """How many parents the words name; the data have more."""
 LISTED_PARENTS = 100
-_KINDS: dict[GateKind, HoldKind] = {
+_KINDS: dict[LimitKind, HoldKind] = {
     "servers": "no-server",
     "window": "window",
     "owner": "owner-limit",
@@ -30,7 +30,7 @@ _UNLESS: dict[ParentFailure, str] = {
 }
 
 
-class Parent(NamedTuple):
+class ParentState(NamedTuple):
     """A task that another depends on, as it is now."""
 
     id: str
@@ -42,7 +42,7 @@ def held_by(
     view: TaskView,
     since: datetime,
     said: Explanation | None,
-    parents: Mapping[str, Parent],
+    parents: Mapping[str, ParentState],
     unserved: Sequence[Hold],
     now: datetime,
 ) -> list[Hold]:
@@ -64,14 +64,16 @@ def held_by(
     return holds or [_turn(said, room_since)]
 
 
-def _by_parents(plan: Plan, since: datetime, said: Explanation | None, parents: Mapping[str, Parent]) -> list[Hold]:
+def _by_parents(
+    plan: Plan, since: datetime, said: Explanation | None, parents: Mapping[str, ParentState]
+) -> list[Hold]:
     if said is not None and said.known == "held":
         awaited = list(said.parents)
     else:
         awaited = [parent for parent in plan.depends_on if parent in parents and parents[parent].status in ACTIVE]
     if not awaited:
         return []
-    known = [parents.get(parent, Parent(parent, "UNKNOWN")) for parent in awaited]
+    known = [parents.get(parent, ParentState(parent, "UNKNOWN")) for parent in awaited]
     named = ", ".join(f"{parent.id} ({parent.status})" for parent in known[:NAMED_PARENTS])
     others = f" and {len(known) - NAMED_PARENTS} more" if len(known) > NAMED_PARENTS else ""
     return [
@@ -168,7 +170,7 @@ def _no_keeper(since: datetime) -> Hold:
     )
 
 
-def _ends(parents: Mapping[str, Parent]) -> list[datetime]:
+def _ends(parents: Mapping[str, ParentState]) -> list[datetime]:
     return [parent.ended_at for parent in parents.values() if parent.ended_at is not None]
 
 

@@ -29,7 +29,7 @@ BUSY: frozenset[Verdict] = frozenset({"standby", "at-limit", "circuit-half-open"
 """Verdicts that the work of others ends, by itself."""
 
 
-class Queue(NamedTuple):
+class QueueState(NamedTuple):
     """A task's queue, and its place there."""
 
     ahead: int
@@ -47,7 +47,7 @@ def queued_behind(
     since: datetime,
     stops: Sequence[Stop],
     servers: Sequence[Considered],
-    queue: Queue,
+    queue: QueueState,
     now: datetime,
     *,
     telling: bool,
@@ -158,7 +158,7 @@ def _busy(since: datetime, counts: Counter[Verdict]) -> Hold:
     )
 
 
-def _place(since: datetime, queue: Queue) -> list[Hold]:
+def _place(since: datetime, queue: QueueState) -> list[Hold]:
     if queue.missing or queue.handed_out or not (queue.ahead or queue.higher):
         return []
     count = f"{queue.ahead} task{'' if queue.ahead == 1 else 's'}"

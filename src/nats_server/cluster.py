@@ -39,7 +39,7 @@ class Ports(Struct, frozen=True, kw_only=True):
     route: int
 
 
-class Plan(Struct, frozen=True, kw_only=True):
+class ClusterPlan(Struct, frozen=True, kw_only=True):
     """What the cluster on a folder is, kept there."""
 
     ports: tuple[Ports, ...]
@@ -97,7 +97,7 @@ class EmbeddedCluster(Startable):
                 self._lock.close()
                 self._lock = None
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> ClusterPlan:
         """Return the plan of the folder, with other ports for those that somebody else has taken meanwhile."""
         check_size(self._folder, self._size)
         path = self._folder / PLAN
@@ -105,7 +105,7 @@ class EmbeddedCluster(Startable):
         free = free_ports({number for ports in kept.ports for number in (ports.client, ports.route)} if kept else set())
         if kept is None:
             made = tuple(Ports(client=next(free), route=next(free)) for _ in range(self._size))
-            plan = Plan(ports=made, password=secret_token())
+            plan = ClusterPlan(ports=made, password=secret_token())
         else:
             plan = replace(
                 kept,
@@ -121,7 +121,7 @@ class EmbeddedCluster(Startable):
             write_plan(path, plan)
         return plan
 
-    def _seated(self, plan: Plan) -> Iterator[EmbeddedNats]:
+    def _seated(self, plan: ClusterPlan) -> Iterator[EmbeddedNats]:
         routes = [ports.route for ports in plan.ports]
         for number, ports in zip(self._numbers, plan.ports, strict=True):
             seat = ClusterSeat(name=name(number), port=ports.route, route_ports=routes, password=plan.password)
@@ -142,17 +142,17 @@ def check_size(data_dir: Path, nodes: int) -> None:
         raise OtherNumberOfNodes(folder, nodes, found)
 
 
-def read_plan(path: Path) -> Plan | None:
+def read_plan(path: Path) -> ClusterPlan | None:
     """Return the plan that was kept, None if there is none. Raises EmbeddedNatsError for one that does not decode."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
+        return msgspec.json.decode(path.read_bytes(), type=ClusterPlan)
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:
         raise EmbeddedNatsError(f"{path} is damaged: {error}") from None
 
 
-def write_plan(path: Path, plan: Plan) -> None:
+def write_plan(path: Path, plan: ClusterPlan) -> None:
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     with open_private(draft) as file:

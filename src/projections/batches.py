@@ -23,7 +23,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from .submissions import Place
+from .submissions import SubmissionPlace
 from .task_reader import Listed, TaskReader
 from .task_view import ACTIVE, Status, TaskView
 
@@ -67,14 +67,14 @@ class BatchProgress(Struct, frozen=True, kw_only=True):
         return not any(self.counts[status] for status in ACTIVE)
 
 
-class BatchPage(NamedTuple):
+class ListedBatches(NamedTuple):
     batches: list[Batch]
     cursor: int | None
     """The sequence that the next page is before; None after the last. A page may be short, even empty, and still have
     one."""
 
 
-class Run(NamedTuple):
+class SubmissionRange(NamedTuple):
     """Tasks that would be of one batch, stored one right after another, as a batch is.
 
     One of which the store kept only the first tasks, and that was completed later, has two.
@@ -108,7 +108,7 @@ class BatchReader:
             sequence=position.sequence,
         )
 
-    async def page(self, owner: str | None, limit: int, before: int | None, *, deleted: bool) -> BatchPage:
+    async def page(self, owner: str | None, limit: int, before: int | None, *, deleted: bool) -> ListedBatches:
         """Return up to `limit` batches of an owner token (None: of everybody), newest first.
 
         Of those submitted before the sequence `before`; without those of which all tasks are deleted, unless `deleted`.
@@ -122,19 +122,19 @@ class BatchReader:
                     begun = await self._begun(runs)
                     found += [batch for batch in begun if deleted or await self._has_any(batch)]
                     if len(found) > limit:
-                        return BatchPage(found[:limit], found[limit - 1].sequence)
+                        return ListedBatches(found[:limit], found[limit - 1].sequence)
                     if rest is None:
-                        return BatchPage(found, None)
+                        return ListedBatches(found, None)
                     before = min([rest, *(batch.sequence for batch in begun)])
                     looked_at += len(runs)
                     if looked_at >= MOST_LOOKED_AT:
-                        return BatchPage(found, before)
+                        return ListedBatches(found, before)
                     if before < rest:
                         break  # go on where the batch begins, without a look at all of its tasks
                 else:
-                    return BatchPage(found, None)
+                    return ListedBatches(found, None)
 
-    async def _begun(self, runs: Mapping[Run, list[TaskRef]]) -> list[Batch]:
+    async def _begun(self, runs: Mapping[SubmissionRange, list[TaskRef]]) -> list[Batch]:
         """Return the batches that begin with one of these runs, in their order."""
         found = []
         for run, refs in runs.items():
@@ -174,11 +174,11 @@ class BatchReader:
         return found
 
 
-def _runs(places: Sequence[Place]) -> dict[Run, list[TaskRef]]:
+def _runs(places: Sequence[SubmissionPlace]) -> dict[SubmissionRange, list[TaskRef]]:
     """Return the runs that submissions, newest first, are of; a single task is one, too."""
-    runs: dict[Run, list[TaskRef]] = {}
+    runs: dict[SubmissionRange, list[TaskRef]] = {}
     for sequence, ref in places:
-        runs.setdefault(Run(batch_of(ref), sequence - place_of(ref)), []).append(ref)
+        runs.setdefault(SubmissionRange(batch_of(ref), sequence - place_of(ref)), []).append(ref)
     return runs
 
 

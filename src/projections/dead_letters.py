@@ -53,18 +53,18 @@ class DeadLetterFilter(Struct, frozen=True, kw_only=True):
         )
 
 
-class DeadLetterPage(NamedTuple):
+class ListedDeadLetters(NamedTuple):
     tasks: list[Listed]
     cursor: int | None
     """The sequence that the next page comes after; None after the last. A page may be short and still have one."""
 
 
-class DeadLetters:
+class DeadLetterReader:
     def __init__(self, tasks: TaskReader, reading: Connection) -> None:
         self._tasks = tasks
         self._reading = reading
 
-    async def page(self, wanted: DeadLetterFilter, limit: int, after: int | None = None) -> DeadLetterPage:
+    async def page(self, wanted: DeadLetterFilter, limit: int, after: int | None = None) -> ListedDeadLetters:
         """Return up to `limit` dead letters, those that failed first first, that failed after a sequence."""
         found: list[Listed] = []
         looked = 0
@@ -79,13 +79,13 @@ class DeadLetters:
                 if listed.view.ended_at == failed_at[listed.ref][1] and wanted.matches(listed):
                     found.append(listed)
                     if len(found) == limit:
-                        return DeadLetterPage(found, failed_at[listed.ref][0])
+                        return ListedDeadLetters(found, failed_at[listed.ref][0])
             looked += len(positions)
             if len(positions) < READ_AT_ONCE:
-                return DeadLetterPage(found, None)
+                return ListedDeadLetters(found, None)
             after = positions[-1].sequence
             if looked >= MOST_READ:
-                return DeadLetterPage(found, after)
+                return ListedDeadLetters(found, after)
 
     async def among(self, refs: Sequence[TaskRef]) -> set[TaskRef]:
         """Return those of these tasks, of whatever owners, that are dead letters."""

@@ -15,13 +15,13 @@ EVERYBODY = "="
 """Stands for the owner where it is everybody. No text has it as its token: `=` begins an escape."""
 
 
-class Submission(NamedTuple):
+class RecentSubmission(NamedTuple):
     sequence: int
     """Its place in the log."""
     task_id: str
 
 
-Recent = list[Submission]
+Recent = list[RecentSubmission]
 """Oldest first. Fewer than LENGTH: there are no others."""
 
 
@@ -30,7 +30,7 @@ def recent_key(owner: str) -> str:
     return f"recent.{owner}"
 
 
-def add(recent: Recent, submission: Submission) -> None:
+def add(recent: Recent, submission: RecentSubmission) -> None:
     """Append a submission; one that is there already changes nothing."""
     if recent and recent[-1].sequence >= submission.sequence:
         return
@@ -40,4 +40,4 @@ def add(recent: Recent, submission: Submission) -> None:
 
 
 encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(list[Submission]).decode
+decode = msgspec.json.Decoder(list[RecentSubmission]).decode

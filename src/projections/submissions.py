@@ -24,7 +24,7 @@ FIRST_STRIDE = 256
 READ_AT_ONCE = 256
 
 
-class Place(NamedTuple):
+class SubmissionPlace(NamedTuple):
     """Where a task was submitted."""
 
     sequence: int
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 class Stretch(NamedTuple):
     """Some submissions, newest first."""
 
-    places: list[Place]
+    places: list[SubmissionPlace]
     rest: int | None
     """The others are before this sequence; None: there are no others."""
 
@@ -57,7 +57,7 @@ async def newest_first(
             yield Stretch(stretch.places, stretch.rest or min(upper, checkpoint + 1))
         bottom = min(upper, checkpoint + 1, newest[0].sequence) if len(newest) >= recent.LENGTH else oldest
         known = [
-            Place(sequence, parse_task_id(task_id))
+            SubmissionPlace(sequence, parse_task_id(task_id))
             for sequence, task_id in reversed(newest)
             if oldest <= sequence < upper and sequence <= checkpoint
         ]
@@ -81,7 +81,7 @@ async def recent_in_log(reading: Connection, bucket: Bucket, owner: str, before:
     whose = None if owner == EVERYBODY else owner
     async with contextlib.aclosing(newest_first(reading, bucket, whose, 0, before, recent.LENGTH)) as stretches:
         async for stretch in stretches:
-            found.extend(recent.Submission(place.sequence, place.ref.id) for place in stretch.places)
+            found.extend(recent.RecentSubmission(place.sequence, place.ref.id) for place in stretch.places)
             if len(found) >= recent.LENGTH:
                 break
     return found[: recent.LENGTH][::-1]
@@ -95,7 +95,7 @@ async def _in_log(
     while upper > oldest:
         lower = max(oldest, upper - stride)
         found = await _between(reading, owner, lower, upper)
-        places = [Place(position.sequence, task_ref(position.subject)) for position in reversed(found)]
+        places = [SubmissionPlace(position.sequence, task_ref(position.subject)) for position in reversed(found)]
         yield Stretch(places, lower if lower > oldest else None)
         upper = lower
         if len(found) < at_once:

@@ -18,13 +18,13 @@ from ..events.codec import task_codec
 from ..events.ids import TaskRef
 from ..events.subjects import task_ref, task_root
 from ..events.task import TaskSubmitted
-from ..streams.buckets import Bucket, Entry, Write
+from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.jetstream.messages import Position, read
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from . import recent
 from .active import active_keys, ref_of
-from .recent import EVERYBODY, Recent, Submission, recent_key
+from .recent import EVERYBODY, Recent, RecentSubmission, recent_key
 from .submissions import recent_in_log
 from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
@@ -108,7 +108,7 @@ class TaskProjection:
             entry = self._entries[ref]
             entry.view = fold(entry.view, stored)
             if isinstance(stored.recorded.event, TaskSubmitted):
-                submission = Submission(stored.sequence, ref.id)
+                submission = RecentSubmission(stored.sequence, ref.id)
                 recent.add(self._owners[ref.owner].recent, submission)
                 recent.add(self._owners[EVERYBODY].recent, submission)
         written = await self._write(touched, owners)
@@ -177,5 +177,5 @@ class TaskProjection:
         return len(listed) + len(views) + len(lists) + len(stale)
 
 
-def _read(entry: Entry | None) -> tuple[TaskView | None, int]:
+def _read(entry: BucketEntry | None) -> tuple[TaskView | None, int]:
     return (decode_view(entry.value), entry.revision) if entry else (None, 0)

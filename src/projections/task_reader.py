@@ -28,7 +28,7 @@ from ..events.task import (
     TaskSubmitted,
     TaskSucceeded,
 )
-from ..streams.buckets import Bucket, Entry
+from ..streams.buckets import Bucket, BucketEntry
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_sequence, read
 from ..streams.log import Log, decode
@@ -65,7 +65,7 @@ class Listed(NamedTuple):
     view: TaskView
 
 
-class Page(NamedTuple):
+class ListedTasks(NamedTuple):
     tasks: list[Listed]
     cursor: int | None
     """Where the next page starts; None after the last. A page may be short, even empty, and still have one."""
@@ -195,7 +195,7 @@ class TaskReader:
         views = await self._views(refs, await self._tail(owner, checkpoint))
         return [Listed(ref, views[ref]) for ref in refs if ref in views]
 
-    async def page(self, wanted: TaskFilter, limit: int, before: int | None = None) -> Page:
+    async def page(self, wanted: TaskFilter, limit: int, before: int | None = None) -> ListedTasks:
         """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`."""
         checkpoint = await projected(self._bucket)
         tail = await self._tail(wanted.owner, checkpoint)
@@ -215,11 +215,11 @@ class TaskReader:
                         continue
                     found.append(Listed(place.ref, view))
                     if len(found) == limit:
-                        return Page(found, rest if place == places[-1] else place.sequence)
+                        return ListedTasks(found, rest if place == places[-1] else place.sequence)
                 walked += len(places)
                 if walked >= LONGEST_WALK:
-                    return Page(found, rest)
-        return Page(found, None)
+                    return ListedTasks(found, rest)
+        return ListedTasks(found, None)
 
     async def submissions(self, owner: str | None, before: int | None, at_once: int) -> AsyncGenerator[Stretch, None]:
         """Yield the submissions of an owner token (None: of everybody) before a sequence, newest first.
@@ -239,7 +239,7 @@ class TaskReader:
 
     async def _page_of(
         self, refs: Sequence[TaskRef], tail: Tail, wanted: TaskFilter, limit: int, before: int | None
-    ) -> Page:
+    ) -> ListedTasks:
         """Return a page of these tasks."""
         views = await self._views(refs, tail)
         found = [
@@ -249,7 +249,7 @@ class TaskReader:
         ]
         found.sort(key=lambda listed: listed.view.created_sequence, reverse=True)
         shown = found[:limit]
-        return Page(shown, shown[-1].view.created_sequence if len(found) > limit else None)
+        return ListedTasks(shown, shown[-1].view.created_sequence if len(found) > limit else None)
 
     async def _tail(self, owner: str | None, after: int) -> Tail | None:
         """Return the events that the bucket does not reflect yet, by task; None if they are too many to fold here."""
@@ -264,7 +264,7 @@ class TaskReader:
     async def _views(self, refs: Sequence[TaskRef], tail: Tail | None) -> dict[TaskRef, TaskView]:
         """Return the current view of each task."""
         if tail is None:
-            entries: dict[str, Entry] = {}
+            entries: dict[str, BucketEntry] = {}
             events = await self._histories(refs)
         else:
             entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if refs else {}

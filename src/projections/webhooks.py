@@ -17,7 +17,7 @@ from ..streams.log import decode
 from ..streams.topology.definitions import WEBHOOKS
 
 
-class Webhooks:
+class WebhookRegistry:
     """Webhooks as of the events applied."""
 
     def __init__(self) -> None:
@@ -41,13 +41,13 @@ class Webhooks:
         return ((ref, state) for ref, state in self._states.items() if isinstance(state, Registered))
 
 
-async def load_webhooks(reading: Connection, owner: str | None) -> Webhooks:
+async def load_webhooks(reading: Connection, owner: str | None) -> WebhookRegistry:
     """Return the webhooks of an owner token (None: of everybody), complete up to now."""
     subject = f"webhook.{owner or '*'}.>"
     for _ in range(STALE_REPLICA_TRIES):
         positions = await read(reading, WEBHOOKS, subject)
         if await last_sequence(reading, WEBHOOKS, subject) <= (positions[-1].sequence if positions else 0):
-            found = Webhooks()
+            found = WebhookRegistry()
             found.apply(positions)
             return found
         await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)

@@ -24,7 +24,7 @@ LONGEST_SEQUENCE = 19
 LONGEST_PLACE = 4 * 1024
 
 
-class Place:
+class FeedPosition:
     """Up to where a listener has been told: a sequence of the log, and what it has had live beyond that.
 
     As text: `4711`, or `4711;<batch>:…`.
@@ -35,7 +35,7 @@ class Place:
         self.seen = seen or Seen()
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> FeedPosition:
         """Raises ValueError for text that is no place."""
         if not text.isascii() or len(text) > LONGEST_PLACE:
             raise ValueError("no place")
@@ -48,7 +48,7 @@ class Place:
         return f"{self.sequence}{self.seen}"
 
 
-class Told(NamedTuple):
+class FeedItem(NamedTuple):
     """Something for a listener."""
 
     what: Update | LiveUpdate | None
@@ -66,7 +66,9 @@ class Feeds:
         self.hub = hub
         self._reading = reading
 
-    async def feed(self, scope: Scope, place: Place, pause_seconds: float) -> AsyncGenerator[Told | None, None]:
+    async def feed(
+        self, scope: Scope, place: FeedPosition, pause_seconds: float
+    ) -> AsyncGenerator[FeedItem | None, None]:
         """Yield the events of a scope after a place, for as long as this process runs.
 
         Reports of progress come live, before the log has them; then what the log sums them up in is not told again.
@@ -84,7 +86,7 @@ class Feeds:
                             yield _told(update, place)
                         # Beyond the hub's own place the log may have told it already, and what came after it.
                         case LiveUpdate() if update.position >= place.sequence and place.seen.takes(update.report):
-                            yield Told(update, str(place))
+                            yield FeedItem(update, str(place))
                         case None if listener.overflowed or listener.ended:
                             break
                         case None:
@@ -110,7 +112,7 @@ class Feeds:
                 await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
 
 
-def _told(update: Update, place: Place) -> Told:
+def _told(update: Update, place: FeedPosition) -> FeedItem:
     """Move the place on to an event, and return what of it has not been told live."""
     place.sequence = update.sequence
     what: Update | None = update
@@ -118,4 +120,4 @@ def _told(update: Update, place: Place) -> Told:
     if isinstance(event, ProgressReported):
         rest = place.seen.rest_of(event)
         what = update if rest is event else None if rest is None else update.with_event(rest)
-    return Told(what, str(place))
+    return FeedItem(what, str(place))

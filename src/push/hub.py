@@ -31,7 +31,7 @@ from ..streams.jetstream.consumers import follow
 from ..streams.jetstream.messages import Position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from .live import SUBJECTS, Live, ref_of
+from .live import SUBJECTS, LiveReport, ref_of
 from .live import decode as decode_live
 
 log = structlog.get_logger(__name__)
@@ -97,7 +97,7 @@ def update_at(position: Position) -> Update | None:
 class LiveUpdate:
     """A report of progress that the log does not have yet."""
 
-    def __init__(self, ref: TaskRef, report: Live, size_bytes: int) -> None:
+    def __init__(self, ref: TaskRef, report: LiveReport, size_bytes: int) -> None:
         self.ref = ref
         self.size_bytes = size_bytes
         self.report = report

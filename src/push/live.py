@@ -23,7 +23,7 @@ BATCHES_REMEMBERED = 40
 """By each listener: as many tasks may be in a flood of reports before one is told something twice after a break."""
 
 
-class Live(Struct, frozen=True, kw_only=True):
+class LiveReport(Struct, frozen=True, kw_only=True):
     """One report."""
 
     batch: str
@@ -36,7 +36,7 @@ class Live(Struct, frozen=True, kw_only=True):
     """Sequence of the report before the batch: what is told in order is told after it."""
 
 
-_decode = msgspec.json.Decoder(Live).decode
+_decode = msgspec.json.Decoder(LiveReport).decode
 encode = msgspec.json.Encoder().encode
 
 
@@ -49,7 +49,7 @@ def ref_of(name: str) -> TaskRef:
     return TaskRef(owner, unique)
 
 
-def decode(data: bytes) -> Live | None:
+def decode(data: bytes) -> LiveReport | None:
     """Return the report, None for what is none."""
     try:
         return _decode(data)
@@ -85,7 +85,7 @@ class Seen:
             f";{batch}:{count.reports}:{count.lines}:{count.output}" for batch, count in self._batches.items()
         )
 
-    def takes(self, live: Live) -> bool:
+    def takes(self, live: LiveReport) -> bool:
         """Tell whether a report is the next of its batch, and count it; one whose beginning was missed is not."""
         if live.batch in self._closed:
             return False

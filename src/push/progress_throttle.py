@@ -66,7 +66,7 @@ class _Task(Struct):
         return True
 
 
-class ProgressGate:
+class ProgressThrottle:
     """One for each process that takes reports."""
 
     def __init__(self, commands: Commands, connection: Connection, now: Callable[[], datetime]) -> None:
@@ -132,7 +132,7 @@ class ProgressGate:
 
     async def _push(self, ref: TaskRef, task: _Task, waiting: ReportProgress, event: TaskEvent, by: Actor) -> None:
         assert isinstance(event, ProgressReported)
-        report = live.Live(
+        report = live.LiveReport(
             batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event, after=task.last
         )
         with contextlib.suppress(StoreUnavailable):  # who listens has it from the log

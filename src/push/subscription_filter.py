@@ -17,12 +17,12 @@ from .hub import LiveUpdate, Update
 REMEMBERED = 20_000
 
 
-class Facts(Struct, frozen=True):
+class TaskAttributes(Struct, frozen=True):
     task_type: str
     project: str
 
 
-class Choice(Struct, frozen=True, kw_only=True):
+class SubscriptionFilter(Struct, frozen=True, kw_only=True):
     """Which events of a scope a listener wants. Empty: all."""
 
     types: frozenset[str] = frozenset()
@@ -36,36 +36,40 @@ class Choice(Struct, frozen=True, kw_only=True):
         return (not self.types or task_type in self.types) and self.project in ("", project)
 
 
-class Chooser:
+class TaskAttributeReader:
     def __init__(self, reading: Connection) -> None:
         self._reading = reading
-        self._known: dict[TaskRef, Facts] = {}
+        self._known: dict[TaskRef, TaskAttributes] = {}
 
-    async def wants(self, choice: Choice, update: Update | LiveUpdate) -> bool:
+    async def wants(self, choice: SubscriptionFilter, update: Update | LiveUpdate) -> bool:
         """Tell whether an event is one of those chosen. Raises StoreUnavailable where its task cannot be read."""
         if choice.events and type(update.event).__name__ not in choice.events:
             return False
         if not choice.types and not choice.project:
             return True
         if isinstance(update.event, TaskSubmitted):
-            facts = self._remember(update.ref, Facts(update.event.task_type, update.event.project))
+            facts = self._remember(update.ref, TaskAttributes(update.event.task_type, update.event.project))
         else:
             facts = await self.facts(update.ref)
         return choice.has(facts.task_type, facts.project)
 
-    async def facts(self, ref: TaskRef) -> Facts:
+    async def facts(self, ref: TaskRef) -> TaskAttributes:
         """Return the facts of a task; of one whose beginning is past its retention, empty ones."""
         known = self._known.get(ref)
         return known if known is not None else self._remember(ref, await self._read(ref))
 
-    def _remember(self, ref: TaskRef, facts: Facts) -> Facts:
+    def _remember(self, ref: TaskRef, facts: TaskAttributes) -> TaskAttributes:
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[ref] = facts
         return facts
 
-    async def _read(self, ref: TaskRef) -> Facts:
+    async def _read(self, ref: TaskRef) -> TaskAttributes:
         # From the leader: a replica that lags behind would say that there is no such task.
         position = await last_position(self._reading, TASKS, f"{task_root(ref)}.submitted.>")
         event = decode(task_codec, position).recorded.event if position else None
-        return Facts(event.task_type, event.project) if isinstance(event, TaskSubmitted) else Facts("", "")
+        return (
+            TaskAttributes(event.task_type, event.project)
+            if isinstance(event, TaskSubmitted)
+            else TaskAttributes("", "")
+        )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-WORD_SUBJECT = "keeper.word"
+BACKLOG_SUBJECT = "keeper.word"
 
 
-class OwnerWaits(Struct, frozen=True):
+class OwnerBacklog(Struct, frozen=True):
     """What one owner has waiting."""
 
     waiting: int
@@ -17,12 +17,12 @@ class OwnerWaits(Struct, frozen=True):
     """In the queue, by window."""
 
 
-class Word(Struct, frozen=True, kw_only=True):
+class BacklogReport(Struct, frozen=True, kw_only=True):
     as_of: int
     """Sequence of the TASKS log up to which this is so."""
     windows: dict[str, int]
     """How many tasks of one owner and priority may be in a pool's queue, by pool."""
-    owners: dict[str, OwnerWaits]
+    owners: dict[str, OwnerBacklog]
     """Those who have much waiting, by owner token."""
     held_back: dict[str, int] = {}
     """How many tasks wait for room in their owners' windows, by pool: they wait for its servers as if in the queue."""
@@ -31,4 +31,4 @@ class Word(Struct, frozen=True, kw_only=True):
 
 
 encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(Word).decode
+decode = msgspec.json.Decoder(BacklogReport).decode

@@ -15,23 +15,23 @@ OUTDATED = 64
 """How many outdated ages are kept, for each lane and in all, before they are thrown out together."""
 
 
-class Waiting(Protocol):
+class FairQueueItem(Protocol):
     """What waits for its turn."""
 
     owner: str
     priority: Priority
     line: Any
-    """The `Line` in which it waits; None: in none."""
+    """The `FairQueue` in which it waits; None: in none."""
 
     @property
     def since(self) -> float:
         """When its first task was submitted, seconds since the epoch."""
 
 
-L = TypeVar("L", bound=Waiting)
+L = TypeVar("L", bound=FairQueueItem)
 
 
-class Line(Generic[L]):
+class FairQueue(Generic[L]):
     """Lanes of which one at a time gets its turn. One that has had it goes to the end when it is put back."""
 
     def __init__(self, ageing_seconds: float) -> None:
@@ -50,54 +50,54 @@ class Line(Generic[L]):
 
     def __iter__(self) -> Iterator[L]:
         for owners in self._owners.values():
-            for lanes in owners.values():
-                yield from lanes
+            for flows in owners.values():
+                yield from flows
 
-    def put(self, lane: L) -> None:
+    def put(self, flow: L) -> None:
         """Add a lane that has tasks and is in no line, at the end of its owner's."""
-        self._owners[lane.priority].setdefault(lane.owner, OrderedDict())[lane] = None
+        self._owners[flow.priority].setdefault(flow.owner, OrderedDict())[flow] = None
         self._count += 1
-        lane.line = self
-        self.note(lane)
+        flow.line = self
+        self.note(flow)
 
-    def note(self, lane: L) -> None:
+    def note(self, flow: L) -> None:
         """Heed that another task is the first of a lane that waits here."""
-        if not self._ageing_seconds or lane.priority == PRIORITIES[0]:
+        if not self._ageing_seconds or flow.priority == PRIORITIES[0]:
             return
         if len(self._oldest) > OUTDATED_FOR_EACH * self._count + OUTDATED:
             self._oldest = [self._age_of(each) for each in self if each.priority != PRIORITIES[0]]
             heapq.heapify(self._oldest)
-        heapq.heappush(self._oldest, self._age_of(lane))
+        heapq.heappush(self._oldest, self._age_of(flow))
 
-    def remove(self, lane: L) -> None:
-        owners = self._owners[lane.priority]
-        del owners[lane.owner][lane]
-        if not owners[lane.owner]:
-            del owners[lane.owner]
+    def remove(self, flow: L) -> None:
+        owners = self._owners[flow.priority]
+        del owners[flow.owner][flow]
+        if not owners[flow.owner]:
+            del owners[flow.owner]
         self._count -= 1
-        lane.line = None
+        flow.line = None
 
     def pop(self, now: float) -> L | None:
         """Take out the lane whose turn it is, None if there is none."""
-        lane = self._aged(now)
-        if lane is None:
+        flow = self._aged(now)
+        if flow is None:
             owners = next((owners for owners in self._owners.values() if owners), None)
             if owners is None:
                 return None
-            lane = next(iter(next(iter(owners.values()))))
-        owners = self._owners[lane.priority]
-        self.remove(lane)
-        if lane.owner in owners:
-            owners.move_to_end(lane.owner)
-        return lane
+            flow = next(iter(next(iter(owners.values()))))
+        owners = self._owners[flow.priority]
+        self.remove(flow)
+        if flow.owner in owners:
+            owners.move_to_end(flow.owner)
+        return flow
 
     def _aged(self, now: float) -> L | None:
         while self._oldest and self._oldest[0][0] + self._ageing_seconds <= now:
-            since, _, lane = self._oldest[0]
-            if lane.line is self and lane.since == since:
-                return lane
+            since, _, flow = self._oldest[0]
+            if flow.line is self and flow.since == since:
+                return flow
             heapq.heappop(self._oldest)
         return None
 
-    def _age_of(self, lane: L) -> tuple[float, int, L]:
-        return lane.since, next(self._tiebreak), lane
+    def _age_of(self, flow: L) -> tuple[float, int, L]:
+        return flow.since, next(self._tiebreak), flow

@@ -34,13 +34,13 @@ from ..events.task import (
     TaskSucceeded,
 )
 from .due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
-from .limit import Entry, GateKey, Stage
-from .limiter import SERVERS, Room, Rules
+from .limit import LimitKey, Stage, TaskEntry
+from .limiter import SERVERS, Limiter, LimitRules
 
-Outcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
+ParentOutcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
 
 
-class Waits(NamedTuple):
+class OwnerQueueCounts(NamedTuple):
     """What one owner has waiting, for those who admit more."""
 
     waiting: int
@@ -48,12 +48,12 @@ class Waits(NamedTuple):
     """In the queue, by window."""
 
 
-class Book:
-    def __init__(self, rules: Rules, ageing_seconds: float, began_at: float) -> None:
+class HeldTasks:
+    def __init__(self, rules: LimitRules, ageing_seconds: float, began_at: float) -> None:
         """`began_at`: since when all that starts is entered here."""
         self._rules = rules
-        self.room = Room(rules, ageing_seconds, began_at)
-        self._entries: dict[TaskRef, Entry] = {}
+        self.room = Limiter(rules, ageing_seconds, began_at)
+        self._entries: dict[TaskRef, TaskEntry] = {}
         self._children: dict[str, set[TaskRef]] = {}
         """Held tasks by the id of a parent, also of one that they do not wait for any more."""
         self._clock: list[tuple[float, TaskRef]] = []
@@ -66,16 +66,16 @@ class Book:
 
     # What the log says
 
-    def add(self, entry: Entry, now: float) -> None:
+    def add(self, entry: TaskEntry, now: float) -> None:
         """Enter an active task: as it was submitted, or as its view says."""
         self._entries[entry.ref] = entry
         self._goes_on(entry.ref)
-        entry.gates = self.room.gates_of(entry, now)
-        for gate in entry.gates:
-            gate.passing += 1
-            gate.enter(entry)
-            if gate.key.kind == "key":
-                gate.members[entry.ref] = entry
+        entry.limits = self.room.limits_of(entry, now)
+        for limit in entry.limits:
+            limit.passing += 1
+            limit.enter(entry)
+            if limit.key.kind == "key":
+                limit.members[entry.ref] = entry
         self._wait(entry, 1)
         if (last := last_start(entry.plan)) is not None:
             self._remind(last.timestamp(), entry.ref)
@@ -141,7 +141,7 @@ class Book:
         """
         self._due.extend(Reread(ref) for ref in set(refs) if ref not in self._entries)
 
-    def parent_ended(self, parent_id: str, outcome: Outcome, sequence: int, now: float) -> None:
+    def parent_ended(self, parent_id: str, outcome: ParentOutcome, sequence: int, now: float) -> None:
         """Tell the children of a task that it has ended, by the event at a sequence.
 
         A child that had ended itself by then, and was retried, takes its outcome as it is.
@@ -159,20 +159,20 @@ class Book:
 
     # What is to be done
 
-    def release(self, now: float, most: int) -> list[Entry]:
+    def release(self, now: float, most: int) -> list[TaskEntry]:
         """Choose held tasks to be queued, and count them in as if they were: `released` or `put_back` must follow."""
-        chosen: list[Entry] = []
+        chosen: list[TaskEntry] = []
         while len(chosen) < most and (entry := self.room.pop(now)) is not None:
             self._move(entry, Stage.QUEUED, granted=True, at=now)
             chosen.append(entry)
         return chosen
 
-    def released(self, entries: Iterable[Entry], first_sequence: int) -> None:
+    def released(self, entries: Iterable[TaskEntry], first_sequence: int) -> None:
         """Note that chosen tasks are in the log as queued, one after the other."""
         for sequence, entry in enumerate(entries, first_sequence):
             entry.sequence = sequence
 
-    def put_back(self, entries: Iterable[Entry], now: float) -> None:
+    def put_back(self, entries: Iterable[TaskEntry], now: float) -> None:
         """Undo a choice: nothing was stored."""
         for entry in reversed(list(entries)):
             if entry.ref in self._entries and entry.stage is Stage.QUEUED:
@@ -211,16 +211,16 @@ class Book:
         Of all limits, grants that no server could take; of an owner's limit, also those whose pool is too busy.
         """
         found: dict[TaskRef, TakeBack] = {}
-        for gate in self.room.gates():
-            if gate.key.kind not in ("owner", "type", "key"):
+        for limit in self.room.limits():
+            if limit.key.kind not in ("owner", "type", "key"):
                 continue
-            pools = {lane.first().pool for lane in gate.parked if not lane.gates[SERVERS].is_shut}
-            for entry in gate.pending.values() if pools else ():
+            pools = {flow.first().pool for flow in limit.parked if not flow.limits[SERVERS].is_shut}
+            for entry in limit.pending.values() if pools else ():
                 if entry.granted_at > since:
                     continue
-                if entry.gates[SERVERS].is_shut:
+                if entry.limits[SERVERS].is_shut:
                     found[entry.ref] = TakeBack(entry.ref, "no server could take it, and others wait that one could")
-                elif gate.key.kind == "owner" and pools - {entry.pool}:
+                elif limit.key.kind == "owner" and pools - {entry.pool}:
                     reason = f"no server of pool {entry.pool} has taken it, and its owner has others waiting"
                     found[entry.ref] = TakeBack(entry.ref, reason)
         return list(found.values())
@@ -234,22 +234,22 @@ class Book:
     def owners_waiting(self) -> int:
         return len(self._waiting)
 
-    def find(self, ref: TaskRef) -> Entry | None:
+    def find(self, ref: TaskRef) -> TaskEntry | None:
         return self._entries.get(ref)
 
-    def waits(self, at_least: int) -> dict[str, Waits]:
+    def waits(self, at_least: int) -> dict[str, OwnerQueueCounts]:
         """Return what those owners have waiting, by token, who have at least so many."""
-        found = {owner: Waits(count, {}) for owner, count in self._waiting.items() if count >= at_least}
-        for gate in self.room.gates():
-            key = gate.key
-            if key.kind == "window" and (gate.counted or gate.parked) and (waits := found.get(key.name[0])):
+        found = {owner: OwnerQueueCounts(count, {}) for owner, count in self._waiting.items() if count >= at_least}
+        for limit in self.room.limits():
+            key = limit.key
+            if key.kind == "window" and (limit.counted or limit.parked) and (waits := found.get(key.name[0])):
                 # With others parked here a newcomer is to wait behind them, also while there is room.
-                waits.queued[key.name[1]] = max(gate.counted, gate.bounds.concurrency or 0 if gate.parked else 0)
+                waits.queued[key.name[1]] = max(limit.counted, limit.bounds.concurrency or 0 if limit.parked else 0)
         return found
 
     # One task
 
-    def _move(self, entry: Entry, stage: Stage, *, granted: bool = False, at: float = 0.0) -> None:
+    def _move(self, entry: TaskEntry, stage: Stage, *, granted: bool = False, at: float = 0.0) -> None:
         self.room.remove(entry)
         self._leave_gates(entry)
         self._wait(entry, -1)
@@ -259,31 +259,31 @@ class Book:
         if entry.stage is Stage.HELD:
             self._join_parents(entry)
         self._wait(entry, 1)
-        for gate in entry.gates:
-            gate.enter(entry)
+        for limit in entry.limits:
+            limit.enter(entry)
 
-    def _start(self, entry: Entry, now: float) -> None:
+    def _start(self, entry: TaskEntry, now: float) -> None:
         self._move(entry, Stage.RUNNING, granted=entry.granted)
-        for gate in entry.gates[1:]:
-            gate.started(now)
+        for limit in entry.limits[1:]:
+            limit.started(now)
 
-    def _end(self, entry: Entry, outcome: Outcome, sequence: int, now: float) -> None:
+    def _end(self, entry: TaskEntry, outcome: ParentOutcome, sequence: int, now: float) -> None:
         self.room.remove(entry)
         self._leave_gates(entry)
         self._wait(entry, -1)
-        for gate in entry.gates:
-            gate.passing -= 1
-            gate.members.pop(entry.ref, None)
+        for limit in entry.limits:
+            limit.passing -= 1
+            limit.members.pop(entry.ref, None)
         del self._entries[entry.ref]
         self._leave_parents(entry)
         self.parent_ended(entry.ref.id, outcome, sequence, now)
 
-    def _leave_gates(self, entry: Entry) -> None:
-        for gate in entry.gates:
-            if gate.leave(entry):
-                self.room.may_open(gate)
+    def _leave_gates(self, entry: TaskEntry) -> None:
+        for limit in entry.limits:
+            if limit.leave(entry):
+                self.room.may_open(limit)
 
-    def _wait(self, entry: Entry, change: Literal[1, -1]) -> None:
+    def _wait(self, entry: TaskEntry, change: Literal[1, -1]) -> None:
         """Count a task in or out as one that waits, if it does."""
         if entry.stage is Stage.RUNNING:
             return
@@ -294,7 +294,7 @@ class Book:
         if not count:
             del self._waiting[owner]
 
-    def _hold(self, entry: Entry, now: float) -> None:
+    def _hold(self, entry: TaskEntry, now: float) -> None:
         """Find out what holds a task."""
         if entry.attempt == 0 or entry.renewed_after:
             entry.parents = set(entry.plan.depends_on)
@@ -304,12 +304,12 @@ class Book:
                 self._due.append(AskParent(parent_id))
         self._look_at(entry, now)
 
-    def _join_parents(self, entry: Entry) -> None:
+    def _join_parents(self, entry: TaskEntry) -> None:
         """Have a held task told when one that it depends on ends, or goes on again."""
         for parent_id in entry.plan.depends_on:
             self._children.setdefault(parent_id, set()).add(entry.ref)
 
-    def _leave_parents(self, entry: Entry) -> None:
+    def _leave_parents(self, entry: TaskEntry) -> None:
         for parent_id in entry.plan.depends_on:
             if children := self._children.get(parent_id):
                 children.discard(entry.ref)
@@ -324,9 +324,9 @@ class Book:
             entry.parents = {*entry.parents, ref.id}
             self.room.remove(entry)
 
-    def _look_at(self, entry: Entry, now: float) -> None:
+    def _look_at(self, entry: TaskEntry, now: float) -> None:
         """Put a held task into its lane if it only waits for room, or have it looked at when its time comes."""
-        if entry.lane is not None or entry.parents:
+        if entry.flow is not None or entry.parents:
             return
         starts_at = entry.plan.not_before.timestamp() if entry.plan.not_before and entry.attempt == 0 else 0.0
         if starts_at > now:
@@ -337,12 +337,12 @@ class Book:
     def _remind(self, at: float, ref: TaskRef) -> None:
         heapq.heappush(self._clock, (at, ref))
 
-    def _mind_key(self, entry: Entry, now: float) -> None:
+    def _mind_key(self, entry: TaskEntry, now: float) -> None:
         """Do with a newcomer, or with those it replaces, as its type says."""
         if not entry.plan.concurrency_key:
             return
-        gate = self.room.gate(GateKey("key", (entry.ref.owner, entry.task_type, entry.plan.concurrency_key)), now)
-        members = sorted(gate.members.values(), key=lambda member: member.created_sequence)
+        limit = self.room.limit(LimitKey("key", (entry.ref.owner, entry.task_type, entry.plan.concurrency_key)), now)
+        members = sorted(limit.members.values(), key=lambda member: member.created_sequence)
         new = [member for member in members if member.stage is Stage.HELD and member.attempt == 0]
         match self._rules.on_conflict(entry.task_type):
             case "wait":
@@ -355,7 +355,7 @@ class Book:
                     if member.attempt == 0
                 )
             case "refuse":
-                allowed = gate.bounds.concurrency or 1
+                allowed = limit.bounds.concurrency or 1
                 self._due.extend(
                     Cancel(member.ref, f"refused: {members[0].ref.id} has the same concurrency key")
                     for member in members[allowed:]
@@ -365,9 +365,9 @@ class Book:
                 assert_never(never)
 
 
-def submitted(ref: TaskRef, sequence: int, event: TaskSubmitted, at: datetime) -> Entry:
+def submitted(ref: TaskRef, sequence: int, event: TaskSubmitted, at: datetime) -> TaskEntry:
     """Return the entry of a task that was just submitted."""
-    return Entry(
+    return TaskEntry(
         ref=ref,
         sequence=sequence,
         created_sequence=sequence,

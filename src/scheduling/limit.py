@@ -15,15 +15,15 @@ from msgspec import Struct
 
 from ..events.ids import TaskRef
 from ..events.task import NO_PLAN, Plan, Priority
-from .fair_queue import Line
+from .fair_queue import FairQueue
 from .token_bucket import TokenBucket
 from .windows import window
 
-GateKind = Literal["window", "servers", "owner", "type", "key"]
+LimitKind = Literal["window", "servers", "owner", "type", "key"]
 
 
-class GateKey(NamedTuple):
-    kind: GateKind
+class LimitKey(NamedTuple):
+    kind: LimitKind
     name: tuple[str, ...]
     """window: owner, window, pool; servers: pool, type, labels as `name=value`; owner: owner; type: type; key: owner,
     type, concurrency key."""
@@ -45,7 +45,7 @@ class Stage(Enum):
     """It comes back to its queue by itself when its retry is due."""
 
 
-class Entry(Struct, kw_only=True, eq=False):
+class TaskEntry(Struct, kw_only=True, eq=False):
     ref: TaskRef
     sequence: int
     """Of its last event of those the book heeds; of a held task, of its very last."""
@@ -64,9 +64,9 @@ class Entry(Struct, kw_only=True, eq=False):
     """Sequence of its end after which it was retried: how a parent ended before that is no matter. 0: it was not."""
     parents: AbstractSet[str] = frozenset()
     """Ids of the tasks it still waits for."""
-    gates: tuple[Gate, ...] = ()
+    limits: tuple[Limit, ...] = ()
     """What must have room for it to start, its owner's window first; the book finds them."""
-    lane: Lane | None = None
+    flow: Flow | None = None
     """Where it waits for room; None: it does not."""
 
     @property
@@ -84,19 +84,19 @@ class Entry(Struct, kw_only=True, eq=False):
         return self.stage is Stage.QUEUED and self.granted
 
 
-class Lane:
+class Flow:
     """One owner's tasks of one window and one concurrency key: those that pass the same gates."""
 
-    def __init__(self, owner: str, priority: Priority, gates: tuple[Gate, ...]) -> None:
+    def __init__(self, owner: str, priority: Priority, limits: tuple[Limit, ...]) -> None:
         self.owner = owner
         self.priority = priority
-        self.gates = gates
+        self.limits = limits
         """What must have room for the next task."""
-        self.line: Line[Lane] | None = None
+        self.line: FairQueue[Flow] | None = None
         """Where the lane waits for its turn; None: nowhere."""
-        self.via: Gate | None = None
+        self.via: Limit | None = None
         """The gate at which it was parked, and which is to be looked at again once it has had its turn."""
-        self._entries: OrderedDict[TaskRef, Entry] = OrderedDict()
+        self._entries: OrderedDict[TaskRef, TaskEntry] = OrderedDict()
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -109,35 +109,35 @@ class Lane:
         """When the first task was submitted, seconds since the epoch."""
         return next(iter(self._entries.values())).submitted_at
 
-    def first(self) -> Entry:
+    def first(self) -> TaskEntry:
         return next(iter(self._entries.values()))
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: TaskEntry) -> None:
         self._entries[entry.ref] = entry
 
-    def put_back(self, entry: Entry) -> None:
+    def put_back(self, entry: TaskEntry) -> None:
         """Put a task that was taken out to the front again."""
         self._entries[entry.ref] = entry
         self._entries.move_to_end(entry.ref, last=False)
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: TaskEntry) -> None:
         self._entries.pop(entry.ref, None)
 
-    def place_of(self, entry: Entry) -> int:
+    def place_of(self, entry: TaskEntry) -> int:
         """Return how many tasks of the lane come before one. Walks the lane."""
         return next(place for place, ref in enumerate(self._entries) if ref == entry.ref)
 
 
-class Gate:
-    def __init__(self, key: GateKey, bounds: Bounds, ageing_seconds: float, now: float, known_for: float) -> None:
+class Limit:
+    def __init__(self, key: LimitKey, bounds: Bounds, ageing_seconds: float, now: float, known_for: float) -> None:
         """`known_for`: for how many seconds nothing that passes here has started, as far as is known."""
         self.key = key
-        self.parked: Line[Lane] = Line(ageing_seconds)
+        self.parked: FairQueue[Flow] = FairQueue(ageing_seconds)
         self.counted = 0
         """Tasks that run, or were counted in to run."""
-        self.pending: dict[TaskRef, Entry] = {}
+        self.pending: dict[TaskRef, TaskEntry] = {}
         """Those counted in that have not started, the oldest first. Each has a token reserved."""
-        self.members: dict[TaskRef, Entry] = {}
+        self.members: dict[TaskRef, TaskEntry] = {}
         """Of a concurrency key: all tasks that name it and have not ended."""
         self.passing = 0
         """Tasks that have not ended and are to pass here, or have."""
@@ -157,7 +157,7 @@ class Gate:
         full = self._tokens is None or self._tokens.available(now) >= self._tokens.burst
         return full and not self.passing
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: TaskEntry) -> None:
         """Count a task in, if it counts here as what it is now."""
         if self.key.kind == "window":
             self.counted += entry.stage is Stage.QUEUED
@@ -166,7 +166,7 @@ class Gate:
             if entry.is_pending:
                 self.pending[entry.ref] = entry
 
-    def leave(self, entry: Entry) -> bool:
+    def leave(self, entry: TaskEntry) -> bool:
         """Count a task out again, which still is what it was counted in as; tell whether that makes room."""
         if self.key.kind == "window":
             counts = entry.stage is Stage.QUEUED

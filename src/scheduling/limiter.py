@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ..events.task_type import OnConflict
-from .fair_queue import Line
-from .limit import Bounds, Entry, Gate, GateKey, GateKind, Lane
+from .fair_queue import FairQueue
+from .limit import Bounds, Flow, Limit, LimitKey, LimitKind, TaskEntry
 from .windows import labels
 
 SERVERS = 1
@@ -23,10 +23,10 @@ ENOUGH = 1.0 - 1e-9
 """Room for one, but for how numbers are rounded."""
 
 
-class Rules(Protocol):
+class LimitRules(Protocol):
     """What the settings say at the moment."""
 
-    def bounds(self, gate: GateKey) -> Bounds:
+    def bounds(self, limit: LimitKey) -> Bounds:
         """Return the limits of a gate. A window's depends on how fast its pool takes tasks.
 
         Servers have none, or 0 where none of those that are there could take such a task.
@@ -36,18 +36,18 @@ class Rules(Protocol):
         """Return what becomes of a newcomer whose concurrency key is taken."""
 
 
-class Room:
-    def __init__(self, rules: Rules, ageing_seconds: float, began_at: float) -> None:
+class Limiter:
+    def __init__(self, rules: LimitRules, ageing_seconds: float, began_at: float) -> None:
         """`began_at`: since when all that starts is counted here."""
         self._rules = rules
         self._ageing_seconds = ageing_seconds
         self._began_at = began_at
-        self._gates: dict[GateKey, Gate] = {}
-        self._lanes: dict[tuple[Gate, ...], Lane] = {}
-        self._candidates: Line[Lane] = Line(ageing_seconds)
-        self._may_open: set[Gate] = set()
+        self._limits: dict[LimitKey, Limit] = {}
+        self._flows: dict[tuple[Limit, ...], Flow] = {}
+        self._candidates: FairQueue[Flow] = FairQueue(ageing_seconds)
+        self._may_open: set[Limit] = set()
         """Gates that may have room again, and have lanes parked."""
-        self._opens_at: list[tuple[float, int, GateKey]] = []
+        self._opens_at: list[tuple[float, int, LimitKey]] = []
         """A heap of when time alone may make room; with outdated ones."""
         self._tiebreak = itertools.count()
 
@@ -55,102 +55,102 @@ class Room:
 
     def __len__(self) -> int:
         """Return how many limits are kept in mind, those that nothing bounds included."""
-        return len(self._gates)
+        return len(self._limits)
 
-    def gates(self) -> Iterable[Gate]:
-        return self._gates.values()
+    def limits(self) -> Iterable[Limit]:
+        return self._limits.values()
 
-    def gate(self, key: GateKey, now: float) -> Gate:
-        gate = self._gates.get(key)
-        if gate is None:
+    def limit(self, key: LimitKey, now: float) -> Limit:
+        limit = self._limits.get(key)
+        if limit is None:
             known_for = max(0.0, now - self._began_at)
-            gate = self._gates[key] = Gate(key, self._rules.bounds(key), self._ageing_seconds, now, known_for)
-        return gate
+            limit = self._limits[key] = Limit(key, self._rules.bounds(key), self._ageing_seconds, now, known_for)
+        return limit
 
-    def gates_of(self, entry: Entry, now: float) -> tuple[Gate, ...]:
-        """Return what a task passes, in the order of `gate_keys`."""
-        return tuple(self.gate(key, now) for key in gate_keys(entry))
+    def limits_of(self, entry: TaskEntry, now: float) -> tuple[Limit, ...]:
+        """Return what a task passes, in the order of `limit_keys`."""
+        return tuple(self.limit(key, now) for key in limit_keys(entry))
 
     def held_back(self) -> Counter[str]:
         """Return how many tasks wait for room in their owner's window, by pool."""
         found: Counter[str] = Counter()
-        for gate in self._gates.values():
-            if gate.key.kind == "window" and gate.parked:
-                found[gate.key.name[2]] += sum(map(len, gate.parked))
+        for limit in self._limits.values():
+            if limit.key.kind == "window" and limit.parked:
+                found[limit.key.name[2]] += sum(map(len, limit.parked))
         return found
 
     def begin(self, now: float) -> None:
         """Note that all active tasks are counted: from now on what starts is known."""
         self._began_at = now
-        for gate in self._gates.values():
-            gate.resume(now)
+        for limit in self._limits.values():
+            limit.resume(now)
 
-    def refresh(self, now: float, only: GateKind | None = None) -> None:
+    def refresh(self, now: float, only: LimitKind | None = None) -> None:
         """Heed that the rules have changed: of all gates, or of those of one kind."""
-        for gate in self._gates.values():
-            if only in (None, gate.key.kind):
-                gate.set_bounds(self._rules.bounds(gate.key), now)
-                self.may_open(gate)
+        for limit in self._limits.values():
+            if only in (None, limit.key.kind):
+                limit.set_bounds(self._rules.bounds(limit.key), now)
+                self.may_open(limit)
 
     def tidy(self, now: float) -> None:
         """Forget gates that nothing passes any more."""
-        for key in [key for key, gate in self._gates.items() if gate.is_unused(now)]:
-            self._may_open.discard(self._gates.pop(key))
+        for key in [key for key, limit in self._limits.items() if limit.is_unused(now)]:
+            self._may_open.discard(self._limits.pop(key))
 
-    def may_open(self, gate: Gate) -> None:
+    def may_open(self, limit: Limit) -> None:
         """Have a gate looked at that may have room again."""
-        if len(gate.parked):
-            self._may_open.add(gate)
+        if len(limit.parked):
+            self._may_open.add(limit)
 
     # Those that wait
 
-    def add(self, entry: Entry, now: float, *, first: bool = False) -> None:
+    def add(self, entry: TaskEntry, now: float, *, first: bool = False) -> None:
         """Have a task wait for room; `first`: before the others of its lane, from which it was taken."""
-        lane = self._lanes.get(entry.gates)
-        if lane is None:
-            lane = self._lanes[entry.gates] = Lane(entry.ref.owner, entry.priority, entry.gates)
+        flow = self._flows.get(entry.limits)
+        if flow is None:
+            flow = self._flows[entry.limits] = Flow(entry.ref.owner, entry.priority, entry.limits)
         if first:
-            lane.put_back(entry)
+            flow.put_back(entry)
         else:
-            lane.append(entry)
-        entry.lane = lane
-        if lane.line is None:
-            self._line_up(lane, now)
+            flow.append(entry)
+        entry.flow = flow
+        if flow.line is None:
+            self._line_up(flow, now)
         elif first:
-            lane.line.note(lane)
+            flow.line.note(flow)
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: TaskEntry) -> None:
         """Have a task wait no more; one that does not is no error."""
-        lane, entry.lane = entry.lane, None
-        if lane is None:
+        flow, entry.flow = entry.flow, None
+        if flow is None:
             return
-        was_first = lane.first() is entry
-        lane.remove(entry)
-        if lane:
-            if was_first and lane.line is not None:
-                lane.line.note(lane)
+        was_first = flow.first() is entry
+        flow.remove(entry)
+        if flow:
+            if was_first and flow.line is not None:
+                flow.line.note(flow)
             return
-        if lane.line is not None:
-            lane.line.remove(lane)
-        del self._lanes[lane.gates]
+        if flow.line is not None:
+            flow.line.remove(flow)
+        del self._flows[flow.limits]
 
-    def pop(self, now: float) -> Entry | None:
+    def pop(self, now: float) -> TaskEntry | None:
         """Take out the task whose turn it is, and for which all its gates have room; None if there is none.
 
         The caller counts it in at its gates before the next is asked for.
         """
-        while (lane := self._next_lane(now)) is not None:
-            shut = next((gate for gate in lane.gates if gate.room(now) < ENOUGH), None)
+        while (flow := self._next_lane(now)) is not None:
+            shut = next((limit for limit in flow.limits if limit.room(now) < ENOUGH), None)
             if shut is not None:
-                self._park(lane, shut, now)
+                self._park(flow, shut, now)
                 continue
-            entry = lane.first()
-            lane.remove(entry)
-            entry.lane = None
-            if lane:
-                self._line_up(lane, now)
+            entry = flow.first()
+            flow.remove(entry)
+            entry.flow = None
+            if flow:
+                self._line_up(flow, now)
             else:
-                del self._lanes[lane.gates]
+                del self._flows[flow.limits]
             return entry
         return None
 
@@ -162,50 +162,50 @@ class Room:
         """Look at the gates for which time alone may have made room."""
         while self._opens_at and self._opens_at[0][0] <= now:
             _, _, key = heapq.heappop(self._opens_at)
-            if gate := self._gates.get(key):
-                self.may_open(gate)
+            if limit := self._limits.get(key):
+                self.may_open(limit)
 
-    def _line_up(self, lane: Lane, now: float) -> None:
+    def _line_up(self, flow: Flow, now: float) -> None:
         """Make a lane a candidate, or have it wait behind those that are parked where it will pass."""
-        gate = next((gate for gate in lane.gates if len(gate.parked)), None)
-        if gate is None:
-            self._candidates.put(lane)
+        limit = next((limit for limit in flow.limits if len(limit.parked)), None)
+        if limit is None:
+            self._candidates.put(flow)
         else:
-            self._park(lane, gate, now)
-            self._may_open.add(gate)
+            self._park(flow, limit, now)
+            self._may_open.add(limit)
 
-    def _next_lane(self, now: float) -> Lane | None:
+    def _next_lane(self, now: float) -> Flow | None:
         while self._may_open:
-            gate = self._may_open.pop()
-            if gate.room(now) < ENOUGH:
-                self._remind(gate, now)
-            elif (parked := gate.parked.pop(now)) is not None:
-                parked.via = gate
+            limit = self._may_open.pop()
+            if limit.room(now) < ENOUGH:
+                self._remind(limit, now)
+            elif (parked := limit.parked.pop(now)) is not None:
+                parked.via = limit
                 self._candidates.put(parked)
-        lane = self._candidates.pop(now)
-        if lane is not None and lane.via is not None:
-            self._may_open.add(lane.via)
-            lane.via = None
-        return lane
+        flow = self._candidates.pop(now)
+        if flow is not None and flow.via is not None:
+            self._may_open.add(flow.via)
+            flow.via = None
+        return flow
 
-    def _park(self, lane: Lane, gate: Gate, now: float) -> None:
-        gate.parked.put(lane)
-        self._remind(gate, now)
+    def _park(self, flow: Flow, limit: Limit, now: float) -> None:
+        limit.parked.put(flow)
+        self._remind(limit, now)
 
-    def _remind(self, gate: Gate, now: float) -> None:
-        if len(gate.parked) and (opens_at := gate.opens_at(now)) is not None:
-            heapq.heappush(self._opens_at, (opens_at, next(self._tiebreak), gate.key))
+    def _remind(self, limit: Limit, now: float) -> None:
+        if len(limit.parked) and (opens_at := limit.opens_at(now)) is not None:
+            heapq.heappush(self._opens_at, (opens_at, next(self._tiebreak), limit.key))
 
 
-def gate_keys(entry: Entry) -> list[GateKey]:
+def limit_keys(entry: TaskEntry) -> list[LimitKey]:
     """Return the names of the gates that a task passes."""
     owner = entry.ref.owner
     keys = [
-        GateKey("window", (owner, entry.window, entry.pool)),
-        GateKey("servers", (entry.pool, entry.task_type, *labels(entry.plan))),
-        GateKey("owner", (owner,)),
-        GateKey("type", (entry.task_type,)),
+        LimitKey("window", (owner, entry.window, entry.pool)),
+        LimitKey("servers", (entry.pool, entry.task_type, *labels(entry.plan))),
+        LimitKey("owner", (owner,)),
+        LimitKey("type", (entry.task_type,)),
     ]
     if entry.plan.concurrency_key:
-        keys.append(GateKey("key", (owner, entry.task_type, entry.plan.concurrency_key)))
+        keys.append(LimitKey("key", (owner, entry.task_type, entry.plan.concurrency_key)))
     return keys

@@ -30,7 +30,7 @@ class Ahead(NamedTuple):
     """Tasks of it that were given back, as no server could take them, since any of the pool has started."""
 
 
-class Line(NamedTuple):
+class ReadyQueue(NamedTuple):
     """A queue, as far as its turn goes."""
 
     pool: str
@@ -39,14 +39,14 @@ class Line(NamedTuple):
     """Seconds that its oldest task has waited; 0: it has none, or it is not known."""
 
 
-class Turn(NamedTuple):
+class QueueTurn(NamedTuple):
     place: int
     """Of the line, in the sequence given."""
     by_age: bool
     """It gets one task only; if not, as many as there is room for."""
 
 
-def turns(lines: Sequence[Line], ageing_seconds: float, owed: Collection[str] = ()) -> list[Turn]:
+def in_queue_order(lines: Sequence[ReadyQueue], ageing_seconds: float, owed: Collection[str] = ()) -> list[QueueTurn]:
     """Return the order in which lines are served in a round: the aged ones, oldest first, then all, strictly.
 
     Lines of one priority keep the order they are given in. The highest priority does not age: it is first anyway.
@@ -59,7 +59,7 @@ def turns(lines: Sequence[Line], ageing_seconds: float, owed: Collection[str] = 
     ]
     aged.sort(key=lambda place: -lines[place].waited)
     strict = sorted(range(len(lines)), key=lambda place: PRIORITIES.index(lines[place].priority))
-    return [*(Turn(place, by_age=True) for place in aged), *(Turn(place, by_age=False) for place in strict)]
+    return [*(QueueTurn(place, by_age=True) for place in aged), *(QueueTurn(place, by_age=False) for place in strict)]
 
 
 def must_wait(ahead: Iterable[Ahead]) -> bool:

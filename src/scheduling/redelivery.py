@@ -19,27 +19,27 @@ KEPT_SECONDS = 2 * FIRST_RETURN.total_seconds()
 """How long slots are kept for a kind after one of it was last seen, which may be on its way back for most of that."""
 
 
-class Kind(NamedTuple):
+class TaskKind(NamedTuple):
     """Tasks that the same servers can take."""
 
     task_type: str
     require: frozenset[tuple[str, str]]
 
     @staticmethod
-    def of(task_type: str, require: Mapping[str, str]) -> Kind:
-        return Kind(task_type, frozenset(require.items()))
+    def of(task_type: str, require: Mapping[str, str]) -> TaskKind:
+        return TaskKind(task_type, frozenset(require.items()))
 
 
-class Returns:
+class RedeliveryDelays:
     """Times are monotonic, in seconds."""
 
     def __init__(self) -> None:
-        self._back_at: dict[Kind, float] = {}
+        self._back_at: dict[TaskKind, float] = {}
         """When the last task that was given back comes again."""
-        self._kept_until: dict[tuple[str, Priority], dict[Kind, float]] = {}
+        self._kept_until: dict[tuple[str, Priority], dict[TaskKind, float]] = {}
         """By pool and priority."""
 
-    def in_turn(self, kind: Kind, pause: timedelta, now: float) -> timedelta:
+    def in_turn(self, kind: TaskKind, pause: timedelta, now: float) -> timedelta:
         """Return the pause, made so much longer that not too many tasks of a kind come back at a time."""
         if len(self._back_at) > KINDS_REMEMBERED:
             self._back_at = {each: at for each, at in self._back_at.items() if at > now}
@@ -48,14 +48,14 @@ class Returns:
         self._back_at[kind] = at
         return timedelta(seconds=at - now)
 
-    def keep(self, pool: str, priority: Priority, kind: Kind, now: float) -> None:
+    def keep(self, pool: str, priority: Priority, kind: TaskKind, now: float) -> None:
         """Have slots kept: a task whose servers are full was given back, and comes again in a moment."""
         kept = self._kept_until.setdefault((pool, priority), {})
         kept[kind] = now + KEPT_SECONDS
         if len(kept) > KINDS_REMEMBERED:
             _forget_past(kept, now)
 
-    def keep_on(self, pool: str, priority: Priority, kind: Kind, now: float) -> None:
+    def keep_on(self, pool: str, priority: Priority, kind: TaskKind, now: float) -> None:
         """One of a kind starts: if slots are kept for it and more of it are away, have them kept for longer."""
         kept = self._kept_until.get((pool, priority))
         if kept and kind in kept and self._back_at.get(kind, 0.0) > now:
@@ -65,9 +65,9 @@ class Returns:
         """Tell whether slots are, or were, kept for any kind of a pool at a priority."""
         return bool(self._kept_until.get((pool, priority)))
 
-    def kept_from(self, pool: str, priority: Priority, now: float) -> Mapping[Kind, float]:
+    def kept_from(self, pool: str, priority: Priority, now: float) -> Mapping[TaskKind, float]:
         """Return the kinds of higher priority in a pool for which slots are kept, and until when."""
-        found: dict[Kind, float] = {}
+        found: dict[TaskKind, float] = {}
         for higher in PRIORITIES[: PRIORITIES.index(priority)]:
             if kept := self._kept_until.get((pool, higher)):
                 _forget_past(kept, now)
@@ -81,6 +81,6 @@ def growing(delivered: int) -> timedelta:
     return min(FIRST_RETURN * factor, LONGEST_GROWN_RETURN)
 
 
-def _forget_past(kept: dict[Kind, float], now: float) -> None:
+def _forget_past(kept: dict[TaskKind, float], now: float) -> None:
     for kind in [kind for kind, until in kept.items() if until <= now]:
         del kept[kind]

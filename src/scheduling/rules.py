@@ -12,7 +12,7 @@ from ..events.limits import Limits
 from ..events.task import Plan
 from ..events.task_type import OnConflict
 from .eligibility import is_there_for
-from .limit import Bounds, GateKey
+from .limit import Bounds, LimitKey
 from .windows import SMALLEST_WINDOW, Windows
 
 
@@ -61,18 +61,18 @@ class FleetRules:
                     slots[pool] = slots.get(pool, 0) + server.settings.max_concurrent
         self._windows.observe(slots, started, seconds)
 
-    def bounds(self, gate: GateKey) -> Bounds:
-        match gate.kind:
+    def bounds(self, limit: LimitKey) -> Bounds:
+        match limit.kind:
             case "window":
-                return Bounds(concurrency=self.windows.get(gate.name[2], SMALLEST_WINDOW))
+                return Bounds(concurrency=self.windows.get(limit.name[2], SMALLEST_WINDOW))
             case "servers":
-                return Bounds(concurrency=None if self._is_served(gate.name) else 0)
+                return Bounds(concurrency=None if self._is_served(limit.name) else 0)
             case "owner":
-                return _bounds(self._fleet.owner_limits(gate.name[0]))
+                return _bounds(self._fleet.owner_limits(limit.name[0]))
             case "type":
-                return _bounds(self._fleet.type_limits(gate.name[0]))
+                return _bounds(self._fleet.type_limits(limit.name[0]))
             case "key":
-                definition = self._fleet.type_state(gate.name[1]).definition
+                definition = self._fleet.type_state(limit.name[1]).definition
                 return Bounds(concurrency=definition.key_concurrency if definition else 1)
 
     def _is_served(self, name: tuple[str, ...]) -> bool:

@@ -39,7 +39,7 @@ class Pace:
     def __init__(self) -> None:
         self.per_second = 0.0
 
-    def heed(self, started: int, seconds: float) -> None:
+    def update(self, started: int, seconds: float) -> None:
         """Learn that so many started in the last so many seconds."""
         keeps: float = 0.5 ** (seconds / PACE_HALF_LIFE_SECONDS)
         self.per_second = self.per_second * keeps + (1 - keeps) * started / seconds
@@ -74,7 +74,7 @@ class Windows:
         for pool in started.keys() - self._paces.keys():
             self._paces[pool] = Pace()
         for pool, pace in self._paces.items():
-            pace.heed(started.get(pool, 0), seconds)
+            pace.update(started.get(pool, 0), seconds)
         self.sizes = {
             pool: self._size(slots.get(pool, 0), self._paces.get(pool)) for pool in slots.keys() | self._paces.keys()
         }

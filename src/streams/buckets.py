@@ -29,7 +29,7 @@ SCAN_BATCH = 1_000
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
-class Entry(NamedTuple):
+class BucketEntry(NamedTuple):
     key: str
     value: bytes
     revision: int
@@ -146,12 +146,12 @@ class Bucket:
                 if await self.get_with_revision(key) is not None:  # else another was quicker
                     raise
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> BucketEntry | None:
         """Return the value the leader has, None if there is none."""
         found = await self.get_with_revision(key)
         return None if found is None or not found.value else found
 
-    async def get_with_revision(self, key: str) -> Entry | None:
+    async def get_with_revision(self, key: str) -> BucketEntry | None:
         """As `get`, but a deleted key is an Entry with an empty value: its revision guards the next write."""
         try:
             answer = await api(self.connection, f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self._prefix + key})
@@ -160,18 +160,18 @@ class Bucket:
                 return None
             raise
         message = answer["message"]
-        return Entry(key, base64.b64decode(message.get("data", "")), int(message["seq"]))
+        return BucketEntry(key, base64.b64decode(message.get("data", "")), int(message["seq"]))
 
-    async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+    async def get_many(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
         """Return the entries that exist, by key."""
-        found: dict[str, Entry] = {}
+        found: dict[str, BucketEntry] = {}
         for start in range(0, len(keys), MULTI_GET_KEYS):
             subjects = [self._prefix + key for key in keys[start : start + MULTI_GET_KEYS]]
             entries = self._entries(await read_last(self.connection, self.stream, subjects))
             found |= {entry.key: entry for entry in entries if entry.value}
         return found
 
-    async def get_matching(self, *key_filters: str) -> list[Entry] | None:
+    async def get_matching(self, *key_filters: str) -> list[BucketEntry] | None:
         """Return the entries on these filters, in no order; None where there are more than a thousand.
 
         Quicker than a scan where few of many keys match.
@@ -191,7 +191,7 @@ class Bucket:
         """Return the revision of the last write to any key, as the leader knows it."""
         return int((await api(self.connection, f"STREAM.INFO.{self.stream}"))["state"]["last_seq"])
 
-    async def pages(self) -> AsyncGenerator[list[Entry], None]:
+    async def pages(self) -> AsyncGenerator[list[BucketEntry], None]:
         """Yield all entries in order of their last write, a thousand or fewer at a time."""
         revision = 1
         while True:
@@ -202,18 +202,20 @@ class Bucket:
                 return
             revision = positions[-1].sequence + 1
 
-    async def scan(self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None) -> list[Entry]:
+    async def scan(self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None) -> list[BucketEntry]:
         """Return the entries on a filter in order of their last write, oldest first."""
         return [entry for entry in await self.scan_writes(key_filter, from_revision, limit) if entry.value]
 
-    async def scan_writes(self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None) -> list[Entry]:
+    async def scan_writes(
+        self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None
+    ) -> list[BucketEntry]:
         """As `scan`, but a key deleted less than MARKER_TTL ago is an Entry with an empty value."""
         return self._entries(await read(self.connection, self.stream, self._prefix + key_filter, from_revision, limit))
 
-    def _entries(self, positions: Sequence[Position]) -> list[Entry]:
+    def _entries(self, positions: Sequence[Position]) -> list[BucketEntry]:
         """Return what messages of the bucket's stream say; a deleted key has an empty value."""
         cut = len(self._prefix)
-        return [Entry(position.subject[cut:], position.data, position.sequence) for position in positions]
+        return [BucketEntry(position.subject[cut:], position.data, position.sequence) for position in positions]
 
 
 def _headers(write: Write) -> dict[str, str]:

@@ -50,7 +50,7 @@ class TooManyTogether(PayloadTooLarge):
     """More than can be stored together; sent again it is refused again."""
 
 
-class Message(Struct, frozen=True):
+class StreamMessage(Struct, frozen=True):
     subject: str
     payload: bytes
 
@@ -58,7 +58,7 @@ class Message(Struct, frozen=True):
 class Append(Struct, frozen=True, kw_only=True):
     """Messages to be stored together, if the last message on `guard` is the one at `expected`."""
 
-    messages: Sequence[Message]
+    messages: Sequence[StreamMessage]
     guard: str
     """A filter over one task, server or type: `task.<owner>.<unique>.>`."""
     expected: int

@@ -24,7 +24,7 @@ import structlog
 from msgspec import Struct
 
 from ..errors import Conflict, StoreError
-from .buckets import Bucket, Entry
+from .buckets import Bucket, BucketEntry
 
 log = structlog.get_logger(__name__)
 
@@ -180,7 +180,7 @@ class Lease:
         entry = await self._members.bucket.get_with_revision(f"lease.{self.name}")
         return await self.acquire_from(entry)
 
-    async def acquire_from(self, entry: Entry | None) -> bool:
+    async def acquire_from(self, entry: BucketEntry | None) -> bool:
         """As `acquire`, where the lease's key has just been read."""
         holder = entry.value.decode() if entry else ""
         self._lapses = self._members.lapses
@@ -227,18 +227,18 @@ class Leases:
     def __init__(self, bucket: Bucket, kind: str) -> None:
         self._bucket = bucket
         self._prefix = f"lease.{kind}."
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, BucketEntry] = {}
         self._revision = 0
         self._reread_at = -1e9
 
-    async def read(self) -> dict[str, Entry]:
+    async def read(self) -> dict[str, BucketEntry]:
         """Return the entry of every lease that is held, or was until a moment ago (an empty value), by name.
 
         Costs as much as has changed since the last time. Raises StoreError.
         """
         now = time.monotonic()
         if now >= self._reread_at:
-            entries: dict[str, Entry] = {}
+            entries: dict[str, BucketEntry] = {}
             revision = 0
         else:
             entries, revision = self._entries, self._revision

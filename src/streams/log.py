@@ -13,7 +13,7 @@ from ..errors import OutcomeUnknown, StoreUnavailable, UnreadableEvent
 from ..events.codec import Codec
 from ..events.envelope import Event, Recorded, Stored
 from .client.connection import Connection, status_of
-from .committer import Append, Committer, Message
+from .committer import Append, Committer, StreamMessage
 from .jetstream.api import api
 from .jetstream.messages import (
     STALE_REPLICA_PAUSE_SECONDS,
@@ -28,7 +28,7 @@ from .jetstream.messages import (
 E = TypeVar("E", bound=Event)
 
 
-class Entry(Struct, Generic[E], frozen=True, kw_only=True):
+class LogEntry(Struct, Generic[E], frozen=True, kw_only=True):
     """Events of one thing, to be stored after the last one seen of it."""
 
     root: str
@@ -57,7 +57,7 @@ class Log(Generic[E]):
         Raises Conflict, StoreFull and StoreUnavailable: nothing is stored. OutcomeUnknown if no answer came, and a look
         did not find the events: they are not stored, or nobody could look, or they are on their way still.
         """
-        append = self._append_of(Entry(root=root, events=events, expected=expected))
+        append = self._append_of(LogEntry(root=root, events=events, expected=expected))
         try:
             return await self._committer.append(append)
         except OutcomeUnknown as unknown:
@@ -67,7 +67,7 @@ class Log(Generic[E]):
         """Store a fence alone; return its sequence. Raises as `append` does, without a look after a lost answer."""
         return await self._committer.append(fence)
 
-    async def append_together(self, entries: Sequence[Entry[E]], *, fence: Append | None = None) -> int:
+    async def append_together(self, entries: Sequence[LogEntry[E]], *, fence: Append | None = None) -> int:
         """Store the events of all entries or none; return the sequence of the last event.
 
         The `fence` goes before them, if there is one; all are in the log one right after another, in this order. No
@@ -117,8 +117,8 @@ class Log(Generic[E]):
             return None
         return sorted(positions)
 
-    def _append_of(self, entry: Entry[E]) -> Append:
-        messages = [Message(subject, self._codec.encode(recorded)) for subject, recorded in entry.events]
+    def _append_of(self, entry: LogEntry[E]) -> Append:
+        messages = [StreamMessage(subject, self._codec.encode(recorded)) for subject, recorded in entry.events]
         return Append(messages=messages, guard=f"{entry.root}.>", expected=entry.expected)
 
     async def _found_or(self, unknown: OutcomeUnknown, root: str, event_id: str, after: int) -> int:

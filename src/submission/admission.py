@@ -12,7 +12,7 @@ from ..commands.task import SubmitTask
 from ..errors import InvalidInput, QuotaExceeded
 from ..events.ids import TaskRef
 from ..projections.fleet import Fleet
-from ..scheduling.backlog_report import OwnerWaits, Word
+from ..scheduling.backlog_report import BacklogReport, OwnerBacklog
 from ..scheduling.rules import needs_grant
 from ..scheduling.windows import window
 
@@ -25,7 +25,7 @@ while there is no keeper."""
 RETRY_AFTER_SECONDS = 5
 N = TypeVar("N")
 
-NOBODY = OwnerWaits(0, {})
+NOBODY = OwnerBacklog(0, {})
 
 
 class Admission:
@@ -33,7 +33,7 @@ class Admission:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._word = Word(as_of=0, windows={}, owners={})
+        self._word = BacklogReport(as_of=0, windows={}, owners={})
         self._heard_at = datetime.min.replace(tzinfo=UTC)
         self._waiting: dict[str, deque[int]] = {}
         """By owner token: the sequences of the tasks submitted here that the word does not reflect."""
@@ -42,7 +42,7 @@ class Admission:
         self._storing: dict[tuple[str, str], int] = {}
         """Likewise how many are on their way into the log."""
 
-    def hear(self, word: Word, now: datetime) -> None:
+    def on_report(self, word: BacklogReport, now: datetime) -> None:
         """Take the keeper's word in."""
         self._word, self._heard_at = word, now
         _forget(self._waiting, word.as_of)
@@ -103,7 +103,7 @@ class Admission:
         """Return since when the keeper has said nothing, as far as that counts."""
         return min(max(now - self._heard_at, timedelta(0)), LONGEST_SILENCE)
 
-    def _waits(self, owner: str) -> OwnerWaits:
+    def _waits(self, owner: str) -> OwnerBacklog:
         return self._word.owners.get(owner, NOBODY)
 
 

@@ -95,7 +95,7 @@ OPTIONS = frozenset(field.encode_name for field in msgspec.structs.fields(Submis
 _full = msgspec.json.Decoder(Submission)
 
 
-class Submissions:
+class SubmissionParser:
     """Turns bodies into commands, by the settings of their types."""
 
     def __init__(self, settings: Settings, fleet: Fleet, now: Callable[[], datetime] = utc_now) -> None:

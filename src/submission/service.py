@@ -21,9 +21,9 @@ from ..events.ids import TaskRef, parse_task_id
 from ..events.subjects import task_root
 from ..events.task import TaskCancelled, TaskEvent
 from ..projections.fleet import Fleet
-from ..push.feed import Feeds, Place
+from ..push.feed import FeedPosition, Feeds
 from ..push.hub import Scope, Update
-from ..scheduling.backlog_report import WORD_SUBJECT
+from ..scheduling.backlog_report import BACKLOG_SUBJECT
 from ..scheduling.backlog_report import decode as decode_word
 from ..scheduling.windows import window
 from ..streams.client.connection import Connection
@@ -36,7 +36,7 @@ DECIDED_SECONDS = 2.0
 """How long a submission may wait for the keeper to say whether it is refused."""
 
 
-class Together(NamedTuple):
+class SubmittedTasks(NamedTuple):
     """What came of submissions that were taken together."""
 
     is_new: bool
@@ -45,7 +45,7 @@ class Together(NamedTuple):
     """Those whose concurrency key was taken, and why: they are in the log, as cancelled."""
 
 
-class Intake:
+class SubmissionService:
     def __init__(self, fleet: Fleet, commands: Commands, reading: Connection, feeds: Feeds) -> None:
         self._fleet = fleet
         self._feeds = feeds
@@ -55,10 +55,10 @@ class Intake:
 
     async def listen(self, connection: Connection) -> None:
         """Begin to hear the keeper's word."""
-        await connection.subscribe(WORD_SUBJECT, self._hear)
+        await connection.subscribe(BACKLOG_SUBJECT, self._hear)
 
     async def _hear(self, message: Msg) -> None:
-        self.admission.hear(decode_word(message.data), utc_now())
+        self.admission.on_report(decode_word(message.data), utc_now())
 
     async def submit(
         self, ref: TaskRef, command: SubmitTask, *, by: Actor, cause: str
@@ -97,7 +97,7 @@ class Intake:
         undecided = set(newcomers)
         if not undecided:
             return refused
-        place = Place(max(newcomers.values()))
+        place = FeedPosition(max(newcomers.values()))
         with contextlib.suppress(TimeoutError, StoreError):
             async with (
                 asyncio.timeout(DECIDED_SECONDS),
@@ -115,7 +115,7 @@ class Intake:
 
     async def submit_together(
         self, submissions: Sequence[tuple[TaskRef, SubmitTask]], *, by: Actor, cause: str
-    ) -> Together:
+    ) -> SubmittedTasks:
         """Append the submissions of a batch, each held or queued, all or none, as `submit` does.
 
         They may depend on each other. Raises InvalidItems for parents there are not. Those whose concurrency key is
@@ -139,7 +139,7 @@ class Intake:
                 self.admission.note(ref, command, each.known.sequence)
                 if self._may_be_refused(command):
                     newcomers[ref] = each.known.sequence
-        return Together(
+        return SubmittedTasks(
             is_new=any(each.appended for each in handled),
             refused=await self._refused(Scope(owner=submissions[0][0].owner), newcomers),
         )

@@ -27,7 +27,7 @@ LONGEST_SHOWN = 300
 GONE = 410
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class WebhookOutcome(Struct, frozen=True, kw_only=True):
     """What came of a call."""
 
     answer: LastAnswer
@@ -39,7 +39,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return self.answer.status == GONE
 
 
-class Receiver:
+class WebhookClient:
     """Calls receivers over one pooled session."""
 
     def __init__(
@@ -54,13 +54,13 @@ class Receiver:
         self._timeout_seconds = timeout_seconds
         self._now = now
 
-    async def send(self, ref: WebhookRef, webhook: Registered, message_id: str, body: bytes) -> Outcome:
+    async def send(self, ref: WebhookRef, webhook: Registered, message_id: str, body: bytes) -> WebhookOutcome:
         """Send a body; never raises for anything the receiver does. Raises StoreUnavailable for the secret."""
         at = self._now()
         try:
             headers = await self._headers(ref, webhook, message_id, at, body)
         except SealingError as error:
-            return Outcome(answer=LastAnswer(at=at, error=str(error)))
+            return WebhookOutcome(answer=LastAnswer(at=at, error=str(error)))
         started = time.perf_counter()
         status: int | None = None
         text = ""
@@ -82,7 +82,7 @@ class Receiver:
             trouble = "this service may not call that address" if refused_by_policy(error) else describe(error)
         elapsed_ms = round((time.perf_counter() - started) * 1000)
         answer = LastAnswer(at=at, status=status, error=trouble, body=text, elapsed_ms=elapsed_ms)
-        return Outcome(answer=answer, retry_after=retry_after)
+        return WebhookOutcome(answer=answer, retry_after=retry_after)
 
     async def _headers(
         self, ref: WebhookRef, webhook: Registered, name: str, at: datetime, body: bytes

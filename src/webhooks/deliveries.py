@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from ..errors import Conflict, NotFound
 from ..events.ids import WebhookRef
-from ..streams.buckets import Bucket, Entry
+from ..streams.buckets import Bucket, BucketEntry
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.messages import Position, read
@@ -46,7 +46,7 @@ class LastAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     elapsed_ms: int = 0
 
 
-class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something a webhook has to send, or has sent."""
 
     id: str
@@ -72,7 +72,7 @@ class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The `webhook-id`: the same with each try."""
         return f"msg_{self.id}"
 
-    def tried(self, answer: LastAnswer, next_at: datetime | None) -> Delivery:
+    def tried(self, answer: LastAnswer, next_at: datetime | None) -> WebhookDelivery:
         """Return this after one more try; `next_at` is when the next one follows, None: none does."""
         ended: DeliveryStatus = "failed" if answer.error else "delivered"
         return replace(
@@ -85,39 +85,39 @@ class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
             ended_at=None if next_at else answer.at,
         )
 
-    def given_up(self, at: datetime, error: str) -> Delivery:
+    def given_up(self, at: datetime, error: str) -> WebhookDelivery:
         """Return this where it cannot be sent at all."""
         return self.tried(LastAnswer(at=at, error=error), None)
 
-    def asked_again(self, at: datetime) -> Delivery:
+    def asked_again(self, at: datetime) -> WebhookDelivery:
         """Return this to be sent now, with all its tries before it."""
         return replace(self, status="waiting", tries=0, next_at=at, ended_at=None)
 
 
-class DeliveryPage(NamedTuple):
-    deliveries: list[Delivery]
+class ListedDeliveries(NamedTuple):
+    deliveries: list[WebhookDelivery]
     cursor: int | None
     """Revision before which the next page begins; None after the last."""
 
 
-class Held(NamedTuple):
+class StoredDelivery(NamedTuple):
     """A delivery that waits, at a revision."""
 
-    delivery: Delivery
+    delivery: WebhookDelivery
     revision: int
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Delivery).decode
+_decode = msgspec.json.Decoder(WebhookDelivery).decode
 
 
-class Deliveries:
+class DeliveryStore:
     def __init__(self, bucket: Bucket, reading: Connection, retention_seconds: float) -> None:
         self.bucket = bucket
         self._reading = reading
         self._kept = {"Nats-TTL": f"{max(1, round(retention_seconds))}s"}
 
-    async def make(self, ref: WebhookRef, delivery: Delivery, *, maybe_made: bool) -> None:
+    async def make(self, ref: WebhookRef, delivery: WebhookDelivery, *, maybe_made: bool) -> None:
         """Have something sent. `maybe_made`: it may be there, waiting or done; then nothing changes."""
         if maybe_made and await self.bucket.get(_key("done", ref, delivery.id)) is not None:
             return
@@ -126,7 +126,7 @@ class Deliveries:
         except Conflict:
             return
 
-    async def waiting(self, ref: WebhookRef, delivery_id: str) -> Held | None:
+    async def waiting(self, ref: WebhookRef, delivery_id: str) -> StoredDelivery | None:
         """Return a delivery that is to be sent, None if it is not (any more)."""
         key = _key("waiting", ref, delivery_id)
         entry = await self.bucket.get(key)
@@ -136,9 +136,9 @@ class Deliveries:
         if done is not None and done.revision > entry.revision:
             await self._take_out(key, entry.revision)
             return None
-        return Held(_decode(entry.value), entry.revision)
+        return StoredDelivery(_decode(entry.value), entry.revision)
 
-    async def note(self, ref: WebhookRef, held: Held, after: Delivery) -> None:
+    async def note(self, ref: WebhookRef, held: StoredDelivery, after: WebhookDelivery) -> None:
         """Write what became of a try. Where it has been asked for by hand meanwhile, it goes on waiting."""
         key = _key("waiting", ref, after.id)
         if after.status != "waiting":
@@ -150,7 +150,7 @@ class Deliveries:
         except Conflict:
             return
 
-    async def ask_again(self, ref: WebhookRef, delivery_id: str, now: datetime) -> Delivery:
+    async def ask_again(self, ref: WebhookRef, delivery_id: str, now: datetime) -> WebhookDelivery:
         """Have a delivery sent now, whatever became of it. Raises NotFound."""
         key = _key("waiting", ref, delivery_id)
         while True:
@@ -163,18 +163,18 @@ class Deliveries:
             await self.bucket.delete(_key("done", ref, delivery_id))
             return again
 
-    async def get(self, ref: WebhookRef, delivery_id: str) -> Delivery:
+    async def get(self, ref: WebhookRef, delivery_id: str) -> WebhookDelivery:
         """Return a delivery. Raises NotFound."""
         return await self._find(ref, delivery_id)
 
     async def page(
         self, ref: WebhookRef, status: DeliveryStatus | None, limit: int, before: int | None = None
-    ) -> DeliveryPage:
+    ) -> ListedDeliveries:
         """Return up to `limit` deliveries, the one that changed last first, changed before the revision `before`."""
         state = (await api(self._reading, f"STREAM.INFO.{self.bucket.stream}"))["state"]
         oldest, upper = int(state["first_seq"]), int(state["last_seq"]) + 1
         upper = min(upper, before or upper)
-        found: dict[str, Delivery] = {}
+        found: dict[str, WebhookDelivery] = {}
         stride = max(FIRST_STRIDE, 4 * limit)
         walked = 0
         while upper > oldest and walked < LONGEST_WALK:
@@ -187,11 +187,13 @@ class Deliveries:
                     continue
                 found[delivery.id] = delivery
                 if len(found) == limit:
-                    return DeliveryPage(list(found.values()), position.sequence if position.sequence > oldest else None)
+                    return ListedDeliveries(
+                        list(found.values()), position.sequence if position.sequence > oldest else None
+                    )
             upper = lower
             if len(positions) < limit:
                 stride *= 4
-        return DeliveryPage(list(found.values()), upper if upper > oldest else None)
+        return ListedDeliveries(list(found.values()), upper if upper > oldest else None)
 
     async def position(self, ref: WebhookRef) -> int:
         """Return up to where in the log all that is to be sent has its delivery; 0 if nobody has said so yet."""
@@ -207,9 +209,9 @@ class Deliveries:
             await self.bucket.delete(entry.key)
         await self.bucket.delete(_position_key(ref))
 
-    async def _find(self, ref: WebhookRef, delivery_id: str) -> Delivery:
+    async def _find(self, ref: WebhookRef, delivery_id: str) -> WebhookDelivery:
         entries = [await self.bucket.get(_key(kind, ref, delivery_id)) for kind in ("waiting", "done")]
-        present: list[Entry] = [entry for entry in entries if entry is not None]
+        present: list[BucketEntry] = [entry for entry in entries if entry is not None]
         if not present:
             raise NotFound("delivery", delivery_id)
         return _decode(max(present, key=lambda entry: entry.revision).value)

@@ -22,11 +22,11 @@ from ..commands.webhook import DisableWebhook, Registered
 from ..errors import Refused, StoreError
 from ..events.envelope import Actor
 from ..events.ids import WebhookRef, delivery_id, parse_task_id
-from ..push.feed import Feeds, Place
+from ..push.feed import FeedPosition, Feeds
 from ..push.hub import Scope, Update
-from ..push.live import Live, Seen
+from ..push.live import LiveReport, Seen
 from ..push.pushed_event import encoded
-from ..push.subscription_filter import Chooser
+from ..push.subscription_filter import TaskAttributeReader
 from ..runtime import metrics
 from ..runtime.metrics import labelled
 from ..settings import Settings
@@ -35,8 +35,8 @@ from ..streams.jetstream.api import ApiError, api
 from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
 from ..streams.topology.definitions import TASKS
 from ..wire.instants import iso
-from .client import Outcome, Receiver
-from .deliveries import Deliveries, Delivery, Held
+from .client import WebhookClient, WebhookOutcome
+from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery
 
 log = structlog.get_logger(__name__)
 
@@ -57,20 +57,20 @@ BY = Actor("system", "webhooks")
 class Unheard(Seen):
     """A listener that has heard nothing live: it takes whole what the log has."""
 
-    def takes(self, live: Live) -> bool:  # noqa: ARG002 - as every listener
+    def takes(self, live: LiveReport) -> bool:  # noqa: ARG002 - as every listener
         return False
 
 
-class Tools(Struct, frozen=True, kw_only=True):
+class DeliveryTools(Struct, frozen=True, kw_only=True):
     """What all lanes work with."""
 
     settings: Settings
     reading: Connection
     commands: Commands
-    deliveries: Deliveries
+    deliveries: DeliveryStore
     feeds: Feeds
-    chooser: Chooser
-    receiver: Receiver
+    task_attributes: TaskAttributeReader
+    client: WebhookClient
     may_send: Callable[[], bool]
 
 
@@ -80,8 +80,8 @@ class _Body(Struct):
     data: Raw
 
 
-class Lane:
-    def __init__(self, ref: WebhookRef, webhook: Registered, tools: Tools) -> None:
+class DeliveryLoop:
+    def __init__(self, ref: WebhookRef, webhook: Registered, tools: DeliveryTools) -> None:
         self._ref = ref
         self._webhook = webhook
         self._tools = tools
@@ -165,7 +165,7 @@ class Lane:
         maybe_made = await last_sequence(tools.reading, TASKS, "task.>")
         task_id = webhook.settings.task_id
         scope = Scope(ref=parse_task_id(task_id)) if task_id else Scope(owner=self._ref.owner)
-        place = Place(saved, Unheard())
+        place = FeedPosition(saved, Unheard())
         loop = asyncio.get_running_loop()
         save_at = loop.time()
         async with contextlib.aclosing(tools.feeds.feed(scope, place, SAVE_SECONDS)) as feed:
@@ -184,15 +184,15 @@ class Lane:
         settings = self._webhook.settings
         if update.kind not in settings.events:
             return False
-        return not settings.types or (await self._tools.chooser.facts(update.ref)).task_type in settings.types
+        return not settings.types or (await self._tools.task_attributes.facts(update.ref)).task_type in settings.types
 
     async def _until_room(self) -> None:
         while self.waiting >= MOST_WAITING:  # noqa: ASYNC110 - seconds matter little here
             await asyncio.sleep(SAVE_SECONDS)
 
-    def _delivery_of(self, update: Update) -> Delivery:
+    def _delivery_of(self, update: Update) -> WebhookDelivery:
         at = update.stored.recorded.at
-        return Delivery(
+        return WebhookDelivery(
             id=delivery_id(self._ref, update.sequence, at),
             type=f"task.{update.kind}",
             task_id=update.ref.id,
@@ -257,7 +257,7 @@ class Lane:
             del self._sending[name]
             self._news.set()
 
-    async def _try(self, held: Held) -> None:
+    async def _try(self, held: StoredDelivery) -> None:
         tools, delivery = self._tools, held.delivery
         body = await self._body(delivery)
         if not tools.may_send():  # another may have taken over
@@ -266,7 +266,7 @@ class Lane:
         if body is None:
             await self._note(held, delivery.given_up(utc_now(), "the event is past its retention"))
             return
-        outcome = await tools.receiver.send(self._ref, self._webhook, delivery.message_id, body)
+        outcome = await tools.client.send(self._ref, self._webhook, delivery.message_id, body)
         self._count(outcome)
         if outcome.is_gone:
             await self._disable()
@@ -274,14 +274,14 @@ class Lane:
         _measure(outcome, after)
         await self._note(held, after)
 
-    def _next_at(self, delivery: Delivery, outcome: Outcome) -> datetime | None:
+    def _next_at(self, delivery: WebhookDelivery, outcome: WebhookOutcome) -> datetime | None:
         settings = self._tools.settings
         if not outcome.answer.error or outcome.is_gone or delivery.tries + 1 >= settings.webhook_attempts:
             return None
         asked = min(outcome.retry_after or timedelta(0), timedelta(seconds=settings.webhook_retry_cap))
         return utc_now() + max(backoff(delivery.tries + 1, settings, jitter()), asked)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: WebhookOutcome) -> None:
         if outcome.answer.error:
             self._failures += 1
             return
@@ -294,7 +294,7 @@ class Lane:
             command = DisableWebhook(reason="the receiver answered 410: it wants nothing more")
             await self._tools.commands.webhook(self._ref, command, by=BY)
 
-    async def _note(self, held: Held, after: Delivery) -> None:
+    async def _note(self, held: StoredDelivery, after: WebhookDelivery) -> None:
         """Write what became of a try, however long the store is away: what is not written is sent again."""
         while True:
             try:
@@ -305,7 +305,7 @@ class Lane:
             else:
                 return
 
-    async def _body(self, delivery: Delivery) -> bytes | None:
+    async def _body(self, delivery: WebhookDelivery) -> bytes | None:
         """Return what is sent, the same with each try; None where the log no longer has it."""
         if not delivery.sequence:
             data = msgspec.json.encode({"webhookId": self._ref.id, "deliveryId": delivery.id})
@@ -322,7 +322,7 @@ class Lane:
         return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
 
 
-def _measure(outcome: Outcome, after: Delivery) -> None:
+def _measure(outcome: WebhookOutcome, after: WebhookDelivery) -> None:
     if outcome.is_gone:
         labelled(metrics.webhook_tries, "gone").inc()
     else:

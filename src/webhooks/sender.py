@@ -18,13 +18,13 @@ from msgspec import Struct
 
 from ..clock import utc_now
 from ..commands.commands import Commands
-from ..commands.webhook import Deleted, Registered
+from ..commands.webhook import DeletedWebhook, Registered
 from ..errors import StoreError, UnreadableEvent
 from ..events.ids import WebhookRef
-from ..projections.webhooks import Webhooks
+from ..projections.webhooks import WebhookRegistry
 from ..push.feed import Feeds
 from ..push.hub import Hub
-from ..push.subscription_filter import Chooser
+from ..push.subscription_filter import TaskAttributeReader
 from ..runtime import metrics
 from ..settings import Settings
 from ..streams.client.connection import Connection
@@ -32,9 +32,9 @@ from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease, Membership
 from ..streams.topology.definitions import WEBHOOKS
 from ..vault.webhook_secrets import WebhookSecrets
-from .client import Receiver
-from .deliveries import WAITING_FILTER, Deliveries, Marked, marked
-from .delivery_loop import Lane, Tools
+from .client import WebhookClient
+from .deliveries import WAITING_FILTER, DeliveryStore, Marked, marked
+from .delivery_loop import DeliveryLoop, DeliveryTools
 
 log = structlog.get_logger(__name__)
 
@@ -43,22 +43,22 @@ STANDBY_SECONDS = 1.0
 SWEEP_SECONDS = 3_600.0
 
 
-class Stores(Struct, frozen=True, kw_only=True):
+class WebhookStores(Struct, frozen=True, kw_only=True):
     """What the sender reads and writes."""
 
     settings: Settings
     commands: Commands
     reading: Connection
     consuming: Connection
-    deliveries: Deliveries
+    deliveries: DeliveryStore
     secrets: WebhookSecrets
-    chooser: Chooser
+    task_attributes: TaskAttributeReader
 
 
 class WebhookSender:
     """The service of one worker."""
 
-    def __init__(self, stores: Stores, members: Membership, session: aiohttp.ClientSession) -> None:
+    def __init__(self, stores: WebhookStores, members: Membership, session: aiohttp.ClientSession) -> None:
         self._stores = stores
         self._members = members
         self._session = session
@@ -90,8 +90,8 @@ class WebhookSender:
     async def _serve(self) -> None:
         self._is_idle.clear()
         log.info("webhooks.started", worker=self._members.id)
-        lanes = Lanes(self._stores, self._session, lambda: self._lease.held)
-        parts = [lanes.follow_webhooks, lanes.follow_waiting, lanes.sweep, self._hold]
+        loops = DeliveryLoops(self._stores, self._session, lambda: self._lease.held)
+        parts = [loops.follow_webhooks, loops.follow_waiting, loops.sweep, self._hold]
         tasks = [asyncio.create_task(part(), name=f"webhooks-{part.__name__}") for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +101,7 @@ class WebhookSender:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await lanes.close()
+            await loops.close()
             self._is_idle.set()
 
     async def _hold(self) -> None:
@@ -115,30 +115,30 @@ class WebhookSender:
                 await self._stop.wait()
 
 
-class Lanes:
+class DeliveryLoops:
     """The lanes of all webhooks, while this worker is the one that sends."""
 
-    def __init__(self, stores: Stores, session: aiohttp.ClientSession, may_send: Callable[[], bool]) -> None:
+    def __init__(self, stores: WebhookStores, session: aiohttp.ClientSession, may_send: Callable[[], bool]) -> None:
         self._stores = stores
         self._hub = Hub(stores.consuming)  # its own: the API's ends before this does
-        self._tools = Tools(
+        self._tools = DeliveryTools(
             settings=stores.settings,
             reading=stores.reading,
             commands=stores.commands,
             deliveries=stores.deliveries,
             feeds=Feeds(self._hub, stores.reading),
-            chooser=stores.chooser,
-            receiver=Receiver(session, stores.secrets, stores.settings.webhook_timeout),
+            task_attributes=stores.task_attributes,
+            client=WebhookClient(session, stores.secrets, stores.settings.webhook_timeout),
             may_send=may_send,
         )
-        self._webhooks = Webhooks()
-        self._lanes: dict[WebhookRef, Lane] = {}
+        self._webhooks = WebhookRegistry()
+        self._loops: dict[WebhookRef, DeliveryLoop] = {}
         self._early: dict[WebhookRef, list[Marked]] = {}
         """What waits for webhooks that this has not read of yet: the two streams are read side by side."""
         self._caught_up = asyncio.Event()
         self._unneeded: set[tuple[WebhookRef, str]] = set()
         """Secrets that nothing named when last looked at."""
-        metrics.webhook_waiting.set_function(lambda: sum(lane.waiting for lane in self._lanes.values()))
+        metrics.webhook_waiting.set_function(lambda: sum(loop.waiting for loop in self._loops.values()))
 
     async def follow_webhooks(self) -> None:
         """Keep a lane for each webhook that is registered, for ever. Raises UnreadableEvent."""
@@ -178,7 +178,7 @@ class Lanes:
 
     async def close(self) -> None:
         """Begin nothing more, and let calls under way end for a while."""
-        await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
+        await asyncio.gather(*(loop.stop() for loop in self._loops.values()))
         self._hub.end()
         metrics.webhook_waiting.set_function(lambda: 0)
 
@@ -187,27 +187,27 @@ class Lanes:
         return set(state.secret_ids(utc_now())) if isinstance(state, Registered) else set()
 
     async def _open_or_close(self, ref: WebhookRef) -> None:
-        state, lane = self._webhooks.state(ref), self._lanes.get(ref)
+        state, loop = self._webhooks.state(ref), self._loops.get(ref)
         if not isinstance(state, Registered):
-            if lane is not None:
-                await self._lanes.pop(ref).stop(grace_seconds=0)
-            if isinstance(state, Deleted):
+            if loop is not None:
+                await self._loops.pop(ref).stop(grace_seconds=0)
+            if isinstance(state, DeletedWebhook):
                 await self._stores.deliveries.forget(ref)
-        elif lane is None:
-            self._lanes[ref] = Lane(ref, state, self._tools)
+        elif loop is None:
+            self._loops[ref] = DeliveryLoop(ref, state, self._tools)
             for what in self._early.pop(ref, ()):
                 await self._hand(what)
         else:
-            lane.change(state)
+            loop.change(state)
 
     async def _hand(self, what: Marked) -> None:
-        lane = self._lanes.get(what.ref)
-        if lane is None and isinstance(self._webhooks.state(what.ref), Deleted):
+        loop = self._loops.get(what.ref)
+        if loop is None and isinstance(self._webhooks.state(what.ref), DeletedWebhook):
             if what.next_at is not None:
                 await self._stores.deliveries.forget(what.ref)
-        elif lane is None:
+        elif loop is None:
             self._early.setdefault(what.ref, []).append(what)
         elif what.next_at is None:
-            lane.drop(what.delivery_id)
+            loop.drop(what.delivery_id)
         else:
-            lane.offer(what.delivery_id, what.next_at)
+            loop.offer(what.delivery_id, what.next_at)

@@ -1,7 +1,7 @@
 """Recurring schedules: what is due fires, its task is submitted, the next timer is set. Any worker may.
 
-Its task comes in by the same door as everybody's (`intake`): it is held by what holds a task, its owner's quota counts
-it, and what is refused there is a failed run.
+Its task takes the same way in as every other (`submission.service`): the same holds, the same quota. A refused task is
+a failed run.
 
 Who is authoritative: the log of schedules says what has fired, the log of tasks what was submitted. What gives safety:
 firing is one guarded append, so of any number of workers one fires; and a run's task has an id made of the schedule and
@@ -37,8 +37,8 @@ from ..streams.client.connection import Connection, PayloadTooLarge
 from ..streams.jetstream.messages import last_sequence
 from ..streams.timers import Timers
 from ..streams.topology.definitions import TASKS, TIMERS
-from ..submission.body import Submissions
-from ..submission.service import Intake
+from ..submission.body import SubmissionParser
+from ..submission.service import SubmissionService
 
 log = structlog.get_logger(__name__)
 
@@ -47,23 +47,23 @@ AT_ONCE = 50
 """Schedules that are looked after side by side where many have lost their timers: after a restore, all."""
 
 
-class Schedules:
+class Cron:
     def __init__(
         self,
         settings: Settings,
         reading: Connection,
         commands: Commands,
         timers: Timers,
-        submissions: Submissions,
-        intake: Intake,
+        parser: SubmissionParser,
+        submissions: SubmissionService,
     ) -> None:
         self._grace = timedelta(seconds=settings.schedule_grace)
         self._task_retention = timedelta(seconds=settings.task_retention)
         self._reading = reading
         self._commands = commands
         self._timers = timers
+        self._parser = parser
         self._submissions = submissions
-        self._intake = intake
 
     async def attend(self, ref: ScheduleRef, due_at: datetime | None = None) -> None:
         """Submit what has fired, fire what is due, and set the next timer. Safe to repeat, and side by side.
@@ -135,8 +135,8 @@ class Schedules:
     async def _submit_one(self, ref: ScheduleRef, state: Created, run: Run) -> Exception | None:
         """Submit a run's task, by its type's present settings; return why it is refused, None where it is there."""
         try:
-            command = self._submissions.parse(bytes(state.settings.task), state.owner, repeatable=True)
-            handled = await self._intake.submit(
+            command = self._parser.parse(bytes(state.settings.task), state.owner, repeatable=True)
+            handled = await self._submissions.submit(
                 parse_task_id(run.task_id), replace(command, schedule=ref.id), by=BY, cause=""
             )
         except IdempotencyConflict:

@@ -36,7 +36,7 @@ from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
 from ..streams.topology.refill import raise_floor
 from ..vault.task_keys import TaskKeys
 from .attempts.failures import fail_attempt
-from .cron import Schedules
+from .cron import Cron
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +89,7 @@ class Reconciler:
         fleet: Fleet,
         tasks_bucket: Bucket,
         task_keys: TaskKeys,
-        schedules: Schedules,
+        schedules: Cron,
     ) -> None:
         self._settings = settings
         self._members = members

@@ -1,7 +1,7 @@
 """Queues held tasks when nothing holds them any more. One keeper at a time, under a lease.
 
 Who is authoritative: the log; the keeper's book is a fold of it. What gives safety: every batch of releases carries a
-message on `keeper.turn`, guarded by the last one of it, and each release is guarded by its task's own sequence; a
+message on `scheduler.turn`, guarded by the last one of it, and each release is guarded by its task's own sequence; a
 keeper that was deposed and does not know it yet stores nothing, so that two never fill the same room. What gives
 liveness: the lease; whoever has it begins with the views of the active tasks and goes on with the log.
 """
@@ -27,29 +27,28 @@ from ..errors import Conflict, OutcomeUnknown, Refused, StoreError, UnreadableEv
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Recorded
 from ..events.ids import TaskRef, parse_task_id
-from ..events.subjects import KEEPER_TURN, task_ref, task_root, task_subject
+from ..events.subjects import SCHEDULER_FENCE, task_ref, task_root, task_subject
 from ..events.task import AttemptStarted, TaskCancelled, TaskEvent, TaskFailed, TaskQueued, TaskSucceeded
-from ..explain.explanation import KEEPER_ASK, explain
+from ..explain.explanation import EXPLAIN_SUBJECT, explain
 from ..explain.explanation import encode as encode_explanation
 from ..projections.active import entered_tasks, projected
 from ..projections.fleet import Fleet
 from ..projections.task_view import TaskView, awaited
 from ..projections.task_view import fold as fold_view
 from ..runtime import metrics
-from ..scheduling.backlog_report import WORD_SUBJECT, OwnerWaits, Word
+from ..scheduling.backlog_report import BACKLOG_SUBJECT, BacklogReport, OwnerBacklog
 from ..scheduling.backlog_report import encode as encode_word
 from ..scheduling.due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
-from ..scheduling.held_tasks import Book, Outcome
-from ..scheduling.limit import Entry, Stage
+from ..scheduling.held_tasks import HeldTasks, ParentOutcome
+from ..scheduling.limit import Stage, TaskEntry
 from ..scheduling.rules import FleetRules
 from ..settings import Settings
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
-from ..streams.committer import Append, Message
+from ..streams.committer import Append, StreamMessage
 from ..streams.jetstream.messages import Position, last_position
 from ..streams.leases import Lease, Membership
-from ..streams.log import Entry as LogEntry
-from ..streams.log import decode
+from ..streams.log import LogEntry, decode
 from ..streams.tail import Tail
 from ..streams.topology.definitions import TASKS
 
@@ -78,10 +77,10 @@ BY = Actor("system", "keeper")
 LONG_AGO = 1
 """Sequence of the end of a task whose history is past its retention: before that of any child that there is."""
 TASK_ENDS = (TaskSucceeded, TaskFailed, TaskCancelled)
-OUTCOMES: dict[str, Outcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
+OUTCOMES: dict[str, ParentOutcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
 
 
-class Keeper:
+class Scheduler:
     def __init__(
         self,
         settings: Settings,
@@ -102,8 +101,8 @@ class Keeper:
         self._tail = tail
         self._lease = Lease(members, "keeper")
         self._rules = FleetRules(fleet)
-        self._book = self._new_book()
-        self._turn = 0
+        self._held_tasks = self._new_book()
+        self._fence = 0
         """Sequence of the last message on KEEPER_TURN, which is ours."""
         self._most = MOST_AT_ONCE
         self._as_of = 0
@@ -138,8 +137,8 @@ class Keeper:
         self._news.set()
         await self._lease.release()
 
-    def _new_book(self) -> Book:
-        return Book(self._rules, self._settings.priority_ageing, time.time())
+    def _new_book(self) -> HeldTasks:
+        return HeldTasks(self._rules, self._settings.priority_ageing, time.time())
 
     def _on_servers_changed(self, _: Collection[str]) -> None:
         self._rules.forget_servers()
@@ -149,7 +148,7 @@ class Keeper:
     def _on_rules_changed(self) -> None:
         self._rules.forget_servers()
         self._rules.observe({}, WINDOWS_SECONDS)
-        self._book.room.refresh(time.time())
+        self._held_tasks.room.refresh(time.time())
         self._news.set()
 
     # Taking over
@@ -158,11 +157,11 @@ class Keeper:
         """Enter what is active, then keep the book and act on it until the lease is lost."""
         await self._take_turn()
         self._rules.observe({}, WINDOWS_SECONDS)
-        self._book = self._new_book()
+        self._held_tasks = self._new_book()
         self._as_of = await projected(self._tasks_bucket)
         for task in await entered_tasks(self._tasks_bucket):
-            self._book.add(entry_of(task.ref, task.view), time.time())
-        log.info("keeper.started", active=len(self._book), turn=self._turn)
+            self._held_tasks.add(entry_of(task.ref, task.view), time.time())
+        log.info("keeper.started", active=len(self._held_tasks), turn=self._fence)
         works: list[asyncio.Task[None]] = []
         try:
             caught_up = asyncio.Event()
@@ -178,10 +177,10 @@ class Keeper:
     async def _take_turn(self) -> None:
         """Put a message on KEEPER_TURN: from now on no batch of a former keeper is stored."""
         while True:
-            last = await last_position(self._connection, TASKS, KEEPER_TURN)
-            append = _turn(self._members.id, last.sequence if last else 0)
+            last = await last_position(self._connection, TASKS, SCHEDULER_FENCE)
+            append = _fence(self._members.id, last.sequence if last else 0)
             with contextlib.suppress(Conflict, OutcomeUnknown):
-                self._turn = await self._commands.tasks.log.append_fence(append)
+                self._fence = await self._commands.tasks.log.append_fence(append)
                 return
 
     async def _follow(self, caught_up: asyncio.Event) -> None:
@@ -191,9 +190,9 @@ class Keeper:
                 heeded, others = _split(positions)
                 self._enter(heeded)
                 if not caught_up.is_set():
-                    self._book.notice(task_ref(position.subject) for position in others)
+                    self._held_tasks.notice(task_ref(position.subject) for position in others)
                 if not positions and not caught_up.is_set():
-                    self._book.room.begin(time.time())
+                    self._held_tasks.room.begin(time.time())
                     caught_up.set()
                 if heeded or not positions:
                     self._news.set()
@@ -202,9 +201,9 @@ class Keeper:
         now = time.time()
         for position in positions:
             ref, (sequence, recorded) = task_ref(position.subject), decode(task_codec, position)
-            if isinstance(recorded.event, AttemptStarted) and (entry := self._book.find(ref)):
+            if isinstance(recorded.event, AttemptStarted) and (entry := self._held_tasks.find(ref)):
                 self._started[entry.pool] += 1
-            self._book.fold(ref, sequence, recorded, now)
+            self._held_tasks.fold(ref, sequence, recorded, now)
             self._as_of = sequence
 
     # Acting
@@ -212,7 +211,7 @@ class Keeper:
     async def _act(self, caught_up: asyncio.Event) -> None:
         """Release, do what else is due, and answer who asks, until the lease is lost."""
         await caught_up.wait()
-        asked = await self._connection.subscribe(KEEPER_ASK, self._answer)
+        asked = await self._connection.subscribe(EXPLAIN_SUBJECT, self._answer)
         try:
             await self._act_on(_Chores())
         finally:
@@ -224,12 +223,12 @@ class Keeper:
             self._news.clear()
             if self._servers_changed:
                 self._servers_changed = False
-                self._book.room.refresh(time.time(), "servers")
+                self._held_tasks.room.refresh(time.time(), "servers")
             await self.run_once()
             await self._do_chores(chores)
             now = time.time()
             soonest = WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS
-            next_at = min(self._book.next_at() or now + LONGEST_WAIT_SECONDS, now + soonest)
+            next_at = min(self._held_tasks.next_at() or now + LONGEST_WAIT_SECONDS, now + soonest)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_at - now)):
                     await self._news.wait()
@@ -237,7 +236,7 @@ class Keeper:
     async def _answer(self, message: Msg) -> None:
         """Say why a task is held; whoever asks for what is no task is not answered."""
         with contextlib.suppress(Refused, UnicodeDecodeError, StoreError):
-            explanation = explain(self._book, parse_task_id(message.data.decode()), self._as_of, time.time())
+            explanation = explain(self._held_tasks, parse_task_id(message.data.decode()), self._as_of, time.time())
             await self._connection.publish(message.reply, encode_explanation(explanation))
 
     async def _is_ours(self, chores: _Chores) -> bool:
@@ -250,7 +249,7 @@ class Keeper:
     async def run_once(self) -> dict[str, int]:
         """Do what is to be done now; return how many tasks were released, and how many other things were done."""
         counts = {"released": 0, "done": 0}
-        while found := self._book.take_due(time.time()):  # one thing done may call for another before any release
+        while found := self._held_tasks.take_due(time.time()):  # one thing done may call for another before any release
             for due in found:
                 await self._do(due)
             counts["done"] += len(found)
@@ -261,31 +260,31 @@ class Keeper:
 
     async def _release(self) -> int:
         """Queue some of those that nothing holds, in one batch; return how many."""
-        chosen = self._book.release(time.time(), self._most)
+        chosen = self._held_tasks.release(time.time(), self._most)
         if not chosen:
             return 0
         at = utc_now()
         entries = [_queued(entry, at) for entry in chosen]
         began = time.monotonic()
         try:
-            last = await self._commands.tasks.log.append_together(entries, fence=_turn(self._members.id, self._turn))
+            last = await self._commands.tasks.log.append_together(entries, fence=_fence(self._members.id, self._fence))
         except Conflict:
-            self._book.put_back(chosen, time.time())
+            self._held_tasks.put_back(chosen, time.time())
             await self._after_conflict()
             return 0
         except StoreError:
-            self._book.put_back(chosen, time.time())
+            self._held_tasks.put_back(chosen, time.time())
             raise
         self._rules.stored(time.monotonic() - began)
-        self._book.released(chosen, last - len(chosen) + 1)
-        self._turn = last - len(chosen)
+        self._held_tasks.released(chosen, last - len(chosen) + 1)
+        self._fence = last - len(chosen)
         self._most = min(self._most * 2, MOST_AT_ONCE)
         return len(chosen)
 
     async def _after_conflict(self) -> None:
         """A task of the batch has moved on, and the news of it is on its way; or somebody else is the keeper."""
-        last = await last_position(self._connection, TASKS, KEEPER_TURN)
-        if last is not None and last.sequence != self._turn:
+        last = await last_position(self._connection, TASKS, SCHEDULER_FENCE)
+        if last is not None and last.sequence != self._fence:
             raise Deposed
         self._most = max(1, self._most // 4)
         with contextlib.suppress(TimeoutError):
@@ -319,22 +318,22 @@ class Keeper:
         state = self._commands.tasks.fold(history).state
         if isinstance(state, Ended):
             sequence = max(stored.sequence for stored in history if isinstance(stored.recorded.event, TASK_ENDS))
-            self._book.parent_ended(parent_id, OUTCOMES[state.outcome], sequence, time.time())
+            self._held_tasks.parent_ended(parent_id, OUTCOMES[state.outcome], sequence, time.time())
         elif isinstance(state, Unknown):
-            self._book.parent_ended(parent_id, "failed", LONG_AGO, time.time())
+            self._held_tasks.parent_ended(parent_id, "failed", LONG_AGO, time.time())
 
     async def _reread(self, ref: TaskRef) -> None:
         """Enter a task that goes on, unless it has ended by now; of one that is entered, what came meanwhile."""
         history = await self._commands.load_task(ref)
-        if self._book.find(ref) is not None:
+        if self._held_tasks.find(ref) is not None:
             for sequence, recorded in history:
-                self._book.fold(ref, sequence, recorded, time.time())
+                self._held_tasks.fold(ref, sequence, recorded, time.time())
             return
         view: TaskView | None = None
         for stored in history:
             view = fold_view(view, stored)
         if view is not None and view.ended_at is None:
-            self._book.add(entry_of(ref, view), time.time())
+            self._held_tasks.add(entry_of(ref, view), time.time())
 
     # From time to time
 
@@ -343,30 +342,30 @@ class Keeper:
         if chores.is_due("windows", WINDOWS_SECONDS):
             self._rules.observe(self._started, seconds)
             self._started.clear()
-            self._book.room.refresh(time.time(), "window")
+            self._held_tasks.room.refresh(time.time(), "window")
         if chores.is_due("word", WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS):
             await self._tell()
         if chores.is_due("stuck", GRANT_SECONDS / 3):
-            for take_back in self._book.stuck(time.time() - GRANT_SECONDS):
+            for take_back in self._held_tasks.stuck(time.time() - GRANT_SECONDS):
                 await self._do(take_back)
         if chores.is_due("tidy", TIDY_SECONDS):
-            self._book.room.tidy(time.time())
+            self._held_tasks.room.tidy(time.time())
 
     async def _tell(self) -> None:
-        metrics.held.set(self._book.held)
+        metrics.held.set(self._held_tasks.held)
         owners = {
-            owner: OwnerWaits(waits.waiting, waits.queued)
-            for owner, waits in self._book.waits(1 + self._book.owners_waiting // TOLD_OWNERS).items()
+            owner: OwnerBacklog(waits.waiting, waits.queued)
+            for owner, waits in self._held_tasks.waits(1 + self._held_tasks.owners_waiting // TOLD_OWNERS).items()
         }
-        word = Word(
+        word = BacklogReport(
             as_of=self._as_of,
             windows=dict(self._rules.windows),
             owners=owners,
-            held_back=self._book.room.held_back(),
+            held_back=self._held_tasks.room.held_back(),
             paces=self._rules.paces,
         )
         self._told_as_of = word.as_of
-        await self._connection.publish(WORD_SUBJECT, encode_word(word))
+        await self._connection.publish(BACKLOG_SUBJECT, encode_word(word))
 
 
 class Deposed(StoreError):
@@ -401,11 +400,13 @@ def _split(positions: Sequence[Position]) -> tuple[list[Position], list[Position
     return heeded, others
 
 
-def _turn(keeper: str, expected: int) -> Append:
-    return Append(messages=[Message(KEEPER_TURN, keeper.encode())], guard=KEEPER_TURN, expected=expected)
+def _fence(scheduler: str, expected: int) -> Append:
+    return Append(
+        messages=[StreamMessage(SCHEDULER_FENCE, scheduler.encode())], guard=SCHEDULER_FENCE, expected=expected
+    )
 
 
-def _queued(entry: Entry, at: datetime) -> LogEntry[TaskEvent]:
+def _queued(entry: TaskEntry, at: datetime) -> LogEntry[TaskEvent]:
     """Return the release of a task: decided by what the book knows, which the guard makes sure is the last word."""
     event = TaskQueued(
         pool=entry.pool,
@@ -420,7 +421,7 @@ def _queued(entry: Entry, at: datetime) -> LogEntry[TaskEvent]:
     )
 
 
-def entry_of(ref: TaskRef, view: TaskView) -> Entry:
+def entry_of(ref: TaskRef, view: TaskView) -> TaskEntry:
     """Return what the book holds of a task, as its view says."""
     if view.status == "PROCESSING":
         stage = Stage.RUNNING
@@ -428,7 +429,7 @@ def entry_of(ref: TaskRef, view: TaskView) -> Entry:
         stage = Stage.HELD
     else:
         stage = Stage.RETRYING if view.retry_at else Stage.QUEUED
-    return Entry(
+    return TaskEntry(
         ref=ref,
         sequence=view.sequence,
         created_sequence=view.created_sequence,

@@ -17,13 +17,13 @@ from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, TaskRef
 from ..settings import Settings
 from ..streams.client.connection import Connection
-from ..streams.jetstream.consumers import Consumer, delivery
+from ..streams.jetstream.consumers import Consumer, delivery_info
 from ..streams.timers import Timers
 from ..streams.topology.definitions import DUE_CONSUMER, TIMERS, due_consumer
 from ..streams.topology.ensure import ensure_consumer
 from .attempts.failures import fail_attempt
-from .attempts.in_flight import InHand
-from .cron import Schedules
+from .attempts.in_flight import InFlight
+from .cron import Cron
 from .fleet.health import Health
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ class DueSchedule(Struct, frozen=True, kw_only=True):
     """What it was set to."""
 
 
-class Timekeeper:
+class DueTimers:
     def __init__(
         self,
         settings: Settings,
@@ -54,8 +54,8 @@ class Timekeeper:
         commands: Commands,
         timers: Timers,
         health: Health,
-        schedules: Schedules,
-        in_hand: InHand,
+        schedules: Cron,
+        in_flight: InFlight,
     ) -> None:
         self._settings = settings
         self._connection = connection
@@ -64,7 +64,7 @@ class Timekeeper:
         self._timers = timers
         self._health = health
         self._schedules = schedules
-        self._in_hand = in_hand
+        self._in_flight = in_flight
         self._running: set[asyncio.Task[None]] = set()
         self._may_have_more = True
         """False once nothing more was due; then the next thing is waited for without a look."""
@@ -102,12 +102,12 @@ class Timekeeper:
         messages = await self._consumer.fetch(AT_ONCE - len(self._running)) if self._may_have_more else []
         if not messages and (message := await self._next()):
             messages = [message]
-        self._may_have_more = not messages or delivery(messages[-1]).pending > 0
+        self._may_have_more = not messages or delivery_info(messages[-1]).pending > 0
         for message in messages:
             if self._stopped:
-                await self._in_hand.give_back(message)
+                await self._in_flight.give_back(message)
                 continue
-            self._in_hand.take(message)
+            self._in_flight.take(message)
             task = asyncio.create_task(self._deal_with(message))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -127,16 +127,16 @@ class Timekeeper:
         try:
             await self._act(message)
         except asyncio.CancelledError:
-            await self._in_hand.give_back(message)
+            await self._in_flight.give_back(message)
             raise
         except StoreUnavailable as error:
             log.warning("due.again", subject=message.subject, reason=str(error))
-            await self._in_hand.give_back(message, TRY_AGAIN)
+            await self._in_flight.give_back(message, TRY_AGAIN)
         except Exception:
             log.exception("due.crashed", subject=message.subject)
-            await self._in_hand.give_back(message, TRY_AGAIN)
+            await self._in_flight.give_back(message, TRY_AGAIN)
         else:
-            await self._in_hand.ack(message)
+            await self._in_flight.ack(message)
 
     async def _act(self, message: Msg) -> None:
         match message.subject.split("."):

@@ -23,7 +23,7 @@ from taskstream.backup.folder import (
 from taskstream.backup.restore import check, restore
 from taskstream.backup.snapshots import found
 from taskstream.commands.server import RegisterServer
-from taskstream.container import Core, open_core
+from taskstream.container import Container, open_container
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import TaskRef
 from taskstream.events.server import ServerRegistered
@@ -44,13 +44,13 @@ def silent(name: str, done: int, whole: int) -> None:
 
 
 @pytest.fixture
-async def made(core: Core, tmp_path: Path) -> Path:
+async def made(container: Container, tmp_path: Path) -> Path:
     """A backup of three tasks, one of which has ended."""
-    await give(core.commands, ref(1), submission(), claim(), success())
-    await give(core.commands, ref(2), submission(), claim())
-    await give(core.commands, ref(3), submission())
+    await give(container.commands, ref(1), submission(), claim(), success())
+    await give(container.commands, ref(2), submission(), claim())
+    await give(container.commands, ref(3), submission())
     folder = tmp_path / "made"
-    await back_up(core.reading, folder, silent)
+    await back_up(container.reading, folder, silent)
     return folder
 
 
@@ -139,12 +139,12 @@ async def test_what_is_no_whole_backup_is_refused(
 
 
 async def test_an_event_that_does_not_decode_fails_the_check_and_is_restored_with_a_warning(
-    processes: Processes, core: Core, tmp_path: Path
+    processes: Processes, container: Container, tmp_path: Path
 ) -> None:
-    await give(core.commands, ref(1), submission())
-    await core.appending.request(f"task.alice.{ref(2).unique}.submitted.default.normal", b'{"event": "nonsense"}')
+    await give(container.commands, ref(1), submission())
+    await container.appending.request(f"task.alice.{ref(2).unique}.submitted.default.normal", b'{"event": "nonsense"}')
     folder = tmp_path / "made"
-    await back_up(core.reading, folder, silent)
+    await back_up(container.reading, folder, silent)
     said = await refused(processes, "restore", "--check", str(folder))
     assert "event 2 (task.alice." in said
     assert "does not decode" in said
@@ -155,15 +155,15 @@ async def test_an_event_that_does_not_decode_fails_the_check_and_is_restored_wit
 
 
 async def test_nothing_is_restored_over_data(
-    processes: Processes, nats_url: str, made: Path, core: Core, tmp_path: Path
+    processes: Processes, nats_url: str, made: Path, container: Container, tmp_path: Path
 ) -> None:
-    before = await found(core.reading, TASKS)
+    before = await found(container.reading, TASKS)
     said = await refused(processes, "restore", str(made), "--nats-url", nats_url)
     assert "TASKS" in said
     assert "empty NATS" in said
     with pytest.raises(TargetNotEmpty):
         await restore(made, quick_settings(nats_url=nats_url), silent, again=True)
-    after = await found(core.reading, TASKS)
+    after = await found(container.reading, TASKS)
     assert before is not None
     assert after is not None
     assert after["state"] == before["state"]
@@ -197,26 +197,26 @@ async def test_a_restore_that_broke_off_is_used_by_nobody_and_can_be_begun_anew(
         again = processes.start("restore", str(made), *to_it, "--again")
         assert await again.ended() == 0, again.tail()
         assert "tasks: 3, of which 2 have not ended" in again.tail()
-        async with await open_core(settings, nats.url) as core:
-            history = await core.commands.load_task(ref(1))
+        async with await open_container(settings, nats.url) as container:
+            history = await container.commands.load_task(ref(1))
             assert [stored.sequence for stored in history] == [1, 2, 3]
             # The task that has ended, before the others came, is not queued again.
-            assert await in_the_queue(core) == {ref(2), ref(3)}
+            assert await in_the_queue(container) == {ref(2), ref(3)}
     finally:
         nats.stop()
 
 
-async def in_the_queue(core: Core) -> set[TaskRef]:
+async def in_the_queue(container: Container) -> set[TaskRef]:
     """Return the tasks in the queue, once JetStream has filled it."""
 
     async def filled() -> bool:
-        info = await found(core.reading, DISPATCH)
+        info = await found(container.reading, DISPATCH)
         return (
             info is not None and not any(source["lag"] for source in info["sources"]) and info["state"]["messages"] > 1
         )
 
     await wait_until(filled, "the queue")
-    return {dispatched_ref(position.subject) for position in await read(core.reading, DISPATCH, ">")}
+    return {dispatched_ref(position.subject) for position in await read(container.reading, DISPATCH, ">")}
 
 
 async def test_a_restore_into_a_folder_that_was_killed_is_begun_anew_by_itself(
@@ -233,37 +233,37 @@ async def test_a_restore_into_a_folder_that_was_killed_is_begun_anew_by_itself(
 
 
 async def test_a_key_that_comes_while_the_fleet_is_taken_is_in_the_backup(
-    core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "made"
     registered: list[str] = []
 
     async def looked_late(connection: Connection, stream: str, filter_subject: str) -> int:
         if (folder / f"{SERVERS}.snapshot").exists() and not registered:
-            registered.append(await register_with_key(core))
+            registered.append(await register_with_key(container))
         return await last_sequence(connection, stream, filter_subject)
 
     monkeypatch.setattr(backup, "last_sequence", looked_late)
-    await back_up(core.reading, folder, silent)
+    await back_up(container.reading, folder, silent)
     assert registered == ["gpu"]
     checked = await check(folder, quick_settings(), silent)
     assert (checked.survey.servers, checked.survey.sealed) == (1, [])
 
 
-async def register_with_key(core: Core) -> str:
+async def register_with_key(container: Container) -> str:
     """Register a server with an API key; return its id."""
-    key_id = await core.server_keys.keep("gpu", "its key", None)
+    key_id = await container.server_keys.keep("gpu", "its key", None)
     settings = ServerRegistered(
         server_id="gpu", name="gpu", provider="test", predict_url="http://127.0.0.1:1/", api_key_id=key_id
     )
-    await core.commands.server("gpu", RegisterServer(settings=settings), by=Actor("user", "root"))
+    await container.commands.server("gpu", RegisterServer(settings=settings), by=Actor("user", "root"))
     return "gpu"
 
 
-async def test_other_seal_keys_are_pointed_out(processes: Processes, core: Core, tmp_path: Path) -> None:
-    await register_with_key(core)
+async def test_other_seal_keys_are_pointed_out(processes: Processes, container: Container, tmp_path: Path) -> None:
+    await register_with_key(container)
     folder = tmp_path / "made"
-    await back_up(core.reading, folder, silent)
+    await back_up(container.reading, folder, silent)
     right = processes.start("restore", "--check", str(folder))
     wrong = processes.start("restore", "--check", str(folder), JWT_SECRET="another secret that is longer than 32 bytes")
     assert (await right.ended(), await wrong.ended()) == (0, 0)
@@ -272,12 +272,12 @@ async def test_other_seal_keys_are_pointed_out(processes: Processes, core: Core,
     assert "TASKSTREAM_SEAL_KEYS" in wrong.tail()
 
 
-async def test_a_large_result_that_is_not_there_is_counted(core: Core, tmp_path: Path) -> None:
-    await core.objects.put("there", b"x" * 300_000)
+async def test_a_large_result_that_is_not_there_is_counted(container: Container, tmp_path: Path) -> None:
+    await container.objects.put("there", b"x" * 300_000)
     for number, name in enumerate(("there", "gone")):
         result = StoredResult(object_name=name, size_bytes=300_000)
-        await give(core.commands, ref(number), submission(), claim(), success(result))
-    await back_up(core.reading, tmp_path / "made", silent)
+        await give(container.commands, ref(number), submission(), claim(), success(result))
+    await back_up(container.reading, tmp_path / "made", silent)
     checked = await check(tmp_path / "made", quick_settings(), silent)
     assert checked.survey.lost_results == 1
     assert "1 large results" in checked.warnings()[0]

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from taskstream.container import open_core
+from taskstream.container import open_container
 from taskstream.events.codec import schedule_codec
 from taskstream.events.schedule import Run, ScheduleFired
 from taskstream.events.subjects import schedule_ref
@@ -67,9 +67,9 @@ async def tasks_by_schedule(client: Client) -> dict[str, list[str]]:
 
 async def fired_runs(url: str) -> dict[str, list[Run]]:
     """Return the runs of each schedule, as its log has them."""
-    async with await open_core(quick_settings(), url, durability="always") as core:
+    async with await open_container(quick_settings(), url, durability="always") as container:
         runs: dict[str, list[Run]] = {}
-        for position in await read(core.reading, SCHEDULES, "schedule.*.*.schedule_fired"):
+        for position in await read(container.reading, SCHEDULES, "schedule.*.*.schedule_fired"):
             event = decode(schedule_codec, position).recorded.event
             assert isinstance(event, ScheduleFired)
             runs.setdefault(schedule_ref(position.subject).id, []).extend(event.runs)
@@ -78,20 +78,20 @@ async def fired_runs(url: str) -> dict[str, list[Run]]:
 
 async def all_due(url: str) -> None:
     """Wait until each schedule has fallen due, with nobody there to see to it."""
-    async with await open_core(quick_settings(), url, durability="always") as core:
+    async with await open_container(quick_settings(), url, durability="always") as container:
 
         async def look() -> bool:
-            return len(await read(core.reading, TIMERS, "due.schedule.>")) >= COUNT
+            return len(await read(container.reading, TIMERS, "due.schedule.>")) >= COUNT
 
         await wait_until(look, "all schedules to fall due")
 
 
 async def nothing_due(url: str) -> None:
     """Wait until all that has fallen due is dealt with."""
-    async with await open_core(quick_settings(), url, durability="always") as core:
+    async with await open_container(quick_settings(), url, durability="always") as container:
 
         async def look() -> bool:
-            return not await read(core.reading, TIMERS, "due.schedule.>")
+            return not await read(container.reading, TIMERS, "due.schedule.>")
 
         await wait_until(look, "the workers to have dealt with what was due")
 

@@ -245,14 +245,14 @@ async def test_a_batch_of_which_only_a_part_was_stored_is_completed_by_the_same_
     """As a store does that runs full in the midst of it."""
     headers = {"Idempotency-Key": "k"}
     bodies = [{"n": number} for number in range(4)]
-    together = api.core.commands.submit_together
+    together = api.container.commands.submit_together
 
     async def partly(submissions: Any, **more: Any) -> Any:
         return 2 * await together(submissions[:2], **more)
 
-    api.core.commands.submit_together = partly  # type: ignore[method-assign]
+    api.container.commands.submit_together = partly  # type: ignore[method-assign]
     await submitted(api.alice, *bodies, headers=headers)
-    api.core.commands.submit_together = together  # type: ignore[method-assign]
+    api.container.commands.submit_together = together  # type: ignore[method-assign]
 
     batch_id, _ = await submitted(api.alice, *bodies, headers=headers)
 
@@ -330,14 +330,14 @@ async def test_a_batch_of_which_all_is_deleted_is_listed_no_more(api: Service) -
 async def test_a_batch_that_was_completed_later_is_listed_once_where_it_begins(api: Service) -> None:
     headers = {"Idempotency-Key": "k"}
     bodies = [{"n": number} for number in range(4)]
-    together = api.core.commands.submit_together
+    together = api.container.commands.submit_together
 
     async def partly(submissions: Any, **more: Any) -> Any:
         return 2 * await together(submissions[:2], **more)
 
-    api.core.commands.submit_together = partly  # type: ignore[method-assign]
+    api.container.commands.submit_together = partly  # type: ignore[method-assign]
     in_two_parts, _ = await submitted(api.alice, *bodies, headers=headers)
-    api.core.commands.submit_together = together  # type: ignore[method-assign]
+    api.container.commands.submit_together = together  # type: ignore[method-assign]
     between, _ = await submitted(api.alice, {"n": 1})
     await submitted(api.alice, *bodies, headers=headers)
 

@@ -274,7 +274,7 @@ async def test_an_error_of_ours_shows_nothing_of_its_insides(api: Service, monke
     async def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret at 10.0.0.7:4222")
 
-    monkeypatch.setattr(api.core.tasks, "page", fail)
+    monkeypatch.setattr(api.container.tasks, "page", fail)
 
     answer = await api.alice.get("/api/tasks")
 

@@ -78,11 +78,11 @@ async def test_zero_is_no_limit_whatever_the_service_says(limited: Service) -> N
 
 async def test_limits_hold_in_this_process_once_they_are_answered(api: Service) -> None:
     await api.admin.put(path("alice"), LIMITS)
-    assert api.core.fleet.owner_limits("alice").concurrency == 5
-    assert api.core.fleet.allowance("alice").waiting == 100
+    assert api.container.fleet.owner_limits("alice").concurrency == 5
+    assert api.container.fleet.allowance("alice").waiting == 100
 
     await api.admin.delete(path("alice"))
-    assert not api.core.fleet.owner_limits("alice").is_any
+    assert not api.container.fleet.owner_limits("alice").is_any
 
 
 async def test_an_owner_is_any_text_that_a_token_may_name(api: Service) -> None:
@@ -160,7 +160,7 @@ async def test_owners_are_listed_by_name_in_pages(limited: Service) -> None:
 
 async def test_setting_the_same_again_records_nothing(api: Service) -> None:
     async def recorded() -> int:
-        return len(await api.core.commands.owners.log.load("owner.alice"))
+        return len(await api.container.commands.owners.log.load("owner.alice"))
 
     await api.admin.put(path("alice"), LIMITS)
     await api.admin.put(path("alice"), LIMITS)
@@ -171,10 +171,10 @@ async def test_setting_the_same_again_records_nothing(api: Service) -> None:
 async def test_a_process_that_starts_later_has_the_limits_from_the_registry(nats_url: str) -> None:
     async with running_service(nats_url) as first:
         await first.admin.put(path("a.b"), LIMITS)
-        await wait_until(lambda: first.core.buckets.registry.get("owner.a=2Eb"), "the owner's key in the registry")
+        await wait_until(lambda: first.container.buckets.registry.get("owner.a=2Eb"), "the owner's key in the registry")
 
         fleet = Fleet()
-        await fleet.restore(first.core.buckets.registry)
+        await fleet.restore(first.container.buckets.registry)
 
     assert fleet.owner_limits("a=2Eb") == Limits(concurrency=5, per_second=0.5, burst=3)
 

@@ -27,7 +27,7 @@ async def test_a_read_may_wait_for_the_end_and_answers_as_soon_as_it_comes(nats_
         await service.admin.register(backend, "one")
         task_id = await service.alice.submit({"payload": 1})
         reading = asyncio.create_task(service.alice.get(f"/api/task/{task_id}?wait=60"))
-        await wait_until(lambda: backend.running and service.core.feeds.hub.listeners, "the read to wait")
+        await wait_until(lambda: backend.running and service.container.feeds.hub.listeners, "the read to wait")
         backend.let_go.set()
 
         answer = await reading

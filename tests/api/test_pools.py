@@ -69,7 +69,7 @@ async def test_a_pool_is_paused_and_resumed_and_says_by_whom_and_why(api: Servic
     assert shown["pause"] == paused["pause"]
     assert resumed.body == resumed_again.body == {"name": "gpu", "success": True, "pause": None}
     assert (await api.admin.get("/api/pools/gpu"))["pause"] is None
-    assert len(await api.core.commands.pools.log.load("pool.gpu")) == 2
+    assert len(await api.container.commands.pools.log.load("pool.gpu")) == 2
 
 
 async def test_the_default_pool_may_be_paused(api: Service) -> None:
@@ -128,6 +128,6 @@ async def test_a_pause_is_kept_by_the_projection_and_by_a_rebuild(service: Servi
     await service.admin.post("/api/pools/default/pause", {"reason": "new driver"})
 
     async def projected() -> bool:
-        return "pool.default" in [entry.key for entry in await service.core.buckets.registry.scan()]
+        return "pool.default" in [entry.key for entry in await service.container.buckets.registry.scan()]
 
     await wait_until(projected, "the registry to have the pool")

@@ -125,7 +125,7 @@ async def test_a_report_that_comes_late_is_shown_to_nobody_who_came_after_its_ba
     def late(batch: str) -> bytes:
         event = ProgressReported(attempt=1, output="late;")
         by = Actor("server", "one")
-        return live.encode(live.Live(batch=batch, index=0, at=datetime.now(UTC), by=by, event=event))
+        return live.encode(live.LiveReport(batch=batch, index=0, at=datetime.now(UTC), by=by, event=event))
 
     async with working(nats_url) as (service, backend, task_id), await client.connect(nats_url) as nats_client:
         await flood(backend, 30)

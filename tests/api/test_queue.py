@@ -141,7 +141,7 @@ async def test_the_same_idempotency_key_is_the_same_task(api: Service) -> None:
 
     assert first["taskId"] == again["taskId"]
     assert_refused(other, 422)
-    assert len(await api.core.buckets.secrets.scan("task.>")) == 1
+    assert len(await api.container.buckets.secrets.scan("task.>")) == 1
 
 
 async def test_a_queued_task_is_a_task_of_the_task_surface_too(api: Service) -> None:
@@ -285,10 +285,10 @@ async def test_an_attempt_has_the_types_time_for_each_chapter(api: Service, chap
 
 async def everything_stored(service: Service) -> bytes:
     """Return all that is in the log, in the buckets and in answers about tasks."""
-    core = service.core
+    container = service.container
     found = b""
     for stream in ("TASKS", "SERVERS", "DISPATCH", "RETRIES", "TIMERS", "KV_tasks", "KV_registry", "KV_secrets"):
-        found += b"".join(position.data for position in await read(core.reading, stream, ">"))
+        found += b"".join(position.data for position in await read(container.reading, stream, ">"))
     for path in ("/api/queue/tasks", "/api/tasks", "/api/active-tasks"):
         found += str((await service.alice.get(path)).body).encode()
     return found
@@ -319,7 +319,7 @@ async def test_the_key_is_destroyed_when_the_task_ends(nats_url: str, end: str) 
     async with BackendServer(hold) as backend, writing(nats_url, backend) as service:
         task_id = await queue(service, **MODEL)
         await wait_until(lambda: backend.running, "the call")
-        assert len(await service.core.buckets.secrets.scan("task.>")) == 1
+        assert len(await service.container.buckets.secrets.scan("task.>")) == 1
         match end:
             case "completed":
                 backend.let_go.set()
@@ -330,7 +330,7 @@ async def test_the_key_is_destroyed_when_the_task_ends(nats_url: str, end: str) 
                 await service.alice.delete(f"/api/queue/tasks/{task_id}")
 
         async def gone() -> bool:
-            return not await service.core.buckets.secrets.scan("task.>")
+            return not await service.container.buckets.secrets.scan("task.>")
 
         await wait_until(gone, "the key to be destroyed")
 
@@ -340,11 +340,11 @@ async def test_a_key_that_a_crash_left_behind_is_found(nats_url: str) -> None:
         ended = await queue(service)
         await service.alice.post(f"/api/queue/tasks/{ended}/cancel")
 
-        await service.core.task_keys.keep(parse_task_id(ended), "left")
-        await service.core.task_keys.keep(new_ref("alice", utc_now(), random_bits(80)), "never submitted")
+        await service.container.task_keys.keep(parse_task_id(ended), "left")
+        await service.container.task_keys.keep(new_ref("alice", utc_now(), random_bits(80)), "never submitted")
 
         async def gone() -> bool:
-            return not await service.core.buckets.secrets.scan("task.>")
+            return not await service.container.buckets.secrets.scan("task.>")
 
         await wait_until(gone, "both keys to be destroyed")
 

@@ -198,6 +198,6 @@ async def test_a_progress_report_is_no_place_for_megabytes(api: Service) -> None
 
 async def test_an_update_above_the_limit_is_a_413(api: Service) -> None:
     task_id = await api.alice.submit({"a": 1})
-    body = b" " * (api.core.settings.max_result + 1)
+    body = b" " * (api.container.settings.max_result + 1)
 
     assert (await api.alice.put(f"/api/task/{task_id}", body)).status == 413

@@ -73,7 +73,7 @@ async def failed(client: Client, schedule_id: str, count: int = 1) -> dict[str, 
 
 
 async def timers(service: Service, ref: ScheduleRef) -> list[str]:
-    return await subjects(service.core.reading, TIMERS, f"*.schedule.{ref.owner}.{ref.unique}")
+    return await subjects(service.container.reading, TIMERS, f"*.schedule.{ref.owner}.{ref.unique}")
 
 
 # What it says
@@ -384,6 +384,8 @@ async def test_a_timer_that_is_lost_is_set_again(service: Service) -> None:
     ref = parse_schedule_id(schedule_id)
     await wait_until(lambda: timers(service, ref), "the timer")
 
-    await api(service.core.reading, f"STREAM.PURGE.{TIMERS}", {"filter": f"timer.schedule.{ref.owner}.{ref.unique}"})
+    await api(
+        service.container.reading, f"STREAM.PURGE.{TIMERS}", {"filter": f"timer.schedule.{ref.owner}.{ref.unique}"}
+    )
 
     assert await wait_until(lambda: timers(service, ref), "the timer") == [f"timer.schedule.alice.{ref.unique}"]

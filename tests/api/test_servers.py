@@ -297,7 +297,7 @@ async def test_an_api_key_reaches_the_backend_and_is_shown_nowhere(
 
 async def test_the_sealed_key_goes_with_its_server(api: Service) -> None:
     async def sealed() -> bool:
-        return bool(await api.core.buckets.secrets.scan("server.gpu-1.*"))
+        return bool(await api.container.buckets.secrets.scan("server.gpu-1.*"))
 
     await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
     await wait_until(sealed, "the sealed key")
@@ -309,7 +309,7 @@ async def test_the_sealed_key_goes_with_its_server(api: Service) -> None:
 
 async def test_a_key_is_replaced_with_its_registration_and_kept_with_a_repeated_one(api: Service) -> None:
     async def key_ids() -> list[str]:
-        return [entry.key for entry in await api.core.buckets.secrets.scan("server.gpu-1.*")]
+        return [entry.key for entry in await api.container.buckets.secrets.scan("server.gpu-1.*")]
 
     await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
     [first] = await key_ids()

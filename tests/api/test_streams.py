@@ -190,7 +190,7 @@ async def test_who_breaks_off_while_told_what_there_is_is_told_all_of_it_again(a
 
 async def test_admins_follow_everybody_and_may_choose(api: Service) -> None:
     async with opened(api.admin, "/api/tasks/stream") as all_, opened(api.admin, "/api/tasks/stream?owner=bob") as bobs:
-        await wait_until(lambda: api.core.feeds.hub.listeners == 2, "both to listen")
+        await wait_until(lambda: api.container.feeds.hub.listeners == 2, "both to listen")
         await api.alice.submit({"payload": 1})
         await api.bob.submit({"payload": 2})
         owners = [sent.data["event"]["owner"] for sent in await received(all_, 2)]
@@ -203,7 +203,7 @@ async def test_admins_follow_everybody_and_may_choose(api: Service) -> None:
 async def test_types_and_events_can_be_chosen(api: Service) -> None:
     path = "/api/tasks/stream?type=a&event=TaskCancelled"
     async with opened(api.alice, path) as stream:
-        await wait_until(lambda: api.core.feeds.hub.listeners == 1, "it to listen")
+        await wait_until(lambda: api.container.feeds.hub.listeners == 1, "it to listen")
         for task_type in ("b", "a"):
             task_id = await api.alice.submit({"payload": 1, "type": task_type})
             await api.alice.post(f"/api/task/{task_id}/cancel")
@@ -221,7 +221,7 @@ async def test_a_client_cut_off_fifty_times_misses_nothing_and_sees_nothing_twic
     seen: list[tuple[int, str]] = []
     async with BackendServer() as backend, running_service(nats_url) as service:
         await service.admin.register(backend, "one", maxConcurrent=8)
-        last = (await service.core.tasks.snapshot("alice"))[0]
+        last = (await service.container.tasks.snapshot("alice"))[0]
 
         cuts = 0
 
@@ -275,7 +275,7 @@ async def test_a_slow_reader_is_served_from_the_log_and_misses_nothing(
 ) -> None:
     monkeypatch.setattr("taskstream.push.hub.QUEUE_LENGTH", 3)
     async with opened(api.alice, "/api/tasks/stream") as stream:
-        await wait_until(lambda: api.core.feeds.hub.listeners == 1, "it to listen")
+        await wait_until(lambda: api.container.feeds.hub.listeners == 1, "it to listen")
         task_ids = await asyncio.gather(*(api.alice.submit({"payload": "x" * 20_000}) for _ in range(200)))
         events = await received(stream, 200)
 
@@ -286,7 +286,7 @@ async def test_a_slow_reader_is_served_from_the_log_and_misses_nothing(
 async def test_what_somebody_wrote_into_the_log_about_no_task_is_passed_over(api: Service) -> None:
     async with asyncio.timeout(20):
         async with opened(api.alice, "/api/tasks/stream", last=0) as live:
-            await api.core.appending.publish("task.alice.odd", b"?")
+            await api.container.appending.publish("task.alice.odd", b"?")
             task_id = await api.alice.submit({"payload": 1})
             told = await received(live, 1)
         async with opened(api.alice, "/api/tasks/stream", last=0) as stored:
@@ -300,16 +300,16 @@ async def test_streams_end_when_the_process_does(nats_url: str) -> None:
         running_service(nats_url, worker=False) as service,
         opened(service.alice, "/api/tasks/stream") as stream,
     ):
-        await wait_until(lambda: service.core.feeds.hub.listeners == 1, "it to listen")
-        service.core.feeds.hub.end()
+        await wait_until(lambda: service.container.feeds.hub.listeners == 1, "it to listen")
+        service.container.feeds.hub.end()
         assert [sent async for sent in stream] == []
 
 
 async def test_a_stream_that_its_client_left_is_forgotten(api: Service) -> None:
     async with opened(api.alice, "/api/tasks/stream"):
-        await wait_until(lambda: api.core.feeds.hub.listeners == 1, "it to listen")
+        await wait_until(lambda: api.container.feeds.hub.listeners == 1, "it to listen")
 
-    await wait_until(lambda: api.core.feeds.hub.listeners == 0, "it to be forgotten")
+    await wait_until(lambda: api.container.feeds.hub.listeners == 0, "it to be forgotten")
 
 
 async def test_a_quiet_stream_has_heartbeats(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

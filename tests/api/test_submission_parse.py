@@ -19,7 +19,7 @@ from taskstream.events.task import RetryPolicy
 from taskstream.events.task_type import TypeDeleted
 from taskstream.settings import Settings
 from taskstream.submission import body as submission
-from taskstream.submission.body import SCHEMA_CACHE, Submissions, compile_schema
+from taskstream.submission.body import SCHEMA_CACHE, SubmissionParser, compile_schema
 from taskstream.wire.json_depth import depth
 
 from ..deciders.support import defined, seconds
@@ -35,7 +35,7 @@ def schema(content: Any, name: str = "chapter") -> Event:
 def parse(body: Any, *types: Event, owner: str = "alice", repeatable: bool = False) -> SubmitTask:
     """Return the command of a body: bytes, or what is sent as JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Submissions(SERVICE, fleet_of(*types)).parse(sent, owner, repeatable=repeatable)
+    return SubmissionParser(SERVICE, fleet_of(*types)).parse(sent, owner, repeatable=repeatable)
 
 
 def refused(body: Any, *types: Event) -> tuple[str, str]:
@@ -333,7 +333,7 @@ def test_a_pattern_that_never_comes_to_an_end_is_a_refusal() -> None:
 
 def test_a_type_with_a_new_schema_is_checked_by_that() -> None:
     fleet = fleet_of(schema({"type": "integer"}))
-    submissions = Submissions(SERVICE, fleet)
+    submissions = SubmissionParser(SERVICE, fleet)
     body = b'{"type": "chapter", "payload": 1}'
     submissions.parse(body, "alice", repeatable=False)
 
@@ -348,7 +348,7 @@ def test_a_schema_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         submission, "compile_schema", lambda content: compiled.append(content) or compile_schema(content)
     )
-    submissions = Submissions(SERVICE, fleet_of(schema({"type": "integer"})))
+    submissions = SubmissionParser(SERVICE, fleet_of(schema({"type": "integer"})))
 
     for _ in range(3):
         submissions.parse(b'{"type": "chapter", "payload": 1}', "alice", repeatable=False)
@@ -358,7 +358,7 @@ def test_a_schema_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_compiled_schemas_do_not_pile_up() -> None:
     fleet = fleet_of()
-    submissions = Submissions(SERVICE, fleet)
+    submissions = SubmissionParser(SERVICE, fleet)
 
     for number in range(SCHEMA_CACHE + 5):
         fleet.apply(positions(schema({"minimum": -number}), first=fleet.sequence + 1))

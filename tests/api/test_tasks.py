@@ -152,7 +152,7 @@ async def test_a_body_in_chunks_is_taken(api: Service) -> None:
 
 
 async def test_a_body_at_the_limit_is_taken_and_one_byte_more_is_a_413(api: Service) -> None:
-    limit = api.core.settings.max_body
+    limit = api.container.settings.max_body
     fits = b'{"a":"' + b"x" * (limit - 8) + b'"}'
 
     assert (await api.alice.post("/api/task", fits)).status == 200

@@ -38,7 +38,7 @@ async def test_a_type_is_put_read_listed_and_deleted(api: Service) -> None:
 
 
 async def test_what_a_type_leaves_out_is_as_the_service_has_it(api: Service) -> None:
-    settings = api.core.settings
+    settings = api.container.settings
 
     found = (await api.admin.put("/api/types/plain", {})).body
 
@@ -54,9 +54,9 @@ async def test_a_type_has_the_limits_it_was_given_and_a_burst_of_a_second(api: S
     put = await api.admin.put("/api/types/resize", {"concurrency": 3, "perSecond": 2.5})
 
     assert (put["concurrency"], put["perSecond"], put["burst"]) == (3, 2.5, 3)
-    assert api.core.fleet.type_limits("resize") == Limits(concurrency=3, per_second=2.5)
+    assert api.container.fleet.type_limits("resize") == Limits(concurrency=3, per_second=2.5)
     await api.admin.put("/api/types/resize", {})
-    assert not api.core.fleet.type_limits("resize").is_any
+    assert not api.container.fleet.type_limits("resize").is_any
 
 
 async def test_the_default_type_is_always_there(api: Service) -> None:
@@ -96,7 +96,7 @@ async def test_a_type_without_a_pool_has_one_of_its_own_and_an_undefined_one_the
 
 async def test_putting_the_same_again_records_nothing(api: Service) -> None:
     async def recorded() -> int:
-        return len(await api.core.commands.types.log.load("type.resize"))
+        return len(await api.container.commands.types.log.load("type.resize"))
 
     await api.admin.put("/api/types/resize", RESIZE)
     before = await recorded()

@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from taskstream.webhooks import delivery_loop as lane
-from taskstream.webhooks.deliveries import Deliveries, Held
+from taskstream.webhooks.deliveries import DeliveryStore, StoredDelivery
 from tests.support.backend import BackendServer
 from tests.support.nats import NatsServer
 from tests.support.receiver import (
@@ -104,12 +104,12 @@ async def test_a_delivery_that_was_not_there_when_looked_at_is_looked_at_again(
     """As a server of a cluster says that has been away, and does not know it yet."""
     looks: list[str] = []
 
-    async def behind(*arguments: Any) -> Held | None:
+    async def behind(*arguments: Any) -> StoredDelivery | None:
         looks.append(arguments[-1])
         return None if len(looks) == 1 else await waiting(*arguments)
 
-    waiting = Deliveries.waiting
-    monkeypatch.setattr(Deliveries, "waiting", behind)
+    waiting = DeliveryStore.waiting
+    monkeypatch.setattr(DeliveryStore, "waiting", behind)
     monkeypatch.setattr(lane, "LOOK_AGAIN", timedelta(seconds=0.1))
     await register(service.alice, receiver)
     await cancelled(service.alice)
@@ -378,7 +378,7 @@ async def test_what_a_deleted_webhook_had_to_send_is_dropped(service: Service, r
     webhook_id, _ = await register(service.alice, receiver)
     await cancelled(service.alice)
     await receiver.has(1)
-    bucket = service.core.buckets.deliveries
+    bucket = service.container.buckets.deliveries
 
     await service.alice.delete(f"/api/webhooks/{webhook_id}")
 
@@ -391,7 +391,7 @@ async def test_what_a_deleted_webhook_had_to_send_is_dropped(service: Service, r
 async def test_a_deleted_webhooks_secrets_are_overwritten_on_disk(
     api: Service, receiver: HookReceiver, nats: NatsServer
 ) -> None:
-    secrets = api.core.buckets.secrets
+    secrets = api.container.buckets.secrets
     webhook_id, _ = await register(api.alice, receiver)
     await api.alice.post(f"/api/webhooks/{webhook_id}/secret")
     sealed = [entry.value for entry in await secrets.scan("webhook.>")]

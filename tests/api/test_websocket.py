@@ -88,8 +88,8 @@ async def test_a_process_that_stops_closes_the_connection_and_says_of_no_task_th
         await subscribed(socket, all=True)
         task_id = await service.alice.submit({"payload": 1})
         await ask(socket, type="subscribe", task=task_id)
-        await wait_until(lambda: service.core.feeds.hub.listeners == 2, "it to listen")
-        service.core.feeds.hub.end()
+        await wait_until(lambda: service.container.feeds.hub.listeners == 2, "it to listen")
+        service.container.feeds.hub.end()
         async with asyncio.timeout(20):
             types = [message.json()["type"] async for message in socket]
 
@@ -100,7 +100,7 @@ async def test_a_process_that_stops_closes_the_connection_and_says_of_no_task_th
 async def test_a_project_has_the_events_of_its_tasks_alone(api: Service) -> None:
     async with connected(api.alice) as socket:
         await subscribed(socket, project="novel")
-        await wait_until(lambda: api.core.feeds.hub.listeners, "it to listen")
+        await wait_until(lambda: api.container.feeds.hub.listeners, "it to listen")
         await api.alice.post("/api/projects/other/queue-chapters")
         await api.alice.submit({"payload": 1})
         await api.bob.post("/api/projects/novel/queue-chapters")
@@ -114,7 +114,7 @@ async def test_all_is_all_of_mine_and_everybodys_for_admins(api: Service) -> Non
     async with connected(api.alice) as mine, connected(api.admin) as everybodys:
         await subscribed(mine, all=True)
         await subscribed(everybodys, all=True)
-        await wait_until(lambda: api.core.feeds.hub.listeners == 2, "both to listen")
+        await wait_until(lambda: api.container.feeds.hub.listeners == 2, "both to listen")
         bobs = await api.bob.submit({"payload": 1})
         alices = await api.alice.submit({"payload": 1})
 
@@ -126,7 +126,7 @@ async def test_what_is_unsubscribed_is_not_heard_any_more(api: Service) -> None:
     async with connected(api.alice) as socket:
         await subscribed(socket, all=True)
         assert (await ask(socket, type="unsubscribe", subscription="all"))["type"] == "unsubscribed"
-        await wait_until(lambda: not api.core.feeds.hub.listeners, "it to be forgotten")
+        await wait_until(lambda: not api.container.feeds.hub.listeners, "it to be forgotten")
         await api.alice.submit({"payload": 1})
 
         assert await ask(socket, type="ping") == {"type": "pong"}
@@ -187,10 +187,10 @@ async def test_a_slow_reader_is_told_and_dropped_and_nobody_else_notices(
         await reader.readuntil(b"\r\n\r\n")
         subscribe = b'{"type":"subscribe","all":true}'
         writer.write(bytes([0x81, 0x80 | len(subscribe)]) + b"\0\0\0\0" + subscribe)
-        await wait_until(lambda: api.core.feeds.hub.listeners == 2, "both to listen")
+        await wait_until(lambda: api.container.feeds.hub.listeners == 2, "both to listen")
         count = 0
         seen: list[str] = []
-        while api.core.feeds.hub.listeners == 2:
+        while api.container.feeds.hub.listeners == 2:
             await asyncio.gather(*(api.alice.submit({"payload": "x" * 200_000}) for _ in range(10)))
             count += 10
             seen += [(await told(quick))["type"] for _ in range(10)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from taskstream.explain.explanation import KEEPER_ASK, Explanation, encode
+from taskstream.explain.explanation import EXPLAIN_SUBJECT, Explanation, encode
 from tests.support.backend import BackendServer, accept, hold, status
 from tests.support.nats import NatsServer
 from tests.support.service import Client, Service, running_service
@@ -249,8 +249,8 @@ async def test_a_keeper_that_says_nothing_is_not_waited_for(api: Service) -> Non
     async def ignore(_: Msg) -> None:
         pass
 
-    await api.core.consuming.subscribe(KEEPER_ASK, ignore)
-    await api.core.consuming.flush()
+    await api.container.consuming.subscribe(EXPLAIN_SUBJECT, ignore)
+    await api.container.consuming.flush()
     delayed = await api.alice.submit({"payload": 1, "delay": SOON})
 
     found = await why(api.alice, delayed)
@@ -260,10 +260,10 @@ async def test_a_keeper_that_says_nothing_is_not_waited_for(api: Service) -> Non
 
 async def test_a_keeper_that_has_not_heard_of_a_task_yet_changes_nothing_about_what_the_log_says(api: Service) -> None:
     async def knows_nothing(message: Msg) -> None:
-        await api.core.consuming.publish(message.reply, encode(Explanation(as_of=0, known="not-active")))
+        await api.container.consuming.publish(message.reply, encode(Explanation(as_of=0, known="not-active")))
 
-    await api.core.consuming.subscribe(KEEPER_ASK, knows_nothing)
-    await api.core.consuming.flush()
+    await api.container.consuming.subscribe(EXPLAIN_SUBJECT, knows_nothing)
+    await api.container.consuming.flush()
     await api.admin.put("/api/owners/alice/limits", {"concurrency": 1})
     delayed = await api.alice.submit({"payload": 1, "delay": SOON})
     limited = await api.alice.submit({"payload": 1})

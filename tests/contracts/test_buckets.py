@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.errors import Conflict, StoreFull, StoreUnavailable
 from taskstream.nats_server.config import CONFIG
 from taskstream.streams import buckets
-from taskstream.streams.buckets import Bucket, Entry, Write
+from taskstream.streams.buckets import Bucket, BucketEntry, Write
 from taskstream.streams.jetstream.api import ApiError
 from tests.support.nats import NatsServer
 from tests.support.outage import begin, end, restart
@@ -21,20 +21,22 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def bucket(core: Core) -> Bucket:
-    return core.buckets.secrets
+def bucket(container: Container) -> Bucket:
+    return container.buckets.secrets
 
 
 async def test_what_is_put_is_read_back_with_its_revision(bucket: Bucket) -> None:
     revision = await bucket.put("a.b", b"one")
-    assert await bucket.get("a.b") == Entry("a.b", b"one", revision)
+    assert await bucket.get("a.b") == BucketEntry("a.b", b"one", revision)
 
     again = await bucket.put("a.b", b"two")
     assert again > revision
-    assert await bucket.get("a.b") == Entry("a.b", b"two", again)
+    assert await bucket.get("a.b") == BucketEntry("a.b", b"two", again)
 
 
-async def test_what_is_erased_is_gone_and_overwritten_on_disk(core: Core, bucket: Bucket, nats: NatsServer) -> None:
+async def test_what_is_erased_is_gone_and_overwritten_on_disk(
+    container: Container, bucket: Bucket, nats: NatsServer
+) -> None:
     def on_disk() -> bool:
         return any(b"sealed value" in path.read_bytes() for path in nats.folder.rglob("*.blk"))
 
@@ -45,9 +47,9 @@ async def test_what_is_erased_is_gone_and_overwritten_on_disk(core: Core, bucket
         await bucket.erase("a")
     assert await bucket.get_with_revision("a") is None
     assert not on_disk()
-    await core.buckets.leases.put("a", b"x")
+    await container.buckets.leases.put("a", b"x")
     with pytest.raises(ApiError):  # this one is not for secrets
-        await core.buckets.leases.erase("a")
+        await container.buckets.leases.erase("a")
 
 
 async def test_a_key_that_never_was_reads_as_none(bucket: Bucket) -> None:
@@ -65,7 +67,7 @@ async def test_a_write_guarded_by_an_old_revision_is_a_conflict_and_changes_noth
         with pytest.raises(Conflict):
             await bucket.put("a", b"three", expected=old)
 
-    assert await bucket.get("a") == Entry("a", b"two", second)
+    assert await bucket.get("a") == BucketEntry("a", b"two", second)
 
 
 async def test_of_many_guarded_writes_at_once_one_wins(bucket: Bucket) -> None:
@@ -96,7 +98,7 @@ async def test_a_deleted_key_can_be_written_again_at_once_guarded_by_its_mark(bu
     assert mark.value == b""
     revision = await bucket.put("a", b"two", expected=mark.revision)
 
-    assert await bucket.get("a") == Entry("a", b"two", revision)
+    assert await bucket.get("a") == BucketEntry("a", b"two", revision)
 
 
 async def test_deleting_is_guarded_too_and_may_be_repeated(bucket: Bucket) -> None:
@@ -159,18 +161,18 @@ async def test_of_many_writes_those_with_an_old_revision_are_a_conflict_and_chan
     with pytest.raises(Conflict):
         await bucket.put_many([Write("a", b"two", 0), Write("b", b"two", second)])
 
-    assert (await bucket.get("a") or Entry("", b"", 0)).value == b"one"
-    assert (await bucket.get("b") or Entry("", b"", 0)).value == b"two"
+    assert (await bucket.get("a") or BucketEntry("", b"", 0)).value == b"one"
+    assert (await bucket.get("b") or BucketEntry("", b"", 0)).value == b"two"
 
 
 async def test_many_writes_say_so_when_the_connection_is_lost_before_their_answers(
-    core: Core, nats: NatsServer, bucket: Bucket
+    container: Container, nats: NatsServer, bucket: Bucket
 ) -> None:
     writes = [Write(f"k.{number}", b"v") for number in range(buckets.WRITES_AT_ONCE)]
     os.kill(nats.pid, signal.SIGSTOP)
     under_way = asyncio.create_task(bucket.put_many(writes))
     await asyncio.sleep(0)
-    await end(nats, core.reading)
+    await end(nats, container.reading)
 
     with pytest.raises(StoreUnavailable):
         await under_way
@@ -208,29 +210,29 @@ async def test_a_scan_goes_by_the_last_write_and_its_filter(bucket: Bucket) -> N
 
     assert [entry.key for entry in await bucket.scan()] == ["b.1", "a.2", "a.1.x", "a.1"]
     assert [entry.key for entry in await bucket.scan("a.*")] == ["a.2", "a.1"]
-    assert await bucket.scan("a.*", from_revision=last) == [Entry("a.1", b"w", last)]
+    assert await bucket.scan("a.*", from_revision=last) == [BucketEntry("a.1", b"w", last)]
     assert len(await bucket.scan(limit=2)) == 2
 
 
-async def test_buckets_do_not_see_each_other(core: Core) -> None:
-    await core.buckets.secrets.put("a", b"one")
+async def test_buckets_do_not_see_each_other(container: Container) -> None:
+    await container.buckets.secrets.put("a", b"one")
 
-    assert await core.buckets.leases.get("a") is None
-    assert await core.buckets.leases.scan() == []
+    assert await container.buckets.leases.get("a") is None
+    assert await container.buckets.leases.scan() == []
 
 
-async def test_what_was_put_outlives_a_kill(core: Core, nats: NatsServer, bucket: Bucket) -> None:
+async def test_what_was_put_outlives_a_kill(container: Container, nats: NatsServer, bucket: Bucket) -> None:
     await bucket.put("a", b"one")
 
-    await restart(nats, core.reading)
+    await restart(nats, container.reading)
 
-    assert (await bucket.get("a") or Entry("", b"", 0)).value == b"one"
+    assert (await bucket.get("a") or BucketEntry("", b"", 0)).value == b"one"
 
 
 async def test_without_nats_a_bucket_is_unavailable_and_no_write_lands_later(
-    core: Core, nats: NatsServer, bucket: Bucket
+    container: Container, nats: NatsServer, bucket: Bucket
 ) -> None:
-    await end(nats, core.reading)
+    await end(nats, container.reading)
     for attempt in (
         bucket.put("a", b"one"),
         bucket.delete("a"),
@@ -241,18 +243,18 @@ async def test_without_nats_a_bucket_is_unavailable_and_no_write_lands_later(
         with pytest.raises(StoreUnavailable):
             await attempt
 
-    await begin(nats, core.reading)
+    await begin(nats, container.reading)
     assert await bucket.get("a") is None
 
 
 async def test_a_write_into_a_full_store_says_so(
-    core: Core, nats: NatsServer, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    container: Container, nats: NatsServer, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bucket.put("a", b"x" * 1_100_000)
     small = tmp_path / "small.conf"
     small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
     monkeypatch.setattr("tests.support.nats.CONFIG", small)
-    await restart(nats, core.reading, gently=True)
+    await restart(nats, container.reading, gently=True)
 
     with pytest.raises(StoreFull):
         await bucket.put("b", b"one")

@@ -19,14 +19,14 @@ from taskstream.running import for_embedded
 from taskstream.settings import InvalidSettings, Settings
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
-from taskstream.streams.topology.startup_retry import Patience, leader_elected
+from taskstream.streams.topology.startup_retry import StartupRetry, leader_elected
 
 KEPT = {"name": "KEPT", "subjects": ["kept"], "num_replicas": 3}
 
 
 async def connected(cluster: EmbeddedCluster) -> Connection:
     connection = await open_connection(cluster.url, "test")
-    await leader_elected(connection, Patience())
+    await leader_elected(connection, StartupRetry())
     return connection
 
 
@@ -34,7 +34,7 @@ async def test_it_is_one_jetstream_and_keeps_what_it_has_and_where_it_is(tmp_pat
     async with EmbeddedCluster(tmp_path, 3) as cluster:
         url = cluster.url
         connection = await connected(cluster)
-        await Patience().wait("three servers", lambda: api(connection, "STREAM.CREATE.KEPT", KEPT))
+        await StartupRetry().wait("three servers", lambda: api(connection, "STREAM.CREATE.KEPT", KEPT))
         await connection.request("kept", b"still here")
         await connection.close()
         assert stat.S_IMODE((tmp_path / PLAN).stat().st_mode) == 0o600
@@ -42,7 +42,7 @@ async def test_it_is_one_jetstream_and_keeps_what_it_has_and_where_it_is(tmp_pat
     async with EmbeddedCluster(tmp_path, 3) as cluster:
         assert cluster.url == url
         connection = await connected(cluster)
-        info = await Patience().wait("the stream", lambda: api(connection, "STREAM.INFO.KEPT"))
+        info = await StartupRetry().wait("the stream", lambda: api(connection, "STREAM.INFO.KEPT"))
         assert info["state"]["messages"] == 1
         assert {info["cluster"]["leader"], *(replica["name"] for replica in info["cluster"]["replicas"])} == {
             "node-1",

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from taskstream.commands import task
 from taskstream.commands.commands import Commands
 from taskstream.commands.handler import PATIENCE_SECONDS
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.errors import (
     AlreadyEnded,
     AttemptNotCurrent,
@@ -30,106 +30,108 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 
-async def types(core: Core, number: int = 0) -> list[str]:
-    return [type(stored.recorded.event).__name__ for stored in await core.commands.load_task(ref(number))]
+async def types(container: Container, number: int = 0) -> list[str]:
+    return [type(stored.recorded.event).__name__ for stored in await container.commands.load_task(ref(number))]
 
 
-async def test_a_command_answers_with_the_state_after_it_and_the_events_it_stored(core: Core) -> None:
-    handled = await core.commands.task(ref(), submission(), by=ALICE, cause="request 1")
+async def test_a_command_answers_with_the_state_after_it_and_the_events_it_stored(container: Container) -> None:
+    handled = await container.commands.task(ref(), submission(), by=ALICE, cause="request 1")
 
     assert isinstance(handled.known.state, task.Waiting)
     assert handled.known.sequence == 1
     [stored] = handled.appended
     assert isinstance(stored.recorded.event, TaskSubmitted)
     assert (stored.sequence, stored.recorded.by, stored.recorded.cause) == (1, ALICE, "request 1")
-    assert await core.commands.load_task(ref()) == handled.appended
+    assert await container.commands.load_task(ref()) == handled.appended
 
 
-async def test_a_command_that_makes_two_events_says_where_each_is(core: Core) -> None:
-    await give(core.commands, ref(), submission())
+async def test_a_command_that_makes_two_events_says_where_each_is(container: Container) -> None:
+    await give(container.commands, ref(), submission())
 
-    handled = await core.commands.task(ref(), task.ReportProgress(reporter=WORKER, progress=1.0), by=ALICE)
+    handled = await container.commands.task(ref(), task.ReportProgress(reporter=WORKER, progress=1.0), by=ALICE)
 
     assert [(stored.sequence, type(stored.recorded.event)) for stored in handled.appended] == [
         (2, AttemptStarted),
         (3, ProgressReported),
     ]
-    assert (await core.commands.load_task(ref()))[1:] == handled.appended
+    assert (await container.commands.load_task(ref()))[1:] == handled.appended
 
 
-async def test_a_repeated_command_is_already_so_and_appends_nothing(core: Core) -> None:
-    first = await core.commands.task(ref(), submission(), by=ALICE)
-    second = await core.commands.task(ref(), submission(), by=ALICE)
+async def test_a_repeated_command_is_already_so_and_appends_nothing(container: Container) -> None:
+    first = await container.commands.task(ref(), submission(), by=ALICE)
+    second = await container.commands.task(ref(), submission(), by=ALICE)
 
     assert second.appended == []
     assert second.known == first.known
-    assert await types(core) == ["TaskSubmitted"]
+    assert await types(container) == ["TaskSubmitted"]
 
 
-async def test_a_command_that_is_not_allowed_appends_nothing(core: Core) -> None:
+async def test_a_command_that_is_not_allowed_appends_nothing(container: Container) -> None:
     with pytest.raises(NotFound):
-        await core.commands.task(ref(), task.CancelTask(reason=""), by=ALICE)
-    await give(core.commands, ref(), submission(), claim(), success())
+        await container.commands.task(ref(), task.CancelTask(reason=""), by=ALICE)
+    await give(container.commands, ref(), submission(), claim(), success())
     with pytest.raises(AlreadyEnded):
-        await core.commands.task(ref(), task.CancelTask(reason=""), by=ALICE)
+        await container.commands.task(ref(), task.CancelTask(reason=""), by=ALICE)
 
-    assert await types(core) == ["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]
+    assert await types(container) == ["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]
 
 
-async def test_submissions_given_together_are_stored_together_in_their_order(core: Core) -> None:
-    handled = await core.commands.submit_together([(ref(number), submission()) for number in range(20)], by=ALICE)
+async def test_submissions_given_together_are_stored_together_in_their_order(container: Container) -> None:
+    handled = await container.commands.submit_together([(ref(number), submission()) for number in range(20)], by=ALICE)
 
     assert [each.known.sequence for each in handled] == list(range(1, 21))
     assert [stored for each in handled for stored in each.appended] == [
-        stored for number in range(20) for stored in await core.commands.load_task(ref(number))
+        stored for number in range(20) for stored in await container.commands.load_task(ref(number))
     ]
 
 
-async def test_of_submissions_given_together_those_that_are_there_stay_and_the_others_follow(core: Core) -> None:
-    await give(core.commands, ref(3), submission())
+async def test_of_submissions_given_together_those_that_are_there_stay_and_the_others_follow(
+    container: Container,
+) -> None:
+    await give(container.commands, ref(3), submission())
 
-    handled = await core.commands.submit_together([(ref(number), submission()) for number in range(5)], by=ALICE)
+    handled = await container.commands.submit_together([(ref(number), submission()) for number in range(5)], by=ALICE)
 
     assert [len(each.appended) for each in handled] == [1, 1, 1, 0, 1]
-    assert [await types(core, number) for number in range(5)] == [["TaskSubmitted"]] * 5
+    assert [await types(container, number) for number in range(5)] == [["TaskSubmitted"]] * 5
 
 
-async def test_of_submissions_given_together_none_is_stored_if_one_is_refused(core: Core) -> None:
-    await give(core.commands, ref(3), submission())
+async def test_of_submissions_given_together_none_is_stored_if_one_is_refused(container: Container) -> None:
+    await give(container.commands, ref(3), submission())
     other = replace(submission(), fingerprint="other", repeatable=True)
 
     with pytest.raises(IdempotencyConflict):
-        await core.commands.submit_together([(ref(number), other) for number in range(5)], by=ALICE)
+        await container.commands.submit_together([(ref(number), other) for number in range(5)], by=ALICE)
 
-    assert [await types(core, number) for number in (0, 4)] == [[], []]
+    assert [await types(container, number) for number in (0, 4)] == [[], []]
 
 
-async def test_submissions_given_together_wait_for_nats(core: Core, nats: NatsServer) -> None:
-    await end(nats, core.appending, core.reading)
+async def test_submissions_given_together_wait_for_nats(container: Container, nats: NatsServer) -> None:
+    await end(nats, container.appending, container.reading)
 
     given = asyncio.create_task(
-        core.commands.submit_together([(ref(number), submission()) for number in range(20)], by=ALICE)
+        container.commands.submit_together([(ref(number), submission()) for number in range(20)], by=ALICE)
     )
-    await begin(nats, core.appending, core.reading)
+    await begin(nats, container.appending, container.reading)
 
     assert sum(len(each.appended) for each in await given) == 20
-    assert len(await whole_log(core.reading)) == 20
+    assert len(await whole_log(container.reading)) == 20
 
 
-async def test_a_command_given_what_was_known_begins_again_when_that_is_old(core: Core) -> None:
-    submitted = await core.commands.task(ref(), submission(), by=ALICE)
-    await give(core.commands, ref(), claim())
+async def test_a_command_given_what_was_known_begins_again_when_that_is_old(container: Container) -> None:
+    submitted = await container.commands.task(ref(), submission(), by=ALICE)
+    await give(container.commands, ref(), claim())
 
-    handled = await core.commands.task(ref(), success(), by=ALICE, known=submitted.known)
+    handled = await container.commands.task(ref(), success(), by=ALICE, known=submitted.known)
 
     assert handled.known.sequence == 3
-    assert await types(core) == ["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]
+    assert await types(container) == ["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]
 
 
-async def test_of_many_claims_at_once_one_wins_and_the_others_hear_of_it(core: Core, nats_url: str) -> None:
+async def test_of_many_claims_at_once_one_wins_and_the_others_hear_of_it(container: Container, nats_url: str) -> None:
     other = await open_connection(nats_url, "test")
-    rivals = [core.commands, Commands(other, other, replicated=False)]
-    submitted = await core.commands.task(ref(), submission(), by=ALICE)
+    rivals = [container.commands, Commands(other, other, replicated=False)]
+    submitted = await container.commands.task(ref(), submission(), by=ALICE)
 
     outcomes = await asyncio.gather(
         *(
@@ -140,21 +142,21 @@ async def test_of_many_claims_at_once_one_wins_and_the_others_hear_of_it(core: C
     )
 
     assert sum(isinstance(outcome, AttemptNotCurrent) for outcome in outcomes) == 19
-    assert await types(core) == ["TaskSubmitted", "AttemptStarted"]
+    assert await types(container) == ["TaskSubmitted", "AttemptStarted"]
     await other.close()
 
 
-async def test_commands_that_race_and_are_all_allowed_all_succeed(core: Core) -> None:
-    await give(core.commands, ref(), submission(), claim())
+async def test_commands_that_race_and_are_all_allowed_all_succeed(container: Container) -> None:
+    await give(container.commands, ref(), submission(), claim())
 
     await asyncio.gather(
         *(
-            core.commands.task(ref(), task.ReportProgress(reporter=WORKER, progress=float(number)), by=ALICE)
+            container.commands.task(ref(), task.ReportProgress(reporter=WORKER, progress=float(number)), by=ALICE)
             for number in range(20)
         )
     )
 
-    history = await core.commands.load_task(ref())
+    history = await container.commands.load_task(ref())
     reported = sorted(
         stored.recorded.event.progress or 0.0
         for stored in history[2:]
@@ -163,51 +165,53 @@ async def test_commands_that_race_and_are_all_allowed_all_succeed(core: Core) ->
     assert reported == [float(number) for number in range(20)]
 
 
-async def test_a_claim_whose_answer_was_lost_is_made_once(core: Core, nats: NatsServer) -> None:
-    await give(core.commands, ref(), submission())
+async def test_a_claim_whose_answer_was_lost_is_made_once(container: Container, nats: NatsServer) -> None:
+    await give(container.commands, ref(), submission())
     async with Proxy(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
-        commands = Commands(appending, core.reading, replicated=False)
+        commands = Commands(appending, container.reading, replicated=False)
         proxy.lose_next = b'"stream":"TASKS"'
 
         handled = await commands.task(ref(), claim(digest="d"), by=ALICE)
 
         assert proxy.lost == 1
         assert handled.known.sequence == 2
-        assert await types(core) == ["TaskSubmitted", "AttemptStarted"]
+        assert await types(container) == ["TaskSubmitted", "AttemptStarted"]
         await appending.close()
 
 
-async def test_a_command_waits_for_nats_to_come_back(core: Core, nats: NatsServer) -> None:
-    await give(core.commands, ref(), submission())
-    await end(nats, core.appending, core.reading)
+async def test_a_command_waits_for_nats_to_come_back(container: Container, nats: NatsServer) -> None:
+    await give(container.commands, ref(), submission())
+    await end(nats, container.appending, container.reading)
 
-    given = asyncio.create_task(core.commands.task(ref(), claim(), by=ALICE))
-    await begin(nats, core.appending, core.reading)
+    given = asyncio.create_task(container.commands.task(ref(), claim(), by=ALICE))
+    await begin(nats, container.appending, container.reading)
 
     assert (await given).known.sequence == 2
 
 
-async def test_commands_under_way_when_nats_is_killed_are_all_carried_out_once(core: Core, nats: NatsServer) -> None:
+async def test_commands_under_way_when_nats_is_killed_are_all_carried_out_once(
+    container: Container, nats: NatsServer
+) -> None:
     async def one(number: int) -> None:
-        await core.commands.task(ref(number), submission(), by=ALICE, patience_seconds=30)
-        await core.commands.task(ref(number), claim(digest=str(number)), by=ALICE, patience_seconds=30)
-        await core.commands.task(ref(number), success(), by=ALICE, patience_seconds=30)
+        await container.commands.task(ref(number), submission(), by=ALICE, patience_seconds=30)
+        await container.commands.task(ref(number), claim(digest=str(number)), by=ALICE, patience_seconds=30)
+        await container.commands.task(ref(number), success(), by=ALICE, patience_seconds=30)
 
     given = [asyncio.create_task(one(number)) for number in range(200)]
-    await wait_until(lambda: whole_log(core.reading), "the first events")
-    await restart(nats, core.appending, core.reading)
+    await wait_until(lambda: whole_log(container.reading), "the first events")
+    await restart(nats, container.appending, container.reading)
     await asyncio.gather(*given)
 
-    histories = [await types(core, number) for number in range(200)]
+    histories = [await types(container, number) for number in range(200)]
     assert histories == [["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]] * 200
 
 
 async def test_a_server_that_stops_answering_during_a_command_and_comes_back_costs_nothing(
-    core: Core, nats: NatsServer
+    container: Container, nats: NatsServer
 ) -> None:
     """The request is on its way when the connection breaks: that is noticed at once, not after the timeout."""
-    await give(core.commands, ref(), submission())
+    await give(container.commands, ref(), submission())
     async with Proxy(nats.port) as proxy:
         connection = await open_connection(proxy.url, "test")
         commands = Commands(connection, connection, replicated=False)
@@ -216,15 +220,15 @@ async def test_a_server_that_stops_answering_during_a_command_and_comes_back_cos
         handled = await commands.task(ref(), claim(digest="d"), by=ALICE, patience_seconds=PATIENCE_SECONDS)
 
         assert handled.known.sequence == 2
-        assert await types(core) == ["TaskSubmitted", "AttemptStarted"]
+        assert await types(container) == ["TaskSubmitted", "AttemptStarted"]
         await connection.close()
 
 
 async def test_a_history_whose_answer_is_lost_without_a_word_is_asked_for_again(
-    core: Core, monkeypatch: pytest.MonkeyPatch
+    container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await give(core.commands, ref(), submission())
-    load = core.commands.tasks.log.load
+    await give(container.commands, ref(), submission())
+    load = container.commands.tasks.log.load
     asked = 0
 
     async def deaf_at_first(root: str, after: int = 0) -> object:
@@ -232,33 +236,33 @@ async def test_a_history_whose_answer_is_lost_without_a_word_is_asked_for_again(
         asked += 1
         return await (asyncio.Event().wait() if asked == 1 else load(root, after))
 
-    monkeypatch.setattr(core.commands.tasks.log, "load", deaf_at_first)
+    monkeypatch.setattr(container.commands.tasks.log, "load", deaf_at_first)
 
     async with asyncio.timeout(30):
-        handled = await core.commands.task(ref(), claim(), by=ALICE)
+        handled = await container.commands.task(ref(), claim(), by=ALICE)
 
     assert (asked, handled.known.sequence) == (2, 2)
 
 
-async def test_patience_ends(core: Core, nats: NatsServer) -> None:
-    await end(nats, core.appending, core.reading)
+async def test_patience_ends(container: Container, nats: NatsServer) -> None:
+    await end(nats, container.appending, container.reading)
 
     with pytest.raises(StoreUnavailable):
-        await core.commands.task(ref(), submission(), by=ALICE, patience_seconds=0.1)
+        await container.commands.task(ref(), submission(), by=ALICE, patience_seconds=0.1)
 
 
 async def test_a_full_store_and_a_payload_too_large_are_said_at_once(
-    core: Core, nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    container: Container, nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No patience helps with these: were it waited, this test would not end."""
     with pytest.raises(PayloadTooLarge):
-        await core.commands.task(
+        await container.commands.task(
             ref(1), submission(payload=b'"%s"' % (b"x" * 9_000_000)), by=ALICE, patience_seconds=1e6
         )
-    await give(core.commands, ref(), submission(payload=b'"%s"' % (b"x" * 1_100_000)))
+    await give(container.commands, ref(), submission(payload=b'"%s"' % (b"x" * 1_100_000)))
     small = tmp_path / "small.conf"
     small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
     monkeypatch.setattr("tests.support.nats.CONFIG", small)
-    await restart(nats, core.appending, core.reading, gently=True)
+    await restart(nats, container.appending, container.reading, gently=True)
     with pytest.raises(StoreFull):
-        await core.commands.task(ref(2), submission(), by=ALICE, patience_seconds=1e6)
+        await container.commands.task(ref(2), submission(), by=ALICE, patience_seconds=1e6)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.streams.leases import Lease, Membership
 
 TTL_SECONDS = 0.4
 
 
-async def test_a_lease_is_not_held_after_a_lapse_until_it_was_looked_at(core: Core) -> None:
-    stopped, other = (Membership(core.buckets.leases, "worker", TTL_SECONDS) for _ in range(2))
+async def test_a_lease_is_not_held_after_a_lapse_until_it_was_looked_at(container: Container) -> None:
+    stopped, other = (Membership(container.buckets.leases, "worker", TTL_SECONDS) for _ in range(2))
     await stopped.renew()
     lease = Lease(stopped, "one")
     assert await lease.acquire()
@@ -26,8 +26,8 @@ async def test_a_lease_is_not_held_after_a_lapse_until_it_was_looked_at(core: Co
     assert not await lease.acquire()
 
 
-async def test_a_lease_that_nobody_took_meanwhile_is_held_again_once_it_was_looked_at(core: Core) -> None:
-    stopped = Membership(core.buckets.leases, "worker", TTL_SECONDS)
+async def test_a_lease_that_nobody_took_meanwhile_is_held_again_once_it_was_looked_at(container: Container) -> None:
+    stopped = Membership(container.buckets.leases, "worker", TTL_SECONDS)
     await stopped.renew()
     lease = Lease(stopped, "one")
     assert await lease.acquire()

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.errors import Conflict, StoreUnavailable
 from taskstream.streams import leases
-from taskstream.streams.buckets import Bucket, Entry
+from taskstream.streams.buckets import Bucket, BucketEntry
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.leases import REREAD_SECONDS, Lease, Leases, Membership, Presence
 from tests.support.nats import NatsServer
@@ -40,9 +40,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def member(core: Core, role: str = "worker") -> Membership:
+async def member(container: Container, role: str = "worker") -> Membership:
     """Return a process that has announced itself and looked around."""
-    members = Membership(core.buckets.leases, role, TTL_SECONDS)
+    members = Membership(container.buckets.leases, role, TTL_SECONDS)
     await members.renew()
     await members.observe()
     return members
@@ -53,8 +53,8 @@ async def look(*members: Membership) -> None:
         await one.observe()
 
 
-async def test_of_many_who_want_a_lease_one_gets_it(core: Core) -> None:
-    members = [await member(core) for _ in range(8)]
+async def test_of_many_who_want_a_lease_one_gets_it(container: Container) -> None:
+    members = [await member(container) for _ in range(8)]
     await look(*members)
     wanted = [Lease(one, "thing") for one in members]
 
@@ -64,8 +64,8 @@ async def test_of_many_who_want_a_lease_one_gets_it(core: Core) -> None:
     assert [lease.held for lease in wanted] == got
 
 
-async def test_a_holder_keeps_its_lease_by_asking_again(core: Core) -> None:
-    first, second = await member(core), await member(core)
+async def test_a_holder_keeps_its_lease_by_asking_again(container: Container) -> None:
+    first, second = await member(container), await member(container)
     lease = Lease(first, "thing")
     assert [await lease.acquire() for _ in range(3)] == [True] * 3
     await look(second)
@@ -73,8 +73,8 @@ async def test_a_holder_keeps_its_lease_by_asking_again(core: Core) -> None:
     assert not await Lease(second, "thing").acquire()
 
 
-async def test_one_process_may_hold_many_leases_and_leases_are_told_apart(core: Core) -> None:
-    first, second = await member(core), await member(core)
+async def test_one_process_may_hold_many_leases_and_leases_are_told_apart(container: Container) -> None:
+    first, second = await member(container), await member(container)
     await look(first, second)
 
     assert await Lease(first, "a").acquire()
@@ -82,16 +82,16 @@ async def test_one_process_may_hold_many_leases_and_leases_are_told_apart(core: 
     assert await Lease(second, "c").acquire()
 
 
-async def test_a_process_that_did_not_announce_itself_gets_none(core: Core) -> None:
-    silent = Membership(core.buckets.leases, "worker", TTL_SECONDS)
+async def test_a_process_that_did_not_announce_itself_gets_none(container: Container) -> None:
+    silent = Membership(container.buckets.leases, "worker", TTL_SECONDS)
 
     assert not await Lease(silent, "thing").acquire()
 
 
 async def test_a_silent_holder_is_succeeded_once_it_was_unchanged_for_the_time_to_live(
-    core: Core, clock: Clock
+    container: Container, clock: Clock
 ) -> None:
-    holder, heir = await member(core), await member(core)
+    holder, heir = await member(container), await member(container)
     lease = Lease(holder, "thing")
     assert await lease.acquire()
     await look(heir)
@@ -104,8 +104,10 @@ async def test_a_silent_holder_is_succeeded_once_it_was_unchanged_for_the_time_t
     assert heir.dead() == [holder.id]
 
 
-async def test_a_holder_that_cannot_renew_has_stopped_before_another_may_begin(core: Core, clock: Clock) -> None:
-    holder, heir = await member(core), await member(core)
+async def test_a_holder_that_cannot_renew_has_stopped_before_another_may_begin(
+    container: Container, clock: Clock
+) -> None:
+    holder, heir = await member(container), await member(container)
     lease = Lease(holder, "thing")
     assert await lease.acquire()
     await look(heir)
@@ -123,8 +125,8 @@ async def test_a_holder_that_cannot_renew_has_stopped_before_another_may_begin(c
     assert not overlap
 
 
-async def test_a_holder_that_came_back_too_late_finds_its_lease_taken(core: Core, clock: Clock) -> None:
-    holder, heir = await member(core), await member(core)
+async def test_a_holder_that_came_back_too_late_finds_its_lease_taken(container: Container, clock: Clock) -> None:
+    holder, heir = await member(container), await member(container)
     lease = Lease(holder, "thing")
     await lease.acquire()
     await look(heir)
@@ -138,8 +140,8 @@ async def test_a_holder_that_came_back_too_late_finds_its_lease_taken(core: Core
     assert not lease.held
 
 
-async def test_a_renewed_holder_is_not_succeeded(core: Core, clock: Clock) -> None:
-    holder, other = await member(core), await member(core)
+async def test_a_renewed_holder_is_not_succeeded(container: Container, clock: Clock) -> None:
+    holder, other = await member(container), await member(container)
     lease = Lease(holder, "thing")
     await lease.acquire()
 
@@ -166,8 +168,8 @@ async def announce_for(bucket: Bucket, process: str, host: str, pid: int) -> Non
     await bucket.put(f"process.{process}", msgspec.json.encode(Presence(host=host, pid=pid, beat=1)))
 
 
-async def test_a_holder_whose_process_has_died_on_this_machine_is_succeeded_at_once(core: Core) -> None:
-    heir = await member(core)
+async def test_a_holder_whose_process_has_died_on_this_machine_is_succeeded_at_once(container: Container) -> None:
+    heir = await member(container)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     await announce_for(heir.bucket, "worker-dead", leases._pid_space(), ended.pid)
@@ -179,8 +181,8 @@ async def test_a_holder_whose_process_has_died_on_this_machine_is_succeeded_at_o
 
 
 @pytest.mark.parametrize("host", ["another machine", ""])
-async def test_of_a_process_elsewhere_only_its_silence_tells(core: Core, clock: Clock, host: str) -> None:
-    heir = await member(core)
+async def test_of_a_process_elsewhere_only_its_silence_tells(container: Container, clock: Clock, host: str) -> None:
+    heir = await member(container)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     await announce_for(heir.bucket, "worker-far", host, ended.pid)
@@ -192,8 +194,8 @@ async def test_of_a_process_elsewhere_only_its_silence_tells(core: Core, clock: 
     assert await Lease(heir, "thing").acquire()
 
 
-async def test_a_released_lease_is_free_at_once(core: Core) -> None:
-    first, second = await member(core), await member(core)
+async def test_a_released_lease_is_free_at_once(container: Container) -> None:
+    first, second = await member(container), await member(container)
     lease = Lease(first, "thing")
     await lease.acquire()
     await look(second)
@@ -207,8 +209,8 @@ async def test_a_released_lease_is_free_at_once(core: Core) -> None:
     assert not await lease.acquire()
 
 
-async def test_releasing_what_was_lost_does_not_take_it_from_the_next_holder(core: Core) -> None:
-    first, second = await member(core), await member(core)
+async def test_releasing_what_was_lost_does_not_take_it_from_the_next_holder(container: Container) -> None:
+    first, second = await member(container), await member(container)
     lost = Lease(first, "thing")
     await lost.acquire()
     taken = Lease(second, "thing")
@@ -220,8 +222,8 @@ async def test_releasing_what_was_lost_does_not_take_it_from_the_next_holder(cor
     assert (await first.bucket.get("lease.thing") or [None, b""])[1] == second.id.encode()
 
 
-async def test_a_lease_taken_over_is_lost_at_the_next_asking(core: Core) -> None:
-    first, second = await member(core), await member(core)
+async def test_a_lease_taken_over_is_lost_at_the_next_asking(container: Container) -> None:
+    first, second = await member(container), await member(container)
     await look(first, second)
     lease = Lease(first, "thing")
     await lease.acquire()
@@ -233,8 +235,8 @@ async def test_a_lease_taken_over_is_lost_at_the_next_asking(core: Core) -> None
     assert not lease.held
 
 
-async def test_who_leaves_holds_nothing_and_is_succeeded_at_once(core: Core) -> None:
-    first, second = await member(core), await member(core)
+async def test_who_leaves_holds_nothing_and_is_succeeded_at_once(container: Container) -> None:
+    first, second = await member(container), await member(container)
     lease = Lease(first, "thing")
     await lease.acquire()
     await look(second)
@@ -248,8 +250,8 @@ async def test_who_leaves_holds_nothing_and_is_succeeded_at_once(core: Core) -> 
     assert await Lease(second, "thing").acquire()
 
 
-async def test_a_renewal_under_way_while_leaving_brings_nobody_back(core: Core) -> None:
-    first, second = await member(core), await member(core)
+async def test_a_renewal_under_way_while_leaving_brings_nobody_back(container: Container) -> None:
+    first, second = await member(container), await member(container)
 
     await asyncio.gather(first.renew(), first.leave())
     await look(second)
@@ -258,17 +260,19 @@ async def test_a_renewal_under_way_while_leaving_brings_nobody_back(core: Core) 
     assert second.alive("worker") == [second.id]
 
 
-async def test_those_alive_are_told_by_role_the_same_to_all(core: Core) -> None:
-    workers = [await member(core) for _ in range(3)]
-    api = await member(core, "api")
+async def test_those_alive_are_told_by_role_the_same_to_all(container: Container) -> None:
+    workers = [await member(container) for _ in range(3)]
+    api = await member(container, "api")
     await look(*workers, api)
 
     assert {tuple(one.alive("worker")) for one in [*workers, api]} == {tuple(sorted(one.id for one in workers))}
     assert api.alive("api") == [api.id]
 
 
-async def test_a_dead_process_is_forgotten_once_buried_unless_it_lives_again(core: Core, clock: Clock) -> None:
-    dead, other = await member(core), await member(core)
+async def test_a_dead_process_is_forgotten_once_buried_unless_it_lives_again(
+    container: Container, clock: Clock
+) -> None:
+    dead, other = await member(container), await member(container)
     await look(other)
     await pass_time(clock, TTL_SECONDS, other)
     assert other.dead() == [dead.id]
@@ -283,24 +287,24 @@ async def test_a_dead_process_is_forgotten_once_buried_unless_it_lives_again(cor
     assert other.dead() == []
 
 
-async def test_a_lease_is_not_taken_from_a_holder_that_was_not_seen_yet(core: Core) -> None:
-    first = await member(core)
-    newcomer = await member(core)
+async def test_a_lease_is_not_taken_from_a_holder_that_was_not_seen_yet(container: Container) -> None:
+    first = await member(container)
+    newcomer = await member(container)
     assert await Lease(newcomer, "thing").acquire()
 
     assert not await Lease(first, "thing").acquire()
 
 
-async def test_a_lease_whose_holder_left_no_trace_is_free(core: Core) -> None:
-    heir = await member(core)
+async def test_a_lease_whose_holder_left_no_trace_is_free(container: Container) -> None:
+    heir = await member(container)
     await heir.bucket.put("lease.thing", b"worker-buried")
 
     assert await Lease(heir, "thing").acquire()
 
 
-async def test_after_a_time_without_looking_nobody_is_thought_dead(core: Core, clock: Clock) -> None:
+async def test_after_a_time_without_looking_nobody_is_thought_dead(container: Container, clock: Clock) -> None:
     """NATS was away: the others could renew no more than this one could look."""
-    holder, other = await member(core), await member(core)
+    holder, other = await member(container), await member(container)
     assert await Lease(holder, "thing").acquire()
     await look(other)
 
@@ -314,13 +318,13 @@ async def test_after_a_time_without_looking_nobody_is_thought_dead(core: Core, c
     assert await Lease(other, "thing").acquire()
 
 
-async def test_presences_are_renewed_until_one_leaves(core: Core) -> None:
-    members = Membership(core.buckets.leases, "worker", 0.4)
+async def test_presences_are_renewed_until_one_leaves(container: Container) -> None:
+    members = Membership(container.buckets.leases, "worker", 0.4)
     running = asyncio.create_task(members.run())
     await asyncio.wait_for(members.observed(), 10)
 
     async def beats() -> int:
-        entry = await core.buckets.leases.get(f"process.{members.id}")
+        entry = await container.buckets.leases.get(f"process.{members.id}")
         return msgspec.json.decode(entry.value, type=Presence).beat if entry else 0
 
     async def third_beat() -> bool:
@@ -333,12 +337,12 @@ async def test_presences_are_renewed_until_one_leaves(core: Core) -> None:
 
 
 async def test_without_nats_no_lease_is_given_and_none_outlives_its_time(
-    core: Core, nats: NatsServer, clock: Clock
+    container: Container, nats: NatsServer, clock: Clock
 ) -> None:
-    members = await member(core)
+    members = await member(container)
     lease = Lease(members, "thing")
     await lease.acquire()
-    await end(nats, core.reading)
+    await end(nats, container.reading)
 
     with pytest.raises(StoreUnavailable):
         await Lease(members, "other").acquire()
@@ -347,7 +351,7 @@ async def test_without_nats_no_lease_is_given_and_none_outlives_its_time(
     assert not lease.held
     assert not await lease.acquire()
 
-    await begin(nats, core.reading)
+    await begin(nats, container.reading)
     await members.renew()
     assert await lease.acquire()
 
@@ -355,39 +359,39 @@ async def test_without_nats_no_lease_is_given_and_none_outlives_its_time(
 # Reading all of a kind
 
 
-def holders(entries: dict[str, Entry]) -> dict[str, str]:
+def holders(entries: dict[str, BucketEntry]) -> dict[str, str]:
     return {name: entry.value.decode() for name, entry in entries.items() if entry.value}
 
 
-async def test_all_leases_of_a_kind_are_read_with_their_holders(core: Core, clock: Clock) -> None:
-    one, other = await member(core), await member(core)
+async def test_all_leases_of_a_kind_are_read_with_their_holders(container: Container, clock: Clock) -> None:
+    one, other = await member(container), await member(container)
     mine, others = Lease(one, "server.a"), Lease(other, "server.b")
     await mine.acquire()
     await others.acquire()
     await Lease(one, "projector.tasks").acquire()
 
-    found = Leases(core.buckets.leases, "server")
+    found = Leases(container.buckets.leases, "server")
 
     assert holders(await found.read()) == {"a": one.id, "b": other.id}
 
 
 async def test_what_has_changed_since_is_read_and_nothing_else(
-    core: Core, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    container: Container, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = await member(core)
+    one = await member(container)
     held = [Lease(one, f"server.s{number}") for number in range(20)]
     for lease in held:
         await lease.acquire()
-    found = Leases(core.buckets.leases, "server")
+    found = Leases(container.buckets.leases, "server")
     await found.read()
     answers = []
-    scan = core.buckets.leases.scan_writes
+    scan = container.buckets.leases.scan_writes
 
-    async def counted(*arguments: Any) -> list[Entry]:
+    async def counted(*arguments: Any) -> list[BucketEntry]:
         answers.append(await scan(*arguments))
         return answers[-1]
 
-    monkeypatch.setattr(core.buckets.leases, "scan_writes", counted)
+    monkeypatch.setattr(container.buckets.leases, "scan_writes", counted)
     await held[3].release()
 
     assert holders(await found.read()) == {f"s{number}": one.id for number in range(20) if number != 3}
@@ -396,23 +400,25 @@ async def test_what_has_changed_since_is_read_and_nothing_else(
     assert answers[-1] == []
 
 
-async def test_a_lease_that_was_given_up_is_taken_again_from_what_was_read(core: Core, clock: Clock) -> None:
-    one, other = await member(core), await member(core)
+async def test_a_lease_that_was_given_up_is_taken_again_from_what_was_read(container: Container, clock: Clock) -> None:
+    one, other = await member(container), await member(container)
     lease = Lease(one, "server.a")
     await lease.acquire()
     await lease.release()
 
-    entries = await Leases(core.buckets.leases, "server").read()
+    entries = await Leases(container.buckets.leases, "server").read()
 
     assert await Lease(other, "server.a").acquire_from(entries["a"])
 
 
-async def test_a_mark_that_was_missed_is_found_missing_when_all_are_read_again(core: Core, clock: Clock) -> None:
-    one = await member(core)
+async def test_a_mark_that_was_missed_is_found_missing_when_all_are_read_again(
+    container: Container, clock: Clock
+) -> None:
+    one = await member(container)
     await Lease(one, "server.a").acquire()
-    found = Leases(core.buckets.leases, "server")
+    found = Leases(container.buckets.leases, "server")
     await found.read()
-    await api(core.reading, "STREAM.PURGE.KV_leases", {"filter": "$KV.leases.lease.server.a"})
+    await api(container.reading, "STREAM.PURGE.KV_leases", {"filter": "$KV.leases.lease.server.a"})
 
     clock.now += REREAD_SECONDS
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.errors import Conflict, OutcomeUnknown, StoreUnavailable, UnreadableEvent
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Recorded
@@ -15,9 +15,9 @@ from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import task_root, task_subject
 from taskstream.events.task import ProgressReported, TaskEvent
 from taskstream.streams.client.connection import Connection, PayloadTooLarge, open_connection
-from taskstream.streams.committer import Append, Committer, Message
+from taskstream.streams.committer import Append, Committer, StreamMessage
 from taskstream.streams.jetstream.messages import read
-from taskstream.streams.log import Entry, Log
+from taskstream.streams.log import Log, LogEntry
 from taskstream.streams.topology.definitions import TASKS
 from tests.support.histories import ALICE, ref
 from tests.support.nats import NatsServer
@@ -38,13 +38,13 @@ def log_over(appending: Connection, reading: Connection, *, replicated: bool = F
 
 
 @pytest.fixture
-async def log(core: Core) -> Log[TaskEvent]:
-    return log_over(core.appending, core.reading)
+async def log(container: Container) -> Log[TaskEvent]:
+    return log_over(container.appending, container.reading)
 
 
-def entry(number: int, *names: str, expected: int = 0) -> Entry[TaskEvent]:
+def entry(number: int, *names: str, expected: int = 0) -> LogEntry[TaskEvent]:
     at = ref(number)
-    return Entry(root=task_root(at), events=[progress(name, at) for name in names], expected=expected)
+    return LogEntry(root=task_root(at), events=[progress(name, at) for name in names], expected=expected)
 
 
 async def ids(log: Log[TaskEvent], at: TaskRef) -> list[str]:
@@ -85,8 +85,8 @@ async def test_loading_after_a_sequence_leaves_out_what_came_before(log: Log[Tas
 
 
 @pytest.mark.parametrize("replicated", [False, True])
-async def test_a_history_longer_than_one_answer_is_complete(core: Core, *, replicated: bool) -> None:
-    log = log_over(core.appending, core.reading, replicated=replicated)
+async def test_a_history_longer_than_one_answer_is_complete(container: Container, *, replicated: bool) -> None:
+    log = log_over(container.appending, container.reading, replicated=replicated)
     last = other = 0
     for start in range(0, 2_400, 400):
         names = [str(number) for number in range(start, start + 400)]
@@ -96,7 +96,7 @@ async def test_a_history_longer_than_one_answer_is_complete(core: Core, *, repli
     assert await ids(log, ref()) == [str(number) for number in range(2_400)]
 
 
-async def test_a_history_of_large_events_is_complete(core: Core, log: Log[TaskEvent]) -> None:
+async def test_a_history_of_large_events_is_complete(container: Container, log: Log[TaskEvent]) -> None:
     root, last = task_root(ref()), 0
     for number in range(20):
         last = await log.append(root, [progress(str(number), ref(), padding=2_000_000)], last)
@@ -104,20 +104,26 @@ async def test_a_history_of_large_events_is_complete(core: Core, log: Log[TaskEv
     assert await ids(log, ref()) == [str(number) for number in range(20)]
 
 
-async def test_reading_stops_at_its_limit(core: Core, log: Log[TaskEvent]) -> None:
+async def test_reading_stops_at_its_limit(container: Container, log: Log[TaskEvent]) -> None:
     await log.append(task_root(ref()), [progress(str(number), ref()) for number in range(50)], 0)
 
-    assert [position.sequence for position in await read(core.reading, TASKS, "task.>", 11, 5)] == [11, 12, 13, 14, 15]
+    assert [position.sequence for position in await read(container.reading, TASKS, "task.>", 11, 5)] == [
+        11,
+        12,
+        13,
+        14,
+        15,
+    ]
 
 
-async def test_reading_what_does_not_exist_says_so_instead_of_answering_with_nothing(core: Core) -> None:
+async def test_reading_what_does_not_exist_says_so_instead_of_answering_with_nothing(container: Container) -> None:
     with pytest.raises(StoreUnavailable):
-        await read(core.reading, "NO_SUCH_STREAM", ">")
+        await read(container.reading, "NO_SUCH_STREAM", ">")
 
 
-async def test_an_answer_that_is_a_refusal_is_no_empty_history(core: Core) -> None:
+async def test_an_answer_that_is_a_refusal_is_no_empty_history(container: Container) -> None:
     with pytest.raises(StoreUnavailable, match="408"):
-        await read(core.reading, TASKS, "task.>", from_sequence=-1)
+        await read(container.reading, TASKS, "task.>", from_sequence=-1)
 
 
 async def test_of_two_appends_on_what_was_seen_one_is_a_conflict(log: Log[TaskEvent]) -> None:
@@ -129,10 +135,10 @@ async def test_of_two_appends_on_what_was_seen_one_is_a_conflict(log: Log[TaskEv
     assert len(await ids(log, ref())) == 1
 
 
-async def test_an_event_that_does_not_decode_is_named_by_its_place(core: Core, log: Log[TaskEvent]) -> None:
+async def test_an_event_that_does_not_decode_is_named_by_its_place(container: Container, log: Log[TaskEvent]) -> None:
     await log.append(task_root(ref()), [progress("a", ref())], 0)
     subject = f"{task_root(ref())}.progressed"
-    await core.appending.request(subject, b'{"id":"b","event":{"type":"FromTheFuture"}}')
+    await container.appending.request(subject, b'{"id":"b","event":{"type":"FromTheFuture"}}')
 
     with pytest.raises(UnreadableEvent, match=f"event 2 .{subject}") as caught:
         await log.load(task_root(ref()))
@@ -140,10 +146,10 @@ async def test_an_event_that_does_not_decode_is_named_by_its_place(core: Core, l
     assert (caught.value.sequence, caught.value.subject) == (2, subject)
 
 
-async def test_an_append_whose_answer_was_lost_is_found_by_looking(core: Core, nats: NatsServer) -> None:
+async def test_an_append_whose_answer_was_lost_is_found_by_looking(container: Container, nats: NatsServer) -> None:
     async with Proxy(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
-        log = log_over(appending, core.reading)
+        log = log_over(appending, container.reading)
         proxy.lose_next = ACK
 
         sequence = await log.append(task_root(ref()), [progress("a", ref()), progress("b", ref())], 0)
@@ -154,10 +160,12 @@ async def test_an_append_whose_answer_was_lost_is_found_by_looking(core: Core, n
         await appending.close()
 
 
-async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(core: Core, nats: NatsServer) -> None:
+async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(
+    container: Container, nats: NatsServer
+) -> None:
     async with Proxy(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
-        log = log_over(appending, core.reading)
+        log = log_over(appending, container.reading)
         proxy.lose_next = ACK
 
         sequences = await asyncio.gather(
@@ -170,15 +178,15 @@ async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(core: 
 
 
 async def test_an_event_of_somebody_else_is_not_mistaken_for_the_one_whose_answer_was_lost(
-    core: Core, nats: NatsServer
+    container: Container, nats: NatsServer
 ) -> None:
     async with Proxy(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         proxy.lose_next = b"wrong last sequence"
-        await log_over(core.appending, core.reading).append(task_root(ref()), [progress("theirs", ref())], 0)
+        await log_over(container.appending, container.reading).append(task_root(ref()), [progress("theirs", ref())], 0)
 
         with pytest.raises(OutcomeUnknown):
-            await log_over(appending, core.reading).append(task_root(ref()), [progress("ours", ref())], 0)
+            await log_over(appending, container.reading).append(task_root(ref()), [progress("ours", ref())], 0)
 
         assert proxy.lost == 1
         await appending.close()
@@ -204,9 +212,9 @@ async def test_of_entries_appended_together_none_is_stored_if_one_lost_its_race(
     assert [await ids(log, ref(number)) for number in range(3)] == [[], ["first"], []]
 
 
-async def test_a_fence_that_has_moved_on_keeps_all_entries_out(core: Core, log: Log[TaskEvent]) -> None:
+async def test_a_fence_that_has_moved_on_keeps_all_entries_out(container: Container, log: Log[TaskEvent]) -> None:
     def turn(expected: int) -> Append:
-        return Append(messages=[Message("task.turn", b"")], guard="task.turn", expected=expected)
+        return Append(messages=[StreamMessage("task.turn", b"")], guard="task.turn", expected=expected)
 
     last = await log.append_together([entry(0, "a"), entry(1, "b")], fence=turn(0))
 
@@ -218,11 +226,11 @@ async def test_a_fence_that_has_moved_on_keeps_all_entries_out(core: Core, log: 
 
 
 async def test_entries_appended_together_whose_answer_was_lost_are_found_by_looking(
-    core: Core, nats: NatsServer
+    container: Container, nats: NatsServer
 ) -> None:
     async with Proxy(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
-        log = log_over(appending, core.reading)
+        log = log_over(appending, container.reading)
         proxy.lose_next = ACK
 
         assert await log.append_together([entry(number, f"{number}") for number in range(20)]) == 20
@@ -231,23 +239,27 @@ async def test_entries_appended_together_whose_answer_was_lost_are_found_by_look
         await appending.close()
 
 
-async def test_entries_appended_together_that_are_not_found_stay_unknown(core: Core, nats: NatsServer) -> None:
+async def test_entries_appended_together_that_are_not_found_stay_unknown(
+    container: Container, nats: NatsServer
+) -> None:
     """Another was faster, and the answer that said so was lost."""
     async with Proxy(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
-        log = log_over(core.appending, core.reading)
+        log = log_over(container.appending, container.reading)
         await log.append(task_root(ref(19)), [progress("theirs", ref(19))], 0)
         proxy.lose_next = ACK
 
         with pytest.raises(OutcomeUnknown):
-            await log_over(appending, core.reading).append_together([entry(number, "ours") for number in range(20)])
+            await log_over(appending, container.reading).append_together(
+                [entry(number, "ours") for number in range(20)]
+            )
 
         assert proxy.lost == 1
         assert await ids(log, ref(0)) == []
         await appending.close()
 
 
-async def test_an_outcome_that_nobody_can_look_up_stays_unknown(core: Core, nats: NatsServer) -> None:
+async def test_an_outcome_that_nobody_can_look_up_stays_unknown(container: Container, nats: NatsServer) -> None:
     async with Proxy(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         reading = await open_connection(proxy.url, "test")
@@ -258,14 +270,14 @@ async def test_an_outcome_that_nobody_can_look_up_stays_unknown(core: Core, nats
         with pytest.raises(OutcomeUnknown):
             await log.append(task_root(ref()), [progress("a", ref())], 0)
 
-        assert await ids(log_over(core.appending, core.reading), ref()) == ["a"]
+        assert await ids(log_over(container.appending, container.reading), ref()) == ["a"]
         await appending.close()
 
 
 async def test_without_nats_neither_append_nor_load_answers_and_nothing_lands_later(
-    core: Core, nats: NatsServer, log: Log[TaskEvent]
+    container: Container, nats: NatsServer, log: Log[TaskEvent]
 ) -> None:
-    await end(nats, core.appending, core.reading)
+    await end(nats, container.appending, container.reading)
 
     with pytest.raises(StoreUnavailable) as caught:
         await log.append(task_root(ref()), [progress("a", ref())], 0)
@@ -273,23 +285,27 @@ async def test_without_nats_neither_append_nor_load_answers_and_nothing_lands_la
     with pytest.raises(StoreUnavailable):
         await log.load(task_root(ref()))
 
-    await begin(nats, core.appending, core.reading)
+    await begin(nats, container.appending, container.reading)
     assert await log.load(task_root(ref())) == []
 
 
-async def test_what_was_acknowledged_outlives_a_kill(core: Core, nats: NatsServer, log: Log[TaskEvent]) -> None:
+async def test_what_was_acknowledged_outlives_a_kill(
+    container: Container, nats: NatsServer, log: Log[TaskEvent]
+) -> None:
     for number in range(20):
         await log.append(task_root(ref(number)), [progress(str(number), ref(number))], 0)
 
-    await end(nats, core.appending, core.reading)
-    await begin(nats, core.appending, core.reading)
+    await end(nats, container.appending, container.reading)
+    await begin(nats, container.appending, container.reading)
 
     assert [await ids(log, ref(number)) for number in range(20)] == [[str(number)] for number in range(20)]
 
 
-async def test_an_event_too_large_is_refused_and_the_connection_stays(core: Core, log: Log[TaskEvent]) -> None:
+async def test_an_event_too_large_is_refused_and_the_connection_stays(
+    container: Container, log: Log[TaskEvent]
+) -> None:
     with pytest.raises(PayloadTooLarge):
-        await log.append(task_root(ref()), [progress("a", ref(), padding=core.appending.max_payload)], 0)
+        await log.append(task_root(ref()), [progress("a", ref(), padding=container.appending.max_payload)], 0)
 
-    assert core.appending.is_connected
+    assert container.appending.is_connected
     assert await log.append(task_root(ref()), [progress("b", ref())], 0) == 1

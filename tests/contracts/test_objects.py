@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.errors import NotFound, StoreUnavailable
 from taskstream.streams.jetstream.api import api
 from tests.support.nats import NatsServer
@@ -14,56 +14,56 @@ from tests.support.outage import end, restart
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000_000, 5_000_000, 32_000_000])
-async def test_an_object_comes_back_as_it_was(core: Core, size: int) -> None:
+async def test_an_object_comes_back_as_it_was(container: Container, size: int) -> None:
     data = os.urandom(size)
-    await core.objects.put("an object/of=any name", data)
+    await container.objects.put("an object/of=any name", data)
 
-    assert await core.objects.get("an object/of=any name") == data
-
-
-async def test_putting_again_replaces(core: Core) -> None:
-    await core.objects.put("o", b"one")
-    await core.objects.put("o", b"two")
-
-    assert await core.objects.get("o") == b"two"
+    assert await container.objects.get("an object/of=any name") == data
 
 
-async def test_an_object_that_never_was_is_not_found(core: Core) -> None:
+async def test_putting_again_replaces(container: Container) -> None:
+    await container.objects.put("o", b"one")
+    await container.objects.put("o", b"two")
+
+    assert await container.objects.get("o") == b"two"
+
+
+async def test_an_object_that_never_was_is_not_found(container: Container) -> None:
     with pytest.raises(NotFound):
-        await core.objects.get("never")
+        await container.objects.get("never")
 
 
-async def test_a_deleted_object_is_not_found_and_takes_no_room(core: Core) -> None:
-    await core.objects.put("o", b"x" * 500_000)
-    await core.objects.delete("o")
+async def test_a_deleted_object_is_not_found_and_takes_no_room(container: Container) -> None:
+    await container.objects.put("o", b"x" * 500_000)
+    await container.objects.delete("o")
 
     with pytest.raises(NotFound):
-        await core.objects.get("o")
-    assert (await api(core.reading, "STREAM.INFO.OBJ_results"))["state"]["bytes"] < 10_000
+        await container.objects.get("o")
+    assert (await api(container.reading, "STREAM.INFO.OBJ_results"))["state"]["bytes"] < 10_000
 
 
-async def test_an_object_outlives_a_kill(core: Core, nats: NatsServer) -> None:
+async def test_an_object_outlives_a_kill(container: Container, nats: NatsServer) -> None:
     data = os.urandom(1_000_000)
-    await core.objects.put("o", data)
+    await container.objects.put("o", data)
 
-    await restart(nats, core.reading)
+    await restart(nats, container.reading)
 
-    assert await core.objects.get("o") == data
+    assert await container.objects.get("o") == data
 
 
-async def test_an_object_whose_parts_are_gone_is_unavailable_and_not_waited_for(core: Core) -> None:
-    await core.objects.put("o", b"x" * 300_000)
-    await api(core.reading, "STREAM.PURGE.OBJ_results", {"filter": "$O.results.C.>"})
+async def test_an_object_whose_parts_are_gone_is_unavailable_and_not_waited_for(container: Container) -> None:
+    await container.objects.put("o", b"x" * 300_000)
+    await api(container.reading, "STREAM.PURGE.OBJ_results", {"filter": "$O.results.C.>"})
 
     with pytest.raises(StoreUnavailable, match="0 of the 300000 bytes"):
-        await core.objects.get("o")
+        await container.objects.get("o")
 
 
-async def test_without_nats_objects_are_unavailable(core: Core, nats: NatsServer) -> None:
-    await core.objects.put("o", b"one")
-    await end(nats, core.reading)
+async def test_without_nats_objects_are_unavailable(container: Container, nats: NatsServer) -> None:
+    await container.objects.put("o", b"one")
+    await end(nats, container.reading)
 
     with pytest.raises(StoreUnavailable):
-        await core.objects.get("o")
+        await container.objects.get("o")
     with pytest.raises(StoreUnavailable):
-        await core.objects.put("p", b"two")
+        await container.objects.put("p", b"two")

@@ -195,7 +195,7 @@ async def test_nothing_may_be_published(service: Service, alice: Subscriber) -> 
 
 async def tasks_subjects(service: Service) -> dict[str, int]:
     """Return how many messages of tasks the log has, by subject."""
-    answer = await service.core.reading.request("$JS.API.STREAM.INFO.TASKS", b'{"subjects_filter": "task.>"}')
+    answer = await service.container.reading.request("$JS.API.STREAM.INFO.TASKS", b'{"subjects_filter": "task.>"}')
     found: dict[str, int] = json.loads(answer.data)["state"].get("subjects", {})
     return found
 
@@ -206,16 +206,16 @@ async def test_why_not_even_reading_by_direct_get_may_be_allowed(tmp_path: Path)
     server.start()
     try:
         async with running_service(url_of(server, "taskstream"), worker=False) as service:
-            core = service.core
+            container = service.container
             task_id = await service.alice.submit({"payload": 1})
-            await core.buckets.heartbeats.put("somebodys", b"value")
+            await container.buckets.heartbeats.put("somebodys", b"value")
             alice = await subscriber(server, "alice")
             own = f"$JS.API.DIRECT.GET.TASKS.task.alice.{task_id.partition('~')[0]}.>"
 
             await alice.client.publish(own, b"", reply="$KV.heartbeats.somebodys")
 
             async def overwritten() -> bool:
-                found = await core.buckets.heartbeats.get("somebodys")
+                found = await container.buckets.heartbeats.get("somebodys")
                 return found is not None and found.value != b"value"
 
             await wait_until(overwritten, "what is not alice's to be overwritten")

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 from nats.aio.msg import Msg
 
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.errors import StoreUnavailable
 from taskstream.streams.jetstream import consumers as pulling
 from taskstream.streams.jetstream.api import api
-from taskstream.streams.jetstream.consumers import Consumer, delivery
+from taskstream.streams.jetstream.consumers import Consumer, delivery_info
 from taskstream.streams.topology.definitions import DISPATCH, TASKS, pool_consumer
 from taskstream.streams.topology.ensure import ensure_consumer
 from tests.support.histories import give, ref, submission
@@ -23,25 +23,25 @@ NAME = "pool-normal-default"
 
 
 @pytest.fixture
-async def consumer(core: Core) -> Consumer:
-    await ensure_consumer(core.consuming, DISPATCH, pool_consumer("default", "normal", core.settings))
-    consumer = Consumer(core.consuming, DISPATCH, NAME)
+async def consumer(container: Container) -> Consumer:
+    await ensure_consumer(container.consuming, DISPATCH, pool_consumer("default", "normal", container.settings))
+    consumer = Consumer(container.consuming, DISPATCH, NAME)
     await consumer.open()
     return consumer
 
 
-async def dispatched(core: Core, count: int, start: int = 0) -> None:
+async def dispatched(container: Container, count: int, start: int = 0) -> None:
     for number in range(start, start + count):
-        await give(core.commands, ref(number), submission())
+        await give(container.commands, ref(number), submission())
 
     async def filled() -> bool:
-        return int((await api(core.reading, f"STREAM.INFO.{DISPATCH}"))["state"]["last_seq"]) >= start + count
+        return int((await api(container.reading, f"STREAM.INFO.{DISPATCH}"))["state"]["last_seq"]) >= start + count
 
     await wait_until(filled, f"{start + count} dispatched")
 
 
-async def waiting_pulls(core: Core) -> int:
-    return int((await api(core.reading, f"CONSUMER.INFO.{DISPATCH}.{NAME}"))["num_waiting"])
+async def waiting_pulls(container: Container) -> int:
+    return int((await api(container.reading, f"CONSUMER.INFO.{DISPATCH}.{NAME}"))["num_waiting"])
 
 
 class Brought:
@@ -54,8 +54,8 @@ class Brought:
         self.all.append(message)
 
 
-async def test_a_fetch_takes_what_is_there_up_to_its_size_in_order(core: Core, consumer: Consumer) -> None:
-    await dispatched(core, 5)
+async def test_a_fetch_takes_what_is_there_up_to_its_size_in_order(container: Container, consumer: Consumer) -> None:
+    await dispatched(container, 5)
 
     first = await consumer.fetch(3)
     second = await consumer.fetch(3)
@@ -63,26 +63,26 @@ async def test_a_fetch_takes_what_is_there_up_to_its_size_in_order(core: Core, c
     subjects = [message.subject for message in first + second]
     assert subjects == [f"dispatch.default.normal.alice.{ref(number).unique}" for number in range(5)]
     assert [len(first), len(second)] == [3, 2]
-    assert [delivery(message).pending for message in first] == [4, 3, 2]
-    assert [delivery(message).stream_sequence for message in first] == [1, 2, 3]
-    assert {delivery(message).delivered for message in first} == {1}
+    assert [delivery_info(message).pending for message in first] == [4, 3, 2]
+    assert [delivery_info(message).stream_sequence for message in first] == [1, 2, 3]
+    assert {delivery_info(message).delivered for message in first} == {1}
 
 
 async def test_a_fetch_where_nothing_is_there_is_empty_at_once(consumer: Consumer) -> None:
     assert await consumer.fetch(10, timeout_seconds=60) == []
 
 
-async def test_a_fetch_from_a_consumer_that_does_not_exist_is_empty(core: Core) -> None:
-    none = Consumer(core.consuming, DISPATCH, "none")
+async def test_a_fetch_from_a_consumer_that_does_not_exist_is_empty(container: Container) -> None:
+    none = Consumer(container.consuming, DISPATCH, "none")
     await none.open()
 
     assert await none.fetch(1, timeout_seconds=60) == []
 
 
-async def test_what_one_fetches_another_does_not_get(core: Core, consumer: Consumer) -> None:
-    other = Consumer(core.reading, DISPATCH, NAME)
+async def test_what_one_fetches_another_does_not_get(container: Container, consumer: Consumer) -> None:
+    other = Consumer(container.reading, DISPATCH, NAME)
     await other.open()
-    await dispatched(core, 20)
+    await dispatched(container, 20)
 
     taken = await asyncio.gather(consumer.fetch(15), other.fetch(15))
 
@@ -90,8 +90,8 @@ async def test_what_one_fetches_another_does_not_get(core: Core, consumer: Consu
     assert len(subjects) == len(set(subjects)) == 20
 
 
-async def test_what_was_given_back_comes_again_and_says_so(core: Core, consumer: Consumer) -> None:
-    await dispatched(core, 1)
+async def test_what_was_given_back_comes_again_and_says_so(container: Container, consumer: Consumer) -> None:
+    await dispatched(container, 1)
     [message] = await consumer.fetch(1)
     await message.nak()
 
@@ -99,23 +99,23 @@ async def test_what_was_given_back_comes_again_and_says_so(core: Core, consumer:
         return await consumer.fetch(1)
 
     [second] = await wait_until(again, "the message again")
-    assert delivery(second).delivered == 2
+    assert delivery_info(second).delivered == 2
 
 
-async def test_what_was_acknowledged_is_gone(core: Core, consumer: Consumer) -> None:
-    await dispatched(core, 1)
+async def test_what_was_acknowledged_is_gone(container: Container, consumer: Consumer) -> None:
+    await dispatched(container, 1)
     [message] = await consumer.fetch(1)
     await message.ack_sync()
 
-    assert (await api(core.reading, f"STREAM.INFO.{DISPATCH}"))["state"]["messages"] == 0
+    assert (await api(container.reading, f"STREAM.INFO.{DISPATCH}"))["state"]["messages"] == 0
 
 
-async def test_a_wait_brings_the_next_message_when_it_comes(core: Core, consumer: Consumer) -> None:
+async def test_a_wait_brings_the_next_message_when_it_comes(container: Container, consumer: Consumer) -> None:
     brought = Brought()
     await consumer.wait(brought, 30)
     assert brought.all == []
 
-    await dispatched(core, 1)
+    await dispatched(container, 1)
     await wait_until(lambda: brought.all, "the message")
 
     [message] = brought.all
@@ -123,19 +123,19 @@ async def test_a_wait_brings_the_next_message_when_it_comes(core: Core, consumer
     assert message.subject.startswith("dispatch.default.normal.")
 
 
-async def test_a_wait_without_any_message_ends_with_none_once(core: Core, consumer: Consumer) -> None:
+async def test_a_wait_without_any_message_ends_with_none_once(container: Container, consumer: Consumer) -> None:
     brought = Brought()
     await consumer.wait(brought, 0.05)
     await wait_until(lambda: brought.all, "the end of the wait")
 
     assert brought.all == [None]
-    await dispatched(core, 1)
+    await dispatched(container, 1)
     assert len(await consumer.fetch(1)) == 1
     assert brought.all == [None]
 
 
-async def test_a_wait_without_nats_ends_with_none(core: Core, consumer: Consumer, nats: NatsServer) -> None:
-    await end(nats, core.consuming)
+async def test_a_wait_without_nats_ends_with_none(container: Container, consumer: Consumer, nats: NatsServer) -> None:
+    await end(nats, container.consuming)
     brought = Brought()
 
     await consumer.wait(brought, 30)
@@ -144,30 +144,30 @@ async def test_a_wait_without_nats_ends_with_none(core: Core, consumer: Consumer
 
 
 async def test_a_wait_that_nats_forgot_ends_by_itself(
-    core: Core, consumer: Consumer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+    container: Container, consumer: Consumer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pulling, "ANSWER_GRACE_SECONDS", 0.1)
     brought = Brought()
     await consumer.wait(brought, 1.0)
-    await end(nats, core.consuming)
-    await begin(nats, core.consuming)
+    await end(nats, container.consuming)
+    await begin(nats, container.consuming)
 
     await wait_until(lambda: brought.all, "the end of the wait")
     assert brought.all == [None]
 
 
 async def test_a_message_that_comes_after_its_wait_was_given_up_is_fetched(
-    core: Core, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+    container: Container, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brought = Brought()
     await consumer.wait(brought, 30)
 
     async def asked() -> bool:
-        return await waiting_pulls(core) == 1
+        return await waiting_pulls(container) == 1
 
     await wait_until(asked, "the request to be there")
     consumer._finish(None)  # as its timer does
-    await dispatched(core, 1)
+    await dispatched(container, 1)
 
     async def late() -> list[Msg]:
         return await consumer.fetch(1)
@@ -177,21 +177,21 @@ async def test_a_message_that_comes_after_its_wait_was_given_up_is_fetched(
 
 
 async def test_a_fetch_without_nats_is_unavailable_and_finds_everything_afterwards(
-    core: Core, consumer: Consumer, nats: NatsServer
+    container: Container, consumer: Consumer, nats: NatsServer
 ) -> None:
-    await dispatched(core, 3)
-    await end(nats, core.consuming, core.reading)
+    await dispatched(container, 3)
+    await end(nats, container.consuming, container.reading)
     with pytest.raises(StoreUnavailable):
         await consumer.fetch(3)
 
-    await begin(nats, core.consuming, core.reading)
+    await begin(nats, container.consuming, container.reading)
 
     assert len(await consumer.fetch(3)) == 3
 
 
-async def test_the_sequence_of_the_event_comes_with_its_copy(core: Core, consumer: Consumer) -> None:
-    await give(core.commands, ref(9), submission())
-    await dispatched(core, 1, start=1)
+async def test_the_sequence_of_the_event_comes_with_its_copy(container: Container, consumer: Consumer) -> None:
+    await give(container.commands, ref(9), submission())
+    await dispatched(container, 1, start=1)
 
     messages = await consumer.fetch(2)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskstream.backup.rebuild import make_anew, rebuild
-from taskstream.container import open_core
+from taskstream.container import open_container
 from taskstream.errors import StoreUnavailable, TopologyMismatch
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Recorded
@@ -20,14 +20,14 @@ from taskstream.events.task import ProgressReported
 from taskstream.running import running_worker
 from taskstream.settings import Settings
 from taskstream.streams.client.connection import Connection, open_connection
-from taskstream.streams.committer import Append, Committer, Message
+from taskstream.streams.committer import Append, Committer, StreamMessage
 from taskstream.streams.jetstream.api import ApiError, api
 from taskstream.streams.jetstream.messages import last_sequence
-from taskstream.streams.log import Entry, Log
+from taskstream.streams.log import Log, LogEntry
 from taskstream.streams.topology.definitions import DERIVED, DISPATCH, TASKS, streams
 from taskstream.streams.topology.ensure import ensure_streams
 from taskstream.streams.topology.recreate import StillRunning
-from taskstream.streams.topology.startup_retry import NotReady, Patience, leader_elected
+from taskstream.streams.topology.startup_retry import NotReady, StartupRetry, leader_elected
 from tests.support.backend import BackendServer
 from tests.support.cluster import NatsCluster
 from tests.support.histories import ALICE, ref
@@ -51,13 +51,13 @@ def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
 @pytest.fixture
 async def connection(cluster: NatsCluster) -> AsyncIterator[Connection]:
     connection = await open_connection(cluster.url, "test")
-    await leader_elected(connection, Patience())
+    await leader_elected(connection, StartupRetry())
     yield connection
     await connection.close()
 
 
 async def info(connection: Connection, name: str) -> dict[str, Any]:
-    return await Patience().wait(name, lambda: api(connection, f"STREAM.INFO.{name}"))
+    return await StartupRetry().wait(name, lambda: api(connection, f"STREAM.INFO.{name}"))
 
 
 async def everywhere(connection: Connection) -> dict[str, int]:
@@ -94,7 +94,7 @@ async def test_streams_move_when_the_tags_change_and_keep_what_they_have(connect
 
 async def test_a_place_that_does_not_exist_is_said_so(connection: Connection) -> None:
     with pytest.raises(NotReady, match=r"waited for servers for stream TASKS: .*no suitable peers.*nowhere"):
-        await ensure_streams(connection, Settings(nats_placement_tags=("nowhere",)), Patience(0.5))
+        await ensure_streams(connection, Settings(nats_placement_tags=("nowhere",)), StartupRetry(0.5))
 
 
 async def test_more_replicas_than_servers_are_refused(nats: NatsServer) -> None:
@@ -126,12 +126,12 @@ async def test_one_server_becomes_three_with_all_that_was_there(
         waiting = await service.alice.submit({"payload": {"n": 5}})
 
     with pytest.raises(TopologyMismatch, match=r"DISPATCH: `persist_mode` is 'async'.*`taskstream rebuild --anew`"):
-        await open_core(three, cluster.url, durability="always")
+        await open_container(three, cluster.url, durability="always")
     assert set((await everywhere(connection)).values()) == {1}  # nothing was begun
 
     await make_anew(three, cluster.url)
-    async with await open_core(three, cluster.url, durability="always") as core:
-        await rebuild(core)
+    async with await open_container(three, cluster.url, durability="always") as container:
+        await rebuild(container)
 
     assert set((await everywhere(connection)).values()) == {3}
     async with running_service(cluster.url, replicas=3) as service:
@@ -147,7 +147,7 @@ async def test_one_server_becomes_three_with_all_that_was_there(
 async def test_nothing_is_made_anew_under_a_worker(nats: NatsServer) -> None:
     settings = quick_settings()
     connection = await open_connection(nats.url, "test")
-    async with await open_core(settings, nats.url, durability="always") as core, running_worker(core):
+    async with await open_container(settings, nats.url, durability="always") as container, running_worker(container):
         before = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"]
         with pytest.raises(StillRunning, match=r"worker-.* still run: end every worker first"):
             await make_anew(settings, nats.url)
@@ -190,7 +190,7 @@ async def test_on_a_cluster_what_is_appended_together_is_stored_as_a_whole(
 
     def appends(who: int) -> list[Append]:
         subjects = ["task.turn", *(f"task.alice.w{who}n{number}.noted" for number in range(20))]
-        return [Append(messages=[Message(subject, b"x")], guard=subject, expected=0) for subject in subjects]
+        return [Append(messages=[StreamMessage(subject, b"x")], guard=subject, expected=0) for subject in subjects]
 
     outcomes = await asyncio.gather(
         *(committer.append_together(appends(who)) for who, committer in enumerate(committers)), return_exceptions=True
@@ -211,7 +211,9 @@ async def test_on_a_cluster_a_lost_answer_is_found_by_looking(cluster: NatsClust
             Recorded(id=f"e{number}", at=NOW, by=ALICE, event=ProgressReported(attempt=1)) for number in range(20)
         ]
         entries = [
-            Entry(root=task_root(ref(number)), events=[(task_subject(ref(number), report.event), report)], expected=0)
+            LogEntry(
+                root=task_root(ref(number)), events=[(task_subject(ref(number), report.event), report)], expected=0
+            )
             for number, report in enumerate(reports)
         ]
 

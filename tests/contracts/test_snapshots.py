@@ -11,7 +11,7 @@ import pytest
 from taskstream.backup.backup import back_up
 from taskstream.backup.restore import restore
 from taskstream.backup.snapshots import Snapshot, found, put_back, take
-from taskstream.container import Core, open_core
+from taskstream.container import Container, open_container
 from taskstream.nats_server.cluster import EmbeddedCluster
 from taskstream.streams.client.connection import Connection, NoResponders, open_connection
 from taskstream.streams.jetstream.api import ApiError, api
@@ -32,13 +32,13 @@ def silent(name: str, done: int, whole: int) -> None:
 
 
 async def test_what_was_there_comes_back_at_its_sequences_and_the_stream_goes_on_meanwhile(
-    core: Core, tmp_path: Path
+    container: Container, tmp_path: Path
 ) -> None:
-    await append(core.appending, 500)
-    writing = asyncio.create_task(append(core.appending, 1_000))
+    await append(container.appending, 500)
+    writing = asyncio.create_task(append(container.appending, 1_000))
     parts: list[bytes] = []
 
-    snapshot = await take(core.reading, TASKS, parts.append)
+    snapshot = await take(container.reading, TASKS, parts.append)
 
     await writing
     assert 500 <= snapshot.state["last_seq"] <= 1_500
@@ -51,52 +51,52 @@ async def test_what_was_there_comes_back_at_its_sequences_and_the_stream_goes_on
         assert {key: state[key] for key in ("messages", "first_seq", "last_seq")} == {
             key: snapshot.state[key] for key in ("messages", "first_seq", "last_seq")
         }
-        original = await whole_log(core.reading)
+        original = await whole_log(container.reading)
         assert await whole_log(connection) == original[: snapshot.state["last_seq"]]
     finally:
         await connection.close()
         other.stop()
 
 
-async def test_a_stream_that_is_there_is_not_overwritten(core: Core) -> None:
+async def test_a_stream_that_is_there_is_not_overwritten(container: Container) -> None:
     parts: list[bytes] = []
-    snapshot = await take(core.reading, TASKS, parts.append)
+    snapshot = await take(container.reading, TASKS, parts.append)
     with pytest.raises(ApiError, match="already in use"):
-        await put_back(core.appending, snapshot, parts)
+        await put_back(container.appending, snapshot, parts)
 
 
-async def test_of_a_restore_that_breaks_off_nats_keeps_a_part(core: Core) -> None:
+async def test_of_a_restore_that_breaks_off_nats_keeps_a_part(container: Container) -> None:
     """So a stream must be closed while it is restored. Should NATS mend that, this fails, and life is easier."""
-    await append(core.appending, 1_500)
+    await append(container.appending, 1_500)
     parts: list[bytes] = []
-    snapshot = await take(core.reading, TASKS, parts.append)
+    snapshot = await take(container.reading, TASKS, parts.append)
     whole = b"".join(parts)
 
     def half() -> Iterator[bytes]:
         yield whole[: len(whole) // 2]
         raise InterruptedError
 
-    await api(core.appending, f"STREAM.DELETE.{TASKS}")
+    await api(container.appending, f"STREAM.DELETE.{TASKS}")
     closed = snapshot.config | {"subjects": ["restoring.TASKS"]}
     with pytest.raises(InterruptedError):
-        await put_back(core.appending, Snapshot(config=closed, state=snapshot.state), half())
-    left = await found(core.appending, TASKS)
+        await put_back(container.appending, Snapshot(config=closed, state=snapshot.state), half())
+    left = await found(container.appending, TASKS)
     assert left is not None
     assert 0 < left["state"]["messages"] < 1_500
     with pytest.raises(NoResponders):
-        await append(core.appending, 1)
+        await append(container.appending, 1)
 
 
-async def test_one_server_s_backup_goes_into_a_cluster_and_back(core: Core, tmp_path: Path) -> None:
-    await give(core.commands, ref(1), submission(), claim(), success())
-    await give(core.commands, ref(2), submission())
-    original = await whole_log(core.reading)
+async def test_one_server_s_backup_goes_into_a_cluster_and_back(container: Container, tmp_path: Path) -> None:
+    await give(container.commands, ref(1), submission(), claim(), success())
+    await give(container.commands, ref(2), submission())
+    original = await whole_log(container.reading)
     of_one, of_three = tmp_path / "of-one", tmp_path / "of-three"
-    await back_up(core.reading, of_one, silent)
+    await back_up(container.reading, of_one, silent)
     async with EmbeddedCluster(tmp_path / "cluster", 3) as cluster:
         three = quick_settings(nats_url=cluster.url, replicas=3)
         await restore(of_one, three, silent, again=False)
-        async with await open_core(three, cluster.url) as there:
+        async with await open_container(three, cluster.url) as there:
             info = await found(there.reading, TASKS)
             assert info is not None
             assert info["config"]["num_replicas"] == 3
@@ -109,7 +109,7 @@ async def test_one_server_s_backup_goes_into_a_cluster_and_back(core: Core, tmp_
     try:
         alone = quick_settings(nats_url=one.url)
         await restore(of_three, alone, silent, again=False)
-        async with await open_core(alone, one.url) as there:
+        async with await open_container(alone, one.url) as there:
             info = await found(there.reading, TASKS)
             assert info is not None
             assert info["config"]["num_replicas"] == 1

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.streams import tail as tails
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
@@ -21,8 +21,8 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def tail(core: Core) -> Tail:
-    return Tail(core.reading, TASKS, "task.>")
+def tail(container: Container) -> Tail:
+    return Tail(container.reading, TASKS, "task.>")
 
 
 async def caught_up(*followers: Follower) -> None:
@@ -34,11 +34,11 @@ async def to_the_end(batches: AsyncIterator[list[Position]]) -> None:
         pass
 
 
-async def test_readers_with_places_of_their_own_share_a_consumer(core: Core, tail: Tail) -> None:
-    await publish(core, 10)
+async def test_readers_with_places_of_their_own_share_a_consumer(container: Container, tail: Tail) -> None:
+    await publish(container, 10)
     first, second = Follower(tail.follow(0)), Follower(tail.follow(7))
     await caught_up(first, second)
-    await publish(core, 10)
+    await publish(container, 10)
     await sees(first, 20)
     await sees(second, 13)
 
@@ -46,25 +46,25 @@ async def test_readers_with_places_of_their_own_share_a_consumer(core: Core, tai
     assert second.sequences == list(range(8, 21))
 
     async def only_one() -> bool:
-        return len(await consumers(core)) == 1
+        return len(await consumers(container)) == 1
 
     await wait_until(only_one, "a single consumer")
     await first.stop()
     await second.stop()
 
     async def none_left() -> bool:
-        return not await consumers(core)
+        return not await consumers(container)
 
     await wait_until(none_left, "the consumer to go")
 
 
-async def test_a_reader_that_begins_before_what_is_kept_reads_it_all(core: Core, tail: Tail) -> None:
-    await publish(core, 20)
+async def test_a_reader_that_begins_before_what_is_kept_reads_it_all(container: Container, tail: Tail) -> None:
+    await publish(container, 20)
     late = Follower(tail.follow(18))
     await caught_up(late)
     early = Follower(tail.follow(3))
     await caught_up(early)
-    await publish(core, 1)
+    await publish(container, 1)
     await sees(early, 18)
     await sees(late, 3)
 
@@ -75,13 +75,13 @@ async def test_a_reader_that_begins_before_what_is_kept_reads_it_all(core: Core,
 
 
 async def test_what_was_stored_before_a_reader_began_is_seen_before_it_is_told_that_this_is_all(
-    core: Core, tail: Tail
+    container: Container, tail: Tail
 ) -> None:
     """Also where the message is still on its way to those who read already."""
     other = Follower(tail.follow(0))
     await caught_up(other)
     for number in range(1, 21):
-        await publish(core, 1)
+        await publish(container, 1)
         async with contextlib.aclosing(tail.follow(number - 1)) as batches:
             assert [position.sequence for position in await anext(batches)] == [number]
             assert await anext(batches) == []
@@ -91,14 +91,14 @@ async def test_what_was_stored_before_a_reader_began_is_seen_before_it_is_told_t
 
 
 async def test_a_reader_that_falls_behind_misses_nothing_and_holds_up_nobody(
-    core: Core, tail: Tail, monkeypatch: pytest.MonkeyPatch
+    container: Container, tail: Tail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tails, "KEPT", 10)
     slow = tail.follow(0)
     assert await anext(slow) == []
     quick = Follower(tail.follow(0))
     await caught_up(quick)
-    await publish(core, 100)
+    await publish(container, 100)
     await sees(quick, 100)
     assert tail.find(100) is not None
     assert tail.find(50) is None, "it is kept no more"
@@ -112,11 +112,13 @@ async def test_a_reader_that_falls_behind_misses_nothing_and_holds_up_nobody(
     await quick.stop()
 
 
-async def test_of_large_messages_few_are_kept(core: Core, tail: Tail, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_large_messages_few_are_kept(
+    container: Container, tail: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tails, "KEPT_BYTES", 1_000)
     reader = Follower(tail.follow(0))
     for _ in range(10):
-        await core.appending.request("task.a.b.noted", b"." * 900)
+        await container.appending.request("task.a.b.noted", b"." * 900)
     await sees(reader, 10)
 
     assert reader.sequences == list(range(1, 11))
@@ -125,10 +127,10 @@ async def test_of_large_messages_few_are_kept(core: Core, tail: Tail, monkeypatc
     await reader.stop()
 
 
-async def test_messages_that_come_close_together_come_in_one_list(core: Core, tail: Tail) -> None:
+async def test_messages_that_come_close_together_come_in_one_list(container: Container, tail: Tail) -> None:
     at_once, lingering = Follower(tail.follow(0)), Follower(tail.follow(0, 0.2))
     await caught_up(at_once, lingering)
-    await asyncio.gather(*(publish(core, 1) for _ in range(20)))
+    await asyncio.gather(*(publish(container, 1) for _ in range(20)))
     await sees(at_once, 20)
     assert not lingering.sequences, "it waits for more, and holds up nobody"
     await sees(lingering, 20)
@@ -139,14 +141,16 @@ async def test_messages_that_come_close_together_come_in_one_list(core: Core, ta
     await lingering.stop()
 
 
-async def test_nothing_is_lost_or_doubled_over_a_kill_of_nats(core: Core, tail: Tail, nats: NatsServer) -> None:
+async def test_nothing_is_lost_or_doubled_over_a_kill_of_nats(
+    container: Container, tail: Tail, nats: NatsServer
+) -> None:
     readers = [Follower(tail.follow(0)), Follower(tail.follow(0, 0.05))]
     for rounds in range(1, 3):
-        await publish(core, 20)
+        await publish(container, 20)
         for reader in readers:
             await sees(reader, 20 * rounds)
         before = [len(reader.batches) for reader in readers]
-        await restart(nats, core.appending, core.reading)
+        await restart(nats, container.appending, container.reading)
         await wait_until(
             lambda before=before: all([] in r.batches[n:] for r, n in zip(readers, before, strict=True)),
             "all to be told again that they have seen all",
@@ -157,21 +161,23 @@ async def test_nothing_is_lost_or_doubled_over_a_kill_of_nats(core: Core, tail: 
         await reader.stop()
 
 
-async def test_a_deleted_consumer_is_made_again_where_it_was(core: Core, tail: Tail) -> None:
+async def test_a_deleted_consumer_is_made_again_where_it_was(container: Container, tail: Tail) -> None:
     readers = [Follower(tail.follow(0)), Follower(tail.follow(0))]
-    await publish(core, 10)
+    await publish(container, 10)
     await caught_up(*readers)
 
-    for name in await consumers(core):
-        await api(core.appending, f"CONSUMER.DELETE.{TASKS}.{name}")
-    await publish(core, 10)
+    for name in await consumers(container):
+        await api(container.appending, f"CONSUMER.DELETE.{TASKS}.{name}")
+    await publish(container, 10)
     for reader in readers:
         await sees(reader, 20)
         assert reader.sequences == list(range(1, 21))
         await reader.stop()
 
 
-async def test_a_fault_in_reading_is_everybodys(core: Core, tail: Tail, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_in_reading_is_everybodys(
+    container: Container, tail: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
     readers = [tail.follow(0), tail.follow(0)]
     for reader in readers:
         assert await anext(reader) == []
@@ -182,8 +188,8 @@ async def test_a_fault_in_reading_is_everybodys(core: Core, tail: Tail, monkeypa
             await to_the_end(reader)
 
 
-async def test_who_comes_when_all_have_left_begins_where_it_wants(core: Core, tail: Tail) -> None:
-    await publish(core, 10)
+async def test_who_comes_when_all_have_left_begins_where_it_wants(container: Container, tail: Tail) -> None:
+    await publish(container, 10)
     first = Follower(tail.follow(8))
     await caught_up(first)
     await first.stop()

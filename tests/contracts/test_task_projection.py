@@ -16,7 +16,7 @@ from taskstream.backup.task_rebuild import TaskRebuild
 from taskstream.clock import utc_now
 from taskstream.commands import task
 from taskstream.commands.server import RegisterServer
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent
 from taskstream.events.server import ServerRegistered
 from taskstream.events.subjects import NO_SERVER, task_root
@@ -85,124 +85,130 @@ async def project(projection: Projection, positions: Sequence[Position], batch: 
         await projection.apply(todo[start : start + batch])
 
 
-async def agrees(core: Core) -> None:
-    positions = await whole_log(core.reading)
-    wanted, found = folded(positions), await held(core.buckets.tasks)
+async def agrees(container: Container) -> None:
+    positions = await whole_log(container.reading)
+    wanted, found = folded(positions), await held(container.buckets.tasks)
     assert {key: found.get(key) for key in wanted.keys() | found.keys()} == {
         key: wanted.get(key) for key in wanted.keys() | found.keys()
     }
-    assert await projected(core.buckets.tasks) == positions[-1].sequence
+    assert await projected(container.buckets.tasks) == positions[-1].sequence
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1_000])
-async def test_the_bucket_is_the_fold_of_the_log_byte_for_byte(core: Core, batch: int) -> None:
-    await wander(core.commands, TASK_REFS, 300, seed=batch)
+async def test_the_bucket_is_the_fold_of_the_log_byte_for_byte(container: Container, batch: int) -> None:
+    await wander(container.commands, TASK_REFS, 300, seed=batch)
 
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading), batch)
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading), batch)
 
-    await agrees(core)
-    assert {"active", "recent", "task"} == {key.split(".")[0] for key in await held(core.buckets.tasks)}
+    await agrees(container)
+    assert {"active", "recent", "task"} == {key.split(".")[0] for key in await held(container.buckets.tasks)}
 
 
-async def test_a_batch_writes_each_key_once(core: Core) -> None:
+async def test_a_batch_writes_each_key_once(container: Container) -> None:
     await give(
-        core.commands, ref(), submission(), claim(), *[task.ReportProgress(reporter=task.Reporter(kind="worker"))] * 20
+        container.commands,
+        ref(),
+        submission(),
+        claim(),
+        *[task.ReportProgress(reporter=task.Reporter(kind="worker"))] * 20,
     )
 
-    written = await TaskProjection(core.buckets.tasks).apply(await whole_log(core.reading))
+    written = await TaskProjection(container.buckets.tasks).apply(await whole_log(container.reading))
 
     assert written == 5  # the view, the active key, the owner's submissions, everybody's, the checkpoint
 
 
-async def test_folding_again_from_an_older_checkpoint_changes_nothing(core: Core) -> None:
-    await wander(core.commands, TASK_REFS, 200, seed=1)
-    positions = await whole_log(core.reading)
-    await project(TaskProjection(core.buckets.tasks), positions)
-    before = await held(core.buckets.tasks)
+async def test_folding_again_from_an_older_checkpoint_changes_nothing(container: Container) -> None:
+    await wander(container.commands, TASK_REFS, 200, seed=1)
+    positions = await whole_log(container.reading)
+    await project(TaskProjection(container.buckets.tasks), positions)
+    before = await held(container.buckets.tasks)
 
     for checkpoint in (None, 0, 17, 100, positions[-1].sequence):
         if checkpoint is None:
-            await core.buckets.tasks.delete(CHECKPOINT)
+            await container.buckets.tasks.delete(CHECKPOINT)
         else:
-            await core.buckets.tasks.put(CHECKPOINT, b"%d" % checkpoint)
-        await project(TaskProjection(core.buckets.tasks), positions, 30)
-        assert await held(core.buckets.tasks) == before
+            await container.buckets.tasks.put(CHECKPOINT, b"%d" % checkpoint)
+        await project(TaskProjection(container.buckets.tasks), positions, 30)
+        assert await held(container.buckets.tasks) == before
 
-    await agrees(core)
+    await agrees(container)
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_a_crash_anywhere_in_a_batch_is_made_good_by_the_next_start(core: Core, seed: int) -> None:
+async def test_a_crash_anywhere_in_a_batch_is_made_good_by_the_next_start(container: Container, seed: int) -> None:
     chance = random.Random(seed)
-    await wander(core.commands, TASK_REFS, 150, seed=seed)
-    positions = await whole_log(core.reading)
+    await wander(container.commands, TASK_REFS, 150, seed=seed)
+    positions = await whole_log(container.reading)
 
     for _ in range(25):
-        dying = CrashingBucket(core.buckets.tasks, chance.randint(0, 12))
+        dying = CrashingBucket(container.buckets.tasks, chance.randint(0, 12))
         try:
             await project(TaskProjection(dying), positions, chance.choice([1, 3, 8, 20]))
         except Crash:
             continue
-    await project(TaskProjection(core.buckets.tasks), positions, 40)
+    await project(TaskProjection(container.buckets.tasks), positions, 40)
 
-    await agrees(core)
+    await agrees(container)
 
 
 @pytest.mark.parametrize("writes", range(4))
-async def test_a_crash_at_the_end_of_a_task_leaves_it_listed_nowhere(core: Core, writes: int) -> None:
-    await give(core.commands, ref(), submission(), claim("s1"))
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
-    await give(core.commands, ref(), success())
+async def test_a_crash_at_the_end_of_a_task_leaves_it_listed_nowhere(container: Container, writes: int) -> None:
+    await give(container.commands, ref(), submission(), claim("s1"))
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
+    await give(container.commands, ref(), success())
     with pytest.raises(Crash):
-        await project(TaskProjection(CrashingBucket(core.buckets.tasks, min(writes, 2))), await whole_log(core.reading))
+        await project(
+            TaskProjection(CrashingBucket(container.buckets.tasks, min(writes, 2))), await whole_log(container.reading)
+        )
 
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
 
-    await agrees(core)
-    assert await core.buckets.tasks.scan("active.>") == []
+    await agrees(container)
+    assert await container.buckets.tasks.scan("active.>") == []
 
 
-async def test_a_crash_at_the_start_of_an_attempt_leaves_it_listed_once(core: Core) -> None:
-    await give(core.commands, ref(), submission())
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
-    await give(core.commands, ref(), claim("s1"))
+async def test_a_crash_at_the_start_of_an_attempt_leaves_it_listed_once(container: Container) -> None:
+    await give(container.commands, ref(), submission())
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
+    await give(container.commands, ref(), claim("s1"))
     with pytest.raises(Crash):
-        await project(TaskProjection(CrashingBucket(core.buckets.tasks, 1)), await whole_log(core.reading))
-    await give(core.commands, ref(), success())
+        await project(TaskProjection(CrashingBucket(container.buckets.tasks, 1)), await whole_log(container.reading))
+    await give(container.commands, ref(), success())
 
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
 
-    await agrees(core)
+    await agrees(container)
 
 
-async def test_exactly_the_tasks_that_have_not_ended_are_active(core: Core) -> None:
-    await give(core.commands, ref(1), submission())
-    await give(core.commands, ref(2), submission(), claim("s1"))
-    await give(core.commands, ref(3), submission(), claim("s1"), success())
-    await give(core.commands, ref(4), submission(), claim("s 2"))
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading), 2)
+async def test_exactly_the_tasks_that_have_not_ended_are_active(container: Container) -> None:
+    await give(container.commands, ref(1), submission())
+    await give(container.commands, ref(2), submission(), claim("s1"))
+    await give(container.commands, ref(3), submission(), claim("s1"), success())
+    await give(container.commands, ref(4), submission(), claim("s 2"))
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading), 2)
 
-    tasks = core.buckets.tasks
+    tasks = container.buckets.tasks
     assert {found.ref for found in await active_tasks(tasks)} == {ref(1), ref(2), ref(4)}
     assert await running_on(tasks, "s1") == [ref(2)]
     assert await running_on(tasks, "s=202") == [ref(4)]
 
 
-async def test_a_task_listed_by_mistake_does_not_count_as_running(core: Core) -> None:
-    await give(core.commands, ref(), submission(), claim("s1"), success())
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+async def test_a_task_listed_by_mistake_does_not_count_as_running(container: Container) -> None:
+    await give(container.commands, ref(), submission(), claim("s1"), success())
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
 
-    await core.buckets.tasks.put(f"active.s1.alice.{ref().unique}", b"2")
+    await container.buckets.tasks.put(f"active.s1.alice.{ref().unique}", b"2")
 
-    assert await running_on(core.buckets.tasks, "s1") == []
-    assert await active_tasks(core.buckets.tasks) == []
+    assert await running_on(container.buckets.tasks, "s1") == []
+    assert await active_tasks(container.buckets.tasks) == []
 
 
-async def test_active_keys_that_a_killed_nats_has_brought_back_are_removed(core: Core) -> None:
-    bucket = core.buckets.tasks
-    await give(core.commands, ref(1), submission(), claim("s1"), success())
-    await give(core.commands, ref(2), submission(), claim("s1"))
-    await project(TaskProjection(bucket), await whole_log(core.reading))
+async def test_active_keys_that_a_killed_nats_has_brought_back_are_removed(container: Container) -> None:
+    bucket = container.buckets.tasks
+    await give(container.commands, ref(1), submission(), claim("s1"), success())
+    await give(container.commands, ref(2), submission(), claim("s1"))
+    await project(TaskProjection(bucket), await whole_log(container.reading))
     await bucket.put(f"active.s1.{ref(1).owner}.{ref(1).unique}", b"2")
     await bucket.put(f"active.=.{ref(2).owner}.{ref(2).unique}", b"9999")  # newer than its view: that will follow
 
@@ -212,69 +218,69 @@ async def test_active_keys_that_a_killed_nats_has_brought_back_are_removed(core:
     assert keys == {f"active.{name}.{ref(2).owner}.{ref(2).unique}" for name in ("s1", "=")}
 
 
-async def test_two_projectors_at_once_do_no_harm(core: Core) -> None:
-    await wander(core.commands, TASK_REFS, 200, seed=3)
-    positions = await whole_log(core.reading)
+async def test_two_projectors_at_once_do_no_harm(container: Container) -> None:
+    await wander(container.commands, TASK_REFS, 200, seed=3)
+    positions = await whole_log(container.reading)
 
     async def insist(batch: int) -> None:
-        while await projected(core.buckets.tasks) < positions[-1].sequence:
+        while await projected(container.buckets.tasks) < positions[-1].sequence:
             try:
-                await project(TaskProjection(core.buckets.tasks), positions, batch)
+                await project(TaskProjection(container.buckets.tasks), positions, batch)
             except Conflict:
                 await asyncio.sleep(0)
 
     await asyncio.gather(insist(5), insist(9))
     # The views never differ; of two that write at once, one may leave a task listed that has ended.
-    assert (await rebuild(core))[0].changed == 0
-    await agrees(core)
+    assert (await rebuild(container))[0].changed == 0
+    await agrees(container)
 
 
-async def test_one_that_was_overtaken_hears_of_it_at_its_next_batch(core: Core) -> None:
-    slow, quick = TaskProjection(core.buckets.tasks), TaskProjection(core.buckets.tasks)
-    await give(core.commands, ref(1), submission())
-    await project(slow, await whole_log(core.reading))
-    await give(core.commands, ref(2), submission())
-    [_, second] = await whole_log(core.reading)
+async def test_one_that_was_overtaken_hears_of_it_at_its_next_batch(container: Container) -> None:
+    slow, quick = TaskProjection(container.buckets.tasks), TaskProjection(container.buckets.tasks)
+    await give(container.commands, ref(1), submission())
+    await project(slow, await whole_log(container.reading))
+    await give(container.commands, ref(2), submission())
+    [_, second] = await whole_log(container.reading)
     await project(quick, [second])
-    await give(core.commands, ref(3), submission())
+    await give(container.commands, ref(3), submission())
 
     with pytest.raises(Conflict):
-        await slow.apply((await whole_log(core.reading))[2:])
+        await slow.apply((await whole_log(container.reading))[2:])
 
-    await project(slow, await whole_log(core.reading))
-    await agrees(core)
+    await project(slow, await whole_log(container.reading))
+    await agrees(container)
 
 
-async def test_one_that_was_overtaken_puts_no_older_view_back(core: Core) -> None:
-    slow, quick = TaskProjection(core.buckets.tasks), TaskProjection(core.buckets.tasks)
-    await give(core.commands, ref(), submission())
-    await project(slow, await whole_log(core.reading))
-    await give(core.commands, ref(), claim("s1"), success())
-    await project(quick, await whole_log(core.reading))
-    before = (await held(core.buckets.tasks))[view_key(ref())]
+async def test_one_that_was_overtaken_puts_no_older_view_back(container: Container) -> None:
+    slow, quick = TaskProjection(container.buckets.tasks), TaskProjection(container.buckets.tasks)
+    await give(container.commands, ref(), submission())
+    await project(slow, await whole_log(container.reading))
+    await give(container.commands, ref(), claim("s1"), success())
+    await project(quick, await whole_log(container.reading))
+    before = (await held(container.buckets.tasks))[view_key(ref())]
 
     with pytest.raises(Conflict):
-        await slow.apply((await whole_log(core.reading))[1:2])
+        await slow.apply((await whole_log(container.reading))[1:2])
 
-    assert (await held(core.buckets.tasks))[view_key(ref())] == before
-    assert await running_on(core.buckets.tasks, "s1") == []
+    assert (await held(container.buckets.tasks))[view_key(ref())] == before
+    assert await running_on(container.buckets.tasks, "s1") == []
 
 
-async def test_an_event_that_does_not_decode_stops_the_batch_before_anything_is_written(core: Core) -> None:
-    await give(core.commands, ref(), submission())
-    await core.appending.request(f"{task_root(ref())}.progressed", b"{}")
+async def test_an_event_that_does_not_decode_stops_the_batch_before_anything_is_written(container: Container) -> None:
+    await give(container.commands, ref(), submission())
+    await container.appending.request(f"{task_root(ref())}.progressed", b"{}")
 
     with pytest.raises(UnreadableEvent):
-        await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+        await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
 
-    assert await held(core.buckets.tasks) == {}
+    assert await held(container.buckets.tasks) == {}
 
 
 class Storage:
     """The files of one bucket, which a crash may take back to an earlier time (`persist_mode: async`)."""
 
-    def __init__(self, core: Core, nats: NatsServer, bucket: Bucket) -> None:
-        self._connections = (core.appending, core.reading, core.consuming)
+    def __init__(self, container: Container, nats: NatsServer, bucket: Bucket) -> None:
+        self._connections = (container.appending, container.reading, container.consuming)
         self._nats = nats
         [self._folder] = nats.folder.glob(f"store/**/streams/{bucket.stream}")
         self._copy = nats.folder / f"copy-of-{bucket.stream}"
@@ -292,42 +298,42 @@ class Storage:
 
 
 async def test_what_a_killed_nats_forgot_is_projected_again_by_a_projector_that_lived_on(
-    core: Core, nats: NatsServer
+    container: Container, nats: NatsServer
 ) -> None:
-    projection = TaskProjection(core.buckets.tasks)
-    await give(core.commands, ref(1), submission(), claim())
-    await project(projection, await whole_log(core.reading))
-    storage = Storage(core, nats, core.buckets.tasks)
+    projection = TaskProjection(container.buckets.tasks)
+    await give(container.commands, ref(1), submission(), claim())
+    await project(projection, await whole_log(container.reading))
+    storage = Storage(container, nats, container.buckets.tasks)
     await storage.remember()
-    await give(core.commands, ref(1), success())
-    await projection.apply((await whole_log(core.reading))[2:])
+    await give(container.commands, ref(1), success())
+    await projection.apply((await whole_log(container.reading))[2:])
 
     await storage.lose_what_came_since()
-    await give(core.commands, ref(2), submission())
+    await give(container.commands, ref(2), submission())
     with pytest.raises(Conflict):
-        await projection.apply((await whole_log(core.reading))[3:])
+        await projection.apply((await whole_log(container.reading))[3:])
 
-    await project(projection, await whole_log(core.reading))
-    await agrees(core)
+    await project(projection, await whole_log(container.reading))
+    await agrees(container)
 
 
 async def test_what_a_killed_nats_forgot_is_projected_again_without_any_further_event(
-    core: Core, nats: NatsServer
+    container: Container, nats: NatsServer
 ) -> None:
-    members = core.membership("worker")
-    core.background(members.run, "members")
-    core.background(projector(core, members).run, "projector")
-    await give(core.commands, ref(1), submission(), claim())
-    await caught_up(core)
-    storage = Storage(core, nats, core.buckets.tasks)
+    members = container.membership("worker")
+    container.background(members.run, "members")
+    container.background(projector(container, members).run, "projector")
+    await give(container.commands, ref(1), submission(), claim())
+    await caught_up(container)
+    storage = Storage(container, nats, container.buckets.tasks)
     await storage.remember()
-    await give(core.commands, ref(1), success())
-    await caught_up(core)
+    await give(container.commands, ref(1), success())
+    await caught_up(container)
 
     await storage.lose_what_came_since()
 
-    await caught_up(core)
-    await agrees(core)
+    await caught_up(container)
+    await agrees(container)
 
 
 def registration(server_id: str) -> RegisterServer:
@@ -338,116 +344,116 @@ def registration(server_id: str) -> RegisterServer:
     )
 
 
-async def servers_log(core: Core) -> list[Position]:
-    return await read(core.reading, SERVERS, ">")
+async def servers_log(container: Container) -> list[Position]:
+    return await read(container.reading, SERVERS, ">")
 
 
-async def registered(core: Core) -> set[str]:
+async def registered(container: Container) -> set[str]:
     fleet = Fleet()
-    await fleet.restore(core.buckets.registry)
+    await fleet.restore(container.buckets.registry)
     return {server.server_id for server in fleet.servers()}
 
 
-async def test_servers_that_a_killed_nats_forgot_are_projected_again(core: Core, nats: NatsServer) -> None:
-    projection = RegistryProjection(core.buckets.registry)
-    await core.commands.server("s1", registration("s1"), by=ALICE)
-    await project(projection, await servers_log(core))
-    storage = Storage(core, nats, core.buckets.registry)
+async def test_servers_that_a_killed_nats_forgot_are_projected_again(container: Container, nats: NatsServer) -> None:
+    projection = RegistryProjection(container.buckets.registry)
+    await container.commands.server("s1", registration("s1"), by=ALICE)
+    await project(projection, await servers_log(container))
+    storage = Storage(container, nats, container.buckets.registry)
     await storage.remember()
-    await core.commands.server("s2", registration("s2"), by=ALICE)
-    await projection.apply((await servers_log(core))[1:])
+    await container.commands.server("s2", registration("s2"), by=ALICE)
+    await projection.apply((await servers_log(container))[1:])
 
     await storage.lose_what_came_since()
-    await core.commands.server("s3", registration("s3"), by=ALICE)
+    await container.commands.server("s3", registration("s3"), by=ALICE)
     with pytest.raises(Conflict):
-        await projection.apply((await servers_log(core))[2:])
+        await projection.apply((await servers_log(container))[2:])
 
-    await project(projection, await servers_log(core))
-    assert await registered(core) == {"s1", "s2", "s3"}
+    await project(projection, await servers_log(container))
+    assert await registered(container) == {"s1", "s2", "s3"}
 
 
-def projector(core: Core, members: Membership) -> Projector:
+def projector(container: Container, members: Membership) -> Projector:
     return Projector(
         "tasks",
-        partial(follow, core.reading, TASKS, ["task.>"]),
-        TaskProjection(core.buckets.tasks),
+        partial(follow, container.reading, TASKS, ["task.>"]),
+        TaskProjection(container.buckets.tasks),
         Lease(members, "projector.tasks"),
     )
 
 
-async def caught_up(core: Core) -> None:
-    last = (await whole_log(core.reading))[-1].sequence
+async def caught_up(container: Container) -> None:
+    last = (await whole_log(container.reading))[-1].sequence
 
     async def look() -> bool:
-        return await projected(core.buckets.tasks) >= last
+        return await projected(container.buckets.tasks) >= last
 
     await wait_until(look, "the projection to catch up")
 
 
-async def test_a_projector_keeps_up_over_a_kill_of_nats(core: Core, nats: NatsServer) -> None:
-    members = core.membership("worker")
-    core.background(members.run, "members")
-    core.background(projector(core, members).run, "projector")
-    await wander(core.commands, TASK_REFS, 100, seed=5)
+async def test_a_projector_keeps_up_over_a_kill_of_nats(container: Container, nats: NatsServer) -> None:
+    members = container.membership("worker")
+    container.background(members.run, "members")
+    container.background(projector(container, members).run, "projector")
+    await wander(container.commands, TASK_REFS, 100, seed=5)
 
-    await restart(nats, core.appending, core.reading, core.consuming)
-    await wander(core.commands, TASK_REFS, 100, seed=6)
+    await restart(nats, container.appending, container.reading, container.consuming)
+    await wander(container.commands, TASK_REFS, 100, seed=6)
 
-    await caught_up(core)
-    await agrees(core)
+    await caught_up(container)
+    await agrees(container)
 
 
-async def test_a_projector_that_meets_what_it_cannot_read_halts_and_says_so(core: Core) -> None:
-    members = core.membership("worker")
+async def test_a_projector_that_meets_what_it_cannot_read_halts_and_says_so(container: Container) -> None:
+    members = container.membership("worker")
     await members.renew()
-    await give(core.commands, ref(), submission())
-    await core.appending.request(f"{task_root(ref())}.progressed", b"{}")
-    halting = projector(core, members)
+    await give(container.commands, ref(), submission())
+    await container.appending.request(f"{task_root(ref())}.progressed", b"{}")
+    halting = projector(container, members)
 
     await asyncio.wait_for(halting.run(), 20)
 
     assert "event 2" in (halting.halted or "")
-    assert (await core.buckets.leases.get("lease.projector.tasks")) is None
+    assert (await container.buckets.leases.get("lease.projector.tasks")) is None
 
 
 def clean(difference: Difference) -> bool:
     return not difference.any
 
 
-async def test_after_normal_work_a_rebuild_finds_no_difference(core: Core) -> None:
-    await wander(core.commands, TASK_REFS, 200, seed=8)
-    await core.commands.server("s1", registration("s1"), by=ALICE)
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading), 11)
-    await project(RegistryProjection(core.buckets.registry), await servers_log(core))
+async def test_after_normal_work_a_rebuild_finds_no_difference(container: Container) -> None:
+    await wander(container.commands, TASK_REFS, 200, seed=8)
+    await container.commands.server("s1", registration("s1"), by=ALICE)
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading), 11)
+    await project(RegistryProjection(container.buckets.registry), await servers_log(container))
 
-    tasks, registry = await rebuild(core)
+    tasks, registry = await rebuild(container)
 
-    assert (tasks.bucket, clean(tasks), tasks.events) == ("tasks", True, len(await whole_log(core.reading)))
+    assert (tasks.bucket, clean(tasks), tasks.events) == ("tasks", True, len(await whole_log(container.reading)))
     assert (registry.bucket, clean(registry), registry.keys, registry.events) == ("registry", True, 1, 1)
-    assert tasks.keys == len(await held(core.buckets.tasks))
+    assert tasks.keys == len(await held(container.buckets.tasks))
 
 
-async def test_a_rebuild_of_nothing_is_nothing(core: Core) -> None:
-    assert [(found.events, found.keys, found.any) for found in await rebuild(core)] == [(0, 0, False)] * 2
+async def test_a_rebuild_of_nothing_is_nothing(container: Container) -> None:
+    assert [(found.events, found.keys, found.any) for found in await rebuild(container)] == [(0, 0, False)] * 2
 
 
-async def test_a_rebuild_makes_the_buckets_from_the_log_alone(core: Core) -> None:
-    await wander(core.commands, TASK_REFS, 100, seed=9)
-    await core.commands.server("s1", registration("s1"), by=ALICE)
+async def test_a_rebuild_makes_the_buckets_from_the_log_alone(container: Container) -> None:
+    await wander(container.commands, TASK_REFS, 100, seed=9)
+    await container.commands.server("s1", registration("s1"), by=ALICE)
 
-    tasks, registry = await rebuild(core)
+    tasks, registry = await rebuild(container)
 
     assert (tasks.missing, tasks.changed, tasks.extra) == (tasks.keys, 0, 0)
     assert registry.missing == 1
-    await agrees(core)
-    assert await registered(core) == {"s1"}
+    await agrees(container)
+    assert await registered(container) == {"s1"}
 
 
-async def test_a_rebuild_finds_counts_and_puts_right_what_differs(core: Core) -> None:
+async def test_a_rebuild_finds_counts_and_puts_right_what_differs(container: Container) -> None:
     for number in range(6):
-        await give(core.commands, ref(number), submission())
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
-    bucket = core.buckets.tasks
+        await give(container.commands, ref(number), submission())
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
+    bucket = container.buckets.tasks
     view = await bucket.get(f"task.alice.{ref(1).unique}")
     assert view is not None
     await bucket.put(f"task.alice.{ref(0).unique}", view.value)
@@ -457,119 +463,119 @@ async def test_a_rebuild_finds_counts_and_puts_right_what_differs(core: Core) ->
     await bucket.put("task.nobody.never", view.value)
     await bucket.put("task.nobody.either", view.value)
 
-    tasks, _ = await rebuild(core)
+    tasks, _ = await rebuild(container)
 
     assert (tasks.changed, tasks.missing, tasks.extra) == (1, 2, 3)
-    await agrees(core)
-    assert clean((await rebuild(core))[0])
+    await agrees(container)
+    assert clean((await rebuild(container))[0])
 
 
-async def rebuilt(core: Core, monkeypatch: pytest.MonkeyPatch) -> Difference:
+async def rebuilt(container: Container, monkeypatch: pytest.MonkeyPatch) -> Difference:
     """Rebuild as from a log too long for one batch: two tasks are compared at a time, and forgotten."""
     monkeypatch.setattr(task_rebuild, "WINDOW", 2)
-    rebuilding = TaskRebuild(core.buckets.tasks, core.commands.tasks.log)
-    positions = await whole_log(core.reading)
+    rebuilding = TaskRebuild(container.buckets.tasks, container.commands.tasks.log)
+    positions = await whole_log(container.reading)
     for start in range(0, len(positions), 3):
         await rebuilding.fold(positions[start : start + 3])
     return await rebuilding.finish()
 
 
-async def finish(core: Core, *numbers: int) -> None:
+async def finish(container: Container, *numbers: int) -> None:
     no = task.FailTask(reporter=task.Reporter(kind="worker"), error="no", result=None)
     for number in numbers:
-        await give(core.commands, ref(number), submission(), claim(), no)
+        await give(container.commands, ref(number), submission(), claim(), no)
 
 
 @pytest.mark.parametrize("projected_before", [True, False])
 async def test_a_rebuild_keeps_up_with_tasks_that_go_on_long_after_they_ended(
-    core: Core, monkeypatch: pytest.MonkeyPatch, projected_before: bool
+    container: Container, monkeypatch: pytest.MonkeyPatch, projected_before: bool
 ) -> None:
-    await finish(core, *range(8))
+    await finish(container, *range(8))
     for number in range(8):
-        await give(core.commands, ref(number), task.RetryTask(reason="again"))
-        await finish(core, 100 + 2 * number, 101 + 2 * number)
-        await give(core.commands, ref(number), claim(), *([success()] if number % 2 else []))
+        await give(container.commands, ref(number), task.RetryTask(reason="again"))
+        await finish(container, 100 + 2 * number, 101 + 2 * number)
+        await give(container.commands, ref(number), claim(), *([success()] if number % 2 else []))
     if projected_before:
-        await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+        await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
 
-    found = await rebuilt(core, monkeypatch)
+    found = await rebuilt(container, monkeypatch)
 
     assert found.extra == 0
     if projected_before:
         assert clean(found)
-    await agrees(core)
+    await agrees(container)
 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_rebuild_of_any_history_comes_to_the_fold_of_the_log(
-    core: Core, monkeypatch: pytest.MonkeyPatch, seed: int
+    container: Container, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    await wander(core.commands, TASK_REFS, 200, seed=seed)
-    await project(TaskProjection(core.buckets.tasks), (await whole_log(core.reading))[: 40 * seed or 1])
+    await wander(container.commands, TASK_REFS, 200, seed=seed)
+    await project(TaskProjection(container.buckets.tasks), (await whole_log(container.reading))[: 40 * seed or 1])
 
-    await rebuilt(core, monkeypatch)
+    await rebuilt(container, monkeypatch)
 
-    await agrees(core)
-    assert clean(await rebuilt(core, monkeypatch))
+    await agrees(container)
+    assert clean(await rebuilt(container, monkeypatch))
 
 
 async def test_a_rebuild_puts_right_a_view_that_claims_to_be_ahead_of_the_log(
-    core: Core, monkeypatch: pytest.MonkeyPatch
+    container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await finish(core, *range(5))
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    await finish(container, *range(5))
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
     key = view_key(ref(1))
-    entry = await core.buckets.tasks.get(key)
+    entry = await container.buckets.tasks.get(key)
     assert entry is not None
-    await core.buckets.tasks.put(key, entry.value.replace(b'"sequence":6', b'"sequence":999'))
+    await container.buckets.tasks.put(key, entry.value.replace(b'"sequence":6', b'"sequence":999'))
 
-    assert (await rebuilt(core, monkeypatch)).changed == 1
+    assert (await rebuilt(container, monkeypatch)).changed == 1
 
-    await agrees(core)
+    await agrees(container)
 
 
-async def test_a_rebuild_puts_right_what_is_no_view_and_removes_what_is_no_key(core: Core) -> None:
-    await finish(core, *range(3))
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
-    bucket = core.buckets.tasks
+async def test_a_rebuild_puts_right_what_is_no_view_and_removes_what_is_no_key(container: Container) -> None:
+    await finish(container, *range(3))
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
+    bucket = container.buckets.tasks
     await bucket.put(view_key(ref(0)), b"nonsense")
     await bucket.put("recent.alice", b"[]")
     for key in ("recent.nobody", "nothing", "task.alice", f"active.s1.alice.{ref(2).unique}"):
         await bucket.put(key, b"1")
 
-    tasks, _ = await rebuild(core)
+    tasks, _ = await rebuild(container)
 
     assert (tasks.changed, tasks.missing, tasks.extra) == (2, 0, 4)
-    await agrees(core)
+    await agrees(container)
 
 
-async def test_a_projector_goes_on_after_a_rebuild_beside_it(core: Core) -> None:
-    members = core.membership("worker")
-    core.background(members.run, "members")
-    core.background(projector(core, members).run, "projector")
-    await wander(core.commands, TASK_REFS, 60, seed=10)
-    await caught_up(core)
+async def test_a_projector_goes_on_after_a_rebuild_beside_it(container: Container) -> None:
+    members = container.membership("worker")
+    container.background(members.run, "members")
+    container.background(projector(container, members).run, "projector")
+    await wander(container.commands, TASK_REFS, 60, seed=10)
+    await caught_up(container)
 
-    writing = asyncio.create_task(wander(core.commands, TASK_REFS, 100, seed=11))
-    await rebuild(core)
+    writing = asyncio.create_task(wander(container.commands, TASK_REFS, 100, seed=11))
+    await rebuild(container)
     await writing
 
-    await caught_up(core)
-    await agrees(core)
+    await caught_up(container)
+    await agrees(container)
 
 
-async def test_a_rebuild_without_nats_says_so(core: Core, nats: NatsServer) -> None:
-    await end(nats, core.reading)
+async def test_a_rebuild_without_nats_says_so(container: Container, nats: NatsServer) -> None:
+    await end(nats, container.reading)
     with pytest.raises(StoreUnavailable):
-        await rebuild(core)
+        await rebuild(container)
 
 
-async def test_views_carry_the_time_of_their_last_event(core: Core) -> None:
+async def test_views_carry_the_time_of_their_last_event(container: Container) -> None:
     before = utc_now()
-    await give(core.commands, ref(), submission(), claim())
-    await project(TaskProjection(core.buckets.tasks), await whole_log(core.reading))
+    await give(container.commands, ref(), submission(), claim())
+    await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
 
-    [found] = await active_tasks(core.buckets.tasks)
+    [found] = await active_tasks(container.buckets.tasks)
 
     assert before <= found.view.created_at < found.view.updated_at <= utc_now()
     assert (found.view.created_sequence, found.view.sequence) == (1, 2)

@@ -27,7 +27,7 @@ from taskstream.events.server import (
 from taskstream.events.subjects import owner_subject, pool_subject, server_subject, type_subject
 from taskstream.events.task_type import TypeDefined, TypeDeleted, TypePaused, TypeResumed
 from taskstream.projections.fleet import CHECKPOINT, Change, Fleet
-from taskstream.streams.buckets import Entry
+from taskstream.streams.buckets import BucketEntry
 from taskstream.streams.jetstream.messages import Position
 
 from ..deciders.support import NOW, defined, recorded, registered
@@ -65,8 +65,8 @@ class FakeBucket:
         self.values |= {change.key: change.value for change in changes}
         self.values[CHECKPOINT] = str(checkpoint).encode()
 
-    async def scan(self, *_: str) -> list[Entry]:
-        return [Entry(key=key, value=value, revision=1) for key, value in self.values.items()]
+    async def scan(self, *_: str) -> list[BucketEntry]:
+        return [BucketEntry(key=key, value=value, revision=1) for key, value in self.values.items()]
 
 
 def snapshot(fleet: Fleet) -> Any:

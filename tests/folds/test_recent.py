@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from taskstream.projections import recent
-from taskstream.projections.recent import LENGTH, Recent, Submission
+from taskstream.projections.recent import LENGTH, Recent, RecentSubmission
 
 
 def submissions(count: int) -> Recent:
-    return [Submission(3 * number + 1, f"{number:026d}") for number in range(count)]
+    return [RecentSubmission(3 * number + 1, f"{number:026d}") for number in range(count)]
 
 
 def folded(given: Recent) -> Recent:

@@ -31,28 +31,28 @@ from taskstream.api.routes.types import type_router
 from taskstream.api.routes.webhooks import webhook_router
 from taskstream.api.routes.why import why_router
 from taskstream.api.schemas.tasks import TaskDetails
-from taskstream.container import Core
+from taskstream.container import Container
 
 
 @pytest.fixture
-def document(core: Core) -> dict[str, Any]:
+def document(container: Container) -> dict[str, Any]:
     routers = [
-        task_router(core),
-        why_router(core),
-        batch_router(core),
-        bulk_router(core),
-        dead_letter_router(core),
-        queue_router(core),
-        push_router(core, StreamTokens(core.sealer, time.time)),
-        server_router(core),
-        maintenance_router(core),
-        type_router(core),
-        pool_router(core),
-        owner_router(core),
-        webhook_router(core),
-        schedule_router(core),
-        delivery_router(core),
-        system_router(core, "1.0"),
+        task_router(container),
+        why_router(container),
+        batch_router(container),
+        bulk_router(container),
+        dead_letter_router(container),
+        queue_router(container),
+        push_router(container, StreamTokens(container.sealer, time.time)),
+        server_router(container),
+        maintenance_router(container),
+        type_router(container),
+        pool_router(container),
+        owner_router(container),
+        webhook_router(container),
+        schedule_router(container),
+        delivery_router(container),
+        system_router(container, "1.0"),
     ]
     found: dict[str, Any] = json.loads(describe(routers, "1.0"))
     return found

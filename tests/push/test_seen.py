@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from taskstream.events.envelope import Actor
 from taskstream.events.task import ProgressReported
-from taskstream.push.live import Live, Seen
+from taskstream.push.live import LiveReport, Seen
 
 reports = st.lists(st.tuples(st.lists(st.text(max_size=3), max_size=2), st.text(max_size=4)), min_size=1, max_size=8)
 
 
-def live(index: int, lines: list[str], output: str, batch: str) -> Live:
+def live(index: int, lines: list[str], output: str, batch: str) -> LiveReport:
     event = ProgressReported(attempt=1, lines=tuple(lines), output=output)
-    return Live(batch=batch, index=index, at=datetime(2026, 1, 1, tzinfo=UTC), by=Actor("server", "s"), event=event)
+    return LiveReport(
+        batch=batch, index=index, at=datetime(2026, 1, 1, tzinfo=UTC), by=Actor("server", "s"), event=event
+    )
 
 
 @given(batches=st.lists(reports, min_size=1, max_size=4), lost=st.sets(st.tuples(st.integers(0, 3), st.integers(0, 7))))

@@ -30,8 +30,8 @@ from taskstream.events.task import (
 )
 from taskstream.events.task_type import OnConflict
 from taskstream.scheduling.due import Due
-from taskstream.scheduling.held_tasks import Book
-from taskstream.scheduling.limit import Bounds, Entry, GateKey
+from taskstream.scheduling.held_tasks import HeldTasks
+from taskstream.scheduling.limit import Bounds, LimitKey, TaskEntry
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BY = Actor("system", "tests")
@@ -47,7 +47,7 @@ class FixedRules:
         self.by_name = dict(bounds or {})
         self.conflict: OnConflict = on_conflict
 
-    def bounds(self, gate: GateKey) -> Bounds:
+    def bounds(self, gate: LimitKey) -> Bounds:
         unlimited = Bounds(concurrency=1) if gate.kind == "key" else Bounds()
         return self.by_name.get((gate.kind, *gate.name), self.by_name.get(gate.kind, unlimited))
 
@@ -61,7 +61,7 @@ class Simulation:
     def __init__(self, rules: FixedRules | None = None, *, ageing_seconds: float = 0.0) -> None:
         self.at = START
         self.rules = rules or FixedRules()
-        self.book = Book(self.rules, ageing_seconds, began_at=self.now - 86_400)
+        self.held_tasks = HeldTasks(self.rules, ageing_seconds, began_at=self.now - 86_400)
         self.released: list[TaskRef] = []
         """Every task that was queued by the book, in order."""
         self.due: list[Due] = []
@@ -82,14 +82,14 @@ class Simulation:
         at = self.at - timedelta(seconds=seconds_ago)
         recorded: Recorded[TaskEvent] = Recorded(id=f"event {sequence}", at=at, by=BY, event=event)
         self.log.append((ref, sequence, recorded))
-        self.book.fold(ref, sequence, recorded, self.now)
+        self.held_tasks.fold(ref, sequence, recorded, self.now)
         return sequence
 
     def tell_again(self, ref: TaskRef) -> None:
         """Have the book find all that the log says of a task once more."""
         for of, sequence, recorded in self.log:
             if of == ref:
-                self.book.fold(ref, sequence, recorded, self.now)
+                self.held_tasks.fold(ref, sequence, recorded, self.now)
 
     def submit(
         self,
@@ -118,13 +118,13 @@ class Simulation:
 
     def release(self, most: int = 1_000) -> list[TaskRef]:
         """Queue whatever nothing holds, as the keeper does; return it in order."""
-        self.due += self.book.take_due(self.now)
-        chosen = self.book.release(self.now, most)
+        self.due += self.held_tasks.take_due(self.now)
+        chosen = self.held_tasks.release(self.now, most)
         first = next(self._sequences)
         for entry in chosen[1:]:
             del entry
             next(self._sequences)
-        self.book.released(chosen, first)
+        self.held_tasks.released(chosen, first)
         for place, entry in enumerate(chosen):
             event = TaskQueued(pool=entry.pool, priority=entry.priority, reason="free", granted=True)
             self.log.append((entry.ref, first + place, Recorded(id="", at=self.at, by=BY, event=event)))
@@ -161,8 +161,8 @@ class Simulation:
         self.start(ref)
         self.succeed(ref)
 
-    def entry(self, ref: TaskRef) -> Entry:
-        entry = self.book.find(ref)
+    def entry(self, ref: TaskRef) -> TaskEntry:
+        entry = self.held_tasks.find(ref)
         assert entry is not None, f"{ref.id} is not in the book"
         return entry
 

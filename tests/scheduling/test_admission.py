@@ -16,7 +16,7 @@ from taskstream.commands.task import SubmitTask
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import RetryPolicy
 from taskstream.projections.fleet import Fleet
-from taskstream.scheduling.backlog_report import OwnerWaits, Word
+from taskstream.scheduling.backlog_report import BacklogReport, OwnerBacklog
 from taskstream.scheduling.windows import window
 from taskstream.submission.admission import Admission
 
@@ -36,12 +36,14 @@ class Door:
         self.sequence = 1_000
         self.now = NOW
         self._names = itertools.count(1)
-        self.hear({"crowd": crowd} if crowd else {})
+        self.on_report({"crowd": crowd} if crowd else {})
 
-    def hear(self, queued: dict[str, int], per_second: float = 0.0) -> None:
-        owners = {owner: OwnerWaits(count, {WINDOW: count}) for owner, count in queued.items()}
-        word = Word(as_of=self.sequence, windows={"default": SIZE}, owners=owners, paces={"default": per_second})
-        self.admission.hear(word, self.now)
+    def on_report(self, queued: dict[str, int], per_second: float = 0.0) -> None:
+        owners = {owner: OwnerBacklog(count, {WINDOW: count}) for owner, count in queued.items()}
+        word = BacklogReport(
+            as_of=self.sequence, windows={"default": SIZE}, owners=owners, paces={"default": per_second}
+        )
+        self.admission.on_report(word, self.now)
 
     def submit(self, owner: str) -> bool:
         """Submit a task; tell whether it is held."""
@@ -87,7 +89,7 @@ def test_what_the_keepers_word_reflects_is_counted_once() -> None:
     for _ in range(SIZE):
         door.submit("alice")
 
-    door.hear({"alice": SIZE - 1})
+    door.on_report({"alice": SIZE - 1})
 
     assert not door.submit("alice")
     assert door.submit("alice")
@@ -95,7 +97,7 @@ def test_what_the_keepers_word_reflects_is_counted_once() -> None:
 
 def test_what_has_started_since_the_word_leaves_room() -> None:
     door = Door()
-    door.hear({}, per_second=40.0)
+    door.on_report({}, per_second=40.0)
     for _ in range(SIZE):
         door.submit("alice")
     assert door.submit("alice")
@@ -107,7 +109,7 @@ def test_what_has_started_since_the_word_leaves_room() -> None:
 
 def test_a_window_that_was_full_at_the_word_stays_full_until_the_next() -> None:
     door = Door()
-    door.hear({"crowd": SIZE}, per_second=1_000.0)
+    door.on_report({"crowd": SIZE}, per_second=1_000.0)
 
     door.now += SECOND
 
@@ -116,7 +118,7 @@ def test_a_window_that_was_full_at_the_word_stays_full_until_the_next() -> None:
 
 def test_while_no_keeper_speaks_an_owner_has_a_window_and_what_starts_in_a_moment() -> None:
     door = Door()
-    door.hear({}, per_second=10.0)
+    door.on_report({}, per_second=10.0)
 
     door.now += 60 * SECOND
     held = [door.submit("alice") for _ in range(20)]

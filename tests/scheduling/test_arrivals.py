@@ -141,7 +141,7 @@ def test_everything_held_is_queued_in_the_end(
         fleet.do("end", 0)
         assert before != (len(fleet.held), len(fleet.queued), len(fleet.running), len(fleet.retrying)), "nothing moves"
 
-    assert len(fleet.simulation.book) == 0
+    assert len(fleet.simulation.held_tasks) == 0
 
 
 @settings(max_examples=200, deadline=None)

@@ -14,7 +14,7 @@ from taskstream.events.ids import TaskRef, parse_task_id
 from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.projections.task_view import TaskView, fold
 from taskstream.scheduling.due import AskParent, Due, FailChild, Reread
-from taskstream.scheduling.held_tasks import Book
+from taskstream.scheduling.held_tasks import HeldTasks
 from taskstream.scheduling.limit import Bounds
 from taskstream.workers.scheduler import OUTCOMES, TASK_ENDS, entry_of
 
@@ -160,7 +160,7 @@ class Run:
             self.do(each)
 
     def do(self, due: Due) -> None:
-        book, now = self.simulation.book, self.simulation.now
+        held_tasks, now = self.simulation.held_tasks, self.simulation.now
         match due:
             case FailChild(ref, parent_id, outcome):
                 command = FailByParent(parent_id=parent_id, outcome=outcome)
@@ -170,24 +170,24 @@ class Run:
                 state = self.state(parse_task_id(parent_id))
                 assert not isinstance(state, Unknown)
                 if isinstance(state, Ended):
-                    book.parent_ended(parent_id, OUTCOMES[state.outcome], self.ended_at(parent_id), now)
+                    held_tasks.parent_ended(parent_id, OUTCOMES[state.outcome], self.ended_at(parent_id), now)
             case Reread(ref):
                 view = self.view(ref)
-                if book.find(ref) is not None:
+                if held_tasks.find(ref) is not None:
                     self.simulation.tell_again(ref)
                 elif view.ended_at is None:
-                    book.add(entry_of(ref, view), now)
+                    held_tasks.add(entry_of(ref, view), now)
             case _:
                 raise AssertionError(f"nothing here calls for {due}")
 
     def replace_keeper(self) -> None:
         """Go on with a book that begins with the views of what is active: what was due in the old one is forgotten."""
-        book = Book(self.simulation.rules, 0.0, began_at=self.simulation.now)
+        held_tasks = HeldTasks(self.simulation.rules, 0.0, began_at=self.simulation.now)
         for ref in self.refs:
             if (view := self.view(ref)).ended_at is None:
-                book.add(entry_of(ref, view), self.simulation.now)
-        book.room.begin(self.simulation.now)
-        self.simulation.book, self.simulation.due = book, []
+                held_tasks.add(entry_of(ref, view), self.simulation.now)
+        held_tasks.room.begin(self.simulation.now)
+        self.simulation.held_tasks, self.simulation.due = held_tasks, []
 
 
 def _taken(data: st.DataObject, refs: list[TaskRef]) -> TaskRef:
@@ -251,7 +251,7 @@ def test_a_chain_a_thousand_deep_ends() -> None:
         ref = run.queued.pop()
         run.simulation.run(ref)
 
-    assert not len(run.simulation.book)
+    assert not len(run.simulation.held_tasks)
 
 
 def test_one_failure_ends_all_that_depends_on_it_whatever_its_depth() -> None:

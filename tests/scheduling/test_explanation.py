@@ -15,30 +15,30 @@ from .simulation import START, FixedRules, Simulation
 AS_OF = 7
 
 
-def why(book: Simulation, task: TaskRef) -> Explanation:
-    return explain(book.book, task, AS_OF, book.now)
+def why(held_tasks: Simulation, task: TaskRef) -> Explanation:
+    return explain(held_tasks.held_tasks, task, AS_OF, held_tasks.now)
 
 
 def test_a_task_is_held_until_its_time() -> None:
-    book = Simulation()
-    task = book.submit(not_before=START + timedelta(seconds=5))
+    held_tasks = Simulation()
+    task = held_tasks.submit(not_before=START + timedelta(seconds=5))
 
-    assert why(book, task) == Explanation(as_of=AS_OF, known="held", starts_at=START.timestamp() + 5)
+    assert why(held_tasks, task) == Explanation(as_of=AS_OF, known="held", starts_at=START.timestamp() + 5)
 
-    book.wait(5)
-    book.release()
-    assert why(book, task).known == "queued"
+    held_tasks.wait(5)
+    held_tasks.release()
+    assert why(held_tasks, task).known == "queued"
 
 
 def test_a_task_is_held_by_the_parents_that_have_not_ended_and_its_time_as_well() -> None:
-    book = Simulation()
-    first, second, third = [book.submit() for _ in range(3)]
+    held_tasks = Simulation()
+    first, second, third = [held_tasks.submit() for _ in range(3)]
     parents = (third.id, first.id, second.id)
-    child = book.submit(depends_on=parents, not_before=START + timedelta(seconds=5))
-    book.release()
-    book.run(first)
+    child = held_tasks.submit(depends_on=parents, not_before=START + timedelta(seconds=5))
+    held_tasks.release()
+    held_tasks.run(first)
 
-    found = why(book, child)
+    found = why(held_tasks, child)
 
     assert found.parents == (third.id, second.id)
     assert found.starts_at == START.timestamp() + 5
@@ -47,62 +47,62 @@ def test_a_task_is_held_by_the_parents_that_have_not_ended_and_its_time_as_well(
 
 @pytest.mark.parametrize("kind", ["owner", "type", "key", "window"])
 def test_a_task_is_held_by_the_limit_that_has_no_room(kind: str) -> None:
-    book = Simulation(FixedRules({kind: Bounds(concurrency=2)}))
-    tasks = [book.submit(concurrency_key="k" if kind == "key" else "") for _ in range(5)]
-    book.release()
+    held_tasks = Simulation(FixedRules({kind: Bounds(concurrency=2)}))
+    tasks = [held_tasks.submit(concurrency_key="k" if kind == "key" else "") for _ in range(5)]
+    held_tasks.release()
 
-    assert [why(book, task).known for task in tasks] == ["queued"] * 2 + ["held"] * 3
-    assert [why(book, task).shut for task in tasks[2:]] == [(Shut(kind=kind, counted=2, concurrency=2),)] * 3  # type: ignore[arg-type]
-    assert [why(book, task).ahead for task in tasks[2:]] == [0, 1, 2]
+    assert [why(held_tasks, task).known for task in tasks] == ["queued"] * 2 + ["held"] * 3
+    assert [why(held_tasks, task).shut for task in tasks[2:]] == [(Shut(kind=kind, counted=2, concurrency=2),)] * 3  # type: ignore[arg-type]
+    assert [why(held_tasks, task).ahead for task in tasks[2:]] == [0, 1, 2]
 
 
 def test_a_limit_of_starts_says_when_it_opens() -> None:
-    book = Simulation(FixedRules({"owner": Bounds(per_second=0.5, burst=1)}))
-    first, second = book.submit(), book.submit()
-    [released] = book.release()
-    book.start(released)
+    held_tasks = Simulation(FixedRules({"owner": Bounds(per_second=0.5, burst=1)}))
+    first, second = held_tasks.submit(), held_tasks.submit()
+    [released] = held_tasks.release()
+    held_tasks.start(released)
 
-    [shut] = why(book, second).shut
+    [shut] = why(held_tasks, second).shut
 
     assert released == first
     assert not shut.is_full
-    assert shut.opens_at == pytest.approx(book.now + 2)
+    assert shut.opens_at == pytest.approx(held_tasks.now + 2)
 
 
 def test_all_limits_without_room_are_named_in_order() -> None:
-    book = Simulation(FixedRules({"owner": Bounds(concurrency=1), "type": Bounds(concurrency=1)}))
-    book.submit()
-    held = book.submit()
-    book.release()
+    held_tasks = Simulation(FixedRules({"owner": Bounds(concurrency=1), "type": Bounds(concurrency=1)}))
+    held_tasks.submit()
+    held = held_tasks.submit()
+    held_tasks.release()
 
-    assert [shut.kind for shut in why(book, held).shut] == ["owner", "type"]
-    assert all(shut.is_full for shut in why(book, held).shut)
+    assert [shut.kind for shut in why(held_tasks, held).shut] == ["owner", "type"]
+    assert all(shut.is_full for shut in why(held_tasks, held).shut)
 
 
 def test_what_is_at_work_or_over_is_not_held() -> None:
-    book = Simulation()
-    task = book.submit()
-    book.release()
-    book.start(task)
-    assert why(book, task).known == "running"
+    held_tasks = Simulation()
+    task = held_tasks.submit()
+    held_tasks.release()
+    held_tasks.start(task)
+    assert why(held_tasks, task).known == "running"
 
-    book.fail_attempt(task)
-    assert why(book, task).known == "retrying"
+    held_tasks.fail_attempt(task)
+    assert why(held_tasks, task).known == "retrying"
 
-    book.succeed(task)
-    assert why(book, task) == Explanation(as_of=AS_OF, known="not-active")
+    held_tasks.succeed(task)
+    assert why(held_tasks, task) == Explanation(as_of=AS_OF, known="not-active")
 
 
 def test_to_ask_changes_nothing() -> None:
     asked, unasked = (Simulation(FixedRules({"owner": Bounds(concurrency=2)})) for _ in range(2))
-    for book in (asked, unasked):
-        tasks = [book.submit() for _ in range(6)]
+    for held_tasks in (asked, unasked):
+        tasks = [held_tasks.submit() for _ in range(6)]
         for _ in range(3):
-            released = book.release()
-            if book is asked:
-                assert [why(book, task).as_of for task in tasks] == [AS_OF] * 6
+            released = held_tasks.release()
+            if held_tasks is asked:
+                assert [why(held_tasks, task).as_of for task in tasks] == [AS_OF] * 6
             for task in released:
-                book.run(task)
+                held_tasks.run(task)
 
     assert asked.released == unasked.released
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import PRIORITIES, Priority
-from taskstream.scheduling.fair_queue import Line
-from taskstream.scheduling.limit import Entry, Lane, Stage
+from taskstream.scheduling.fair_queue import FairQueue
+from taskstream.scheduling.limit import Flow, Stage, TaskEntry
 
 AGEING_SECONDS = 10.0
 steps = st.lists(
@@ -21,8 +21,8 @@ steps = st.lists(
 )
 
 
-def entry(number: int, priority: Priority, submitted_at: float) -> Entry:
-    return Entry(
+def entry(number: int, priority: Priority, submitted_at: float) -> TaskEntry:
+    return TaskEntry(
         ref=TaskRef("alice", f"{number:026d}"),
         sequence=number,
         created_sequence=number,
@@ -37,31 +37,31 @@ def entry(number: int, priority: Priority, submitted_at: float) -> Entry:
 @settings(max_examples=200, deadline=None)
 @given(what=steps)
 def test_the_oldest_that_has_aged_comes_first(what: list[tuple[str, object]]) -> None:
-    line, lanes, now, number = Line(AGEING_SECONDS), list[Lane](), 0.0, 0
+    line, flows, now, number = FairQueue(AGEING_SECONDS), list[Flow](), 0.0, 0
     for step, argument in what:
         match step, argument:
             case "put", (priority, count):
-                lane = Lane("alice", priority, ())
+                flow = Flow("alice", priority, ())
                 for place in range(count):
                     number += 1
-                    lane.append(entry(number, priority, now - count + place))
-                line.put(lane)
-                lanes.append(lane)
+                    flow.append(entry(number, priority, now - count + place))
+                line.put(flow)
+                flows.append(flow)
             case "wait", int(seconds):
                 now += seconds
-            case "pop", _ if lanes:
-                aged = [lane for lane in lanes if lane.priority != "high" and lane.since + AGEING_SECONDS <= now]
+            case "pop", _ if flows:
+                aged = [flow for flow in flows if flow.priority != "high" and flow.since + AGEING_SECONDS <= now]
                 popped = line.pop(now)
-                assert popped in lanes
-                assert not aged or (popped in aged and popped.since == min(lane.since for lane in aged))
+                assert popped in flows
+                assert not aged or (popped in aged and popped.since == min(flow.since for flow in aged))
                 popped.remove(popped.first())
                 if popped:
                     line.put(popped)
                 else:
-                    lanes.remove(popped)
-            case "lose first", int(place) if lanes and len(lane := lanes[place % len(lanes)]) > 1:
-                lane.remove(lane.first())
-                line.note(lane)
-            case "remove", int(place) if lanes:
-                line.remove(lanes.pop(place % len(lanes)))
-    assert len(line) == len(lanes)
+                    flows.remove(popped)
+            case "lose first", int(place) if flows and len(flow := flows[place % len(flows)]) > 1:
+                flow.remove(flow.first())
+                line.note(flow)
+            case "remove", int(place) if flows:
+                line.remove(flows.pop(place % len(flows)))
+    assert len(line) == len(flows)

@@ -12,17 +12,17 @@ from taskstream.scheduling.redelivery import (
     KEPT_SECONDS,
     LONGEST_RETURN,
     RETURNS_PER_SECOND,
-    Kind,
-    Returns,
+    RedeliveryDelays,
+    TaskKind,
 )
 
-GPU = Kind.of("default", {"gpu": "1"})
-SONG = Kind.of("song", {})
+GPU = TaskKind.of("default", {"gpu": "1"})
+SONG = TaskKind.of("song", {})
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.floats(0, 8)), max_size=300))
 def test_no_more_of_a_kind_come_back_in_a_second_than_it_says(calls: list[tuple[float, float]]) -> None:
-    returns, now, back = Returns(), 0.0, []
+    returns, now, back = RedeliveryDelays(), 0.0, []
     for later, seconds in calls:
         now += later
         pause = returns.in_turn(GPU, timedelta(seconds=seconds), now)
@@ -35,7 +35,7 @@ def test_no_more_of_a_kind_come_back_in_a_second_than_it_says(calls: list[tuple[
 
 
 def test_slots_are_kept_from_what_is_lower_in_the_same_pool_for_a_moment() -> None:
-    returns = Returns()
+    returns = RedeliveryDelays()
     returns.keep("pool", "normal", GPU, now=10.0)
 
     assert set(returns.kept_from("pool", "low", now=10.0)) == {GPU}
@@ -48,7 +48,7 @@ def test_slots_are_kept_from_what_is_lower_in_the_same_pool_for_a_moment() -> No
 
 
 def test_slots_are_kept_on_only_while_more_of_the_kind_are_away() -> None:
-    returns = Returns()
+    returns = RedeliveryDelays()
     for kind in (GPU, SONG):
         returns.keep("pool", "high", kind, now=10.0)
     returns.in_turn(GPU, timedelta(seconds=5), now=10.0)
@@ -59,7 +59,7 @@ def test_slots_are_kept_on_only_while_more_of_the_kind_are_away() -> None:
 
 
 def test_what_is_not_waited_for_has_nothing_kept_by_starting() -> None:
-    returns = Returns()
+    returns = RedeliveryDelays()
     returns.in_turn(GPU, timedelta(seconds=5), now=10.0)
     returns.keep_on("pool", "high", GPU, now=10.0)
 

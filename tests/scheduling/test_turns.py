@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskstream.events.task import PRIORITIES, Priority
-from taskstream.scheduling.queue_order import LOOKED_THROUGH, Ahead, Line, must_wait, to_take, turns
+from taskstream.scheduling.queue_order import LOOKED_THROUGH, Ahead, ReadyQueue, in_queue_order, must_wait, to_take
 
 AGEING = 10.0
 
@@ -29,8 +29,8 @@ def simulated(arrivals: dict[Priority, list[int]], rounds: int, room: int, agein
     owed: set[str] = set()
     for now in range(rounds):
         waiting = {priority: queue for priority, queue in coming.items() if queue and queue[0] <= now}
-        lines = [Line("pool", priority, float(now - queue[0])) for priority, queue in waiting.items()]
-        order, owed, left = turns(lines, ageing, owed), set(), room
+        lines = [ReadyQueue("pool", priority, float(now - queue[0])) for priority, queue in waiting.items()]
+        order, owed, left = in_queue_order(lines, ageing, owed), set(), room
         for turn in order:
             priority = lines[turn.place].priority
             queue = coming[priority]
@@ -98,9 +98,14 @@ def test_what_has_aged_takes_at_most_every_other_slot(room: int) -> None:
 
 
 def test_a_turn_by_age_is_for_one_task_and_the_oldest_comes_first() -> None:
-    lines = [Line("a", "high", 99.0), Line("a", "normal", 11.0), Line("b", "low", 30.0), Line("a", "low", 5.0)]
+    lines = [
+        ReadyQueue("a", "high", 99.0),
+        ReadyQueue("a", "normal", 11.0),
+        ReadyQueue("b", "low", 30.0),
+        ReadyQueue("a", "low", 5.0),
+    ]
 
-    order = turns(lines, AGEING)
+    order = in_queue_order(lines, AGEING)
 
     assert [(turn.place, turn.by_age) for turn in order] == [
         (2, True), (1, True), (0, False), (1, False), (2, False), (3, False),
@@ -108,9 +113,9 @@ def test_a_turn_by_age_is_for_one_task_and_the_oldest_comes_first() -> None:
 
 
 def test_a_pool_whose_room_age_took_has_a_round_in_strict_order() -> None:
-    lines = [Line("a", "high", 1.0), Line("a", "low", 30.0), Line("b", "low", 20.0)]
+    lines = [ReadyQueue("a", "high", 1.0), ReadyQueue("a", "low", 30.0), ReadyQueue("b", "low", 20.0)]
 
-    assert [turn.place for turn in turns(lines, AGEING, owed={"a"}) if turn.by_age] == [2]
+    assert [turn.place for turn in in_queue_order(lines, AGEING, owed={"a"}) if turn.by_age] == [2]
 
 
 # Queues of a pool, some of whose tasks no server can take

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.topology.definitions import TASKS
@@ -37,14 +37,14 @@ class Follower:
         await asyncio.wait([self._task])
 
 
-async def publish(core: Core, count: int, subject: str = "task.a.b.noted") -> None:
+async def publish(container: Container, count: int, subject: str = "task.a.b.noted") -> None:
     for number in range(count):
-        await core.appending.request(subject, b"%d" % number)
+        await container.appending.request(subject, b"%d" % number)
 
 
 async def sees(follower: Follower, count: int) -> None:
     await wait_until(lambda: len(follower.sequences) >= count, f"{count} messages")
 
 
-async def consumers(core: Core) -> list[str]:
-    return (await api(core.appending, f"CONSUMER.NAMES.{TASKS}"))["consumers"] or []
+async def consumers(container: Container) -> list[str]:
+    return (await api(container.appending, f"CONSUMER.NAMES.{TASKS}"))["consumers"] or []

@@ -20,7 +20,7 @@ from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import task_ref
 from taskstream.events.task import RetryPolicy, StoredResult, TaskSubmitted
 from taskstream.projections import recent
-from taskstream.projections.recent import EVERYBODY, Recent, Submission, recent_key
+from taskstream.projections.recent import EVERYBODY, Recent, RecentSubmission, recent_key
 from taskstream.projections.task_view import TaskView, active_key, encode, fold, view_key
 from taskstream.streams.buckets import Bucket
 from taskstream.streams.client.connection import Connection
@@ -110,7 +110,7 @@ def folded(positions: Iterable[Position]) -> dict[str, bytes]:
             views[at] = view
         if isinstance(stored.recorded.event, TaskSubmitted):
             for owner in (at.owner, EVERYBODY):
-                submitted.setdefault(owner, []).append(Submission(stored.sequence, at.id))
+                submitted.setdefault(owner, []).append(RecentSubmission(stored.sequence, at.id))
     wanted = {view_key(at): encode(view) for at, view in views.items()}
     wanted |= {recent_key(owner): recent.encode(newest[-recent.LENGTH :]) for owner, newest in submitted.items()}
     return wanted | {key: b"" for at, view in views.items() if (key := active_key(at, view))}

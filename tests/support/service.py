@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from taskstream.api.auth.authenticator import make_token
-from taskstream.container import Core, open_core
+from taskstream.container import Container, open_container
 from taskstream.running import listen, running_api, running_worker
 from taskstream.settings import Settings
 
@@ -153,9 +153,9 @@ class Client:
 class Service:
     """A running service and clients for it."""
 
-    def __init__(self, core: Core, session: aiohttp.ClientSession) -> None:
-        self.core = core
-        self.url = core.settings.callback_base
+    def __init__(self, container: Container, session: aiohttp.ClientSession) -> None:
+        self.container = container
+        self.url = container.settings.callback_base
         self._session = session
         self.admin = self.client("root", "admin")
         self.alice = self.client("alice")
@@ -172,9 +172,9 @@ async def running_service(nats_url: str, *, worker: bool = True, **more: Any) ->
     """Run API and (unless told otherwise) worker on a nats-server, on a free port."""
     async with contextlib.AsyncExitStack() as stack:
         settings, sock = stack.enter_context(listen(quick_settings(nats_url=nats_url, **more)))
-        core = await stack.enter_async_context(await open_core(settings, nats_url, durability="always"))
+        container = await stack.enter_async_context(await open_container(settings, nats_url, durability="always"))
         if worker:
-            await stack.enter_async_context(running_worker(core))
-        await stack.enter_async_context(running_api(core, sock))
+            await stack.enter_async_context(running_worker(container))
+        await stack.enter_async_context(running_api(container, sock))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Service(core, session)
+        yield Service(container, session)

@@ -51,7 +51,7 @@ async def submit_all(client: Client, bodies: Iterable[Any]) -> list[str]:
 
 async def queued(service: Service) -> int:
     """Return how many messages the queue holds, those in hand included."""
-    info = await api(service.core.reading, f"STREAM.INFO.{DISPATCH}")
+    info = await api(service.container.reading, f"STREAM.INFO.{DISPATCH}")
     return int(info["state"]["messages"])
 
 

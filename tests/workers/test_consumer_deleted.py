@@ -21,7 +21,7 @@ async def test_dispatch_goes_on_when_the_consumers_of_a_pool_are_deleted(
     await service.admin.register(backend, "echo")
     await service.alice.ended(await service.alice.submit({"payload": {}}))
     for priority in ("high", "normal", "low"):
-        await api(service.core.reading, f"CONSUMER.DELETE.{DISPATCH}.pool-{priority}-default")
+        await api(service.container.reading, f"CONSUMER.DELETE.{DISPATCH}.pool-{priority}-default")
 
     for priority in ("low", "normal", "high"):
         await service.alice.ended(await service.alice.submit({"payload": {}, "priority": priority}))
@@ -29,7 +29,7 @@ async def test_dispatch_goes_on_when_the_consumers_of_a_pool_are_deleted(
 
 async def test_checks_go_on_when_the_consumer_of_timers_is_deleted(service: Service, backend: BackendServer) -> None:
     await service.admin.register(backend, "echo")
-    await api(service.core.reading, f"CONSUMER.DELETE.{TIMERS}.{DUE_CONSUMER}")
+    await api(service.container.reading, f"CONSUMER.DELETE.{TIMERS}.{DUE_CONSUMER}")
 
     checks = backend.health_checks
     await wait_until(lambda: backend.health_checks > checks + 1, "further health checks")
@@ -57,8 +57,8 @@ async def test_what_a_power_cut_leaves_of_a_consumer_does_not_stop_dispatch(nats
 @pytest.mark.parametrize("idle_seconds", [1.0])
 async def test_a_worker_does_not_spin_meanwhile(service: Service, backend: BackendServer, idle_seconds: float) -> None:
     await service.admin.register(backend, "echo")
-    await api(service.core.reading, f"CONSUMER.DELETE.{DISPATCH}.pool-normal-default")
-    await api(service.core.reading, f"CONSUMER.DELETE.{TIMERS}.{DUE_CONSUMER}")
+    await api(service.container.reading, f"CONSUMER.DELETE.{DISPATCH}.pool-normal-default")
+    await api(service.container.reading, f"CONSUMER.DELETE.{TIMERS}.{DUE_CONSUMER}")
 
     before = time.process_time()
     await asyncio.sleep(idle_seconds)

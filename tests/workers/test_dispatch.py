@@ -184,7 +184,7 @@ async def test_a_task_that_is_queued_twice_runs_once_and_takes_one_slot(
 ) -> None:
     twice = await service.alice.submit({"payload": "twice"})
     for _ in range(2):
-        await service.core.commands.task(
+        await service.container.commands.task(
             parse_task_id(twice), RequeueTask(reason="to see what happens"), by=Actor("system", "test")
         )
     await queue_holds(service, 3)
@@ -205,7 +205,9 @@ async def test_a_task_that_is_queued_twice_runs_once_and_takes_one_slot(
 
 async def test_a_submission_that_cannot_be_read_holds_up_no_others(service: Service, backend: BackendServer) -> None:
     with structlog.testing.capture_logs() as logs:
-        await service.core.appending.request("task.mallory.0.submitted.default.high", b'{"event": {"type": "Unheard"}}')
+        await service.container.appending.request(
+            "task.mallory.0.submitted.default.high", b'{"event": {"type": "Unheard"}}'
+        )
         await service.admin.register(backend, "only")
         task_id = await service.alice.submit({"payload": 1})
         await called(backend, 1)

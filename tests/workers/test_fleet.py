@@ -41,7 +41,7 @@ class Clinic(BackendServer):
 
 async def recorded(service: Service, server_id: str) -> list[ServerEvent]:
     """Return a server's history from the log."""
-    history = await service.core.commands.servers.log.load(server_root(server_id))
+    history = await service.container.commands.servers.log.load(server_root(server_id))
     return [stored.recorded.event for stored in history]
 
 
@@ -130,7 +130,7 @@ async def test_a_server_that_stays_well_is_checked_less_often_and_a_failing_one_
         async def next_check(server_id: str) -> timedelta | None:
             try:
                 found = await api(
-                    service.core.reading, f"STREAM.MSG.GET.{TIMERS}", {"last_by_subj": f"timer.check.{server_id}"}
+                    service.container.reading, f"STREAM.MSG.GET.{TIMERS}", {"last_by_subj": f"timer.check.{server_id}"}
                 )
             except ApiError:
                 return None  # one has fired, and the next is not set yet

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from taskstream.container import open_core
+from taskstream.container import open_container
 from taskstream.events.ids import parse_task_id
 from taskstream.projections.active import is_projected
 from taskstream.projections.task_view import CHECKPOINT, view_key
@@ -398,13 +398,13 @@ async def test_a_task_that_a_killed_nats_has_forgotten_keeps_its_room(nats_url: 
         waits = await service.alice.submit({"type": "one", "payload": 2, "timeout": 60})
         await backend.report(backend.calls[0], "PROCESSING", progress=50)
         reported = (await service.alice.get(f"/api/task/{runs}/events"))["events"][-1]["sequence"]
-        tasks = service.core.buckets.tasks
+        tasks = service.container.buckets.tasks
         await wait_until(lambda: is_projected(tasks, reported), "the report to be in the view")
-    async with await open_core(quick_settings(), nats_url) as core:
-        tasks = core.buckets.tasks
+    async with await open_container(quick_settings(), nats_url) as container:
+        tasks = container.buckets.tasks
         ref = parse_task_id(runs)
         for key in (f"active.*.{ref.owner}.{ref.unique}", view_key(ref)):
-            await api(core.reading, f"STREAM.PURGE.{tasks.stream}", {"filter": f"$KV.{tasks.name}.{key}"})
+            await api(container.reading, f"STREAM.PURGE.{tasks.stream}", {"filter": f"$KV.{tasks.name}.{key}"})
         await tasks.put(CHECKPOINT, b"%d" % (reported - 1))
 
     async with running_service(nats_url) as service:

@@ -19,7 +19,7 @@ async def publish(service: Service, subject: str, event: dict[str, Any], **more:
     """Append an event as a newer version would, past our own codec."""
     by = {"kind": "system", "id": "newer", "region": "eu"}
     recorded = {"id": subject, "at": datetime.now(UTC).isoformat(), "by": by, "event": event, **more}
-    answer = await service.core.appending.request(subject, json.dumps(recorded).encode())
+    answer = await service.container.appending.request(subject, json.dumps(recorded).encode())
     assert "error" not in json.loads(answer.data), answer.data
 
 
@@ -37,7 +37,7 @@ async def warnings(service: Service) -> str:
 async def test_fields_it_does_not_know_are_passed_over(nats_url: str, backend: BackendServer) -> None:
     async with running_service(nats_url, worker=False) as service:
         owner, unique = ref_of(await service.alice.submit({"payload": {"n": 1}}))
-        [submission] = await read(service.core.reading, "TASKS", f"task.{owner}.{unique}.>")
+        [submission] = await read(service.container.reading, "TASKS", f"task.{owner}.{unique}.>")
         event = json.loads(submission.data)["event"]
         event |= {"payload": {"n": 2}, "residency": "eu"}
         event["policy"]["jitter"] = "none"
@@ -77,11 +77,11 @@ async def test_a_task_with_an_event_it_does_not_know_is_left_alone_and_the_other
             assert [call["request"] for call in backend.calls] == ["other"]
 
             await wait_until(
-                lambda: "the projection of tasks" in service.core.halted,
+                lambda: "the projection of tasks" in service.container.halted,
                 "the projection to stop before what it cannot read",
             )
             assert "the projection of tasks has stopped here" in await warnings(service)
-            assert "paused" in service.core.halted["the projection of tasks"]
+            assert "paused" in service.container.halted["the projection of tasks"]
     assert [entry["projection"] for entry in logs if entry["event"] == "projection.halted"] == ["tasks"]
 
 
@@ -94,7 +94,7 @@ async def test_a_server_with_an_event_it_does_not_know_gets_no_work_from_it_and_
                 await service.admin.register(backend, name)
 
             await publish(service, "server.newer.moved", {"type": "ServerMoved", "server_id": "newer", "region": "eu"})
-            await wait_until(lambda: service.core.fleet.unreadable, "the event to be met")
+            await wait_until(lambda: service.container.fleet.unreadable, "the event to be met")
 
             for number in range(6):
                 task_id = await service.alice.submit({"payload": number})
@@ -114,7 +114,7 @@ async def test_a_task_of_a_type_it_cannot_read_is_not_taken_for_one_of_an_undefi
         assert (await service.admin.put("/api/types/video", {"attempts": 7})).status == 200
 
         await publish(service, "type.video.split", {"type": "TypeSplit", "name": "video"})
-        await wait_until(lambda: service.core.fleet.unreadable, "the event to be met")
+        await wait_until(lambda: service.container.fleet.unreadable, "the event to be met")
 
         answer = await service.alice.post("/api/task", {"type": "video", "payload": {}})
         assert answer.status == 503, answer

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from taskstream.clock import utc_now
 from taskstream.commands.schedule import Created, CreateSchedule, DeleteSchedule, FireSchedule, PauseSchedule
-from taskstream.container import Core
+from taskstream.container import Container
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import ScheduleRef, new_schedule_ref, parse_task_id, run_ref
 from taskstream.events.schedule import ScheduleSettings
@@ -19,8 +19,8 @@ from taskstream.events.task import TaskSubmitted
 from taskstream.projections.schedules import load_schedules, schedule_refs, subjects
 from taskstream.streams.jetstream.messages import read
 from taskstream.streams.topology.definitions import SCHEDULES, TASKS, TIMERS
-from taskstream.submission.body import Submissions
-from taskstream.workers.cron import Schedules
+from taskstream.submission.body import SubmissionParser
+from taskstream.workers.cron import Cron
 
 BY = Actor("user", "alice")
 GRACE = timedelta(minutes=1)
@@ -28,138 +28,138 @@ NIGHTLY = ScheduleSettings(cron="30 2 * * *", time_zone="Europe/Berlin", task=Ra
 
 
 @pytest.fixture
-def schedules(core: Core) -> Schedules:
-    return Schedules(
-        core.settings,
-        core.reading,
-        core.commands,
-        core.timers,
-        Submissions(core.settings, core.fleet),
-        core.intake,
+def schedules(container: Container) -> Cron:
+    return Cron(
+        container.settings,
+        container.reading,
+        container.commands,
+        container.timers,
+        SubmissionParser(container.settings, container.fleet),
+        container.submissions,
     )
 
 
-async def create(core: Core, number: int = 0) -> tuple[ScheduleRef, datetime]:
+async def create(container: Container, number: int = 0) -> tuple[ScheduleRef, datetime]:
     """Create a schedule; return when it falls due, which is hours away."""
     ref = new_schedule_ref("alice", utc_now(), number)
     command = CreateSchedule(schedule_id=ref.id, owner="alice", settings=NIGHTLY, fingerprint="f", repeatable=False)
-    state = (await core.commands.schedule(ref, command, by=BY)).known.state
+    state = (await container.commands.schedule(ref, command, by=BY)).known.state
     assert isinstance(state, Created)
     assert state.next_at is not None
     return ref, state.next_at
 
 
-async def state_of(core: Core, ref: ScheduleRef) -> Created:
-    state = (await core.commands.schedules.load(schedule_root(ref))).state
+async def state_of(container: Container, ref: ScheduleRef) -> Created:
+    state = (await container.commands.schedules.load(schedule_root(ref))).state
     assert isinstance(state, Created)
     return state
 
 
-async def submitted(core: Core) -> list[str]:
+async def submitted(container: Container) -> list[str]:
     """Return the subjects of all submissions."""
-    return [position.subject for position in await read(core.reading, TASKS, "task.*.*.submitted.>")]
+    return [position.subject for position in await read(container.reading, TASKS, "task.*.*.submitted.>")]
 
 
-async def fired(core: Core) -> int:
-    return len(await read(core.reading, SCHEDULES, "schedule.*.*.schedule_fired"))
+async def fired(container: Container) -> int:
+    return len(await read(container.reading, SCHEDULES, "schedule.*.*.schedule_fired"))
 
 
-async def timers(core: Core) -> list[str]:
-    return await subjects(core.reading, TIMERS, "timer.schedule.>")
+async def timers(container: Container) -> list[str]:
+    return await subjects(container.reading, TIMERS, "timer.schedule.>")
 
 
-async def test_what_is_due_fires_once_whoever_comes(core: Core, schedules: Schedules) -> None:
-    ref, due_at = await create(core)
+async def test_what_is_due_fires_once_whoever_comes(container: Container, schedules: Cron) -> None:
+    ref, due_at = await create(container)
 
     await asyncio.gather(*(schedules.attend(ref, due_at) for _ in range(5)))
 
-    assert await fired(core) == 1
-    [subject] = await submitted(core)
+    assert await fired(container) == 1
+    [subject] = await submitted(container)
     assert subject.startswith(f"task.alice.{run_ref(ref, due_at).unique}.submitted")
-    [stored] = await core.commands.load_task(run_ref(ref, due_at))
+    [stored] = await container.commands.load_task(run_ref(ref, due_at))
     assert isinstance(stored.recorded.event, TaskSubmitted)
     assert stored.recorded.event.schedule == ref.id
-    assert await timers(core) == [f"timer.schedule.alice.{ref.unique}"]
-    following = (await state_of(core, ref)).next_at
+    assert await timers(container) == [f"timer.schedule.alice.{ref.unique}"]
+    following = (await state_of(container, ref)).next_at
     assert following is not None
     assert timedelta(hours=22) < following - due_at < timedelta(hours=26)
 
 
-async def test_who_comes_after_a_crash_submits_what_had_fired(core: Core, schedules: Schedules) -> None:
-    ref, due_at = await create(core)
-    await core.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
-    assert await submitted(core) == []
+async def test_who_comes_after_a_crash_submits_what_had_fired(container: Container, schedules: Cron) -> None:
+    ref, due_at = await create(container)
+    await container.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
+    assert await submitted(container) == []
 
     await schedules.attend(ref, due_at)
     await schedules.attend(ref, due_at)
 
-    assert len(await submitted(core)) == await fired(core) == 1
-    assert len(await timers(core)) == 1
+    assert len(await submitted(container)) == await fired(container) == 1
+    assert len(await timers(container)) == 1
 
 
-async def test_the_next_run_does_not_hide_one_that_was_not_submitted(core: Core, schedules: Schedules) -> None:
-    ref, due_at = await create(core)
-    handled = await core.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
+async def test_the_next_run_does_not_hide_one_that_was_not_submitted(container: Container, schedules: Cron) -> None:
+    ref, due_at = await create(container)
+    handled = await container.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
     assert isinstance(handled.known.state, Created)
 
     await schedules.attend(ref, handled.known.state.next_at)
 
-    assert len(await submitted(core)) == await fired(core) == 2
+    assert len(await submitted(container)) == await fired(container) == 2
 
 
-async def test_a_pause_does_not_hide_it_either(core: Core, schedules: Schedules) -> None:
-    ref, due_at = await create(core)
-    await core.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
-    await core.commands.schedule(ref, PauseSchedule(reason="r"), by=BY)
+async def test_a_pause_does_not_hide_it_either(container: Container, schedules: Cron) -> None:
+    ref, due_at = await create(container)
+    await container.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
+    await container.commands.schedule(ref, PauseSchedule(reason="r"), by=BY)
 
     await schedules.attend(ref, due_at)
 
-    assert len(await submitted(core)) == 1
-    assert await timers(core) == []
+    assert len(await submitted(container)) == 1
+    assert await timers(container) == []
 
 
-async def test_one_that_is_deleted_or_was_never_there_does_nothing(core: Core, schedules: Schedules) -> None:
-    ref, due_at = await create(core)
-    await core.commands.schedule(ref, DeleteSchedule(), by=BY)
+async def test_one_that_is_deleted_or_was_never_there_does_nothing(container: Container, schedules: Cron) -> None:
+    ref, due_at = await create(container)
+    await container.commands.schedule(ref, DeleteSchedule(), by=BY)
 
     await schedules.attend(ref, due_at)
     await schedules.attend(ref._replace(unique="0" * 26), due_at)
 
-    assert await submitted(core) == await timers(core) == []
+    assert await submitted(container) == await timers(container) == []
 
 
-async def test_a_timer_that_is_early_only_sets_itself_again(core: Core, schedules: Schedules) -> None:
-    ref, due_at = await create(core)
+async def test_a_timer_that_is_early_only_sets_itself_again(container: Container, schedules: Cron) -> None:
+    ref, due_at = await create(container)
 
     await schedules.attend(ref, due_at - timedelta(minutes=1))
     await schedules.attend(ref)
 
-    assert await submitted(core) == []
-    assert len(await timers(core)) == 1
+    assert await submitted(container) == []
+    assert len(await timers(container)) == 1
 
 
-async def test_timers_that_are_missing_are_set_and_no_others(core: Core, schedules: Schedules) -> None:
-    refs = [(await create(core, number))[0] for number in range(4)]
-    await core.commands.schedule(refs[0], PauseSchedule(reason="r"), by=BY)
-    await core.commands.schedule(refs[1], DeleteSchedule(), by=BY)
+async def test_timers_that_are_missing_are_set_and_no_others(container: Container, schedules: Cron) -> None:
+    refs = [(await create(container, number))[0] for number in range(4)]
+    await container.commands.schedule(refs[0], PauseSchedule(reason="r"), by=BY)
+    await container.commands.schedule(refs[1], DeleteSchedule(), by=BY)
 
     assert await schedules.set_missing() == 2
     assert await schedules.set_missing() == 0
-    assert sorted(await timers(core)) == sorted(f"timer.schedule.alice.{ref.unique}" for ref in refs[2:])
+    assert sorted(await timers(container)) == sorted(f"timer.schedule.alice.{ref.unique}" for ref in refs[2:])
 
 
-async def test_one_that_has_run_often_is_read_from_a_few_events(core: Core, schedules: Schedules) -> None:
-    ref, due_at = await create(core)
+async def test_one_that_has_run_often_is_read_from_a_few_events(container: Container, schedules: Cron) -> None:
+    ref, due_at = await create(container)
     for _ in range(30):
         await schedules.attend(ref, due_at)
-        following = (await state_of(core, ref)).next_at
+        following = (await state_of(container, ref)).next_at
         assert following is not None
         due_at = following
 
-    read_back = await core.commands.schedules.log.load(schedule_root(ref))
+    read_back = await container.commands.schedules.log.load(schedule_root(ref))
 
     assert len(read_back) == 2
-    assert (await state_of(core, ref)).counts.fired == 30
-    assert await schedule_refs(core.reading, "alice") == [ref]
-    assert (await load_schedules(core.reading, [ref]))[ref] == await state_of(core, ref)
-    assert parse_task_id((await state_of(core, ref)).fired[0].task_id).owner == "alice"
+    assert (await state_of(container, ref)).counts.fired == 30
+    assert await schedule_refs(container.reading, "alice") == [ref]
+    assert (await load_schedules(container.reading, [ref]))[ref] == await state_of(container, ref)
+    assert parse_task_id((await state_of(container, ref)).fired[0].task_id).owner == "alice"

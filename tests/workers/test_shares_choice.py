@@ -54,11 +54,11 @@ def test_a_worker_that_goes_leaves_the_others_what_they_have(
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_servers_are_shared_out_about_evenly(count: int) -> None:
-    shares = Counter(preferred(server, WORKERS[:count]) for server in SERVERS)
+    assignment = Counter(preferred(server, WORKERS[:count]) for server in SERVERS)
 
     fair = len(SERVERS) / count
-    assert len(shares) == count
-    assert all(0.8 * fair < share < 1.2 * fair for share in shares.values()), shares
+    assert len(assignment) == count
+    assert all(0.8 * fair < share < 1.2 * fair for share in assignment.values()), assignment
 
 
 def test_the_servers_of_a_worker_that_goes_are_shared_out_among_those_left() -> None:

@@ -76,7 +76,7 @@ async def heard(service: Service) -> Sources:
 
     async def all_heard() -> Sources | None:
         with contextlib.suppress(StoreError):
-            sources = await look(service.core.reading)
+            sources = await look(service.container.reading)
             return sources if not silent(sources, timedelta(seconds=2)) else None
         return None
 
@@ -149,9 +149,9 @@ async def test_a_task_runs_soon_after_a_leader_was_lost_with_the_sources(
 async def test_the_leader_stays_while_every_source_is_heard(cluster: EmbeddedCluster) -> None:
     async with running_service(cluster.url, worker=False, replicas=3) as service:
         first = await heard(service)
-        members = service.core.membership("worker")
+        members = service.container.membership("worker")
         await members.renew()
 
-        assert not await Sourcing(members, service.core.reading).run_once()
+        assert not await Sourcing(members, service.container.reading).run_once()
 
-        assert (await look(service.core.reading)).leader == first.leader
+        assert (await look(service.container.reading)).leader == first.leader

@@ -19,7 +19,7 @@ from taskstream.backends.stream_parser import (
     BadStream,
     Ending,
     Framing,
-    Progress,
+    ProgressUpdate,
     Said,
     StreamedAnswer,
 )
@@ -61,7 +61,7 @@ def only(update: Any, framing: Framing = "lines", **more: Any) -> Said:
 def progress(update: Any, **more: Any) -> dict[str, Any]:
     """Return the fields of progress that are not as if unsaid."""
     said = only(update, **more)
-    assert isinstance(said, Progress)
+    assert isinstance(said, ProgressUpdate)
     told = {"progress": said.metadata.progress, "message": said.metadata.message, "log": said.metadata.log,
             "output": said.metadata.output, "custom_data": json.loads(bytes(said.metadata.custom_data))}  # fmt: skip
     return {name: value for name, value in told.items() if value is not None}
@@ -105,7 +105,9 @@ def test_updates_are_the_same_in_whatever_pieces_they_arrive(
 
     said = read(framing, pieces)
 
-    assert [one.metadata.progress for one in said if isinstance(one, Progress)] == [one["progress"] for one in sent]
+    assert [one.metadata.progress for one in said if isinstance(one, ProgressUpdate)] == [
+        one["progress"] for one in sent
+    ]
     assert said == read(framing, [body])
 
 
@@ -127,7 +129,7 @@ def test_of_an_event_only_the_data_counts_and_its_lines_are_one_text() -> None:
 
     (said,) = read("events", [body])
 
-    assert isinstance(said, Progress)
+    assert isinstance(said, ProgressUpdate)
     assert said.metadata.progress == 5
 
 
@@ -265,7 +267,7 @@ def test_the_models_key_is_taken_out(framing: Framing) -> None:
 
     said = read(framing, [body[:10], body[10:25], body[25:]], key=key)
 
-    assert isinstance(said[0], Progress)
+    assert isinstance(said[0], ProgressUpdate)
     assert said[0].metadata.log == "using [key removed]"
     assert isinstance(said[1], Ending)
     assert said[1].data == Raw(b'{"said": "[key removed]"}')

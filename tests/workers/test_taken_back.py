@@ -16,9 +16,9 @@ LONGER_THAN_TESTS_WAIT_SECONDS = 600.0
 
 async def take_out(service: Service) -> None:
     """Take a task out of the queue, and do nothing with it."""
-    core = service.core
-    name = await ensure_consumer(core.consuming, DISPATCH, pool_consumer("default", "normal", core.settings))
-    consumer = Consumer(core.consuming, DISPATCH, name)
+    container = service.container
+    name = await ensure_consumer(container.consuming, DISPATCH, pool_consumer("default", "normal", container.settings))
+    consumer = Consumer(container.consuming, DISPATCH, name)
     await consumer.open()
 
     async def fetched() -> bool:
@@ -27,8 +27,8 @@ async def take_out(service: Service) -> None:
     await wait_until(fetched, "the task to be taken out")
 
 
-async def in_hand(service: Service) -> int:
-    info = await api(service.core.reading, f"CONSUMER.INFO.{DISPATCH}.pool-normal-default")
+async def in_flight(service: Service) -> int:
+    info = await api(service.container.reading, f"CONSUMER.INFO.{DISPATCH}.pool-normal-default")
     return int(info["num_ack_pending"])
 
 
@@ -38,7 +38,7 @@ async def test_the_next_worker_is_handed_it_at_once(nats_url: str, backend: Back
         task_id = await service.alice.submit({"payload": {}})
         await take_out(service)
 
-        async with running_worker(service.core):
+        async with running_worker(service.container):
             assert (await service.alice.ended(task_id))["attempt"] == 1
 
 
@@ -47,7 +47,7 @@ async def test_it_is_left_alone_while_another_worker_lives(nats_url: str, backen
         await service.admin.register(backend, "echo", online=False)
         await service.alice.submit({"payload": {}})
         await take_out(service)
-        await service.core.membership("worker").renew()
+        await service.container.membership("worker").renew()
 
-        async with running_worker(service.core):
-            assert await in_hand(service) == 1
+        async with running_worker(service.container):
+            assert await in_flight(service) == 1

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from taskstream.container import open_core
+from taskstream.container import open_container
 from taskstream.events.subjects import server_token
 from taskstream.running import running_worker
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH, TIMERS
-from taskstream.submission.body import Submissions
-from taskstream.workers.cron import Schedules
+from taskstream.submission.body import SubmissionParser
+from taskstream.workers.cron import Cron
 from taskstream.workers.fleet.assignment import preferred
 from taskstream.workers.reconciler import Reconciler
 from taskstream.workers.worker import Worker
@@ -39,7 +39,10 @@ NO_OTHER_WAY: dict[str, Any] = {"ack_wait": 60.0, "reconcile_interval": 600.0}
 async def worker_alone(nats_url: str, **more: Any) -> AsyncIterator[Worker]:
     """Run a worker without an API, in this process."""
     settings = quick_settings(nats_url=nats_url, **more)
-    async with await open_core(settings, nats_url, durability="always") as core, running_worker(core) as worker:
+    async with (
+        await open_container(settings, nats_url, durability="always") as container,
+        running_worker(container) as worker,
+    ):
         yield worker
 
 
@@ -60,12 +63,12 @@ def worker_process(nats_url: str, **more: Any) -> Iterator[subprocess.Popen[byte
 
 async def holders(service: Service) -> dict[str, str]:
     """Return which worker speaks for each server, by server token."""
-    leases = await service.core.buckets.leases.scan("lease.server.*")
+    leases = await service.container.buckets.leases.scan("lease.server.*")
     return {entry.key.removeprefix("lease.server."): entry.value.decode() for entry in leases}
 
 
 async def workers(service: Service) -> list[str]:
-    presences = await service.core.buckets.leases.scan("process.*")
+    presences = await service.container.buckets.leases.scan("process.*")
     names = [entry.key.removeprefix("process.") for entry in presences]
     return [name for name in names if name.startswith("worker-")]
 
@@ -183,14 +186,14 @@ async def test_a_worker_that_is_cut_off_loses_its_servers_and_calls_when_its_tim
 ) -> None:
     backend.answer = hold
     async with running_service(nats_url, worker=False) as service:
-        core = await open_core(quick_settings(nats_url=nats_url), nats_url, durability="always")
-        await core.start()
-        cut_off = Worker(core)
+        container = await open_container(quick_settings(nats_url=nats_url), nats_url, durability="always")
+        await container.start()
+        cut_off = Worker(container)
         await cut_off.start()
         await service.admin.register(backend, "only", maxConcurrent=1)
         task_id = await service.alice.submit({"payload": 1})
         await called(backend, 1)
-        await core.close()  # its connections are gone, and its call goes on
+        await container.close()  # its connections are gone, and its call goes on
 
         backend.answer = echo
         async with worker_alone(nats_url, ack_wait=60.0) as second:
@@ -208,8 +211,8 @@ async def test_a_worker_that_is_cut_off_loses_its_servers_and_calls_when_its_tim
 async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str, backend: BackendServer) -> None:
     backend.answer = hold
     async with running_service(nats_url, worker=False) as service:
-        core = service.core
-        members = core.membership("worker")
+        container = service.container
+        members = container.membership("worker")
         await members.renew()
         await members.observe()
         async with worker_alone(nats_url):
@@ -217,21 +220,21 @@ async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str,
             task_id = await service.alice.submit({"payload": 1})
             await called(backend, 1)
             counts = await Reconciler(
-                core.settings,
+                container.settings,
                 members,
-                core.reading,
-                core.commands,
-                core.timers,
-                core.fleet,
-                core.buckets.tasks,
-                core.task_keys,
-                Schedules(
-                    core.settings,
-                    core.reading,
-                    core.commands,
-                    core.timers,
-                    Submissions(core.settings, core.fleet),
-                    core.intake,
+                container.reading,
+                container.commands,
+                container.timers,
+                container.fleet,
+                container.buckets.tasks,
+                container.task_keys,
+                Cron(
+                    container.settings,
+                    container.reading,
+                    container.commands,
+                    container.timers,
+                    SubmissionParser(container.settings, container.fleet),
+                    container.submissions,
                 ),
             ).run_once()
             backend.let_go.set()
@@ -254,7 +257,7 @@ async def purge(service: Service, stream: str, subject: str) -> None:
     """Take messages out of a stream as soon as there are any."""
 
     async def look() -> bool:
-        answer = await api(service.core.reading, f"STREAM.PURGE.{stream}", {"filter": subject})
+        answer = await api(service.container.reading, f"STREAM.PURGE.{stream}", {"filter": subject})
         return bool(answer["purged"])
 
     await wait_until(look, f"{subject} to be in {stream}")
@@ -269,7 +272,7 @@ async def test_a_task_that_comes_out_of_the_queue_once_more_keeps_its_room(
         await service.admin.register(backend, "only", callback=True, maxConcurrent=2, **{"async": True})
         runs = await service.alice.submit({"payload": 1, "timeout": 60})
         await service.alice.reaches(runs, "PROCESSING")
-        await api(service.core.appending, f"STREAM.DELETE.{DISPATCH}")
+        await api(service.container.appending, f"STREAM.DELETE.{DISPATCH}")
     async with running_service(nats_url) as service:
         second, third = await submit_all(service.alice, [{"payload": n, "timeout": 60} for n in (2, 3)])
 
@@ -320,8 +323,14 @@ async def test_a_server_whose_next_check_was_lost_is_checked(nats_url: str, back
 async def test_the_outcome_of_a_call_is_recorded_once_nats_is_back(nats: NatsServer, backend: BackendServer) -> None:
     backend.answer = hold
     async with running_service(nats.url, worker=False) as service, worker_alone(nats.url, lease_ttl=1.0) as worker:
-        core = worker._core
-        connections = (service.core.appending, service.core.reading, core.appending, core.reading, core.consuming)
+        container = worker._container
+        connections = (
+            service.container.appending,
+            service.container.reading,
+            container.appending,
+            container.reading,
+            container.consuming,
+        )
         await service.admin.register(backend, "only", maxConcurrent=3)
         tasks = await submit_all(service.alice, [{"payload": number} for number in range(5)])
         await called(backend, 3)
@@ -351,7 +360,7 @@ async def test_an_outage_makes_no_worker_believe_another_dead(nats: NatsServer, 
         worker_alone(nats.url, lease_ttl=1.0, reconcile_interval=0.2) as second,
     ):
         connections = [connection for worker in (first, second) for connection in (
-            worker._core.appending, worker._core.reading, worker._core.consuming,
+            worker._container.appending, worker._container.reading, worker._container.consuming,
         )]  # fmt: skip
         for number in range(4):
             await service.admin.register(backend, f"s{number}", maxConcurrent=1)
@@ -382,7 +391,7 @@ async def test_the_queue_is_never_told_to_begin_behind_a_task_that_waits(
     service: Service, backend: BackendServer
 ) -> None:
     async def floors() -> set[int]:
-        config = (await api(service.core.reading, f"STREAM.INFO.{DISPATCH}"))["config"]
+        config = (await api(service.container.reading, f"STREAM.INFO.{DISPATCH}"))["config"]
         return {source.get("opt_start_seq", 0) for source in config["sources"] if source["name"] == "TASKS"}
 
     await service.admin.register(backend, "only", types=["served"])

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ...settings import Settings
-from .keys import Clock, Key, Keys, KeysUnavailable, check_secret, keys_from_settings
+from .keys import Clock, Key, KeysUnavailable, VerificationKeys, check_secret, keys_from_settings
 
 __all__ = ["Authenticator", "Identity", "KeysUnavailable", "Unauthenticated", "make_token"]
 
@@ -64,7 +64,7 @@ class Authenticator:
 
     def __init__(
         self,
-        keys: Keys,
+        keys: VerificationKeys,
         *,
         issuer: str | None = None,
         audience: str | None = None,

@@ -57,7 +57,7 @@ class KeysUnavailable(Exception):
     """The keys that would tell cannot be fetched now; nothing is known about the token."""
 
 
-class Keys(Protocol):
+class VerificationKeys(Protocol):
     """Where the key to check a token with comes from."""
 
     algorithms: tuple[str, ...]
@@ -183,7 +183,7 @@ class RemoteKeys:
 # Settings
 
 
-def keys_from_settings(settings: Settings, monotonic: Clock) -> Keys:
+def keys_from_settings(settings: Settings, monotonic: Clock) -> VerificationKeys:
     """Return the keys these settings name; raises InvalidSettings, saying what to set, if they let no one in.
 
     `monotonic` gives seconds since any instant.

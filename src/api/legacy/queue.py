@@ -19,12 +19,12 @@ from msgspec.structs import replace
 
 from ...clock import utc_now
 from ...commands.task import CancelTask, DeleteTask, SubmitTask, TaskCommand, Unknown
-from ...container import Core
+from ...container import Container
 from ...errors import InvalidInput, NotFound, Refused
 from ...events.ids import TaskRef, owner_token
 from ...projections.task_reader import Listed
 from ...runtime import metrics
-from ...submission.body import Submission, Submissions
+from ...submission.body import Submission, SubmissionParser
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from ..bodies import described, read_as, schema_of
 from ..event_stream import STREAM_HEADERS, STREAM_TYPE
@@ -59,9 +59,9 @@ Project = Annotated[
 class Queue:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self._submissions = Submissions(core.settings, core.fleet)
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self._submissions = SubmissionParser(container.settings, container.fleet)
 
     async def submit(
         self,
@@ -94,28 +94,28 @@ class Queue:
 
     async def _append(self, request: ApiRequest, ref: TaskRef, command: SubmitTask, key: str) -> None:
         """Keep the key, then append the submission that names it."""
-        core = self.core
-        key_id = await core.task_keys.keep(ref, key) if key else ""
+        container = self.container
+        key_id = await container.task_keys.keep(ref, key) if key else ""
         try:
-            handled = await core.intake.submit(
+            handled = await container.submissions.submit(
                 ref, replace(command, key_id=key_id), by=actor(request.user), cause=request_id(request.scope)
             )
         except Refused:
-            await core.task_keys.destroy(ref, key_id)
+            await container.task_keys.destroy(ref, key_id)
             raise
         if handled.appended:
             metrics.submitted.labels(command.pool, command.priority).inc()
         elif not isinstance(handled.known.state, Unknown) and handled.known.state.facts.key_id != key_id:
-            await core.task_keys.destroy(ref, key_id)  # the task was there before, with a key of its own
+            await container.task_keys.destroy(ref, key_id)  # the task was there before, with a key of its own
 
     async def listed(self, request: ApiRequest, ended_since: datetime | None) -> QueueTasksAnswer:
         owner = owner_token(request.user.subject)
-        found = await self.core.tasks.current(owner, ended_since)
+        found = await self.container.tasks.current(owner, ended_since)
         return QueueTasksAnswer(tasks=[queued_task(listed) for listed in found if listed.view.project])
 
     async def read(self, request: ApiRequest, task_id: str) -> QueueTaskAnswer:
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        detail = await self.core.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
+        detail = await self.container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
         if not detail.view.project:
             raise NotFound("task", task_id)
         return QueueTaskAnswer(task=queued_task(Listed(detail.ref, detail.view)))
@@ -124,7 +124,7 @@ class Queue:
         """Give a command about a task of a project."""
         ref = owned_ref(request.user, task_id, "admin")
         await self.read(request, task_id)
-        await self.core.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
+        await self.container.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
         return Done()
 
 
@@ -140,10 +140,10 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs")
 
 
-def queue_router(core: Core) -> Router:
+def queue_router(container: Container) -> Router:
     """Return the routes."""
-    queue = Queue(core)
-    depth = core.settings.max_json_depth
+    queue = Queue(container)
+    depth = container.settings.max_json_depth
     submission = partial(
         post, status_code=200, opt=requires(*SUBMITTERS), responses=answers(400, 401, 403, 413, 415, 422, 429, 503)
     )
@@ -196,7 +196,7 @@ def queue_router(core: Core) -> Router:
         """
         body = await read_as(request, ChaptersBody, depth)
         ref = await queue.submit(request, name, "chapter", body, idempotency_key, body.chapters_to_generate)
-        lines = generated(core.feeds, ref, 0, body.chapters_to_generate)
+        lines = generated(container.feeds, ref, 0, body.chapters_to_generate)
         return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
     @get(

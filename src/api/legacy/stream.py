@@ -22,7 +22,7 @@ from ...events.task import (
     TaskFailed,
     TaskSucceeded,
 )
-from ...push.feed import Feeds, Place
+from ...push.feed import FeedPosition, Feeds
 from ...push.hub import Scope
 
 HEARTBEAT_SECONDS = 15.0
@@ -52,7 +52,7 @@ class _Result(Struct, kw_only=True):
     data: _Totals = msgspec.field(default_factory=_Totals)
 
 
-class Telling:
+class LegacyStream:
     """Tells one task's events; keeps count of its chapters."""
 
     def __init__(self, task_id: str, total: int) -> None:
@@ -121,11 +121,11 @@ class Telling:
 
 async def generated(feeds: Feeds, ref: TaskRef, submitted: int, total: int) -> AsyncIterator[bytes]:
     """Yield the lines of a stream about a task that was submitted at a sequence, until its end."""
-    telling = Telling(ref.id, total)
+    telling = LegacyStream(ref.id, total)
     for line in telling.beginning():
         yield _line(line)
     try:
-        async for told in feeds.feed(Scope(ref=ref), Place(submitted), HEARTBEAT_SECONDS):
+        async for told in feeds.feed(Scope(ref=ref), FeedPosition(submitted), HEARTBEAT_SECONDS):
             if told is None:
                 yield _line({"type": "heartbeat"})
             elif told.what is not None:

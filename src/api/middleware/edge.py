@@ -40,7 +40,7 @@ def request_id(scope: Any) -> str:
     return found
 
 
-class Edge:
+class RequestMiddleware:
     """ASGI application around the application."""
 
     def __init__(self, app: App) -> None:

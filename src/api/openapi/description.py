@@ -40,7 +40,7 @@ from ..schemas import (
     why,
 )
 from ..schemas.batch_body import BatchItem
-from ..schemas.system import Front, Live, Ready
+from ..schemas.system import Front, LiveAnswer, Ready
 from ..schemas.task_update import UpdateBody
 from .answer_examples import ANSWER_EXAMPLES
 
@@ -112,7 +112,7 @@ SHAPES: tuple[type[Struct], ...] = (
     ReasonBody,
     Problem,
     Front,
-    Live,
+    LiveAnswer,
     Ready,
 )
 """What is sent and received; the shapes within them come along."""

@@ -15,7 +15,7 @@ from litestar.response import Stream
 from msgspec import Raw
 
 from ...commands.task import SubmitTask
-from ...container import Core
+from ...container import Container
 from ...errors import IdempotencyConflict, NotFound
 from ...events.ids import BatchRef, TaskRef, nth, owner_token, place_of
 from ...projections import batches as projections
@@ -24,9 +24,9 @@ from ...projections.task_reader import Listed
 from ...projections.task_view import ACTIVE
 from ...runtime import metrics
 from ...runtime.metrics import labelled
-from ...submission.body import Submissions, fingerprint
+from ...submission.body import SubmissionParser, fingerprint
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_batch, requires
-from ..batch_stream import BatchPush
+from ..batch_stream import BatchEventStream
 from ..bodies import ReasonBody, described, read_as, read_body, schema_of
 from ..event_stream import STREAM_TYPE
 from ..middleware.edge import request_id
@@ -55,7 +55,7 @@ from ..schemas.batches import (
     listed_batch,
 )
 from ..schemas.bulk import BulkAnswer
-from ..task_actions import Deed, command_for
+from ..task_actions import TaskAction, command_for
 from .bulk import COUNTS, Bulk, Tally
 from .events import HEARTBEAT_SECONDS, After, LastEventId, Token, read_after, stream
 from .tasks import bare_payload, checked_statuses
@@ -69,11 +69,13 @@ PAGE_BYTES = 8 * 1024 * 1024
 class Batches:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        settings = core.settings
-        self._bodies = BatchBodies(Submissions(settings, core.fleet), settings.max_json_depth, settings.max_body)
-        self._bulk = Bulk(core)
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        settings = container.settings
+        self._bodies = BatchBodies(
+            SubmissionParser(settings, container.fleet), settings.max_json_depth, settings.max_body
+        )
+        self._bulk = Bulk(container)
 
     async def submit(self, request: ApiRequest, idempotency_key: str | None) -> BatchAnswer:
         identity = request.user
@@ -84,7 +86,7 @@ class Batches:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         commands = self._bodies.parse(body, media_type, ref, identity.subject, repeatable=idempotency_key is not None)
         refs = [nth(ref, place) for place in range(len(commands))]
-        submitted = await self._core.intake.submit_together(
+        submitted = await self._container.submissions.submit_together(
             list(zip(refs, commands, strict=True)), by=actor(identity), cause=request_id(request.scope)
         )
         if submitted.is_new:
@@ -94,23 +96,23 @@ class Batches:
     async def _stored(self, ref: BatchRef, body: bytes) -> Batch | None:
         """Return what was submitted with this key before, complete. Raises IdempotencyConflict for another body."""
         try:
-            batch = await self._core.batches.find(ref)
+            batch = await self._container.batches.find(ref)
         except NotFound:
             return None
         if batch.fingerprint != fingerprint(body):
             raise IdempotencyConflict
-        return batch if await self._core.batches.is_complete(batch) else None
+        return batch if await self._container.batches.is_complete(batch) else None
 
     async def find(self, request: ApiRequest, batch_id: str, *override_roles: str) -> Batch:
-        return await self._core.batches.find(owned_batch(request.user, batch_id, *override_roles))
+        return await self._container.batches.find(owned_batch(request.user, batch_id, *override_roles))
 
     async def tasks(self, request: ApiRequest, batch: Batch) -> list[Listed]:
-        return await self._core.batches.tasks(batch, deleted=request.user.has(*READERS_OF_ALL))
+        return await self._container.batches.tasks(batch, deleted=request.user.has(*READERS_OF_ALL))
 
     async def page(
         self, request: ApiRequest, owner: str | None, limit: int, cursor: str | None, *, counts: bool
     ) -> BatchPage:
-        page = await self._core.batches.page(
+        page = await self._container.batches.page(
             listed_owner(request, owner), limit, read_cursor(cursor), deleted=request.user.has(*READERS_OF_ALL)
         )
         if counts:
@@ -152,31 +154,31 @@ class Batches:
                 break
             result = await self._result(listed) if results else None
             size += len(bytes(result)) if result is not None else 0
-            shown.append(batch_task(place, listed, result, self._core.settings))
+            shown.append(batch_task(place, listed, result, self._container.settings))
         more = rest[len(shown)][0] if len(shown) < len(rest) else None
         return BatchTaskPage(batch_id=batch_id, tasks=shown, next_cursor=None if more is None else str(more))
 
     async def _result(self, listed: Listed) -> Raw | None:
         if listed.view.status in ACTIVE:
             return None
-        return (await self._core.tasks.detail(listed.ref, deleted=True)).result
+        return (await self._container.tasks.detail(listed.ref, deleted=True)).result
 
-    async def command(self, request: ApiRequest, batch_id: str, deed: Deed) -> BulkAnswer:
+    async def command(self, request: ApiRequest, batch_id: str, action: TaskAction) -> BulkAnswer:
         batch = await self.find(request, batch_id, "admin")
-        body = await read_as(request, ReasonBody, self._core.settings.max_json_depth)
+        body = await read_as(request, ReasonBody, self._container.settings.max_json_depth)
         refs = [listed.ref for listed in await self.tasks(request, batch)]
         tally = Tally(matched=len(refs))
-        command = command_for(deed, body.reason, request.user.subject)
+        command = command_for(action, body.reason, request.user.subject)
         await self._bulk.give(request, refs, command, tally, dry_run=False)
         return tally.answer(dry_run=False)
 
 
-def _countable(page: projections.BatchPage) -> projections.BatchPage:
+def _countable(page: projections.ListedBatches) -> projections.ListedBatches:
     """Return the batches that a page begins with, as many as are counted for one request."""
     counted = 0
     for place, batch in enumerate(page.batches):
         if counted >= MOST_COUNTED:
-            return projections.BatchPage(page.batches[:place], page.batches[place - 1].sequence)
+            return projections.ListedBatches(page.batches[:place], page.batches[place - 1].sequence)
         counted += batch.size
     return page
 
@@ -197,10 +199,10 @@ def _count(commands: Sequence[SubmitTask]) -> None:
         labelled(metrics.submitted, pool, priority).inc(count)
 
 
-def batch_router(core: Core) -> Router:
+def batch_router(container: Container) -> Router:
     """Return the routes."""
-    batches = Batches(core)
-    pushed = BatchPush(core, HEARTBEAT_SECONDS)
+    batches = Batches(container)
+    pushed = BatchEventStream(container, HEARTBEAT_SECONDS)
     reading = partial(get, responses=answers(400, 401, 403, 404, 503))
     intervention = partial(
         post,
@@ -216,7 +218,7 @@ def batch_router(core: Core) -> Router:
         "/tasks/batch",
         status_code=200,
         opt=requires(*SUBMITTERS),
-        request_max_body_size=core.settings.max_batch_body,
+        request_max_body_size=container.settings.max_batch_body,
         operation_class=described(tasks, BATCH_EXAMPLES),
         responses=answers(400, 401, 403, 413, 415, 422, 429, 503),
         response_description="The ids of the batch and of its tasks",

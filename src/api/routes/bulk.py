@@ -16,7 +16,7 @@ from msgspec import Struct, field
 
 from ...clock import utc_now
 from ...commands.task import RetryTask, TaskCommand, decide
-from ...container import Core
+from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound, Refused
 from ...events.ids import TaskRef, owner_token, parse_batch_id, parse_task_id
 from ...events.subjects import task_root
@@ -30,7 +30,7 @@ from ..openapi.examples import BULK_EXAMPLES
 from ..parameters import read_cursor
 from ..problems import answers
 from ..schemas.bulk import BulkAnswer, BulkBody, BulkFilter, ManyTasks, RefusedTasks
-from ..task_actions import Deed, command_for
+from ..task_actions import TaskAction, command_for
 
 AT_ONCE = 64
 MOST_MATCHED = 1_000
@@ -79,16 +79,16 @@ class Tally(Struct):
 class Bulk:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, container: Container) -> None:
+        self._container = container
 
-    async def command(self, request: ApiRequest, deed: Deed) -> BulkAnswer:
-        body = await read_as(request, BulkBody, self._core.settings.max_json_depth)
+    async def command(self, request: ApiRequest, action: TaskAction) -> BulkAnswer:
+        body = await read_as(request, BulkBody, self._container.settings.max_json_depth)
         find = partial(self._matching, wanted(request, body.filter)) if body.filter is not None else None
-        return await self.carry_out(request, deed, body, find)
+        return await self.carry_out(request, action, body, find)
 
     async def carry_out(
-        self, request: ApiRequest, deed: Deed, body: ManyTasks, find: Find | None, narrow: Narrow | None = None
+        self, request: ApiRequest, action: TaskAction, body: ManyTasks, find: Find | None, narrow: Narrow | None = None
     ) -> BulkAnswer:
         """Do something with the tasks that a body names, or with those that its filter does, which `find` looks for.
 
@@ -108,7 +108,7 @@ class Bulk:
                 raise InvalidInput("a cursor goes with the filter whose `nextCursor` it was, not with ids", "$.cursor")
             if narrow is not None:
                 refs = await narrow(refs, tally)
-        command = command_for(deed, body.reason, request.user.subject)
+        command = command_for(action, body.reason, request.user.subject)
         await self.give(request, refs, command, tally, dry_run=body.dry_run)
         return tally.answer(dry_run=body.dry_run, cursor=cursor)
 
@@ -130,7 +130,7 @@ class Bulk:
         """Return tasks by levels, each task after those of them that it depends on: they go on when it looks."""
         owners = {ref.owner for ref in refs}
         graph: dict[TaskRef, set[TaskRef]] = {ref: set() for ref in refs}
-        for ref, view in await self._core.tasks.views(refs, owners.pop() if len(owners) == 1 else None):
+        for ref, view in await self._container.tasks.views(refs, owners.pop() if len(owners) == 1 else None):
             graph[ref] = graph.keys() & set(map(parse_task_id, (view.plan or NO_PLAN).depends_on))
         sorter = TopologicalSorter(graph)
         sorter.prepare()
@@ -166,7 +166,7 @@ class Bulk:
 
     async def _give(self, request: ApiRequest, ref: TaskRef, command: TaskCommand, *, dry_run: bool) -> bool:
         """Tell whether the command changes anything."""
-        commands = self._core.commands
+        commands = self._container.commands
         if dry_run:
             known = await commands.tasks.load(task_root(ref))
             return bool(decide(command, known.state, utc_now()))
@@ -185,12 +185,12 @@ class Bulk:
 
     async def _matching(self, filter_: TaskFilter, before: int | None) -> tuple[list[TaskRef], int | None]:
         """Return tasks that match, newest first, that were submitted before a sequence, and where to go on."""
-        tasks = self._core.tasks
+        tasks = self._container.tasks
         if filter_.batch:
             ref = parse_batch_id(filter_.batch)
             if filter_.owner not in (None, ref.owner):
                 raise NotFound("batch", ref.id)
-            batch = await self._core.batches.find(ref)
+            batch = await self._container.batches.find(ref)
             listed = await tasks.views(batch.refs, ref.owner)
             return [ref for ref, view in listed if filter_.matches(view)], None
         oldest = 0
@@ -255,9 +255,9 @@ def bulk_route(body: type[ManyTasks], examples: dict[str, Example]) -> partial[p
     )
 
 
-def bulk_router(core: Core) -> Router:
+def bulk_router(container: Container) -> Router:
     """Return the routes."""
-    bulk = Bulk(core)
+    bulk = Bulk(container)
     route = bulk_route(BulkBody, BULK_EXAMPLES)
 
     @route("/tasks/cancel", summary="Cancel many tasks")

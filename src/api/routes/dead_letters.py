@@ -9,7 +9,7 @@ import msgspec
 from litestar import Router, get
 from litestar.params import QueryParameter
 
-from ...container import Core
+from ...container import Container
 from ...errors import InvalidInput
 from ...events.ids import TaskRef
 from ...projections.dead_letters import KINDS, DeadLetterFilter, DeadLetterKind
@@ -21,7 +21,7 @@ from ..problems import answers
 from ..schemas.bulk import BulkAnswer
 from ..schemas.dead_letters import DeadLetterPage, DeadLettersBody, DeadLettersFilter
 from ..schemas.tasks import task_summary
-from ..task_actions import Deed
+from ..task_actions import TaskAction
 from .bulk import MOST_MATCHED, Bulk, Tally, bulk_route, meant_owner, within_reach
 
 LATEST_MS = 253_402_300_799_999
@@ -32,28 +32,28 @@ NO_DEAD_LETTER = "this is no dead letter: it has not failed for good, or no tria
 class DeadLetters:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._bulk = Bulk(core)
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._bulk = Bulk(container)
 
     async def page(self, filter_: DeadLetterFilter, limit: int, cursor: str | None) -> DeadLetterPage:
-        page = await self._core.dead_letters.page(filter_, limit, read_cursor(cursor))
+        page = await self._container.dead_letters.page(filter_, limit, read_cursor(cursor))
         return DeadLetterPage(
-            dead_letters=[task_summary(listed, self._core.settings) for listed in page.tasks],
+            dead_letters=[task_summary(listed, self._container.settings) for listed in page.tasks],
             next_cursor=None if page.cursor is None else str(page.cursor),
         )
 
-    async def command(self, request: ApiRequest, deed: Deed) -> BulkAnswer:
-        body = await read_as(request, DeadLettersBody, self._core.settings.max_json_depth)
+    async def command(self, request: ApiRequest, action: TaskAction) -> BulkAnswer:
+        body = await read_as(request, DeadLettersBody, self._container.settings.max_json_depth)
         find = partial(self._matching, wanted(request, body.filter)) if body.filter is not None else None
-        return await self._bulk.carry_out(request, deed, body, find, self._only_dead_letters)
+        return await self._bulk.carry_out(request, action, body, find, self._only_dead_letters)
 
     async def _matching(self, filter_: DeadLetterFilter, after: int | None) -> tuple[list[TaskRef], int | None]:
-        page = await self._core.dead_letters.page(filter_, MOST_MATCHED, after)
+        page = await self._container.dead_letters.page(filter_, MOST_MATCHED, after)
         return [listed.ref for listed in page.tasks], page.cursor
 
     async def _only_dead_letters(self, refs: list[TaskRef], tally: Tally) -> list[TaskRef]:
-        dead = await self._core.dead_letters.among(refs)
+        dead = await self._container.dead_letters.among(refs)
         for ref in refs:
             if ref not in dead:
                 tally.refuse(NO_DEAD_LETTER, ref.id)
@@ -80,9 +80,9 @@ def _checked_kinds(kinds: list[str]) -> frozenset[DeadLetterKind]:
         raise InvalidInput(text, "kind") from None
 
 
-def dead_letter_router(core: Core) -> Router:
+def dead_letter_router(container: Container) -> Router:
     """Return the routes."""
-    letters = DeadLetters(core)
+    letters = DeadLetters(container)
     route = bulk_route(DeadLettersBody, DEAD_LETTERS_EXAMPLES)
 
     @get(

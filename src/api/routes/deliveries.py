@@ -9,10 +9,10 @@ from litestar.params import PathParameter, QueryParameter
 
 from ...clock import random_bits, utc_now
 from ...commands.webhook import Registered
-from ...container import Core
+from ...container import Container
 from ...errors import InvalidInput, NotFound, RuleBroken
 from ...events.ids import delivery_id, is_delivery_id
-from ...webhooks.deliveries import Delivery, DeliveryStatus
+from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
 from ..auth.access import READERS_OF_ALL, ApiRequest
 from ..parameters import Cursor, Limit, read_cursor
 from ..problems import answers
@@ -34,23 +34,25 @@ DeliveryId = Annotated[
 class Deliveries:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self._webhooks = Webhooks(core)
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self._webhooks = Webhooks(container)
 
     async def test(self, request: ApiRequest, webhook_id: str) -> DeliverySummary:
         ref, webhook = await self._webhooks.find(request, webhook_id, "admin")
         _insist_on_active(webhook)
         now = utc_now()
-        delivery = Delivery(id=delivery_id(ref, random_bits(64), now), type="webhook.test", created_at=now, next_at=now)
-        await self.core.deliveries.make(ref, delivery, maybe_made=False)
+        delivery = WebhookDelivery(
+            id=delivery_id(ref, random_bits(64), now), type="webhook.test", created_at=now, next_at=now
+        )
+        await self.container.deliveries.make(ref, delivery, maybe_made=False)
         return delivery_summary(delivery)
 
     async def page(
         self, request: ApiRequest, webhook_id: str, status: str | None, limit: int, cursor: str | None
     ) -> DeliveryPage:
         ref, _ = await self._webhooks.find(request, webhook_id, *READERS_OF_ALL)
-        page = await self.core.deliveries.page(ref, _checked_status(status), limit, read_cursor(cursor))
+        page = await self.container.deliveries.page(ref, _checked_status(status), limit, read_cursor(cursor))
         return DeliveryPage(
             deliveries=[delivery_summary(delivery) for delivery in page.deliveries],
             next_cursor=str(page.cursor) if page.cursor else None,
@@ -58,12 +60,12 @@ class Deliveries:
 
     async def read(self, request: ApiRequest, webhook_id: str, name: str) -> DeliverySummary:
         ref, _ = await self._webhooks.find(request, webhook_id, *READERS_OF_ALL)
-        return delivery_summary(await self.core.deliveries.get(ref, _checked_delivery_id(name)))
+        return delivery_summary(await self.container.deliveries.get(ref, _checked_delivery_id(name)))
 
     async def retry(self, request: ApiRequest, webhook_id: str, name: str) -> DeliverySummary:
         ref, webhook = await self._webhooks.find(request, webhook_id, "admin")
         _insist_on_active(webhook)
-        return delivery_summary(await self.core.deliveries.ask_again(ref, _checked_delivery_id(name), utc_now()))
+        return delivery_summary(await self.container.deliveries.ask_again(ref, _checked_delivery_id(name), utc_now()))
 
 
 def _insist_on_active(webhook: Registered) -> None:
@@ -86,9 +88,9 @@ def _checked_delivery_id(text: str) -> str:
     return text
 
 
-def delivery_router(core: Core) -> Router:
+def delivery_router(container: Container) -> Router:
     """Return the routes."""
-    deliveries = Deliveries(core)
+    deliveries = Deliveries(container)
 
     @post(
         "/test",

@@ -10,15 +10,15 @@ from litestar import Response, Router, get, post
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
-from ...container import Core
+from ...container import Container
 from ...errors import InvalidInput, StoreError
 from ...events.task import TaskEvent
-from ...push.feed import Place
+from ...push.feed import FeedPosition
 from ...push.hub import Scope
-from ...push.subscription_filter import Choice
+from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import ApiRequest
 from ..auth.stream_tokens import StreamTokens
-from ..event_stream import STREAM_HEADERS, STREAM_TYPE, Message, Messages, Pushed
+from ..event_stream import STREAM_HEADERS, STREAM_TYPE, EventStream, PushMessage, PushMessages
 from ..parameters import Owner, TaskId, listed_owner
 from ..problems import answers
 from ..schemas.push import StreamToken
@@ -43,7 +43,7 @@ Token = Annotated[
 ]
 
 
-async def _sent(messages: Messages) -> AsyncIterator[bytes]:
+async def _sent(messages: PushMessages) -> AsyncIterator[bytes]:
     """Yield messages as a stream has them. A store that fails ends it, and the client comes again for the rest."""
     yield BEGINNING
     try:
@@ -53,23 +53,23 @@ async def _sent(messages: Messages) -> AsyncIterator[bytes]:
         log.warning("stream.broken", reason=str(error))
 
 
-def _event(message: Message) -> bytes:
+def _event(message: PushMessage) -> bytes:
     """Return a message as a stream has it; JSON of ours has no line breaks. An id alone is kept by the client."""
     data = b"data: %b\n" % message.data if message.data else b""
     place = b"id: %b\n" % message.place.encode() if message.place else b""
     return b"%b%b\n" % (place, data)
 
 
-def stream(messages: Messages) -> Stream:
+def stream(messages: PushMessages) -> Stream:
     """Return messages as server-sent events."""
     return Stream(_sent(messages), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
-def read_after(header: str | None, query: str | None) -> Place | None:
+def read_after(header: str | None, query: str | None) -> FeedPosition | None:
     """Return the place to resume after, None to begin with the present state."""
     text = header or query
     try:
-        return Place.parse(text) if text else None
+        return FeedPosition.parse(text) if text else None
     except ValueError:
         raise InvalidInput(
             "this is no id of an event; send the last one received as it came", "Last-Event-ID"
@@ -83,9 +83,9 @@ def checked_events(events: list[str]) -> frozenset[str]:
     return wanted
 
 
-def push_router(core: Core, tokens: StreamTokens) -> Router:
+def push_router(container: Container, tokens: StreamTokens) -> Router:
     """Return the routes."""
-    pushed = Pushed(core, HEARTBEAT_SECONDS)
+    pushed = EventStream(container, HEARTBEAT_SECONDS)
 
     @get(
         "/task/{task_id:str}/stream",
@@ -126,7 +126,7 @@ def push_router(core: Core, tokens: StreamTokens) -> Router:
         token: Token = None,  # noqa: ARG001 - read by the middleware
     ) -> Stream:
         """Send each task that has not ended as it is, then every event of every task, also of new ones."""
-        choice = Choice(types=frozenset(type_ or []), events=checked_events(event or []))
+        choice = SubscriptionFilter(types=frozenset(type_ or []), events=checked_events(event or []))
         scope = Scope(owner=listed_owner(request, owner))
         return stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
 

@@ -9,7 +9,7 @@ from litestar import Router, post
 
 from ...clock import utc_now
 from ...commands.server import Present, SetMaintenance
-from ...container import Core
+from ...container import Container
 from ...events.subjects import server_token
 from ...projections.active import projection_reaches, running_on
 from ...streams.jetstream.api import api
@@ -31,26 +31,26 @@ KNOWN_AFTER = timedelta(seconds=2)
 class Maintenance:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, container: Container) -> None:
+        self.container = container
 
     async def set(self, request: ApiRequest, server_id: str) -> MaintenanceAnswer:
-        body = await read_as(request, MaintenanceBody, self.core.settings.max_json_depth)
+        body = await read_as(request, MaintenanceBody, self.container.settings.max_json_depth)
         return await self._set(request, server_id, SetMaintenance(maintenance=body.maintenance, reason=body.reason))
 
     async def end(self, request: ApiRequest, server_id: str) -> MaintenanceAnswer:
-        body = await read_as(request, DrainBody, self.core.settings.max_json_depth)
+        body = await read_as(request, DrainBody, self.container.settings.max_json_depth)
         return await self._set(request, server_id, SetMaintenance(maintenance=False, reason=body.reason))
 
     async def _set(self, request: ApiRequest, server_id: str, command: SetMaintenance) -> MaintenanceAnswer:
-        await command_server(self.core, request, server_id, command)
+        await command_server(self.container, request, server_id, command)
         return MaintenanceAnswer(id=server_id, maintenance=command.maintenance)
 
     async def drain(self, request: ApiRequest, server_id: str) -> DrainAnswer:
         """Have a server take nothing new; return how much it still runs. Safe to repeat: it tells how far it is."""
-        body = await read_as(request, DrainBody, self.core.settings.max_json_depth)
+        body = await read_as(request, DrainBody, self.container.settings.max_json_depth)
         command = SetMaintenance(maintenance=True, reason=body.reason)
-        state = (await command_server(self.core, request, server_id, command)).known.state
+        state = (await command_server(self.container, request, server_id, command)).known.state
         assert isinstance(state, Present)
         since = state.maintenance_since or utc_now()
         running = await self._running(server_id)
@@ -60,15 +60,15 @@ class Maintenance:
 
     async def _running(self, server_id: str) -> int:
         """Return how many tasks a server runs by all that is in the log now, if the projection gets there soon."""
-        bucket = self.core.buckets.tasks
-        last = int((await api(self.core.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+        bucket = self.container.buckets.tasks
+        last = int((await api(self.container.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
         await projection_reaches(bucket, last, PROJECTION_SECONDS)
         return len(await running_on(bucket, server_token(server_id)))
 
 
-def maintenance_router(core: Core) -> Router:
+def maintenance_router(container: Container) -> Router:
     """Return the routes."""
-    maintenance = Maintenance(core)
+    maintenance = Maintenance(container)
     intervention = partial(post, status_code=200, responses=answers(400, 401, 403, 404, 413, 415, 503))
     reasons = described(schema_of(DrainBody), DRAIN_EXAMPLES, required=False)
 

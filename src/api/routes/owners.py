@@ -8,7 +8,7 @@ from litestar import Router, delete, get, put
 from litestar.params import PathParameter
 
 from ...commands.owner import LimitOwner, OwnerCommand, OwnerState, RemoveOwnerLimits
-from ...container import Core
+from ...container import Container
 from ...errors import Forbidden, InvalidInput
 from ...events.subjects import owner_root
 from ..auth.access import READERS_OF_ALL, ApiRequest, actor, requires
@@ -34,12 +34,12 @@ OwnerParameter = Annotated[
 class Owners:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, container: Container) -> None:
+        self.container = container
 
     async def put(self, request: ApiRequest, segment: str) -> OwnerLimitsAnswer:
         owner = owner_name(segment)
-        body = await read_as(request, OwnerLimitsBody, self.core.settings.max_json_depth)
+        body = await read_as(request, OwnerLimitsBody, self.container.settings.max_json_depth)
         return await self._command(request, owner, LimitOwner(limits=owner_limits(owner, body)))
 
     async def delete(self, request: ApiRequest, segment: str) -> OwnerLimitsAnswer:
@@ -50,11 +50,11 @@ class Owners:
         owner = owner_name(segment)
         if owner != request.user.subject and not request.user.has(*READERS_OF_ALL):
             raise Forbidden(f"another owner's limits need a token with the role {' or '.join(READERS_OF_ALL)}")
-        return self._answer(owner, (await self.core.commands.owners.load(owner_root(owner))).state)
+        return self._answer(owner, (await self.container.commands.owners.load(owner_root(owner))).state)
 
     async def page(self, limit: int, cursor: str | None) -> OwnerPage:
-        fleet = self.core.fleet
-        await fleet.catch_up(self.core.reading)
+        fleet = self.container.fleet
+        await fleet.catch_up(self.container.reading)
         found = {own.owner: own for own in fleet.limited_owners()}
         remaining = [owner for owner in sorted(found) if cursor is None or owner > cursor]
         shown = remaining[:limit]
@@ -64,14 +64,14 @@ class Owners:
         )
 
     async def _command(self, request: ApiRequest, owner: str, command: OwnerCommand) -> OwnerLimitsAnswer:
-        handled = await self.core.commands.owner(
+        handled = await self.container.commands.owner(
             owner, command, by=actor(request.user), cause=request_id(request.scope)
         )
-        await self.core.fleet.reached(handled.known.sequence)
+        await self.container.fleet.reached(handled.known.sequence)
         return self._answer(owner, handled.known.state)
 
     def _answer(self, owner: str, state: OwnerState) -> OwnerLimitsAnswer:
-        return owner_answer(owner, state, self.core.fleet.service)
+        return owner_answer(owner, state, self.container.fleet.service)
 
 
 def owner_name(segment: str) -> str:
@@ -82,9 +82,9 @@ def owner_name(segment: str) -> str:
     return owner
 
 
-def owner_router(core: Core) -> Router:
+def owner_router(container: Container) -> Router:
     """Return the routes."""
-    owners = Owners(core)
+    owners = Owners(container)
 
     @put(
         "/{owner:str}/limits",

@@ -12,7 +12,7 @@ from litestar.params import PathParameter
 
 from ...commands.pool import PausePool, PoolCommand, ResumePool
 from ...commands.server import CircuitIsClosed, Present
-from ...container import Core
+from ...container import Container
 from ...errors import NotFound
 from ...events.ids import token
 from ...events.subjects import server_token
@@ -45,12 +45,12 @@ PoolParameter = Annotated[
 class Pools:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, container: Container) -> None:
+        self.container = container
 
     async def page(self, limit: int, cursor: str | None) -> PoolPage:
-        await self.core.fleet.catch_up(self.core.reading)
-        remaining = [name for name in sorted(self.core.fleet.pools()) if cursor is None or name > cursor]
+        await self.container.fleet.catch_up(self.container.reading)
+        remaining = [name for name in sorted(self.container.fleet.pools()) if cursor is None or name > cursor]
         shown = remaining[:limit]
         return PoolPage(pools=await self._summaries(shown), next_cursor=shown[-1] if len(remaining) > limit else None)
 
@@ -60,38 +60,40 @@ class Pools:
         return summary
 
     async def pause(self, request: ApiRequest, name: str) -> PauseAnswer:
-        body = await read_as(request, PauseBody, self.core.settings.max_json_depth)
+        body = await read_as(request, PauseBody, self.container.settings.max_json_depth)
         return await self._command(request, name, PausePool(name=name, reason=body.reason))
 
     async def resume(self, request: ApiRequest, name: str) -> PauseAnswer:
-        body = await read_as(request, PauseBody, self.core.settings.max_json_depth)
+        body = await read_as(request, PauseBody, self.container.settings.max_json_depth)
         return await self._command(request, name, ResumePool(name=name, reason=body.reason))
 
     async def _command(self, request: ApiRequest, name: str, command: PoolCommand) -> PauseAnswer:
         await self._must_be_known(name)
-        handled = await self.core.commands.pool(name, command, by=actor(request.user), cause=request_id(request.scope))
-        await self.core.fleet.reached(handled.known.sequence)
+        handled = await self.container.commands.pool(
+            name, command, by=actor(request.user), cause=request_id(request.scope)
+        )
+        await self.container.fleet.reached(handled.known.sequence)
         return PauseAnswer(name=name, pause=pause_info(handled.known.state.pause))
 
     async def _must_be_known(self, name: str) -> None:
         """Raise NotFound for a pool that no type has or had."""
-        await self.core.fleet.catch_up(self.core.reading)
-        if name not in self.core.fleet.pools():
+        await self.container.fleet.catch_up(self.container.reading)
+        if name not in self.container.fleet.pools():
             raise NotFound("pool", name)
 
     async def _summaries(self, names: list[str]) -> list[PoolSummary]:
-        core = self.core
-        servers = sorted(core.fleet.servers(), key=lambda server: server.server_id)
-        by_pool = {name: [server for server in servers if name in core.fleet.pools_of(server)] for name in names}
+        container = self.container
+        servers = sorted(container.fleet.servers(), key=lambda server: server.server_id)
+        by_pool = {name: [server for server in servers if name in container.fleet.pools_of(server)] for name in names}
         shown = {server_token(server.server_id) for of_one in by_pool.values() for server in of_one[:SERVERS_SHOWN]}
-        running = await count_running(core.buckets.tasks, sorted(shown))
-        found = await backlogs(core.reading)
+        running = await count_running(container.buckets.tasks, sorted(shown))
+        found = await backlogs(container.reading)
         return [await self._summary(name, by_pool[name], running, found) for name in names]
 
     async def _summary(
         self, name: str, servers: list[Present], running: dict[str, int], found: dict[str, Backlog]
     ) -> PoolSummary:
-        fleet = self.core.fleet
+        fleet = self.container.fleet
         types = fleet.types_of(name)
         queues = {priority: found.get(pool_filter(token(name), priority), NOTHING) for priority in PRIORITIES}
         since = await self._oldest((pool_filter(token(name), priority), queues[priority]) for priority in PRIORITIES)
@@ -108,7 +110,7 @@ class Pools:
         )
 
     async def _oldest(self, queues: Iterable[tuple[str, Backlog]]) -> datetime | None:
-        found = [await waiting_since(self.core.reading, subjects, backlog) for subjects, backlog in queues]
+        found = [await waiting_since(self.container.reading, subjects, backlog) for subjects, backlog in queues]
         return min((since for since in found if since is not None), default=None)
 
 
@@ -123,9 +125,9 @@ def _server(server: Present, running: int) -> PoolServer:
     )
 
 
-def pool_router(core: Core) -> Router:
+def pool_router(container: Container) -> Router:
     """Return the routes."""
-    pools = Pools(core)
+    pools = Pools(container)
     intervention = partial(
         post,
         status_code=200,

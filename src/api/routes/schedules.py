@@ -24,7 +24,7 @@ from ...commands.schedule import (
     TriggerSchedule,
 )
 from ...commands.task import SubmitTask
-from ...container import Core
+from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken, StoreError
 from ...events.ids import (
     ScheduleRef,
@@ -40,7 +40,7 @@ from ...events.subjects import schedule_root
 from ...projections.schedules import load_schedules, schedule_refs
 from ...runtime import metrics
 from ...runtime.metrics import labelled
-from ...submission.body import Submissions, fingerprint
+from ...submission.body import SubmissionParser, fingerprint
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, requires
 from ..bodies import ReasonBody, decoded_as, described, read_as, read_body, schema_of
 from ..middleware.edge import request_id
@@ -93,9 +93,9 @@ ScheduleKey = Annotated[
 class Schedules:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self._submissions = Submissions(core.settings, core.fleet)
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self._submissions = SubmissionParser(container.settings, container.fleet)
 
     async def create(self, request: ApiRequest, idempotency_key: str | None) -> ScheduleDetail:
         body = await read_body(request)
@@ -117,11 +117,11 @@ class Schedules:
         return await self._done(request, ref, command)
 
     async def _settings(self, request: ApiRequest, content: bytes) -> ScheduleSettings:
-        body = decoded_as(content, ScheduleBody, self.core.settings.max_json_depth)
+        body = decoded_as(content, ScheduleBody, self.container.settings.max_json_depth)
         recurrence.check(body.cron, body.time_zone, utc_now())
         self._check_task(body.task, request.user.subject)
         owner = owner_token(request.user.subject)
-        if len(await schedule_refs(self.core.reading, owner)) >= MOST_PER_OWNER:
+        if len(await schedule_refs(self.container.reading, owner)) >= MOST_PER_OWNER:
             raise RuleBroken(f"you have {MOST_PER_OWNER:,} schedules, which is the most; delete one first")
         return ScheduleSettings(
             cron=body.cron,
@@ -147,11 +147,11 @@ class Schedules:
             raise InvalidInput(error.detail, f"$.task{error.path.removeprefix('$')}") from None
 
     async def page(self, request: ApiRequest, owner: str | None, limit: int, cursor: str | None) -> SchedulePage:
-        refs = await schedule_refs(self.core.reading, listed_owner(request, owner))
+        refs = await schedule_refs(self.container.reading, listed_owner(request, owner))
         before = read_id_cursor(cursor)
         remaining = [ref for ref in refs if before is None or ref.id < before]
         shown = remaining[:limit]
-        states = await load_schedules(self.core.reading, shown)
+        states = await load_schedules(self.container.reading, shown)
         return SchedulePage(
             schedules=[schedule_summary(state) for state in states.values() if isinstance(state, Created)],
             next_cursor=shown[-1].id if len(remaining) > limit else None,
@@ -169,7 +169,7 @@ class Schedules:
 
     async def change(self, request: ApiRequest, schedule_id: str) -> ScheduleDetail:
         ref, schedule = await self.find(request, schedule_id, "admin")
-        body = await read_as(request, ScheduleChange, self.core.settings.max_json_depth)
+        body = await read_as(request, ScheduleChange, self.container.settings.max_json_depth)
         command = ChangeSchedule(
             cron=_given(body.cron),
             time_zone=_given(body.time_zone),
@@ -188,7 +188,7 @@ class Schedules:
 
     async def pause(self, request: ApiRequest, schedule_id: str) -> ScheduleDetail:
         ref, _ = await self.find(request, schedule_id, "admin")
-        body = await read_as(request, ReasonBody, self.core.settings.max_json_depth)
+        body = await read_as(request, ReasonBody, self.container.settings.max_json_depth)
         command = PauseSchedule(reason=body.reason or f"paused by {request.user.subject}")
         return await self._done(request, ref, command)
 
@@ -198,7 +198,7 @@ class Schedules:
 
     async def run(self, request: ApiRequest, schedule_id: str, idempotency_key: str | None) -> ScheduleRun:
         """Submit its task now, then note that: a crash between leaves a task that is listed, and no note."""
-        core = self.core
+        container = self.container
         ref, schedule = await self.find(request, schedule_id, "admin")
         if idempotency_key is None:
             task_ref = new_ref(ref.owner, utc_now(), random_bits(80))
@@ -209,32 +209,32 @@ class Schedules:
         except InvalidInput as error:
             raise RuleBroken(f"its task cannot be submitted as it is: {error}") from None
         by, cause = actor(request.user), request_id(request.scope)
-        handled = await core.intake.submit(task_ref, replace(command, schedule=ref.id), by=by, cause=cause)
+        handled = await container.submissions.submit(task_ref, replace(command, schedule=ref.id), by=by, cause=cause)
         if handled.appended:
             labelled(metrics.submitted, command.pool, command.priority).inc()
             with contextlib.suppress(NotFound):  # deleted meanwhile
-                await core.commands.schedule(ref, TriggerSchedule(task_id=task_ref.id), by=by, cause=cause)
+                await container.commands.schedule(ref, TriggerSchedule(task_id=task_ref.id), by=by, cause=cause)
         return ScheduleRun(id=ref.id, task_id=task_ref.id)
 
     async def delete(self, request: ApiRequest, schedule_id: str) -> ScheduleDone:
         ref, _ = await self.find(request, schedule_id, "admin")
-        await self.core.commands.schedule(
+        await self.container.commands.schedule(
             ref, DeleteSchedule(), by=actor(request.user), cause=request_id(request.scope)
         )
         return ScheduleDone(id=schedule_id)
 
     async def _state(self, ref: ScheduleRef) -> object:
-        return (await self.core.commands.schedules.load(schedule_root(ref))).state
+        return (await self.container.commands.schedules.load(schedule_root(ref))).state
 
     async def _done(self, request: ApiRequest, ref: ScheduleRef, command: ScheduleCommand) -> ScheduleDetail:
         """Carry out a command and set the timer; where that cannot be done now, the reconciler does it."""
-        handled = await self.core.commands.schedule(
+        handled = await self.container.commands.schedule(
             ref, command, by=actor(request.user), cause=request_id(request.scope)
         )
         schedule = _created(handled.known.state, ref)
         if handled.appended and not schedule.paused and schedule.next_at is not None:
             with contextlib.suppress(StoreError):
-                await self.core.timers.run_schedule(ref, schedule.next_at)
+                await self.container.timers.run_schedule(ref, schedule.next_at)
         return schedule_detail(schedule, utc_now())
 
 
@@ -248,9 +248,9 @@ def _given(value: T | UnsetType) -> T | None:
     return None if isinstance(value, UnsetType) else value
 
 
-def schedule_router(core: Core) -> Router:
+def schedule_router(container: Container) -> Router:
     """Return the routes."""
-    schedules = Schedules(core)
+    schedules = Schedules(container)
 
     @post(
         "/",

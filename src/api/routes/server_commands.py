@@ -8,7 +8,7 @@ from litestar.params import PathParameter
 
 from ...commands.handler import Handled
 from ...commands.server import ServerCommand, ServerState
-from ...container import Core
+from ...container import Container
 from ...errors import NotFound
 from ...events.server import ServerEvent
 from ...wire.fields import SERVER_ID_PATTERN
@@ -25,13 +25,13 @@ ServerId = Annotated[
 
 
 async def command_server(
-    core: Core, request: ApiRequest, server_id: str, command: ServerCommand
+    container: Container, request: ApiRequest, server_id: str, command: ServerCommand
 ) -> Handled[ServerState, ServerEvent]:
     """Give a command, and wait until this process knows of its events. Raises NotFound."""
     by, cause = actor(request.user), request_id(request.scope)
     try:
-        handled = await core.commands.server(server_id, command, by=by, cause=cause)
+        handled = await container.commands.server(server_id, command, by=by, cause=cause)
     except NotFound:
         raise NotFound("server", server_id) from None  # the log does not know the name of what it does not have
-    await core.fleet.reached(handled.known.sequence)
+    await container.fleet.reached(handled.known.sequence)
     return handled

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ...backends.egress import BadAddress
 from ...clock import utc_now
 from ...commands.server import MarkOnline, Present, RegisterServer, RemoveServer
-from ...container import Core
+from ...container import Container
 from ...errors import InvalidInput, NotFound
 from ...events.server import Overflow, ServerRegistered
 from ...events.subjects import server_root, server_token
@@ -43,17 +43,17 @@ from .server_commands import ServerId, command_server
 class Servers:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, container: Container) -> None:
+        self.container = container
 
     async def register(self, request: ApiRequest) -> ServerDone:
-        core = self.core
-        body = await read_as(request, RegisterBody, core.settings.max_json_depth)
+        container = self.container
+        body = await read_as(request, RegisterBody, container.settings.max_json_depth)
         await self._check_url(body.endpoints.predict, "$.endpoints.predict")
         if body.endpoints.health:
             await self._check_url(body.endpoints.health, "$.endpoints.health")
         before = await self._registration(body.id)
-        key_id = await core.server_keys.keep(body.id, body.api_key, before) if body.api_key else ""
+        key_id = await container.server_keys.keep(body.id, body.api_key, before) if body.api_key else ""
         registered = ServerRegistered(
             server_id=body.id,
             name=body.name,
@@ -69,39 +69,39 @@ class Servers:
             labels=body.labels,
             overflow=_overflow(body.overflow),
         )
-        handled = await command_server(self.core, request, body.id, RegisterServer(settings=registered))
+        handled = await command_server(self.container, request, body.id, RegisterServer(settings=registered))
         if before is not None and before.api_key_id != key_id:
-            await core.server_keys.destroy(before)
+            await container.server_keys.destroy(before)
         first_check = msgspec.json.encode({"sequence": handled.known.sequence})
-        await core.timers.check_server(body.id, utc_now(), first_check)
+        await container.timers.check_server(body.id, utc_now(), first_check)
         return ServerDone(id=body.id)
 
     async def _registration(self, server_id: str) -> ServerRegistered | None:
         """Return a server's registration as the log has it, None if it is not registered."""
-        state = (await self.core.commands.servers.load(server_root(server_id))).state
+        state = (await self.container.commands.servers.load(server_root(server_id))).state
         return state.settings if isinstance(state, Present) else None
 
     async def _check_url(self, url: str, path: str) -> None:
         try:
-            await self.core.egress.check_url(url)
+            await self.container.egress.check_url(url)
         except BadAddress as error:
             raise InvalidInput(str(error), path) from None
 
     async def present(self, server_id: str) -> Present:
         """Return a server as the log has it. Raises NotFound."""
-        state = (await self.core.commands.servers.load(server_root(server_id))).state
+        state = (await self.container.commands.servers.load(server_root(server_id))).state
         if not isinstance(state, Present):
             raise NotFound("server", server_id)
         return state
 
     async def summary(self, server_id: str) -> ServerSummary:
-        return server_summary(await self.present(server_id), await self.core.heartbeats.get(server_id))
+        return server_summary(await self.present(server_id), await self.container.heartbeats.get(server_id))
 
     async def page(self, limit: int, cursor: str | None) -> ServerPage:
-        await self.core.fleet.catch_up(self.core.reading)
-        servers = sorted(self.core.fleet.servers(), key=lambda server: server.server_id)
+        await self.container.fleet.catch_up(self.container.reading)
+        servers = sorted(self.container.fleet.servers(), key=lambda server: server.server_id)
         remaining = [server for server in servers if cursor is None or server.server_id > cursor]
-        heartbeats = await self.core.heartbeats.all()
+        heartbeats = await self.container.heartbeats.all()
         shown = remaining[:limit]
         return ServerPage(
             servers=[server_summary(server, heartbeats.get(server_token(server.server_id))) for server in shown],
@@ -109,32 +109,32 @@ class Servers:
         )
 
     async def heartbeat(self, request: ApiRequest, server_id: str) -> HeartbeatAnswer:
-        core = self.core
-        body = await read_as(request, HeartbeatBody, core.settings.max_json_depth)
-        server = core.fleet.find(server_id) or await self.present(server_id)
+        container = self.container
+        body = await read_as(request, HeartbeatBody, container.settings.max_json_depth)
+        server = container.fleet.find(server_id) or await self.present(server_id)
         now = utc_now()
-        last = await core.heartbeats.get(server_id) or Heartbeat(seen_at=now)
+        last = await container.heartbeats.get(server_id) or Heartbeat(seen_at=now)
         heartbeat = replace(
             last, seen_at=now, checked_at=None, status=body.status, active_tasks=body.active_tasks, metrics=body.metrics
         )
-        await core.heartbeats.put(server_id, heartbeat)
+        await container.heartbeats.put(server_id, heartbeat)
         if not server.online and server.settings.health_url is None:
-            await command_server(self.core, request, server_id, MarkOnline(reason="heartbeat"))
+            await command_server(self.container, request, server_id, MarkOnline(reason="heartbeat"))
         return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
 
     async def remove(self, request: ApiRequest, server_id: str, reason: str) -> None:
         registration = await self._registration(server_id)
-        await command_server(self.core, request, server_id, RemoveServer(reason=reason))
+        await command_server(self.container, request, server_id, RemoveServer(reason=reason))
         if registration is not None:
-            await self.core.server_keys.destroy(registration)
-        await self.core.heartbeats.forget(server_id)
+            await self.container.server_keys.destroy(registration)
+        await self.container.heartbeats.forget(server_id)
 
     async def cleanup(self, request: ApiRequest) -> CleanupAnswer:
-        body = await read_as(request, CleanupBody, self.core.settings.max_json_depth)
-        await self.core.fleet.catch_up(self.core.reading)
+        body = await read_as(request, CleanupBody, self.container.settings.max_json_depth)
+        await self.container.fleet.catch_up(self.container.reading)
         latest = utc_now() - timedelta(minutes=body.max_age_mins)
         removed = []
-        for server in list(self.core.fleet.servers()):
+        for server in list(self.container.fleet.servers()):
             if not server.online and server.changed_at <= latest:
                 with contextlib.suppress(NotFound):  # somebody else was faster
                     await self.remove(request, server.server_id, f"offline for more than {body.max_age_mins:g} min")
@@ -150,9 +150,9 @@ def _overflow(body: OverflowBody | None) -> Overflow | None:
     return Overflow(waiting=body.waiting, oldest=timedelta(seconds=body.oldest) if body.oldest is not None else None)
 
 
-def server_router(core: Core) -> Router:
+def server_router(container: Container) -> Router:
     """Return the routes."""
-    servers = Servers(core)
+    servers = Servers(container)
 
     @post(
         "/",

@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ...commands.server import CircuitIsClosed
-from ...container import Core
+from ...container import Container
 from ...errors import StoreError
 from ...projections.active import is_projected, projected
 from ...runtime import metrics
@@ -18,37 +18,37 @@ from ...streams.backlog import backlogs
 from ...streams.jetstream.api import api
 from ...streams.topology.definitions import TASKS
 from ...streams.topology.server_checks import clock_difference_ms
-from ..schemas.system import Front, Live, NatsHealth, Ready
+from ..schemas.system import Front, LiveAnswer, NatsHealth, Ready
 
 
 class System:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core, version: str) -> None:
-        self._core = core
+    def __init__(self, container: Container, version: str) -> None:
+        self._container = container
         self._version = version
 
     async def ready(self) -> Ready:
         """Look at everything that a request depends on."""
-        core = self._core
-        connected = all(c.is_connected for c in (core.appending, core.reading, core.consuming))
-        warnings = [*core.soundness.warnings(), *unreadable(core)]
+        container = self._container
+        connected = all(c.is_connected for c in (container.appending, container.reading, container.consuming))
+        warnings = [*container.server_checks.warnings(), *unreadable(container)]
         storage: dict[str, int] = {}
         lag = 0
         difference: float | None = None
         status: Literal["ok", "unavailable", "draining"] = "ok"
         try:
-            account = await api(core.reading, "INFO")
+            account = await api(container.reading, "INFO")
             used, limit = int(account["storage"]), int(account["limits"]["max_storage"])
             storage = {"used": used, "limit": limit}
-            difference = await clock_difference_ms(core.reading)
-            lag = await projection_lag(core)
+            difference = await clock_difference_ms(container.reading)
+            lag = await projection_lag(container)
         except StoreError:
             status = "unavailable"
             warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
         if not connected:
             status = "unavailable"
-        if core.draining:
+        if container.draining:
             status = "draining"
         if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
             warnings.append("the store is more than 90 % full; make room before it refuses new tasks")
@@ -57,62 +57,62 @@ class System:
             version=self._version,
             nats=NatsHealth(
                 connected=connected,
-                version=core.soundness.version,
-                durability=core.soundness.durability,
+                version=container.server_checks.version,
+                durability=container.server_checks.durability,
                 clock_difference_ms=round(difference, 1) if difference is not None else None,
             ),
             storage=storage,
             projection_lag_events=lag,
-            servers=server_states(core),
+            servers=server_states(container),
             warnings=warnings,
         )
 
     async def metrics(self) -> bytes:
         """Return the metrics, those about queues read from NATS for the occasion."""
-        await observe(self._core)
+        await observe(self._container)
         return generate_latest(metrics.REGISTRY)
 
 
-async def projection_lag(core: Core) -> int:
-    last = int((await api(core.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
-    if await is_projected(core.buckets.tasks, last):
+async def projection_lag(container: Container) -> int:
+    last = int((await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+    if await is_projected(container.buckets.tasks, last):
         return 0
-    return max(0, last - await projected(core.buckets.tasks))
+    return max(0, last - await projected(container.buckets.tasks))
 
 
-def unreadable(core: Core) -> list[str]:
+def unreadable(container: Container) -> list[str]:
     """Return a warning for everything that events this version cannot read keep this process from doing."""
-    projections = [f"{what} has stopped here: {why}" for what, why in core.halted.items()]
-    left_out = [f"{name} is left out here: {why}" for name, why in core.fleet.unreadable.items()]
+    projections = [f"{what} has stopped here: {why}" for what, why in container.halted.items()]
+    left_out = [f"{name} is left out here: {why}" for name, why in container.fleet.unreadable.items()]
     return [f"{text}; run the version that wrote it" for text in (*projections, *left_out)]
 
 
-def server_states(core: Core) -> dict[str, int]:
+def server_states(container: Container) -> dict[str, int]:
     """Return how many servers are in which state."""
     counts = {"online": 0, "offline": 0, "maintenance": 0, "circuit_open": 0}
-    for server in core.fleet.servers():
+    for server in container.fleet.servers():
         counts["online" if server.online else "offline"] += 1
         counts["maintenance"] += server.maintenance
         counts["circuit_open"] += not isinstance(server.circuit, CircuitIsClosed)
     return counts
 
 
-async def observe(core: Core) -> None:
+async def observe(container: Container) -> None:
     """Bring the gauges up to date; without NATS they keep what they had."""
-    for state, count in server_states(core).items():
+    for state, count in server_states(container).items():
         metrics.servers.labels(state).set(count)
     try:
-        metrics.projection_lag.labels("tasks").set(await projection_lag(core))
-        for subjects, backlog in (await backlogs(core.reading)).items():
+        metrics.projection_lag.labels("tasks").set(await projection_lag(container))
+        for subjects, backlog in (await backlogs(container.reading)).items():
             _, pool, priority, _ = subjects.split(".")
             metrics.queue_depth.labels(pool, priority).set(backlog.waiting)
     except StoreError:
         return
 
 
-def system_router(core: Core, version: str) -> Router:
+def system_router(container: Container, version: str) -> Router:
     """Return the routes."""
-    system = System(core, version)
+    system = System(container, version)
 
     @get("/", summary="Front page", response_description="What this is, and where to go on")
     async def front() -> Front:
@@ -120,9 +120,9 @@ def system_router(core: Core, version: str) -> Router:
         return Front(version=version)
 
     @get("/health/live", summary="Is the process alive?", response_description="It is")
-    async def live() -> Live:
+    async def live() -> LiveAnswer:
         """Answer as long as the process runs."""
-        return Live()
+        return LiveAnswer()
 
     unready = ResponseSpec(Ready, description="Requests cannot be served now", generate_examples=False)
 

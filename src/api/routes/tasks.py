@@ -9,14 +9,14 @@ from litestar import Router, get, post, put
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 
-from ...container import Core
+from ...container import Container
 from ...errors import InvalidInput
 from ...events.ids import TaskRef, owner_token
 from ...events.task import TaskSubmitted
 from ...projections.task_reader import TaskDetail, TaskFilter
 from ...runtime import metrics
 from ...runtime.metrics import labelled
-from ...submission.body import OPTIONS, Submission, Submissions, fingerprint
+from ...submission.body import OPTIONS, Submission, SubmissionParser, fingerprint
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from ..bodies import ReasonBody, described, read_as, read_body, schema_of
 from ..middleware.edge import request_id
@@ -36,7 +36,7 @@ from ..parameters import (
 from ..problems import answers
 from ..schemas.task_update import UpdateBody
 from ..schemas.tasks import EventPage, TaskAnswer, TaskPage, recorded_event, task_answer, task_summary
-from ..task_actions import Deed, command_for
+from ..task_actions import TaskAction, command_for
 from ..task_updates import TaskReports
 from ..waiting import Prefer, Wait, preferred_wait, until_ended
 
@@ -46,15 +46,15 @@ STATUSES = frozenset({"WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"
 class Tasks:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self._submissions = Submissions(core.settings, core.fleet)
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self._submissions = SubmissionParser(container.settings, container.fleet)
 
     def answer(self, detail: TaskDetail) -> TaskAnswer:
-        return task_answer(detail, self.core.settings)
+        return task_answer(detail, self.container.settings)
 
     async def _answer_in_time(self, detail: TaskDetail, wait_seconds: int) -> TaskAnswer:
-        return self.answer(await until_ended(self.core, detail, wait_seconds))
+        return self.answer(await until_ended(self.container, detail, wait_seconds))
 
     async def submit(self, request: ApiRequest, idempotency_key: str | None, wait_seconds: int) -> TaskAnswer:
         identity = request.user
@@ -67,26 +67,28 @@ class Tasks:
             # A repeated submit is the task it was, also when its type has become stricter since.
             if idempotency_key is None or not await self._was_submitted(ref, body):
                 raise
-            return await self._answer_in_time(await self.core.tasks.detail(ref), wait_seconds)
-        handled = await self.core.intake.submit(ref, command, by=actor(identity), cause=request_id(request.scope))
+            return await self._answer_in_time(await self.container.tasks.detail(ref), wait_seconds)
+        handled = await self.container.submissions.submit(
+            ref, command, by=actor(identity), cause=request_id(request.scope)
+        )
         if not handled.appended:
-            return await self._answer_in_time(await self.core.tasks.detail(ref), wait_seconds)
+            return await self._answer_in_time(await self.container.tasks.detail(ref), wait_seconds)
         labelled(metrics.submitted, command.pool, command.priority).inc()
-        return await self._answer_in_time(await self.core.tasks.detail_of(ref, handled.appended), wait_seconds)
+        return await self._answer_in_time(await self.container.tasks.detail_of(ref, handled.appended), wait_seconds)
 
     async def _was_submitted(self, ref: TaskRef, body: bytes) -> bool:
-        history = await self.core.commands.load_task(ref)
+        history = await self.container.commands.load_task(ref)
         return any(
             isinstance(stored.recorded.event, TaskSubmitted) and stored.recorded.event.fingerprint == fingerprint(body)
             for stored in history
         )
 
-    async def intervene(self, request: ApiRequest, task_id: str, deed: Deed) -> TaskAnswer:
+    async def intervene(self, request: ApiRequest, task_id: str, action: TaskAction) -> TaskAnswer:
         ref = owned_ref(request.user, task_id, "admin")
-        body = await read_as(request, ReasonBody, self.core.settings.max_json_depth)
-        command = command_for(deed, body.reason, request.user.subject)
-        await self.core.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
-        return self.answer(await self.core.tasks.detail(ref))
+        body = await read_as(request, ReasonBody, self.container.settings.max_json_depth)
+        command = command_for(action, body.reason, request.user.subject)
+        await self.container.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
+        return self.answer(await self.container.tasks.detail(ref))
 
     async def page(
         self,
@@ -106,14 +108,16 @@ class Tasks:
             schedule=schedule.id if schedule else "",
             deleted=request.user.has(*READERS_OF_ALL),
         )
-        page = await self.core.tasks.page(wanted, limit, read_cursor(cursor))
-        summaries = [task_summary(listed, self.core.settings) for listed in page.tasks]
+        page = await self.container.tasks.page(wanted, limit, read_cursor(cursor))
+        summaries = [task_summary(listed, self.container.settings) for listed in page.tasks]
         return TaskPage(tasks=summaries, next_cursor=str(page.cursor) if page.cursor else None)
 
     async def events(self, request: ApiRequest, task_id: str, after: int, limit: int) -> EventPage:
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         deleted = request.user.has(*READERS_OF_ALL)
-        history = [stored for stored in await self.core.tasks.history(ref, deleted=deleted) if stored.sequence > after]
+        history = [
+            stored for stored in await self.container.tasks.history(ref, deleted=deleted) if stored.sequence > after
+        ]
         shown = history[:limit]
         return EventPage(
             task_id=task_id,
@@ -138,10 +142,10 @@ def bare_payload() -> Schema:
     )
 
 
-def task_router(core: Core) -> Router:
+def task_router(container: Container) -> Router:
     """Return the routes."""
-    tasks = Tasks(core)
-    reports = TaskReports(core)
+    tasks = Tasks(container)
+    reports = TaskReports(container)
     intervention = partial(
         post,
         status_code=200,
@@ -178,12 +182,12 @@ def task_router(core: Core) -> Router:
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
         """Return a task as it is now, with its payload and result; with `wait`, once it has ended."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        detail = await core.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
-        return tasks.answer(await until_ended(core, detail, wait))
+        detail = await container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
+        return tasks.answer(await until_ended(container, detail, wait))
 
     @put(
         "/task/{task_id:str}",
-        request_max_body_size=core.settings.max_result,
+        request_max_body_size=container.settings.max_result,
         operation_class=described(schema_of(UpdateBody), UPDATE_EXAMPLES),
         responses=answers(400, 401, 403, 404, 409, 413, 415, 503),
         response_description="The task after the update",

@@ -20,7 +20,7 @@ from ...commands.task_type import (
     ResumeType,
     TypeCommand,
 )
-from ...container import Core
+from ...container import Container
 from ...errors import InvalidInput, NotFound
 from ...events.envelope import NULL
 from ...events.ids import token
@@ -50,13 +50,13 @@ NameParameter = Annotated[
 class Types:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, container: Container) -> None:
+        self.container = container
 
     async def put(self, request: ApiRequest, name: str) -> TypeSummary:
-        core = self.core
+        container = self.container
         _check_name(name)
-        body = await read_as(request, TypeBody, core.settings.max_json_depth)
+        body = await read_as(request, TypeBody, container.settings.max_json_depth)
         if body.schema is not None:
             compile_schema(body.schema)
         definition = TypeDefined(
@@ -73,48 +73,50 @@ class Types:
             key_concurrency=body.key_concurrency,
             on_conflict=body.on_conflict,
         )
-        handled = await core.commands.type(
+        handled = await container.commands.type(
             name, DefineType(definition=definition), by=actor(request.user), cause=request_id(request.scope)
         )
-        await core.fleet.reached(handled.known.sequence)
-        return type_summary(name, handled.known.state, core.settings)
+        await container.fleet.reached(handled.known.sequence)
+        return type_summary(name, handled.known.state, container.settings)
 
     async def get(self, name: str) -> TypeSummary:
-        state = (await self.core.commands.types.load(f"type.{token(name)}")).state
+        state = (await self.container.commands.types.load(f"type.{token(name)}")).state
         if state.definition is None and name != DEFAULT_TYPE:
             raise NotFound("type", name)
-        return type_summary(name, state, self.core.settings)
+        return type_summary(name, state, self.container.settings)
 
     async def page(self, limit: int, cursor: str | None) -> TypePage:
-        fleet = self.core.fleet
-        await fleet.catch_up(self.core.reading)
+        fleet = self.container.fleet
+        await fleet.catch_up(self.container.reading)
         states = {state.definition.name: state for state in fleet.types() if state.definition}
         states.setdefault(DEFAULT_TYPE, fleet.type_state(DEFAULT_TYPE))
         remaining = [name for name in sorted(states) if cursor is None or name > cursor]
         shown = remaining[:limit]
         return TypePage(
-            types=[type_summary(name, states[name], self.core.settings) for name in shown],
+            types=[type_summary(name, states[name], self.container.settings) for name in shown],
             next_cursor=shown[-1] if len(remaining) > limit else None,
         )
 
     async def delete(self, request: ApiRequest, name: str) -> TypeDone:
-        handled = await self.core.commands.type(
+        handled = await self.container.commands.type(
             name, DeleteType(name=name), by=actor(request.user), cause=request_id(request.scope)
         )
-        await self.core.fleet.reached(handled.known.sequence)
+        await self.container.fleet.reached(handled.known.sequence)
         return TypeDone(name=name)
 
     async def pause(self, request: ApiRequest, name: str) -> PauseAnswer:
-        body = await read_as(request, PauseBody, self.core.settings.max_json_depth)
+        body = await read_as(request, PauseBody, self.container.settings.max_json_depth)
         return await self._pause(request, name, PauseType(name=name, reason=body.reason))
 
     async def resume(self, request: ApiRequest, name: str) -> PauseAnswer:
-        body = await read_as(request, PauseBody, self.core.settings.max_json_depth)
+        body = await read_as(request, PauseBody, self.container.settings.max_json_depth)
         return await self._pause(request, name, ResumeType(name=name, reason=body.reason))
 
     async def _pause(self, request: ApiRequest, name: str, command: TypeCommand) -> PauseAnswer:
-        handled = await self.core.commands.type(name, command, by=actor(request.user), cause=request_id(request.scope))
-        await self.core.fleet.reached(handled.known.sequence)
+        handled = await self.container.commands.type(
+            name, command, by=actor(request.user), cause=request_id(request.scope)
+        )
+        await self.container.fleet.reached(handled.known.sequence)
         return PauseAnswer(name=name, pause=pause_info(handled.known.state.pause))
 
 
@@ -143,9 +145,9 @@ def _duration(seconds: float | None) -> timedelta | None:
     return timedelta(seconds=seconds) if seconds is not None else None
 
 
-def type_router(core: Core) -> Router:
+def type_router(container: Container) -> Router:
     """Return the routes."""
-    types = Types(core)
+    types = Types(container)
     intervention = partial(
         post,
         status_code=200,

@@ -9,7 +9,7 @@ from litestar.params import PathParameter
 
 from ...clock import random_bits, utc_now
 from ...commands.webhook import ChangeWebhook, DeleteWebhook, Registered, RegisterWebhook, RotateSecret
-from ...container import Core
+from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken
 from ...events.ids import WebhookRef, new_webhook_ref, owner_token, parse_webhook_id
 from ...events.subjects import webhook_root
@@ -49,20 +49,20 @@ WebhookId = Annotated[
 class Webhooks:
     """What the routes do, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, container: Container) -> None:
+        self.container = container
 
     async def register(self, request: ApiRequest) -> WebhookSecret:
-        core = self.core
-        body = await read_as(request, WebhookBody, core.settings.max_json_depth)
-        await core.egress.check_url(body.url)
+        container = self.container
+        body = await read_as(request, WebhookBody, container.settings.max_json_depth)
+        await container.egress.check_url(body.url)
         events = kinds_of(body.events)
         owner = owner_token(request.user.subject)
-        if sum(1 for _ in (await load_webhooks(core.reading, owner)).registered()) >= MOST_PER_OWNER:
+        if sum(1 for _ in (await load_webhooks(container.reading, owner)).registered()) >= MOST_PER_OWNER:
             raise RuleBroken(f"you have {MOST_PER_OWNER} webhooks, which is the most; delete one first")
         after = await self._after(request, body.task_id)
         ref = new_webhook_ref(owner, utc_now(), random_bits(80))
-        secret_id, secret = await core.webhook_secrets.make(ref)
+        secret_id, secret = await container.webhook_secrets.make(ref)
         registration = WebhookRegistered(
             webhook_id=ref.id,
             owner=request.user.subject,
@@ -76,7 +76,7 @@ class Webhooks:
             secret_id=secret_id,
             after=after,
         )
-        handled = await core.commands.webhook(
+        handled = await container.commands.webhook(
             ref,
             RegisterWebhook(registration=registration, active=body.active),
             by=actor(request.user),
@@ -87,15 +87,15 @@ class Webhooks:
     async def _after(self, request: ApiRequest, task_id: str | None) -> int:
         """Return the sequence after which events are sent: the last one now, or that before the task."""
         if task_id is None:
-            return await last_sequence(self.core.reading, TASKS, "task.>")
+            return await last_sequence(self.container.reading, TASKS, "task.>")
         try:
-            history = await self.core.tasks.history(owned_ref(request.user, task_id))
+            history = await self.container.tasks.history(owned_ref(request.user, task_id))
         except (NotFound, Forbidden):
             raise InvalidInput("you have no such task", "$.taskId") from None
         return history[0].sequence - 1
 
     async def page(self, request: ApiRequest, owner: str | None, limit: int, cursor: str | None) -> WebhookPage:
-        found = dict((await load_webhooks(self.core.reading, listed_owner(request, owner))).registered())
+        found = dict((await load_webhooks(self.container.reading, listed_owner(request, owner))).registered())
         newest_first = sorted((ref.id for ref in found), reverse=True)
         before = read_id_cursor(cursor)
         remaining = [found[parse_webhook_id(name)] for name in newest_first if before is None or name < before]
@@ -113,38 +113,42 @@ class Webhooks:
             if identity.has(*READERS_OF_ALL):
                 raise Forbidden(f"this webhook is another user's; that needs the role {' or '.join(roles)}")
             raise NotFound("webhook", webhook_id)
-        return ref, _registered((await self.core.commands.webhooks.load(webhook_root(ref))).state, ref)
+        return ref, _registered((await self.container.commands.webhooks.load(webhook_root(ref))).state, ref)
 
     async def change(self, request: ApiRequest, webhook_id: str) -> WebhookSummary:
-        core = self.core
+        container = self.container
         ref, _ = await self.find(request, webhook_id, "admin")
-        body = await read_as(request, WebhookChange, core.settings.max_json_depth)
+        body = await read_as(request, WebhookChange, container.settings.max_json_depth)
         if isinstance(body.url, str):
-            await core.egress.check_url(body.url)
+            await container.egress.check_url(body.url)
         command = ChangeWebhook(
             url=body.url if isinstance(body.url, str) else None,
             events=kinds_of(body.events) if isinstance(body.events, list) else None,
             types=tuple(body.types) if isinstance(body.types, list) else None,
             description=body.description if isinstance(body.description, str) else None,
             active=body.active if isinstance(body.active, bool) else None,
-            after=await last_sequence(core.reading, TASKS, "task.>"),
+            after=await last_sequence(container.reading, TASKS, "task.>"),
             reason=f"disabled by {request.user.subject}",
         )
-        handled = await core.commands.webhook(ref, command, by=actor(request.user), cause=request_id(request.scope))
+        handled = await container.commands.webhook(
+            ref, command, by=actor(request.user), cause=request_id(request.scope)
+        )
         return webhook_summary(_registered(handled.known.state, ref))
 
     async def rotate(self, request: ApiRequest, webhook_id: str) -> WebhookSecret:
         ref, _ = await self.find(request, webhook_id, "admin")
-        secret_id, secret = await self.core.webhook_secrets.make(ref)
-        handled = await self.core.commands.webhook(
+        secret_id, secret = await self.container.webhook_secrets.make(ref)
+        handled = await self.container.commands.webhook(
             ref, RotateSecret(secret_id=secret_id), by=actor(request.user), cause=request_id(request.scope)
         )
         return _with_secret(_registered(handled.known.state, ref), secret)
 
     async def delete(self, request: ApiRequest, webhook_id: str) -> WebhookDone:
         ref, webhook = await self.find(request, webhook_id, "admin")
-        await self.core.commands.webhook(ref, DeleteWebhook(), by=actor(request.user), cause=request_id(request.scope))
-        await self.core.webhook_secrets.destroy(ref, [webhook.secret_id, webhook.previous_secret_id])
+        await self.container.commands.webhook(
+            ref, DeleteWebhook(), by=actor(request.user), cause=request_id(request.scope)
+        )
+        await self.container.webhook_secrets.destroy(ref, [webhook.secret_id, webhook.previous_secret_id])
         return WebhookDone(id=webhook_id)
 
 
@@ -162,9 +166,9 @@ def _with_secret(webhook: Registered, secret: str) -> WebhookSecret:
     )
 
 
-def webhook_router(core: Core) -> Router:
+def webhook_router(container: Container) -> Router:
     """Return the routes."""
-    webhooks = Webhooks(core)
+    webhooks = Webhooks(container)
 
     @post(
         "/",

@@ -27,17 +27,17 @@ from litestar import Router, WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import Struct
 
-from ...container import Core
+from ...container import Container
 from ...errors import InvalidInput, Refused, StoreError
 from ...events.ids import owner_token
-from ...push.feed import Place
+from ...push.feed import FeedPosition
 from ...push.hub import Scope
-from ...push.subscription_filter import Choice
+from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import READERS_OF_ALL, ROLES, bearer_token, token_in_address
 from ..auth.authenticator import Authenticator, Identity, KeysUnavailable, Unauthenticated
 from ..auth.stream_tokens import StreamTokens
-from ..batch_stream import BatchPush
-from ..event_stream import Messages, Pushed
+from ..batch_stream import BatchEventStream
+from ..event_stream import EventStream, PushMessages
 
 log = structlog.get_logger(__name__)
 
@@ -95,10 +95,10 @@ class TooSlow(Exception):
 class Session:
     """One connection."""
 
-    def __init__(self, core: Core, socket: WebSocket[Any, Any, Any], identity: Identity) -> None:
-        self._hub = core.feeds.hub
-        self._pushed = Pushed(core, PAUSE_SECONDS)
-        self._batches = BatchPush(core, PAUSE_SECONDS)
+    def __init__(self, container: Container, socket: WebSocket[Any, Any, Any], identity: Identity) -> None:
+        self._hub = container.feeds.hub
+        self._pushed = EventStream(container, PAUSE_SECONDS)
+        self._batches = BatchEventStream(container, PAUSE_SECONDS)
         self._socket = socket
         self._identity = identity
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MESSAGES_WAITING)
@@ -187,7 +187,7 @@ class Session:
         await self._put(_encode({"type": "subscribed", "subscription": name}))
         self._subscriptions[name] = asyncio.create_task(self._pass_on(name, messages))
 
-    async def _pass_on(self, name: str, messages: Messages | None) -> None:
+    async def _pass_on(self, name: str, messages: PushMessages | None) -> None:
         label = b'{"subscription":' + _encode(name) + b',"id":'
         try:
             if messages is not None:
@@ -208,10 +208,10 @@ class Session:
         if self._subscriptions.get(name) is asyncio.current_task():  # else it was given up, and taken again
             del self._subscriptions[name]
 
-    async def _messages(self, wanted: _Subscribe) -> Messages | None:
+    async def _messages(self, wanted: _Subscribe) -> PushMessages | None:
         """Return what a subscription brings. Raises Refused for what this caller may not see."""
         try:
-            after = None if wanted.after is None else Place.parse(str(wanted.after))
+            after = None if wanted.after is None else FeedPosition.parse(str(wanted.after))
         except ValueError:
             raise InvalidInput("`after` is the `id` of a message as it came") from None
         if wanted.task is not None:
@@ -220,10 +220,10 @@ class Session:
             return await self._batches.of_batch(self._identity, wanted.batch, after)
         everybodys = wanted.all and self._identity.has(*READERS_OF_ALL)
         scope = Scope(owner=None if everybodys else owner_token(self._identity.subject))
-        return await self._pushed.of_all(scope, Choice(project=wanted.project or ""), after)
+        return await self._pushed.of_all(scope, SubscriptionFilter(project=wanted.project or ""), after)
 
 
-def websocket_router(core: Core, authenticator: Authenticator, tokens: StreamTokens) -> Router:
+def websocket_router(container: Container, authenticator: Authenticator, tokens: StreamTokens) -> Router:
     """Return the route."""
 
     async def identify(socket: WebSocket[Any, Any, Any]) -> Identity:
@@ -242,6 +242,6 @@ def websocket_router(core: Core, authenticator: Authenticator, tokens: StreamTok
             await socket.close(code=UNAUTHENTICATED)  # before it is accepted: the handshake is answered 403
             return
         await socket.accept()
-        await Session(core, socket, identity).run()
+        await Session(container, socket, identity).run()
 
     return Router(path="/", route_handlers=[listen])

@@ -12,7 +12,7 @@ from msgspec import MsgspecError
 
 from ...clock import utc_now
 from ...commands.server import Present
-from ...container import Core
+from ...container import Container
 from ...errors import NotFound, StoreUnavailable
 from ...events.envelope import Recorded, Stored
 from ...events.ids import TaskRef, parse_task_id, token
@@ -31,10 +31,10 @@ from ...events.task import (
     TaskSubmitted,
     TaskSucceeded,
 )
-from ...explain.explanation import KEEPER_ASK, Explanation, decode
-from ...explain.held import Parent, held_by
+from ...explain.explanation import EXPLAIN_SUBJECT, Explanation, decode
+from ...explain.held import ParentState, held_by
 from ...explain.hold import Hold, summary
-from ...explain.queued import Queue, queued_behind, unserved_by
+from ...explain.queued import QueueState, queued_behind, unserved_by
 from ...projections.active import count_running
 from ...projections.task_view import TaskView, fold
 from ...scheduling.eligibility import Considered, Standing, Stop, considered, missing_label, serves, stops
@@ -97,13 +97,13 @@ _MOVES = (
 class Why:
     """What the route does, apart from HTTP."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, container: Container) -> None:
+        self.container = container
 
     async def answer(self, ref: TaskRef, *, to_reader_of_all: bool) -> WhyAnswer:
         """Return why a task is where it is; servers are named to readers of all alone. Raises NotFound."""
         known = await self._known(ref, deleted=to_reader_of_all)
-        keeper: Keeper = "not asked"
+        scheduler: Keeper = "not asked"
         holds: list[Hold] = []
         servers: list[Considered] = []
         said: Explanation | None = None
@@ -115,17 +115,17 @@ class Why:
                 holds = await self._queued(known, servers, telling=to_reader_of_all)
                 break
             said = await self._ask(ref)
-            keeper = "answered" if said is not None else "silent"
+            scheduler = "answered" if said is not None else "silent"
             servers = await self._considered(known.view)
             holds = await self._held(known, said, servers, telling=to_reader_of_all)
             if said is None or said.known == "held":
                 break
             known = await self._known(ref, deleted=to_reader_of_all)
-        return _answer(known, holds, servers, keeper, to_reader_of_all=to_reader_of_all)
+        return _answer(known, holds, servers, scheduler, to_reader_of_all=to_reader_of_all)
 
     async def _known(self, ref: TaskRef, *, deleted: bool) -> _Known:
         """Return a task as the log has it. Raises NotFound."""
-        history = await self.core.tasks.history(ref, deleted=deleted)
+        history = await self.container.tasks.history(ref, deleted=deleted)
         view: TaskView | None = None
         for stored in history:
             view = fold(view, stored)
@@ -138,18 +138,20 @@ class Why:
     async def _ask(self, ref: TaskRef) -> Explanation | None:
         """Return what the keeper says of a task; None if none answers in time."""
         try:
-            answer = await self.core.reading.request(KEEPER_ASK, ref.id.encode(), timeout_seconds=KEEPER_SECONDS)
+            answer = await self.container.reading.request(
+                EXPLAIN_SUBJECT, ref.id.encode(), timeout_seconds=KEEPER_SECONDS
+            )
             return decode(answer.data)
         except (StoreUnavailable, MsgspecError) as error:
             log.info("why.keeper-silent", reason=str(error))
             return None
 
-    async def _parents(self, known: _Known) -> Mapping[str, Parent]:
+    async def _parents(self, known: _Known) -> Mapping[str, ParentState]:
         depends_on = (known.view.plan or NO_PLAN).depends_on
         if not depends_on:
             return {}
-        listed = await self.core.tasks.views([parse_task_id(parent) for parent in depends_on], known.ref.owner)
-        return {each.ref.id: Parent(each.ref.id, each.view.status, each.view.ended_at) for each in listed}
+        listed = await self.container.tasks.views([parse_task_id(parent) for parent in depends_on], known.ref.owner)
+        return {each.ref.id: ParentState(each.ref.id, each.view.status, each.view.ended_at) for each in listed}
 
     async def _held(
         self, known: _Known, said: Explanation | None, servers: Sequence[Considered], *, telling: bool
@@ -159,7 +161,7 @@ class Why:
         return held_by(view, known.since, said, await self._parents(known), unserved, utc_now())
 
     def _stops(self, view: TaskView) -> list[Stop]:
-        fleet = self.core.fleet
+        fleet = self.container.fleet
         return stops(
             view.pool, fleet.pool_state(view.pool).pause, view.task_type, fleet.type_state(view.task_type).pause
         )
@@ -172,19 +174,19 @@ class Why:
             known.view, known.since, self._stops(known.view), servers, queue, utc_now(), telling=telling
         )
 
-    async def _place(self, known: _Known) -> Queue:
+    async def _place(self, known: _Known) -> QueueState:
         view = known.view
         pool = token(view.pool)
-        found = await backlogs(self.core.reading)
+        found = await backlogs(self.container.reading)
         of_pool = {priority: found.get(pool_filter(pool, priority), NOTHING) for priority in PRIORITIES}
         in_queue = await find_in_queue(
-            self.core.reading,
+            self.container.reading,
             dispatched_subject(known.ref, view.pool, view.priority),
             pool_filter(pool, view.priority),
             of_pool[view.priority],
         )
         higher = PRIORITIES[: PRIORITIES.index(view.priority)]
-        return Queue(
+        return QueueState(
             ahead=in_queue.ahead if in_queue else 0,
             higher=sum(of_pool[priority].waiting for priority in higher),
             handed_out=in_queue is not None and in_queue.handed_out,
@@ -195,15 +197,15 @@ class Why:
 
     async def _considered(self, view: TaskView) -> list[Considered]:
         """Return what every server is as a place for a task."""
-        core, require = self.core, (view.plan or NO_PLAN).require
-        await core.fleet.catch_up(core.reading)
-        servers = list(core.fleet.servers())
+        container, require = self.container, (view.plan or NO_PLAN).require
+        await container.fleet.catch_up(container.reading)
+        servers = list(container.fleet.servers())
         fitting = [
             server
             for server in servers
             if serves(server.settings, view.task_type) and missing_label(server.settings, require) is None
         ]
-        running = await count_running(core.buckets.tasks, [server_token(server.server_id) for server in fitting])
+        running = await count_running(container.buckets.tasks, [server_token(server.server_id) for server in fitting])
         standing_by = await self._standing_by(fitting, running)
         standings = [
             Standing(server, running.get(server_token(server.server_id)), server.server_id in standing_by)
@@ -216,7 +218,7 @@ class Why:
         helpers = [server for server in servers if server.settings.overflow is not None]
         if not helpers:
             return set()
-        found = await backlogs(self.core.reading)
+        found = await backlogs(self.container.reading)
         return {
             server.server_id
             for server in helpers
@@ -224,24 +226,24 @@ class Why:
         }
 
     async def _helps(self, server: Present, running: int, found: Mapping[str, Backlog]) -> bool:
-        core, overflow = self.core, server.settings.overflow
+        container, overflow = self.container, server.settings.overflow
         assert overflow is not None
         served = [
             pool_filter(token(pool), priority)
-            for pool in core.fleet.pools_of(server)
-            if not core.fleet.pool_waits(pool)
+            for pool in container.fleet.pools_of(server)
+            if not container.fleet.pool_waits(pool)
             for priority in PRIORITIES
         ]
         queues = [(subjects, found[subjects]) for subjects in served if found.get(subjects, NOTHING).waiting]
         now = utc_now()
-        times = [await waiting_since(core.reading, subjects, backlog) for subjects, backlog in queues]
+        times = [await waiting_since(container.reading, subjects, backlog) for subjects, backlog in queues]
         oldest = max((now - at for at in times if at is not None), default=timedelta())
         waiting = sum(backlog.waiting for _, backlog in queues)
         return allowance(overflow, waiting, oldest, server.settings.max_concurrent, helping=running > 0) > 0
 
 
 def _answer(
-    known: _Known, holds: Sequence[Hold], servers: Sequence[Considered], keeper: Keeper, *, to_reader_of_all: bool
+    known: _Known, holds: Sequence[Hold], servers: Sequence[Considered], scheduler: Keeper, *, to_reader_of_all: bool
 ) -> WhyAnswer:
     view, since = known.view, known.since
     ended = None
@@ -267,7 +269,7 @@ def _answer(
         attempt=view.attempt,
         attempts=view.attempts,
         last_error=_last_error(known.history),
-        keeper=keeper,
+        scheduler=scheduler,
     )
 
 
@@ -284,9 +286,9 @@ def _last_error(history: Sequence[Stored[TaskEvent]]) -> str | None:
     return next((event.error for event in events if isinstance(event, AttemptFailed | TaskFailed)), None)
 
 
-def why_router(core: Core) -> Router:
+def why_router(container: Container) -> Router:
     """Return the route."""
-    why = Why(core)
+    why = Why(container)
 
     @get(
         "/task/{task_id:str}/why",

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ...commands.task import SubmitTask
 from ...errors import InvalidInput, InvalidItems
 from ...events.ids import BatchRef
-from ...submission.body import Submission, Submissions, TaskIdText, fingerprint, parse_json, read_submission
+from ...submission.body import Submission, SubmissionParser, TaskIdText, fingerprint, parse_json, read_submission
 from ...wire.json_depth import deeper_than
 from .batch_parents import resolve
 
@@ -55,7 +55,7 @@ class _Asked(NamedTuple):
 class BatchBodies:
     """Turns bodies into commands."""
 
-    def __init__(self, submissions: Submissions, max_depth: int, max_task: int) -> None:
+    def __init__(self, submissions: SubmissionParser, max_depth: int, max_task: int) -> None:
         self._submissions = submissions
         self._max_depth = max_depth
         self._max_task = max_task

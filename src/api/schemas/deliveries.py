@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from ...webhooks.deliveries import Delivery, DeliveryStatus
+from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
 from ...wire.fields import milliseconds, optional_milliseconds
 from .page import Page
 
@@ -48,7 +48,7 @@ class DeliveryPage(Page, kw_only=True, rename="camel"):
     deliveries: list[DeliverySummary]
 
 
-def delivery_summary(delivery: Delivery) -> DeliverySummary:
+def delivery_summary(delivery: WebhookDelivery) -> DeliverySummary:
     last = delivery.last
     return DeliverySummary(
         id=delivery.id,

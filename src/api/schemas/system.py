@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 
-class Live(Struct, kw_only=True):
+class LiveAnswer(Struct, kw_only=True):
     """The process runs."""
 
     status: Literal["ok"] = "ok"

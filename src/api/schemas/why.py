@@ -72,7 +72,7 @@ class EndedInfo(Struct, kw_only=True, rename="camel"):
 
     at: int
     by: dict[str, str]
-    """Who ended it: `kind` (user, server, worker, timer, system) and `id`; the system's `keeper` acts on holds."""
+    """Who ended it: `kind` (user, server, worker, timer, system) and `id`; the system's `scheduler` acts on holds."""
     reason: str | None
     """Why it failed or was cancelled; null: it succeeded."""
     failure_kind: FailureKind | None
@@ -107,7 +107,7 @@ class WhyAnswer(Struct, kw_only=True, rename="camel"):
     """Tries it gets in all."""
     last_error: str | None
     """Why the last attempt that failed did."""
-    keeper: Literal["answered", "silent", "not asked"]
+    scheduler: Literal["answered", "silent", "not asked"]
     """Whether the keeper, which counts what the limits count, could be asked; it is where the task is held."""
 
 

@@ -34,10 +34,10 @@ class NoTls(nats.errors.Error):
     """The server offers no TLS; nothing secret was sent to it."""
 
 
-class Message(Msg):
+class NatsMessage(Msg):
     """A message whose headers are taken apart once somebody asks for them: of most nobody does."""
 
-    def __init__(self, client: Client, sid: int, subject: str, reply: str, data: bytes, raw_headers: bytes) -> None:
+    def __init__(self, client: NatsClient, sid: int, subject: str, reply: str, data: bytes, raw_headers: bytes) -> None:
         self._client = client
         self._sid = sid
         self.subject = subject
@@ -54,7 +54,7 @@ class Message(Msg):
         return parse_headers(self._raw_headers) if self._raw_headers else None
 
 
-class Client(nats.aio.client.Client):
+class NatsClient(nats.aio.client.Client):
     """A client for one access."""
 
     def __init__(self, access: Access) -> None:
@@ -135,7 +135,7 @@ class Client(nats.aio.client.Client):
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         try:
-            receive(Message(self, sid, subject.decode(), reply.decode(), data, headers))
+            receive(NatsMessage(self, sid, subject.decode(), reply.decode(), data, headers))
         except Exception as error:  # anything that gets out of here ends nats-py's reading
             await self._error_cb(error)
 

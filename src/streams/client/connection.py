@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from ...errors import OutcomeUnknown, StoreUnavailable
 from .access import ANYBODY, Access
-from .client import Client
+from .client import NatsClient
 from .connection_errors import AccessRefused, ConnectionErrors
 from .urls import address, servers_of
 from .watchdog import watch
@@ -60,7 +60,7 @@ def status_of(message: Msg) -> str | None:
 class Connection:
     """A connection to NATS that mends itself. Made by `open_connection`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: NatsClient) -> None:
         self._client = client
         self._receivers: dict[str, Receiver] = {}
         self._tokens = map(str, itertools.count(1))
@@ -79,7 +79,7 @@ class Connection:
         await self._client.close()
 
     @property
-    def client(self) -> Client:
+    def client(self) -> NatsClient:
         """The nats-py client, for what has no wrapper here."""
         return self._client
 
@@ -230,7 +230,7 @@ class Connection:
     async def hears_itself(self, timeout_seconds: float) -> bool:
         """Tell whether a message to our own inbox comes back in time.
 
-        Not `Client.rtt` or `Client.flush`: they cancel the future of a ping that was late, and the pong that comes for
+        Not the client's `rtt` or `flush`: they cancel the future of a ping that was late, and the pong that comes for
         it then ends the client's reading, which nobody starts again (nats-py 2.16).
         """
         heard = asyncio.Event()
@@ -273,7 +273,7 @@ async def open_connection(url: str, role: str, access: Access = ANYBODY) -> Conn
         log.info("nats.reconnected", role=role)
         client.set_user_timeout()
 
-    client = Client(access)
+    client = NatsClient(access)
     connection = Connection(client)
     connected = False
     try:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from .client import Client
+from .client import NatsClient
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +16,7 @@ MISSES = 2
 """Unanswered pings after which the socket is dropped."""
 
 
-async def watch(client: Client, answers: Callable[[float], Awaitable[bool]]) -> None:
+async def watch(client: NatsClient, answers: Callable[[float], Awaitable[bool]]) -> None:
     """Drop the socket of a server that no longer answers, so that nats-py connects to another; until cancelled.
 
     `answers` tells whether the server does, within so many seconds.

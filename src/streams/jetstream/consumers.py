@@ -31,7 +31,7 @@ FOLLOW_BATCH = 1_000
 RETRY_PAUSE_SECONDS = 0.5
 
 
-class Delivery(NamedTuple):
+class DeliveryInfo(NamedTuple):
     """What the ack subject of a delivered message tells."""
 
     delivered: int
@@ -44,11 +44,11 @@ class Delivery(NamedTuple):
     """Messages that wait behind it on the same consumer."""
 
 
-def delivery(message: Msg) -> Delivery:
+def delivery_info(message: Msg) -> DeliveryInfo:
     """Read `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]`."""
     tokens = message.reply.split(".")
     first = 4 if len(tokens) == 9 else 6
-    return Delivery(*map(int, tokens[first : first + 5]))
+    return DeliveryInfo(*map(int, tokens[first : first + 5]))
 
 
 class Consumer:
@@ -217,7 +217,7 @@ async def _follow_once(
                         return  # deleted, or its server is gone
                     wanted -= _undelivered(message)
                     continue
-                place = delivery(message)
+                place = delivery_info(message)
                 expected += 1
                 if place.consumer_sequence != expected:
                     return  # one was lost on the way

@@ -28,7 +28,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from ...events.subjects import KEEPER_TURN
+from ...events.subjects import SCHEDULER_FENCE
 from ...settings import Settings
 
 TASKS = "TASKS"
@@ -73,7 +73,7 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
     return [
         {
             "name": TASKS,
-            "subjects": ["task.>", KEEPER_TURN],
+            "subjects": ["task.>", SCHEDULER_FENCE],
             "max_age": task_age,
             # Of `task.…` itself a subscriber would also hear what the guards refuse, and no sequence.
             "republish": {"src": "task.>", "dest": "event.>"},

@@ -20,7 +20,7 @@ from ..jetstream.api import (
     api,
 )
 from .definitions import DERIVED, configurations
-from .startup_retry import NotReady, NotYet, Patience
+from .startup_retry import NotReady, NotYet, StartupRetry
 
 log = structlog.get_logger(__name__)
 
@@ -58,35 +58,35 @@ class DerivedOtherwise(TopologyMismatch):
         )
 
 
-async def ensure_streams(connection: Connection, settings: Settings, patience: Patience | None = None) -> None:
+async def ensure_streams(connection: Connection, settings: Settings, startup_retry: StartupRetry | None = None) -> None:
     """Create every stream that is missing and check those that exist. Safe to repeat, and side by side.
 
     Raises TopologyMismatch, naming the field, where a stream is not what this version needs; then nothing has been
     changed. Raises NotReady where a cluster could not make or show one in time.
     """
-    patience = patience or Patience()
+    startup_retry = startup_retry or StartupRetry()
     changes = []
     for wanted in configurations(settings):
-        found = await _found(connection, wanted["name"], patience)
+        found = await _found(connection, wanted["name"], startup_retry)
         changes.append((wanted, found, _differences(wanted["name"], wanted, found) if found is not None else {}))
     for wanted, found, changed in changes:
         name = wanted["name"]
         if found is None:
-            await patience.wait(f"servers for stream {name}", partial(_create, connection, wanted))
+            await startup_retry.wait(f"servers for stream {name}", partial(_create, connection, wanted))
         elif changed:
-            await patience.wait(f"stream {name} to be changed", partial(_update, connection, found, changed))
+            await startup_retry.wait(f"stream {name} to be changed", partial(_update, connection, found, changed))
             log.info("stream.updated", stream=name, **changed)
     for name in [wanted["name"] for wanted, _, changed in changes if changed.keys() & {"num_replicas", "placement"}]:
         try:
-            await patience.wait(f"the copies of {name}", partial(_settled, connection, name))
+            await startup_retry.wait(f"the copies of {name}", partial(_settled, connection, name))
         except NotReady as error:
             log.warning("stream.unsettled", stream=name, reason=str(error))
 
 
-async def _found(connection: Connection, name: str, patience: Patience) -> dict[str, Any] | None:
+async def _found(connection: Connection, name: str, startup_retry: StartupRetry) -> dict[str, Any] | None:
     """Return the configuration a stream has, None if it is not there."""
     try:
-        answer = await patience.wait(f"stream {name}", lambda: api(connection, f"STREAM.INFO.{name}"))
+        answer = await startup_retry.wait(f"stream {name}", lambda: api(connection, f"STREAM.INFO.{name}"))
     except ApiError as error:
         if error.code == STREAM_NOT_FOUND:
             return None

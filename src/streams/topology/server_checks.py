@@ -33,7 +33,7 @@ class NatsTooOld(TaskstreamError):
         super().__init__(f"nats-server {version} is too old: {wanted} or newer is needed")
 
 
-class Soundness(Struct, frozen=True, kw_only=True):
+class ServerChecks(Struct, frozen=True, kw_only=True):
     version: str
     durability: Durability
     """Whether what is acknowledged is on disk. `unknown`: NATS does not say it to clients."""
@@ -64,7 +64,7 @@ class Soundness(Struct, frozen=True, kw_only=True):
 
 async def inspect(
     connection: Connection, monitor_url: str | None, known: Durability | None, access: Access = ANYBODY
-) -> Soundness:
+) -> ServerChecks:
     """Look at the server. Raises NatsTooOld, or StoreUnavailable if JetStream is not enabled.
 
     What TLS asks of the server, it asks of its monitoring.
@@ -72,7 +72,7 @@ async def inspect(
     version = connection.server_version
     if _numbers(version) < MINIMUM_VERSION:
         raise NatsTooOld(version)
-    return Soundness(
+    return ServerChecks(
         version=version,
         durability=known or await _durability(monitor_url, access),
         clock_difference_ms=await clock_difference_ms(connection),

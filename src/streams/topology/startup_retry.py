@@ -37,7 +37,7 @@ class NotYet(StoreUnavailable):
     """Raised by an attempt that saw that it is too early."""
 
 
-class Patience:
+class StartupRetry:
     """Tries again what NATS cannot do yet, for so many seconds in all, and says what it waits for."""
 
     def __init__(self, seconds: float = START_SECONDS) -> None:
@@ -61,6 +61,6 @@ class Patience:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def leader_elected(connection: Connection, patience: Patience) -> None:
+async def leader_elected(connection: Connection, startup_retry: StartupRetry) -> None:
     """Return once JetStream answers. Raises NotReady, or ApiError where it is not enabled for us."""
-    await patience.wait("JetStream to answer", lambda: api(connection, "INFO", timeout_seconds=TRY_SECONDS))
+    await startup_retry.wait("JetStream to answer", lambda: api(connection, "INFO", timeout_seconds=TRY_SECONDS))

@@ -16,7 +16,7 @@ from ...streams.topology.definitions import nanoseconds
 BEATS_PER_ACK_WAIT = 3
 
 
-class InHand:
+class InFlight:
     """The messages this process works on."""
 
     def __init__(self, connection: Connection, ack_wait_seconds: float) -> None:

@@ -25,7 +25,7 @@ from ...events.envelope import Actor
 from ...events.ids import TaskRef
 from ...events.subjects import server_token
 from ...events.task import StoredResult
-from ...push.progress_throttle import ProgressGate
+from ...push.progress_throttle import ProgressThrottle
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...settings import Settings
@@ -47,7 +47,7 @@ class Outcomes:
         commands: Commands,
         timers: Timers,
         results: Results,
-        progress: ProgressGate,
+        progress: ProgressThrottle,
         slots: Slots,
         worker: Actor,
     ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from ...backends.client import Parent
+from ...backends.client import ParentResult
 from ...errors import NotFound
 from ...events.envelope import NULL
 from ...events.ids import parse_task_id
@@ -24,7 +24,7 @@ LARGEST_REMEMBERED_BYTES = 16 * 1024
 class _Remembered(NamedTuple):
     until: float
     """Monotonic seconds."""
-    parent: Parent
+    parent: ParentResult
 
 
 class Parents:
@@ -32,7 +32,7 @@ class Parents:
         self._tasks = tasks
         self._remembered: dict[str, _Remembered] = {}
 
-    async def of(self, plan: Plan | None) -> list[Parent] | None:
+    async def of(self, plan: Plan | None) -> list[ParentResult] | None:
         """Return the parents of a task in the order in which it names them, None if it has none.
 
         Each is as it was less than a second ago. Raises StoreUnavailable.
@@ -41,7 +41,7 @@ class Parents:
             return None
         places = asyncio.Semaphore(READ_AT_ONCE)
 
-        async def find(task_id: str) -> Parent:
+        async def find(task_id: str) -> ParentResult:
             if (remembered := self._remembered.get(task_id)) and time.monotonic() < remembered.until:
                 return remembered.parent
             async with places:
@@ -51,17 +51,17 @@ class Parents:
 
         return list(await asyncio.gather(*map(find, plan.depends_on)))
 
-    def _remember(self, parent: Parent) -> None:
+    def _remember(self, parent: ParentResult) -> None:
         if parent.status in ACTIVE or len(parent.result) > LARGEST_REMEMBERED_BYTES:
             return
         if len(self._remembered) >= MOST_REMEMBERED:
             self._remembered.clear()
         self._remembered[parent.task_id] = _Remembered(time.monotonic() + REMEMBERED_SECONDS, parent)
 
-    async def _read(self, task_id: str) -> Parent:
+    async def _read(self, task_id: str) -> ParentResult:
         try:
             detail = await self._tasks.detail(parse_task_id(task_id), deleted=True)
         except NotFound:
-            return Parent(task_id=task_id, status="GONE")
+            return ParentResult(task_id=task_id, status="GONE")
         result = NULL if detail.result is None else detail.result
-        return Parent(task_id=task_id, status=detail.view.status, result=result, error=detail.view.error or None)
+        return ParentResult(task_id=task_id, status=detail.view.status, result=result, error=detail.view.error or None)

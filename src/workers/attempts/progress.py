@@ -12,7 +12,7 @@ from ...commands.task import Processing, Reporter, TaskState
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef
-from ...push.progress_throttle import ProgressGate
+from ...push.progress_throttle import ProgressThrottle
 
 log = structlog.get_logger(__name__)
 
@@ -20,8 +20,8 @@ PAUSE_SECONDS = 0.5
 """How long a report that cannot be taken now waits; what comes after it waits in the server's connection."""
 
 
-class Reporting:
-    def __init__(self, gate: ProgressGate, ref: TaskRef, claimed: Known[TaskState], worker: Actor) -> None:
+class ProgressForwarder:
+    def __init__(self, gate: ProgressThrottle, ref: TaskRef, claimed: Known[TaskState], worker: Actor) -> None:
         assert isinstance(claimed.state, Processing)
         self._gate = gate
         self._ref = ref

@@ -19,7 +19,7 @@ import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
 
-from ...backends.client import Accepted, Answer, Backend, Call, Failed, Parent
+from ...backends.client import Accepted, Answer, BackendClient, Call, Failed, ParentResult
 from ...clock import secret_token
 from ...commands.commands import Commands
 from ...commands.handler import Known
@@ -29,7 +29,7 @@ from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef
 from ...events.task import TaskSubmitted
-from ...push.progress_throttle import ProgressGate
+from ...push.progress_throttle import ProgressThrottle
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...streams.leases import Membership
@@ -37,18 +37,18 @@ from ...streams.timers import Timers
 from ...vault.sealing import SealingError
 from ...vault.server_keys import ServerKeys
 from ...vault.task_keys import TaskKeys
-from ..fleet.circuit_breaker import Judge
+from ..fleet.circuit_breaker import CircuitBreaker
 from ..fleet.slots import Slots
-from .in_flight import InHand
+from .in_flight import InFlight
 from .outcomes import Outcomes
 from .parents import Parents
-from .progress import Reporting
-from .stale_delivery import LOOK_AGAIN, Settler
+from .progress import ProgressForwarder
+from .stale_delivery import LOOK_AGAIN, StaleDeliveries
 
 log = structlog.get_logger(__name__)
 
 
-class Queued(Struct, frozen=True, kw_only=True):
+class ReadyTask(Struct, frozen=True, kw_only=True):
     """A task out of the queue, as the log knows it."""
 
     ref: TaskRef
@@ -61,7 +61,7 @@ class Queued(Struct, frozen=True, kw_only=True):
     """It shares a limit with others, and is to start only if the keeper has counted it in."""
 
 
-class Keys(NamedTuple):
+class CallKeys(NamedTuple):
     """Where the keys are that go with a call: the server's own, and the model's that came with the task."""
 
     servers: ServerKeys
@@ -90,15 +90,15 @@ class AttemptRunner:
         callback_base: str,
         commands: Commands,
         timers: Timers,
-        backend: Backend,
-        keys: Keys,
+        backend: BackendClient,
+        keys: CallKeys,
         parents: Parents,
-        progress: ProgressGate,
+        progress: ProgressThrottle,
         slots: Slots,
-        in_hand: InHand,
+        in_flight: InFlight,
         members: Membership,
         outcomes: Outcomes,
-        judge: Judge,
+        circuit_breaker: CircuitBreaker,
     ) -> None:
         self._callback_base = callback_base
         self._commands = commands
@@ -107,19 +107,19 @@ class AttemptRunner:
         self._parents = parents
         self._progress = progress
         self._slots = slots
-        self._in_hand = in_hand
+        self._in_flight = in_flight
         self._outcomes = outcomes
-        self._judge = judge
-        self._settler = Settler(commands, timers, in_hand, members, self.is_under_way)
+        self._circuit_breaker = circuit_breaker
+        self._stale_deliveries = StaleDeliveries(commands, timers, in_flight, members, self.is_under_way)
         self._worker = Actor("worker", members.id)
         self._running: set[asyncio.Task[None]] = set()
         self._under_way: dict[TaskRef, _UnderWay] = {}
         self._stopping = False
 
-    def start(self, queued: Queued, server: Present) -> None:
+    def start(self, queued: ReadyTask, server: Present) -> None:
         """Begin an attempt on a server that has room, of a task that is not under way here."""
         self._slots.begin(server.server_id, queued.ref)
-        self._in_hand.take(queued.message)
+        self._in_flight.take(queued.message)
         self._under_way[queued.ref] = _UnderWay()
         self.spawn(self._run(queued, server))
 
@@ -140,7 +140,7 @@ class AttemptRunner:
 
     async def settle(self, ref: TaskRef, message: Msg) -> None:
         """Deal with the message of a task that cannot be started now."""
-        await self._settler.settle(ref, message)
+        await self._stale_deliveries.settle(ref, message)
 
     def close_call(self, ref: TaskRef, attempt: int) -> None:
         """Break off the call of an attempt that was cancelled, or see that it is not made."""
@@ -163,20 +163,20 @@ class AttemptRunner:
 
     # The spine
 
-    async def _run(self, queued: Queued, server: Present) -> None:
+    async def _run(self, queued: ReadyTask, server: Present) -> None:
         try:
             await self._attempt(queued, server)
         except StoreUnavailable as error:
             log.warning("attempt.again", task=queued.ref.id, reason=str(error))
-            await self._in_hand.give_back(queued.message, LOOK_AGAIN)
+            await self._in_flight.give_back(queued.message, LOOK_AGAIN)
         except Exception:
             # A fault of ours. The message must not stay in hand for ever: it comes again, and finds the attempt lost.
-            await self._in_hand.give_back(queued.message, LOOK_AGAIN)
+            await self._in_flight.give_back(queued.message, LOOK_AGAIN)
             raise
         finally:
             self._under_way.pop(queued.ref, None)
 
-    async def _attempt(self, queued: Queued, server: Present) -> None:
+    async def _attempt(self, queued: ReadyTask, server: Present) -> None:
         server_id = server.server_id
         started = time.perf_counter()
         claimed: Known[TaskState] | None = None
@@ -191,7 +191,7 @@ class AttemptRunner:
             answer = await self._call(queued, server, claimed, token, parents)
             if answer is not None:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
-                failures = self._judge.learn(server, answer)
+                failures = self._circuit_breaker.learn(server, answer)
         finally:
             if claimed is None:
                 self._slots.withdraw(server_id, queued.ref)
@@ -202,10 +202,10 @@ class AttemptRunner:
             return
         await self._outcomes.record(queued.ref, server_id, claimed, answer)
         del self._under_way[queued.ref]  # a retry may come at once
-        await self._in_hand.ack(queued.message)
-        await self._judge.judge(server, answer, failures)
+        await self._in_flight.ack(queued.message)
+        await self._circuit_breaker.circuit_breaker(server, answer, failures)
 
-    async def _claim(self, queued: Queued, server: Present, token: str) -> Known[TaskState] | None:
+    async def _claim(self, queued: ReadyTask, server: Present, token: str) -> Known[TaskState] | None:
         """Append the start of the attempt. None if the task is not to be started: its message is dealt with."""
         command = StartAttempt(
             server_id=server.server_id,
@@ -220,21 +220,21 @@ class AttemptRunner:
                 queued.ref, command, by=self._worker, cause=str(queued.known.sequence), known=queued.known
             )
         except Refused:
-            await self._settler.settle(queued.ref, queued.message)
+            await self._stale_deliveries.settle(queued.ref, queued.message)
             return None
         except StoreUnavailable as error:
             log.warning("claim.failed", task=queued.ref.id, reason=str(error))
-            await self._in_hand.give_back(queued.message, LOOK_AGAIN)
+            await self._in_flight.give_back(queued.message, LOOK_AGAIN)
             return None
         return handled.known
 
     async def _call(
         self,
-        queued: Queued,
+        queued: ReadyTask,
         server: Present,
         claimed: Known[TaskState],
         token: str,
-        parents: list[Parent] | None,
+        parents: list[ParentResult] | None,
     ) -> Answer | None:
         """Call the server. None if the call was broken off: the task was cancelled, or this worker ends."""
         state = claimed.state
@@ -263,7 +263,7 @@ class AttemptRunner:
         )
         if self._is_broken_off(under_way):
             return None
-        report = Reporting(self._progress, queued.ref, claimed, self._worker)
+        report = ProgressForwarder(self._progress, queued.ref, claimed, self._worker)
         under_way.call = asyncio.create_task(self._backend.call(server, call, api_key, report))
         try:
             return await under_way.call
@@ -277,12 +277,12 @@ class AttemptRunner:
     def _is_broken_off(self, under_way: _UnderWay) -> bool:
         return self._stopping or under_way.is_cancelled
 
-    async def _broken_off(self, queued: Queued, claimed: Known[TaskState]) -> None:
+    async def _broken_off(self, queued: ReadyTask, claimed: Known[TaskState]) -> None:
         if self._under_way[queued.ref].is_cancelled:  # the log says so already
-            await self._in_hand.ack(queued.message)
+            await self._in_flight.ack(queued.message)
             return
         assert isinstance(claimed.state, Processing)
         await self._progress.flush(queued.ref)
         command = ReturnAttempt(attempt=claimed.state.facts.attempt, reason="the worker is shutting down")
         await self._commands.task(queued.ref, command, by=self._worker, known=claimed)
-        await self._in_hand.give_back(queued.message)
+        await self._in_flight.give_back(queued.message)

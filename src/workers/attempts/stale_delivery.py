@@ -18,7 +18,7 @@ from ...events.ids import TaskRef
 from ...streams.leases import Membership
 from ...streams.timers import Timers
 from .failures import fail_attempt, set_retry
-from .in_flight import InHand
+from .in_flight import InFlight
 
 log = structlog.get_logger(__name__)
 
@@ -26,19 +26,19 @@ LOOK_AGAIN = timedelta(seconds=5)
 """When a message of a task that somebody else works on is looked at again."""
 
 
-class Settler:
+class StaleDeliveries:
     def __init__(
         self,
         commands: Commands,
         timers: Timers,
-        in_hand: InHand,
+        in_flight: InFlight,
         members: Membership,
         is_under_way: Callable[[TaskRef], bool],
     ) -> None:
         """`is_under_way` tells whether this process itself works on a task."""
         self._commands = commands
         self._timers = timers
-        self._in_hand = in_hand
+        self._in_flight = in_flight
         self._members = members
         self._is_under_way = is_under_way
 
@@ -49,26 +49,26 @@ class Settler:
             state = self._commands.tasks.fold(history).state
             match state:
                 case Unknown() | Ended() | Held():
-                    await self._in_hand.ack(message)
+                    await self._in_flight.ack(message)
                 case Waiting(facts=facts) if (last := last_start(facts.plan)) is not None and last <= utc_now():
                     await self._commands.task(ref, ExpireTask(), by=Actor("worker", self._members.id))
-                    await self._in_hand.ack(message)
+                    await self._in_flight.ack(message)
                 case Waiting(not_before=None):
-                    await self._in_hand.give_back(message)
+                    await self._in_flight.give_back(message)
                 case Waiting():
                     await set_retry(self._timers, ref, state)  # not due yet: its timer brings it
-                    await self._in_hand.ack(message)
+                    await self._in_flight.ack(message)
                 case Processing(accepted=True):
                     await self._timers.watch_deadline(ref, state.facts.attempt, state.deadline)
-                    await self._in_hand.ack(message)
+                    await self._in_flight.ack(message)
                 case Processing(worker_id=worker_id) if await self._works_on(worker_id, ref):
-                    await self._in_hand.give_back(message, LOOK_AGAIN)  # whoever works on it will end it
+                    await self._in_flight.give_back(message, LOOK_AGAIN)  # whoever works on it will end it
                 case Processing():
                     await self._lost(ref, state)
-                    await self._in_hand.ack(message)
+                    await self._in_flight.ack(message)
         except (Refused, StoreUnavailable) as error:
             log.warning("settle.failed", task=ref.id, reason=str(error))
-            await self._in_hand.give_back(message, LOOK_AGAIN)
+            await self._in_flight.give_back(message, LOOK_AGAIN)
 
     async def _works_on(self, worker_id: str, ref: TaskRef) -> bool:
         """Tell whether the worker that started a task's attempt is still at it."""

@@ -29,19 +29,19 @@ from ...events.task import TaskEvent, TaskQueued, TaskSubmitted
 from ...projections.fleet import Fleet
 from ...runtime import metrics
 from ...scheduling.eligibility import is_able
-from ...scheduling.queue_order import Line, must_wait, to_take, turns
-from ...scheduling.redelivery import FIRST_RETURN, LONGEST_RETURN, Kind, Returns, growing
+from ...scheduling.queue_order import ReadyQueue, in_queue_order, must_wait, to_take
+from ...scheduling.redelivery import FIRST_RETURN, LONGEST_RETURN, RedeliveryDelays, TaskKind, growing
 from ...scheduling.rules import needs_grant
-from ...streams.jetstream.consumers import delivery
+from ...streams.jetstream.consumers import delivery_info
 from ...streams.jetstream.messages import Position
 from ...streams.log import decode
 from ...streams.tail import Tail
 from ...streams.topology.definitions import TASKS
-from ..attempts.in_flight import InHand
-from ..attempts.runner import AttemptRunner, Queued
+from ..attempts.in_flight import InFlight
+from ..attempts.runner import AttemptRunner, ReadyTask
 from ..fleet.capacity import NO_LABELS
 from ..fleet.slots import Slots
-from .queues import Queue, Queues
+from .queues import PoolQueue, Queues
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Dispatcher:
         slots: Slots,
         queues: Queues,
         runner: AttemptRunner,
-        in_hand: InHand,
+        in_flight: InFlight,
         tail: Tail,
         *,
         worker: Actor,
@@ -78,14 +78,14 @@ class Dispatcher:
         self._slots = slots
         self._queues = queues
         self._runner = runner
-        self._in_hand = in_hand
+        self._in_flight = in_flight
         self._tail = tail
         self._worker = worker
         self._ageing_seconds = ageing_seconds
         self._now = now
         self._admitting: Counter[str] = Counter()
         """By pool: messages taken out whose history is being read; they will need room too."""
-        self._returns = Returns()
+        self._returns = RedeliveryDelays()
         self._looks_at = 0.0
         """When slots that are kept are looked at again, monotonic."""
         self._owed: set[str] = set()
@@ -129,7 +129,7 @@ class Dispatcher:
             self._queues.take_turns()
         return taken
 
-    async def _serve(self, queue: Queue, *, by_age: bool = False) -> int:
+    async def _serve(self, queue: PoolQueue, *, by_age: bool = False) -> int:
         """Take out of a queue what there is room for, and place it; return how many messages were placed.
 
         `by_age`: its oldest task comes before those of higher priority.
@@ -152,16 +152,16 @@ class Dispatcher:
         await self._return_at_once(queue, messages[most:], "no-room")
         return len(messages[:most])
 
-    async def _return_brought(self, queue: Queue, reason: str) -> None:
+    async def _return_brought(self, queue: PoolQueue, reason: str) -> None:
         messages, queue.brought = queue.brought, []
         await self._return_at_once(queue, messages, reason)
 
-    async def _return_at_once(self, queue: Queue, messages: Sequence[Msg], reason: str) -> None:
+    async def _return_at_once(self, queue: PoolQueue, messages: Sequence[Msg], reason: str) -> None:
         """Give back messages that have no room now, or whose turn it is not."""
         for message in messages:
             metrics.handed_back.labels(reason).inc()
             queue.returned(message)
-            await self._in_hand.give_back(message)
+            await self._in_flight.give_back(message)
 
     async def _serve_aged(self) -> int:
         """Serve the queues whose tasks have waited for too long, one task each; return how many were taken out."""
@@ -170,9 +170,9 @@ class Dispatcher:
         if not queues:
             return 0
         now = self._now()
-        lines = [Line(queue.pool, queue.priority, _waited(queue, now)) for queue in queues]
+        lines = [ReadyQueue(queue.pool, queue.priority, _waited(queue, now)) for queue in queues]
         taken = 0
-        for turn in turns(lines, self._ageing_seconds, owed):
+        for turn in in_queue_order(lines, self._ageing_seconds, owed):
             if turn.by_age:
                 rooms = {queue.pool: self._room(queue) for queue in self._queues.in_order()}
                 taken += await self._serve(queues[turn.place], by_age=True)
@@ -188,10 +188,10 @@ class Dispatcher:
             async with asyncio.timeout(IDLE_LOOK_SECONDS):  # not `wait_for`: it makes a task each time
                 await self._slots.freed.wait()
 
-    def _room(self, queue: Queue) -> int:
+    def _room(self, queue: PoolQueue) -> int:
         return self._slots.room(queue.pool, self._admitting)
 
-    def _room_left_for(self, queue: Queue) -> int:
+    def _room_left_for(self, queue: PoolQueue) -> int:
         """Return the room for a queue besides what is kept for those of higher priority; look again when that ends."""
         now = time.monotonic()
         kept = self._returns.kept_from(queue.pool, queue.priority, now)
@@ -201,37 +201,37 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(self._looks_at - now, self._slots.freed.set)
         return room
 
-    def _kept_from(self, queue: Queue, message: Msg) -> Collection[Kind]:
+    def _kept_from(self, queue: PoolQueue, message: Msg) -> Collection[TaskKind]:
         """Return the kinds of tasks for which servers are kept from a task: none if that has aged."""
         kept = self._returns.kept_from(queue.pool, queue.priority, time.monotonic())
         if kept and self._ageing_seconds:
-            waited = self._now().timestamp() - delivery(message).stored_nanoseconds / 1e9
+            waited = self._now().timestamp() - delivery_info(message).stored_nanoseconds / 1e9
             return () if waited > self._ageing_seconds else kept
         return kept
 
-    async def _place(self, queue: Queue, message: Msg) -> None:
+    async def _place(self, queue: PoolQueue, message: Msg) -> None:
         """Start the message's task on a server, or give the message back."""
         try:
             queued = self._read(message)
         except UnreadableEvent as error:
             log.error("dispatch.unreadable", reason=str(error))
-            await self._in_hand.give_back(message, LONGEST_RETURN)
+            await self._in_flight.give_back(message, LONGEST_RETURN)
             return
         if queued is not None:
             await self._start_or_return(queue, queued)
             return
         self._admitting[queue.pool] += 1
-        self._in_hand.take(message)
+        self._in_flight.take(message)
         self._runner.spawn(self._admit(queue, message))
 
-    def _read(self, message: Msg) -> Queued | None:
+    def _read(self, message: Msg) -> ReadyTask | None:
         """Return the task of a message where no history need be read: the message carries its submission, or follows
         upon one that is known here. None for any other.
 
         One that was delivered before may be of a task that has moved on; its history is read.
         """
         stream, sequence, ref = _source(message)
-        if stream != TASKS or delivery(message).delivered > 1:
+        if stream != TASKS or delivery_info(message).delivered > 1:
             return None
         stored: Stored[TaskEvent] = decode(task_codec, Position(sequence, message.subject, message.data))
         match stored.recorded.event:
@@ -244,19 +244,19 @@ class Dispatcher:
                     return self._queued(ref, message, known, submission.recorded.event)
         return None
 
-    async def _admit(self, queue: Queue, message: Msg) -> None:
+    async def _admit(self, queue: PoolQueue, message: Msg) -> None:
         """Read the history of a task that was queued again, then place it."""
         try:
             await self._read_and_place(queue, message)
         except StoreUnavailable:
-            await self._in_hand.give_back(message, ANOTHER_WORKER)
+            await self._in_flight.give_back(message, ANOTHER_WORKER)
         except Exception:
-            await self._in_hand.give_back(message, LONGEST_RETURN)
+            await self._in_flight.give_back(message, LONGEST_RETURN)
             raise
         finally:
             self._slots.freed.set()  # the room that was kept for it may be there still
 
-    async def _read_and_place(self, queue: Queue, message: Msg) -> None:
+    async def _read_and_place(self, queue: PoolQueue, message: Msg) -> None:
         ref = _source(message)[2]
         try:
             history = await self._history(message, ref)
@@ -275,7 +275,7 @@ class Dispatcher:
     async def _history(self, message: Msg, ref: TaskRef) -> list[Stored[TaskEvent]]:
         """Return the history of a task that was queued; of one that was not tried yet, only what matters."""
         stream, sequence, _ = _source(message)
-        if stream == TASKS and delivery(message).delivered == 1:
+        if stream == TASKS and delivery_info(message).delivered == 1:
             queued: Stored[TaskEvent] = decode(task_codec, Position(sequence, message.subject, message.data))
             event = queued.recorded.event
             if isinstance(event, TaskQueued) and event.submission:
@@ -284,9 +284,9 @@ class Dispatcher:
                     return [submitted, queued]
         return await self._commands.load_task(ref)
 
-    def _queued(self, ref: TaskRef, message: Msg, known: Known[TaskState], submitted: TaskSubmitted) -> Queued:
+    def _queued(self, ref: TaskRef, message: Msg, known: Known[TaskState], submitted: TaskSubmitted) -> ReadyTask:
         assert isinstance(known.state, Waiting)
-        return Queued(
+        return ReadyTask(
             ref=ref,
             message=message,
             known=known,
@@ -295,16 +295,16 @@ class Dispatcher:
             needs_grant=needs_grant(self._fleet, ref, submitted.task_type, submitted.plan),
         )
 
-    async def _start_or_return(self, queue: Queue, queued: Queued) -> None:
+    async def _start_or_return(self, queue: PoolQueue, queued: ReadyTask) -> None:
         state = queued.known.state
         if queued.needs_grant and isinstance(state, Waiting) and not state.granted:  # it is here without the keeper
-            self._in_hand.take(queued.message)
+            self._in_flight.take(queued.message)
             self._runner.spawn(self._hold(queued))
             return
-        delivered = delivery(queued.message).delivered
+        delivered = delivery_info(queued.message).delivered
         if self._fleet.pool_waits(queue.pool):  # it was paused while this was on its way here
             queue.may_have_more = True
-            await self._in_hand.give_back(queued.message)
+            await self._in_flight.give_back(queued.message)
             return
         if self._fleet.type_waits(queued.submitted.task_type):
             metrics.handed_back.labels("paused").inc()
@@ -328,7 +328,7 @@ class Dispatcher:
                 self._returns.keep_on(queue.pool, queue.priority, _kind(queued), time.monotonic())
             self._runner.start(queued, self._fleet.server(server_id))
 
-    async def _hold(self, queued: Queued) -> None:
+    async def _hold(self, queued: ReadyTask) -> None:
         """Leave a task to the keeper."""
         try:
             await self._commands.task(
@@ -337,11 +337,11 @@ class Dispatcher:
         except Refused:
             pass  # it has moved on; the message is of no use either way
         except StoreUnavailable:
-            await self._in_hand.give_back(queued.message, ANOTHER_WORKER)
+            await self._in_flight.give_back(queued.message, ANOTHER_WORKER)
             return
-        await self._in_hand.ack(queued.message)
+        await self._in_flight.ack(queued.message)
 
-    async def _return(self, queue: Queue, queued: Queued, delivered: int) -> None:
+    async def _return(self, queue: PoolQueue, queued: ReadyTask, delivered: int) -> None:
         """Give back what cannot be placed: at once if there is no room at all, else for as long as seems useful."""
         if self._slots.room(queue.pool) <= 0:
             await self._return_at_once(queue, [queued.message], "no-room")
@@ -354,15 +354,15 @@ class Dispatcher:
         pause = FIRST_RETURN if served else growing(delivered)
         await self._pass_over(queue, queued, self._in_turn(queued, pause))
 
-    def _in_turn(self, queued: Queued, pause: timedelta) -> timedelta:
+    def _in_turn(self, queued: ReadyTask, pause: timedelta) -> timedelta:
         return self._returns.in_turn(_kind(queued), pause, time.monotonic())
 
-    async def _pass_over(self, queue: Queue, queued: Queued, pause: timedelta) -> None:
+    async def _pass_over(self, queue: PoolQueue, queued: ReadyTask, pause: timedelta) -> None:
         """Give back a task that does not start here now, though there is room, to come again after a pause."""
         queue.in_vain += 1
-        await self._in_hand.give_back(queued.message, pause)
+        await self._in_flight.give_back(queued.message, pause)
 
-    def _another_could(self, queued: Queued) -> bool:
+    def _another_could(self, queued: ReadyTask) -> bool:
         """Tell whether any other server of the fleet could take a task."""
         require, _ = _labels(queued)
         return any(
@@ -370,7 +370,7 @@ class Dispatcher:
             for server in self._fleet.servers()
         )
 
-    def _another_is_preferred(self, queued: Queued, prefer: Mapping[str, str], server_id: str) -> bool:
+    def _another_is_preferred(self, queued: ReadyTask, prefer: Mapping[str, str], server_id: str) -> bool:
         """Tell whether another worker's server could take a task, and has more of the labels it prefers."""
         least = _shared(self._fleet.server(server_id), prefer)
         require, _ = _labels(queued)
@@ -388,17 +388,17 @@ def _shared(server: Present, labels: Mapping[str, str]) -> int:
     return len(server.settings.labels.items() & labels.items())
 
 
-def _labels(queued: Queued) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def _labels(queued: ReadyTask) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Return the labels that a task requires and those that it prefers."""
     plan = queued.submitted.plan
     return (plan.require, plan.prefer) if plan is not None else (NO_LABELS, NO_LABELS)
 
 
-def _kind(queued: Queued) -> Kind:
-    return Kind.of(queued.submitted.task_type, _labels(queued)[0])
+def _kind(queued: ReadyTask) -> TaskKind:
+    return TaskKind.of(queued.submitted.task_type, _labels(queued)[0])
 
 
-def _waited(queue: Queue, now: datetime) -> float:
+def _waited(queue: PoolQueue, now: datetime) -> float:
     """Return the seconds that a queue's oldest task has waited, as far as known."""
     return (now - queue.oldest_at).total_seconds() if queue.oldest_at else 0.0
 

@@ -16,7 +16,7 @@ from ...settings import Settings
 from ...streams.backlog import Backlog, backlogs, waiting_since
 from ...streams.client.connection import Connection
 from ..fleet.slots import Slots
-from .queues import Queue, Queues
+from .queues import PoolQueue, Queues
 
 LOOKS_PER_AGEING = 20
 """How much longer a task may wait than the setting says: a twentieth of it, and LONGEST_PAUSE_SECONDS at most."""
@@ -71,7 +71,7 @@ class Pressure:
             self._allow(server, {pool for pool in self._fleet.pools_of(server) if not self._fleet.pool_waits(pool)})
         return len(queues)
 
-    def _is_passed_over(self, queue: Queue) -> bool:
+    def _is_passed_over(self, queue: PoolQueue) -> bool:
         return (
             self._ageing > 0
             and queue.priority != "high"
@@ -81,7 +81,7 @@ class Pressure:
             and not self._fleet.pool_waits(queue.pool)
         )
 
-    async def _look(self, queue: Queue, backlog: Backlog | None) -> None:
+    async def _look(self, queue: PoolQueue, backlog: Backlog | None) -> None:
         if backlog is not None:
             queue.looked(backlog, await waiting_since(self._connection, queue.filter, backlog))
 

@@ -15,7 +15,7 @@ from ...scheduling.queue_order import Ahead
 from ...settings import Settings
 from ...streams.backlog import Backlog
 from ...streams.client.connection import Connection
-from ...streams.jetstream.consumers import Consumer, Delivery, delivery
+from ...streams.jetstream.consumers import Consumer, DeliveryInfo, delivery_info
 from ...streams.topology.definitions import DISPATCH, pool_consumer, pool_filter
 from ...streams.topology.ensure import ensure_consumer
 
@@ -25,7 +25,7 @@ NEWS_EXPIRES_SECONDS = 5.0
 """How long one request for the next message stays with NATS. One that is restarted forgets it: news is so late then."""
 
 
-class Queue:
+class PoolQueue:
     """One pool at one priority."""
 
     def __init__(self, consumer: Consumer, pool: str, priority: Priority, arrived: Callable[[], None]) -> None:
@@ -71,7 +71,7 @@ class Queue:
     async def fetch(self, most: int) -> list[Msg]:
         """Take up to `most` messages that are there."""
         messages = await self._consumer.fetch(most)
-        self._taken([delivery(message) for message in messages])
+        self._taken([delivery_info(message) for message in messages])
         return messages
 
     @property
@@ -82,7 +82,7 @@ class Queue:
     def returned(self, message: Msg) -> None:
         """A message was given back at once: there was no room for it, or it was not its turn."""
         self.may_have_more = True
-        given_back = delivery(message)
+        given_back = delivery_info(message)
         self._returned[given_back.stream_sequence] = _stored_at(given_back)
 
     def looked(self, backlog: Backlog, head_at: datetime | None) -> None:
@@ -103,7 +103,7 @@ class Queue:
         head = [self._head_at] if self._head_at else []
         return min([*head, *self._returned.values()], default=None)
 
-    def _taken(self, deliveries: Sequence[Delivery]) -> None:
+    def _taken(self, deliveries: Sequence[DeliveryInfo]) -> None:
         self.fetched_at = time.monotonic()
         for each in deliveries:
             self._returned.pop(each.stream_sequence, None)
@@ -128,11 +128,11 @@ class Queue:
         self._waits = False
         if message is not None:
             self.brought.append(message)
-            self._taken([delivery(message)])
+            self._taken([delivery_info(message)])
         self._arrived()
 
 
-def _stored_at(taken: Delivery) -> datetime:
+def _stored_at(taken: DeliveryInfo) -> datetime:
     return datetime.fromtimestamp(taken.stored_nanoseconds / 1e9, UTC)
 
 
@@ -143,7 +143,7 @@ class Queues:
         self._connection = connection
         self._settings = settings
         self._arrived = arrived
-        self._queues: dict[tuple[Priority, str], Queue] = {}
+        self._queues: dict[tuple[Priority, str], PoolQueue] = {}
 
     async def know(self, pools: set[str]) -> None:
         """Make the queues of pools that are new, and the consumers that are gone. Raises StoreUnavailable."""
@@ -153,7 +153,7 @@ class Queues:
                 if queue is None:
                     consumer = Consumer(self._connection, DISPATCH, await self._make_consumer(priority, pool))
                     await consumer.open()
-                    self._queues[priority, pool] = Queue(consumer, pool, priority, self._arrived)
+                    self._queues[priority, pool] = PoolQueue(consumer, pool, priority, self._arrived)
                 elif queue.is_gone:
                     log.warning("queue.consumer-gone", pool=pool, priority=priority, action="making it again")
                     queue.is_back(await self._make_consumer(priority, pool))
@@ -162,11 +162,11 @@ class Queues:
         """Return the consumer's name."""
         return await ensure_consumer(self._connection, DISPATCH, pool_consumer(token(pool), priority, self._settings))
 
-    def in_order(self) -> list[Queue]:
+    def in_order(self) -> list[PoolQueue]:
         """Return the queues, high priority first."""
         return [queue for priority in PRIORITIES for (at, _), queue in self._queues.items() if at == priority]
 
-    def above(self, queue: Queue) -> list[Queue]:
+    def above(self, queue: PoolQueue) -> list[PoolQueue]:
         """Return the queues of a pool whose priority is higher than that of one."""
         higher = PRIORITIES[: PRIORITIES.index(queue.priority)]
         return [self._queues[priority, queue.pool] for priority in higher if (priority, queue.pool) in self._queues]

@@ -28,7 +28,7 @@ from ...events.server import ServerRegistered
 from ...events.subjects import server_token, task_ref
 from ...projections.active import projected, projection_reaches, running_on
 from ...projections.fleet import Fleet
-from ...streams.buckets import Bucket, Entry
+from ...streams.buckets import Bucket, BucketEntry
 from ...streams.client.connection import Connection
 from ...streams.jetstream.api import api
 from ...streams.jetstream.messages import last_sequence
@@ -59,7 +59,7 @@ def preferred(server_name: str, workers: Iterable[str]) -> str:
     return max(workers, key=lambda worker: hashlib.sha256(f"{worker}\n{server_name}".encode()).digest())
 
 
-class Shares:
+class ServerAssignment:
     def __init__(
         self,
         members: Membership,
@@ -166,7 +166,7 @@ class Shares:
             mine = self._mine[name] = preferred(name, self._workers) == self._members.id
         return mine
 
-    async def _lose_what_is_lost(self, entries: dict[str, Entry]) -> None:
+    async def _lose_what_is_lost(self, entries: dict[str, BucketEntry]) -> None:
         for name, lease in list(self._leases.items()):
             entry = entries.get(name)
             if _holder(entry) == self._members.id:
@@ -174,7 +174,7 @@ class Shares:
             else:
                 await self._lose(name)
 
-    async def _take(self, names: list[str], entries: dict[str, Entry]) -> None:
+    async def _take(self, names: list[str], entries: dict[str, BucketEntry]) -> None:
         """Take those servers that nobody holds who is alive, and begin to speak for them."""
         taken: list[str] = []
 
@@ -294,7 +294,7 @@ class Shares:
         return self._slots
 
 
-def _holder(entry: Entry | None) -> str:
+def _holder(entry: BucketEntry | None) -> str:
     """Return the worker that a lease's entry names, empty if it is free."""
     return entry.value.decode() if entry else ""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from .placement import Candidate, Line, Policy
+from .placement import Candidate, CandidateLine, Policy
 
 NO_LABELS: Mapping[str, str] = {}
 ANY = None
@@ -50,7 +50,7 @@ class Openings:
     def __init__(self, policy: Policy[Any]) -> None:
         self._policy = policy
         self._openings: dict[str, Opening] = {}
-        self._lines: dict[str | None, Line] = {}
+        self._lines: dict[str | None, CandidateLine] = {}
         """By type, the servers that have room."""
         self._labelled: dict[tuple[str, str], set[str]] = {}
         """By label, the ids of the servers that have it, with room or without."""
@@ -173,7 +173,7 @@ class Openings:
     def _choose(self, task_type: str) -> str | None:
         return self._policy.choose([self._lines[name] for name in (task_type, ANY) if name in self._lines])
 
-    def _line(self, name: str | None) -> Line:
+    def _line(self, name: str | None) -> CandidateLine:
         line = self._lines.get(name)
         if line is None:
             line = self._lines[name] = self._policy.new_line()

@@ -25,7 +25,7 @@ BUSY_PAUSE = timedelta(seconds=1)
 """How long a busy server that names no time is left alone."""
 
 
-class Judge:
+class CircuitBreaker:
     def __init__(
         self, settings: Settings, commands: Commands, slots: Slots, heartbeats: Heartbeats, worker: Actor
     ) -> None:
@@ -46,7 +46,7 @@ class Judge:
             self._slots.pause(server.server_id, answer.retry_after or BUSY_PAUSE)
         return failures
 
-    async def judge(self, server: Present, answer: Answer, failures: int) -> None:
+    async def circuit_breaker(self, server: Present, answer: Answer, failures: int) -> None:
         """Open the circuit of a server that keeps failing, close that of one whose trial went well."""
         server_id = server.server_id
         try:

@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
     """The number of the choice that last gave it a task; 0: none did yet."""
 
 
-class Line(Protocol):
+class CandidateLine(Protocol):
     """Servers of which one is to be chosen."""
 
     def put(self, candidate: Candidate) -> None:
@@ -109,7 +109,7 @@ class Drawn:
         raise IndexError(point)
 
 
-L = TypeVar("L", bound=Line)
+L = TypeVar("L", bound=CandidateLine)
 
 
 class Policy(Protocol[L]):

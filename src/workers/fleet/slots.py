@@ -19,7 +19,7 @@ from ...events.subjects import server_token
 from ...projections.fleet import Fleet
 from ...runtime import metrics
 from ...runtime.metrics import labelled
-from ...scheduling.redelivery import Kind
+from ...scheduling.redelivery import TaskKind
 from .capacity import NO_LABELS, Opening, Openings
 from .placement import Candidate, Policy
 
@@ -216,7 +216,7 @@ class Slots:
         avoid: str = "",
         require: Mapping[str, str] = NO_LABELS,
         prefer: Mapping[str, str] = NO_LABELS,
-        kept: Iterable[Kind] = (),
+        kept: Iterable[TaskKind] = (),
     ) -> str | None:
         """Return the id of the server that gets the next task of a type; None if none has room.
 
@@ -231,7 +231,7 @@ class Slots:
         """Tell whether a server that may be sent tasks runs a pool, whether or not it has room now."""
         return self._is_open() and self._openings.serves(pool)
 
-    def room(self, pool: str, coming: Counter[str] = NOTHING, kept: Iterable[Kind] = ()) -> int:
+    def room(self, pool: str, coming: Counter[str] = NOTHING, kept: Iterable[TaskKind] = ()) -> int:
         """Return how many more tasks of a pool can be placed now.
 
         `coming`: tasks by pool that will need room too; those of other pools count only where all servers together have
@@ -242,7 +242,7 @@ class Slots:
         room = min(self._openings.room(pool) - coming[pool], self._openings.room_in_all - coming.total())
         return room - self._openings.room_of(self._able(kept)) if kept else room
 
-    def _able(self, kinds: Iterable[Kind]) -> set[str]:
+    def _able(self, kinds: Iterable[TaskKind]) -> set[str]:
         """Return the servers with room that can take tasks of some kinds."""
         return {name for kind in kinds for name in self._openings.able(kind.task_type, dict(kind.require))}
 
