@@ -23,6 +23,7 @@ from .projections.dead_letters import DeadLetterReader
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
 from .projections.task_reader import TaskReader
+from .push.attempt_reports import AttemptReports
 from .push.feed import Feeds
 from .push.hub import Hub
 from .push.progress_throttle import ProgressThrottle
@@ -103,6 +104,7 @@ class Container:
         self.task_attributes = TaskAttributeReader(reading)
         self.submissions = SubmissionService(self.fleet, self.commands, reading, self.feeds)
         self.progress = ProgressThrottle(self.commands, appending, utc_now)
+        self.reports = AttemptReports(self.commands, self.results, self.progress)
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
         """The process was asked to end: it finishes what it has, and balancers should send it nothing more."""

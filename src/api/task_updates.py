@@ -19,7 +19,7 @@ from .auth.access import ApiRequest, actor, owned_ref
 from .auth.authenticator import Identity, Unauthenticated
 from .bodies import read_body
 from .middleware.edge import request_id
-from .schemas.task_update import Report, attempt_of_token, parse_report
+from .schemas.task_update import attempt_of_token, parse_update
 from .schemas.tasks import TaskAnswer, task_answer
 
 NO_ATTEMPT = "this token is of no attempt of this task"
@@ -40,20 +40,27 @@ class TaskReports:
         else:
             ref, history, started = await self._by_attempt(request.auth, task_id)
         body = without_key(await read_body(request), await self._key_of(ref, history))
-        report = parse_report(body, task_id, self.container.settings.max_json_depth)
-        if not report.is_final and len(body) > self.container.settings.max_body:
+        update, progress = parse_update(body, task_id, self.container.settings.max_json_depth)
+        if not update.is_final and len(body) > self.container.settings.max_body:
             raise HTTPException(
                 status_code=413, detail=f"a progress report may have {self.container.settings.max_body} bytes at most"
             )
-        reporter, by = self._reporter(request.user, report, started)
+        reporter, by = self._reporter(request.user, update.server_id, started)
         cause = request_id(request.scope)
         known = self.container.commands.tasks.fold(history)
-        if report.is_final:
-            command = report.ending(reporter, await self.container.results.store(ref, report.digest, report.result))
-            has_moved = await self.container.progress.flush(ref)
-            await self.container.commands.task(ref, command, by=by, cause=cause, known=None if has_moved else known)
+        if update.is_final:
+            await self.container.reports.end(
+                ref,
+                update.ending(update.result(task_id)),
+                reporter,
+                name=update.digest,
+                update_digest=update.digest,
+                by=by,
+                cause=cause,
+                known=known,
+            )
         else:
-            await self.container.progress.report(ref, report.progress(reporter), by=by, cause=cause, known=known)
+            await self.container.progress.report(ref, progress.command(reporter), by=by, cause=cause, known=known)
         return task_answer(await self.container.tasks.detail(ref), self.container.settings)
 
     async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
@@ -80,13 +87,13 @@ class TaskReports:
             raise Unauthenticated(NO_ATTEMPT)
         return ref, history, started
 
-    def _reporter(self, identity: Identity, report: Report, started: AttemptStarted | None) -> tuple[Reporter, Actor]:
+    def _reporter(self, identity: Identity, server_id: str, started: AttemptStarted | None) -> tuple[Reporter, Actor]:
         """Return for whom the caller speaks."""
         if started is not None:
             reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
             return reporter, Actor("server", started.server_id)
         # A backend may call itself otherwise than it was registered: then its name fences nothing.
-        server_id = report.server_id if self.container.fleet.knows(report.server_id) else ""
+        server_id = server_id if self.container.fleet.knows(server_id) else ""
         if identity.has("service"):
             return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)
         return Reporter(kind="person", server_id=server_id), actor(identity)

@@ -1,273 +1,159 @@
-"""Speaks to a backend server: one call, and what its answer means."""
+"""The transport to backend servers: sends what a dialect builds and reads what comes back, within size and time."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import aiohttp
-import msgspec
-from msgspec import Raw, Struct
 
 from ..clock import utc_now
-from ..commands.server import Present
-from ..events.envelope import NULL
-from ..events.task import FailureKind, ModelChoice
-from ..projections.task_view import Status
+from ..events.server import ServerRegistered
 from ..vault.task_keys import without_key
-from ..wire.json_depth import deeper_than
-from . import task_result
+from .dialects import dialect_of
+from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Update
+from .dialects.framing import FRAMINGS, Texts
 from .egress import AnswerTooLarge, read_capped
-from .progress_update import UpdateMetadata
-from .stream_parser import FRAMINGS, BadStream, Ending, StreamedAnswer
 
-LONGEST_REASON = 300
-"""Characters of a backend's own words kept in an error."""
-DEEPEST_ANSWER = 500
-"""Levels of nesting. A deeper result would be stored, and then not decode where the stack is deeper than here."""
-BUSY = frozenset({429, 503})
-TRY_AGAIN = frozenset({408, 425, 429})
+LONGEST_PROGRESS = 256 * 1024
+"""Bytes of one update that does not end the attempt: it becomes a message of NATS, with others it is summed up with."""
+LONGEST_ERROR = 300
+"""Characters of what is wrong with a streamed answer."""
+CANCEL_SECONDS = 5.0
+"""How long a server may take to answer a request to cancel; then its connection is closed."""
 
-
-class ParentResult(Struct, frozen=True, kw_only=True):
-    """A task that has ended."""
-
-    task_id: str
-    status: Status | Literal["GONE"]
-    """GONE: its history is past its retention."""
-    result: Raw = NULL
-    """Its TaskResult, JSON; null if it has none."""
-    error: str | None = None
-
-
-class Call(Struct, frozen=True, kw_only=True):
-    """One attempt as the server is told of it."""
-
-    task_id: str
-    task_type: str
-    attempt: int
-    payload: Raw
-    deadline: datetime
-    callback_url: str
-    callback_token: str
-    model: ModelChoice | None = None
-    model_key: str | None = None
-    parents: list[ParentResult] | None = None
-
-    def __repr__(self) -> str:
-        return f"Call({self.task_id}, attempt {self.attempt})"  # with no secret in it
-
-    def model_headers(self) -> dict[str, str]:
-        """Return what tells the server which model to use (contract, section 2)."""
-        chosen = self.model or ModelChoice()
-        told = {
-            "X-AI-Provider": chosen.provider,
-            "X-AI-Model": chosen.model,
-            "X-AI-BaseUrl": chosen.base_url,
-            "X-AI-Key": self.model_key,
-        }
-        return {name: value for name, value in told.items() if value}
-
-
-class Completed(Struct, frozen=True):
-    """The task succeeded; `result` is a TaskResult, JSON."""
-
-    result: bytes
-
-
-class FailedByBackend(Struct, frozen=True):
-    """The server did the work and says the task failed; `result` is a TaskResult, JSON."""
-
-    result: bytes
-    error: str
-
-
-class Accepted(Struct, frozen=True):
-    """The server will report by callback."""
-
-    backend_task_id: str | None
-
-
-class Failed(Struct, frozen=True, kw_only=True):
-    """The attempt came to nothing."""
-
-    kind: FailureKind
-    error: str
-    retry_after: timedelta | None = None
-
-
-Answer: TypeAlias = Completed | FailedByBackend | Accepted | Failed
-Report: TypeAlias = Callable[[UpdateMetadata], Awaitable[None]]
-"""Takes progress as it comes; what is streamed faster waits in the connection."""
-
-
-class _Predict(Struct, kw_only=True, omit_defaults=True):
-    task_id: str
-    type: str
-    request: Raw
-    is_async: bool = msgspec.field(name="async")
-    attempt: int
-    deadline: int
-    """Milliseconds since the epoch."""
-    callback_url: str | None = None
-    callback_token: str | None = None
-    parents: list[ParentResult] | None = None
-    """What became of the tasks it depends on, in the order in which it names them."""
+OnUpdate: TypeAlias = Callable[[Update], Awaitable[None]]
+"""Takes progress as it comes. While it waits, what the server sends waits in the connection."""
 
 
 class BackendClient:
-    """Calls servers over one pooled session."""
+    """Calls servers, each in its dialect, over one pooled session."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, max_result_bytes: int, now: Callable[[], datetime] = utc_now
+        self,
+        session: aiohttp.ClientSession,
+        max_result_bytes: int,
+        health_timeout_seconds: float,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._session = session
         self._max_result_bytes = max_result_bytes
+        self._health_timeout_seconds = health_timeout_seconds
         self._now = now
 
-    async def call(self, server: Present, call: Call, api_key: str | None, report: Report) -> Answer:
+    async def call(self, server: ServerRegistered, call: Call, on_update: OnUpdate) -> Answer:
         """Send a task to a server and return what came of it; never raises for anything the server does.
 
-        An answer that is streamed is read as it comes, and its progress passed to `report`.
+        A streamed answer is read as it comes, and its progress passed to `on_update`. If the caller is cancelled, so is
+        the attempt: by its dialect's request, if there is one, and by closing the connection.
         """
-        settings = server.settings
-        reports = settings.is_async or settings.callback
-        predict = _Predict(
-            task_id=call.task_id,
-            type=call.task_type,
-            request=call.payload,
-            is_async=settings.is_async,
-            attempt=call.attempt,
-            deadline=int(call.deadline.timestamp() * 1000),
-            callback_url=call.callback_url if reports else None,
-            callback_token=call.callback_token if reports else None,
-            parents=call.parents,
-        )
-        headers = {"Content-Type": "application/json", **call.model_headers()}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
+        dialect = dialect_of(server)
         seconds_left = (call.deadline - self._now()).total_seconds()
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(seconds_left):
-                async with self._session.post(
-                    settings.predict_url, data=msgspec.json.encode(predict), headers=headers, allow_redirects=False
-                ) as response:
-                    if _is_streamed(response, reports):
-                        return await self._follow(response, settings.server_id, call, report, started)
-                    body = without_key(await read_capped(response, self._max_result_bytes), call.model_key)
-                    retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
+            async with asyncio.timeout(seconds_left), self._send(dialect.predict(server, call)) as response:
+                framing = FRAMINGS.get(response.content_type)
+                if framing and (reader := dialect.open_stream(server, call, response.status)):
+                    return await self._follow(response, Texts(framing), reader, call.model_key, on_update, started)
+                body = without_key(await read_capped(response, self._max_result_bytes), call.model_key)
+                retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
         except TimeoutError:
             return Failed(kind="timeout", error="the server did not answer within the attempt's time")
         except AnswerTooLarge:
             return Failed(kind="bad_answer", error=f"the answer is larger than {self._max_result_bytes} bytes")
-        except BadStream as error:
-            return Failed(kind="bad_answer", error=str(error)[:LONGEST_REASON])
+        except BadAnswer as error:
+            return Failed(kind="bad_answer", error=str(error)[:LONGEST_ERROR])
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Failed(kind="unreachable", error=describe(error))
-        elapsed_ms = _milliseconds_since(started)
-        return interpret(settings.server_id, reports, call.task_id, response.status, body, retry_after, elapsed_ms)
+        except asyncio.CancelledError:
+            await self._cancel(dialect.cancel(server, call))
+            raise
+        reply = Reply(
+            status=response.status,
+            headers=response.headers,
+            body=body,
+            retry_after=retry_after,
+            elapsed_ms=_milliseconds_since(started),
+        )
+        return dialect.read_answer(server, call, reply)
+
+    async def probe(self, server: ServerRegistered) -> Probe:
+        """Check a server's health once; never raises for anything the server does."""
+        dialect = dialect_of(server)
+        request = dialect.health(server)
+        assert request is not None
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._health_timeout_seconds), self._send(request) as response:
+                latency_ms = (time.perf_counter() - started) * 1000
+                limit = dialect.most_health_bytes
+                body = await read_capped(response, limit) if limit else b""
+        except TimeoutError:
+            reason = f"no answer to the health check in {self._health_timeout_seconds:g} s"
+            return Probe(well=False, reason=reason, timed_out=True)
+        except AnswerTooLarge:
+            return Probe(well=False, reason=f"the answer to the health check is larger than {limit} bytes")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Probe(well=False, reason=describe(error))
+        return dialect.read_health(response.status, body)._replace(latency_ms=latency_ms)
+
+    def _send(self, request: Request) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.request(
+            request.method, request.url, data=request.body, headers=request.headers, allow_redirects=False
+        )
+
+    async def _cancel(self, request: Request | None) -> None:
+        if request is not None:
+            with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):
+                async with asyncio.timeout(CANCEL_SECONDS), self._send(request):
+                    pass
 
     async def _follow(
-        self, response: aiohttp.ClientResponse, server_id: str, call: Call, report: Report, started: float
+        self,
+        response: aiohttp.ClientResponse,
+        texts: Texts,
+        reader: StreamReader,
+        model_key: str | None,
+        on_update: OnUpdate,
+        started: float,
     ) -> Answer:
         """Pass on what a server streams until it says how the attempt has ended, and close the connection then."""
-        streamed = StreamedAnswer(FRAMINGS[response.content_type], call.task_id, call.model_key, self._max_result_bytes)
+        size = count = 0
 
-        def ended(ending: Ending) -> Answer:
-            result = ending.result(call.task_id, server_id, _milliseconds_since(started))
-            if ending.status == "FINISHED":
-                return Completed(result)
-            return FailedByBackend(result, (ending.message or "the server reports failure")[:LONGEST_REASON])
+        async def read(completed: Iterator[bytes]) -> Answer | None:
+            nonlocal count
+            for text in completed:
+                count += 1
+                try:
+                    found = reader.read(without_key(text, model_key), _milliseconds_since(started))
+                    if not isinstance(found, Update):
+                        if found is not None:
+                            return found
+                        continue
+                    if len(text) > LONGEST_PROGRESS:
+                        raise BadAnswer(f"is progress of more than {LONGEST_PROGRESS} bytes")
+                except BadAnswer as error:
+                    raise BadAnswer(f"part {count} of the streamed answer {error}") from None
+                await on_update(found)
+            return None
 
         async for chunk in response.content.iter_any():
-            for said in streamed.feed(chunk):
-                if isinstance(said, Ending):
-                    response.close()
-                    return ended(said)
-                await report(said.metadata)
-        for said in streamed.rest():
-            if isinstance(said, Ending):
-                return ended(said)
-            await report(said.metadata)
-        return Failed(kind="bad_answer", error="the streamed answer ended without a result")
-
-
-def _is_streamed(response: aiohttp.ClientResponse, reports: bool) -> bool:
-    """Tell whether an answer is a stream to follow, and no refusal and no acceptance."""
-    is_acceptance = reports and response.status == 202
-    return 200 <= response.status < 300 and not is_acceptance and response.content_type in FRAMINGS
+            size += len(chunk)
+            if size > self._max_result_bytes:
+                raise AnswerTooLarge(self._max_result_bytes)
+            if answer := await read(texts.feed(chunk)):
+                response.close()
+                return answer
+        return await read(texts.rest()) or reader.end()
 
 
 def _milliseconds_since(started: float) -> int:
     return round((time.perf_counter() - started) * 1000)
-
-
-def interpret(
-    server_id: str,
-    reports: bool,
-    task_id: str,
-    status: int,
-    body: bytes,
-    retry_after: timedelta | None,
-    elapsed_ms: int,
-) -> Answer:
-    """Return what a server's answer means. `reports`: it is known to report by callback."""
-    if 200 <= status < 300:
-        return _interpret_success(server_id, reports, task_id, status, body, elapsed_ms)
-    if status >= 500 or status in TRY_AGAIN:
-        kind: FailureKind = "busy" if status in BUSY else "error"
-        return Failed(kind=kind, error=_reason(status, body), retry_after=retry_after)
-    if status >= 400:
-        return Failed(kind="rejected", error=_reason(status, body))
-    return Failed(kind="bad_answer", error=f"the server answered {status}; redirects are not followed")
-
-
-def _interpret_success(
-    server_id: str, reports: bool, task_id: str, status: int, body: bytes, elapsed_ms: int
-) -> Answer:
-    if reports and status == 202:
-        return Accepted(task_result.parse_acceptance(body).backend_task_id)
-    try:
-        too_deep = deeper_than(DEEPEST_ANSWER, body, msgspec.json.decode(body))
-    except RecursionError:
-        too_deep = True
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Failed(kind="bad_answer", error=f"the server answered {status} with something that is no JSON")
-    if too_deep:
-        return Failed(kind="bad_answer", error=f"the answer is nested deeper than {DEEPEST_ANSWER} levels")
-    shape = task_result.parse(body)
-    if shape is None:
-        return Completed(task_result.wrapped(task_id, server_id, body, elapsed_ms))
-    if shape.is_of_another(task_id):
-        return Failed(kind="bad_answer", error="the server answered with the result of another task")
-    if shape.metadata.status == "FAILED":
-        return FailedByBackend(body, (shape.metadata.message or "the server reports failure")[:LONGEST_REASON])
-    if reports and shape.metadata.status in ("PROCESSING", "WAITING"):
-        return Accepted(shape.backend_task_id)
-    return Completed(body)
-
-
-class _Words(Struct):
-    """Where servers put the reason of a refusal."""
-
-    error: str | None = None
-    detail: str | None = None
-    message: str | None = None
-
-
-def _reason(status: int, body: bytes) -> str:
-    """Return the status and the server's own words, where it has some that are meant to be read."""
-    try:
-        words = msgspec.json.decode(body, type=_Words)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return f"the server answered {status}"
-    said = words.error or words.detail or words.message
-    return f"the server answered {status}: {said[:LONGEST_REASON]}" if said else f"the server answered {status}"
 
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
@@ -283,7 +169,7 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
 
 
 def describe(error: Exception) -> str:
-    """Return what went wrong with a connection, without saying to which address."""
+    """Return what went wrong with a connection, without the address."""
     match error:
         case aiohttp.ClientConnectorDNSError():
             return "the server's name does not resolve"

@@ -66,11 +66,12 @@ class Worker:
         )
         self._assignment.bind(self._slots)
         worker = Actor("worker", self.members.id)
+        backend = BackendClient(self._session, settings.max_result, settings.health_timeout)
         self._runner = AttemptRunner(
             callback_base=settings.callback_base,
             commands=container.commands,
             timers=container.timers,
-            backend=BackendClient(self._session, settings.max_result),
+            backend=backend,
             keys=CallKeys(container.server_keys, container.task_keys),
             parents=Parents(container.tasks),
             progress=container.progress,
@@ -126,7 +127,7 @@ class Worker:
             timers=container.timers,
             health=Health(
                 settings,
-                self._session,
+                backend,
                 container.commands,
                 container.fleet,
                 container.heartbeats,

@@ -11,21 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from taskstream.api.schemas.task_update import Report, attempt_of_token, parse_report
-from taskstream.backends.progress_update import LONGEST_MESSAGE
-from taskstream.commands.task import FailTask, Reporter, ReportProgress, SucceedTask
+from taskstream.api.schemas.task_update import attempt_of_token, parse_update
+from taskstream.backends.dialects.dialect import Completed, FailedByBackend, Update
+from taskstream.backends.dialects.task_update import LONGEST_MESSAGE, TaskUpdate
 from taskstream.errors import InvalidInput
 from taskstream.events.envelope import NULL
 
-from ..deciders.support import RESULT, attempt_failed, queued, started, stored, submitted
-
-REPORTER = Reporter(kind="server", server_id="s1")
+from ..deciders.support import attempt_failed, queued, started, stored, submitted
 
 
-def parse(body: Any) -> Report:
-    """Return the report of a body: bytes, or what is sent as JSON."""
+def parse_both(body: Any) -> tuple[TaskUpdate, Update]:
+    """Return the update of a body (bytes, or what is sent as JSON), and it as progress."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return parse_report(sent, "t1", 10)
+    return parse_update(sent, "t1", 10)
+
+
+def parse(body: Any) -> TaskUpdate:
+    return parse_both(body)[0]
 
 
 def update(status: str = "FINISHED", data: Any = None, **metadata: Any) -> dict[str, Any]:
@@ -61,25 +63,24 @@ def test_a_whole_update_is_read() -> None:
         },
     }
 
-    report = parse(body)
+    report, progress = parse_both(body)
 
     assert (report.status, report.server_id, report.is_final) == ("PROCESSING", "gpu 1", False)
-    assert report.progress(REPORTER) == ReportProgress(
-        reporter=REPORTER,
+    assert progress == Update(
         progress=40.0,
         message="4 of 10",
         custom_data=Raw(b'{"eta": 3}'),
         lines=("step 4",),
         output="Es war",
     )
-    assert json.loads(report.result) == body
+    assert json.loads(report.result("t1")) == body
 
 
 def test_the_least_there_is_to_an_update_is_its_status() -> None:
-    report = parse({"metadata": {"status": "PROCESSING"}})
+    report, progress = parse_both({"metadata": {"status": "PROCESSING"}})
 
     assert report.server_id == ""
-    assert report.progress(REPORTER) == ReportProgress(reporter=REPORTER, progress=None, message=None, custom_data=NULL)
+    assert progress == Update(progress=None, message=None, custom_data=NULL)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +91,7 @@ def test_a_finished_or_failed_task_is_over(status: str, final: bool) -> None:
 
 
 def test_a_finished_update_asks_for_the_success_of_the_task() -> None:
-    report = parse(update("FINISHED", {"url": "x"}))
-
-    assert report.ending(REPORTER, RESULT) == SucceedTask(reporter=REPORTER, result=RESULT, update_digest=report.digest)
+    assert parse(update("FINISHED", {"url": "x"})).ending(b"result") == Completed(b"result")
 
 
 @pytest.mark.parametrize(
@@ -100,24 +99,20 @@ def test_a_finished_update_asks_for_the_success_of_the_task() -> None:
     [("no such model", "no such model"), (None, "the server reports failure"), ("", "the server reports failure")],
 )
 def test_a_failed_update_asks_for_the_failure_of_the_task_with_its_message(message: Any, error: str) -> None:
-    report = parse(update("FAILED", message=message))
-
-    assert report.ending(REPORTER, RESULT) == FailTask(
-        reporter=REPORTER, error=error, result=RESULT, update_digest=report.digest
-    )
+    assert parse(update("FAILED", message=message)).ending(b"result") == FailedByBackend(b"result", error)
 
 
 def test_the_result_is_what_came_with_the_id_of_the_task() -> None:
     body = b'{"metadata": { "status":"FINISHED", "mood": [1.0] }, "data": { "a" : 1e2 }, "backend_task_id": "b7"}'
 
-    assert parse(body).result == (
+    assert parse(body).result("t1") == (
         b'{"task_id":"t1","backend_task_id":"b7",'
         b'"data":{ "a" : 1e2 },"metadata":{ "status":"FINISHED", "mood": [1.0] }}'
     )
 
 
 def test_an_update_without_data_has_none() -> None:
-    assert json.loads(parse({"metadata": {"status": "FINISHED"}}).result)["data"] is None
+    assert json.loads(parse({"metadata": {"status": "FINISHED"}}).result("t1"))["data"] is None
 
 
 # What tells two updates apart
@@ -171,7 +166,7 @@ def test_metadata_with_a_bad_value_is_refused_with_its_path(metadata: Any, path:
 
 @pytest.mark.parametrize("progress", [0, 0.0, 33.3, 100])
 def test_progress_is_a_percentage(progress: float) -> None:
-    assert parse(update("PROCESSING", progress=progress)).metadata.progress == progress
+    assert parse_both(update("PROCESSING", progress=progress))[1].progress == progress
 
 
 def test_an_update_without_metadata_is_refused() -> None:

@@ -14,7 +14,7 @@ from taskstream.events.task import Plan
 from taskstream.projections.task_reader import TaskDetail, TaskReader
 from taskstream.projections.task_view import Status, TaskView
 from taskstream.workers.attempts import parents
-from taskstream.workers.attempts.parents import Parent, Parents
+from taskstream.workers.attempts.parents import ParentResult, Parents
 
 PARENT = TaskRef("alice", "0" * 26)
 PLAN = Plan(depends_on=(PARENT.id,))
@@ -63,7 +63,7 @@ def told(tasks: Tasks) -> Parents:
 async def test_a_parent_that_has_ended_is_read_once_for_its_children(tasks: Tasks, told: Parents) -> None:
     first, second = await told.of(PLAN), await told.of(PLAN)
 
-    assert first == second == [Parent(task_id=PARENT.id, status="FINISHED", result=Raw(b"1"))]
+    assert first == second == [ParentResult(task_id=PARENT.id, status="FINISHED", result=Raw(b"1"))]
     assert tasks.reads == 1
 
 
@@ -72,7 +72,7 @@ async def test_it_is_read_again_later(tasks: Tasks, told: Parents, monkeypatch: 
     await told.of(PLAN)
     tasks.result = b"2"
 
-    assert await told.of(PLAN) == [Parent(task_id=PARENT.id, status="FINISHED", result=Raw(b"2"))]
+    assert await told.of(PLAN) == [ParentResult(task_id=PARENT.id, status="FINISHED", result=Raw(b"2"))]
 
 
 async def test_one_that_goes_on_is_not_remembered(tasks: Tasks, told: Parents) -> None:
@@ -80,7 +80,7 @@ async def test_one_that_goes_on_is_not_remembered(tasks: Tasks, told: Parents) -
     await told.of(PLAN)
     tasks.status = "FINISHED"
 
-    assert await told.of(PLAN) == [Parent(task_id=PARENT.id, status="FINISHED", result=Raw(b"1"))]
+    assert await told.of(PLAN) == [ParentResult(task_id=PARENT.id, status="FINISHED", result=Raw(b"1"))]
 
 
 async def test_a_large_result_is_not_remembered(tasks: Tasks, told: Parents) -> None:

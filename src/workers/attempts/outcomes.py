@@ -8,7 +8,7 @@ import math
 
 import structlog
 
-from ...backends.client import Accepted, Answer, Completed, Failed, FailedByBackend
+from ...backends.dialects.dialect import Accepted, Answer, Completed, Failed, FailedByBackend
 from ...commands.commands import Commands
 from ...commands.handler import Known
 from ...commands.task import (

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
-from ...backends.client import ParentResult
+from ...backends.dialects.dialect import ParentResult
 from ...errors import NotFound
 from ...events.envelope import NULL
 from ...events.ids import parse_task_id

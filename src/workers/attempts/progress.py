@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from ...backends.progress_update import UpdateMetadata, progress
+from ...backends.dialects.dialect import Update
 from ...commands.handler import Known
 from ...commands.task import Processing, Reporter, TaskState
 from ...errors import Refused, StoreUnavailable
@@ -30,9 +30,9 @@ class ProgressForwarder:
         self._reporter = Reporter(kind="worker", attempt=claimed.state.facts.attempt)
         self._counts = True
 
-    async def __call__(self, metadata: UpdateMetadata) -> None:
+    async def __call__(self, update: Update) -> None:
         """Take a report, waiting for NATS as long as need be. Nothing is done once the attempt counts no more."""
-        command = progress(metadata, self._reporter)
+        command = update.command(self._reporter)
         while self._counts:
             try:
                 await self._gate.report(

@@ -19,7 +19,8 @@ import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
 
-from ...backends.client import Accepted, Answer, BackendClient, Call, Failed, ParentResult
+from ...backends.client import BackendClient
+from ...backends.dialects.dialect import Accepted, Answer, Call, Failed, ParentResult
 from ...clock import secret_token
 from ...commands.commands import Commands
 from ...commands.handler import Known
@@ -257,6 +258,7 @@ class AttemptRunner:
             deadline=state.deadline,
             callback_url=f"{self._callback_base}/api/task/{queued.ref.id}",
             callback_token=token,
+            api_key=api_key,
             model=queued.submitted.model,
             model_key=model_key,
             parents=parents,
@@ -264,7 +266,7 @@ class AttemptRunner:
         if self._is_broken_off(under_way):
             return None
         report = ProgressForwarder(self._progress, queued.ref, claimed, self._worker)
-        under_way.call = asyncio.create_task(self._backend.call(server, call, api_key, report))
+        under_way.call = asyncio.create_task(self._backend.call(server.settings, call, report))
         try:
             return await under_way.call
         except asyncio.CancelledError:

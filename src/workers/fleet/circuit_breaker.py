@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from ...backends.client import Answer, Failed
+from ...backends.dialects.dialect import Answer, Failed
 from ...commands.commands import Commands
 from ...commands.server import CircuitIsClosed, CloseCircuit, OpenCircuit, Present
 from ...errors import Refused, StoreUnavailable

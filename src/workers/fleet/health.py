@@ -7,17 +7,15 @@ after a failure.
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
-import aiohttp
 import msgspec
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ...backends.client import describe
+from ...backends.client import BackendClient
+from ...backends.dialects.dialect import Probe
 from ...clock import jitter, utc_now
 from ...commands.commands import Commands
 from ...commands.server import MarkOffline, MarkOnline, Present, RemoveServer
@@ -45,18 +43,11 @@ class CheckState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the registration that asked for the check: the fleet must have seen it."""
 
 
-class Probe(NamedTuple):
-    well: bool
-    reason: str
-    latency_ms: float | None = None
-    timed_out: bool = False
-
-
 class Health:
     def __init__(
         self,
         settings: Settings,
-        session: aiohttp.ClientSession,
+        backend: BackendClient,
         commands: Commands,
         fleet: Fleet,
         heartbeats: Heartbeats,
@@ -64,7 +55,7 @@ class Health:
         timers: Timers,
     ) -> None:
         self._settings = settings
-        self._session = session
+        self._backend = backend
         self._commands = commands
         self._fleet = fleet
         self._heartbeats = heartbeats
@@ -100,26 +91,12 @@ class Health:
         for number in range(tries):
             if number:
                 await asyncio.sleep(self._settings.health_retry_delay)
-            probe = await self._probe(server.settings.health_url)
+            probe = await self._backend.probe(server.settings)
             if probe.well:
                 break
         if probe.timed_out and await self._is_at_work(server):
             return Probe(well=True, reason="too busy to answer its health check, but finishing tasks")
         return probe
-
-    async def _probe(self, url: str) -> Probe:
-        started = time.perf_counter()
-        try:
-            async with asyncio.timeout(self._settings.health_timeout):
-                async with self._session.get(url, allow_redirects=False) as response:
-                    latency_ms = (time.perf_counter() - started) * 1000
-                    well = 200 <= response.status < 300
-                    return Probe(well, f"health check answered {response.status}", latency_ms)
-        except TimeoutError:
-            seconds = self._settings.health_timeout
-            return Probe(well=False, reason=f"no answer to the health check in {seconds:g} s", timed_out=True)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Probe(well=False, reason=describe(error))
 
     async def _is_at_work(self, server: Present) -> bool:
         """Tell whether a server has dealt with a task or sent a heartbeat lately: busy is not dead."""

@@ -1,4 +1,4 @@
-"""What a streamed answer says, however it arrives in pieces. Pure."""
+"""The dialect `taskstream`: what a streamed answer says, however it arrives in pieces. Pure."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Raw
 
-from taskstream.backends.progress_update import LONGEST_MESSAGE
-from taskstream.backends.stream_parser import (
-    DEEPEST_UPDATE,
-    LONGEST_PROGRESS,
-    BadStream,
-    Ending,
-    Framing,
-    ProgressUpdate,
-    Said,
-    StreamedAnswer,
-)
-from taskstream.wire.body_limit import AnswerTooLarge
+from taskstream.backends.dialects.dialect import Answer, BadAnswer, Completed, FailedByBackend, Update
+from taskstream.backends.dialects.framing import Framing, Texts
+from taskstream.backends.dialects.task_update import LONGEST_MESSAGE
+from taskstream.backends.dialects.taskstream import DEEPEST_ANSWER, Taskstream
+from taskstream.events.server import ServerRegistered
 
+from .test_taskstream_answers import CALL
+
+SERVER = ServerRegistered(server_id="s1", name="", provider="", predict_url="http://s1")
 OTHER_TASK = "0" * 26 + "~somebody"
 framings = pytest.mark.parametrize("framing", ["events", "lines"])
 
 
-def read(framing: Framing, chunks: list[bytes], *, key: str | None = None, most_bytes: int = 10_000_000) -> list[Said]:
+def read(framing: Framing, chunks: list[bytes]) -> list[Update | Answer]:
     """Return all that is said, up to the end of the attempt."""
-    answer = StreamedAnswer(framing, "t1", key, most_bytes)
+    texts = Texts(framing)
+    reader = Taskstream().open_stream(SERVER, CALL, 200)
+    assert reader is not None
 
-    def all_said() -> Iterator[Said]:
+    def all_texts() -> Iterator[bytes]:
         for chunk in chunks:
-            yield from answer.feed(chunk)
-        yield from answer.rest()
+            yield from texts.feed(chunk)
+        yield from texts.rest()
 
-    found: list[Said] = []
-    for said in all_said():
+    found: list[Update | Answer] = []
+    for text in all_texts():
+        said = reader.read(text, 12)
+        assert said is not None
         found.append(said)
-        if isinstance(said, Ending):
+        if not isinstance(said, Update):
             break
     return found
 
@@ -52,31 +51,31 @@ def framed(framing: Framing, update: Any, end: str = "\n") -> bytes:
     return b"data: " + text + 2 * end.encode() if framing == "events" else text + end.encode()
 
 
-def only(update: Any, framing: Framing = "lines", **more: Any) -> Said:
-    found = read(framing, [framed(framing, update)], **more)
+def only(update: Any, framing: Framing = "lines") -> Update | Answer:
+    found = read(framing, [framed(framing, update)])
     assert len(found) == 1
     return found[0]
 
 
-def progress(update: Any, **more: Any) -> dict[str, Any]:
+def progress(update: Any) -> dict[str, Any]:
     """Return the fields of progress that are not as if unsaid."""
-    said = only(update, **more)
-    assert isinstance(said, ProgressUpdate)
-    told = {"progress": said.metadata.progress, "message": said.metadata.message, "log": said.metadata.log,
-            "output": said.metadata.output, "custom_data": json.loads(bytes(said.metadata.custom_data))}  # fmt: skip
-    return {name: value for name, value in told.items() if value is not None}
+    said = only(update)
+    assert isinstance(said, Update)
+    fields = {"progress": said.progress, "message": said.message, "log": "".join(said.lines), "output": said.output,
+              "custom_data": json.loads(bytes(said.custom_data))}  # fmt: skip
+    return {name: value for name, value in fields.items() if value not in (None, "")}
 
 
 def result(update: Any) -> dict[str, Any]:
     said = only(update)
-    assert isinstance(said, Ending)
-    found: dict[str, Any] = json.loads(said.result("t1", "s1", 12))
+    assert isinstance(said, Completed | FailedByBackend)
+    found: dict[str, Any] = json.loads(said.result)
     return found
 
 
-def complaint(update: Any, framing: Framing = "lines", **more: Any) -> str:
-    with pytest.raises(BadStream) as refused:
-        read(framing, [framed(framing, update)], **more)
+def complaint(update: Any, framing: Framing = "lines") -> str:
+    with pytest.raises(BadAnswer) as refused:
+        read(framing, [framed(framing, update)])
     return str(refused.value)
 
 
@@ -105,15 +104,13 @@ def test_updates_are_the_same_in_whatever_pieces_they_arrive(
 
     said = read(framing, pieces)
 
-    assert [one.metadata.progress for one in said if isinstance(one, ProgressUpdate)] == [
-        one["progress"] for one in sent
-    ]
+    assert [one.progress for one in said if isinstance(one, Update)] == [one["progress"] for one in sent]
     assert said == read(framing, [body])
 
 
 @given(st.lists(st.binary(max_size=30), max_size=6), st.sampled_from(["events", "lines"]))
 def test_no_bytes_do_more_than_to_be_refused(chunks: list[bytes], framing: Framing) -> None:
-    with contextlib.suppress(BadStream):
+    with contextlib.suppress(BadAnswer):
         read(framing, chunks)
 
 
@@ -121,7 +118,7 @@ def test_no_bytes_do_more_than_to_be_refused(chunks: list[bytes], framing: Frami
 def test_what_lacks_its_last_line_end_counts(framing: Framing) -> None:
     body = framed(framing, {"progress": 1}) + framed(framing, {"data": 1}).rstrip()
 
-    assert isinstance(read(framing, [body])[-1], Ending)
+    assert isinstance(read(framing, [body])[-1], Completed)
 
 
 def test_of_an_event_only_the_data_counts_and_its_lines_are_one_text() -> None:
@@ -129,15 +126,15 @@ def test_of_an_event_only_the_data_counts_and_its_lines_are_one_text() -> None:
 
     (said,) = read("events", [body])
 
-    assert isinstance(said, ProgressUpdate)
-    assert said.metadata.progress == 5
+    assert isinstance(said, Update)
+    assert said.progress == 5
 
 
 @framings
 def test_nothing_after_the_end_is_read(framing: Framing) -> None:
     body = framed(framing, {"data": 1}) + framed(framing, b"no json") + framed(framing, {"progress": 3})
 
-    assert [type(said) for said in read(framing, [body])] == [Ending]
+    assert [type(said) for said in read(framing, [body])] == [Completed]
 
 
 # Progress
@@ -198,8 +195,8 @@ def test_a_task_may_end_well_without_data(update: dict[str, Any]) -> None:
 def test_a_failure_says_why(update: dict[str, Any]) -> None:
     said = only(update)
 
-    assert isinstance(said, Ending)
-    assert (said.status, said.message) == ("FAILED", "no model")
+    assert isinstance(said, FailedByBackend)
+    assert said.error == "no model"
     assert "progress" not in result(update)["metadata"]
 
 
@@ -227,47 +224,24 @@ def test_a_failure_says_why(update: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_update_is_refused_with_its_place_and_reason(framing: Framing, update: Any, says: str) -> None:
-    found = complaint(update, framing)
-
-    assert says in found
-    assert found.startswith("part 1 of the streamed answer")
+def test_what_is_no_update_is_refused_with_its_reason(framing: Framing, update: Any, says: str) -> None:
+    assert says in complaint(update, framing)
 
 
 def test_nesting_is_allowed_as_deep_as_it_can_be_read_again() -> None:
     def nested(levels: int) -> bytes:
         return b'{"data": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
-    assert isinstance(only(nested(DEEPEST_UPDATE)), Ending)
-    assert "deeper" in complaint(nested(DEEPEST_UPDATE + 1))
+    assert isinstance(only(nested(DEEPEST_ANSWER)), Completed)
+    assert "deeper" in complaint(nested(DEEPEST_ANSWER + 1))
 
 
-def test_progress_is_bounded_and_a_result_only_by_the_whole_answer() -> None:
-    large = "x" * LONGEST_PROGRESS
+@pytest.mark.parametrize(
+    "wrong", [{"progress": "all"}, {"progress": 101}, {"message": "x" * (LONGEST_MESSAGE + 1)}, {"backend_task_id": 7}]
+)
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_a_wrong_cosmetic_field_does_not_lose_the_end(status: str, wrong: Any) -> None:
+    said = only({"data": 1, "status": status, **wrong})
 
-    assert "more than" in complaint({"output": large})
-    assert isinstance(only({"data": large}), Ending)
-    with pytest.raises(AnswerTooLarge):
-        read("lines", [framed("lines", {"data": large})], most_bytes=LONGEST_PROGRESS)
-
-
-@framings
-def test_an_answer_without_an_end_of_line_is_bounded_too(framing: Framing) -> None:
-    with pytest.raises(AnswerTooLarge):
-        read(framing, [b"x"] * 1001, most_bytes=1000)
-
-
-# The model's key
-
-
-@framings
-def test_the_models_key_is_taken_out(framing: Framing) -> None:
-    key = 'sk-"secret\\1'
-    body = framed(framing, {"log": f"using {key}"}) + framed(framing, {"data": {"said": key}})
-
-    said = read(framing, [body[:10], body[10:25], body[25:]], key=key)
-
-    assert isinstance(said[0], ProgressUpdate)
-    assert said[0].metadata.log == "using [key removed]"
-    assert isinstance(said[1], Ending)
-    assert said[1].data == Raw(b'{"said": "[key removed]"}')
+    assert isinstance(said, Completed if status == "FINISHED" else FailedByBackend)
+    assert json.loads(said.result)["data"] == 1

@@ -1,0 +1,188 @@
+"""The seam between the transport and the wire formats of backend servers.
+
+A dialect builds requests and reads replies. It does no I/O and reads no clock. The transport sends, limits sizes and
+time, splits a streamed answer into texts, and removes the model's key from everything before a dialect reads it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import ClassVar, NamedTuple, TypeAlias
+
+from msgspec import Raw, Struct
+
+from ...commands.task_commands import Reporter, ReportProgress
+from ...events.envelope import NULL
+from ...events.server import ServerRegistered
+from ...events.task import FailureKind, ModelChoice
+
+
+class ParentResult(Struct, frozen=True, kw_only=True):
+    """A task that another depends on, as the other's server receives it."""
+
+    task_id: str
+    status: str
+    """A task's status, or GONE: its history is past its retention."""
+    result: Raw = NULL
+    """Its TaskResult, JSON; null if it has none."""
+    error: str | None = None
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One attempt: what a server needs to know of it."""
+
+    task_id: str
+    task_type: str
+    attempt: int
+    payload: Raw
+    deadline: datetime
+    callback_url: str
+    callback_token: str
+    api_key: str | None = None
+    """The server's own."""
+    model: ModelChoice | None = None
+    model_key: str | None = None
+    parents: list[ParentResult] | None = None
+
+    def __repr__(self) -> str:
+        return f"Call({self.task_id}, attempt {self.attempt})"  # without its secrets
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """A request to a server."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = {}
+    body: bytes | None = None
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """A whole answer to a request."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in any case."""
+    body: bytes
+    retry_after: timedelta | None = None
+    """Read from the header, a date made a pause."""
+    elapsed_ms: int = 0
+    """Milliseconds since the request was sent."""
+
+
+class Completed(Struct, frozen=True):
+    """The task succeeded; `result` is a TaskResult, JSON."""
+
+    result: bytes
+
+
+class FailedByBackend(Struct, frozen=True):
+    """The server did the work and reports that the task failed; `result` is a TaskResult, JSON."""
+
+    result: bytes
+    error: str
+
+
+class Accepted(Struct, frozen=True):
+    """The server will report by callback."""
+
+    backend_task_id: str | None
+
+
+class Failed(Struct, frozen=True, kw_only=True):
+    """The attempt came to nothing."""
+
+    kind: FailureKind
+    error: str
+    retry_after: timedelta | None = None
+
+
+Ending: TypeAlias = Completed | FailedByBackend
+"""The server's own verdict: it ends the task."""
+Answer: TypeAlias = Ending | Accepted | Failed
+
+
+class Update(Struct, frozen=True, kw_only=True):
+    """Progress of an attempt."""
+
+    progress: float | None = None
+    """Percent, 0 to 100."""
+    message: str | None = None
+    custom_data: Raw = NULL
+    lines: tuple[str, ...] = ()
+    """Of the server's log."""
+    output: str = ""
+    """What the task has produced since the last update, as text."""
+
+    def command(self, reporter: Reporter) -> ReportProgress:
+        """Return the command that records this update."""
+        return ReportProgress(
+            reporter=reporter,
+            progress=self.progress,
+            message=self.message,
+            custom_data=self.custom_data,
+            lines=self.lines,
+            output=self.output,
+        )
+
+
+class Probe(NamedTuple):
+    """What a health check found."""
+
+    well: bool
+    reason: str
+    latency_ms: float | None = None
+    timed_out: bool = False
+
+
+class BadAnswer(Exception):
+    """A text of a streamed answer cannot be read; the message completes "part 2 of the streamed answer …"."""
+
+
+class StreamReader(ABC):
+    """Reads one streamed answer, text by text: the data of a server-sent event, or a line."""
+
+    @abstractmethod
+    def read(self, text: bytes, elapsed_ms: int) -> Update | Answer | None:
+        """Return what a text says. An answer ends the attempt: nothing after it is read. Raises BadAnswer."""
+
+    @abstractmethod
+    def end(self) -> Answer:
+        """Return what it means that the server ended the stream without an answer."""
+
+
+class Dialect(ABC):
+    """One wire format."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def predict(self, server: ServerRegistered, call: Call) -> Request:
+        """Return the request that starts an attempt."""
+
+    @abstractmethod
+    def open_stream(self, server: ServerRegistered, call: Call, status: int) -> StreamReader | None:
+        """Return a reader for an answer whose media type is a stream's; None to have it read whole."""
+
+    @abstractmethod
+    def read_answer(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
+        """Return what an answer means. Never raises: a reply that makes no sense is a Failed."""
+
+    @abstractmethod
+    def cancel(self, server: ServerRegistered, call: Call) -> Request | None:
+        """Return the request that stops an attempt; None if closing the connection does. It is closed either way."""
+
+    @abstractmethod
+    def health(self, server: ServerRegistered) -> Request | None:
+        """Return the request that checks a server's health; None if it has no address for it."""
+
+    @property
+    def most_health_bytes(self) -> int:
+        """Return how many bytes of a health answer `read_health` needs; 0: none are waited for."""
+        return 0
+
+    @abstractmethod
+    def read_health(self, status: int, body: bytes) -> Probe:
+        """Return what a health answer means."""

@@ -1,0 +1,227 @@
+"""Taskstream's own wire format (the contract, section 1: what a backend server sees)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ...errors import InvalidInput
+from ...events.server import ServerRegistered
+from ...events.task import FailureKind, ModelChoice
+from ...wire.json_depth import deeper_than
+from .dialect import (
+    Accepted,
+    Answer,
+    BadAnswer,
+    Call,
+    Completed,
+    Dialect,
+    Failed,
+    ParentResult,
+    Probe,
+    Reply,
+    Request,
+    StreamReader,
+    Update,
+)
+from .task_update import SHORT, read_update, wrapped
+
+LONGEST_REASON = 300
+"""Characters of a server's own words kept in a refusal."""
+DEEPEST_ANSWER = 500
+"""Levels of nesting. A deeper result would be stored, and then not decode where the stack is deeper than here."""
+BUSY = frozenset({429, 503})
+TRY_AGAIN = frozenset({408, 425, 429})
+OF_ANOTHER_TASK = "the server answered with the result of another task"
+
+
+class _Predict(Struct, kw_only=True, omit_defaults=True):
+    task_id: str
+    type: str
+    request: Raw
+    is_async: bool = msgspec.field(name="async")
+    attempt: int
+    deadline: int
+    """Milliseconds since the epoch."""
+    callback_url: str | None = None
+    callback_token: str | None = None
+    parents: list[ParentResult] | None = None
+    """The tasks it depends on, in the order in which it names them."""
+
+
+class _Acceptance(Struct, kw_only=True):
+    backend_task_id: str | None = None
+
+
+class _Refusal(Struct):
+    """Where servers put the reason of a refusal."""
+
+    error: str | None = None
+    detail: str | None = None
+    message: str | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_acceptance = msgspec.json.Decoder(_Acceptance)
+_refusal = msgspec.json.Decoder(_Refusal)
+
+
+class Taskstream(Dialect):
+    """`POST` of a task with its payload under `request`; a TaskResult, a 202 or a stream of updates in return."""
+
+    name = "taskstream"
+
+    def predict(self, server: ServerRegistered, call: Call) -> Request:
+        reports = _reports(server)
+        body = _Predict(
+            task_id=call.task_id,
+            type=call.task_type,
+            request=call.payload,
+            is_async=server.is_async,
+            attempt=call.attempt,
+            deadline=int(call.deadline.timestamp() * 1000),
+            callback_url=call.callback_url if reports else None,
+            callback_token=call.callback_token if reports else None,
+            parents=call.parents,
+        )
+        headers = {"Content-Type": "application/json", **_model_headers(call)}
+        if call.api_key:
+            headers["Authorization"] = f"Bearer {call.api_key}"
+        return Request(method="POST", url=server.predict_url, headers=headers, body=_encode(body))
+
+    def open_stream(self, server: ServerRegistered, call: Call, status: int) -> StreamReader | None:
+        is_acceptance = status == 202 and _reports(server)
+        return _UpdateStream(server.server_id, call.task_id) if 200 <= status < 300 and not is_acceptance else None
+
+    def read_answer(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
+        status = reply.status
+        if 200 <= status < 300:
+            return self._read_success(server, call, reply)
+        if status >= 500 or status in TRY_AGAIN:
+            kind: FailureKind = "busy" if status in BUSY else "error"
+            return Failed(kind=kind, error=_reason(reply), retry_after=reply.retry_after)
+        if status >= 400:
+            return Failed(kind="rejected", error=_reason(reply))
+        return Failed(kind="bad_answer", error=f"the server answered {status}; redirects are not followed")
+
+    def _read_success(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
+        reports, body = _reports(server), reply.body
+        if reports and reply.status == 202:
+            return Accepted(_backend_task_id(body))
+        try:
+            _json(body)
+        except BadAnswer as error:
+            return Failed(kind="bad_answer", error=f"the server answered {reply.status}, and the answer {error}")
+        try:
+            update = read_update(body)
+        except InvalidInput:
+            return Completed(_whole(server, call, reply))
+        if update.is_of_another(call.task_id):
+            return Failed(kind="bad_answer", error=OF_ANOTHER_TASK)
+        if update.status == "FAILED":
+            return update.ending(body if update.has_data else update.result(call.task_id))
+        if reports and not update.is_final:
+            return Accepted(update.backend_task_id if isinstance(update.backend_task_id, str) else None)
+        return Completed(body if update.has_data else _whole(server, call, reply))
+
+    def cancel(self, server: ServerRegistered, call: Call) -> Request | None:  # noqa: ARG002
+        return None
+
+    def health(self, server: ServerRegistered) -> Request | None:
+        return None if server.health_url is None else Request(method="GET", url=server.health_url)
+
+    def read_health(self, status: int, body: bytes) -> Probe:  # noqa: ARG002
+        return Probe(200 <= status < 300, f"health check answered {status}")
+
+
+class _UpdateStream(StreamReader):
+    """Updates, whole or in short: their fields at the top. Without a `status`, one with `data` ends the attempt well.
+
+    {"metadata": {"status": "PROCESSING", "progress": 40, "message": "…"}}        {"progress": 40, "message": "…"}
+    {"data": …, "metadata": {"status": "FINISHED"}}                               {"data": …}
+    """
+
+    def __init__(self, server_id: str, task_id: str) -> None:
+        self._server_id = server_id
+        self._task_id = task_id
+
+    def read(self, text: bytes, elapsed_ms: int) -> Update | Answer | None:
+        content = _json(text)
+        if not isinstance(content, dict):
+            raise BadAnswer("is no JSON object")
+        if not SHORT & content.keys():
+            raise BadAnswer("has no field of an update")
+        try:
+            update = read_update(text, may_be_short=True)
+            if update.is_of_another(self._task_id):
+                raise BadAnswer("is of another task")
+            if not update.is_final:
+                return update.progress()
+        except InvalidInput as error:
+            raise BadAnswer(f"is no update: {error}") from None
+        return update.ending(update.result(self._task_id, **_seen(self._server_id, update.status, elapsed_ms)))
+
+    def end(self) -> Answer:
+        return Failed(kind="bad_answer", error="the streamed answer ended without a result")
+
+
+def _reports(server: ServerRegistered) -> bool:
+    """Return True if a server may report by callback."""
+    return server.is_async or server.callback
+
+
+def _model_headers(call: Call) -> dict[str, str]:
+    """Return the headers that name the model to use (contract, section 2)."""
+    chosen = call.model or ModelChoice()
+    headers = {
+        "X-AI-Provider": chosen.provider,
+        "X-AI-Model": chosen.model,
+        "X-AI-BaseUrl": chosen.base_url,
+        "X-AI-Key": call.model_key,
+    }
+    return {name: value for name, value in headers.items() if value}
+
+
+def _seen(server_id: str, status: str, elapsed_ms: int) -> dict[str, Any]:
+    """Return the metadata of a result as we saw it."""
+    seen = {"server_id": server_id, "processing_time": elapsed_ms, "model_time": 0, "queue_time": 0}
+    return {**seen, **({"progress": 100} if status == "FINISHED" else {}), "status": status, "message": None}
+
+
+def _whole(server: ServerRegistered, call: Call, reply: Reply) -> bytes:
+    """Return the TaskResult for JSON of any other shape: all of it is the data."""
+    return wrapped(call.task_id, reply.body, **_seen(server.server_id, "FINISHED", reply.elapsed_ms))
+
+
+def _json(text: bytes) -> Any:
+    """Return what JSON holds. Raises BadAnswer for anything else, and for what is nested too deep to be read again."""
+    try:
+        content = msgspec.json.decode(text)
+        too_deep = deeper_than(DEEPEST_ANSWER, text, content)
+    except RecursionError:
+        too_deep = True
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise BadAnswer("is no JSON") from None
+    if too_deep:
+        raise BadAnswer(f"is nested deeper than {DEEPEST_ANSWER} levels")
+    return content
+
+
+def _backend_task_id(body: bytes) -> str | None:
+    """Return the server's own id for the task, from a 202; one that says nothing we know accepts all the same."""
+    try:
+        return _acceptance.decode(body).backend_task_id
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def _reason(reply: Reply) -> str:
+    """Return the status and the server's own words, if it has some that are meant to be read."""
+    try:
+        refusal = _refusal.decode(reply.body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return f"the server answered {reply.status}"
+    reason = refusal.error or refusal.detail or refusal.message
+    return f"the server answered {reply.status}" + (f": {reason[:LONGEST_REASON]}" if reason else "")
