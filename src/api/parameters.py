@@ -1,7 +1,12 @@
-"""The parameters that several routes have: as OpenAPI describes them, and what is read from them."""
+"""Parameters that several routes share: their OpenAPI descriptions, and the functions that read them.
+
+Every list pages the same way: `limit`, `cursor`, and `nextCursor` in the answer (schemas.page.Page). A cursor is the
+last name or id of the page, or a sequence of the log; clients pass it on unchanged.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import unquote
 
@@ -21,113 +26,165 @@ from ..events.ids import (
     parse_schedule_id,
     ref_for_key,
 )
-from ..wire.fields import BATCH_ID_PATTERN, TASK_ID_PATTERN
+from ..wire.fields import BATCH_ID_PATTERN, SERVER_ID_PATTERN, TASK_ID_PATTERN, TYPE_NAME_PATTERN
 from .auth.access import READERS_OF_ALL, ApiRequest
 from .openapi.examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
 
 ID_PATTERN = TASK_ID_PATTERN
-"""Of tasks, webhooks and schedules: what is unique, and the owner's token."""
+"""Ids of tasks, webhooks and schedules: a unique part and the owner's token."""
+DELIVERY_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}$"
 LONGEST_KEY = 255
-NO_CURSOR = "this is no cursor; pass `nextCursor` of the page before as it came"
 
-TaskId = Annotated[
-    str,
-    PathParameter(
-        description="A task's id, as the answer to its submission gave it",
-        schema_extra={"pattern": ID_PATTERN, "examples": [TASK_ID_EXAMPLE]},
-    ),
-]
+
+def _in_path(description: str, pattern: str, *examples: str, longest: int | None = None) -> PathParameter:
+    lengths = {"minLength": 1, "maxLength": longest} if longest else {}
+    return PathParameter(
+        description=description, schema_extra={"pattern": pattern, "examples": list(examples), **lengths}
+    )
+
+
+TaskId = Annotated[str, _in_path("A task's id, from the answer to its submission", ID_PATTERN, TASK_ID_EXAMPLE)]
 BatchId = Annotated[
+    str, _in_path("A batch's id, from the answer to its submission", BATCH_ID_PATTERN, BATCH_ID_EXAMPLE)
+]
+WebhookId = Annotated[str, _in_path("A webhook's id, from the answer to its registration", ID_PATTERN, TASK_ID_EXAMPLE)]
+DeliveryId = Annotated[
+    str, _in_path("A delivery's id, from the list of deliveries", DELIVERY_ID_PATTERN, "01KDW1Z6P0C6N4T0Z5V3Q9H8RB")
+]
+ServerId = Annotated[str, _in_path("A server's id, as registered", SERVER_ID_PATTERN, "gpu-1", longest=128)]
+TypeNameInPath = Annotated[
+    str,
+    _in_path("A type's name: letters, digits, dots, dashes and underscores", TYPE_NAME_PATTERN, "resize", longest=64),
+]
+PoolNameInPath = Annotated[str, _in_path("A pool's name", TYPE_NAME_PATTERN, "default", longest=64)]
+OwnerInPath = Annotated[
     str,
     PathParameter(
-        description="A batch's id, as the answer to its submission gave it",
-        schema_extra={"pattern": BATCH_ID_PATTERN, "examples": [BATCH_ID_EXAMPLE]},
+        description="The `sub` of the owner's token, percent-encoded",
+        schema_extra={"examples": ["alice", "auth0%7C5f7c8ec7c33c6c004bbafe82"]},
     ),
 ]
-Limit = Annotated[int, QueryParameter(ge=1, le=200, description="Most entries on a page")]
-Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the page before")]
-Owner = Annotated[str | None, QueryParameter(description="A user; for admins and auditors, whose default is all")]
+
+
+def _page_size(most: int) -> QueryParameter:
+    return QueryParameter(ge=1, le=most, description="Largest number of entries on a page")
+
+
+Limit = Annotated[int, _page_size(200)]
+EventLimit = Annotated[int, _page_size(1_000)]
+TypeLimit = Annotated[int, _page_size(1_000)]
+ServerLimit = Annotated[int, _page_size(5_000)]
+Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the previous page")]
+Owner = Annotated[
+    str | None, QueryParameter(description="One user. Admins and auditors only; by default they see all users")
+]
 OfSchedule = Annotated[
     str | None,
     QueryParameter(
-        description="A recurring schedule's id: the tasks it has submitted", schema_extra={"pattern": ID_PATTERN}
+        description="A recurring schedule's id: only the tasks it submitted", schema_extra={"pattern": ID_PATTERN}
     ),
 ]
 IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
-        description="Up to 255 printable characters. The same key and body again give the same task, for ever",
+        description="1 to 255 printable characters. The same key and body always return the same task",
         schema_extra={"minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~][ -~]*$"},
     ),
 ]
 
 
 def decoded(segment: str, name: str) -> str:
-    """Return the text that a path's segment is, still percent-encoded; `name`: its parameter's. Raises InvalidInput."""
+    """Return the text of a percent-encoded path segment; `name` is its parameter. Raises InvalidInput."""
     try:
         return unquote(segment, errors="strict")
     except UnicodeDecodeError:
-        raise InvalidInput("this part of the path is not percent-encoded UTF-8", name) from None
+        raise InvalidInput("must be percent-encoded UTF-8", name) from None
+
+
+# Paging
+
+
+def page_of(
+    names: Iterable[str], limit: int, cursor: str | None, *, newest_first: bool = False
+) -> tuple[list[str], str | None]:
+    """Return the names on a page, sorted, and the cursor of the next page, None after the last.
+
+    `newest_first`: the names are ids, which sort by the time they were made; listed in descending order.
+    """
+    remaining = (name for name in names if not cursor or (name < cursor if newest_first else name > cursor))
+    found = sorted(remaining, reverse=newest_first)
+    shown = found[:limit]
+    return shown, shown[-1] if len(found) > limit else None
+
+
+def read_id_cursor(cursor: str | None) -> str | None:
+    """Return the id that a page starts after, None for the first page. Raises InvalidInput."""
+    if cursor and not is_task_id(cursor):
+        raise _bad_cursor("cursor")
+    return cursor or None
 
 
 def read_cursor(cursor: str | None, path: str = "cursor") -> int | None:
     """Return the sequence that a page starts before, None for the first page. Raises InvalidInput.
 
-    `path`: where it was given, as in `$.cursor`.
+    `path`: where the cursor was given, as in `$.cursor`.
     """
     if not cursor:
         return None
-    if not (cursor.isascii() and cursor.isdigit() and 0 < len(cursor) <= 19):
-        raise InvalidInput(NO_CURSOR, path)
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 19):
+        raise _bad_cursor(path)
     return int(cursor)
 
 
-def read_id_cursor(cursor: str | None) -> str | None:
-    """Return the id that a page comes after, None for the first page. Raises InvalidInput."""
-    if not cursor:
-        return None
-    if not is_task_id(cursor):
-        raise InvalidInput(NO_CURSOR, "cursor")
-    return cursor
+def next_cursor(sequence: int | None) -> str | None:
+    """Return the cursor of the page that starts before a sequence; None after the last page."""
+    return None if sequence is None else str(sequence)
+
+
+def _bad_cursor(path: str) -> InvalidInput:
+    return InvalidInput("not a cursor; pass `nextCursor` of the previous page unchanged", path)
+
+
+# Owners, schedules, keys
 
 
 def read_schedule(schedule_id: str | None) -> ScheduleRef | None:
-    """Return the schedule whose tasks are listed, None for any or none. Raises InvalidInput."""
+    """Return the schedule whose tasks are listed; None: the tasks of any schedule, or of none. Raises InvalidInput."""
     if schedule_id is None:
         return None
     try:
         return parse_schedule_id(schedule_id)
     except NotFound:
-        raise InvalidInput("this is no schedule's id", "schedule") from None
+        raise InvalidInput("not the id of a schedule", "schedule") from None
 
 
 def listed_owner(request: ApiRequest, owner: str | None) -> str | None:
-    """Return the token of the owner whose tasks are listed, None for everybody's. Raises Forbidden."""
+    """Return the token of the owner whose things are listed, None for all owners. Raises Forbidden."""
     own = owner_token(request.user.subject)
     if request.user.has(*READERS_OF_ALL):
         return owner_token(owner) if owner else None
     if owner and owner_token(owner) != own:
-        raise Forbidden("only admins and auditors list other users' tasks; leave `owner` out for your own")
+        raise Forbidden("only admins and auditors can list what other users own; leave `owner` out to list your own")
     return own
 
 
 def submitted_ref(owner: str, idempotency_key: str | None) -> TaskRef:
-    """Return the task of an owner token that a submission is: with a key always the same one. Raises InvalidInput."""
+    """Return the task id of a submission by an owner token; a key always gives the same id. Raises InvalidInput."""
     if idempotency_key is None:
         return new_ref(owner, utc_now(), random_bits(80))
     return ref_for_key(owner, checked_key(idempotency_key))
 
 
 def submitted_batch(owner: str, idempotency_key: str | None) -> BatchRef:
-    """Return the batch of an owner token that a submission is: with a key always the same one. Raises InvalidInput."""
+    """Return the batch id of a submission by an owner token; a key always gives the same id. Raises InvalidInput."""
     if idempotency_key is None:
         return new_batch(owner, utc_now(), random_bits(80))
     return batch_for_key(owner, checked_key(idempotency_key))
 
 
 def checked_key(idempotency_key: str) -> str:
-    """Return the key. Raises InvalidInput for what cannot be one."""
+    """Return the key. Raises InvalidInput if it is too long or not printable."""
     if not 0 < len(idempotency_key) <= LONGEST_KEY or not idempotency_key.isprintable():
-        raise InvalidInput(f"an Idempotency-Key is 1 to {LONGEST_KEY} printable characters", "Idempotency-Key")
+        raise InvalidInput(f"must be 1 to {LONGEST_KEY} printable characters", "Idempotency-Key")
     return idempotency_key

@@ -280,6 +280,7 @@ ANSWER_EXAMPLES: dict[str, Any] = {
         "lastError": None,
         "keeper": "answered",
     },
+    "LiveAnswer": {"status": "ok"},
     "QueueSubmitted": {"success": True, "taskId": TASK_ID_EXAMPLE},
     "QueueTaskAnswer": {"success": True, "task": _QUEUED},
     "QueueTasksAnswer": {"success": True, "tasks": [_QUEUED]},

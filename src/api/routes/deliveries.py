@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Router, get, post
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import QueryParameter
 
 from ...clock import random_bits, utc_now
 from ...commands.webhook import Registered
@@ -14,21 +14,12 @@ from ...errors import InvalidInput, NotFound, RuleBroken
 from ...events.ids import delivery_id, is_delivery_id
 from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
 from ..auth.access import READERS_OF_ALL, ApiRequest
-from ..parameters import Cursor, Limit, read_cursor
+from ..parameters import Cursor, DeliveryId, Limit, WebhookId, next_cursor, read_cursor
 from ..problems import answers
 from ..schemas.deliveries import DeliveryPage, DeliverySummary, delivery_summary
-from .webhooks import WebhookId, Webhooks
+from .webhooks import Webhooks
 
 STATUSES: tuple[DeliveryStatus, ...] = ("waiting", "delivered", "failed")
-DELIVERY_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}$"
-
-DeliveryId = Annotated[
-    str,
-    PathParameter(
-        description="A delivery's id, as the list has it",
-        schema_extra={"pattern": DELIVERY_ID_PATTERN, "examples": ["01KDW1Z6P0C6N4T0Z5V3Q9H8RB"]},
-    ),
-]
 
 
 class Deliveries:
@@ -55,7 +46,7 @@ class Deliveries:
         page = await self.container.deliveries.page(ref, _checked_status(status), limit, read_cursor(cursor))
         return DeliveryPage(
             deliveries=[delivery_summary(delivery) for delivery in page.deliveries],
-            next_cursor=str(page.cursor) if page.cursor else None,
+            next_cursor=next_cursor(page.cursor),
         )
 
     async def read(self, request: ApiRequest, webhook_id: str, name: str) -> DeliverySummary:

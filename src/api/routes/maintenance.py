@@ -18,9 +18,10 @@ from ...wire.instants import iso
 from ..auth.access import ApiRequest, requires
 from ..bodies import described, read_as, schema_of
 from ..openapi.examples import DRAIN_EXAMPLES, MAINTENANCE_EXAMPLES
+from ..parameters import ServerId
 from ..problems import answers
 from ..schemas.servers import DrainAnswer, DrainBody, MaintenanceAnswer, MaintenanceBody
-from .server_commands import ServerId, command_server
+from .server_commands import command_server
 
 PROJECTION_SECONDS = 2.0
 """How long a drain waits for the projection, which says what runs."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from litestar import Router, delete, get, put
-from litestar.params import PathParameter
 
 from ...commands.owner import LimitOwner, OwnerCommand, OwnerState, RemoveOwnerLimits
 from ...container import Container
@@ -16,19 +13,11 @@ from ..auth.authenticator import is_plain
 from ..bodies import described, read_as, schema_of
 from ..middleware.edge import request_id
 from ..openapi.examples import OWNER_EXAMPLES
-from ..parameters import Cursor, Limit, decoded
+from ..parameters import Cursor, Limit, OwnerInPath, decoded, page_of
 from ..problems import answers
 from ..schemas.owners import OwnerLimitsAnswer, OwnerLimitsBody, OwnerPage, owner_answer, owner_limits
 
 LONGEST_OWNER = 256
-
-OwnerParameter = Annotated[
-    str,
-    PathParameter(
-        description="The `sub` of the owner's token, percent-encoded",
-        schema_extra={"examples": ["alice", "auth0%7C5f7c8ec7c33c6c004bbafe82"]},
-    ),
-]
 
 
 class Owners:
@@ -56,11 +45,10 @@ class Owners:
         fleet = self.container.fleet
         await fleet.catch_up(self.container.reading)
         found = {own.owner: own for own in fleet.limited_owners()}
-        remaining = [owner for owner in sorted(found) if cursor is None or owner > cursor]
-        shown = remaining[:limit]
+        shown, following = page_of(found, limit, cursor)
         return OwnerPage(
             owners=[self._answer(owner, OwnerState(own=found[owner])) for owner in shown],
-            next_cursor=shown[-1] if len(remaining) > limit else None,
+            next_cursor=following,
         )
 
     async def _command(self, request: ApiRequest, owner: str, command: OwnerCommand) -> OwnerLimitsAnswer:
@@ -95,7 +83,7 @@ def owner_router(container: Container) -> Router:
         response_description="The limits that hold now",
         summary="Set an owner's limits",
     )
-    async def put_owner_limits(request: ApiRequest, owner: OwnerParameter) -> OwnerLimitsAnswer:
+    async def put_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
         """Set limits for one owner, in place of those they had; they hold at once, also for what waits already.
 
         What runs goes on: after a limit was lowered, more may run for a while.
@@ -108,7 +96,7 @@ def owner_router(container: Container) -> Router:
         response_description="The limits that hold now",
         summary="Read an owner's limits",
     )
-    async def get_owner_limits(request: ApiRequest, owner: OwnerParameter) -> OwnerLimitsAnswer:
+    async def get_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
         """Return the limits of an owner: your own, or with the role admin or auditor anybody's."""
         return await owners.get(request, owner)
 
@@ -131,7 +119,7 @@ def owner_router(container: Container) -> Router:
         response_description="The limits that hold now: the service's",
         summary="Remove an owner's limits",
     )
-    async def delete_owner_limits(request: ApiRequest, owner: OwnerParameter) -> OwnerLimitsAnswer:
+    async def delete_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
         """Take an owner's own limits away, if there are any: the service's hold again."""
         return await owners.delete(request, owner)
 

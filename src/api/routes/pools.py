@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
-from typing import Annotated
 
 from litestar import Router, get, post
-from litestar.params import PathParameter
 
 from ...commands.pool import PausePool, PoolCommand, ResumePool
 from ...commands.server import CircuitIsClosed, Present
@@ -20,26 +18,17 @@ from ...events.task import PRIORITIES
 from ...projections.active import count_running
 from ...streams.backlog import Backlog, backlogs, waiting_since
 from ...streams.topology.definitions import pool_filter
-from ...wire.fields import TYPE_NAME_PATTERN
 from ...wire.instants import iso
 from ..auth.access import ApiRequest, actor, requires
 from ..bodies import described, read_as, schema_of
 from ..middleware.edge import request_id
 from ..openapi.examples import PAUSE_EXAMPLES
-from ..parameters import Cursor, Limit
+from ..parameters import Cursor, Limit, PoolNameInPath, page_of
 from ..problems import answers
 from ..schemas.pools import PauseAnswer, PauseBody, PoolPage, PoolServer, PoolSummary, pause_info
 
 SERVERS_SHOWN = 1_000
 NOTHING = Backlog(0, 0, 0)
-
-PoolParameter = Annotated[
-    str,
-    PathParameter(
-        description="A pool's name",
-        schema_extra={"pattern": TYPE_NAME_PATTERN, "minLength": 1, "maxLength": 64, "examples": ["default"]},
-    ),
-]
 
 
 class Pools:
@@ -50,9 +39,8 @@ class Pools:
 
     async def page(self, limit: int, cursor: str | None) -> PoolPage:
         await self.container.fleet.catch_up(self.container.reading)
-        remaining = [name for name in sorted(self.container.fleet.pools()) if cursor is None or name > cursor]
-        shown = remaining[:limit]
-        return PoolPage(pools=await self._summaries(shown), next_cursor=shown[-1] if len(remaining) > limit else None)
+        shown, following = page_of(self.container.fleet.pools(), limit, cursor)
+        return PoolPage(pools=await self._summaries(shown), next_cursor=following)
 
     async def get(self, name: str) -> PoolSummary:
         await self._must_be_known(name)
@@ -154,17 +142,17 @@ def pool_router(container: Container) -> Router:
         response_description="The pool as it is now",
         summary="Read a pool",
     )
-    async def get_pool(name: PoolParameter) -> PoolSummary:
+    async def get_pool(name: PoolNameInPath) -> PoolSummary:
         """Return what waits in a pool, and which servers serve it."""
         return await pools.get(name)
 
     @intervention("/{name:str}/pause", response_description="The pool is paused", summary="Pause a pool")
-    async def pause_pool(request: ApiRequest, name: PoolParameter) -> PauseAnswer:
+    async def pause_pool(request: ApiRequest, name: PoolNameInPath) -> PauseAnswer:
         """Let the tasks of a pool wait; new ones are accepted, and what runs goes on."""
         return await pools.pause(request, name)
 
     @intervention("/{name:str}/resume", response_description="The pool is not paused", summary="Resume a pool")
-    async def resume_pool(request: ApiRequest, name: PoolParameter) -> PauseAnswer:
+    async def resume_pool(request: ApiRequest, name: PoolNameInPath) -> PauseAnswer:
         """End a pool's pause."""
         return await pools.resume(request, name)
 

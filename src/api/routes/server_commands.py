@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from litestar.params import PathParameter
-
 from ...commands.handler import Handled
 from ...commands.server import ServerCommand, ServerState
 from ...container import Container
 from ...errors import NotFound
 from ...events.server import ServerEvent
-from ...wire.fields import SERVER_ID_PATTERN
 from ..auth.access import ApiRequest, actor
 from ..middleware.edge import request_id
-
-ServerId = Annotated[
-    str,
-    PathParameter(
-        description="A server's id, as it was registered",
-        schema_extra={"pattern": SERVER_ID_PATTERN, "minLength": 1, "maxLength": 128, "examples": ["gpu-1"]},
-    ),
-]
 
 
 async def command_server(

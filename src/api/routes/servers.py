@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from datetime import timedelta
-from typing import Annotated
 
 import msgspec
 from litestar import Router, delete, get, post
-from litestar.params import QueryParameter
 from msgspec.structs import replace
 
 from ...backends.egress import BadAddress
@@ -23,7 +21,7 @@ from ...wire.instants import iso
 from ..auth.access import ApiRequest, requires
 from ..bodies import described, read_as, schema_of
 from ..openapi.examples import CLEANUP_EXAMPLES, HEARTBEAT_EXAMPLES, REGISTER_EXAMPLES
-from ..parameters import Cursor
+from ..parameters import Cursor, ServerId, ServerLimit, page_of
 from ..problems import answers
 from ..schemas.servers import (
     CleanupAnswer,
@@ -37,7 +35,7 @@ from ..schemas.servers import (
     ServerSummary,
     server_summary,
 )
-from .server_commands import ServerId, command_server
+from .server_commands import command_server
 
 
 class Servers:
@@ -99,13 +97,12 @@ class Servers:
 
     async def page(self, limit: int, cursor: str | None) -> ServerPage:
         await self.container.fleet.catch_up(self.container.reading)
-        servers = sorted(self.container.fleet.servers(), key=lambda server: server.server_id)
-        remaining = [server for server in servers if cursor is None or server.server_id > cursor]
+        servers = {server.server_id: server for server in self.container.fleet.servers()}
+        shown, following = page_of(servers, limit, cursor)
         heartbeats = await self.container.heartbeats.all()
-        shown = remaining[:limit]
         return ServerPage(
-            servers=[server_summary(server, heartbeats.get(server_token(server.server_id))) for server in shown],
-            next_cursor=shown[-1].server_id if len(remaining) > limit else None,
+            servers=[server_summary(servers[name], heartbeats.get(server_token(name))) for name in shown],
+            next_cursor=following,
         )
 
     async def heartbeat(self, request: ApiRequest, server_id: str) -> HeartbeatAnswer:
@@ -172,10 +169,7 @@ def server_router(container: Container) -> Router:
         response_description="A page of servers, by id",
         summary="List servers",
     )
-    async def list_servers(
-        limit: Annotated[int, QueryParameter(ge=1, le=5000, description="Most entries on a page")] = 5000,
-        cursor: Cursor = None,
-    ) -> ServerPage:
+    async def list_servers(limit: ServerLimit = 5000, cursor: Cursor = None) -> ServerPage:
         """List the registered servers by id, with their state and last heartbeat."""
         return await servers.page(limit, cursor)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import Annotated
 
 import msgspec
 from litestar import Router, delete, get, post, put
-from litestar.params import PathParameter, QueryParameter
 from msgspec import Raw
 
 from ...commands.task_type import (
@@ -27,24 +25,15 @@ from ...events.ids import token
 from ...events.limits import Limits
 from ...events.task_type import TypeDefined
 from ...submission.body import compile_schema
-from ...wire.fields import TYPE_NAME_PATTERN
 from ..auth.access import ApiRequest, actor, requires
 from ..bodies import described, read_as, schema_of
 from ..middleware.edge import request_id
 from ..openapi.examples import PAUSE_EXAMPLES, TYPE_EXAMPLES
-from ..parameters import Cursor
+from ..parameters import Cursor, TypeLimit, TypeNameInPath, page_of
 from ..problems import answers
 from ..schemas.owners import check_burst
 from ..schemas.pools import PauseAnswer, PauseBody, pause_info
 from ..schemas.types import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
-
-NameParameter = Annotated[
-    str,
-    PathParameter(
-        description="A type's name: letters, digits, dots, dashes and underscores",
-        schema_extra={"pattern": TYPE_NAME_PATTERN, "minLength": 1, "maxLength": 64, "examples": ["resize"]},
-    ),
-]
 
 
 class Types:
@@ -90,11 +79,10 @@ class Types:
         await fleet.catch_up(self.container.reading)
         states = {state.definition.name: state for state in fleet.types() if state.definition}
         states.setdefault(DEFAULT_TYPE, fleet.type_state(DEFAULT_TYPE))
-        remaining = [name for name in sorted(states) if cursor is None or name > cursor]
-        shown = remaining[:limit]
+        shown, following = page_of(states, limit, cursor)
         return TypePage(
             types=[type_summary(name, states[name], self.container.settings) for name in shown],
-            next_cursor=shown[-1] if len(remaining) > limit else None,
+            next_cursor=following,
         )
 
     async def delete(self, request: ApiRequest, name: str) -> TypeDone:
@@ -165,7 +153,7 @@ def type_router(container: Container) -> Router:
         response_description="The type as it is now",
         summary="Define a type",
     )
-    async def put_type(request: ApiRequest, name: NameParameter) -> TypeSummary:
+    async def put_type(request: ApiRequest, name: TypeNameInPath) -> TypeSummary:
         """Define a type, or replace its settings. Tasks already submitted keep those they were submitted with."""
         return await types.put(request, name)
 
@@ -175,10 +163,7 @@ def type_router(container: Container) -> Router:
         response_description="A page of types, by name",
         summary="List types",
     )
-    async def list_types(
-        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 1000,
-        cursor: Cursor = None,
-    ) -> TypePage:
+    async def list_types(limit: TypeLimit = 1000, cursor: Cursor = None) -> TypePage:
         """List the types by name; `default` is always there."""
         return await types.page(limit, cursor)
 
@@ -188,7 +173,7 @@ def type_router(container: Container) -> Router:
         response_description="The type's settings",
         summary="Read a type",
     )
-    async def get_type(name: NameParameter) -> TypeSummary:
+    async def get_type(name: TypeNameInPath) -> TypeSummary:
         """Return a type's settings, with the service's own where it has none."""
         return await types.get(name)
 
@@ -200,17 +185,17 @@ def type_router(container: Container) -> Router:
         response_description="The type is gone",
         summary="Delete a type",
     )
-    async def delete_type(request: ApiRequest, name: NameParameter) -> TypeDone:
+    async def delete_type(request: ApiRequest, name: TypeNameInPath) -> TypeDone:
         """Delete a type's settings. Its tasks go on; new ones of this name are treated like `default`."""
         return await types.delete(request, name)
 
     @intervention("/{name:str}/pause", response_description="The type is paused", summary="Pause a type")
-    async def pause_type(request: ApiRequest, name: NameParameter) -> PauseAnswer:
+    async def pause_type(request: ApiRequest, name: TypeNameInPath) -> PauseAnswer:
         """Let the tasks of a type wait; new ones are accepted, what runs goes on, and others of its pool do, too."""
         return await types.pause(request, name)
 
     @intervention("/{name:str}/resume", response_description="The type is not paused", summary="Resume a type")
-    async def resume_type(request: ApiRequest, name: NameParameter) -> PauseAnswer:
+    async def resume_type(request: ApiRequest, name: TypeNameInPath) -> PauseAnswer:
         """End a type's pause. Where it shares its pool with others, its tasks come back within some seconds."""
         return await types.resume(request, name)
 

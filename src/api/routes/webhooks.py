@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from litestar import Router, delete, get, patch, post
-from litestar.params import PathParameter
 
 from ...clock import random_bits, utc_now
 from ...commands.webhook import ChangeWebhook, DeleteWebhook, Registered, RegisterWebhook, RotateSecret
@@ -21,8 +18,8 @@ from ...wire.fields import optional_milliseconds
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from ..bodies import described, read_as, schema_of
 from ..middleware.edge import request_id
-from ..openapi.examples import TASK_ID_EXAMPLE, WEBHOOK_CHANGE_EXAMPLES, WEBHOOK_EXAMPLES
-from ..parameters import ID_PATTERN, Cursor, Limit, Owner, listed_owner, read_id_cursor
+from ..openapi.examples import WEBHOOK_CHANGE_EXAMPLES, WEBHOOK_EXAMPLES
+from ..parameters import Cursor, Limit, Owner, WebhookId, listed_owner, page_of, read_id_cursor
 from ..problems import answers
 from ..schemas.webhooks import (
     WebhookBody,
@@ -36,14 +33,6 @@ from ..schemas.webhooks import (
 )
 
 MOST_PER_OWNER = 100
-
-WebhookId = Annotated[
-    str,
-    PathParameter(
-        description="A webhook's id, as the answer to its registration gave it",
-        schema_extra={"pattern": ID_PATTERN, "examples": [TASK_ID_EXAMPLE]},
-    ),
-]
 
 
 class Webhooks:
@@ -96,13 +85,9 @@ class Webhooks:
 
     async def page(self, request: ApiRequest, owner: str | None, limit: int, cursor: str | None) -> WebhookPage:
         found = dict((await load_webhooks(self.container.reading, listed_owner(request, owner))).registered())
-        newest_first = sorted((ref.id for ref in found), reverse=True)
-        before = read_id_cursor(cursor)
-        remaining = [found[parse_webhook_id(name)] for name in newest_first if before is None or name < before]
-        shown = remaining[:limit]
+        shown, following = page_of((ref.id for ref in found), limit, read_id_cursor(cursor), newest_first=True)
         return WebhookPage(
-            webhooks=[webhook_summary(webhook) for webhook in shown],
-            next_cursor=shown[-1].webhook_id if len(remaining) > limit else None,
+            webhooks=[webhook_summary(found[parse_webhook_id(name)]) for name in shown], next_cursor=following
         )
 
     async def find(self, request: ApiRequest, webhook_id: str, *roles: str) -> tuple[WebhookRef, Registered]:

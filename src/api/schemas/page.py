@@ -1,4 +1,4 @@
-"""What answers have in common."""
+"""Fields that many answers share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ class Page(Struct, kw_only=True, rename="camel"):
     """A page of a list."""
 
     next_cursor: str | None
-    """Pass as `cursor` for the next page; null after the last."""
+    """Pass as `cursor` to get the next page; null after the last page."""
 
 
 class DoneTo(Struct, kw_only=True):
-    """It is done."""
+    """Done."""
 
     id: str
     success: bool = True
