@@ -42,7 +42,7 @@ from ..schemas import (
 from ..schemas.batch_body import BatchItem
 from ..schemas.system import Front, LiveAnswer, Ready
 from ..schemas.task_update import UpdateBody
-from .answer_examples import ANSWER_EXAMPLES
+from .examples import FIELD_EXAMPLES, INSTANT_EXAMPLES
 
 ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
 
@@ -115,7 +115,14 @@ SHAPES: tuple[type[Struct], ...] = (
     LiveAnswer,
     Ready,
 )
-"""What is sent and received; the shapes within them come along."""
+"""Every shape that is sent or received; the shapes inside them are found from these."""
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "array": (list,),
+    "object": (dict,),
+}
 
 
 def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes:
@@ -140,14 +147,26 @@ def schemas() -> dict[str, Any]:
     """Return the JSON Schema of every shape, by name."""
     _, found = msgspec.json.schema_components(SHAPES, ref_template=SCHEMA_REF)
     for shape in _with_parts(SHAPES):
-        schema = found[shape.__name__]
+        properties = found[shape.__name__]["properties"]
         for name, text in field_texts(shape).items():
-            described = schema["properties"][name]
-            # Beside a reference to a shape with a text of its own, ours says what it is doing here.
-            schema["properties"][name] = {**described, "description": text}
-        if shape.__name__ in ANSWER_EXAMPLES:
-            schema["examples"] = [ANSWER_EXAMPLES[shape.__name__]]
+            # Beside a reference to a shape that has a description, this one says what the shape is for here.
+            properties[name] = {**properties[name], "description": text}
+        for name, schema in properties.items():
+            if (example := _example(shape.__name__, name, schema)) is not None:
+                properties[name] = {**schema, "examples": [example]}
     return found
+
+
+def _example(shape: str, name: str, schema: dict[str, Any]) -> Any:
+    """Return an example for a field; None if its type says enough. Viewers build whole answers from these."""
+    if "$ref" in schema or "$ref" in schema.get("items", ()):
+        return None
+    kinds = [kind["type"] for kind in schema.get("anyOf", [schema]) if "type" in kind]
+    if name.endswith(("At", "Since", "Until", "Heartbeat")) or name in ("at", "since", "until"):
+        return next((INSTANT_EXAMPLES[kind] for kind in kinds if kind in INSTANT_EXAMPLES), None)
+    example = FIELD_EXAMPLES.get(f"{shape}.{name}", FIELD_EXAMPLES.get(name))
+    fits = not kinds or any(isinstance(example, _JSON_TYPES.get(kind, ())) for kind in kinds)
+    return example if fits else None
 
 
 def field_texts(shape: type[Struct]) -> dict[str, str]:

@@ -1,6 +1,8 @@
-"""Examples for the API description: real bodies, as clients send them."""
+"""Examples for the API description: bodies as clients send them, and fields of answers."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from litestar.openapi.spec import Example
 
@@ -138,3 +140,76 @@ SCHEDULE_EXAMPLES = {
 }
 SCHEDULE_CHANGE_EXAMPLES = {"earlier": Example(summary="An hour earlier", value={"cron": "30 1 * * *"})}
 WEBHOOK_CHANGE_EXAMPLES = {"enable": Example(summary="Enable it again", value={"active": True})}
+
+INSTANT_EXAMPLES = {"integer": 1767225600000, "string": "2026-01-01T00:00:00.000Z"}
+"""Example of every field that is an instant, by its type."""
+FIELD_EXAMPLES: dict[str, Any] = {
+    "attempts": 3,
+    "backoffBase": 1.0,
+    "backoffCap": 30.0,
+    "batchId": BATCH_ID_EXAMPLE,
+    "body": "down for maintenance",
+    "callbackUrl": f"https://tasks.example.org/api/task/{TASK_ID_EXAMPLE}",
+    "concurrency": 20,
+    "counts": {"WAITING": 1, "PROCESSING": 0, "FINISHED": 1, "FAILED": 0, "CANCELLED": 0},
+    "cron": "30 2 * * *",
+    "dependsOn": [],
+    "endpoints": {"predict": "https://gpu1.example.org/predict", "health": "https://gpu1.example.org/health"},
+    "error": "the server answered 500",
+    "event": {"type": "AttemptFailed", "attempt": 1, "kind": "error", "error": "the server answered 500"},
+    "events": ["task.succeeded", "task.failed"],
+    "id": TASK_ID_EXAMPLE,
+    "inHand": {"high": 0, "normal": 3, "low": 0},
+    "labels": {"gpu": "a100"},
+    "lastTriggeredTaskId": TASK_ID_EXAMPLE,
+    "latencyMs": 12.5,
+    "maxConcurrent": 4,
+    "message": "frame 4 of 10",
+    "messageId": "msg_01KDW1Z6P0C6N4T0Z5V3Q9H8RB",
+    "metrics": {"gpu": 0.8},
+    "name": "resize",
+    "owner": "alice",
+    "params": {"chaptersToGenerate": 3},
+    "path": "$.payload.width",
+    "perSecond": 5.0,
+    "pool": "resize",
+    "progress": 40,
+    "projectId": "novel",
+    "provider": "example",
+    "removedServers": ["gpu-7"],
+    "request": {"url": "https://example.org/a.png", "width": 640},
+    "result": {"url": "https://example.org/out.png"},
+    "schema": {"type": "object", "required": ["url", "width"]},
+    "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "serverId": "gpu-1",
+    "storage": {"used": 1048576, "limit": 107374182400},
+    "taskId": TASK_ID_EXAMPLE,
+    "taskIds": [BATCH_ID_EXAMPLE, "01KDW1Z6P0ABCDEFGHJKMNPQ01~alice"],
+    "timeZone": "Europe/Berlin",
+    "timeout": 120.0,
+    "token": "c2VhbGVk",
+    "type": "resize",
+    "types": ["resize"],
+    "url": "https://example.org/hooks/tasks",
+    "userId": "alice",
+    "waiting": {"high": 0, "normal": 12, "low": 340},
+}
+"""Examples of fields in answers, by their name on the wire. `Shape.field` overrides `field`."""
+FIELD_EXAMPLES |= {
+    f"{shape}.id": "gpu-1"
+    for shape in (
+        "DrainAnswer",
+        "HeartbeatAnswer",
+        "MaintenanceAnswer",
+        "PoolServer",
+        "RegisterBody",
+        "ServerDone",
+        "ServerSummary",
+    )
+} | {
+    "DeliverySummary.type": "task.succeeded",
+    "BatchSummary.id": BATCH_ID_EXAMPLE,
+    "ListedBatch.id": BATCH_ID_EXAMPLE,
+    "Problem.type": "about:blank",
+    "Problem.error": '$.payload: "width" is a required property (rule `required`)',
+}
