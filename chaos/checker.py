@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from tests.support.legality import IllegalHistory, check_history
+from testkit.legality import IllegalHistory, check_history
 
 from .evidence import FINAL, Call, Evidence, Jump, growth, in_use
 from .hold_checks import HOLD_CHECKS

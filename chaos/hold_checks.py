@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from tests.support.dags import Node, predicted, will_run
+from testkit.dags import Node, predicted, will_run
 
 from .evidence import FINAL, Entry, Evidence, Line, Recurring, SharedLimit
 

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 from msgspec import Struct
 
-from tests.support.dags import CHOICES
-from tests.support.service import token
+from testkit.dags import CHOICES
+from testkit.service import token
 
 from .evidence import Recurring, SharedLimit
 from .journal import Journal

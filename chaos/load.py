@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from taskstream.api.auth.authenticator import make_token
-from tests.support.service import SECRET
+from testkit.service import SECRET
 
 from .journal import Journal
 

@@ -18,7 +18,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from tests.support.service import token
+from testkit.service import token
 
 from .evidence import Entry, Line, Received
 

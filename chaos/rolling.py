@@ -26,7 +26,7 @@ import nats.errors
 from msgspec import Struct
 
 from taskstream.settings import PREFIX
-from tests.support.service import token
+from testkit.service import token
 
 from .balancer import Balancer, Passage
 from .checker import Violation, check

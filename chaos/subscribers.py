@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from taskstream.api.auth.authenticator import make_token
-from tests.support.service import SECRET
+from testkit.service import SECRET
 
 from .evidence import Entry, Heard, Line, Told
 from .load import TOKEN_AGES_SECONDS, TOKEN_LIFETIME_SECONDS

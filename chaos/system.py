@@ -16,8 +16,8 @@ import aiohttp
 
 from taskstream.nats_server.config import CONFIG, with_values
 from taskstream.nats_server.executable import find_executable
-from tests.support.processes import environment, quick
-from tests.support.service import token
+from testkit.processes import environment, quick
+from testkit.service import token
 
 from .disk import Disk
 from .evidence import Line, Resources

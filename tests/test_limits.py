@@ -10,8 +10,8 @@ from taskstream.nats_server.process import command_of
 
 ROOT = Path(__file__).parent.parent
 CONFTEST = """
-from tests.support import limits
-from tests.support.limits import *
+from testkit import limits
+from testkit.limits import *
 limits.SETUP_SECONDS, limits.TEARDOWN_SECONDS = 1.0, 1.0
 """
 HANGING = """

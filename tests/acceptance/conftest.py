@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Processes
+from testkit.processes import Processes
 
 
 @pytest.fixture

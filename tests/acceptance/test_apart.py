@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.support.backend import BackendServer
-from tests.support.load import work
-from tests.support.nats import NatsServer
-from tests.support.processes import Processes, all_end, door, legal
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.load import work
+from testkit.nats import NatsServer
+from testkit.processes import Processes, all_end, door, legal
+from testkit.waiting import wait_until
 
 SERVERS = 12
 ROUND = 120

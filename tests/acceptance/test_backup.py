@@ -16,11 +16,11 @@ from taskstream.nats_server.folder import take_port
 from taskstream.streams.client.connection import open_connection
 from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.topology.definitions import TASKS
-from tests.support.backend import BackendServer, accept, echo, finished, hold, status
-from tests.support.histories import whole_log
-from tests.support.load import Load, work
-from tests.support.processes import Door, Processes, Up, all_end, door, legal
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, echo, finished, hold, status
+from testkit.histories import whole_log
+from testkit.load import Load, work
+from testkit.processes import Door, Processes, Up, all_end, door, legal
+from testkit.waiting import wait_until
 
 LOAD = 400
 LARGE = {"text": "x" * 700_000}

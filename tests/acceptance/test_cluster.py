@@ -15,11 +15,11 @@ from taskstream.nats_server.process import read_pid
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import TASKS
+from testkit.backend import BackendServer
+from testkit.load import Load, Reports, work
+from testkit.processes import Processes, Up, door
+from testkit.waiting import wait_until
 from tests.acceptance.test_service_killed import check_load, register
-from tests.support.backend import BackendServer
-from tests.support.load import Load, Reports, work
-from tests.support.processes import Processes, Up, door
-from tests.support.waiting import wait_until
 
 NODES = ("node-1", "node-2", "node-3")
 TASKS_SUBMITTED = 300

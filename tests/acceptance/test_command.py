@@ -12,8 +12,8 @@ import jwt
 import pytest
 
 from taskstream.settings import Settings, variable
-from tests.support.processes import Processes, door, environment
-from tests.support.service import SECRET
+from testkit.processes import Processes, door, environment
+from testkit.service import SECRET
 
 
 def run(*arguments: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:

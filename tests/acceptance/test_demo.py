@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.processes import environment
-from tests.support.waiting import wait_until
+from testkit.processes import environment
+from testkit.waiting import wait_until
 
 TASKS = 80
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.processes import environment
-from tests.support.waiting import wait_until
+from testkit.processes import environment
+from testkit.waiting import wait_until
 
 
 async def test_the_novel_is_written_and_followed_through_a_crash_of_the_service(tmp_path: Path) -> None:

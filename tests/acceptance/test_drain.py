@@ -8,10 +8,10 @@ import socket
 import aiohttp
 import pytest
 
-from tests.support.backend import BackendServer, hold
-from tests.support.nats import NatsServer
-from tests.support.processes import Processes, door
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, hold
+from testkit.nats import NatsServer
+from testkit.processes import Processes, door
+from testkit.waiting import wait_until
 
 
 async def test_it_says_that_it_is_draining_and_goes_on_answering_on_connections_that_it_closes(

@@ -17,10 +17,10 @@ import nats as nats_py
 from aiohttp import web
 from nats.aio.client import Client as Nats
 
-from tests.support.backend import BackendServer, finished
-from tests.support.processes import Door, Processes, Up, door
-from tests.support.service import Client
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, finished
+from testkit.processes import Door, Processes, Up, door
+from testkit.service import Client
+from testkit.waiting import wait_until
 
 CANARY = "this the servers say, too"
 """Found where the key could be: the search sees what it should."""

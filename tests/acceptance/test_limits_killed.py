@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.support.backend import BackendServer, finished
-from tests.support.nats import NatsServer
-from tests.support.processes import Door, Processes, Running, all_end, door, legal
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, finished
+from testkit.nats import NatsServer
+from testkit.processes import Door, Processes, Running, all_end, door, legal
+from testkit.waiting import wait_until
 
 TASKS = 140
 CALL_SECONDS = 0.2

@@ -12,13 +12,13 @@ from taskstream.nats_server.config import CONFIG
 from taskstream.streams.client.access import Access
 from taskstream.streams.client.connection import NotPermitted, open_connection
 from taskstream.streams.jetstream.api import api
-from tests.support.backend import BackendServer, hold, status
-from tests.support.load import Reports
-from tests.support.nats import NatsServer
-from tests.support.processes import Door, Processes, door
-from tests.support.receiver import HookReceiver
-from tests.support.sse import opened, received
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, hold, status
+from testkit.load import Reports
+from testkit.nats import NatsServer
+from testkit.processes import Door, Processes, door
+from testkit.receiver import HookReceiver
+from testkit.sse import opened, received
+from testkit.waiting import wait_until
 
 PERMISSIONS = CONFIG.resolve().parent / "deploy" / "nats" / "permissions.conf"
 PASSWORD = "of-the-tests"

@@ -12,12 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.backend import BackendServer, accept
-from tests.support.nats import NatsServer
-from tests.support.processes import Processes, door
-from tests.support.service import Client
-from tests.support.sse import opened
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept
+from testkit.nats import NatsServer
+from testkit.processes import Processes, door
+from testkit.service import Client
+from testkit.sse import opened
+from testkit.waiting import wait_until
 
 CUTS = 50
 KILLS = 4

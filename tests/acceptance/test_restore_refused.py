@@ -32,11 +32,11 @@ from taskstream.events.task import StoredResult
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.messages import last_sequence, read
 from taskstream.streams.topology.definitions import DISPATCH, SERVERS, TASKS
-from tests.support.histories import claim, give, ref, submission, success
-from tests.support.nats import NatsServer
-from tests.support.processes import Processes
-from tests.support.service import quick_settings
-from tests.support.waiting import wait_until
+from testkit.histories import claim, give, ref, submission, success
+from testkit.nats import NatsServer
+from testkit.processes import Processes
+from testkit.service import quick_settings
+from testkit.waiting import wait_until
 
 
 def silent(name: str, done: int, whole: int) -> None:

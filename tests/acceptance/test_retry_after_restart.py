@@ -6,8 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support.backend import BackendServer, echo, status
-from tests.support.processes import Door, Processes, door, legal
+from testkit.backend import BackendServer, echo, status
+from testkit.processes import Door, Processes, door, legal
 
 
 async def fail_first(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:

@@ -14,10 +14,10 @@ from taskstream.nats_server.folder import take_port
 from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import decode
 from taskstream.streams.topology.definitions import SCHEDULES, TIMERS
-from tests.support.nats import NatsServer
-from tests.support.processes import Door, Processes, Running, Up, door
-from tests.support.service import Client, quick_settings
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.processes import Door, Processes, Running, Up, door
+from testkit.service import Client, quick_settings
+from testkit.waiting import wait_until
 
 COUNT = 12
 PATIENT = {"cron": "* * * * * *", "task": {"payload": {}}, "missed": "catch_up", "catchUp": 100}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from tests.support.backend import BackendServer, hold
-from tests.support.load import Load, Reports, work
-from tests.support.processes import Door, Processes, all_end, door, legal
-from tests.support.service import Client
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, hold
+from testkit.load import Load, Reports, work
+from testkit.processes import Door, Processes, all_end, door, legal
+from testkit.service import Client
+from testkit.waiting import wait_until
 
 TASKS = 300
 

@@ -7,10 +7,10 @@ from collections import Counter
 
 from aiohttp import web
 
-from tests.support.nats import NatsServer
-from tests.support.processes import Door, Processes, door
-from tests.support.receiver import HookReceiver, Message, register, settled
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.processes import Door, Processes, door
+from testkit.receiver import HookReceiver, Message, register, settled
+from testkit.waiting import wait_until
 
 TASKS = 42
 QUICK = {"WEBHOOK_RETRY_BASE": "0.1", "WEBHOOK_RETRY_CAP": "0.5", "WEBHOOK_ATTEMPTS": "50"}

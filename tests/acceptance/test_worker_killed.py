@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.support.backend import BackendServer, accept, hold
-from tests.support.nats import NatsServer
-from tests.support.processes import Processes, door, legal
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, hold
+from testkit.nats import NatsServer
+from testkit.processes import Processes, door, legal
+from testkit.waiting import wait_until
 
 
 async def test_its_task_is_run_again_by_another_and_ends_once(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.service import Service, running_service
+from testkit.service import Service, running_service
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 
 from taskstream.api.routes import batches as api_batches
 from taskstream.api.routes import bulk
-from tests.support.backend import BackendServer, hold, status
-from tests.support.service import Answer, Client, Service, running_service
-from tests.support.sse import Sent, opened, received
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, hold, status
+from testkit.service import Answer, Client, Service, running_service
+from testkit.sse import Sent, opened, received
+from testkit.waiting import wait_until
 
 SUMMARY_OF_NONE = {"WAITING": 0, "PROCESSING": 0, "FINISHED": 0, "FAILED": 0, "CANCELLED": 0}
 

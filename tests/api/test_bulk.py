@@ -12,8 +12,8 @@ import pytest
 
 from taskstream.api.routes import bulk
 from taskstream.projections import dead_letters
-from tests.support.backend import BackendServer, status
-from tests.support.service import Answer, Client, Service
+from testkit.backend import BackendServer, status
+from testkit.service import Answer, Client, Service
 
 NONE = f"{'0' * 26}~alice"
 

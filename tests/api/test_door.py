@@ -10,9 +10,9 @@ import jwt
 import pytest
 from yarl import URL
 
-from tests.support.nats import NatsServer
-from tests.support.service import SECRET, Answer, Client, Service, running_service, token
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.service import SECRET, Answer, Client, Service, running_service, token
+from testkit.waiting import wait_until
 
 ROUTES = [
     ("POST", "/api/task"),

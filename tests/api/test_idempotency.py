@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.support.backend import BackendServer
-from tests.support.service import Client, Service
+from testkit.backend import BackendServer
+from testkit.service import Client, Service
 
 
 async def submit(client: Client, key: str, body: bytes = b'{"a": 1}') -> tuple[int, str]:

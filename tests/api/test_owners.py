@@ -9,8 +9,8 @@ import pytest
 
 from taskstream.events.limits import Limits
 from taskstream.projections.fleet import Fleet
-from tests.support.service import Answer, Service, running_service
-from tests.support.waiting import wait_until
+from testkit.service import Answer, Service, running_service
+from testkit.waiting import wait_until
 
 LIMITS = {"concurrency": 5, "perSecond": 0.5, "burst": 3, "waiting": 100}
 SUBJECTS = ("auth0|5f7c8ec7", "https://issuer.example.org/users/ä b", "a.b", "*", ">", "limits", "..a", "x" * 256)

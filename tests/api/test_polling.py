@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from taskstream.api.waiting import preferred_wait
-from tests.support.backend import BackendServer, hold
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, hold
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 
 async def test_a_submit_may_wait_for_the_result(nats_url: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.support.service import Service
-from tests.support.waiting import wait_until
+from testkit.service import Service
+from testkit.waiting import wait_until
 
 UNREACHABLE = {"predict": "http://127.0.0.1:9/predict"}
 

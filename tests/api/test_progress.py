@@ -14,10 +14,10 @@ from taskstream.events.envelope import Actor
 from taskstream.events.ids import parse_task_id
 from taskstream.events.task import ProgressReported
 from taskstream.push import live
-from tests.support.backend import BackendServer, accept
-from tests.support.service import Service, running_service
-from tests.support.sse import opened, received
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept
+from testkit.service import Service, running_service
+from testkit.sse import opened, received
+from testkit.waiting import wait_until
 
 REPORTS = 100
 

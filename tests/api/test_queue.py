@@ -14,9 +14,9 @@ from aiohttp import web
 from taskstream.clock import random_bits, utc_now
 from taskstream.events.ids import new_ref, parse_task_id
 from taskstream.streams.jetstream.messages import read
-from tests.support.backend import BackendServer, accept, finished, hold, status
-from tests.support.service import Answer, Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, finished, hold, status
+from testkit.service import Answer, Service, running_service
+from testkit.waiting import wait_until
 
 KEY = 'sk-a-secret-of-alice-"0123456789\\abcdef'
 MODEL = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.backend import BackendServer, accept
-from tests.support.service import Client, Service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept
+from testkit.service import Client, Service
+from testkit.waiting import wait_until
 
 
 def update(status: str, data: Any = None, **metadata: Any) -> dict[str, Any]:

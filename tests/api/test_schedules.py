@@ -14,9 +14,9 @@ from taskstream.events.ids import ScheduleRef, parse_schedule_id
 from taskstream.projections.schedules import subjects
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import TIMERS
-from tests.support.backend import BackendServer
-from tests.support.service import Answer, Client, Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.service import Answer, Client, Service, running_service
+from testkit.waiting import wait_until
 
 DAILY = {"cron": "30 2 * * *", "timeZone": "Europe/Berlin", "task": {"type": "report", "payload": {"of": "today"}}}
 EACH_SECOND = {"cron": "* * * * * *", "task": {"payload": {"n": 1}}}

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.backend import BackendServer
-from tests.support.nats import NatsServer
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.nats import NatsServer
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 GPU: dict[str, Any] = {
     "id": "gpu-1",

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from taskstream.streams.jetstream.messages import last_sequence
-from tests.support.backend import BackendServer, accept, hold
-from tests.support.service import Service, running_service
-from tests.support.sse import Sent, opened, received
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, hold
+from testkit.service import Service, running_service
+from testkit.sse import Sent, opened, received
+from testkit.waiting import wait_until
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support.backend import BackendServer
-from tests.support.service import Service
+from testkit.backend import BackendServer
+from testkit.service import Service
 
 
 async def test_a_submitted_task_is_run_and_its_result_read_back(service: Service, backend: BackendServer) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from tests.support.backend import BackendServer
-from tests.support.nats import NatsServer
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.nats import NatsServer
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 
 async def test_the_front_page_answers_without_a_token(api: Service) -> None:

@@ -7,8 +7,8 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.support.backend import BackendServer
-from tests.support.service import Answer, Service
+from testkit.backend import BackendServer
+from testkit.service import Answer, Service
 
 OLD_CLIENTS_BODY = {
     "mimeType": "video/mp4",

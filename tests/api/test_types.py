@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskstream.events.limits import Limits
-from tests.support.service import Service
+from testkit.service import Service
 
 RESIZE = {
     "schema": {"type": "object", "required": ["url"]},

@@ -12,20 +12,11 @@ from standardwebhooks import Webhook
 
 from taskstream.webhooks import delivery_loop as lane
 from taskstream.webhooks.deliveries import DeliveryStore, StoredDelivery
-from tests.support.backend import BackendServer
-from tests.support.nats import NatsServer
-from tests.support.receiver import (
-    HookReceiver,
-    Message,
-    answers,
-    deliveries,
-    hang,
-    in_turn,
-    register,
-    settled,
-)
-from tests.support.service import Client, Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.nats import NatsServer
+from testkit.receiver import HookReceiver, Message, answers, deliveries, hang, in_turn, register, settled
+from testkit.service import Client, Service, running_service
+from testkit.waiting import wait_until
 
 QUICK = {"webhook_retry_base": 0.05, "webhook_retry_cap": 0.2, "webhook_attempts": 3, "webhook_timeout": 0.5}
 

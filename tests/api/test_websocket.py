@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.backend import BackendServer
-from tests.support.service import Client, Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.service import Client, Service, running_service
+from testkit.waiting import wait_until
 
 Socket = aiohttp.ClientWebSocketResponse
 

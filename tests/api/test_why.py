@@ -9,10 +9,10 @@ import pytest
 from nats.aio.msg import Msg
 
 from taskstream.explain.explanation import EXPLAIN_SUBJECT, Explanation, encode
-from tests.support.backend import BackendServer, accept, hold, status
-from tests.support.nats import NatsServer
-from tests.support.service import Client, Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, hold, status
+from testkit.nats import NatsServer
+from testkit.service import Client, Service, running_service
+from testkit.waiting import wait_until
 
 SOON = 3_600
 

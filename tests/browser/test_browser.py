@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tests.support.browser import Page, chromium, page
-from tests.support.nats import NatsServer
-from tests.support.processes import Door, Processes, door
+from testkit.browser import Page, chromium, page
+from testkit.nats import NatsServer
+from testkit.processes import Door, Processes, door
 
 PAGE = Path(__file__).with_name("page.html").read_text()
 RESTARTS = 2

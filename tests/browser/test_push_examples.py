@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.support.browser import chromium, page
-from tests.support.nats import NatsServer
-from tests.support.processes import Processes, door
-from tests.support.service import Service
+from testkit.browser import chromium, page
+from testkit.nats import NatsServer
+from testkit.processes import Processes, door
+from testkit.service import Service
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "push.md").read_text()
 

@@ -8,8 +8,8 @@ import os
 import re
 from pathlib import Path
 
-from tests.support.service import Service
-from tests.support.waiting import wait_until
+from testkit.service import Service
+from testkit.waiting import wait_until
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 STRICT = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; echo; }\n'

@@ -15,9 +15,9 @@ from nats.aio.msg import Msg
 from taskstream.clock import utc_now
 from taskstream.streams.client.connection import Connection, NoResponders, open_connection, status_of
 from taskstream.streams.jetstream.api import ApiError, api
-from tests.support.nats import NatsServer
-from tests.support.outage import restart
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.outage import restart
+from testkit.waiting import wait_until
 
 GUARD = "Nats-Expected-Last-Subject-Sequence"
 LOG = {"storage": "file", "allow_direct": True, "allow_atomic": True, "deny_delete": True, "deny_purge": True}

@@ -13,9 +13,9 @@ from nats.aio.msg import Msg
 from taskstream.errors import StoreUnavailable
 from taskstream.streams.client.client import parse_headers
 from taskstream.streams.client.connection import PayloadTooLarge, open_connection
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.outage import begin, end
+from testkit.waiting import wait_until
 
 
 async def test_a_publish_without_connection_fails_at_once_and_does_not_land_later(nats: NatsServer) -> None:

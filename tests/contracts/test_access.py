@@ -17,11 +17,11 @@ from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.client.connection_errors import AccessRefused
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.server_checks import inspect
-from tests.support import outage
-from tests.support.certificates import Authority, tls
-from tests.support.nats import NatsServer
-from tests.support.operator import Operator
-from tests.support.waiting import wait_until
+from testkit import outage
+from testkit.certificates import Authority, tls
+from testkit.nats import NatsServer
+from testkit.operator import Operator
+from testkit.waiting import wait_until
 
 Start = Callable[[str], NatsServer]
 PASSWORD = "pass/word:with@all"

@@ -15,9 +15,9 @@ from taskstream.nats_server.config import CONFIG
 from taskstream.streams import buckets
 from taskstream.streams.buckets import Bucket, BucketEntry, Write
 from taskstream.streams.jetstream.api import ApiError
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end, restart
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.outage import begin, end, restart
+from testkit.waiting import wait_until
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ async def test_a_write_into_a_full_store_says_so(
     await bucket.put("a", b"x" * 1_100_000)
     small = tmp_path / "small.conf"
     small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
-    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    monkeypatch.setattr("testkit.nats.CONFIG", small)
     await restart(nats, container.reading, gently=True)
 
     with pytest.raises(StoreFull):

@@ -28,10 +28,10 @@ from taskstream.streams.committer import (
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import read
 from taskstream.streams.topology.definitions import TASKS
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end, restart
-from tests.support.proxy import Proxy
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.outage import begin, end, restart
+from testkit.proxy import Proxy
+from testkit.waiting import wait_until
 
 
 def to(task: str, *payloads: bytes, expected: int = 0) -> Append:
@@ -377,7 +377,7 @@ async def test_a_full_store_is_said_to_be_full_and_keeps_what_it_acknowledged(
     await committer.append(to("before"))
     small = tmp_path / "small.conf"
     small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 3MB"))
-    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    monkeypatch.setattr("testkit.nats.CONFIG", small)
     await restart(nats, container.appending, container.reading, gently=True)
 
     async def fill() -> list[int]:
@@ -400,7 +400,7 @@ async def test_a_full_store_fails_every_append_of_a_batch_as_full(
     await committer.append(to("before", b"x" * 1_100_000))
     small = tmp_path / "small.conf"
     small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
-    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    monkeypatch.setattr("testkit.nats.CONFIG", small)
     await restart(nats, container.appending, container.reading, gently=True)
 
     outcomes = await asyncio.gather(
@@ -417,7 +417,7 @@ async def test_a_batch_that_meets_the_end_of_the_store_is_an_outcome_unknown(
     """NATS stores a part of such a batch and does not answer: each append must look for its own events."""
     small = tmp_path / "small.conf"
     small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
-    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    monkeypatch.setattr("testkit.nats.CONFIG", small)
     await restart(nats, container.appending, container.reading, gently=True)
     monkeypatch.setattr(container.appending, "request", partial(container.appending.request, timeout_seconds=0.5))
     committer = Committer(container.appending)

@@ -20,7 +20,7 @@ from taskstream.nats_server import folder as nats_folder
 from taskstream.nats_server import process as nats_process
 from taskstream.nats_server.errors import DataFolderInUse, EmbeddedNatsError, NatsDidNotStart, NatsNotInstalled
 from taskstream.nats_server.server import EmbeddedNats
-from tests.support.waiting import wait_until
+from testkit.waiting import wait_until
 
 PARENT = """
 import asyncio, pathlib, sys

@@ -12,10 +12,10 @@ from taskstream.streams.jetstream import consumers as pulling
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.consumers import follow
 from taskstream.streams.topology.definitions import TASKS
-from tests.support.following import Follower, consumers, publish, sees
-from tests.support.nats import NatsServer
-from tests.support.outage import restart
-from tests.support.waiting import wait_until
+from testkit.following import Follower, consumers, publish, sees
+from testkit.nats import NatsServer
+from testkit.outage import restart
+from testkit.waiting import wait_until
 
 
 def following(

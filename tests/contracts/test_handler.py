@@ -23,11 +23,11 @@ from taskstream.errors import (
 from taskstream.events.task import AttemptStarted, ProgressReported, TaskSubmitted
 from taskstream.nats_server.config import CONFIG
 from taskstream.streams.client.connection import PayloadTooLarge, open_connection
-from tests.support.histories import ALICE, WORKER, claim, give, ref, submission, success, whole_log
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end, restart
-from tests.support.proxy import Proxy
-from tests.support.waiting import wait_until
+from testkit.histories import ALICE, WORKER, claim, give, ref, submission, success, whole_log
+from testkit.nats import NatsServer
+from testkit.outage import begin, end, restart
+from testkit.proxy import Proxy
+from testkit.waiting import wait_until
 
 
 async def types(container: Container, number: int = 0) -> list[str]:
@@ -262,7 +262,7 @@ async def test_a_full_store_and_a_payload_too_large_are_said_at_once(
     await give(container.commands, ref(), submission(payload=b'"%s"' % (b"x" * 1_100_000)))
     small = tmp_path / "small.conf"
     small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
-    monkeypatch.setattr("tests.support.nats.CONFIG", small)
+    monkeypatch.setattr("testkit.nats.CONFIG", small)
     await restart(nats, container.appending, container.reading, gently=True)
     with pytest.raises(StoreFull):
         await container.commands.task(ref(2), submission(), by=ALICE, patience_seconds=1e6)

@@ -16,9 +16,9 @@ from taskstream.streams import leases
 from taskstream.streams.buckets import Bucket, BucketEntry
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.leases import REREAD_SECONDS, Lease, Leases, Membership, Presence
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.outage import begin, end
+from testkit.waiting import wait_until
 
 TTL_SECONDS = 10.0
 

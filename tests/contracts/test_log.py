@@ -19,10 +19,10 @@ from taskstream.streams.committer import Append, Committer, StreamMessage
 from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import Log, LogEntry
 from taskstream.streams.topology.definitions import TASKS
-from tests.support.histories import ALICE, ref
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end
-from tests.support.proxy import Proxy
+from testkit.histories import ALICE, ref
+from testkit.nats import NatsServer
+from testkit.outage import begin, end
+from testkit.proxy import Proxy
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ACK = b'"stream":"TASKS"'

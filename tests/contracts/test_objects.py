@@ -9,8 +9,8 @@ import pytest
 from taskstream.container import Container
 from taskstream.errors import NotFound, StoreUnavailable
 from taskstream.streams.jetstream.api import api
-from tests.support.nats import NatsServer
-from tests.support.outage import end, restart
+from testkit.nats import NatsServer
+from testkit.outage import end, restart
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000_000, 5_000_000, 32_000_000])

@@ -8,7 +8,7 @@ from taskstream import container
 from taskstream.container import open_container
 from taskstream.errors import StoreUnavailable
 from taskstream.streams.client.connection import Connection
-from tests.support.service import quick_settings
+from testkit.service import quick_settings
 
 
 async def test_a_start_that_fails_closes_its_connections(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

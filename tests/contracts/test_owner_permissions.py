@@ -12,11 +12,11 @@ import pytest
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
-from tests.support.backend import BackendServer, accept
-from tests.support.nats import NatsServer
-from tests.support.service import Service, running_service
-from tests.support.sse import opened, received
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept
+from testkit.nats import NatsServer
+from testkit.service import Service, running_service
+from testkit.sse import opened, received
+from testkit.waiting import wait_until
 
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "nats" / "owner-permissions.conf"
 OWNERS = ("alice", "bob")

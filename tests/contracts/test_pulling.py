@@ -14,10 +14,10 @@ from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.consumers import Consumer, delivery_info
 from taskstream.streams.topology.definitions import DISPATCH, TASKS, pool_consumer
 from taskstream.streams.topology.ensure import ensure_consumer
-from tests.support.histories import give, ref, submission
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end
-from tests.support.waiting import wait_until
+from testkit.histories import give, ref, submission
+from testkit.nats import NatsServer
+from testkit.outage import begin, end
+from testkit.waiting import wait_until
 
 NAME = "pool-normal-default"
 

@@ -9,9 +9,9 @@ from taskstream.streams.jetstream.consumers import Consumer
 from taskstream.streams.topology.definitions import DISPATCH, TASKS, pool_consumer
 from taskstream.streams.topology.ensure import ensure_consumer, ensure_streams
 from taskstream.streams.topology.refill import raise_floor
-from tests.support.nats import NatsServer
-from tests.support.outage import restart
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.outage import restart
+from testkit.waiting import wait_until
 
 
 async def publish(container: Container, numbers: range) -> None:

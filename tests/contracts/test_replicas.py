@@ -28,13 +28,13 @@ from taskstream.streams.topology.definitions import DERIVED, DISPATCH, TASKS, st
 from taskstream.streams.topology.ensure import ensure_streams
 from taskstream.streams.topology.recreate import StillRunning
 from taskstream.streams.topology.startup_retry import NotReady, StartupRetry, leader_elected
-from tests.support.backend import BackendServer
-from tests.support.cluster import NatsCluster
-from tests.support.histories import ALICE, ref
-from tests.support.nats import NatsServer
-from tests.support.proxy import Proxy
-from tests.support.service import quick_settings, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.cluster import NatsCluster
+from testkit.histories import ALICE, ref
+from testkit.nats import NatsServer
+from testkit.proxy import Proxy
+from testkit.service import quick_settings, running_service
+from testkit.waiting import wait_until
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TAGS = (("az-1", "ssd"), ("az-2", "ssd"), ("az-3", "disk"))

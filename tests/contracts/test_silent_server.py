@@ -16,8 +16,8 @@ from taskstream.errors import StoreUnavailable
 from taskstream.streams.client import connection as connections
 from taskstream.streams.client import watchdog
 from taskstream.streams.client.connection import Connection, open_connection
-from tests.support.nats import NatsServer
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.waiting import wait_until
 
 
 def on_uvloop(nats: NatsServer, scenario: Callable[[Connection], Coroutine[Any, Any, None]]) -> None:

@@ -16,9 +16,9 @@ from taskstream.nats_server.cluster import EmbeddedCluster
 from taskstream.streams.client.connection import Connection, NoResponders, open_connection
 from taskstream.streams.jetstream.api import ApiError, api
 from taskstream.streams.topology.definitions import TASKS
-from tests.support.histories import claim, give, ref, submission, success, whole_log
-from tests.support.nats import NatsServer
-from tests.support.service import quick_settings
+from testkit.histories import claim, give, ref, submission, success, whole_log
+from testkit.nats import NatsServer
+from testkit.service import quick_settings
 
 BODY = b"x" * 2_000
 

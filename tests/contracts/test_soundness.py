@@ -15,7 +15,7 @@ from taskstream.nats_server.config import CONFIG
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.topology import server_checks
 from taskstream.streams.topology.server_checks import NatsTooOld, ServerChecks, clock_difference_ms, inspect
-from tests.support.nats import NatsServer
+from testkit.nats import NatsServer
 
 
 class Pretending(Connection):
@@ -65,7 +65,7 @@ async def test_how_a_server_syncs_is_read_from_its_monitoring(
 ) -> None:
     config = tmp_path / "monitored.conf"
     config.write_text("http: 127.0.0.1:-1\n" + CONFIG.read_text().replace("sync_interval: always", line))
-    monkeypatch.setattr("tests.support.nats.CONFIG", config)
+    monkeypatch.setattr("testkit.nats.CONFIG", config)
     server = NatsServer(tmp_path / "nats")
     server.start()
     connection = await open_connection(server.url, "test")
@@ -104,7 +104,7 @@ async def test_a_clock_that_differs_is_measured(
 async def test_a_server_without_jetstream_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "plain.conf"
     config.write_text("host: 127.0.0.1\nport: 4222\n")
-    monkeypatch.setattr("tests.support.nats.CONFIG", config)
+    monkeypatch.setattr("testkit.nats.CONFIG", config)
     server = NatsServer(tmp_path / "nats")
     server.start()
     connection = await open_connection(server.url, "test")

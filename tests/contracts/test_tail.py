@@ -14,10 +14,10 @@ from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.tail import Tail
 from taskstream.streams.topology.definitions import TASKS
-from tests.support.following import Follower, consumers, publish, sees
-from tests.support.nats import NatsServer
-from tests.support.outage import restart
-from tests.support.waiting import wait_until
+from testkit.following import Follower, consumers, publish, sees
+from testkit.nats import NatsServer
+from testkit.outage import restart
+from testkit.waiting import wait_until
 
 
 @pytest.fixture

@@ -31,21 +31,10 @@ from taskstream.streams.jetstream.messages import Position, read
 from taskstream.streams.leases import Lease, Membership
 from taskstream.streams.topology.definitions import SERVERS, TASKS
 from taskstream.workers.projector import Projection, Projector
-from tests.support.histories import (
-    ALICE,
-    claim,
-    folded,
-    give,
-    held,
-    ref,
-    submission,
-    success,
-    wander,
-    whole_log,
-)
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end, restart
-from tests.support.waiting import wait_until
+from testkit.histories import ALICE, claim, folded, give, held, ref, submission, success, wander, whole_log
+from testkit.nats import NatsServer
+from testkit.outage import begin, end, restart
+from testkit.waiting import wait_until
 
 TASK_REFS = [ref(number, owner) for number in range(6) for owner in ("alice", "b=2Eob")]
 

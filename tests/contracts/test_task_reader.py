@@ -19,7 +19,7 @@ from taskstream.projections.task_view import encode, view_key
 from taskstream.streams.buckets import Bucket
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
-from tests.support.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
+from testkit.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
 
 EVERYTHING = TaskFilter()
 

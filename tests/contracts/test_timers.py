@@ -15,10 +15,10 @@ from taskstream.events.ids import ScheduleRef
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position, read
 from taskstream.streams.topology.definitions import DISPATCH, RETRIES, TIMERS
-from tests.support.histories import ref
-from tests.support.nats import NatsServer
-from tests.support.outage import begin, end, restart
-from tests.support.waiting import wait_until
+from testkit.histories import ref
+from testkit.nats import NatsServer
+from testkit.outage import begin, end, restart
+from testkit.waiting import wait_until
 
 UNIQUE = ref().unique
 RETRY = f"timer.retry.alice.{UNIQUE}"

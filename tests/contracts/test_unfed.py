@@ -18,9 +18,9 @@ from taskstream.streams.topology.ensure import ensure_streams
 from taskstream.streams.topology.refill import raise_floor
 from taskstream.streams.topology.sources import feed, find_unfed
 from taskstream.workers.dispatch.sourcing import LoneSourcing
-from tests.support.nats import NatsServer
-from tests.support.outage import restart
-from tests.support.waiting import wait_until
+from testkit.nats import NatsServer
+from testkit.outage import restart
+from testkit.waiting import wait_until
 
 SETTINGS = Settings()
 SOONER_THAN_NATS_SECONDS = 8.0

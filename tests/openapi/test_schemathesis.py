@@ -15,8 +15,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from tests.support.nats import NatsServer
-from tests.support.service import running_service, token
+from testkit.nats import NatsServer
+from testkit.service import running_service, token
 
 EXAMPLES = 15
 """Of each operation. More find no more in the time there is."""

@@ -17,8 +17,8 @@ from taskstream.scheduling.due import AskParent, Due, FailChild, Reread
 from taskstream.scheduling.held_tasks import HeldTasks
 from taskstream.scheduling.limit import Bounds
 from taskstream.workers.scheduler import OUTCOMES, TASK_ENDS, entry_of
+from testkit.dags import CHOICES, Node, predicted, retried, will_run
 
-from ..support.dags import CHOICES, Node, predicted, retried, will_run
 from .simulation import FixedRules, Simulation
 
 LIMITS = {"owner": Bounds(concurrency=3)}

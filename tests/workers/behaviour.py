@@ -10,9 +10,9 @@ from aiohttp import web
 
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH
-from tests.support.backend import BackendServer, accept, finished
-from tests.support.service import Client, Service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, finished
+from testkit.service import Client, Service
+from testkit.waiting import wait_until
 
 
 async def work(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.backend import BackendServer, accept, echo, hold
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, echo, hold
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 from .behaviour import called, queue_holds, types
 

@@ -9,10 +9,10 @@ import pytest
 
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH, DUE_CONSUMER, TIMERS
-from tests.support.backend import BackendServer
-from tests.support.nats import NatsServer
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.nats import NatsServer
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 
 async def test_dispatch_goes_on_when_the_consumers_of_a_pool_are_deleted(

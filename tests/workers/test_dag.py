@@ -10,10 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support.backend import BackendServer, finished
-from tests.support.dags import CHOICES, Node, predicted, will_run
-from tests.support.service import ENDED, Client, Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, finished
+from testkit.dags import CHOICES, Node, predicted, will_run
+from testkit.service import ENDED, Client, Service, running_service
+from testkit.waiting import wait_until
 
 SEED = 20261122
 TASKS = 40

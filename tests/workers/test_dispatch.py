@@ -10,9 +10,9 @@ from aiohttp import web
 from taskstream.commands.task import RequeueTask
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import parse_task_id
-from tests.support.backend import BackendServer, accept, echo, hold
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, echo, hold
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 from .behaviour import Reporting, called, queue_holds, request, submit_all, types, work
 

@@ -13,9 +13,9 @@ from taskstream.events.server import ServerEvent
 from taskstream.events.subjects import server_root
 from taskstream.streams.jetstream.api import ApiError, api
 from taskstream.streams.topology.definitions import TIMERS
-from tests.support.backend import BackendServer, echo, status
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, echo, status
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 from .behaviour import errors, submit_all
 

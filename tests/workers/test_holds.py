@@ -15,9 +15,9 @@ from taskstream.events.ids import parse_task_id
 from taskstream.projections.active import is_projected
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.jetstream.api import api
-from tests.support.backend import BackendServer, accept, finished, hold, status
-from tests.support.service import Client, Service, quick_settings, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept, finished, hold, status
+from testkit.service import Client, Service, quick_settings, running_service
+from testkit.waiting import wait_until
 
 from .behaviour import called, submit_all
 

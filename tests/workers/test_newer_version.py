@@ -10,9 +10,9 @@ import structlog.testing
 
 from taskstream.events.ids import TaskRef
 from taskstream.streams.jetstream.messages import read
-from tests.support.backend import BackendServer
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 
 async def publish(service: Service, subject: str, event: dict[str, Any], **more: Any) -> None:

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 
 from examples.novel_backend import NovelBackend, register
-from tests.support.service import Service
-from tests.support.waiting import wait_until
+from testkit.service import Service
+from testkit.waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "novel_backend.py"
 KEY = "sk-of-alice-0123456789"

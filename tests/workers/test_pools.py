@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.backend import BackendServer, hold
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, hold
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 from .behaviour import called, queue_holds, request, submit_all, work
 

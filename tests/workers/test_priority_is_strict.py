@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.support.backend import BackendServer, hold
-from tests.support.load import work
-from tests.support.service import Service
+from testkit.backend import BackendServer, hold
+from testkit.load import work
+from testkit.service import Service
 
 from .behaviour import called, submit_all
 

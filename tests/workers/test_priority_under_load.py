@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.support.backend import BackendServer, hold
-from tests.support.load import work
-from tests.support.service import Service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, hold
+from testkit.load import work
+from testkit.service import Service
+from testkit.waiting import wait_until
 
 
 async def test_a_queue_that_was_empty_is_looked_into_while_another_fills_every_slot(

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.support.backend import Answerer, BackendServer, accept, echo, finished, hold, status
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import Answerer, BackendServer, accept, echo, finished, hold, status
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 from .behaviour import called, errors, queue_holds, submit_all, types
 

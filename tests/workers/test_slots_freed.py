@@ -6,9 +6,9 @@ import nats
 import pytest
 from nats.js.errors import APIError
 
-from tests.support.backend import BackendServer, accept
-from tests.support.service import running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer, accept
+from testkit.service import running_service
+from testkit.waiting import wait_until
 
 
 async def test_an_end_that_the_log_refuses_frees_nothing(nats_url: str, backend: BackendServer) -> None:

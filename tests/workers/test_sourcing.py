@@ -20,9 +20,9 @@ from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH, TASKS
 from taskstream.streams.topology.sources import Sources, look, read
 from taskstream.workers.dispatch.sourcing import Sourcing, silent
-from tests.support.backend import BackendServer
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 SECOND = 1_000_000_000
 

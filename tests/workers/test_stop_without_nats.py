@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from taskstream.container import open_container
 from taskstream.running import running_worker
-from tests.support.nats import NatsServer
-from tests.support.outage import end
-from tests.support.service import quick_settings
+from testkit.nats import NatsServer
+from testkit.outage import end
+from testkit.service import quick_settings
 
 
 async def test_it_ends_without_an_error(nats: NatsServer) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.support.backend import Answerer, BackendServer, echo
-from tests.support.nats import NatsServer
-from tests.support.service import Service, running_service
-from tests.support.sse import opened, received
-from tests.support.waiting import wait_until
+from testkit.backend import Answerer, BackendServer, echo
+from testkit.nats import NatsServer
+from testkit.service import Service, running_service
+from testkit.sse import opened, received
+from testkit.waiting import wait_until
 
 from .behaviour import called, errors, types
 

@@ -7,9 +7,9 @@ from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.consumers import Consumer
 from taskstream.streams.topology.definitions import DISPATCH, pool_consumer
 from taskstream.streams.topology.ensure import ensure_consumer
-from tests.support.backend import BackendServer
-from tests.support.service import Service, running_service
-from tests.support.waiting import wait_until
+from testkit.backend import BackendServer
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
 LONGER_THAN_TESTS_WAIT_SECONDS = 600.0
 

@@ -23,11 +23,11 @@ from taskstream.workers.cron import Cron
 from taskstream.workers.fleet.assignment import preferred
 from taskstream.workers.reconciler import Reconciler
 from taskstream.workers.worker import Worker
-from tests.support import outage
-from tests.support.backend import BackendServer, accept, echo, hold
-from tests.support.nats import NatsServer
-from tests.support.service import SECRET, Service, quick_settings, running_service
-from tests.support.waiting import wait_until
+from testkit import outage
+from testkit.backend import BackendServer, accept, echo, hold
+from testkit.nats import NatsServer
+from testkit.service import SECRET, Service, quick_settings, running_service
+from testkit.waiting import wait_until
 
 from .behaviour import called, errors, queue_holds, submit_all, types
 

@@ -14,8 +14,8 @@ from taskstream.api.auth.authenticator import make_token
 from taskstream.container import Container, open_container
 from taskstream.running import listen, running_api, running_worker
 from taskstream.settings import Settings
+from testkit.backend import BackendServer
 
-from .backend import BackendServer
 from .waiting import wait_until
 
 SECRET = "a secret of the tests, longer than 32 bytes"

@@ -17,8 +17,8 @@ from msgspec.structs import asdict
 
 from taskstream.nats_server.process import in_the_child, read_pid
 from taskstream.settings import PREFIX, Settings, variable
+from testkit.legality import check_history
 
-from .legality import check_history
 from .service import Client, quick_settings, token
 from .waiting import wait_until
 

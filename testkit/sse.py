@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from .service import Client
+from testkit.service import Client
 
 
 class Sent(NamedTuple):

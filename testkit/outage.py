@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from taskstream.streams.client.connection import Connection
+from testkit.nats import NatsServer
 
-from .nats import NatsServer
 from .waiting import wait_until
 
 

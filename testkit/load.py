@@ -8,7 +8,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from .backend import BackendServer, finished
+from testkit.backend import BackendServer, finished
+
 from .service import Client
 
 AT_ONCE = 16

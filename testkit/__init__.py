@@ -1,0 +1,1 @@
+"""Everything that runs the service from outside: shared by tests, chaos, bench and demo."""
