@@ -18,10 +18,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-import msgspec
 import uvloop
 
-from taskstream.api.auth.authenticator import make_token
 from taskstream.clock import jitter, utc_now
 from taskstream.events.codec import server_codec
 from taskstream.events.envelope import Actor, Recorded
@@ -35,8 +33,11 @@ from taskstream.streams.client.connection import open_connection
 from taskstream.streams.jetstream.messages import Position
 from taskstream.workers.fleet.placement import policy
 from taskstream.workers.fleet.slots import Slots
+from testkit.processes import Process
+from testkit.waiting import until_ok, wait_until
 
-from .processes import Bench, PythonProcess, answers, kill, running
+from .load import Clients
+from .processes import Bench, backends, running
 
 SHARED = "shared"
 SERVERS_IN_A_SMALL_POOL = 10
@@ -134,24 +135,21 @@ def _happens(fleet: Fleet, *events: ServerEvent) -> None:
 class _Standing:
     """A running service with a fleet, each of whose servers is online."""
 
-    def __init__(self, bench: Bench, session: aiohttp.ClientSession, backends: PythonProcess, leases: Bucket) -> None:
+    def __init__(self, bench: Bench, clients: Clients, backends: Process, leases: Bucket) -> None:
         self.bench = bench
         self.registered_seconds = 0.0
         self.online_seconds = 0.0
-        self._session = session
+        self._clients = clients
         self._backends = backends
         self._leases = leases
         self._ports: list[str] = []
         self._numbers = itertools.count()
-        self._user = _authorization(bench, "user")
-        self._admin = _authorization(bench, "admin")
 
     async def register(self) -> None:
         """Register a server for every backend and wait until all are online."""
-        assert self._backends.output is not None
-        self._ports = (await self._backends.output.readline()).decode().split()
+        self._ports = (await self._backends.first_line()).split()
         for task_type in {_type_of(number) for number in range(len(self._ports))}:
-            await self._send("PUT", f"/api/types/{task_type}", {}, self._admin)
+            await self._clients.send("PUT", f"/api/types/{task_type}", {}, self._clients.admin)
         started = time.perf_counter()
         await _many(enumerate(self._ports), self._register_one, REGISTRATIONS_AT_A_TIME)
         self.registered_seconds = time.perf_counter() - started
@@ -164,15 +162,15 @@ class _Standing:
             "id": f"server-{number}",
             "name": "bench",
             "provider": "bench",
-            "endpoints": {"predict": f"http://127.0.0.1:{port}/predict", "health": f"http://127.0.0.1:{port}/health"},
+            "endpoints": {"predict": f"http://127.0.0.1:{port}/predict/0", "health": f"http://127.0.0.1:{port}/health"},
             "types": [_type_of(number)],
             "maxConcurrent": SLOTS if len(self._ports) > 1 else CONNECTIONS,
         }
-        await self._send("POST", "/api/servers", body, self._admin)
+        await self._clients.send("POST", "/api/servers", body, self._clients.admin)
 
     def _all(self, state: str) -> Callable[[], Awaitable[bool]]:
         async def are() -> bool:
-            counts = (await self._get(f"{self.bench.url}/health/ready"))["servers"]
+            counts = (await self._clients.get(f"{self.bench.url}/health/ready"))["servers"]
             return bool(counts[state] == len(self._ports))
 
         return are
@@ -210,7 +208,9 @@ class _Standing:
         wanted = (await self._counts())["calls"] + count
 
         async def submit(number: int) -> None:
-            await self._send("POST", "/api/task", {"type": SHARED, "payload": {"number": number}}, self._user)
+            await self._clients.send(
+                "POST", "/api/task", {"type": SHARED, "payload": {"number": number}}, self._clients.user("bench")
+            )
 
         async def are_called() -> bool:
             return (await self._counts())["calls"] >= wanted
@@ -220,28 +220,22 @@ class _Standing:
 
     async def change_hands(self) -> dict[str, float]:
         """Return how long a second worker takes to have its half of the servers, and all after a kill of the first."""
-        environment = {
-            "TASKSTREAM_JWT_SECRET": self.bench.secret,
-            "TASKSTREAM_ALLOW_PRIVATE_BACKENDS": "true",
-            "TASKSTREAM_LOG_LEVEL": "warning",
-            "TASKSTREAM_NATS_URL": self.bench.nats_url,
-        }
-        second = PythonProcess(["taskstream", "worker"], environment, self.bench.folder / "second-worker.log")
+        second = self.bench.command("second-worker", "worker")
         started = time.perf_counter()
-        await second.start()
+        second.start()
         try:
             await _until(self._are_shared, "the second worker to have its share")
             shared_seconds = time.perf_counter() - started
             [first] = [holder for holder, _ in (await self._holders()).most_common(1)]
-            await kill(self.bench.processes["worker"])
+            self.bench.processes["worker"].kill()
             started = time.perf_counter()
             await _until(self._has_none_of(first), "the second worker to have all")
             taken_seconds = time.perf_counter() - started
-            await self.bench.processes["worker"].start()
-            await answers(self.bench.worker_ready)
+            self.bench.processes["worker"].start()
+            await until_ok(self.bench.worker_ready)
             await _until(self._are_shared, "the first worker to be back")
         finally:
-            await second.stop()
+            await second.shut_down()
         return {"shared_with_second_worker_seconds": shared_seconds, "taken_over_after_kill_seconds": taken_seconds}
 
     async def _holders(self) -> Counter[str]:
@@ -253,14 +247,14 @@ class _Standing:
 
     async def die(self) -> dict[str, float]:
         """Return how the service takes it when all backends refuse connections from one moment on."""
-        await kill(self._backends)
+        self._backends.kill()
         before, started = self.bench.cpu_seconds(), time.perf_counter()
         answer_ms: list[float] = []
         ready, gone = f"{self.bench.url}/health/ready", self._all("offline")
         while True:
             asked = time.perf_counter()
-            await self._get(ready)
-            await self._get(self.bench.worker_ready)
+            await self._clients.get(ready)
+            await self._clients.get(self.bench.worker_ready)
             answer_ms.append((time.perf_counter() - asked) * 1000)
             if await gone():
                 break
@@ -274,19 +268,7 @@ class _Standing:
         }
 
     async def _counts(self) -> dict[str, int]:
-        return await self._get(f"http://127.0.0.1:{self._ports[0]}/counts")
-
-    async def _get(self, url: str) -> dict[str, Any]:
-        async with self._session.get(url) as response:
-            response.raise_for_status()
-            found: dict[str, Any] = await response.json()
-            return found
-
-    async def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> None:
-        content = msgspec.json.encode(body)
-        async with self._session.request(method, self.bench.url + path, data=content, headers=headers) as response:
-            if response.status != 200:
-                raise RuntimeError(f"{method} {path}: {response.status} {await response.text()}")
+        return await self._clients.get(f"http://127.0.0.1:{self._ports[0]}/stats")
 
     def _has_none_of(self, worker: str) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:
@@ -303,22 +285,14 @@ async def _standing(servers: int) -> AsyncIterator[_Standing]:
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         connection = await open_connection(bench.nats_url, "bench")
-        backends = PythonProcess(["bench.backends", str(servers)], {}, bench.folder / "backends.log")
-        await backends.start()
+        fleet = backends(bench.folder, servers)
         try:
-            standing = _Standing(bench, session, backends, Bucket(connection, "leases"))
+            standing = _Standing(bench, Clients(bench, session), fleet, Bucket(connection, "leases"))
             await standing.register()
             yield standing
         finally:
-            await backends.stop()
+            await fleet.shut_down()
             await connection.close()
-
-
-def _authorization(bench: Bench, role: str) -> dict[str, str]:
-    return {
-        "Authorization": f"Bearer {make_token(bench.secret, 'bench', [role], 7200, time.time())}",
-        "Content-Type": "application/json",
-    }
 
 
 async def _many(items: Any, work: Callable[[Any], Awaitable[None]], at_a_time: int) -> None:
@@ -332,12 +306,7 @@ async def _many(items: Any, work: Callable[[Any], Awaitable[None]], at_a_time: i
 
 
 async def _until(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
-    try:
-        async with asyncio.timeout(LONGEST_WAIT_SECONDS):
-            while not await is_so():
-                await asyncio.sleep(LOOK_SECONDS)
-    except TimeoutError:
-        raise TimeoutError(f"waited {LONGEST_WAIT_SECONDS:g} s for {what}") from None
+    await wait_until(is_so, what, LONGEST_WAIT_SECONDS)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,9 +19,10 @@ import aiohttp
 import nats
 from nats.js import JetStreamContext
 
-from taskstream.nats_server.server import EmbeddedNats
+from testkit.nats import NatsServer
+from testkit.processes import Process, python
+from testkit.usage import cpu_seconds
 
-from .processes import PythonProcess, cpu_seconds
 from .report import Runs, progress
 
 STEPS = 3000
@@ -34,11 +36,12 @@ Cpu = Callable[[], float]
 
 
 async def measure(options: argparse.Namespace) -> Runs:
-    with tempfile.TemporaryDirectory(prefix="taskstream-floor-") as folder:
+    with tempfile.TemporaryDirectory(prefix="taskstream-floor-") as folder, contextlib.ExitStack() as stack:
+        server = NatsServer(Path(folder)).start()
+        stack.callback(server.stop)
         async with (
-            EmbeddedNats(Path(folder)) as server,
             _http("bench.bare", Path(folder)) as (litestar_url, litestar_cpu),
-            _http("bench.backend", Path(folder)) as (backend_url, _),
+            _http("testkit.instant_backend", Path(folder)) as (backend_url, _),
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
         ):
             client = await nats.connect(server.url)
@@ -113,11 +116,8 @@ def _cpu_of(pid: int | None) -> Cpu:
 @contextlib.asynccontextmanager
 async def _http(module: str, folder: Path) -> AsyncIterator[tuple[str, Cpu]]:
     """Run an HTTP server that prints its port; yield its address and its CPU time."""
-    process = PythonProcess([module], {}, folder / f"{module}.log")
-    await process.start()
+    process = Process(module, python(module), os.environ, folder / f"{module}.log").start()
     try:
-        assert process.output is not None
-        port = int(await process.output.readline())
-        yield f"http://127.0.0.1:{port}", _cpu_of(process.pid)
+        yield f"http://127.0.0.1:{await process.first_line()}", _cpu_of(process.pid)
     finally:
-        await process.stop()
+        await process.shut_down()

@@ -31,7 +31,7 @@ CHILDREN_IN_BATCH = 500
 MOST_RUNS = 3
 HELD = f"task.{OWNER}.*.submitted.*.*.held"
 RELEASED = f"task.{OWNER}.*.queued.*.*"
-SETTINGS = {"TASKSTREAM_OWNER_WAITING": "0"}
+SETTINGS = {"OWNER_WAITING": "0"}
 
 
 async def measure(options: argparse.Namespace) -> Runs:

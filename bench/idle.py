@@ -10,80 +10,52 @@ import tempfile
 import time
 from pathlib import Path
 
-import aiohttp
+from testkit.processes import Up
+from testkit.usage import cpu_seconds, descendants, resident_mb
 
-from .processes import PythonProcess, cpu_seconds, family, free_port, resident_mb
 from .report import Runs, progress
 
 SETTLED_SECONDS = 10.0
 WATCHED_SECONDS = 10.0
-POLL_SECONDS = 0.005
-START_SECONDS = 30.0
 
 
 async def measure(options: argparse.Namespace) -> Runs:
     runs = []
     for number in range(options.runs):
         with tempfile.TemporaryDirectory(prefix="taskstream-idle-") as folder:
-            first = Service(Path(folder))
-            run = {"empty_folder_to_ready_seconds": await first.start()}
-            await first.stop()
-            again = Service(Path(folder))
-            run |= {"existing_folder_to_ready_seconds": await again.start(), **await again.at_rest()}
-            await again.stop()
+            settings = {"JWT_SECRET": secrets.token_urlsafe(32), "ALLOW_PRIVATE_BACKENDS": "true", "LOG_FORMAT": "json"}
+            up = Up("up", Path(folder), settings)
+            run = {"empty_folder_to_ready_seconds": await _start(up)}
+            await up.shut_down()
+            run |= {"existing_folder_to_ready_seconds": await _start(up), **await _at_rest(up)}
+            await up.shut_down()
         runs.append(run)
         progress(f"run {number + 1}: ready after {run['empty_folder_to_ready_seconds']:.2f} s")
     return runs
 
 
-class Service:
-    """One `taskstream up` with the settings of the README's tour."""
+async def _start(up: Up) -> float:
+    """Return the seconds from the start until it says that it is ready."""
+    started = time.perf_counter()
+    await up.serve()
+    return time.perf_counter() - started
 
-    def __init__(self, folder: Path) -> None:
-        port = free_port()
-        settings = {
-            "TASKSTREAM_JWT_SECRET": secrets.token_urlsafe(32),
-            "TASKSTREAM_ALLOW_PRIVATE_BACKENDS": "true",
-            "TASKSTREAM_DATA_DIR": str(folder / "data"),
-            "TASKSTREAM_PORT": str(port),
-        }
-        self._url = f"http://127.0.0.1:{port}/health/ready"
-        self._process = PythonProcess(["taskstream", "up"], settings, folder / "up.log")
 
-    async def start(self) -> float:
-        """Return the seconds from its start until it says that it is ready."""
-        async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as session:
-            started = time.perf_counter()
-            await self._process.start()
-            while not await self._is_ready(session):
-                await asyncio.sleep(POLL_SECONDS)
-            return time.perf_counter() - started
-
-    async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
-        try:
-            async with session.get(self._url) as response:
-                return response.status == 200
-        except aiohttp.ClientError:
-            return False
-
-    async def at_rest(self) -> dict[str, float]:
-        """Leave it alone for a while; return its memory, and the part of one core it uses, by process and in all."""
-        await asyncio.sleep(SETTLED_SECONDS)
-        assert self._process.pid is not None
-        members = {_name(pid): pid for pid in family(self._process.pid)}
-        resident = {name: resident_mb(pid) for name, pid in members.items()}
-        before = {name: cpu_seconds(pid) for name, pid in members.items()}
-        await asyncio.sleep(WATCHED_SECONDS)
-        used = {name: (cpu_seconds(pid) - before[name]) / WATCHED_SECONDS * 100 for name, pid in members.items()}
-        return {
-            "resident_mb": sum(resident.values()),
-            **{f"resident_mb_{name}": value for name, value in resident.items()},
-            "cpu_percent": sum(used.values()),
-            **{f"cpu_percent_{name}": value for name, value in used.items()},
-        }
-
-    async def stop(self) -> None:
-        await self._process.stop()
+async def _at_rest(up: Up) -> dict[str, float]:
+    """Leave it alone for a while; return its memory, and the part of one core it uses, by process and in all."""
+    await asyncio.sleep(SETTLED_SECONDS)
+    assert up.pid is not None
+    members = {_name(pid): pid for pid in (up.pid, *descendants(up.pid))}
+    resident = {name: resident_mb(pid) for name, pid in members.items()}
+    before = {name: cpu_seconds(pid) for name, pid in members.items()}
+    await asyncio.sleep(WATCHED_SECONDS)
+    used = {name: (cpu_seconds(pid) - before[name]) / WATCHED_SECONDS * 100 for name, pid in members.items()}
+    return {
+        "resident_mb": sum(resident.values()),
+        **{f"resident_mb_{name}": value for name, value in resident.items()},
+        "cpu_percent": sum(used.values()),
+        **{f"cpu_percent_{name}": value for name, value in used.items()},
+    }
 
 
 def _name(pid: int) -> str:

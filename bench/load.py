@@ -41,7 +41,7 @@ class Clients:
         self._bench = bench
         self._session = session
         self._users: dict[str, dict[str, str]] = {}
-        self._admin = self._headers("root", "admin")
+        self.admin = self.headers("root", "admin")
 
     async def register_backend(self, slots: int, call_ms: int = 0) -> None:
         body = {
@@ -54,19 +54,18 @@ class Clients:
             },
             "maxConcurrent": slots,
         }
-        async with self._session.post(f"{self._bench.url}/api/servers", json=body, headers=self._admin) as response:
-            response.raise_for_status()
-        while (await self._get(f"{self._bench.url}/api/servers/bench", self._admin))["status"] != "online":
+        await self.send("POST", "/api/servers", body, self.admin)
+        while (await self.get(f"{self._bench.url}/api/servers/bench", self.admin))["status"] != "online":
             await asyncio.sleep(SEEN_PAUSE_SECONDS)
 
     async def submit(self, number: int, owner: str = OWNER, task_type: str = "") -> str:
         payload = {"prompt": f"task {number}", "sent": time.monotonic_ns()}
-        body = msgspec.json.encode({"type": task_type, "payload": payload} if task_type else payload)
-        return str((await self._post("/api/task", body, self._user(owner)))["taskId"])
+        body = {"type": task_type, "payload": payload} if task_type else payload
+        return str((await self.send("POST", "/api/task", body, self.user(owner)))["taskId"])
 
     async def submit_batch(self, tasks: list[dict[str, Any]], owner: str = OWNER) -> None:
         """Submit tasks in one batch, in the full form; the time until they start is not measured."""
-        await self._post("/api/tasks/batch", msgspec.json.encode(tasks), self._user(owner))
+        await self.send("POST", "/api/tasks/batch", tasks, self.user(owner))
 
     async def submit_many(self, count: int, connections: int, types: Sequence[str] = ("",)) -> float:
         """Submit `count` tasks of these types, by turns, over so many connections; return the seconds it took."""
@@ -95,51 +94,58 @@ class Clients:
 
     async def projected(self) -> None:
         """Wait until the projection reflects the whole log."""
-        while (await self._get(f"{self._bench.url}/health/ready", {}))["projection_lag_events"]:
+        while (await self.get(f"{self._bench.url}/health/ready", {}))["projection_lag_events"]:
             await asyncio.sleep(SEEN_PAUSE_SECONDS)
 
     async def pause(self) -> None:
         """Let everything wait that is submitted from now on, until `resume`."""
-        await self._post(f"/api/pools/{DEFAULT_POOL}/pause", b"", self._admin)
+        await self.send("POST", f"/api/pools/{DEFAULT_POOL}/pause", None, self.admin)
 
     async def resume(self) -> None:
-        await self._post(f"/api/pools/{DEFAULT_POOL}/resume", b"", self._admin)
+        await self.send("POST", f"/api/pools/{DEFAULT_POOL}/resume", None, self.admin)
+
+    async def stats(self) -> dict[str, Any]:
+        """Return what the backend has counted."""
+        return await self.get(f"{self._bench.backend_url}/stats")
 
     async def waits_ms(self) -> list[float]:
         """Return, for each call of a task that was submitted alone, the milliseconds since its submission was sent."""
-        waits: list[float] = (await self._get(f"{self._bench.backend_url}/stats", {}))["waits_ms"]
+        waits: list[float] = (await self.stats())["waits_ms"]
         return waits
 
     async def calls(self) -> int:
         """Return how many calls the backend had."""
-        return int((await self._get(f"{self._bench.backend_url}/stats", {}))["calls"])
+        return int((await self.stats())["calls"])
 
     async def until_result_ms(self, number: int) -> float:
         """Submit one task and ask for it until its result is there; return the milliseconds that took."""
         started = time.perf_counter()
         url = f"{self._bench.url}/api/task/{await self.submit(number)}"
-        while (await self._get(url, self._user(OWNER)))["taskDetails"]["status"] != "FINISHED":
+        while (await self.get(url, self.user(OWNER)))["taskDetails"]["status"] != "FINISHED":
             pass
         return (time.perf_counter() - started) * 1000
 
-    def _user(self, owner: str) -> dict[str, str]:
+    def user(self, owner: str) -> dict[str, str]:
         if owner not in self._users:
-            self._users[owner] = self._headers(owner, "user")
+            self._users[owner] = self.headers(owner, "user")
         return self._users[owner]
 
-    def _headers(self, subject: str, role: str) -> dict[str, str]:
+    def headers(self, subject: str, role: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {make_token(self._bench.secret, subject, [role], 7200, time.time())}"}
 
-    async def _post(self, path: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
-        async with self._session.post(f"{self._bench.url}{path}", data=body, headers=headers) as response:
+    async def send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> dict[str, Any]:
+        """Make a request of the API with a JSON body, or none, and return the answer. Raises RuntimeError."""
+        data = b"" if body is None else msgspec.json.encode(body)
+        async with self._session.request(method, f"{self._bench.url}{path}", data=data, headers=headers) as response:
             answer = await response.read()
             if response.status != 200:
-                raise RuntimeError(f"{response.status}: {answer[:500].decode()}")
+                raise RuntimeError(f"{method} {path}: {response.status}: {answer[:500].decode()}")
         found: dict[str, Any] = msgspec.json.decode(answer)
         return found
 
-    async def _get(self, url: str, headers: dict[str, str]) -> dict[str, Any]:
-        async with self._session.get(url, headers=headers) as response:
+    async def get(self, url: str, headers: dict[str, str] | None = None, **query: str) -> dict[str, Any]:
+        """Return the JSON at a URL. Raises ClientResponseError."""
+        async with self._session.get(url, headers=headers, params=query) as response:
             response.raise_for_status()
             found: dict[str, Any] = await response.json()
             return found

@@ -11,17 +11,17 @@ import contextlib
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import uvloop
 
-from taskstream.api.auth.authenticator import make_token
+from testkit.usage import cpu_seconds, peak_resident_mb
+from testkit.waiting import until_ok
 
 from .fill import fill
 from .histories import BIG_OWNER, RARE_TYPE
 from .load import Clients
-from .processes import Bench, PythonProcess, answers, cpu_seconds, kill, running
+from .processes import Bench, running
 
 OURS = ("nats-server", "api", "worker")
 STORED = ("TASKS", "KV_tasks", "DISPATCH")
@@ -54,7 +54,7 @@ async def measure(tasks: int, runs: int) -> dict[str, float]:
     """
     figures = Figures()
     # A kill -9 that comes before the queue has its floor would measure the refilling (ADR 9).
-    async with running({"TASKSTREAM_RECONCILE_INTERVAL": "5"}) as bench, aiohttp.ClientSession() as session:
+    async with running({"RECONCILE_INTERVAL": "5"}) as bench, aiohttp.ClientSession() as session:
         service = Service(bench, session)
         await service.clients.register_backend(slots=64)
         await service.rates(RATE_TASKS // 3)
@@ -66,12 +66,12 @@ async def measure(tasks: int, runs: int) -> dict[str, float]:
         await asyncio.sleep(SETTLE_SECONDS)
         before, disk_before = bench.resident_mb(), service.disk_bytes()
 
-        await bench.processes["worker"].stop()
+        await bench.processes["worker"].shut_down()
         started = time.perf_counter()
         events = await fill(bench.nats_url, tasks)
         figures.add({"filled_events": events, "filled_events_per_second": events / (time.perf_counter() - started)})
-        await bench.processes["worker"].start()
-        await answers(bench.worker_ready)
+        bench.processes["worker"].start()
+        await until_ok(bench.worker_ready)
         figures.add(await service.catch_up(events))
         await asyncio.sleep(SETTLE_SECONDS)
         figures.add(service.growth("after_filling", before, tasks))
@@ -111,7 +111,6 @@ class Service:
     def __init__(self, bench: Bench, session: aiohttp.ClientSession) -> None:
         self.clients = Clients(bench, session)
         self._bench = bench
-        self._session = session
         self._killed_at = 0.0
 
     async def rates(self, count: int) -> dict[str, float]:
@@ -139,7 +138,7 @@ class Service:
         """Wait until the projection reflects the whole log."""
         started = reported = time.perf_counter()
         cpu_before = self._bench.cpu_seconds()["worker"]
-        while lag := (await self._get(self._bench.worker_ready, {}))["projection_lag_events"]:
+        while lag := (await self.clients.get(self._bench.worker_ready))["projection_lag_events"]:
             if time.perf_counter() - reported > REPORT_SECONDS:
                 reported = time.perf_counter()
                 print(f"  {lag:,} events to project", flush=True)
@@ -151,11 +150,11 @@ class Service:
 
     async def list_times(self, name: str, user: str, role: str, query: dict[str, str]) -> dict[str, float]:
         """Ask for the first page of a list many times, one after another."""
-        headers = self._headers(user, role)
+        headers = self.clients.headers(user, role)
         times = []
         for _ in range(LIST_CALLS):
             started = time.perf_counter()
-            page = await self._get(f"{self._bench.url}/api/tasks", headers, query)
+            page = await self.clients.get(f"{self._bench.url}/api/tasks", headers, **query)
             times.append((time.perf_counter() - started) * 1000)
         return {
             f"list_{name}_entries": len(page["tasks"]),
@@ -166,15 +165,15 @@ class Service:
     async def restart(self, *names: str) -> None:
         """Kill processes, and start them again in their order."""
         for name in names:
-            await kill(self._bench.processes[name])
+            self._bench.processes[name].kill()
         self._killed_at = time.perf_counter()
         for name in names:
-            await self._bench.processes[name].start()
+            self._bench.processes[name].start()
 
     async def ready(self) -> float:
         """Wait until the API and the worker answer that they are ready; return the seconds since the restart."""
         for url in (f"{self._bench.url}/health/ready", self._bench.worker_ready):
-            await answers(url)
+            await until_ok(url)
         return time.perf_counter() - self._killed_at
 
     async def task_done(self) -> float:
@@ -197,19 +196,15 @@ class Service:
 
     async def rebuild(self, events: int) -> dict[str, float]:
         """Run `taskstream rebuild` beside the running service, over a log it has nothing to say against."""
-        environment = {"TASKSTREAM_JWT_SECRET": self._bench.secret, "TASKSTREAM_NATS_URL": self._bench.nats_url}
-        log = self._bench.folder / "rebuild.log"
-        process = PythonProcess(["taskstream", "rebuild"], environment, log)
+        process = self._bench.command("rebuild", "rebuild").start()
         started = time.perf_counter()
-        await process.start()
         peak = used = 0.0
-        while process.pid is not None:
+        while (pid := process.pid) is not None:
             with contextlib.suppress(OSError, ValueError):  # it ended between two looks
-                peak, used = _peak_resident_mb(process.pid), cpu_seconds(process.pid)
+                peak, used = peak_resident_mb(pid), cpu_seconds(pid)
             await asyncio.sleep(0.1)
         seconds = time.perf_counter() - started
-        assert process.output is not None
-        print(log.read_text() + (await process.output.read()).decode(), end="", flush=True)
+        print(process.output(), end="", flush=True)
         return {
             "rebuild_seconds": seconds,
             "rebuild_events_per_second": events / seconds,
@@ -217,24 +212,9 @@ class Service:
             "rebuild_peak_resident_mb": peak,
         }
 
-    def _headers(self, user: str, role: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {make_token(self._bench.secret, user, [role], 7200, time.time())}"}
-
-    async def _get(self, url: str, headers: dict[str, str], query: dict[str, str] | None = None) -> dict[str, Any]:
-        async with self._session.get(url, headers=headers, params=query) as response:
-            response.raise_for_status()
-            found: dict[str, Any] = await response.json()
-            return found
-
 
 def _disk_bytes(folder: Path) -> float:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
-
-
-def _peak_resident_mb(pid: int) -> float:
-    """Return the most a process has had in memory. Raises OSError or ValueError once it is gone."""
-    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ SINGLE = "single"
 
 
 async def measure(tasks: int, probes: int) -> dict[str, float]:
-    settings = {"TASKSTREAM_OWNER_WAITING": "0"}
+    settings = {"OWNER_WAITING": "0"}
     async with clients(SLOTS, call_ms=CALL_MS, settings=settings) as (bench, submitters):
         await submitters.submit_many(WARM_UP_TASKS, connections=SLOTS)
         await submitters.all_succeeded(WARM_UP_TASKS)

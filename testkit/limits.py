@@ -24,10 +24,11 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .usage import descendants
 
 SETUP_SECONDS = 10.0
 """How much sooner than pytest-timeout a coroutine is cancelled: that one counts from the start of the setup."""
@@ -105,15 +106,3 @@ def end_process(item: pytest.Item) -> None:
                 os.kill(pid, signal.SIGKILL)
     finally:
         os._exit(1)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes that it started, those that these started, and so on; none where there is no /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            children.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
-    found = [pid]
-    for parent in found:
-        found += children.get(parent, [])
-    return found[1:]

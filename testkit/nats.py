@@ -5,28 +5,29 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from taskstream.nats_server.config import CONFIG
 
-from .waiting import wait_here_until
+from .processes import Process
+from .waiting import free_port, wait_here_until
 
 IMAGE = "nats:2.15-alpine"
-START_SECONDS = 20.0
 
 
-class NatsServer:
-    """The wheel's nats-server on a folder; can be killed and started again on the same port."""
+class NatsServer(Process):
+    """The wheel's nats-server on a folder. It listens on the same port again after `kill` or `stop`."""
 
     def __init__(self, folder: Path, more: str = "") -> None:
         self.folder = folder
         self.more = more
-        """What its configuration has beside ours; read at each start."""
+        """Lines for its configuration, after ours; read at each start."""
         self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        binary = str(Path(sys.executable).parent / "nats-server")
+        super().__init__("nats-server", [binary, "-c", str(folder / "nats.conf")], os.environ, folder / "nats.log")
 
     @property
     def url(self) -> str:
@@ -34,59 +35,48 @@ class NatsServer:
 
     @property
     def monitor_url(self) -> str:
-        """Where it answers questions about itself, if `more` says that it does."""
-        found = re.search(r"Starting (https?) monitor on 127\.0\.0\.1:(\d+)", (self.folder / "nats.log").read_text())
+        """The URL of its monitoring, if `more` enables it."""
+        found = re.search(r"Starting (https?) monitor on 127\.0\.0\.1:(\d+)", self.log.read_text())
         assert found is not None
         return f"{found[1]}://127.0.0.1:{found[2]}"
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it and return when its log says that it is ready; it tells nobody else."""
+    def start(self) -> Self:
+        """Start it and return when its log says that it is ready. Blocks the thread."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = CONFIG.read_text()
         text = re.sub(r"(?m)^port:.*$", f"port: {self.port or -1}", text)
         text = re.sub(r"(?m)^(\s*)store_dir:.*$", rf'\1store_dir: "{self.folder / "store"}"', text)
-        config = self.folder / "nats.conf"
-        config.write_text(f"{text}\n{self.more}\n")
-        log = self.folder / "nats.log"
-        binary = Path(sys.executable).parent / "nats-server"
-        with log.open("ab") as output:
-            begin = output.tell()
-            process = self._process = subprocess.Popen([binary, "-c", config], stdout=output, stderr=output)
+        (self.folder / "nats.conf").write_text(f"{text}\n{self.more}\n")
+        super().start()
 
         def is_ready() -> bool:
-            assert process.poll() is None, f"nats-server did not start:\n{log.read_text()}"
-            return b"Server is ready" in log.read_bytes()[begin:]
+            assert self.status is None, f"nats-server did not start:\n{self.output()}"
+            return "Server is ready" in self.output()
 
-        wait_here_until(is_ready, f"`Server is ready` in {log}", START_SECONDS)
-        found = re.search(rb"Listening for client connections on 127\.0\.0\.1:(\d+)", log.read_bytes()[begin:])
+        wait_here_until(is_ready, f"`Server is ready` in {self.log}")
+        found = re.search(r"Listening for client connections on 127\.0\.0\.1:(\d+)", self.output())
         assert found is not None
         self.port = int(found[1])
+        return self
 
     def pause(self) -> None:
         """Stop it as SIGSTOP does; returns once none of its threads runs. `resume` lets it go on."""
-        os.kill(self.pid, signal.SIGSTOP)
-        seen = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        pid = self.pid
+        assert pid is not None
+        self.signal(signal.SIGSTOP)
+        seen = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         assert seen is not None
         assert seen.si_code == os.CLD_STOPPED, "nats-server has ended"
 
     def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it as kill -9 does."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        """Let it go on after `pause`."""
+        self.signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)  # a stopped one would not hear
-            self._process.terminate()
+        """Ask it to end and wait until it has, also if it is paused. Blocks the thread."""
+        self.resume()
+        self.terminate()
+        if self._process is not None:
             self._process.wait()
 
 
@@ -99,3 +89,31 @@ def in_container() -> Iterator[str]:
     with container.with_volume_mapping(str(CONFIG), "/taskstream.conf") as running:
         wait_for_logs(running, "Server is ready")
         yield f"nats://{running.get_container_host_ip()}:{running.get_exposed_port(4222)}"
+
+
+class NatsCluster:
+    """Three servers `n1`, `n2`, `n3` that form one JetStream, each with tags of its own."""
+
+    def __init__(self, folder: Path, tags: Sequence[Sequence[str]] = ((), (), ())) -> None:
+        ports = [free_port() for _ in tags]
+        routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in ports)
+        self.nodes = [
+            NatsServer(
+                folder / f"n{number}",
+                f"server_name: n{number}\nserver_tags: [{', '.join(own)}]\n"
+                f'cluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}',
+            )
+            for number, (port, own) in enumerate(zip(ports, tags, strict=True), start=1)
+        ]
+
+    @property
+    def url(self) -> str:
+        return ",".join(node.url for node in self.nodes)
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()

@@ -43,6 +43,7 @@ def quick_settings(**more: Any) -> Settings:
 
 
 def token(subject: str = "alice", *roles: str, lifetime_seconds: int = 3600) -> str:
+    """Return a bearer token signed with the secret of the tests, by default one of a user."""
     return make_token(SECRET, subject, roles or ("user",), lifetime_seconds, time.time())
 
 
@@ -95,54 +96,69 @@ class Client:
     async def delete(self, path: str, **more: Any) -> Answer:
         return await self.call("DELETE", path, **more)
 
+    async def done(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
+        """Make a request and return the body. Raises AssertionError unless it is answered with 200."""
+        answer = await self.call(method, path, body, **more)
+        assert answer.status == 200, f"{method} {path} was answered {answer}"
+        return answer.body
+
     async def submit(self, body: Any, **more: Any) -> str:
         """Submit a task and return its id."""
-        answer = await self.post("/api/task", body, **more)
-        assert answer.status == 200, answer
-        return str(answer["taskId"])
+        return str((await self.done("POST", "/api/task", body, **more))["taskId"])
 
     async def details(self, task_id: str) -> dict[str, Any]:
-        answer = await self.get(f"/api/task/{task_id}")
-        assert answer.status == 200, answer
-        found: dict[str, Any] = answer["taskDetails"]
+        """Return a task as the API shows it."""
+        found: dict[str, Any] = (await self.done("GET", f"/api/task/{task_id}"))["taskDetails"]
         return found
 
     async def ended(self, task_id: str) -> dict[str, Any]:
         """Wait for a task's end and return its details."""
+        return await self.reaches(task_id, *ENDED)
+
+    async def reaches(self, task_id: str, *statuses: str) -> dict[str, Any]:
+        """Wait for a task to have one of the statuses and return its details."""
 
         async def look() -> dict[str, Any] | None:
             details = await self.details(task_id)
-            return details if details["status"] in ENDED else None
+            return details if details["status"] in statuses else None
 
-        found = await wait_until(look, f"the end of {task_id}")
+        found = await wait_until(look, f"{task_id} to be {' or '.join(statuses)}")
         assert found is not None
         return found
 
-    async def reaches(self, task_id: str, status: str) -> dict[str, Any]:
-        """Wait for a task to have a status and return its details."""
+    async def tasks(self) -> list[dict[str, Any]]:
+        """Return all its tasks, page by page."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while cursor is not None:
+            page = await self.done("GET", f"/api/tasks?limit=200{cursor and f'&cursor={cursor}'}")
+            found += page["tasks"]
+            cursor = page["nextCursor"]
+        return found
 
-        async def look() -> dict[str, Any] | None:
-            details = await self.details(task_id)
-            return details if details["status"] == status else None
-
-        found = await wait_until(look, f"{task_id} to be {status}")
-        assert found is not None
+    async def recorded(self, task_id: str) -> list[dict[str, Any]]:
+        """Return a task's events as recorded, oldest first: `sequence`, `at`, `by` and `event` of each."""
+        found: list[dict[str, Any]] = []
+        after = 0
+        while after is not None:
+            page = await self.done("GET", f"/api/task/{task_id}/events?limit=1000&after={after}")
+            found += page["events"]
+            after = page["nextAfter"]
         return found
 
     async def history(self, task_id: str) -> list[dict[str, Any]]:
         """Return a task's events: `type` and fields of each, oldest first."""
-        answer = await self.get(f"/api/task/{task_id}/events")
-        assert answer.status == 200, answer
-        return [entry["event"] for entry in answer["events"]]
+        return [entry["event"] for entry in await self.recorded(task_id)]
 
     async def register(self, backend: BackendServer, server_id: str, *, online: bool = True, **more: Any) -> None:
         """Register a backend and wait until it is online."""
-        answer = await self.post("/api/servers", backend.registration(server_id, **more))
-        assert answer.status == 200, answer
+        await self.done("POST", "/api/servers", backend.registration(server_id, **more))
         if online:
             await self.server_is(server_id, "online")
 
     async def server_is(self, server_id: str, status: str) -> None:
+        """Wait for a server to have a status."""
+
         async def look() -> bool:
             answer = await self.get(f"/api/servers/{server_id}")
             return answer.status == 200 and answer["status"] == status
@@ -169,7 +185,7 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def running_service(nats_url: str, *, worker: bool = True, **more: Any) -> AsyncIterator[Service]:
-    """Run API and (unless told otherwise) worker on a nats-server, on a free port."""
+    """Run an API, and by default a worker, on a nats-server; listen on a free port."""
     async with contextlib.AsyncExitStack() as stack:
         settings, sock = stack.enter_context(listen(quick_settings(nats_url=nats_url, **more)))
         container = await stack.enter_async_context(await open_container(settings, nats_url, durability="always"))

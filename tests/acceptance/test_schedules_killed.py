@@ -15,7 +15,7 @@ from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import decode
 from taskstream.streams.topology.definitions import SCHEDULES, TIMERS
 from testkit.nats import NatsServer
-from testkit.processes import Door, Processes, Running, Up, door
+from testkit.processes import Door, Process, Processes, Up, door
 from testkit.service import Client, quick_settings
 from testkit.waiting import wait_until
 
@@ -104,7 +104,7 @@ def assert_each_second_once(runs: dict[str, list[Run]], tasks: dict[str, list[st
 
 
 async def test_of_two_workers_either_may_be_killed(processes: Processes, nats: NatsServer) -> None:
-    def worker() -> Running:
+    def worker() -> Process:
         return processes.start("worker", "--nats-url", nats.url)
 
     api = processes.start("api", "--nats-url", nats.url)

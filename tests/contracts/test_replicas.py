@@ -29,9 +29,8 @@ from taskstream.streams.topology.ensure import ensure_streams
 from taskstream.streams.topology.recreate import StillRunning
 from taskstream.streams.topology.startup_retry import NotReady, StartupRetry, leader_elected
 from testkit.backend import BackendServer
-from testkit.cluster import NatsCluster
 from testkit.histories import ALICE, ref
-from testkit.nats import NatsServer
+from testkit.nats import NatsCluster, NatsServer
 from testkit.proxy import Proxy
 from testkit.service import quick_settings, running_service
 from testkit.waiting import wait_until
