@@ -51,14 +51,14 @@ class Injector:
             case "kill":
                 process = self._system.processes[fault.target]
                 async with process.busy:
-                    await process.kill()
+                    await process.take_down()
                     await asyncio.sleep(fault.duration)
-                    await process.start()
+                    process.start()
             case "restart":
                 process = self._system.processes[fault.target]
                 async with process.busy:
-                    await process.terminate()
-                    await process.start()
+                    await process.shut_down()
+                    process.start()
             case "stop":
                 process = self._system.processes[fault.target]
                 process.signal(signal.SIGSTOP)
@@ -98,11 +98,11 @@ class Injector:
         async with process.busy:
             process.signal(signal.SIGSTOP)  # it is to do nothing more, not even to notice
             disk.cut_power()
-            await process.kill()
+            await process.take_down()
             await disk.unmount()
             await asyncio.sleep(fault.duration)
             await disk.mount()
-            await process.start()
+            process.start()
 
     async def _fill_disk(self, fault: Fault) -> None:
         process, disk = self._system.processes[fault.target], self._system.disks[fault.target]
@@ -111,8 +111,8 @@ class Injector:
         await self._look(fault)
         async with process.busy:  # after a power cut that came meanwhile
             disk.relieve()  # NATS finds out about the room at its next start
-            await process.terminate()
-            await process.start()
+            await process.shut_down()
+            process.start()
 
     async def _look(self, fault: Fault) -> None:
         """Write down what each API says of its readiness."""

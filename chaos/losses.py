@@ -10,8 +10,8 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
-import socket
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -25,10 +25,11 @@ from msgspec import Struct
 from nats.aio.client import Client
 
 from taskstream.nats_server.executable import find_executable
+from testkit.processes import Supervised
+from testkit.waiting import free_port
 
 from .disk import Disk
 from .machine import seclude
-from .process import Process
 
 STREAM = "CONTROL"
 SUBJECT = "control"
@@ -53,20 +54,19 @@ class Bare:
     """A nats-server on a disk of its own, without anything of ours; use as an async context manager."""
 
     def __init__(self, folder: Path, sync_interval: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self.disk = Disk(folder / "image", folder / "disk")
         config = folder / "nats.conf"
         store = json.dumps(str(self.disk.folder))
         config.write_text(
             f"listen: 127.0.0.1:{self._port}\njetstream {{ store_dir: {store}, sync_interval: {sync_interval} }}\n"
         )
-        self.process = Process("nats", [str(find_executable()), "-c", str(config)], {}, folder / "nats.log")
+        self.process = Supervised("nats", [str(find_executable()), "-c", str(config)], os.environ, folder / "nats.log")
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Bare:
         await self._stack.enter_async_context(self.disk)
-        await self.process.start()
+        self.process.start()
         self._stack.push_async_callback(self.process.close)
         await (await self.connect()).jetstream().add_stream(name=STREAM, subjects=[SUBJECT])
         await self.disk.sync()  # the stream is old, its messages will not be
@@ -95,10 +95,10 @@ async def power_cut(server: Bare) -> Losses:
         await stream.publish(SUBJECT, BODY)
     server.process.signal(signal.SIGSTOP)
     server.disk.cut_power()
-    await server.process.kill()
+    await server.process.take_down()
     await server.disk.unmount()
     await server.disk.mount()
-    await server.process.start()
+    server.process.start()
     return Losses(MESSAGES, min(MESSAGES, await server.kept()))
 
 
@@ -113,8 +113,8 @@ async def disk_full(server: Bare) -> Losses:
         acknowledged += 1
     server.disk.relieve()
     taken_with_room = await _is_taken(client)
-    await server.process.terminate()
-    await server.process.start()
+    await server.process.shut_down()
+    server.process.start()
     return Losses(acknowledged, min(acknowledged, await server.kept()), taken_with_room)
 
 

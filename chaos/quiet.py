@@ -11,9 +11,9 @@ from .collect import Reader
 from .evidence import FINAL, ConsumerSeen, Recurring, Resources, in_use
 from .system import System
 
-QUIET_SECONDS = 90.0
+QUIET_SECONDS = 180.0
 """Longest wait after healing until no task is active. A task's attempts take seconds each, see the load."""
-SETTLE_SECONDS = 15.0
+SETTLE_SECONDS = 60.0
 """Longest wait for what goes by itself."""
 POLL_SECONDS = 0.5
 

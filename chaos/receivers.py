@@ -40,7 +40,7 @@ HONESTY = 3
 """How much likelier than any other mood it is to take what comes."""
 SHORTEST_MOOD_SECONDS, LONGEST_MOOD_SECONDS = 0.2, 2.5
 HUGE_BYTES = 2_000_000
-FINISH_SECONDS = 25.0
+FINISH_SECONDS = 90.0
 """How long it may take until all has been taken, once all is quiet."""
 CALL_SECONDS = 8.0
 POLL_SECONDS = 0.3

@@ -37,7 +37,7 @@ from .load import CLIENTS_PER_TENANT, TENANTS, Client, Submitted
 from .machine import Machine
 from .quiet import given_back, settled, until_projected, until_quiet
 from .schedule import APIS, WORKERS, nats_names
-from .system import LIMITS, System
+from .system import LIMITS, System, ready
 
 DRAIN_SECONDS = 1.5
 """Several of the balancer's probes."""
@@ -213,11 +213,11 @@ async def _restart(system: System, balancer: Balancer, names: Sequence[str]) -> 
         process = system.processes[name]
         started_before = _times_started(system, name)
         async with process.busy, asyncio.timeout(BACK_SECONDS):
-            await process.terminate()
-            await process.start()
+            await process.shut_down()
+            process.start()
             if name in APIS:
                 url = system.urls[APIS.index(name)]
-                await system.ready(url)
+                await ready(url)
                 await balancer.is_in_rotation(url)
             elif name in WORKERS:
                 while _times_started(system, name) == started_before:

@@ -10,6 +10,8 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from testkit.waiting import NotInTime
+
 from .checker import Violation, check
 from .collect import Reader
 from .evidence import ConsumerSeen, Evidence, Probe, in_use, jumps, pair
@@ -22,11 +24,11 @@ from .quiet import POLL_SECONDS, QUIET_SECONDS, given_back, settled, until_fired
 from .receivers import Receivers
 from .schedule import Fault
 from .subscribers import Subscribers
-from .system import GRACE_SECONDS, LIMITS, System, running
+from .system import GRACE_SECONDS, LIMITS, ready, running
 
 WARM_UP_SECONDS = 2.0
 """Of load before the first fault: connections are open and caches have something in them."""
-LIVE_WITHIN_SECONDS = 30.0
+LIVE_WITHIN_SECONDS = 90.0
 """Longest wait for dispatch after healing."""
 PROBES = {"a task of type default": None, "a task of type batch": "batch"}
 
@@ -66,7 +68,7 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
         healed_at = time.monotonic()
         # A worker whose clock is ahead sets timers so much too late; the timers stay when the clock is put right.
         patience = QUIET_SECONDS + max([0.0, *(fault.ahead for fault in faults)])
-        readiness = await asyncio.gather(*(_until_ready(system, url) for url in system.urls))
+        readiness = await asyncio.gather(*(_until_ready(url) for url in system.urls))
         probing = asyncio.create_task(_probe(load, healed_at))
         async with Reader(system.nats_urls) as reader:
             await until_fired(reader, holds.recurring)
@@ -124,11 +126,11 @@ async def _warmed_up(reader: Reader) -> list[ConsumerSeen]:
     return max(readings, key=lambda seen: in_use(seen).total())
 
 
-async def _until_ready(system: System, url: str) -> Probe:
+async def _until_ready(url: str) -> Probe:
     started = time.monotonic()
     try:
-        await system.ready(url)
-    except TimeoutError:
+        await ready(url)
+    except NotInTime:
         return Probe(f"an API to be ready, {url}", None)
     return Probe("an API to be ready", time.monotonic() - started)
 

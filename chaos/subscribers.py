@@ -35,7 +35,7 @@ SMALL_BUFFER_BYTES = 4 * 1024
 PAUSE_SECONDS = 0.2
 CLOSE_SECONDS = 0.1
 LINK_CHANCE = 0.5
-FINISH_SECONDS = 20.0
+FINISH_SECONDS = 90.0
 """How long a subscriber may take to be told the rest, once all is quiet."""
 DRAIN_SECONDS = 1.0
 """What is in the buffers of a connection that has been ended is read sooner."""

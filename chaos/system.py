@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import socket
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,20 +16,21 @@ import aiohttp
 
 from taskstream.nats_server.config import CONFIG, with_values
 from taskstream.nats_server.executable import find_executable
-from testkit.processes import environment, quick
+from testkit.link import Link
+from testkit.processes import Exit, Supervised, environment, python, quick
 from testkit.service import token
+from testkit.usage import descriptors, resident_mb
+from testkit.waiting import until_ok, until_open
 
 from .disk import Disk
 from .evidence import Line, Resources
 from .journal import read
-from .link import Link
 from .machine import NOTHING, Machine
 from .network import Network
-from .process import Exit, Process
 from .schedule import APIS, BACKENDS, OURS, WORKERS, links, nats_names, routes
 from .skewed import Clock
 
-START_SECONDS = 40.0
+START_SECONDS = 120.0
 POLL_SECONDS = 0.1
 CLIENT_SECONDS = 5.0
 PORTS = (20_000, 32_000)
@@ -69,7 +70,7 @@ class System:
         self.machine = machine
         names = (*nats_names(nodes), *APIS, *BACKENDS, *_cluster_names(nodes), *RECEIVERS)
         self.ports = dict(zip(names, _free_ports(), strict=False))
-        self.processes: dict[str, Process] = {}
+        self.processes: dict[str, Supervised] = {}
         self.links: dict[str, Link] = {}
         self.disks: dict[str, Disk] = {}
         """By nats-server; empty where the machine has none for us."""
@@ -114,35 +115,35 @@ class System:
             self.network = await stack.enter_async_context(Network(nats_names(self.nodes)))
         for name in links(self.nodes):
             target = name.rpartition(">")[2]
-            link = Link(name, self.ports[target], host=self._host(target))
+            link = Link(self.ports[target], host=self._host(target))
             self.links[name] = await stack.enter_async_context(link)
         if self.nodes > 1 and self.network is None:
             for name in routes(self.nodes):
                 target = f"{name.rpartition('>')[2]}-cluster"
-                self.links[name] = await stack.enter_async_context(Link(name, self.ports[target]))
+                self.links[name] = await stack.enter_async_context(Link(self.ports[target]))
         for name in nats_names(self.nodes):
             if self.machine.disks:
                 disk = Disk(self.folder / f"{name}.ext4", self.folder / name)
                 self.disks[name] = await stack.enter_async_context(disk)
             inside = self.network.inside(name) if self.network else []
             arguments = [*inside, str(find_executable()), "-c", str(self._nats_config(name))]
-            await self._run(stack, name, arguments, {})
+            await self._run(stack, name, arguments, dict(os.environ))
         for name in BACKENDS:
             port, log = str(self.ports[name]), str(self.journal_of(name))
-            arguments = [sys.executable, "-m", "chaos.backend", "--id", name, "--port", port, "--log", log]
+            arguments = python("chaos.backend", "--id", name, "--port", port, "--log", log)
             await self._run(stack, name, arguments, environment({}))
         listening = (*nats_names(self.nodes), *BACKENDS)
-        await asyncio.gather(*(_until_open(self._host(name), self.ports[name]) for name in listening))
+        await asyncio.gather(*(until_open(self.ports[name], self._host(name)) for name in listening))
         await asyncio.sleep(2.0 if self.nodes > 1 else 0)  # a cluster elects its leader
         for number, name in enumerate(APIS):
             arguments = self._ours(name, "api", "--port", str(self.ports[name]))
             await self._run(stack, name, arguments, self._environment(name, number))
             if number == 0:
-                await _until_open(self._host(name), self.ports[name])
-                await self.ready(self.urls[0])
+                await until_open(self.ports[name], self._host(name))
+                await ready(self.urls[0])
         for number, name in enumerate(WORKERS):
             await self._run(stack, name, self._ours(name, "worker"), self._environment(name, number))
-        await asyncio.gather(*map(self.ready, self.urls))
+        await asyncio.gather(*map(ready, self.urls))
         await self._register()
 
     def _host(self, name: str) -> str:
@@ -152,7 +153,7 @@ class System:
 
     def _ours(self, name: str, *arguments: str) -> list[str]:
         clock = str(self.clocks[name].path)
-        return [sys.executable, "-m", "chaos.skewed", clock, "-m", "taskstream", *arguments]
+        return python("chaos.skewed", clock, "-m", "taskstream", *arguments)
 
     def _environment(self, name: str, number: int) -> dict[str, str]:
         nats = ",".join(f"nats://127.0.0.1:{self.links[f'{name}>{node}'].port}" for node in nats_names(self.nodes))
@@ -164,9 +165,9 @@ class System:
         return environment(quick() | SETTINGS | own)
 
     async def _run(self, stack: AsyncExitStack, name: str, arguments: list[str], env: dict[str, str]) -> None:
-        process = Process(name, arguments, env, self.folder / f"{name}.log")
+        process = Supervised(name, arguments, env, self.folder / f"{name}.log")
         self.processes[name] = process
-        await process.start()
+        process.start()
         stack.push_async_callback(process.close)
 
     def _nats_config(self, name: str) -> Path:
@@ -210,16 +211,6 @@ class System:
         ways = [way for way in routes(self.nodes) if name in way.split(">")]
         return [self.links[way] for way in ways if way in self.links]
 
-    async def ready(self, url: str) -> None:
-        """Wait until an API says that it is ready. Raises TimeoutError."""
-        async with asyncio.timeout(START_SECONDS), _session() as session:
-            while True:
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-                    async with session.get(f"{url}/health/ready") as answer:
-                        if answer.status == 200:
-                            return
-                await asyncio.sleep(POLL_SECONDS)
-
     async def _register(self) -> None:
         headers = {"Authorization": f"Bearer {token('root', 'admin')}"}
         async with asyncio.timeout(START_SECONDS), _session() as session:
@@ -247,20 +238,27 @@ class System:
 
     def resources(self) -> dict[str, Resources]:
         """Return what each process of ours has; one that does not run has nothing."""
-        return {
-            name: Resources(process.descriptors(), process.resident_mb())
-            for name in OURS
-            for process in (self.processes[name],)
-        }
+        found = {}
+        for name in OURS:
+            found[name] = Resources(0, 0.0)
+            if pid := self.processes[name].pid:
+                with contextlib.suppress(OSError):  # it ends meanwhile
+                    found[name] = Resources(descriptors(pid), resident_mb(pid))
+        return found
 
 
 @contextlib.asynccontextmanager
 async def running(folder: Path, nodes: int, machine: Machine = NOTHING) -> AsyncIterator[System]:
-    """Start a service in a folder; at the end nothing of it runs. Raises TimeoutError if it does not come up."""
+    """Start a service in a folder; end all of it on exit. Raises NotInTime if it does not come up."""
     async with AsyncExitStack() as stack:
         system = System(folder, nodes, machine)
         await system.start(stack)
         yield system
+
+
+async def ready(url: str) -> None:
+    """Wait until an API says that it is ready. Raises NotInTime."""
+    await until_ok(f"{url}/health/ready")
 
 
 def _session() -> aiohttp.ClientSession:
@@ -287,15 +285,3 @@ def _free_ports() -> Iterator[int]:
             continue
         taken.add(port)
         yield port
-
-
-async def _until_open(host: str, port: int) -> None:
-    async with asyncio.timeout(START_SECONDS):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection(host, port)
-            except OSError:
-                await asyncio.sleep(POLL_SECONDS)
-            else:
-                writer.close()
-                return

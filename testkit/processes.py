@@ -1,4 +1,4 @@
-"""Commands in processes of their own: started, watched through their logs, killed, started again, all gone at the end."""
+"""Commands in processes of their own: started, watched by their logs, killed, started again, all gone at the end."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from chaos.link import Link
+from testkit.link import Link
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def link() -> AsyncIterator[Link]:
         writer.close()
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    async with server, Link("a>b", server.sockets[0].getsockname()[1]) as link:
+    async with server, Link(server.sockets[0].getsockname()[1]) as link:
         yield link
 
 

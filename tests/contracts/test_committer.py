@@ -28,9 +28,9 @@ from taskstream.streams.committer import (
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import read
 from taskstream.streams.topology.definitions import TASKS
+from testkit.link import Link
 from testkit.nats import NatsServer
 from testkit.outage import begin, end, restart
-from testkit.proxy import Proxy
 from testkit.waiting import wait_until
 
 
@@ -240,7 +240,7 @@ async def test_without_nats_an_append_is_unavailable_and_does_not_land_later(
 async def test_an_answer_lost_with_its_connection_is_an_outcome_unknown_at_once(
     container: Container, nats: NatsServer, many: int
 ) -> None:
-    async with Proxy(nats.port) as proxy, connected(proxy.url) as connection:
+    async with Link(nats.port) as proxy, connected(proxy.url) as connection:
         connection.request = partial(connection.request, timeout_seconds=3_600)  # type: ignore[method-assign]
         committer = Committer(connection)
         proxy.lose_next = b'"stream":"TASKS"'
@@ -359,7 +359,7 @@ async def test_without_nats_appends_together_are_unavailable_and_do_not_land_lat
 async def test_appends_together_whose_answer_was_lost_are_an_outcome_unknown(
     container: Container, nats: NatsServer
 ) -> None:
-    async with Proxy(nats.port) as proxy, connected(proxy.url) as connection:
+    async with Link(nats.port) as proxy, connected(proxy.url) as connection:
         committer = Committer(connection)
         proxy.lose_next = b'"stream":"TASKS"'
 

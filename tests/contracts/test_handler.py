@@ -24,9 +24,9 @@ from taskstream.events.task import AttemptStarted, ProgressReported, TaskSubmitt
 from taskstream.nats_server.config import CONFIG
 from taskstream.streams.client.connection import PayloadTooLarge, open_connection
 from testkit.histories import ALICE, WORKER, claim, give, ref, submission, success, whole_log
+from testkit.link import Link
 from testkit.nats import NatsServer
 from testkit.outage import begin, end, restart
-from testkit.proxy import Proxy
 from testkit.waiting import wait_until
 
 
@@ -167,7 +167,7 @@ async def test_commands_that_race_and_are_all_allowed_all_succeed(container: Con
 
 async def test_a_claim_whose_answer_was_lost_is_made_once(container: Container, nats: NatsServer) -> None:
     await give(container.commands, ref(), submission())
-    async with Proxy(nats.port) as proxy:
+    async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         commands = Commands(appending, container.reading, replicated=False)
         proxy.lose_next = b'"stream":"TASKS"'
@@ -212,7 +212,7 @@ async def test_a_server_that_stops_answering_during_a_command_and_comes_back_cos
 ) -> None:
     """The request is on its way when the connection breaks: that is noticed at once, not after the timeout."""
     await give(container.commands, ref(), submission())
-    async with Proxy(nats.port) as proxy:
+    async with Link(nats.port) as proxy:
         connection = await open_connection(proxy.url, "test")
         commands = Commands(connection, connection, replicated=False)
         proxy.lose_next = b'"stream":"TASKS"'

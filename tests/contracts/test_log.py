@@ -20,9 +20,9 @@ from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import Log, LogEntry
 from taskstream.streams.topology.definitions import TASKS
 from testkit.histories import ALICE, ref
+from testkit.link import Link
 from testkit.nats import NatsServer
 from testkit.outage import begin, end
-from testkit.proxy import Proxy
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ACK = b'"stream":"TASKS"'
@@ -147,7 +147,7 @@ async def test_an_event_that_does_not_decode_is_named_by_its_place(container: Co
 
 
 async def test_an_append_whose_answer_was_lost_is_found_by_looking(container: Container, nats: NatsServer) -> None:
-    async with Proxy(nats.port) as proxy:
+    async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         log = log_over(appending, container.reading)
         proxy.lose_next = ACK
@@ -163,7 +163,7 @@ async def test_an_append_whose_answer_was_lost_is_found_by_looking(container: Co
 async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(
     container: Container, nats: NatsServer
 ) -> None:
-    async with Proxy(nats.port) as proxy:
+    async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         log = log_over(appending, container.reading)
         proxy.lose_next = ACK
@@ -180,7 +180,7 @@ async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(
 async def test_an_event_of_somebody_else_is_not_mistaken_for_the_one_whose_answer_was_lost(
     container: Container, nats: NatsServer
 ) -> None:
-    async with Proxy(nats.port) as proxy:
+    async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         proxy.lose_next = b"wrong last sequence"
         await log_over(container.appending, container.reading).append(task_root(ref()), [progress("theirs", ref())], 0)
@@ -228,7 +228,7 @@ async def test_a_fence_that_has_moved_on_keeps_all_entries_out(container: Contai
 async def test_entries_appended_together_whose_answer_was_lost_are_found_by_looking(
     container: Container, nats: NatsServer
 ) -> None:
-    async with Proxy(nats.port) as proxy:
+    async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         log = log_over(appending, container.reading)
         proxy.lose_next = ACK
@@ -243,7 +243,7 @@ async def test_entries_appended_together_that_are_not_found_stay_unknown(
     container: Container, nats: NatsServer
 ) -> None:
     """Another was faster, and the answer that said so was lost."""
-    async with Proxy(nats.port) as proxy:
+    async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         log = log_over(container.appending, container.reading)
         await log.append(task_root(ref(19)), [progress("theirs", ref(19))], 0)
@@ -260,7 +260,7 @@ async def test_entries_appended_together_that_are_not_found_stay_unknown(
 
 
 async def test_an_outcome_that_nobody_can_look_up_stays_unknown(container: Container, nats: NatsServer) -> None:
-    async with Proxy(nats.port) as proxy:
+    async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         reading = await open_connection(proxy.url, "test")
         log = log_over(appending, reading)

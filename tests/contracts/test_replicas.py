@@ -30,8 +30,8 @@ from taskstream.streams.topology.recreate import StillRunning
 from taskstream.streams.topology.startup_retry import NotReady, StartupRetry, leader_elected
 from testkit.backend import BackendServer
 from testkit.histories import ALICE, ref
+from testkit.link import Link
 from testkit.nats import NatsCluster, NatsServer
-from testkit.proxy import Proxy
 from testkit.service import quick_settings, running_service
 from testkit.waiting import wait_until
 
@@ -202,7 +202,7 @@ async def test_on_a_cluster_what_is_appended_together_is_stored_as_a_whole(
 async def test_on_a_cluster_a_lost_answer_is_found_by_looking(cluster: NatsCluster, connection: Connection) -> None:
     await ensure_streams(connection, Settings(replicas=3))
     node = cluster.nodes[0]
-    async with Proxy(node.port) as proxy:
+    async with Link(node.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         log = Log(TASKS, task_codec, Committer(appending), connection, replicated=True)
         proxy.lose_next = b'"stream":"TASKS"'

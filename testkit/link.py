@@ -1,4 +1,4 @@
-"""A way between two processes that can be cut, slowed down, corrupt what it carries, or go dead without a word."""
+"""A TCP proxy that can be cut, slowed down, corrupt what it carries, lose one answer, or go dead without a word."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Literal, Self, TypeAlias
 Mode: TypeAlias = Literal["pass", "delay", "cut", "half_open", "corrupt"]
 DELAY_SECONDS = 0.15
 CORRUPT_CHANCE = 0.3
-"""Of a piece of data, while a link corrupts."""
+"""For each piece of data, while a link corrupts."""
 BEGINNING = re.compile(rb"(H?PUB|H?MSG|(UN)?SUB|P[IO]NG|INFO|CONNECT|GET|POST|PUT|HTTP/1\.1)\b|\+OK|-ERR")
 """How an operation of NATS, and a message of HTTP, begins."""
 GARBAGE = b"\xff\x00\r\n"
-"""Neither protocol has anything that begins so, nor has JSON."""
+"""Nothing in either protocol, nor in JSON, begins so."""
 CHUNK_BYTES = 65_536
 
 
@@ -34,16 +34,24 @@ class _Pair:
 
 
 class Link:
-    """Listens on a port of its own, and passes on what comes to another; use as an async context manager."""
+    """Listens on a port of its own and relays each connection to a target; use as an async context manager."""
 
-    def __init__(self, name: str, target_port: int, *, host: str = "127.0.0.1") -> None:
-        self.name = name
+    def __init__(self, target_port: int, *, host: str = "127.0.0.1") -> None:
         self.port = 0
         self.mode: Mode = "pass"
+        self.lose_next: bytes | None = None
+        """The next piece of an answer with these bytes in it does not arrive: the connection breaks instead."""
+        self.lost = 0
+        """How many answers were lost that way."""
         self._target = (host, target_port)
         self._server: asyncio.Server | None = None
         self._pairs: set[_Pair] = set()
         self._handlers: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Its address for clients of NATS."""
+        return f"nats://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -58,18 +66,11 @@ class Link:
         await asyncio.gather(*self._handlers, return_exceptions=True)
 
     def set(self, mode: Mode) -> None:
-        """Change what happens to data from now on; where some went missing the connection is reset."""
+        """Change what happens to data from now on. Resets connections: all for `cut`, the spoilt ones for `pass`."""
         self.mode = mode
-        if mode == "cut":
-            self._abort_all()
-        elif mode == "pass":
-            for pair in list(self._pairs):
-                if pair.spoilt:
-                    pair.abort()
-
-    def _abort_all(self) -> None:
         for pair in list(self._pairs):
-            pair.abort()
+            if mode == "cut" or (mode == "pass" and pair.spoilt):
+                pair.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handler = asyncio.current_task()
@@ -93,7 +94,7 @@ class Link:
         pair = _Pair(writer, far_writer)
         self._pairs.add(pair)
         there = asyncio.create_task(self._relay(reader, far_writer, pair))
-        back = asyncio.create_task(self._relay(far_reader, writer, pair))
+        back = asyncio.create_task(self._relay(far_reader, writer, pair, is_answer=True))
         try:
             await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -104,9 +105,15 @@ class Link:
             for end in pair.ends:
                 end.close()
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: _Pair) -> None:
+    async def _relay(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: _Pair, *, is_answer: bool = False
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
+                if is_answer and self.lose_next is not None and self.lose_next in data:
+                    self.lose_next = None
+                    self.lost += 1
+                    return
                 if self.mode == "delay":
                     await asyncio.sleep(DELAY_SECONDS)
                 if self.mode == "half_open":
