@@ -25,7 +25,7 @@ from taskstream.events.codec import server_codec
 from taskstream.events.envelope import Actor, Recorded
 from taskstream.events.ids import TaskRef
 from taskstream.events.server import ServerEvent, ServerRegistered, ServerWentOnline
-from taskstream.events.subjects import server_subject
+from taskstream.events.subjects import event_subject, server_root
 from taskstream.projections.fleet import Fleet
 from taskstream.settings import Settings
 from taskstream.streams.buckets import Bucket
@@ -125,7 +125,7 @@ def _happens(fleet: Fleet, *events: ServerEvent) -> None:
     fleet.apply(
         Position(
             fleet.sequence + place,
-            server_subject(event),
+            event_subject(server_root(event.server_id), event),
             server_codec.encode(Recorded(id=str(place), at=utc_now(), by=Actor("worker", "bench"), event=event)),
         )
         for place, event in enumerate(events, 1)

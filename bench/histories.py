@@ -13,7 +13,7 @@ from taskstream.clock import random_bits, unique_id
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Actor, Recorded
 from taskstream.events.ids import new_ref, owner_token
-from taskstream.events.subjects import task_subject
+from taskstream.events.subjects import event_subject, task_root
 from taskstream.events.task import (
     AttemptFailed,
     AttemptStarted,
@@ -60,7 +60,7 @@ def histories(tasks: int, last_at: datetime, chance: random.Random) -> Iterator[
         for event, by in _events(owner, task_type, number, at, chance):
             at += timedelta(milliseconds=150)
             recorded = Recorded[TaskEvent](id=unique_id(), at=at, by=by, event=event)
-            messages.append((task_subject(ref, event), task_codec.encode(recorded)))
+            messages.append((event_subject(task_root(ref), event), task_codec.encode(recorded)))
         yield messages
 
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from ..container import Container
 from ..events.ids import TaskRef
-from ..events.subjects import ENDINGS
+from ..events.kinds import ENDING_WORDS, word_of
+from ..events.task import TaskDeleted
 from ..projections.batches import Batch, progress
 from ..projections.task_reader import Listed
 from ..projections.task_view import ACTIVE
@@ -75,9 +76,9 @@ class BatchEventStream:
                 continue
             if what.ref not in refs or (isinstance(what, Update) and what.sequence <= told.get(what.ref, 0)):
                 continue
-            if isinstance(what, Update) and what.kind in ENDINGS:
+            if isinstance(what, Update) and what.kind in ENDING_WORDS:
                 running.discard(what.ref)
-            elif isinstance(what, Update) and what.kind != "deleted":
+            elif isinstance(what, Update) and what.kind != word_of(TaskDeleted):
                 running.add(what.ref)
             yield PushMessage(news.place, encoded(what))
             if not running and after.sequence >= last:

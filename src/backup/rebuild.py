@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from ..container import Container
+from ..events.subjects import FLEET, TASK_SUBJECTS
 from ..projections.fleet import CHECKPOINT, Fleet
 from ..settings import Settings
 from ..streams.buckets import Bucket, Write
@@ -16,7 +17,7 @@ from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease, Membership
 from ..streams.topology import recreate as anew
-from ..streams.topology.definitions import FLEET, SERVERS, TASKS
+from ..streams.topology.definitions import SERVERS, TASKS
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from .task_rebuild import Difference, TaskRebuild
 
@@ -62,7 +63,7 @@ async def _rebuild_tasks(container: Container, members: Membership) -> Differenc
         state = (await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]
         clock = asyncio.get_running_loop().time
         reported = clock()
-        async for positions in follow(container.reading, TASKS, ["task.>"], 0):
+        async for positions in follow(container.reading, TASKS, [TASK_SUBJECTS], 0):
             if not positions:
                 break
             await rebuilding.fold(positions)

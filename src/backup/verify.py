@@ -12,9 +12,10 @@ from msgspec import Struct, field
 from ..errors import StoreUnavailable, UnreadableEvent
 from ..events.codec import schedule_codec, task_codec
 from ..events.ids import ScheduleRef, TaskRef
+from ..events.kinds import kind_of
 from ..events.schedule import ScheduleCreated, ScheduleDeleted
-from ..events.subjects import schedule_ref, task_ref
-from ..events.task import TaskCancelled, TaskFailed, TaskQueued, TaskSubmitted, TaskSucceeded
+from ..events.subjects import SCHEDULER_FENCE, schedule_ref, task_ref
+from ..events.task import TaskFailed, TaskSubmitted, TaskSucceeded
 from ..projections.fleet import Fleet
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
@@ -89,8 +90,8 @@ def _count(found: VerifyReport, results: set[str], position: Position) -> None:
         _note(found, f"after sequence {found.last_sequence} of {TASKS} comes {position.sequence}")
     found.events += 1
     found.last_sequence = position.sequence
-    if not position.subject.startswith("task."):
-        return  # a turn of the keeper, which fences and says nothing
+    if position.subject == SCHEDULER_FENCE:
+        return
     try:
         recorded = decode(task_codec, position).recorded
     except UnreadableEvent as error:
@@ -98,20 +99,15 @@ def _count(found: VerifyReport, results: set[str], position: Position) -> None:
         return
     found.last_at = recorded.at
     ref = task_ref(position.subject)
-    match recorded.event:
-        case TaskSubmitted():
-            found.tasks += 1
-            found.unfinished[ref] = position.sequence
-        case TaskQueued():
-            found.unfinished.setdefault(ref, position.sequence)
-        case TaskSucceeded(result=result) | TaskFailed(result=result):
-            found.unfinished.pop(ref, None)
-            if result is not None and result.object_name:
-                results.add(result.object_name)
-        case TaskCancelled():
-            found.unfinished.pop(ref, None)
-        case _:
-            pass  # of an attempt
+    event = recorded.event
+    kind = kind_of(event)
+    found.tasks += isinstance(event, TaskSubmitted)
+    if kind.ends:
+        found.unfinished.pop(ref, None)
+    elif kind.activates:
+        found.unfinished.setdefault(ref, position.sequence)
+    if isinstance(event, TaskSucceeded | TaskFailed) and event.result is not None and event.result.object_name:
+        results.add(event.result.object_name)
 
 
 def _apply(found: VerifyReport, fleet: Fleet, position: Position) -> None:

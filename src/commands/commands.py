@@ -1,13 +1,12 @@
-"""The commands of all vocabularies, wired: each by the name of what it is about."""
+"""Commands of all vocabularies, each wired to its log and its deciders."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
-from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from ..events.codec import (
+    Codec,
     owner_codec,
     pool_codec,
     schedule_codec,
@@ -16,28 +15,13 @@ from ..events.codec import (
     type_codec,
     webhook_codec,
 )
-from ..events.envelope import Actor, Stored
+from ..events.envelope import Actor, Event
 from ..events.ids import ScheduleRef, TaskRef, WebhookRef
 from ..events.owner import OwnerEvent
 from ..events.pool import PoolEvent
 from ..events.schedule import ScheduleEvent
 from ..events.server import ServerEvent
-from ..events.subjects import (
-    owner_root,
-    owner_subject,
-    pool_root,
-    pool_subject,
-    schedule_root,
-    schedule_subject,
-    server_root,
-    server_subject,
-    task_root,
-    task_subject,
-    type_root,
-    type_subject,
-    webhook_root,
-    webhook_subject,
-)
+from ..events.subjects import owner_root, pool_root, schedule_root, server_root, task_root, type_root, webhook_root
 from ..events.task import TaskEvent
 from ..events.task_type import TypeEvent
 from ..events.webhook import WebhookEvent
@@ -48,43 +32,53 @@ from ..streams.log import Log
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from . import owner, pool, schedule, server, task, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
-from .task import SubmitTask, TaskCommand, TaskState
+from .task import Ended, SubmitTask, TaskCommand, TaskState
 
-TaskEnded: TypeAlias = Callable[[TaskRef, task.Ended], Awaitable[None]]
+E = TypeVar("E", bound=Event)
+TaskEnded: TypeAlias = Callable[[TaskRef, Ended], Awaitable[None]]
 
 
 class Commands:
-    """The commands of all vocabularies, each by the name of what it is about."""
+    """One handler for each vocabulary."""
 
     def __init__(self, appending: Connection, reading: Connection, *, replicated: bool) -> None:
-        task_log = Log(TASKS, task_codec, Committer(appending), reading, replicated=replicated)
-        fleet_committer = Committer(appending)
-        server_log = Log(SERVERS, server_codec, fleet_committer, reading, replicated=replicated)
-        type_log = Log(SERVERS, type_codec, fleet_committer, reading, replicated=replicated)
-        self.tasks: Handler[task.TaskState, task.TaskCommand, TaskEvent] = Handler(
-            task_log, task.UNKNOWN, task.decide, task.evolve
+        def log(stream: str, codec: Codec[E], committer: Committer) -> Log[E]:
+            return Log(stream, codec, committer, reading, replicated=replicated)
+
+        fleet = Committer(appending)
+        self.tasks: Handler[TaskRef, TaskState, TaskCommand, TaskEvent] = Handler(
+            log(TASKS, task_codec, Committer(appending)), task_root, task.UNKNOWN, task.decide, task.evolve
         )
-        self.servers: Handler[server.ServerState, server.ServerCommand, ServerEvent] = Handler(
-            server_log, server.ABSENT, server.decide, server.evolve
+        self.servers: Handler[str, server.ServerState, server.ServerCommand, ServerEvent] = Handler(
+            log(SERVERS, server_codec, fleet), server_root, server.ABSENT, server.decide, server.evolve
         )
-        self.types: Handler[task_type.TypeState, task_type.TypeCommand, TypeEvent] = Handler(
-            type_log, task_type.UNDEFINED, _decide_type, task_type.evolve
+        self.types: Handler[str, task_type.TypeState, task_type.TypeCommand, TypeEvent] = Handler(
+            log(SERVERS, type_codec, fleet),
+            type_root,
+            task_type.UNDEFINED,
+            lambda command, state, _: task_type.decide(command, state),
+            task_type.evolve,
         )
-        pool_log = Log(SERVERS, pool_codec, fleet_committer, reading, replicated=replicated)
-        self.pools: Handler[pool.PoolState, pool.PoolCommand, PoolEvent] = Handler(
-            pool_log, pool.NEVER_PAUSED, pool.decide, pool.evolve
+        self.pools: Handler[str, pool.PoolState, pool.PoolCommand, PoolEvent] = Handler(
+            log(SERVERS, pool_codec, fleet), pool_root, pool.NEVER_PAUSED, pool.decide, pool.evolve
         )
-        owner_log = Log(SERVERS, owner_codec, fleet_committer, reading, replicated=replicated)
-        self.owners: Handler[owner.OwnerState, owner.OwnerCommand, OwnerEvent] = Handler(
-            owner_log, owner.NEVER_LIMITED, owner.decide, owner.evolve
+        self.owners: Handler[str, owner.OwnerState, owner.OwnerCommand, OwnerEvent] = Handler(
+            log(SERVERS, owner_codec, fleet), owner_root, owner.NEVER_LIMITED, owner.decide, owner.evolve
         )
-        webhook_log = Log(WEBHOOKS, webhook_codec, Committer(appending), reading, replicated=replicated)
-        self.webhooks: Handler[webhook.WebhookState, webhook.WebhookCommand, WebhookEvent] = Handler(
-            webhook_log, webhook.UNREGISTERED, webhook.decide, webhook.evolve
+        """An owner's key is the subject of their JWT."""
+        self.webhooks: Handler[WebhookRef, webhook.WebhookState, webhook.WebhookCommand, WebhookEvent] = Handler(
+            log(WEBHOOKS, webhook_codec, Committer(appending)),
+            webhook_root,
+            webhook.UNREGISTERED,
+            webhook.decide,
+            webhook.evolve,
         )
-        schedule_log = LatestLog(SCHEDULES, schedule_codec, Committer(appending), reading, replicated=replicated)
-        self.schedules: Handler[schedule.ScheduleState, schedule.ScheduleCommand, ScheduleEvent] = Handler(
-            schedule_log, schedule.UNCREATED, schedule.decide, schedule.evolve
+        self.schedules: Handler[ScheduleRef, schedule.ScheduleState, schedule.ScheduleCommand, ScheduleEvent] = Handler(
+            LatestLog(SCHEDULES, schedule_codec, Committer(appending), reading, replicated=replicated),
+            schedule_root,
+            schedule.UNCREATED,
+            schedule.decide,
+            schedule.evolve,
         )
         self._on_task_ended: TaskEnded | None = None
 
@@ -95,23 +89,18 @@ class Commands:
     async def task(
         self,
         ref: TaskRef,
-        command: task.TaskCommand,
+        command: TaskCommand,
         *,
         by: Actor,
         cause: str = "",
-        known: Known[task.TaskState] | None = None,
+        known: Known[TaskState] | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
-    ) -> Handled[task.TaskState, TaskEvent]:
+    ) -> Handled[TaskState, TaskEvent]:
+        """Carry out a command on a task as `Handler.handle` does, and act where that has ended the task."""
         handled = await self.tasks.handle(
-            task_root(ref),
-            lambda event: task_subject(ref, event),
-            command,
-            by=by,
-            cause=cause,
-            known=known,
-            patience_seconds=patience_seconds,
+            ref, command, by=by, cause=cause, known=known, patience_seconds=patience_seconds
         )
-        if self._on_task_ended is not None and handled.appended and isinstance(handled.known.state, task.Ended):
+        if self._on_task_ended is not None and handled.appended and isinstance(handled.known.state, Ended):
             await self._on_task_ended(ref, handled.known.state)
         return handled
 
@@ -123,61 +112,7 @@ class Commands:
         Raises IdempotencyConflict or AlreadyExists for those that are there by another.
         """
         new = self.tasks.fold([])
-        orders: list[HandlerCommand[TaskState, TaskCommand, TaskEvent]] = [
-            HandlerCommand(root=task_root(ref), subject=partial(task_subject, ref), command=command, known=new)
-            for ref, command in submissions
+        orders: list[HandlerCommand[TaskRef, TaskState, TaskCommand]] = [
+            HandlerCommand(key=ref, command=command, known=new) for ref, command in submissions
         ]
         return await self.tasks.handle_together(orders, by=by, cause=cause)
-
-    async def server(
-        self, server_id: str, command: server.ServerCommand, *, by: Actor, cause: str = ""
-    ) -> Handled[server.ServerState, ServerEvent]:
-        return await self.servers.handle(server_root(server_id), server_subject, command, by=by, cause=cause)
-
-    async def type(
-        self, name: str, command: task_type.TypeCommand, *, by: Actor, cause: str = ""
-    ) -> Handled[task_type.TypeState, TypeEvent]:
-        return await self.types.handle(type_root(name), type_subject, command, by=by, cause=cause)
-
-    async def pool(
-        self, name: str, command: pool.PoolCommand, *, by: Actor, cause: str = ""
-    ) -> Handled[pool.PoolState, PoolEvent]:
-        return await self.pools.handle(pool_root(name), pool_subject, command, by=by, cause=cause)
-
-    async def owner(
-        self, subject: str, command: owner.OwnerCommand, *, by: Actor, cause: str = ""
-    ) -> Handled[owner.OwnerState, OwnerEvent]:
-        """`subject`: the owner's, of their JWT."""
-        return await self.owners.handle(owner_root(subject), owner_subject, command, by=by, cause=cause)
-
-    async def webhook(
-        self, ref: WebhookRef, command: webhook.WebhookCommand, *, by: Actor, cause: str = ""
-    ) -> Handled[webhook.WebhookState, WebhookEvent]:
-        return await self.webhooks.handle(
-            webhook_root(ref), lambda event: webhook_subject(ref, event), command, by=by, cause=cause
-        )
-
-    async def schedule(
-        self,
-        ref: ScheduleRef,
-        command: schedule.ScheduleCommand,
-        *,
-        by: Actor,
-        cause: str = "",
-        known: Known[schedule.ScheduleState] | None = None,
-    ) -> Handled[schedule.ScheduleState, ScheduleEvent]:
-        return await self.schedules.handle(
-            schedule_root(ref), lambda event: schedule_subject(ref, event), command, by=by, cause=cause, known=known
-        )
-
-    async def load_task(self, ref: TaskRef) -> list[Stored[TaskEvent]]:
-        """Return a task's history, oldest first; empty if there is none."""
-        return await self.tasks.log.load(task_root(ref))
-
-
-def _decide_type(
-    command: task_type.TypeCommand,
-    state: task_type.TypeState,
-    now: datetime,  # noqa: ARG001 - as every decider
-) -> Sequence[TypeEvent]:
-    return task_type.decide(command, state)

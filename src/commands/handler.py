@@ -33,6 +33,7 @@ swallow a question without a word; waiting for the connection's own timeout woul
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
 
+K = TypeVar("K")
 S = TypeVar("S")
 C = TypeVar("C")
 E = TypeVar("E", bound=Event)
@@ -52,28 +53,29 @@ class Handled(NamedTuple, Generic[S, E]):
     appended: list[Stored[E]]
 
 
-class HandlerCommand(Struct, Generic[S, C, E], frozen=True, kw_only=True):
-    """A command about one thing, of several that are carried out together."""
+class HandlerCommand(Struct, Generic[K, S, C], frozen=True, kw_only=True):
+    """One of several commands that are carried out together, each on another history."""
 
-    root: str
-    """What all the thing's subjects start with; no two orders have the same."""
-    subject: Callable[[E], str]
+    key: K
     command: C
     known: Known[S] | None = None
     """Spares the first load."""
 
 
-class Handler(Generic[S, C, E]):
-    """Handles the commands of one vocabulary."""
+class Handler(Generic[K, S, C, E]):
+    """Carries out the commands of one vocabulary. A key names one history: a server by its id, a task by its place."""
 
     def __init__(
         self,
         log: Log[E],
+        root: Callable[[K], str],
         initial: S,
         decide: Callable[[C, S, datetime], Sequence[E]],
         evolve: Callable[[S, Recorded[E]], S],
     ) -> None:
+        """`root`: returns what all subjects of a history start with."""
         self.log = log
+        self._root = root
         self._initial = initial
         self._decide = decide
         self._evolve = evolve
@@ -85,13 +87,16 @@ class Handler(Generic[S, C, E]):
             state = self._evolve(state, stored.recorded)
         return Known(state, history[-1].sequence if history else 0)
 
-    async def load(self, root: str) -> Known[S]:
-        return self.fold(await self.log.load(root))
+    async def history(self, key: K) -> list[Stored[E]]:
+        """Return the events of a history, oldest first; empty if there are none."""
+        return await self.log.load(self._root(key))
+
+    async def load(self, key: K) -> Known[S]:
+        return self.fold(await self.history(key))
 
     async def handle(
         self,
-        root: str,
-        subject: Callable[[E], str],
+        key: K,
         command: C,
         *,
         by: Actor,
@@ -108,15 +113,15 @@ class Handler(Generic[S, C, E]):
         while True:
             try:
                 if known is None:
-                    known = await self._load_within(tries.load_seconds, root)
-                return await self._try(root, subject, command, by, cause, known)
+                    known = await self._load_within(tries.load_seconds, key)
+                return await self._try(key, command, by, cause, known)
             except StoreError as error:
                 if await tries.after(error):
                     known = None
 
     async def handle_together(
         self,
-        orders: Sequence[HandlerCommand[S, C, E]],
+        orders: Sequence[HandlerCommand[K, S, C]],
         *,
         by: Actor,
         cause: str = "",
@@ -127,46 +132,40 @@ class Handler(Generic[S, C, E]):
         Raises as `handle` does, what `decide` raises for any of them; TooManyTogether for more than is stored together.
         """
         tries = _Tries(patience_seconds)
-        known = {order.root: order.known for order in orders if order.known is not None}
+        known = {order.key: order.known for order in orders if order.known is not None}
         while True:
             try:
-                for root in [order.root for order in orders if order.root not in known]:
-                    known[root] = await self._load_within(tries.load_seconds, root)
+                for key in [order.key for order in orders if order.key not in known]:
+                    known[key] = await self._load_within(tries.load_seconds, key)
                 return await self._try_together(orders, known, by, cause)
             except StoreError as error:
                 if await tries.after(error):
                     known.clear()
 
-    async def _load_within(self, seconds: float, root: str) -> Known[S]:
+    async def _load_within(self, seconds: float, key: K) -> Known[S]:
         try:
             async with asyncio.timeout(seconds):
-                return await self.load(root)
+                return await self.load(key)
         except TimeoutError:
             raise StoreUnavailable(f"NATS did not answer in {seconds:g} s") from None
 
-    async def _try(
-        self, root: str, subject: Callable[[E], str], command: C, by: Actor, cause: str, known: Known[S]
-    ) -> Handled[S, E]:
+    async def _try(self, key: K, command: C, by: Actor, cause: str, known: Known[S]) -> Handled[S, E]:
         now = utc_now()
         recorded = _recorded(self._decide(command, known.state, now), now, by, cause)
         if not recorded:
             return Handled(known, [])
-        last = await self.log.append(root, [(subject(entry.event), entry) for entry in recorded], known.sequence)
+        last = await self.log.append(self._root(key), recorded, known.sequence)
         return self._handled(known, recorded, last - len(recorded) + 1)  # one append is contiguous
 
     async def _try_together(
-        self, orders: Sequence[HandlerCommand[S, C, E]], known: Mapping[str, Known[S]], by: Actor, cause: str
+        self, orders: Sequence[HandlerCommand[K, S, C]], known: Mapping[K, Known[S]], by: Actor, cause: str
     ) -> list[Handled[S, E]]:
         now = utc_now()
         decided = [
-            _recorded(self._decide(order.command, known[order.root].state, now), now, by, cause) for order in orders
+            _recorded(self._decide(order.command, known[order.key].state, now), now, by, cause) for order in orders
         ]
         entries = [
-            LogEntry(
-                root=order.root,
-                events=[(order.subject(entry.event), entry) for entry in recorded],
-                expected=known[order.root].sequence,
-            )
+            LogEntry(root=self._root(order.key), events=recorded, expected=known[order.key].sequence)
             for order, recorded in zip(orders, decided, strict=True)
             if recorded
         ]
@@ -174,7 +173,7 @@ class Handler(Generic[S, C, E]):
         first = await self.log.append_together(entries) - count + 1 if entries else 0
         handled = []
         for order, recorded in zip(orders, decided, strict=True):
-            handled.append(self._handled(known[order.root], recorded, first))
+            handled.append(self._handled(known[order.key], recorded, first))
             first += len(recorded)
         return handled
 

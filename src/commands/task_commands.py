@@ -39,9 +39,10 @@ class HoldTask(Struct, frozen=True, kw_only=True):
 
 
 class ReleaseTask(Struct, frozen=True, kw_only=True):
-    """Queue a held task: nothing holds it any more, and its limits have room for it."""
+    """Queue a held task: nothing holds it any more, and all its limits have free capacity."""
 
-    reason: str
+    submission: int = 0
+    """Sequence of its TaskSubmitted; 0: not known."""
 
 
 class ExpireTask(Struct, frozen=True, kw_only=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeAlias, assert_never
+from typing import Protocol, TypeAlias, assert_never
 
-from ..events.task import FailureKind, Plan, TaskCancelled, TaskEvent, TaskFailed, TaskHeld, TaskQueued
+from ..events.task import FailureKind, Plan, Priority, TaskCancelled, TaskEvent, TaskFailed, TaskHeld, TaskQueued
 from .task_commands import CancelUnstarted, ExpireTask, FailByParent, HoldTask, ReleaseTask
 from .task_state import Ended, Held, Processing, TaskFacts, TaskState, Unknown, Waiting
 
@@ -35,9 +35,32 @@ def hold(command: HoldTask, state: TaskState) -> Sequence[TaskEvent]:
 
 
 def release(command: ReleaseTask, state: TaskState) -> Sequence[TaskEvent]:
-    if not isinstance(state, Held):
-        return []
-    return [TaskQueued(pool=state.facts.pool, priority=state.facts.priority, reason=command.reason, granted=True)]
+    return [queue_held(state.facts, command.submission)] if isinstance(state, Held) else []
+
+
+class HeldTask(Protocol):
+    """What a release depends on: the decider knows it from the state, the scheduler from its entry of the task."""
+
+    @property
+    def pool(self) -> str: ...
+    @property
+    def priority(self) -> Priority: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+def queue_held(task: HeldTask, submission: int) -> TaskQueued:
+    """Return the release of a held task. `submission`: sequence of its TaskSubmitted; 0: not known.
+
+    Before the first attempt the dispatcher needs no more of the history than the submission; later it reads it all.
+    """
+    return TaskQueued(
+        pool=task.pool,
+        priority=task.priority,
+        reason="nothing holds it any more",
+        granted=True,
+        submission=0 if task.attempt else submission,
+    )
 
 
 def expire(state: TaskState, now: datetime) -> Sequence[TaskEvent]:

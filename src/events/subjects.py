@@ -1,179 +1,234 @@
-"""The subjects of the log: general to specific, one token each, user text only as tokens.
+"""Every subject, and every filter over subjects; other modules write none. User text enters them only as tokens.
 
-task.<owner>.<unique>.submitted.<pool>.<priority>    accepted and queued
-task.<owner>.<unique>.submitted.<pool>.<priority>.held    accepted, and something holds it
-task.<owner>.<unique>.queued.<pool>.<priority>       queued, by the keeper or again
-task.<owner>.<unique>.<event>[.<server>]             everything after
-event.<owner>.<unique>.<event>…                      each of these once it is stored, for subscribers on plain NATS
-server.<id>.<event>      type.<name>.<event>         the fleet
-pool.<name>.<event>                                  its pools
-owner.<owner>.<event>                                what owners may have
-webhook.<owner>.<unique>.<event>                     webhooks
-schedule.<owner>.<unique>.<event>                    recurring schedules
-timer.<kind>.…           due.<kind>.…                what is to happen later, and what has fallen due
-dispatch.<pool>.<priority>.<owner>.<unique>          ready tasks, copied by JetStream from the first and the third
-keeper.turn                                          in each batch of the keeper, which it so fences
+task.<owner>.<unique>.submitted.<pool>.<priority>         accepted and queued
+task.<owner>.<unique>.submitted.<pool>.<priority>.held    accepted and held
+task.<owner>.<unique>.queued.<pool>.<priority>            released by the scheduler, or queued again
+task.<owner>.<unique>.<event>[.<server>]                  every later event
+event.<owner>.<unique>.<event>…                           a copy of each of these, published once it is stored
+progress.<owner>.<unique>                                 progress before the log has it; stored nowhere
+server.<id>.<event>      type.<name>.<event>              the fleet
+pool.<name>.<event>      owner.<owner>.<event>            pools, and limits of owners
+webhook.<owner>.<unique>.<event>                          webhooks
+schedule.<owner>.<unique>.<event>                         recurring schedules
+timer.<kind>.…           due.<kind>.…                     a message dated in the future, and the message once it is due
+dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks, copied by JetStream from the first and the third
+scheduler.fence                                           fencing token: one in each batch of releases
+scheduler.backlog        scheduler.explain                its backlog report, and requests for why a task is held
 """
 
 from __future__ import annotations
 
-import re
-from typing import assert_never
+from typing import Literal, TypeAlias
 
-from . import owner as owners
-from . import pool as pools
-from . import schedule as schedules
-from . import server as servers
 from . import task as tasks
-from . import task_type as types
-from . import webhook as webhooks
 from .envelope import Event
 from .ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
+from .kinds import TASK_EVENTS, word_of
 
-SCHEDULER_FENCE = "keeper.turn"
-"""In the TASKS stream: each batch of the keeper carries one, guarded by the one before."""
+TimerKind: TypeAlias = Literal["retry", "deadline", "check", "schedule"]
+
+TASK_SUBJECTS = "task.>"
+REPUBLISHED_SUBJECTS = "event.>"
+WEBHOOK_SUBJECTS = "webhook.>"
+SCHEDULE_SUBJECTS = "schedule.>"
+DISPATCH_SUBJECTS = "dispatch.>"
+FLEET = ("server.>", "type.>", "pool.>", "owner.>")
+LIVE_SUBJECTS = "progress.*.*"
+SCHEDULER_FENCE = "scheduler.fence"
+"""In the TASKS stream: each batch of releases carries one, guarded by the one before."""
+SCHEDULER_BACKLOG = "scheduler.backlog"
+SCHEDULER_EXPLAIN = "scheduler.explain"
+"""A request with the id of a task, as text."""
 NO_SERVER = "="
-"""Token where a task ended without a server. No text has it: `=` begins an escape, and here nothing follows."""
+"""Token of an event without a server. No text has it: `=` begins an escape, and here nothing follows."""
 
-ENDINGS = frozenset({"succeeded", "failed", "cancelled"})
-"""Elements of the subjects of events that end a task."""
-
-TASK_KINDS = (
-    "submitted",
-    "held",
-    "queued",
-    "started",
-    "accepted",
-    "progressed",
-    "attempt_failed",
-    "attempt_returned",
-    "succeeded",
-    "failed",
-    "cancelled",
-    "deleted",
-)
-"""That element of the subjects of all events of a task."""
-
-_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+_DISPATCHED = "dispatch.{{wildcard(3)}}.{{wildcard(4)}}.{{wildcard(1)}}.{{wildcard(2)}}"
+READY_TASKS = (("task.*.*.submitted.*.*", _DISPATCHED), ("task.*.*.queued.*.*", _DISPATCHED))
+"""What JetStream copies from TASKS into DISPATCH: filter and destination."""
+READY_RETRIES = ("due.retry.*.*.*.*", "dispatch.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}")
+"""The same from RETRIES."""
 
 
 def server_token(server_id: str) -> str:
     return token(server_id) if server_id else NO_SERVER
 
 
+# Each history has a root: all its subjects are `<root>.<event>…`.
+
+
 def task_root(ref: TaskRef) -> str:
-    """Return what all subjects of a task start with; `<root>.>` is the filter of its history."""
     return f"task.{ref.owner}.{ref.unique}"
-
-
-def task_subject(ref: TaskRef, event: tasks.TaskEvent) -> str:
-    root = task_root(ref)
-    match event:
-        case tasks.TaskSubmitted():
-            return f"{root}.submitted.{token(event.pool)}.{event.priority}{'.held' if event.held else ''}"
-        case tasks.TaskHeld():
-            return f"{root}.held"
-        case tasks.TaskQueued():
-            return f"{root}.queued.{token(event.pool)}.{event.priority}"
-        case tasks.AttemptStarted():
-            return f"{root}.started.{server_token(event.server_id)}"
-        case tasks.AttemptAccepted():
-            return f"{root}.accepted"
-        case tasks.ProgressReported():
-            return f"{root}.progressed"
-        case tasks.AttemptFailed():
-            return f"{root}.attempt_failed.{server_token(event.server_id)}"
-        case tasks.AttemptReturned():
-            return f"{root}.attempt_returned.{server_token(event.server_id)}"
-        case tasks.TaskSucceeded():
-            return f"{root}.succeeded.{server_token(event.server_id)}"
-        case tasks.TaskFailed():
-            return f"{root}.failed.{server_token(event.server_id)}"
-        case tasks.TaskCancelled():
-            return f"{root}.cancelled.{server_token(event.server_id)}"
-        case tasks.TaskDeleted():
-            return f"{root}.deleted"
-        case _:
-            assert_never(event)
-
-
-def task_ref(subject: str) -> TaskRef:
-    """Return the task that a subject of the TASKS stream is about."""
-    _, owner, unique, _ = subject.split(".", 3)
-    return TaskRef(owner, unique)
 
 
 def server_root(server_id: str) -> str:
     return f"server.{server_token(server_id)}"
 
 
-def server_subject(event: servers.ServerEvent) -> str:
-    return f"{server_root(event.server_id)}.{_snake(event)}"
-
-
 def type_root(name: str) -> str:
     return f"type.{token(name)}"
-
-
-def type_subject(event: types.TypeEvent) -> str:
-    return f"{type_root(event.name)}.{_snake(event)}"
 
 
 def pool_root(name: str) -> str:
     return f"pool.{token(name)}"
 
 
-def pool_subject(event: pools.PoolEvent) -> str:
-    return f"{pool_root(event.name)}.{_snake(event)}"
-
-
 def owner_root(owner: str) -> str:
     return f"owner.{owner_token(owner)}"
-
-
-def owner_subject(event: owners.OwnerEvent) -> str:
-    return f"{owner_root(event.owner)}.{_snake(event)}"
 
 
 def webhook_root(ref: WebhookRef) -> str:
     return f"webhook.{ref.owner}.{ref.unique}"
 
 
-def webhook_subject(ref: WebhookRef, event: webhooks.WebhookEvent) -> str:
-    return f"{webhook_root(ref)}.{_snake(event)}"
-
-
-def webhook_ref(subject: str) -> WebhookRef:
-    """Return the webhook that a subject of the WEBHOOKS stream is about."""
-    _, owner, unique, _ = subject.split(".")
-    return WebhookRef(owner, unique)
-
-
 def schedule_root(ref: ScheduleRef) -> str:
     return f"schedule.{ref.owner}.{ref.unique}"
 
 
-def schedule_subject(ref: ScheduleRef, event: schedules.ScheduleEvent) -> str:
-    return f"{schedule_root(ref)}.{_snake(event)}"
+def event_subject(root: str, event: Event) -> str:
+    """Return the subject of an event in the history that has this root."""
+    subject = f"{root}.{word_of(type(event))}"
+    match event:
+        case tasks.TaskSubmitted():
+            return f"{subject}.{token(event.pool)}.{event.priority}{'.held' if event.held else ''}"
+        case tasks.TaskQueued():
+            return f"{subject}.{token(event.pool)}.{event.priority}"
+        case (
+            tasks.AttemptStarted()
+            | tasks.AttemptFailed()
+            | tasks.AttemptReturned()
+            | tasks.TaskSucceeded()
+            | tasks.TaskFailed()
+            | tasks.TaskCancelled()
+        ):
+            return f"{subject}.{server_token(event.server_id)}"
+        case _:
+            return subject
+
+
+# What a subject is about
+
+
+def task_ref(subject: str) -> TaskRef:
+    """Return the task that a subject `task.…` or `event.…` is about."""
+    _, owner, unique, _ = subject.split(".", 3)
+    return TaskRef(owner, unique)
+
+
+def task_word(subject: str) -> str:
+    """Return the kind of event that a subject `task.…` is about, as in the table of kinds; empty for the fence."""
+    tokens = subject.split(".", 4)
+    return tokens[3] if len(tokens) > 3 else ""
+
+
+def webhook_ref(subject: str) -> WebhookRef:
+    _, owner, unique, _ = subject.split(".")
+    return WebhookRef(owner, unique)
 
 
 def schedule_ref(subject: str) -> ScheduleRef:
-    """Return the schedule that a subject of the SCHEDULES stream is about."""
     _, owner, unique, _ = subject.split(".")
     return ScheduleRef(owner, unique)
 
 
-def dispatched_subject(ref: TaskRef, pool: str, priority: tasks.Priority) -> str:
-    """Return where JetStream puts a ready task."""
-    return f"dispatch.{token(pool)}.{priority}.{ref.owner}.{ref.unique}"
+# Filters
 
 
-def dispatched_ref(subject: str) -> TaskRef:
-    """Return the task of a `dispatch.…` subject."""
-    _, _, _, owner, unique = subject.split(".")
+def history_filter(root: str) -> str:
+    """Return the filter of all events of the history that has this root."""
+    return f"{root}.>"
+
+
+def tasks_filter(owner: str | None = None, word: str | None = None) -> str:
+    """Return the filter of the events of tasks: of an owner token (None: of all owners), of one kind (None: of all)."""
+    root = f"task.{owner or '*'}"
+    if word is None:
+        return f"{root}.>"
+    return f"{root}.*.{word}{'.>' if word in _FOLLOWED else ''}"
+
+
+_FOLLOWED = {kind.word for kind in TASK_EVENTS.values() if kind.follows}
+
+
+def submission_filter(ref: TaskRef) -> str:
+    """Return the filter of the event that submitted a task."""
+    return history_filter(f"{task_root(ref)}.{word_of(tasks.TaskSubmitted)}")
+
+
+def webhooks_filter(owner: str | None) -> str:
+    return f"webhook.{owner or '*'}.>"
+
+
+def schedules_filter(owner: str | None, event: type[Event]) -> str:
+    return f"schedule.{owner or '*'}.*.{word_of(event)}"
+
+
+# Copies of the log, and progress that it does not have yet
+
+
+def republished_filter(word: str = "*", server: str = "*") -> str:
+    """Return the filter of the copies of events that name a server (by token); `word`: of one kind."""
+    return f"event.*.*.{word}.{server}"
+
+
+def republished_event(subject: str) -> tuple[str, str]:
+    """Return the kind of event and the server (by token) that a subject on that filter names."""
+    _, _, _, word, server = subject.split(".")
+    return word, server
+
+
+def live_subject(ref: TaskRef) -> str:
+    return f"progress.{ref.owner}.{ref.unique}"
+
+
+def live_ref(subject: str) -> TaskRef:
+    _, owner, unique = subject.split(".")
     return TaskRef(owner, unique)
 
 
-def _snake(event: Event) -> str:
-    """Return `circuit_opened` for a CircuitOpened."""
-    return _CAPITAL.sub("_", type(event).__name__).lower()
+# Timers: `timer.<kind>.<name>` becomes `due.<kind>.<name>`, of a retry with its queue before the name.
+
+
+def timer_subject(kind: TimerKind, *name: str) -> str:
+    return f"timer.{kind}.{'.'.join(name)}"
+
+
+def due_subject(kind: TimerKind, *name: str) -> str:
+    return f"due.{kind}.{'.'.join(name)}"
+
+
+def timers_filter(kind: TimerKind) -> str:
+    """Return the filter of the timers of a kind, set or due."""
+    return f"*.{kind}.>"
+
+
+def timer_name(subject: str) -> tuple[str, ...]:
+    """Return the name in a subject `timer.<kind>.<name>` or `due.<kind>.<name>`."""
+    return tuple(subject.split(".")[2:])
+
+
+def due_retry_filter(ref: TaskRef) -> str:
+    return f"due.retry.*.*.{ref.owner}.{ref.unique}"
+
+
+# The queue of ready tasks
+
+
+def dispatched_subject(ref: TaskRef, pool: str, priority: tasks.Priority) -> str:
+    return f"dispatch.{token(pool)}.{priority}.{ref.owner}.{ref.unique}"
+
+
+def pool_filter(pool: str, priority: str) -> str:
+    """Return the subjects of the ready tasks of one pool (by token) and priority."""
+    return f"dispatch.{pool}.{priority}.>"
+
+
+def queue_of(subject: str) -> tuple[str, str]:
+    """Return the pool (by token) and the priority of a subject `dispatch.…` or a `pool_filter`."""
+    _, pool, priority, _ = subject.split(".", 3)
+    return pool, priority
+
+
+def dispatched_ref(subject: str) -> TaskRef:
+    """Return the task of a subject `dispatch.…` or `due.retry.…`: its last two tokens."""
+    *_, owner, unique = subject.split(".")
+    return TaskRef(owner, unique)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..errors import Conflict
 from ..events.ids import TaskRef
+from ..events.subjects import TASK_SUBJECTS
 from ..streams.buckets import Bucket
 from ..streams.jetstream.messages import read
 from ..streams.topology.definitions import TASKS
@@ -130,7 +131,7 @@ async def is_projected(bucket: Bucket, sequence: int) -> bool:
     reflected = await projected(bucket)
     if reflected >= sequence:
         return True
-    ahead = await read(bucket.connection, TASKS, "task.>", reflected + 1, 1)
+    ahead = await read(bucket.connection, TASKS, TASK_SUBJECTS, reflected + 1, 1)
     return not ahead or ahead[0].sequence > sequence
 
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 from ..errors import NotFound
 from ..events.codec import task_codec
 from ..events.ids import BatchRef, TaskRef, batch_of, nth, place_of
-from ..events.subjects import task_root
+from ..events.subjects import submission_filter
 from ..events.task import TaskSubmitted
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
@@ -92,7 +92,7 @@ class BatchReader:
 
     async def find(self, ref: BatchRef) -> Batch:
         """Return a batch, also one submitted a moment ago. Raises NotFound."""
-        position = await last_position(self._reading, TASKS, f"{task_root(nth(ref, 0))}.submitted.>")
+        position = await last_position(self._reading, TASKS, submission_filter(nth(ref, 0)))
         if position is None:
             raise NotFound("batch", ref.id)
         recorded = decode(task_codec, position).recorded
@@ -157,7 +157,7 @@ class BatchReader:
     async def is_complete(self, batch: Batch) -> bool:
         """Tell whether all of its tasks are there: a store that ran full in the midst may have kept the first ones."""
         last = nth(batch.ref, batch.size - 1)
-        return await last_position(self._reading, TASKS, f"{task_root(last)}.submitted.>") is not None
+        return await last_position(self._reading, TASKS, submission_filter(last)) is not None
 
     async def tasks(self, batch: Batch, *, deleted: bool) -> list[Listed]:
         """Return its tasks as they are now, by their places; without those their owner deleted, unless `deleted`.

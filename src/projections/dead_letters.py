@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
-from ..events.subjects import task_ref
-from ..events.task import FailureKind
+from ..events.kinds import word_of
+from ..events.subjects import task_ref, tasks_filter
+from ..events.task import FailureKind, TaskFailed
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import read
 from ..streams.log import decode
@@ -68,7 +69,7 @@ class DeadLetterReader:
         """Return up to `limit` dead letters, those that failed first first, that failed after a sequence."""
         found: list[Listed] = []
         looked = 0
-        subject = f"task.{wanted.owner or '*'}.*.failed.*"
+        subject = tasks_filter(wanted.owner, word_of(TaskFailed))
         start_time = wanted.since if after is None else None
         while True:
             positions = await read(self._reading, TASKS, subject, (after or 0) + 1, READ_AT_ONCE, start_time=start_time)

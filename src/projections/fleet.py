@@ -19,13 +19,13 @@ from ..events.ids import token
 from ..events.limits import NO_LIMITS, Limits
 from ..events.owner import OwnerLimited
 from ..events.server import ServerEvent
-from ..events.subjects import server_token
+from ..events.subjects import FLEET, pool_root, server_root, server_token, type_root
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
 from ..streams.jetstream.messages import Position
-from ..streams.topology.definitions import FLEET, SERVERS
+from ..streams.topology.definitions import SERVERS
 from .fleet_views import Change, Views
 
 log = structlog.get_logger(__name__)
@@ -84,7 +84,7 @@ class Fleet:
         """Return a registered server. Raises NotFound, or UnreadableEvent for one that is left out."""
         found = self.find(server_id)
         if found is None:
-            self.must_be_readable(f"server.{server_token(server_id)}")
+            self.must_be_readable(server_root(server_id))
             raise NotFound("server", server_id)
         return found
 
@@ -113,7 +113,7 @@ class Fleet:
 
     def type_state(self, name: str) -> TypeState:
         """Return what is known of a type; an undefined one has no definition. Raises UnreadableEvent."""
-        self.must_be_readable(f"type.{token(name)}")
+        self.must_be_readable(type_root(name))
         return self._type_state(name)
 
     def _type_state(self, name: str) -> TypeState:
@@ -132,7 +132,7 @@ class Fleet:
 
     def pool_state(self, name: str) -> PoolState:
         """Return what is known of a pool. Raises UnreadableEvent."""
-        self.must_be_readable(f"pool.{token(name)}")
+        self.must_be_readable(pool_root(name))
         return self._pool_views.state(token(name))
 
     def types_of(self, name: str) -> list[str]:

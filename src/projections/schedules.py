@@ -10,7 +10,8 @@ from ..commands.schedule import ScheduleState
 from ..errors import StoreUnavailable
 from ..events.codec import schedule_codec
 from ..events.ids import ScheduleRef
-from ..events.subjects import schedule_ref, schedule_root
+from ..events.schedule import ScheduleCreated, ScheduleDeleted
+from ..events.subjects import history_filter, schedule_ref, schedule_root, schedules_filter
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.messages import MOST_SUBJECTS, STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, read_last
@@ -31,8 +32,8 @@ async def schedule_refs(reading: Connection, owner: str | None) -> list[Schedule
     The names of subjects alone are read, which NATS has in memory. The id of one that an Idempotency-Key named does not
     tell its age.
     """
-    created = await subjects(reading, SCHEDULES, f"schedule.{owner or '*'}.*.schedule_created")
-    deleted = await subjects(reading, SCHEDULES, f"schedule.{owner or '*'}.*.schedule_deleted")
+    created = await subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleCreated))
+    deleted = await subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleDeleted))
     refs = {schedule_ref(subject) for subject in created} - {schedule_ref(subject) for subject in deleted}
     return sorted(refs, key=lambda ref: ref.id, reverse=True)
 
@@ -56,7 +57,7 @@ async def load_schedules(reading: Connection, refs: Sequence[ScheduleRef]) -> di
 
 async def _load(reading: Connection, refs: Sequence[ScheduleRef]) -> dict[ScheduleRef, ScheduleState]:
     states: dict[ScheduleRef, ScheduleState] = dict.fromkeys(refs, schedule.UNCREATED)
-    for position in sorted(await read_last(reading, SCHEDULES, [f"{schedule_root(ref)}.>" for ref in refs])):
+    for position in sorted(await read_last(reading, SCHEDULES, [history_filter(schedule_root(ref)) for ref in refs])):
         ref = schedule_ref(position.subject)
         states[ref] = schedule.evolve(states[ref], decode(schedule_codec, position).recorded)
     return states

@@ -10,7 +10,9 @@ from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
 from ..events.ids import TaskRef, parse_task_id
-from ..events.subjects import task_ref
+from ..events.kinds import word_of
+from ..events.subjects import task_ref, task_word, tasks_filter
+from ..events.task import TaskSubmitted
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
@@ -19,6 +21,7 @@ from ..streams.topology.definitions import TASKS
 from . import recent
 from .recent import EVERYBODY, Recent, recent_key
 
+_SUBMITTED = word_of(TaskSubmitted)
 FIRST_STRIDE = 256
 """Sequences looked at first, going back from the newest; it grows while too little is found."""
 READ_AT_ONCE = 256
@@ -111,7 +114,7 @@ async def _between(reading: Connection, owner: str | None, lower: int, upper: in
     found: list[Position] = []
     start = lower
     while start < upper:
-        batch = await read(reading, TASKS, f"task.{owner}.*.submitted.>" if owner else ">", start, READ_AT_ONCE)
+        batch = await read(reading, TASKS, tasks_filter(owner, _SUBMITTED) if owner else ">", start, READ_AT_ONCE)
         found.extend(position for position in batch if position.sequence < upper and _is_submission(position.subject))
         if len(batch) < READ_AT_ONCE or batch[-1].sequence >= upper:
             break
@@ -120,4 +123,4 @@ async def _between(reading: Connection, owner: str | None, lower: int, upper: in
 
 
 def _is_submission(subject: str) -> bool:
-    return subject.startswith("task.") and subject.split(".", 4)[3] == "submitted"
+    return task_word(subject) == _SUBMITTED

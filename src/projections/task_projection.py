@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
-from ..events.subjects import task_ref, task_root
+from ..events.subjects import history_filter, task_ref, task_root
 from ..events.task import TaskSubmitted
 from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.jetstream.messages import Position, read
@@ -124,7 +124,7 @@ class TaskProjection:
     async def _view_before(self, ref: TaskRef, sequence: int) -> TaskView | None:
         """Return a task's view from the log, as of before a sequence; None if its beginning is past its retention."""
         view: TaskView | None = None
-        for position in await read(self._bucket.connection, TASKS, f"{task_root(ref)}.>"):
+        for position in await read(self._bucket.connection, TASKS, history_filter(task_root(ref))):
             if position.sequence < sequence:
                 view = fold(view, decode(task_codec, position))
         return view

@@ -17,7 +17,8 @@ from ..errors import NotFound
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.subjects import ENDINGS, task_ref, task_root
+from ..events.kinds import ACTIVATING_WORDS, ENDING_WORDS
+from ..events.subjects import task_ref, task_root, tasks_filter
 from ..events.task import (
     StoredResult,
     TaskDeleted,
@@ -153,8 +154,8 @@ class TaskReader:
             refs = {ref_of(entry.key) for entry in await self._bucket.scan(f"active.*.{owner or '*'}.*")}
         refs |= await self._queued_since(owner, checkpoint) if tail is None else tail.keys()
         if ended_since is not None:
-            for kind in sorted(ENDINGS):
-                ended = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}.*", start_time=ended_since)
+            for word in sorted(ENDING_WORDS):
+                ended = await read(self._reading, TASKS, tasks_filter(owner, word), start_time=ended_since)
                 refs |= {task_ref(position.subject) for position in ended}
         views = await self._views(list(refs), tail)
         listed = [
@@ -170,14 +171,14 @@ class TaskReader:
 
         With the sequence of the log that they reflect at least.
         """
-        sequence = await last_sequence(self._reading, TASKS, f"task.{owner or '*'}.>")
+        sequence = await last_sequence(self._reading, TASKS, tasks_filter(owner))
         return sequence, await self.current(owner, None)
 
     async def _queued_since(self, owner: str | None, checkpoint: int) -> set[TaskRef]:
         """Return the tasks that were submitted, or queued or held again, after what the bucket reflects."""
         found: set[TaskRef] = set()
-        for kind in ("submitted.>", "queued.>", "held"):
-            positions = await read(self._reading, TASKS, f"task.{owner or '*'}.*.{kind}", checkpoint + 1)
+        for word in ACTIVATING_WORDS:
+            positions = await read(self._reading, TASKS, tasks_filter(owner, word), checkpoint + 1)
             found |= {task_ref(position.subject) for position in positions}
         return found
 
@@ -253,7 +254,7 @@ class TaskReader:
 
     async def _tail(self, owner: str | None, after: int) -> Tail | None:
         """Return the events that the bucket does not reflect yet, by task; None if they are too many to fold here."""
-        positions = await read(self._reading, TASKS, f"task.{owner or '*'}.>", after + 1, LONGEST_TAIL)
+        positions = await read(self._reading, TASKS, tasks_filter(owner), after + 1, LONGEST_TAIL)
         if len(positions) >= LONGEST_TAIL:
             return None
         tail: Tail = {}

@@ -10,7 +10,7 @@ from ..commands.webhook import Registered, WebhookState
 from ..errors import StoreUnavailable
 from ..events.codec import webhook_codec
 from ..events.ids import WebhookRef
-from ..events.subjects import webhook_ref
+from ..events.subjects import webhook_ref, webhooks_filter
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, Position, last_sequence, read
 from ..streams.log import decode
@@ -43,7 +43,7 @@ class WebhookRegistry:
 
 async def load_webhooks(reading: Connection, owner: str | None) -> WebhookRegistry:
     """Return the webhooks of an owner token (None: of everybody), complete up to now."""
-    subject = f"webhook.{owner or '*'}.>"
+    subject = webhooks_filter(owner)
     for _ in range(STALE_REPLICA_TRIES):
         positions = await read(reading, WEBHOOKS, subject)
         if await last_sequence(reading, WEBHOOKS, subject) <= (positions[-1].sequence if positions else 0):

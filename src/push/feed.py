@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple
 
 from ..errors import StoreUnavailable
-from ..events.subjects import ENDINGS
+from ..events.kinds import ENDING_WORDS, LIVE_WORDS
 from ..events.task import ProgressReported
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
@@ -58,7 +58,7 @@ class FeedItem(NamedTuple):
     @property
     def is_end(self) -> bool:
         """Whether this ends its task."""
-        return isinstance(self.what, Update) and self.what.kind in ENDINGS
+        return isinstance(self.what, Update) and self.what.kind in ENDING_WORDS
 
 
 class Feeds:
@@ -116,7 +116,7 @@ def _told(update: Update, place: FeedPosition) -> FeedItem:
     """Move the place on to an event, and return what of it has not been told live."""
     place.sequence = update.sequence
     what: Update | None = update
-    event = update.event if update.kind == "progressed" else None
+    event = update.event if update.kind in LIVE_WORDS else None
     if isinstance(event, ProgressReported):
         rest = place.seen.rest_of(event)
         what = update if rest is event else None if rest is None else update.with_event(rest)

@@ -23,7 +23,17 @@ from ..errors import StoreError, StoreUnavailable, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.subjects import ENDINGS, task_ref
+from ..events.kinds import ENDING_WORDS, LIVE_WORDS, MOVING_WORDS
+from ..events.subjects import (
+    LIVE_SUBJECTS,
+    TASK_SUBJECTS,
+    history_filter,
+    live_ref,
+    task_ref,
+    task_root,
+    task_word,
+    tasks_filter,
+)
 from ..events.task import ProgressReported, TaskEvent
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
@@ -31,7 +41,7 @@ from ..streams.jetstream.consumers import follow
 from ..streams.jetstream.messages import Position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from .live import SUBJECTS, LiveReport, ref_of
+from .live import LiveReport
 from .live import decode as decode_live
 
 log = structlog.get_logger(__name__)
@@ -62,7 +72,7 @@ class Update:
         self.size_bytes = len(position.data)
         self.subject = position.subject
         self.ref = task_ref(position.subject)
-        self.kind = position.subject.split(".", 4)[3]
+        self.kind = task_word(position.subject)
         """As the subject has it: `submitted`, `progressed`, …"""
         self.encoded: bytes | None = None
         """As it is sent, once somebody has sent it."""
@@ -119,8 +129,8 @@ class Scope(Struct, frozen=True, kw_only=True):
     def subject(self) -> str:
         """The filter of the stream that has just these events."""
         if self.ref is not None:
-            return f"task.{self.ref.owner}.{self.ref.unique}.>"
-        return f"task.{self.owner or '*'}.>"
+            return history_filter(task_root(self.ref))
+        return tasks_filter(self.owner)
 
     def has(self, ref: TaskRef) -> bool:
         return ref == self.ref if self.ref is not None else self.owner in (None, ref.owner)
@@ -259,14 +269,14 @@ class Hub:
     async def _read(self) -> None:
         after: int | None = None
         last = 0
-        subscription = await self._connection.subscribe(SUBJECTS, self._on_report)
+        subscription = await self._connection.subscribe(LIVE_SUBJECTS, self._on_report)
         try:
             while True:
                 try:
                     if after is None:
                         last = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
                         self._position = after = max(0, last - BEFORE)
-                    async with contextlib.aclosing(follow(self._connection, TASKS, ["task.>"], after)) as batches:
+                    async with contextlib.aclosing(follow(self._connection, TASKS, [TASK_SUBJECTS], after)) as batches:
                         async for positions in batches:
                             for position in positions:
                                 self._deliver(position)
@@ -291,7 +301,7 @@ class Hub:
             self._tell(report)
 
     async def _on_report(self, message: Msg) -> None:
-        ref = ref_of(message.subject)
+        ref = live_ref(message.subject)
         report = decode_live(message.data) if any(self._listeners_of(ref)) else None
         if report is not None:
             self._tell(LiveUpdate(ref, report, len(message.data)))
@@ -315,13 +325,13 @@ class Hub:
 
     def _note(self, update: Update) -> None:
         """Remember what reports that come late must not follow."""
-        if update.kind in ENDINGS:
+        if update.kind in ENDING_WORDS:
             _remember(self._ended_tasks, update.ref)
-        elif update.kind == "progressed":
+        elif update.kind in LIVE_WORDS:
             with contextlib.suppress(UnreadableEvent):  # whoever is told of it says so
                 if isinstance(update.event, ProgressReported) and update.event.batch:
                     _remember(self._logged, update.event.batch)
-        elif update.kind == "queued":
+        elif update.kind in MOVING_WORDS:
             self._ended_tasks.pop(update.ref, None)
 
 

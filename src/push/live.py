@@ -15,10 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from ..events.envelope import Actor
-from ..events.ids import TaskRef
 from ..events.task import ProgressReported
 
-SUBJECTS = "progress.*.*"
 BATCHES_REMEMBERED = 40
 """By each listener: as many tasks may be in a flood of reports before one is told something twice after a break."""
 
@@ -38,15 +36,6 @@ class LiveReport(Struct, frozen=True, kw_only=True):
 
 _decode = msgspec.json.Decoder(LiveReport).decode
 encode = msgspec.json.Encoder().encode
-
-
-def subject(ref: TaskRef) -> str:
-    return f"progress.{ref.owner}.{ref.unique}"
-
-
-def ref_of(name: str) -> TaskRef:
-    _, owner, unique = name.split(".")
-    return TaskRef(owner, unique)
 
 
 def decode(data: bytes) -> LiveReport | None:

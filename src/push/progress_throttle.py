@@ -27,6 +27,7 @@ from ..commands.task import Reporter, ReportProgress, TaskState, decide
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef
+from ..events.subjects import live_subject
 from ..events.task import ProgressReported, TaskEvent
 from ..streams.client.connection import Connection
 from . import live
@@ -136,7 +137,7 @@ class ProgressThrottle:
             batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event, after=task.last
         )
         with contextlib.suppress(StoreUnavailable):  # who listens has it from the log
-            await self._connection.publish(live.subject(ref), live.encode(report))
+            await self._connection.publish(live_subject(ref), live.encode(report))
 
     async def _flush_later(self, ref: TaskRef, task: _Task) -> None:
         while task.waiting is not None:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
-from ..events.subjects import task_root
+from ..events.subjects import submission_filter
 from ..events.task import TaskSubmitted
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
@@ -66,7 +66,7 @@ class TaskAttributeReader:
 
     async def _read(self, ref: TaskRef) -> TaskAttributes:
         # From the leader: a replica that lags behind would say that there is no such task.
-        position = await last_position(self._reading, TASKS, f"{task_root(ref)}.submitted.>")
+        position = await last_position(self._reading, TASKS, submission_filter(ref))
         event = decode(task_codec, position).recorded.event if position else None
         return (
             TaskAttributes(event.task_type, event.project)

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from ..errors import StoreUnavailable
 from ..events.envelope import Event, Stored
+from ..events.subjects import history_filter
 from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read_last
 from .log import Log
 
@@ -22,9 +23,9 @@ class LatestLog(Log[E], Generic[E]):
         Raises UnreadableEvent for one that does not decode, StoreUnavailable if NATS does not answer.
         """
         for _ in range(STALE_REPLICA_TRIES):
-            found = await read_last(self._reading, self.stream, [f"{root}.>"])
+            found = await read_last(self._reading, self.stream, [history_filter(root)])
             positions = sorted(position for position in found if position.sequence > after)
-            if not self._replicated or await last_sequence(self._reading, self.stream, f"{root}.>") <= (
+            if not self._replicated or await last_sequence(self._reading, self.stream, history_filter(root)) <= (
                 positions[-1].sequence if positions else after
             ):
                 return [self._decode(position) for position in positions]

@@ -12,6 +12,7 @@ from msgspec import Struct
 from ..errors import OutcomeUnknown, StoreUnavailable, UnreadableEvent
 from ..events.codec import Codec
 from ..events.envelope import Event, Recorded, Stored
+from ..events.subjects import event_subject, history_filter
 from .client.connection import Connection, status_of
 from .committer import Append, Committer, StreamMessage
 from .jetstream.api import api
@@ -33,8 +34,7 @@ class LogEntry(Struct, Generic[E], frozen=True, kw_only=True):
 
     root: str
     """What all its subjects start with."""
-    events: Sequence[tuple[str, Recorded[E]]]
-    """Each with its subject."""
+    events: Sequence[Recorded[E]]
     expected: int
     """Sequence of the last event seen; 0: none."""
 
@@ -51,8 +51,8 @@ class Log(Generic[E]):
         self._reading = reading
         self._replicated = replicated
 
-    async def append(self, root: str, events: Sequence[tuple[str, Recorded[E]]], expected: int) -> int:
-        """Store (subject, event) pairs after the `expected` sequence of `root`; return the last one's sequence.
+    async def append(self, root: str, events: Sequence[Recorded[E]], expected: int) -> int:
+        """Store events after the `expected` sequence of `root`; return the last one's sequence.
 
         Raises Conflict, StoreFull and StoreUnavailable: nothing is stored. OutcomeUnknown if no answer came, and a look
         did not find the events: they are not stored, or nobody could look, or they are on their way still.
@@ -61,7 +61,7 @@ class Log(Generic[E]):
         try:
             return await self._committer.append(append)
         except OutcomeUnknown as unknown:
-            return await self._found_or(unknown, root, events[-1][1].id, expected)
+            return await self._found_or(unknown, root, events[-1].id, expected)
 
     async def append_fence(self, fence: Append) -> int:
         """Store a fence alone; return its sequence. Raises as `append` does, without a look after a lost answer."""
@@ -80,7 +80,7 @@ class Log(Generic[E]):
         except OutcomeUnknown as unknown:
             # The last of a batch is stored only with all the others.
             last = entries[-1]
-            return await self._found_or(unknown, last.root, last.events[-1][1].id, last.expected)
+            return await self._found_or(unknown, last.root, last.events[-1].id, last.expected)
 
     async def load(self, root: str, after: int = 0) -> list[Stored[E]]:
         """Return the history of `root`, oldest first, complete up to now: what any answered append wrote is there.
@@ -90,9 +90,9 @@ class Log(Generic[E]):
         if not after and (positions := await self._last_of_each(root)) is not None:
             return [self._decode(position) for position in positions]
         for _ in range(STALE_REPLICA_TRIES):
-            positions = await read(self._reading, self.stream, f"{root}.>", after + 1)
+            positions = await read(self._reading, self.stream, history_filter(root), after + 1)
             # A replica may answer a direct get; it was stale in 1.2 % of reads just after an append.
-            if not self._replicated or await last_sequence(self._reading, self.stream, f"{root}.>") <= (
+            if not self._replicated or await last_sequence(self._reading, self.stream, history_filter(root)) <= (
                 positions[-1].sequence if positions else after
             ):
                 return [self._decode(position) for position in positions]
@@ -111,15 +111,18 @@ class Log(Generic[E]):
         NATS finds the last message of each subject, and counts them, some ten times as quickly as it reads a history:
         for that it looks for more up to the end of the stream. What a lagging replica leaves out, the leader counts.
         """
-        positions = await read_last(self._reading, self.stream, [f"{root}.>"])
-        info = await api(self._reading, f"STREAM.INFO.{self.stream}", {"subjects_filter": f"{root}.>"})
+        positions = await read_last(self._reading, self.stream, [history_filter(root)])
+        info = await api(self._reading, f"STREAM.INFO.{self.stream}", {"subjects_filter": history_filter(root)})
         if dict.fromkeys((position.subject for position in positions), 1) != (info["state"].get("subjects") or {}):
             return None
         return sorted(positions)
 
     def _append_of(self, entry: LogEntry[E]) -> Append:
-        messages = [StreamMessage(subject, self._codec.encode(recorded)) for subject, recorded in entry.events]
-        return Append(messages=messages, guard=f"{entry.root}.>", expected=entry.expected)
+        messages = [
+            StreamMessage(event_subject(entry.root, recorded.event), self._codec.encode(recorded))
+            for recorded in entry.events
+        ]
+        return Append(messages=messages, guard=history_filter(entry.root), expected=entry.expected)
 
     async def _found_or(self, unknown: OutcomeUnknown, root: str, event_id: str, after: int) -> int:
         """Return the sequence of an event whose append was not answered. Raises `unknown` where it is not found."""

@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import StoreFull, StoreUnavailable
 from ..events.ids import ScheduleRef, TaskRef, token
-from ..events.subjects import server_token
+from ..events.subjects import due_subject, server_token, timer_subject
 from .client.connection import Connection
 from .committer import NO_ROOM
 
@@ -26,23 +26,23 @@ class Timers:
 
     async def queue_task(self, ref: TaskRef, pool: str, priority: str, at: datetime) -> None:
         """Put a task into its queue at an instant; no process of ours need be alive then."""
-        target = f"due.retry.{token(pool)}.{priority}.{ref.owner}.{ref.unique}"
-        await self._set(f"timer.retry.{ref.owner}.{ref.unique}", target, at, b"{}", {"Nats-Schedule-TTL": FIRED_TTL})
+        target = due_subject("retry", token(pool), priority, *ref)
+        await self._set(timer_subject("retry", *ref), target, at, b"{}", {"Nats-Schedule-TTL": FIRED_TTL})
 
     async def watch_deadline(self, ref: TaskRef, attempt: int, at: datetime) -> None:
         """Have an attempt looked at when its time is up."""
         body = msgspec.json.encode({"attempt": attempt})
-        await self._set(f"timer.deadline.{ref.owner}.{ref.unique}", f"due.deadline.{ref.owner}.{ref.unique}", at, body)
+        await self._set(timer_subject("deadline", *ref), due_subject("deadline", *ref), at, body)
 
     async def check_server(self, server_id: str, at: datetime, body: bytes = b"{}") -> None:
         """Have a server's health checked; replaces the check that is set."""
         name = server_token(server_id)
-        await self._set(f"timer.check.{name}", f"due.check.{name}", at, body)
+        await self._set(timer_subject("check", name), due_subject("check", name), at, body)
 
     async def run_schedule(self, ref: ScheduleRef, at: datetime) -> None:
         """Have a schedule looked at when it is to run next; replaces the timer that is set."""
         body = msgspec.json.encode({"at": at})
-        await self._set(f"timer.schedule.{ref.owner}.{ref.unique}", f"due.schedule.{ref.owner}.{ref.unique}", at, body)
+        await self._set(timer_subject("schedule", *ref), due_subject("schedule", *ref), at, body)
 
     async def _set(
         self, subject: str, target: str, at: datetime, body: bytes, headers: dict[str, str] | None = None

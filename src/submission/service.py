@@ -18,7 +18,7 @@ from ..commands.task import UNKNOWN, SubmitTask, TaskState
 from ..errors import InvalidInput, InvalidItems, KeyTaken, QuotaExceeded, StoreError
 from ..events.envelope import Actor
 from ..events.ids import TaskRef, parse_task_id
-from ..events.subjects import task_root
+from ..events.subjects import history_filter, task_root
 from ..events.task import TaskCancelled, TaskEvent
 from ..projections.fleet import Fleet
 from ..push.feed import FeedPosition, Feeds
@@ -150,7 +150,7 @@ class SubmissionService:
         try:
             self.admission.check_quota(ref.owner, len(submissions))
         except QuotaExceeded:
-            if not (command.repeatable and await self._commands.load_task(ref)):
+            if not (command.repeatable and await self._commands.tasks.history(ref)):
                 raise
 
     async def _look_up_all_parents(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> None:
@@ -191,7 +191,7 @@ class SubmissionService:
             if ref.owner != owner:
                 return False
             async with places:
-                return await last_position(self._reading, TASKS, f"{task_root(ref)}.>") is not None
+                return await last_position(self._reading, TASKS, history_filter(task_root(ref))) is not None
 
         found = await asyncio.gather(*map(is_there, task_ids))
         return {task_id for task_id, exists in zip(task_ids, found, strict=True) if exists}

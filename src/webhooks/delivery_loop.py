@@ -22,6 +22,7 @@ from ..commands.webhook import DisableWebhook, Registered
 from ..errors import Refused, StoreError
 from ..events.envelope import Actor
 from ..events.ids import WebhookRef, delivery_id, parse_task_id
+from ..events.subjects import TASK_SUBJECTS
 from ..push.feed import FeedPosition, Feeds
 from ..push.hub import Scope, Update
 from ..push.live import LiveReport, Seen
@@ -162,7 +163,7 @@ class DeliveryLoop:
         """Make a delivery of each event that is wanted, from where this left off, for as long as this process runs."""
         tools, webhook = self._tools, self._webhook
         saved = max(await tools.deliveries.position(self._ref), webhook.after)
-        maybe_made = await last_sequence(tools.reading, TASKS, "task.>")
+        maybe_made = await last_sequence(tools.reading, TASKS, TASK_SUBJECTS)
         task_id = webhook.settings.task_id
         scope = Scope(ref=parse_task_id(task_id)) if task_id else Scope(owner=self._ref.owner)
         place = FeedPosition(saved, Unheard())
@@ -292,7 +293,7 @@ class DeliveryLoop:
     async def _disable(self) -> None:
         with contextlib.suppress(Refused):  # deleted meanwhile
             command = DisableWebhook(reason="the receiver answered 410: it wants nothing more")
-            await self._tools.commands.webhook(self._ref, command, by=BY)
+            await self._tools.commands.webhooks.handle(self._ref, command, by=BY)
 
     async def _note(self, held: StoredDelivery, after: WebhookDelivery) -> None:
         """Write what became of a try, however long the store is away: what is not written is sent again."""

@@ -21,6 +21,7 @@ from ..commands.commands import Commands
 from ..commands.webhook import DeletedWebhook, Registered
 from ..errors import StoreError, UnreadableEvent
 from ..events.ids import WebhookRef
+from ..events.subjects import WEBHOOK_SUBJECTS
 from ..projections.webhooks import WebhookRegistry
 from ..push.feed import Feeds
 from ..push.hub import Hub
@@ -142,7 +143,7 @@ class DeliveryLoops:
 
     async def follow_webhooks(self) -> None:
         """Keep a lane for each webhook that is registered, for ever. Raises UnreadableEvent."""
-        async with contextlib.aclosing(follow(self._stores.reading, WEBHOOKS, ["webhook.>"], 0)) as batches:
+        async with contextlib.aclosing(follow(self._stores.reading, WEBHOOKS, [WEBHOOK_SUBJECTS], 0)) as batches:
             async for positions in batches:
                 changed = self._webhooks.apply(positions)
                 if not positions and not self._caught_up.is_set():

@@ -28,7 +28,7 @@ from ..errors import IdempotencyConflict, InvalidInput, Refused
 from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, parse_task_id
 from ..events.schedule import Run
-from ..events.subjects import schedule_root, task_root
+from ..events.subjects import history_filter, task_root, timer_name, timers_filter
 from ..projections.schedules import load_schedules, schedule_refs, subjects
 from ..runtime import metrics
 from ..runtime.metrics import labelled
@@ -71,12 +71,12 @@ class Cron:
         `due_at`: what the timer that fired was set to. Raises StoreUnavailable, or UnreadableEvent where it takes a
         newer version: it is to be done again.
         """
-        known = await self._commands.schedules.load(schedule_root(ref))
+        known = await self._commands.schedules.load(ref)
         known = await self._settle(ref, known)
         settled = known.state.fired if isinstance(known.state, Created) else ()
         command = FireSchedule(ref=ref, grace=self._grace, due_at=due_at, settled=settled)
         try:
-            handled = await self._commands.schedule(ref, command, by=BY, known=known)
+            handled = await self._commands.schedules.handle(ref, command, by=BY, known=known)
         except Refused:  # deleted
             return
         known = handled.known
@@ -88,7 +88,7 @@ class Cron:
 
     async def set_missing(self) -> int:
         """Attend to every schedule that is to run again and has no timer; return how many there were."""
-        timed = {tuple(subject.split(".")[2:]) for subject in await subjects(self._reading, TIMERS, "*.schedule.*.*")}
+        timed = {timer_name(subject) for subject in await subjects(self._reading, TIMERS, timers_filter("schedule"))}
         untimed = [ref for ref in await schedule_refs(self._reading, None) if ref not in timed]
         states = await load_schedules(self._reading, untimed)
         missing = [ref for ref, state in states.items() if _runs_again(state)]
@@ -110,7 +110,7 @@ class Cron:
 
     async def _is_there(self, run: Run) -> bool:
         root = task_root(parse_task_id(run.task_id))
-        return await last_sequence(self._reading, TASKS, f"{root}.>") > 0
+        return await last_sequence(self._reading, TASKS, history_filter(root)) > 0
 
     async def _submit(
         self, ref: ScheduleRef, known: Known[ScheduleState], state: Created, runs: Sequence[Run]
@@ -129,7 +129,7 @@ class Cron:
         detail = error.detail if isinstance(error, InvalidInput) else str(error)
         command = NoteFailure(runs=tuple(run for run, _ in refused), error=detail, path=path)
         with contextlib.suppress(Refused):  # deleted
-            return (await self._commands.schedule(ref, command, by=BY, known=known)).known
+            return (await self._commands.schedules.handle(ref, command, by=BY, known=known)).known
         return known
 
     async def _submit_one(self, ref: ScheduleRef, state: Created, run: Run) -> Exception | None:

@@ -20,7 +20,16 @@ from ..commands.task import Ended, RequeueTask, Unknown
 from ..errors import Refused, StoreError, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
-from ..events.subjects import dispatched_ref, server_token
+from ..events.subjects import (
+    DISPATCH_SUBJECTS,
+    TASK_SUBJECTS,
+    dispatched_ref,
+    due_retry_filter,
+    server_token,
+    timer_name,
+    timer_subject,
+    timers_filter,
+)
 from ..events.task import FailureKind
 from ..projections.active import ActiveTask, active_tasks, projected, remove_stale, unstarted_tasks
 from ..projections.fleet import Fleet
@@ -163,7 +172,7 @@ class Reconciler:
         queued = await self._queued() if tasks else set()
         waiting = [task for task in tasks if task.ref not in queued]
         retried = [
-            await last_sequence(self._connection, RETRIES, f"due.retry.*.*.{task.ref.owner}.{task.ref.unique}")
+            await last_sequence(self._connection, RETRIES, due_retry_filter(task.ref))
             for task in waiting
             if task.view.retry_at is not None
         ]
@@ -196,7 +205,7 @@ class Reconciler:
         """Raise StoreUnavailable unless the projection reflects everything up to now: on less, remedies would be
         guesses.
         """
-        last = await last_sequence(self._connection, TASKS, "task.>")  # the keeper's turns are of no task
+        last = await last_sequence(self._connection, TASKS, TASK_SUBJECTS)  # fences are not projected
         for _ in range(100):
             if await projected(self._tasks_bucket) >= last:
                 return
@@ -206,20 +215,20 @@ class Reconciler:
     async def _queued(self) -> set[TaskRef]:
         """Return the tasks that are in the queue, or will be when a timer fires."""
         waiting = {dispatched_ref(subject) for subject in await self._dispatched()}
-        for subject in await self._subjects(RETRIES, "timer.retry.*.*"):
-            _, _, owner, unique = subject.split(".")
-            waiting.add(TaskRef(owner, unique))
-        return waiting
+        retries = await self._subjects(RETRIES, timer_subject("retry", ">"))
+        return waiting | {TaskRef(*timer_name(subject)) for subject in retries}
 
     async def _dispatched(self) -> list[str]:
         """Return the subjects of the queue that have a message.
 
         After its disk was full NATS (2.15.1) may go on listing one whose message is gone: then each is looked for.
         """
-        state = (await api(self._connection, f"STREAM.INFO.{DISPATCH}", {"subjects_filter": "dispatch.>"}))["state"]
+        state = (await api(self._connection, f"STREAM.INFO.{DISPATCH}", {"subjects_filter": DISPATCH_SUBJECTS}))[
+            "state"
+        ]
         listed: dict[str, int] = state.get("subjects") or {}
         if len(listed) >= SUBJECTS_PAGE:
-            return await self._subjects(DISPATCH, "dispatch.>")
+            return await self._subjects(DISPATCH, DISPATCH_SUBJECTS)
         if sum(listed.values()) <= state["messages"]:
             return list(listed)
         places = asyncio.Semaphore(LOOKED_FOR_AT_ONCE)
@@ -233,11 +242,11 @@ class Reconciler:
 
     async def _set_missing_checks(self) -> int:
         """Set a check for every server that has none set or due: the crash came between registration and timer."""
-        checks = {subject.split(".")[2] for subject in await self._subjects(TIMERS, "*.check.*")}
+        checks = {timer_name(subject) for subject in await self._subjects(TIMERS, timers_filter("check"))}
         count = 0
         for server in list(self._fleet.servers()):
             settled = server.registered_at + SETTLED_AFTER < utc_now()
-            if settled and server_token(server.server_id) not in checks:
+            if settled and (server_token(server.server_id),) not in checks:
                 await self._timers.check_server(server.server_id, utc_now())
                 count += 1
         return count
@@ -250,7 +259,7 @@ class Reconciler:
         for ref, key_ids in (await self._task_keys.kept()).items():
             if ref in unended:
                 continue
-            state = self._commands.tasks.fold(await self._commands.load_task(ref)).state
+            state = (await self._commands.tasks.load(ref)).state
             if isinstance(state, Unknown) and ref not in self._unsubmitted:
                 unsubmitted.add(ref)  # its submission may be on its way
             elif isinstance(state, Unknown | Ended):

@@ -23,12 +23,14 @@ from nats.aio.msg import Msg
 from ..clock import unique_id, utc_now
 from ..commands.commands import Commands
 from ..commands.task import CancelUnstarted, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
+from ..commands.task_holds import queue_held
 from ..errors import Conflict, OutcomeUnknown, Refused, StoreError, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Recorded
 from ..events.ids import TaskRef, parse_task_id
-from ..events.subjects import SCHEDULER_FENCE, task_ref, task_root, task_subject
-from ..events.task import AttemptStarted, TaskCancelled, TaskEvent, TaskFailed, TaskQueued, TaskSucceeded
+from ..events.kinds import MOVING_WORDS, kind_of
+from ..events.subjects import SCHEDULER_FENCE, task_ref, task_root, task_word
+from ..events.task import AttemptStarted, TaskEvent
 from ..explain.explanation import EXPLAIN_SUBJECT, explain
 from ..explain.explanation import encode as encode_explanation
 from ..projections.active import entered_tasks, projected
@@ -54,13 +56,6 @@ from ..streams.topology.definitions import TASKS
 
 log = structlog.get_logger(__name__)
 
-HEEDED = frozenset(
-    {
-        *("submitted", "held", "queued", "started", "attempt_failed", "attempt_returned"),
-        *("succeeded", "failed", "cancelled"),
-    }
-)
-"""Events that the book reflects, as their subjects have them; of the others, progress would be by far the most."""
 MOST_AT_ONCE = 400
 """Releases in one batch. JetStream takes a thousand messages; a smaller one is sooner on its way to the servers."""
 STANDBY_SECONDS = 1.0
@@ -76,7 +71,6 @@ GRANT_SECONDS = 15.0
 BY = Actor("system", "keeper")
 LONG_AGO = 1
 """Sequence of the end of a task whose history is past its retention: before that of any child that there is."""
-TASK_ENDS = (TaskSucceeded, TaskFailed, TaskCancelled)
 OUTCOMES: dict[str, ParentOutcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
 
 
@@ -264,7 +258,7 @@ class Scheduler:
         if not chosen:
             return 0
         at = utc_now()
-        entries = [_queued(entry, at) for entry in chosen]
+        entries = [_release(entry, at) for entry in chosen]
         began = time.monotonic()
         try:
             last = await self._commands.tasks.log.append_together(entries, fence=_fence(self._members.id, self._fence))
@@ -314,17 +308,17 @@ class Scheduler:
 
     async def _ask(self, parent_id: str) -> None:
         """Find out whether a parent has ended. If not, the log will tell; one it does not know is gone."""
-        history = await self._commands.load_task(parse_task_id(parent_id))
+        history = await self._commands.tasks.history(parse_task_id(parent_id))
         state = self._commands.tasks.fold(history).state
         if isinstance(state, Ended):
-            sequence = max(stored.sequence for stored in history if isinstance(stored.recorded.event, TASK_ENDS))
+            sequence = max(stored.sequence for stored in history if kind_of(stored.recorded.event).ends)
             self._held_tasks.parent_ended(parent_id, OUTCOMES[state.outcome], sequence, time.time())
         elif isinstance(state, Unknown):
             self._held_tasks.parent_ended(parent_id, "failed", LONG_AGO, time.time())
 
     async def _reread(self, ref: TaskRef) -> None:
         """Enter a task that goes on, unless it has ended by now; of one that is entered, what came meanwhile."""
-        history = await self._commands.load_task(ref)
+        history = await self._commands.tasks.history(ref)
         if self._held_tasks.find(ref) is not None:
             for sequence, recorded in history:
                 self._held_tasks.fold(ref, sequence, recorded, time.time())
@@ -396,7 +390,7 @@ def _split(positions: Sequence[Position]) -> tuple[list[Position], list[Position
     heeded: list[Position] = []
     others: list[Position] = []
     for position in positions:
-        (heeded if HEEDED.issuperset(position.subject.split(".", 4)[3:4]) else others).append(position)
+        (heeded if task_word(position.subject) in MOVING_WORDS else others).append(position)
     return heeded, others
 
 
@@ -406,19 +400,11 @@ def _fence(scheduler: str, expected: int) -> Append:
     )
 
 
-def _queued(entry: TaskEntry, at: datetime) -> LogEntry[TaskEvent]:
-    """Return the release of a task: decided by what the book knows, which the guard makes sure is the last word."""
-    event = TaskQueued(
-        pool=entry.pool,
-        priority=entry.priority,
-        reason="nothing holds it any more",
-        granted=True,
-        submission=0 if entry.attempt else entry.created_sequence,
-    )
+def _release(entry: TaskEntry, at: datetime) -> LogEntry[TaskEvent]:
+    """Return the release of a task, guarded by the last event that the scheduler knows of it."""
+    event = queue_held(entry, entry.created_sequence)
     recorded: Recorded[TaskEvent] = Recorded(id=unique_id(), at=at, by=BY, cause=str(entry.sequence), event=event)
-    return LogEntry(
-        root=task_root(entry.ref), events=[(task_subject(entry.ref, event), recorded)], expected=entry.sequence
-    )
+    return LogEntry(root=task_root(entry.ref), events=[recorded], expected=entry.sequence)
 
 
 def entry_of(ref: TaskRef, view: TaskView) -> TaskEntry:

@@ -16,7 +16,8 @@ from ..container import Container
 from ..errors import StoreError
 from ..events.codec import task_codec
 from ..events.envelope import Actor
-from ..events.subjects import task_ref
+from ..events.kinds import word_of
+from ..events.subjects import FLEET, TASK_SUBJECTS, republished_filter, task_ref
 from ..events.task import TaskCancelled
 from ..projections.registry_projection import RegistryProjection
 from ..projections.task_projection import TaskProjection
@@ -24,7 +25,7 @@ from ..streams.backlog import take_back
 from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease
 from ..streams.tail import Tail
-from ..streams.topology.definitions import FLEET, SERVERS, TASKS
+from ..streams.topology.definitions import SERVERS, TASKS
 from ..submission.body import SubmissionParser
 from ..webhooks.sender import WebhookSender, WebhookStores
 from .attempts.in_flight import InFlight
@@ -90,7 +91,7 @@ class Worker:
             circuit_breaker=CircuitBreaker(settings, container.commands, self._slots, container.heartbeats, worker),
         )
         self._queues = Queues(container.consuming, settings, self._slots.freed.set)
-        tail = Tail(container.reading, TASKS, "task.>")
+        tail = Tail(container.reading, TASKS, TASK_SUBJECTS)
         self._dispatcher = Dispatcher(
             commands=container.commands,
             fleet=container.fleet,
@@ -194,7 +195,7 @@ class Worker:
         await self._sourcing.begin()
         await self.members.renew()
         await self._take_back()
-        await container.consuming.subscribe("event.*.*.cancelled.*", self._on_cancelled)
+        await container.consuming.subscribe(republished_filter(word_of(TaskCancelled)), self._on_cancelled)
         container.fleet.watch(self._on_fleet_change)
         container.background(self.members.run, "membership")
         container.background(self._in_flight.run, "keepalive")

@@ -198,7 +198,7 @@ async def test_a_restore_that_broke_off_is_used_by_nobody_and_can_be_begun_anew(
         assert await again.ended() == 0, again.tail()
         assert "tasks: 3, of which 2 have not ended" in again.tail()
         async with await open_container(settings, nats.url) as container:
-            history = await container.commands.load_task(ref(1))
+            history = await container.commands.tasks.history(ref(1))
             assert [stored.sequence for stored in history] == [1, 2, 3]
             # The task that has ended, before the others came, is not queued again.
             assert await in_the_queue(container) == {ref(2), ref(3)}
@@ -256,7 +256,7 @@ async def register_with_key(container: Container) -> str:
     settings = ServerRegistered(
         server_id="gpu", name="gpu", provider="test", predict_url="http://127.0.0.1:1/", api_key_id=key_id
     )
-    await container.commands.server("gpu", RegisterServer(settings=settings), by=Actor("user", "root"))
+    await container.commands.servers.handle("gpu", RegisterServer(settings=settings), by=Actor("user", "root"))
     return "gpu"
 
 

@@ -12,6 +12,7 @@ import nats as client
 
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import parse_task_id
+from taskstream.events.subjects import live_subject
 from taskstream.events.task import ProgressReported
 from taskstream.push import live
 from testkit.backend import BackendServer, accept
@@ -136,7 +137,7 @@ async def test_a_report_that_comes_late_is_shown_to_nobody_who_came_after_its_ba
             return entry["event"]["batch"] if entry["event"].get("progress") == 29 * 100 / 30 else None
 
         async def comes_late(batch: str) -> None:
-            await nats_client.publish(live.subject(parse_task_id(task_id)), late(batch))
+            await nats_client.publish(live_subject(parse_task_id(task_id)), late(batch))
             await nats_client.flush()
 
         batch = await wait_until(last_batch, "the flood to be in the log")

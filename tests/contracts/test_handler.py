@@ -31,7 +31,7 @@ from testkit.waiting import wait_until
 
 
 async def types(container: Container, number: int = 0) -> list[str]:
-    return [type(stored.recorded.event).__name__ for stored in await container.commands.load_task(ref(number))]
+    return [type(stored.recorded.event).__name__ for stored in await container.commands.tasks.history(ref(number))]
 
 
 async def test_a_command_answers_with_the_state_after_it_and_the_events_it_stored(container: Container) -> None:
@@ -42,7 +42,7 @@ async def test_a_command_answers_with_the_state_after_it_and_the_events_it_store
     [stored] = handled.appended
     assert isinstance(stored.recorded.event, TaskSubmitted)
     assert (stored.sequence, stored.recorded.by, stored.recorded.cause) == (1, ALICE, "request 1")
-    assert await container.commands.load_task(ref()) == handled.appended
+    assert await container.commands.tasks.history(ref()) == handled.appended
 
 
 async def test_a_command_that_makes_two_events_says_where_each_is(container: Container) -> None:
@@ -54,7 +54,7 @@ async def test_a_command_that_makes_two_events_says_where_each_is(container: Con
         (2, AttemptStarted),
         (3, ProgressReported),
     ]
-    assert (await container.commands.load_task(ref()))[1:] == handled.appended
+    assert (await container.commands.tasks.history(ref()))[1:] == handled.appended
 
 
 async def test_a_repeated_command_is_already_so_and_appends_nothing(container: Container) -> None:
@@ -81,7 +81,7 @@ async def test_submissions_given_together_are_stored_together_in_their_order(con
 
     assert [each.known.sequence for each in handled] == list(range(1, 21))
     assert [stored for each in handled for stored in each.appended] == [
-        stored for number in range(20) for stored in await container.commands.load_task(ref(number))
+        stored for number in range(20) for stored in await container.commands.tasks.history(ref(number))
     ]
 
 
@@ -156,7 +156,7 @@ async def test_commands_that_race_and_are_all_allowed_all_succeed(container: Con
         )
     )
 
-    history = await container.commands.load_task(ref())
+    history = await container.commands.tasks.history(ref())
     reported = sorted(
         stored.recorded.event.progress or 0.0
         for stored in history[2:]

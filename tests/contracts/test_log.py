@@ -12,7 +12,7 @@ from taskstream.errors import Conflict, OutcomeUnknown, StoreUnavailable, Unread
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Recorded
 from taskstream.events.ids import TaskRef
-from taskstream.events.subjects import task_root, task_subject
+from taskstream.events.subjects import task_root
 from taskstream.events.task import ProgressReported, TaskEvent
 from taskstream.streams.client.connection import Connection, PayloadTooLarge, open_connection
 from taskstream.streams.committer import Append, Committer, StreamMessage
@@ -28,9 +28,8 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ACK = b'"stream":"TASKS"'
 
 
-def progress(name: str, at: TaskRef, *, padding: int = 0) -> tuple[str, Recorded[TaskEvent]]:
-    event = ProgressReported(attempt=1, message=name + "." * padding)
-    return task_subject(at, event), Recorded(id=name, at=NOW, by=ALICE, event=event)
+def progress(name: str, *, padding: int = 0) -> Recorded[TaskEvent]:
+    return Recorded(id=name, at=NOW, by=ALICE, event=ProgressReported(attempt=1, message=name + "." * padding))
 
 
 def log_over(appending: Connection, reading: Connection, *, replicated: bool = False) -> Log[TaskEvent]:
@@ -44,7 +43,7 @@ async def log(container: Container) -> Log[TaskEvent]:
 
 def entry(number: int, *names: str, expected: int = 0) -> LogEntry[TaskEvent]:
     at = ref(number)
-    return LogEntry(root=task_root(at), events=[progress(name, at) for name in names], expected=expected)
+    return LogEntry(root=task_root(at), events=[progress(name) for name in names], expected=expected)
 
 
 async def ids(log: Log[TaskEvent], at: TaskRef) -> list[str]:
@@ -53,15 +52,15 @@ async def ids(log: Log[TaskEvent], at: TaskRef) -> list[str]:
 
 async def test_what_was_appended_is_loaded_in_order_with_its_sequences(log: Log[TaskEvent]) -> None:
     root = task_root(ref())
-    first = await log.append(root, [progress("a", ref())], 0)
-    await log.append(task_root(ref(1)), [progress("other", ref(1))], 0)
-    last = await log.append(root, [progress("b", ref()), progress("c", ref())], first)
+    first = await log.append(root, [progress("a")], 0)
+    await log.append(task_root(ref(1)), [progress("other")], 0)
+    last = await log.append(root, [progress("b"), progress("c")], first)
 
     history = await log.load(root)
 
     assert [(stored.sequence, stored.recorded.id) for stored in history] == [(1, "a"), (3, "b"), (4, "c")]
     assert last == 4
-    assert history[0].recorded == progress("a", ref())[1]
+    assert history[0].recorded == progress("a")[1]
 
 
 async def test_a_thing_without_events_has_an_empty_history(log: Log[TaskEvent]) -> None:
@@ -70,16 +69,16 @@ async def test_a_thing_without_events_has_an_empty_history(log: Log[TaskEvent]) 
 
 async def test_a_task_whose_name_begins_like_another_s_has_a_history_of_its_own(log: Log[TaskEvent]) -> None:
     short, long = TaskRef("a", "x"), TaskRef("a", "xx")
-    await log.append(task_root(short), [progress("short", short)], 0)
-    await log.append(task_root(long), [progress("long", long)], 0)
+    await log.append(task_root(short), [progress("short")], 0)
+    await log.append(task_root(long), [progress("long")], 0)
 
     assert await ids(log, short) == ["short"]
 
 
 async def test_loading_after_a_sequence_leaves_out_what_came_before(log: Log[TaskEvent]) -> None:
     root = task_root(ref())
-    first = await log.append(root, [progress("a", ref())], 0)
-    await log.append(root, [progress("b", ref())], first)
+    first = await log.append(root, [progress("a")], 0)
+    await log.append(root, [progress("b")], first)
 
     assert [stored.recorded.id for stored in await log.load(root, first)] == ["b"]
 
@@ -90,8 +89,8 @@ async def test_a_history_longer_than_one_answer_is_complete(container: Container
     last = other = 0
     for start in range(0, 2_400, 400):
         names = [str(number) for number in range(start, start + 400)]
-        last = await log.append(task_root(ref()), [progress(name, ref()) for name in names], last)
-        other = await log.append(task_root(ref(1)), [progress("between", ref(1))], other)
+        last = await log.append(task_root(ref()), [progress(name) for name in names], last)
+        other = await log.append(task_root(ref(1)), [progress("between")], other)
 
     assert await ids(log, ref()) == [str(number) for number in range(2_400)]
 
@@ -99,13 +98,13 @@ async def test_a_history_longer_than_one_answer_is_complete(container: Container
 async def test_a_history_of_large_events_is_complete(container: Container, log: Log[TaskEvent]) -> None:
     root, last = task_root(ref()), 0
     for number in range(20):
-        last = await log.append(root, [progress(str(number), ref(), padding=2_000_000)], last)
+        last = await log.append(root, [progress(str(number), padding=2_000_000)], last)
 
     assert await ids(log, ref()) == [str(number) for number in range(20)]
 
 
 async def test_reading_stops_at_its_limit(container: Container, log: Log[TaskEvent]) -> None:
-    await log.append(task_root(ref()), [progress(str(number), ref()) for number in range(50)], 0)
+    await log.append(task_root(ref()), [progress(str(number)) for number in range(50)], 0)
 
     assert [position.sequence for position in await read(container.reading, TASKS, "task.>", 11, 5)] == [
         11,
@@ -128,7 +127,7 @@ async def test_an_answer_that_is_a_refusal_is_no_empty_history(container: Contai
 
 async def test_of_two_appends_on_what_was_seen_one_is_a_conflict(log: Log[TaskEvent]) -> None:
     outcomes = await asyncio.gather(
-        *(log.append(task_root(ref()), [progress(name, ref())], 0) for name in "ab"), return_exceptions=True
+        *(log.append(task_root(ref()), [progress(name)], 0) for name in "ab"), return_exceptions=True
     )
 
     assert sorted(type(outcome) for outcome in outcomes if not isinstance(outcome, int)) == [Conflict]
@@ -136,7 +135,7 @@ async def test_of_two_appends_on_what_was_seen_one_is_a_conflict(log: Log[TaskEv
 
 
 async def test_an_event_that_does_not_decode_is_named_by_its_place(container: Container, log: Log[TaskEvent]) -> None:
-    await log.append(task_root(ref()), [progress("a", ref())], 0)
+    await log.append(task_root(ref()), [progress("a")], 0)
     subject = f"{task_root(ref())}.progressed"
     await container.appending.request(subject, b'{"id":"b","event":{"type":"FromTheFuture"}}')
 
@@ -152,7 +151,7 @@ async def test_an_append_whose_answer_was_lost_is_found_by_looking(container: Co
         log = log_over(appending, container.reading)
         proxy.lose_next = ACK
 
-        sequence = await log.append(task_root(ref()), [progress("a", ref()), progress("b", ref())], 0)
+        sequence = await log.append(task_root(ref()), [progress("a"), progress("b")], 0)
 
         assert proxy.lost == 1
         assert sequence == 2
@@ -169,7 +168,7 @@ async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(
         proxy.lose_next = ACK
 
         sequences = await asyncio.gather(
-            *(log.append(task_root(ref(number)), [progress(f"{number}", ref(number))], 0) for number in range(20))
+            *(log.append(task_root(ref(number)), [progress(f"{number}")], 0) for number in range(20))
         )
 
         assert proxy.lost == 1
@@ -183,17 +182,17 @@ async def test_an_event_of_somebody_else_is_not_mistaken_for_the_one_whose_answe
     async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         proxy.lose_next = b"wrong last sequence"
-        await log_over(container.appending, container.reading).append(task_root(ref()), [progress("theirs", ref())], 0)
+        await log_over(container.appending, container.reading).append(task_root(ref()), [progress("theirs")], 0)
 
         with pytest.raises(OutcomeUnknown):
-            await log_over(appending, container.reading).append(task_root(ref()), [progress("ours", ref())], 0)
+            await log_over(appending, container.reading).append(task_root(ref()), [progress("ours")], 0)
 
         assert proxy.lost == 1
         await appending.close()
 
 
 async def test_entries_appended_together_are_stored_in_their_order(log: Log[TaskEvent]) -> None:
-    first = await log.append(task_root(ref(1)), [progress("before", ref(1))], 0)
+    first = await log.append(task_root(ref(1)), [progress("before")], 0)
 
     last = await log.append_together([entry(0, "a", "b"), entry(1, "c", expected=first), entry(2, "d")])
 
@@ -204,7 +203,7 @@ async def test_entries_appended_together_are_stored_in_their_order(log: Log[Task
 
 
 async def test_of_entries_appended_together_none_is_stored_if_one_lost_its_race(log: Log[TaskEvent]) -> None:
-    await log.append(task_root(ref(1)), [progress("first", ref(1))], 0)
+    await log.append(task_root(ref(1)), [progress("first")], 0)
 
     with pytest.raises(Conflict):
         await log.append_together([entry(number, "late") for number in range(3)])
@@ -246,7 +245,7 @@ async def test_entries_appended_together_that_are_not_found_stay_unknown(
     async with Link(nats.port) as proxy:
         appending = await open_connection(proxy.url, "test")
         log = log_over(container.appending, container.reading)
-        await log.append(task_root(ref(19)), [progress("theirs", ref(19))], 0)
+        await log.append(task_root(ref(19)), [progress("theirs")], 0)
         proxy.lose_next = ACK
 
         with pytest.raises(OutcomeUnknown):
@@ -268,7 +267,7 @@ async def test_an_outcome_that_nobody_can_look_up_stays_unknown(container: Conta
         proxy.lose_next = ACK
 
         with pytest.raises(OutcomeUnknown):
-            await log.append(task_root(ref()), [progress("a", ref())], 0)
+            await log.append(task_root(ref()), [progress("a")], 0)
 
         assert await ids(log_over(container.appending, container.reading), ref()) == ["a"]
         await appending.close()
@@ -280,7 +279,7 @@ async def test_without_nats_neither_append_nor_load_answers_and_nothing_lands_la
     await end(nats, container.appending, container.reading)
 
     with pytest.raises(StoreUnavailable) as caught:
-        await log.append(task_root(ref()), [progress("a", ref())], 0)
+        await log.append(task_root(ref()), [progress("a")], 0)
     assert not isinstance(caught.value, OutcomeUnknown)
     with pytest.raises(StoreUnavailable):
         await log.load(task_root(ref()))
@@ -293,7 +292,7 @@ async def test_what_was_acknowledged_outlives_a_kill(
     container: Container, nats: NatsServer, log: Log[TaskEvent]
 ) -> None:
     for number in range(20):
-        await log.append(task_root(ref(number)), [progress(str(number), ref(number))], 0)
+        await log.append(task_root(ref(number)), [progress(str(number))], 0)
 
     await end(nats, container.appending, container.reading)
     await begin(nats, container.appending, container.reading)
@@ -305,7 +304,7 @@ async def test_an_event_too_large_is_refused_and_the_connection_stays(
     container: Container, log: Log[TaskEvent]
 ) -> None:
     with pytest.raises(PayloadTooLarge):
-        await log.append(task_root(ref()), [progress("a", ref(), padding=container.appending.max_payload)], 0)
+        await log.append(task_root(ref()), [progress("a", padding=container.appending.max_payload)], 0)
 
     assert container.appending.is_connected
-    assert await log.append(task_root(ref()), [progress("b", ref())], 0) == 1
+    assert await log.append(task_root(ref()), [progress("b")], 0) == 1

@@ -15,7 +15,7 @@ from taskstream.container import open_container
 from taskstream.errors import StoreUnavailable, TopologyMismatch
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Recorded
-from taskstream.events.subjects import task_root, task_subject
+from taskstream.events.subjects import task_root
 from taskstream.events.task import ProgressReported
 from taskstream.running import running_worker
 from taskstream.settings import Settings
@@ -211,7 +211,9 @@ async def test_on_a_cluster_a_lost_answer_is_found_by_looking(cluster: NatsClust
         ]
         entries = [
             LogEntry(
-                root=task_root(ref(number)), events=[(task_subject(ref(number), report.event), report)], expected=0
+                root=task_root(ref(number)),
+                events=[report],
+                expected=0,
             )
             for number, report in enumerate(reports)
         ]

@@ -345,15 +345,15 @@ async def registered(container: Container) -> set[str]:
 
 async def test_servers_that_a_killed_nats_forgot_are_projected_again(container: Container, nats: NatsServer) -> None:
     projection = RegistryProjection(container.buckets.registry)
-    await container.commands.server("s1", registration("s1"), by=ALICE)
+    await container.commands.servers.handle("s1", registration("s1"), by=ALICE)
     await project(projection, await servers_log(container))
     storage = Storage(container, nats, container.buckets.registry)
     await storage.remember()
-    await container.commands.server("s2", registration("s2"), by=ALICE)
+    await container.commands.servers.handle("s2", registration("s2"), by=ALICE)
     await projection.apply((await servers_log(container))[1:])
 
     await storage.lose_what_came_since()
-    await container.commands.server("s3", registration("s3"), by=ALICE)
+    await container.commands.servers.handle("s3", registration("s3"), by=ALICE)
     with pytest.raises(Conflict):
         await projection.apply((await servers_log(container))[2:])
 
@@ -411,7 +411,7 @@ def clean(difference: Difference) -> bool:
 
 async def test_after_normal_work_a_rebuild_finds_no_difference(container: Container) -> None:
     await wander(container.commands, TASK_REFS, 200, seed=8)
-    await container.commands.server("s1", registration("s1"), by=ALICE)
+    await container.commands.servers.handle("s1", registration("s1"), by=ALICE)
     await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading), 11)
     await project(RegistryProjection(container.buckets.registry), await servers_log(container))
 
@@ -428,7 +428,7 @@ async def test_a_rebuild_of_nothing_is_nothing(container: Container) -> None:
 
 async def test_a_rebuild_makes_the_buckets_from_the_log_alone(container: Container) -> None:
     await wander(container.commands, TASK_REFS, 100, seed=9)
-    await container.commands.server("s1", registration("s1"), by=ALICE)
+    await container.commands.servers.handle("s1", registration("s1"), by=ALICE)
 
     tasks, registry = await rebuild(container)
 

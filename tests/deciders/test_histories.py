@@ -125,8 +125,8 @@ others: Any = st.sampled_from([task.CancelTask, task.RetryTask, task.RetryTask, 
 holds: Any = st.sampled_from(
     [
         task.HoldTask(reason="so"),
-        task.ReleaseTask(reason="so"),
-        task.ReleaseTask(reason="so"),
+        task.ReleaseTask(),
+        task.ReleaseTask(),
         task.ExpireTask(),
         task.FailByParent(parent_id="p", outcome="failed"),
         task.CancelUnstarted(reason="so"),
@@ -136,7 +136,7 @@ holds: Any = st.sampled_from(
 
 def _go_on(start: Make, report: Make) -> Make:
     retry: Make = lambda _: task.RetryTask(reason="once more")  # noqa: E731 - as the others
-    release: Make = lambda _: task.ReleaseTask(reason="free")  # noqa: E731 - as the others
+    release: Make = lambda _: task.ReleaseTask()  # noqa: E731 - as the others
     by_state: dict[Any, Make] = {
         task.Unknown: start,
         task.Held: release,

@@ -56,7 +56,7 @@ from .support import (
 )
 
 given = Given(decide, evolve, UNKNOWN)
-GRANTED = TaskQueued(pool="text", priority="normal", reason="free", granted=True)
+GRANTED = TaskQueued(pool="text", priority="normal", reason="nothing holds it any more", granted=True, submission=1)
 SOON, LATER = NOW + seconds(10), NOW + seconds(20)
 
 held = given(submitted(held=True))
@@ -64,7 +64,7 @@ released = held(GRANTED)
 waiting = given(submitted())
 running = waiting(started(1))
 START = StartAttempt(server_id="s1", worker_id="w1", token_digest="token of 1")
-RELEASE = ReleaseTask(reason="free")
+RELEASE = ReleaseTask(submission=1)
 HOLD = HoldTask(reason="it shares a limit")
 ENDS = [succeeded(), failed(), cancelled(1, "s1")]
 
@@ -86,6 +86,15 @@ def test_a_held_task_is_in_no_queue() -> None:
 def test_a_held_task_is_released_once() -> None:
     held.when(RELEASE).then(GRANTED).is_quiet()
     assert released.state == Waiting(facts=held.state.facts, granted=True)
+
+
+def test_a_release_names_the_submission_until_the_first_attempt() -> None:
+    [first] = held.when(RELEASE).events
+    [later] = running(attempt_failed(1), TaskHeld(reason="it shares a limit")).when(RELEASE).events
+
+    assert isinstance(first, TaskQueued)
+    assert isinstance(later, TaskQueued)
+    assert (first.submission, later.submission) == (1, 0)
 
 
 @pytest.mark.parametrize("state", [given, waiting, running, *(running(end) for end in ENDS)])
@@ -330,4 +339,6 @@ def test_a_child_that_is_retried_is_held_with_its_whole_budget() -> None:
     again = ended(TaskHeld(reason="again", renewed=True))
     assert isinstance(again.state, Held)
     assert (again.state.facts.failures, again.state.facts.attempt) == (0, 2)
-    again.when(RELEASE).then(GRANTED)
+    [released_again] = again.when(RELEASE).events
+    assert isinstance(released_again, TaskQueued)
+    assert released_again.granted

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taskstream.commands.owner import Allowance
 from taskstream.errors import NotFound, UnreadableEvent
-from taskstream.events.codec import owner_codec, pool_codec, server_codec, type_codec
+from taskstream.events.codec import Codec, owner_codec, pool_codec, server_codec, type_codec
 from taskstream.events.envelope import Event
 from taskstream.events.limits import NO_LIMITS, Limits
 from taskstream.events.owner import OwnerLimited, OwnerLimitsRemoved
@@ -24,7 +24,7 @@ from taskstream.events.server import (
     ServerWentOffline,
     ServerWentOnline,
 )
-from taskstream.events.subjects import owner_subject, pool_subject, server_subject, type_subject
+from taskstream.events.subjects import event_subject, owner_root, pool_root, server_root, type_root
 from taskstream.events.task_type import TypeDefined, TypeDeleted, TypePaused, TypeResumed
 from taskstream.projections.fleet import CHECKPOINT, Change, Fleet
 from taskstream.streams.buckets import BucketEntry
@@ -33,19 +33,22 @@ from taskstream.streams.jetstream.messages import Position
 from ..deciders.support import NOW, defined, recorded, registered
 
 
+def _history(event: Any) -> tuple[str, Codec[Any]]:
+    if isinstance(event, PoolPaused | PoolResumed):
+        return pool_root(event.name), pool_codec
+    if isinstance(event, TypeDefined | TypeDeleted | TypePaused | TypeResumed):
+        return type_root(event.name), type_codec
+    if isinstance(event, OwnerLimited | OwnerLimitsRemoved):
+        return owner_root(event.owner), owner_codec
+    return server_root(event.server_id), server_codec
+
+
 def positions(*events: Event, first: int = 1) -> list[Position]:
     """Return events as the SERVERS stream would hold them."""
     found = []
     for sequence, event in enumerate(events, first):
-        if isinstance(event, PoolPaused | PoolResumed):
-            found.append(Position(sequence, pool_subject(event), pool_codec.encode(recorded(event))))
-        elif isinstance(event, TypeDefined | TypeDeleted | TypePaused | TypeResumed):
-            found.append(Position(sequence, type_subject(event), type_codec.encode(recorded(event))))
-        elif isinstance(event, OwnerLimited | OwnerLimitsRemoved):
-            found.append(Position(sequence, owner_subject(event), owner_codec.encode(recorded(event))))
-        else:
-            subject = server_subject(event)  # type: ignore[arg-type]
-            found.append(Position(sequence, subject, server_codec.encode(recorded(event))))
+        root, codec = _history(event)
+        found.append(Position(sequence, event_subject(root, event), codec.encode(recorded(event))))
     return found
 
 

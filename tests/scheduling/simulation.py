@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from taskstream.commands.task_holds import queue_held
 from taskstream.events.envelope import Actor, Recorded
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import (
@@ -24,7 +25,6 @@ from taskstream.events.task import (
     TaskEvent,
     TaskFailed,
     TaskHeld,
-    TaskQueued,
     TaskSubmitted,
     TaskSucceeded,
 )
@@ -126,7 +126,7 @@ class Simulation:
             next(self._sequences)
         self.held_tasks.released(chosen, first)
         for place, entry in enumerate(chosen):
-            event = TaskQueued(pool=entry.pool, priority=entry.priority, reason="free", granted=True)
+            event = queue_held(entry, entry.created_sequence)
             self.log.append((entry.ref, first + place, Recorded(id="", at=self.at, by=BY, event=event)))
         refs = [entry.ref for entry in chosen]
         self.released += refs

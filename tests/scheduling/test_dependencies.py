@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from taskstream.commands.task import UNKNOWN, Ended, FailByParent, RetryTask, TaskState, Unknown, decide, evolve
 from taskstream.events.envelope import Stored
 from taskstream.events.ids import TaskRef, parse_task_id
+from taskstream.events.kinds import kind_of
 from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.projections.task_view import TaskView, fold
 from taskstream.scheduling.due import AskParent, Due, FailChild, Reread
 from taskstream.scheduling.held_tasks import HeldTasks
 from taskstream.scheduling.limit import Bounds
-from taskstream.workers.scheduler import OUTCOMES, TASK_ENDS, entry_of
+from taskstream.workers.scheduler import OUTCOMES, entry_of
 from testkit.dags import CHOICES, Node, predicted, retried, will_run
 
 from .simulation import FixedRules, Simulation
@@ -70,7 +71,7 @@ class Run:
     def ended_at(self, task_id: str) -> int:
         """Return the sequence of a task's last end."""
         log = self.simulation.log
-        return max(at for ref, at, recorded in log if ref.id == task_id and isinstance(recorded.event, TASK_ENDS))
+        return max(at for ref, at, recorded in log if ref.id == task_id and kind_of(recorded.event).ends)
 
     @property
     def retryable(self) -> list[TaskRef]:
@@ -194,6 +195,7 @@ def _taken(data: st.DataObject, refs: list[TaskRef]) -> TaskRef:
     return refs.pop(data.draw(st.integers(0, len(refs) - 1)))
 
 
+@settings(deadline=None)
 @given(dags(), st.sampled_from([{}, LIMITS]), st.data())
 def test_random_dags_with_random_failures_end_as_the_model_says(
     nodes: list[Node], limits: dict[str, Bounds], data: st.DataObject
@@ -209,6 +211,7 @@ def test_random_dags_with_random_failures_end_as_the_model_says(
         event(f"one has {outcome}")
 
 
+@settings(deadline=None)
 @given(dags(), st.sampled_from([{}, LIMITS]), st.data())
 def test_all_that_did_not_succeed_is_retried_and_ends_as_the_model_says(
     nodes: list[Node], limits: dict[str, Bounds], data: st.DataObject
@@ -229,6 +232,7 @@ def test_all_that_did_not_succeed_is_retried_and_ends_as_the_model_says(
     assert run.started == will_run(again) - succeeded
 
 
+@settings(deadline=None)
 @given(dags(), st.data())
 def test_whatever_is_retried_when_no_child_is_queued_beside_a_parent_and_all_end(
     nodes: list[Node], data: st.DataObject

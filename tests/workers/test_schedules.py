@@ -43,14 +43,14 @@ async def create(container: Container, number: int = 0) -> tuple[ScheduleRef, da
     """Create a schedule; return when it falls due, which is hours away."""
     ref = new_schedule_ref("alice", utc_now(), number)
     command = CreateSchedule(schedule_id=ref.id, owner="alice", settings=NIGHTLY, fingerprint="f", repeatable=False)
-    state = (await container.commands.schedule(ref, command, by=BY)).known.state
+    state = (await container.commands.schedules.handle(ref, command, by=BY)).known.state
     assert isinstance(state, Created)
     assert state.next_at is not None
     return ref, state.next_at
 
 
 async def state_of(container: Container, ref: ScheduleRef) -> Created:
-    state = (await container.commands.schedules.load(schedule_root(ref))).state
+    state = (await container.commands.schedules.load(ref)).state
     assert isinstance(state, Created)
     return state
 
@@ -76,7 +76,7 @@ async def test_what_is_due_fires_once_whoever_comes(container: Container, schedu
     assert await fired(container) == 1
     [subject] = await submitted(container)
     assert subject.startswith(f"task.alice.{run_ref(ref, due_at).unique}.submitted")
-    [stored] = await container.commands.load_task(run_ref(ref, due_at))
+    [stored] = await container.commands.tasks.history(run_ref(ref, due_at))
     assert isinstance(stored.recorded.event, TaskSubmitted)
     assert stored.recorded.event.schedule == ref.id
     assert await timers(container) == [f"timer.schedule.alice.{ref.unique}"]
@@ -87,7 +87,7 @@ async def test_what_is_due_fires_once_whoever_comes(container: Container, schedu
 
 async def test_who_comes_after_a_crash_submits_what_had_fired(container: Container, schedules: Cron) -> None:
     ref, due_at = await create(container)
-    await container.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
+    await container.commands.schedules.handle(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
     assert await submitted(container) == []
 
     await schedules.attend(ref, due_at)
@@ -99,7 +99,7 @@ async def test_who_comes_after_a_crash_submits_what_had_fired(container: Contain
 
 async def test_the_next_run_does_not_hide_one_that_was_not_submitted(container: Container, schedules: Cron) -> None:
     ref, due_at = await create(container)
-    handled = await container.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
+    handled = await container.commands.schedules.handle(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
     assert isinstance(handled.known.state, Created)
 
     await schedules.attend(ref, handled.known.state.next_at)
@@ -109,8 +109,8 @@ async def test_the_next_run_does_not_hide_one_that_was_not_submitted(container: 
 
 async def test_a_pause_does_not_hide_it_either(container: Container, schedules: Cron) -> None:
     ref, due_at = await create(container)
-    await container.commands.schedule(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
-    await container.commands.schedule(ref, PauseSchedule(reason="r"), by=BY)
+    await container.commands.schedules.handle(ref, FireSchedule(ref=ref, grace=GRACE, due_at=due_at), by=BY)
+    await container.commands.schedules.handle(ref, PauseSchedule(reason="r"), by=BY)
 
     await schedules.attend(ref, due_at)
 
@@ -120,7 +120,7 @@ async def test_a_pause_does_not_hide_it_either(container: Container, schedules: 
 
 async def test_one_that_is_deleted_or_was_never_there_does_nothing(container: Container, schedules: Cron) -> None:
     ref, due_at = await create(container)
-    await container.commands.schedule(ref, DeleteSchedule(), by=BY)
+    await container.commands.schedules.handle(ref, DeleteSchedule(), by=BY)
 
     await schedules.attend(ref, due_at)
     await schedules.attend(ref._replace(unique="0" * 26), due_at)
@@ -140,8 +140,8 @@ async def test_a_timer_that_is_early_only_sets_itself_again(container: Container
 
 async def test_timers_that_are_missing_are_set_and_no_others(container: Container, schedules: Cron) -> None:
     refs = [(await create(container, number))[0] for number in range(4)]
-    await container.commands.schedule(refs[0], PauseSchedule(reason="r"), by=BY)
-    await container.commands.schedule(refs[1], DeleteSchedule(), by=BY)
+    await container.commands.schedules.handle(refs[0], PauseSchedule(reason="r"), by=BY)
+    await container.commands.schedules.handle(refs[1], DeleteSchedule(), by=BY)
 
     assert await schedules.set_missing() == 2
     assert await schedules.set_missing() == 0

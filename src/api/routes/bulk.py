@@ -19,7 +19,6 @@ from ...commands.task import RetryTask, TaskCommand, decide
 from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound, Refused
 from ...events.ids import TaskRef, owner_token, parse_batch_id, parse_task_id
-from ...events.subjects import task_root
 from ...events.task import NO_PLAN
 from ...projections.task_reader import TaskFilter
 from ...wire.fields import instant
@@ -168,7 +167,7 @@ class Bulk:
         """Tell whether the command changes anything."""
         commands = self._container.commands
         if dry_run:
-            known = await commands.tasks.load(task_root(ref))
+            known = await commands.tasks.load(ref)
             return bool(decide(command, known.state, utc_now()))
         handled = await commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
         return bool(handled.appended)

@@ -7,7 +7,6 @@ from litestar import Router, delete, get, put
 from ...commands.owner import LimitOwner, OwnerCommand, OwnerState, RemoveOwnerLimits
 from ...container import Container
 from ...errors import Forbidden, InvalidInput
-from ...events.subjects import owner_root
 from ..auth.access import READERS_OF_ALL, ApiRequest, actor, requires
 from ..auth.authenticator import is_plain
 from ..bodies import described, read_as, schema_of
@@ -39,7 +38,7 @@ class Owners:
         owner = owner_name(segment)
         if owner != request.user.subject and not request.user.has(*READERS_OF_ALL):
             raise Forbidden(f"another owner's limits need a token with the role {' or '.join(READERS_OF_ALL)}")
-        return self._answer(owner, (await self.container.commands.owners.load(owner_root(owner))).state)
+        return self._answer(owner, (await self.container.commands.owners.load(owner)).state)
 
     async def page(self, limit: int, cursor: str | None) -> OwnerPage:
         fleet = self.container.fleet
@@ -52,7 +51,7 @@ class Owners:
         )
 
     async def _command(self, request: ApiRequest, owner: str, command: OwnerCommand) -> OwnerLimitsAnswer:
-        handled = await self.container.commands.owner(
+        handled = await self.container.commands.owners.handle(
             owner, command, by=actor(request.user), cause=request_id(request.scope)
         )
         await self.container.fleet.reached(handled.known.sequence)

@@ -13,11 +13,10 @@ from ...commands.server import CircuitIsClosed, Present
 from ...container import Container
 from ...errors import NotFound
 from ...events.ids import token
-from ...events.subjects import server_token
+from ...events.subjects import pool_filter, server_token
 from ...events.task import PRIORITIES
 from ...projections.active import count_running
 from ...streams.backlog import Backlog, backlogs, waiting_since
-from ...streams.topology.definitions import pool_filter
 from ...wire.instants import iso
 from ..auth.access import ApiRequest, actor, requires
 from ..bodies import described, read_as, schema_of
@@ -57,7 +56,7 @@ class Pools:
 
     async def _command(self, request: ApiRequest, name: str, command: PoolCommand) -> PauseAnswer:
         await self._must_be_known(name)
-        handled = await self.container.commands.pool(
+        handled = await self.container.commands.pools.handle(
             name, command, by=actor(request.user), cause=request_id(request.scope)
         )
         await self.container.fleet.reached(handled.known.sequence)

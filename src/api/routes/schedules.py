@@ -36,7 +36,6 @@ from ...events.ids import (
     triggered_ref,
 )
 from ...events.schedule import ScheduleSettings
-from ...events.subjects import schedule_root
 from ...projections.schedules import load_schedules, schedule_refs
 from ...runtime import metrics
 from ...runtime.metrics import labelled
@@ -213,22 +212,22 @@ class Schedules:
         if handled.appended:
             labelled(metrics.submitted, command.pool, command.priority).inc()
             with contextlib.suppress(NotFound):  # deleted meanwhile
-                await container.commands.schedule(ref, TriggerSchedule(task_id=task_ref.id), by=by, cause=cause)
+                await container.commands.schedules.handle(ref, TriggerSchedule(task_id=task_ref.id), by=by, cause=cause)
         return ScheduleRun(id=ref.id, task_id=task_ref.id)
 
     async def delete(self, request: ApiRequest, schedule_id: str) -> ScheduleDone:
         ref, _ = await self.find(request, schedule_id, "admin")
-        await self.container.commands.schedule(
+        await self.container.commands.schedules.handle(
             ref, DeleteSchedule(), by=actor(request.user), cause=request_id(request.scope)
         )
         return ScheduleDone(id=schedule_id)
 
     async def _state(self, ref: ScheduleRef) -> object:
-        return (await self.container.commands.schedules.load(schedule_root(ref))).state
+        return (await self.container.commands.schedules.load(ref)).state
 
     async def _done(self, request: ApiRequest, ref: ScheduleRef, command: ScheduleCommand) -> ScheduleDetail:
         """Carry out a command and set the timer; where that cannot be done now, the reconciler does it."""
-        handled = await self.container.commands.schedule(
+        handled = await self.container.commands.schedules.handle(
             ref, command, by=actor(request.user), cause=request_id(request.scope)
         )
         schedule = _created(handled.known.state, ref)

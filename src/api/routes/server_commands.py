@@ -17,7 +17,7 @@ async def command_server(
     """Give a command, and wait until this process knows of its events. Raises NotFound."""
     by, cause = actor(request.user), request_id(request.scope)
     try:
-        handled = await container.commands.server(server_id, command, by=by, cause=cause)
+        handled = await container.commands.servers.handle(server_id, command, by=by, cause=cause)
     except NotFound:
         raise NotFound("server", server_id) from None  # the log does not know the name of what it does not have
     await container.fleet.reached(handled.known.sequence)

@@ -15,7 +15,7 @@ from ...commands.server import MarkOnline, Present, RegisterServer, RemoveServer
 from ...container import Container
 from ...errors import InvalidInput, NotFound
 from ...events.server import Overflow, ServerRegistered
-from ...events.subjects import server_root, server_token
+from ...events.subjects import server_token
 from ...projections.heartbeats import Heartbeat
 from ...wire.instants import iso
 from ..auth.access import ApiRequest, requires
@@ -76,7 +76,7 @@ class Servers:
 
     async def _registration(self, server_id: str) -> ServerRegistered | None:
         """Return a server's registration as the log has it, None if it is not registered."""
-        state = (await self.container.commands.servers.load(server_root(server_id))).state
+        state = (await self.container.commands.servers.load(server_id)).state
         return state.settings if isinstance(state, Present) else None
 
     async def _check_url(self, url: str, path: str) -> None:
@@ -87,7 +87,7 @@ class Servers:
 
     async def present(self, server_id: str) -> Present:
         """Return a server as the log has it. Raises NotFound."""
-        state = (await self.container.commands.servers.load(server_root(server_id))).state
+        state = (await self.container.commands.servers.load(server_id)).state
         if not isinstance(state, Present):
             raise NotFound("server", server_id)
         return state

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from ...commands.server import CircuitIsClosed
 from ...container import Container
 from ...errors import StoreError
+from ...events.subjects import queue_of
 from ...projections.active import is_projected, projected
 from ...runtime import metrics
 from ...streams.backlog import backlogs
@@ -104,7 +105,7 @@ async def observe(container: Container) -> None:
     try:
         metrics.projection_lag.labels("tasks").set(await projection_lag(container))
         for subjects, backlog in (await backlogs(container.reading)).items():
-            _, pool, priority, _ = subjects.split(".")
+            pool, priority = queue_of(subjects)
             metrics.queue_depth.labels(pool, priority).set(backlog.waiting)
     except StoreError:
         return

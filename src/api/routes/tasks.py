@@ -77,7 +77,7 @@ class Tasks:
         return await self._answer_in_time(await self.container.tasks.detail_of(ref, handled.appended), wait_seconds)
 
     async def _was_submitted(self, ref: TaskRef, body: bytes) -> bool:
-        history = await self.container.commands.load_task(ref)
+        history = await self.container.commands.tasks.history(ref)
         return any(
             isinstance(stored.recorded.event, TaskSubmitted) and stored.recorded.event.fingerprint == fingerprint(body)
             for stored in history

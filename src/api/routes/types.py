@@ -21,7 +21,6 @@ from ...commands.task_type import (
 from ...container import Container
 from ...errors import InvalidInput, NotFound
 from ...events.envelope import NULL
-from ...events.ids import token
 from ...events.limits import Limits
 from ...events.task_type import TypeDefined
 from ...submission.body import compile_schema
@@ -62,14 +61,14 @@ class Types:
             key_concurrency=body.key_concurrency,
             on_conflict=body.on_conflict,
         )
-        handled = await container.commands.type(
+        handled = await container.commands.types.handle(
             name, DefineType(definition=definition), by=actor(request.user), cause=request_id(request.scope)
         )
         await container.fleet.reached(handled.known.sequence)
         return type_summary(name, handled.known.state, container.settings)
 
     async def get(self, name: str) -> TypeSummary:
-        state = (await self.container.commands.types.load(f"type.{token(name)}")).state
+        state = (await self.container.commands.types.load(name)).state
         if state.definition is None and name != DEFAULT_TYPE:
             raise NotFound("type", name)
         return type_summary(name, state, self.container.settings)
@@ -86,7 +85,7 @@ class Types:
         )
 
     async def delete(self, request: ApiRequest, name: str) -> TypeDone:
-        handled = await self.container.commands.type(
+        handled = await self.container.commands.types.handle(
             name, DeleteType(name=name), by=actor(request.user), cause=request_id(request.scope)
         )
         await self.container.fleet.reached(handled.known.sequence)
@@ -101,7 +100,7 @@ class Types:
         return await self._pause(request, name, ResumeType(name=name, reason=body.reason))
 
     async def _pause(self, request: ApiRequest, name: str, command: TypeCommand) -> PauseAnswer:
-        handled = await self.container.commands.type(
+        handled = await self.container.commands.types.handle(
             name, command, by=actor(request.user), cause=request_id(request.scope)
         )
         await self.container.fleet.reached(handled.known.sequence)

@@ -9,7 +9,7 @@ from ...commands.webhook import ChangeWebhook, DeleteWebhook, Registered, Regist
 from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken
 from ...events.ids import WebhookRef, new_webhook_ref, owner_token, parse_webhook_id
-from ...events.subjects import webhook_root
+from ...events.subjects import TASK_SUBJECTS
 from ...events.webhook import WebhookRegistered, WebhookSettings
 from ...projections.webhooks import load_webhooks
 from ...streams.jetstream.messages import last_sequence
@@ -65,7 +65,7 @@ class Webhooks:
             secret_id=secret_id,
             after=after,
         )
-        handled = await container.commands.webhook(
+        handled = await container.commands.webhooks.handle(
             ref,
             RegisterWebhook(registration=registration, active=body.active),
             by=actor(request.user),
@@ -76,7 +76,7 @@ class Webhooks:
     async def _after(self, request: ApiRequest, task_id: str | None) -> int:
         """Return the sequence after which events are sent: the last one now, or that before the task."""
         if task_id is None:
-            return await last_sequence(self.container.reading, TASKS, "task.>")
+            return await last_sequence(self.container.reading, TASKS, TASK_SUBJECTS)
         try:
             history = await self.container.tasks.history(owned_ref(request.user, task_id))
         except (NotFound, Forbidden):
@@ -98,7 +98,7 @@ class Webhooks:
             if identity.has(*READERS_OF_ALL):
                 raise Forbidden(f"this webhook is another user's; that needs the role {' or '.join(roles)}")
             raise NotFound("webhook", webhook_id)
-        return ref, _registered((await self.container.commands.webhooks.load(webhook_root(ref))).state, ref)
+        return ref, _registered((await self.container.commands.webhooks.load(ref)).state, ref)
 
     async def change(self, request: ApiRequest, webhook_id: str) -> WebhookSummary:
         container = self.container
@@ -112,10 +112,10 @@ class Webhooks:
             types=tuple(body.types) if isinstance(body.types, list) else None,
             description=body.description if isinstance(body.description, str) else None,
             active=body.active if isinstance(body.active, bool) else None,
-            after=await last_sequence(container.reading, TASKS, "task.>"),
+            after=await last_sequence(container.reading, TASKS, TASK_SUBJECTS),
             reason=f"disabled by {request.user.subject}",
         )
-        handled = await container.commands.webhook(
+        handled = await container.commands.webhooks.handle(
             ref, command, by=actor(request.user), cause=request_id(request.scope)
         )
         return webhook_summary(_registered(handled.known.state, ref))
@@ -123,14 +123,14 @@ class Webhooks:
     async def rotate(self, request: ApiRequest, webhook_id: str) -> WebhookSecret:
         ref, _ = await self.find(request, webhook_id, "admin")
         secret_id, secret = await self.container.webhook_secrets.make(ref)
-        handled = await self.container.commands.webhook(
+        handled = await self.container.commands.webhooks.handle(
             ref, RotateSecret(secret_id=secret_id), by=actor(request.user), cause=request_id(request.scope)
         )
         return _with_secret(_registered(handled.known.state, ref), secret)
 
     async def delete(self, request: ApiRequest, webhook_id: str) -> WebhookDone:
         ref, webhook = await self.find(request, webhook_id, "admin")
-        await self.container.commands.webhook(
+        await self.container.commands.webhooks.handle(
             ref, DeleteWebhook(), by=actor(request.user), cause=request_id(request.scope)
         )
         await self.container.webhook_secrets.destroy(ref, [webhook.secret_id, webhook.previous_secret_id])

@@ -16,20 +16,14 @@ from ...container import Container
 from ...errors import NotFound, StoreUnavailable
 from ...events.envelope import Recorded, Stored
 from ...events.ids import TaskRef, parse_task_id, token
-from ...events.subjects import dispatched_subject, server_token
+from ...events.kinds import kind_of
+from ...events.subjects import dispatched_subject, pool_filter, server_token
 from ...events.task import (
     NO_PLAN,
     PRIORITIES,
     AttemptFailed,
-    AttemptReturned,
-    AttemptStarted,
-    TaskCancelled,
     TaskEvent,
     TaskFailed,
-    TaskHeld,
-    TaskQueued,
-    TaskSubmitted,
-    TaskSucceeded,
 )
 from ...explain.explanation import EXPLAIN_SUBJECT, Explanation, decode
 from ...explain.held import ParentState, held_by
@@ -40,7 +34,6 @@ from ...projections.task_view import TaskView, fold
 from ...scheduling.eligibility import Considered, Standing, Stop, considered, missing_label, serves, stops
 from ...scheduling.overflow import allowance
 from ...streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
-from ...streams.topology.definitions import pool_filter
 from ...wire.fields import milliseconds
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
 from ..parameters import TaskId
@@ -78,20 +71,7 @@ class _Known(NamedTuple):
     def since(self) -> datetime:
         """Return when the task came to where it is: was held, queued, started or ended."""
         recorded = (stored.recorded for stored in reversed(self.history))
-        return next(each.at for each in recorded if isinstance(each.event, _MOVES))
-
-
-_MOVES = (
-    TaskSubmitted,
-    TaskHeld,
-    TaskQueued,
-    AttemptStarted,
-    AttemptFailed,
-    AttemptReturned,
-    TaskSucceeded,
-    TaskFailed,
-    TaskCancelled,
-)
+        return next(each.at for each in recorded if kind_of(each.event).moves)
 
 
 class Why:
@@ -274,11 +254,7 @@ def _answer(
 
 
 def _ending(known: _Known) -> Recorded[TaskEvent]:
-    return next(
-        stored.recorded
-        for stored in reversed(known.history)
-        if isinstance(stored.recorded.event, TaskSucceeded | TaskFailed | TaskCancelled)
-    )
+    return next(stored.recorded for stored in reversed(known.history) if kind_of(stored.recorded.event).ends)
 
 
 def _last_error(history: Sequence[Stored[TaskEvent]]) -> str | None:

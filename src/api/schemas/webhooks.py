@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from ...commands.webhook import Registered
 from ...errors import InvalidInput
-from ...events.subjects import ENDINGS, TASK_KINDS
+from ...events.kinds import ATTEMPT_WORDS, ENDING_WORDS, LIVE_WORDS, TASK_WORDS
 from ...wire.addresses import MAX_URL
 from ...wire.fields import milliseconds
 from .page import DoneTo, Page
@@ -16,13 +16,13 @@ from .types import TypeName
 
 PREFIX = "task."
 CATEGORIES = {
-    "all": TASK_KINDS,
-    "ended": tuple(kind for kind in TASK_KINDS if kind in ENDINGS),
-    "attempts": ("started", "accepted", "attempt_failed", "attempt_returned"),
-    "progress": ("progressed",),
+    "all": TASK_WORDS,
+    "ended": tuple(word for word in TASK_WORDS if word in ENDING_WORDS),
+    "attempts": ATTEMPT_WORDS,
+    "progress": LIVE_WORDS,
 }
 """Names for several events."""
-NAMES = (*CATEGORIES, *(PREFIX + kind for kind in TASK_KINDS))
+NAMES = (*CATEGORIES, *(PREFIX + word for word in TASK_WORDS))
 
 Url = Annotated[str, Meta(min_length=1, max_length=MAX_URL)]
 EventNames = Annotated[list[str], Meta(min_length=1, max_length=len(NAMES))]
@@ -103,7 +103,7 @@ def kinds_of(names: list[str]) -> tuple[str, ...]:
         if name not in NAMES:
             raise InvalidInput(f"{name[:64]!r} is no event; they are {', '.join(NAMES)}", "$.events")
         wanted.update(CATEGORIES.get(name, (name.removeprefix(PREFIX),)))
-    return tuple(kind for kind in TASK_KINDS if kind in wanted)
+    return tuple(word for word in TASK_WORDS if word in wanted)
 
 
 def webhook_summary(webhook: Registered) -> WebhookSummary:
@@ -112,7 +112,7 @@ def webhook_summary(webhook: Registered) -> WebhookSummary:
         id=webhook.webhook_id,
         owner=webhook.owner,
         url=settings.url,
-        events=[PREFIX + kind for kind in settings.events],
+        events=[PREFIX + word for word in settings.events],
         types=list(settings.types),
         task_id=settings.task_id or None,
         description=settings.description,

@@ -28,7 +28,20 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from ...events.subjects import SCHEDULER_FENCE
+from ...events.subjects import (
+    FLEET,
+    READY_RETRIES,
+    READY_TASKS,
+    REPUBLISHED_SUBJECTS,
+    SCHEDULE_SUBJECTS,
+    SCHEDULER_FENCE,
+    TASK_SUBJECTS,
+    WEBHOOK_SUBJECTS,
+    TimerKind,
+    due_subject,
+    pool_filter,
+    timer_subject,
+)
 from ...settings import Settings
 
 TASKS = "TASKS"
@@ -38,16 +51,13 @@ SCHEDULES = "SCHEDULES"
 TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
-FLEET = ("server.>", "type.>", "pool.>", "owner.>")
-"""The subjects of SERVERS."""
 DUE_CONSUMER = "timekeeper"
-DUE = ("deadline", "check", "schedule")
+DUE: tuple[TimerKind, ...] = ("deadline", "check", "schedule")
 """What has its timers in TIMERS: attempts, servers and recurring schedules."""
 DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats")
 """What can be had again from the logs, or comes again by itself: not synced where there is one server."""
 DEDUPLICATION = timedelta(seconds=10)
 """Shortest useful: we send no message ids, the guards protect."""
-_DISPATCHED = "dispatch.{{wildcard(3)}}.{{wildcard(4)}}.{{wildcard(1)}}.{{wildcard(2)}}"
 
 
 def nanoseconds(duration: timedelta) -> int:
@@ -73,10 +83,10 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
     return [
         {
             "name": TASKS,
-            "subjects": ["task.>", SCHEDULER_FENCE],
+            "subjects": [TASK_SUBJECTS, SCHEDULER_FENCE],
             "max_age": task_age,
             # Of `task.…` itself a subscriber would also hear what the guards refuse, and no sequence.
-            "republish": {"src": "task.>", "dest": "event.>"},
+            "republish": {"src": TASK_SUBJECTS, "dest": REPUBLISHED_SUBJECTS},
             **logs,
         },
         {
@@ -85,17 +95,17 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
             "max_age": nanoseconds(timedelta(seconds=settings.server_retention)),
             **logs,
         },
-        {"name": WEBHOOKS, "subjects": ["webhook.>"], **logs},
-        {"name": SCHEDULES, "subjects": ["schedule.>"], **logs},
+        {"name": WEBHOOKS, "subjects": [WEBHOOK_SUBJECTS], **logs},
+        {"name": SCHEDULES, "subjects": [SCHEDULE_SUBJECTS], **logs},
         {
             "name": TIMERS,
-            "subjects": [f"{what}.{kind}.>" for what in ("timer", "due") for kind in DUE],
+            "subjects": [subject(kind, ">") for subject in (timer_subject, due_subject) for kind in DUE],
             "retention": "workqueue",
             **scheduled,
         },
         {
             "name": RETRIES,
-            "subjects": ["timer.retry.>", "due.retry.>"],
+            "subjects": [timer_subject("retry", ">"), due_subject("retry", ">")],
             # Not a work queue: JetStream could not source from one for many seconds after a restart (ADR 8).
             "retention": "limits",
             **scheduled,
@@ -107,13 +117,8 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
             "allow_direct": True,
             **derived,
             "sources": [
-                _source(TASKS, "task.*.*.submitted.*.*", _DISPATCHED),
-                _source(TASKS, "task.*.*.queued.*.*", _DISPATCHED),
-                _source(
-                    RETRIES,
-                    "due.retry.*.*.*.*",
-                    "dispatch.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
-                ),
+                *(_source(TASKS, *ready) for ready in READY_TASKS),
+                _source(RETRIES, *READY_RETRIES),
             ],
         },
         _bucket("tasks", max_age=task_age, **derived),
@@ -166,17 +171,12 @@ def _bucket(name: str, **more: Any) -> dict[str, Any]:
 
 def due_consumer(settings: Settings) -> dict[str, Any]:
     """Return the consumer of everything that has fallen due, but for retries: those go to DISPATCH by themselves."""
-    return _durable(DUE_CONSUMER, [f"due.{kind}.>" for kind in DUE], settings)
+    return _durable(DUE_CONSUMER, [due_subject(kind, ">") for kind in DUE], settings)
 
 
 def pool_consumer(pool_token: str, priority: str, settings: Settings) -> dict[str, Any]:
     """Return the consumer that all workers share for one pool and priority."""
     return _durable(f"pool-{priority}-{pool_token}", [pool_filter(pool_token, priority)], settings)
-
-
-def pool_filter(pool_token: str, priority: str) -> str:
-    """Return the subjects of the ready tasks of one pool and priority."""
-    return f"dispatch.{pool_token}.{priority}.>"
 
 
 def _durable(name: str, filters: list[str], settings: Settings) -> dict[str, Any]:

@@ -216,7 +216,7 @@ class AttemptRunner:
         )
         try:
             if isinstance(server.circuit, CircuitIsOpen):
-                await self._commands.server(server.server_id, TryCircuit(), by=self._worker)
+                await self._commands.servers.handle(server.server_id, TryCircuit(), by=self._worker)
             handled = await self._commands.task(
                 queued.ref, command, by=self._worker, cause=str(queued.known.sequence), known=queued.known
             )

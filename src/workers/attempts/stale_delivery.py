@@ -45,7 +45,7 @@ class StaleDeliveries:
     async def settle(self, ref: TaskRef, message: Msg) -> None:
         """Ack the message, or give it back; where an attempt was lost with its worker, say so first."""
         try:
-            history = await self._commands.load_task(ref)
+            history = await self._commands.tasks.history(ref)
             state = self._commands.tasks.fold(history).state
             match state:
                 case Unknown() | Ended() | Held():

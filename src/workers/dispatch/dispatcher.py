@@ -24,7 +24,7 @@ from ...errors import Refused, StoreUnavailable, UnreadableEvent
 from ...events.codec import task_codec
 from ...events.envelope import Actor, Stored
 from ...events.ids import TaskRef
-from ...events.subjects import task_ref
+from ...events.subjects import dispatched_ref, task_ref
 from ...events.task import TaskEvent, TaskQueued, TaskSubmitted
 from ...projections.fleet import Fleet
 from ...runtime import metrics
@@ -282,7 +282,7 @@ class Dispatcher:
                 submitted = await self._commands.tasks.log.at(event.submission)
                 if submitted is not None:
                     return [submitted, queued]
-        return await self._commands.load_task(ref)
+        return await self._commands.tasks.history(ref)
 
     def _queued(self, ref: TaskRef, message: Msg, known: Known[TaskState], submitted: TaskSubmitted) -> ReadyTask:
         assert isinstance(known.state, Waiting)
@@ -408,5 +408,4 @@ def _source(message: Msg) -> tuple[str, int, TaskRef]:
     stream, sequence, *_, subject, _ = message.headers["Nats-Stream-Source"].split(" ")  # type: ignore[index]
     if stream == TASKS:
         return stream, int(sequence), task_ref(subject)
-    _, _, _, _, owner, unique = subject.split(".")
-    return stream, int(sequence), TaskRef(owner, unique)
+    return stream, int(sequence), dispatched_ref(subject)

@@ -10,13 +10,14 @@ import structlog
 from nats.aio.msg import Msg
 
 from ...events.ids import token
+from ...events.subjects import pool_filter
 from ...events.task import PRIORITIES, Priority
 from ...scheduling.queue_order import Ahead
 from ...settings import Settings
 from ...streams.backlog import Backlog
 from ...streams.client.connection import Connection
 from ...streams.jetstream.consumers import Consumer, DeliveryInfo, delivery_info
-from ...streams.topology.definitions import DISPATCH, pool_consumer, pool_filter
+from ...streams.topology.definitions import DISPATCH, pool_consumer
 from ...streams.topology.ensure import ensure_consumer
 
 log = structlog.get_logger(__name__)

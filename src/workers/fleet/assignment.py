@@ -24,8 +24,9 @@ from ...commands.commands import Commands
 from ...commands.task import Processing
 from ...errors import StoreError
 from ...events.ids import TaskRef
+from ...events.kinds import FREEING_WORDS
 from ...events.server import ServerRegistered
-from ...events.subjects import server_token, task_ref
+from ...events.subjects import TASK_SUBJECTS, republished_event, republished_filter, server_token, task_ref
 from ...projections.active import projected, projection_reaches, running_on
 from ...projections.fleet import Fleet
 from ...streams.buckets import Bucket, BucketEntry
@@ -50,8 +51,6 @@ MARKS = 100
 """Places in the log that are remembered until they are projected."""
 PROJECTION_SECONDS = 5.0
 """How long a projection that lags may hold up the start of work on a server."""
-ENDINGS = frozenset({"succeeded", "failed", "cancelled", "attempt_failed", "attempt_returned"})
-"""Events that free a slot on the server they name."""
 
 
 def preferred(server_name: str, workers: Iterable[str]) -> str:
@@ -204,7 +203,7 @@ class ServerAssignment:
 
     async def _subscribe(self, name: str) -> None:
         # Not `task.…`: there a subscriber also hears what is about to be stored, and what is then refused.
-        self._endings[name] = await self._consuming.listen(f"event.*.*.*.{name}", self._on_event)
+        self._endings[name] = await self._consuming.listen(republished_filter(server=name), self._on_event)
 
     async def _hear_endings(self, name: str, *, is_async: bool) -> None:
         """Listen to the log's own messages as long as attempts may end on a server without a call of ours.
@@ -228,7 +227,7 @@ class ServerAssignment:
         while self._marks and self._marks[0][1] <= reflected:
             self._projected_by, _ = self._marks.popleft()
         now = time.monotonic()
-        self._marks.append((now, await last_sequence(self._consuming, TASKS, "task.>")))
+        self._marks.append((now, await last_sequence(self._consuming, TASKS, TASK_SUBJECTS)))
 
     async def _keep(self, name: str) -> None:
         slots = self._require_slots()
@@ -244,7 +243,7 @@ class ServerAssignment:
 
     async def _runs_on(self, name: str, ref: TaskRef) -> bool:
         """Tell whether the log says that a server works on a task."""
-        state = self._commands.tasks.fold(await self._commands.load_task(ref)).state
+        state = (await self._commands.tasks.load(ref)).state
         return isinstance(state, Processing) and server_token(state.server_id) == name
 
     def _may_change_hands(self, name: str) -> bool:
@@ -285,8 +284,8 @@ class ServerAssignment:
             await self._give(list(self._leases))
 
     def _on_event(self, message: Msg) -> None:
-        _, _, _, event, name = message.subject.split(".")
-        if event in ENDINGS:
+        word, name = republished_event(message.subject)
+        if word in FREEING_WORDS:
             self._require_slots().ended_elsewhere(name, task_ref(message.subject))
 
     def _require_slots(self) -> Slots:

@@ -53,14 +53,16 @@ class CircuitBreaker:
             if not _counts_against(answer):
                 await self._heartbeats.note(server_id)
                 if _is_trial(server):
-                    await self._commands.server(server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker)
+                    await self._commands.servers.handle(
+                        server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker
+                    )
             elif self._opens(server, failures):
                 assert isinstance(answer, Failed)
                 command = OpenCircuit(
                     reason=f"{failures} attempts failed in a row, the last because {answer.error}",
                     cooldown=timedelta(seconds=self._settings.circuit_cooldown),
                 )
-                await self._commands.server(server_id, command, by=self._worker)
+                await self._commands.servers.handle(server_id, command, by=self._worker)
         except (Refused, StoreUnavailable) as error:
             log.info("circuit.unchanged", server=server_id, reason=str(error))
 

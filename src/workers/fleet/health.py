@@ -124,13 +124,13 @@ class Health:
                 )
                 await self._heartbeats.put(server_id, seen)
             if not server.online:
-                await self._commands.server(server_id, MarkOnline(reason=probe.reason), by=BY)
+                await self._commands.servers.handle(server_id, MarkOnline(reason=probe.reason), by=BY)
             return
         if server.online:
-            await self._commands.server(server_id, MarkOffline(reason=probe.reason), by=BY)
+            await self._commands.servers.handle(server_id, MarkOffline(reason=probe.reason), by=BY)
         elif _age(server.changed_at) > self._settings.server_remove_after:
             reason = f"offline for more than {self._settings.server_remove_after:g} s: {probe.reason}"
-            await self._commands.server(server_id, RemoveServer(reason=reason), by=BY)
+            await self._commands.servers.handle(server_id, RemoveServer(reason=reason), by=BY)
             await self._keys.destroy(server.settings)
             await self._heartbeats.forget(server_id)
 
