@@ -102,7 +102,7 @@ class Container:
         self.dead_letters = DeadLetterReader(self.tasks, reading)
         self.feeds = Feeds(Hub(consuming), reading)
         self.task_attributes = TaskAttributeReader(reading)
-        self.submissions = SubmissionService(self.fleet, self.commands, reading, self.feeds)
+        self.submissions = SubmissionService(settings, self.fleet, self.commands, reading, self.feeds, self.batches)
         self.progress = ProgressThrottle(self.commands, appending, utc_now)
         self.reports = AttemptReports(self.commands, self.results, self.progress)
         self.egress = EgressPolicy.from_settings(settings)

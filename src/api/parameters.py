@@ -6,8 +6,9 @@ last name or id of the page, or a sequence of the log; clients pass it on unchan
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Annotated, TypeVar
 from urllib.parse import unquote
 
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
@@ -29,6 +30,8 @@ from ..events.ids import (
 from ..wire.fields import BATCH_ID_PATTERN, SERVER_ID_PATTERN, TASK_ID_PATTERN, TYPE_NAME_PATTERN
 from .auth.access import READERS_OF_ALL, ApiRequest
 from .openapi.examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
+
+T = TypeVar("T", bound=str)
 
 ID_PATTERN = TASK_ID_PATTERN
 """Ids of tasks, webhooks and schedules: a unique part and the owner's token."""
@@ -75,6 +78,7 @@ EventLimit = Annotated[int, _page_size(1_000)]
 TypeLimit = Annotated[int, _page_size(1_000)]
 ServerLimit = Annotated[int, _page_size(5_000)]
 Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the previous page")]
+Types = Annotated[list[str] | None, QueryParameter(name="type", description="One or more types")]
 Owner = Annotated[
     str | None, QueryParameter(description="One user. Admins and auditors only; by default they see all users")
 ]
@@ -146,7 +150,15 @@ def _bad_cursor(path: str) -> InvalidInput:
     return InvalidInput("not a cursor; pass `nextCursor` of the previous page unchanged", path)
 
 
-# Owners, schedules, keys
+# Owners, schedules, keys, choices
+
+
+def read_choices(given: Sequence[str] | None, allowed: AbstractSet[T], parameter: str) -> frozenset[T]:
+    """Return the values of a list parameter, also comma-separated; empty for none. Raises InvalidInput."""
+    chosen = {part for text in given or () for part in text.split(",") if part}
+    if unknown := chosen - allowed:
+        raise InvalidInput(f"{min(unknown)!r} is not one of {', '.join(sorted(allowed))}", parameter)
+    return frozenset(value for value in allowed if value in chosen)
 
 
 def read_schedule(schedule_id: str | None) -> ScheduleRef | None:

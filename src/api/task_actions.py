@@ -1,16 +1,36 @@
-"""What users have done with tasks, one at a time or many at once."""
+"""Actions of users on tasks that exist: cancel, retry, delete; for one task or for many at once."""
 
 from __future__ import annotations
 
-from typing import Literal
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from graphlib import TopologicalSorter
+from typing import Literal, TypeAlias
 
-from ..commands.task import CancelTask, DeleteTask, RetryTask, TaskCommand
+from ..clock import utc_now
+from ..commands.task import CancelTask, DeleteTask, RetryTask, TaskCommand, decide
+from ..container import Container
+from ..errors import InvalidInput, NotFound, Refused
+from ..events.ids import TaskRef, owner_token, parse_task_id
+from ..events.task import NO_PLAN
+from .auth.access import actor
+from .auth.authenticator import Identity
+from .parameters import next_cursor, read_cursor
+from .schemas.bulk import BulkAnswer, ManyTasks, RefusedTasks
 
 TaskAction = Literal["cancel", "retry", "delete"]
+AT_ONCE = 64
+"""Commands of one request that run at the same time."""
+NO_TASK = "there is no such task"
+
+Find: TypeAlias = Callable[[int | None], Awaitable[tuple[list[TaskRef], int | None]]]
+"""Returns a page of tasks that match a filter: takes the cursor of the page, returns that of the next one."""
+Restrict: TypeAlias = Callable[[list[TaskRef], "BulkCommand"], Awaitable[list[TaskRef]]]
+"""Returns those of the named tasks that the route is for, and refuses the others."""
 
 
 def command_for(action: TaskAction, reason: str, subject: str) -> TaskCommand:
-    """Return the command that a user gives by this word; `reason` may be empty."""
+    """Return the command for an action of a user. An empty `reason` is replaced by one with their name."""
     match action:
         case "cancel":
             return CancelTask(reason=reason or f"Cancelled by {subject}")
@@ -18,3 +38,131 @@ def command_for(action: TaskAction, reason: str, subject: str) -> TaskCommand:
             return RetryTask(reason=reason or f"retried by {subject}")
         case "delete":
             return DeleteTask(reason=reason or f"Cancelled by {subject}")
+
+
+class BulkCommand:
+    """One command for many tasks, and what came of it for each."""
+
+    def __init__(
+        self, container: Container, identity: Identity, cause: str, command: TaskCommand, *, dry_run: bool = False
+    ) -> None:
+        self._container = container
+        self._by = actor(identity)
+        self._cause = cause
+        self._command = command
+        self._dry_run = dry_run
+        self._done = 0
+        self._unchanged = 0
+        self._refused: dict[str, list[str]] = {}
+        """Ids by reason."""
+
+    async def run(self, refs: Iterable[TaskRef]) -> None:
+        """Give the command to all these tasks; with `dry_run` only decide what it would do.
+
+        A retry goes to parents before their children, so that the children wait for them. Raises StoreUnavailable if
+        NATS is away: some tasks have the command then and some do not, and running it again is safe.
+        """
+        if isinstance(self._command, RetryTask) and not self._dry_run:
+            for level in await self._parents_first(list(refs)):
+                await self._run_each(level)
+        else:
+            await self._run_each(refs)
+
+    def refuse(self, reason: str, ref: TaskRef) -> None:
+        """Count a task as refused."""
+        self._refused.setdefault(reason, []).append(ref.id)
+
+    def answer(self, cursor: int | None = None) -> BulkAnswer:
+        """Return what came of it. `cursor`: where the next page of matching tasks starts."""
+        return BulkAnswer(
+            dry_run=self._dry_run,
+            matched=self._done + self._unchanged + sum(map(len, self._refused.values())),
+            done=self._done,
+            unchanged=self._unchanged,
+            refused=[
+                RefusedTasks(reason=reason, count=len(ids), ids=sorted(ids)) for reason, ids in self._refused.items()
+            ],
+            next_cursor=next_cursor(cursor),
+        )
+
+    async def _parents_first(self, refs: Sequence[TaskRef]) -> list[tuple[TaskRef, ...]]:
+        """Return the tasks in levels, each task in a later level than its parents among them."""
+        owners = {ref.owner for ref in refs}
+        graph: dict[TaskRef, set[TaskRef]] = {ref: set() for ref in refs}
+        for ref, view in await self._container.tasks.views(refs, owners.pop() if len(owners) == 1 else None):
+            graph[ref] = graph.keys() & set(map(parse_task_id, (view.plan or NO_PLAN).depends_on))
+        sorter = TopologicalSorter(graph)
+        sorter.prepare()
+        levels = []
+        while sorter.is_active():
+            levels.append(sorter.get_ready())
+            sorter.done(*levels[-1])
+        return levels
+
+    async def _run_each(self, refs: Iterable[TaskRef]) -> None:
+        pending = iter(refs)
+
+        async def work() -> None:
+            for ref in pending:
+                try:
+                    has_changed = await self._run_one(ref)
+                except NotFound:
+                    self.refuse(NO_TASK, ref)
+                except Refused as refusal:
+                    self.refuse(str(refusal), ref)
+                else:
+                    self._done += has_changed
+                    self._unchanged += not has_changed
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(work())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _run_one(self, ref: TaskRef) -> bool:
+        """Return True if the command changes the task."""
+        commands = self._container.commands
+        if self._dry_run:
+            known = await commands.tasks.load(ref)
+            return bool(decide(self._command, known.state, utc_now()))
+        return bool((await commands.task(ref, self._command, by=self._by, cause=self._cause)).appended)
+
+
+async def command_many(
+    container: Container,
+    identity: Identity,
+    cause: str,
+    action: TaskAction,
+    body: ManyTasks,
+    find: Find | None,
+    restrict: Restrict | None = None,
+) -> BulkAnswer:
+    """Give a command to the tasks that a body names by ids or by a filter, which `find` evaluates.
+
+    Raises InvalidInput unless the body has exactly one of the two. Others' tasks are refused as if they did not exist,
+    except to admins.
+    """
+    if (body.ids is None) == (find is None):
+        raise InvalidInput("send `ids` or `filter`, and not both", "$")
+    command = command_for(action, body.reason, identity.subject)
+    bulk = BulkCommand(container, identity, cause, command, dry_run=body.dry_run)
+    cursor: int | None = None
+    if find is not None:
+        refs, cursor = await find(read_cursor(body.cursor, "$.cursor"))
+    else:
+        named = [parse_task_id(task_id) for task_id in dict.fromkeys(body.ids or ())]
+        if body.cursor is not None:
+            raise InvalidInput("`cursor` works only with `filter`; leave it out with `ids`", "$.cursor")
+        own = owner_token(identity.subject)
+        refs = []
+        for ref in named:
+            if ref.owner == own or identity.has("admin"):
+                refs.append(ref)
+            else:
+                bulk.refuse(NO_TASK, ref)
+        if restrict is not None:
+            refs = await restrict(refs, bulk)
+    await bulk.run(refs)
+    return bulk.answer(cursor)

@@ -1,4 +1,7 @@
-"""Whether a task is queued as it is submitted, or held: decided where it is submitted, by what the keeper last said."""
+"""Admission: whether a new task is queued or held, and whether its owner has quota for it.
+
+The API decides this itself, from the scheduler's last backlog report and what this process submitted since.
+"""
 
 from __future__ import annotations
 
@@ -17,76 +20,76 @@ from ..scheduling.rules import needs_grant
 from ..scheduling.windows import window
 
 FIRST_WINDOW = 16
-"""How many tasks of one owner and priority are queued in a pool of which the keeper has not spoken: it does so within a
-second. What goes beyond is held, and a few of lower priority may run before it."""
+"""Tasks per owner and priority that are queued in a pool the scheduler has not reported on yet, which lasts a second.
+More are held, so a few of lower priority may run before them."""
 LONGEST_SILENCE = timedelta(seconds=0.2)
-"""For how long a pool is taken to start tasks as the keeper's last word said: longer, and a window would never be full
-while there is no keeper."""
+"""How long the paces of the last report are believed. With a longer time no window would fill up while the scheduler is
+down."""
 RETRY_AFTER_SECONDS = 5
 N = TypeVar("N")
 
-NOBODY = OwnerBacklog(0, {})
+EMPTY_BACKLOG = OwnerBacklog(0, {})
 
 
 class Admission:
-    """What this process knows of who has much waiting: the keeper's last word, and what was submitted here since."""
+    """The backlog of each owner: the scheduler's last report, and the tasks submitted in this process since."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._word = BacklogReport(as_of=0, windows={}, owners={})
-        self._heard_at = datetime.min.replace(tzinfo=UTC)
+        self._report = BacklogReport(as_of=0, windows={}, owners={})
+        self._reported_at = datetime.min.replace(tzinfo=UTC)
         self._waiting: dict[str, deque[int]] = {}
-        """By owner token: the sequences of the tasks submitted here that the word does not reflect."""
+        """By owner token: sequences of tasks submitted here that the report does not include."""
         self._queued: dict[tuple[str, str], deque[int]] = {}
-        """Likewise of those that were not held, by owner token and window."""
-        self._storing: dict[tuple[str, str], int] = {}
-        """Likewise how many are on their way into the log."""
+        """By owner token and window: the same, without the held ones."""
+        self._in_flight: dict[tuple[str, str], int] = {}
+        """By owner token and window: tasks being appended now, without the held ones."""
 
-    def on_report(self, word: BacklogReport, now: datetime) -> None:
-        """Take the keeper's word in."""
-        self._word, self._heard_at = word, now
-        _forget(self._waiting, word.as_of)
-        _forget(self._queued, word.as_of)
+    def on_report(self, report: BacklogReport, now: datetime) -> None:
+        """Replace the last backlog report, and drop what it includes."""
+        self._report, self._reported_at = report, now
+        _drop_reported(self._waiting, report.as_of)
+        _drop_reported(self._queued, report.as_of)
 
     def held_back(self, pool: str) -> int:
-        """Return how many tasks of a pool wait for room in their owner's window, as the keeper has last said."""
-        return self._word.held_back.get(pool, 0)
+        """Return how many tasks of a pool wait for room in their owner's window, as last reported."""
+        return self._report.held_back.get(pool, 0)
 
     def check_quota(self, owner: str, count: int) -> None:
-        """Raise QuotaExceeded where an owner may not have so many more tasks waiting."""
+        """Raise QuotaExceeded unless an owner may have `count` more tasks waiting, InvalidInput if it never may."""
         limit = self._fleet.allowance(owner).waiting
         if limit is None:
             return
-        waiting = self._waits(owner).waiting + len(self._waiting.get(owner, ()))
+        waiting = self._backlog(owner).waiting + len(self._waiting.get(owner, ()))
         if count > limit:
-            raise InvalidInput(f"{count} tasks are more than the {limit} you may have waiting; submit fewer at a time")
+            raise InvalidInput(f"{count} tasks exceed your quota of {limit} waiting tasks; submit fewer at a time")
         if waiting + count > limit:
             raise QuotaExceeded(limit, waiting, RETRY_AFTER_SECONDS)
 
-    def holds(self, ref: TaskRef, command: SubmitTask, now: datetime, ahead: int = 0) -> bool:
-        """Tell whether something holds a task; `ahead`: how many of the same window are submitted with it, before."""
+    def is_held(self, ref: TaskRef, command: SubmitTask, now: datetime, ahead: int = 0) -> bool:
+        """Return True if a task must be held. `ahead`: queued tasks of the same window earlier in the same batch."""
         plan = command.plan
         if plan is not None and (plan.depends_on or (plan.not_before is not None and plan.not_before > now)):
             return True
         return needs_grant(self._fleet, ref, command.task_type, plan) or self._is_full(ref.owner, command, ahead, now)
 
     @contextlib.contextmanager
-    def storing(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> Iterator[None]:
-        """Count those that are not held as in the queue while they are on their way into the log."""
+    def in_flight(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> Iterator[None]:
+        """Count the tasks that are not held as queued while they are being appended."""
         names = [(ref.owner, _window(command)) for ref, command in submissions if not command.held]
         for name in names:
-            self._storing[name] = self._storing.get(name, 0) + 1
+            self._in_flight[name] = self._in_flight.get(name, 0) + 1
         try:
             yield
         finally:
             for name in names:
-                self._storing[name] -= 1
-                if not self._storing[name]:
-                    del self._storing[name]
+                self._in_flight[name] -= 1
+                if not self._in_flight[name]:
+                    del self._in_flight[name]
 
-    def note(self, ref: TaskRef, command: SubmitTask, sequence: int) -> None:
-        """Note that a task is in the log."""
-        if sequence <= self._word.as_of:
+    def record(self, ref: TaskRef, command: SubmitTask, sequence: int) -> None:
+        """Count a task that was appended at `sequence`, unless the last report includes it."""
+        if sequence <= self._report.as_of:
             return
         self._waiting.setdefault(ref.owner, deque()).append(sequence)
         if not command.held:
@@ -94,25 +97,21 @@ class Admission:
 
     def _is_full(self, owner: str, command: SubmitTask, ahead: int, now: datetime) -> bool:
         name, pool = _window(command), command.pool
-        started = self._word.paces.get(pool, 0.0) * self._silence(now).total_seconds()
-        since = max(0.0, len(self._queued.get((owner, name), ())) - started) + self._storing.get((owner, name), 0)
-        queued = self._waits(owner).queued.get(name, 0) + since
-        return queued + ahead >= self._word.windows.get(pool, FIRST_WINDOW)
+        silence = min(max(now - self._reported_at, timedelta(0)), LONGEST_SILENCE)
+        started = self._report.paces.get(pool, 0.0) * silence.total_seconds()
+        since = max(0.0, len(self._queued.get((owner, name), ())) - started) + self._in_flight.get((owner, name), 0)
+        queued = self._backlog(owner).queued.get(name, 0) + since
+        return queued + ahead >= self._report.windows.get(pool, FIRST_WINDOW)
 
-    def _silence(self, now: datetime) -> timedelta:
-        """Return since when the keeper has said nothing, as far as that counts."""
-        return min(max(now - self._heard_at, timedelta(0)), LONGEST_SILENCE)
-
-    def _waits(self, owner: str) -> OwnerBacklog:
-        return self._word.owners.get(owner, NOBODY)
+    def _backlog(self, owner: str) -> OwnerBacklog:
+        return self._report.owners.get(owner, EMPTY_BACKLOG)
 
 
 def _window(command: SubmitTask) -> str:
     return window(command.pool, command.priority, command.task_type, command.plan)
 
 
-def _forget(since: dict[N, deque[int]], as_of: int) -> None:
-    """Forget what is reflected by now."""
+def _drop_reported(since: dict[N, deque[int]], as_of: int) -> None:
     for name, sequences in list(since.items()):
         while sequences and sequences[0] <= as_of:
             sequences.popleft()

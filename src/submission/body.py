@@ -1,4 +1,8 @@
-"""Reads the body of a submission: the full form, or the short one that older clients send."""
+"""The body of a submission, and the rules of its task type.
+
+A body has one of two forms: the full form, with a payload and options, or the short form of older clients, in which the
+whole object is the payload. `read_task` reads either; `TypeRules` then applies the settings of the task type.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from ..commands.task import SubmitTask
 from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
 from ..errors import InvalidInput
 from ..events.envelope import NULL
-from ..events.task import NO_PLAN, ParentFailure, Plan, Priority, RetryPolicy
+from ..events.task import NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, RetryPolicy
 from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
 from ..settings import Settings
@@ -25,12 +29,14 @@ from ..wire.json_depth import deeper_than
 from ..wire.validation_errors import invalid
 
 SCHEMA_CACHE = 256
+"""Compiled payload schemas kept in memory. When there are more, all are compiled again as they are needed."""
 LONGEST_DELAY_SECONDS = 366 * 86_400
+LONGEST_TIMEOUT = timedelta(days=7)
 TaskIdText = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
 
 
 def fingerprint(body: bytes) -> str:
-    """Return what tells whether two submissions are the same."""
+    """Return a digest of a body: two submissions with the same digest are the same request."""
     return hashlib.sha256(body).hexdigest()
 
 
@@ -41,40 +47,40 @@ class Submission(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
     """The task's input: any JSON that its type allows."""
     type: Name = DEFAULT_TYPE
     priority: Priority | None = None
-    """By default that of the type."""
+    """By default the priority of the type."""
     timeout: DurationSeconds | None = None
     """Seconds one attempt may take."""
     attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
-    """Tries in all, the first included."""
+    """Attempts in all, including the first."""
     run_at: Instant | None = None
-    """Not to be started before. Milliseconds since the epoch or ISO 8601, as the other instants."""
+    """The earliest start. Milliseconds since the epoch or ISO 8601, like every instant here."""
     delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY_SECONDS)] | None = None
-    """Seconds; the same as a `runAt` so much later than now."""
+    """Seconds from now to the earliest start. Use this or `runAt`."""
     expires_at: Instant | None = None
-    """Not to be started after: a task that still waits then fails."""
+    """The latest start. A task that still waits then fails."""
     deadline: Instant | None = None
-    """To have ended by: a task that has not fails then, wherever it is."""
+    """The latest end. A task that has not ended by then fails, wherever it is."""
     depends_on: Annotated[list[TaskIdText], Meta(max_length=1_000)] = []
-    """Ids of tasks of the same owner that must have ended before; their results are handed to this one."""
+    """Ids of tasks of the same owner that must end first. The server of this task receives their results."""
     on_parent_failure: ParentFailure = "fail"
-    """What becomes of this task when one it depends on does not succeed."""
+    """What happens to this task when a task it depends on does not succeed."""
     concurrency_key: Annotated[str, Meta(max_length=128)] = ""
-    """The owner's tasks of the type with the same key share a limit on how many run at once, which the type sets."""
+    """Tasks of the same owner, type and key share one concurrency limit, which the type sets."""
     prefer: Labels = {}
-    """Labels of the servers it had better run on."""
+    """Labels of the servers that should run the task if one is free."""
     require: Labels = {}
-    """Labels of the only servers it may run on."""
+    """Labels a server must have to run the task."""
 
     def plan(self, now: datetime) -> Plan | None:
-        """Return when, after what and where the task may run. Raises InvalidInput for what cannot come true."""
+        """Return when, after what and where the task may run, None for no conditions. Raises InvalidInput."""
         if self.run_at is not None and self.delay is not None:
-            raise InvalidInput("give `runAt` or `delay`, not both", "$.delay")
+            raise InvalidInput("send `runAt` or `delay`, not both", "$.delay")
         not_before = instant(self.run_at, "$.runAt") if self.delay is None else now + timedelta(seconds=self.delay)
         expires_at, ends_by = instant(self.expires_at, "$.expiresAt"), instant(self.deadline, "$.deadline")
         for name, last in (("expiresAt", expires_at), ("deadline", ends_by)):
             if last is not None and last <= max(now, not_before or now):
-                before = "now" if not_before is None or not_before <= now else "the instant it may start at"
-                raise InvalidInput(f"this must be later than {before}", f"$.{name}")
+                earliest = "now" if not_before is None or not_before <= now else "the earliest start"
+                raise InvalidInput(f"must be later than {earliest}", f"$.{name}")
         plan = Plan(
             not_before=not_before if not_before is not None and not_before > now else None,
             expires_at=expires_at,
@@ -89,14 +95,53 @@ class Submission(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
 
 
 OPTIONS = frozenset(field.encode_name for field in msgspec.structs.fields(Submission))
-"""Names that make a body the full form. A body with none of them is a payload as a whole."""
-
+"""Names that mark a body as the full form. A body with none of them is a payload as a whole."""
 
 _full = msgspec.json.Decoder(Submission)
 
 
-class SubmissionParser:
-    """Turns bodies into commands, by the settings of their types."""
+class TaskRequest(Struct, frozen=True, kw_only=True):
+    """A task as its submitter asks for it, before the rules of its type apply."""
+
+    owner: str
+    """The `sub` of the owner's token."""
+    submission: Submission
+    payload: Any
+    """The payload of `submission`, decoded."""
+    payload_path: str = "$.payload"
+    """Where the payload is in what the caller sent; `$` in the short form."""
+    fingerprint: str
+    repeatable: bool
+    """The same task id again with the same fingerprint is the same task; with another, it is a conflict."""
+    batch: str = ""
+    batch_size: int = 0
+    schedule: str = ""
+    """Id of the recurring schedule that submits the task."""
+    project: str = ""
+    """Project of the queue surface, with the model to use and the name of its sealed key."""
+    model: ModelChoice | None = None
+    key_id: str = ""
+    units: int = 1
+    """Units of work in the task. An attempt may take the timeout of the type once for each, at most a week."""
+
+
+def read_task(body: bytes, owner: str, max_depth: int, *, repeatable: bool, schedule: str = "") -> TaskRequest:
+    """Return what a body asks for. Raises InvalidInput with the path of what is wrong."""
+    content = parse_json_object(body, max_depth)
+    submission, payload, payload_path = read_submission(content, body)
+    return TaskRequest(
+        owner=owner,
+        submission=submission,
+        payload=payload,
+        payload_path=payload_path,
+        fingerprint=fingerprint(body),
+        repeatable=repeatable,
+        schedule=schedule,
+    )
+
+
+class TypeRules:
+    """What task types say about their tasks: the payload schema, the pool, and defaults for options left out."""
 
     def __init__(self, settings: Settings, fleet: Fleet, now: Callable[[], datetime] = utc_now) -> None:
         self._settings = settings
@@ -104,52 +149,43 @@ class SubmissionParser:
         self._now = now
         self._validators: dict[bytes, Any] = {}
 
-    def parse(self, body: bytes, owner: str, *, repeatable: bool) -> SubmitTask:
-        """Return the command. Raises InvalidInput naming what is wrong, and where."""
-        content = parse_json_object(body, self._settings.max_json_depth)
-        submission, in_payload = read_submission(content, body)
-        payload = content["payload"] if in_payload else content
-        return self.command(submission, payload, owner, body, repeatable=repeatable, in_payload=in_payload)
+    def command(self, request: TaskRequest) -> SubmitTask:
+        """Return the command for a request.
 
-    def command(
-        self,
-        submission: Submission,
-        payload: object,
-        owner: str,
-        body: bytes,
-        *,
-        repeatable: bool,
-        in_payload: bool = True,
-    ) -> SubmitTask:
-        """Return the command for a submission, `payload` being its payload decoded and `body` all that was sent.
-
-        Raises InvalidInput for a payload that its type does not allow; `in_payload`: it was sent as `payload`.
+        Raises InvalidInput for a payload that breaks the type's schema, and for instants that have passed.
         """
+        submission, settings = request.submission, self._settings
         definition = self._fleet.type_state(submission.type).definition
         if definition and definition.payload_schema != NULL:
-            self._check(bytes(definition.payload_schema), payload, in_payload=in_payload)
-        settings = self._settings
+            self._check(bytes(definition.payload_schema), request.payload, request.payload_path)
         own = definition or TypeDefined(name=submission.type, pool=DEFAULT_POOL)
         timeout = timedelta(seconds=submission.timeout) if submission.timeout else own.timeout
+        timeout = timeout or timedelta(seconds=settings.attempt_timeout)
         policy = RetryPolicy(
             attempts=submission.attempts or own.attempts or settings.attempts,
             backoff_base=own.backoff_base or timedelta(seconds=settings.retry_base),
             backoff_cap=own.backoff_cap or timedelta(seconds=settings.retry_cap),
-            timeout=timeout or timedelta(seconds=settings.attempt_timeout),
+            timeout=timeout if request.units == 1 else min(timeout * request.units, LONGEST_TIMEOUT),
         )
         return SubmitTask(
-            owner=owner,
+            owner=request.owner,
             task_type=submission.type,
             payload=submission.payload,
             pool=own.pool,
             priority=submission.priority or own.priority,
             policy=policy,
-            fingerprint=fingerprint(body),
-            repeatable=repeatable,
+            fingerprint=request.fingerprint,
+            repeatable=request.repeatable,
+            project=request.project,
+            model=request.model,
+            key_id=request.key_id,
             plan=submission.plan(self._now()),
+            batch=request.batch,
+            batch_size=request.batch_size,
+            schedule=request.schedule,
         )
 
-    def _check(self, schema: bytes, payload: object, *, in_payload: bool) -> None:
+    def _check(self, schema: bytes, payload: object, root: str) -> None:
         validator = self._validators.get(schema)
         if validator is None:
             if len(self._validators) >= SCHEMA_CACHE:
@@ -157,13 +193,12 @@ class SubmissionParser:
             validator = self._validators[schema] = compile_schema(msgspec.json.decode(schema))
         error = next(validator.iter_errors(payload), None)
         if error is not None:
-            root = "$.payload" if in_payload else "$"
             rule = error.schema_path[-1] if error.schema_path else "schema"
             raise InvalidInput(f"{error.message} (rule `{rule}`)", root + _path(error.instance_path))
 
 
 def compile_schema(schema: dict[str, Any]) -> Any:
-    """Return a validator. Raises InvalidInput for what is no JSON Schema; nothing is fetched from anywhere."""
+    """Return a validator for a JSON Schema. Raises InvalidInput for an invalid one; fetches no reference."""
     try:
         return jsonschema_rs.validator_for(schema, retriever=_refuse_to_fetch)
     except (jsonschema_rs.ValidationError, ValueError) as error:
@@ -180,30 +215,28 @@ def _path(steps: list[str | int]) -> str:
 
 def read_submission(
     content: dict[str, Any], body: bytes, full: msgspec.json.Decoder[Any] = _full
-) -> tuple[Submission, bool]:
-    """Return what a body, `content` decoded, asks for, and whether it is in the full form. Raises InvalidInput."""
+) -> tuple[Submission, Any, str]:
+    """Return the submission in a body, its payload decoded, and the path of the payload. Raises InvalidInput.
+
+    `content`: the body, decoded. `full`: reads the full form.
+    """
     named = OPTIONS & content.keys()
     if not named:
-        return Submission(payload=Raw(body.strip())), False
+        return Submission(payload=Raw(body.strip())), content, "$"
     if "payload" not in content:
         raise InvalidInput(
-            f"the body names the option {min(named)!r} but no `payload`; send the task's input as `payload`, "
-            "or leave the options out to have the whole body taken as the payload",
+            f"the body has the option {min(named)!r} but no `payload`; send the task's input as `payload`, "
+            "or leave out all options to have the whole body taken as the payload",
             "$.payload",
         )
-    return decode_full(body, full), True
-
-
-def decode_full(body: bytes, full: msgspec.json.Decoder[Any] = _full) -> Submission:
     try:
-        submission: Submission = full.decode(body)
+        return full.decode(body), content["payload"], "$.payload"
     except msgspec.ValidationError as error:
         raise invalid(error, full.type) from None
-    return submission
 
 
 def parse_json_object(body: bytes, max_depth: int) -> dict[str, Any]:
-    """Return the JSON object that a body is. Raises InvalidInput for anything else, and for one nested too deep."""
+    """Return the JSON object in a body. Raises InvalidInput for anything else, and for too many levels of nesting."""
     if not body.strip():
         raise InvalidInput("the body is empty; send a JSON object")
     content = parse_json(body, "body", max_depth)
@@ -215,7 +248,10 @@ def parse_json_object(body: bytes, max_depth: int) -> dict[str, Any]:
 
 
 def parse_json(text: bytes, what: str, max_depth: int) -> Any:
-    """Return what a text (`what` is it?) has as JSON. Raises InvalidInput; also for what is nested absurdly deep."""
+    """Return the value of a JSON text. Raises InvalidInput, also for nesting beyond what the decoder can take.
+
+    `what`: what the text is, for the error.
+    """
     try:
         return msgspec.json.decode(text)
     except RecursionError:

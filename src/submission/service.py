@@ -1,4 +1,14 @@
-"""Where tasks come in, from whichever door: what they depend on is looked up, quotas are minded, holds are found."""
+"""The one way in for tasks: decide, admit, append and count a submission, whoever sends it.
+
+Five callers use it: `POST /api/task`, batches, the queue surface, `run` of a schedule, and cron. They read their input
+and shape their answer; everything between is the same for all of them. Three differences are deliberate:
+
+* A batch looks for an earlier request with its key before it reads the body, as reading 1,000 tasks costs more than one
+  lookup. A single task is appended at once, and looked up only if it is refused or already stored.
+* The tasks of a batch are stored together or not at all. Those whose concurrency key is taken are reported in the
+  outcome; for a single task this is an error, KeyTaken.
+* Cron submits the runs of a schedule with ids of their own, so it needs no Idempotency-Key to repeat one safely.
+"""
 
 from __future__ import annotations
 
@@ -14,72 +24,177 @@ from nats.aio.msg import Msg
 from ..clock import utc_now
 from ..commands.commands import Commands
 from ..commands.handler import Handled, Known
-from ..commands.task import UNKNOWN, SubmitTask, TaskState
-from ..errors import InvalidInput, InvalidItems, KeyTaken, QuotaExceeded, StoreError
+from ..commands.task import UNKNOWN, SubmitTask, TaskState, Unknown
+from ..errors import (
+    IdempotencyConflict,
+    InvalidInput,
+    InvalidItems,
+    KeyTaken,
+    NotFound,
+    QuotaExceeded,
+    StoreError,
+)
 from ..events.envelope import Actor
-from ..events.ids import TaskRef, parse_task_id
+from ..events.ids import BatchRef, TaskRef, nth, parse_task_id
 from ..events.subjects import history_filter, task_root
 from ..events.task import TaskCancelled, TaskEvent
+from ..projections.batches import Batch, BatchReader
 from ..projections.fleet import Fleet
 from ..push.feed import FeedPosition, Feeds
 from ..push.hub import Scope, Update
+from ..runtime import metrics
+from ..runtime.metrics import labelled
 from ..scheduling.backlog_report import BACKLOG_SUBJECT
-from ..scheduling.backlog_report import decode as decode_word
+from ..scheduling.backlog_report import decode as decode_report
 from ..scheduling.windows import window
+from ..settings import Settings
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.topology.definitions import TASKS
 from .admission import Admission
+from .batch_body import BatchParser
+from .body import TaskRequest, TypeRules, fingerprint
 
 LOOKED_UP_AT_ONCE = 64
 DECIDED_SECONDS = 2.0
-"""How long a submission may wait for the keeper to say whether it is refused."""
+"""How long a submission waits for the scheduler to accept or refuse its concurrency key."""
+NEW: Known[TaskState] = Known(UNKNOWN, 0)
 
 
-class SubmittedTasks(NamedTuple):
-    """What came of submissions that were taken together."""
+class SubmittedBatch(NamedTuple):
+    """The outcome of a batch."""
 
+    refs: Sequence[TaskRef]
+    """Its tasks, in the order of the body."""
     is_new: bool
-    """False: all were there already, by the same request."""
-    refused: dict[TaskRef, str]
-    """Those whose concurrency key was taken, and why: they are in the log, as cancelled."""
+    """False if an earlier request with the same key and body stored them all."""
+    refused: Mapping[TaskRef, str]
+    """Tasks whose concurrency key was taken, with the reason. They are in the log, cancelled."""
 
 
 class SubmissionService:
-    def __init__(self, fleet: Fleet, commands: Commands, reading: Connection, feeds: Feeds) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        commands: Commands,
+        reading: Connection,
+        feeds: Feeds,
+        batches: BatchReader,
+    ) -> None:
         self._fleet = fleet
-        self._feeds = feeds
         self._commands = commands
         self._reading = reading
+        self._feeds = feeds
+        self._batches = batches
         self.admission = Admission(fleet)
+        self.rules = TypeRules(settings, fleet)
+        self._batch_parser = BatchParser(settings, self.rules)
 
     async def listen(self, connection: Connection) -> None:
-        """Begin to hear the keeper's word."""
-        await connection.subscribe(BACKLOG_SUBJECT, self._hear)
+        """Start to receive the scheduler's backlog reports."""
+        await connection.subscribe(BACKLOG_SUBJECT, self._on_report)
 
-    async def _hear(self, message: Msg) -> None:
-        self.admission.on_report(decode_word(message.data), utc_now())
+    async def _on_report(self, message: Msg) -> None:
+        self.admission.on_report(decode_report(message.data), utc_now())
 
     async def submit(
-        self, ref: TaskRef, command: SubmitTask, *, by: Actor, cause: str
+        self, ref: TaskRef, request: TaskRequest, *, by: Actor, cause: str
     ) -> Handled[TaskState, TaskEvent]:
-        """Append a submission, held or queued; for a task that was submitted before, append nothing.
+        """Append a task, held or queued. For the same request again, append nothing and return the task it made.
 
-        Raises InvalidInput for a parent there is not, QuotaExceeded, and as Commands.task does. KeyTaken: the task is
-        in the log, as cancelled.
+        An earlier request with the same key wins over any refusal: its type may be stricter by now, its instants may
+        have passed, or its parents may be gone.
+
+        Raises InvalidInput, QuotaExceeded, IdempotencyConflict, and StoreError as Handler.handle does: nothing is known
+        to be stored. Raises KeyTaken if the concurrency key is in use: the task is in the log, cancelled.
         """
-        if command.plan is not None and command.plan.depends_on:
-            await self.look_up_parents(ref.owner, command.plan.depends_on)
-        await self._check_quota([(ref, command)])
-        command = replace(command, held=self.admission.holds(ref, command, utc_now()))
-        with self.admission.storing([(ref, command)]):
-            handled = await self._commands.task(ref, command, by=by, cause=cause, known=Known(UNKNOWN, 0))
+        try:
+            command = self.rules.command(request)
+            if command.plan is not None and command.plan.depends_on:
+                await self._check_parents(ref.owner, command.plan.depends_on)
+            self.admission.check_quota(ref.owner, 1)
+        except (InvalidInput, QuotaExceeded):
+            earlier = await self._find(ref, request) if request.repeatable else None
+            if earlier is None:
+                raise
+            return Handled(earlier, [])
+        if self.admission.is_held(ref, command, utc_now()):
+            command = replace(command, held=True)
+        with self.admission.in_flight([(ref, command)]):
+            handled = await self._commands.task(ref, command, by=by, cause=cause, known=NEW)
         if handled.appended:
-            self.admission.note(ref, command, handled.known.sequence)
+            labelled(metrics.submitted, command.pool, command.priority).inc()
+            self.admission.record(ref, command, handled.known.sequence)
             newcomers = {ref: handled.known.sequence} if self._may_be_refused(command) else {}
             if refused := await self._refused(Scope(ref=ref), newcomers):
                 raise KeyTaken(refused[ref])
         return handled
+
+    async def _find(self, ref: TaskRef, request: TaskRequest) -> Known[TaskState] | None:
+        """Return the task an earlier request with this key made, None if there is none. Raises IdempotencyConflict."""
+        known = await self._commands.tasks.load(ref)
+        if isinstance(known.state, Unknown):
+            return None
+        if known.state.facts.fingerprint != request.fingerprint:
+            raise IdempotencyConflict
+        return known
+
+    async def submit_batch(
+        self, ref: BatchRef, body: bytes, media_type: str, *, owner: str, by: Actor, cause: str, repeatable: bool
+    ) -> SubmittedBatch:
+        """Append the tasks of a batch, each held or queued, all or none. They may depend on each other.
+
+        The same request again appends what is missing: a store that ran full may have kept only the first tasks.
+
+        Raises as `submit` does, except KeyTaken; InvalidItems with what is wrong with each task.
+        """
+        whole = fingerprint(body)
+        if repeatable and (earlier := await self._find_batch(ref, whole)) and await self._batches.is_complete(earlier):
+            return SubmittedBatch(earlier.refs, is_new=False, refused={})
+        commands = self._batch_parser.parse(body, media_type, ref, owner, repeatable=repeatable)
+        submissions = [(nth(ref, place), command) for place, command in enumerate(commands)]
+        await self._check_batch_parents(ref.owner, submissions)
+        try:
+            self.admission.check_quota(ref.owner, len(submissions))
+        except QuotaExceeded:
+            if not (repeatable and await self._find_batch(ref, whole)):
+                raise
+        now = utc_now()
+        ahead: Counter[str] = Counter()
+        decided = []
+        for task_ref, command in submissions:
+            name = window(command.pool, command.priority, command.task_type, command.plan)
+            held = self.admission.is_held(task_ref, command, now, ahead[name])
+            ahead[name] += not held
+            decided.append((task_ref, replace(command, held=True) if held else command))
+        with self.admission.in_flight(decided):
+            handled = await self._commands.submit_together(decided, by=by, cause=cause)
+        counts: Counter[tuple[str, str]] = Counter()
+        newcomers: dict[TaskRef, int] = {}
+        for (task_ref, command), each in zip(decided, handled, strict=True):
+            if each.appended:
+                counts[command.pool, command.priority] += 1
+                self.admission.record(task_ref, command, each.known.sequence)
+                if self._may_be_refused(command):
+                    newcomers[task_ref] = each.known.sequence
+        for (pool, priority), count in counts.items():
+            labelled(metrics.submitted, pool, priority).inc(count)
+        return SubmittedBatch(
+            refs=[task_ref for task_ref, _ in submissions],
+            is_new=any(each.appended for each in handled),
+            refused=await self._refused(Scope(owner=ref.owner), newcomers),
+        )
+
+    async def _find_batch(self, ref: BatchRef, whole: str) -> Batch | None:
+        """Return the batch an earlier request with this key made, None if there is none. Raises IdempotencyConflict."""
+        try:
+            batch = await self._batches.find(ref)
+        except NotFound:
+            return None
+        if batch.fingerprint != whole:
+            raise IdempotencyConflict
+        return batch
 
     def _may_be_refused(self, command: SubmitTask) -> bool:
         if command.plan is None or not command.plan.concurrency_key:
@@ -88,110 +203,74 @@ class SubmissionService:
         return definition is not None and definition.on_conflict == "refuse"
 
     async def _refused(self, scope: Scope, newcomers: Mapping[TaskRef, int]) -> dict[TaskRef, str]:
-        """Return those of these tasks that the keeper refuses, and why: they are in the log, as cancelled.
+        """Return the tasks whose concurrency key was taken, with the reason. They are in the log, cancelled.
 
-        `newcomers`: with the sequence that each was stored at. One about which nothing is said in time, as its own time
-        or its parents hold it, may be told of later; so may all where the log cannot be read now: they are in it.
+        `newcomers`: the tasks to ask about, with the sequences they were stored at. A task is left out if the scheduler
+        decides nothing within DECIDED_SECONDS, because its start time or its parents hold it, or if the log cannot be
+        read now; it may still be refused later.
         """
         refused: dict[TaskRef, str] = {}
         undecided = set(newcomers)
         if not undecided:
             return refused
-        place = FeedPosition(max(newcomers.values()))
+        position = FeedPosition(max(newcomers.values()))
         with contextlib.suppress(TimeoutError, StoreError):
             async with (
                 asyncio.timeout(DECIDED_SECONDS),
-                contextlib.aclosing(self._feeds.feed(scope, place, DECIDED_SECONDS)) as feed,
+                contextlib.aclosing(self._feeds.feed(scope, position, DECIDED_SECONDS)) as feed,
             ):
-                async for told in feed:
-                    if told is None or not isinstance(told.what, Update) or told.what.ref not in undecided:
+                async for item in feed:
+                    if item is None or not isinstance(item.what, Update) or item.what.ref not in undecided:
                         continue
-                    if isinstance(told.what.event, TaskCancelled):
-                        refused[told.what.ref] = told.what.event.reason
-                    undecided.discard(told.what.ref)
+                    if isinstance(item.what.event, TaskCancelled):
+                        refused[item.what.ref] = item.what.event.reason
+                    undecided.discard(item.what.ref)
                     if not undecided:
                         break
         return refused
 
-    async def submit_together(
-        self, submissions: Sequence[tuple[TaskRef, SubmitTask]], *, by: Actor, cause: str
-    ) -> SubmittedTasks:
-        """Append the submissions of a batch, each held or queued, all or none, as `submit` does.
+    async def _check_parents(self, owner: str, parents: Collection[str]) -> None:
+        """Raise InvalidInput unless the owner has all these tasks."""
+        known = await self._existing(owner, parents)
+        if missing := _missing_parent(parents, known):
+            raise missing
 
-        They may depend on each other. Raises InvalidItems for parents there are not. Those whose concurrency key is
-        taken are refused one by one, and the others go on.
-        """
-        await self._look_up_all_parents(submissions)
-        await self._check_quota(submissions)
-        now = utc_now()
-        ahead: Counter[str] = Counter()
-        decided = []
-        for ref, command in submissions:
-            name = window(command.pool, command.priority, command.task_type, command.plan)
-            held = self.admission.holds(ref, command, now, ahead[name])
-            ahead[name] += not held
-            decided.append((ref, replace(command, held=True) if held else command))
-        with self.admission.storing(decided):
-            handled = await self._commands.submit_together(decided, by=by, cause=cause)
-        newcomers: dict[TaskRef, int] = {}
-        for (ref, command), each in zip(decided, handled, strict=True):
-            if each.appended:
-                self.admission.note(ref, command, each.known.sequence)
-                if self._may_be_refused(command):
-                    newcomers[ref] = each.known.sequence
-        return SubmittedTasks(
-            is_new=any(each.appended for each in handled),
-            refused=await self._refused(Scope(owner=submissions[0][0].owner), newcomers),
-        )
-
-    async def _check_quota(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> None:
-        """Raise QuotaExceeded where the owner may not have so many more waiting. Those there already are none more."""
-        ref, command = submissions[0]
-        try:
-            self.admission.check_quota(ref.owner, len(submissions))
-        except QuotaExceeded:
-            if not (command.repeatable and await self._commands.tasks.history(ref)):
-                raise
-
-    async def _look_up_all_parents(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> None:
-        """Raise InvalidItems unless all parents that are not among the submissions are there."""
-        with_parents = {
+    async def _check_batch_parents(self, owner: str, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> None:
+        """Raise InvalidItems unless the owner has all parents that are not in the batch itself."""
+        parents = {
             place: command.plan.depends_on
             for place, (_, command) in enumerate(submissions)
             if command.plan is not None and command.plan.depends_on
         }
-        if not with_parents:
+        if not parents:
             return
-        owner = submissions[0][0].owner
         known = {ref.id for ref, _ in submissions}
-        others = {parent_id for parents in with_parents.values() for parent_id in parents} - known
-        known |= await self._those_there(owner, others)
-        found = {
-            place: InvalidInput(f"you have no task {parent_id}", f"$.dependsOn[{number}]")
-            for place, parents in with_parents.items()
-            for number, parent_id in reversed(list(enumerate(parents)))
-            if parent_id not in known
-        }
+        known |= await self._existing(owner, {parent for ids in parents.values() for parent in ids} - known)
+        found = {place: missing for place, ids in parents.items() if (missing := _missing_parent(ids, known))}
         if found:
             raise InvalidItems(found, len(submissions))
 
-    async def look_up_parents(self, owner: str, parents: Collection[str]) -> None:
-        """Raise InvalidInput unless all these tasks are there, and are the owner's."""
-        there = await self._those_there(owner, parents)
-        for place, parent_id in enumerate(parents):
-            if parent_id not in there:
-                raise InvalidInput(f"you have no task {parent_id}", f"$.dependsOn[{place}]")
+    async def _existing(self, owner: str, task_ids: Collection[str]) -> set[str]:
+        """Return which of these tasks exist and are the owner's."""
+        slots = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
 
-    async def _those_there(self, owner: str, task_ids: Collection[str]) -> set[str]:
-        """Return those of these tasks that are there, and are the owner's."""
-        places = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
-
-        async def is_there(task_id: str) -> bool:
+        async def exists(task_id: str) -> bool:
             ref = parse_task_id(task_id)
             if ref.owner != owner:
                 return False
-            async with places:
+            async with slots:
                 return await last_position(self._reading, TASKS, history_filter(task_root(ref))) is not None
 
-        found = await asyncio.gather(*map(is_there, task_ids))
-        return {task_id for task_id, exists in zip(task_ids, found, strict=True) if exists}
+        found = await asyncio.gather(*map(exists, task_ids))
+        return {task_id for task_id, is_there in zip(task_ids, found, strict=True) if is_there}
+
+
+def _missing_parent(parents: Collection[str], known: Collection[str]) -> InvalidInput | None:
+    return next(
+        (
+            InvalidInput(f"you have no task {parent}", f"$.dependsOn[{number}]")
+            for number, parent in enumerate(parents)
+            if parent not in known
+        ),
+        None,
+    )

@@ -1,7 +1,7 @@
 """Recurring schedules: what is due fires, its task is submitted, the next timer is set. Any worker may.
 
-Its task takes the same way in as every other (`submission.service`): the same holds, the same quota. A refused task is
-a failed run.
+Its tasks go in through `submission.service` like all others, with the same holds and quotas. A refused task is a failed
+run.
 
 Who is authoritative: the log of schedules says what has fired, the log of tasks what was submitted. What gives safety:
 firing is one guarded append, so of any number of workers one fires; and a run's task has an id made of the schedule and
@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from msgspec.structs import replace
 
 from ..clock import utc_now
 from ..commands.commands import Commands
@@ -30,14 +29,12 @@ from ..events.ids import ScheduleRef, parse_task_id
 from ..events.schedule import Run
 from ..events.subjects import history_filter, task_root, timer_name, timers_filter
 from ..projections.schedules import load_schedules, schedule_refs, subjects
-from ..runtime import metrics
-from ..runtime.metrics import labelled
 from ..settings import Settings
 from ..streams.client.connection import Connection, PayloadTooLarge
 from ..streams.jetstream.messages import last_sequence
 from ..streams.timers import Timers
 from ..streams.topology.definitions import TASKS, TIMERS
-from ..submission.body import SubmissionParser
+from ..submission.body import read_task
 from ..submission.service import SubmissionService
 
 log = structlog.get_logger(__name__)
@@ -54,7 +51,6 @@ class Cron:
         reading: Connection,
         commands: Commands,
         timers: Timers,
-        parser: SubmissionParser,
         submissions: SubmissionService,
     ) -> None:
         self._grace = timedelta(seconds=settings.schedule_grace)
@@ -62,7 +58,7 @@ class Cron:
         self._reading = reading
         self._commands = commands
         self._timers = timers
-        self._parser = parser
+        self._max_json_depth = settings.max_json_depth
         self._submissions = submissions
 
     async def attend(self, ref: ScheduleRef, due_at: datetime | None = None) -> None:
@@ -115,9 +111,9 @@ class Cron:
     async def _submit(
         self, ref: ScheduleRef, known: Known[ScheduleState], state: Created, runs: Sequence[Run]
     ) -> Known[ScheduleState]:
-        """Submit the tasks of runs, one after another: of a quota that has room for few, the first take it.
+        """Submit the tasks of runs, one after another: if the quota has room for few, the earliest runs take it.
 
-        Note on the schedule what is refused. Return what is known after it.
+        Record refused runs on the schedule. Return the schedule after that.
         """
         results = [(run, await self._submit_one(ref, state, run)) for run in runs]
         refused = [(run, error) for run, error in results if error is not None]
@@ -133,18 +129,16 @@ class Cron:
         return known
 
     async def _submit_one(self, ref: ScheduleRef, state: Created, run: Run) -> Exception | None:
-        """Submit a run's task, by its type's present settings; return why it is refused, None where it is there."""
+        """Submit the task of a run by the present rules of its type. Return the refusal, None if the task exists."""
         try:
-            command = self._parser.parse(bytes(state.settings.task), state.owner, repeatable=True)
-            handled = await self._submissions.submit(
-                parse_task_id(run.task_id), replace(command, schedule=ref.id), by=BY, cause=""
+            request = read_task(
+                bytes(state.settings.task), state.owner, self._max_json_depth, repeatable=True, schedule=ref.id
             )
+            await self._submissions.submit(parse_task_id(run.task_id), request, by=BY, cause="")
         except IdempotencyConflict:
-            return None  # it is there, with the task that the schedule had then
+            pass  # an earlier try submitted it, before the schedule's task changed
         except (Refused, PayloadTooLarge) as error:
             return error
-        if handled.appended:
-            labelled(metrics.submitted, command.pool, command.priority).inc()
         return None
 
 

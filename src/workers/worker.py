@@ -26,7 +26,6 @@ from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease
 from ..streams.tail import Tail
 from ..streams.topology.definitions import SERVERS, TASKS
-from ..submission.body import SubmissionParser
 from ..webhooks.sender import WebhookSender, WebhookStores
 from .attempts.in_flight import InFlight
 from .attempts.outcomes import Outcomes
@@ -118,7 +117,6 @@ class Worker:
             container.reading,
             container.commands,
             container.timers,
-            SubmissionParser(settings, container.fleet),
             container.submissions,
         )
         self._due_timers = DueTimers(

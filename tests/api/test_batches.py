@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from taskstream.api import task_actions
 from taskstream.api.routes import batches as api_batches
-from taskstream.api.routes import bulk
 from testkit.backend import BackendServer, hold, status
 from testkit.service import Answer, Client, Service, running_service
 from testkit.sse import Sent, opened, received
@@ -590,7 +590,7 @@ async def test_a_batch_runs_in_the_order_of_what_depends_on_what(service: Servic
 async def test_a_batch_that_is_retried_runs_in_that_order_again(
     service: Service, backend: BackendServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "AT_ONCE", 1)
+    monkeypatch.setattr(task_actions, "AT_ONCE", 1)
     batch_id, ids = await submitted(
         service.alice,
         {"payload": "end", "dependsOn": list(range(1, 101))},

@@ -19,7 +19,7 @@ from taskstream.events.task import RetryPolicy
 from taskstream.events.task_type import TypeDeleted
 from taskstream.settings import Settings
 from taskstream.submission import body as submission
-from taskstream.submission.body import SCHEMA_CACHE, SubmissionParser, compile_schema
+from taskstream.submission.body import SCHEMA_CACHE, TypeRules, compile_schema, read_task
 from taskstream.wire.json_depth import depth
 
 from ..deciders.support import defined, seconds
@@ -35,7 +35,11 @@ def schema(content: Any, name: str = "chapter") -> Event:
 def parse(body: Any, *types: Event, owner: str = "alice", repeatable: bool = False) -> SubmitTask:
     """Return the command of a body: bytes, or what is sent as JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return SubmissionParser(SERVICE, fleet_of(*types)).parse(sent, owner, repeatable=repeatable)
+    return command(TypeRules(SERVICE, fleet_of(*types)), sent, owner, repeatable=repeatable)
+
+
+def command(rules: TypeRules, body: bytes, owner: str = "alice", *, repeatable: bool = False) -> SubmitTask:
+    return rules.command(read_task(body, owner, SERVICE.max_json_depth, repeatable=repeatable))
 
 
 def refused(body: Any, *types: Event) -> tuple[str, str]:
@@ -333,14 +337,14 @@ def test_a_pattern_that_never_comes_to_an_end_is_a_refusal() -> None:
 
 def test_a_type_with_a_new_schema_is_checked_by_that() -> None:
     fleet = fleet_of(schema({"type": "integer"}))
-    submissions = SubmissionParser(SERVICE, fleet)
+    rules = TypeRules(SERVICE, fleet)
     body = b'{"type": "chapter", "payload": 1}'
-    submissions.parse(body, "alice", repeatable=False)
+    command(rules, body)
 
     fleet.apply(positions(schema({"type": "string"}), first=2))
 
     with pytest.raises(InvalidInput):
-        submissions.parse(body, "alice", repeatable=False)
+        command(rules, body)
 
 
 def test_a_schema_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,22 +352,22 @@ def test_a_schema_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         submission, "compile_schema", lambda content: compiled.append(content) or compile_schema(content)
     )
-    submissions = SubmissionParser(SERVICE, fleet_of(schema({"type": "integer"})))
+    rules = TypeRules(SERVICE, fleet_of(schema({"type": "integer"})))
 
     for _ in range(3):
-        submissions.parse(b'{"type": "chapter", "payload": 1}', "alice", repeatable=False)
+        command(rules, b'{"type": "chapter", "payload": 1}')
 
     assert compiled == [{"type": "integer"}]
 
 
 def test_compiled_schemas_do_not_pile_up() -> None:
     fleet = fleet_of()
-    submissions = SubmissionParser(SERVICE, fleet)
+    rules = TypeRules(SERVICE, fleet)
 
     for number in range(SCHEMA_CACHE + 5):
         fleet.apply(positions(schema({"minimum": -number}), first=fleet.sequence + 1))
-        submissions.parse(b'{"type": "chapter", "payload": 1}', "alice", repeatable=False)
-        assert len(submissions._validators) <= SCHEMA_CACHE
+        command(rules, b'{"type": "chapter", "payload": 1}')
+        assert len(rules._validators) <= SCHEMA_CACHE
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,9 @@ class Door:
     def submit(self, owner: str) -> bool:
         """Submit a task; tell whether it is held."""
         ref, command = self.take(owner)
-        with self.admission.storing([(ref, command)]):
+        with self.admission.in_flight([(ref, command)]):
             self.sequence += 1
-        self.admission.note(ref, command, self.sequence)
+        self.admission.record(ref, command, self.sequence)
         return command.held
 
     def take(self, owner: str) -> tuple[TaskRef, SubmitTask]:
@@ -65,7 +65,7 @@ class Door:
             policy=POLICY,
             fingerprint="",
         )
-        return ref, replace(command, held=self.admission.holds(ref, command, self.now))
+        return ref, replace(command, held=self.admission.is_held(ref, command, self.now))
 
 
 def test_a_newcomer_is_not_held_by_anothers_full_window() -> None:
@@ -133,7 +133,7 @@ def test_those_on_their_way_into_the_log_count() -> None:
         held = []
         for _ in range(SIZE + 2):
             ref, command = door.take("alice")
-            under_way.enter_context(door.admission.storing([(ref, command)]))
+            under_way.enter_context(door.admission.in_flight([(ref, command)]))
             held.append(command.held)
         assert held == [False] * SIZE + [True] * 2
         assert not door.submit("bob")

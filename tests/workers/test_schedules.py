@@ -19,7 +19,6 @@ from taskstream.events.task import TaskSubmitted
 from taskstream.projections.schedules import load_schedules, schedule_refs, subjects
 from taskstream.streams.jetstream.messages import read
 from taskstream.streams.topology.definitions import SCHEDULES, TASKS, TIMERS
-from taskstream.submission.body import SubmissionParser
 from taskstream.workers.cron import Cron
 
 BY = Actor("user", "alice")
@@ -34,7 +33,6 @@ def schedules(container: Container) -> Cron:
         container.reading,
         container.commands,
         container.timers,
-        SubmissionParser(container.settings, container.fleet),
         container.submissions,
     )
 

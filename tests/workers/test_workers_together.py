@@ -18,7 +18,6 @@ from taskstream.events.subjects import server_token
 from taskstream.running import running_worker
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH, TIMERS
-from taskstream.submission.body import SubmissionParser
 from taskstream.workers.cron import Cron
 from taskstream.workers.fleet.assignment import preferred
 from taskstream.workers.reconciler import Reconciler
@@ -233,7 +232,6 @@ async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str,
                     container.reading,
                     container.commands,
                     container.timers,
-                    SubmissionParser(container.settings, container.fleet),
                     container.submissions,
                 ),
             ).run_once()

@@ -1,6 +1,6 @@
-"""The tasks of the queue surface (contract, section 2): long jobs of a user's projects.
+"""The queue surface: chapter and outline tasks of a user's projects (contract, section 2).
 
-A second front door of the same house: its tasks are tasks like any other, of the types `chapter` and `outline`.
+They are tasks like all others, of the types `chapter` and `outline`, in the words and shapes of older clients.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from ...clock import utc_now
-from ...commands.task import CancelTask, DeleteTask, SubmitTask, TaskCommand, Unknown
+from ...commands.task import CancelTask, DeleteTask, TaskCommand, Unknown
 from ...container import Container
 from ...errors import InvalidInput, NotFound, Refused
+from ...events.envelope import Actor
 from ...events.ids import TaskRef, owner_token
+from ...events.task import ModelChoice
 from ...projections.task_reader import Listed
-from ...runtime import metrics
-from ...submission.body import Submission, SubmissionParser
+from ...submission.body import Submission, TaskRequest, fingerprint
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
+from ..auth.authenticator import Identity
 from ..bodies import described, read_as, schema_of
 from ..event_stream import STREAM_HEADERS, STREAM_TYPE
 from ..middleware.edge import request_id
@@ -39,7 +41,6 @@ from ..schemas.legacy_queue import (
     QueueSubmitted,
     QueueTaskAnswer,
     QueueTasksAnswer,
-    QueueType,
     queued_task,
 )
 from .model_headers import read_model
@@ -47,92 +48,69 @@ from .stream import generated
 
 SHOWN_AFTER_END = timedelta(hours=1)
 CANCELLED = "Cancelled by user"
-"""What older clients look for in `error`."""
+"""The `error` older clients look for."""
 LONGEST_PROJECT = 256
-LONGEST_TIMEOUT = timedelta(days=7)
 
 Project = Annotated[
     str, PathParameter(description="A project's name: any text, percent-encoded", schema_extra={"examples": ["novel"]})
 ]
 
 
-class Queue:
-    """What the routes do, apart from HTTP."""
+def queue_request(
+    owner: str, project: str, model: ModelChoice, body: ChaptersBody | OutlineBody, *, repeatable: bool
+) -> TaskRequest:
+    """Return the task a body asks for. An attempt may take the timeout of the type once for each chapter."""
+    asked = {field: value for field, value in msgspec.to_builtins(body).items() if value is not None}
+    payload = {"projectName": project, **asked}
+    encoded = msgspec.json.encode(payload)
+    is_chapter = isinstance(body, ChaptersBody)
+    return TaskRequest(
+        owner=owner,
+        submission=Submission(payload=Raw(encoded), type="chapter" if is_chapter else "outline"),
+        payload=payload,
+        fingerprint=fingerprint(encoded + msgspec.json.encode(model)),
+        repeatable=repeatable,
+        project=project,
+        model=model,
+        units=body.chapters_to_generate if isinstance(body, ChaptersBody) else 1,
+    )
 
-    def __init__(self, container: Container) -> None:
-        self.container = container
-        self._submissions = SubmissionParser(container.settings, container.fleet)
 
-    async def submit(
-        self,
-        request: ApiRequest,
-        project: str,
-        task_type: QueueType,
-        body: ChaptersBody | OutlineBody,
-        idempotency_key: str | None,
-        units: int = 1,
-    ) -> TaskRef:
-        """Submit a task of so many units of work; its attempts get the type's time for each."""
-        owner = owner_token(request.user.subject)
-        name = project_name(project)
-        model, key = read_model(request)
-        asked = {field: value for field, value in msgspec.to_builtins(body).items() if value is not None}
-        payload = {"projectName": name, **asked}
-        encoded = msgspec.json.encode(payload)
-        ref = submitted_ref(owner, idempotency_key)
-        command = self._submissions.command(
-            Submission(payload=Raw(encoded), type=task_type),
-            payload,
-            request.user.subject,
-            encoded + msgspec.json.encode(model),
-            repeatable=idempotency_key is not None,
-        )
-        timeout = min(command.policy.timeout * units, LONGEST_TIMEOUT)
-        command = replace(command, project=name, model=model, policy=replace(command.policy, timeout=timeout))
-        await self._append(request, ref, command, key)
-        return ref
+async def submit_with_key(
+    container: Container, ref: TaskRef, request: TaskRequest, key: str, by: Actor, cause: str
+) -> None:
+    """Seal the model's key, then append the task that names it. The key is destroyed if no task came to use it."""
+    key_id = await container.task_keys.keep(ref, key) if key else ""
+    try:
+        handled = await container.submissions.submit(ref, replace(request, key_id=key_id), by=by, cause=cause)
+    except Refused:
+        await container.task_keys.destroy(ref, key_id)
+        raise
+    state = handled.known.state
+    if not handled.appended and not isinstance(state, Unknown) and state.facts.key_id != key_id:
+        await container.task_keys.destroy(ref, key_id)  # an earlier request made the task, with a key of its own
 
-    async def _append(self, request: ApiRequest, ref: TaskRef, command: SubmitTask, key: str) -> None:
-        """Keep the key, then append the submission that names it."""
-        container = self.container
-        key_id = await container.task_keys.keep(ref, key) if key else ""
-        try:
-            handled = await container.submissions.submit(
-                ref, replace(command, key_id=key_id), by=actor(request.user), cause=request_id(request.scope)
-            )
-        except Refused:
-            await container.task_keys.destroy(ref, key_id)
-            raise
-        if handled.appended:
-            metrics.submitted.labels(command.pool, command.priority).inc()
-        elif not isinstance(handled.known.state, Unknown) and handled.known.state.facts.key_id != key_id:
-            await container.task_keys.destroy(ref, key_id)  # the task was there before, with a key of its own
 
-    async def listed(self, request: ApiRequest, ended_since: datetime | None) -> QueueTasksAnswer:
-        owner = owner_token(request.user.subject)
-        found = await self.container.tasks.current(owner, ended_since)
-        return QueueTasksAnswer(tasks=[queued_task(listed) for listed in found if listed.view.project])
+async def queue_tasks(container: Container, owner: str, ended_since: datetime | None) -> QueueTasksAnswer:
+    """Return an owner's project tasks that have not ended, or ended at `ended_since` or later; newest first."""
+    found = await container.tasks.current(owner, ended_since)
+    return QueueTasksAnswer(tasks=[queued_task(listed) for listed in found if listed.view.project])
 
-    async def read(self, request: ApiRequest, task_id: str) -> QueueTaskAnswer:
-        ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        detail = await self.container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
-        if not detail.view.project:
-            raise NotFound("task", task_id)
-        return QueueTaskAnswer(task=queued_task(Listed(detail.ref, detail.view)))
 
-    async def command(self, request: ApiRequest, task_id: str, command: TaskCommand) -> Done:
-        """Give a command about a task of a project."""
-        ref = owned_ref(request.user, task_id, "admin")
-        await self.read(request, task_id)
-        await self.container.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
-        return Done()
+async def find_queued(container: Container, identity: Identity, task_id: str) -> Listed:
+    """Return a project task the caller may read. Raises NotFound, also for a task of no project."""
+    ref = owned_ref(identity, task_id, *READERS_OF_ALL)
+    detail = await container.tasks.detail(ref, deleted=identity.has(*READERS_OF_ALL))
+    if not detail.view.project:
+        raise NotFound("task", task_id)
+    return Listed(detail.ref, detail.view)
 
 
 def project_name(segment: str) -> str:
-    """Return the project's name that a path's segment is, still percent-encoded. Raises InvalidInput."""
+    """Return the project name in a percent-encoded path segment. Raises InvalidInput."""
     name = decoded(segment, "name")
     if not 0 < len(name) <= LONGEST_PROJECT or any(map(_is_control, name)):
-        raise InvalidInput(f"a project's name is 1 to {LONGEST_PROJECT} characters, none a control character", "name")
+        raise InvalidInput(f"a project name has 1 to {LONGEST_PROJECT} characters, without control characters", "name")
     return name
 
 
@@ -142,12 +120,27 @@ def _is_control(character: str) -> bool:
 
 def queue_router(container: Container) -> Router:
     """Return the routes."""
-    queue = Queue(container)
     depth = container.settings.max_json_depth
     submission = partial(
         post, status_code=200, opt=requires(*SUBMITTERS), responses=answers(400, 401, 403, 413, 415, 422, 429, 503)
     )
     chapters = described(schema_of(ChaptersBody), CHAPTERS_EXAMPLES, required=False)
+
+    async def submit(
+        request: ApiRequest, project: str, body: ChaptersBody | OutlineBody, idempotency_key: str | None
+    ) -> TaskRef:
+        name, owner = project_name(project), request.user.subject
+        model, key = read_model(request)
+        ref = submitted_ref(owner_token(owner), idempotency_key)
+        asked = queue_request(owner, name, model, body, repeatable=idempotency_key is not None)
+        await submit_with_key(container, ref, asked, key, actor(request.user), request_id(request.scope))
+        return ref
+
+    async def command(request: ApiRequest, task_id: str, chosen: TaskCommand) -> Done:
+        ref = owned_ref(request.user, task_id, "admin")
+        await find_queued(container, request.user, task_id)
+        await container.commands.task(ref, chosen, by=actor(request.user), cause=request_id(request.scope))
+        return Done()
 
     @submission(
         "/projects/{name:str}/queue-chapters",
@@ -158,15 +151,14 @@ def queue_router(container: Container) -> Router:
     async def queue_chapters(
         request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None
     ) -> QueueSubmitted:
-        """Accept a task of type `chapter`: when this answers, it is on disk.
+        """Accept a task of type `chapter`. When this answers, the task is on disk.
 
-        An attempt may take the type's time for each of its chapters. The model is named by the headers
-        `X-AI-Provider`, `X-AI-Model` and `X-AI-BaseUrl`; `X-AI-Key` is sealed, handed to the server that does the work
-        and nobody else, and destroyed when the task ends.
+        An attempt may take the timeout of the type once for each chapter. The headers `X-AI-Provider`, `X-AI-Model` and
+        `X-AI-BaseUrl` name the model. `X-AI-Key` is sealed, sent only to the server that runs the task, and destroyed
+        when the task ends.
         """
         body = await read_as(request, ChaptersBody, depth)
-        ref = await queue.submit(request, name, "chapter", body, idempotency_key, body.chapters_to_generate)
-        return QueueSubmitted(task_id=ref.id)
+        return QueueSubmitted(task_id=(await submit(request, name, body, idempotency_key)).id)
 
     @submission(
         "/projects/{name:str}/queue-outline",
@@ -177,9 +169,9 @@ def queue_router(container: Container) -> Router:
     async def queue_outline(
         request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None
     ) -> QueueSubmitted:
-        """Accept a task of type `outline`; headers as for chapters."""
+        """Accept a task of type `outline`. The headers are those of `queue-chapters`."""
         body = await read_as(request, OutlineBody, depth)
-        return QueueSubmitted(task_id=(await queue.submit(request, name, "outline", body, idempotency_key)).id)
+        return QueueSubmitted(task_id=(await submit(request, name, body, idempotency_key)).id)
 
     @submission(
         "/projects/{name:str}/generate-stream",
@@ -189,35 +181,36 @@ def queue_router(container: Container) -> Router:
         summary="Queue chapters and follow them",
     )
     async def generate_stream(request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None) -> Stream:
-        """Accept a task as `queue-chapters` does, and send what comes of it, each `data` JSON with a `type`.
+        """Accept a task as `queue-chapters` does, and stream its events. Each `data` is JSON with a `type`.
 
-        `start`, `task_created`, `progress`, `chapter_complete`, `chapter_error`, `heartbeat`, `error`, and `done` at
-        the end. Closing the stream does not stop the task. For older clients; `GET /api/task/{id}/stream` resumes.
+        The types are `start`, `task_created`, `progress`, `chapter_complete`, `chapter_error`, `heartbeat`, `error`,
+        and at the end `done`. Closing the stream does not stop the task. For older clients: new ones use
+        `GET /api/task/{id}/stream`, which resumes.
         """
         body = await read_as(request, ChaptersBody, depth)
-        ref = await queue.submit(request, name, "chapter", body, idempotency_key, body.chapters_to_generate)
+        ref = await submit(request, name, body, idempotency_key)
         lines = generated(container.feeds, ref, 0, body.chapters_to_generate)
         return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
     @get(
         "/queue/tasks",
         responses=answers(401, 403, 503),
-        response_description="All that have not ended, and those that ended within the last hour",
+        response_description="Tasks that have not ended, and those that ended within the last hour",
         summary="List queued tasks",
     )
     async def list_queued(request: ApiRequest) -> QueueTasksAnswer:
-        """List the caller's tasks of projects, newest first."""
-        return await queue.listed(request, utc_now() - SHOWN_AFTER_END)
+        """List the caller's project tasks, newest first."""
+        return await queue_tasks(container, owner_token(request.user.subject), utc_now() - SHOWN_AFTER_END)
 
     @get(
         "/active-tasks",
         responses=answers(401, 403, 503),
-        response_description="All that have not ended",
+        response_description="Tasks that have not ended",
         summary="List active tasks",
     )
     async def list_active(request: ApiRequest) -> QueueTasksAnswer:
-        """List the caller's tasks of projects that have not ended, newest first."""
-        return await queue.listed(request, None)
+        """List the caller's project tasks that have not ended, newest first."""
+        return await queue_tasks(container, owner_token(request.user.subject), None)
 
     @get(
         "/queue/tasks/{task_id:str}",
@@ -226,30 +219,30 @@ def queue_router(container: Container) -> Router:
         summary="Read a queued task",
     )
     async def get_queued(request: ApiRequest, task_id: TaskId) -> QueueTaskAnswer:
-        """Return a task of a project as it is now."""
-        return await queue.read(request, task_id)
+        """Return a project task as it is now."""
+        return QueueTaskAnswer(task=queued_task(await find_queued(container, request.user, task_id)))
 
     @post(
         "/queue/tasks/{task_id:str}/cancel",
         status_code=200,
         responses=answers(400, 401, 403, 404, 409, 503),
-        response_description="It is cancelled",
+        response_description="The task is cancelled",
         summary="Cancel a queued task",
     )
     async def cancel_queued(request: ApiRequest, task_id: TaskId) -> Done:
-        """End a task that has not ended: it shows as `failed`, "Cancelled by user"."""
-        return await queue.command(request, task_id, CancelTask(reason=CANCELLED))
+        """Cancel a task that has not ended. It shows as `failed` with the error "Cancelled by user"."""
+        return await command(request, task_id, CancelTask(reason=CANCELLED))
 
     @delete(
         "/queue/tasks/{task_id:str}",
         status_code=200,
         responses=answers(400, 401, 403, 404, 503),
-        response_description="It is in no list any more",
+        response_description="The task is in no list any more",
         summary="Delete a queued task",
     )
     async def delete_queued(request: ApiRequest, task_id: TaskId) -> Done:
-        """Take a task out of every list; one that has not ended is cancelled first. Its history stays for auditors."""
-        return await queue.command(request, task_id, DeleteTask(reason=CANCELLED))
+        """Remove a task from every list, and cancel it if it has not ended. Auditors still see its history."""
+        return await command(request, task_id, DeleteTask(reason=CANCELLED))
 
     return Router(
         path="/",

@@ -20,6 +20,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, Contact, License, SecurityScheme, Tag
 from msgspec import Struct
 
+from ...submission.batch_body import BatchItem
 from ...submission.body import Submission
 from ..bodies import SCHEMA_REF, ReasonBody
 from ..problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, WAITING_POLICY, Problem
@@ -39,8 +40,7 @@ from ..schemas import (
     webhooks,
     why,
 )
-from ..schemas.batch_body import BatchItem
-from ..schemas.system import Front, LiveAnswer, Ready
+from ..schemas.system import Front, Liveness, Ready
 from ..schemas.task_update import UpdateBody
 from .examples import FIELD_EXAMPLES, INSTANT_EXAMPLES
 
@@ -112,7 +112,7 @@ SHAPES: tuple[type[Struct], ...] = (
     ReasonBody,
     Problem,
     Front,
-    LiveAnswer,
+    Liveness,
     Ready,
 )
 """Every shape that is sent or received; the shapes inside them are found from these."""

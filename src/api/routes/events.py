@@ -19,7 +19,7 @@ from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import ApiRequest
 from ..auth.stream_tokens import StreamTokens
 from ..event_stream import STREAM_HEADERS, STREAM_TYPE, EventStream, PushMessage, PushMessages
-from ..parameters import Owner, TaskId, listed_owner
+from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
 from ..problems import answers
 from ..schemas.push import StreamToken
 
@@ -60,8 +60,10 @@ def _event(message: PushMessage) -> bytes:
     return b"%b%b\n" % (place, data)
 
 
-def stream(messages: PushMessages) -> Stream:
-    """Return messages as server-sent events."""
+def stream(messages: PushMessages | None) -> Response[None] | Stream:
+    """Return messages as server-sent events; a 204, which ends an EventSource for good, if there are none left."""
+    if messages is None:
+        return Response(None, status_code=204)
     return Stream(_sent(messages), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
@@ -74,13 +76,6 @@ def read_after(header: str | None, query: str | None) -> FeedPosition | None:
         raise InvalidInput(
             "this is no id of an event; send the last one received as it came", "Last-Event-ID"
         ) from None
-
-
-def checked_events(events: list[str]) -> frozenset[str]:
-    wanted = frozenset(part for event in events for part in event.split(",") if part)
-    if unknown := wanted - EVENTS:
-        raise InvalidInput(f"{min(unknown)!r} is no event; they are {', '.join(sorted(EVENTS))}", "event")
-    return wanted
 
 
 def push_router(container: Container, tokens: StreamTokens) -> Router:
@@ -106,8 +101,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         Each `data` is JSON with a `type`: `state`, then the names of events. The `id` is the event's place in the log:
         after a break, what followed the last one is sent. A 204 says that there is nothing left.
         """
-        messages = await pushed.of_task(request.user, task_id, read_after(last_event_id, after))
-        return Response(None, status_code=204) if messages is None else stream(messages)
+        return stream(await pushed.of_task(request.user, task_id, read_after(last_event_id, after)))
 
     @get(
         "/tasks/stream",
@@ -118,15 +112,15 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
     )
     async def stream_tasks(
         request: ApiRequest,
-        type_: Annotated[list[str] | None, QueryParameter(name="type", description="One or more types")] = None,
+        type_: Types = None,
         event: Annotated[list[str] | None, QueryParameter(description="One or more names of events")] = None,
         owner: Owner = None,
         last_event_id: LastEventId = None,
         after: After = None,
         token: Token = None,  # noqa: ARG001 - read by the middleware
-    ) -> Stream:
+    ) -> Response[None] | Stream:
         """Send each task that has not ended as it is, then every event of every task, also of new ones."""
-        choice = SubscriptionFilter(types=frozenset(type_ or []), events=checked_events(event or []))
+        choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
         scope = Scope(owner=listed_owner(request, owner))
         return stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
 

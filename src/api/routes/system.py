@@ -19,7 +19,7 @@ from ...streams.backlog import backlogs
 from ...streams.jetstream.api import api
 from ...streams.topology.definitions import TASKS
 from ...streams.topology.server_checks import clock_difference_ms
-from ..schemas.system import Front, LiveAnswer, NatsHealth, Ready
+from ..schemas.system import Front, Liveness, NatsHealth, Ready
 
 
 class System:
@@ -121,9 +121,9 @@ def system_router(container: Container, version: str) -> Router:
         return Front(version=version)
 
     @get("/health/live", summary="Is the process alive?", response_description="It is")
-    async def live() -> LiveAnswer:
+    async def live() -> Liveness:
         """Answer as long as the process runs."""
-        return LiveAnswer()
+        return Liveness()
 
     unready = ResponseSpec(Ready, description="Requests cannot be served now", generate_examples=False)
 

@@ -1,22 +1,19 @@
-"""The tasks of the task surface (contract, section 1)."""
+"""The task surface: submit, read, update, command and list tasks (contract, section 1)."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, get_args
 
 from litestar import Router, get, post, put
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 
 from ...container import Container
-from ...errors import InvalidInput
-from ...events.ids import TaskRef, owner_token
-from ...events.task import TaskSubmitted
-from ...projections.task_reader import TaskDetail, TaskFilter
-from ...runtime import metrics
-from ...runtime.metrics import labelled
-from ...submission.body import OPTIONS, Submission, SubmissionParser, fingerprint
+from ...events.ids import owner_token
+from ...projections.task_reader import TaskFilter
+from ...projections.task_view import Status
+from ...submission.body import OPTIONS, Submission, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from ..bodies import ReasonBody, described, read_as, read_body, schema_of
 from ..middleware.edge import request_id
@@ -28,7 +25,10 @@ from ..parameters import (
     OfSchedule,
     Owner,
     TaskId,
+    Types,
     listed_owner,
+    next_cursor,
+    read_choices,
     read_cursor,
     read_schedule,
     submitted_ref,
@@ -40,111 +40,22 @@ from ..task_actions import TaskAction, command_for
 from ..task_updates import TaskReports
 from ..waiting import Prefer, Wait, preferred_wait, until_ended
 
-STATUSES = frozenset({"WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"})
+STATUSES: frozenset[str] = frozenset(get_args(Status))
 
-
-class Tasks:
-    """What the routes do, apart from HTTP."""
-
-    def __init__(self, container: Container) -> None:
-        self.container = container
-        self._submissions = SubmissionParser(container.settings, container.fleet)
-
-    def answer(self, detail: TaskDetail) -> TaskAnswer:
-        return task_answer(detail, self.container.settings)
-
-    async def _answer_in_time(self, detail: TaskDetail, wait_seconds: int) -> TaskAnswer:
-        return self.answer(await until_ended(self.container, detail, wait_seconds))
-
-    async def submit(self, request: ApiRequest, idempotency_key: str | None, wait_seconds: int) -> TaskAnswer:
-        identity = request.user
-        owner = owner_token(identity.subject)
-        body = await read_body(request)
-        ref = submitted_ref(owner, idempotency_key)
-        try:
-            command = self._submissions.parse(body, identity.subject, repeatable=idempotency_key is not None)
-        except InvalidInput:
-            # A repeated submit is the task it was, also when its type has become stricter since.
-            if idempotency_key is None or not await self._was_submitted(ref, body):
-                raise
-            return await self._answer_in_time(await self.container.tasks.detail(ref), wait_seconds)
-        handled = await self.container.submissions.submit(
-            ref, command, by=actor(identity), cause=request_id(request.scope)
-        )
-        if not handled.appended:
-            return await self._answer_in_time(await self.container.tasks.detail(ref), wait_seconds)
-        labelled(metrics.submitted, command.pool, command.priority).inc()
-        return await self._answer_in_time(await self.container.tasks.detail_of(ref, handled.appended), wait_seconds)
-
-    async def _was_submitted(self, ref: TaskRef, body: bytes) -> bool:
-        history = await self.container.commands.tasks.history(ref)
-        return any(
-            isinstance(stored.recorded.event, TaskSubmitted) and stored.recorded.event.fingerprint == fingerprint(body)
-            for stored in history
-        )
-
-    async def intervene(self, request: ApiRequest, task_id: str, action: TaskAction) -> TaskAnswer:
-        ref = owned_ref(request.user, task_id, "admin")
-        body = await read_as(request, ReasonBody, self.container.settings.max_json_depth)
-        command = command_for(action, body.reason, request.user.subject)
-        await self.container.commands.task(ref, command, by=actor(request.user), cause=request_id(request.scope))
-        return self.answer(await self.container.tasks.detail(ref))
-
-    async def page(
-        self,
-        request: ApiRequest,
-        status: list[str],
-        types: list[str],
-        schedule_id: str | None,
-        owner: str | None,
-        limit: int,
-        cursor: str | None,
-    ) -> TaskPage:
-        schedule = read_schedule(schedule_id)
-        wanted = TaskFilter(
-            owner=listed_owner(request, owner) or (schedule.owner if schedule else None),
-            statuses=checked_statuses(status),
-            types=frozenset(types),
-            schedule=schedule.id if schedule else "",
-            deleted=request.user.has(*READERS_OF_ALL),
-        )
-        page = await self.container.tasks.page(wanted, limit, read_cursor(cursor))
-        summaries = [task_summary(listed, self.container.settings) for listed in page.tasks]
-        return TaskPage(tasks=summaries, next_cursor=str(page.cursor) if page.cursor else None)
-
-    async def events(self, request: ApiRequest, task_id: str, after: int, limit: int) -> EventPage:
-        ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        deleted = request.user.has(*READERS_OF_ALL)
-        history = [
-            stored for stored in await self.container.tasks.history(ref, deleted=deleted) if stored.sequence > after
-        ]
-        shown = history[:limit]
-        return EventPage(
-            task_id=task_id,
-            events=[recorded_event(stored) for stored in shown],
-            next_after=shown[-1].sequence if len(history) > limit else None,
-        )
-
-
-def checked_statuses(statuses: list[str]) -> frozenset[str]:
-    """Return the statuses that are asked for, also comma-separated. Raises InvalidInput."""
-    wanted = frozenset(part for status in statuses for part in status.split(",") if part)
-    if unknown := wanted - STATUSES:
-        raise InvalidInput(f"{min(unknown)!r} is no status; they are {', '.join(sorted(STATUSES))}", "status")
-    return wanted
+Statuses = Annotated[list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")]
 
 
 def bare_payload() -> Schema:
     """Return the schema of the short form."""
-    named = [Schema(required=[name]) for name in sorted(OPTIONS)]
+    options = [Schema(required=[name]) for name in sorted(OPTIONS)]
     return Schema(
-        title="Payload", description="An input as it is", type=OpenAPIType.OBJECT, schema_not=Schema(any_of=named)
+        title="Payload", description="A bare payload", type=OpenAPIType.OBJECT, schema_not=Schema(any_of=options)
     )
 
 
 def task_router(container: Container) -> Router:
     """Return the routes."""
-    tasks = Tasks(container)
+    settings = container.settings
     reports = TaskReports(container)
     intervention = partial(
         post,
@@ -154,24 +65,40 @@ def task_router(container: Container) -> Router:
     )
     submission = Schema(any_of=[schema_of(Submission), bare_payload()])
 
+    async def command(request: ApiRequest, task_id: str, action: TaskAction) -> TaskAnswer:
+        ref = owned_ref(request.user, task_id, "admin")
+        body = await read_as(request, ReasonBody, settings.max_json_depth)
+        chosen = command_for(action, body.reason, request.user.subject)
+        await container.commands.task(ref, chosen, by=actor(request.user), cause=request_id(request.scope))
+        return task_answer(await container.tasks.detail(ref), settings)
+
     @post(
         "/task",
         status_code=200,
         opt=requires(*SUBMITTERS),
         operation_class=described(submission, SUBMISSION_EXAMPLES),
         responses=answers(400, 401, 403, 413, 415, 422, 429, 503),
-        response_description="The task, waiting; or as it is now, where the Idempotency-Key had been used for it",
+        response_description="The task: new, or as it is now if an earlier request with this Idempotency-Key made it",
         summary="Submit a task",
     )
     async def submit_task(
         request: ApiRequest, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
     ) -> TaskAnswer:
-        """Accept a task: when this answers, it is on disk.
+        """Accept a task. When this answers, the task is on disk.
 
-        The full form is `{type?, payload, priority?, timeout?, attempts?}`. An object with none of these names is
-        taken whole as the payload of type `default`.
+        The full form is a `payload` with options such as `type`, `priority`, `timeout` and `attempts`. An object with
+        no option and no `payload` is taken whole as the payload of type `default`.
         """
-        return await tasks.submit(request, idempotency_key, preferred_wait(prefer))
+        owner, is_repeatable = request.user.subject, idempotency_key is not None
+        body = await read_body(request)
+        ref = submitted_ref(owner_token(owner), idempotency_key)
+        asked = read_task(body, owner, settings.max_json_depth, repeatable=is_repeatable)
+        handled = await container.submissions.submit(
+            ref, asked, by=actor(request.user), cause=request_id(request.scope)
+        )
+        tasks, new = container.tasks, handled.appended
+        detail = await (tasks.detail_of(ref, new) if new else tasks.detail(ref))
+        return task_answer(await until_ended(container, detail, preferred_wait(prefer)), settings)
 
     @get(
         "/task/{task_id:str}",
@@ -180,24 +107,24 @@ def task_router(container: Container) -> Router:
         summary="Read a task",
     )
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
-        """Return a task as it is now, with its payload and result; with `wait`, once it has ended."""
+        """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         detail = await container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
-        return tasks.answer(await until_ended(container, detail, wait))
+        return task_answer(await until_ended(container, detail, wait), settings)
 
     @put(
         "/task/{task_id:str}",
-        request_max_body_size=container.settings.max_result,
+        request_max_body_size=settings.max_result,
         operation_class=described(schema_of(UpdateBody), UPDATE_EXAMPLES),
         responses=answers(400, 401, 403, 404, 409, 413, 415, 503),
         response_description="The task after the update",
         summary="Report progress or the outcome of a task",
     )
     async def update_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
-        """Take a TaskResult (less its id) from the backend that has the task, or from the owner.
+        """Accept a TaskResult (without its id) from the server that runs the task, or from the owner.
 
-        The bearer token is the `callback_token` that came with the task, or a JWT with role `service`.
-        The same final update again changes nothing; one that contradicts the end of the task is a 409.
+        The bearer token is the `callback_token` that came with the task, or a JWT with role `service`. The same final
+        update again changes nothing. A final update of a task that ended otherwise is a 409.
         """
         return await reports.take(request, task_id)
 
@@ -207,8 +134,8 @@ def task_router(container: Container) -> Router:
         summary="Cancel a task",
     )
     async def cancel_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
-        """End a task that has not ended; a call to a backend is closed at once."""
-        return await tasks.intervene(request, task_id, "cancel")
+        """End a task that has not ended. A call to a server is closed at once."""
+        return await command(request, task_id, "cancel")
 
     @intervention(
         "/task/{task_id:str}/retry",
@@ -216,8 +143,8 @@ def task_router(container: Container) -> Router:
         summary="Retry a task",
     )
     async def retry_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
-        """Queue a failed or cancelled task again, with a fresh budget of attempts."""
-        return await tasks.intervene(request, task_id, "retry")
+        """Queue a failed or cancelled task again, with all its attempts."""
+        return await command(request, task_id, "retry")
 
     @get(
         "/tasks",
@@ -227,17 +154,25 @@ def task_router(container: Container) -> Router:
     )
     async def list_tasks(
         request: ApiRequest,
-        status: Annotated[
-            list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")
-        ] = None,
-        type_: Annotated[list[str] | None, QueryParameter(name="type", description="One or more types")] = None,
+        status: Statuses = None,
+        type_: Types = None,
         schedule: OfSchedule = None,
         owner: Owner = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> TaskPage:
-        """List tasks, newest first. A page may be shorter than asked and still have a `nextCursor`."""
-        return await tasks.page(request, status or [], type_ or [], schedule, owner, limit, cursor)
+        """List tasks, newest first. A page may be short, even empty, and still have a `nextCursor`."""
+        of_schedule = read_schedule(schedule)
+        filter_ = TaskFilter(
+            owner=listed_owner(request, owner) or (of_schedule.owner if of_schedule else None),
+            statuses=read_choices(status, STATUSES, "status"),
+            types=frozenset(type_ or ()),
+            schedule=of_schedule.id if of_schedule else "",
+            deleted=request.user.has(*READERS_OF_ALL),
+        )
+        page = await container.tasks.page(filter_, limit, read_cursor(cursor))
+        summaries = [task_summary(listed, settings) for listed in page.tasks]
+        return TaskPage(tasks=summaries, next_cursor=next_cursor(page.cursor))
 
     @get(
         "/task/{task_id:str}/events",
@@ -252,7 +187,14 @@ def task_router(container: Container) -> Router:
         limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 200,
     ) -> EventPage:
         """Return the events of a task as recorded, oldest first."""
-        return await tasks.events(request, task_id, after, limit)
+        ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
+        history = await container.tasks.history(ref, deleted=request.user.has(*READERS_OF_ALL))
+        later = [stored for stored in history if stored.sequence > after]
+        return EventPage(
+            task_id=task_id,
+            events=[recorded_event(stored) for stored in later[:limit]],
+            next_after=later[limit - 1].sequence if len(later) > limit else None,
+        )
 
     return Router(
         path="/",

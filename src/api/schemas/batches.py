@@ -7,16 +7,19 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from ...events.ids import BatchRef, place_of
 from ...projections.batches import Batch, BatchProgress
 from ...projections.task_reader import Listed
 from ...projections.task_view import Status
 from ...settings import Settings
+from ...submission.service import SubmittedBatch
 from ...wire.fields import milliseconds, optional_milliseconds
+from .page import Page
 from .tasks import TaskSummary, task_summary
 
 
 class RefusedItem(Struct, kw_only=True):
-    """A task of a batch that is cancelled already."""
+    """A task of a batch that was cancelled at once."""
 
     index: int
     """Its place in the batch, from 0."""
@@ -24,60 +27,58 @@ class RefusedItem(Struct, kw_only=True):
 
 
 class BatchAnswer(Struct, kw_only=True, rename="camel"):
-    """A batch was accepted: all of its tasks are on disk."""
+    """An accepted batch: all of its tasks are on disk."""
 
     batch_id: str
     task_ids: list[str]
-    """In the order in which they were sent."""
+    """In the order of the body."""
     repeated: bool
-    """Whether the Idempotency-Key had been used for it: then nothing was stored anew."""
+    """True if an earlier request with this Idempotency-Key stored the batch: this one stored nothing."""
     refused: list[RefusedItem]
-    """Those of its tasks whose concurrency key was taken, where their types refuse newcomers: they are cancelled, and
-    the others go on. One of which that cannot be told at once shows it later."""
+    """Tasks whose concurrency key was in use and whose type refuses new tasks then. They are cancelled; the others go
+    on. A task that the service could not decide on at once shows the refusal later."""
 
 
 class BatchSummary(Struct, kw_only=True, rename="camel"):
-    """A batch, and how far its tasks are."""
+    """A batch and its progress."""
 
     id: str
     owner: str
-    """The `sub` of whoever submitted it."""
+    """The `sub` of the submitter's token."""
     size: int
-    """Tasks it was submitted with."""
+    """Tasks submitted with it."""
     counts: dict[Status, int]
-    """Its tasks by status, without those that were deleted."""
+    """Its tasks by status, without deleted ones."""
     held: int
-    """How many of those that wait are not queued yet, as something holds them."""
+    """Waiting tasks that are held: they are in no queue yet."""
     progress: float
-    """Percent: the mean of its tasks', of which one that has ended counts as 100."""
+    """Percent: the mean over its tasks. A task that has ended counts as 100."""
     done: bool
-    """Whether all have ended. One that is retried by hand makes it false again."""
+    """True if all tasks have ended. A retry by hand makes it false again."""
     created_at: int
     updated_at: int | None
-    """When something last happened to one of its tasks."""
+    """When one of its tasks last changed."""
     ended_at: int | None
-    """When the last of them ended; null while one has not."""
+    """When the last task ended; null until then."""
 
 
 class ListedBatch(Struct, kw_only=True, rename="camel"):
-    """A batch as lists show it."""
+    """A batch in a list."""
 
     id: str
     owner: str
-    """The `sub` of whoever submitted it."""
+    """The `sub` of the submitter's token."""
     size: int
-    """Tasks it was submitted with."""
+    """Tasks submitted with it."""
     counts: dict[Status, int] | None
-    """Its tasks by status, where counts were asked for; else null."""
+    """Its tasks by status; null without `counts`."""
     created_at: int
 
 
-class BatchPage(Struct, kw_only=True, rename="camel"):
+class BatchPage(Page, kw_only=True, rename="camel"):
     """Batches, newest first."""
 
     batches: list[ListedBatch]
-    next_cursor: str | None
-    """Pass as `cursor` for the next page; null after the last. A page may be short and still have one."""
 
 
 class BatchTask(TaskSummary, kw_only=True, rename="camel"):
@@ -86,20 +87,18 @@ class BatchTask(TaskSummary, kw_only=True, rename="camel"):
     index: int
     """Its place in the batch, from 0."""
     result: Any
-    """A TaskResult, where results were asked for; else null."""
+    """A TaskResult; null without `results`."""
 
 
-class BatchTaskPage(Struct, kw_only=True, rename="camel"):
-    """Tasks of a batch, in the order in which they were sent."""
+class BatchTaskPage(Page, kw_only=True, rename="camel"):
+    """Tasks of a batch, in the order of its body."""
 
     batch_id: str
     tasks: list[BatchTask]
-    next_cursor: str | None
-    """Pass as `cursor` for the next page; null after the last. A page may be short and still have one."""
 
 
 class PushedBatch(Struct, kw_only=True, rename="camel", tag="batch"):
-    """A batch as it is when a stream of it begins, and when it ends."""
+    """A batch, sent at the start and at the end of its stream."""
 
     batch_id: str
     batch: BatchSummary
@@ -110,6 +109,16 @@ _encode = msgspec.json.Encoder().encode
 
 def encoded_batch(summary: BatchSummary) -> bytes:
     return _encode(PushedBatch(batch_id=summary.id, batch=summary))
+
+
+def batch_answer(batch: BatchRef, submitted: SubmittedBatch) -> BatchAnswer:
+    refused = submitted.refused
+    return BatchAnswer(
+        batch_id=batch.id,
+        task_ids=[ref.id for ref in submitted.refs],
+        repeated=not submitted.is_new,
+        refused=[RefusedItem(index=place_of(ref), error=refused[ref]) for ref in submitted.refs if ref in refused],
+    )
 
 
 def batch_summary(batch: Batch, progress: BatchProgress) -> BatchSummary:
@@ -137,6 +146,6 @@ def listed_batch(batch: Batch, counted: BatchProgress | None) -> ListedBatch:
     )
 
 
-def batch_task(place: int, listed: Listed, result: Raw | None, settings: Settings) -> BatchTask:
+def batch_task(listed: Listed, result: Raw | None, settings: Settings) -> BatchTask:
     summary = msgspec.structs.asdict(task_summary(listed, settings))
-    return BatchTask(**summary, index=place, result=result)
+    return BatchTask(**summary, index=place_of(listed.ref), result=result)

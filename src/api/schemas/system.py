@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 
-class LiveAnswer(Struct, kw_only=True):
+class Liveness(Struct, kw_only=True):
     """The process runs."""
 
     status: Literal["ok"] = "ok"
