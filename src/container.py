@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from typing import Any, Self
+from typing import Self
 
 import structlog
 from msgspec import Struct
@@ -28,6 +27,7 @@ from .push.feed import Feeds
 from .push.hub import Hub
 from .push.progress_throttle import ProgressThrottle
 from .push.subscription_filter import TaskAttributeReader
+from .runtime.service import Service, Services
 from .settings import Settings
 from .streams.buckets import Bucket
 from .streams.client.access import Access
@@ -47,9 +47,6 @@ from .vault.webhook_secrets import WebhookSecrets
 from .webhooks.deliveries import DeliveryStore
 
 log = structlog.get_logger(__name__)
-
-STOP_SECONDS = 5.0
-RESTART_PAUSE_SECONDS = 1.0
 
 
 class Buckets(Struct, frozen=True, kw_only=True):
@@ -108,9 +105,7 @@ class Container:
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
         """The process was asked to end: it finishes what it has, and balancers should send it nothing more."""
-        self.halted: dict[str, str] = {}
-        """Projections that have stopped here for good, by name, and why."""
-        self._background: list[asyncio.Task[Any]] = []
+        self.services = Services()
 
     async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
         """Destroy the key that came with a task; what a crash leaves here, the reconciler finds."""
@@ -120,25 +115,16 @@ class Container:
     def membership(self, role: str) -> Membership:
         return Membership(self.buckets.leases, role, self.settings.lease_ttl)
 
-    def background(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
-        """Run a service until it returns, or until `close`; one that fails is started again."""
-        task = asyncio.create_task(_supervised(work, name), name=name)
-        self._background.append(task)
-        return task
-
     async def start(self) -> None:
         await self.submissions.listen(self.consuming)
         await self.fleet.restore(self.buckets.registry)
-        self.background(lambda: self.fleet.follow(self.consuming, self.fleet_is_current), "fleet")
+        self.services.start(FleetFollower(self.fleet, self.consuming, self.fleet_is_current))
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
 
     async def close(self) -> None:
         self.feeds.hub.end()
         await self.progress.close()
-        for task in self._background:
-            task.cancel()
-        if self._background:
-            await asyncio.wait(self._background, timeout=STOP_SECONDS)
+        await self.services.close()
         for connection in (self.consuming, self.reading, self.appending):
             await connection.close()
 
@@ -162,15 +148,17 @@ def _service_allowance(settings: Settings) -> Allowance:
     )
 
 
-async def _supervised(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-    """Run a service; a fault in it is logged, and it is started again: no one fault may end dispatch for good."""
-    while True:
-        try:
-            await work()
-            return
-        except Exception:
-            log.exception("background.failed", service=name)
-            await asyncio.sleep(RESTART_PAUSE_SECONDS)
+class FleetFollower(Service):
+    """Keeps the fleet up to date with the log."""
+
+    def __init__(self, fleet: Fleet, connection: Connection, caught_up: asyncio.Event) -> None:
+        super().__init__("fleet")
+        self._fleet = fleet
+        self._connection = connection
+        self._caught_up = caught_up
+
+    async def _serve(self) -> None:
+        await self._fleet.follow(self._connection, self._caught_up)
 
 
 async def open_container(settings: Settings, nats_url: str, durability: Durability | None = None) -> Container:

@@ -165,17 +165,6 @@ def schedules_filter(owner: str | None, event: type[Event]) -> str:
 # Copies of the log, and progress that it does not have yet
 
 
-def republished_filter(word: str = "*", server: str = "*") -> str:
-    """Return the filter of the copies of events that name a server (by token); `word`: of one kind."""
-    return f"event.*.*.{word}.{server}"
-
-
-def republished_event(subject: str) -> tuple[str, str]:
-    """Return the kind of event and the server (by token) that a subject on that filter names."""
-    _, _, _, word, server = subject.split(".")
-    return word, server
-
-
 def live_subject(ref: TaskRef) -> str:
     return f"progress.{ref.owner}.{ref.unique}"
 

@@ -33,6 +33,12 @@ projection_lag = Gauge(
     ["projection"],
     registry=REGISTRY,
 )
+service_halted = Gauge(
+    "taskstream_service_halted",
+    "1 where a background service has stopped because it cannot read an event, else 0",
+    ["service"],
+    registry=REGISTRY,
+)
 held = Gauge("taskstream_tasks_held", "Tasks in no queue, because something holds them", registry=REGISTRY)
 released = Counter("taskstream_tasks_released", "Tasks that the keeper has queued", registry=REGISTRY)
 source_renewals = Counter(

@@ -17,6 +17,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ import structlog
 from msgspec import Struct
 
 from ..errors import Conflict, StoreError
+from ..runtime.service import Service
 from .buckets import Bucket, BucketEntry
 
 log = structlog.get_logger(__name__)
@@ -45,10 +47,11 @@ class Presence(Struct, frozen=True, kw_only=True):
     beat: int
 
 
-class Membership:
+class Membership(Service):
     """This process among the others: its presence, and which others are alive."""
 
     def __init__(self, bucket: Bucket, role: str, ttl_seconds: float) -> None:
+        super().__init__("membership", period_seconds=ttl_seconds / RENEWALS_PER_TTL)
         self.id = f"{role}-{secrets.token_hex(4)}"
         self._bucket = bucket
         self._ttl = ttl_seconds
@@ -60,7 +63,6 @@ class Membership:
         """By process: revision, when it was first seen, what it said."""
         self._observed_at = -1e9
         self._observed_once = asyncio.Event()
-        self._left = False
 
     @property
     def bucket(self) -> Bucket:
@@ -73,25 +75,24 @@ class Membership:
 
     @property
     def period_seconds(self) -> float:
-        return self._ttl / RENEWALS_PER_TTL
+        """How often the presence is renewed and the others are observed."""
+        return self._period_seconds
 
-    async def run(self) -> None:
-        """Renew the presence and observe the others, for ever."""
-        while not self._left:
-            with contextlib.suppress(StoreError):
-                await self.renew()
-                await self.observe()
-            await asyncio.sleep(self.period_seconds)
+    async def run_once(self) -> Mapping[str, int]:
+        """Renew the presence and observe the others; return how many processes were seen."""
+        await self.renew()
+        await self.observe()
+        return {"seen": len(self._seen)}
 
     async def renew(self) -> None:
         """Write the presence, unless this process has left."""
-        if self._left:
+        if self._stopping.is_set():
             return
         started = time.monotonic()
         self._beat += 1
         presence = Presence(host=_pid_space(), pid=os.getpid(), beat=self._beat)
         await self._bucket.put(f"process.{self.id}", msgspec.json.encode(presence))
-        if not self._left:
+        if not self._stopping.is_set():
             if not self.is_current:
                 self.lapses += 1
             self._renewed_at = started
@@ -148,7 +149,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Say that this process ends; from now on it holds no lease. Where NATS is away its time runs out by itself."""
-        self._left = True
+        self._stopping.set()
         self._renewed_at = -1e9
         with contextlib.suppress(StoreError):
             await self._bucket.delete(f"process.{self.id}")
@@ -167,6 +168,11 @@ class Lease:
         self._revision: int | None = None
         self._lapses = 0
         """As many as there had been when the lease was last seen to be ours."""
+
+    @property
+    def period_seconds(self) -> float:
+        """How often its holder confirms it."""
+        return self._members.period_seconds
 
     @property
     def held(self) -> bool:

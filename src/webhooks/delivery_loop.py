@@ -35,6 +35,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.api import ApiError, api
 from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
 from ..streams.topology.definitions import TASKS
+from ..vault.webhook_secrets import WebhookSecrets
 from ..wire.instants import iso
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery
@@ -63,16 +64,16 @@ class Unheard(Seen):
 
 
 class DeliveryTools(Struct, frozen=True, kw_only=True):
-    """What all lanes work with."""
+    """What sending reads, writes and calls: the same for every webhook."""
 
     settings: Settings
     reading: Connection
+    consuming: Connection
     commands: Commands
     deliveries: DeliveryStore
-    feeds: Feeds
+    secrets: WebhookSecrets
     task_attributes: TaskAttributeReader
     client: WebhookClient
-    may_send: Callable[[], bool]
 
 
 class _Body(Struct):
@@ -82,10 +83,15 @@ class _Body(Struct):
 
 
 class DeliveryLoop:
-    def __init__(self, ref: WebhookRef, webhook: Registered, tools: DeliveryTools) -> None:
+    def __init__(
+        self, ref: WebhookRef, webhook: Registered, tools: DeliveryTools, feeds: Feeds, may_send: Callable[[], bool]
+    ) -> None:
+        """`may_send`: returns False once another worker may have taken over."""
         self._ref = ref
         self._webhook = webhook
         self._tools = tools
+        self._feeds = feeds
+        self._may_send = may_send
         self._waiting: dict[str, float] = {}
         """When deliveries are to be tried, by the event loop's clock."""
         self._sending: dict[str, asyncio.Task[None]] = {}
@@ -169,7 +175,7 @@ class DeliveryLoop:
         place = FeedPosition(saved, Unheard())
         loop = asyncio.get_running_loop()
         save_at = loop.time()
-        async with contextlib.aclosing(tools.feeds.feed(scope, place, SAVE_SECONDS)) as feed:
+        async with contextlib.aclosing(self._feeds.feed(scope, place, SAVE_SECONDS)) as feed:
             async for told in feed:
                 update = told.what if told is not None else None
                 if isinstance(update, Update) and await self._wants(update):
@@ -261,7 +267,7 @@ class DeliveryLoop:
     async def _try(self, held: StoredDelivery) -> None:
         tools, delivery = self._tools, held.delivery
         body = await self._body(delivery)
-        if not tools.may_send():  # another may have taken over
+        if not self._may_send():
             self._again(delivery.id, TRY_AGAIN)
             return
         if body is None:

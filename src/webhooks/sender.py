@@ -12,126 +12,64 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-import aiohttp
 import structlog
-from msgspec import Struct
 
 from ..clock import utc_now
-from ..commands.commands import Commands
 from ..commands.webhook import DeletedWebhook, Registered
-from ..errors import StoreError, UnreadableEvent
 from ..events.ids import WebhookRef
 from ..events.subjects import WEBHOOK_SUBJECTS
 from ..projections.webhooks import WebhookRegistry
 from ..push.feed import Feeds
 from ..push.hub import Hub
-from ..push.subscription_filter import TaskAttributeReader
 from ..runtime import metrics
-from ..settings import Settings
-from ..streams.client.connection import Connection
+from ..runtime.service import Service
 from ..streams.jetstream.consumers import follow
-from ..streams.leases import Lease, Membership
+from ..streams.leases import Lease
 from ..streams.topology.definitions import WEBHOOKS
-from ..vault.webhook_secrets import WebhookSecrets
-from .client import WebhookClient
-from .deliveries import WAITING_FILTER, DeliveryStore, Marked, marked
+from .deliveries import WAITING_FILTER, Marked, marked
 from .delivery_loop import DeliveryLoop, DeliveryTools
 
 log = structlog.get_logger(__name__)
 
-STANDBY_SECONDS = 1.0
-"""How often a worker that does not send looks whether it should."""
 SWEEP_SECONDS = 3_600.0
 
 
-class WebhookStores(Struct, frozen=True, kw_only=True):
-    """What the sender reads and writes."""
-
-    settings: Settings
-    commands: Commands
-    reading: Connection
-    consuming: Connection
-    deliveries: DeliveryStore
-    secrets: WebhookSecrets
-    task_attributes: TaskAttributeReader
-
-
-class WebhookSender:
+class WebhookSender(Service):
     """The service of one worker."""
 
-    def __init__(self, stores: WebhookStores, members: Membership, session: aiohttp.ClientSession) -> None:
-        self._stores = stores
-        self._members = members
-        self._session = session
-        self._lease = Lease(members, "webhooks")
-        self._stop = asyncio.Event()
+    def __init__(self, tools: DeliveryTools, lease: Lease) -> None:
+        super().__init__("webhook-sender", lease=lease)
+        self._tools = tools
+        self._may_send = lambda: lease.held
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
-    async def run(self) -> None:
-        """Send while the lease is held, stand by otherwise, until stopped."""
-        while not self._stop.is_set():
-            try:
-                if await self._lease.acquire():
-                    await self._serve()
-            except UnreadableEvent as error:
-                log.error("webhooks.halted", reason=str(error))
-                await self._lease.release()
-                return
-            except StoreError as error:
-                log.warning("webhooks.again", reason=str(error))
-            await self._pause(STANDBY_SECONDS)
-
     async def stop(self) -> None:
-        """Send nothing more, and give the lease up, so that another goes on at once."""
-        self._stop.set()
+        """Send nothing more, and release the lease, so that another worker goes on at once."""
+        self._stopping.set()
         await self._is_idle.wait()
-        await self._lease.release()
+        await super().stop()
 
     async def _serve(self) -> None:
+        """Send until the lease is lost."""
+        loops = DeliveryLoops(self._tools, self._may_send)
         self._is_idle.clear()
-        log.info("webhooks.started", worker=self._members.id)
-        loops = DeliveryLoops(self._stores, self._session, lambda: self._lease.held)
-        parts = [loops.follow_webhooks, loops.follow_waiting, loops.sweep, self._hold]
-        tasks = [asyncio.create_task(part(), name=f"webhooks-{part.__name__}") for part in parts]
+        log.info("webhook-sender.started")
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await self._serve_together(loops.follow_webhooks(), loops.follow_waiting(), loops.sweep())
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await loops.close()
             self._is_idle.set()
-
-    async def _hold(self) -> None:
-        """Return once the lease is lost, or this is to stop."""
-        while not self._stop.is_set() and await self._lease.acquire():
-            await self._pause(self._members.period_seconds)
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
 
 
 class DeliveryLoops:
     """The lanes of all webhooks, while this worker is the one that sends."""
 
-    def __init__(self, stores: WebhookStores, session: aiohttp.ClientSession, may_send: Callable[[], bool]) -> None:
-        self._stores = stores
-        self._hub = Hub(stores.consuming)  # its own: the API's ends before this does
-        self._tools = DeliveryTools(
-            settings=stores.settings,
-            reading=stores.reading,
-            commands=stores.commands,
-            deliveries=stores.deliveries,
-            feeds=Feeds(self._hub, stores.reading),
-            task_attributes=stores.task_attributes,
-            client=WebhookClient(session, stores.secrets, stores.settings.webhook_timeout),
-            may_send=may_send,
-        )
+    def __init__(self, tools: DeliveryTools, may_send: Callable[[], bool]) -> None:
+        self._tools = tools
+        self._may_send = may_send
+        self._hub = Hub(tools.consuming)  # its own: the API's ends before this does
+        self._feeds = Feeds(self._hub, tools.reading)
         self._webhooks = WebhookRegistry()
         self._loops: dict[WebhookRef, DeliveryLoop] = {}
         self._early: dict[WebhookRef, list[Marked]] = {}
@@ -143,7 +81,7 @@ class DeliveryLoops:
 
     async def follow_webhooks(self) -> None:
         """Keep a lane for each webhook that is registered, for ever. Raises UnreadableEvent."""
-        async with contextlib.aclosing(follow(self._stores.reading, WEBHOOKS, [WEBHOOK_SUBJECTS], 0)) as batches:
+        async with contextlib.aclosing(follow(self._tools.reading, WEBHOOKS, [WEBHOOK_SUBJECTS], 0)) as batches:
             async for positions in batches:
                 changed = self._webhooks.apply(positions)
                 if not positions and not self._caught_up.is_set():
@@ -157,7 +95,7 @@ class DeliveryLoops:
         """Hand to each lane what waits, as it comes, for ever."""
         await self._caught_up.wait()
         async with contextlib.aclosing(
-            follow(self._stores.reading, self._stores.deliveries.bucket.stream, [WAITING_FILTER], 0)
+            follow(self._tools.reading, self._tools.deliveries.bucket.stream, [WAITING_FILTER], 0)
         ) as batches:
             async for positions in batches:
                 for position in positions:
@@ -169,11 +107,11 @@ class DeliveryLoops:
         while True:
             unneeded = {
                 (ref, secret_id)
-                for ref, secret_ids in (await self._stores.secrets.kept()).items()
+                for ref, secret_ids in (await self._tools.secrets.kept()).items()
                 for secret_id in secret_ids - self._named(ref)
             }
             for ref, secret_id in unneeded & self._unneeded:  # seen twice: it is not on its way to be registered
-                await self._stores.secrets.destroy(ref, [secret_id])
+                await self._tools.secrets.destroy(ref, [secret_id])
             self._unneeded = unneeded
             await asyncio.sleep(SWEEP_SECONDS)
 
@@ -193,9 +131,9 @@ class DeliveryLoops:
             if loop is not None:
                 await self._loops.pop(ref).stop(grace_seconds=0)
             if isinstance(state, DeletedWebhook):
-                await self._stores.deliveries.forget(ref)
+                await self._tools.deliveries.forget(ref)
         elif loop is None:
-            self._loops[ref] = DeliveryLoop(ref, state, self._tools)
+            self._loops[ref] = DeliveryLoop(ref, state, self._tools, self._feeds, self._may_send)
             for what in self._early.pop(ref, ()):
                 await self._hand(what)
         else:
@@ -205,7 +143,7 @@ class DeliveryLoops:
         loop = self._loops.get(what.ref)
         if loop is None and isinstance(self._webhooks.state(what.ref), DeletedWebhook):
             if what.next_at is not None:
-                await self._stores.deliveries.forget(what.ref)
+                await self._tools.deliveries.forget(what.ref)
         elif loop is None:
             self._early.setdefault(what.ref, []).append(what)
         elif what.next_at is None:

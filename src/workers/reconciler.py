@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
@@ -17,7 +18,7 @@ import structlog
 from ..clock import utc_now
 from ..commands.commands import Commands
 from ..commands.task import Ended, RequeueTask, Unknown
-from ..errors import Refused, StoreError, StoreUnavailable
+from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
 from ..events.subjects import (
@@ -34,6 +35,7 @@ from ..events.task import FailureKind
 from ..projections.active import ActiveTask, active_tasks, projected, remove_stale, unstarted_tasks
 from ..projections.fleet import Fleet
 from ..projections.task_view import TaskView
+from ..runtime.service import Service
 from ..settings import Settings
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
@@ -87,7 +89,7 @@ def diagnose(view: TaskView, now: datetime, *, queued: bool, worker_alive: bool)
     return Remedy.QUEUE_AGAIN if not queued and due_at + SETTLED_AFTER < now else Remedy.NONE
 
 
-class Reconciler:
+class Reconciler(Service):
     def __init__(
         self,
         settings: Settings,
@@ -100,6 +102,7 @@ class Reconciler:
         task_keys: TaskKeys,
         schedules: Cron,
     ) -> None:
+        super().__init__("reconciler", lease=Lease(members, "reconciler"), period_seconds=members.period_seconds)
         self._settings = settings
         self._members = members
         self._connection = connection
@@ -109,31 +112,26 @@ class Reconciler:
         self._tasks_bucket = tasks_bucket
         self._task_keys = task_keys
         self._schedules = schedules
-        self._lease = Lease(members, "reconciler")
+        self._next_at = 0.0
+        """When the next search is due though no worker has died, monotonic."""
         self._unsubmitted: set[TaskRef] = set()
         """Tasks that had a key and no submission when last looked at."""
 
-    async def run(self) -> None:
-        """Search every interval, and when a worker has died; for ever."""
+    async def _prepare(self) -> None:
         await self._members.observed()
-        next_at = 0.0
-        loop = asyncio.get_running_loop()
-        while True:
-            dead = self._members.dead()
-            if dead or loop.time() >= next_at:
-                with contextlib.suppress(StoreError):
-                    if await self._lease.acquire():
-                        counts = await self.run_once()
-                        if any(counts.values()):
-                            log.info("reconciled", **counts)
-                        for process in dead:
-                            if process in self._members.dead():
-                                await self._members.bury(process)
-                    next_at = loop.time() + self._settings.reconcile_interval
-            await asyncio.sleep(self._members.period_seconds)
 
-    async def stop(self) -> None:
-        await self._lease.release()
+    async def _serve(self) -> None:
+        """Search if the interval is over or a worker has died."""
+        dead = self._members.dead()
+        if not dead and time.monotonic() < self._next_at:
+            return
+        counts = await self.run_once()
+        self._next_at = time.monotonic() + self._settings.reconcile_interval
+        if any(counts.values()):
+            log.info("reconciler.done", **counts)
+        for process in dead:
+            if process in self._members.dead():
+                await self._members.bury(process)
 
     async def run_once(self) -> dict[str, int]:
         """Search once; return what was found, by remedy."""

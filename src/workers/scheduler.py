@@ -24,7 +24,7 @@ from ..clock import unique_id, utc_now
 from ..commands.commands import Commands
 from ..commands.task import CancelUnstarted, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
 from ..commands.task_holds import queue_held
-from ..errors import Conflict, OutcomeUnknown, Refused, StoreError, UnreadableEvent
+from ..errors import Conflict, OutcomeUnknown, Refused, StoreError
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Recorded
 from ..events.ids import TaskRef, parse_task_id
@@ -38,6 +38,7 @@ from ..projections.fleet import Fleet
 from ..projections.task_view import TaskView, awaited
 from ..projections.task_view import fold as fold_view
 from ..runtime import metrics
+from ..runtime.service import Service
 from ..scheduling.backlog_report import BACKLOG_SUBJECT, BacklogReport, OwnerBacklog
 from ..scheduling.backlog_report import encode as encode_word
 from ..scheduling.due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
@@ -58,7 +59,6 @@ log = structlog.get_logger(__name__)
 
 MOST_AT_ONCE = 400
 """Releases in one batch. JetStream takes a thousand messages; a smaller one is sooner on its way to the servers."""
-STANDBY_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 1.0
 WORD_SECONDS = 0.1
 """How often those who admit tasks are told who has much waiting."""
@@ -74,7 +74,7 @@ LONG_AGO = 1
 OUTCOMES: dict[str, ParentOutcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
 
 
-class Scheduler:
+class Scheduler(Service):
     def __init__(
         self,
         settings: Settings,
@@ -86,6 +86,7 @@ class Scheduler:
         tail: Tail,
     ) -> None:
         """`tail`: of the TASKS log."""
+        super().__init__("scheduler", lease=Lease(members, "keeper"))
         self._settings = settings
         self._members = members
         self._connection = connection
@@ -93,7 +94,6 @@ class Scheduler:
         self._fleet = fleet
         self._tasks_bucket = tasks_bucket
         self._tail = tail
-        self._lease = Lease(members, "keeper")
         self._rules = FleetRules(fleet)
         self._held_tasks = self._new_book()
         self._fence = 0
@@ -103,33 +103,9 @@ class Scheduler:
         self._told_as_of = -1
         self._started: Counter[str] = Counter()
         self._news = asyncio.Event()
-        self._stopped = False
-        self.halted: str | None = None
-        """Why it stopped for good; None while it runs or stands by."""
         self._servers_changed = False
         fleet.watch_limits(self._on_rules_changed)
         fleet.watch(self._on_servers_changed)
-
-    async def run(self) -> None:
-        """Keep while the lease is held, stand by otherwise; for ever."""
-        while not self._stopped:
-            try:
-                if await self._lease.acquire():
-                    await self._keep()
-            except UnreadableEvent as error:
-                self.halted = str(error)
-                log.error("keeper.halted", reason=str(error))
-                await self._lease.release()
-                return
-            except StoreError as error:
-                log.warning("keeper.again", reason=str(error))
-            await asyncio.sleep(STANDBY_SECONDS)
-
-    async def stop(self) -> None:
-        """Keep no more, and give the lease up, so that another takes over at once."""
-        self._stopped = True
-        self._news.set()
-        await self._lease.release()
 
     def _new_book(self) -> HeldTasks:
         return HeldTasks(self._rules, self._settings.priority_ageing, time.time())
@@ -147,26 +123,17 @@ class Scheduler:
 
     # Taking over
 
-    async def _keep(self) -> None:
-        """Enter what is active, then keep the book and act on it until the lease is lost."""
+    async def _serve(self) -> None:
+        """Enter what is active, then follow the log and act on it until the lease is lost."""
         await self._take_turn()
         self._rules.observe({}, WINDOWS_SECONDS)
         self._held_tasks = self._new_book()
         self._as_of = await projected(self._tasks_bucket)
         for task in await entered_tasks(self._tasks_bucket):
             self._held_tasks.add(entry_of(task.ref, task.view), time.time())
-        log.info("keeper.started", active=len(self._held_tasks), turn=self._fence)
-        works: list[asyncio.Task[None]] = []
-        try:
-            caught_up = asyncio.Event()
-            works = [asyncio.create_task(work) for work in (self._follow(caught_up), self._act(caught_up))]
-            done, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
-            for work in done:
-                work.result()
-        finally:
-            for work in works:
-                work.cancel()
-            await asyncio.gather(*works, return_exceptions=True)
+        log.info("scheduler.started", active=len(self._held_tasks), turn=self._fence)
+        caught_up = asyncio.Event()
+        await self._serve_together(self._follow(caught_up), self._act(caught_up))
 
     async def _take_turn(self) -> None:
         """Put a message on KEEPER_TURN: from now on no batch of a former keeper is stored."""
@@ -213,7 +180,7 @@ class Scheduler:
                 await asked.unsubscribe()
 
     async def _act_on(self, chores: _Chores) -> None:
-        while await self._is_ours(chores):
+        while True:
             self._news.clear()
             if self._servers_changed:
                 self._servers_changed = False
@@ -232,13 +199,6 @@ class Scheduler:
         with contextlib.suppress(Refused, UnicodeDecodeError, StoreError):
             explanation = explain(self._held_tasks, parse_task_id(message.data.decode()), self._as_of, time.time())
             await self._connection.publish(message.reply, encode_explanation(explanation))
-
-    async def _is_ours(self, chores: _Chores) -> bool:
-        if self._stopped:
-            return False
-        if self._lease.held and not chores.is_due("lease", self._members.period_seconds):
-            return True
-        return await self._lease.acquire()
 
     async def run_once(self) -> dict[str, int]:
         """Do what is to be done now; return how many tasks were released, and how many other things were done."""

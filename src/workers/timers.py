@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -15,6 +16,7 @@ from ..commands.commands import Commands
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, TaskRef
+from ..runtime.service import Service
 from ..settings import Settings
 from ..streams.client.connection import Connection
 from ..streams.jetstream.consumers import Consumer, delivery_info
@@ -35,6 +37,7 @@ The check of a server that has fallen silent takes some 26 s by default (its tim
 stable servers have 430 more fall due.
 """
 TRY_AGAIN = timedelta(seconds=2)
+RETRY_SECONDS = 0.5
 WAIT_SECONDS = 5.0
 """How long one request for what falls due stays with NATS. One that is restarted forgets it."""
 
@@ -46,7 +49,7 @@ class DueSchedule(Struct, frozen=True, kw_only=True):
     """What it was set to."""
 
 
-class DueTimers:
+class DueTimers(Service):
     def __init__(
         self,
         settings: Settings,
@@ -57,6 +60,7 @@ class DueTimers:
         schedules: Cron,
         in_flight: InFlight,
     ) -> None:
+        super().__init__("timers", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
         self._settings = settings
         self._connection = connection
         self._consumer = Consumer(connection, TIMERS, DUE_CONSUMER)
@@ -68,35 +72,31 @@ class DueTimers:
         self._running: set[asyncio.Task[None]] = set()
         self._may_have_more = True
         """False once nothing more was due; then the next thing is waited for without a look."""
-        self._stopped = False
 
     async def stop(self) -> None:
         """Take nothing more, and give back what is under way: each is safe to repeat."""
-        self._stopped = True
+        await super().stop()
         for task in self._running:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)
 
-    async def run(self) -> None:
-        """Deal with what falls due, until stopped."""
+    async def _prepare(self) -> None:
         await self._consumer.open()
-        while not self._stopped:
-            try:
-                self._consumer.is_back(await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings)))
-                self._may_have_more = True
-                while self._may_take:
-                    await self.run_once()
-            except StoreUnavailable as error:
-                log.warning("timekeeper.waits", reason=str(error))
-                await asyncio.sleep(0.5)
+
+    async def _serve(self) -> None:
+        """Deal with what falls due until stopped, or until the consumer has to be made again."""
+        self._consumer.is_back(await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings)))
+        self._may_have_more = True
+        while self._may_take:
+            await self.run_once()
 
     @property
     def _may_take(self) -> bool:
-        return not (self._stopped or self._consumer.is_gone)
+        return not (self._stopping.is_set() or self._consumer.is_gone)
 
-    async def run_once(self) -> int:
-        """Take what is due now, or wait for the next thing to fall due; return how many were taken."""
+    async def run_once(self) -> Mapping[str, int]:
+        """Take what is due now, or wait for the next thing to fall due; return how many messages were taken."""
         while len(self._running) >= AT_ONCE:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         messages = await self._consumer.fetch(AT_ONCE - len(self._running)) if self._may_have_more else []
@@ -104,14 +104,14 @@ class DueTimers:
             messages = [message]
         self._may_have_more = not messages or delivery_info(messages[-1]).pending > 0
         for message in messages:
-            if self._stopped:
+            if self._stopping.is_set():
                 await self._in_flight.give_back(message)
                 continue
             self._in_flight.take(message)
             task = asyncio.create_task(self._deal_with(message))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return len(messages)
+        return {"taken": len(messages)}
 
     async def _next(self) -> Msg | None:
         brought: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Collection
 from functools import partial
 
 import structlog
-from nats.aio.msg import Msg
 
 from ..backends.client import BackendClient
 from ..clock import jitter, utc_now
 from ..container import Container
 from ..errors import StoreError
-from ..events.codec import task_codec
 from ..events.envelope import Actor
-from ..events.kinds import word_of
-from ..events.subjects import FLEET, TASK_SUBJECTS, republished_filter, task_ref
-from ..events.task import TaskCancelled
+from ..events.subjects import FLEET, TASK_SUBJECTS
 from ..projections.registry_projection import RegistryProjection
 from ..projections.task_projection import TaskProjection
 from ..streams.backlog import take_back
@@ -26,7 +21,9 @@ from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease
 from ..streams.tail import Tail
 from ..streams.topology.definitions import SERVERS, TASKS
-from ..webhooks.sender import WebhookSender, WebhookStores
+from ..webhooks.client import WebhookClient
+from ..webhooks.delivery_loop import DeliveryTools
+from ..webhooks.sender import WebhookSender
 from .attempts.in_flight import InFlight
 from .attempts.outcomes import Outcomes
 from .attempts.parents import Parents
@@ -44,6 +41,7 @@ from .fleet.slots import Slots
 from .projector import Projector
 from .reconciler import Reconciler
 from .scheduler import Scheduler
+from .task_events import TaskEventListener
 from .timers import DueTimers
 
 log = structlog.get_logger(__name__)
@@ -58,13 +56,12 @@ class Worker:
         self.members = container.membership("worker")
         self._session = container.egress.session()
         self._in_flight = InFlight(container.consuming, settings.ack_wait)
-        self._assignment = ServerAssignment(
-            self.members, container.fleet, container.buckets.tasks, container.consuming, container.commands
-        )
         self._slots = Slots(
             container.fleet, policy(settings.balancing, jitter), utc_now, in_force=lambda: self._assignment.in_force
         )
-        self._assignment.bind(self._slots)
+        self._assignment = ServerAssignment(
+            self.members, container.fleet, container.buckets.tasks, container.reading, container.commands, self._slots
+        )
         worker = Actor("worker", self.members.id)
         backend = BackendClient(self._session, settings.max_result, settings.health_timeout)
         self._runner = AttemptRunner(
@@ -175,17 +172,18 @@ class Worker:
                 Lease(self.members, "projector.registry"),
             ),
         ]
-        webhook_stores = WebhookStores(
-            settings=container.settings,
+        tools = DeliveryTools(
+            settings=settings,
             commands=container.commands,
             reading=container.reading,
             consuming=container.consuming,
             deliveries=container.deliveries,
             secrets=container.webhook_secrets,
             task_attributes=container.task_attributes,
+            client=WebhookClient(self._session, container.webhook_secrets, settings.webhook_timeout),
         )
-        self._webhooks = WebhookSender(webhook_stores, self.members, self._session)
-        self._dispatching: asyncio.Task[None] | None = None
+        self._webhooks = WebhookSender(tools, Lease(self.members, "webhooks"))
+        self._task_events = TaskEventListener(tail, container.reading, self._slots, self._runner)
 
     async def start(self) -> None:
         """Begin to work; returns once the queue is being fed and the worker has announced itself."""
@@ -193,20 +191,22 @@ class Worker:
         await self._sourcing.begin()
         await self.members.renew()
         await self._take_back()
-        await container.consuming.subscribe(republished_filter(word_of(TaskCancelled)), self._on_cancelled)
+        await self._task_events.begin()
         container.fleet.watch(self._on_fleet_change)
-        container.background(self.members.run, "membership")
-        container.background(self._in_flight.run, "keepalive")
-        container.background(self._assignment.run, "shares")
-        container.background(self._pressure.run, "pressure")
-        container.background(self._due_timers.run, "timekeeper")
-        container.background(self._reconciler.run, "reconciler")
-        container.background(self._keep, "keeper")
-        container.background(self._sourcing.run, "sourcing")
-        for projector in self.projectors:
-            container.background(partial(self._project, projector), f"projector-{projector.name}")
-        container.background(self._webhooks.run, "webhooks")
-        self._dispatching = container.background(self._dispatcher.run, "dispatcher")
+        container.services.start(
+            self.members,
+            self._in_flight,
+            self._task_events,
+            self._assignment,
+            self._pressure,
+            self._due_timers,
+            self._reconciler,
+            self._scheduler,
+            self._sourcing,
+            *self.projectors,
+            self._webhooks,
+            self._dispatcher,
+        )
         log.info("worker.started", worker=self.members.id)
 
     async def stop(self) -> None:
@@ -214,16 +214,10 @@ class Worker:
         grace = self._container.settings.shutdown_grace
         log.info("worker.stopping", worker=self.members.id, grace_seconds=grace)
         await self._due_timers.stop()
-        self._dispatcher.stop()
-        if self._dispatching is not None:
-            await asyncio.wait([self._dispatching], timeout=2)
-        self._container.background(self._dispatcher.return_late, "late")
+        await self._dispatcher.drain()
         await self._runner.drain(grace)
-        await self._webhooks.stop()
-        await self._assignment.give_all()
-        await self._scheduler.stop()
-        await self._reconciler.stop()
-        await self._sourcing.stop()
+        for service in (self._webhooks, self._assignment, self._scheduler, self._reconciler, self._sourcing):
+            await service.stop()
         for projector in self.projectors:
             await projector.stop()
         await self.members.leave()
@@ -239,21 +233,6 @@ class Worker:
             ):
                 log.info("queue.taken-back", messages=count)
 
-    async def _keep(self) -> None:
-        await self._scheduler.run()
-        if self._scheduler.halted:
-            self._container.halted["the keeper"] = self._scheduler.halted
-
-    async def _project(self, projector: Projector) -> None:
-        await projector.run()
-        if projector.halted:
-            self._container.halted[f"the projection of {projector.name}"] = projector.halted
-
     def _on_fleet_change(self, names: Collection[str]) -> None:
         self._assignment.look(names)
         self._slots.freed.set()
-
-    async def _on_cancelled(self, message: Msg) -> None:
-        event = task_codec.decode(message.data).event
-        if isinstance(event, TaskCancelled):
-            self._runner.close_call(task_ref(message.subject), event.attempt)

@@ -52,7 +52,7 @@ async def test_another_worker_goes_on_where_the_killed_one_was(processes: Proces
         webhook_id, _ = await register(service.alice, receiver)
         wanted = await cancel_many(service, TASKS)
         await wait_until(lambda: len(moody.taken) >= TASKS // 6, "some of them")
-        (sender,) = [worker for worker in workers if worker.entries("webhooks.started")]
+        (sender,) = [worker for worker in workers if worker.entries("webhook-sender.started")]
 
         sender.kill()
 

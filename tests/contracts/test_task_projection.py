@@ -310,8 +310,7 @@ async def test_what_a_killed_nats_forgot_is_projected_again_without_any_further_
     container: Container, nats: NatsServer
 ) -> None:
     members = container.membership("worker")
-    container.background(members.run, "members")
-    container.background(projector(container, members).run, "projector")
+    container.services.start(members, projector(container, members))
     await give(container.commands, ref(1), submission(), claim())
     await caught_up(container)
     storage = Storage(container, nats, container.buckets.tasks)
@@ -381,8 +380,7 @@ async def caught_up(container: Container) -> None:
 
 async def test_a_projector_keeps_up_over_a_kill_of_nats(container: Container, nats: NatsServer) -> None:
     members = container.membership("worker")
-    container.background(members.run, "members")
-    container.background(projector(container, members).run, "projector")
+    container.services.start(members, projector(container, members))
     await wander(container.commands, TASK_REFS, 100, seed=5)
 
     await restart(nats, container.appending, container.reading, container.consuming)
@@ -540,8 +538,7 @@ async def test_a_rebuild_puts_right_what_is_no_view_and_removes_what_is_no_key(c
 
 async def test_a_projector_goes_on_after_a_rebuild_beside_it(container: Container) -> None:
     members = container.membership("worker")
-    container.background(members.run, "members")
-    container.background(projector(container, members).run, "projector")
+    container.services.start(members, projector(container, members))
     await wander(container.commands, TASK_REFS, 60, seed=10)
     await caught_up(container)
 

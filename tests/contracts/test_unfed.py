@@ -90,17 +90,17 @@ async def test_what_was_refused_is_fed_at_once(connection: Connection) -> None:
     await submit(connection, "a")
 
     async with asyncio.timeout(SOONER_THAN_NATS_SECONDS):
-        assert await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once()
+        assert (await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once())["renewed"]
         await queued_to_be(connection, 1)
 
-    assert not await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once()
+    assert not (await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once())["renewed"]
 
 
 async def test_nothing_is_done_while_a_stream_is_not_there(connection: Connection) -> None:
     await refused(connection)
 
     with pytest.raises(StoreError, match="stream not found"):
-        await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once()
+        (await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once())["renewed"]
 
     assert (await find_unfed(connection, SETTINGS)).streams == [RETRIES, TASKS]
 

@@ -77,12 +77,12 @@ async def test_a_task_with_an_event_it_does_not_know_is_left_alone_and_the_other
             assert [call["request"] for call in backend.calls] == ["other"]
 
             await wait_until(
-                lambda: "the projection of tasks" in service.container.halted,
+                lambda: "projector-tasks" in service.container.services.halted,
                 "the projection to stop before what it cannot read",
             )
-            assert "the projection of tasks has stopped here" in await warnings(service)
-            assert "paused" in service.container.halted["the projection of tasks"]
-    assert [entry["projection"] for entry in logs if entry["event"] == "projection.halted"] == ["tasks"]
+            assert "projector-tasks has stopped here" in await warnings(service)
+            assert "paused" in service.container.services.halted["projector-tasks"]
+    assert [entry["service"] for entry in logs if entry["event"] == "service.halted"] == ["projector-tasks"]
 
 
 async def test_a_server_with_an_event_it_does_not_know_gets_no_work_from_it_and_the_others_do(

@@ -147,7 +147,7 @@ async def test_a_worker_that_is_stopping_keeps_no_task_from_the_others(nats_url:
             await service.alice.submit({"payload": 1})
             await called(backend, 1)
             # Once it begins to stop, tasks come that requests still out may bring to it.
-            stopping._dispatcher.stop()
+            await stopping._dispatcher.drain()
             tasks = await submit_all(service.alice, [{"payload": number} for number in range(3)])
             await queue_holds(service, 4)
 

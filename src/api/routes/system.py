@@ -65,6 +65,7 @@ class System:
             storage=storage,
             projection_lag_events=lag,
             servers=server_states(container),
+            halted=container.services.halted,
             warnings=warnings,
         )
 
@@ -83,9 +84,9 @@ async def projection_lag(container: Container) -> int:
 
 def unreadable(container: Container) -> list[str]:
     """Return a warning for everything that events this version cannot read keep this process from doing."""
-    projections = [f"{what} has stopped here: {why}" for what, why in container.halted.items()]
+    halted = [f"the service {name} has stopped here: {why}" for name, why in container.services.halted.items()]
     left_out = [f"{name} is left out here: {why}" for name, why in container.fleet.unreadable.items()]
-    return [f"{text}; run the version that wrote it" for text in (*projections, *left_out)]
+    return [f"{text}; run the version that wrote it" for text in (*halted, *left_out)]
 
 
 def server_states(container: Container) -> dict[str, int]:
@@ -102,6 +103,8 @@ async def observe(container: Container) -> None:
     """Bring the gauges up to date; without NATS they keep what they had."""
     for state, count in server_states(container).items():
         metrics.servers.labels(state).set(count)
+    for service in container.services:
+        metrics.service_halted.labels(service.name).set(service.halted is not None)
     try:
         metrics.projection_lag.labels("tasks").set(await projection_lag(container))
         for subjects, backlog in (await backlogs(container.reading)).items():

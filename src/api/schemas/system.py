@@ -37,6 +37,8 @@ class Ready(Struct, kw_only=True):
     """Events of the log that lists read from the log itself, because they are not projected yet."""
     servers: dict[str, int]
     """How many are online, offline, in maintenance, and have an open circuit."""
+    halted: dict[str, str]
+    """Background services of this process that have stopped because they cannot read an event, each with the reason."""
     warnings: list[str]
     """What is weaker than it should be, each with what to do."""
 

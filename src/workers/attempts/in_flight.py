@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+from collections.abc import Mapping
 from datetime import timedelta
 
 import msgspec
 from nats.aio.msg import Msg
 
 from ...errors import StoreUnavailable
+from ...runtime.service import Service
 from ...streams.client.connection import Connection
 from ...streams.topology.definitions import nanoseconds
 
 BEATS_PER_ACK_WAIT = 3
 
 
-class InFlight:
+class InFlight(Service):
     """The messages this process works on."""
 
     def __init__(self, connection: Connection, ack_wait_seconds: float) -> None:
+        super().__init__("in-flight", period_seconds=ack_wait_seconds / BEATS_PER_ACK_WAIT)
         self._connection = connection
-        self._period = ack_wait_seconds / BEATS_PER_ACK_WAIT
         self._replies: set[str] = set()
 
-    async def run(self) -> None:
-        """Tell NATS about every message in hand, again and again, for ever."""
-        while True:
-            await asyncio.sleep(self._period)
-            for reply in list(self._replies):
-                with contextlib.suppress(StoreUnavailable):
-                    await self._connection.publish(reply, b"+WPI")
+    async def run_once(self) -> Mapping[str, int]:
+        """Extend the ack wait of every message in flight; return how many there are."""
+        replies = list(self._replies)
+        for reply in replies:
+            with contextlib.suppress(StoreUnavailable):
+                await self._connection.publish(reply, b"+WPI")
+        return {"extended": len(replies)}
 
     def take(self, message: Msg) -> None:
         self._replies.add(message.reply)

@@ -28,6 +28,7 @@ from ...events.subjects import dispatched_ref, task_ref
 from ...events.task import TaskEvent, TaskQueued, TaskSubmitted
 from ...projections.fleet import Fleet
 from ...runtime import metrics
+from ...runtime.service import Service
 from ...scheduling.eligibility import is_able
 from ...scheduling.queue_order import ReadyQueue, in_queue_order, must_wait, to_take
 from ...scheduling.redelivery import FIRST_RETURN, LONGEST_RETURN, RedeliveryDelays, TaskKind, growing
@@ -51,11 +52,13 @@ ANOTHER_WORKER = timedelta(milliseconds=200)
 """Pause in which another worker may take a task that it has a better server for: one that has not failed it, or that
 has more of the labels it prefers."""
 RETURNS_FOR_ANOTHER_SERVER = 2
+RETRY_SECONDS = 0.5
+DRAIN_SECONDS = 2.0
 IDLE_LOOK_SECONDS = 5.0
 """How often room is looked for without any news of it: against news lost on the way."""
 
 
-class Dispatcher:
+class Dispatcher(Service):
     def __init__(
         self,
         commands: Commands,
@@ -73,6 +76,7 @@ class Dispatcher:
         """`tail`: of the TASKS log. `ageing_seconds`: how long a task waits before its queue comes before those of
         higher priority, or 0.
         """
+        super().__init__("dispatcher", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
         self._commands = commands
         self._fleet = fleet
         self._slots = slots
@@ -90,46 +94,54 @@ class Dispatcher:
         """When slots that are kept are looked at again, monotonic."""
         self._owed: set[str] = set()
         """Pools in which a task was handed out by its age, so that strict order has its turn."""
-        self._stopped = False
+        self._is_draining = False
+        self._drained = asyncio.Event()
 
-    def stop(self) -> None:
-        """Take nothing more out."""
-        self._stopped = True
+    async def drain(self) -> None:
+        """Start no more tasks, and from now on give back what requests to the queues still bring.
+
+        Returns when nothing more is being started, after DRAIN_SECONDS at the latest.
+        """
+        self._is_draining = True
         self._slots.freed.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._drained.wait()
 
-    async def run(self) -> None:
-        """Dispatch until stopped."""
-        while not self._stopped:
-            self._slots.freed.clear()
-            try:
-                await self._queues.know(self._fleet.pools())
-                while await self.run_once():
-                    pass
-                await self._wait_for_news()
-            except StoreUnavailable as error:
-                log.warning("dispatch.waits", reason=str(error))
-                await asyncio.sleep(0.5)
-                self._queues.all_may_have_more()
+    async def _serve(self) -> None:
+        """Start what can be started, then wait for news of tasks or slots."""
+        if self._is_draining:
+            self._drained.set()
+            await self._return_late()
+        self._slots.freed.clear()
+        try:
+            await self._queues.know(self._fleet.pools())
+            while any((await self.run_once()).values()):
+                pass
+            await self._wait_for_news()
+        except StoreUnavailable:
+            self._queues.all_may_have_more()
+            raise
 
-    async def return_late(self) -> None:
-        """Once stopped, give back what requests that are still out bring; for ever."""
+    async def _return_late(self) -> None:
+        """Give back what requests that are still out bring, for ever."""
         while True:
             self._slots.freed.clear()
             for queue in self._queues.in_order():
                 await self._return_brought(queue, "stopped")
             await self._slots.freed.wait()
 
-    async def run_once(self) -> int:
+    async def run_once(self) -> Mapping[str, int]:
         """Go over the queues once; return how many messages were taken out."""
         taken = await self._serve_aged() if self._ageing_seconds else 0
         for queue in self._queues.in_order():
             if queue.ahead.may_have_more:
-                taken += await self._serve(queue)
+                taken += await self._serve_queue(queue)
         if taken:
             self._queues.take_turns()
-        return taken
+        return {"taken": taken}
 
-    async def _serve(self, queue: PoolQueue, *, by_age: bool = False) -> int:
+    async def _serve_queue(self, queue: PoolQueue, *, by_age: bool = False) -> int:
         """Take out of a queue what there is room for, and place it; return how many messages were placed.
 
         `by_age`: its oldest task comes before those of higher priority.
@@ -144,7 +156,7 @@ class Dispatcher:
         room = self._room(queue) if by_age else self._room_left_for(queue)
         most = min(to_take(room, queue.in_vain), 1 if by_age else MOST_AT_ONCE)
         fetched: list[Msg] = []
-        if queue.may_have_more and most > len(queue.brought) and not self._stopped:
+        if queue.may_have_more and most > len(queue.brought) and not self._is_draining:
             fetched = await queue.fetch(most - len(queue.brought))
         messages, queue.brought = queue.brought + fetched, []
         for message in messages[:most]:
@@ -175,7 +187,7 @@ class Dispatcher:
         for turn in in_queue_order(lines, self._ageing_seconds, owed):
             if turn.by_age:
                 rooms = {queue.pool: self._room(queue) for queue in self._queues.in_order()}
-                taken += await self._serve(queues[turn.place], by_age=True)
+                taken += await self._serve_queue(queues[turn.place], by_age=True)
                 self._owed |= {queue.pool for queue in self._queues.in_order() if self._room(queue) < rooms[queue.pool]}
         return taken
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from ...commands.server import Present
-from ...errors import StoreUnavailable
 from ...projections.fleet import Fleet
+from ...runtime.service import Service
 from ...scheduling.overflow import allowance
 from ...settings import Settings
 from ...streams.backlog import Backlog, backlogs, waiting_since
@@ -26,7 +24,7 @@ OVERFLOW_PAUSE_SECONDS = 1.0
 """How often the queues of overflow servers are looked at."""
 
 
-class Pressure:
+class Pressure(Service):
     """Looks at the queues that a worker has to know more of. Where there are none it asks NATS nothing."""
 
     def __init__(
@@ -41,24 +39,18 @@ class Pressure:
     ) -> None:
         """`held_back`: tells how many tasks of a pool wait for room in their owner's window, before its queues."""
         self._ageing = settings.priority_ageing
+        self._pause_seconds = min(max(self._ageing / LOOKS_PER_AGEING, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        if not self._ageing:
+            self._pause_seconds = LONGEST_PAUSE_SECONDS
+        super().__init__("pressure", period_seconds=min(self._pause_seconds, OVERFLOW_PAUSE_SECONDS))
         self._connection = connection
         self._fleet = fleet
         self._slots = slots
         self._queues = queues
         self._held_back = held_back
         self._now = now
-        self._pause = min(max(self._ageing / LOOKS_PER_AGEING, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        if not self._ageing:
-            self._pause = LONGEST_PAUSE_SECONDS
 
-    async def run(self) -> None:
-        """Look, for ever."""
-        while True:
-            await asyncio.sleep(min(self._pause, OVERFLOW_PAUSE_SECONDS))
-            with contextlib.suppress(StoreUnavailable):
-                await self.run_once()
-
-    async def run_once(self) -> int:
+    async def run_once(self) -> Mapping[str, int]:
         """Look once; return how many queues were looked at."""
         helpers = self._slots.overflow_servers()
         pools = {pool for server in helpers for pool in self._fleet.pools_of(server)}
@@ -69,14 +61,14 @@ class Pressure:
                 await self._look(queue, found.get(queue.filter))
         for server in helpers:
             self._allow(server, {pool for pool in self._fleet.pools_of(server) if not self._fleet.pool_waits(pool)})
-        return len(queues)
+        return {"queues": len(queues)}
 
     def _is_passed_over(self, queue: PoolQueue) -> bool:
         return (
             self._ageing > 0
             and queue.priority != "high"
             and queue.may_have_more
-            and max(queue.fetched_at, queue.looked_at) < time.monotonic() - self._pause
+            and max(queue.fetched_at, queue.looked_at) < time.monotonic() - self._pause_seconds
             and self._slots.serves(queue.pool)
             and not self._fleet.pool_waits(queue.pool)
         )

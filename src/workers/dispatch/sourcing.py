@@ -7,7 +7,6 @@ but after 10 s (ADR 12), on a cluster after as much as a minute (ADR 10).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -16,6 +15,7 @@ import structlog
 
 from ...errors import StoreError
 from ...runtime import metrics
+from ...runtime.service import Service
 from ...settings import Settings
 from ...streams.client.connection import Connection
 from ...streams.leases import Lease, Membership
@@ -40,47 +40,48 @@ def silent(sources: Sources, silence: timedelta) -> list[str]:
     return sorted(stream for stream, heard_ago in sources.silences.items() if heard_ago > silence)
 
 
-class Sourcing:
+class Sourcing(Service):
     """For a replicated queue."""
 
     def __init__(self, members: Membership, connection: Connection, patience: timedelta = PATIENCE) -> None:
+        super().__init__("sourcing", period_seconds=LOOK_PERIOD.total_seconds())
         self._members = members
         self._connection = connection
         self._first_patience = patience
         self._patience = patience
-        self._lease = Lease(members, "sourcing")
+        self._renewal = Lease(members, "sourcing")
+        """Taken when the sources are to be set up again: every worker looks, one acts."""
 
     async def begin(self) -> None:
         """There is nothing to be done before the others are known."""
 
-    async def run(self) -> None:
-        """Look every period, for ever."""
-        await self._members.observed()
-        await _repeat(self.run_once, LOOK_PERIOD)
-
     async def stop(self) -> None:
-        await self._lease.release()
+        await super().stop()
+        await self._renewal.release()
 
-    async def run_once(self) -> bool:
-        """Look once; tell whether the sources were set up afresh. Raises StoreError where the cluster is not whole."""
+    async def _prepare(self) -> None:
+        await self._members.observed()
+
+    async def run_once(self) -> Mapping[str, int]:
+        """Look once; return how many sources were set up again. Raises StoreError where the cluster is not whole."""
         sources = await look(self._connection)
         if not silent(sources, HEARD_WITHIN):
             self._patience = self._first_patience
         streams = silent(sources, self._patience)
         if not streams or not sources.can_move:
-            return False
+            return {"renewed": 0}
         # While a stream has no leader, a new source of it would be lost as the old one was.
         await check_answering(self._connection, streams)
-        if not await self._lease.acquire():
-            return False
+        if not await self._renewal.acquire():
+            return {"renewed": 0}
         await renew(self._connection)
         metrics.source_renewals.inc()
         log.warning("sources.renewed", silent=streams, leader=sources.leader, patience_seconds=self._patience.seconds)
         self._patience = min(2 * self._patience, LONGEST_PATIENCE)
-        return True
+        return {"renewed": len(streams)}
 
 
-class LoneSourcing:
+class LoneSourcing(Service):
     """For a queue that is kept once. Whichever worker sees a source that brings nothing sets it up: there is no lease
     to wait for, and two who do it do no harm.
     """
@@ -89,6 +90,7 @@ class LoneSourcing:
         self, connection: Connection, settings: Settings, uncopied_from: Callable[[], Awaitable[Mapping[str, int]]]
     ) -> None:
         """`uncopied_from`: tells for each stream from which sequence on something may not be in the queue yet."""
+        super().__init__("sourcing", period_seconds=LONE_LOOK_PERIOD.total_seconds())
         self._connection = connection
         self._settings = settings
         self._uncopied_from = uncopied_from
@@ -98,28 +100,14 @@ class LoneSourcing:
         with contextlib.suppress(StoreError):
             await self.run_once()
 
-    async def run(self) -> None:
-        """Look every period, for ever."""
-        await _repeat(self.run_once, LONE_LOOK_PERIOD)
-
-    async def stop(self) -> None:
-        """There is nothing to give up."""
-
-    async def run_once(self) -> bool:
-        """Look once; tell whether sources were set up afresh. Raises StoreError while NATS cannot."""
+    async def run_once(self) -> Mapping[str, int]:
+        """Look once; return how many sources were set up again. Raises StoreError while NATS cannot."""
         unfed = await find_unfed(self._connection, self._settings)
         if not unfed.idle:
-            return False
+            return {"renewed": 0}
         await check_answering(self._connection, unfed.streams)
         starts = await self._uncopied_from()
         await feed(self._connection, unfed, starts)
         metrics.source_renewals.inc()
         log.info("sources.renewed", refused=unfed.streams, starts=starts)
-        return True
-
-
-async def _repeat(run_once: Callable[[], Awaitable[bool]], period: timedelta) -> None:
-    while True:
-        with contextlib.suppress(StoreError):
-            await run_once()
-        await asyncio.sleep(period.total_seconds())
+        return {"renewed": len(unfed.streams)}

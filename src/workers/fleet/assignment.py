@@ -12,23 +12,20 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
-import nats.errors
 import structlog
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from ...commands.commands import Commands
 from ...commands.task import Processing
-from ...errors import StoreError
+from ...errors import UnreadableEvent
 from ...events.ids import TaskRef
-from ...events.kinds import FREEING_WORDS
 from ...events.server import ServerRegistered
-from ...events.subjects import TASK_SUBJECTS, republished_event, republished_filter, server_token, task_ref
+from ...events.subjects import TASK_SUBJECTS, server_token
 from ...projections.active import projected, projection_reaches, running_on
 from ...projections.fleet import Fleet
+from ...runtime.service import Service
 from ...streams.buckets import Bucket, BucketEntry
 from ...streams.client.connection import Connection
 from ...streams.jetstream.api import api
@@ -58,7 +55,7 @@ def preferred(server_name: str, workers: Iterable[str]) -> str:
     return max(workers, key=lambda worker: hashlib.sha256(f"{worker}\n{server_name}".encode()).digest())
 
 
-class ServerAssignment:
+class ServerAssignment(Service):
     def __init__(
         self,
         members: Membership,
@@ -66,16 +63,17 @@ class ServerAssignment:
         tasks_bucket: Bucket,
         consuming: Connection,
         commands: Commands,
+        slots: Slots,
     ) -> None:
+        super().__init__("server-assignment", period_seconds=members.period_seconds)
         self._members = members
         self._fleet = fleet
         self._tasks_bucket = tasks_bucket
         self._consuming = consuming
         self._commands = commands
-        self._slots: Slots | None = None
+        self._slots = slots
         self._entries = Leases(members.bucket, "server")
         self._leases: dict[str, Lease] = {}
-        self._endings: dict[str, Subscription] = {}
         self._handovers: dict[str, float] = {}
         """By server, monotonic: since when new calls are held back, or (in the future) until when it is left alone."""
         self._lapses_seen = -1
@@ -83,19 +81,14 @@ class ServerAssignment:
         self._looked_at: dict[str, ServerRegistered] = {}
         """The servers of the fleet, by token, as they were then."""
         self._workers: frozenset[str] = frozenset()
-        self._mine: dict[str, bool] = {}
+        self._preferring_me: dict[str, bool] = {}
         """By server: whether it should be this worker's, as long as the workers stay the same."""
         self._news = asyncio.Event()
         self._turn = asyncio.Lock()
         """Of whoever takes and gives."""
-        self._leaving = False
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
         """Where the log was, and when."""
         self._projected_by = -math.inf
-
-    def bind(self, slots: Slots) -> None:
-        """Say where room is kept; the two know each other."""
-        self._slots = slots
 
     @property
     def in_force(self) -> bool:
@@ -110,26 +103,32 @@ class ServerAssignment:
                 self._news.set()
                 return
 
-    async def run(self) -> None:
-        """Take and give servers, for ever."""
+    async def _prepare(self) -> None:
         await self._members.observed()
-        while not self._leaving:
-            self._news.clear()
-            try:
-                async with self._turn:
-                    await self.run_once()
-            except (StoreError, nats.errors.Error, TimeoutError) as error:
-                log.warning("shares.wait", reason=str(error))
-            try:
-                await asyncio.wait_for(self._news.wait(), self._members.period_seconds)
-            except TimeoutError:
-                continue
-            await asyncio.sleep(NEWS_PAUSE_SECONDS)
 
-    async def run_once(self) -> None:
-        """Take and give once. Does nothing while the others do not count on this worker."""
-        if not self._members.is_current:
+    async def _serve(self) -> None:
+        self._news.clear()
+        async with self._turn:
+            if not self._stopping.is_set():
+                await self.run_once()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, at most until a server has come or gone."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
             return
+        await super()._pause(NEWS_PAUSE_SECONDS)
+
+    async def run_once(self) -> Mapping[str, int]:
+        """Take and give once; return how many servers were taken and given up.
+
+        Does nothing while the others do not count on this worker.
+        """
+        counts = {"taken": 0, "given": 0}
+        if not self._members.is_current:
+            return counts
         servers = {server_token(server.server_id): server.settings for server in self._fleet.servers()}
         self._looked_at = servers
         self._count_workers()
@@ -137,41 +136,42 @@ class ServerAssignment:
         lapses = self._members.lapses
         entries = await self._entries.read()
         if lapses != self._members.lapses:
-            return  # this process was stopped meanwhile: what it has read may be old
-        await self._lose_what_is_lost(entries)
+            return counts  # this process was stopped meanwhile: what it has read may be old
+        await self._drop_lost(entries)
         self._lapses_seen = lapses
         await self._learn_what_is_projected()
         for name in list(self._leases):
-            await self._hear_endings(name, is_async=servers[name].is_async)
-            if self._is_mine(name):
+            if self._prefers_me(name):
                 await self._keep(name)
-        await self._give([name for name in self._leases if not self._is_mine(name) and self._may_change_hands(name)])
+        given = [name for name in self._leases if not self._prefers_me(name) and self._may_change_hands(name)]
+        await self._give(given)
         others = servers.keys() - self._leases.keys()
         await self._take([name for name in others if self._may_take(name, _holder(entries.get(name)))], entries)
+        return {"taken": len(self._leases.keys() & others), "given": len(given)}
 
     def _may_take(self, name: str, holder: str) -> bool:
-        return self._is_mine(name) or not self._members.is_alive(holder)
+        return self._prefers_me(name) or not self._members.is_alive(holder)
 
     def _count_workers(self) -> None:
         workers = frozenset({*self._members.alive("worker"), self._members.id})
         if workers != self._workers:
             self._workers = workers
-            self._mine.clear()
+            self._preferring_me.clear()
 
-    def _is_mine(self, name: str) -> bool:
+    def _prefers_me(self, name: str) -> bool:
         """Tell whether a server should be this worker's."""
-        mine = self._mine.get(name)
+        mine = self._preferring_me.get(name)
         if mine is None:
-            mine = self._mine[name] = preferred(name, self._workers) == self._members.id
+            mine = self._preferring_me[name] = preferred(name, self._workers) == self._members.id
         return mine
 
-    async def _lose_what_is_lost(self, entries: dict[str, BucketEntry]) -> None:
+    async def _drop_lost(self, entries: dict[str, BucketEntry]) -> None:
         for name, lease in list(self._leases.items()):
             entry = entries.get(name)
             if _holder(entry) == self._members.id:
                 await lease.acquire_from(entry)  # still ours, also if our presence had lapsed
             else:
-                await self._lose(name)
+                self._lose(name)
 
     async def _take(self, names: list[str], entries: dict[str, BucketEntry]) -> None:
         """Take those servers that nobody holds who is alive, and begin to speak for them."""
@@ -186,35 +186,16 @@ class ServerAssignment:
         async def speak_for(name: str) -> None:
             server = self._fleet.by_token(name)
             if server is not None:
-                self._require_slots().add(server.server_id, await running_on(self._tasks_bucket, name))
-                await self._hear_endings(name, is_async=server.settings.is_async)
+                self._slots.add(server.server_id, await running_on(self._tasks_bucket, name))
 
         try:
             await _side_by_side([take(name) for name in names])
             if taken:
-                for name in taken:
-                    await self._subscribe(name)
-                await self._consuming.flush()
                 await self._projection_is_current()
                 await _side_by_side([speak_for(name) for name in taken])
         except Exception:
             await self._give(taken)  # a lease without its slots would keep the server idle
             raise
-
-    async def _subscribe(self, name: str) -> None:
-        # Not `task.…`: there a subscriber also hears what is about to be stored, and what is then refused.
-        self._endings[name] = await self._consuming.listen(republished_filter(server=name), self._on_event)
-
-    async def _hear_endings(self, name: str, *, is_async: bool) -> None:
-        """Listen to the log's own messages as long as attempts may end on a server without a call of ours.
-
-        Callbacks come to the API, and calls that a former holder made end with it.
-        """
-        wanted = is_async or self._require_slots().has_elsewhere(name)
-        if wanted and name not in self._endings:
-            await self._subscribe(name)
-        elif not wanted and (endings := self._endings.pop(name, None)):
-            await endings.unsubscribe()
 
     async def _projection_is_current(self) -> None:
         """Wait until what the former holders did is projected: what runs on a server is read from there."""
@@ -230,7 +211,7 @@ class ServerAssignment:
         self._marks.append((now, await last_sequence(self._consuming, TASKS, TASK_SUBJECTS)))
 
     async def _keep(self, name: str) -> None:
-        slots = self._require_slots()
+        slots = self._slots
         self._handovers.pop(name, None)
         slots.set_accepting(name, accepting=True)
         if elsewhere := slots.running_elsewhere(name, self._projected_by):
@@ -242,13 +223,16 @@ class ServerAssignment:
                     slots.ended_elsewhere(name, ref)
 
     async def _runs_on(self, name: str, ref: TaskRef) -> bool:
-        """Tell whether the log says that a server works on a task."""
-        state = (await self._commands.tasks.load(ref)).state
+        """Return True if the log says that a server works on a task, or an event of it does not decode."""
+        try:
+            state = (await self._commands.tasks.load(ref)).state
+        except UnreadableEvent:
+            return True  # its slot stays taken: only a newer version knows better
         return isinstance(state, Processing) and server_token(state.server_id) == name
 
     def _may_change_hands(self, name: str) -> bool:
         """Tell whether a server that should be another's is idle here; for a busy one, see that it comes to be."""
-        slots = self._require_slots()
+        slots = self._slots
         if slots.is_idle(name):
             return True
         now = time.monotonic()
@@ -263,34 +247,23 @@ class ServerAssignment:
 
         async def give(name: str) -> None:
             lease = self._leases.get(name)
-            await self._lose(name)
+            self._lose(name)
             if lease is not None:
                 await lease.release()
 
         await _side_by_side([give(name) for name in names])
 
-    async def _lose(self, name: str) -> None:
+    def _lose(self, name: str) -> None:
         self._leases.pop(name, None)
         self._handovers.pop(name, None)
-        self._require_slots().drop(name)
-        endings = self._endings.pop(name, None)
-        if endings is not None:
-            await endings.unsubscribe()
+        self._slots.drop(name)
 
-    async def give_all(self) -> None:
+    async def stop(self) -> None:
         """Give every server up, and take none any more: this worker ends."""
-        self._leaving = True
+        await super().stop()
+        self._news.set()
         async with self._turn:
             await self._give(list(self._leases))
-
-    def _on_event(self, message: Msg) -> None:
-        word, name = republished_event(message.subject)
-        if word in FREEING_WORDS:
-            self._require_slots().ended_elsewhere(name, task_ref(message.subject))
-
-    def _require_slots(self) -> Slots:
-        assert self._slots is not None
-        return self._slots
 
 
 def _holder(entry: BucketEntry | None) -> str:

@@ -153,11 +153,6 @@ class Slots:
             self._has_changed(load)
             self.freed.set()
 
-    def has_elsewhere(self, name: str) -> bool:
-        """Tell whether attempts without a call of ours run on a server."""
-        load = self._loads.get(name)
-        return load is not None and bool(load.elsewhere)
-
     def running_elsewhere(self, name: str, known_by: float) -> frozenset[TaskRef]:
         """Return the attempts without a call of ours that were known by a time (monotonic)."""
         load = self._loads.get(name)

@@ -1,0 +1,69 @@
+"""The one reader of the task log per worker that reports freed slots and cancellations to dispatch."""
+
+from __future__ import annotations
+
+import contextlib
+
+import structlog
+
+from ..errors import UnreadableEvent
+from ..events.codec import task_codec
+from ..events.kinds import FREEING_WORDS, word_of
+from ..events.subjects import TASK_SUBJECTS, task_ref
+from ..events.task import TaskCancelled
+from ..runtime.service import Service
+from ..streams.client.connection import Connection
+from ..streams.jetstream.messages import Position, last_sequence
+from ..streams.log import decode
+from ..streams.tail import Tail
+from ..streams.topology.definitions import TASKS
+from .attempts.runner import AttemptRunner
+from .fleet.slots import Slots
+
+log = structlog.get_logger(__name__)
+CANCELLED = word_of(TaskCancelled)
+
+
+class TaskEventListener(Service):
+    """Reports each ended attempt to `slots` and each cancellation to `runner`, from the log and so without gaps.
+
+    Callbacks end attempts through the API, and calls of a server's former holder end without a call of this worker.
+    """
+
+    def __init__(self, tail: Tail, connection: Connection, slots: Slots, runner: AttemptRunner) -> None:
+        """`tail`: of the TASKS log."""
+        super().__init__("task-events")
+        self._tail = tail
+        self._connection = connection
+        self._slots = slots
+        self._runner = runner
+        self._after = 0
+        """Sequence of the last event that was reported."""
+
+    async def begin(self) -> None:
+        """Start at the present end of the log: what ends later is reported. Raises StoreUnavailable."""
+        self._after = await last_sequence(self._connection, TASKS, TASK_SUBJECTS)
+
+    async def _serve(self) -> None:
+        async with contextlib.aclosing(self._tail.follow(self._after)) as batches:
+            async for positions in batches:
+                for position in positions:
+                    self._report(position)
+                    self._after = position.sequence
+
+    def _report(self, position: Position) -> None:
+        _, _, _, word, *rest = position.subject.split(".")
+        if word not in FREEING_WORDS:
+            return
+        self._slots.ended_elsewhere(rest[0], task_ref(position.subject))
+        if word == CANCELLED:
+            self._close_call(position)
+
+    def _close_call(self, position: Position) -> None:
+        try:
+            event = decode(task_codec, position).recorded.event
+        except UnreadableEvent as error:  # the call goes on; its outcome is refused by the log
+            log.warning("task-events.unreadable", reason=str(error))
+            return
+        if isinstance(event, TaskCancelled):
+            self._runner.close_call(task_ref(position.subject), event.attempt)

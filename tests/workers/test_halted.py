@@ -1,0 +1,114 @@
+"""A service that cannot read an event halts, and says so in `/health/ready` and the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from taskstream.errors import StoreUnavailable, UnreadableEvent
+from taskstream.events.subjects import task_root
+from taskstream.runtime.service import Service, Services
+from tests.support.histories import ref
+from tests.support.service import Service as RunningService
+from tests.support.service import running_service
+from tests.support.waiting import wait_until
+
+UNREADABLE = {
+    "scheduler": f"{task_root(ref())}.held",
+    "projector-tasks": f"{task_root(ref())}.progressed",
+    "webhook-sender": "webhook.alice.0123456789abcdef.renamed",
+}
+"""Every service that folds a log, with the subject of an event that it reads."""
+
+
+UNREADABLE_EVENT = UnreadableEvent("task.alice.x.held", 7, "unknown")
+
+
+async def gauge(service: RunningService, name: str) -> float:
+    page = (await service.anonymous.get("/metrics")).body
+    (line,) = [line for line in page.splitlines() if line.startswith(f'taskstream_service_halted{{service="{name}"}}')]
+    return float(line.split()[1])
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_a_halted_service_is_named_in_health_and_metrics(nats_url: str, name: str) -> None:
+    async with running_service(nats_url) as service:
+        assert await gauge(service, name) == 0
+        assert (await service.anonymous.get("/health/ready"))["halted"] == {}
+
+        answer = await service.container.appending.request(UNREADABLE[name], b"{}")
+        assert "error" not in json.loads(answer.data), answer.data
+
+        async def halted() -> str | None:
+            found: dict[str, str] = (await service.anonymous.get("/health/ready"))["halted"]
+            return found.get(name)
+
+        assert UNREADABLE[name] in str(await wait_until(halted, f"{name} to halt"))
+        assert await gauge(service, name) == 1
+        assert (await service.anonymous.get("/health/ready")).status == 200
+
+
+class Lease:
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+        self.released = 0
+
+    @property
+    def period_seconds(self) -> float:
+        return 0.01
+
+    async def acquire(self) -> bool:
+        return self.answers.pop(0) if self.answers else True
+
+    async def release(self) -> None:
+        self.released += 1
+
+
+class Worked(Service):
+    """Meets in each run what it is given."""
+
+    def __init__(self, *met: Exception | None, lease: Lease | None = None) -> None:
+        super().__init__("worked", lease=lease, period_seconds=0.001)
+        self.met = list(met)
+        self.runs = 0
+
+    async def run_once(self) -> Mapping[str, int]:
+        self.runs += 1
+        found = self.met.pop(0)
+        if found is not None:
+            raise found
+        return {}
+
+
+async def test_a_service_goes_on_after_any_error_but_an_unreadable_event() -> None:
+    lease = Lease()
+    service = Worked(StoreUnavailable("away"), None, UNREADABLE_EVENT, None, lease=lease)
+
+    await asyncio.wait_for(service.run(), 5)
+
+    assert (service.runs, lease.released) == (3, 1)
+    assert "event 7" in (service.halted or "")
+
+
+async def test_a_service_without_its_lease_stands_by() -> None:
+    service = Worked(UNREADABLE_EVENT, lease=Lease(False, False, True))
+
+    await asyncio.wait_for(service.run(), 5)
+
+    assert service.runs == 1
+
+
+async def test_a_stopped_service_releases_its_lease_and_ends() -> None:
+    lease = Lease()
+    service = Worked(*[None] * 10_000, lease=lease)
+    services = Services()
+    services.start(service)
+    await wait_until(lambda: service.runs, "a run")
+
+    await service.stop()
+    await asyncio.wait_for(asyncio.gather(*services._running.values()), 5)
+
+    assert (lease.released, services.halted) == (1, {})
