@@ -11,10 +11,10 @@ import pytest
 from taskstream.errors import StoreUnavailable, UnreadableEvent
 from taskstream.events.subjects import task_root
 from taskstream.runtime.service import Service, Services
-from tests.support.histories import ref
-from tests.support.service import Service as RunningService
-from tests.support.service import running_service
-from tests.support.waiting import wait_until
+from testkit.histories import ref
+from testkit.service import Service as RunningService
+from testkit.service import running_service
+from testkit.waiting import wait_until
 
 UNREADABLE = {
     "scheduler": f"{task_root(ref())}.held",
