@@ -162,7 +162,7 @@ def schedules_filter(owner: str | None, event: type[Event]) -> str:
     return f"schedule.{owner or '*'}.*.{word_of(event)}"
 
 
-# Copies of the log, and progress that it does not have yet
+# Progress that the log does not have yet
 
 
 def live_subject(ref: TaskRef) -> str:
