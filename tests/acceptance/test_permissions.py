@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from taskstream.nats_server.config import CONFIG
 from taskstream.streams.client.access import Access
 from taskstream.streams.client.connection import NotPermitted, open_connection
 from taskstream.streams.jetstream.api import api
@@ -20,7 +19,7 @@ from testkit.receiver import HookReceiver
 from testkit.sse import opened, received
 from testkit.waiting import wait_until
 
-PERMISSIONS = CONFIG.resolve().parent / "deploy" / "nats" / "permissions.conf"
+PERMISSIONS = Path(__file__).parents[2] / "deploy" / "nats" / "permissions.conf"
 PASSWORD = "of-the-tests"
 
 

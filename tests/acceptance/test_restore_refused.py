@@ -247,7 +247,7 @@ async def test_a_key_that_comes_while_the_fleet_is_taken_is_in_the_backup(
     await back_up(container.reading, folder, silent)
     assert registered == ["gpu"]
     checked = await check(folder, quick_settings(), silent)
-    assert (checked.survey.servers, checked.survey.sealed) == (1, [])
+    assert (checked.report.servers, checked.report.sealed) == (1, [])
 
 
 async def register_with_key(container: Container) -> str:
@@ -279,5 +279,5 @@ async def test_a_large_result_that_is_not_there_is_counted(container: Container,
         await give(container.commands, ref(number), submission(), claim(), success(result))
     await back_up(container.reading, tmp_path / "made", silent)
     checked = await check(tmp_path / "made", quick_settings(), silent)
-    assert checked.survey.lost_results == 1
+    assert checked.report.lost_results == 1
     assert "1 large results" in checked.warnings()[0]

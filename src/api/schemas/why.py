@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from ...commands.task_holds import last_start, late_kind, option
@@ -107,7 +108,7 @@ class WhyAnswer(Struct, kw_only=True, rename="camel"):
     """Tries it gets in all."""
     last_error: str | None
     """Why the last attempt that failed did."""
-    scheduler: Literal["answered", "silent", "not asked"]
+    scheduler: Literal["answered", "silent", "not asked"] = msgspec.field(name="keeper")
     """Whether the keeper, which counts what the limits count, could be asked; it is where the task is held."""
 
 
