@@ -100,8 +100,8 @@ class Container:
         self.feeds = Feeds(Hub(consuming), reading)
         self.task_attributes = TaskAttributeReader(reading)
         self.submissions = SubmissionService(settings, self.fleet, self.commands, reading, self.feeds, self.batches)
-        self.progress = ProgressThrottle(self.commands, appending, utc_now)
-        self.reports = AttemptReports(self.commands, self.results, self.progress)
+        throttle = ProgressThrottle(self.commands, appending, utc_now)
+        self.reports = AttemptReports(self.commands, self.results, throttle)
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
         """The process was asked to end: it finishes what it has, and balancers should send it nothing more."""
@@ -123,7 +123,7 @@ class Container:
 
     async def close(self) -> None:
         self.feeds.hub.end()
-        await self.progress.close()
+        await self.reports.close()
         await self.services.close()
         for connection in (self.consuming, self.reading, self.appending):
             await connection.close()

@@ -60,7 +60,7 @@ class TaskReports:
                 known=known,
             )
         else:
-            await self.container.progress.report(ref, progress.command(reporter), by=by, cause=cause, known=known)
+            await self.container.reports.progress(ref, progress, reporter, by=by, cause=cause, known=known)
         return task_answer(await self.container.tasks.detail(ref), self.container.settings)
 
     async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:

@@ -1,4 +1,4 @@
-"""The end of an attempt, put into the log in one way, whoever reports it: the call, its stream, or a callback."""
+"""What is reported of an attempt, put into the log in one way: from the call, its stream, or a callback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 import structlog
 
-from ..backends.dialects.dialect import Completed, Ending
+from ..backends.dialects.dialect import Completed, Ending, Update
 from ..commands.commands import Commands
 from ..commands.handler import PATIENCE_SECONDS, Known
 from ..commands.task import FailTask, Reporter, SucceedTask, TaskState
@@ -26,12 +26,21 @@ OBJECT_PAUSE_SECONDS = 5.0
 
 
 class AttemptReports:
-    """One for each process that records how attempts end."""
+    """One for each process that takes reports."""
 
-    def __init__(self, commands: Commands, results: Results, progress: ProgressThrottle) -> None:
+    def __init__(self, commands: Commands, results: Results, throttle: ProgressThrottle) -> None:
         self._commands = commands
         self._results = results
-        self._progress = progress
+        self._throttle = throttle
+
+    async def progress(
+        self, ref: TaskRef, update: Update, reporter: Reporter, *, by: Actor, cause: str, known: Known[TaskState]
+    ) -> None:
+        """Record progress: it is in the log, or soon will be.
+
+        Raises what the decider raises, and StoreUnavailable where it cannot be appended at once.
+        """
+        await self._throttle.report(ref, update.command(reporter), by=by, cause=cause, known=known)
 
     async def end(
         self,
@@ -62,17 +71,21 @@ class AttemptReports:
             ref, command, by=by, cause=cause, known=None if has_moved else known, patience_seconds=patience_seconds
         )
 
-    async def flush(self, ref: TaskRef, patience_seconds: float) -> bool:
+    async def flush(self, ref: TaskRef, patience_seconds: float = PATIENCE_SECONDS) -> bool:
         """Append the progress that waits; return True if there was some.
 
         With endless patience, progress that NATS has no room for is given up: the outcome matters more.
         """
         try:
-            return await self._progress.flush(ref, patience_seconds)
+            return await self._throttle.flush(ref, patience_seconds)
         except StoreUnavailable:
             if patience_seconds < math.inf:
                 raise
             return False
+
+    async def close(self) -> None:
+        """Append all progress that waits."""
+        await self._throttle.close()
 
     async def _store(self, ref: TaskRef, name: str, result: bytes, patience_seconds: float) -> StoredResult:
         give_up_at = time.monotonic() + patience_seconds

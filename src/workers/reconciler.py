@@ -46,7 +46,7 @@ from ..streams.timers import Timers
 from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
 from ..streams.topology.refill import raise_floor
 from ..vault.task_keys import TaskKeys
-from .attempts.failures import fail_attempt
+from .attempts.outcomes import fail_attempt
 from .cron import Cron
 
 log = structlog.get_logger(__name__)

@@ -66,4 +66,4 @@ class TaskEventListener(Service):
             log.warning("task-events.unreadable", reason=str(error))
             return
         if isinstance(event, TaskCancelled):
-            self._runner.close_call(task_ref(position.subject), event.attempt)
+            self._runner.cancel_call(task_ref(position.subject), event.attempt)

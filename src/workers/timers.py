@@ -23,8 +23,8 @@ from ..streams.jetstream.consumers import Consumer, delivery_info
 from ..streams.timers import Timers
 from ..streams.topology.definitions import DUE_CONSUMER, TIMERS, due_consumer
 from ..streams.topology.ensure import ensure_consumer
-from .attempts.failures import fail_attempt
 from .attempts.in_flight import InFlight
+from .attempts.outcomes import fail_attempt
 from .cron import Cron
 from .fleet.health import Health
 

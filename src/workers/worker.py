@@ -27,7 +27,7 @@ from ..webhooks.sender import WebhookSender
 from .attempts.in_flight import InFlight
 from .attempts.outcomes import Outcomes
 from .attempts.parents import Parents
-from .attempts.runner import AttemptRunner, CallKeys
+from .attempts.runner import AttemptRunner
 from .cron import Cron
 from .dispatch.dispatcher import Dispatcher
 from .dispatch.pressure import Pressure
@@ -69,21 +69,13 @@ class Worker:
             commands=container.commands,
             timers=container.timers,
             backend=backend,
-            keys=CallKeys(container.server_keys, container.task_keys),
+            server_keys=container.server_keys,
+            task_keys=container.task_keys,
             parents=Parents(container.tasks),
-            progress=container.progress,
             slots=self._slots,
             in_flight=self._in_flight,
             members=self.members,
-            outcomes=Outcomes(
-                settings,
-                container.commands,
-                container.timers,
-                container.results,
-                container.progress,
-                self._slots,
-                worker,
-            ),
+            outcomes=Outcomes(container.commands, container.timers, container.reports, self._slots, worker),
             circuit_breaker=CircuitBreaker(settings, container.commands, self._slots, container.heartbeats, worker),
         )
         self._queues = Queues(container.consuming, settings, self._slots.freed.set)

@@ -1,4 +1,4 @@
-"""Messages in hand: kept from being handed out again while work on them goes on, then acked or given back."""
+"""Messages in flight: kept from being delivered again while work on them goes on, then acked or given back."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class InFlight(Service):
         self._replies.add(message.reply)
 
     async def ack(self, message: Msg) -> None:
-        """Say that the message is done with. If NATS is away it comes again, and is found to be done with."""
+        """Ack the message. If NATS is away it is delivered again, and then found to be stale."""
         await self._answer(message, b"+ACK")
 
     async def give_back(self, message: Msg, delay: timedelta = timedelta(0)) -> None:
-        """Have the message handed out again, to anybody, after a delay."""
+        """Have the message delivered again, to any worker, after a delay."""
         body = b"-NAK " + msgspec.json.encode({"delay": nanoseconds(delay)}) if delay else b"-NAK"
         await self._answer(message, body)
 

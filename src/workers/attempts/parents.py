@@ -1,4 +1,4 @@
-"""What became of the tasks that another depends on, as its server is told."""
+"""Results of the tasks that another depends on, which its server receives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...projections.task_view import ACTIVE
 
 READ_AT_ONCE = 32
 REMEMBERED_SECONDS = 1.0
-"""Of very many with the same parent a second's worth start on one read of it; one that is retried may end otherwise."""
+"""Many tasks with one parent share a read of it; a parent that is retried may end otherwise, so not for long."""
 MOST_REMEMBERED = 1_000
 LARGEST_REMEMBERED_BYTES = 16 * 1024
 

@@ -13,7 +13,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Coroutine
-from typing import NamedTuple
 
 import structlog
 from msgspec import Struct
@@ -25,12 +24,11 @@ from ...clock import secret_token
 from ...commands.commands import Commands
 from ...commands.handler import Known
 from ...commands.server import CircuitIsOpen, Present, TryCircuit
-from ...commands.task import Processing, ReturnAttempt, StartAttempt, TaskState
+from ...commands.task import Processing, StartAttempt, TaskState
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef
 from ...events.task import TaskSubmitted
-from ...push.progress_throttle import ProgressThrottle
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...streams.leases import Membership
@@ -43,7 +41,6 @@ from ..fleet.slots import Slots
 from .in_flight import InFlight
 from .outcomes import Outcomes
 from .parents import Parents
-from .progress import ProgressForwarder
 from .stale_delivery import LOOK_AGAIN, StaleDeliveries
 
 log = structlog.get_logger(__name__)
@@ -59,18 +56,11 @@ class ReadyTask(Struct, frozen=True, kw_only=True):
     avoid: str = ""
     """Server of the attempt before, to be avoided if there is another."""
     needs_grant: bool = False
-    """It shares a limit with others, and is to start only if the keeper has counted it in."""
-
-
-class CallKeys(NamedTuple):
-    """Where the keys are that go with a call: the server's own, and the model's that came with the task."""
-
-    servers: ServerKeys
-    tasks: TaskKeys
+    """It shares a limit with others, and may start only if the scheduler has counted it."""
 
 
 class _UnderWay(Struct):
-    """An attempt of this process, from before its claim until its outcome is dealt with."""
+    """An attempt of this process, from before its claim until its outcome is recorded."""
 
     attempt: int = 0
     """0 before the claim."""
@@ -92,9 +82,9 @@ class AttemptRunner:
         commands: Commands,
         timers: Timers,
         backend: BackendClient,
-        keys: CallKeys,
+        server_keys: ServerKeys,
+        task_keys: TaskKeys,
         parents: Parents,
-        progress: ProgressThrottle,
         slots: Slots,
         in_flight: InFlight,
         members: Membership,
@@ -104,9 +94,9 @@ class AttemptRunner:
         self._callback_base = callback_base
         self._commands = commands
         self._backend = backend
-        self._keys = keys
+        self._server_keys = server_keys
+        self._task_keys = task_keys
         self._parents = parents
-        self._progress = progress
         self._slots = slots
         self._in_flight = in_flight
         self._outcomes = outcomes
@@ -118,7 +108,7 @@ class AttemptRunner:
         self._stopping = False
 
     def start(self, queued: ReadyTask, server: Present) -> None:
-        """Begin an attempt on a server that has room, of a task that is not under way here."""
+        """Start an attempt on a server that has a free slot. The task must not be under way here."""
         self._slots.begin(server.server_id, queued.ref)
         self._in_flight.take(queued.message)
         self._under_way[queued.ref] = _UnderWay()
@@ -136,15 +126,15 @@ class AttemptRunner:
             log.error("attempt.crashed", error=repr(error), exc_info=error)
 
     def is_under_way(self, ref: TaskRef) -> bool:
-        """Tell whether this process works on a task: its claim, its call, or putting down what came of it."""
+        """Return True while this process works on a task: from its claim until its outcome is in the log."""
         return ref in self._under_way
 
-    async def settle(self, ref: TaskRef, message: Msg) -> None:
-        """Deal with the message of a task that cannot be started now."""
-        await self._stale_deliveries.settle(ref, message)
+    async def handle_stale(self, ref: TaskRef, message: Msg) -> None:
+        """Handle the message of a task that cannot be started now."""
+        await self._stale_deliveries.handle(ref, message)
 
-    def close_call(self, ref: TaskRef, attempt: int) -> None:
-        """Break off the call of an attempt that was cancelled, or see that it is not made."""
+    def cancel_call(self, ref: TaskRef, attempt: int) -> None:
+        """Cancel the call of an attempt whose task was cancelled; one that has not begun is not made."""
         under_way = self._under_way.get(ref)
         if under_way is not None:
             under_way.cancelled = attempt
@@ -152,7 +142,7 @@ class AttemptRunner:
                 under_way.call.cancel()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Wait for the attempts under way; hand back those that take longer than the grace."""
+        """Wait for the attempts under way; return those to the queue that take longer than the grace."""
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
         self._stopping = True
@@ -171,7 +161,7 @@ class AttemptRunner:
             log.warning("attempt.again", task=queued.ref.id, reason=str(error))
             await self._in_flight.give_back(queued.message, LOOK_AGAIN)
         except Exception:
-            # A fault of ours. The message must not stay in hand for ever: it comes again, and finds the attempt lost.
+            # A fault of ours. The message must not stay in flight: it is delivered again, and the attempt found lost.
             await self._in_flight.give_back(queued.message, LOOK_AGAIN)
             raise
         finally:
@@ -199,7 +189,7 @@ class AttemptRunner:
             else:
                 self._slots.end(server_id, queued.ref, continues=isinstance(answer, Accepted))
         if answer is None:
-            await self._broken_off(queued, claimed)
+            await self._give_up(queued, claimed)
             return
         await self._outcomes.record(queued.ref, server_id, claimed, answer)
         del self._under_way[queued.ref]  # a retry may come at once
@@ -207,7 +197,7 @@ class AttemptRunner:
         await self._circuit_breaker.circuit_breaker(server, answer, failures)
 
     async def _claim(self, queued: ReadyTask, server: Present, token: str) -> Known[TaskState] | None:
-        """Append the start of the attempt. None if the task is not to be started: its message is dealt with."""
+        """Append the start of the attempt. None if the task cannot be started: its message has been handled."""
         command = StartAttempt(
             server_id=server.server_id,
             worker_id=self._worker.id,
@@ -221,7 +211,7 @@ class AttemptRunner:
                 queued.ref, command, by=self._worker, cause=str(queued.known.sequence), known=queued.known
             )
         except Refused:
-            await self._stale_deliveries.settle(queued.ref, queued.message)
+            await self._stale_deliveries.handle(queued.ref, queued.message)
             return None
         except StoreUnavailable as error:
             log.warning("claim.failed", task=queued.ref.id, reason=str(error))
@@ -237,17 +227,17 @@ class AttemptRunner:
         token: str,
         parents: list[ParentResult] | None,
     ) -> Answer | None:
-        """Call the server. None if the call was broken off: the task was cancelled, or this worker ends."""
+        """Call the server. None if the call was given up: the task was cancelled, or this worker ends."""
         state = claimed.state
         assert isinstance(state, Processing)
         under_way = self._under_way[queued.ref]
         under_way.attempt = state.facts.attempt
         try:
-            api_key = await self._keys.servers.get(server.settings)
+            api_key = await self._server_keys.get(server.settings)
         except SealingError:
             return Failed(kind="error", error="the server's API key does not open; register the server again")
         try:
-            model_key = await self._keys.tasks.get(queued.ref, queued.submitted.key_id)
+            model_key = await self._task_keys.get(queued.ref, queued.submitted.key_id)
         except SealingError:
             return Failed(kind="rejected", error="the key of the model does not open; submit the task again with it")
         call = Call(
@@ -263,28 +253,25 @@ class AttemptRunner:
             model_key=model_key,
             parents=parents,
         )
-        if self._is_broken_off(under_way):
+        if self._is_given_up(under_way):
             return None
-        report = ProgressForwarder(self._progress, queued.ref, claimed, self._worker)
-        under_way.call = asyncio.create_task(self._backend.call(server.settings, call, report))
+        on_update = self._outcomes.forwarder(queued.ref, claimed)
+        under_way.call = asyncio.create_task(self._backend.call(server.settings, call, on_update))
         try:
             return await under_way.call
         except asyncio.CancelledError:
-            if self._is_broken_off(under_way):
+            if self._is_given_up(under_way):
                 return None
             raise  # it was not the call that was cancelled, but this
         finally:
             under_way.call = None
 
-    def _is_broken_off(self, under_way: _UnderWay) -> bool:
+    def _is_given_up(self, under_way: _UnderWay) -> bool:
         return self._stopping or under_way.is_cancelled
 
-    async def _broken_off(self, queued: ReadyTask, claimed: Known[TaskState]) -> None:
+    async def _give_up(self, queued: ReadyTask, claimed: Known[TaskState]) -> None:
         if self._under_way[queued.ref].is_cancelled:  # the log says so already
             await self._in_flight.ack(queued.message)
             return
-        assert isinstance(claimed.state, Processing)
-        await self._progress.flush(queued.ref)
-        command = ReturnAttempt(attempt=claimed.state.facts.attempt, reason="the worker is shutting down")
-        await self._commands.task(queued.ref, command, by=self._worker, known=claimed)
+        await self._outcomes.return_attempt(queued.ref, claimed, "the worker is shutting down")
         await self._in_flight.give_back(queued.message)

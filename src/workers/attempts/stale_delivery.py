@@ -1,4 +1,4 @@
-"""Deals with the queue message of a task that cannot be started now, as the log says."""
+"""Stale deliveries: queue messages of tasks that cannot be started now, handled as the log says."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ...events.envelope import Actor
 from ...events.ids import TaskRef
 from ...streams.leases import Membership
 from ...streams.timers import Timers
-from .failures import fail_attempt, set_retry
 from .in_flight import InFlight
+from .outcomes import fail_attempt, set_retry
 
 log = structlog.get_logger(__name__)
 
 LOOK_AGAIN = timedelta(seconds=5)
-"""When a message of a task that somebody else works on is looked at again."""
+"""Delay before a message is delivered again whose task another worker has."""
 
 
 class StaleDeliveries:
@@ -35,15 +35,15 @@ class StaleDeliveries:
         members: Membership,
         is_under_way: Callable[[TaskRef], bool],
     ) -> None:
-        """`is_under_way` tells whether this process itself works on a task."""
+        """`is_under_way`: does this process itself work on the task?"""
         self._commands = commands
         self._timers = timers
         self._in_flight = in_flight
         self._members = members
         self._is_under_way = is_under_way
 
-    async def settle(self, ref: TaskRef, message: Msg) -> None:
-        """Ack the message, or give it back; where an attempt was lost with its worker, say so first."""
+    async def handle(self, ref: TaskRef, message: Msg) -> None:
+        """Ack the message, or give it back; an attempt that was lost with its worker is recorded as failed first."""
         try:
             history = await self._commands.tasks.history(ref)
             state = self._commands.tasks.fold(history).state
@@ -62,16 +62,16 @@ class StaleDeliveries:
                     await self._timers.watch_deadline(ref, state.facts.attempt, state.deadline)
                     await self._in_flight.ack(message)
                 case Processing(worker_id=worker_id) if await self._works_on(worker_id, ref):
-                    await self._in_flight.give_back(message, LOOK_AGAIN)  # whoever works on it will end it
+                    await self._in_flight.give_back(message, LOOK_AGAIN)  # the worker that has it ends it
                 case Processing():
                     await self._lost(ref, state)
                     await self._in_flight.ack(message)
         except (Refused, StoreUnavailable) as error:
-            log.warning("settle.failed", task=ref.id, reason=str(error))
+            log.warning("stale-delivery.failed", task=ref.id, reason=str(error))
             await self._in_flight.give_back(message, LOOK_AGAIN)
 
     async def _works_on(self, worker_id: str, ref: TaskRef) -> bool:
-        """Tell whether the worker that started a task's attempt is still at it."""
+        """Return True if the worker that started a task's attempt still works on it."""
         if worker_id == self._members.id:
             return self._is_under_way(ref)
         await self._members.observe()  # it may be new

@@ -276,7 +276,7 @@ class Dispatcher(Service):
             self._admitting[queue.pool] -= 1
         known = self._commands.tasks.fold(history)
         if isinstance(known.state, Unknown | Ended | Held | Processing):
-            await self._runner.settle(ref, message)
+            await self._runner.handle_stale(ref, message)
             return
         submitted = next(
             stored.recorded.event for stored in history if isinstance(stored.recorded.event, TaskSubmitted)
