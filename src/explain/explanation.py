@@ -15,9 +15,6 @@ from ..scheduling.held_tasks import HeldTasks
 from ..scheduling.limit import Limit, LimitKind, Stage, TaskEntry
 from ..scheduling.limiter import ENOUGH
 
-EXPLAIN_SUBJECT = "keeper.ask"
-"""A request with the id of a task, as text; the answer is an Explanation."""
-
 Known = Literal["held", "queued", "running", "retrying", "not-active"]
 _KNOWN: dict[Stage, Known] = {
     Stage.HELD: "held",

@@ -40,7 +40,7 @@ service_halted = Gauge(
     registry=REGISTRY,
 )
 held = Gauge("taskstream_tasks_held", "Tasks in no queue, because something holds them", registry=REGISTRY)
-released = Counter("taskstream_tasks_released", "Tasks that the keeper has queued", registry=REGISTRY)
+released = Counter("taskstream_tasks_released", "Held tasks released by the scheduler", registry=REGISTRY)
 source_renewals = Counter(
     "taskstream_source_renewals", "Times the sources of the queue were set up afresh", registry=REGISTRY
 )

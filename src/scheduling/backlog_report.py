@@ -5,8 +5,6 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-BACKLOG_SUBJECT = "keeper.word"
-
 
 class OwnerBacklog(Struct, frozen=True):
     """What one owner has waiting."""

@@ -6,14 +6,14 @@ The same answers for dispatch, which acts on them, and for who asks why a task w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
 from ..commands.pause import Pause
 from ..commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
-from ..events.server import ServerRegistered
+from ..events.server import Overflow, ServerRegistered
 
 Verdict: TypeAlias = Literal[
     "able",
@@ -132,3 +132,18 @@ def stops(pool: str, pool_pause: Pause | None, task_type: str, type_pause: Pause
     if type_pause is not None:
         found.append(Stop(kind="type-paused", name=task_type, pause=type_pause))
     return found
+
+
+def allowance(overflow: Overflow, waiting: int, oldest: timedelta, at_once: int, *, helping: bool) -> int:
+    """Return how many tasks an overflow server may take until somebody looks again; 0: it stands by.
+
+    By how many tasks wait and for how long the oldest has. One that helps goes on until half of what it began at: at
+    the bound itself it would start and stop with each task. `at_once`: tasks it runs side by side; what it takes
+    because one has waited for long.
+    """
+    part = 2 if helping else 1
+    if overflow.waiting is not None and waiting > overflow.waiting // part:
+        return waiting - overflow.waiting // 2
+    if overflow.oldest is not None and oldest >= overflow.oldest / part:
+        return min(waiting, at_once)
+    return 0

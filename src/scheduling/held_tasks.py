@@ -33,19 +33,54 @@ from ..events.task import (
     TaskSubmitted,
     TaskSucceeded,
 )
-from .due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
+from .backlog_report import OwnerBacklog
 from .limit import LimitKey, Stage, TaskEntry
 from .limiter import SERVERS, Limiter, LimitRules
 
 ParentOutcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
 
 
-class OwnerQueueCounts(NamedTuple):
-    """What one owner has waiting, for those who admit more."""
+class Expire(NamedTuple):
+    """The task's time may be up."""
 
-    waiting: int
-    queued: dict[str, int]
-    """In the queue, by window."""
+    ref: TaskRef
+
+
+class Cancel(NamedTuple):
+    """The task is to give way to another with its concurrency key, unless it has started."""
+
+    ref: TaskRef
+    reason: str
+
+
+class FailChild(NamedTuple):
+    """A parent of the task did not succeed."""
+
+    ref: TaskRef
+    parent_id: str
+    outcome: str
+
+
+class AskParent(NamedTuple):
+    """The book does not know what became of a parent: it ended before the book began, or is to come."""
+
+    parent_id: str
+
+
+class Reread(NamedTuple):
+    """The book does not know a task that goes on, or missed something of it while it was read."""
+
+    ref: TaskRef
+
+
+class TakeBack(NamedTuple):
+    """A task was granted its start long ago and has not started, while others could."""
+
+    ref: TaskRef
+    reason: str
+
+
+Due: TypeAlias = Expire | Cancel | FailChild | AskParent | Reread | TakeBack
 
 
 class HeldTasks:
@@ -237,9 +272,9 @@ class HeldTasks:
     def find(self, ref: TaskRef) -> TaskEntry | None:
         return self._entries.get(ref)
 
-    def waits(self, at_least: int) -> dict[str, OwnerQueueCounts]:
+    def waits(self, at_least: int) -> dict[str, OwnerBacklog]:
         """Return what those owners have waiting, by token, who have at least so many."""
-        found = {owner: OwnerQueueCounts(count, {}) for owner, count in self._waiting.items() if count >= at_least}
+        found = {owner: OwnerBacklog(count, {}) for owner, count in self._waiting.items() if count >= at_least}
         for limit in self.room.limits():
             key = limit.key
             if key.kind == "window" and (limit.counted or limit.parked) and (waits := found.get(key.name[0])):

@@ -36,7 +36,7 @@ from ..errors import (
 )
 from ..events.envelope import Actor
 from ..events.ids import BatchRef, TaskRef, nth, parse_task_id
-from ..events.subjects import history_filter, task_root
+from ..events.subjects import SCHEDULER_BACKLOG, history_filter, task_root
 from ..events.task import TaskCancelled, TaskEvent
 from ..projections.batches import Batch, BatchReader
 from ..projections.fleet import Fleet
@@ -44,7 +44,6 @@ from ..push.feed import FeedPosition, Feeds
 from ..push.hub import Scope, Update
 from ..runtime import metrics
 from ..runtime.metrics import labelled
-from ..scheduling.backlog_report import BACKLOG_SUBJECT
 from ..scheduling.backlog_report import decode as decode_report
 from ..scheduling.windows import window
 from ..settings import Settings
@@ -93,7 +92,7 @@ class SubmissionService:
 
     async def listen(self, connection: Connection) -> None:
         """Start to receive the scheduler's backlog reports."""
-        await connection.subscribe(BACKLOG_SUBJECT, self._on_report)
+        await connection.subscribe(SCHEDULER_BACKLOG, self._on_report)
 
     async def _on_report(self, message: Msg) -> None:
         self.admission.on_report(decode_report(message.data), utc_now())

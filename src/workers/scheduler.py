@@ -29,20 +29,29 @@ from ..events.codec import task_codec
 from ..events.envelope import Actor, Recorded
 from ..events.ids import TaskRef, parse_task_id
 from ..events.kinds import MOVING_WORDS, kind_of
-from ..events.subjects import SCHEDULER_FENCE, task_ref, task_root, task_word
+from ..events.subjects import SCHEDULER_BACKLOG, SCHEDULER_EXPLAIN, SCHEDULER_FENCE, task_ref, task_root, task_word
 from ..events.task import AttemptStarted, TaskEvent
-from ..explain.explanation import EXPLAIN_SUBJECT, explain
 from ..explain.explanation import encode as encode_explanation
+from ..explain.explanation import explain
 from ..projections.active import entered_tasks, projected
 from ..projections.fleet import Fleet
 from ..projections.task_view import TaskView, awaited
 from ..projections.task_view import fold as fold_view
 from ..runtime import metrics
 from ..runtime.service import Service
-from ..scheduling.backlog_report import BACKLOG_SUBJECT, BacklogReport, OwnerBacklog
+from ..scheduling.backlog_report import BacklogReport, OwnerBacklog
 from ..scheduling.backlog_report import encode as encode_word
-from ..scheduling.due import AskParent, Cancel, Due, Expire, FailChild, Reread, TakeBack
-from ..scheduling.held_tasks import HeldTasks, ParentOutcome
+from ..scheduling.held_tasks import (
+    AskParent,
+    Cancel,
+    Due,
+    Expire,
+    FailChild,
+    HeldTasks,
+    ParentOutcome,
+    Reread,
+    TakeBack,
+)
 from ..scheduling.limit import Stage, TaskEntry
 from ..scheduling.rules import FleetRules
 from ..settings import Settings
@@ -68,7 +77,7 @@ WINDOWS_SECONDS = 0.5
 TIDY_SECONDS = 30.0
 GRANT_SECONDS = 15.0
 """How long a task may be counted in without starting, where that keeps its owner's others from starting elsewhere."""
-BY = Actor("system", "keeper")
+BY = Actor("system", "scheduler")
 LONG_AGO = 1
 """Sequence of the end of a task whose history is past its retention: before that of any child that there is."""
 OUTCOMES: dict[str, ParentOutcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
@@ -131,7 +140,7 @@ class Scheduler(Service):
         self._as_of = await projected(self._tasks_bucket)
         for task in await entered_tasks(self._tasks_bucket):
             self._held_tasks.add(entry_of(task.ref, task.view), time.time())
-        log.info("scheduler.started", active=len(self._held_tasks), turn=self._fence)
+        log.info("scheduler.started", active=len(self._held_tasks), fence=self._fence)
         caught_up = asyncio.Event()
         await self._serve_together(self._follow(caught_up), self._act(caught_up))
 
@@ -172,7 +181,7 @@ class Scheduler(Service):
     async def _act(self, caught_up: asyncio.Event) -> None:
         """Release, do what else is due, and answer who asks, until the lease is lost."""
         await caught_up.wait()
-        asked = await self._connection.subscribe(EXPLAIN_SUBJECT, self._answer)
+        asked = await self._connection.subscribe(SCHEDULER_EXPLAIN, self._answer)
         try:
             await self._act_on(_Chores())
         finally:
@@ -319,7 +328,7 @@ class Scheduler(Service):
             paces=self._rules.paces,
         )
         self._told_as_of = word.as_of
-        await self._connection.publish(BACKLOG_SUBJECT, encode_word(word))
+        await self._connection.publish(SCHEDULER_BACKLOG, encode_word(word))
 
 
 class Deposed(StoreError):

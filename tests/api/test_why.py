@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from taskstream.explain.explanation import EXPLAIN_SUBJECT, Explanation, encode
+from taskstream.events.subjects import SCHEDULER_EXPLAIN
+from taskstream.explain.explanation import Explanation, encode
 from testkit.backend import BackendServer, accept, hold, status
 from testkit.nats import NatsServer
 from testkit.service import Client, Service, running_service
@@ -249,7 +250,7 @@ async def test_a_keeper_that_says_nothing_is_not_waited_for(api: Service) -> Non
     async def ignore(_: Msg) -> None:
         pass
 
-    await api.container.consuming.subscribe(EXPLAIN_SUBJECT, ignore)
+    await api.container.consuming.subscribe(SCHEDULER_EXPLAIN, ignore)
     await api.container.consuming.flush()
     delayed = await api.alice.submit({"payload": 1, "delay": SOON})
 
@@ -262,7 +263,7 @@ async def test_a_keeper_that_has_not_heard_of_a_task_yet_changes_nothing_about_w
     async def knows_nothing(message: Msg) -> None:
         await api.container.consuming.publish(message.reply, encode(Explanation(as_of=0, known="not-active")))
 
-    await api.container.consuming.subscribe(EXPLAIN_SUBJECT, knows_nothing)
+    await api.container.consuming.subscribe(SCHEDULER_EXPLAIN, knows_nothing)
     await api.container.consuming.flush()
     await api.admin.put("/api/owners/alice/limits", {"concurrency": 1})
     delayed = await api.alice.submit({"payload": 1, "delay": SOON})
@@ -322,7 +323,7 @@ async def test_a_task_that_has_ended_says_how_by_whom_and_why(service: Service, 
     ended = {name: answer["ended"] for name, answer in found.items()}
     assert found["cancelled"]["summary"] == "It was cancelled by alice: not needed."
     assert ended["child"].items() >= {"failureKind": "parent_failed", "parentId": parent}.items()
-    assert ended["child"]["by"] == ended["refused"]["by"] == {"kind": "system", "id": "keeper"}
+    assert ended["child"]["by"] == ended["refused"]["by"] == {"kind": "system", "id": "scheduler"}
     assert "same concurrency key" in found["refused"]["summary"]
     assert (ended["done"]["reason"], found["done"]["summary"]) == (None, "It succeeded, on attempt 1 of 3.")
     assert (ended["rejected"]["failureKind"], ended["done"]["failureKind"]) == ("rejected", None)

@@ -8,11 +8,11 @@ from taskstream.projections.active import is_projected
 
 async def test_what_is_no_event_of_a_task_need_not_be_projected(container: Container) -> None:
     assert await is_projected(container.buckets.tasks, 0)
-    await container.appending.request("keeper.turn", b"{}")
+    await container.appending.request("scheduler.fence", b"{}")
     assert await is_projected(container.buckets.tasks, 1)
 
     await container.appending.request("task.alice.1.noted", b"{}")
-    await container.appending.request("keeper.turn", b"{}")
+    await container.appending.request("scheduler.fence", b"{}")
 
     assert await is_projected(container.buckets.tasks, 1)
     assert not await is_projected(container.buckets.tasks, 2)

@@ -29,8 +29,7 @@ from taskstream.events.task import (
     TaskSucceeded,
 )
 from taskstream.events.task_type import OnConflict
-from taskstream.scheduling.due import Due
-from taskstream.scheduling.held_tasks import HeldTasks
+from taskstream.scheduling.held_tasks import Due, HeldTasks
 from taskstream.scheduling.limit import Bounds, LimitKey, TaskEntry
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

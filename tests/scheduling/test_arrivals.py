@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import PRIORITIES, Priority
-from taskstream.scheduling.limit import Bounds
-from taskstream.scheduling.token_bucket import TokenBucket
+from taskstream.scheduling.limit import Bounds, TokenBucket
 
 from .simulation import FixedRules, Simulation
 

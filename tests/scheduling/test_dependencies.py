@@ -14,8 +14,7 @@ from taskstream.events.ids import TaskRef, parse_task_id
 from taskstream.events.kinds import kind_of
 from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.projections.task_view import TaskView, fold
-from taskstream.scheduling.due import AskParent, Due, FailChild, Reread
-from taskstream.scheduling.held_tasks import HeldTasks
+from taskstream.scheduling.held_tasks import AskParent, Due, FailChild, HeldTasks, Reread
 from taskstream.scheduling.limit import Bounds
 from taskstream.workers.scheduler import OUTCOMES, entry_of
 from testkit.dags import CHOICES, Node, predicted, retried, will_run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from taskstream.commands.pause import Pause
 from taskstream.commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
 from taskstream.events.envelope import Actor
-from taskstream.scheduling.eligibility import Standing, considered, is_able, stops
+from taskstream.events.server import Overflow
+from taskstream.scheduling.eligibility import Standing, allowance, considered, is_able, stops
 
 from ..deciders.support import NOW, registered
 
@@ -80,3 +82,45 @@ def test_pauses_are_named_with_who_and_why() -> None:
     assert [(stop.kind, stop.name) for stop in found] == [("pool-paused", "text"), ("type-paused", "chapter")]
     assert found[0].text == "the pool 'text' was paused by root: new model"
     assert stops("text", None, "chapter", None) == []
+
+
+# Overflow servers
+
+MINUTE = timedelta(minutes=1)
+NONE = timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "oldest", "begins", "goes_on"),
+    [
+        (0, NONE, 0, 0),
+        (10, NONE, 0, 5),
+        (11, NONE, 6, 6),
+        (5, NONE, 0, 0),
+        (6, NONE, 0, 1),
+        (1, MINUTE, 1, 1),
+        (4, MINUTE, 2, 2),
+        (1, MINUTE / 2, 0, 1),
+        (1, MINUTE / 3, 0, 0),
+        (0, MINUTE, 0, 0),
+    ],
+)
+def test_it_begins_at_either_bound_and_goes_on_to_half_of_it(
+    waiting: int, oldest: timedelta, begins: int, goes_on: int
+) -> None:
+    overflow = Overflow(waiting=10, oldest=MINUTE)
+
+    assert allowance(overflow, waiting, oldest, 2, helping=False) == begins
+    assert allowance(overflow, waiting, oldest, 2, helping=True) == goes_on
+
+
+def test_a_bound_that_is_not_given_is_never_reached() -> None:
+    assert not allowance(Overflow(waiting=10), 1, 100 * MINUTE, 2, helping=False)
+    assert not allowance(Overflow(oldest=MINUTE), 10_000, NONE, 2, helping=False)
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.booleans())
+def test_nothing_that_waits_is_nothing_to_help_with(bound: int, seconds: int, helping: bool) -> None:
+    overflow = Overflow(waiting=bound, oldest=timedelta(seconds=1))
+
+    assert not allowance(overflow, 0, timedelta(seconds=seconds), 2, helping=helping)

@@ -1,4 +1,4 @@
-"""Why a task is where it is: gathered from its history, the keeper, the fleet and the queues."""
+"""Why a task is where it is: gathered from its history, the scheduler, the fleet and the queues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...errors import NotFound, StoreUnavailable
 from ...events.envelope import Recorded, Stored
 from ...events.ids import TaskRef, parse_task_id, token
 from ...events.kinds import kind_of
-from ...events.subjects import dispatched_subject, pool_filter, server_token
+from ...events.subjects import SCHEDULER_EXPLAIN, dispatched_subject, pool_filter, server_token
 from ...events.task import (
     NO_PLAN,
     PRIORITIES,
@@ -25,14 +25,13 @@ from ...events.task import (
     TaskEvent,
     TaskFailed,
 )
-from ...explain.explanation import EXPLAIN_SUBJECT, Explanation, decode
+from ...explain.explanation import Explanation, decode
 from ...explain.held import ParentState, held_by
 from ...explain.hold import Hold, summary
 from ...explain.queued import QueueState, queued_behind, unserved_by
 from ...projections.active import count_running
 from ...projections.task_view import TaskView, fold
-from ...scheduling.eligibility import Considered, Standing, Stop, considered, missing_label, serves, stops
-from ...scheduling.overflow import allowance
+from ...scheduling.eligibility import Considered, Standing, Stop, allowance, considered, missing_label, serves, stops
 from ...streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
 from ...wire.fields import milliseconds
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
@@ -51,13 +50,13 @@ from ..schemas.why import (
 
 log = structlog.get_logger(__name__)
 
-KEEPER_SECONDS = 1.0
-"""How long the keeper is waited for."""
+SCHEDULER_SECONDS = 1.0
+"""How long to wait for an answer of the scheduler."""
 TRIES = 3
-"""Where the keeper says that a task is held no longer, its history is read again: the news was on its way."""
+"""How often a history is read again when the scheduler says that the task is not held any more."""
 NOTHING = Backlog(0, 0, 0)
 
-Keeper = Literal["answered", "silent", "not asked"]
+SchedulerAnswer = Literal["answered", "silent", "not asked"]
 
 
 class _Known(NamedTuple):
@@ -83,7 +82,7 @@ class Why:
     async def answer(self, ref: TaskRef, *, to_reader_of_all: bool) -> WhyAnswer:
         """Return why a task is where it is; servers are named to readers of all alone. Raises NotFound."""
         known = await self._known(ref, deleted=to_reader_of_all)
-        scheduler: Keeper = "not asked"
+        scheduler: SchedulerAnswer = "not asked"
         holds: list[Hold] = []
         servers: list[Considered] = []
         said: Explanation | None = None
@@ -116,14 +115,14 @@ class Why:
     # Held
 
     async def _ask(self, ref: TaskRef) -> Explanation | None:
-        """Return what the keeper says of a task; None if none answers in time."""
+        """Return what the scheduler says of a task; None if it does not answer in time."""
         try:
             answer = await self.container.reading.request(
-                EXPLAIN_SUBJECT, ref.id.encode(), timeout_seconds=KEEPER_SECONDS
+                SCHEDULER_EXPLAIN, ref.id.encode(), timeout_seconds=SCHEDULER_SECONDS
             )
             return decode(answer.data)
         except (StoreUnavailable, MsgspecError) as error:
-            log.info("why.keeper-silent", reason=str(error))
+            log.info("why.scheduler-silent", reason=str(error))
             return None
 
     async def _parents(self, known: _Known) -> Mapping[str, ParentState]:
@@ -223,7 +222,12 @@ class Why:
 
 
 def _answer(
-    known: _Known, holds: Sequence[Hold], servers: Sequence[Considered], scheduler: Keeper, *, to_reader_of_all: bool
+    known: _Known,
+    holds: Sequence[Hold],
+    servers: Sequence[Considered],
+    scheduler: SchedulerAnswer,
+    *,
+    to_reader_of_all: bool,
 ) -> WhyAnswer:
     view, since = known.view, known.since
     ended = None

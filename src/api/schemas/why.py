@@ -109,7 +109,7 @@ class WhyAnswer(Struct, kw_only=True, rename="camel"):
     last_error: str | None
     """Why the last attempt that failed did."""
     scheduler: Literal["answered", "silent", "not asked"] = msgspec.field(name="keeper")
-    """Whether the keeper, which counts what the limits count, could be asked; it is where the task is held."""
+    """Whether the scheduler, which counts what the limits count, answered; it is asked about held tasks only."""
 
 
 SERVERS_LISTED = 200

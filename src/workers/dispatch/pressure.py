@@ -9,7 +9,7 @@ from datetime import datetime
 from ...commands.server import Present
 from ...projections.fleet import Fleet
 from ...runtime.service import Service
-from ...scheduling.overflow import allowance
+from ...scheduling.eligibility import allowance
 from ...settings import Settings
 from ...streams.backlog import Backlog, backlogs, waiting_since
 from ...streams.client.connection import Connection

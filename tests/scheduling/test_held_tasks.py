@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from taskstream.events.task import AttemptStarted, TaskQueued
-from taskstream.scheduling.due import AskParent, Cancel, Expire, FailChild, Reread, TakeBack
+from taskstream.scheduling.held_tasks import AskParent, Cancel, Expire, FailChild, Reread, TakeBack
 from taskstream.scheduling.limit import Bounds, Stage, TaskEntry
 
 from .simulation import START, FixedRules, Simulation
