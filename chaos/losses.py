@@ -24,7 +24,7 @@ import nats.js.errors
 from msgspec import Struct
 from nats.aio.client import Client
 
-from taskstream.nats_server.executable import find_executable
+from taskstream.nats_server.server import find_executable
 from testkit.processes import Supervised
 from testkit.waiting import free_port
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from taskstream.nats_server.config import CONFIG, with_values
-from taskstream.nats_server.executable import find_executable
+from taskstream.nats_server.server import find_executable
 from testkit.link import Link
 from testkit.processes import Exit, Supervised, environment, python, quick
 from testkit.service import token

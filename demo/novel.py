@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from taskstream.api.auth.authenticator import make_token
-from taskstream.nats_server.process import end
+from taskstream.nats_server.server import end
 
 from .client import ServiceClient
 from .following import Follower

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from taskstream.errors import TaskstreamError
-from taskstream.nats_server.process import end, in_the_child
+from taskstream.nats_server.server import end, in_the_child
 from taskstream.settings import PREFIX
 
 from .workload import ServerPlan

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from taskstream import settings
-from taskstream.nats_server.executable import find_executable
+from taskstream.nats_server.server import find_executable
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from taskstream.nats_server.process import command_of
+from taskstream.nats_server.server import command_of
 
 ROOT = Path(__file__).parent.parent
 CONFTEST = """

@@ -25,11 +25,7 @@ from typing import Any
 from ..clock import utc_now
 from ..nats_server.cluster import PLAN, read_plan
 from ..nats_server.config import HOST
-from ..nats_server.errors import DataFolderInUse
-from ..nats_server.executable import EXECUTABLE
-from ..nats_server.folder import PID_FILE, STORE, take_port
-from ..nats_server.process import read_pid
-from ..nats_server.server import EmbeddedNats
+from ..nats_server.server import EXECUTABLE, PID_FILE, STORE, DataFolderInUse, EmbeddedNats, read_pid, take_port
 from ..settings import InvalidSettings, Settings
 from ..streams.client.access import Access
 from ..streams.client.connection import Connection, open_connection

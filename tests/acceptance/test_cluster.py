@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from taskstream.nats_server.cluster import PLAN, read_plan
-from taskstream.nats_server.folder import PID_FILE
-from taskstream.nats_server.process import read_pid
+from taskstream.nats_server.server import PID_FILE, read_pid
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import TASKS

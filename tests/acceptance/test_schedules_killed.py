@@ -10,7 +10,7 @@ from taskstream.container import open_container
 from taskstream.events.codec import schedule_codec
 from taskstream.events.schedule import Run, ScheduleFired
 from taskstream.events.subjects import schedule_ref
-from taskstream.nats_server.folder import take_port
+from taskstream.nats_server.server import take_port
 from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import decode
 from taskstream.streams.topology.definitions import SCHEDULES, TIMERS

