@@ -41,9 +41,7 @@ from .streams.topology.server_checks import Durability, ServerChecks, inspect
 from .streams.topology.startup_retry import StartupRetry, leader_elected
 from .submission.service import SubmissionService
 from .vault.sealing import Sealer
-from .vault.server_keys import ServerKeys
-from .vault.task_keys import TaskKeys
-from .vault.webhook_secrets import WebhookSecrets
+from .vault.secrets import SecretStore
 from .webhooks.deliveries import DeliveryStore
 
 log = structlog.get_logger(__name__)
@@ -88,9 +86,7 @@ class Container:
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
         self.fleet = Fleet(_service_allowance(settings))
         self.sealer = Sealer.from_settings(settings)
-        self.server_keys = ServerKeys(self.buckets.secrets, self.sealer)
-        self.task_keys = TaskKeys(self.buckets.secrets, self.sealer)
-        self.webhook_secrets = WebhookSecrets(self.buckets.secrets, self.sealer)
+        self.secrets = SecretStore(self.buckets.secrets, self.sealer)
         self.deliveries = DeliveryStore(self.buckets.deliveries, reading, settings.delivery_retention)
         self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
@@ -110,7 +106,7 @@ class Container:
     async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
         """Destroy the key that came with a task; what a crash leaves here, the reconciler finds."""
         with contextlib.suppress(StoreError):
-            await self.task_keys.destroy(ref, ended.facts.key_id)
+            await self.secrets.destroy(ref, ended.facts.key_id)
 
     def membership(self, role: str) -> Membership:
         return Membership(self.buckets.leases, role, self.settings.lease_ttl)

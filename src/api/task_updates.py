@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from litestar.exceptions import HTTPException
 
+from ..backends.redaction import without_key
 from ..commands.task import Reporter
 from ..container import Container
 from ..errors import NotFound
@@ -14,7 +15,6 @@ from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, parse_task_id
 from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
 from ..vault.sealing import SealingError
-from ..vault.task_keys import without_key
 from .auth.access import ApiRequest, actor, owned_ref
 from .auth.authenticator import Identity, Unauthenticated
 from .bodies import read_body
@@ -69,7 +69,7 @@ class TaskReports:
         if not isinstance(submitted, TaskSubmitted):
             return None
         with contextlib.suppress(SealingError):
-            return await self.container.task_keys.get(ref, submitted.key_id)
+            return await self.container.secrets.get(ref, submitted.key_id) if submitted.key_id else None
         return None
 
     async def _by_attempt(self, token: str, task_id: str) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:

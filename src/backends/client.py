@@ -14,11 +14,11 @@ import aiohttp
 
 from ..clock import utc_now
 from ..events.server import ServerRegistered
-from ..vault.task_keys import without_key
 from .dialects import dialect_of
 from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Update
 from .dialects.framing import FRAMINGS, Texts
 from .egress import AnswerTooLarge, read_capped
+from .redaction import without_key
 
 LONGEST_PROGRESS = 256 * 1024
 """Bytes of one update that does not end the attempt: it becomes a message of NATS, with others it is summed up with."""

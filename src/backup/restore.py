@@ -30,7 +30,7 @@ from ..streams.client.connection import Connection, open_connection
 from ..streams.topology.server_checks import Durability, inspect
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from ..vault.sealing import Sealer
-from ..vault.server_keys import ServerKeys
+from ..vault.secrets import SecretStore
 from .backup import data_folder
 from .folder import Damaged, Manifest, Progress, TargetNotEmpty, read_manifest, sync_folder, verify
 from .rebuild import rebuild
@@ -203,7 +203,7 @@ async def _fill(
     connection: Connection, folder: Path, manifest: Manifest, settings: Settings, progress: Progress
 ) -> VerifyReport:
     await put_all_back(connection, folder, manifest, settings, progress)
-    return await verify_logs(connection, ServerKeys(Bucket(connection, "secrets"), Sealer.from_settings(settings)))
+    return await verify_logs(connection, SecretStore(Bucket(connection, "secrets"), Sealer.from_settings(settings)))
 
 
 def _sync_all(folder: Path) -> None:

@@ -23,7 +23,7 @@ from ..streams.jetstream.messages import READ_BATCH, Position, read
 from ..streams.log import decode
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS
 from ..vault.sealing import DoesNotOpen, SealingUnavailable
-from ..vault.server_keys import ServerKeys
+from ..vault.secrets import SecretStore
 from .folder import RESULTS
 
 FAULTS_SHOWN = 10
@@ -63,7 +63,7 @@ class VerifyReport(Struct, kw_only=True):
         return min(self.unfinished.values(), default=self.last_sequence + 1)
 
 
-async def verify_logs(connection: Connection, keys: ServerKeys) -> VerifyReport:
+async def verify_logs(connection: Connection, secrets: SecretStore) -> VerifyReport:
     """Read the logs, whatever is in them. Raises StoreUnavailable."""
     found = VerifyReport()
     results: set[str] = set()
@@ -80,7 +80,7 @@ async def verify_logs(connection: Connection, keys: ServerKeys) -> VerifyReport:
             _schedule(found, schedules, position)
     found.schedules = len(schedules)
     found.servers, found.types = len(list(fleet.servers())), len(list(fleet.types()))
-    found.sealed = await _sealed(fleet, keys)
+    found.sealed = await _sealed(fleet, secrets)
     found.lost_results = len(results - await _objects(connection)) if results else 0
     return found
 
@@ -157,12 +157,13 @@ async def _pages(connection: Connection, stream: str) -> AsyncIterator[list[Posi
         sequence, tries = positions[-1].sequence + 1, 0
 
 
-async def _sealed(fleet: Fleet, keys: ServerKeys) -> list[str]:
+async def _sealed(fleet: Fleet, secrets: SecretStore) -> list[str]:
     """Return the servers whose keys do not open."""
     closed = []
     for server in fleet.servers():
         try:
-            await keys.get(server.settings)
+            if server.settings.api_key_id:
+                await secrets.get(server.server_id, server.settings.api_key_id)
         except (DoesNotOpen, SealingUnavailable):
             closed.append(server.server_id)
     return sorted(closed)

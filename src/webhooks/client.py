@@ -17,7 +17,7 @@ from ..clock import utc_now
 from ..commands.webhook import Registered
 from ..events.ids import WebhookRef
 from ..vault.sealing import SealingError
-from ..vault.webhook_secrets import WebhookSecrets
+from ..vault.secrets import SecretStore
 from .deliveries import LastAnswer
 
 MOST_READ = 64 * 1024
@@ -45,7 +45,7 @@ class WebhookClient:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        secrets: WebhookSecrets,
+        secrets: SecretStore,
         timeout_seconds: float,
         now: Callable[[], datetime] = utc_now,
     ) -> None:

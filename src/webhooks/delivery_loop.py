@@ -35,7 +35,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.api import ApiError, api
 from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
 from ..streams.topology.definitions import TASKS
-from ..vault.webhook_secrets import WebhookSecrets
+from ..vault.secrets import SecretStore
 from ..wire.instants import iso
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery
@@ -71,7 +71,7 @@ class DeliveryTools(Struct, frozen=True, kw_only=True):
     consuming: Connection
     commands: Commands
     deliveries: DeliveryStore
-    secrets: WebhookSecrets
+    secrets: SecretStore
     task_attributes: TaskAttributeReader
     client: WebhookClient
 

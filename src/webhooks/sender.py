@@ -107,11 +107,11 @@ class DeliveryLoops:
         while True:
             unneeded = {
                 (ref, secret_id)
-                for ref, secret_ids in (await self._tools.secrets.kept()).items()
+                for ref, secret_ids in (await self._tools.secrets.ids(WebhookRef)).items()
                 for secret_id in secret_ids - self._named(ref)
             }
             for ref, secret_id in unneeded & self._unneeded:  # seen twice: it is not on its way to be registered
-                await self._tools.secrets.destroy(ref, [secret_id])
+                await self._tools.secrets.destroy(ref, secret_id)
             self._unneeded = unneeded
             await asyncio.sleep(SWEEP_SECONDS)
 

@@ -45,7 +45,7 @@ from ..streams.leases import Lease, Membership
 from ..streams.timers import Timers
 from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
 from ..streams.topology.refill import raise_floor
-from ..vault.task_keys import TaskKeys
+from ..vault.secrets import SecretStore
 from .attempts.outcomes import fail_attempt
 from .cron import Cron
 
@@ -99,7 +99,7 @@ class Reconciler(Service):
         timers: Timers,
         fleet: Fleet,
         tasks_bucket: Bucket,
-        task_keys: TaskKeys,
+        secrets: SecretStore,
         schedules: Cron,
     ) -> None:
         super().__init__("reconciler", lease=Lease(members, "reconciler"), period_seconds=members.period_seconds)
@@ -110,7 +110,7 @@ class Reconciler(Service):
         self._timers = timers
         self._fleet = fleet
         self._tasks_bucket = tasks_bucket
-        self._task_keys = task_keys
+        self._secrets = secrets
         self._schedules = schedules
         self._next_at = 0.0
         """When the next search is due though no worker has died, monotonic."""
@@ -254,16 +254,15 @@ class Reconciler(Service):
         unended = {task.ref for task in active}
         unsubmitted: set[TaskRef] = set()
         count = 0
-        for ref, key_ids in (await self._task_keys.kept()).items():
+        for ref, key_ids in (await self._secrets.ids(TaskRef)).items():
             if ref in unended:
                 continue
             state = (await self._commands.tasks.load(ref)).state
             if isinstance(state, Unknown) and ref not in self._unsubmitted:
                 unsubmitted.add(ref)  # its submission may be on its way
             elif isinstance(state, Unknown | Ended):
-                for key_id in key_ids:
-                    await self._task_keys.destroy(ref, key_id)
-                    count += 1
+                await self._secrets.destroy(ref, *key_ids)
+                count += len(key_ids)
         self._unsubmitted = unsubmitted
         return count
 

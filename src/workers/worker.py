@@ -69,8 +69,7 @@ class Worker:
             commands=container.commands,
             timers=container.timers,
             backend=backend,
-            server_keys=container.server_keys,
-            task_keys=container.task_keys,
+            secrets=container.secrets,
             parents=Parents(container.tasks),
             slots=self._slots,
             in_flight=self._in_flight,
@@ -119,7 +118,7 @@ class Worker:
                 container.commands,
                 container.fleet,
                 container.heartbeats,
-                container.server_keys,
+                container.secrets,
                 container.timers,
             ),
             schedules=schedules,
@@ -133,7 +132,7 @@ class Worker:
             timers=container.timers,
             fleet=container.fleet,
             tasks_bucket=container.buckets.tasks,
-            task_keys=container.task_keys,
+            secrets=container.secrets,
             schedules=schedules,
         )
         self._scheduler = Scheduler(
@@ -170,9 +169,9 @@ class Worker:
             reading=container.reading,
             consuming=container.consuming,
             deliveries=container.deliveries,
-            secrets=container.webhook_secrets,
+            secrets=container.secrets,
             task_attributes=container.task_attributes,
-            client=WebhookClient(self._session, container.webhook_secrets, settings.webhook_timeout),
+            client=WebhookClient(self._session, container.secrets, settings.webhook_timeout),
         )
         self._webhooks = WebhookSender(tools, Lease(self.members, "webhooks"))
         self._task_events = TaskEventListener(tail, container.reading, self._slots, self._runner)

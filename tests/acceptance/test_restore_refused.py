@@ -252,7 +252,7 @@ async def test_a_key_that_comes_while_the_fleet_is_taken_is_in_the_backup(
 
 async def register_with_key(container: Container) -> str:
     """Register a server with an API key; return its id."""
-    key_id = await container.server_keys.keep("gpu", "its key", None)
+    key_id = await container.secrets.put("gpu", "its key")
     settings = ServerRegistered(
         server_id="gpu", name="gpu", provider="test", predict_url="http://127.0.0.1:1/", api_key_id=key_id
     )

@@ -340,8 +340,8 @@ async def test_a_key_that_a_crash_left_behind_is_found(nats_url: str) -> None:
         ended = await queue(service)
         await service.alice.post(f"/api/queue/tasks/{ended}/cancel")
 
-        await service.container.task_keys.keep(parse_task_id(ended), "left")
-        await service.container.task_keys.keep(new_ref("alice", utc_now(), random_bits(80)), "never submitted")
+        await service.container.secrets.put(parse_task_id(ended), "left")
+        await service.container.secrets.put(new_ref("alice", utc_now(), random_bits(80)), "never submitted")
 
         async def gone() -> bool:
             return not await service.container.buckets.secrets.scan("task.>")

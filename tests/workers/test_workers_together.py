@@ -226,7 +226,7 @@ async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str,
                 container.timers,
                 container.fleet,
                 container.buckets.tasks,
-                container.task_keys,
+                container.secrets,
                 Cron(
                     container.settings,
                     container.reading,

@@ -80,15 +80,15 @@ async def submit_with_key(
     container: Container, ref: TaskRef, request: TaskRequest, key: str, by: Actor, cause: str
 ) -> None:
     """Seal the model's key, then append the task that names it. The key is destroyed if no task came to use it."""
-    key_id = await container.task_keys.keep(ref, key) if key else ""
+    key_id = await container.secrets.put(ref, key) if key else ""
     try:
         handled = await container.submissions.submit(ref, replace(request, key_id=key_id), by=by, cause=cause)
     except Refused:
-        await container.task_keys.destroy(ref, key_id)
+        await container.secrets.destroy(ref, key_id)
         raise
     state = handled.known.state
     if not handled.appended and not isinstance(state, Unknown) and state.facts.key_id != key_id:
-        await container.task_keys.destroy(ref, key_id)  # an earlier request made the task, with a key of its own
+        await container.secrets.destroy(ref, key_id)  # an earlier request made the task, with a key of its own
 
 
 async def queue_tasks(container: Container, owner: str, ended_since: datetime | None) -> QueueTasksAnswer:

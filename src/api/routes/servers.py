@@ -51,7 +51,8 @@ class Servers:
         if body.endpoints.health:
             await self._check_url(body.endpoints.health, "$.endpoints.health")
         before = await self._registration(body.id)
-        key_id = await container.server_keys.keep(body.id, body.api_key, before) if body.api_key else ""
+        current_id = before.api_key_id if before else ""
+        key_id = await container.secrets.put(body.id, body.api_key, current_id) if body.api_key else ""
         registered = ServerRegistered(
             server_id=body.id,
             name=body.name,
@@ -69,7 +70,7 @@ class Servers:
         )
         handled = await command_server(self.container, request, body.id, RegisterServer(settings=registered))
         if before is not None and before.api_key_id != key_id:
-            await container.server_keys.destroy(before)
+            await container.secrets.destroy(body.id, before.api_key_id)
         first_check = msgspec.json.encode({"sequence": handled.known.sequence})
         await container.timers.check_server(body.id, utc_now(), first_check)
         return ServerDone(id=body.id)
@@ -123,7 +124,7 @@ class Servers:
         registration = await self._registration(server_id)
         await command_server(self.container, request, server_id, RemoveServer(reason=reason))
         if registration is not None:
-            await self.container.server_keys.destroy(registration)
+            await self.container.secrets.destroy(server_id, registration.api_key_id)
         await self.container.heartbeats.forget(server_id)
 
     async def cleanup(self, request: ApiRequest) -> CleanupAnswer:

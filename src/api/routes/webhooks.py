@@ -14,6 +14,7 @@ from ...events.webhook import WebhookRegistered, WebhookSettings
 from ...projections.webhooks import load_webhooks
 from ...streams.jetstream.messages import last_sequence
 from ...streams.topology.definitions import TASKS
+from ...vault.secrets import new_signing_secret
 from ...wire.fields import optional_milliseconds
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from ..bodies import described, read_as, schema_of
@@ -51,7 +52,8 @@ class Webhooks:
             raise RuleBroken(f"you have {MOST_PER_OWNER} webhooks, which is the most; delete one first")
         after = await self._after(request, body.task_id)
         ref = new_webhook_ref(owner, utc_now(), random_bits(80))
-        secret_id, secret = await container.webhook_secrets.make(ref)
+        secret = new_signing_secret()
+        secret_id = await container.secrets.put(ref, secret)
         registration = WebhookRegistered(
             webhook_id=ref.id,
             owner=request.user.subject,
@@ -122,7 +124,8 @@ class Webhooks:
 
     async def rotate(self, request: ApiRequest, webhook_id: str) -> WebhookSecret:
         ref, _ = await self.find(request, webhook_id, "admin")
-        secret_id, secret = await self.container.webhook_secrets.make(ref)
+        secret = new_signing_secret()
+        secret_id = await self.container.secrets.put(ref, secret)
         handled = await self.container.commands.webhooks.handle(
             ref, RotateSecret(secret_id=secret_id), by=actor(request.user), cause=request_id(request.scope)
         )
@@ -133,7 +136,7 @@ class Webhooks:
         await self.container.commands.webhooks.handle(
             ref, DeleteWebhook(), by=actor(request.user), cause=request_id(request.scope)
         )
-        await self.container.webhook_secrets.destroy(ref, [webhook.secret_id, webhook.previous_secret_id])
+        await self.container.secrets.destroy(ref, webhook.secret_id, webhook.previous_secret_id)
         return WebhookDone(id=webhook_id)
 
 

@@ -34,8 +34,7 @@ from ...runtime.metrics import labelled
 from ...streams.leases import Membership
 from ...streams.timers import Timers
 from ...vault.sealing import SealingError
-from ...vault.server_keys import ServerKeys
-from ...vault.task_keys import TaskKeys
+from ...vault.secrets import SecretStore
 from ..fleet.circuit_breaker import CircuitBreaker
 from ..fleet.slots import Slots
 from .in_flight import InFlight
@@ -82,8 +81,7 @@ class AttemptRunner:
         commands: Commands,
         timers: Timers,
         backend: BackendClient,
-        server_keys: ServerKeys,
-        task_keys: TaskKeys,
+        secrets: SecretStore,
         parents: Parents,
         slots: Slots,
         in_flight: InFlight,
@@ -94,8 +92,7 @@ class AttemptRunner:
         self._callback_base = callback_base
         self._commands = commands
         self._backend = backend
-        self._server_keys = server_keys
-        self._task_keys = task_keys
+        self._secrets = secrets
         self._parents = parents
         self._slots = slots
         self._in_flight = in_flight
@@ -233,11 +230,13 @@ class AttemptRunner:
         under_way = self._under_way[queued.ref]
         under_way.attempt = state.facts.attempt
         try:
-            api_key = await self._server_keys.get(server.settings)
+            key_id = server.settings.api_key_id
+            api_key = await self._secrets.get(server.server_id, key_id) if key_id else None
         except SealingError:
             return Failed(kind="error", error="the server's API key does not open; register the server again")
         try:
-            model_key = await self._task_keys.get(queued.ref, queued.submitted.key_id)
+            key_id = queued.submitted.key_id
+            model_key = await self._secrets.get(queued.ref, key_id) if key_id else None
         except SealingError:
             return Failed(kind="rejected", error="the key of the model does not open; submit the task again with it")
         call = Call(

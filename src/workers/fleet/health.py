@@ -25,7 +25,7 @@ from ...projections.fleet import Fleet
 from ...projections.heartbeats import Heartbeat, Heartbeats
 from ...settings import Settings
 from ...streams.timers import Timers
-from ...vault.server_keys import ServerKeys
+from ...vault.secrets import SecretStore
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ class Health:
         commands: Commands,
         fleet: Fleet,
         heartbeats: Heartbeats,
-        keys: ServerKeys,
+        secrets: SecretStore,
         timers: Timers,
     ) -> None:
         self._settings = settings
@@ -59,7 +59,7 @@ class Health:
         self._commands = commands
         self._fleet = fleet
         self._heartbeats = heartbeats
-        self._keys = keys
+        self._secrets = secrets
         self._timers = timers
 
     async def check(self, server_name: str, body: bytes) -> None:
@@ -131,7 +131,7 @@ class Health:
         elif _age(server.changed_at) > self._settings.server_remove_after:
             reason = f"offline for more than {self._settings.server_remove_after:g} s: {probe.reason}"
             await self._commands.servers.handle(server_id, RemoveServer(reason=reason), by=BY)
-            await self._keys.destroy(server.settings)
+            await self._secrets.destroy(server_id, server.settings.api_key_id)
             await self._heartbeats.forget(server_id)
 
 

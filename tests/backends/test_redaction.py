@@ -1,4 +1,4 @@
-"""What a server says loses the key it was told, in whichever form, and nothing else."""
+"""What a server says loses the key that it echoes, in each form, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from taskstream.vault.task_keys import without_key
+from taskstream.backends.redaction import without_key
 
 KEY = 'sk-a/b+c"d\\e-0123456789=='
 FORMS = [
