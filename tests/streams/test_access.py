@@ -295,7 +295,7 @@ async def test_credentials_that_expire_meanwhile_are_said_so_and_new_ones_in_the
         await wait_until(complained, "the log to say that the credentials have expired")
         creds.write_text("half written")
         await wait_until(
-            lambda: any("is no credentials file" in repr(entry) for entry in logs), "the log to name the file"
+            lambda: any("not a credentials file" in repr(entry) for entry in logs), "the log to name the file"
         )
     assert not connection.is_connected
 

@@ -14,7 +14,6 @@ import uvloop
 
 from taskstream.errors import StoreUnavailable
 from taskstream.streams.client import connection as connections
-from taskstream.streams.client import watchdog
 from taskstream.streams.client.connection import Connection, open_connection
 from testkit.nats import NatsServer
 from testkit.waiting import wait_until
@@ -38,7 +37,7 @@ def test_a_connection_works_again_once_the_server_goes_on(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch, pause_seconds: float
 ) -> None:
     """A late answer to the watchdog (the shorter pause), and a connection that it has dropped (the longer)."""
-    monkeypatch.setattr(watchdog, "PERIOD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "WATCHDOG_SECONDS", 0.2)
 
     async def scenario(connection: Connection) -> None:
         nats.pause()

@@ -1,26 +1,82 @@
-"""How NATS knows us and we know NATS: certificates, passwords, credentials. Files are read again at each connection."""
+"""Access to NATS: server URLs, TLS certificates, passwords and credentials files.
+
+Files are read again at each connection, so a renewed certificate or credential needs no restart. Passwords in URLs are
+for NATS and are never shown.
+"""
 
 from __future__ import annotations
 
+import base64
+import re
 import ssl
 from collections.abc import Sequence
-from typing import Any, Self
-from urllib.parse import SplitResult, unquote
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from urllib.parse import SplitResult, unquote, urlsplit
 
+import msgspec
+import nkeys  # type: ignore[import-untyped]
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ...settings import InvalidSettings, Settings, variable
-from .credentials import Credentials, read_credentials
 
+DEFAULT_PORT = 4222
 MEANT_FOR_A_GIVEN_NATS = (
     *("nats_ca", "nats_cert", "nats_key", "nats_user", "nats_password", "nats_token", "nats_creds"),
     *("nats_placement_cluster", "nats_placement_tags"),
 )
+JWT = re.compile(r"-+BEGIN NATS USER JWT-+\s+([\w.=-]+)\s+-+END NATS USER JWT-+")
+SEED = re.compile(r"-+BEGIN USER NKEY SEED-+\s+(S\w+)\s+-+END USER NKEY SEED-+")
+
+
+class Credentials(NamedTuple):
+    """The content of a `.creds` file: a user JWT, and the seed of the key that proves it."""
+
+    jwt: str
+    seed: str
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the JWT expires, UTC; None: never, or the JWT cannot be read."""
+        try:
+            body = self.jwt.split(".")[1]
+            claims = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+            return datetime.fromtimestamp(claims["exp"], UTC) if claims.get("exp") else None
+        except (IndexError, ValueError, TypeError, AttributeError, OverflowError, msgspec.MsgspecError):
+            return None
+
+    def sign(self, nonce: str) -> bytes:
+        """Return the signature of a nonce in base64. Raises ValueError or nkeys.NkeysError for a damaged seed."""
+        pair = nkeys.from_seed(bytearray(self.seed.encode()))
+        signature: bytes = pair.sign(nonce.encode())
+        pair.wipe()
+        return base64.b64encode(signature)
+
+
+def read_credentials(path: str) -> Credentials:
+    """Return the content of a `.creds` file. Raises InvalidSettings."""
+    name = variable("nats_creds")
+    try:
+        text = Path(path).read_text()
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(f"{name}={path!r}: {getattr(error, 'strerror', None) or error}") from None
+    jwt, seed = JWT.search(text), SEED.search(text)
+    if jwt is None or seed is None:
+        raise InvalidSettings(
+            f"{name}={path!r}: not a credentials file: it must contain a NATS user JWT and its NKEY seed"
+        )
+    credentials = Credentials(jwt[1], seed[1])
+    try:
+        credentials.sign("")
+    except (ValueError, nkeys.NkeysError):
+        raise InvalidSettings(f"{name}={path!r}: its NKEY seed is damaged") from None
+    return credentials
 
 
 class Access(Struct, frozen=True, kw_only=True):
-    """The settings of that; None where they are not given."""
+    """The access settings; None where unset."""
 
     ca: str | None = None
     cert: str | None = None
@@ -31,11 +87,11 @@ class Access(Struct, frozen=True, kw_only=True):
     creds: str | None = None
     inbox_prefix: str = "_INBOX"
     tls: bool = False
-    """Whether a server that offers no TLS is refused."""
+    """True: a server that offers no TLS is refused."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Return the access the settings give. Raises InvalidSettings as `check`."""
+        """Return the access that the settings describe. Raises InvalidSettings as `check` does."""
         access = cls(
             ca=settings.nats_ca,
             cert=settings.nats_cert,
@@ -51,33 +107,31 @@ class Access(Struct, frozen=True, kw_only=True):
         return access
 
     def check(self) -> None:
-        """Raise InvalidSettings for what does not go together or cannot be read."""
+        """Raise InvalidSettings for settings that contradict each other and for files that cannot be read."""
         if self.key and not self.cert:
-            raise InvalidSettings(
-                f"{variable('nats_key')} is the key of a certificate: set {variable('nats_cert')} too"
-            )
+            raise InvalidSettings(f"{variable('nats_key')} needs a certificate: set {variable('nats_cert')} too")
         if self.password is not None and not self.user:
-            raise InvalidSettings(f"{variable('nats_password')} is of a user: set {variable('nats_user')} too")
+            raise InvalidSettings(f"{variable('nats_password')} needs a user: set {variable('nats_user')} too")
         if self.user and self.password is None:
-            raise InvalidSettings(f"{variable('nats_user')} has a password: set {variable('nats_password')} too")
+            raise InvalidSettings(f"{variable('nats_user')} needs a password: set {variable('nats_password')} too")
         if sum(map(bool, (self.user, self.token, self.creds))) > 1:
             names = ", ".join(map(variable, ("nats_user", "nats_token", "nats_creds")))
-            raise InvalidSettings(f"NATS is told one of {names} (or user and password in the URL), not several")
+            raise InvalidSettings(f"set only one of {names} (or user and password in the URL)")
         self.ssl_context()
         if self.creds:
             read_credentials(self.creds)
 
     def for_servers(self, servers: Sequence[SplitResult]) -> Self:
-        """Return the access with what the servers' URLs say of user, password, token and TLS.
+        """Return the access with user, password, token and TLS as the servers' URLs have them.
 
-        Raises InvalidSettings where URLs, or URL and settings, disagree.
+        Raises InvalidSettings if two URLs, or a URL and the settings, contradict each other.
         """
         tls = self.tls or any(server.scheme == "tls" for server in servers)
         said = {(server.username, server.password) for server in servers if server.username}
         if not said:
             return replace(self, tls=tls)
         if len(said) > 1:
-            raise InvalidSettings(f"{variable('nats_url')}: all servers must be told the same user and password")
+            raise InvalidSettings(f"{variable('nats_url')}: all servers must have the same user and password")
         [(user, password)] = said
         given = (
             {"token": unquote(user or "")}
@@ -89,7 +143,7 @@ class Access(Struct, frozen=True, kw_only=True):
         return access
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Return what TLS connections are made with. Raises InvalidSettings naming the setting whose file is bad."""
+        """Return the TLS context. Raises InvalidSettings with the name of the setting whose file is bad."""
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except (OSError, ValueError) as error:
@@ -104,30 +158,61 @@ class Access(Struct, frozen=True, kw_only=True):
         return context
 
     def credentials(self) -> Credentials:
-        """Return what the credentials file holds now. Raises InvalidSettings."""
+        """Return the current content of the credentials file. Raises InvalidSettings."""
         assert self.creds is not None
         return read_credentials(self.creds)
 
 
 ANYBODY = Access()
-"""For a NATS that asks nothing."""
+"""Access to a NATS without authentication."""
 
 
 def check_none_given(settings: Settings) -> None:
-    """Raise InvalidSettings where something is set that only a NATS given from outside could use."""
+    """Raise InvalidSettings if a setting is given that only an external NATS can use."""
     given = [variable(field) for field in MEANT_FOR_A_GIVEN_NATS if getattr(settings, field)]
     if given:
         raise InvalidSettings(
-            f"{', '.join(given)} is for a NATS that runs elsewhere: set {variable('nats_url')} too, or leave it out"
+            f"{', '.join(given)} applies to an external NATS only: set {variable('nats_url')} too, or unset it"
         )
 
 
 def reason(error: Exception) -> str:
-    """Return what is wrong with a file, in few words."""
+    """Return in a few words what is wrong with a file."""
     if isinstance(error, ssl.SSLError):
         return f"holds no usable certificate or key ({(error.reason or str(error)).lower().replace('_', ' ')})"
     return getattr(error, "strerror", None) or str(error)
 
 
 def _refuse_to_ask(*_: Any) -> str:
-    raise ValueError("the key is encrypted: give one that is not")
+    raise ValueError("the key is encrypted: use an unencrypted key file")
+
+
+def servers_of(url: str) -> list[SplitResult]:
+    """Return the servers of a comma-separated list. Raises InvalidSettings, whose text repeats no password."""
+    servers = []
+    for part in filter(None, map(str.strip, url.split(","))):
+        whole = part if "://" in part else f"nats://{part}"
+        try:
+            server = urlsplit(whole)
+            hostname, _ = server.hostname, server.port
+        except ValueError as error:
+            raise InvalidSettings(f"{variable('nats_url')}: a URL in it is malformed: {error}") from None
+        if not hostname or server.scheme not in ("nats", "tls"):
+            raise InvalidSettings(
+                f"{variable('nats_url')}: must be nats://HOST:PORT or tls://HOST:PORT, separated by commas"
+            )
+        servers.append(server)
+    if not servers:
+        raise InvalidSettings(f"{variable('nats_url')}: names no server")
+    return servers
+
+
+def address(server: SplitResult) -> str:
+    """Return the server's URL without user and password."""
+    host = f"[{server.hostname}]" if ":" in (server.hostname or "") else server.hostname
+    return f"{server.scheme}://{host}:{server.port or DEFAULT_PORT}"
+
+
+def shown(url: str) -> str:
+    """Return any URL without user and password."""
+    return re.sub(r"//[^/@]*@", "//", url)

@@ -1,8 +1,11 @@
-"""nats-py's client, with what it leaves to be desired.
+"""A subclass of nats-py's client, which overrides private methods of nats-py 2.16.
 
-Messages can be handed over as they are read: nats-py puts each into a queue, from which a task takes it.
-TLS that was asked for is insisted on. An error with which the server closes the connection (credentials that have
-expired, a limit) makes it connect again: nats-py gives up for good, in spite of unlimited attempts.
+* A listener gets each message as it is read. nats-py puts each into a queue, from which a task takes it.
+* TLS that the settings require is enforced.
+* An error with which the server closes the connection (expired credentials, a limit) leads to a reconnect. nats-py
+  gives up for good, in spite of unlimited attempts.
+
+`tests/conformance/test_nats_py.py` names every private member used here and checks it.
 """
 
 from __future__ import annotations
@@ -31,11 +34,11 @@ STALE = "stale connection"
 
 
 class NoTls(nats.errors.Error):
-    """The server offers no TLS; nothing secret was sent to it."""
+    """The server offers no TLS. No secret was sent to it."""
 
 
 class NatsMessage(Msg):
-    """A message whose headers are taken apart once somebody asks for them: of most nobody does."""
+    """A message whose headers are parsed on first access: most are never read."""
 
     def __init__(self, client: NatsClient, sid: int, subject: str, reply: str, data: bytes, raw_headers: bytes) -> None:
         self._client = client
@@ -61,13 +64,13 @@ class NatsClient(nats.aio.client.Client):
         super().__init__()
         self._access = access
         self._listeners: dict[int, Callable[[Msg], None]] = {}
-        """By the number of the subscription."""
+        """By subscription number."""
         self._inbox_prefix = bytearray(
             access.inbox_prefix.encode()
         )  # `connect` sets it too, but inboxes are made before
 
     def credentials(self) -> dict[str, Any]:
-        """Return what `connect` must be told to prove who we are."""
+        """Return the arguments of `connect` that authenticate us."""
         access = self._access
         if not access.creds:
             return {"user": access.user, "password": access.password, "token": access.token}
@@ -75,7 +78,7 @@ class NatsClient(nats.aio.client.Client):
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """What the next connection is made with, from the files as they are now. Raises nats.errors.Error."""
+        """The TLS context of the next connection, from the files as they are now. Raises nats.errors.Error."""
         try:
             return self._access.ssl_context()
         except InvalidSettings as error:
@@ -88,11 +91,11 @@ class NatsClient(nats.aio.client.Client):
             receive(message)
 
         subscription = await self.subscribe(subject, cb=receive_later)
-        self._listeners[subscription._id] = receive  # noqa: SLF001 - what nats-py knows it by
+        self._listeners[subscription._id] = receive  # noqa: SLF001 - the subscription number
         return subscription
 
     def set_user_timeout(self) -> None:
-        """Let the kernel give up on a peer that acknowledges nothing (Linux)."""
+        """Let the kernel drop a connection whose peer acknowledges nothing for TCP_USER_TIMEOUT_MS (Linux)."""
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
         if option is None:
             return
@@ -103,7 +106,7 @@ class NatsClient(nats.aio.client.Client):
             log.warning("nats.no-user-timeout")
 
     async def drop(self) -> None:
-        """Break the connection off and make another, also where nats-py's own reading has ended unnoticed."""
+        """Abort the connection and reconnect, also if nats-py's read loop has ended unnoticed."""
         try:
             self._socket_transport().abort()
             await self._process_op_err(nats.errors.StaleConnectionError())
@@ -116,7 +119,7 @@ class NatsClient(nats.aio.client.Client):
     def _jwt(self) -> bytearray:
         try:
             return bytearray(self._access.credentials().jwt.encode())
-        except InvalidSettings as error:  # anything else would end nats-py's reconnecting
+        except InvalidSettings as error:  # any other error would end nats-py's reconnecting
             raise nats.errors.Error(str(error)) from None
 
     def _sign(self, nonce: str) -> bytes:
@@ -136,15 +139,15 @@ class NatsClient(nats.aio.client.Client):
             return
         try:
             receive(NatsMessage(self, sid, subject.decode(), reply.decode(), data, headers))
-        except Exception as error:  # anything that gets out of here ends nats-py's reading
+        except Exception as error:  # an error raised here ends nats-py's read loop
             await self._error_cb(error)
 
     async def _send_publish(
         self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
     ) -> None:
-        """Send a message as nats-py does, its headers put together twice as quickly: each append has four.
+        """Send a message as nats-py does, but encode its headers twice as fast: each append has four.
 
-        Raises nats.errors.BadHeaderError for a line feed in them.
+        Raises nats.errors.BadHeaderError for a line break in a header.
         """
         if not headers:
             await super()._send_publish(subject, reply, payload, payload_size, None)
@@ -162,13 +165,13 @@ class NatsClient(nats.aio.client.Client):
         if initial_connection and self._access.tls:
             if not (info.get("tls_required") or info.get("tls_available")):
                 raise NoTls("the server offers no TLS")
-            info["tls_required"] = True  # nats-py goes by this alone
+            info["tls_required"] = True  # the only field nats-py checks
         await super()._process_info(info, initial_connection)
 
     async def _process_connect_init(self) -> None:
         try:
             await super()._process_connect_init()
-            # A server that refuses our certificate ends the connection instead of answering; nats-py takes that well.
+            # A server that refuses our certificate closes the connection without an answer; nats-py reports no error.
             if self._status != self.CONNECTED:
                 raise nats.errors.UnexpectedEOF
         except BaseException:
@@ -176,7 +179,7 @@ class NatsClient(nats.aio.client.Client):
             raise
 
     def _discard_transport(self) -> None:
-        """Forget a connection that did not come about: nats-py would wait for ever for the end of one without TLS."""
+        """Drop a connection that failed during setup: nats-py would wait without a limit for one without TLS to end."""
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None:
                 task.cancel()
@@ -195,9 +198,9 @@ class NatsClient(nats.aio.client.Client):
 
 
 def parse_headers(raw: bytes) -> dict[str, str] | None:
-    """Return headers as nats-py does, some five times as quickly; None if there are none.
+    """Return headers as nats-py does, about five times as fast; None if there are none.
 
-    `NATS/1.0[ <status>[ <description>]]` and lines of `<name>: <value>`, each with its end.
+    `NATS/1.0[ <status>[ <description>]]` and lines of `<name>: <value>`, each ended by CR LF.
     """
     first, *lines = raw.decode(errors="replace").split("\r\n")
     found = {}

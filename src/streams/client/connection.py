@@ -1,7 +1,7 @@
 """One connection to NATS, with one inbox for all answers.
 
-nats-py keeps the socket; this adds what every user here needs: requests that say whether a lost answer may have been
-stored, requests with many answers, an end to a server that has stopped answering.
+nats-py manages the socket. This module adds requests that report an unknown outcome, requests with many answers, and a
+watchdog that drops the connection to a server that no longer answers.
 """
 
 from __future__ import annotations
@@ -17,35 +17,37 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ...errors import OutcomeUnknown, StoreUnavailable
-from .access import ANYBODY, Access
+from .access import ANYBODY, Access, address, servers_of
 from .client import NatsClient
 from .connection_errors import AccessRefused, ConnectionErrors
-from .urls import address, servers_of
-from .watchdog import watch
 
 log = structlog.get_logger(__name__)
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 30.0
-"""How long the first connection is tried for; once there has been one, it is tried for ever."""
+"""Limit for the first connection. After it, reconnects are tried without a limit."""
 HEADER_ALLOWANCE_BYTES = 8 * 1024
-"""Room kept for headers below the server's payload limit, which counts them too."""
+"""Reserved for headers below the server's payload limit, which includes them."""
+
+WATCHDOG_SECONDS = 2.0
+WATCHDOG_MISSES = 2
+"""Unanswered pings in a row after which the socket is dropped."""
 
 Headers = Mapping[str, str]
 Receiver = Callable[[Msg | None], None]
-"""Takes an answer; None says that the connection was lost, and with it whatever answers were on their way."""
+"""Takes an answer. None: the connection was lost, and with it all answers on their way."""
 
 
 class NoResponders(StoreUnavailable):
-    """Nobody serves this subject now: the request reached no one."""
+    """No process serves this subject now: the request was not received."""
 
 
 class PayloadTooLarge(StoreUnavailable):
-    """More than the server takes in one message; sending it would end the connection."""
+    """The message is larger than the server accepts; sending it would close the connection."""
 
 
 class NotPermitted(StoreUnavailable):
-    """NATS did not take the message: our user may not publish to this subject."""
+    """NATS rejected the message: our user may not publish to this subject."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
@@ -58,7 +60,7 @@ def status_of(message: Msg) -> str | None:
 
 
 class Connection:
-    """A connection to NATS that mends itself. Made by `open_connection`."""
+    """A connection to NATS that reconnects on its own. Made by `open_connection`."""
 
     def __init__(self, client: NatsClient) -> None:
         self._client = client
@@ -67,11 +69,11 @@ class Connection:
         self._prefix = client.new_inbox()
         self._watchdog: asyncio.Task[None] | None = None
         self.denied: set[str] = set()
-        """Subjects NATS has said we may not publish to, in small letters: nats-py loses the others."""
+        """Subjects that NATS does not let us publish to, in lower case: nats-py changes the case."""
 
     async def start(self) -> None:
         await self._client.listen(f"{self._prefix}.*", self._receive)
-        self._watchdog = asyncio.create_task(watch(self._client, self.hears_itself), name="nats-watchdog")
+        self._watchdog = asyncio.create_task(watch(self._client, self.answers), name="nats-watchdog")
 
     async def close(self) -> None:
         if self._watchdog is not None:
@@ -80,7 +82,7 @@ class Connection:
 
     @property
     def client(self) -> NatsClient:
-        """The nats-py client, for what has no wrapper here."""
+        """The nats-py client, for calls without a wrapper here."""
         return self._client
 
     @property
@@ -94,20 +96,20 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """Bytes of body that fit in one message beside its headers."""
+        """Largest body of one message, in bytes, with room for its headers."""
         return int(self._client.max_payload) - HEADER_ALLOWANCE_BYTES
 
     async def publish(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: Headers | None = None
     ) -> None:
-        """Send a message. Raises StoreUnavailable if there is no connection: then nothing was sent, now or later."""
+        """Send a message. Raises StoreUnavailable without a connection: then nothing is sent, now or later."""
         if len(payload) > self.max_payload:
             raise PayloadTooLarge(f"{len(payload)} bytes; NATS takes {self.max_payload} here (max_payload)")
         if not self._client.is_connected:
             raise StoreUnavailable("no connection to NATS")
         try:
             await self._client.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
-        # RuntimeError: uvloop, of a socket that was lost a moment ago.
+        # RuntimeError: uvloop raises it for a socket that has just been lost.
         except (nats.errors.Error, OSError, RuntimeError) as error:
             raise StoreUnavailable(f"NATS did not take the message: {error}") from error
 
@@ -120,8 +122,8 @@ class Connection:
     ) -> Msg:
         """Send a request and return its answer.
 
-        Raises NoResponders or StoreUnavailable if it reached no one, OutcomeUnknown if it was sent and no answer came:
-        in time, or before the connection was lost.
+        Raises NoResponders or StoreUnavailable if it was not received. Raises OutcomeUnknown if it was sent and no
+        answer came in time, or before the connection was lost.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Msg | None] = loop.create_future()
@@ -151,9 +153,9 @@ class Connection:
     async def request_many(
         self, subject: str, payload: bytes, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
     ) -> list[Msg]:
-        """Send a request whose answers end with an empty one that has a status; return all, that one last.
+        """Send a request with many answers, the last of which is empty and has a status; return all, in order.
 
-        Raises as `request`, the timeout being the longest pause between two answers.
+        Raises as `request` does. The timeout is the longest pause between two answers.
         """
         answers: asyncio.Queue[Msg | None] = asyncio.Queue()
         token = self.open_inbox(answers.put_nowait)
@@ -178,7 +180,7 @@ class Connection:
         return messages
 
     async def subscribe(self, subject: str, receive: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Subscribe. What `receive` waits for, the messages after that wait for."""
+        """Subscribe. `receive` is awaited for one message at a time, in order."""
         return await self._client.subscribe(subject, cb=receive)
 
     async def listen(self, subject: str, receive: Callable[[Msg], None]) -> Subscription:
@@ -186,22 +188,22 @@ class Connection:
         return await self._client.listen(subject, receive)
 
     def new_inbox(self) -> str:
-        """Return a subject nobody else uses."""
+        """Return a new unique subject for answers."""
         return str(self._client.new_inbox())
 
     async def listen_at_inbox(self, receive: Callable[[Msg], None]) -> str:
-        """Listen at a new inbox, to messages that keep their own subject; return the inbox."""
+        """Listen at a new inbox and return it. For messages that keep their own subject, such as pulled ones."""
         inbox = self.new_inbox()
         await self.listen(inbox, receive)
         return inbox
 
     async def flush(self) -> None:
-        """Return once the server has seen all that was sent. Raises StoreUnavailable if it does not say so in time."""
-        if not await self.hears_itself(REQUEST_TIMEOUT_SECONDS):
+        """Return once the server has received everything sent. Raises StoreUnavailable if it does not answer."""
+        if not await self.answers(REQUEST_TIMEOUT_SECONDS):
             raise StoreUnavailable("NATS does not answer")
 
     def open_inbox(self, receive: Receiver) -> str:
-        """Route what arrives at `inbox(token)` to `receive` until `close_inbox`; returns the token."""
+        """Route messages at `inbox(token)` to `receive` until `close_inbox`; return the token."""
         token = next(self._tokens)
         self._receivers[token] = receive
         return token
@@ -213,7 +215,7 @@ class Connection:
         return f"{self._prefix}.{token}"
 
     def lose_answers(self) -> None:
-        """Tell all who wait for an answer that the connection was lost: waiting on would only find that out later."""
+        """End every wait for an answer at once: the connection was lost."""
         for receive in list(self._receivers.values()):
             receive(None)
 
@@ -227,11 +229,11 @@ class Connection:
         if receive is not None:
             receive(message)
 
-    async def hears_itself(self, timeout_seconds: float) -> bool:
-        """Tell whether a message to our own inbox comes back in time.
+    async def answers(self, timeout_seconds: float) -> bool:
+        """Return True if a message to our own inbox comes back in time.
 
-        Not the client's `rtt` or `flush`: they cancel the future of a ping that was late, and the pong that comes for
-        it then ends the client's reading, which nobody starts again (nats-py 2.16).
+        The client's `rtt` and `flush` are no substitute: they cancel the future of a late ping, and the pong that then
+        comes ends the client's read loop for good (nats-py 2.16).
         """
         heard = asyncio.Event()
         token = self.open_inbox(lambda message: heard.set() if message else None)
@@ -247,11 +249,11 @@ class Connection:
 
 
 async def open_connection(url: str, role: str, access: Access = ANYBODY) -> Connection:
-    """Connect and return the connection; `role` tells it apart in `nats server report connections`.
+    """Connect and return the connection; `role` is part of its name in `nats server report connections`.
 
-    `url` is one server or several, separated by commas; user and password in it win over the access. Raises
-    InvalidSettings for a URL that is none, AccessRefused if NATS does not let us in or is not to be trusted,
-    StoreUnavailable if no server answers in time.
+    `url` is one server or several, separated by commas; a user and password in it replace those of `access`. Raises
+    InvalidSettings for a malformed URL, AccessRefused if NATS rejects us or its certificate is not trusted,
+    StoreUnavailable if no server answers within CONNECT_TIMEOUT_SECONDS.
     """
     servers = servers_of(url)
     access = access.for_servers(servers)
@@ -259,7 +261,7 @@ async def open_connection(url: str, role: str, access: Access = ANYBODY) -> Conn
     errors = ConnectionErrors(role, access)
 
     async def on_error(error: Exception) -> None:
-        if denied := errors.note(error):
+        if denied := errors.record(error):
             connection.denied.add(denied)
         if not connected and errors.refusal:
             raise AccessRefused(errors.refusal)
@@ -306,11 +308,30 @@ async def open_connection(url: str, role: str, access: Access = ANYBODY) -> Conn
         await client.close()
         if errors.inbox_forbidden:
             raise AccessRefused(
-                f"NATS lets us have no answers under {access.inbox_prefix}: "
-                "set TASKSTREAM_NATS_INBOX_PREFIX to what this user may subscribe and publish to"
+                f"NATS does not let this user receive answers under {access.inbox_prefix}: "
+                "set TASKSTREAM_NATS_INBOX_PREFIX to a subject that the user may subscribe and publish to"
             ) from None
         raise
     except BaseException:
         await client.close()
         raise
     return connection
+
+
+async def watch(client: NatsClient, answers: Callable[[float], Awaitable[bool]]) -> None:
+    """Drop the socket of a server that no longer answers, so nats-py connects to another one; until cancelled.
+
+    nats-py alone waits without a limit for a server that was stopped. `answers` returns True if the server answers
+    within so many seconds.
+    """
+    misses = 0
+    while True:
+        await asyncio.sleep(WATCHDOG_SECONDS)
+        if not client.is_connected or await answers(WATCHDOG_SECONDS):
+            misses = 0
+            continue
+        misses += 1
+        if misses >= WATCHDOG_MISSES:
+            log.warning("nats.silent", action="connection dropped")
+            await client.drop()
+            misses = 0

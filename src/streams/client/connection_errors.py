@@ -1,4 +1,4 @@
-"""What an error of the connection means, and which setting is to be looked at."""
+"""Connection errors: their meaning, and the setting to check."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ OF_OURS = re.compile(r"ALERT_(CERTIFICATE|BAD_CERTIFICATE|UNKNOWN_CA|ACCESS_DENI
 
 
 class AccessRefused(StoreUnavailable):
-    """NATS does not let us in, or is not who it should be: trying again helps only once somebody has changed that."""
+    """NATS rejects us, or its certificate is not trusted: a retry helps only after the setting is corrected."""
 
 
 class ConnectionErrors:
-    """The errors of one connection: each is logged, but not every half second."""
+    """The errors of one connection. Each is logged, the same one at most every LOG_AGAIN_SECONDS."""
 
     def __init__(self, role: str, access: Access) -> None:
         self.refusal: str | None = None
-        """Why the last attempt was refused; None: it was not."""
+        """Why the last attempt was refused; None if it was not."""
         self.last: str | None = None
         self.inbox_forbidden = False
-        """Whether we may not receive answers."""
+        """True if NATS does not let us receive answers."""
         self._role = role
         self._access = access
         self._logged: dict[str, float] = {}
 
-    def note(self, error: Exception) -> str | None:
-        """Log an error. Return the subject, if it says that we may not publish to one."""
+    def record(self, error: Exception) -> str | None:
+        """Log an error. Return the subject if the error forbids us to publish to one."""
         self.last = str(error) or type(error).__name__
         self.refusal = refusal(error, self._access)
         forbidden = not_permitted(error)
@@ -73,7 +73,7 @@ class ConnectionErrors:
 
 
 def refusal(error: Exception, access: Access) -> str | None:
-    """Return why we are not let in and what to do; None for an error that may pass by itself."""
+    """Return why NATS rejects us and what to do; None for an error that may be temporary."""
     match error:
         case ssl.SSLCertVerificationError():
             return _of_their_certificate(error)
@@ -88,7 +88,7 @@ def refusal(error: Exception, access: Access) -> str | None:
 
 
 def not_permitted(error: Exception) -> tuple[str, str] | None:
-    """Return what NATS forbade us, as (publish or subscription, subject in small letters); None for another error."""
+    """Return what NATS forbids us: (`publish` or `subscription`, subject in lower case); None for another error."""
     found = NOT_PERMITTED.search(str(error))
     return (found[1].lower(), found[2].lower()) if found else None
 
@@ -96,7 +96,8 @@ def not_permitted(error: Exception) -> tuple[str, str] | None:
 def _of_their_certificate(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code in NAME_DIFFERS:
         return (
-            f"NATS' certificate is for another host: {error.verify_message} Use a name of it in {variable('nats_url')}"
+            f"NATS' certificate is for another host: {error.verify_message} "
+            f"Use a host name of the certificate in {variable('nats_url')}"
         )
     if error.verify_code == CERTIFICATE_EXPIRED:
         return "NATS' certificate has expired: renew it on the server"
@@ -138,6 +139,6 @@ def _of_our_credentials(said: str, access: Access) -> str:
     if access.token:
         return f"NATS refuses the token ({said}): see {variable('nats_token')}"
     if access.cert:
-        return f"NATS knows nobody by the certificate {access.cert!r} ({said}): see {variable('nats_cert')}"
+        return f"NATS has no user for the certificate {access.cert!r} ({said}): see {variable('nats_cert')}"
     names = ", ".join(map(variable, ("nats_creds", "nats_user", "nats_token")))
-    return f"NATS asks who we are ({said}): set {names} or {variable('nats_cert')}"
+    return f"NATS requires authentication ({said}): set {names} or {variable('nats_cert')}"

@@ -13,9 +13,8 @@ from msgspec import Struct
 
 from ...clock import utc_now
 from ...errors import StoreUnavailable, TaskstreamError
-from ..client.access import ANYBODY, Access
+from ..client.access import ANYBODY, Access, shown
 from ..client.connection import Connection
-from ..client.urls import shown
 
 log = structlog.get_logger(__name__)
 
