@@ -5,7 +5,7 @@ from .dialect import Dialect
 from .taskstream import Taskstream
 
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Taskstream(),)}
-"""Every dialect needs a `WireFixture` of its own in tests/backends: the conformance suite fails without one."""
+"""Each needs a fixture in tests/backends/wire_fixtures.py: the conformance suite fails without one."""
 
 
 def dialect_of(server: ServerRegistered) -> Dialect:  # noqa: ARG001 - a registration cannot choose yet
