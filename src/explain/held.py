@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..events.task import NO_PLAN, ParentFailure, Plan
 from ..projections.task_view import ACTIVE, TaskView, awaited
 from ..scheduling.limit import LimitKind
-from ..wire.instants import iso
+from ..wire.fields import iso
 from .explanation import Explanation, Shut
 from .hold import Hold, HoldKind
 

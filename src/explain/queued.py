@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..events.task import NO_PLAN
 from ..projections.task_view import TaskView
 from ..scheduling.eligibility import Considered, Stop, Verdict
-from ..wire.instants import iso
+from ..wire.fields import iso
 from .hold import Hold
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..wire.instants import iso
+from ..wire.fields import iso
 from .hub import LiveUpdate, Update
 
 

@@ -24,8 +24,8 @@ from ..events.task import NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, R
 from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
 from ..settings import Settings
+from ..wire.body_limit import deeper_than
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
-from ..wire.json_depth import deeper_than
 from ..wire.validation_errors import invalid
 
 SCHEMA_CACHE = 256

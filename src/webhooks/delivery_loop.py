@@ -36,7 +36,7 @@ from ..streams.jetstream.api import ApiError, api
 from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
 from ..streams.topology.definitions import TASKS
 from ..vault.secrets import SecretStore
-from ..wire.instants import iso
+from ..wire.fields import iso
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery
 

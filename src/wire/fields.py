@@ -1,4 +1,4 @@
-"""What the shapes of the task surface have in common: names, durations and instants as clients know them."""
+"""Field types that many bodies share: names, labels, durations and instants as clients send and read them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from ..errors import InvalidInput
 
-# `$` alone would let a line feed follow: so does Python read it, though ECMA 262 does not.
+# Python lets `$` match before a final line feed; ECMA 262 does not. `(?!\n)` refuses it in both.
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$(?!\n)"
 SERVER_ID_PATTERN = r"^(?!(?:\.{1,2}|cleanup)$)[^\x00-\x1f\x7f/]+$(?!\n)"
 TYPE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
@@ -18,19 +18,19 @@ TASK_ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$(?!\n)"
 BATCH_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{24}00~[A-Za-z0-9_=-]{1,36}$(?!\n)"
 PATTERNS = {
     NAME_PATTERN: "text without control characters",
-    SERVER_ID_PATTERN: "text without control characters and slashes that is not `.`, `..` or `cleanup`",
-    TYPE_NAME_PATTERN: "letters, digits, dots, dashes and underscores, the first a letter or digit",
+    SERVER_ID_PATTERN: "text without control characters and slashes; `.`, `..` and `cleanup` are reserved",
+    TYPE_NAME_PATTERN: "letters, digits, dots, dashes and underscores, beginning with a letter or digit",
     POOL_NAME_PATTERN: "letters, digits, dashes and underscores",
-    TASK_ID_PATTERN: "the id of a task, as the answer to its submission gave it",
-    BATCH_ID_PATTERN: "the id of a batch, as the answer to its submission gave it",
+    TASK_ID_PATTERN: "the id of a task, unchanged from the answer to its submission",
+    BATCH_ID_PATTERN: "the id of a batch, unchanged from the answer to its submission",
 }
-"""What each pattern means, for those whose text does not match."""
+"""What each pattern requires, in words: completes "must be …"."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=NAME_PATTERN)]
 ServerName = Annotated[str, Meta(min_length=1, max_length=128, pattern=SERVER_ID_PATTERN)]
-"""An id that a path can carry: `cleanup` and dots mean something else there."""
+"""An id that is a segment of a path, where `cleanup` and dots mean something else."""
 DurationSeconds = Annotated[float, Meta(ge=0.001, le=7 * 86_400)]
-"""A millisecond to a week."""
+"""Seconds, from a millisecond to a week."""
 Instant = Annotated[int, Meta(ge=0, le=253_402_300_799_999)] | Annotated[datetime, Meta(tz=True)]
 """Milliseconds since the epoch, or ISO 8601 text with an offset."""
 Labels = Annotated[
@@ -39,7 +39,7 @@ Labels = Annotated[
 
 
 def instant(given: int | datetime | None, path: str) -> datetime | None:
-    """Return what a client gave as an `Instant`, in UTC. Raises InvalidInput for one that UTC has no year for.
+    """Return an `Instant` of a client in UTC, None for None. Raises InvalidInput if UTC has no year for it.
 
     `path`: where it was given, as in `$.runAt`.
     """
@@ -48,12 +48,19 @@ def instant(given: int | datetime | None, path: str) -> datetime | None:
     try:
         return given.astimezone(UTC) if given is not None else None
     except OverflowError:
-        raise InvalidInput(f"{given} is outside of the years 1 to 9999 in UTC", path) from None
+        raise InvalidInput(f"must lie in the years 1 to 9999 in UTC; given: {given}", path) from None
 
 
 def milliseconds(instant: datetime) -> int:
+    """Return milliseconds since the epoch."""
     return int(instant.timestamp() * 1000)
 
 
 def optional_milliseconds(instant: datetime | None) -> int | None:
+    """Return milliseconds since the epoch, None for None."""
     return milliseconds(instant) if instant else None
+
+
+def iso(instant: datetime) -> str:
+    """Return ISO 8601 text in UTC, with milliseconds and a `Z`; `instant` must be in UTC."""
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.") + f"{instant.microsecond // 1000:03d}Z"

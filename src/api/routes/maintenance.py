@@ -14,7 +14,7 @@ from ...events.subjects import server_token
 from ...projections.active import projection_reaches, running_on
 from ...streams.jetstream.api import api
 from ...streams.topology.definitions import TASKS
-from ...wire.instants import iso
+from ...wire.fields import iso
 from ..auth.access import ApiRequest, requires
 from ..bodies import described, read_as, schema_of
 from ..openapi.examples import DRAIN_EXAMPLES, MAINTENANCE_EXAMPLES

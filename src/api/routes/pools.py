@@ -17,7 +17,7 @@ from ...events.subjects import pool_filter, server_token
 from ...events.task import PRIORITIES
 from ...projections.active import count_running
 from ...streams.backlog import Backlog, backlogs, waiting_since
-from ...wire.instants import iso
+from ...wire.fields import iso
 from ..auth.access import ApiRequest, actor, requires
 from ..bodies import described, read_as, schema_of
 from ..middleware.edge import request_id

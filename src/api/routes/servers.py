@@ -17,7 +17,7 @@ from ...errors import InvalidInput, NotFound
 from ...events.server import Overflow, ServerRegistered
 from ...events.subjects import server_token
 from ...projections.heartbeats import Heartbeat
-from ...wire.instants import iso
+from ...wire.fields import iso
 from ..auth.access import ApiRequest, requires
 from ..bodies import described, read_as, schema_of
 from ..openapi.examples import CLEANUP_EXAMPLES, HEARTBEAT_EXAMPLES, REGISTER_EXAMPLES

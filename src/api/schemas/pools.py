@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from ...commands.pause import Pause
 from ...events.task import Priority
-from ...wire.instants import iso
+from ...wire.fields import iso
 from .page import Page
 
 

@@ -10,8 +10,7 @@ from msgspec import Meta, Struct
 from ...commands.server import CircuitIsClosed, Present
 from ...events.server import Overflow
 from ...projections.heartbeats import Heartbeat
-from ...wire.fields import DurationSeconds, Name, ServerName
-from ...wire.instants import iso
+from ...wire.fields import DurationSeconds, Name, ServerName, iso
 from .page import DoneTo, Page
 
 _URL = {"format": "uri", "pattern": "^https?://"}

@@ -12,8 +12,7 @@ from ...events.task import NO_PLAN, FailureKind, ParentFailure, Priority, TaskEv
 from ...projections.task_reader import Listed, TaskDetail
 from ...projections.task_view import Status, TaskView
 from ...settings import Settings
-from ...wire.fields import milliseconds, optional_milliseconds
-from ...wire.instants import iso
+from ...wire.fields import iso, milliseconds, optional_milliseconds
 
 
 class TaskSummary(Struct, kw_only=True, rename="camel"):
