@@ -29,9 +29,12 @@ PATTERNS = {
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=NAME_PATTERN)]
 ServerName = Annotated[str, Meta(min_length=1, max_length=128, pattern=SERVER_ID_PATTERN)]
 """An id that is a segment of a path, where `cleanup` and dots mean something else."""
-DurationSeconds = Annotated[float, Meta(ge=0.001, le=7 * 86_400)]
+DurationSeconds = Annotated[float, Meta(ge=0.001, le=7 * 86_400, extra={"unit": "seconds"})]
 """Seconds, from a millisecond to a week."""
-Instant = Annotated[int, Meta(ge=0, le=253_402_300_799_999)] | Annotated[datetime, Meta(tz=True)]
+Instant = (
+    Annotated[int, Meta(ge=0, le=253_402_300_799_999, extra={"unit": "milliseconds since the epoch"})]
+    | Annotated[datetime, Meta(tz=True)]
+)
 """Milliseconds since the epoch, or ISO 8601 text with an offset."""
 Labels = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=32)
