@@ -10,9 +10,8 @@ from litestar.exceptions import ClientException, HTTPException, InternalServerEx
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Reference, RequestBody, Schema
 from msgspec import Meta, Struct
 
-from ..errors import InvalidInput
 from ..submission.body import parse_json_object
-from ..wire.validation_errors import invalid
+from ..wire.validation_errors import invalid, malformed
 from .auth.access import ApiRequest
 
 T = TypeVar("T")
@@ -54,8 +53,8 @@ def decoded_as(body: bytes, shape: type[T], max_depth: int) -> T:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         raise invalid(error, shape) from None
-    except msgspec.MsgspecError as error:
-        raise InvalidInput(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise malformed(error, "body") from None
 
 
 def schema_of(shape: type[Struct]) -> Reference:

@@ -26,7 +26,7 @@ from ..projections.fleet import Fleet
 from ..settings import Settings
 from ..wire.body_limit import deeper_than
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
-from ..wire.validation_errors import invalid
+from ..wire.validation_errors import breaks_schema, invalid, malformed
 
 SCHEMA_CACHE = 256
 """Compiled payload schemas kept in memory. When there are more, all are compiled again as they are needed."""
@@ -54,7 +54,7 @@ class Submission(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel
     """Attempts in all, including the first."""
     run_at: Instant | None = None
     """The earliest start. Milliseconds since the epoch or ISO 8601, like every instant here."""
-    delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY_SECONDS)] | None = None
+    delay: Annotated[float, Meta(ge=0, le=LONGEST_DELAY_SECONDS, extra={"unit": "seconds"})] | None = None
     """Seconds from now to the earliest start. Use this or `runAt`."""
     expires_at: Instant | None = None
     """The latest start. A task that still waits then fails."""
@@ -193,8 +193,7 @@ class TypeRules:
             validator = self._validators[schema] = compile_schema(msgspec.json.decode(schema))
         error = next(validator.iter_errors(payload), None)
         if error is not None:
-            rule = error.schema_path[-1] if error.schema_path else "schema"
-            raise InvalidInput(f"{error.message} (rule `{rule}`)", root + _path(error.instance_path))
+            raise breaks_schema(error, root)
 
 
 def compile_schema(schema: dict[str, Any]) -> Any:
@@ -207,10 +206,6 @@ def compile_schema(schema: dict[str, Any]) -> Any:
 
 def _refuse_to_fetch(uri: str) -> Any:
     raise ValueError(f"references to other documents are not followed: {uri}")
-
-
-def _path(steps: list[str | int]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
 def read_submission(
@@ -256,5 +251,5 @@ def parse_json(text: bytes, what: str, max_depth: int) -> Any:
         return msgspec.json.decode(text)
     except RecursionError:
         raise InvalidInput(f"the {what} is nested deeper than {max_depth} levels") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the {what} is not valid JSON: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise malformed(error, what) from None

@@ -46,7 +46,7 @@ def invalid(error: msgspec.ValidationError, shape: Any) -> InvalidInput:
         path += f".{missing[1]}"
         return InvalidInput(f"is required and must be {_requirement(_at(shape, path)) or 'given'}", path)
     if unknown := _UNKNOWN.fullmatch(text):
-        return InvalidInput(f"is not a known field{_known_fields(kinds)}", f"{path}.{unknown[1]}")
+        return InvalidInput(f"unknown field `{unknown[1]}`{_known_fields(kinds)}", f"{path}.{unknown[1]}")
     if is_name:
         names = [kind.key_type for kind in kinds if isinstance(kind, inspect.DictType)]
         return InvalidInput(f"has a name that must be {_requirement(names)}", path)

@@ -134,14 +134,17 @@ def test_an_option_with_a_bad_value_is_refused_with_its_path(more: dict[str, Any
 
 
 def test_a_word_that_is_none_of_those_allowed_is_refused_naming_these() -> None:
-    assert refused({"payload": 1, "priority": "urgent"}) == ("$.priority", "'urgent' is none of high, low, normal")
+    assert refused({"payload": 1, "priority": "urgent"}) == (
+        "$.priority",
+        "must be one of high, low, normal, or null; given: 'urgent'",
+    )
 
 
 def test_a_bad_name_in_an_object_is_refused_where_the_object_is() -> None:
     path, detail = refused({"payload": 1, "require": {"": "a"}})
 
     assert path == "$.require"
-    assert detail.startswith("a name here: ")
+    assert detail.startswith("has a name that must be ")
 
 
 def test_an_instant_that_utc_has_no_year_for_is_refused_with_its_path() -> None:

@@ -33,6 +33,7 @@ from ...events.ids import owner_token
 from ...push.feed import FeedPosition
 from ...push.hub import Scope
 from ...push.subscription_filter import SubscriptionFilter
+from ...wire.validation_errors import invalid, malformed
 from ..auth.access import READERS_OF_ALL, ROLES, bearer_token, token_in_address
 from ..auth.authenticator import Authenticator, Identity, KeysUnavailable, Unauthenticated
 from ..auth.stream_tokens import StreamTokens
@@ -165,8 +166,10 @@ class Session:
             raise InvalidInput(f"a message has {LONGEST_MESSAGE} characters at most")
         try:
             message = _message.decode(text)
-        except msgspec.MsgspecError as error:
-            raise InvalidInput(str(error)) from None
+        except msgspec.ValidationError as error:
+            raise invalid(error, _message.type) from None
+        except msgspec.DecodeError as error:
+            raise malformed(error, "message") from None
         match message:
             case _Ping():
                 await self._put(_encode({"type": "pong"}))
