@@ -1,28 +1,32 @@
-"""Every error of ours, in one tree.
+"""Every error of the service, in one tree.
 
     TaskstreamError
-    ├── Refused                     the caller asked for something that may not be
-    │   ├── InvalidInput            what was sent is malformed; names the path
-    │   │   └── InvalidItems        … several things sent together, of which some are; names each
-    │   ├── QuotaExceeded           as much of the owner's waits as may
-    │   ├── Forbidden               known, but not allowed to this caller
-    │   ├── NotFound                no such task, server or type (or none the caller may see)
-    │   └── RuleBroken              well-formed, but not in the present state; nothing was written
+    ├── Refused                     the request is not allowed; nothing was written
+    │   ├── InvalidInput            the request is malformed; names the path
+    │   │   └── InvalidItems        … one or more of several items sent together; names each
+    │   ├── QuotaExceeded           the owner's quota of waiting tasks is used up
+    │   ├── Forbidden               the caller is known and lacks the role
+    │   ├── NotFound                no such task, server or type, or none that the caller may see
+    │   └── RuleBroken              well-formed, and not possible in the present state
     │       ├── AlreadyEnded        the task has another final state
-    │       ├── AttemptNotCurrent   the report is of an attempt that no longer counts
-    │       ├── NotDue              a retry's time has not come
+    │       ├── AttemptNotCurrent   the report belongs to an attempt that was replaced or has ended
+    │       ├── NotDue              the next attempt waits for its backoff
+    │       ├── NotQueued           the task is held
+    │       ├── NotGranted          the scheduler has not counted the task towards its limits yet
+    │       ├── TimeIsUp            the task's latest start has passed
+    │       ├── KeyTaken            another task has the concurrency key, and the type refuses a second one
     │       ├── NotRetryable        only failed and cancelled tasks can be retried
-    │       ├── KeyDestroyed        the key that came with the task is gone, and it cannot run without
-    │       ├── RetryTooLate        a retry could not start: the task's time is up
-    │       ├── AlreadyExists       a submit met a task with this id
-    │       └── IdempotencyConflict the key was used with another body
+    │       ├── KeyDestroyed        the task needs the key it came with, which was destroyed at its end
+    │       ├── RetryTooLate        a retry could not start in time
+    │       ├── AlreadyExists       a task with this id exists
+    │       └── IdempotencyConflict the Idempotency-Key was used with another body
     └── StoreError
-        ├── Conflict                somebody appended first: load, decide again
-        ├── StoreUnavailable        NATS did not take the write; it is known not to be stored
-        │   ├── StoreFull           … for lack of room
-        │   └── OutcomeUnknown      … or did, and the answer was lost: load and look, never append again blindly
-        ├── UnreadableEvent         an event does not decode; whoever reads it stops and says so
-        └── TopologyMismatch        a stream on the server is not what this version needs; names the field
+        ├── Conflict                another writer appended first: load, decide again
+        ├── StoreUnavailable        NATS did not take the write; it is not stored
+        │   ├── StoreFull           … because its storage is full
+        │   └── OutcomeUnknown      no answer came: load and look, never append again blindly
+        ├── UnreadableEvent         an event does not decode; its reader stops and reports it
+        └── TopologyMismatch        a stream on the server differs from what this version needs; names the field
 
 HTTP status codes meet these errors in `taskstream.api.problems` and nowhere else.
 """
@@ -37,11 +41,11 @@ class TaskstreamError(Exception):
 
 
 class Refused(TaskstreamError):
-    """Asked for something that may not be; nothing was written."""
+    """The request is not allowed; nothing was written."""
 
 
 class InvalidInput(Refused):
-    """What was sent is malformed. `path` is where, as in `$.payload.width`; empty for the whole."""
+    """The request is malformed. `path` is where, as in `$.payload.width`; empty for the whole request."""
 
     def __init__(self, detail: str, path: str = "") -> None:
         self.detail = detail
@@ -50,38 +54,36 @@ class InvalidInput(Refused):
 
 
 class InvalidItems(InvalidInput):
-    """Of things sent together some are malformed, and so none was taken."""
+    """One or more of several items sent together are malformed; none was stored."""
 
     def __init__(self, found: Mapping[int, InvalidInput], count: int) -> None:
         self.found = found
-        """What is wrong with each, by its place from 0."""
+        """The error of each malformed item, by its index from 0."""
         first = min(found)
         super().__init__(
-            f"{len(found)} of {count} are wrong, and nothing was stored; the first is [{first}]: {found[first]}"
+            f"{len(found)} of {count} items are invalid, nothing was stored. First: [{first}]: {found[first]}"
         )
 
 
 class QuotaExceeded(Refused):
-    """The owner has as many tasks waiting as may."""
+    """The owner's quota of waiting tasks is used up."""
 
     def __init__(self, limit: int, waiting: int, retry_after: int) -> None:
         self.limit = limit
-        """Tasks of the owner that may wait."""
+        """Waiting tasks the owner may have."""
         self.waiting = waiting
-        """Tasks of the owner that wait now, without what was refused."""
+        """Waiting tasks the owner has, without the refused ones."""
         self.retry_after = retry_after
-        """Seconds after which it may be worth another try."""
-        super().__init__(
-            f"{waiting} of your tasks wait, and no more than {limit} may; try again when some of them have started"
-        )
+        """Seconds after which a retry may succeed."""
+        super().__init__(f"Quota exceeded: {waiting} of {limit} waiting tasks. Retry when some of them have started.")
 
 
 class Forbidden(Refused):
-    """The caller is known, but lacks the role."""
+    """The caller is known and lacks the role."""
 
 
 class NotFound(Refused):
-    """There is no such thing, or none that the caller may see."""
+    """Nothing has this name, or nothing that the caller may see."""
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
@@ -90,102 +92,119 @@ class NotFound(Refused):
 
 
 class RuleBroken(Refused):
-    """Well-formed, but not possible in the present state."""
+    """Well-formed, and not possible in the present state."""
 
 
 class AlreadyEnded(RuleBroken):
+    """The task has another final state."""
+
     def __init__(self, outcome: str) -> None:
         self.outcome = outcome
         super().__init__(f"the task has already ended: {outcome}")
 
 
 class AttemptNotCurrent(RuleBroken):
+    """The report belongs to an attempt that was replaced or has ended."""
+
     def __init__(self, current: int | None) -> None:
         self.current = current
-        state = f"attempt {current} is running now" if current else "no attempt is running"
-        super().__init__(f"this report belongs to an attempt that no longer counts; {state}")
+        """Ordinal of the running attempt, None if none runs."""
+        state = f"attempt {current} is running" if current else "no attempt is running"
+        super().__init__(f"this attempt was replaced or has ended ({state}); stop working on it")
 
 
 class NotDue(RuleBroken):
+    """The next attempt waits for its backoff."""
+
     def __init__(self) -> None:
         super().__init__("the next attempt is not due yet")
 
 
 class NotQueued(RuleBroken):
-    """The task is held: nobody is to start it yet."""
+    """The task is held and must not start."""
 
     def __init__(self) -> None:
         super().__init__("the task is held")
 
 
 class NotGranted(RuleBroken):
-    """The task shares a limit with others, and was not counted in for this start."""
+    """The scheduler has not counted the task towards its limits yet, so it must not start."""
 
     def __init__(self) -> None:
-        super().__init__("the task shares a limit with others, and has no room yet")
+        super().__init__("the task waits for a free place under its limits")
 
 
 class TimeIsUp(RuleBroken):
-    """The instant has passed after which the task was not to start any more."""
+    """The task's latest start has passed."""
 
     def __init__(self) -> None:
-        super().__init__("the task was to have started by now")
+        super().__init__("the latest start of the task has passed")
 
 
 class KeyTaken(RuleBroken):
-    """Another task has the concurrency key, and the type refuses newcomers then."""
+    """Another task has the concurrency key, and the type refuses a second one."""
 
 
 class NotRetryable(RuleBroken):
+    """Only failed and cancelled tasks can be retried."""
+
     def __init__(self, status: str) -> None:
-        super().__init__(f"only a failed or cancelled task can be retried; this one is {status}")
+        super().__init__(f"only a failed or cancelled task can be retried; this task is {status}")
 
 
 class KeyDestroyed(RuleBroken):
+    """The task needs the key it came with, which was destroyed at its end."""
+
     def __init__(self) -> None:
-        super().__init__("the key this task came with was destroyed when it ended; submit it again with the key")
+        super().__init__("the key this task came with was destroyed when it ended; submit the task again with the key")
 
 
 class RetryTooLate(RuleBroken):
-    """The instant has passed after which the task was not to start any more: it would fail again at once."""
+    """The task's latest start has passed, so a retry would fail at once."""
 
     def __init__(self, option: str) -> None:
         self.option = option
-        """Which of the options of its submission says so."""
-        super().__init__(f"its `{option}` has passed, so that it could not start; submit it again with a new one")
+        """The option of the submission that sets the latest start."""
+        super().__init__(f"`{option}` of the task has passed; submit it again with a later `{option}`")
 
 
 class AlreadyExists(RuleBroken):
+    """A task with this id exists."""
+
     def __init__(self) -> None:
         super().__init__("a task with this id exists")
 
 
 class IdempotencyConflict(RuleBroken):
+    """The Idempotency-Key was used with another body."""
+
     def __init__(self) -> None:
-        super().__init__("this Idempotency-Key was used before with another body; use a new key for a new task")
+        super().__init__("this Idempotency-Key was used with another body; use a new key for a new task")
 
 
 class StoreError(TaskstreamError):
-    """Something between us and the log."""
+    """The event log cannot be read or written."""
 
 
 class Conflict(StoreError):
-    """Somebody appended first. Nothing was written: load and decide again."""
+    """Another writer appended first. Nothing was written: load and decide again."""
 
 
 class StoreUnavailable(StoreError):
-    """NATS did not take the write; it is known not to be stored."""
+    """NATS did not take the write; it is not stored."""
 
 
 class OutcomeUnknown(StoreUnavailable):
-    """The write was sent and no answer came: it may or may not be stored. Load and look."""
+    """The write was sent and no answer came: it may be stored or not. Load and look."""
 
 
 class StoreFull(StoreUnavailable):
-    """NATS refuses writes for lack of room. Nothing acknowledged is lost; nothing more is taken."""
+    """NATS refuses writes because its storage is full. Everything acknowledged is stored."""
 
 
 class UnreadableEvent(StoreError):
+    """An event does not decode; its reader stops and reports it."""
+
     def __init__(self, subject: str, sequence: int, reason: str) -> None:
         self.subject = subject
         self.sequence = sequence
@@ -193,6 +212,8 @@ class UnreadableEvent(StoreError):
 
 
 class TopologyMismatch(StoreError):
+    """A stream on the server differs from what this version needs."""
+
     def __init__(self, name: str, field: str, wanted: object, found: object, advice: str = "") -> None:
         self.name = name
         self.field = field
