@@ -16,7 +16,7 @@ from ..commands.task import SubmitTask
 from ..errors import InvalidInput, InvalidItems
 from ..events.ids import BatchRef, nth
 from ..settings import Settings
-from ..wire.body_limit import deeper_than
+from ..wire.validation_errors import deeper_than
 from .body import Submission, TaskIdText, TaskRequest, TypeRules, fingerprint, parse_json, read_submission
 
 MOST_TASKS = 1_000

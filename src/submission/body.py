@@ -24,9 +24,8 @@ from ..events.task import NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, R
 from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
 from ..settings import Settings
-from ..wire.body_limit import deeper_than
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
-from ..wire.validation_errors import breaks_schema, invalid, malformed
+from ..wire.validation_errors import breaks_schema, deeper_than, invalid, malformed
 
 SCHEMA_CACHE = 256
 """Compiled payload schemas kept in memory. When there are more, all are compiled again as they are needed."""

@@ -1,8 +1,6 @@
-"""Limits of bodies: bytes of an HTTP answer, and levels of nested JSON."""
+"""A limit on the bytes of an HTTP answer."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import aiohttp
 
@@ -32,23 +30,3 @@ async def read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:
             response.close()
             raise AnswerTooLarge(limit)
     return bytes(body)
-
-
-# What is stored must decode wherever it is read. Decoders stop at about 1,000 levels, and earlier the deeper the call
-# stack already is.
-
-
-def deeper_than(limit: int, body: bytes, content: Any) -> bool:
-    """Return True if `content`, decoded from `body`, has more than `limit` levels."""
-    # Each level has a bracket, so a body with few brackets needs no measuring.
-    return body.count(b"{") + body.count(b"[") > limit and depth(content) > limit
-
-
-def depth(content: Any) -> int:
-    """Return the number of nested levels of objects and arrays, 0 for a scalar."""
-    level = 0
-    current = [content]
-    while containers := [value for value in current if isinstance(value, dict | list)]:
-        level += 1
-        current = [child for value in containers for child in (value.values() if isinstance(value, dict) else value)]
-    return level

@@ -20,7 +20,7 @@ from taskstream.events.task_type import TypeDeleted
 from taskstream.settings import Settings
 from taskstream.submission import body as submission
 from taskstream.submission.body import SCHEMA_CACHE, TypeRules, compile_schema, read_task
-from taskstream.wire.body_limit import depth
+from taskstream.wire.validation_errors import depth
 
 from ..deciders.support import defined, seconds
 from ..folds.test_fleet import fleet_of, positions

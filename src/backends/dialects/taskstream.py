@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 from ...errors import InvalidInput
 from ...events.server import ServerRegistered
 from ...events.task import FailureKind, ModelChoice
-from ...wire.body_limit import deeper_than
+from ...wire.validation_errors import deeper_than
 from .dialect import (
     Accepted,
     Answer,
