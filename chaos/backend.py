@@ -12,13 +12,16 @@ import asyncio
 import contextlib
 import gzip
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
 import msgspec
 from aiohttp import web
+
+from testkit.backend import finished
+from testkit.http_server import HttpServer, break_off, serve_until_killed
 
 from .journal import Journal
 
@@ -57,27 +60,21 @@ class Attempt(msgspec.Struct, kw_only=True):
         return float(self.request.get("seconds", 0.05))
 
 
-class Backend:
-    def __init__(self, server_id: str, journal: Journal) -> None:
+class Backend(HttpServer):
+    """The server. It keeps all attempts that report by callback."""
+
+    def __init__(self, server_id: str, port: int, journal: Journal) -> None:
+        super().__init__(port)
         self.server_id = server_id
         self.journal = journal
         self.chunks = itertools.count(1)
         self.earlier: dict[str, list[Attempt]] = {}
         """Attempts that report by callback, by task."""
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
 
-    def app(self) -> web.Application:
-        app = web.Application(client_max_size=8 * 1024 * 1024)
+    def routes(self, app: web.Application) -> None:
         app.router.add_get("/health", self._health)
         app.router.add_post("/predict", self._predict)
-        app.cleanup_ctx.append(self._with_session)
-        return app
-
-    async def _with_session(self, _: web.Application) -> AsyncIterator[None]:
-        timeout = aiohttp.ClientTimeout(total=5)
-        async with aiohttp.ClientSession(timeout=timeout) as self._session:
-            yield
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(text="well")
@@ -104,27 +101,15 @@ class Backend:
         if attempt.orders == "report_first":
             await job
         else:
-            task = asyncio.create_task(job)
-            self._jobs.add(task)
-            task.add_done_callback(self._jobs.discard)
+            self.later(job)
         accepted = {"task_id": attempt.task_id, "backend_task_id": "b", "status": "PROCESSING", "message": "accepted"}
         return web.json_response(accepted, status=202)
 
     def result(self, attempt: Attempt, status: str = "FINISHED", **metadata: Any) -> dict[str, Any]:
-        return {
-            "backend_task_id": f"{self.server_id}-{attempt.attempt}",
-            "data": {"mark": attempt.request["mark"], "attempt": attempt.attempt, "server": self.server_id},
-            "metadata": {
-                "server_id": self.server_id,
-                "processing_time": 1,
-                "model_time": 1,
-                "queue_time": 0,
-                "progress": 100,
-                "status": status,
-                "message": None,
-                **metadata,
-            },
-        }
+        """Return the TaskResult of an attempt."""
+        data = {"mark": attempt.request["mark"], "attempt": attempt.attempt, "server": self.server_id}
+        task = {"task_id": attempt.task_id}
+        return finished(task, data, self.server_id, status=status, **metadata)
 
     async def report(
         self,
@@ -139,7 +124,6 @@ class Backend:
 
         Progress brings a piece of output, another one with each try: none of them is ever sent twice.
         """
-        assert self._session is not None
         assert attempt.callback_url is not None
         headers = {"Authorization": f"Bearer {token or attempt.callback_token}"}
         body = self.result(attempt, status, **metadata)
@@ -165,7 +149,7 @@ class Backend:
 async def ok(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
     await asyncio.sleep(attempt.seconds)
     backend.over(attempt)
-    return web.json_response({"task_id": attempt.task_id, **backend.result(attempt)})
+    return web.json_response(backend.result(attempt))
 
 
 async def hang(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
@@ -187,15 +171,15 @@ async def trickle(backend: Backend, request: web.Request, attempt: Attempt) -> w
 
 async def lie(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
     """Say a length, send less, and close."""
-    body = msgspec.json.encode({"task_id": attempt.task_id, **backend.result(attempt)})
+    body = msgspec.json.encode(backend.result(attempt))
     backend.over(attempt)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (len(body) + 100)
-    return _raw(request, head + body)
+    return break_off(request, head + body)
 
 
 async def garbage(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
     backend.over(attempt)
-    return _raw(request, b"\x00\x01 this is no HTTP\r\n\r\n\xff\xfe")
+    return break_off(request, b"\x00\x01 this is no HTTP\r\n\r\n\xff\xfe")
 
 
 async def no_json(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
@@ -205,7 +189,7 @@ async def no_json(backend: Backend, _: web.Request, attempt: Attempt) -> web.Str
 
 async def huge(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
     backend.over(attempt)
-    return web.json_response({"task_id": attempt.task_id, **backend.result(attempt), "padding": "x" * HUGE_BYTES})
+    return web.json_response({**backend.result(attempt), "padding": "x" * HUGE_BYTES})
 
 
 async def bomb(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
@@ -219,12 +203,12 @@ async def die(backend: Backend, request: web.Request, attempt: Attempt) -> web.S
     """Take the call, and close without an answer."""
     await asyncio.sleep(attempt.seconds)
     backend.over(attempt)
-    return _raw(request, b"")
+    return break_off(request)
 
 
 async def twice(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
     """Answer, and then once more on the same connection, where the next call may take it for its own answer."""
-    body = msgspec.json.encode({"task_id": attempt.task_id, **backend.result(attempt)})
+    body = msgspec.json.encode(backend.result(attempt))
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     transport = request.transport
     await asyncio.sleep(attempt.seconds)
@@ -243,7 +227,7 @@ async def misaddressed(backend: Backend, _: web.Request, attempt: Attempt) -> we
     backend.over(attempt)
     other = backend.result(attempt)
     other["data"]["mark"] = "another"
-    return web.json_response({"task_id": "0" * 26 + "~somebody", **other})
+    return web.json_response(other | {"task_id": "0" * 26 + "~somebody"})
 
 
 def status(code: int, headers: dict[str, str] | None = None) -> Answerer:
@@ -252,14 +236,6 @@ def status(code: int, headers: dict[str, str] | None = None) -> Answerer:
         return web.json_response({"error": f"status {code}"}, status=code, headers=headers)
 
     return answer
-
-
-def _raw(request: web.Request, data: bytes) -> web.StreamResponse:
-    """Send bytes as they are, and end the connection."""
-    assert request.transport is not None
-    request.transport.write(data)
-    request.transport.close()
-    return web.Response()
 
 
 ANSWERS: dict[str, Answerer] = {
@@ -350,22 +326,17 @@ REPORTERS: dict[str, Callable[[Backend, Attempt], Coroutine[Any, Any, None]]] = 
 }
 
 
-async def serve(server_id: str, port: int, log: Path) -> None:
-    """Serve until the process is ended."""
-    backend = Backend(server_id, Journal(log, synced=False))
-    runner = web.AppRunner(backend.app(), handler_cancellation=True, shutdown_timeout=0.5)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
-    await asyncio.Event().wait()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="chaos.backend")
     parser.add_argument("--id", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True)
     options = parser.parse_args()
-    asyncio.run(serve(options.id, options.port, options.log))
+
+    async def serve() -> None:
+        await serve_until_killed(Backend(options.id, options.port, Journal(options.log, synced=False)))
+
+    asyncio.run(serve())
 
 
 if __name__ == "__main__":

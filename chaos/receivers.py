@@ -18,6 +18,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from testkit.http_server import HttpServer, break_off
 from testkit.service import token
 
 from .evidence import Entry, Line, Received
@@ -49,26 +50,25 @@ ELSEWHERE = "/elsewhere"
 """Where redirects lead."""
 
 
-class Receiver:
+class Receiver(HttpServer):
     """One receiver and its webhook. Use as an async context manager; it listens in between."""
 
     def __init__(self, received: Received, events: Sequence[str], port: int, mood: Mood | None, seed: int) -> None:
         """`mood`: the one that it keeps; None: it changes."""
+        super().__init__(port)
         self.received = received
         self.events = list(events)
         self.webhook_id = ""
-        self._port = port
         self._constant = mood
         self._mood: Mood = mood or "takes"
         self._chance = random.Random(f"{seed}/{received.who}")
         self._webhook: Webhook | None = None
-        self._runner: web.ServerRunner | None = None
         self._changed = asyncio.Event()
         self._changing: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/{self.received.who}"
+        return f"http://127.0.0.1:{self.port}/{self.received.who}"
 
     @property
     def taken(self) -> set[int]:
@@ -78,14 +78,13 @@ class Receiver:
         known = {delivery["messageId"]: delivery["sequence"] for delivery in self.received.deliveries}
         return {sequence for one in yes if (sequence := sequences.get(one) or known.get(one))}
 
-    async def __aenter__(self) -> Receiver:
-        await self._listen()
-        return self
+    def routes(self, app: web.Application) -> None:
+        app.router.add_route("*", "/{path:.*}", self._answer)
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
         if self._changing is not None:
             self._changing.cancel()
-        await self._go()
+        await super().__aexit__(*error)
 
     def registered(self, webhook_id: str, secret: str) -> None:
         self.webhook_id = webhook_id
@@ -114,22 +113,11 @@ class Receiver:
         self._changed.set()
         self._changed = asyncio.Event()
         if mood == "gone":
-            await self._go()
+            await self.stop()
         elif self._runner is None:
-            await self._listen()
+            await self.start()
 
-    async def _listen(self) -> None:
-        runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.01)  # type: ignore[arg-type]
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self._port, reuse_address=True).start()
-        self._runner = runner
-
-    async def _go(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         mood = self._mood
         line: Line = {
             "at": time.time(),
@@ -146,7 +134,7 @@ class Receiver:
                 line["message"] = msgspec.json.decode(body)
         if mood == "hangs":
             await self._changed.wait()
-            return _raw(request, b"")
+            return break_off(request)
         answer = ANSWERS[mood](request)
         line["answered"] = answer.status
         return answer
@@ -160,21 +148,13 @@ class Receiver:
         return True
 
 
-def _raw(request: web.BaseRequest, data: bytes) -> web.Response:
-    """Send bytes as they are, and end the connection."""
-    if request.transport is not None:
-        request.transport.write(data)
-        request.transport.close()
-    return web.Response(status=500)
-
-
 ANSWERS: dict[Mood, Callable[[web.BaseRequest], web.Response]] = {
     "takes": lambda _: web.Response(status=204),
     "fails": lambda _: web.Response(status=500, text="oh"),
     "busy": lambda _: web.Response(status=429, headers={"Retry-After": "1"}),
     "redirects": lambda _: web.Response(status=307, headers={"Location": ELSEWHERE}),
-    "babbles": lambda request: _raw(request, b"\x00\x01 this is no HTTP\r\n\r\n\xff\xfe"),
-    "dies": lambda request: _raw(request, b""),
+    "babbles": lambda request: break_off(request, b"\x00\x01 this is no HTTP\r\n\r\n\xff\xfe"),
+    "dies": break_off,
     "ignores": lambda _: web.Response(text="whatever"),
     "floods": lambda _: web.Response(body=b"x" * HUGE_BYTES),
     "refuses": lambda _: web.Response(status=410),

@@ -14,10 +14,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import aiohttp
-import msgspec
 
 from taskstream.api.auth.authenticator import make_token
 from testkit.service import SECRET
+from testkit.sse import EventStream
 
 from .evidence import Entry, Heard, Line, Told
 from .load import TOKEN_AGES_SECONDS, TOKEN_LIFETIME_SECONDS
@@ -169,16 +169,8 @@ class OverSse(Subscriber):
                 raise Ended
             if stream.status != 200:
                 self.refused(stream.status, await stream.text(), stream.headers.get("Retry-After"))
-            fields: dict[str, str] = {}
-            async for line in stream.content:
-                name, _, value = line.decode().rstrip("\n").partition(": ")
-                if name:
-                    fields[name] = value
-                elif fields:
-                    event: Line = msgspec.json.decode(fields["data"]) if "data" in fields else {}
-                    if event or "id" in fields:
-                        yield Told(fields.get("id", ""), event)
-                    fields = {}
+            async for sent in EventStream(stream):
+                yield Told(sent.id, sent.data)
 
 
 class OverWebSocket(Subscriber):

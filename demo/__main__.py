@@ -8,17 +8,17 @@ import sys
 
 from taskstream.settings import InvalidSettings
 
-from . import novel, story
+from . import novel, tasks
 
 
 def main() -> int:
-    """Run a demo; return its exit status: 0 done, 1 failed, 2 wrongly called."""
+    """Run a demo; return its exit status: 0 done, 1 failed, 2 bad arguments."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("tasks", "queue"), default="tasks")
-    parser.add_argument("--tasks", type=int, default=story.TASKS, help="how many tasks to submit")
+    parser.add_argument("--tasks", type=int, default=tasks.TASKS, help="how many tasks to submit")
     options = parser.parse_args()
     try:
-        return asyncio.run(novel.run() if options.what == "queue" else story.run(options.tasks))
+        return asyncio.run(novel.show() if options.what == "queue" else tasks.show(options.tasks))
     except InvalidSettings as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Tells a task's history, line by line, from the events as recorded."""
+"""A task's history as lines of text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ History = Sequence[dict[str, Any]]
 
 def lines(history: History) -> list[str]:
     """Return a line per event: when, who, what."""
-    return [f"{_clock(entry['at'])}  {_who(entry['by']):<22} {_what(entry['event'])}" for entry in history]
+    return [f"{_clock(entry['at'])}  {_actor(entry['by']):<22} {_details(entry['event'])}" for entry in history]
 
 
-def most_telling(histories: dict[str, History], victim: str) -> str:
-    """Return the task whose history shows most: begun on the victim, ended elsewhere, with few other events."""
+def richest(histories: dict[str, History], victim: str) -> str:
+    """Return the task whose history shows most: started on the victim, ended elsewhere, with few other events."""
 
-    def telling(task_id: str) -> tuple[bool, bool, int]:
+    def richness(task_id: str) -> tuple[bool, bool, int]:
         events = [entry["event"] for entry in histories[task_id]]
         servers = [event["server_id"] for event in events if event["type"] == "AttemptStarted"]
         broken_off = any(
@@ -26,18 +26,18 @@ def most_telling(histories: dict[str, History], victim: str) -> str:
         )
         return broken_off, len(set(servers)) > 1, -len(events)
 
-    return max(histories, key=telling)
+    return max(histories, key=richness)
 
 
 def _clock(instant: str) -> str:
     return datetime.fromisoformat(instant).astimezone().strftime("%H:%M:%S.%f")[:-3]
 
 
-def _who(by: dict[str, str]) -> str:
+def _actor(by: dict[str, str]) -> str:
     return by["id"] if by["id"].startswith(by["kind"]) else f"{by['kind']} {by['id']}"
 
 
-def _what(event: dict[str, Any]) -> str:
+def _details(event: dict[str, Any]) -> str:
     match event["type"]:
         case "TaskSubmitted":
             details = f"{event['task_type']}, priority {event['priority']}, at most {event['policy']['attempts']} tries"

@@ -1,4 +1,4 @@
-"""How far the tasks are, as the service's own list of them says."""
+"""Progress of all tasks, counted from the service's list of tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDED = frozenset({"FINISHED", "FAILED", "CANCELLED"})
 
 
 class DemoProgress:
-    """Counts of one look at all tasks."""
+    """Counts over one reading of the list."""
 
     def __init__(self, tasks: Sequence[Mapping[str, Any]], servers: Mapping[str, Mapping[str, Any]]) -> None:
         statuses = Counter(task["status"] for task in tasks)
@@ -57,7 +57,7 @@ class Meter:
 
 
 def block(screen: Screen, progress: DemoProgress, total: int, rate: float) -> list[str]:
-    """Return the lines that show it on a terminal."""
+    """Return the lines for a terminal."""
     filled = BAR_COLUMNS * progress.ended // total
     bar = screen.style("█" * filled, "good") + screen.style("░" * (BAR_COLUMNS - filled), "dim")
     lines = [
@@ -83,7 +83,7 @@ def _server_lines(screen: Screen, progress: DemoProgress) -> Iterable[str]:
 
 
 def plain(progress: DemoProgress, total: int, rate: float, elapsed_seconds: float) -> str:
-    """Return the line that shows it elsewhere."""
+    """Return the line for any other output."""
     return (
         f"  {elapsed_seconds:5.1f} s  {progress.ended:>4} of {total}: done {progress.done}, "
         f"running {progress.running}, waiting {progress.waiting}, retried {progress.retried}, "

@@ -1,4 +1,4 @@
-"""Where the demo prints: a block that is redrawn on a terminal, plain lines now and then elsewhere."""
+"""The output of the demo: on a terminal a block that is redrawn, elsewhere a plain line every two seconds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ PLAIN_EVERY_SECONDS = 2.0
 
 
 class Screen:
+    """Prints lines that stay and, below them, a block that changes."""
+
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
         if isinstance(out, io.TextIOWrapper):
@@ -45,7 +47,7 @@ class Screen:
         self.say()
 
     def show(self, block: Sequence[str], plain: str, *, last: bool = False) -> None:
-        """Show how things are now: redraw the block, or print `plain` if it is the last or time for another line."""
+        """Show the present state: redraw the block, or print `plain` if it is the last or time for another line."""
         if self._redraws:
             self._erase()
             self._draw(block)
@@ -55,7 +57,7 @@ class Screen:
             print(plain, file=self._out, flush=True)
 
     def keep(self) -> None:
-        """Leave the block as it is; what follows comes below it."""
+        """Leave the block as it is; later lines come below it."""
         self._block = ()
 
     def _erase(self) -> None:

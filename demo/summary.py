@@ -1,4 +1,4 @@
-"""The end of the demo: a table whose every number was read from the service, and what is wrong with it, if anything."""
+"""The summary of the demo: a table read from the service, and a check of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 TYPES = ("thumbnail", "default", "render")
 PRIORITIES = ("high", "normal", "low")
 SHOWN = 5
-"""Complaints of one kind that are printed; the others are counted."""
+"""Problems of one kind that are printed; the others are counted."""
 
 
 class DemoFacts(NamedTuple):
-    """What the service said when all was over."""
+    """What the service reports at the end."""
 
     tasks: Sequence[Mapping[str, Any]]
     """From `GET /api/tasks`."""
@@ -88,11 +88,11 @@ def _row(head: str, cells: Iterable[object]) -> str:
     return f"{head:<20}" + "".join(f"{cell!s:>11}" for cell in cells)
 
 
-def complaints(facts: DemoFacts, orders: Mapping[str, DemoTask]) -> list[str]:
-    """Return everything that is not as it should be; `orders` by task id."""
-    found = _task_complaints(facts, orders)
+def problems(facts: DemoFacts, submitted: Mapping[str, DemoTask]) -> list[str]:
+    """Return everything that is wrong."""
+    found = _task_problems(facts, submitted)
     attempts = len(facts.events("AttemptStarted"))
-    for name, wanted in (("tasks_submitted", len(orders)), ("attempts", attempts)):
+    for name, wanted in (("tasks_submitted", len(submitted)), ("attempts", attempts)):
         counted = facts.counters.get(f"taskstream_{name}_total", 0)
         if counted != wanted:
             found.append(f"/metrics: taskstream_{name}_total is {counted:.0f}; the log says {wanted}")
@@ -104,18 +104,20 @@ def complaints(facts: DemoFacts, orders: Mapping[str, DemoTask]) -> list[str]:
     return found
 
 
-def _task_complaints(facts: DemoFacts, orders: Mapping[str, DemoTask]) -> list[str]:
+def _task_problems(facts: DemoFacts, submitted: Mapping[str, DemoTask]) -> list[str]:
     views = {task["id"]: task for task in facts.tasks}
-    wrong = [f"{len(views)} tasks are listed, {len(orders)} were submitted"] if views.keys() != orders.keys() else []
-    for task_id, order in orders.items():
-        if reason := _wrong_with(order, views.get(task_id), facts.histories.get(task_id, [])):
-            wrong.append(f"task {order.number} ({task_id}): {reason}")
+    wrong = (
+        [f"{len(views)} tasks are listed, {len(submitted)} were submitted"] if views.keys() != submitted.keys() else []
+    )
+    for task_id, task in submitted.items():
+        if reason := _wrong_with(task, views.get(task_id), facts.histories.get(task_id, [])):
+            wrong.append(f"task {task.number} ({task_id}): {reason}")
     return wrong if len(wrong) <= SHOWN else [*wrong[:SHOWN], f"… and {len(wrong) - SHOWN} more"]
 
 
-def _wrong_with(order: DemoTask, view: Mapping[str, Any] | None, history: History) -> str:
+def _wrong_with(submitted: DemoTask, view: Mapping[str, Any] | None, history: History) -> str:
     """Return what is wrong with a task, empty if nothing is."""
-    wanted = "FAILED" if order.is_broken else "FINISHED"
+    wanted = "FAILED" if submitted.is_broken else "FINISHED"
     if view is None:
         return "the list does not have it"
     if view["status"] != wanted:
@@ -123,7 +125,7 @@ def _wrong_with(order: DemoTask, view: Mapping[str, Any] | None, history: Histor
     endings = [entry["event"] for entry in history if entry["event"]["type"] in FINAL]
     if len(endings) != 1:
         return f"it ended {len(endings)} times"
-    if order.is_broken:
+    if submitted.is_broken:
         return "" if REJECTION in (view["error"] or "") else f"it failed, but with: {view['error']}"
     result = endings[0]["result"]["inline"]
-    return "" if result["data"]["order"] == order.number else f"it got another task's result: {result['data']}"
+    return "" if result["data"]["number"] == submitted.number else f"it got another task's result: {result['data']}"

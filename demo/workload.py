@@ -1,4 +1,4 @@
-"""What the demo asks of the service: task types, servers, and a mix of tasks whose outcome is known beforehand."""
+"""Task types, servers, and a mix of tasks whose outcomes are known beforehand."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from typing import Any, Literal, NamedTuple
 from taskstream.events.task import Priority
 
 Style = Literal["sync", "callback", "flaky"]
-STYLES: tuple[Style, ...] = ("sync", "callback", "flaky")
 BROKEN = ".corrupt"
-"""How the names of images end that nobody can read."""
+"""Suffix of images that no server can read."""
 REJECTION = "this is no image"
-"""What a server says to those."""
+"""The error a server answers those with."""
 
 FEWEST_TASKS = 40
-"""With fewer, all might be done before there is anything to kill."""
+"""With fewer, all might have ended before a server can be killed."""
 BROKEN_EVERY = 50
 TRIES = 10
 """More than the default: every fifth call of one server fails, and near the end it may be the only one for a type."""
 
 
 class DemoTask(NamedTuple):
-    """A task to submit, and what must come of it."""
+    """A task to submit, and whether it must fail."""
 
     number: int
     task_type: str
     priority: Priority
     payload: dict[str, Any]
     is_broken: bool
-    """No server can do it: it must end FAILED, refused by the first that sees it."""
+    """No server can do it: the first one rejects it, and it must end FAILED."""
 
     @property
     def key(self) -> str:
@@ -40,6 +39,8 @@ class DemoTask(NamedTuple):
 
 
 class ServerPlan(NamedTuple):
+    """A backend server to start and register."""
+
     style: Style
     what: str
     types: tuple[str, ...]
@@ -75,8 +76,8 @@ VICTIM = SERVERS[0]
 def _schema(**properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
-        "required": [*properties, "order"],
-        "properties": {**properties, "order": {"type": "integer"}},
+        "required": [*properties, "number"],
+        "properties": {**properties, "number": {"type": "integer"}},
         "additionalProperties": False,
     }
 
@@ -95,19 +96,19 @@ TYPES: dict[str, dict[str, Any]] = {
         "timeout": 30,
     },
 }
-UNFIT = {"type": "thumbnail", "payload": {"image": "photo.jpg", "width": "wide", "order": 0}}
+UNFIT = {"type": "thumbnail", "payload": {"image": "photo.jpg", "width": "wide", "number": 0}}
 """A submission that the schema of its type does not allow."""
 
 _MIX = ("thumbnail", "default", "render", "thumbnail", "default")
 _PRIORITIES: tuple[Priority, ...] = ("normal", "low", "high", "normal", "normal", "high", "low")
 
 
-def orders(count: int) -> list[DemoTask]:
-    """Return `count` tasks of mixed type and priority, numbered from 1; one in fifty is one that nobody can do."""
-    return [_order(number) for number in range(1, count + 1)]
+def tasks(count: int) -> list[DemoTask]:
+    """Return `count` tasks of mixed type and priority, numbered from 1; one in fifty is broken."""
+    return [_task(number) for number in range(1, count + 1)]
 
 
-def _order(number: int) -> DemoTask:
+def _task(number: int) -> DemoTask:
     is_broken = number % BROKEN_EVERY == BROKEN_EVERY // 2
     task_type = "thumbnail" if is_broken else _MIX[number % len(_MIX)]
     payload: dict[str, Any]
@@ -119,4 +120,4 @@ def _order(number: int) -> DemoTask:
         case _:
             payload = {"text": f"letter {number:04d}"}
     priority = _PRIORITIES[number % len(_PRIORITIES)]
-    return DemoTask(number, task_type, priority, {**payload, "order": number}, is_broken)
+    return DemoTask(number, task_type, priority, {**payload, "number": number}, is_broken)

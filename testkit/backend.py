@@ -1,19 +1,24 @@
-"""Backend servers for tests: real HTTP servers whose behaviour a test sets, and which keep what they were sent."""
+"""Backend servers whose behaviour a test sets, and which keep what they were sent."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
+from .http_server import HttpServer
+
+REPORT_PAUSE_SECONDS = 0.05
+
 Answerer = Callable[["BackendServer", dict[str, Any], web.Request], Awaitable[web.StreamResponse]]
 
 
 def finished(task: dict[str, Any], data: Any, server_id: str = "backend", **metadata: Any) -> dict[str, Any]:
-    """Return a TaskResult that ends a task well."""
+    """Return a TaskResult with status FINISHED."""
     return {
         "task_id": task["task_id"],
         "backend_task_id": f"b-{task['task_id']}",
@@ -32,7 +37,7 @@ def finished(task: dict[str, Any], data: Any, server_id: str = "backend", **meta
 
 
 async def echo(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
-    """Answer at once with what was asked."""
+    """Answer at once with the request."""
     return web.json_response(finished(task, {"echo": task["request"]}))
 
 
@@ -48,6 +53,16 @@ async def accept(server: BackendServer, task: dict[str, Any], _: web.Request) ->
     return web.json_response(body, status=202)
 
 
+def reporting(work: Callable[[BackendServer, dict[str, Any]], Coroutine[Any, Any, None]]) -> Answerer:
+    """Return a behaviour that accepts, and then does the work, which reports."""
+
+    async def answer(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        server.later(work(server, task))
+        return await accept(server, task, request)
+
+    return answer
+
+
 def status(code: int, body: Any = None, headers: dict[str, str] | None = None) -> Answerer:
     """Return a behaviour that answers with a status."""
 
@@ -59,10 +74,11 @@ def status(code: int, body: Any = None, headers: dict[str, str] | None = None) -
     return answer
 
 
-class BackendServer:
+class BackendServer(HttpServer):
     """One backend on 127.0.0.1; use as an async context manager."""
 
     def __init__(self, answer: Answerer = echo) -> None:
+        super().__init__()
         self.answer = answer
         self.calls: list[dict[str, Any]] = []
         """Bodies of the `predict` calls, in order of arrival."""
@@ -74,36 +90,18 @@ class BackendServer:
         self.healthy = True
         self.health_checks = 0
         self.let_go = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-        self.port = 0
 
-    async def __aenter__(self) -> BackendServer:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self.let_go.set()
-        await self.stop()
+        await super().__aexit__(*error)
 
-    async def start(self) -> None:
-        """Listen; on the same port again after `stop`."""
-        app = web.Application(client_max_size=64 * 1024 * 1024)
+    def routes(self, app: web.Application) -> None:
         app.router.add_post("/predict", self._predict)
         app.router.add_get("/health", self._health)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self.base_url
 
     def registration(self, server_id: str, *, health: bool = True, **more: Any) -> dict[str, Any]:
         """Return the body that registers this server."""
@@ -131,7 +129,7 @@ class BackendServer:
     async def report(
         self, task: dict[str, Any], status: str, token: str | None = None, data: Any = None, **metadata: Any
     ) -> tuple[int, dict[str, Any]]:
-        """Send an update for a task to its callback URL, by default with the attempt's own token."""
+        """Send an update for a task to its callback URL once, by default with the attempt's own token."""
         body = {"data": data, "metadata": {"server_id": "backend", "status": status, **metadata}}
         headers = {"Authorization": f"Bearer {token or task['callback_token']}"}
         async with (
@@ -139,3 +137,12 @@ class BackendServer:
             session.put(task["callback_url"], json=body, headers=headers) as response,
         ):
             return response.status, await response.json()
+
+    async def report_until_taken(self, task: dict[str, Any], status: str, data: Any = None, **metadata: Any) -> int:
+        """Send an update again and again until the answer is not 5xx; return that status. Repeating is safe."""
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                answered, _ = await self.report(task, status, data=data, **metadata)
+                if answered < 500:
+                    return answered
+            await asyncio.sleep(REPORT_PAUSE_SECONDS)

@@ -7,16 +7,16 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from .http_server import HttpServer
 from .waiting import wait_until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 
@@ -39,42 +39,33 @@ def chromium(folder: Path, url: str) -> Iterator[None]:
         process.wait(STOP_SECONDS)
 
 
-class Page:
-    """What a page's script has told: it posts what it notes to `/note`."""
+class Page(HttpServer):
+    """A page on an origin of its own. Its script posts what it notes to `/note`."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, html: str) -> None:
+        super().__init__()
         self.notes: list[dict[str, Any]] = []
+        self._html = html
+
+    @property
+    def url(self) -> str:
+        return self.base_url
 
     def noted(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Return the notes with these values."""
         return [note for note in self.notes if all(note.get(name) == value for name, value in wanted.items())]
 
     async def notes_that(self, count: int, **wanted: Any) -> None:
-        """Wait until so many notes with these values are there."""
-        await wait_until(
-            lambda: len(self.noted(**wanted)) >= count, f"{count} notes with {wanted} of the page", START_SECONDS
-        )
+        """Wait for this many notes with these values."""
+        await wait_until(lambda: len(self.noted(**wanted)) >= count, f"{count} notes with {wanted} of the page")
 
+    def routes(self, app: web.Application) -> None:
+        app.router.add_get("/", self._show)
+        app.router.add_post("/note", self._note)
 
-@contextlib.asynccontextmanager
-async def page(html: str) -> AsyncIterator[Page]:
-    """Serve a page on an origin of its own."""
+    async def _show(self, _: web.Request) -> web.Response:
+        return web.Response(text=self._html, content_type="text/html")
 
-    async def show(_: web.Request) -> web.Response:
-        return web.Response(text=html, content_type="text/html")
-
-    async def note(request: web.Request) -> web.Response:
-        served.notes.append(await request.json())
+    async def _note(self, request: web.Request) -> web.Response:
+        self.notes.append(await request.json())
         return web.Response(status=204)
-
-    app = web.Application()
-    app.router.add_get("/", show)
-    app.router.add_post("/note", note)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        served = Page(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        yield served
-    finally:
-        await runner.cleanup()

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from testkit.backend import BackendServer, finished
+from testkit.backend import Answerer, BackendServer, finished, reporting
 
 from .service import Client
 
@@ -58,7 +58,7 @@ class Load:
         return await self.client.post("/api/task", body, headers={"Idempotency-Key": f"load-{number}"})
 
 
-def work(seconds: float = 0.02) -> Any:
+def work(seconds: float = 0.02) -> Answerer:
     """Return a backend's behaviour: answer after a moment with the task's number."""
 
     async def answer(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
@@ -68,30 +68,10 @@ def work(seconds: float = 0.02) -> Any:
     return answer
 
 
-class Reports:
-    """The behaviour of a backend that accepts, and reports the end later, through whatever happens to the service."""
+async def _report_number(server: BackendServer, task: dict[str, Any]) -> None:
+    await asyncio.sleep(PAUSE_SECONDS)
+    await server.report_until_taken(task, "FINISHED", {"number": task["request"]["number"]})
 
-    def __init__(self) -> None:
-        self._jobs: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
-        job = asyncio.create_task(self._report(server, task))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-        accepted = {"task_id": task["task_id"], "backend_task_id": "b1", "status": "PROCESSING", "message": "accepted"}
-        return web.json_response(accepted, status=202)
-
-    async def _report(self, server: BackendServer, task: dict[str, Any]) -> None:
-        while True:
-            await asyncio.sleep(PAUSE_SECONDS)
-            try:
-                status, _ = await server.report(task, "FINISHED", data={"number": task["request"]["number"]})
-            except (aiohttp.ClientError, TimeoutError):
-                continue
-            if status < 500:
-                return
-
-    async def stop(self) -> None:
-        for job in list(self._jobs):
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+report_later = reporting(_report_number)
+"""A backend's behaviour: accept, and report the task's number later, through whatever happens to the service."""

@@ -1,4 +1,4 @@
-"""Receivers of webhooks for tests: real HTTP servers that keep what they were sent and answer as a test says."""
+"""Receivers of webhooks: HTTP servers that keep what they were sent and answer as a test says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from .http_server import HttpServer
 from .service import Client
 from .waiting import wait_until
 
@@ -34,7 +35,7 @@ class Message(NamedTuple):
         return str(self.body["type"])
 
     def signature_with(self, secret: str) -> str:
-        """Return the signature that this should have, by the words of the standard and no library."""
+        """Return the signature that it should have, computed without the library that the service uses."""
         key = base64.b64decode(secret.removeprefix("whsec_"))
         signed = b".".join([self.id.encode(), self.timestamp.encode(), self.raw])
         return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
@@ -44,6 +45,8 @@ Answerer = Callable[[Message], Awaitable[web.StreamResponse]]
 
 
 def answers(status: int, text: str = "", **headers: str) -> Answerer:
+    """Return a behaviour that answers with a status."""
+
     async def answer(_: Message) -> web.StreamResponse:
         return web.Response(status=status, text=text, headers=headers)
 
@@ -66,41 +69,22 @@ async def hang(_: Message) -> web.StreamResponse:
     raise AssertionError
 
 
-class HookReceiver:
+class HookReceiver(HttpServer):
     """One receiver on 127.0.0.1; use as an async context manager."""
 
     def __init__(self, answer: Answerer | None = None) -> None:
+        super().__init__()
         self.answer = answer or answers(204)
         self.messages: list[Message] = []
         self.running = 0
         self.most_at_once = 0
-        self.port = 0
-        self._runner: web.AppRunner | None = None
 
-    async def __aenter__(self) -> HookReceiver:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Listen; on the same port again after `stop`."""
-        app = web.Application()
+    def routes(self, app: web.Application) -> None:
         app.router.add_post("/hook", self._take)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
+        return f"{self.base_url}/hook"
 
     @property
     def types(self) -> list[str]:
@@ -127,15 +111,15 @@ class HookReceiver:
 
 async def register(client: Client, receiver: HookReceiver, **more: Any) -> tuple[str, str]:
     """Register a webhook; return its id and its secret."""
-    answer = await client.post("/api/webhooks", {"url": receiver.url, **more})
-    assert answer.status == 200, answer
+    answer = await client.done("POST", "/api/webhooks", {"url": receiver.url, **more})
     return answer["webhook"]["id"], answer["secret"]
 
 
 async def deliveries(client: Client, webhook_id: str, query: str = "") -> list[dict[str, Any]]:
-    answer = await client.get(f"/api/webhooks/{webhook_id}/deliveries{query}")
-    assert answer.status == 200, answer
-    found: list[dict[str, Any]] = answer["deliveries"]
+    """Return the first page of a webhook's deliveries."""
+    found: list[dict[str, Any]] = (await client.done("GET", f"/api/webhooks/{webhook_id}/deliveries{query}"))[
+        "deliveries"
+    ]
     return found
 
 

@@ -1,7 +1,8 @@
-"""Reads server-sent events as a browser does."""
+"""A client of server-sent events that behaves like a browser."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from testkit.service import Client
+
+RESUME_PAUSE_SECONDS = 0.3
 
 
 class Sent(NamedTuple):
@@ -21,7 +24,7 @@ class Sent(NamedTuple):
 
     @property
     def sequence(self) -> int:
-        """Place in the log that it comes after or is at."""
+        """Position in the log."""
         return int(self.id.partition(";")[0])
 
     @property
@@ -30,13 +33,13 @@ class Sent(NamedTuple):
 
 
 class EventStream:
-    """An open stream: iterate over its events; comments are passed over, and counted."""
+    """An open stream: iterate over its events. Comments are counted, not yielded."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
         self.comments = 0
         self.last_id = ""
-        """As a browser would send it when it connects again."""
+        """What a browser sends as `Last-Event-ID` when it reconnects."""
 
     async def __aiter__(self) -> AsyncIterator[Sent]:
         fields: dict[str, str] = {}
@@ -66,6 +69,28 @@ async def opened(client: Client, path: str, last: int | str | None = None) -> As
     timeout = aiohttp.ClientTimeout(total=None, sock_read=None)
     async with client.session.get(client.url + path, headers=headers, timeout=timeout) as response:
         yield EventStream(response)
+
+
+class ResumedStream:
+    """A stream over all breaks of its connection: each new one resumes after the last event received."""
+
+    def __init__(self, client: Client, path: str, last: int | str | None = None) -> None:
+        self.breaks = 0
+        """How often the connection was lost."""
+        self._client = client
+        self._path = path
+        self._last = last
+
+    async def __aiter__(self) -> AsyncIterator[Sent]:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with opened(self._client, self._path, self._last) as stream:
+                    stream.response.raise_for_status()
+                    async for sent in stream:
+                        self._last = sent.id or self._last
+                        yield sent
+            self.breaks += 1
+            await asyncio.sleep(RESUME_PAUSE_SECONDS)
 
 
 async def received(stream: EventStream, count: int) -> list[Sent]:

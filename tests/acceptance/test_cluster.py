@@ -15,7 +15,7 @@ from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import TASKS
 from testkit.backend import BackendServer
-from testkit.load import Load, Reports, work
+from testkit.load import Load, report_later, work
 from testkit.processes import Processes, Up, door
 from testkit.waiting import wait_until
 from tests.acceptance.test_service_killed import check_load, register
@@ -59,8 +59,7 @@ async def test_the_leader_is_killed_under_load_and_nothing_is_lost(
     processes: Processes, backend: BackendServer
 ) -> None:
     backend.answer = work()
-    reports = Reports()
-    async with BackendServer(reports) as patient:
+    async with BackendServer(report_later) as patient:
         up = await processes.up(CLUSTER="3")
         async with door(up.url) as service:
             await register(service, backend, patient)
@@ -77,7 +76,6 @@ async def test_the_leader_is_killed_under_load_and_nothing_is_lost(
             await submitting
             await check_load(service.alice, load)
             await wait_until(lambda: all_replicas_are_current(up), "three copies of the log")
-        await reports.stop()
     assert load.lost == 0
     assert all(status == 503 and "Retry-After" in headers for status, headers in load.refused), load.refused
     assert {name for name, pid in pids(up).items() if pid != before[name]} == {leader}
@@ -88,7 +86,7 @@ async def test_all_of_it_is_killed_and_finds_everything_again_at_the_same_addres
     processes: Processes, backend: BackendServer
 ) -> None:
     backend.answer = work()
-    async with BackendServer(Reports()) as patient:
+    async with BackendServer(report_later) as patient:
         up = await processes.up(CLUSTER="3")
         where = urls(up.data)
         async with door(up.url) as service:

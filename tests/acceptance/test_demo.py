@@ -65,7 +65,7 @@ async def test_interrupted_it_ends_everything_it_started(tmp_path: Path) -> None
 
 
 def gone(said: str) -> bool:
-    """Tell whether all processes that the demo named have ended."""
+    """Return True if all processes that the demo named have ended."""
     pids = re.findall(r"process +(\d+)", said)
     assert len(pids) == 4, said
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)

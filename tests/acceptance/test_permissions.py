@@ -12,7 +12,7 @@ from taskstream.streams.client.access import Access
 from taskstream.streams.client.connection import NotPermitted, open_connection
 from taskstream.streams.jetstream.api import api
 from testkit.backend import BackendServer, hold, status
-from testkit.load import Reports
+from testkit.load import report_later
 from testkit.nats import NatsServer
 from testkit.processes import Door, Processes, door
 from testkit.receiver import HookReceiver
@@ -53,8 +53,7 @@ async def test_each_part_may_do_its_work_and_nothing_else(
     url = (await api_process.logged("ready"))["url"]
     worker = processes.start("worker", INLINE_RESULT="100", PUBLIC_URL=url, **as_user("worker", guarded))
     await worker.logged("worker.started")
-    reports = Reports()
-    async with door(url) as service, BackendServer(reports) as patient, BackendServer(hold) as slow:
+    async with door(url) as service, BackendServer(report_later) as patient, BackendServer(hold) as slow:
         await service.admin.put("/api/types/slow", {"attempts": 1})
         await service.admin.put("/api/types/patient", {"attempts": 2})
         await service.admin.register(backend, "echo", types=["default"], apiKey="key-of-the-backend")
@@ -87,7 +86,6 @@ async def test_each_part_may_do_its_work_and_nothing_else(
         ready = await service.alice.get("/health/ready")
         assert ready.status == 200
         assert (await service.alice.get("/metrics")).status == 200
-    await reports.stop()
     again = processes.start("rebuild", **as_user("setup", guarded))
     assert await again.ended() == 0, again.tail()
     for process in (worker, api_process):

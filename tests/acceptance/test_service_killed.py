@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 from testkit.backend import BackendServer, hold
-from testkit.load import Load, Reports, work
+from testkit.load import Load, report_later, work
 from testkit.processes import Door, Processes, all_end, door, legal
 from testkit.service import Client
 from testkit.waiting import wait_until
@@ -37,8 +37,7 @@ async def register(service: Door, quick: BackendServer, patient: BackendServer) 
 
 async def test_no_acknowledged_task_is_lost_and_each_ends_once(processes: Processes, backend: BackendServer) -> None:
     backend.answer = work()
-    reports = Reports()
-    async with BackendServer(reports) as patient:
+    async with BackendServer(report_later) as patient:
         up = await processes.up()
         async with door(up.url) as service:
             await register(service, backend, patient)
@@ -59,13 +58,11 @@ async def test_no_acknowledged_task_is_lost_and_each_ends_once(processes: Proces
                 answer = await load.again(number)
                 assert (answer.status, answer["taskId"]) == (200, task_id)
             await all_end(service.alice, TASKS)  # repeating made no further task
-        await reports.stop()
 
 
 async def test_nats_alone_is_started_again_and_nothing_is_lost(processes: Processes, backend: BackendServer) -> None:
     backend.answer = work()
-    reports = Reports()
-    async with BackendServer(reports) as patient:
+    async with BackendServer(report_later) as patient:
         up = await processes.up()
         async with door(up.url) as service:
             await register(service, backend, patient)
@@ -80,7 +77,6 @@ async def test_nats_alone_is_started_again_and_nothing_is_lost(processes: Proces
                 await wait_until(lambda killed=killed: up.nats_pid not in (None, killed), "another nats-server")
             await submitting
             await check_load(service.alice, load)
-        await reports.stop()
     assert load.lost == 0
     assert all(status == 503 and "Retry-After" in headers for status, headers in load.refused)
     assert up.pid

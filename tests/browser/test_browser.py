@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from urllib.parse import urlencode
 
-from testkit.browser import Page, chromium, page
+from testkit.browser import Page, chromium
 from testkit.nats import NatsServer
 from testkit.processes import Door, Processes, door
 
@@ -31,7 +31,7 @@ def told(shown: Page, name: str) -> list[tuple[int, str, str]]:
 async def test_a_page_misses_nothing_and_is_told_nothing_twice_while_its_api_is_killed(
     processes: Processes, nats: NatsServer, tmp_path: Path
 ) -> None:
-    async with page(PAGE) as shown:
+    async with Page(PAGE) as shown:
         steady = processes.start("api", "--port", "0", "--nats-url", nats.url)
         followed = processes.start("api", "--port", "0", "--nats-url", nats.url, CORS_ORIGINS=shown.url)
         url = (await followed.logged("ready"))["url"]
@@ -67,7 +67,7 @@ async def test_a_page_misses_nothing_and_is_told_nothing_twice_while_its_api_is_
 async def test_a_page_of_an_origin_that_is_not_allowed_is_told_nothing(
     processes: Processes, nats: NatsServer, tmp_path: Path
 ) -> None:
-    async with page(PAGE) as shown:
+    async with Page(PAGE) as shown:
         api = processes.start("api", "--port", "0", "--nats-url", nats.url, CORS_ORIGINS="http://elsewhere.example")
         url = (await api.logged("ready"))["url"]
         async with door(url) as service:

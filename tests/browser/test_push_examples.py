@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from testkit.browser import chromium, page
+from testkit.browser import Page, chromium
 from testkit.nats import NatsServer
 from testkit.processes import Processes, door
 from testkit.service import Service
@@ -64,7 +64,7 @@ async def test_a_page_gets_itself_another_token(processes: Processes, nats: Nats
       EventSource.CLOSED = Real.CLOSED;
       let opened = 0;
     """
-    async with page(f"{html}{example('js')}</script>") as shown:
+    async with Page(f"{html}{example('js')}</script>") as shown:
         api = processes.start("api", "--port", "0", "--nats-url", nats.url, CORS_ORIGINS=shown.url)
         url = (await api.logged("ready"))["url"]
         async with door(url) as service:

@@ -28,14 +28,11 @@ class Reporting:
         self.open = 0
         """Tasks accepted and not yet reported."""
         self.most_open = 0
-        self._reports: set[asyncio.Task[None]] = set()
 
     async def __call__(self, server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
-        report = asyncio.create_task(self._report(server, task))
-        self._reports.add(report)
-        report.add_done_callback(self._reports.discard)
+        server.later(self._report(server, task))
         return await accept(server, task, request)
 
     async def _report(self, server: BackendServer, task: dict[str, Any]) -> None:

@@ -1,0 +1,75 @@
+"""An HTTP server inside this process, on a port of 127.0.0.1 that stays the same over stops and starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Self
+
+from aiohttp import web
+
+BODY_BYTES = 64 * 1024 * 1024
+
+
+class HttpServer:
+    """A base class; use as an async context manager. A subclass adds its routes in `routes`."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
+        """0 before the first start: a free one is chosen."""
+        self._runner: web.AppRunner | None = None
+        self._jobs: set[asyncio.Task[Any]] = set()
+
+    def routes(self, app: web.Application) -> None:
+        """Add routes to the application."""
+        raise NotImplementedError
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        for job in self._jobs:
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    async def start(self) -> None:
+        """Listen; on the same port again after `stop`."""
+        app = web.Application(client_max_size=BODY_BYTES)
+        self.routes(app)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Close the port and all connections."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    def later(self, job: Coroutine[Any, Any, Any]) -> None:
+        """Run something beside the requests; it is cancelled at the end of the `async with`."""
+        task = asyncio.create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+
+async def serve_until_killed(server: HttpServer) -> None:
+    """Run a server as a process: print its port, and serve until the process is ended."""
+    async with server:
+        print(server.port, flush=True)
+        await asyncio.Event().wait()
+
+
+def break_off(request: web.BaseRequest, data: bytes = b"") -> web.Response:
+    """Send bytes as they are, if any, and close the connection: an answer that is no HTTP, or none."""
+    if request.transport is not None:
+        request.transport.write(data)
+        request.transport.close()
+    return web.Response(status=500)
