@@ -62,7 +62,7 @@ async def test_until_its_time(service: Service) -> None:
     assert found["since"] == first(found)["since"] == details["createdAt"]
 
     async def keeper_answers() -> bool:
-        return (await why(service.alice, task_id))["scheduler"] == "answered"
+        return (await why(service.alice, task_id))["keeper"] == "answered"
 
     await wait_until(keeper_answers, "a keeper")
 
@@ -144,7 +144,7 @@ async def test_until_a_pool_and_a_type_are_resumed(service: Service) -> None:
     assert [hold["kind"] for hold in found["holds"]] == ["pool-paused", "type-paused", "no-server"]
     assert first(to_owner)["data"] == {"name": "gpu"}
     assert not {"root", "new driver"} & set(to_owner["summary"].split())
-    assert found["scheduler"] == "not asked"
+    assert found["keeper"] == "not asked"
 
 
 async def test_until_its_next_attempt_is_due(nats: NatsServer, backend: BackendServer) -> None:
@@ -241,7 +241,7 @@ async def test_without_a_keeper_it_tells_what_the_log_has(api: Service) -> None:
 
     found = [await why(api.alice, task_id) for task_id in (delayed, child, limited)]
 
-    assert [answer["scheduler"] for answer in found] == ["silent"] * 3
+    assert [answer["keeper"] for answer in found] == ["silent"] * 3
     assert [first(answer)["kind"] for answer in found] == ["time", "parents", "no-keeper"]
     assert first(found[1])["data"]["parents"] == [{"id": delayed, "status": "WAITING"}]
 
@@ -256,7 +256,7 @@ async def test_a_keeper_that_says_nothing_is_not_waited_for(api: Service) -> Non
 
     found = await why(api.alice, delayed)
 
-    assert (found["scheduler"], first(found)["kind"]) == ("silent", "time")
+    assert (found["keeper"], first(found)["kind"]) == ("silent", "time")
 
 
 async def test_a_keeper_that_has_not_heard_of_a_task_yet_changes_nothing_about_what_the_log_says(api: Service) -> None:
@@ -272,7 +272,7 @@ async def test_a_keeper_that_has_not_heard_of_a_task_yet_changes_nothing_about_w
     found = [await why(api.alice, task_id) for task_id in (delayed, limited)]
 
     assert [first(answer)["kind"] for answer in found] == ["time", "turn"]
-    assert [answer["scheduler"] for answer in found] == ["answered"] * 2
+    assert [answer["keeper"] for answer in found] == ["answered"] * 2
 
 
 # At work, and over

@@ -19,7 +19,7 @@ EXAMPLES = "\n".join(re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL))
 async def test_curl_submits_asks_why_and_tries_again(service: Service) -> None:
     async def is_kept() -> bool:
         task_id = await service.bob.submit({"payload": 1, "delay": 60})
-        return bool((await service.bob.get(f"/api/task/{task_id}/why"))["scheduler"] == "answered")
+        return bool((await service.bob.get(f"/api/task/{task_id}/why"))["keeper"] == "answered")
 
     await wait_until(is_kept, "a keeper")
     environment = os.environ | {"URL": service.url, "TOKEN": str(service.alice.bearer)}

@@ -149,6 +149,6 @@ async def test_the_strings_beneath_fields_are_their_descriptions(document: dict[
     details = document["components"]["schemas"]["TaskDetails"]["properties"]
 
     assert details["request"]["description"] == "The payload as submitted."
-    assert details["nextAttemptAt"]["description"].startswith("When the next try is due")
+    assert details["nextAttemptAt"]["description"].startswith("When the next attempt is due")
     assert field_texts(TaskDetails)["nextAttemptAt"] == details["nextAttemptAt"]["description"]
     assert field_texts(ReasonBody) == {"reason": "Kept in the task's history."}

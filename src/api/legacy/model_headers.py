@@ -1,4 +1,4 @@
-"""The headers that say which model a task is to use (contract, section 2)."""
+"""Headers of the queue surface that choose the model of a task (contract, section 2)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LONGEST_URL = 2_048
 
 
 def read_model(request: ApiRequest) -> tuple[ModelChoice, str]:
-    """Return the model and its key as the headers give them, each part empty where there is none.
+    """Return the model and its key from the headers; parts without a header are empty.
 
-    Raises InvalidInput naming the header, never with what it held.
+    Raises InvalidInput with the name of the header, never with its value.
     """
     model = ModelChoice(
         provider=_header(request, "X-AI-Provider", LONGEST_NAME),
@@ -31,7 +31,7 @@ def read_model(request: ApiRequest) -> tuple[ModelChoice, str]:
 def _header(request: ApiRequest, name: str, longest: int) -> str:
     text: str = request.headers.get(name, "").strip()
     if len(text) > longest or not (text.isascii() and text.isprintable()):
-        raise InvalidInput(f"this header has at most {longest} printable ASCII characters", name)
+        raise InvalidInput(f"must be at most {longest} printable ASCII characters", name)
     return text
 
 
@@ -44,4 +44,4 @@ def _check_url(url: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise InvalidInput("this header is an http or https address without user name and password", "X-AI-BaseUrl")
+        raise InvalidInput("must be an http or https address without user name and password", "X-AI-BaseUrl")

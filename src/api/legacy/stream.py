@@ -1,7 +1,7 @@
-"""`generate-stream`, kept for older clients: a task's events in the words they know (contract, section 2).
+"""`generate-stream`, kept for older clients: the events of a chapter task in their vocabulary (contract, section 2).
 
-What a server reports of a chapter is in `custom_data` of its progress: `chapterIndex`, `status` (`complete` and `error`
-are an end of that chapter, anything else is on the way), `title`, `preview`, `wordCount`, `error`.
+A server reports chapters in `custom_data` of its progress: `chapterIndex`, `status` (`complete` and `error` end the
+chapter, anything else is on the way), `title`, `preview`, `wordCount`, `error`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Chapter(Struct, kw_only=True, rename="camel"):
-    """What `custom_data` says of a chapter."""
+    """A chapter in `custom_data`."""
 
     chapter_index: int
     status: str = "generating"
@@ -42,7 +42,7 @@ class _Chapter(Struct, kw_only=True, rename="camel"):
 
 
 class _Totals(Struct, kw_only=True, rename="camel"):
-    """What the end's `data` may say of all chapters."""
+    """Counts of chapters that the `data` of a result may have."""
 
     total_generated: int | UnsetType = UNSET
     total_failed: int | UnsetType = UNSET
@@ -53,7 +53,7 @@ class _Result(Struct, kw_only=True):
 
 
 class LegacyStream:
-    """Tells one task's events; keeps count of its chapters."""
+    """Translates the events of one task, and counts its chapters."""
 
     def __init__(self, task_id: str, total: int) -> None:
         self._task_id = task_id
@@ -62,11 +62,12 @@ class LegacyStream:
         self._failed: set[int] = set()
 
     def beginning(self) -> Iterator[dict[str, Any]]:
+        """Yield the messages every stream starts with."""
         yield {"type": "start", "total": self._total}
         yield {"type": "task_created", "taskId": self._task_id}
 
-    def tell(self, event: TaskEvent) -> Iterator[dict[str, Any]]:
-        """Yield what an event comes to; nothing for those that older clients know nothing of."""
+    def translate(self, event: TaskEvent) -> Iterator[dict[str, Any]]:
+        """Yield the messages for an event; none for an event that older clients do not know."""
         match event:
             case ProgressReported():
                 yield from self._progress(event)
@@ -119,26 +120,26 @@ class LegacyStream:
         }
 
 
-async def generated(feeds: Feeds, ref: TaskRef, submitted: int, total: int) -> AsyncIterator[bytes]:
-    """Yield the lines of a stream about a task that was submitted at a sequence, until its end."""
-    telling = LegacyStream(ref.id, total)
-    for line in telling.beginning():
-        yield _line(line)
+async def generated(feeds: Feeds, ref: TaskRef, after: int, total: int) -> AsyncIterator[bytes]:
+    """Yield the lines of a stream about a task, from its events after a sequence to its end."""
+    stream = LegacyStream(ref.id, total)
+    for message in stream.beginning():
+        yield _line(message)
     try:
-        async for told in feeds.feed(Scope(ref=ref), FeedPosition(submitted), HEARTBEAT_SECONDS):
-            if told is None:
+        async for item in feeds.feed(Scope(ref=ref), FeedPosition(after), HEARTBEAT_SECONDS):
+            if item is None:
                 yield _line({"type": "heartbeat"})
-            elif told.what is not None:
-                for line in telling.tell(told.what.event):
-                    yield _line(line)
-                if told.is_end:
+            elif item.what is not None:
+                for message in stream.translate(item.what.event):
+                    yield _line(message)
+                if item.is_end:
                     return
     except StoreError:
-        yield _line({"type": "error", "error": "the connection to the log was lost; the task goes on"})
+        yield _line({"type": "error", "error": "the connection to the event log was lost; the task goes on"})
 
 
-def _line(told: dict[str, Any]) -> bytes:
-    return b"data: " + _encode(told) + b"\n\n"
+def _line(message: dict[str, Any]) -> bytes:
+    return b"data: " + _encode(message) + b"\n\n"
 
 
 def _chapter(event: ProgressReported) -> _Chapter | None:

@@ -27,7 +27,6 @@ from ..problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, W
 from ..schemas import (
     batches,
     bulk,
-    dead_letters,
     deliveries,
     legacy_queue,
     owners,
@@ -65,8 +64,8 @@ SHAPES: tuple[type[Struct], ...] = (
     batches.BatchTaskPage,
     bulk.BulkBody,
     bulk.BulkAnswer,
-    dead_letters.DeadLetterPage,
-    dead_letters.DeadLettersBody,
+    bulk.DeadLetterPage,
+    bulk.DeadLettersBody,
     servers.ServerPage,
     servers.ServerDone,
     servers.HeartbeatAnswer,

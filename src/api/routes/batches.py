@@ -21,9 +21,8 @@ from ...projections.task_reader import Listed
 from ...projections.task_view import ACTIVE
 from ...submission.batch_body import MOST_TASKS, BatchItem
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_batch, requires
-from ..batch_stream import BatchEventStream
 from ..bodies import ReasonBody, described, read_as, read_body, schema_of
-from ..event_stream import STREAM_TYPE
+from ..event_stream import STREAM_TYPE, EventStream
 from ..middleware.edge import request_id
 from ..openapi.examples import BATCH_EXAMPLES, REASON_EXAMPLES
 from ..parameters import (
@@ -93,7 +92,7 @@ async def _page_of_tasks(
 def batch_router(container: Container) -> Router:
     """Return the routes."""
     settings, batches = container.settings, container.batches
-    pushed = BatchEventStream(container, HEARTBEAT_SECONDS)
+    pushed = EventStream(container, HEARTBEAT_SECONDS)
     reading = partial(get, responses=answers(400, 401, 403, 404, 503))
     intervention = partial(
         post,

@@ -18,8 +18,7 @@ from ..middleware.edge import request_id
 from ..openapi.examples import DEAD_LETTERS_EXAMPLES
 from ..parameters import Cursor, Limit, Owner, Types, listed_owner, next_cursor, read_choices, read_cursor
 from ..problems import answers
-from ..schemas.bulk import BulkAnswer
-from ..schemas.dead_letters import DeadLetterPage, DeadLettersBody, DeadLettersFilter
+from ..schemas.bulk import BulkAnswer, DeadLetterPage, DeadLettersBody, DeadLettersFilter
 from ..schemas.tasks import task_summary
 from ..task_actions import BulkCommand, TaskAction, command_many
 from .bulk import MOST_MATCHED, bulk_route, commanded_owner, within_reach

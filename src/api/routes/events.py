@@ -56,8 +56,8 @@ async def _sent(messages: PushMessages) -> AsyncIterator[bytes]:
 def _event(message: PushMessage) -> bytes:
     """Return a message as a stream has it; JSON of ours has no line breaks. An id alone is kept by the client."""
     data = b"data: %b\n" % message.data if message.data else b""
-    place = b"id: %b\n" % message.place.encode() if message.place else b""
-    return b"%b%b\n" % (place, data)
+    event_id = b"id: %b\n" % message.event_id.encode() if message.event_id else b""
+    return b"%b%b\n" % (event_id, data)
 
 
 def stream(messages: PushMessages | None) -> Response[None] | Stream:

@@ -37,7 +37,6 @@ from ...wire.validation_errors import invalid, malformed
 from ..auth.access import READERS_OF_ALL, ROLES, bearer_token, token_in_address
 from ..auth.authenticator import Authenticator, Identity, KeysUnavailable, Unauthenticated
 from ..auth.stream_tokens import StreamTokens
-from ..batch_stream import BatchEventStream
 from ..event_stream import EventStream, PushMessages
 
 log = structlog.get_logger(__name__)
@@ -99,7 +98,6 @@ class Session:
     def __init__(self, container: Container, socket: WebSocket[Any, Any, Any], identity: Identity) -> None:
         self._hub = container.feeds.hub
         self._pushed = EventStream(container, PAUSE_SECONDS)
-        self._batches = BatchEventStream(container, PAUSE_SECONDS)
         self._socket = socket
         self._identity = identity
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MESSAGES_WAITING)
@@ -197,7 +195,7 @@ class Session:
                 async for message in messages:
                     if message is not None:
                         data = message.data or REACHED
-                        await self._put(label + _encode(message.place or None) + b"," + data[1:])
+                        await self._put(label + _encode(message.event_id or None) + b"," + data[1:])
             if self._hub.has_ended:  # no task has, for certain
                 self._end(GOING_AWAY, "this process stops: connect again, and subscribe after the last id received")
                 return
@@ -220,7 +218,7 @@ class Session:
         if wanted.task is not None:
             return await self._pushed.of_task(self._identity, wanted.task, after)
         if wanted.batch is not None:
-            return await self._batches.of_batch(self._identity, wanted.batch, after)
+            return await self._pushed.of_batch(self._identity, wanted.batch, after)
         everybodys = wanted.all and self._identity.has(*READERS_OF_ALL)
         scope = Scope(owner=None if everybodys else owner_token(self._identity.subject))
         return await self._pushed.of_all(scope, SubscriptionFilter(project=wanted.project or ""), after)

@@ -1,4 +1,4 @@
-"""Why a task is where it is: gathered from its history, the scheduler, the fleet and the queues."""
+"""Why a task waits, runs or ended: from its history, the scheduler, the fleet and the queues."""
 
 from __future__ import annotations
 
@@ -51,185 +51,174 @@ from ..schemas.why import (
 log = structlog.get_logger(__name__)
 
 SCHEDULER_SECONDS = 1.0
-"""How long to wait for an answer of the scheduler."""
+"""How long to wait for the scheduler's explanation."""
 TRIES = 3
-"""How often a history is read again when the scheduler says that the task is not held any more."""
-NOTHING = Backlog(0, 0, 0)
+"""If the scheduler says that a task is no longer held, its history is read again: the event was on its way."""
+EMPTY = Backlog(0, 0, 0)
 
 SchedulerAnswer = Literal["answered", "silent", "not asked"]
 
 
-class _Known(NamedTuple):
-    """A task's history, and what it comes to."""
+class TaskHistory(NamedTuple):
+    """A task and its events, as the log has them."""
 
     ref: TaskRef
     view: TaskView
-    history: Sequence[Stored[TaskEvent]]
+    events: Sequence[Stored[TaskEvent]]
 
     @property
     def since(self) -> datetime:
-        """Return when the task came to where it is: was held, queued, started or ended."""
-        recorded = (stored.recorded for stored in reversed(self.history))
+        """When the task was held or queued, started or ended."""
+        recorded = (stored.recorded for stored in reversed(self.events))
         return next(each.at for each in recorded if kind_of(each.event).moves)
 
 
-class Why:
-    """What the route does, apart from HTTP."""
+async def explain_task(container: Container, ref: TaskRef, *, reads_all: bool) -> WhyAnswer:
+    """Return why a task is in its state. Raises NotFound.
 
-    def __init__(self, container: Container) -> None:
-        self.container = container
+    `reads_all`: the caller is an admin or auditor, who also sees deleted tasks and the names of servers.
+    """
+    task = await load_history(container, ref, deleted=reads_all)
+    scheduler: SchedulerAnswer = "not asked"
+    holds: list[Hold] = []
+    servers: list[Considered] = []
+    for _ in range(TRIES):
+        view = task.view
+        if view.status != "WAITING":
+            break
+        if not view.held:
+            servers = await consider_servers(container, view)
+            queue = await queue_state(container, task)
+            stopped = paused_by(container, view)
+            holds = queued_behind(view, task.since, stopped, servers, queue, utc_now(), telling=reads_all)
+            break
+        explanation = await ask_scheduler(container, ref)
+        scheduler = "answered" if explanation is not None else "silent"
+        servers = await consider_servers(container, view)
+        unserved = unserved_by(view, task.since, paused_by(container, view), servers, telling=reads_all)
+        parents = await parent_states(container, task)
+        holds = held_by(view, task.since, explanation, parents, unserved, utc_now())
+        if explanation is None or explanation.known == "held":
+            break
+        task = await load_history(container, ref, deleted=reads_all)
+    return _answer(task, holds, servers, scheduler, reads_all=reads_all)
 
-    async def answer(self, ref: TaskRef, *, to_reader_of_all: bool) -> WhyAnswer:
-        """Return why a task is where it is; servers are named to readers of all alone. Raises NotFound."""
-        known = await self._known(ref, deleted=to_reader_of_all)
-        scheduler: SchedulerAnswer = "not asked"
-        holds: list[Hold] = []
-        servers: list[Considered] = []
-        said: Explanation | None = None
-        for _ in range(TRIES):
-            if known.view.status != "WAITING":
-                break
-            if not known.view.held:
-                servers = await self._considered(known.view)
-                holds = await self._queued(known, servers, telling=to_reader_of_all)
-                break
-            said = await self._ask(ref)
-            scheduler = "answered" if said is not None else "silent"
-            servers = await self._considered(known.view)
-            holds = await self._held(known, said, servers, telling=to_reader_of_all)
-            if said is None or said.known == "held":
-                break
-            known = await self._known(ref, deleted=to_reader_of_all)
-        return _answer(known, holds, servers, scheduler, to_reader_of_all=to_reader_of_all)
 
-    async def _known(self, ref: TaskRef, *, deleted: bool) -> _Known:
-        """Return a task as the log has it. Raises NotFound."""
-        history = await self.container.tasks.history(ref, deleted=deleted)
-        view: TaskView | None = None
-        for stored in history:
-            view = fold(view, stored)
-        if view is None:
-            raise NotFound("task", ref.id)  # its beginning is past its retention
-        return _Known(ref, view, history)
+async def load_history(container: Container, ref: TaskRef, *, deleted: bool) -> TaskHistory:
+    """Return a task as the log has it. Raises NotFound."""
+    events = await container.tasks.history(ref, deleted=deleted)
+    view: TaskView | None = None
+    for stored in events:
+        view = fold(view, stored)
+    if view is None:
+        raise NotFound("task", ref.id)  # its first events are past their retention
+    return TaskHistory(ref, view, events)
 
-    # Held
 
-    async def _ask(self, ref: TaskRef) -> Explanation | None:
-        """Return what the scheduler says of a task; None if it does not answer in time."""
-        try:
-            answer = await self.container.reading.request(
-                SCHEDULER_EXPLAIN, ref.id.encode(), timeout_seconds=SCHEDULER_SECONDS
-            )
-            return decode(answer.data)
-        except (StoreUnavailable, MsgspecError) as error:
-            log.info("why.scheduler-silent", reason=str(error))
-            return None
+async def ask_scheduler(container: Container, ref: TaskRef) -> Explanation | None:
+    """Return the scheduler's explanation of a held task; None if no scheduler answers in time."""
+    try:
+        answer = await container.reading.request(SCHEDULER_EXPLAIN, ref.id.encode(), timeout_seconds=SCHEDULER_SECONDS)
+        return decode(answer.data)
+    except (StoreUnavailable, MsgspecError) as error:
+        log.info("why.scheduler-silent", reason=str(error))
+        return None
 
-    async def _parents(self, known: _Known) -> Mapping[str, ParentState]:
-        depends_on = (known.view.plan or NO_PLAN).depends_on
-        if not depends_on:
-            return {}
-        listed = await self.container.tasks.views([parse_task_id(parent) for parent in depends_on], known.ref.owner)
-        return {each.ref.id: ParentState(each.ref.id, each.view.status, each.view.ended_at) for each in listed}
 
-    async def _held(
-        self, known: _Known, said: Explanation | None, servers: Sequence[Considered], *, telling: bool
-    ) -> list[Hold]:
-        view = known.view
-        unserved = unserved_by(view, known.since, self._stops(view), servers, telling=telling)
-        return held_by(view, known.since, said, await self._parents(known), unserved, utc_now())
+async def parent_states(container: Container, task: TaskHistory) -> Mapping[str, ParentState]:
+    """Return the states of the tasks that a task depends on, by id."""
+    depends_on = (task.view.plan or NO_PLAN).depends_on
+    if not depends_on:
+        return {}
+    listed = await container.tasks.views([parse_task_id(parent) for parent in depends_on], task.ref.owner)
+    return {each.ref.id: ParentState(each.ref.id, each.view.status, each.view.ended_at) for each in listed}
 
-    def _stops(self, view: TaskView) -> list[Stop]:
-        fleet = self.container.fleet
-        return stops(
-            view.pool, fleet.pool_state(view.pool).pause, view.task_type, fleet.type_state(view.task_type).pause
-        )
 
-    # Queued
+def paused_by(container: Container, view: TaskView) -> list[Stop]:
+    """Return the pauses of the pool and the type of a task."""
+    fleet = container.fleet
+    return stops(view.pool, fleet.pool_state(view.pool).pause, view.task_type, fleet.type_state(view.task_type).pause)
 
-    async def _queued(self, known: _Known, servers: Sequence[Considered], *, telling: bool) -> list[Hold]:
-        queue = await self._place(known)
-        return queued_behind(
-            known.view, known.since, self._stops(known.view), servers, queue, utc_now(), telling=telling
-        )
 
-    async def _place(self, known: _Known) -> QueueState:
-        view = known.view
-        pool = token(view.pool)
-        found = await backlogs(self.container.reading)
-        of_pool = {priority: found.get(pool_filter(pool, priority), NOTHING) for priority in PRIORITIES}
-        in_queue = await find_in_queue(
-            self.container.reading,
-            dispatched_subject(known.ref, view.pool, view.priority),
-            pool_filter(pool, view.priority),
-            of_pool[view.priority],
-        )
-        higher = PRIORITIES[: PRIORITIES.index(view.priority)]
-        return QueueState(
-            ahead=in_queue.ahead if in_queue else 0,
-            higher=sum(of_pool[priority].waiting for priority in higher),
-            handed_out=in_queue is not None and in_queue.handed_out,
-            missing=in_queue is None,
-        )
+async def queue_state(container: Container, task: TaskHistory) -> QueueState:
+    """Return the place of a task in its queue, and how many tasks wait before it."""
+    view, pool = task.view, token(task.view.pool)
+    found = await backlogs(container.reading)
+    of_pool = {priority: found.get(pool_filter(pool, priority), EMPTY) for priority in PRIORITIES}
+    in_queue = await find_in_queue(
+        container.reading,
+        dispatched_subject(task.ref, view.pool, view.priority),
+        pool_filter(pool, view.priority),
+        of_pool[view.priority],
+    )
+    higher = PRIORITIES[: PRIORITIES.index(view.priority)]
+    return QueueState(
+        ahead=in_queue.ahead if in_queue else 0,
+        higher=sum(of_pool[priority].waiting for priority in higher),
+        handed_out=in_queue is not None and in_queue.handed_out,
+        missing=in_queue is None,
+    )
 
-    # Servers
 
-    async def _considered(self, view: TaskView) -> list[Considered]:
-        """Return what every server is as a place for a task."""
-        container, require = self.container, (view.plan or NO_PLAN).require
-        await container.fleet.catch_up(container.reading)
-        servers = list(container.fleet.servers())
-        fitting = [
-            server
-            for server in servers
-            if serves(server.settings, view.task_type) and missing_label(server.settings, require) is None
-        ]
-        running = await count_running(container.buckets.tasks, [server_token(server.server_id) for server in fitting])
-        standing_by = await self._standing_by(fitting, running)
-        standings = [
-            Standing(server, running.get(server_token(server.server_id)), server.server_id in standing_by)
-            for server in servers
-        ]
-        return considered(view.task_type, require, standings)
+async def consider_servers(container: Container, view: TaskView) -> list[Considered]:
+    """Return a verdict on each server as a place for a task."""
+    require = (view.plan or NO_PLAN).require
+    await container.fleet.catch_up(container.reading)
+    servers = list(container.fleet.servers())
+    fitting = [
+        server
+        for server in servers
+        if serves(server.settings, view.task_type) and missing_label(server.settings, require) is None
+    ]
+    running = await count_running(container.buckets.tasks, [server_token(server.server_id) for server in fitting])
+    on_standby = await _on_standby(container, fitting, running)
+    standings = [
+        Standing(server, running.get(server_token(server.server_id)), server.server_id in on_standby)
+        for server in servers
+    ]
+    return considered(view.task_type, require, standings)
 
-    async def _standing_by(self, servers: Sequence[Present], running: Mapping[str, int]) -> set[str]:
-        """Return which of these servers are there for overflow and have no call to help out now."""
-        helpers = [server for server in servers if server.settings.overflow is not None]
-        if not helpers:
-            return set()
-        found = await backlogs(self.container.reading)
-        return {
-            server.server_id
-            for server in helpers
-            if not await self._helps(server, running[server_token(server.server_id)], found)
-        }
 
-    async def _helps(self, server: Present, running: int, found: Mapping[str, Backlog]) -> bool:
-        container, overflow = self.container, server.settings.overflow
-        assert overflow is not None
-        served = [
-            pool_filter(token(pool), priority)
-            for pool in container.fleet.pools_of(server)
-            if not container.fleet.pool_waits(pool)
-            for priority in PRIORITIES
-        ]
-        queues = [(subjects, found[subjects]) for subjects in served if found.get(subjects, NOTHING).waiting]
-        now = utc_now()
-        times = [await waiting_since(container.reading, subjects, backlog) for subjects, backlog in queues]
-        oldest = max((now - at for at in times if at is not None), default=timedelta())
-        waiting = sum(backlog.waiting for _, backlog in queues)
-        return allowance(overflow, waiting, oldest, server.settings.max_concurrent, helping=running > 0) > 0
+async def _on_standby(container: Container, servers: Sequence[Present], running: Mapping[str, int]) -> set[str]:
+    """Return which of these servers are for overflow and have no overflow to take now."""
+    helpers = [server for server in servers if server.settings.overflow is not None]
+    if not helpers:
+        return set()
+    found = await backlogs(container.reading)
+    return {
+        server.server_id
+        for server in helpers
+        if not await _helps(container, server, running[server_token(server.server_id)], found)
+    }
+
+
+async def _helps(container: Container, server: Present, running: int, found: Mapping[str, Backlog]) -> bool:
+    """Return True if an overflow server takes tasks now."""
+    overflow = server.settings.overflow
+    assert overflow is not None
+    served = [
+        pool_filter(token(pool), priority)
+        for pool in container.fleet.pools_of(server)
+        if not container.fleet.pool_waits(pool)
+        for priority in PRIORITIES
+    ]
+    queues = [(subjects, found[subjects]) for subjects in served if found.get(subjects, EMPTY).waiting]
+    now = utc_now()
+    times = [await waiting_since(container.reading, subjects, backlog) for subjects, backlog in queues]
+    oldest = max((now - at for at in times if at is not None), default=timedelta())
+    waiting = sum(backlog.waiting for _, backlog in queues)
+    return allowance(overflow, waiting, oldest, server.settings.max_concurrent, helping=running > 0) > 0
 
 
 def _answer(
-    known: _Known,
+    task: TaskHistory,
     holds: Sequence[Hold],
     servers: Sequence[Considered],
     scheduler: SchedulerAnswer,
     *,
-    to_reader_of_all: bool,
+    reads_all: bool,
 ) -> WhyAnswer:
-    view, since = known.view, known.since
+    view, since = task.view, task.since
     ended = None
     match view.status:
         case "WAITING":
@@ -237,28 +226,28 @@ def _answer(
         case "PROCESSING":
             sentence = running_sentence(view)
         case "FINISHED" | "FAILED" | "CANCELLED":
-            ended = ended_info(view, _ending(known), utc_now())
+            ended = ended_info(view, _ending(task.events), utc_now())
             sentence = ended_sentence(view, ended.by)
     return WhyAnswer(
-        task_id=known.ref.id,
+        task_id=task.ref.id,
         status=view.status,
         held=view.held,
         since=milliseconds(since),
         summary=sentence,
         holds=[hold_info(hold) for hold in holds],
         verdicts=verdict_counts(servers),
-        servers=server_verdicts(servers) if to_reader_of_all else None,
+        servers=server_verdicts(servers) if reads_all else None,
         running=running_info(view, since) if view.status == "PROCESSING" else None,
         ended=ended,
         attempt=view.attempt,
         attempts=view.attempts,
-        last_error=_last_error(known.history),
+        last_error=_last_error(task.events),
         scheduler=scheduler,
     )
 
 
-def _ending(known: _Known) -> Recorded[TaskEvent]:
-    return next(stored.recorded for stored in reversed(known.history) if kind_of(stored.recorded.event).ends)
+def _ending(history: Sequence[Stored[TaskEvent]]) -> Recorded[TaskEvent]:
+    return next(stored.recorded for stored in reversed(history) if kind_of(stored.recorded.event).ends)
 
 
 def _last_error(history: Sequence[Stored[TaskEvent]]) -> str | None:
@@ -268,21 +257,20 @@ def _last_error(history: Sequence[Stored[TaskEvent]]) -> str | None:
 
 def why_router(container: Container) -> Router:
     """Return the route."""
-    why = Why(container)
 
     @get(
         "/task/{task_id:str}/why",
         responses=answers(400, 401, 403, 404, 503),
-        response_description="What it waits for, where it runs, or how it ended",
-        summary="Ask why a task is where it is",
+        response_description="What the task waits for, where it runs, or how it ended",
+        summary="Ask why a task waits, runs or ended",
     )
     async def get_why(request: ApiRequest, task_id: TaskId) -> WhyAnswer:
-        """Return, in words and data, what keeps a task from starting, since when, and what would release it.
+        """Return what keeps a task from starting, since when, and what releases it, in words and data.
 
-        Of a running task: where and how far; of an ended one: how, by whom and why. Admins and auditors are told of
-        each server what keeps it from being given the task; others how many servers are what.
+        For a running task: its server and progress. For an ended one: how it ended, by whom and why. Admins and
+        auditors get a verdict on each server, others the number of servers for each verdict.
         """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        return await why.answer(ref, to_reader_of_all=request.user.has(*READERS_OF_ALL))
+        return await explain_task(container, ref, reads_all=request.user.has(*READERS_OF_ALL))
 
     return Router(path="/", route_handlers=[get_why], tags=["Tasks"])

@@ -1,4 +1,4 @@
-"""Commands to many tasks at once, and what came of them."""
+"""Commands for many tasks at once, dead letters among them. Times are milliseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -6,52 +6,55 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from ...projections.dead_letters import DeadLetterKind
 from ...projections.task_view import Status
 from ...submission.body import TaskIdText
 from ...wire.fields import BATCH_ID_PATTERN, Instant, Name
+from .page import Page
+from .tasks import TaskSummary
 
 MOST_IDS = 1_000
 
 
 class ManyTasks(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Tasks that something is to be done with: by their ids or by a filter, one of the two."""
+    """Tasks to command, by ids or by a filter: exactly one of the two."""
 
     ids: Annotated[list[TaskIdText], Meta(min_length=1, max_length=MOST_IDS)] | None = None
     dry_run: bool = False
-    """Only say what would be done."""
+    """Change nothing, and return what would change."""
     reason: Annotated[str, Meta(max_length=300)] = ""
-    """Kept in the tasks' histories."""
+    """Recorded in the history of each task."""
     cursor: str | None = None
-    """`nextCursor` of the answer before, with the same filter: goes on where that left off."""
+    """`nextCursor` of the previous answer, to continue with the same filter."""
 
 
 class BulkFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Which tasks are meant: those that all of this is true of. At least one thing must be said."""
+    """Tasks that match every field given. At least one field besides `owner` is required."""
 
     status: Annotated[list[Status], Meta(min_length=1)] | None = None
-    """One of these."""
+    """Any of these."""
     type: Annotated[list[Name], Meta(min_length=1)] | None = None
-    """One of these."""
+    """Any of these."""
     batch: Annotated[str, Meta(pattern=BATCH_ID_PATTERN)] | None = None
-    """Id of the batch they were submitted with."""
+    """Id of their batch."""
     created_after: Instant | None = None
-    """Submitted then or later. Milliseconds since the epoch or ISO 8601."""
+    """Submitted at or after this. Milliseconds since the epoch or ISO 8601."""
     created_before: Instant | None = None
-    """Submitted before."""
+    """Submitted before this."""
     project: Annotated[str, Meta(min_length=1)] | None = None
-    """A project of the queue surface, by its name."""
+    """The name of a project of the queue surface."""
     owner: Name | None = None
-    """For admins: a user, or `*` for everybody. By default the caller."""
+    """Admins only: a user, or `*` for all users. By default the caller."""
 
 
 class BulkBody(ManyTasks, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Tasks, by their ids or by a filter: one of the two."""
+    """Tasks, by ids or by a filter: exactly one of the two."""
 
     filter: BulkFilter | None = None
 
 
 class RefusedTasks(Struct, kw_only=True):
-    """Tasks for which it was refused, for one reason."""
+    """Tasks that refused the command for the same reason."""
 
     reason: str
     count: int
@@ -59,14 +62,41 @@ class RefusedTasks(Struct, kw_only=True):
 
 
 class BulkAnswer(Struct, kw_only=True, rename="camel"):
-    """What came of a command to many tasks. `matched` = `done` + `unchanged` + those refused."""
+    """The outcome of a command for many tasks. `matched` is the sum of `done`, `unchanged` and the refused ones."""
 
     dry_run: bool
-    """Nothing was done: this is what would be."""
+    """True if nothing changed: these are the counts of what would."""
     matched: int
     done: int
     unchanged: int
-    """Those that were so already."""
+    """Tasks that were already in the wanted state."""
     refused: list[RefusedTasks]
     next_cursor: str | None
-    """There may be more that match: pass as `cursor`, with the same filter. Null: that was all."""
+    """More tasks may match: pass as `cursor` with the same filter. Null after the last."""
+
+
+class DeadLetterPage(Page, kw_only=True, rename="camel"):
+    """Dead letters, the earliest failure first. `failureKind` is how the last attempt failed."""
+
+    dead_letters: list[TaskSummary]
+
+
+class DeadLettersFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Dead letters that match every field given; an empty filter matches all."""
+
+    type: Annotated[list[Name], Meta(min_length=1)] | None = None
+    """Any of these."""
+    kind: Annotated[list[DeadLetterKind], Meta(min_length=1)] | None = None
+    """Any of these."""
+    since: Instant | None = None
+    """Failed at or after this. Milliseconds since the epoch or ISO 8601."""
+    before: Instant | None = None
+    """Failed before this."""
+    owner: Name | None = None
+    """Admins only: a user, or `*` for all users. By default the caller."""
+
+
+class DeadLettersBody(ManyTasks, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Dead letters, by ids or by a filter: exactly one of the two."""
+
+    filter: DeadLettersFilter | None = None

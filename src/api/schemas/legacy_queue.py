@@ -1,4 +1,4 @@
-"""The queue surface's tasks as its clients see them (contract, section 2). Times are milliseconds since the epoch."""
+"""Tasks as clients of the queue surface see them (contract, section 2). Times are milliseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ LONGEST_PROMPT = 20_000
 
 
 class ChaptersBody(Struct, kw_only=True, rename="camel"):
-    """How many chapters are to be written."""
+    """How many chapters to write."""
 
     chapters_to_generate: Annotated[int, Meta(ge=1, le=MOST_CHAPTERS)] = 1
 
 
 class OutlineBody(Struct, kw_only=True, rename="camel"):
-    """What outline is wanted."""
+    """The outline to write."""
 
     target_chapters: Annotated[int, Meta(ge=1, le=MOST_CHAPTERS)] = 400
     target_word_count: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
-    """In the unit that the servers of type `outline` count in."""
+    """In the unit of the servers of type `outline`."""
     custom_prompt: Annotated[str, Meta(max_length=LONGEST_PROMPT)] | None = None
 
 
@@ -46,17 +46,17 @@ class QueuedTask(Struct, kw_only=True, rename="camel", omit_defaults=True):
     id: str
     type: str
     project_id: str
-    """The project's name as one word: the same for the same name."""
+    """An id made from the project name; the same name has the same id."""
     project_name: str
     user_id: str
-    """The `sub` of whoever submitted it."""
+    """The `sub` of the submitter's token."""
     params: Any
-    """As it was asked for."""
+    """The fields of the body as sent."""
     status: QueueStatus
     progress: float
     """Percent."""
     message: str | None = None
-    """As the server last reported it."""
+    """From the last report of the server."""
     error: str | None = None
     created_at: int
     """Milliseconds since the epoch, as are all times."""
@@ -66,13 +66,13 @@ class QueuedTask(Struct, kw_only=True, rename="camel", omit_defaults=True):
 
 
 class Done(Struct, kw_only=True):
-    """It is so."""
+    """Done."""
 
     success: bool = True
 
 
 class QueueSubmitted(Done, kw_only=True, rename="camel"):
-    """A task was accepted: it is on disk."""
+    """An accepted task: it is on disk."""
 
     task_id: str
 

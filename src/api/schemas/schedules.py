@@ -25,24 +25,24 @@ Description = Annotated[str, Meta(max_length=1000)]
 
 
 class ScheduleBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A recurring schedule to be created."""
+    """A recurring schedule to create."""
 
     cron: Cron
-    """Minute, hour, day of month, month, day of week; six fields begin with seconds. Or `@daily` and the like."""
+    """Minute, hour, day of month, month, day of week; of six, the first is seconds. Or a name such as `@daily`."""
     time_zone: Zone = "UTC"
-    """Whose clock that is, by its IANA name: `Europe/Berlin`."""
+    """Time zone of `cron`, by its IANA name, as in `Europe/Berlin`."""
     task: Raw
-    """What is submitted each time, in the full form of a submission; without instants, and without `dependsOn`."""
+    """A submission in the full form, without `runAt`, `expiresAt`, `deadline` and `dependsOn`."""
     missed: Missed = "skip"
-    """What becomes of runs that nobody was there for or that a pause passed over: skipped, or the latest caught up."""
+    """What to do about runs missed while the service was down or the schedule paused: skip them, or catch up."""
     catch_up: CatchUp = 1
-    """How many are caught up, the latest; for `catch_up` alone."""
+    """How many missed runs to catch up, the latest ones. Used if `missed` is `catch_up`."""
     name: Title = ""
     description: Description = ""
 
 
 class ScheduleChange(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What is to change of a schedule; what is left out stays."""
+    """The fields of a schedule to change; others stay."""
 
     cron: Cron | UnsetType = UNSET
     time_zone: Zone | UnsetType = UNSET
@@ -54,17 +54,17 @@ class ScheduleChange(Struct, kw_only=True, rename="camel", forbid_unknown_fields
 
 
 class ScheduledRun(Struct, kw_only=True, rename="camel"):
-    """One run that was due."""
+    """A run of a schedule."""
 
     due_at: int
     task_id: str
 
 
 class FiredRuns(Struct, kw_only=True, rename="camel"):
-    """Runs that fired together."""
+    """Runs that were submitted together."""
 
     at: int
-    """When they fired, which is later than they were due."""
+    """When they were submitted, which is later than they were due."""
     runs: list[ScheduledRun]
 
 
@@ -75,18 +75,18 @@ class FailedRuns(Struct, kw_only=True, rename="camel"):
     runs: list[ScheduledRun]
     error: str
     path: str | None
-    """Where in `task` the trouble is; null: not in a part of it."""
+    """Path in `task` of what is wrong; null if no part of it is."""
 
 
 class ScheduleCounts(Struct, kw_only=True, rename="camel"):
     fired: int
-    """Runs that were due, and fired."""
+    """Runs that were due and submitted, or refused."""
     skipped: int
-    """Runs missed and not caught up. Of one long absence at most 1,000 are counted."""
+    """Runs missed and not caught up. At most 1,000 are counted for one downtime or pause."""
     failed: int
-    """Of those fired: their tasks could not be submitted."""
+    """Those of `fired` whose tasks were refused."""
     triggered: int
-    """Runs that somebody asked for."""
+    """Runs started by hand."""
 
 
 class ScheduleSummary(Struct, kw_only=True, rename="camel"):
@@ -94,7 +94,7 @@ class ScheduleSummary(Struct, kw_only=True, rename="camel"):
 
     id: str
     owner: str
-    """The `sub` of whoever created it, and the owner of its tasks."""
+    """The `sub` of the creator's token. The tasks have the same owner."""
     name: str
     description: str
     cron: str
@@ -103,38 +103,38 @@ class ScheduleSummary(Struct, kw_only=True, rename="camel"):
     catch_up: int
     paused: bool
     pause_reason: str | None
-    """Why it is paused; null while it is not."""
+    """Why it is paused; null unless it is."""
     next_at: int | None
-    """When it runs next; null: it is paused, or never runs again."""
+    """The next run; null if it is paused or never runs again."""
     last_fired: FiredRuns | None
     last_failure: FailedRuns | None
     last_triggered_task_id: str | None
     counts: ScheduleCounts
     created_at: int
     updated_at: int
-    """When it last ran, failed, or was changed."""
+    """When it last ran, failed or changed."""
 
 
 class ScheduleDetail(ScheduleSummary, kw_only=True, rename="camel"):
-    """A recurring schedule, whole."""
+    """A recurring schedule with its task and next runs."""
 
     task: Raw
     next_runs: list[int]
-    """The next five, as of now; none while it is paused."""
+    """The next five runs; none while it is paused."""
 
 
 class SchedulePage(Page, kw_only=True, rename="camel"):
-    """Schedules by id: the newest first, but for those that an Idempotency-Key has named."""
+    """Schedules by id: newest first, except those made with an Idempotency-Key, whose ids are not by time."""
 
     schedules: list[ScheduleSummary]
 
 
 class ScheduleDone(DoneTo, kw_only=True):
-    """It is done."""
+    """Done."""
 
 
 class ScheduleRun(Struct, kw_only=True, rename="camel"):
-    """A run that was asked for."""
+    """A run started by hand."""
 
     id: str
     task_id: str

@@ -13,49 +13,50 @@ from ...projections.task_reader import Listed, TaskDetail
 from ...projections.task_view import Status, TaskView
 from ...settings import Settings
 from ...wire.fields import iso, milliseconds, optional_milliseconds
+from .page import Page
 
 
 class TaskSummary(Struct, kw_only=True, rename="camel"):
-    """A task as lists show it."""
+    """A task in a list."""
 
     id: str
     status: Status
     type: str
     priority: Priority
     owner: str
-    """The `sub` of whoever submitted it."""
+    """The `sub` of the submitter's token."""
     server_id: str | None
-    """The server that has it or had it last; null before the first."""
+    """The server that runs it, or ran it last; null before the first attempt."""
     error: str | None
-    """Why it failed, or why the last attempt did; null if nothing did."""
+    """Why the task or its last attempt failed; null if nothing failed."""
     progress: float | None
-    """Percent, as the server last reported it."""
+    """Percent, from the last report of the server."""
     message: str | None
-    """As the server last reported it."""
+    """From the last report of the server."""
     attempt: int
-    """Ordinal of the last try; 0 before the first."""
+    """Number of the last attempt, from 1; 0 before the first."""
     attempts: int
-    """Tries it gets in all."""
+    """Attempts it gets in all."""
     created_at: int
     """Milliseconds since the epoch, as are all times of a task."""
     updated_at: int
     started_at: int | None
-    """When the first try began."""
+    """When the first attempt began."""
     ended_at: int | None
     next_attempt_at: int | None
-    """When the next try is due, while it waits for one."""
+    """When the next attempt is due; null unless the task waits for one."""
     callback_url: str
-    """Where its updates go (PUT)."""
+    """Where a server sends updates (PUT)."""
     held: bool
-    """Something holds it: it is in no queue. `why` tells what."""
+    """True while the task must wait before it is queued. `GET /api/task/{id}/why` says for what."""
     failure_kind: FailureKind | None
-    """Of what kind the failure in `error` was; null if nothing failed."""
+    """The kind of failure in `error`; null if nothing failed."""
     run_at: int | None
-    """It does not start before."""
+    """The earliest start."""
     expires_at: int | None
-    """It does not start after."""
+    """The latest start."""
     deadline: int | None
-    """It ends by then, or fails."""
+    """The latest end. A task that has not ended by then fails."""
     concurrency_key: str | None
     batch_id: str | None
     """The batch it was submitted with."""
@@ -64,51 +65,49 @@ class TaskSummary(Struct, kw_only=True, rename="camel"):
 
 
 class TaskDetails(TaskSummary, kw_only=True, rename="camel"):
-    """A task with what was asked and what came of it."""
+    """A task with its payload and its result."""
 
     request: Any
     """The payload as submitted."""
     depends_on: list[str]
-    """Ids of the tasks that must have ended first."""
+    """Ids of the tasks that must end first."""
     on_parent_failure: ParentFailure
-    """What becomes of it when one of those does not succeed."""
+    """What happens to this task when one of them does not succeed."""
     prefer: dict[str, str]
-    """Labels of the servers it had better run on."""
+    """Labels of the servers that should run it if one is free."""
     require: dict[str, str]
-    """Labels of the only servers it may run on."""
+    """Labels a server must have to run it."""
     result: Any
     """A TaskResult, or null."""
 
 
 class TaskAnswer(Struct, kw_only=True, rename="camel"):
-    """A task, and its id once more, where older clients look for it."""
+    """A task, with its id again where older clients look for it."""
 
     task_id: str
     task_details: TaskDetails
 
 
-class TaskPage(Struct, kw_only=True, rename="camel"):
+class TaskPage(Page, kw_only=True, rename="camel"):
     """Tasks, newest first."""
 
     tasks: list[TaskSummary]
-    next_cursor: str | None
-    """Pass as `cursor` for the next page; null after the last. A page may be short and still have one."""
 
 
 class RecordedEvent(Struct, kw_only=True):
     """An event of a task's history, as recorded."""
 
     sequence: int
-    """Place in the log; grows, with gaps."""
+    """Sequence in the log: it grows, with gaps."""
     id: str
     at: str
     """ISO 8601, UTC."""
     by: dict[str, str]
     """Who did it: `kind` (user, server, worker, timer, system) and `id`."""
     cause: str
-    """The request id, or the sequence of the event, that led to it."""
+    """The request id, or the sequence of the event, that caused it."""
     event: Any
-    """Its `type`, and what the type has."""
+    """Its `type`, and the fields of the type."""
 
 
 class EventPage(Struct, kw_only=True, rename="camel"):
@@ -117,7 +116,7 @@ class EventPage(Struct, kw_only=True, rename="camel"):
     task_id: str
     events: list[RecordedEvent]
     next_after: int | None
-    """Pass as `after` for the next page; null after the last."""
+    """Pass as `after` to get the next page; null after the last page."""
 
 
 def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[str, Any]:

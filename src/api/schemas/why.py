@@ -1,4 +1,4 @@
-"""Why a task is where it is, as clients see it. Times are milliseconds since the epoch."""
+"""Why a task waits, runs or ended, as clients see it. Times are milliseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ class HoldInfo(Struct, kw_only=True):
 
     kind: HoldKind
     since: int | None
-    """Null: not known."""
+    """Null if unknown."""
     text: str
-    """What it is, in words."""
+    """The reason in words."""
     release: str
-    """What would end it, in words."""
+    """What ends it, in words."""
     data: dict[str, Any]
-    """The same as data; what is in it depends on the kind."""
+    """The same as data; the fields depend on `kind`."""
 
 
 class ServerVerdict(Struct, kw_only=True, rename="camel"):
-    """A server as a place for the task."""
+    """Whether a server could run the task."""
 
     server_id: str
     verdict: Verdict
     text: str
-    """The verdict in words, with its particulars."""
+    """The verdict in words, with details."""
     until: int | None
-    """When that is over by itself; null: not known."""
+    """When the verdict ends without action; null if unknown."""
 
 
 class VerdictCount(Struct, kw_only=True):
-    """How many servers are the same as a place for the task."""
+    """How many servers have the same verdict."""
 
     verdict: Verdict
     text: str
@@ -54,17 +54,17 @@ class VerdictCount(Struct, kw_only=True):
 
 
 class RunningInfo(Struct, kw_only=True, rename="camel"):
-    """An attempt under way."""
+    """The running attempt."""
 
     attempt: int
     server_id: str
     since: int
     deadline: int | None
-    """When the attempt is given up."""
+    """When the attempt times out."""
     reports_by_itself: bool
-    """The server took it (202) and sends its updates; if not, it answers when it is done."""
+    """True if the server accepted the task (202) and sends updates; false if it answers with the result."""
     progress: float | None
-    """Percent, as the server last reported it."""
+    """Percent, from the last report of the server."""
     message: str | None
 
 
@@ -73,43 +73,42 @@ class EndedInfo(Struct, kw_only=True, rename="camel"):
 
     at: int
     by: dict[str, str]
-    """Who ended it: `kind` (user, server, worker, timer, system) and `id`; the system's `scheduler` acts on holds."""
+    """Who ended it: `kind` (user, server, worker, timer, system) and `id`."""
     reason: str | None
-    """Why it failed or was cancelled; null: it succeeded."""
+    """Why it failed or was cancelled; null if it succeeded."""
     failure_kind: FailureKind | None
     parent_id: str | None
-    """The parent whose failure ended it; null: none did."""
+    """The parent whose failure ended it; null if none did."""
     release: str
-    """What can still be done."""
+    """What can be done now."""
 
 
 class WhyAnswer(Struct, kw_only=True, rename="camel"):
-    """Why a task is where it is."""
+    """Why a task waits, runs or ended."""
 
     task_id: str
     status: Status
     held: bool
-    """Something holds it: it is in no queue."""
+    """True while the task must wait before it is queued."""
     since: int
-    """Since when it is so: held, queued, running or ended."""
+    """When it was held or queued, started or ended."""
     summary: str
     """One sentence."""
     holds: list[HoldInfo]
-    """What it waits for, in the order in which it does; what comes later may not be known yet."""
+    """What it waits for, in order; later ones may be unknown yet."""
     verdicts: list[VerdictCount]
-    """What the servers are as places for it, counted; empty: it does not wait."""
+    """Verdicts on the servers, counted; empty unless it waits."""
     servers: list[ServerVerdict] | None
-    """Each of them, by id, the first 200; null for those who are no admin and no auditor."""
+    """The verdict on each server, by id, the first 200; null unless the caller is an admin or auditor."""
     running: RunningInfo | None
     ended: EndedInfo | None
     attempt: int
-    """Ordinal of the last try; 0 before the first."""
+    """Number of the last attempt, from 1; 0 before the first."""
     attempts: int
-    """Tries it gets in all."""
+    """Attempts it gets in all."""
     last_error: str | None
-    """Why the last attempt that failed did."""
     scheduler: Literal["answered", "silent", "not asked"] = msgspec.field(name="keeper")
-    """Whether the scheduler, which counts what the limits count, answered; it is asked about held tasks only."""
+    """Whether the scheduler, which knows the limits, answered. It is asked only about held tasks."""
 
 
 SERVERS_LISTED = 200
@@ -171,7 +170,7 @@ def ended_info(view: TaskView, ending: Recorded[TaskEvent], now: datetime) -> En
         by={"kind": ending.by.kind, "id": ending.by.id},
         reason=error,
         failure_kind=view.failure if view.status == "FAILED" else None,
-        # What ends a child by its parent says the parent's id, and nothing else does.
+        # Only a failure by a parent has the parent's id in its error.
         parent_id=next(
             (parent for parent in parents if error and ending.by.kind == "system" and parent in error), None
         ),
