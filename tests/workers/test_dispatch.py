@@ -213,7 +213,7 @@ async def test_a_submission_that_cannot_be_read_holds_up_no_others(service: Serv
         await called(backend, 1)
 
     assert backend.calls[0]["task_id"] == task_id
-    assert "dispatch.unreadable" in [entry["event"] for entry in logs]
+    assert "dispatcher.unreadable" in [entry["event"] for entry in logs]
     assert "dispatcher" not in [entry.get("service") for entry in logs]  # it did not fall over it
 
 

@@ -84,11 +84,11 @@ def test_a_server_has_room_for_as_many_as_it_takes_at_once(worker: Worker) -> No
 
     rooms = []
     for ref in TASKS[:3]:
-        rooms.append(worker.slots.room("default"))
+        rooms.append(worker.slots.free("default"))
         worker.slots.begin("s1", ref)
 
     assert rooms == [3, 2, 1]
-    assert worker.slots.room("default") == 0
+    assert worker.slots.free("default") == 0
     assert not worker.has_room()
 
 
@@ -140,7 +140,7 @@ def test_a_server_to_avoid_is_chosen_where_there_is_no_other(worker: Worker) -> 
 def test_what_runs_on_a_server_already_takes_room(worker: Worker) -> None:
     worker.serves(most=3, running=2)
 
-    assert worker.slots.room("default") == 1
+    assert worker.slots.free("default") == 1
 
 
 def test_room_is_counted_over_all_servers_of_a_pool(worker: Worker) -> None:
@@ -148,7 +148,7 @@ def test_room_is_counted_over_all_servers_of_a_pool(worker: Worker) -> None:
     worker.serves("s1", most=3, types=("chapter",))
     worker.serves("s2", most=4, types=("chapter", "clip"))
 
-    assert {pool: worker.slots.room(pool) for pool in ("text", "video", "default", "other")} == {
+    assert {pool: worker.slots.free(pool) for pool in ("text", "video", "default", "other")} == {
         "text": 7,
         "video": 4,
         "default": 7,
@@ -171,7 +171,7 @@ def test_a_type_that_gets_another_pool_takes_its_room_along(worker: Worker) -> N
 
     worker.happens(defined("chapter", "slow"))
 
-    assert {pool: worker.slots.room(pool) for pool in ("text", "slow")} == {"text": 3, "slow": 3}
+    assert {pool: worker.slots.free(pool) for pool in ("text", "slow")} == {"text": 3, "slow": 3}
 
 
 def test_a_server_that_is_registered_anew_serves_what_it_says_now(worker: Worker) -> None:
@@ -188,7 +188,7 @@ def test_a_limit_that_is_lowered_below_what_runs_leaves_no_room(worker: Worker) 
 
     worker.happens(registered("s1", max_concurrent=1))
 
-    assert worker.slots.room("default") == 0
+    assert worker.slots.free("default") == 0
 
 
 # Calls that go on elsewhere
@@ -265,7 +265,7 @@ def test_a_server_that_may_not_have_work_has_no_room_until_that_is_over(worker: 
 
     worker.happens(bad)
     assert not worker.has_room()
-    assert worker.slots.room("default") == 0
+    assert worker.slots.free("default") == 0
 
     worker.happens(good)
     assert worker.has_room()
@@ -292,7 +292,7 @@ def test_nothing_is_sent_while_leases_are_not_in_force(worker: Worker) -> None:
     worker.in_force = False
 
     assert not worker.has_room()
-    assert worker.slots.room("default") == 0
+    assert worker.slots.free("default") == 0
     assert not worker.slots.serves("default")
 
 
@@ -330,20 +330,20 @@ def test_an_open_circuit_whose_time_is_up_gives_one_task_to_try(worker: Worker) 
 
     worker.later(seconds(15))
 
-    assert worker.slots.room("default") == 1
+    assert worker.slots.free("default") == 1
     worker.slots.begin("s1", TASKS[0])
-    assert worker.slots.room("default") == 0
+    assert worker.slots.free("default") == 0
 
 
 def test_a_half_open_circuit_gives_one_task_at_a_time(worker: Worker) -> None:
     worker.serves(most=10)
     worker.happens(OPENED, CircuitHalfOpened(server_id="s1"))
 
-    assert worker.slots.room("default") == 1
+    assert worker.slots.free("default") == 1
     worker.slots.begin("s1", TASKS[0])
-    assert worker.slots.room("default") == 0
+    assert worker.slots.free("default") == 0
     worker.slots.end("s1", TASKS[0])
-    assert worker.slots.room("default") == 1
+    assert worker.slots.free("default") == 1
 
 
 def test_a_circuit_that_closed_gives_all_the_room_again(worker: Worker) -> None:
@@ -351,7 +351,7 @@ def test_a_circuit_that_closed_gives_all_the_room_again(worker: Worker) -> None:
 
     worker.happens(OPENED, CircuitHalfOpened(server_id="s1"), CircuitClosed(server_id="s1", reason=""))
 
-    assert worker.slots.room("default") == 10
+    assert worker.slots.free("default") == 10
 
 
 def test_failures_are_counted_in_a_row(worker: Worker) -> None:

@@ -226,7 +226,7 @@ class Slots:
         """Tell whether a server that may be sent tasks runs a pool, whether or not it has room now."""
         return self._is_open() and self._openings.serves(pool)
 
-    def room(self, pool: str, coming: Counter[str] = NOTHING, kept: Iterable[TaskKind] = ()) -> int:
+    def free(self, pool: str, coming: Counter[str] = NOTHING, kept: Iterable[TaskKind] = ()) -> int:
         """Return how many more tasks of a pool can be placed now.
 
         `coming`: tasks by pool that will need room too; those of other pools count only where all servers together have

@@ -1,0 +1,104 @@
+"""Ready tasks from queue messages: without a read where the message says enough, else from the task's history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nats.aio.msg import Msg
+
+from ...commands.commands import Commands
+from ...commands.task import Waiting
+from ...events.codec import task_codec
+from ...events.envelope import Stored
+from ...events.ids import TaskRef
+from ...events.subjects import task_ref
+from ...events.task import TaskEvent, TaskQueued, TaskSubmitted
+from ...projections.fleet import Fleet
+from ...scheduling.rules import needs_grant
+from ...streams.jetstream.consumers import delivery_info
+from ...streams.jetstream.messages import Position
+from ...streams.log import decode
+from ...streams.tail import Tail
+from ...streams.topology.definitions import TASKS
+from ..attempts.runner import ReadyTask
+
+
+class ReadyTasks:
+    """The one place that turns a queue message into its task."""
+
+    def __init__(self, commands: Commands, tail: Tail, fleet: Fleet) -> None:
+        """`tail`: of the TASKS log."""
+        self._commands = commands
+        self._tail = tail
+        self._fleet = fleet
+
+    def at_hand(self, message: Msg) -> ReadyTask | None:
+        """Return the task without a read; None where `load` has to read its history.
+
+        At hand is a first delivery that carries the submission, or follows one that the tail keeps. Raises
+        UnreadableEvent.
+        """
+        ref, queued = _queued_by(message)
+        if queued is None:
+            return None
+        match queued.recorded.event:
+            case TaskSubmitted():
+                return self._ready(ref, message, [queued])
+            case TaskQueued(submission=sequence) if sequence and (submission := self._tail.find(sequence)):
+                return self._ready(ref, message, [decode(task_codec, submission), queued])
+        return None
+
+    async def load(self, message: Msg) -> ReadyTask | None:
+        """Return the task as its history says; None if it is not waiting, and so not to be started.
+
+        Raises StoreUnavailable or UnreadableEvent.
+        """
+        ref, queued = _queued_by(message)
+        return self._ready(ref, message, await self._history(ref, queued))
+
+    async def _history(self, ref: TaskRef, queued: Stored[TaskEvent] | None) -> list[Stored[TaskEvent]]:
+        """Return the history; of a task that was not tried yet only its submission and the event that queued it."""
+        if queued is not None and isinstance(queued.recorded.event, TaskQueued) and queued.recorded.event.submission:
+            submission = await self._commands.tasks.log.at(queued.recorded.event.submission)
+            if submission is not None:
+                return [submission, queued]
+        return await self._commands.tasks.history(ref)
+
+    def _ready(self, ref: TaskRef, message: Msg, history: Sequence[Stored[TaskEvent]]) -> ReadyTask | None:
+        known = self._commands.tasks.fold(history)
+        if not isinstance(known.state, Waiting):
+            return None
+        submitted = next(event for stored in history if isinstance(event := stored.recorded.event, TaskSubmitted))
+        return ReadyTask(
+            ref=ref,
+            message=message,
+            known=known,
+            submitted=submitted,
+            avoid=known.state.facts.last_server_id,
+            needs_grant=needs_grant(self._fleet, ref, submitted.task_type, submitted.plan),
+        )
+
+
+def task_of(message: Msg) -> TaskRef:
+    """Return the task of a queue message."""
+    return _source(message)[2]
+
+
+def _queued_by(message: Msg) -> tuple[TaskRef, Stored[TaskEvent] | None]:
+    """Return the task and the event that queued it; None where later events may exist.
+
+    A message that was delivered before, or that a retry timer brought, may be of a task that has moved on.
+    """
+    stream, sequence, ref = _source(message)
+    if stream != TASKS or delivery_info(message).delivered > 1:
+        return ref, None
+    return ref, decode(task_codec, Position(sequence, message.subject, message.data))
+
+
+def _source(message: Msg) -> tuple[str, int, TaskRef]:
+    """Return stream, sequence and task of the message that JetStream copied into DISPATCH."""
+    stream, sequence, *_, subject, _ = message.headers["Nats-Stream-Source"].split(" ")  # type: ignore[index]
+    if stream == TASKS:
+        return stream, int(sequence), task_ref(subject)
+    _, _, _, _, owner, unique = subject.split(".")
+    return stream, int(sequence), TaskRef(owner, unique)
