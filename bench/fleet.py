@@ -31,7 +31,7 @@ from taskstream.settings import Settings
 from taskstream.streams.buckets import Bucket
 from taskstream.streams.client.connection import open_connection
 from taskstream.streams.jetstream.messages import Position
-from taskstream.workers.fleet.placement import policy
+from taskstream.workers.fleet.capacity import policy
 from taskstream.workers.fleet.slots import Slots
 from testkit.processes import Process
 from testkit.waiting import until_ok, wait_until

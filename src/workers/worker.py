@@ -34,9 +34,9 @@ from .dispatch.pressure import Pressure
 from .dispatch.queues import Queues
 from .dispatch.sourcing import LoneSourcing, Sourcing
 from .fleet.assignment import ServerAssignment
+from .fleet.capacity import policy
 from .fleet.circuit_breaker import CircuitBreaker
 from .fleet.health import Health
-from .fleet.placement import policy
 from .fleet.slots import Slots
 from .projector import Projector
 from .reconciler import Reconciler

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstream.settings import Balancing
-from taskstream.workers.fleet.capacity import Opening, Openings
-from taskstream.workers.fleet.placement import Candidate, policy
+from taskstream.workers.fleet.capacity import Candidate, Capacity, ServerCapacity, policy
 
 
 def candidate(server_id: str, running: int = 0, capacity: int = 10, weight: int = 1, turn: int = 0) -> Candidate:
@@ -23,10 +22,10 @@ def no_chance() -> float:
     raise AssertionError("this choice is not one of chance")
 
 
-def openings(balancing: Balancing, candidates: Sequence[Candidate], chance: Any = no_chance) -> Openings:
-    found = Openings(policy(balancing, chance))
+def openings(balancing: Balancing, candidates: Sequence[Candidate], chance: Any = no_chance) -> Capacity:
+    found = Capacity(policy(balancing, chance))
     for each in candidates:
-        found.put(Opening(server=each, types=(), pools=frozenset()))
+        found.put(ServerCapacity(candidate=each, types=(), pools=frozenset()))
     return found
 
 
@@ -42,7 +41,7 @@ def in_turn(balancing: Balancing, candidates: Sequence[Candidate], times: int) -
     for turn in range(1, times + 1):
         server_id = found.choose("any type")
         assert server_id is not None
-        found.put(Opening(server=by_id[server_id]._replace(turn=turn), types=(), pools=frozenset()))
+        found.put(ServerCapacity(candidate=by_id[server_id]._replace(last_choice=turn), types=(), pools=frozenset()))
         sequence.append(server_id)
     return sequence
 

@@ -22,7 +22,7 @@ from taskstream.events.server import (
     ServerWentOnline,
 )
 from taskstream.workers.fleet import slots as slots_module
-from taskstream.workers.fleet.placement import policy
+from taskstream.workers.fleet.capacity import policy
 from taskstream.workers.fleet.slots import Slots
 
 from ..deciders.support import NOW, defined, registered, seconds
@@ -357,8 +357,8 @@ def test_a_circuit_that_closed_gives_all_the_room_again(worker: Worker) -> None:
 def test_failures_are_counted_in_a_row(worker: Worker) -> None:
     worker.serves()
 
-    assert [worker.slots.note("s1", verdict) for verdict in ("failing", "failing", "well", "failing")] == [1, 2, 0, 1]  # type: ignore[arg-type]
-    assert worker.slots.note("s2", "failing") == 0
+    assert [worker.slots.count("s1", verdict) for verdict in ("failing", "failing", "well", "failing")] == [1, 2, 0, 1]  # type: ignore[arg-type]
+    assert worker.slots.count("s2", "failing") == 0
 
 
 # Handing over
@@ -415,11 +415,11 @@ def test_what_ends_after_the_handover_is_none_of_this_workers_business(worker: W
 def test_a_server_taken_back_begins_with_a_clean_sheet(worker: Worker) -> None:
     worker.serves()
     worker.slots.begin("s1", TASKS[0])
-    worker.slots.note("s1", "failing")
+    worker.slots.count("s1", "failing")
     worker.slots.set_accepting("s1", accepting=False)
 
     worker.slots.add("s1", [TASKS[1]])
 
     assert worker.slots.running("s1") == 1
-    assert worker.slots.note("s1", "failing") == 1
+    assert worker.slots.count("s1", "failing") == 1
     assert worker.has_room()

@@ -179,7 +179,7 @@ class AttemptRunner:
             answer = await self._call(queued, server, claimed, token, parents)
             if answer is not None:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
-                failures = self._circuit_breaker.learn(server, answer)
+                failures = self._circuit_breaker.count(server, answer)
         finally:
             if claimed is None:
                 self._slots.withdraw(server_id, queued.ref)
@@ -191,7 +191,7 @@ class AttemptRunner:
         await self._outcomes.record(queued.ref, server_id, claimed, answer)
         del self._under_way[queued.ref]  # a retry may come at once
         await self._in_flight.ack(queued.message)
-        await self._circuit_breaker.circuit_breaker(server, answer, failures)
+        await self._circuit_breaker.update(server, answer, failures)
 
     async def _claim(self, queued: ReadyTask, server: Present, token: str) -> Known[TaskState] | None:
         """Append the start of the attempt. None if the task cannot be started: its message has been handled."""

@@ -332,7 +332,7 @@ class Dispatcher(Service):
         return least < len(prefer) and any(
             _shared(server, prefer) > least
             and server.server_id != ready.avoid
-            and not self._slots.speaks_for(server.server_id)
+            and not self._slots.is_assigned(server.server_id)
             and is_able(server, ready.submitted.task_type, require)
             for server in self._fleet.servers()
         )

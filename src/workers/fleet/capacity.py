@@ -1,28 +1,33 @@
-"""The servers that may be sent tasks now, by what they serve: how much room a pool has, and which server is next.
+"""Which server has a free slot: how many slots each pool has free, and which server gets the next task.
 
-Kept up to date server by server, so that no answer has to look at all of them.
+Updated server by server, so that no answer has to go over all of them. For each type the servers with a free slot are
+kept as *candidates*, in the order of the balancing policy: a change of a server and a choice cost O(log servers) where
+the policy ranks, O(distinct weights) where it draws by chance.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, assert_never
 
 from msgspec import Struct, field
 
-from .placement import Candidate, CandidateLine, Policy
+from ...settings import Balancing
 
 NO_LABELS: Mapping[str, str] = {}
 ANY = None
 """Stands for the types and pools of a server that serves all."""
+OUTDATED_RANKS = 16
+"""How many outdated ranks a short heap may keep; a long one keeps no more than it has servers."""
 
 
-class Opening(Struct, frozen=True, kw_only=True):
-    """A server that may be sent tasks, whether or not it has room at the moment."""
+class ServerCapacity(Struct, frozen=True, kw_only=True):
+    """A server that may be sent tasks, whether or not it has a free slot now."""
 
-    server: Candidate
+    candidate: Candidate
     types: tuple[str, ...]
     """Empty: all, and so all pools."""
     pools: frozenset[str]
@@ -30,74 +35,76 @@ class Opening(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def room(self) -> int:
-        return max(0, self.server.capacity - self.server.running)
+    def free_slots(self) -> int:
+        return max(0, self.candidate.capacity - self.candidate.running)
 
     @property
-    def lines(self) -> Iterable[str | None]:
+    def type_keys(self) -> Iterable[str | None]:
         return self.types or (ANY,)
 
     @property
-    def counters(self) -> Iterable[str | None]:
+    def pool_keys(self) -> Iterable[str | None]:
         return self.pools if self.types else (ANY,)
 
-    def shared(self, labels: Mapping[str, str]) -> int:
+    def shared_labels(self, labels: Mapping[str, str]) -> int:
         """Return how many of these labels it has."""
         return sum(self.labels.get(key) == value for key, value in labels.items())
 
 
-class Openings:
+class Capacity:
+    """The servers that may be sent tasks, indexed by type, pool and label."""
+
     def __init__(self, policy: Policy[Any]) -> None:
         self._policy = policy
-        self._openings: dict[str, Opening] = {}
-        self._lines: dict[str | None, CandidateLine] = {}
-        """By type, the servers that have room."""
+        self._servers: dict[str, ServerCapacity] = {}
+        self._candidates: dict[str | None, Candidates] = {}
+        """By type, the servers that have a free slot."""
         self._labelled: dict[tuple[str, str], set[str]] = {}
-        """By label, the ids of the servers that have it, with room or without."""
-        self._with_room: set[str] = set()
-        self._servers: Counter[str | None] = Counter()
+        """By label, the ids of the servers that have it, with a free slot or without."""
+        self._with_free_slot: set[str] = set()
+        self._serving: Counter[str | None] = Counter()
         """By pool."""
-        self._room: Counter[str | None] = Counter()
+        self._free_slots: Counter[str | None] = Counter()
         """By pool."""
-        self.room_in_all = 0
-        """How many more tasks can be placed, of whatever pools."""
+        self.total_free_slots = 0
+        """How many more tasks can be placed, whatever their pools."""
 
-    def put(self, opening: Opening) -> None:
-        """Add a server, or bring it up to date."""
-        server_id = opening.server.server_id
-        before = self._openings.get(server_id)
-        if before is not None and before.lines != opening.lines:
-            self._leave_lines(before)
+    def put(self, server: ServerCapacity) -> None:
+        """Add or replace a server."""
+        server_id = server.candidate.server_id
+        before = self._servers.get(server_id)
+        if before is not None and before.type_keys != server.type_keys:
+            self._remove_candidate(before)
         if before is not None:
             self._count(before, -1)
-        if before is None or before.labels != opening.labels:
+        if before is None or before.labels != server.labels:
             if before is not None:
                 self._unlabel(before)
-            self._label(opening)
-        self._openings[server_id] = opening
-        self._count(opening, 1)
-        if opening.room:
-            self._with_room.add(server_id)
-            for name in opening.lines:
-                self._line(name).put(opening.server)
+            self._label(server)
+        self._servers[server_id] = server
+        self._count(server, 1)
+        if server.free_slots:
+            self._with_free_slot.add(server_id)
+            for name in server.type_keys:
+                self._candidates_of(name).put(server.candidate)
         else:
-            self._leave_lines(opening)
+            self._remove_candidate(server)
 
     def remove(self, server_id: str) -> None:
-        """Take a server out; one that is not there is no error."""
-        opening = self._openings.pop(server_id, None)
-        if opening is not None:
-            self._count(opening, -1)
-            self._leave_lines(opening)
-            self._unlabel(opening)
+        """Remove a server. Does nothing if it is not there."""
+        server = self._servers.pop(server_id, None)
+        if server is not None:
+            self._count(server, -1)
+            self._remove_candidate(server)
+            self._unlabel(server)
 
-    def room(self, pool: str) -> int:
+    def free_slots(self, pool: str) -> int:
         """Return how many more tasks of a pool can be placed."""
-        return self._room[pool] + self._room[ANY]
+        return self._free_slots[pool] + self._free_slots[ANY]
 
     def serves(self, pool: str) -> bool:
-        """Tell whether any server serves a pool, whether or not it has room."""
-        return self._servers[pool] + self._servers[ANY] > 0
+        """Return True if any server serves a pool, whether or not it has a free slot."""
+        return self._serving[pool] + self._serving[ANY] > 0
 
     def choose(
         self,
@@ -107,11 +114,11 @@ class Openings:
         prefer: Mapping[str, str] = NO_LABELS,
         kept: Collection[str] = (),
     ) -> str | None:
-        """Return the server with room that gets the next task of a type, None if there is none.
+        """Return the server that gets the next task of a type; None if none has a free slot.
 
-        It has all labels that are required, and as many of those preferred as any that has room; the one to `avoid` is
-        chosen only where there is no other, and those that are `kept` for others never. Without labels few servers are
-        looked at; with some, those that have them.
+        The server has all required labels, and no other has more of the preferred ones. The one to `avoid` is chosen
+        only if there is no other, those in `kept` never. Costs O(log servers) without labels; with labels it goes over
+        the servers that have them.
         """
         if not kept:
             return self._choose_by_labels(task_type, avoid, require, prefer)
@@ -119,25 +126,25 @@ class Openings:
             return self._choose_by_labels(task_type, avoid, require, prefer)
 
     def able(self, task_type: str, require: Mapping[str, str]) -> list[str]:
-        """Return the servers with room that can take tasks of a type, and have all labels that are required."""
-        found = self._having(require, all_of=True) if require else map(self._openings.__getitem__, self._with_room)
-        return [each.server.server_id for each in found if not each.types or task_type in each.types]
+        """Return the servers with a free slot that can take tasks of a type and have all required labels."""
+        found = self._having(require, all_of=True) if require else map(self._servers.__getitem__, self._with_free_slot)
+        return [each.candidate.server_id for each in found if not each.types or task_type in each.types]
 
-    def room_of(self, server_ids: Iterable[str]) -> int:
+    def free_slots_of(self, server_ids: Iterable[str]) -> int:
         """Return how many more tasks can be placed on some servers."""
-        return sum(self._openings[server_id].room for server_id in server_ids)
+        return sum(self._servers[server_id].free_slots for server_id in server_ids)
 
     @contextlib.contextmanager
     def _without(self, server_ids: Collection[str]) -> Iterator[None]:
-        """Have some servers that have room not be chosen meanwhile."""
-        left = [self._openings[server_id] for server_id in server_ids]
-        for opening in left:
-            self._leave_lines(opening)
+        """Keep some servers with a free slot from being chosen meanwhile."""
+        left = [self._servers[server_id] for server_id in server_ids]
+        for server in left:
+            self._remove_candidate(server)
         try:
             yield
         finally:
-            for opening in left:
-                self.put(opening)
+            for server in left:
+                self.put(server)
 
     def _choose_by_labels(
         self, task_type: str, avoid: str, require: Mapping[str, str], prefer: Mapping[str, str]
@@ -146,56 +153,217 @@ class Openings:
             return self._choose_any(task_type, avoid)
         having = self._having(require or prefer, all_of=bool(require))
         found = [each for each in having if not each.types or task_type in each.types]
-        others = [each for each in found if each.server.server_id != avoid]
+        others = [each for each in found if each.candidate.server_id != avoid]
         if not require and not others:
             return self._choose_any(task_type, avoid)
         found = others or found
-        most = max((each.shared(prefer) for each in found), default=0) if prefer else 0
-        line = self._policy.new_line()
+        best = max((each.shared_labels(prefer) for each in found), default=0) if prefer else 0
+        candidates = self._policy.new_candidates()
         for each in found:
-            if not prefer or each.shared(prefer) == most:
-                line.put(each.server)
-        return self._policy.choose([line])
+            if not prefer or each.shared_labels(prefer) == best:
+                candidates.put(each.candidate)
+        return self._policy.choose([candidates])
 
-    def _having(self, labels: Mapping[str, str], *, all_of: bool) -> Iterable[Opening]:
-        """Return the servers with room that have all of some labels, or any."""
-        sets = [self._labelled.get(label, set()) & self._with_room for label in labels.items()]
+    def _having(self, labels: Mapping[str, str], *, all_of: bool) -> Iterable[ServerCapacity]:
+        """Return the servers with a free slot that have all of these labels, or any of them."""
+        sets = [self._labelled.get(label, set()) & self._with_free_slot for label in labels.items()]
         ids = set.intersection(*sets) if all_of else set.union(*sets)
-        return [self._openings[server_id] for server_id in ids]
+        return [self._servers[server_id] for server_id in ids]
 
     def _choose_any(self, task_type: str, avoid: str) -> str | None:
-        if avoid not in self._with_room:
+        if avoid not in self._with_free_slot:
             return self._choose(task_type)
         with self._without([avoid]):
             chosen = self._choose(task_type)
         return chosen if chosen is not None else self._choose(task_type)
 
     def _choose(self, task_type: str) -> str | None:
-        return self._policy.choose([self._lines[name] for name in (task_type, ANY) if name in self._lines])
+        return self._policy.choose([self._candidates[name] for name in (task_type, ANY) if name in self._candidates])
 
-    def _line(self, name: str | None) -> CandidateLine:
-        line = self._lines.get(name)
-        if line is None:
-            line = self._lines[name] = self._policy.new_line()
-        return line
+    def _candidates_of(self, name: str | None) -> Candidates:
+        candidates = self._candidates.get(name)
+        if candidates is None:
+            candidates = self._candidates[name] = self._policy.new_candidates()
+        return candidates
 
-    def _leave_lines(self, opening: Opening) -> None:
-        self._with_room.discard(opening.server.server_id)
-        for name in opening.lines:
-            self._line(name).remove(opening.server.server_id)
+    def _remove_candidate(self, server: ServerCapacity) -> None:
+        self._with_free_slot.discard(server.candidate.server_id)
+        for name in server.type_keys:
+            self._candidates_of(name).remove(server.candidate.server_id)
 
-    def _label(self, opening: Opening) -> None:
-        for label in opening.labels.items():
-            self._labelled.setdefault(label, set()).add(opening.server.server_id)
+    def _label(self, server: ServerCapacity) -> None:
+        for label in server.labels.items():
+            self._labelled.setdefault(label, set()).add(server.candidate.server_id)
 
-    def _unlabel(self, opening: Opening) -> None:
-        for label in opening.labels.items():
-            self._labelled[label].discard(opening.server.server_id)
+    def _unlabel(self, server: ServerCapacity) -> None:
+        for label in server.labels.items():
+            self._labelled[label].discard(server.candidate.server_id)
             if not self._labelled[label]:
                 del self._labelled[label]
 
-    def _count(self, opening: Opening, sign: int) -> None:
-        self.room_in_all += sign * opening.room
-        for pool in opening.counters:
-            self._servers[pool] += sign
-            self._room[pool] += sign * opening.room
+    def _count(self, server: ServerCapacity, sign: int) -> None:
+        self.total_free_slots += sign * server.free_slots
+        for pool in server.pool_keys:
+            self._serving[pool] += sign
+            self._free_slots[pool] += sign * server.free_slots
+
+
+# The balancing policy
+
+
+class Candidate(NamedTuple):
+    """A server with a free slot."""
+
+    server_id: str
+    running: int
+    capacity: int
+    weight: int
+    last_choice: int = 0
+    """Number of the choice that last gave it a task; 0: none did yet."""
+
+
+class Candidates(Protocol):
+    """Servers of one type of task, of which a policy chooses one."""
+
+    def put(self, candidate: Candidate) -> None:
+        """Add or replace a server."""
+
+    def remove(self, server_id: str) -> None:
+        """Remove a server. Does nothing if it is not there."""
+
+
+Rank: TypeAlias = tuple[float, int, str]
+"""The least is chosen first. Ends with the server's id, so that no two are equal."""
+
+
+class RankedCandidates:
+    """Candidates in order of rank."""
+
+    def __init__(self, rank: Callable[[Candidate], Rank]) -> None:
+        self._rank = rank
+        self._ranks: dict[str, Rank] = {}
+        self._heap: list[Rank] = []
+        """Those ranks, and outdated ones, which `first` drops."""
+
+    def put(self, candidate: Candidate) -> None:
+        rank = self._ranks[candidate.server_id] = self._rank(candidate)
+        heapq.heappush(self._heap, rank)
+        if len(self._heap) > 2 * len(self._ranks) + OUTDATED_RANKS:
+            self._heap = list(self._ranks.values())
+            heapq.heapify(self._heap)
+
+    def remove(self, server_id: str) -> None:
+        self._ranks.pop(server_id, None)
+
+    def first(self) -> Rank | None:
+        """Return the least rank; None if there are no candidates."""
+        while self._heap and self._ranks.get(self._heap[0][-1]) != self._heap[0]:
+            heapq.heappop(self._heap)
+        return self._heap[0] if self._heap else None
+
+
+class WeightedCandidates:
+    """Candidates of which one is drawn by chance, in proportion to weight."""
+
+    def __init__(self, weigh: Callable[[Candidate], int]) -> None:
+        self.total = 0
+        """The sum of all weights."""
+        self._weigh = weigh
+        self._by_weight: dict[int, list[str]] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        """By server: its weight, and where among those of that weight it is."""
+
+    def put(self, candidate: Candidate) -> None:
+        weight = self._weigh(candidate)
+        self.remove(candidate.server_id)
+        servers = self._by_weight.setdefault(weight, [])
+        self._places[candidate.server_id] = weight, len(servers)
+        servers.append(candidate.server_id)
+        self.total += weight
+
+    def remove(self, server_id: str) -> None:
+        if server_id not in self._places:
+            return
+        weight, index = self._places[server_id]
+        servers = self._by_weight[weight]
+        servers[index] = servers[-1]
+        self._places[servers[index]] = weight, index
+        servers.pop()
+        del self._places[server_id]
+        if not servers:
+            del self._by_weight[weight]
+        self.total -= weight
+
+    def at(self, point: int) -> str:
+        """Return the server at a point in [0, total), of which each takes as much as its weight."""
+        for weight, servers in self._by_weight.items():
+            if point < weight * len(servers):
+                return servers[point // weight]
+            point -= weight * len(servers)
+        raise IndexError(point)
+
+
+L = TypeVar("L", bound=Candidates)
+
+
+class Policy(Protocol[L]):
+    """A balancing policy."""
+
+    def new_candidates(self) -> L: ...
+
+    def choose(self, groups: Iterable[L]) -> str | None:
+        """Return the server that gets a task; None if all groups are empty. A server is in at most one group."""
+
+
+class InOrder:
+    """The server of least rank gets the task."""
+
+    def __init__(self, rank: Callable[[Candidate], Rank]) -> None:
+        self._rank = rank
+
+    def new_candidates(self) -> RankedCandidates:
+        return RankedCandidates(self._rank)
+
+    def choose(self, groups: Iterable[RankedCandidates]) -> str | None:
+        first = min((rank for group in groups if (rank := group.first())), default=None)
+        return first[-1] if first else None
+
+
+class ByChance:
+    """Each server gets the task with a chance in proportion to its weight. `chance` gives numbers in [0, 1)."""
+
+    def __init__(self, weigh: Callable[[Candidate], int], chance: Callable[[], float]) -> None:
+        self._weigh = weigh
+        self._chance = chance
+
+    def new_candidates(self) -> WeightedCandidates:
+        return WeightedCandidates(self._weigh)
+
+    def choose(self, groups: Iterable[WeightedCandidates]) -> str | None:
+        groups = list(groups)
+        point = int(self._chance() * sum(group.total for group in groups))
+        for group in groups:
+            if point < group.total:
+                return group.at(point)
+            point -= group.total
+        return None
+
+
+def policy(balancing: Balancing, chance: Callable[[], float]) -> Policy[Any]:
+    """Return a balancing policy.
+
+    least-loaded: the smallest part of its capacity in use; among equals the one not chosen for longest.
+    round-robin: the one not chosen for longest. weighted: by chance, in proportion to weight. random: by chance.
+    `chance` returns numbers in [0, 1).
+    """
+    match balancing:
+        case "least-loaded":
+            return InOrder(lambda server: (server.running / server.capacity, server.last_choice, server.server_id))
+        case "round-robin":
+            return InOrder(lambda server: (0, server.last_choice, server.server_id))
+        case "weighted":
+            return ByChance(lambda server: server.weight, chance)
+        case "random":
+            return ByChance(lambda _: 1, chance)
+        case _:
+            assert_never(balancing)

@@ -1,6 +1,6 @@
-"""What the answers of a server say of the server: its circuit opens when attempts keep failing, and closes again.
+"""The circuit breaker: a server's circuit opens when attempts on it keep failing, and closes when a trial succeeds.
 
-Being busy, or refusing a task, is what a healthy server does; it counts for it.
+A busy answer, or one that rejects the task, comes from a healthy server and counts as success.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 COUNTS_AGAINST_SERVER = frozenset({"error", "unreachable", "timeout", "bad_answer"})
 BUSY_PAUSE = timedelta(seconds=1)
-"""How long a busy server that names no time is left alone."""
+"""Pause of a busy server that sends no `Retry-After`."""
 
 
 class CircuitBreaker:
@@ -35,19 +35,22 @@ class CircuitBreaker:
         self._heartbeats = heartbeats
         self._worker = worker
 
-    def learn(self, server: Present, answer: Answer) -> int:
-        """Count an answer for or against its server, before its slot is free for another; return failures in a row."""
+    def count(self, server: Present, answer: Answer) -> int:
+        """Count an answer for or against its server, and pause a busy one; return its failures in a row.
+
+        Called before the slot is free, so that no other task gets it meanwhile.
+        """
         failing = _counts_against(answer)
-        failures = self._slots.note(server.server_id, "failing" if failing else "well")
+        failures = self._slots.count(server.server_id, "failing" if failing else "well")
         if failing and self._opens(server, failures):
-            # The circuit's event takes a moment to come round.
+            # The event of the open circuit takes a moment to reach this worker's fleet.
             self._slots.pause(server.server_id, timedelta(seconds=self._settings.circuit_cooldown))
         elif isinstance(answer, Failed) and answer.kind == "busy":
             self._slots.pause(server.server_id, answer.retry_after or BUSY_PAUSE)
         return failures
 
-    async def circuit_breaker(self, server: Present, answer: Answer, failures: int) -> None:
-        """Open the circuit of a server that keeps failing, close that of one whose trial went well."""
+    async def update(self, server: Present, answer: Answer, failures: int) -> None:
+        """Open the circuit of a server that keeps failing; close it after a successful trial."""
         server_id = server.server_id
         try:
             if not _counts_against(answer):
@@ -64,7 +67,7 @@ class CircuitBreaker:
                 )
                 await self._commands.servers.handle(server_id, command, by=self._worker)
         except (Refused, StoreUnavailable) as error:
-            log.info("circuit.unchanged", server=server_id, reason=str(error))
+            log.info("circuit-breaker.unchanged", server=server_id, reason=str(error))
 
     def _opens(self, server: Present, failures: int) -> bool:
         return failures >= self._settings.circuit_failures or _is_trial(server)
@@ -75,5 +78,5 @@ def _counts_against(answer: Answer) -> bool:
 
 
 def _is_trial(server: Present) -> bool:
-    """Tell whether a server, as it was when the attempt began, was let one attempt to see whether it has recovered."""
+    """Return True if the attempt was a trial: the circuit was not closed when it began."""
     return not isinstance(server.circuit, CircuitIsClosed)

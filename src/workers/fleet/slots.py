@@ -1,4 +1,4 @@
-"""How many tasks each server has, and whether it may get another: the state of dispatch in one worker."""
+"""The slots of each server that this worker dispatches to: which are taken, which are free."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from ...projections.fleet import Fleet
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...scheduling.redelivery import TaskKind
-from .capacity import NO_LABELS, Opening, Openings
-from .placement import Candidate, Policy
+from .capacity import NO_LABELS, Candidate, Capacity, Policy, ServerCapacity
 
 LONGEST_PAUSE = timedelta(minutes=5)
-"""A server may ask to be left alone, but not for ever: one task's `Retry-After` is no verdict on all others."""
+"""Cap on the pause that a server asks for: one task's `Retry-After` is no verdict on all others."""
 
 NOTHING: Counter[str] = Counter()
 
@@ -32,7 +31,7 @@ Verdict = Literal["well", "failing"]
 
 
 class _Load(Struct):
-    """What this worker knows about one server it speaks for."""
+    """What this worker knows about one server assigned to it."""
 
     server_id: str
     calls: set[TaskRef]
@@ -46,12 +45,12 @@ class _Load(Struct):
     """In a row."""
     accepting: bool = True
     """False while the lease is being handed over."""
-    turn: int = 0
-    """The number of the choice that last gave it a task."""
+    last_choice: int = 0
+    """Number of the choice that last gave it a task."""
     allowance: int = 0
-    """Of an overflow server: how many tasks it may still take before its queues are looked at again."""
+    """Of an overflow server: how many tasks it may still take before its queues are measured again."""
     helping: bool = False
-    """Of an overflow server: enough waited, when last looked, for it to take work."""
+    """Of an overflow server: enough waited at the last measurement for it to take work."""
 
     @property
     def running(self) -> int:
@@ -59,28 +58,28 @@ class _Load(Struct):
 
 
 class Slots:
-    """The servers this worker speaks for, by token, and the room each has."""
+    """The servers assigned to this worker, by token, and their slots."""
 
     def __init__(
         self, fleet: Fleet, policy: Policy[Any], now: Callable[[], datetime], in_force: Callable[[], bool]
     ) -> None:
-        """`in_force` tells whether this worker's leases hold: if not, nothing is sent to any server."""
+        """`in_force` returns False while this worker's leases may be lost; then no server has a free slot."""
         self._fleet = fleet
         self._now = now
         self._in_force = in_force
         self._loads: dict[str, _Load] = {}
-        self._openings = Openings(policy)
+        self._capacity = Capacity(policy)
         self._opens_at: list[tuple[float, str]] = []
-        """A heap of when servers are to be looked at again that are left alone for a time, monotonic."""
-        self._turns = itertools.count(1)
+        """A heap of instants at which a pause or an open circuit ends, monotonic, each with the server."""
+        self._choices = itertools.count(1)
         self.freed = asyncio.Event()
-        """Set whenever there may be more room than before."""
+        """Set whenever more slots may be free than before."""
         fleet.watch(self._on_fleet_change)
 
     # Which servers
 
     def add(self, server_id: str, running: Iterable[TaskRef]) -> None:
-        """Speak for a server, on which these attempts are running already."""
+        """Add a server assigned to this worker, on which these attempts are running already."""
         since = time.monotonic()
         self._loads[server_token(server_id)] = _Load(
             server_id=server_id, calls=set(), elsewhere=dict.fromkeys(running, since)
@@ -89,10 +88,10 @@ class Slots:
         self.freed.set()
 
     def drop(self, name: str) -> None:
-        """Speak for a server no longer; calls of ours to it go on."""
+        """Remove a server that is no longer assigned to this worker; its calls go on."""
         load = self._loads.pop(name, None)
         if load is not None:
-            self._openings.remove(load.server_id)
+            self._capacity.remove(load.server_id)
             labelled(metrics.running, load.server_id).set(0)
 
     def tokens(self) -> list[str]:
@@ -105,27 +104,27 @@ class Slots:
             self._refresh(name)
             self.freed.set()
 
-    def speaks_for(self, server_id: str) -> bool:
-        """Tell whether this worker speaks for a server."""
+    def is_assigned(self, server_id: str) -> bool:
+        """Return True if a server is assigned to this worker."""
         return server_token(server_id) in self._loads
 
     def is_idle(self, name: str) -> bool:
-        """Tell whether no call of ours to the server is under way."""
+        """Return True if this worker makes no call to the server now."""
         load = self._loads.get(name)
         return load is None or not load.calls
 
     # What runs
 
     def begin(self, server_id: str, ref: TaskRef) -> None:
-        """A call of ours to a server begins; it was the server's turn."""
+        """Take a slot for a call that this worker begins."""
         load = self._loads[server_token(server_id)]
         load.calls.add(ref)
         load.allowance = max(0, load.allowance - 1)
-        load.turn = next(self._turns)
+        load.last_choice = next(self._choices)
         self._has_changed(load)
 
     def end(self, server_id: str, ref: TaskRef, *, continues: bool = False) -> None:
-        """A call of ours is over; `continues`: the server goes on with the task and will report."""
+        """Free the slot of a call that is over; keep it taken if the server goes on with the task (`continues`)."""
         load = self._loads.get(server_token(server_id))
         if load is None:
             return
@@ -138,7 +137,7 @@ class Slots:
         self.freed.set()
 
     def withdraw(self, server_id: str, ref: TaskRef) -> None:
-        """A call of ours did not begin: the task was not to be started. An attempt of it may well run on the server."""
+        """Free the slot of a call that did not begin; another attempt of the task may run on the server."""
         load = self._loads.get(server_token(server_id))
         if load is not None:
             load.calls.discard(ref)
@@ -146,7 +145,7 @@ class Slots:
             self.freed.set()
 
     def ended_elsewhere(self, name: str, ref: TaskRef) -> None:
-        """The log says that an attempt on the server is over."""
+        """Free the slot of an attempt without a call of this worker, as the log says it has ended."""
         load = self._loads.get(name)
         if load is not None and ref in load.elsewhere:
             del load.elsewhere[ref]
@@ -154,7 +153,7 @@ class Slots:
             self.freed.set()
 
     def running_elsewhere(self, name: str, known_by: float) -> frozenset[TaskRef]:
-        """Return the attempts without a call of ours that were known by a time (monotonic)."""
+        """Return the attempts without a call of this worker that were known by an instant (monotonic)."""
         load = self._loads.get(name)
         if load is None:
             return frozenset()
@@ -167,7 +166,7 @@ class Slots:
     # How the server does
 
     def pause(self, server_id: str, pause: timedelta) -> None:
-        """Send nothing to a server for a while: it said it was busy, or it keeps failing."""
+        """Send nothing to a server for a while, LONGEST_PAUSE at most."""
         load = self._loads.get(server_token(server_id))
         if load is not None:
             seconds = min(pause, LONGEST_PAUSE).total_seconds()
@@ -175,8 +174,8 @@ class Slots:
             self._refresh(server_token(server_id))
             asyncio.get_running_loop().call_later(seconds, self.freed.set)
 
-    def note(self, server_id: str, verdict: Verdict) -> int:
-        """Count an attempt's verdict on the server; return the failures in a row."""
+    def count(self, server_id: str, verdict: Verdict) -> int:
+        """Count an attempt for or against its server; return the failures in a row."""
         load = self._loads.get(server_token(server_id))
         if load is None:
             return 0
@@ -186,24 +185,24 @@ class Slots:
     # Overflow
 
     def overflow_servers(self) -> list[Present]:
-        """Return the servers this worker speaks for that take work only when much waits."""
+        """Return the assigned servers that take work only when many tasks wait."""
         found = (self._fleet.by_token(name) for name in self._loads)
         return [server for server in found if server is not None and server.settings.overflow is not None]
 
     def is_helping(self, server_id: str) -> bool:
-        """Tell whether an overflow server took work when its queues were last looked at."""
+        """Return True if an overflow server took work when its queues were last measured."""
         load = self._loads.get(server_token(server_id))
         return load is not None and load.helping
 
     def allow(self, server_id: str, most: int) -> None:
-        """Have an overflow server take so many tasks, or stand by (0); what it runs goes on."""
+        """Let an overflow server take so many tasks; 0: it stands by, and what it runs goes on."""
         load = self._loads.get(server_token(server_id))
         if load is not None and (load.allowance, load.helping) != (most, most > 0):
             load.allowance, load.helping = most, most > 0
             self._refresh(server_token(server_id))
             self.freed.set()
 
-    # Room
+    # Free slots
 
     def choose(
         self,
@@ -213,36 +212,36 @@ class Slots:
         prefer: Mapping[str, str] = NO_LABELS,
         kept: Iterable[TaskKind] = (),
     ) -> str | None:
-        """Return the id of the server that gets the next task of a type; None if none has room.
+        """Return the id of the server that gets the next task of a type; None if none has a free slot.
 
-        It has all labels that are required, and as many as any of those preferred. The one to `avoid` is chosen only
-        where there is no other; none of those that are kept for tasks of some kinds.
+        It has all required labels, and no other has more of the preferred ones. The one to `avoid` is chosen only if
+        there is no other; servers kept for tasks of some kinds are not chosen.
         """
         if not self._is_open():
             return None
-        return self._openings.choose(task_type, avoid, require, prefer, self._able(kept) if kept else ())
+        return self._capacity.choose(task_type, avoid, require, prefer, self._able(kept) if kept else ())
 
     def serves(self, pool: str) -> bool:
-        """Tell whether a server that may be sent tasks runs a pool, whether or not it has room now."""
-        return self._is_open() and self._openings.serves(pool)
+        """Return True if a server that may be sent tasks serves a pool, whether or not it has a free slot."""
+        return self._is_open() and self._capacity.serves(pool)
 
     def free(self, pool: str, coming: Counter[str] = NOTHING, kept: Iterable[TaskKind] = ()) -> int:
-        """Return how many more tasks of a pool can be placed now.
+        """Return how many slots are free for a pool.
 
-        `coming`: tasks by pool that will need room too; those of other pools count only where all servers together have
-        no more. `kept`: kinds of tasks for which the servers are kept that can take them.
+        `coming`: tasks by pool that will need a slot too; those of other pools count only where all servers together
+        have no more. `kept`: kinds of tasks for which the servers are kept that can take them.
         """
         if not self._is_open():
             return 0
-        room = min(self._openings.room(pool) - coming[pool], self._openings.room_in_all - coming.total())
-        return room - self._openings.room_of(self._able(kept)) if kept else room
+        free = min(self._capacity.free_slots(pool) - coming[pool], self._capacity.total_free_slots - coming.total())
+        return free - self._capacity.free_slots_of(self._able(kept)) if kept else free
 
     def _able(self, kinds: Iterable[TaskKind]) -> set[str]:
-        """Return the servers with room that can take tasks of some kinds."""
-        return {name for kind in kinds for name in self._openings.able(kind.task_type, dict(kind.require))}
+        """Return the servers with a free slot that can take tasks of some kinds."""
+        return {name for kind in kinds for name in self._capacity.able(kind.task_type, dict(kind.require))}
 
     def _is_open(self) -> bool:
-        """Look at the servers whose time alone is up; tell whether tasks may be sent at all."""
+        """Bring back the servers whose pause has ended; return True if tasks may be sent at all."""
         now = time.monotonic()
         while self._opens_at and self._opens_at[0][0] <= now:
             _, name = heapq.heappop(self._opens_at)
@@ -259,25 +258,25 @@ class Slots:
         labelled(metrics.running, load.server_id).set(load.running)
 
     def _refresh(self, name: str) -> None:
-        """Bring the openings up to date with what is known of a server."""
+        """Update the capacity with what is known of a server."""
         load, server = self._loads.get(name), self._fleet.by_token(name)
         if load is None:
             return
         if server is None or not load.accepting or not server.online or server.maintenance:
-            self._openings.remove(load.server_id)
+            self._capacity.remove(load.server_id)
             return
         opens_at = max(load.paused_until, self._circuit_open_until(server))
         if opens_at > time.monotonic():
-            self._openings.remove(load.server_id)
+            self._capacity.remove(load.server_id)
             heapq.heappush(self._opens_at, (opens_at, name))
             return
         settings = server.settings
         capacity = settings.max_concurrent if isinstance(server.circuit, CircuitIsClosed) else 1
-        if settings.overflow is not None:  # while it stands by, its queues are listened to all the same
+        if settings.overflow is not None:  # on standby its queues are still listened to
             capacity = min(capacity, load.running + load.allowance)
-        self._openings.put(
-            Opening(
-                server=Candidate(server.server_id, load.running, capacity, settings.weight, load.turn),
+        self._capacity.put(
+            ServerCapacity(
+                candidate=Candidate(server.server_id, load.running, capacity, settings.weight, load.last_choice),
                 types=settings.types,
                 pools=frozenset(self._fleet.pools_of(server) if settings.types else ()),
                 labels=settings.labels,
@@ -285,7 +284,7 @@ class Slots:
         )
 
     def _circuit_open_until(self, server: Present) -> float:
-        """Return when an attempt may be let through, monotonic; of a circuit that is not open, any time in the past."""
+        """Return when an open circuit lets an attempt through, monotonic; 0 for a circuit that is not open."""
         if not isinstance(server.circuit, CircuitIsOpen):
             return 0.0
         return time.monotonic() + (server.circuit.until - self._now()).total_seconds()

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskstream.settings import Balancing
-from taskstream.workers.fleet.capacity import Opening, Openings
-from taskstream.workers.fleet.placement import Candidate, policy
+from taskstream.workers.fleet.capacity import Candidate, Capacity, ServerCapacity, policy
 
 TYPES = ("chapter", "clip", "song")
 POOL_OF = {"chapter": "text", "clip": "video", "song": "video"}
@@ -23,11 +22,11 @@ ids = st.sampled_from([f"s{number}" for number in range(8)])
 
 
 @st.composite
-def openings(draw: Any) -> Opening:
+def servers(draw: Any) -> ServerCapacity:
     capacity = draw(st.integers(1, 4))
     types = tuple(draw(st.lists(st.sampled_from(TYPES), unique=True, max_size=3)))
-    return Opening(
-        server=Candidate(
+    return ServerCapacity(
+        candidate=Candidate(
             draw(ids), draw(st.integers(0, capacity + 1)), capacity, draw(st.integers(1, 3)), draw(st.integers(0, 5))
         ),
         types=types,
@@ -47,13 +46,13 @@ class Scan(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.chance = 0.0
-        self.index = Openings(policy(self.balancing, lambda: self.chance))
-        self.servers: dict[str, Opening] = {}
+        self.index = Capacity(policy(self.balancing, lambda: self.chance))
+        self.servers: dict[str, ServerCapacity] = {}
 
-    @rule(opening=openings())
-    def put(self, opening: Opening) -> None:
-        self.servers[opening.server.server_id] = opening
-        self.index.put(opening)
+    @rule(server=servers())
+    def put(self, server: ServerCapacity) -> None:
+        self.servers[server.candidate.server_id] = server
+        self.index.put(server)
 
     @rule(server_id=ids)
     def remove(self, server_id: str) -> None:
@@ -65,24 +64,24 @@ class Scan(RuleBasedStateMachine):
     def load_changes(self, server_id: str, turn: int, more: bool) -> None:
         known = self.servers.get(server_id)
         if known is not None:
-            running = max(0, known.server.running + (1 if more else -1))
-            server = known.server._replace(running=running, turn=turn)
-            self.put(Opening(server=server, types=known.types, pools=known.pools, labels=known.labels))
+            running = max(0, known.candidate.running + (1 if more else -1))
+            server = known.candidate._replace(running=running, last_choice=turn)
+            self.put(ServerCapacity(candidate=server, types=known.types, pools=known.pools, labels=known.labels))
 
     def candidates(self, task_type: str) -> list[Candidate]:
         return [
-            opening.server
-            for opening in self.servers.values()
-            if opening.room and (not opening.types or task_type in opening.types)
+            server.candidate
+            for server in self.servers.values()
+            if server.free_slots and (not server.types or task_type in server.types)
         ]
 
     @invariant()
-    def room_is_the_same(self) -> None:
+    def free_slots_are_the_same(self) -> None:
         for pool in POOLS:
             serving = [each for each in self.servers.values() if not each.types or pool in each.pools]
-            assert self.index.room(pool) == sum(each.room for each in serving)
+            assert self.index.free_slots(pool) == sum(each.free_slots for each in serving)
             assert self.index.serves(pool) == bool(serving)
-        assert self.index.room_in_all == sum(each.room for each in self.servers.values())
+        assert self.index.total_free_slots == sum(each.free_slots for each in self.servers.values())
 
     @invariant()
     def choices_are_the_same(self) -> None:
@@ -110,7 +109,7 @@ class Scan(RuleBasedStateMachine):
 
     @rule(kept=st.sets(ids), server_id=ids, task_type=st.sampled_from(TYPES))
     def those_kept_are_not_chosen(self, kept: set[str], server_id: str, task_type: str) -> None:
-        kept &= {each.server.server_id for each in self.servers.values() if each.room}
+        kept &= {each.candidate.server_id for each in self.servers.values() if each.free_slots}
         found = [each for each in self.candidates(task_type) if each.server_id not in kept]
         others = [each for each in found if each.server_id != server_id]
         self.compare(others or found, task_type, server_id, {}, {}, kept)
@@ -123,7 +122,7 @@ class Scan(RuleBasedStateMachine):
             if require.items() <= self.servers[each.server_id].labels.items()
         }
         assert set(self.index.able(task_type, require)) == able
-        assert self.index.room_of(able) == sum(self.servers[server_id].room for server_id in able)
+        assert self.index.free_slots_of(able) == sum(self.servers[server_id].free_slots for server_id in able)
 
 
 class InOrder(Scan):
@@ -158,14 +157,14 @@ class LeastLoaded(InOrder):
     balancing = "least-loaded"
 
     def rank(self, server: Candidate) -> tuple[float, int, str]:
-        return server.running / server.capacity, server.turn, server.server_id
+        return server.running / server.capacity, server.last_choice, server.server_id
 
 
 class RoundRobin(InOrder):
     balancing = "round-robin"
 
     def rank(self, server: Candidate) -> tuple[float, int, str]:
-        return 0, server.turn, server.server_id
+        return 0, server.last_choice, server.server_id
 
 
 class Weighted(ByChance):
