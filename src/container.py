@@ -33,8 +33,7 @@ from .streams.buckets import Bucket
 from .streams.client.access import Access
 from .streams.client.connection import Connection, open_connection
 from .streams.leases import Membership
-from .streams.objects import Objects
-from .streams.results import Results
+from .streams.results import Objects, Results
 from .streams.timers import Timers
 from .streams.topology.ensure import ensure_streams
 from .streams.topology.server_checks import Durability, ServerChecks, inspect

@@ -35,7 +35,7 @@ async def make_anew(settings: Settings, nats_url: str) -> None:
     connection = await open_connection(nats_url, "anew", Access.from_settings(settings))
     try:
         await leader_elected(connection, StartupRetry())
-        await anew.make_anew(connection, settings)
+        await anew.recreate_derived(connection, settings)
     finally:
         await connection.close()
 

@@ -19,7 +19,7 @@ from ..events.task import TaskFailed, TaskSubmitted, TaskSucceeded
 from ..projections.fleet import Fleet
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import READ_BATCH, Position, read
+from ..streams.jetstream.messages import READ_BATCH, Position, list_subjects, read
 from ..streams.log import decode
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS
 from ..vault.sealing import DoesNotOpen, SealingUnavailable
@@ -27,8 +27,6 @@ from ..vault.secrets import SecretStore
 from .folder import RESULTS
 
 FAULTS_SHOWN = 10
-SUBJECTS_PAGE = 100_000
-"""JetStream lists at most this many subjects in one answer."""
 REPLICA_TRIES = 600
 REPLICA_PAUSE_SECONDS = 0.05
 """A replica that answers may still be catching up with what was just restored."""
@@ -171,11 +169,6 @@ async def _sealed(fleet: Fleet, secrets: SecretStore) -> list[str]:
 
 async def _objects(connection: Connection) -> set[str]:
     """Return the names of all objects in the store."""
-    names: set[str] = set()
     prefix = "$O.results.M."
-    while True:
-        request = {"subjects_filter": f"{prefix}>", "offset": len(names)}
-        page = (await api(connection, f"STREAM.INFO.{RESULTS}", request))["state"].get("subjects") or {}
-        names.update(base64.urlsafe_b64decode(subject.removeprefix(prefix)).decode() for subject in page)
-        if len(page) < SUBJECTS_PAGE:
-            return names
+    subjects = await list_subjects(connection, RESULTS, f"{prefix}>")
+    return {base64.urlsafe_b64decode(subject.removeprefix(prefix)).decode() for subject in subjects}

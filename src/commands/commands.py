@@ -27,8 +27,7 @@ from ..events.task_type import TypeEvent
 from ..events.webhook import WebhookEvent
 from ..streams.client.connection import Connection
 from ..streams.committer import Committer
-from ..streams.latest import LatestLog
-from ..streams.log import Log
+from ..streams.log import LatestLog, Log
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from . import owner, pool, schedule, server, task, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known

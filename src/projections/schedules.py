@@ -13,8 +13,13 @@ from ..events.ids import ScheduleRef
 from ..events.schedule import ScheduleCreated, ScheduleDeleted
 from ..events.subjects import history_filter, schedule_ref, schedule_root, schedules_filter
 from ..streams.client.connection import Connection
-from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import MOST_SUBJECTS, STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, read_last
+from ..streams.jetstream.messages import (
+    MOST_SUBJECTS,
+    STALE_REPLICA_PAUSE_SECONDS,
+    STALE_REPLICA_TRIES,
+    list_subjects,
+    read_last,
+)
 from ..streams.log import decode
 from ..streams.topology.definitions import SCHEDULES
 
@@ -22,8 +27,6 @@ KINDS = 9
 """Events that a schedule may have: so many subjects at most."""
 AT_ONCE = MOST_SUBJECTS // KINDS
 """Schedules that one request reads."""
-SUBJECTS_PAGE = 100_000
-"""JetStream lists at most this many subjects in one answer."""
 
 
 async def schedule_refs(reading: Connection, owner: str | None) -> list[ScheduleRef]:
@@ -32,8 +35,8 @@ async def schedule_refs(reading: Connection, owner: str | None) -> list[Schedule
     The names of subjects alone are read, which NATS has in memory. The id of one that an Idempotency-Key named does not
     tell its age.
     """
-    created = await subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleCreated))
-    deleted = await subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleDeleted))
+    created = await list_subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleCreated))
+    deleted = await list_subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleDeleted))
     refs = {schedule_ref(subject) for subject in created} - {schedule_ref(subject) for subject in deleted}
     return sorted(refs, key=lambda ref: ref.id, reverse=True)
 
@@ -61,14 +64,3 @@ async def _load(reading: Connection, refs: Sequence[ScheduleRef]) -> dict[Schedu
         ref = schedule_ref(position.subject)
         states[ref] = schedule.evolve(states[ref], decode(schedule_codec, position).recorded)
     return states
-
-
-async def subjects(reading: Connection, stream: str, filter_subject: str) -> list[str]:
-    """Return the subjects on a filter that a stream has messages of."""
-    found: list[str] = []
-    while True:
-        request = {"subjects_filter": filter_subject, "offset": len(found)}
-        page = (await api(reading, f"STREAM.INFO.{stream}", request))["state"].get("subjects") or {}
-        found.extend(page)
-        if len(page) < SUBJECTS_PAGE:
-            return found

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 
 from ..commands import webhook
 from ..commands.webhook import Registered, WebhookState
-from ..errors import StoreUnavailable
 from ..events.codec import webhook_codec
 from ..events.ids import WebhookRef
 from ..events.subjects import webhook_ref, webhooks_filter
 from ..streams.client.connection import Connection
-from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, Position, last_sequence, read
+from ..streams.jetstream.messages import Position, read, read_current
 from ..streams.log import decode
 from ..streams.topology.definitions import WEBHOOKS
 
@@ -44,11 +42,7 @@ class WebhookRegistry:
 async def load_webhooks(reading: Connection, owner: str | None) -> WebhookRegistry:
     """Return the webhooks of an owner token (None: of everybody), complete up to now."""
     subject = webhooks_filter(owner)
-    for _ in range(STALE_REPLICA_TRIES):
-        positions = await read(reading, WEBHOOKS, subject)
-        if await last_sequence(reading, WEBHOOKS, subject) <= (positions[-1].sequence if positions else 0):
-            found = WebhookRegistry()
-            found.apply(positions)
-            return found
-        await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
-    raise StoreUnavailable(f"no replica of {WEBHOOKS} has caught up")
+    positions = await read_current(reading, WEBHOOKS, subject, lambda: read(reading, WEBHOOKS, subject))
+    found = WebhookRegistry()
+    found.apply(positions)
+    return found

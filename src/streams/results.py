@@ -1,23 +1,32 @@
-"""The results of tasks: small ones in the event that ends the task, large ones in the object store."""
+"""Results of tasks: small ones in the event that ends the task, large ones in JetStream's object store."""
 
 from __future__ import annotations
 
+import nats.errors
 from msgspec import Raw
+from nats.js.errors import ObjectNotFoundError
+from nats.js.object_store import ObjectStore
 
+from ..errors import NotFound, StoreUnavailable
 from ..events.ids import TaskRef
 from ..events.task import StoredResult
-from .objects import Objects
+from .client.connection import Connection
+from .jetstream.messages import read
+
+BUCKET = "results"
 
 
 class Results:
+    """The results of all tasks. `objects` holds those larger than `inline_bytes`."""
+
     def __init__(self, objects: Objects, inline_bytes: int) -> None:
         self._objects = objects
         self._inline_bytes = inline_bytes
 
     async def store(self, ref: TaskRef, mark: str, result: bytes) -> StoredResult:
-        """Return a result as the event has it; a large one is on disk by then.
+        """Return a result in the form the event holds; a large one is on disk by then.
 
-        `mark` tells the results of one task apart. Raises StoreUnavailable; repeating is safe.
+        `mark` distinguishes the results of one task. Raises StoreUnavailable; repeating is safe.
         """
         if len(result) <= self._inline_bytes:
             return StoredResult(inline=Raw(result), size_bytes=len(result))
@@ -26,7 +35,44 @@ class Results:
         return StoredResult(object_name=name, size_bytes=len(result))
 
     async def read(self, stored: StoredResult) -> Raw | None:
-        """Return a result. Raises NotFound where it is past its retention, StoreUnavailable if NATS is away."""
+        """Return a result. Raises NotFound if it is past its retention, StoreUnavailable if NATS does not answer."""
         if stored.object_name is None:
             return stored.inline
         return Raw(await self._objects.get(stored.object_name))
+
+
+class Objects:
+    """The `results` bucket of JetStream's object store."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._store: ObjectStore | None = None
+
+    async def _bucket(self) -> ObjectStore:
+        if self._store is None:
+            self._store = await self._connection.client.jetstream().object_store(BUCKET)
+        return self._store
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Store an object; it is on disk when this returns. Raises StoreUnavailable."""
+        try:
+            await (await self._bucket()).put(name, data)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise StoreUnavailable(f"the object store did not accept {name}: {error}") from error
+
+    async def get(self, name: str) -> bytes:
+        """Return an object. Raises NotFound if it is past its retention, StoreUnavailable if NATS does not answer.
+
+        nats-py's own `get` would wait without a limit for a missing part.
+        """
+        try:
+            info = await (await self._bucket()).get_info(name)
+        except ObjectNotFoundError:
+            raise NotFound("result", name) from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise StoreUnavailable(f"the object store did not answer: {error}") from error
+        parts = await read(self._connection, f"OBJ_{BUCKET}", f"$O.{BUCKET}.C.{info.nuid}") if info.size else []
+        data = b"".join(part.data for part in parts)
+        if len(data) != info.size:
+            raise StoreUnavailable(f"the object store has {len(data)} of the {info.size} bytes of {name}")
+        return data

@@ -28,10 +28,10 @@ from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, parse_task_id
 from ..events.schedule import Run
 from ..events.subjects import history_filter, task_root, timer_name, timers_filter
-from ..projections.schedules import load_schedules, schedule_refs, subjects
+from ..projections.schedules import load_schedules, schedule_refs
 from ..settings import Settings
 from ..streams.client.connection import Connection, PayloadTooLarge
-from ..streams.jetstream.messages import last_sequence
+from ..streams.jetstream.messages import last_sequence, list_subjects
 from ..streams.timers import Timers
 from ..streams.topology.definitions import TASKS, TIMERS
 from ..submission.body import read_task
@@ -84,7 +84,9 @@ class Cron:
 
     async def set_missing(self) -> int:
         """Attend to every schedule that is to run again and has no timer; return how many there were."""
-        timed = {timer_name(subject) for subject in await subjects(self._reading, TIMERS, timers_filter("schedule"))}
+        timed = {
+            timer_name(subject) for subject in await list_subjects(self._reading, TIMERS, timers_filter("schedule"))
+        }
         untimed = [ref for ref in await schedule_refs(self._reading, None) if ref not in timed]
         states = await load_schedules(self._reading, untimed)
         missing = [ref for ref, state in states.items() if _runs_again(state)]

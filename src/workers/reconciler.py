@@ -40,11 +40,11 @@ from ..settings import Settings
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import last_sequence
+from ..streams.jetstream.messages import SUBJECTS_PAGE, last_sequence, list_subjects
 from ..streams.leases import Lease, Membership
 from ..streams.timers import Timers
 from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
-from ..streams.topology.refill import raise_floor
+from ..streams.topology.sources import raise_floor
 from ..vault.secrets import SecretStore
 from .attempts.outcomes import fail_attempt
 from .cron import Cron
@@ -57,8 +57,6 @@ FORGOTTEN_AFTER = timedelta(minutes=2)
 """How far past its deadline a call of a living worker is believed forgotten: the worker may be waiting for NATS, to
 record the outcome."""
 BY = Actor("system", "reconciler")
-SUBJECTS_PAGE = 100_000
-"""JetStream lists at most this many subjects in one answer."""
 LOOKED_FOR_AT_ONCE = 64
 
 
@@ -213,7 +211,7 @@ class Reconciler(Service):
     async def _queued(self) -> set[TaskRef]:
         """Return the tasks that are in the queue, or will be when a timer fires."""
         waiting = {dispatched_ref(subject) for subject in await self._dispatched()}
-        retries = await self._subjects(RETRIES, timer_subject("retry", ">"))
+        retries = await list_subjects(self._connection, RETRIES, timer_subject("retry", ">"))
         return waiting | {TaskRef(*timer_name(subject)) for subject in retries}
 
     async def _dispatched(self) -> list[str]:
@@ -226,7 +224,7 @@ class Reconciler(Service):
         ]
         listed: dict[str, int] = state.get("subjects") or {}
         if len(listed) >= SUBJECTS_PAGE:
-            return await self._subjects(DISPATCH, DISPATCH_SUBJECTS)
+            return await list_subjects(self._connection, DISPATCH, DISPATCH_SUBJECTS)
         if sum(listed.values()) <= state["messages"]:
             return list(listed)
         places = asyncio.Semaphore(LOOKED_FOR_AT_ONCE)
@@ -240,7 +238,9 @@ class Reconciler(Service):
 
     async def _set_missing_checks(self) -> int:
         """Set a check for every server that has none set or due: the crash came between registration and timer."""
-        checks = {timer_name(subject) for subject in await self._subjects(TIMERS, timers_filter("check"))}
+        checks = {
+            timer_name(subject) for subject in await list_subjects(self._connection, TIMERS, timers_filter("check"))
+        }
         count = 0
         for server in list(self._fleet.servers()):
             settled = server.registered_at + SETTLED_AFTER < utc_now()
@@ -265,12 +265,3 @@ class Reconciler(Service):
                 count += len(key_ids)
         self._unsubmitted = unsubmitted
         return count
-
-    async def _subjects(self, stream: str, filter_subject: str) -> list[str]:
-        subjects: list[str] = []
-        while True:
-            request = {"subjects_filter": filter_subject, "offset": len(subjects)}
-            page = (await api(self._connection, f"STREAM.INFO.{stream}", request))["state"].get("subjects") or {}
-            subjects.extend(page)
-            if len(page) < SUBJECTS_PAGE:
-                return subjects

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from taskstream.events.ids import ScheduleRef, parse_schedule_id
-from taskstream.projections.schedules import subjects
 from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import list_subjects
 from taskstream.streams.topology.definitions import TIMERS
 from testkit.backend import BackendServer
 from testkit.service import Answer, Client, Service, running_service
@@ -73,7 +73,7 @@ async def failed(client: Client, schedule_id: str, count: int = 1) -> dict[str, 
 
 
 async def timers(service: Service, ref: ScheduleRef) -> list[str]:
-    return await subjects(service.container.reading, TIMERS, f"*.schedule.{ref.owner}.{ref.unique}")
+    return await list_subjects(service.container.reading, TIMERS, f"*.schedule.{ref.owner}.{ref.unique}")
 
 
 # What it says

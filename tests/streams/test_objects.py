@@ -33,15 +33,6 @@ async def test_an_object_that_never_was_is_not_found(container: Container) -> No
         await container.objects.get("never")
 
 
-async def test_a_deleted_object_is_not_found_and_takes_no_room(container: Container) -> None:
-    await container.objects.put("o", b"x" * 500_000)
-    await container.objects.delete("o")
-
-    with pytest.raises(NotFound):
-        await container.objects.get("o")
-    assert (await api(container.reading, "STREAM.INFO.OBJ_results"))["state"]["bytes"] < 10_000
-
-
 async def test_an_object_outlives_a_kill(container: Container, nats: NatsServer) -> None:
     data = os.urandom(1_000_000)
     await container.objects.put("o", data)

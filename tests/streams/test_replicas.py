@@ -26,7 +26,7 @@ from taskstream.streams.jetstream.messages import last_sequence
 from taskstream.streams.log import Log, LogEntry
 from taskstream.streams.topology.definitions import DERIVED, DISPATCH, TASKS, streams
 from taskstream.streams.topology.ensure import ensure_streams
-from taskstream.streams.topology.recreate import StillRunning
+from taskstream.streams.topology.recreate import WorkersRunning
 from taskstream.streams.topology.startup_retry import NotReady, StartupRetry, leader_elected
 from testkit.backend import BackendServer
 from testkit.histories import ALICE, ref
@@ -148,7 +148,7 @@ async def test_nothing_is_made_anew_under_a_worker(nats: NatsServer) -> None:
     connection = await open_connection(nats.url, "test")
     async with await open_container(settings, nats.url, durability="always") as container, running_worker(container):
         before = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"]
-        with pytest.raises(StillRunning, match=r"worker-.* still run: end every worker first"):
+        with pytest.raises(WorkersRunning, match=r"worker-.* still run: end every worker first"):
             await make_anew(settings, nats.url)
         assert (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"] == before
     await connection.close()

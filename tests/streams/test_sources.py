@@ -15,8 +15,7 @@ from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import last_sequence
 from taskstream.streams.topology.definitions import DISPATCH, RETRIES, TASKS, configurations
 from taskstream.streams.topology.ensure import ensure_streams
-from taskstream.streams.topology.refill import raise_floor
-from taskstream.streams.topology.sources import feed, find_unfed
+from taskstream.streams.topology.sources import find_stalled, raise_floor, restart_stalled
 from taskstream.workers.dispatch.sourcing import LoneSourcing
 from testkit.nats import NatsServer
 from testkit.outage import restart
@@ -56,7 +55,7 @@ async def refused(connection: Connection) -> None:
     await api(connection, f"STREAM.CREATE.{DISPATCH}", WANTED[DISPATCH])
 
     async def look() -> bool:
-        return (await find_unfed(connection, SETTINGS)).streams == [RETRIES, TASKS]
+        return (await find_stalled(connection, SETTINGS)).streams == [RETRIES, TASKS]
 
     await wait_until(look, "every source to be refused")
 
@@ -102,16 +101,16 @@ async def test_nothing_is_done_while_a_stream_is_not_there(connection: Connectio
     with pytest.raises(StoreError, match="stream not found"):
         (await LoneSourcing(connection, SETTINGS, from_the_beginning).run_once())["renewed"]
 
-    assert (await find_unfed(connection, SETTINGS)).streams == [RETRIES, TASKS]
+    assert (await find_stalled(connection, SETTINGS)).streams == [RETRIES, TASKS]
 
 
 async def test_a_source_begins_where_it_is_told_and_its_floor_is_as_before(connection: Connection) -> None:
     await drain(connection)
-    seen = await find_unfed(connection, SETTINGS)
+    seen = await find_stalled(connection, SETTINGS)
     await take_sources_out(connection)
     await submit(connection, "d")
 
-    await feed(connection, replace(seen, idle=seen.sources), {TASKS: 4, RETRIES: 1})
+    await restart_stalled(connection, replace(seen, idle=seen.sources), {TASKS: 4, RETRIES: 1})
     await submit(connection, "e")
 
     await queued_to_be(connection, 2)
@@ -131,18 +130,18 @@ async def test_who_is_killed_in_between_leaves_what_the_next_start_mends(
     await submit(connection, "d")
 
     await wait_until(lambda: is_queued(connection, "d"), "the last to be queued", SOONER_THAN_NATS_SECONDS)
-    assert not (await find_unfed(connection, SETTINGS)).idle
+    assert not (await find_stalled(connection, SETTINGS)).idle
 
 
 async def test_one_who_comes_late_loses_nothing(connection: Connection) -> None:
     await refused(connection)
     await ensure_streams(connection, SETTINGS)
     await submit(connection, "a", "b", "c")
-    seen = await find_unfed(connection, SETTINGS)
-    await feed(connection, seen, {TASKS: 1, RETRIES: 1})
+    seen = await find_stalled(connection, SETTINGS)
+    await restart_stalled(connection, seen, {TASKS: 1, RETRIES: 1})
     await queued_to_be(connection, 3)
 
-    await feed(connection, seen, {TASKS: 3, RETRIES: 1})
+    await restart_stalled(connection, seen, {TASKS: 3, RETRIES: 1})
     await submit(connection, "d")
 
     await wait_until(lambda: is_queued(connection, "d"), "the last to be queued", SOONER_THAN_NATS_SECONDS)

@@ -16,8 +16,8 @@ from taskstream.events.ids import ScheduleRef, new_schedule_ref, parse_task_id, 
 from taskstream.events.schedule import ScheduleSettings
 from taskstream.events.subjects import schedule_root
 from taskstream.events.task import TaskSubmitted
-from taskstream.projections.schedules import load_schedules, schedule_refs, subjects
-from taskstream.streams.jetstream.messages import read
+from taskstream.projections.schedules import load_schedules, schedule_refs
+from taskstream.streams.jetstream.messages import list_subjects, read
 from taskstream.streams.topology.definitions import SCHEDULES, TASKS, TIMERS
 from taskstream.workers.cron import Cron
 
@@ -63,7 +63,7 @@ async def fired(container: Container) -> int:
 
 
 async def timers(container: Container) -> list[str]:
-    return await subjects(container.reading, TIMERS, "timer.schedule.>")
+    return await list_subjects(container.reading, TIMERS, "timer.schedule.>")
 
 
 async def test_what_is_due_fires_once_whoever_comes(container: Container, schedules: Cron) -> None:

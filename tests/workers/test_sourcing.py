@@ -18,7 +18,7 @@ from taskstream.nats_server.server import EmbeddedNats
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH, TASKS
-from taskstream.streams.topology.sources import Sources, look, read
+from taskstream.streams.topology.sources import Sources, read, replicated_sources
 from taskstream.workers.dispatch.sourcing import Sourcing, silent
 from testkit.backend import BackendServer
 from testkit.service import Service, running_service
@@ -76,7 +76,7 @@ async def heard(service: Service) -> Sources:
 
     async def all_heard() -> Sources | None:
         with contextlib.suppress(StoreError):
-            sources = await look(service.container.reading)
+            sources = await replicated_sources(service.container.reading)
             return sources if not silent(sources, timedelta(seconds=2)) else None
         return None
 
@@ -154,4 +154,4 @@ async def test_the_leader_stays_while_every_source_is_heard(cluster: EmbeddedClu
 
         assert not (await Sourcing(members, service.container.reading).run_once())["renewed"]
 
-        assert (await look(service.container.reading)).leader == first.leader
+        assert (await replicated_sources(service.container.reading)).leader == first.leader

@@ -41,7 +41,7 @@ class FewerReplicas(TopologyMismatch):
         )
 
 
-class DerivedOtherwise(TopologyMismatch):
+class PersistModeDiffers(TopologyMismatch):
     """A derived stream was made for one server, and is to be replicated, or the other way round. Nothing was changed.
 
     JetStream can do neither: 10052, async persist mode is not supported on replicated streams, and cannot be changed.
@@ -130,7 +130,7 @@ def _differences(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> di
     mode, mode_found = wanted.get("persist_mode", "default"), found.get("persist_mode") or "default"
     if mode != mode_found:
         raise (
-            DerivedOtherwise(name, mode, mode_found)
+            PersistModeDiffers(name, mode, mode_found)
             if name in DERIVED
             else TopologyMismatch(name, "persist_mode", mode, mode_found)
         )

@@ -21,20 +21,20 @@ from .definitions import DERIVED, DISPATCH, configurations
 log = structlog.get_logger(__name__)
 
 
-class StillRunning(TaskstreamError):
+class WorkersRunning(TaskstreamError):
     """Somebody works on what was to be made anew. Nothing was changed."""
 
     def __init__(self, processes: list[str]) -> None:
         super().__init__(f"{', '.join(processes)} still run: end every worker first")
 
 
-async def make_anew(connection: Connection, settings: Settings) -> list[str]:
+async def recreate_derived(connection: Connection, settings: Settings) -> list[str]:
     """Delete every derived stream and make it as the settings say; return their names.
 
     Raises StillRunning, or StoreUnavailable: then some may be missing, and the next start makes them.
     """
     if running := await renewing(Bucket(connection, "leases"), settings.lease_ttl):
-        raise StillRunning(running)
+        raise WorkersRunning(running)
     wanted = {config["name"]: config for config in configurations(settings)}
     made = []
     for name in DERIVED:

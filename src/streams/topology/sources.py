@@ -1,12 +1,17 @@
-"""The sources of DISPATCH: whether JetStream hears from the streams it copies from, and how it is made to listen anew.
+"""The sources of DISPATCH: their state, how they are restarted, and the floor from which they copy.
 
-The leader of DISPATCH asks the leader of the other stream for a consumer that feeds a source. In a cluster that request
-can be lost with a leader; nats-server then waits 30 s for its answer, and 10, 20, … s before it asks again. A new
-leader of DISPATCH asks at once, and goes on from where the last one was (ADR 10).
+**Stalled sources, replicated.** The leader of DISPATCH asks the leader of the source stream for a consumer. In a
+cluster that request can be lost with a leader. nats-server then waits 30 s for the answer, and 10, 20, … s before it
+asks again. A new leader of DISPATCH asks at once and continues where the last one was (ADR 10).
 
-One server alone asks itself, and may ask for a stream that it has not restored yet: it is told that there is none, and
-waits those 10, 20, … s likewise. It has no other leader, but a source that is taken from DISPATCH and put back is asked
-for at once (ADR 12).
+**Stalled sources, one server.** The server asks itself, perhaps for a stream that it has not restored yet. The request
+fails, and it waits the same 10, 20, … s. There is no other leader, but a source that is removed from DISPATCH and added
+again is asked for at once (ADR 12).
+
+**The floor.** DISPATCH is not synced. After a kill -9 NATS may have forgotten that it was drained, and copies again from
+the beginning of the log. That is safe, because each claim loses, but new tasks wait behind the whole past. So the
+sources regularly get a floor: a sequence of TASKS before which nothing is still to be queued (ADR 9). The floor comes
+from the log's projection, not from DISPATCH: a source reports no lag as long as it has not heard of new messages.
 """
 
 from __future__ import annotations
@@ -24,10 +29,10 @@ from ...errors import StoreUnavailable
 from ...settings import Settings
 from ..client.connection import Connection
 from ..jetstream.api import api
-from .definitions import DISPATCH, configurations
+from .definitions import DISPATCH, TASKS, configurations
 
 HEARD_TIMEOUT_SECONDS = 5.0
-"""A source that has not begun by then may begin at the floor: what was copied before is copied again."""
+"""A source that has not started by then may start at the floor and copy messages again."""
 HEARD_POLL_SECONDS = 0.05
 
 
@@ -36,19 +41,19 @@ class Sources(Struct, frozen=True, kw_only=True):
 
     leader: str
     silences: dict[str, timedelta]
-    """By the stream that is copied from: since when nothing was heard from it, at its most silent source. One that has
-    never been heard counts from the leader's election. Heartbeats come every second."""
+    """By source stream: time since anything was heard from its most silent source. A source that was never heard counts
+    from the leader's election. Heartbeats come every second."""
     can_move: bool
-    """Whether another server could lead now."""
+    """True if another server could become leader now."""
 
 
-async def look(connection: Connection) -> Sources:
-    """Ask the leader of a replicated DISPATCH for its sources. Raises StoreUnavailable if there is none."""
+async def replicated_sources(connection: Connection) -> Sources:
+    """Return the sources of a replicated DISPATCH as its leader reports them. Raises StoreUnavailable if it has none."""
     return read(await api(connection, f"STREAM.INFO.{DISPATCH}"))
 
 
 def read(info: dict[str, Any]) -> Sources:
-    """Read the answer of `STREAM.INFO`. Raises StoreUnavailable if it is of a stream that has no leader now."""
+    """Return the sources in an answer of `STREAM.INFO`. Raises StoreUnavailable if the stream has no leader now."""
     cluster = info["cluster"]
     if "leader_since" not in cluster:
         raise StoreUnavailable(f"{DISPATCH} has no leader")
@@ -71,75 +76,90 @@ async def check_answering(connection: Connection, streams: Iterable[str]) -> Non
         await api(connection, f"STREAM.INFO.{stream}")
 
 
-async def renew(connection: Connection) -> None:
-    """Have the leader of DISPATCH step down, so that the next one sets its sources up afresh.
+async def step_down(connection: Connection) -> None:
+    """Make the leader of DISPATCH step down, so the next one restarts its sources.
 
     Nothing is lost or copied twice. Raises StoreUnavailable; the outcome is then unknown, and repeating is safe.
     """
     await api(connection, f"STREAM.LEADER.STEPDOWN.{DISPATCH}")
 
 
-class Unfed(Struct, frozen=True, kw_only=True):
-    """Sources that bring nothing, of a DISPATCH that is kept once."""
+class StalledSources(Struct, frozen=True, kw_only=True):
+    """The stalled sources of a DISPATCH without replicas."""
 
     config: dict[str, Any]
-    """The configuration that DISPATCH has now."""
+    """The current configuration of DISPATCH."""
     sources: list[dict[str, Any]]
-    """All sources that it should have."""
+    """All sources DISPATCH must have."""
     idle: list[dict[str, Any]]
-    """Those of them that were refused: nats-server asks again, but lets 10, 20, … s pass before. And those that are not
-    there: whoever took them out to put them back was killed in between."""
+    """The sources whose request failed, which nats-server repeats after 10, 20, … s, and the missing ones: a process
+    that restarted them was killed before it added them again."""
 
     @property
     def streams(self) -> list[str]:
-        """The streams that nothing is copied from."""
+        """The streams that are not copied from now."""
         return sorted({source["name"] for source in self.idle})
 
 
-async def find_unfed(connection: Connection, settings: Settings) -> Unfed:
-    """Look which sources of DISPATCH bring nothing, and will not before a pause. Raises StoreUnavailable."""
+async def find_stalled(connection: Connection, settings: Settings) -> StalledSources:
+    """Return the sources of DISPATCH that are stalled until nats-server tries again. Raises StoreUnavailable."""
     info = await api(connection, f"STREAM.INFO.{DISPATCH}")
     known = {_identity(source): source for source in info["config"].get("sources") or []}
     fed = {_identity(source) for source in info.get("sources") or [] if not source.get("error")}
     [wanted] = [wanted["sources"] for wanted in configurations(settings) if wanted["name"] == DISPATCH]
     sources = {_identity(source): source for source in wanted} | known
-    return Unfed(
+    return StalledSources(
         config=info["config"],
         sources=list(sources.values()),
         idle=[source for identity, source in sources.items() if identity not in fed],
     )
 
 
-async def feed(connection: Connection, unfed: Unfed, starts: Mapping[str, int]) -> None:
-    """Have JetStream ask for idle sources at once, from a sequence of each of their streams.
+async def restart_stalled(connection: Connection, stalled: StalledSources, starts: Mapping[str, int]) -> None:
+    """Restart idle sources at once, each from the sequence in `starts` of its stream.
 
-    A source that is taken out and put back has forgotten how far it was, so it has to be told; then the floor is as it
-    was (ADR 9). Raises StoreUnavailable; they may be missing then, until somebody looks again. Repeating is safe.
+    A source that is removed and added again has forgotten its position, so the sequence is set; afterwards the floor is
+    as before (ADR 9). Raises StoreUnavailable; sources may be missing then until the next call. Repeating is safe.
     """
-    without = [source for source in unfed.sources if source not in unfed.idle]
-    told = [
-        source | {"opt_start_seq": starts[source["name"]]} if source in unfed.idle else source
-        for source in unfed.sources
+    without = [source for source in stalled.sources if source not in stalled.idle]
+    restarted = [
+        source | {"opt_start_seq": starts[source["name"]]} if source in stalled.idle else source
+        for source in stalled.sources
     ]
-    await _update(connection, unfed, without)
-    await _update(connection, unfed, told)
+    await _update(connection, stalled, without)
+    await _update(connection, stalled, restarted)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(HEARD_TIMEOUT_SECONDS):
-            while not all(source["active"] >= 0 for source in await _infos(connection)):  # noqa: ASYNC110 - JetStream tells nobody
+            while not all(source["active"] >= 0 for source in await _infos(connection)):  # noqa: ASYNC110 - JetStream has no event
                 await asyncio.sleep(HEARD_POLL_SECONDS)
-    await _update(connection, unfed, unfed.sources)
+    await _update(connection, stalled, stalled.sources)
+
+
+async def raise_floor(connection: Connection, floor: int) -> bool:
+    """Set the floor of the sources of DISPATCH. Return True if it rose. Raises StoreUnavailable.
+
+    Sources that are being restarted get it at the next call.
+    """
+    config = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["config"]
+    sources = [source for source in config.get("sources") or [] if source["name"] == TASKS]
+    if floor <= min((source.get("opt_start_seq", 0) for source in sources), default=floor):
+        return False
+    for source in sources:
+        source["opt_start_seq"] = floor
+    await api(connection, f"STREAM.UPDATE.{DISPATCH}", config)
+    return True
 
 
 async def _infos(connection: Connection) -> list[dict[str, Any]]:
-    """Return what JetStream says of each source."""
+    """Return the state of each source."""
     return (await api(connection, f"STREAM.INFO.{DISPATCH}")).get("sources") or []
 
 
-async def _update(connection: Connection, unfed: Unfed, sources: list[dict[str, Any]]) -> None:
-    await api(connection, f"STREAM.UPDATE.{DISPATCH}", unfed.config | {"sources": sources})
+async def _update(connection: Connection, stalled: StalledSources, sources: list[dict[str, Any]]) -> None:
+    await api(connection, f"STREAM.UPDATE.{DISPATCH}", stalled.config | {"sources": sources})
 
 
 def _identity(source: dict[str, Any]) -> tuple[str, ...]:
-    """Return what tells a source from the others: its stream, and what it copies to where."""
+    """Return the identity of a source: its stream, and its subject transforms."""
     transforms = source.get("subject_transforms") or []
     return (source["name"], *(f"{transform['src']} {transform['dest']}" for transform in transforms))

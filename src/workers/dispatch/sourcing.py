@@ -19,7 +19,14 @@ from ...runtime.service import Service
 from ...settings import Settings
 from ...streams.client.connection import Connection
 from ...streams.leases import Lease, Membership
-from ...streams.topology.sources import Sources, check_answering, feed, find_unfed, look, renew
+from ...streams.topology.sources import (
+    Sources,
+    check_answering,
+    find_stalled,
+    replicated_sources,
+    restart_stalled,
+    step_down,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +71,7 @@ class Sourcing(Service):
 
     async def run_once(self) -> Mapping[str, int]:
         """Look once; return how many sources were set up again. Raises StoreError where the cluster is not whole."""
-        sources = await look(self._connection)
+        sources = await replicated_sources(self._connection)
         if not silent(sources, HEARD_WITHIN):
             self._patience = self._first_patience
         streams = silent(sources, self._patience)
@@ -74,7 +81,7 @@ class Sourcing(Service):
         await check_answering(self._connection, streams)
         if not await self._renewal.acquire():
             return {"renewed": 0}
-        await renew(self._connection)
+        await step_down(self._connection)
         metrics.source_renewals.inc()
         log.warning("sources.renewed", silent=streams, leader=sources.leader, patience_seconds=self._patience.seconds)
         self._patience = min(2 * self._patience, LONGEST_PATIENCE)
@@ -102,12 +109,12 @@ class LoneSourcing(Service):
 
     async def run_once(self) -> Mapping[str, int]:
         """Look once; return how many sources were set up again. Raises StoreError while NATS cannot."""
-        unfed = await find_unfed(self._connection, self._settings)
-        if not unfed.idle:
+        stalled = await find_stalled(self._connection, self._settings)
+        if not stalled.idle:
             return {"renewed": 0}
-        await check_answering(self._connection, unfed.streams)
+        await check_answering(self._connection, stalled.streams)
         starts = await self._uncopied_from()
-        await feed(self._connection, unfed, starts)
+        await restart_stalled(self._connection, stalled, starts)
         metrics.source_renewals.inc()
-        log.info("sources.renewed", refused=unfed.streams, starts=starts)
-        return {"renewed": len(unfed.streams)}
+        log.info("sources.renewed", refused=stalled.streams, starts=starts)
+        return {"renewed": len(stalled.streams)}

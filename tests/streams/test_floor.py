@@ -8,7 +8,7 @@ from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.consumers import Consumer
 from taskstream.streams.topology.definitions import DISPATCH, TASKS, pool_consumer
 from taskstream.streams.topology.ensure import ensure_consumer, ensure_streams
-from taskstream.streams.topology.refill import raise_floor
+from taskstream.streams.topology.sources import raise_floor
 from testkit.nats import NatsServer
 from testkit.outage import restart
 from testkit.waiting import wait_until
