@@ -140,7 +140,7 @@ class Log(Generic[E]):
 
 
 class LatestLog(Log[E], Generic[E]):
-    """A log in which the last event of each kind describes the whole state: a long history loads as fast as a short one."""
+    """A log whose last event of each kind describes the whole state: long histories load as fast as short ones."""
 
     async def load(self, root: str, after: int = 0) -> list[Stored[E]]:
         """Return the last event of each kind about `root`, oldest first, complete up to now.

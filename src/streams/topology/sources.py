@@ -8,8 +8,8 @@ asks again. A new leader of DISPATCH asks at once and continues where the last o
 fails, and it waits the same 10, 20, … s. There is no other leader, but a source that is removed from DISPATCH and added
 again is asked for at once (ADR 12).
 
-**The floor.** DISPATCH is not synced. After a kill -9 NATS may have forgotten that it was drained, and copies again from
-the beginning of the log. That is safe, because each claim loses, but new tasks wait behind the whole past. So the
+**The floor.** DISPATCH is not synced. After a kill -9 NATS may have forgotten that it was drained, and copies the log
+again from its beginning. That is safe, because each claim loses, but new tasks wait behind the whole past. So the
 sources regularly get a floor: a sequence of TASKS before which nothing is still to be queued (ADR 9). The floor comes
 from the log's projection, not from DISPATCH: a source reports no lag as long as it has not heard of new messages.
 """
@@ -48,7 +48,7 @@ class Sources(Struct, frozen=True, kw_only=True):
 
 
 async def replicated_sources(connection: Connection) -> Sources:
-    """Return the sources of a replicated DISPATCH as its leader reports them. Raises StoreUnavailable if it has none."""
+    """Return the sources of a replicated DISPATCH, as its leader has them. Raises StoreUnavailable without a leader."""
     return read(await api(connection, f"STREAM.INFO.{DISPATCH}"))
 
 
