@@ -39,67 +39,60 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What the whole service is told from outside, read once at start."""
 
     # Where
-    host: Annotated[str, about("address the API listens on")] = "127.0.0.1"
+    host: Annotated[str, about("host the API listens on")] = "127.0.0.1"
     port: Annotated[Port, about("port the API listens on")] = 8080
-    public_url: Annotated[
-        str | None, about("URL at which backends reach this API for callbacks; default: http://HOST:PORT")
+    public_url: Annotated[str | None, about("base URL for callbacks from backends; default: http://HOST:PORT")] = None
+    data_dir: Annotated[str, about("data folder of the embedded nats-server")] = "./data"
+    nats_url: Annotated[str | None, about("URLs of NATS servers; unset: `up` starts its own")] = None
+    nats_monitor_url: Annotated[
+        str | None, about("monitoring URL of an external NATS, to check its `sync_interval`")
     ] = None
-    data_dir: Annotated[str, about("folder of the embedded nats-server and its keys")] = "./data"
-    nats_url: Annotated[str | None, about("NATS server(s) to use, separated by commas; unset: `up` starts its own")] = (
+    nats_ca: Annotated[str | None, about("file with the CA of NATS' certificates; default: the system's CAs")] = None
+    nats_cert: Annotated[str | None, about("file with the client certificate for NATS")] = None
+    nats_key: Annotated[str | None, about("file with the certificate's key; default: in the certificate's file")] = None
+    nats_user: Annotated[str | None, about("user name for NATS; may also be in the URL")] = None
+    nats_password: Annotated[str | None, about("password for NATS; may also be in the URL")] = None
+    nats_token: Annotated[str | None, about("token for NATS instead of user and password; may also be in the URL")] = (
         None
     )
-    nats_monitor_url: Annotated[
-        str | None, about("monitoring address of the NATS given, to check that it syncs (the embedded one is known)")
-    ] = None
-    nats_ca: Annotated[
-        str | None, about("file of the CA that signed NATS' certificates; default: the system's CAs")
-    ] = None
-    nats_cert: Annotated[str | None, about("file of our client certificate, where NATS asks for one")] = None
-    nats_key: Annotated[str | None, about("file of its key; default: the key is in the certificate's file")] = None
-    nats_user: Annotated[str | None, about("user name for NATS; also in the URL")] = None
-    nats_password: Annotated[str | None, about("password for NATS; also in the URL")] = None
-    nats_token: Annotated[str | None, about("token for NATS, instead of user and password; also in the URL")] = None
     nats_creds: Annotated[
-        str | None, about("credentials file for NATS (`.creds`: a user JWT and its seed), read at each connection")
+        str | None, about("credentials file for NATS (`.creds`: user JWT and seed), read at each connection")
     ] = None
     nats_inbox_prefix: Annotated[
         str,
         Meta(pattern=r"^[\w-]+(\.[\w-]+)*$"),
-        about("subject under which answers come; permissions may call for another"),
+        about("subject prefix of replies; NATS permissions may require another"),
     ] = "_INBOX"
-    cluster: Annotated[Literal[1, 3, 5], about("nats-servers that `up` starts where it starts its own: 1, 3 or 5")] = 1
-    replicas: Annotated[int, Meta(ge=1, le=5), about("copies JetStream keeps of every stream (3 on a cluster)")] = 1
-    nats_placement_cluster: Annotated[str | None, about("name of the NATS cluster the streams are kept in")] = None
+    cluster: Annotated[Literal[1, 3, 5], about("number of nats-servers that `up` starts: 1, 3 or 5")] = 1
+    replicas: Annotated[int, Meta(ge=1, le=5), about("replicas of every stream (3 on a cluster)")] = 1
+    nats_placement_cluster: Annotated[str | None, about("NATS cluster that stores the streams")] = None
     nats_placement_tags: Annotated[
-        tuple[str, ...], about("`server_tags` that every server the streams are kept on must have")
+        tuple[str, ...], about("`server_tags` required of the NATS servers that store the streams")
     ] = ()
 
     # The door
     jwt_secret: Annotated[str | None, about("HS256 secret, at least 32 bytes; no default")] = None
     jwt_public_key: Annotated[
-        str | None, about("PEM public key (or path of one) for RS256, ES256 or EdDSA, instead of a secret")
+        str | None, about("PEM public key (or its path) for RS256, ES256 or EdDSA, instead of a secret")
     ] = None
-    jwt_jwks_url: Annotated[str | None, about("address of a JWKS document with the public keys")] = None
+    jwt_jwks_url: Annotated[str | None, about("URL of a JWKS document with the public keys")] = None
     jwt_algorithms: Annotated[
         tuple[str, ...], about("accepted algorithms; default: HS256 with a secret, else RS256,ES256,EdDSA")
     ] = ()
     jwt_issuer: Annotated[str | None, about("required `iss`, if set")] = None
     jwt_audience: Annotated[str | None, about("required `aud`, if set")] = None
-    jwt_leeway: Annotated[
-        float, Meta(ge=0, le=300), about("seconds of clock difference forgiven in `exp` and `iat`")
-    ] = 10
-    cors_origins: Annotated[tuple[str, ...], about("origins browsers may call from; none by default")] = ()
-    max_body: Annotated[Bytes, about("largest request body; larger is a 413")] = 1024 * 1024
-    max_batch_body: Annotated[Bytes, about("largest body of a batch of tasks; larger is a 413")] = 8 * 1024 * 1024
-    max_json_depth: Annotated[int, Meta(ge=2, le=500), about("deepest nesting of a JSON body; deeper is a 400")] = 64
-    drain: Annotated[
-        Patience, about("time an API goes on answering at shutdown, with 503 from /health/ready, until balancers know")
-    ] = 0.0
+    jwt_leeway: Annotated[float, Meta(ge=0, le=300), about("tolerated clock difference in `exp` and `iat`")] = 10
+    cors_origins: Annotated[tuple[str, ...], about("allowed browser origins; default: none")] = ()
+    max_body: Annotated[Bytes, about("maximum request body; a larger one is a 413")] = 1024 * 1024
+    max_batch_body: Annotated[Bytes, about("maximum body of a batch; a larger one is a 413")] = 8 * 1024 * 1024
+    max_json_depth: Annotated[
+        int, Meta(ge=2, le=500), about("maximum nesting of a JSON body; a deeper one is a 400")
+    ] = 64
+    drain: Annotated[Patience, about("time an API continues to answer at shutdown, while /health/ready is 503")] = 0.0
     seal_keys: Annotated[
         tuple[str, ...],
         about(
-            "keys that seal backend secrets at rest, newest first (`taskstream seal-key` makes one); "
-            "default: derived from the JWT secret"
+            "keys that encrypt secrets at rest, newest first (see `taskstream seal-key`); default: from the JWT secret"
         ),
     ] = ()
 
@@ -108,21 +101,21 @@ class Settings(Struct, frozen=True, kw_only=True):
         False
     )
     backend_allow: Annotated[
-        tuple[str, ...], about("host names and CIDR blocks accepted as backends in spite of being private")
+        tuple[str, ...], about("host names and CIDR blocks accepted as backends although private")
     ] = ()
-    balancing: Annotated[Balancing, about("how a server is chosen: least-loaded, round-robin, weighted or random")] = (
+    balancing: Annotated[Balancing, about("choice of a server: least-loaded, round-robin, weighted or random")] = (
         "least-loaded"
     )
-    max_result: Annotated[Bytes, about("largest answer accepted from a backend")] = 32 * 1024 * 1024
-    inline_result: Annotated[Bytes, about("largest result kept in the log itself; larger go to the object store")] = (
+    max_result: Annotated[Bytes, about("maximum answer of a backend")] = 32 * 1024 * 1024
+    inline_result: Annotated[Bytes, about("maximum result stored in the log; a larger one is in the object store")] = (
         512 * 1024
     )
 
     # Attempts
-    attempts: Annotated[int, Meta(ge=1, le=100), about("tries a task gets, the first included")] = 3
-    retry_base: Annotated[Seconds, about("upper bound of the first backoff; doubles each time")] = 1.0
-    retry_cap: Annotated[Seconds, about("longest backoff")] = 30.0
-    attempt_timeout: Annotated[Seconds, about("time one attempt may take")] = 300.0
+    attempts: Annotated[int, Meta(ge=1, le=100), about("attempts of a task, including the first")] = 3
+    retry_base: Annotated[Seconds, about("maximum first backoff; doubles with each attempt")] = 1.0
+    retry_cap: Annotated[Seconds, about("maximum backoff")] = 30.0
+    attempt_timeout: Annotated[Seconds, about("maximum time of one attempt")] = 300.0
 
     # Health
     health_interval: Annotated[Seconds, about("time between health checks of a new server")] = 20.0
@@ -132,67 +125,71 @@ class Settings(Struct, frozen=True, kw_only=True):
     health_interval_failing: Annotated[
         Seconds | None, about("time between checks after a failure; default: health_interval / 2")
     ] = None
-    health_timeout: Annotated[Seconds, about("time a health check may take")] = 5.0
-    health_retries: Annotated[int, Meta(ge=0, le=10), about("further tries before a failed check counts")] = 3
-    health_retry_delay: Annotated[Seconds, about("time between those tries")] = 2.0
-    health_stable_checks: Annotated[int, Meta(ge=1), about("good checks in a row that make a server stable")] = 5
+    health_timeout: Annotated[Seconds, about("maximum time of a health check")] = 5.0
+    health_retries: Annotated[int, Meta(ge=0, le=10), about("retries before a failed check counts")] = 3
+    health_retry_delay: Annotated[Seconds, about("time between those retries")] = 2.0
+    health_stable_checks: Annotated[
+        int, Meta(ge=1), about("consecutive successful checks that make a server stable")
+    ] = 5
     server_remove_after: Annotated[Seconds, about("time offline after which a server is removed")] = 180.0
     heartbeat_ttl: Annotated[
-        Seconds, about("a server without a health address is offline after this time without a sign of life")
+        Seconds, about("time without heartbeat after which a server without health URL is offline")
     ] = 60.0
-    circuit_failures: Annotated[int, Meta(ge=1), about("failed attempts in a row that open a server's circuit")] = 5
+    circuit_failures: Annotated[
+        int, Meta(ge=1), about("consecutive failed attempts that open a server's circuit breaker")
+    ] = 5
     circuit_cooldown: Annotated[
-        float, Meta(gt=0, le=300), about("time a circuit stays open before one trial; doubles up to 300")
+        float, Meta(gt=0, le=300), about("time a circuit breaker stays open before one trial; doubles up to 300")
     ] = 15.0
 
     # Workers
-    lease_ttl: Annotated[Seconds, about("time after which a silent worker loses its servers")] = 10.0
-    ack_wait: Annotated[Seconds, about("time after which a silent worker's task is handed out again")] = 30.0
-    shutdown_grace: Annotated[Patience, about("time running calls get to finish at shutdown")] = 20.0
+    lease_ttl: Annotated[Seconds, about("time after which a silent worker loses its leases")] = 10.0
+    ack_wait: Annotated[Seconds, about("time after which a silent worker's task is redelivered")] = 30.0
+    shutdown_grace: Annotated[Patience, about("time for running calls to finish at shutdown")] = 20.0
     priority_ageing: Annotated[
-        Age, about("time after which a waiting task's queue comes before those of higher priority; 0: never")
+        Age, about("waiting time after which a task alternates with higher priorities; 0: never")
     ] = 600.0
-    reconcile_interval: Annotated[Seconds, about("time between searches for tasks that fell out of their queue")] = 30.0
-    schedule_grace: Annotated[Seconds, about("how late a schedule's run may be and still not count as missed")] = 60.0
-    metrics_port: Annotated[
-        Port | None, about("port on which `taskstream worker` serves /metrics and /health; unset: none")
-    ] = None
+    reconcile_interval: Annotated[Seconds, about("time between searches for tasks missing from their queue")] = 30.0
+    schedule_grace: Annotated[Seconds, about("maximum delay of a schedule's run before it counts as missed")] = 60.0
+    metrics_port: Annotated[Port | None, about("port of /metrics and /health of `taskstream worker`; unset: none")] = (
+        None
+    )
 
     # Owners
     owner_concurrency: Annotated[
         Concurrency | None,
-        about("tasks of one owner that run at once, unless an admin has set another limit; unset: any"),
+        about("concurrent tasks per owner, unless an admin sets another limit; unset: no limit"),
     ] = None
     owner_per_second: Annotated[
-        PerSecond | None, about("starts in a second of one owner's tasks, unless an admin has set another; unset: any")
+        PerSecond | None, about("starts per second per owner, unless an admin sets another limit; unset: no limit")
     ] = None
     owner_burst: Annotated[
-        Concurrency | None, about("such starts at once after a quiet time; default: owner_per_second, at least 1")
+        Concurrency | None, about("starts at once after a quiet time; default: owner_per_second, at least 1")
     ] = None
-    owner_waiting: Annotated[
-        Waiting, about("tasks of one owner that wait, beyond which a submission is a 429; 0: any number")
-    ] = 100_000
+    owner_waiting: Annotated[Waiting, about("waiting tasks per owner; a submit over it is a 429; 0: no limit")] = (
+        100_000
+    )
 
     # Webhooks
-    webhook_attempts: Annotated[int, Meta(ge=1, le=50), about("tries a delivery of a webhook gets")] = 8
+    webhook_attempts: Annotated[int, Meta(ge=1, le=50), about("tries of a webhook delivery")] = 8
     webhook_retry_base: Annotated[
-        Seconds, about("longest wait before a delivery's second try; four times as long before each further one")
+        Seconds, about("maximum wait before a delivery's second try; times four for each further try")
     ] = 5.0
-    webhook_retry_cap: Annotated[Seconds, about("longest wait between two tries of a delivery")] = 21_600.0
-    webhook_timeout: Annotated[Seconds, about("time a webhook's receiver has to answer")] = 15.0
+    webhook_retry_cap: Annotated[Seconds, about("maximum wait between two tries of a delivery")] = 21_600.0
+    webhook_timeout: Annotated[Seconds, about("maximum time for a webhook's receiver to answer")] = 15.0
 
     # Keeping
     task_retention: Annotated[Age, about("age at which task events are dropped; 0: never")] = 0
     server_retention: Annotated[Age, about("age at which server events are dropped; 0: never")] = 0
     delivery_retention: Annotated[
-        Seconds, about("age at which deliveries of webhooks are dropped; longer than all their tries take")
+        Seconds, about("age at which webhook deliveries are dropped; must exceed the time of all tries")
     ] = 604_800.0
     max_storage: Annotated[
-        int, Meta(ge=0), about("limit of the embedded JetStream's files; 0: what the disk allows")
+        int, Meta(ge=0), about("maximum storage of the embedded JetStream; 0: limited by the disk")
     ] = 0
 
     # Logs
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], about("least severity that is logged")] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], about("minimum severity of log lines")] = "info"
     log_format: Annotated[Literal["auto", "json", "text"], about("auto: text on a terminal, else JSON lines")] = "auto"
 
     @property
