@@ -1,4 +1,4 @@
-"""A backend server in twenty lines: answers each task with what was asked. `python examples/echo_backend.py 9001`."""
+"""A backend server in twenty lines: returns each payload. Start it with `python examples/echo_backend.py 9001`."""
 
 import asyncio
 import sys

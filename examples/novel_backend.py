@@ -1,14 +1,13 @@
-"""A backend server that writes novels: takes tasks of the types `chapter` and `outline`, and reports by callback.
+"""A backend server that writes novels: serves the task types `chapter` and `outline`, and reports by callback.
 
     export NOVEL_TOKEN=$(taskstream token --sub root --role admin)     # to register itself; not needed afterwards
     python examples/novel_backend.py --port 9002 --service http://127.0.0.1:8080
 
-Whoever submits a task names the model in headers, which come with the task: `X-AI-BaseUrl` is that of any API that is
-compatible with OpenAI's, `X-AI-Model` and `X-AI-Key` are what to ask it for, and by which right. Without an address it
-writes by itself: the same words for the same task, which is enough to try everything out. It calls whatever address it
-is given: on a network with something to protect, let it out through a proxy that knows which models there are.
+The task's headers name the model: `X-AI-BaseUrl` (any OpenAI-compatible API), `X-AI-Model`, `X-AI-Key`. Without
+`X-AI-BaseUrl` the server writes without a model, the same text for the same task: enough for a trial. It calls any URL
+it gets. In a network with internal services, route its requests through a proxy that allows only known models.
 
-A task that was cancelled is not announced to it. Its next report is refused then (409), and it stops.
+A cancelled task is not announced. Its next report is rejected (409), and the server stops the work.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ PREVIEW_CHARACTERS = 120
 
 
 class ModelFailed(Exception):
-    """The model did not write; the message says why, with nothing in it that the model was told or said."""
+    """The model returned no text. The message says why, without any part of the prompt or the answer."""
 
 
 class Superseded(Exception):
-    """The service wants nothing more of this attempt: it was cancelled, or another one runs."""
+    """This attempt no longer counts: the task was cancelled, or another attempt runs."""
 
 
 class Chapter(NamedTuple):
-    """A chapter, or what an outline has of one."""
+    """A chapter, or its entry in an outline."""
 
     title: str
     text: str
@@ -65,7 +64,7 @@ class Chapter(NamedTuple):
 
 
 class OwnWriter:
-    """Writes by itself: the same words for the same novel and chapter."""
+    """A writer without a model: the same text for the same novel and chapter."""
 
     PEOPLE = ("the keeper", "a stranger", "her brother", "the captain", "an old friend", "the clockmaker")
     DEEDS = ("waited for", "wrote to", "forgave", "followed", "lied to", "remembered", "never saw")
@@ -74,7 +73,7 @@ class OwnWriter:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        """How long it takes over a chapter, so that there is something to watch."""
+        """Seconds per chapter, so that progress is visible."""
 
     async def chapter(self, novel: str, index: int, _: str) -> Chapter:
         await asyncio.sleep(self._seconds)
@@ -104,7 +103,7 @@ class OwnWriter:
 
 
 class ModelWriter:
-    """Has a model write, over an API that is compatible with OpenAI's."""
+    """A writer that asks a model over an OpenAI-compatible API."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, model: str, key: str) -> None:
         self._session = session
@@ -128,7 +127,7 @@ class ModelWriter:
         return [Chapter(title.strip(), text.strip()) for title, _, text in parts]
 
     async def _ask(self, prompt: str) -> str:
-        """Return what the model says. Raises ModelFailed."""
+        """Return the model's answer. Raises ModelFailed."""
         body = {"model": self._model, "messages": [{"role": "user", "content": prompt}]}
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         timeout = aiohttp.ClientTimeout(total=MODEL_SECONDS)
@@ -154,7 +153,7 @@ class ModelWriter:
 
 
 class Callback:
-    """Reports on one attempt."""
+    """Sends the updates of one attempt."""
 
     def __init__(self, session: aiohttp.ClientSession, task: Mapping[str, Any], server_id: str) -> None:
         self._session = session
@@ -173,9 +172,9 @@ class Callback:
         await self._send(status, data, progress=100, message=error, processing_time=elapsed)
 
     async def _send(self, status: str, data: Any, **metadata: Any) -> None:
-        """Send an update, until it is answered: the service may be away, and knows an end it has had already.
+        """Send an update and repeat it until it is answered. Repeating a final update is harmless.
 
-        Raises Superseded if it is refused, or the attempt's time is over.
+        Raises Superseded if it is rejected, or the attempt's deadline has passed.
         """
         body = {"data": data, "metadata": {"server_id": self._server_id, "status": status, **metadata}}
         while time.time() < self._give_up_at:
@@ -198,7 +197,7 @@ class NovelBackend:
         self._server_id = server_id
         self._seconds = seconds
         self._jobs: dict[str, tuple[int, asyncio.Task[None]]] = {}
-        """By task: the attempt, and the work on it."""
+        """By task id: the attempt and its running work."""
         self._session: aiohttp.ClientSession
 
     def app(self) -> web.Application:
@@ -217,7 +216,7 @@ class NovelBackend:
         return web.json_response({"status": "ok", "writing": len(self._jobs)})
 
     async def predict(self, request: web.Request) -> web.Response:
-        """Accept a task. The same attempt again changes nothing; a later one takes the place of an earlier."""
+        """Accept a task. A repeated attempt changes nothing; a later one replaces an earlier one."""
         task = await request.json()
         task_id, attempt, wish = task["task_id"], task["attempt"], task["request"]
         if not isinstance(wish, dict) or not {"chaptersToGenerate", "targetChapters"} & wish.keys():
@@ -281,7 +280,7 @@ class NovelBackend:
     async def _write_outline(
         self, wish: Mapping[str, Any], writer: OwnWriter | ModelWriter, callback: Callback
     ) -> None:
-        """Outline so many chapters at a time; a part that the model does not write fails the task."""
+        """Outline OUTLINED_AT_ONCE chapters per request. One failed request fails the task."""
         total = wish["targetChapters"]
         outline: list[dict[str, Any]] = []
         for first in range(1, total + 1, OUTLINED_AT_ONCE):
@@ -304,7 +303,7 @@ class NovelBackend:
 
 
 async def register(service: str, token: str, server_id: str, url: str) -> None:
-    """Tell the service where this server is; the same again does no harm. Raises aiohttp.ClientResponseError."""
+    """Register this server with the service. Repeating is harmless. Raises aiohttp.ClientResponseError."""
     body = {
         "id": server_id,
         "name": "Novel writer",
@@ -320,7 +319,7 @@ async def register(service: str, token: str, server_id: str, url: str) -> None:
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     runner = web.AppRunner(NovelBackend(options.id, options.seconds).app(), shutdown_timeout=0.5)
     await runner.setup()
     await web.TCPSite(runner, options.host, options.port).start()
@@ -336,13 +335,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A backend server that writes chapters and outlines.")
     parser.add_argument("--id", default="novel-1")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="default: a free one; it is printed")
-    parser.add_argument("--service", help="register there, with the token (role admin) in NOVEL_TOKEN")
-    parser.add_argument("--url", help="where the service reaches this server; default: http://HOST:PORT")
-    parser.add_argument("--seconds", type=float, default=0.0, help="time to take over each chapter it writes by itself")
+    parser.add_argument("--port", type=int, default=0, help="default: a free port; it is printed")
+    parser.add_argument("--service", help="register with this service; needs a token (role admin) in NOVEL_TOKEN")
+    parser.add_argument("--url", help="URL of this server for the service; default: http://HOST:PORT")
+    parser.add_argument("--seconds", type=float, default=0.0, help="seconds per chapter when writing without a model")
     options = parser.parse_args()
     if options.service and "NOVEL_TOKEN" not in os.environ:
-        parser.error("--service needs a token in the environment: NOVEL_TOKEN")
+        parser.error("--service needs a token: set NOVEL_TOKEN")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(options))
 
