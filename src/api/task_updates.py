@@ -1,4 +1,4 @@
-"""Takes what is reported of a task: from the backend that has it, by callback, or from its owner."""
+"""Updates of a task: from its backend by callback, or from its owner."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TaskReports:
         self.container = container
 
     async def take(self, request: ApiRequest, task_id: str) -> TaskAnswer:
-        """Take an update; return the task after it. Who may not send it is told so before the body is read."""
+        """Record an update; return the task after it. Access is checked before the body is read."""
         started: AttemptStarted | None = None
         if request.auth is None:
             ref = owned_ref(request.user, task_id, "service", "admin")
@@ -64,7 +64,7 @@ class TaskReports:
         return task_answer(await self.container.tasks.detail(ref), self.container.settings)
 
     async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
-        """Return the key a task came with, which its server was told and may repeat; None if there is none (now)."""
+        """Return the model's key of a task, which its server may echo; None if there is none, or none any more."""
         submitted = history[0].recorded.event
         if not isinstance(submitted, TaskSubmitted):
             return None
@@ -73,9 +73,9 @@ class TaskReports:
         return None
 
     async def _by_attempt(self, token: str, task_id: str) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
-        """Return the task, its history and the attempt that a callback token is of.
+        """Return the task, its history and the attempt that a callback token belongs to.
 
-        Raises Unauthenticated, also where there is no such task: a made-up token finds out nothing.
+        Raises Unauthenticated, also if there is no such task: a made-up token reveals nothing.
         """
         try:
             ref = parse_task_id(task_id)
@@ -88,11 +88,11 @@ class TaskReports:
         return ref, history, started
 
     def _reporter(self, identity: Identity, server_id: str, started: AttemptStarted | None) -> tuple[Reporter, Actor]:
-        """Return for whom the caller speaks."""
+        """Return the reporter that the caller is, and the actor of its events."""
         if started is not None:
             reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
             return reporter, Actor("server", started.server_id)
-        # A backend may call itself otherwise than it was registered: then its name fences nothing.
+        # A backend may use another name than it was registered with; such a name is ignored.
         server_id = server_id if self.container.fleet.knows(server_id) else ""
         if identity.has("service"):
             return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)

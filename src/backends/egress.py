@@ -1,15 +1,14 @@
-"""Which addresses backends may have, and the HTTP session that keeps to it.
+"""Egress rules: the addresses that may be called, and the HTTP session that enforces them.
 
-A backend is an address that somebody else types in and that we then call from inside: unchecked, it
-reaches our own machines (SSRF). So an address is judged twice: when a server is registered, for the
-sake of a helpful answer (`check_url`), and at every connect, because only there is it certain which
-machine is called (`session`). The second is the one that protects.
+Users type in the addresses that we then call from inside our network. Unchecked, they reach our own machines (SSRF). So
+an address is checked twice: at registration, to give a helpful answer (`check_url`), and at every connect (`session`),
+because only then the machine is certain. The second check protects.
 
     BadAddress               an address no backend may have; the message says what to do
     |- InvalidAddress        it is not the address of an HTTP server, or badly written
     `- ForbiddenAddress      it is well written, and policy refuses it
     AddressRefused (OSError) policy refused at connect; see `refused_by_policy`
-    AnswerTooLarge           an answer has more bytes than the caller accepts (from `answers`)
+    AnswerTooLarge           an answer has more bytes than the caller accepts (from `wire.body_limit`)
 """
 
 from __future__ import annotations
@@ -46,23 +45,23 @@ Resolve: TypeAlias = Callable[[str, int, socket.AddressFamily], Awaitable[list[R
 """(host name, port, family) -> its addresses; raises OSError when there are none."""
 
 RESOLVE_TIMEOUT = 3.0
-"""Seconds a registration waits for the DNS; a name without an answer by then counts as unresolved."""
+"""Seconds a registration waits for the DNS; later, the name counts as unresolved."""
 DNS_TTL = 5
-"""Seconds an answer of the DNS is used again: a backend that moves is found this soon."""
+"""Seconds a DNS answer is cached: a backend that moves is found this soon."""
 IDLE_SECONDS = 4.0
-"""Seconds an idle connection is kept. Servers commonly close theirs after 5 s (uvicorn, Node); if ours
-lived longer, we would write requests into connections just being closed, and a POST is not sent twice."""
+"""Seconds an idle connection is kept. Servers commonly close theirs after 5 s (uvicorn, Node). If ours lived longer,
+requests would go into connections that are being closed, and a POST is not sent twice."""
 
 
 class ForbiddenAddress(BadAddress):
-    """The address is one that policy refuses."""
+    """Policy refuses the address."""
 
 
 class AddressRefused(OSError):
     """Policy refused to connect: nothing was sent.
 
-    An OSError, so that aiohttp treats it like any connect that failed. Its text is always the same:
-    it shows no address, and of several equal failures aiohttp raises the first as it is.
+    An OSError, so aiohttp treats it like any failed connect. The text is always the same: it shows no address, and
+    aiohttp raises the first of several equal failures unchanged.
     """
 
     def __init__(self) -> None:
@@ -70,23 +69,22 @@ class AddressRefused(OSError):
 
 
 class _Vouched(str):
-    """An address that a host name of `backend_allow` resolved to.
+    """An address that a host name in `backend_allow` resolved to.
 
-    The socket factory sees addresses, never names. Marking the address itself, and not keeping a list of
-    allowed addresses, leaves nothing to expire, and the same address under another name or written out
-    is still refused.
+    The socket factory sees addresses, never names. A mark on the address needs no list that expires, and the same
+    address under another name, or written out, is still refused.
     """
 
     __slots__ = ()
 
 
 async def resolve_by_system(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-    """Look a name up as every program on this machine does; raises OSError when it has no address."""
+    """Return the addresses that the system's resolver finds; raise OSError if there are none."""
     return await aiohttp.ThreadedResolver().resolve(host, port, family)
 
 
 class EgressPolicy:
-    """Judges addresses. Immutable; all of it comes from the settings."""
+    """The rules for addresses. Immutable; made from the settings."""
 
     def __init__(
         self,
@@ -103,7 +101,7 @@ class EgressPolicy:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, resolve: Resolve = resolve_by_system) -> EgressPolicy:
-        """Build the policy of these settings; raises InvalidSettings on an entry that cannot match anything."""
+        """Build the policy of these settings. Raises InvalidSettings for an entry that can match nothing."""
         networks, names = [], []
         for entry in settings.backend_allow:
             if network := _network(entry):
@@ -113,17 +111,17 @@ class EgressPolicy:
         return cls(allow_private=settings.allow_private_backends, names=names, networks=networks, resolve=resolve)
 
     def check_ip(self, ip: str) -> None:
-        """Return if a backend may be at this address; raise ForbiddenAddress if not.
+        """Return if a backend may have this IP address; raise ForbiddenAddress if not.
 
-        Takes IPv4 and IPv6, the latter with or without a zone. What is no address raises InvalidAddress.
+        IPv4, or IPv6 with or without a zone. Raises InvalidAddress for anything else.
         """
         self._check(ip, shown=ip)
 
     async def check_url(self, url: str) -> None:
-        """Return if a server may be registered with this address.
+        """Return if a server may be registered with this URL.
 
-        Raises InvalidAddress or ForbiddenAddress. A name that does not resolve (yet) is accepted: it is
-        judged again at every connect. The URL is read as the session reads it, so both mean one host.
+        Raises InvalidAddress or ForbiddenAddress. A name that does not resolve (yet) is accepted: every
+        connect checks it again. The URL is parsed as the session parses it, so both mean one host.
         """
         host, port = addresses.read_url(url)
         if (address := addresses.literal(host)) is not None:
@@ -142,23 +140,22 @@ class EgressPolicy:
         dns_ttl: int = DNS_TTL,
         idle_seconds: float = IDLE_SECONDS,
     ) -> aiohttp.ClientSession:
-        """Open the one pooled session backends are called with; call it in a running loop, close it at the end.
+        """Open a pooled session that enforces the policy; call it in a running loop, and close it at the end.
 
-        `limit`, `limit_per_host`: connections at once; 0 is no limit. It has no timeout of its own: give one
-        with each call, and `allow_redirects=False`: then a 3xx is the answer. (One that was followed would be judged
-        like any other connect.) It uses no proxy, no `.netrc` and no cookies. Read answers with `read_capped`, which
-        also bounds compressed ones.
+        `limit`, `limit_per_host`: connections at once; 0 means no limit. The session has no timeout: set one for each
+        call, with `allow_redirects=False`. (A redirect that is followed is checked like any other connect.) It uses no
+        proxy, no `.netrc` and no cookies. Read answers with `read_capped`, which also bounds compressed ones.
 
-        A connect that policy refuses is an aiohttp.ClientConnectorError for which `refused_by_policy` is true.
+        A connect that policy refuses raises an aiohttp.ClientConnectorError for which `refused_by_policy` is true.
         """
         connector = aiohttp.TCPConnector(
             limit=limit,
             limit_per_host=limit_per_host,
             ttl_dns_cache=dns_ttl,
             keepalive_timeout=idle_seconds,
-            # Both are needed: aiohttp asks no resolver about an address written out, and only the resolver
-            # knows the name an address came from.
-            resolver=_JudgingResolver(self),
+            # Both are needed: aiohttp asks no resolver about an address that is written out, and only the resolver
+            # knows which name an address came from.
+            resolver=_CheckingResolver(self),
             socket_factory=self._open_socket,
         )
         return aiohttp.ClientSession(
@@ -166,8 +163,8 @@ class EgressPolicy:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
             trust_env=False,
-            # Compression is not asked for. A server that compresses all the same is understood: aiohttp
-            # decompresses in steps of some 64 KiB as the reader takes them, so a bomb bursts at read_capped's limit.
+            # Compression is not requested. A compressed answer is still understood: aiohttp decompresses in steps of
+            # some 64 KiB as the reader takes them, so `read_capped` stops a decompression bomb at its limit.
             headers={"Accept-Encoding": "identity"},
             auto_decompress=True,
         )
@@ -176,7 +173,7 @@ class EgressPolicy:
         return _bare(name) in self._names
 
     def _check(self, ip: str, *, shown: str, vouched: bool = False) -> None:
-        """Judge one address; `shown` is what its giver wrote, and all of it that a message repeats."""
+        """Check one address; messages repeat only `shown`, which the user wrote."""
         try:
             address = ip_address(ip.partition("%")[0])
         except ValueError:
@@ -215,10 +212,7 @@ class EgressPolicy:
             return []
 
     async def resolve_to_connect(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-        """Resolve a name about to be connected, or raise AddressRefused.
-
-        One forbidden address among several refuses them all, as at registration.
-        """
+        """Resolve a name before a connect, or raise AddressRefused: for all addresses if one is forbidden."""
         vouched = self._vouches_for(host)
         found = await self._resolve(host, port, family)
         try:
@@ -232,7 +226,7 @@ class EgressPolicy:
         return found
 
     def _open_socket(self, info: AddrInfoType) -> socket.socket:
-        """Make the socket for an address about to be connected, or raise AddressRefused."""
+        """Open the socket for an address, or raise AddressRefused."""
         family, kind, protocol, _, target = info
         host = str(target[0])
         try:
@@ -244,8 +238,8 @@ class EgressPolicy:
         return opened
 
 
-class _JudgingResolver(AbstractResolver):
-    """The resolver of the session: `EgressPolicy` in the shape aiohttp wants."""
+class _CheckingResolver(AbstractResolver):
+    """The session's resolver: `EgressPolicy` in the form that aiohttp expects."""
 
     def __init__(self, policy: EgressPolicy) -> None:
         self._policy = policy
@@ -256,11 +250,11 @@ class _JudgingResolver(AbstractResolver):
         return await self._policy.resolve_to_connect(host, port, family)
 
     async def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 def refused_by_policy(error: BaseException | None) -> bool:
-    """Tell whether a failed call failed because policy refused its address."""
+    """Return True if a call failed because policy refused its address."""
     while error is not None:
         if isinstance(error, AddressRefused):
             return True
@@ -269,7 +263,7 @@ def refused_by_policy(error: BaseException | None) -> bool:
 
 
 def _detect_silence(opened: socket.socket) -> None:
-    """Have the system probe an idle peer, so that a machine that vanished during a long call is noticed in a minute."""
+    """Enable TCP keepalive: a machine that vanishes during a long call is noticed within a minute."""
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):  # not on every system
@@ -281,7 +275,7 @@ def _bare(name: str) -> str:
 
 
 def _network(entry: str) -> Network | None:
-    """Return the block an entry of `backend_allow` means, None if it may be a name."""
+    """Return the network that an entry of `backend_allow` means; None if it may be a name."""
     try:
         return ip_network(entry)
     except ValueError:

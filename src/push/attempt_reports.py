@@ -84,7 +84,7 @@ class AttemptReports:
             return False
 
     async def close(self) -> None:
-        """Append all progress that waits."""
+        """Append every report that waits."""
         await self._throttle.close()
 
     async def _store(self, ref: TaskRef, name: str, result: bytes, patience_seconds: float) -> StoredResult:

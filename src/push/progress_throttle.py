@@ -1,11 +1,11 @@
-"""Lets reports of progress into the log: a few a second of each task, and always the last; all of them go out live.
+"""Progress reports, throttled: the log keeps a few a second of each task, and always the last; all are pushed live.
 
-A token bucket for each task. A report that finds a token is appended by itself. One that finds none is pushed live,
-waits, and is summed up with those that come meanwhile, until there is a token again or the task ends here. One thing at
-a time is done for a task, so that reports keep their order.
+Each task has a token bucket. A report that finds a token is appended. A report that finds none is pushed live and
+waits: later ones are merged into it, until there is a token or the task ends here. A task's reports are handled one at
+a time, so they keep their order.
 
-What this costs: a report answered with 200 is in the log within `1 / PER_SECOND` seconds; if this process is killed
-before, that is lost. An end never is.
+The cost: a report that was answered with 200 is in the log within `1 / PER_SECOND` seconds. If this process is killed
+before that, the report is lost. An end is never lost.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ log = structlog.get_logger(__name__)
 PER_SECOND = 4.0
 BURST = 8.0
 MOST_OUTPUT = 64 * 1024
-"""Characters of output and lines that wait; then they are appended, token or not."""
+"""Characters of output and lines that may wait; with more, they are appended without a token."""
 REMEMBERED = 10_000
 
 
 class _Task(Struct):
-    """One task's bucket, and what waits."""
+    """One task's token bucket, and the report that waits."""
 
     tokens: float = BURST
     at: float = 0.0
-    """Monotonic: when the tokens were counted."""
+    """Monotonic seconds: when the tokens were counted."""
     waiting: ReportProgress | None = None
     by: Actor | None = None
     cause: str = ""
@@ -54,9 +54,9 @@ class _Task(Struct):
     """Sequence of the last report that was appended here."""
     flush: asyncio.Task[None] | None = None
     refused: tuple[Reporter, Refused] | None = None
-    """Who spoke for an attempt that counts no more, and never will again."""
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Of whoever appends, or adds to what waits."""
+    """The reporter of an attempt that no longer counts, and why it was refused."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held to append, or to change what waits."""
 
     def take(self, now: float) -> bool:
         self.tokens = min(BURST, self.tokens + (now - self.at) * PER_SECOND)
@@ -68,7 +68,7 @@ class _Task(Struct):
 
 
 class ProgressThrottle:
-    """One for each process that takes reports."""
+    """One for each process that receives reports."""
 
     def __init__(self, commands: Commands, connection: Connection, now: Callable[[], datetime]) -> None:
         self._commands = commands
@@ -79,51 +79,51 @@ class ProgressThrottle:
     async def report(
         self, ref: TaskRef, command: ReportProgress, *, by: Actor, cause: str = "", known: Known[TaskState]
     ) -> None:
-        """Take a report: it is in the log, or soon will be.
+        """Append a report, or have it wait its turn.
 
-        Raises Refused where the state known does not allow it, StoreUnavailable where it cannot be appended at once.
+        Raises Refused if the known state does not allow it, StoreUnavailable if it must be appended now and cannot be.
         """
         events = decide(command, known.state, self._now())
-        task = self._of(ref)
-        async with task.turn:
+        task = self._task(ref)
+        async with task.lock:
             if task.refused is not None and task.refused[0] == command.reporter:
                 raise task.refused[1]
             is_free = task.waiting is None and task.flush is None and task.take(time.monotonic())
-            if is_free or len(events) > 1:  # a report that claims its task is more than progress
+            if is_free or len(events) > 1:  # a report that starts an attempt is more than progress
                 handled = await self._commands.task(ref, command, by=by, cause=cause, known=known)
                 task.last = handled.known.sequence
                 return
-            if task.waiting is not None and not _may_be_summed(task.waiting, command):
+            if task.waiting is not None and not _may_be_merged(task.waiting, command):
                 await self._append(ref, task)
-            waiting = task.waiting = _summed(task.waiting, command)
+            waiting = task.waiting = _merged(task.waiting, command)
             task.by, task.cause = by, cause
             if task.flush is None:
                 task.flush = asyncio.create_task(self._flush_later(ref, task))
             await self._push(ref, task, waiting, events[0], by)
 
     async def flush(self, ref: TaskRef, patience_seconds: float = PATIENCE_SECONDS) -> bool:
-        """Append what waits of a task, as before its end; tell whether anything did.
+        """Append the report that waits, as before a task's end; return True if there was one.
 
-        Raises StoreUnavailable when NATS has been away for so long; then it waits on.
+        Raises StoreUnavailable when NATS has been away for `patience_seconds`; the report waits on.
         """
         task = self._tasks.get(ref)
         if task is None:
             return False
-        async with task.turn:
+        async with task.lock:
             if task.waiting is None:
                 return False
             await self._append(ref, task, patience_seconds)
             return True
 
     async def close(self) -> None:
-        """Append all that waits."""
+        """Append every report that waits."""
         for ref, task in list(self._tasks.items()):
             with contextlib.suppress(StoreUnavailable):
                 await self.flush(ref)
             if task.flush is not None:
                 task.flush.cancel()
 
-    def _of(self, ref: TaskRef) -> _Task:
+    def _task(self, ref: TaskRef) -> _Task:
         task = self._tasks.get(ref)
         if task is None:
             if len(self._tasks) >= REMEMBERED:
@@ -136,7 +136,7 @@ class ProgressThrottle:
         report = live.LiveReport(
             batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event, after=task.last
         )
-        with contextlib.suppress(StoreUnavailable):  # who listens has it from the log
+        with contextlib.suppress(StoreUnavailable):  # listeners get it from the log later
             await self._connection.publish(live_subject(ref), live.encode(report))
 
     async def _flush_later(self, ref: TaskRef, task: _Task) -> None:
@@ -151,7 +151,7 @@ class ProgressThrottle:
         task.flush = None
 
     async def _append(self, ref: TaskRef, task: _Task, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """Append what waits; what is no longer wanted is dropped, what cannot be stored waits on."""
+        """Append the report that waits. Drop it if it is refused; it waits on if it cannot be stored."""
         batch = task.waiting
         assert batch is not None
         assert task.by is not None
@@ -167,13 +167,13 @@ class ProgressThrottle:
         task.waiting = None
 
 
-def _may_be_summed(first: ReportProgress, second: ReportProgress) -> bool:
+def _may_be_merged(first: ReportProgress, second: ReportProgress) -> bool:
     size = len(first.output) + sum(map(len, first.lines))
     return first.reporter == second.reporter and size <= MOST_OUTPUT
 
 
-def _summed(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:
-    """Return one report of two, the later one's word against the earlier one's; with none before, a new batch."""
+def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:
+    """Merge two reports: the later one's fields win, lines and output are joined. Without a first, start a batch."""
     if first is None:
         return replace(second, batch=unique_id())
     return replace(

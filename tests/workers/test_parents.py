@@ -68,7 +68,7 @@ async def test_a_parent_that_has_ended_is_read_once_for_its_children(tasks: Task
 
 
 async def test_it_is_read_again_later(tasks: Tasks, told: Parents, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parents, "REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr(parents, "CACHED_SECONDS", 0.0)
     await told.of(PLAN)
     tasks.result = b"2"
 
@@ -84,7 +84,7 @@ async def test_one_that_goes_on_is_not_remembered(tasks: Tasks, told: Parents) -
 
 
 async def test_a_large_result_is_not_remembered(tasks: Tasks, told: Parents) -> None:
-    tasks.result = b"1" * (parents.LARGEST_REMEMBERED_BYTES + 1)
+    tasks.result = b"1" * (parents.LARGEST_CACHED_BYTES + 1)
     await told.of(PLAN)
     await told.of(PLAN)
 
@@ -92,7 +92,7 @@ async def test_a_large_result_is_not_remembered(tasks: Tasks, told: Parents) -> 
 
 
 async def test_no_more_are_remembered_than_may_be(tasks: Tasks, told: Parents, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parents, "MOST_REMEMBERED", 1)
+    monkeypatch.setattr(parents, "MOST_CACHED", 1)
     other = Plan(depends_on=(TaskRef("alice", "1" * 26).id,))
     await told.of(PLAN)
     await told.of(other)

@@ -15,13 +15,13 @@ from ...projections.task_reader import TaskReader
 from ...projections.task_view import ACTIVE
 
 READ_AT_ONCE = 32
-REMEMBERED_SECONDS = 1.0
+CACHED_SECONDS = 1.0
 """Many tasks with one parent share a read of it; a parent that is retried may end otherwise, so not for long."""
-MOST_REMEMBERED = 1_000
-LARGEST_REMEMBERED_BYTES = 16 * 1024
+MOST_CACHED = 1_000
+LARGEST_CACHED_BYTES = 16 * 1024
 
 
-class _Remembered(NamedTuple):
+class _Cached(NamedTuple):
     until: float
     """Monotonic seconds."""
     parent: ParentResult
@@ -30,7 +30,7 @@ class _Remembered(NamedTuple):
 class Parents:
     def __init__(self, tasks: TaskReader) -> None:
         self._tasks = tasks
-        self._remembered: dict[str, _Remembered] = {}
+        self._cached: dict[str, _Cached] = {}
 
     async def of(self, plan: Plan | None) -> list[ParentResult] | None:
         """Return the parents of a task in the order in which it names them, None if it has none.
@@ -42,21 +42,21 @@ class Parents:
         places = asyncio.Semaphore(READ_AT_ONCE)
 
         async def find(task_id: str) -> ParentResult:
-            if (remembered := self._remembered.get(task_id)) and time.monotonic() < remembered.until:
-                return remembered.parent
+            if (cached := self._cached.get(task_id)) and time.monotonic() < cached.until:
+                return cached.parent
             async with places:
                 parent = await self._read(task_id)
-            self._remember(parent)
+            self._cache(parent)
             return parent
 
         return list(await asyncio.gather(*map(find, plan.depends_on)))
 
-    def _remember(self, parent: ParentResult) -> None:
-        if parent.status in ACTIVE or len(parent.result) > LARGEST_REMEMBERED_BYTES:
+    def _cache(self, parent: ParentResult) -> None:
+        if parent.status in ACTIVE or len(parent.result) > LARGEST_CACHED_BYTES:
             return
-        if len(self._remembered) >= MOST_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[parent.task_id] = _Remembered(time.monotonic() + REMEMBERED_SECONDS, parent)
+        if len(self._cached) >= MOST_CACHED:
+            self._cached.clear()
+        self._cached[parent.task_id] = _Cached(time.monotonic() + CACHED_SECONDS, parent)
 
     async def _read(self, task_id: str) -> ParentResult:
         try:

@@ -1,7 +1,6 @@
-"""Health of servers: each check sets the timer of the next; any worker may run it.
+"""Health checks of servers. Each check sets the timer of the next; any worker may run it.
 
-Only a change is an event. How often a server is checked follows how it does: more seldom while it is stable, more often
-after a failure.
+Only a change is an event. A stable server is checked less often, a failing one more often.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ log = structlog.get_logger(__name__)
 
 BY = Actor("timer", "health-check")
 SPREAD = 0.1
-"""Part of an interval by which a check may come early: those of servers that were registered together drift apart."""
+"""Fraction of an interval by which a check may come early: checks of servers registered together spread out."""
 
 
 class CheckState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one check tells the next, in the timer's body."""
+    """State passed from one check to the next, in the timer's body."""
 
     good: int = 0
-    """Good checks in a row."""
+    """Successful checks in a row."""
     sequence: int = 0
-    """Of the registration that asked for the check: the fleet must have seen it."""
+    """Of the registration that asked for the check: the fleet view must have reached it."""
 
 
 class Health:
@@ -65,7 +64,7 @@ class Health:
     async def check(self, server_name: str, body: bytes) -> None:
         """Check a server (by token), record a change, and set the next check. Safe to repeat.
 
-        Raises StoreUnavailable, or UnreadableEvent where a newer version must: the check is to be made again.
+        Raises StoreUnavailable, or UnreadableEvent for an event of a newer version: the check must be repeated.
         """
         state = msgspec.json.decode(body or b"{}", type=CheckState)
         await self._fleet.reached(state.sequence)
@@ -73,7 +72,7 @@ class Health:
         if server is None:
             self._fleet.must_be_readable(f"server.{server_name}")
             return  # removed: no further check
-        probe = await self._look(server)
+        probe = await self._probe(server)
         try:
             await self._record(server, probe)
         except NotFound:
@@ -83,10 +82,10 @@ class Health:
         following = msgspec.json.encode(CheckState(good=good))
         await self._timers.check_server(server.server_id, utc_now() + timedelta(seconds=interval), following)
 
-    async def _look(self, server: Present) -> Probe:
+    async def _probe(self, server: Present) -> Probe:
         if server.settings.health_url is None:
             return self._by_heartbeat(await self._heartbeats.get(server.server_id))
-        # One that is known to be offline gets one look a check; the further tries are for one that seemed well.
+        # An offline server is probed once a check; retries are for servers that were online.
         tries = 1 + (self._settings.health_retries if server.online else 0)
         for number in range(tries):
             if number:
@@ -99,7 +98,7 @@ class Health:
         return probe
 
     async def _is_at_work(self, server: Present) -> bool:
-        """Tell whether a server has dealt with a task or sent a heartbeat lately: busy is not dead."""
+        """Return True if a server finished a task or sent a heartbeat lately: busy is not dead."""
         heartbeat = await self._heartbeats.get(server.server_id)
         if heartbeat is None or heartbeat.unasked_at is None:
             return False
