@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from taskstream.runtime import metrics
 from testkit.backend import BackendServer
 from testkit.service import Client, Service
 
@@ -87,3 +90,53 @@ async def test_a_repeat_is_the_same_task_also_when_its_type_has_become_stricter(
     assert await api.alice.submit(body, headers={"Idempotency-Key": "k"}) == first
     assert (await api.alice.post("/api/task", body)).status == 400
     assert (await api.alice.post("/api/task", body, headers={"Idempotency-Key": "another"})).status == 400
+
+
+async def test_a_repeat_is_the_same_task_when_its_parent_is_past_its_retention(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(*_: object) -> set[str]:
+        return set()
+
+    parent = await api.alice.submit({"payload": 1})
+    body = {"payload": 2, "dependsOn": [parent]}
+    first = await api.alice.submit(body, headers={"Idempotency-Key": "k"})
+    monkeypatch.setattr(api.container.submissions, "_existing", none)
+
+    assert await api.alice.submit(body, headers={"Idempotency-Key": "k"}) == first
+    assert (await api.alice.post("/api/task", body)).status == 400
+
+
+async def test_a_repeat_is_the_same_task_on_the_queue_surface_and_of_a_schedule_too(api: Service) -> None:
+    headers = {"Idempotency-Key": "k"}
+    task = {"type": "chapter", "payload": {}}
+    schedule = (await api.alice.post("/api/schedules", {"cron": "@daily", "task": task}))["id"]
+    paths = ("/api/projects/novel/queue-chapters", f"/api/schedules/{schedule}/run")
+    first = [(await api.alice.post(path, {}, headers=headers))["taskId"] for path in paths]
+    await api.admin.put("/api/types/chapter", {"schema": {"not": {}}})
+
+    assert [(await api.alice.post(path, {}, headers=headers))["taskId"] for path in paths] == first
+    assert [(await api.alice.post(path, {})).status for path in paths] == [400, 409]
+
+
+async def test_a_used_key_is_a_422_whatever_else_is_wrong_with_the_body(api: Service) -> None:
+    await submit(api.alice, "k1")
+
+    assert (await submit(api.alice, "k1", b'{"payload": 1, "expiresAt": 1}'))[0] == 422
+
+
+async def test_each_way_in_counts_each_task_once(api: Service) -> None:
+    def counted() -> float:
+        samples = [sample for metric in metrics.submitted.collect() for sample in metric.samples]
+        return sum(sample.value for sample in samples if sample.name.endswith("_total"))
+
+    schedule = (await api.alice.post("/api/schedules", {"cron": "@daily", "task": {"payload": 1}}))["id"]
+    before = counted()
+    for _ in range(2):
+        headers = {"Idempotency-Key": "k"}
+        await submit(api.alice, "k1")
+        await api.alice.post("/api/tasks/batch", [{"a": 1}, {"a": 2}], headers=headers)
+        await api.alice.post("/api/projects/novel/queue-outline", {}, headers=headers)
+        await api.alice.post(f"/api/schedules/{schedule}/run", headers=headers)
+
+    assert counted() - before == 5

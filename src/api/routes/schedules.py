@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 from litestar import Router, delete, get, patch, post
 from litestar.params import HeaderParameter, PathParameter
-from msgspec import Raw, UnsetType
+from msgspec import UNSET, Raw
+from msgspec.structs import asdict
 
 from ...clock import random_bits, utc_now
 from ...commands import recurrence
@@ -65,8 +66,6 @@ from ..schemas.schedules import (
     schedule_detail,
     schedule_summary,
 )
-
-T = TypeVar("T")
 
 MOST_PER_OWNER = 10_000
 ONCE_ONLY = ("dependsOn", "runAt", "expiresAt", "deadline")
@@ -130,10 +129,6 @@ def _created(state: object, ref: ScheduleRef) -> Created:
     return state
 
 
-def _given(value: T | UnsetType) -> T | None:
-    return None if isinstance(value, UnsetType) else value
-
-
 async def read_settings(container: Container, owner: str, content: bytes) -> ScheduleSettings:
     """Return the settings of a schedule to create. Raises InvalidInput, RuleBroken if the owner has too many."""
     body = decoded_as(content, ScheduleBody, container.settings.max_json_depth)
@@ -141,28 +136,12 @@ async def read_settings(container: Container, owner: str, content: bytes) -> Sch
     check_task(container, body.task, owner)
     if len(await schedule_refs(container.reading, owner_token(owner))) >= MOST_PER_OWNER:
         raise RuleBroken(f"you have {MOST_PER_OWNER:,} schedules, the most allowed; delete one first")
-    return ScheduleSettings(
-        cron=body.cron,
-        time_zone=body.time_zone,
-        task=body.task,
-        missed=body.missed,
-        catch_up=body.catch_up,
-        name=body.name,
-        description=body.description,
-    )
+    return ScheduleSettings(**asdict(body))  # the fields have the same names
 
 
 def read_change(container: Container, schedule: Created, body: ScheduleChange) -> ChangeSchedule:
     """Return the command for a change. Raises InvalidInput if the schedule could not run after it."""
-    command = ChangeSchedule(
-        cron=_given(body.cron),
-        time_zone=_given(body.time_zone),
-        task=_given(body.task),
-        missed=_given(body.missed),
-        catch_up=_given(body.catch_up),
-        name=_given(body.name),
-        description=_given(body.description),
-    )
+    command = ChangeSchedule(**{name: value for name, value in asdict(body).items() if value is not UNSET})
     settings = schedule.settings
     if command.cron is not None or command.time_zone is not None:
         recurrence.check(command.cron or settings.cron, command.time_zone or settings.time_zone, utc_now())
