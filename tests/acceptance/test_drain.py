@@ -14,9 +14,7 @@ from testkit.processes import Processes, door
 from testkit.waiting import wait_until
 
 
-async def test_it_says_that_it_is_draining_and_goes_on_answering_on_connections_that_it_closes(
-    processes: Processes, nats: NatsServer
-) -> None:
+async def test_while_draining_it_still_answers_and_closes_connections(processes: Processes, nats: NatsServer) -> None:
     api = processes.start("api", "--port", "0", "--nats-url", nats.url, DRAIN="3")
     async with door((await api.logged("ready"))["url"]) as service:
         before = await service.alice.post("/api/task", {"payload": {}})

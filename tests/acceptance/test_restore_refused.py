@@ -138,7 +138,7 @@ async def test_what_is_no_whole_backup_is_refused(
     assert not (tmp_path / "target").exists()
 
 
-async def test_an_event_that_does_not_decode_fails_the_check_and_is_restored_with_a_warning(
+async def test_an_unreadable_event_fails_verify_and_is_restored_with_a_warning(
     processes: Processes, container: Container, tmp_path: Path
 ) -> None:
     await give(container.commands, ref(1), submission())

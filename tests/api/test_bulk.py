@@ -259,7 +259,7 @@ async def test_what_failed_for_good_is_a_dead_letter_until_it_is_retried_or_disc
     assert await statuses(service.alice, ids[:1]) == ["FINISHED"]
 
 
-async def test_one_whose_attempts_are_spent_is_a_dead_letter_and_one_that_failed_again_is_one_once(
+async def test_a_task_without_attempts_left_is_one_dead_letter_however_often_it_failed(
     service: Service, backend: BackendServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await service.admin.register(backend, "one", types=["default"])

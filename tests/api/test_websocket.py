@@ -83,7 +83,7 @@ async def test_a_subscription_to_a_batch_has_its_tasks_their_events_and_its_end(
         assert again == rest[1:]
 
 
-async def test_a_process_that_stops_closes_the_connection_and_says_of_no_task_that_it_has_ended(nats_url: str) -> None:
+async def test_a_stopping_process_closes_the_connection_and_reports_no_task_as_ended(nats_url: str) -> None:
     async with running_service(nats_url, worker=False) as service, connected(service.alice) as socket:
         await subscribed(socket, all=True)
         task_id = await service.alice.submit({"payload": 1})

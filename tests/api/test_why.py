@@ -259,7 +259,7 @@ async def test_a_keeper_that_says_nothing_is_not_waited_for(api: Service) -> Non
     assert (found["keeper"], first(found)["kind"]) == ("silent", "time")
 
 
-async def test_a_keeper_that_has_not_heard_of_a_task_yet_changes_nothing_about_what_the_log_says(api: Service) -> None:
+async def test_a_scheduler_that_does_not_know_a_task_yet_changes_nothing(api: Service) -> None:
     async def knows_nothing(message: Msg) -> None:
         await api.container.consuming.publish(message.reply, encode(Explanation(as_of=0, known="not-active")))
 

@@ -217,7 +217,7 @@ def test_a_200_that_says_the_task_goes_on_is_an_acceptance_of_a_server_that_repo
     assert answer(200, task_result(status), reports=True) == Accepted("b7")
 
 
-def test_a_task_result_of_a_server_that_cannot_report_ends_the_task_whatever_it_says_of_going_on() -> None:
+def test_a_result_of_a_server_without_callbacks_ends_the_task_whatever_its_status() -> None:
     body = json.dumps(task_result("PROCESSING")).encode()
 
     assert answer(200, body) == Completed(body)

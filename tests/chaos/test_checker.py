@@ -504,13 +504,13 @@ def test_it_catches(name: str, make: Callable[[], Evidence]) -> None:
     assert name in {violation.check for violation in check(make())}
 
 
-def test_progress_may_be_told_in_pieces_before_the_log_has_it_and_the_pieces_may_never_get_there() -> None:
+def test_pushed_progress_may_precede_the_log_or_never_reach_it() -> None:
     evidence = heard(lambda one: split_progress(one, "one/2/1;", "one/2/2;", "one/2/3;"), 2)()
 
     assert check(evidence) == []
 
 
-def test_a_receiver_may_be_sent_a_message_again_and_one_that_wants_no_more_is_let_alone() -> None:
+def test_a_receiver_may_get_a_message_again_but_none_after_it_refused() -> None:
     evidence = received(lambda one: one.calls.append(one.calls[0]))()
     refused_for_good(disabled=True, calls_after=False)(evidence.received[1])
 
@@ -521,7 +521,7 @@ def test_every_check_has_been_seen_to_catch_something() -> None:
     assert {name for name, _, _ in VIOLATIONS} == CHECKS.keys() - HOLD_CHECKS.keys()
 
 
-def test_a_call_of_an_attempt_that_the_log_has_given_up_does_not_count_towards_the_limit() -> None:
+def test_a_call_of_an_abandoned_attempt_does_not_count_towards_the_limit() -> None:
     """The known exception: a worker that was stopped for longer than its lease leaves its calls open."""
     made = good()
     made.event(TWO, 20, "TaskQueued", renewed=True)

@@ -85,7 +85,7 @@ async def test_submissions_given_together_are_stored_together_in_their_order(con
     ]
 
 
-async def test_of_submissions_given_together_those_that_are_there_stay_and_the_others_follow(
+async def test_of_submissions_given_together_the_stored_ones_stay_and_the_others_follow(
     container: Container,
 ) -> None:
     await give(container.commands, ref(3), submission())

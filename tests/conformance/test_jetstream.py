@@ -149,7 +149,7 @@ SOURCES = [
 ]
 
 
-async def test_sourcing_with_a_transform_fills_a_work_queue_and_tells_the_source_s_sequence(
+async def test_sourcing_with_a_transform_fills_a_work_queue_and_names_source_sequences(
     connection: Connection,
 ) -> None:
     await create(connection, "L", ["task.>"], **LOG)
@@ -198,7 +198,7 @@ async def test_a_drained_work_queue_is_not_filled_again_after_a_restart(
     assert messages <= 3  # the last one or two may come twice
 
 
-async def test_a_drained_work_queue_that_persists_asynchronously_may_be_filled_again_after_a_kill(
+async def test_a_drained_work_queue_with_async_persistence_may_refill_after_a_kill(
     nats: NatsServer, connection: Connection
 ) -> None:
     """All that it ever held comes again, from the first message of its source on; nothing is left out."""

@@ -82,7 +82,7 @@ async def test_no_header_has_two_lines(nats_url: str, value: str) -> None:
     await connection.close()
 
 
-async def test_a_listener_is_given_what_a_subscriber_is_given_and_one_that_fails_fails_alone(nats_url: str) -> None:
+async def test_a_listener_gets_what_a_subscriber_gets_and_one_that_fails_fails_alone(nats_url: str) -> None:
     connection = await open_connection(nats_url, "test")
     heard: list[Msg] = []
     received: list[Msg] = []
@@ -140,7 +140,7 @@ async def test_aborting_its_socket_makes_it_connect_again_with_its_subscriptions
     await connection.close()
 
 
-async def test_its_disconnected_callback_runs_when_a_connection_is_lost_and_before_the_next(nats: NatsServer) -> None:
+async def test_its_disconnected_callback_runs_between_the_lost_and_the_next_connection(nats: NatsServer) -> None:
     happened: list[str] = []
 
     async def lost() -> None:
@@ -164,7 +164,7 @@ async def test_its_disconnected_callback_runs_when_a_connection_is_lost_and_befo
     await client.close()
 
 
-async def test_a_payload_above_the_limit_is_stopped_by_us_before_the_server_closes_the_connection(
+async def test_we_refuse_a_payload_above_the_limit_before_the_server_disconnects(
     nats_url: str,
 ) -> None:
     connection = await open_connection(nats_url, "test")

@@ -96,7 +96,7 @@ def test_a_server_registered_again_with_the_same_settings_stays_as_it_is() -> No
     broken.when(RegisterServer(settings=registered())).is_quiet()
 
 
-def test_a_server_registered_again_with_other_settings_has_those_and_keeps_its_conditions() -> None:
+def test_a_server_registered_again_takes_new_settings_and_keeps_its_conditions() -> None:
     other = registered(max_concurrent=99)
     state = broken(MaintenanceStarted(server_id="s1", reason="disk"))
 

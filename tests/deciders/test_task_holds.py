@@ -237,7 +237,7 @@ def test_an_attempt_that_no_other_would_follow_anyway_fails_as_it_did(kind: Any,
     )
 
 
-def test_an_attempt_that_was_to_end_with_its_task_fails_as_too_late_and_not_as_too_slow() -> None:
+def test_an_attempt_cut_by_its_tasks_deadline_fails_as_deadline_not_as_timeout() -> None:
     times_out = FailAttempt(attempt=1, kind="timeout", error="no answer", jitter=0.0)
     cut = planned(ends_by=SOON)(started(1, deadline=SOON))
     uncut = planned(ends_by=SOON + POLICY.timeout)(started(1, deadline=SOON))

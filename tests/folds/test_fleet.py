@@ -199,7 +199,7 @@ def test_a_paused_pool_waits_until_it_is_resumed() -> None:
     assert not fleet.pool_waits("text")
 
 
-def test_a_pool_waits_when_all_its_types_are_paused_and_the_default_one_never_does_so() -> None:
+def test_a_pool_waits_when_all_its_types_are_paused_but_the_default_one_never() -> None:
     both = [defined("chapter", "text"), defined("outline", "text")]
     one = fleet_of(*both, TypePaused(name="chapter"))
     all_of_them = fleet_of(*both, TypePaused(name="chapter"), TypePaused(name="outline"))
@@ -278,7 +278,7 @@ def test_watchers_of_limits_are_told_of_owners_and_types_and_not_of_servers() ->
     assert told == [2, 4]
 
 
-def test_an_owner_whose_limits_do_not_decode_has_the_services_and_the_watchers_hear_of_it() -> None:
+def test_undecodable_owner_limits_fall_back_to_the_services_and_watchers_are_called() -> None:
     fleet, told = Fleet(SERVICE), []
     fleet.apply(positions(OwnerLimited(owner="alice", waiting=1)))
     fleet.watch_limits(lambda: told.append(fleet.sequence))

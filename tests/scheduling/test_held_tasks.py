@@ -177,7 +177,7 @@ def test_a_held_child_waits_again_for_a_parent_that_is_retried() -> None:
     assert held_tasks.entry(child).parents == {parent.id}
 
 
-def test_a_parent_that_was_retried_and_has_ended_before_it_could_be_entered_is_asked_about() -> None:
+def test_a_parent_retried_and_ended_before_it_was_entered_is_asked_about() -> None:
     held_tasks = Simulation()
     parent = held_tasks.submit()
     child = held_tasks.submit(depends_on=(parent.id, "0" * 26 + "~alice"))
@@ -507,7 +507,7 @@ def test_a_task_that_ends_while_it_is_read_again_is_not_kept() -> None:
     assert not len(held_tasks.held_tasks)
 
 
-def test_a_grant_that_no_server_takes_is_taken_back_where_its_owner_has_work_for_others() -> None:
+def test_an_unused_grant_is_taken_back_if_its_owner_has_work_for_others() -> None:
     held_tasks = one_at_a_time("owner")
     stuck = held_tasks.submit(pool="nobody-serves-it")
     elsewhere = held_tasks.submit(pool="default")

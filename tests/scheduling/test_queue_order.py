@@ -209,7 +209,7 @@ def all_priorities(lists: st.SearchStrategy[list[Waits]]) -> st.SearchStrategy[d
 
 
 @given(all_priorities(able), all_priorities(unable), freed)
-def test_nothing_starts_while_something_higher_waits_that_could_whenever_slots_become_free(
+def test_nothing_starts_while_a_higher_task_that_could_start_waits(
     tasks: dict[Priority, list[Waits]], others: dict[Priority, list[Waits]], slots: list[list[int]]
 ) -> None:
     started, _ = served({priority: [*tasks[priority], *others[priority]] for priority in PRIORITIES}, slots)

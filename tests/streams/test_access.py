@@ -279,9 +279,7 @@ async def test_credentials_of_another_operator_are_refused(start: Start, tmp_pat
     assert f"TASKSTREAM_NATS_CREDS='{creds}'" in await refused(server.url, nats_creds=str(creds))
 
 
-async def test_credentials_that_expire_meanwhile_are_said_so_and_new_ones_in_the_file_are_taken(
-    start: Start, tmp_path: Path
-) -> None:
+async def test_expired_credentials_are_reported_and_new_ones_in_the_file_are_used(start: Start, tmp_path: Path) -> None:
     operator = Operator()
     server = start(operator.config())
     creds = operator.credentials(tmp_path / "user.creds", lifetime_seconds=2)

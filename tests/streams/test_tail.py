@@ -74,9 +74,7 @@ async def test_a_reader_that_begins_before_what_is_kept_reads_it_all(container: 
     await late.stop()
 
 
-async def test_what_was_stored_before_a_reader_began_is_seen_before_it_is_told_that_this_is_all(
-    container: Container, tail: Tail
-) -> None:
+async def test_a_reader_sees_all_that_was_stored_before_it_is_caught_up(container: Container, tail: Tail) -> None:
     """Also where the message is still on its way to those who read already."""
     other = Follower(tail.follow(0))
     await caught_up(other)

@@ -64,7 +64,7 @@ def test_an_attempt_whose_worker_is_gone_is_lost_at_once() -> None:
     assert diagnose(running(), NOW, queued=False, worker_alive=False) is Remedy.ATTEMPT_LOST
 
 
-def test_an_attempt_whose_worker_lives_is_the_workers_to_end_for_a_good_while_past_the_deadline() -> None:
+def test_an_attempt_of_a_live_worker_is_left_to_it_well_past_the_deadline() -> None:
     last = NOW + seconds(60) + FORGOTTEN_AFTER
 
     assert FORGOTTEN_AFTER > SETTLED_AFTER
@@ -83,7 +83,7 @@ def test_an_accepted_attempt_does_not_depend_on_its_worker(worker_alive: bool) -
 
 
 @pytest.mark.parametrize("worker_alive", [True, False])
-def test_an_accepted_attempt_that_nobody_reported_on_expires_a_while_after_its_deadline(worker_alive: bool) -> None:
+def test_an_accepted_attempt_without_a_report_expires_a_while_after_its_deadline(worker_alive: bool) -> None:
     last = NOW + seconds(60) + SETTLED_AFTER
 
     view = running(accepted=True)

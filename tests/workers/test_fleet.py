@@ -264,7 +264,7 @@ async def test_what_a_server_says_of_itself_outlives_its_next_health_check(
 # The circuit
 
 
-async def test_a_server_that_keeps_failing_is_left_alone_then_tried_with_one_task_at_a_time(
+async def test_a_server_that_keeps_failing_rests_then_gets_one_task_at_a_time(
     nats_url: str, backend: BackendServer
 ) -> None:
     backend.answer = status(500, {"error": "out of memory"})

@@ -9,7 +9,7 @@ from taskstream.workers.fleet.health import next_interval
 
 
 @pytest.mark.parametrize(("good", "seconds"), [(1, 20), (2, 20), (4, 20), (5, 60), (6, 60), (1_000_000, 60)])
-def test_a_server_that_stays_well_is_checked_more_seldom_from_its_fifth_good_check_on(good: int, seconds: int) -> None:
+def test_a_healthy_server_is_checked_less_often_from_its_fifth_good_check_on(good: int, seconds: int) -> None:
     assert next_interval(Settings(), good, well=True) == seconds
 
 

@@ -85,7 +85,7 @@ async def test_a_task_with_an_event_it_does_not_know_is_left_alone_and_the_other
     assert [entry["service"] for entry in logs if entry["event"] == "service.halted"] == ["projector-tasks"]
 
 
-async def test_a_server_with_an_event_it_does_not_know_gets_no_work_from_it_and_the_others_do(
+async def test_a_server_with_an_unknown_event_gets_no_work_but_the_others_do(
     nats_url: str, backend: BackendServer
 ) -> None:
     with structlog.testing.capture_logs() as logs:

@@ -154,7 +154,7 @@ async def test_a_model_writes_when_one_is_named(
     assert "begins: B b b" in asked.asked[1]["messages"][-1]["content"]
 
 
-async def test_a_chapter_that_the_model_does_not_write_is_told_of_and_the_others_are_written(
+async def test_a_chapter_the_model_does_not_write_is_reported_and_the_others_are_written(
     service: Service, writer: str, model: tuple[Model, dict[str, str]]
 ) -> None:
     asked, headers = model

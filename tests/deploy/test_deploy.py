@@ -12,7 +12,7 @@ import yaml
 from taskstream import settings
 from taskstream.nats_server.server import find_executable
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMMANDS = {"up", "api", "worker", "token", "rebuild", "settings", "seal-key"}
 SECRET = "a secret that is long enough for HS256"

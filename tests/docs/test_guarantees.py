@@ -9,9 +9,10 @@ import pytest
 
 from chaos.checker import CHECKS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "guarantees.md").read_text()
 ROWS = [line for line in TEXT.split("## Promised")[1].split("\n## ")[0].splitlines() if line.startswith("| ")]
+LONGEST_TEST_NAME = 80
 PROMISES = [row.strip("|").split("|") for row in ROWS[1:]]
 
 
@@ -31,3 +32,11 @@ def test_a_promise_names_checks_and_tests_that_exist(promise: list[str]) -> None
 def test_every_check_shows_a_promise_or_is_about_the_run_itself() -> None:
     of_the_run = {"nothing-is-left-over", "resources-are-given-back", "nobody-died", "streams-are-understood"}
     assert CHECKS.keys() - of_the_run <= set(re.findall(r"`([a-z-]+)`", TEXT))
+
+
+def test_no_test_has_a_name_of_more_than_80_characters() -> None:
+    tests = (
+        name for file in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    )
+
+    assert [name for name in tests if len(name) > LONGEST_TEST_NAME] == []
