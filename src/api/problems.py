@@ -18,9 +18,9 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct, field
 
 from .. import errors
-from ..backends.egress import BadAddress
 from ..streams.client.connection import PayloadTooLarge
 from ..vault.sealing import SealingUnavailable
+from ..wire.addresses import BadAddress
 from .auth.authenticator import KeysUnavailable, Unauthenticated
 from .middleware.edge import request_id
 

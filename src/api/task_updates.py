@@ -22,78 +22,71 @@ from .middleware.edge import request_id
 from .schemas.task_update import attempt_of_token, parse_update
 from .schemas.tasks import TaskAnswer, task_answer
 
-NO_ATTEMPT = "this token is of no attempt of this task"
+NO_ATTEMPT = "the token belongs to no attempt of this task"
 
 
-class TaskReports:
-    """What the route does, apart from HTTP."""
+async def record_update(container: Container, request: ApiRequest, task_id: str) -> TaskAnswer:
+    """Record an update; return the task after it. Access is checked before the body is read."""
+    settings = container.settings
+    started: AttemptStarted | None = None
+    if request.auth is None:
+        ref = owned_ref(request.user, task_id, "service", "admin")
+        history = await container.tasks.history(ref)
+    else:
+        ref, history, started = await _by_attempt(container, request.auth, task_id)
+    body = without_key(await read_body(request), await _model_key(container, ref, history))
+    update, progress = parse_update(body, task_id, settings.max_json_depth)
+    if not update.is_final and len(body) > settings.max_body:
+        raise HTTPException(status_code=413, detail=f"a progress report may have {settings.max_body} bytes at most")
+    reporter, by = _reporter(container, request.user, update.server_id, started)
+    cause = request_id(request.scope)
+    known = container.commands.tasks.fold(history)
+    if update.is_final:
+        ending, digest = update.ending(update.result(task_id)), update.digest
+        await container.reports.end(
+            ref, ending, reporter, name=digest, update_digest=digest, by=by, cause=cause, known=known
+        )
+    else:
+        await container.reports.progress(ref, progress, reporter, by=by, cause=cause, known=known)
+    return task_answer(await container.tasks.detail(ref), settings)
 
-    def __init__(self, container: Container) -> None:
-        self.container = container
 
-    async def take(self, request: ApiRequest, task_id: str) -> TaskAnswer:
-        """Record an update; return the task after it. Access is checked before the body is read."""
-        started: AttemptStarted | None = None
-        if request.auth is None:
-            ref = owned_ref(request.user, task_id, "service", "admin")
-            history = await self.container.tasks.history(ref)
-        else:
-            ref, history, started = await self._by_attempt(request.auth, task_id)
-        body = without_key(await read_body(request), await self._key_of(ref, history))
-        update, progress = parse_update(body, task_id, self.container.settings.max_json_depth)
-        if not update.is_final and len(body) > self.container.settings.max_body:
-            raise HTTPException(
-                status_code=413, detail=f"a progress report may have {self.container.settings.max_body} bytes at most"
-            )
-        reporter, by = self._reporter(request.user, update.server_id, started)
-        cause = request_id(request.scope)
-        known = self.container.commands.tasks.fold(history)
-        if update.is_final:
-            await self.container.reports.end(
-                ref,
-                update.ending(update.result(task_id)),
-                reporter,
-                name=update.digest,
-                update_digest=update.digest,
-                by=by,
-                cause=cause,
-                known=known,
-            )
-        else:
-            await self.container.reports.progress(ref, progress, reporter, by=by, cause=cause, known=known)
-        return task_answer(await self.container.tasks.detail(ref), self.container.settings)
-
-    async def _key_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
-        """Return the model's key of a task, which its server may echo; None if there is none, or none any more."""
-        submitted = history[0].recorded.event
-        if not isinstance(submitted, TaskSubmitted):
-            return None
+async def _model_key(container: Container, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
+    """Return the model's key of a task, which its server may echo; None if there is none, or none any more."""
+    submitted = history[0].recorded.event
+    if isinstance(submitted, TaskSubmitted) and submitted.key_id:
         with contextlib.suppress(SealingError):
-            return await self.container.secrets.get(ref, submitted.key_id) if submitted.key_id else None
-        return None
+            return await container.secrets.get(ref, submitted.key_id)
+    return None
 
-    async def _by_attempt(self, token: str, task_id: str) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
-        """Return the task, its history and the attempt that a callback token belongs to.
 
-        Raises Unauthenticated, also if there is no such task: a made-up token reveals nothing.
-        """
-        try:
-            ref = parse_task_id(task_id)
-            history = await self.container.tasks.history(ref)
-        except NotFound:
-            raise Unauthenticated(NO_ATTEMPT) from None
-        started = attempt_of_token(token, history)
-        if started is None:
-            raise Unauthenticated(NO_ATTEMPT)
-        return ref, history, started
+async def _by_attempt(
+    container: Container, token: str, task_id: str
+) -> tuple[TaskRef, list[Stored[TaskEvent]], AttemptStarted]:
+    """Return the task, its history and the attempt that a callback token belongs to.
 
-    def _reporter(self, identity: Identity, server_id: str, started: AttemptStarted | None) -> tuple[Reporter, Actor]:
-        """Return the reporter that the caller is, and the actor of its events."""
-        if started is not None:
-            reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
-            return reporter, Actor("server", started.server_id)
-        # A backend may use another name than it was registered with; such a name is ignored.
-        server_id = server_id if self.container.fleet.knows(server_id) else ""
-        if identity.has("service"):
-            return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)
-        return Reporter(kind="person", server_id=server_id), actor(identity)
+    Raises Unauthenticated, also if there is no such task: a made-up token reveals nothing.
+    """
+    try:
+        ref = parse_task_id(task_id)
+        history = await container.tasks.history(ref)
+    except NotFound:
+        raise Unauthenticated(NO_ATTEMPT) from None
+    started = attempt_of_token(token, history)
+    if started is None:
+        raise Unauthenticated(NO_ATTEMPT)
+    return ref, history, started
+
+
+def _reporter(
+    container: Container, identity: Identity, server_id: str, started: AttemptStarted | None
+) -> tuple[Reporter, Actor]:
+    """Return the reporter that the caller is, and the actor of its events."""
+    if started is not None:
+        reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
+        return reporter, Actor("server", started.server_id)
+    # A backend may use another name than it was registered with; such a name is ignored.
+    server_id = server_id if container.fleet.knows(server_id) else ""
+    if identity.has("service"):
+        return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)
+    return Reporter(kind="person", server_id=server_id), actor(identity)

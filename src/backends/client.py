@@ -14,10 +14,10 @@ import aiohttp
 
 from ..clock import utc_now
 from ..events.server import ServerRegistered
+from ..wire.body_limit import AnswerTooLarge, read_capped
 from .dialects import dialect_of
 from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Update
 from .dialects.framing import FRAMINGS, Texts
-from .egress import AnswerTooLarge, read_capped
 from .redaction import without_key
 
 LONGEST_PROGRESS = 256 * 1024

@@ -8,7 +8,6 @@ because only then the machine is certain. The second check protects.
     |- InvalidAddress        it is not the address of an HTTP server, or badly written
     `- ForbiddenAddress      it is well written, and policy refuses it
     AddressRefused (OSError) policy refused at connect; see `refused_by_policy`
-    AnswerTooLarge           an answer has more bytes than the caller accepts (from `wire.body_limit`)
 """
 
 from __future__ import annotations
@@ -27,19 +26,6 @@ from aiohttp.connector import AddrInfoType
 from ..settings import InvalidSettings, Settings, variable
 from ..wire import addresses
 from ..wire.addresses import Address, BadAddress, InvalidAddress, Network, Reach
-from ..wire.body_limit import AnswerTooLarge, read_capped
-
-__all__ = [
-    "AddressRefused",
-    "AnswerTooLarge",
-    "BadAddress",
-    "EgressPolicy",
-    "ForbiddenAddress",
-    "InvalidAddress",
-    "Resolve",
-    "read_capped",
-    "refused_by_policy",
-]
 
 Resolve: TypeAlias = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
 """(host name, port, family) -> its addresses; raises OSError when there are none."""

@@ -12,12 +12,13 @@ from msgspec import Struct
 from standardwebhooks import Webhook
 
 from ..backends.client import describe, parse_retry_after
-from ..backends.egress import AnswerTooLarge, read_capped, refused_by_policy
+from ..backends.egress import refused_by_policy
 from ..clock import utc_now
 from ..commands.webhook import Registered
 from ..events.ids import WebhookRef
 from ..vault.sealing import SealingError
 from ..vault.secrets import SecretStore
+from ..wire.body_limit import AnswerTooLarge, read_capped
 from .deliveries import LastAnswer
 
 MOST_READ = 64 * 1024

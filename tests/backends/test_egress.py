@@ -19,18 +19,10 @@ from aiohttp.abc import ResolveResult
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskstream.backends.egress import (
-    AddressRefused,
-    AnswerTooLarge,
-    BadAddress,
-    EgressPolicy,
-    ForbiddenAddress,
-    InvalidAddress,
-    Resolve,
-    read_capped,
-    refused_by_policy,
-)
+from taskstream.backends.egress import AddressRefused, EgressPolicy, ForbiddenAddress, Resolve, refused_by_policy
 from taskstream.settings import InvalidSettings, Settings
+from taskstream.wire.addresses import BadAddress, InvalidAddress
+from taskstream.wire.body_limit import AnswerTooLarge, read_capped
 
 TIMEOUT = aiohttp.ClientTimeout(total=5)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

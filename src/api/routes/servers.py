@@ -9,7 +9,6 @@ import msgspec
 from litestar import Router, delete, get, post
 from msgspec.structs import replace
 
-from ...backends.egress import BadAddress
 from ...clock import utc_now
 from ...commands.server import MarkOnline, Present, RegisterServer, RemoveServer
 from ...container import Container
@@ -17,6 +16,7 @@ from ...errors import InvalidInput, NotFound
 from ...events.server import Overflow, ServerRegistered
 from ...events.subjects import server_token
 from ...projections.heartbeats import Heartbeat
+from ...wire.addresses import BadAddress
 from ...wire.fields import iso
 from ..auth.access import ApiRequest, requires
 from ..bodies import described, read_as, schema_of

@@ -37,7 +37,7 @@ from ..problems import answers
 from ..schemas.task_update import UpdateBody
 from ..schemas.tasks import EventPage, TaskAnswer, TaskPage, recorded_event, task_answer, task_summary
 from ..task_actions import TaskAction, command_for
-from ..task_updates import TaskReports
+from ..task_updates import record_update
 from ..waiting import Prefer, Wait, preferred_wait, until_ended
 
 STATUSES: frozenset[str] = frozenset(get_args(Status))
@@ -56,7 +56,6 @@ def bare_payload() -> Schema:
 def task_router(container: Container) -> Router:
     """Return the routes."""
     settings = container.settings
-    reports = TaskReports(container)
     intervention = partial(
         post,
         status_code=200,
@@ -126,7 +125,7 @@ def task_router(container: Container) -> Router:
         The bearer token is the `callback_token` that came with the task, or a JWT with role `service`. The same final
         update again changes nothing. A final update of a task that ended otherwise is a 409.
         """
-        return await reports.take(request, task_id)
+        return await record_update(container, request, task_id)
 
     @intervention(
         "/task/{task_id:str}/cancel",
