@@ -1,13 +1,13 @@
-"""Recurring schedules: what is due fires, its task is submitted, the next timer is set. Any worker may.
+"""Cron: the runs of recurring schedules.
 
-Its tasks go in through `submission.service` like all others, with the same holds and quotas. A refused task is a failed
-run.
+When a schedule is due, a worker fires it, submits its tasks, and sets its next timer. Any worker may. Tasks go in
+through `submission.service` like all others, with the same holds and quotas. A refused task is a failed run.
 
-Who is authoritative: the log of schedules says what has fired, the log of tasks what was submitted. What gives safety:
-firing is one guarded append, so of any number of workers one fires; and a run's task has an id made of the schedule and
-the run's instant, so submitting it twice makes one. What gives liveness: the message that fell due is acked only when
-the task is in the log and the next timer is set, and nothing fires before the tasks of what fired last are there; the
-reconciler sets timers that are missing. A pure hint: a timer that fires early, late or twice changes nothing.
+Authority: the log of schedules says what has fired, the log of tasks what was submitted. Safety: firing is one guarded
+append, so only one of many workers fires a run; the id of its task is made of the schedule and the time of the run, so
+submitting it twice makes one task. Liveness: the message of a timer is acked only when the task is in the log and the
+next timer is set; nothing fires before the tasks of the last firing are in the log; the reconciler sets missing timers.
+Timers are only hints: one that fires early, late or twice changes nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 BY = Actor("timer", "schedule")
 AT_ONCE = 50
-"""Schedules that are looked after side by side where many have lost their timers: after a restore, all."""
+"""Schedules attended to at the same time when many have lost their timers, as after a restore."""
 
 
 class Cron:
@@ -62,10 +62,10 @@ class Cron:
         self._submissions = submissions
 
     async def attend(self, ref: ScheduleRef, due_at: datetime | None = None) -> None:
-        """Submit what has fired, fire what is due, and set the next timer. Safe to repeat, and side by side.
+        """Submit what has fired, fire what is due, and set the next timer. Safe to repeat, also at the same time.
 
-        `due_at`: what the timer that fired was set to. Raises StoreUnavailable, or UnreadableEvent where it takes a
-        newer version: it is to be done again.
+        `due_at`: the time the timer was set to. Raises StoreUnavailable, and UnreadableEvent if the schedule needs a
+        newer version of this program; call it again then.
         """
         known = await self._commands.schedules.load(ref)
         known = await self._settle(ref, known)
@@ -83,7 +83,7 @@ class Cron:
             await self._timers.run_schedule(ref, state.next_at)
 
     async def set_missing(self) -> int:
-        """Attend to every schedule that is to run again and has no timer; return how many there were."""
+        """Attend to every schedule that has a next run and no timer. Return their number."""
         timed = {
             timer_name(subject) for subject in await list_subjects(self._reading, TIMERS, timers_filter("schedule"))
         }
@@ -95,18 +95,18 @@ class Cron:
         return len(missing)
 
     async def _settle(self, ref: ScheduleRef, known: Known[ScheduleState]) -> Known[ScheduleState]:
-        """Submit those tasks of what fired last that are not there: whoever fired it may have died."""
+        """Submit the tasks of the last firing that are not in the log: the worker that fired may have died."""
         state = known.state
-        if not isinstance(state, Created) or not state.unsettled or self._is_past_telling(state):
+        if not isinstance(state, Created) or not state.unsettled or self._may_have_aged_out(state):
             return known
-        missing = [run for run in state.fired if not await self._is_there(run)]
+        missing = [run for run in state.fired if not await self._is_in_log(run)]
         return await self._submit(ref, known, state, missing) if missing else known
 
-    def _is_past_telling(self, state: Created) -> bool:
-        """Tell whether tasks submitted then may be gone from the log by age: one that is not there may have run."""
+    def _may_have_aged_out(self, state: Created) -> bool:
+        """Return True if the tasks of the last firing may be past their retention: a missing one may have run."""
         return bool(self._task_retention and state.fired_at and state.fired_at + self._task_retention < utc_now())
 
-    async def _is_there(self, run: Run) -> bool:
+    async def _is_in_log(self, run: Run) -> bool:
         root = task_root(parse_task_id(run.task_id))
         return await last_sequence(self._reading, TASKS, history_filter(root)) > 0
 

@@ -1,4 +1,4 @@
-"""Whether a task is held as it is submitted: what the keeper last said, and what was submitted here since."""
+"""Whether a new task is held: by the last backlog report, and by what was submitted here since."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ WINDOW = window("default", "normal", "default", None)
 SIZE = 4
 
 
-class Door:
-    """Submits to a process that has heard the keeper's word."""
+class Submitter:
+    """Submits to a process that has received a backlog report."""
 
     def __init__(self, *, crowd: int = 0) -> None:
-        """`crowd`: how many tasks of that owner are in the queue, as the keeper has said."""
+        """`crowd`: tasks of the owner `crowd` in the queue, as reported."""
         self.admission = Admission(Fleet())
         self.sequence = 1_000
         self.now = NOW
@@ -40,13 +40,13 @@ class Door:
 
     def on_report(self, queued: dict[str, int], per_second: float = 0.0) -> None:
         owners = {owner: OwnerBacklog(count, {WINDOW: count}) for owner, count in queued.items()}
-        word = BacklogReport(
+        report = BacklogReport(
             as_of=self.sequence, windows={"default": SIZE}, owners=owners, paces={"default": per_second}
         )
-        self.admission.on_report(word, self.now)
+        self.admission.on_report(report, self.now)
 
     def submit(self, owner: str) -> bool:
-        """Submit a task; tell whether it is held."""
+        """Submit a task; return True if it is held."""
         ref, command = self.take(owner)
         with self.admission.in_flight([(ref, command)]):
             self.sequence += 1
@@ -54,7 +54,7 @@ class Door:
         return command.held
 
     def take(self, owner: str) -> tuple[TaskRef, SubmitTask]:
-        """Take a submission in, and do not store it yet."""
+        """Decide a submission, and do not store it yet."""
         ref = TaskRef(owner, f"{next(self._names):026d}")
         command = SubmitTask(
             owner=owner,
@@ -69,73 +69,73 @@ class Door:
 
 
 def test_a_newcomer_is_not_held_by_anothers_full_window() -> None:
-    door = Door(crowd=SIZE)
+    submitter = Submitter(crowd=SIZE)
 
-    assert door.submit("crowd")
-    assert not door.submit("single")
+    assert submitter.submit("crowd")
+    assert not submitter.submit("single")
 
 
 @given(st.lists(st.sampled_from(["alice", "bob", "carol"]), max_size=40))
 def test_each_owner_is_held_beyond_its_own_window_and_not_before(owners: list[str]) -> None:
-    door, submitted = Door(), Counter[str]()
+    submitter, submitted = Submitter(), Counter[str]()
 
     for owner in owners:
-        assert door.submit(owner) == (submitted[owner] >= SIZE)
+        assert submitter.submit(owner) == (submitted[owner] >= SIZE)
         submitted[owner] += 1
 
 
-def test_what_the_keepers_word_reflects_is_counted_once() -> None:
-    door = Door()
+def test_what_the_report_includes_is_counted_once() -> None:
+    submitter = Submitter()
     for _ in range(SIZE):
-        door.submit("alice")
+        submitter.submit("alice")
 
-    door.on_report({"alice": SIZE - 1})
+    submitter.on_report({"alice": SIZE - 1})
 
-    assert not door.submit("alice")
-    assert door.submit("alice")
+    assert not submitter.submit("alice")
+    assert submitter.submit("alice")
 
 
-def test_what_has_started_since_the_word_leaves_room() -> None:
-    door = Door()
-    door.on_report({}, per_second=40.0)
+def test_what_has_started_since_the_report_leaves_room() -> None:
+    submitter = Submitter()
+    submitter.on_report({}, per_second=40.0)
     for _ in range(SIZE):
-        door.submit("alice")
-    assert door.submit("alice")
+        submitter.submit("alice")
+    assert submitter.submit("alice")
 
-    door.now += SECOND / 20  # two have started
+    submitter.now += SECOND / 20  # two have started
 
-    assert [door.submit("alice") for _ in range(3)] == [False, False, True]
-
-
-def test_a_window_that_was_full_at_the_word_stays_full_until_the_next() -> None:
-    door = Door()
-    door.on_report({"crowd": SIZE}, per_second=1_000.0)
-
-    door.now += SECOND
-
-    assert door.submit("crowd")
+    assert [submitter.submit("alice") for _ in range(3)] == [False, False, True]
 
 
-def test_while_no_keeper_speaks_an_owner_has_a_window_and_what_starts_in_a_moment() -> None:
-    door = Door()
-    door.on_report({}, per_second=10.0)
+def test_a_window_reported_full_stays_full_until_the_next_report() -> None:
+    submitter = Submitter()
+    submitter.on_report({"crowd": SIZE}, per_second=1_000.0)
 
-    door.now += 60 * SECOND
-    held = [door.submit("alice") for _ in range(20)]
+    submitter.now += SECOND
+
+    assert submitter.submit("crowd")
+
+
+def test_without_a_scheduler_an_owner_has_a_window_and_what_starts_in_a_moment() -> None:
+    submitter = Submitter()
+    submitter.on_report({}, per_second=10.0)
+
+    submitter.now += 60 * SECOND
+    held = [submitter.submit("alice") for _ in range(20)]
 
     assert held.index(True) == SIZE + 2
 
 
 def test_those_on_their_way_into_the_log_count() -> None:
-    door = Door()
+    submitter = Submitter()
 
     with contextlib.ExitStack() as under_way:
         held = []
         for _ in range(SIZE + 2):
-            ref, command = door.take("alice")
-            under_way.enter_context(door.admission.in_flight([(ref, command)]))
+            ref, command = submitter.take("alice")
+            under_way.enter_context(submitter.admission.in_flight([(ref, command)]))
             held.append(command.held)
         assert held == [False] * SIZE + [True] * 2
-        assert not door.submit("bob")
+        assert not submitter.submit("bob")
 
-    assert not door.submit("alice")  # none of them was stored
+    assert not submitter.submit("alice")  # none of them was stored
