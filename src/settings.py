@@ -22,7 +22,7 @@ Bytes = Annotated[int, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Concurrency = Annotated[int, Meta(ge=1, le=1_000_000)]
 PerSecond = Annotated[float, Meta(ge=0.00001, le=1_000_000)]
-"""From one a day on."""
+"""The minimum is about one per day."""
 Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
 
@@ -36,7 +36,7 @@ class InvalidSettings(Exception):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the whole service is told from outside, read once at start."""
+    """All configuration of the service, read once at start."""
 
     # Where
     host: Annotated[str, about("host the API listens on")] = "127.0.0.1"
@@ -70,7 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         tuple[str, ...], about("`server_tags` required of the NATS servers that store the streams")
     ] = ()
 
-    # The door
+    # API
     jwt_secret: Annotated[str | None, about("HS256 secret, at least 32 bytes; no default")] = None
     jwt_public_key: Annotated[
         str | None, about("PEM public key (or its path) for RS256, ES256 or EdDSA, instead of a secret")
@@ -178,7 +178,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     webhook_retry_cap: Annotated[Seconds, about("maximum wait between two tries of a delivery")] = 21_600.0
     webhook_timeout: Annotated[Seconds, about("maximum time for a webhook's receiver to answer")] = 15.0
 
-    # Keeping
+    # Retention
     task_retention: Annotated[Age, about("age at which task events are dropped; 0: never")] = 0
     server_retention: Annotated[Age, about("age at which server events are dropped; 0: never")] = 0
     delivery_retention: Annotated[
@@ -194,7 +194,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def callback_base(self) -> str:
-        """The URL under which backends find this API, without a slash at the end."""
+        """Base URL for callbacks from backends, without a trailing slash."""
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
@@ -211,7 +211,7 @@ def variable(field: str) -> str:
 
 
 def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
-    """Read the settings; overrides that are None are passed over.
+    """Return the settings from the environment; `overrides` that are not None win.
 
     Raises InvalidSettings naming the variable that has a bad value.
     """
@@ -231,7 +231,7 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
 
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the variables that look like settings and are none: most often a typing error."""
+    """Return variables with our prefix that are not settings, usually typing errors."""
     known = {variable(field) for field in Settings.__struct_fields__}
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
