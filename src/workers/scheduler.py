@@ -95,7 +95,7 @@ class Scheduler(Service):
         tail: Tail,
     ) -> None:
         """`tail`: of the TASKS log."""
-        super().__init__("scheduler", lease=Lease(members, "keeper"))
+        super().__init__("scheduler", lease=Lease(members, "scheduler"))
         self._settings = settings
         self._members = members
         self._connection = connection
