@@ -1,6 +1,6 @@
-"""What the keeper alone knows of why a task is held: asked of it on plain NATS, and answered from its book.
+"""The scheduler's explanation of why a task is held: a request on plain NATS, answered from its held tasks.
 
-Only the keeper that holds the lease is there to answer. Nothing is changed by asking.
+Only the scheduler that holds the lease answers.
 """
 
 from __future__ import annotations
@@ -24,55 +24,56 @@ _KNOWN: dict[Stage, Known] = {
 }
 
 
-class Shut(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A limit that has no room for a task now."""
+class BlockingLimit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A limit that has no free capacity now."""
 
     kind: LimitKind
     counted: int
-    """Tasks that run, or are counted in to run. Of a window: that are in the queue."""
+    """Tasks that run or were granted their start. Of a window: queued tasks."""
     concurrency: int | None = None
-    """How many may be at once; None: any number."""
+    """Concurrency limit; None: none."""
     per_second: float | None = None
-    """How many may start in a second, in the long run; None: any number."""
+    """Rate limit, starts per second; None: none."""
     burst: int | None = None
     opens_at: float | None = None
-    """Seconds since the epoch. When time alone makes room for one; None: that takes the end or the start of another."""
+    """Seconds since the epoch: when the rate limit has capacity again. None: when another task ends or starts."""
 
     @property
     def is_full(self) -> bool:
-        """Tell whether too many run; if not, too many have started of late."""
+        """True if the concurrency limit blocks; False if the rate limit does."""
         return self.concurrency is not None and self.counted >= self.concurrency
 
 
 class Explanation(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What holds a task: all that does, by its time and its parents, and else the limits without room."""
+    """What holds a task: its time and its parents; if neither does, the limits without capacity."""
 
     as_of: int
-    """Sequence of the TASKS log that the book reflects."""
+    """Sequence of the TASKS log that this reflects."""
     known: Known
     starts_at: float | None = None
-    """Seconds since the epoch: not before; None: its time has come, or it has none."""
+    """Seconds since the epoch: not before. None: its time has come, or it has none."""
     parents: tuple[str, ...] = ()
-    """Ids of those that it still waits for, in the order in which it named them."""
-    shut: tuple[Shut, ...] = ()
-    """In the order in which it passes them."""
+    """Ids of the parents it still waits for, in the order of its `dependsOn`."""
+    limits: tuple[BlockingLimit, ...] = ()
+    """In the order of `limit_keys`."""
     ahead: int | None = None
-    """Tasks of its owner that wait for the same room, and come before it; None: it does not wait for room."""
+    """Tasks of its owner before it that need the same limits; None: it does not wait for capacity."""
 
 
 def explain(held_tasks: HeldTasks, ref: TaskRef, as_of: int, now: float) -> Explanation:
-    """Return why a task is held, if it is. `as_of`: up to where in the log the book is kept."""
+    """Return why a task is held. `as_of`: sequence of the log that `held_tasks` reflects."""
     entry = held_tasks.find(ref)
     if entry is None:
         return Explanation(as_of=as_of, known="not-active")
     if entry.stage is not Stage.HELD:
         return Explanation(as_of=as_of, known=_KNOWN[entry.stage])
+    limits = entry.flow.limits if entry.flow else ()
     return Explanation(
         as_of=as_of,
         known="held",
         starts_at=_starts_at(entry, now),
         parents=tuple(parent for parent in entry.plan.depends_on if parent in entry.parents),
-        shut=tuple(_shut(limit, now) for limit in entry.flow.limits if limit.room(now) < ENOUGH) if entry.flow else (),
+        limits=tuple(_blocking_limit(limit, now) for limit in limits if limit.available(now) < ENOUGH),
         ahead=entry.flow.place_of(entry) if entry.flow else None,
     )
 
@@ -84,9 +85,9 @@ def _starts_at(entry: TaskEntry, now: float) -> float | None:
     return not_before.timestamp()
 
 
-def _shut(limit: Limit, now: float) -> Shut:
+def _blocking_limit(limit: Limit, now: float) -> BlockingLimit:
     bounds = limit.bounds
-    return Shut(
+    return BlockingLimit(
         kind=limit.key.kind,
         counted=limit.counted,
         concurrency=bounds.concurrency,

@@ -1,4 +1,4 @@
-"""Why a held task is not queued: what the log knows, and what the keeper says. Pure."""
+"""Reasons why a held task is not queued, from the log and the scheduler's explanation. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..events.task import NO_PLAN, ParentFailure, Plan
 from ..projections.task_view import ACTIVE, TaskView, awaited
 from ..scheduling.limit import LimitKind
 from ..wire.fields import iso
-from .explanation import Explanation, Shut
+from .explanation import BlockingLimit, Explanation
 from .hold import Hold, HoldKind
 
 NAMED_PARENTS = 5
-"""How many parents the words name; the data have more."""
+"""Parents named in the text; the data list up to LISTED_PARENTS."""
 LISTED_PARENTS = 100
 _KINDS: dict[LimitKind, HoldKind] = {
     "servers": "no-server",
@@ -31,7 +31,7 @@ _UNLESS: dict[ParentFailure, str] = {
 
 
 class ParentState(NamedTuple):
-    """A task that another depends on, as it is now."""
+    """The present state of a parent."""
 
     id: str
     status: str
@@ -41,34 +41,34 @@ class ParentState(NamedTuple):
 def held_by(
     view: TaskView,
     since: datetime,
-    said: Explanation | None,
+    explanation: Explanation | None,
     parents: Mapping[str, ParentState],
     unserved: Sequence[Hold],
     now: datetime,
 ) -> list[Hold]:
-    """Return what holds a task, what it waits for in the order in which it waits.
+    """Return what holds a task, in the order in which it waits.
 
-    `since`: when it was held. `said`: by the keeper; None: it does not answer, and the log alone tells.
+    `since`: when it was held. `explanation`: by the scheduler; None: it does not answer.
     `parents`: those it depends on, by id, as far as they are there. `unserved`: what keeps every server from taking it.
     """
     plan = awaited(view)
     holds = [
-        *_by_parents(plan, since, said, parents),
+        *_by_parents(plan, since, explanation, parents),
         *_by_time(plan, since, now),
     ]
-    if said is None:
-        return holds or [_no_keeper(since)]
+    if explanation is None:
+        return holds or [_no_scheduler(since)]
     room_since = max([since, *_ends(parents), *([plan.not_before] if plan.not_before else [])])
-    for shut in said.shut:
-        holds += unserved if shut.kind == "servers" else [_by_limit(shut, said.ahead or 0, view, room_since)]
-    return holds or [_turn(said, room_since)]
+    for limit in explanation.limits:
+        holds += unserved if limit.kind == "servers" else [_by_limit(limit, explanation.ahead or 0, view, room_since)]
+    return holds or [_turn(explanation, room_since)]
 
 
 def _by_parents(
-    plan: Plan, since: datetime, said: Explanation | None, parents: Mapping[str, ParentState]
+    plan: Plan, since: datetime, explanation: Explanation | None, parents: Mapping[str, ParentState]
 ) -> list[Hold]:
-    if said is not None and said.known == "held":
-        awaited = list(said.parents)
+    if explanation is not None and explanation.known == "held":
+        awaited = list(explanation.parents)
     else:
         awaited = [parent for parent in plan.depends_on if parent in parents and parents[parent].status in ACTIVE]
     if not awaited:
@@ -106,32 +106,32 @@ def _by_time(plan: Plan, since: datetime, now: datetime) -> list[Hold]:
     ]
 
 
-def _by_limit(shut: Shut, ahead: int, view: TaskView, since: datetime) -> Hold:
+def _by_limit(limit: BlockingLimit, ahead: int, view: TaskView, since: datetime) -> Hold:
     data: dict[str, Any] = {
-        "counted": shut.counted,
-        "concurrency": shut.concurrency,
-        "perSecond": shut.per_second,
-        "burst": shut.burst,
-        "opensAt": datetime.fromtimestamp(shut.opens_at, UTC) if shut.opens_at is not None else None,
+        "counted": limit.counted,
+        "concurrency": limit.concurrency,
+        "perSecond": limit.per_second,
+        "burst": limit.burst,
+        "opensAt": datetime.fromtimestamp(limit.opens_at, UTC) if limit.opens_at is not None else None,
         "ahead": ahead,
     }
-    what = _whose(shut, view)
-    if shut.kind == "window":
-        text = f"{shut.counted} of {what} are in the queue, as many as may be at a time, so that others' come between"
+    what = _whose(limit, view)
+    if limit.kind == "window":
+        text = f"{limit.counted} of {what} are in the queue, as many as may be at a time, so that others' come between"
         return Hold(kind="window", since=since, text=text, release="one of those starts" + _behind(ahead), data=data)
-    if shut.kind == "key":
+    if limit.kind == "key":
         data["concurrencyKey"] = (view.plan or NO_PLAN).concurrency_key
-    if shut.is_full:
-        text = f"{shut.counted} of {what} run or are about to, of at most {shut.concurrency}"
+    if limit.is_full:
+        text = f"{limit.counted} of {what} run or are about to, of at most {limit.concurrency}"
         release = "one of those ends"
     else:
-        text = f"as many of {what} have started as may: {shut.per_second:g} a second"
+        text = f"as many of {what} have started as may: {limit.per_second:g} a second"
         release = iso(data["opensAt"]) if data["opensAt"] else "those that are about to start have"
-    return Hold(kind=_KINDS[shut.kind], since=since, text=text, release=release + _behind(ahead), data=data)
+    return Hold(kind=_KINDS[limit.kind], since=since, text=text, release=release + _behind(ahead), data=data)
 
 
-def _whose(shut: Shut, view: TaskView) -> str:
-    match shut.kind:
+def _whose(limit: BlockingLimit, view: TaskView) -> str:
+    match limit.kind:
         case "owner":
             return "its owner's tasks"
         case "window":
@@ -150,22 +150,22 @@ def _behind(ahead: int) -> str:
     )
 
 
-def _turn(said: Explanation, since: datetime) -> Hold:
-    ahead = said.ahead or 0
+def _turn(explanation: Explanation, since: datetime) -> Hold:
+    ahead = explanation.ahead or 0
     text = (
         f"nothing holds it any more; {_count(ahead, 'task')} of its owner's come first" if ahead else "its turn comes"
     )
     return Hold(
-        kind="turn", since=since, text=text, release="the keeper has queued it, in a moment", data={"ahead": ahead}
+        kind="turn", since=since, text=text, release="the scheduler has queued it, in a moment", data={"ahead": ahead}
     )
 
 
-def _no_keeper(since: datetime) -> Hold:
+def _no_scheduler(since: datetime) -> Hold:
     return Hold(
         kind="no-keeper",
         since=since,
-        text="its time has come and its parents have ended; which limit has no room only the keeper could tell",
-        release="a keeper runs and finds room for it: one of the workers takes over within seconds",
+        text="its time has come and its parents have ended; only the scheduler knows which limit has no capacity",
+        release="a scheduler runs and finds capacity for it: one of the workers takes over within seconds",
         data={},
     )
 

@@ -14,8 +14,8 @@ HoldKind: TypeAlias = Literal[
     "type-limit",  # so has its type
     "concurrency-key",  # so have those of its type with the same key
     "window",  # its owner has enough in this queue for now: others' come between
-    "turn",  # nothing: the keeper is about to queue it
-    "no-keeper",  # only the keeper could tell, and none answers
+    "turn",  # nothing: the scheduler is about to queue it
+    "no-keeper",  # only the scheduler knows, and it does not answer
     "retry",  # its next attempt is not due yet
     "pool-paused",
     "type-paused",

@@ -1,1 +1,1 @@
-"""Which held tasks are queued next: a book of what is active, kept from the log, and pure decisions over it."""
+"""Limits, fairness and order: pure decisions about which held task is queued next, and which queue is served next."""

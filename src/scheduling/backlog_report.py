@@ -1,4 +1,4 @@
-"""What the keeper tells those who admit tasks, again and again, on plain NATS: who has much waiting."""
+"""The scheduler's report of who has many tasks waiting, published several times a second for the admission of tasks."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from msgspec import Struct
 
 
 class OwnerBacklog(Struct, frozen=True):
-    """What one owner has waiting."""
+    """The waiting tasks of one owner."""
 
     waiting: int
-    """Held, queued, or for a retry."""
+    """Held, queued, or between two attempts."""
     queued: dict[str, int]
-    """In the queue, by window."""
+    """How many are in the queue, by window."""
 
 
 class BacklogReport(Struct, frozen=True, kw_only=True):
     as_of: int
-    """Sequence of the TASKS log up to which this is so."""
+    """Sequence of the last event of the TASKS log that this reflects."""
     windows: dict[str, int]
-    """How many tasks of one owner and priority may be in a pool's queue, by pool."""
+    """How many tasks of one window may be in a pool's queue, by pool."""
     owners: dict[str, OwnerBacklog]
-    """Those who have much waiting, by owner token."""
+    """Owners with many waiting tasks, by owner token."""
     held_back: dict[str, int] = {}
-    """How many tasks wait for room in their owners' windows, by pool: they wait for its servers as if in the queue."""
+    """How many tasks a full window holds, by pool. They count towards the pool's backlog like queued ones."""
     paces: dict[str, float] = {}
-    """How many tasks a pool starts in a second, by pool; without those that start none."""
+    """Starts per second, by pool; without pools that start none."""
 
 
 encode = msgspec.json.Encoder().encode

@@ -1,7 +1,4 @@
-"""Which servers may be given a task, and why the others are not: pure, over what is known of them.
-
-The same answers for dispatch, which acts on them, and for who asks why a task waits.
-"""
+"""Eligibility of servers for a task. Dispatch acts on it, and `/why` reports it."""
 
 from __future__ import annotations
 
@@ -17,25 +14,25 @@ from ..events.server import Overflow, ServerRegistered
 
 Verdict: TypeAlias = Literal[
     "able",
-    "other-types",  # it does not serve the task's type
-    "label-missing",  # the task requires a label that it does not have
+    "other-types",  # does not serve the task's type
+    "label-missing",  # lacks a label that the task requires
     "offline",
-    "maintenance",  # or being drained, which is the same
-    "circuit-open",  # its attempts kept failing
-    "circuit-half-open",  # one attempt is out to see whether it has recovered
-    "at-limit",  # it runs as many tasks as it takes
-    "standby",  # it helps out only when more tasks wait, or wait for longer
+    "maintenance",  # or being drained
+    "circuit-open",  # its attempts failed repeatedly
+    "circuit-half-open",  # one attempt probes whether it has recovered
+    "at-limit",  # runs `maxConcurrent` tasks
+    "standby",  # an overflow server whose bounds are not reached
 ]
 
 
 class Standing(NamedTuple):
-    """A server and what is known of its load."""
+    """A server and its load."""
 
     server: Present
     running: int | None = None
-    """Tasks that it runs; None: not known."""
+    """Number of tasks it runs; None: not known."""
     stands_by: bool = False
-    """It is an overflow server whose bounds are not reached."""
+    """True for an overflow server whose bounds are not reached."""
 
 
 class Considered(Struct, frozen=True, kw_only=True):
@@ -44,9 +41,9 @@ class Considered(Struct, frozen=True, kw_only=True):
     server_id: str
     verdict: Verdict
     text: str
-    """The verdict in words, with its particulars."""
+    """The verdict in words, with its figures."""
     until: datetime | None = None
-    """UTC. When that is over by itself; None: not known."""
+    """UTC. When it ends without anyone's action; None: not known."""
 
 
 class Stop(Struct, frozen=True, kw_only=True):
@@ -63,22 +60,22 @@ class Stop(Struct, frozen=True, kw_only=True):
 
 
 def serves(settings: ServerRegistered, task_type: str) -> bool:
-    """Tell whether a server takes tasks of a type; without types it takes all."""
+    """Return True if a server takes tasks of a type; a server without types takes all."""
     return not settings.types or task_type in settings.types
 
 
 def missing_label(settings: ServerRegistered, require: Mapping[str, str]) -> str | None:
-    """Return the first required label, as `key=value`, that a server does not have; None if it has all."""
+    """Return the first required label that a server lacks, as `key=value`; None if it has all."""
     return next((f"{key}={value}" for key, value in require.items() if settings.labels.get(key) != value), None)
 
 
 def is_able(server: Present, task_type: str, require: Mapping[str, str]) -> bool:
-    """Tell whether a server could take such a task now, if it had room."""
+    """Return True if a server with a free slot could take such a task now."""
     return isinstance(server.circuit, CircuitIsClosed) and is_there_for(server, task_type, require)
 
 
 def is_there_for(server: Present, task_type: str, require: Mapping[str, str]) -> bool:
-    """Tell the same, but for whether its attempts kept failing: only another attempt can show that it has recovered."""
+    """Return the same, whatever the circuit: only another attempt can show that the server has recovered."""
     return (
         serves(server.settings, task_type)
         and server.online
@@ -88,12 +85,12 @@ def is_there_for(server: Present, task_type: str, require: Mapping[str, str]) ->
 
 
 def considered(task_type: str, require: Mapping[str, str], standings: Iterable[Standing]) -> list[Considered]:
-    """Return what each server is as a place for a task of a type that requires labels, in the order given."""
+    """Return the verdict on each server for a task of a type that requires labels, in the order given."""
     return [considered_one(standing, task_type, require) for standing in standings]
 
 
 def considered_one(standing: Standing, task_type: str, require: Mapping[str, str]) -> Considered:
-    """Return what a server is as a place for a task. Of several reasons the one that lasts longest is given."""
+    """Return the verdict on a server; of several reasons, the one that lasts longest."""
     server, running = standing.server, standing.running
     settings = server.settings
 
@@ -120,12 +117,12 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
         return verdict("at-limit", f"runs {running} of at most {settings.max_concurrent} tasks")
     if standing.stands_by:
         return verdict("standby", "helps out only when more tasks wait, or wait for longer")
-    room = f"runs {running} of at most {settings.max_concurrent} tasks" if running is not None else "may have room"
-    return verdict("able", room)
+    load = f"runs {running} of at most {settings.max_concurrent} tasks" if running is not None else "may have room"
+    return verdict("able", load)
 
 
 def stops(pool: str, pool_pause: Pause | None, task_type: str, type_pause: Pause | None) -> list[Stop]:
-    """Return the pauses that keep a task of a type from leaving its pool."""
+    """Return the pauses that keep tasks of a type in their pool."""
     found = []
     if pool_pause is not None:
         found.append(Stop(kind="pool-paused", name=pool, pause=pool_pause))
@@ -135,11 +132,11 @@ def stops(pool: str, pool_pause: Pause | None, task_type: str, type_pause: Pause
 
 
 def allowance(overflow: Overflow, waiting: int, oldest: timedelta, at_once: int, *, helping: bool) -> int:
-    """Return how many tasks an overflow server may take until somebody looks again; 0: it stands by.
+    """Return how many tasks an overflow server may take until the next check; 0: it stands by.
 
-    By how many tasks wait and for how long the oldest has. One that helps goes on until half of what it began at: at
-    the bound itself it would start and stop with each task. `at_once`: tasks it runs side by side; what it takes
-    because one has waited for long.
+    `waiting`: tasks that wait. `oldest`: how long the oldest has waited; past that bound the server takes `at_once`
+    tasks, as many as it runs concurrently. `helping`: it started to help, and goes on until half of a bound is reached;
+    without that hysteresis it would start and stop with each task.
     """
     part = 2 if helping else 1
     if overflow.waiting is not None and waiting > overflow.waiting // part:

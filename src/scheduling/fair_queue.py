@@ -1,4 +1,4 @@
-"""Lanes in the order in which they get their turn: strict priority, owners by turns, and nobody waits for ever."""
+"""Fair order of flows: strict priority, owners in round robin, and ageing against starvation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..events.task import PRIORITIES, Priority
 
-OUTDATED_FOR_EACH = 2
-OUTDATED = 64
-"""How many outdated ages are kept, for each lane and in all, before they are thrown out together."""
+STALE_FOR_EACH = 2
+STALE = 64
+"""Stale heap entries kept, for each flow and in all, before they are removed together."""
 
 
 class FairQueueItem(Protocol):
-    """What waits for its turn."""
+    """A flow as the queue sees it."""
 
     owner: str
     priority: Priority
-    line: Any
-    """The `FairQueue` in which it waits; None: in none."""
+    queue: Any
+    """The `FairQueue` it is in; None: in none."""
 
     @property
     def since(self) -> float:
@@ -32,16 +32,16 @@ L = TypeVar("L", bound=FairQueueItem)
 
 
 class FairQueue(Generic[L]):
-    """Lanes of which one at a time gets its turn. One that has had it goes to the end when it is put back."""
+    """Flows that wait, served one at a time. A flow that is served and put back goes to the end."""
 
     def __init__(self, ageing_seconds: float) -> None:
-        """`ageing_seconds`: a lane whose first task has waited longer comes before all others; 0: none does."""
+        """`ageing_seconds`: a flow whose first task has waited longer is served first; 0: no ageing."""
         self._ageing_seconds = ageing_seconds
         self._owners: dict[Priority, OrderedDict[str, OrderedDict[L, None]]] = {
             priority: OrderedDict() for priority in PRIORITIES
         }
         self._oldest: list[tuple[float, int, L]] = []
-        """A heap of lanes below the highest priority, by when their first task was submitted; with outdated ones."""
+        """A heap of flows below the highest priority, by submission of their first task; some entries are stale."""
         self._tiebreak = itertools.count()
         self._count = 0
 
@@ -54,17 +54,17 @@ class FairQueue(Generic[L]):
                 yield from flows
 
     def put(self, flow: L) -> None:
-        """Add a lane that has tasks and is in no line, at the end of its owner's."""
+        """Add a flow that has tasks and is in no queue, behind its owner's other flows."""
         self._owners[flow.priority].setdefault(flow.owner, OrderedDict())[flow] = None
         self._count += 1
-        flow.line = self
-        self.note(flow)
+        flow.queue = self
+        self.update(flow)
 
-    def note(self, flow: L) -> None:
-        """Heed that another task is the first of a lane that waits here."""
+    def update(self, flow: L) -> None:
+        """Record that another task is now the first of a flow in this queue."""
         if not self._ageing_seconds or flow.priority == PRIORITIES[0]:
             return
-        if len(self._oldest) > OUTDATED_FOR_EACH * self._count + OUTDATED:
+        if len(self._oldest) > STALE_FOR_EACH * self._count + STALE:
             self._oldest = [self._age_of(each) for each in self if each.priority != PRIORITIES[0]]
             heapq.heapify(self._oldest)
         heapq.heappush(self._oldest, self._age_of(flow))
@@ -75,11 +75,11 @@ class FairQueue(Generic[L]):
         if not owners[flow.owner]:
             del owners[flow.owner]
         self._count -= 1
-        flow.line = None
+        flow.queue = None
 
     def pop(self, now: float) -> L | None:
-        """Take out the lane whose turn it is, None if there is none."""
-        flow = self._aged(now)
+        """Remove and return the next flow; None if the queue is empty."""
+        flow = self._first_aged(now)
         if flow is None:
             owners = next((owners for owners in self._owners.values() if owners), None)
             if owners is None:
@@ -91,10 +91,10 @@ class FairQueue(Generic[L]):
             owners.move_to_end(flow.owner)
         return flow
 
-    def _aged(self, now: float) -> L | None:
+    def _first_aged(self, now: float) -> L | None:
         while self._oldest and self._oldest[0][0] + self._ageing_seconds <= now:
             since, _, flow = self._oldest[0]
-            if flow.line is self and flow.since == since:
+            if flow.queue is self and flow.since == since:
                 return flow
             heapq.heappop(self._oldest)
         return None

@@ -1,9 +1,9 @@
-"""The keeper's book: every task that has not ended, what holds it, and which held ones go next.
+"""The active tasks, what holds each of them, and which held tasks are released next.
 
-It is kept from the log alone, and can be begun from the views of the active tasks. It does nothing itself: `release`
-says what to queue, and `take_due` what else is to be done.
+A fold of the log, which may start from the views of the active tasks. It does no I/O: `release` chooses the tasks to
+queue, and `take_due` returns the other actions for the scheduler.
 
-A held task waits, in this order, for its time, for its parents, and for room (`room`).
+A held task waits, in this order, for its time, for its parents, and for free capacity of its limits (`limiter`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, TypeAlias, assert_never
 from ..commands.task_holds import last_start
 from ..events.envelope import Recorded
 from ..events.ids import TaskRef, parse_task_id
+from ..events.kinds import kind_of
 from ..events.task import (
     NO_PLAN,
     AttemptAccepted,
@@ -41,20 +42,20 @@ ParentOutcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
 
 
 class Expire(NamedTuple):
-    """The task's time may be up."""
+    """Expire a task whose last instant may have passed."""
 
     ref: TaskRef
 
 
 class Cancel(NamedTuple):
-    """The task is to give way to another with its concurrency key, unless it has started."""
+    """Cancel a task in favour of another with its concurrency key, unless it has started."""
 
     ref: TaskRef
     reason: str
 
 
 class FailChild(NamedTuple):
-    """A parent of the task did not succeed."""
+    """End a task as it asked for, since a parent did not succeed."""
 
     ref: TaskRef
     parent_id: str
@@ -62,19 +63,19 @@ class FailChild(NamedTuple):
 
 
 class AskParent(NamedTuple):
-    """The book does not know what became of a parent: it ended before the book began, or is to come."""
+    """Find out from the log whether a parent that is not active has ended."""
 
     parent_id: str
 
 
 class Reread(NamedTuple):
-    """The book does not know a task that goes on, or missed something of it while it was read."""
+    """Read the history of a task that is active and missing here, or of which events may have been missed."""
 
     ref: TaskRef
 
 
 class TakeBack(NamedTuple):
-    """A task was granted its start long ago and has not started, while others could."""
+    """Hold a granted task again: it has not started, and others could."""
 
     ref: TaskRef
     reason: str
@@ -85,41 +86,41 @@ Due: TypeAlias = Expire | Cancel | FailChild | AskParent | Reread | TakeBack
 
 class HeldTasks:
     def __init__(self, rules: LimitRules, ageing_seconds: float, began_at: float) -> None:
-        """`began_at`: since when all that starts is entered here."""
+        """`began_at`: since when every start is applied here."""
         self._rules = rules
-        self.room = Limiter(rules, ageing_seconds, began_at)
+        self.limiter = Limiter(rules, ageing_seconds, began_at)
         self._entries: dict[TaskRef, TaskEntry] = {}
         self._children: dict[str, set[TaskRef]] = {}
-        """Held tasks by the id of a parent, also of one that they do not wait for any more."""
-        self._clock: list[tuple[float, TaskRef]] = []
-        """A heap of when tasks are to be looked at again; with outdated ones."""
+        """Held tasks by the id of each of their parents, also of parents that have ended."""
+        self._check_times: list[tuple[float, TaskRef]] = []
+        """A heap of when tasks are to be rechecked; some entries are stale."""
         self._due: list[Due] = []
         self._waiting: dict[str, int] = {}
-        """Tasks that wait, by owner token."""
+        """Number of waiting tasks, by owner token."""
         self.held = 0
-        """Tasks that are held."""
+        """Number of held tasks."""
 
-    # What the log says
+    # Events
 
     def add(self, entry: TaskEntry, now: float) -> None:
-        """Enter an active task: as it was submitted, or as its view says."""
+        """Add an active task, as it was submitted or as its view has it."""
         self._entries[entry.ref] = entry
-        self._goes_on(entry.ref)
-        entry.limits = self.room.limits_of(entry, now)
+        self._becomes_active(entry.ref)
+        entry.limits = self.limiter.limits_of(entry, now)
         for limit in entry.limits:
-            limit.passing += 1
+            limit.active += 1
             limit.enter(entry)
             if limit.key.kind == "key":
                 limit.members[entry.ref] = entry
-        self._wait(entry, 1)
+        self._count_waiting(entry, 1)
         if (last := last_start(entry.plan)) is not None:
-            self._remind(last.timestamp(), entry.ref)
+            self._check_at(last.timestamp(), entry.ref)
         if entry.stage is Stage.HELD:
-            self._hold(entry, now)
-        self._mind_key(entry, now)
+            self._find_holds(entry, now)
+        self._apply_conflict_rule(entry, now)
 
-    def fold(self, ref: TaskRef, sequence: int, recorded: Recorded[TaskEvent], now: float) -> None:
-        """Reflect an event; one that is reflected already changes nothing."""
+    def apply(self, ref: TaskRef, sequence: int, recorded: Recorded[TaskEvent], now: float) -> None:
+        """Apply an event; repeating is safe."""
         entry = self._entries.get(ref)
         event = recorded.event
         if isinstance(event, TaskSubmitted):
@@ -127,14 +128,14 @@ class HeldTasks:
                 self.add(submitted(ref, sequence, event, recorded.at), now)
             return
         if entry is None:
-            self._fold_unknown(ref, event)
+            self._apply_to_unknown(ref, event)
             return
         if sequence <= entry.sequence:
             return
         match event:
             case TaskHeld():
                 self._move(entry, Stage.HELD)
-                self._look_at(entry, now)  # its parents had their say before it was queued
+                self._recheck(entry, now)  # its parents had ended before it was queued
             case TaskQueued():
                 self._move(entry, Stage.QUEUED, granted=event.granted, at=recorded.at.timestamp())
             case AttemptStarted():
@@ -156,30 +157,31 @@ class HeldTasks:
                 assert_never(event)
         entry.sequence = sequence
 
-    def _fold_unknown(self, ref: TaskRef, event: TaskEvent) -> None:
-        """Reflect an event of a task that is not known: retried after its end, or forgotten by a killed NATS.
+    def _apply_to_unknown(self, ref: TaskRef, event: TaskEvent) -> None:
+        """Have a task read that is missing here: it was retried after its end, or a killed NATS lost its view.
 
-        Its end may come while it is being read again, and then it must not be entered as what goes on.
+        Its end may come while it is being read; it is then read again, and so not added as active.
         """
-        if isinstance(event, TaskHeld | TaskQueued | AttemptStarted | AttemptFailed | AttemptReturned):
-            self._due.append(Reread(ref))
-            self._goes_on(ref)
-        elif isinstance(event, TaskSucceeded | TaskFailed | TaskCancelled):
-            self._due.append(Reread(ref))
-            if ref.id in self._children:
-                self._due.append(AskParent(ref.id))
+        kind = kind_of(event)
+        if not kind.moves:
+            return
+        self._due.append(Reread(ref))
+        if not kind.ends:
+            self._becomes_active(ref)
+        elif ref.id in self._children:
+            self._due.append(AskParent(ref.id))
 
-    def notice(self, refs: Iterable[TaskRef]) -> None:
-        """Have those tasks looked up that something has happened to since the views, and that are not known here.
+    def reread_unknown(self, refs: Iterable[TaskRef]) -> None:
+        """Have those of these tasks read that are missing here. They have events later than the views.
 
-        With the last of its writes a killed NATS may forget the views that these replaced.
+        A killed NATS may have lost its last writes, among them the views that listed these tasks.
         """
         self._due.extend(Reread(ref) for ref in set(refs) if ref not in self._entries)
 
     def parent_ended(self, parent_id: str, outcome: ParentOutcome, sequence: int, now: float) -> None:
-        """Tell the children of a task that it has ended, by the event at a sequence.
+        """Apply the end of a task, by the event at a sequence, to its held children.
 
-        A child that had ended itself by then, and was retried, takes its outcome as it is.
+        A child that was retried after that end does not fail for it.
         """
         for ref in self._children.get(parent_id, ()):
             child = self._entries[ref]
@@ -190,35 +192,35 @@ class HeldTasks:
                 self._due.append(FailChild(ref, parent_id, outcome))
                 continue
             child.parents -= {parent_id}
-            self._look_at(child, now)
+            self._recheck(child, now)
 
-    # What is to be done
+    # Decisions
 
     def release(self, now: float, most: int) -> list[TaskEntry]:
-        """Choose held tasks to be queued, and count them in as if they were: `released` or `put_back` must follow."""
+        """Choose up to `most` held tasks and count them as queued. `released` or `put_back` must follow."""
         chosen: list[TaskEntry] = []
-        while len(chosen) < most and (entry := self.room.pop(now)) is not None:
+        while len(chosen) < most and (entry := self.limiter.pop(now)) is not None:
             self._move(entry, Stage.QUEUED, granted=True, at=now)
             chosen.append(entry)
         return chosen
 
     def released(self, entries: Iterable[TaskEntry], first_sequence: int) -> None:
-        """Note that chosen tasks are in the log as queued, one after the other."""
+        """Record that the releases of chosen tasks are in the log, in this order and without gaps."""
         for sequence, entry in enumerate(entries, first_sequence):
             entry.sequence = sequence
 
     def put_back(self, entries: Iterable[TaskEntry], now: float) -> None:
-        """Undo a choice: nothing was stored."""
+        """Undo a choice of which nothing was stored."""
         for entry in reversed(list(entries)):
             if entry.ref in self._entries and entry.stage is Stage.QUEUED:
                 self._move(entry, Stage.HELD)
-                self.room.add(entry, now, first=True)
+                self.limiter.add(entry, now, first=True)
 
     def take_due(self, now: float) -> list[Due]:
-        """Return what else is to be done by now, each once."""
-        self.room.heed(now)
-        while self._clock and self._clock[0][0] <= now:
-            _, ref = heapq.heappop(self._clock)
+        """Return the other actions that are due, each once."""
+        self.limiter.advance(now)
+        while self._check_times and self._check_times[0][0] <= now:
+            _, ref = heapq.heappop(self._check_times)
             entry = self._entries.get(ref)
             if entry is None:
                 continue
@@ -226,41 +228,41 @@ class HeldTasks:
             if last is not None and last.timestamp() <= now:
                 self._due.append(Expire(entry.ref))
                 if (ends_by := entry.plan.ends_by) is not None and ends_by.timestamp() > now:
-                    self._remind(ends_by.timestamp(), entry.ref)
+                    self._check_at(ends_by.timestamp(), entry.ref)
             elif entry.stage is Stage.HELD:
-                self._look_at(entry, now)
-        due = {(type(each), each): each for each in self._due}  # named tuples of two types may be equal
+                self._recheck(entry, now)
+        due = {(type(each), each): each for each in self._due}  # named tuples of different types may be equal
         self._due = []
         return list(due.values())
 
     def next_at(self) -> float | None:
-        """Return when time alone will give something to do, None if it will not."""
-        opens_at = self.room.next_at()
-        if self._clock:
-            return min(self._clock[0][0], opens_at or math.inf)
+        """Return when a release or an action may be due next without any event; None if never."""
+        opens_at = self.limiter.next_at()
+        if self._check_times:
+            return min(self._check_times[0][0], opens_at or math.inf)
         return opens_at
 
     def stuck(self, since: float) -> list[TakeBack]:
-        """Return grants that have not started since, where others wait for their room that could.
+        """Return tasks to hold again: granted before `since`, not started, and blocking others that could start.
 
-        Of all limits, grants that no server could take; of an owner's limit, also those whose pool is too busy.
+        Of every limit, tasks that no server can take; of an owner's limit, also tasks whose pool is too busy.
         """
         found: dict[TaskRef, TakeBack] = {}
-        for limit in self.room.limits():
+        for limit in self.limiter.limits():
             if limit.key.kind not in ("owner", "type", "key"):
                 continue
-            pools = {flow.first().pool for flow in limit.parked if not flow.limits[SERVERS].is_shut}
+            pools = {flow.first().pool for flow in limit.blocked if not flow.limits[SERVERS].is_closed}
             for entry in limit.pending.values() if pools else ():
                 if entry.granted_at > since:
                     continue
-                if entry.limits[SERVERS].is_shut:
+                if entry.limits[SERVERS].is_closed:
                     found[entry.ref] = TakeBack(entry.ref, "no server could take it, and others wait that one could")
                 elif limit.key.kind == "owner" and pools - {entry.pool}:
                     reason = f"no server of pool {entry.pool} has taken it, and its owner has others waiting"
                     found[entry.ref] = TakeBack(entry.ref, reason)
         return list(found.values())
 
-    # What can be asked
+    # Queries
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -272,28 +274,28 @@ class HeldTasks:
     def find(self, ref: TaskRef) -> TaskEntry | None:
         return self._entries.get(ref)
 
-    def waits(self, at_least: int) -> dict[str, OwnerBacklog]:
-        """Return what those owners have waiting, by token, who have at least so many."""
+    def backlogs(self, at_least: int) -> dict[str, OwnerBacklog]:
+        """Return the backlogs of owners with at least so many waiting tasks, by owner token."""
         found = {owner: OwnerBacklog(count, {}) for owner, count in self._waiting.items() if count >= at_least}
-        for limit in self.room.limits():
+        for limit in self.limiter.limits():
             key = limit.key
-            if key.kind == "window" and (limit.counted or limit.parked) and (waits := found.get(key.name[0])):
-                # With others parked here a newcomer is to wait behind them, also while there is room.
-                waits.queued[key.name[1]] = max(limit.counted, limit.bounds.concurrency or 0 if limit.parked else 0)
+            if key.kind == "window" and (limit.counted or limit.blocked) and (backlogs := found.get(key.name[0])):
+                # While tasks are blocked here, a new task must wait behind them, even if there is capacity.
+                backlogs.queued[key.name[1]] = max(limit.counted, limit.bounds.concurrency or 0 if limit.blocked else 0)
         return found
 
     # One task
 
     def _move(self, entry: TaskEntry, stage: Stage, *, granted: bool = False, at: float = 0.0) -> None:
-        self.room.remove(entry)
-        self._leave_gates(entry)
-        self._wait(entry, -1)
+        self.limiter.remove(entry)
+        self._leave_limits(entry)
+        self._count_waiting(entry, -1)
         if entry.stage is Stage.HELD:
             self._leave_parents(entry)
         entry.stage, entry.granted, entry.granted_at = stage, granted, at
         if entry.stage is Stage.HELD:
             self._join_parents(entry)
-        self._wait(entry, 1)
+        self._count_waiting(entry, 1)
         for limit in entry.limits:
             limit.enter(entry)
 
@@ -303,23 +305,23 @@ class HeldTasks:
             limit.started(now)
 
     def _end(self, entry: TaskEntry, outcome: ParentOutcome, sequence: int, now: float) -> None:
-        self.room.remove(entry)
-        self._leave_gates(entry)
-        self._wait(entry, -1)
+        self.limiter.remove(entry)
+        self._leave_limits(entry)
+        self._count_waiting(entry, -1)
         for limit in entry.limits:
-            limit.passing -= 1
+            limit.active -= 1
             limit.members.pop(entry.ref, None)
         del self._entries[entry.ref]
         self._leave_parents(entry)
         self.parent_ended(entry.ref.id, outcome, sequence, now)
 
-    def _leave_gates(self, entry: TaskEntry) -> None:
+    def _leave_limits(self, entry: TaskEntry) -> None:
         for limit in entry.limits:
             if limit.leave(entry):
-                self.room.may_open(limit)
+                self.limiter.recheck(limit)
 
-    def _wait(self, entry: TaskEntry, change: Literal[1, -1]) -> None:
-        """Count a task in or out as one that waits, if it does."""
+    def _count_waiting(self, entry: TaskEntry, change: Literal[1, -1]) -> None:
+        """Count a task as waiting, or uncount it, if it waits at its present stage."""
         if entry.stage is Stage.RUNNING:
             return
         if entry.stage is Stage.HELD:
@@ -329,18 +331,18 @@ class HeldTasks:
         if not count:
             del self._waiting[owner]
 
-    def _hold(self, entry: TaskEntry, now: float) -> None:
-        """Find out what holds a task."""
+    def _find_holds(self, entry: TaskEntry, now: float) -> None:
+        """Find what holds a task that was just added."""
         if entry.attempt == 0 or entry.renewed_after:
             entry.parents = set(entry.plan.depends_on)
         self._join_parents(entry)
         for parent_id in entry.parents:
             if parse_task_id(parent_id) not in self._entries:
                 self._due.append(AskParent(parent_id))
-        self._look_at(entry, now)
+        self._recheck(entry, now)
 
     def _join_parents(self, entry: TaskEntry) -> None:
-        """Have a held task told when one that it depends on ends, or goes on again."""
+        """Register a held task with its parents, so that their ends and retries reach it."""
         for parent_id in entry.plan.depends_on:
             self._children.setdefault(parent_id, set()).add(entry.ref)
 
@@ -352,31 +354,31 @@ class HeldTasks:
                     del self._children[parent_id]
         entry.parents = frozenset()
 
-    def _goes_on(self, ref: TaskRef) -> None:
-        """Have the held children of a task wait for it, also those for which it had ended before."""
+    def _becomes_active(self, ref: TaskRef) -> None:
+        """Make the held children of a task wait for it, also if it had ended before."""
         for child in self._children.get(ref.id, ()):
             entry = self._entries[child]
             entry.parents = {*entry.parents, ref.id}
-            self.room.remove(entry)
+            self.limiter.remove(entry)
 
-    def _look_at(self, entry: TaskEntry, now: float) -> None:
-        """Put a held task into its lane if it only waits for room, or have it looked at when its time comes."""
+    def _recheck(self, entry: TaskEntry, now: float) -> None:
+        """Hand a held task to the limiter if it needs nothing but capacity; else recheck it when its time comes."""
         if entry.flow is not None or entry.parents:
             return
         starts_at = entry.plan.not_before.timestamp() if entry.plan.not_before and entry.attempt == 0 else 0.0
         if starts_at > now:
-            self._remind(starts_at, entry.ref)
+            self._check_at(starts_at, entry.ref)
         else:
-            self.room.add(entry, now)
+            self.limiter.add(entry, now)
 
-    def _remind(self, at: float, ref: TaskRef) -> None:
-        heapq.heappush(self._clock, (at, ref))
+    def _check_at(self, at: float, ref: TaskRef) -> None:
+        heapq.heappush(self._check_times, (at, ref))
 
-    def _mind_key(self, entry: TaskEntry, now: float) -> None:
-        """Do with a newcomer, or with those it replaces, as its type says."""
+    def _apply_conflict_rule(self, entry: TaskEntry, now: float) -> None:
+        """Apply `onConflict` of its type to a new task, and to the tasks with its concurrency key."""
         if not entry.plan.concurrency_key:
             return
-        limit = self.room.limit(LimitKey("key", (entry.ref.owner, entry.task_type, entry.plan.concurrency_key)), now)
+        limit = self.limiter.limit(LimitKey("key", (entry.ref.owner, entry.task_type, entry.plan.concurrency_key)), now)
         members = sorted(limit.members.values(), key=lambda member: member.created_sequence)
         new = [member for member in members if member.stage is Stage.HELD and member.attempt == 0]
         match self._rules.on_conflict(entry.task_type):
@@ -401,7 +403,7 @@ class HeldTasks:
 
 
 def submitted(ref: TaskRef, sequence: int, event: TaskSubmitted, at: datetime) -> TaskEntry:
-    """Return the entry of a task that was just submitted."""
+    """Return the entry of a new task."""
     return TaskEntry(
         ref=ref,
         sequence=sequence,

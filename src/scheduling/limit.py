@@ -1,6 +1,6 @@
-"""A limit, the tasks that count against it, and the flows that wait for it.
+"""Limits, the tasks that count towards them, and the flows that wait for them.
 
-The types refer to each other: a task names its limits and its flow, a limit its tasks and the flows parked at it.
+The types refer to each other: a task names its limits and its flow, a limit its tasks and the flows that it blocks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LimitKey(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How much a gate lets through; None: any number."""
+    """The bounds of a limit; None: unbounded."""
 
     concurrency: int | None = None
     per_second: float | None = None
@@ -41,32 +41,32 @@ class Stage(Enum):
     QUEUED = auto()
     RUNNING = auto()
     RETRYING = auto()
-    """It comes back to its queue by itself when its retry is due."""
+    """It waits for its next attempt, and returns to its queue when that is due."""
 
 
 class TaskEntry(Struct, kw_only=True, eq=False):
     ref: TaskRef
     sequence: int
-    """Of its last event of those the book heeds; of a held task, of its very last."""
+    """Of its last event that moved it; of a held task, of its last event of any kind."""
     created_sequence: int
     pool: str
     priority: Priority
     task_type: str
     submitted_at: float
-    """Seconds since the epoch, as all instants of the book."""
+    """Seconds since the epoch, as all instants here."""
     stage: Stage
     granted: bool = False
     granted_at: float = 0.0
     plan: Plan = NO_PLAN
     attempt: int = 0
     renewed_after: int = 0
-    """Sequence of its end after which it was retried: how a parent ended before that is no matter. 0: it was not."""
+    """Sequence of its end before it was retried; ends of parents before that do not matter. 0: it was not retried."""
     parents: AbstractSet[str] = frozenset()
-    """Ids of the tasks it still waits for."""
+    """Ids of the parents it still waits for."""
     limits: tuple[Limit, ...] = ()
-    """What must have room for it to start, its owner's window first; the book finds them."""
+    """The limits it needs free capacity of, in the order of `limit_keys`."""
     flow: Flow | None = None
-    """Where it waits for room; None: it does not."""
+    """The flow in which it waits for free capacity; None: it does not."""
 
     @property
     def window(self) -> str:
@@ -74,27 +74,27 @@ class TaskEntry(Struct, kw_only=True, eq=False):
 
     @property
     def is_counted(self) -> bool:
-        """Whether it counts against the limits on how many run."""
+        """True if it counts towards concurrency limits."""
         return self.stage is Stage.RUNNING or (self.stage is Stage.QUEUED and self.granted)
 
     @property
     def is_pending(self) -> bool:
-        """Whether it was counted in and has not started."""
+        """True if it was granted its start and has not started."""
         return self.stage is Stage.QUEUED and self.granted
 
 
 class Flow:
-    """One owner's tasks of one window and one concurrency key: those that pass the same gates."""
+    """The held tasks of one owner that need the same limits, in order."""
 
     def __init__(self, owner: str, priority: Priority, limits: tuple[Limit, ...]) -> None:
         self.owner = owner
         self.priority = priority
         self.limits = limits
-        """What must have room for the next task."""
-        self.line: FairQueue[Flow] | None = None
-        """Where the lane waits for its turn; None: nowhere."""
-        self.via: Limit | None = None
-        """The gate at which it was parked, and which is to be looked at again once it has had its turn."""
+        """The limits that the next task needs free capacity of."""
+        self.queue: FairQueue[Flow] | None = None
+        """The fair queue it waits in; None: none."""
+        self.blocked_at: Limit | None = None
+        """The limit that blocked it last; to be rechecked once the flow was served."""
         self._entries: OrderedDict[TaskRef, TaskEntry] = OrderedDict()
 
     def __bool__(self) -> bool:
@@ -105,7 +105,7 @@ class Flow:
 
     @property
     def since(self) -> float:
-        """When the first task was submitted, seconds since the epoch."""
+        """When its first task was submitted, seconds since the epoch."""
         return next(iter(self._entries.values())).submitted_at
 
     def first(self) -> TaskEntry:
@@ -115,7 +115,7 @@ class Flow:
         self._entries[entry.ref] = entry
 
     def put_back(self, entry: TaskEntry) -> None:
-        """Put a task that was taken out to the front again."""
+        """Return a removed task to the front."""
         self._entries[entry.ref] = entry
         self._entries.move_to_end(entry.ref, last=False)
 
@@ -123,23 +123,23 @@ class Flow:
         self._entries.pop(entry.ref, None)
 
     def place_of(self, entry: TaskEntry) -> int:
-        """Return how many tasks of the lane come before one. Walks the lane."""
+        """Return how many tasks of the flow come before one, in time proportional to that."""
         return next(place for place, ref in enumerate(self._entries) if ref == entry.ref)
 
 
 class Limit:
     def __init__(self, key: LimitKey, bounds: Bounds, ageing_seconds: float, now: float, known_for: float) -> None:
-        """`known_for`: for how many seconds nothing that passes here has started, as far as is known."""
+        """`known_for`: for how many seconds no task of this limit is known to have started."""
         self.key = key
-        self.parked: FairQueue[Flow] = FairQueue(ageing_seconds)
+        self.blocked: FairQueue[Flow] = FairQueue(ageing_seconds)
         self.counted = 0
-        """Tasks that run, or were counted in to run."""
+        """Tasks that run or were granted their start. Of a window: queued tasks."""
         self.pending: dict[TaskRef, TaskEntry] = {}
-        """Those counted in that have not started, the oldest first. Each has a token reserved."""
+        """Granted tasks that have not started, oldest first. Each has a token reserved."""
         self.members: dict[TaskRef, TaskEntry] = {}
-        """Of a concurrency key: all tasks that name it and have not ended."""
-        self.passing = 0
-        """Tasks that have not ended and are to pass here, or have."""
+        """Of a concurrency key: all its active tasks."""
+        self.active = 0
+        """Number of active tasks that need this limit."""
         self._is_full = False
         self.bounds = bounds
         self._tokens: TokenBucket | None = None
@@ -147,17 +147,17 @@ class Limit:
             self._tokens = TokenBucket(bounds.per_second, _burst(bounds), known_for * bounds.per_second, now)
 
     @property
-    def is_shut(self) -> bool:
-        """Whether it lets nothing through, however little there is: no server could take it."""
+    def is_closed(self) -> bool:
+        """True if it admits no task at all: no server could take one."""
         return self.bounds.concurrency == 0
 
     def is_unused(self, now: float) -> bool:
-        """Tell whether nothing would be lost with the gate."""
+        """Return True if the limit has no state worth keeping."""
         full = self._tokens is None or self._tokens.available(now) >= self._tokens.burst
-        return full and not self.passing
+        return full and not self.active
 
     def enter(self, entry: TaskEntry) -> None:
-        """Count a task in, if it counts here as what it is now."""
+        """Count a task, if it counts here at its present stage."""
         if self.key.kind == "window":
             self.counted += entry.stage is Stage.QUEUED
         elif entry.is_counted:
@@ -166,7 +166,7 @@ class Limit:
                 self.pending[entry.ref] = entry
 
     def leave(self, entry: TaskEntry) -> bool:
-        """Count a task out again, which still is what it was counted in as; tell whether that makes room."""
+        """Uncount a task, before its stage changes; return True if that frees capacity."""
         if self.key.kind == "window":
             counts = entry.stage is Stage.QUEUED
         else:
@@ -176,7 +176,7 @@ class Limit:
         return counts
 
     def set_bounds(self, bounds: Bounds, now: float) -> None:
-        """Change the limits. Starts from before there was a rate do not count against it."""
+        """Change the bounds. Starts before there was a rate do not count towards it."""
         rate_changed = (bounds.per_second, bounds.burst) != (self.bounds.per_second, self.bounds.burst)
         self.bounds = bounds
         if bounds.per_second is None:
@@ -186,24 +186,24 @@ class Limit:
             self._tokens = TokenBucket(bounds.per_second, _burst(bounds), level, now)
 
     def resume(self, now: float) -> None:
-        """Count what was counted in before the book began: each task had a token reserved, and more is not known."""
+        """Reserve a token for each task that a former scheduler granted; more tokens would forget its recent starts."""
         if self._tokens is not None:
             self._tokens = TokenBucket(self._tokens.per_second, self._tokens.burst, float(len(self.pending)), now)
 
-    def room(self, now: float) -> float:
-        """Return how many more may be let through now.
+    def available(self, now: float) -> float:
+        """Return the free capacity: how many more tasks may be released now.
 
-        A window that was full takes nothing until half of it is free: what goes into a queue then goes there together.
+        A full window has none until half of it is free, so that releases are stored in batches.
         """
         if self.key.kind == "window":
-            return self._room_in_window()
+            return self._available_in_window()
         concurrency = self.bounds.concurrency
-        room = math.inf if concurrency is None else concurrency - self.counted
+        available = math.inf if concurrency is None else concurrency - self.counted
         if self._tokens is not None:
-            room = min(room, self._tokens.available(now) - len(self.pending))
-        return room
+            available = min(available, self._tokens.available(now) - len(self.pending))
+        return available
 
-    def _room_in_window(self) -> float:
+    def _available_in_window(self) -> float:
         size = self.bounds.concurrency
         if size is None:
             return math.inf
@@ -214,27 +214,27 @@ class Limit:
         return 0 if self._is_full else size - self.counted
 
     def opens_at(self, now: float) -> float | None:
-        """Return when time alone will make room for one; None if it does not depend on time."""
+        """Return when the next token makes capacity for one task; None if it does not depend on time."""
         if self._tokens is None or (self.bounds.concurrency is not None and self.counted >= self.bounds.concurrency):
             return None
         wanted = len(self.pending) + 1.0
         return self._tokens.reaches_at(wanted, now) if wanted <= self._tokens.burst else None
 
     def started(self, now: float) -> None:
-        """Heed that a task that passes here has started. What counts is when it is seen: till then it was pending."""
+        """Take a token for a task that has started. It was pending until this is seen."""
         if self._tokens is not None:
             self._tokens.take(now)
 
 
 class TokenBucket:
-    """Fills with `per_second` tokens a second up to `burst`; each start takes one.
+    """A rate limit. The bucket fills with `per_second` tokens a second up to `burst`; each start takes one.
 
-    Times are seconds of one clock. Within any stretch of t seconds at most `burst + t * per_second` tokens are taken,
-    as long as whoever takes one has seen `available` be at least 1 for it. Where the clock jumps, up to `burst` more.
+    Times are seconds of one clock. In t seconds at most `burst + t * per_second` tokens are taken, if callers take one
+    only while `available` is at least 1. A clock that jumps allows up to `burst` more.
     """
 
     def __init__(self, per_second: float, burst: int, level: float, now: float) -> None:
-        """`level`: how many tokens are in it now."""
+        """`level`: tokens in the bucket now."""
         self.per_second = per_second
         self.burst = burst
         self._level = min(level, float(burst))
@@ -242,16 +242,16 @@ class TokenBucket:
 
     def available(self, now: float) -> float:
         """Return how many tokens are in the bucket."""
-        self._as_of = min(self._as_of, now)  # the clock was put back: it does not stand still until then
+        self._as_of = min(self._as_of, now)  # the clock was set back: do not wait until it has caught up
         return min(float(self.burst), self._level + (now - self._as_of) * self.per_second)
 
     def take(self, now: float) -> None:
-        """Take a token out; what was started without asking leaves a debt."""
+        """Take a token. A start that was not asked for leaves a debt."""
         self._level = self.available(now) - 1.0
         self._as_of = now
 
     def reaches_at(self, tokens: float, now: float) -> float:
-        """Return when there will be so many tokens, at most `burst`."""
+        """Return when the bucket has so many tokens; `tokens` is at most `burst`."""
         return now + max(0.0, tokens - self.available(now)) / self.per_second
 
 

@@ -1,7 +1,7 @@
-"""Room: the gates that tasks pass on their way into a queue, and the lanes of those that wait for it.
+"""Admission of held tasks: which flow may release its next task, given the free capacity of all limits.
 
-A lane is a candidate, or parked at the gate that has no room for it; when a gate has room again, the lane whose turn it
-is becomes a candidate. So each choice costs the same, however many tasks wait.
+A flow is a candidate, or it is blocked at one limit without capacity. When that limit has capacity again, its next
+blocked flow becomes a candidate. So a choice costs the same, however many tasks wait.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from .limit import Bounds, Flow, Limit, LimitKey, LimitKind, TaskEntry
 from .windows import labels
 
 SERVERS = 1
-"""Place of the servers among the gates of a task; its owner's window is the first."""
+"""Index of the limit of kind `servers` in `TaskEntry.limits`; the window is the first."""
 ENOUGH = 1.0 - 1e-9
-"""Room for one, but for how numbers are rounded."""
+"""Capacity for one task, with tolerance for rounding."""
 
 
 class LimitRules(Protocol):
-    """What the settings say at the moment."""
+    """The limits in force."""
 
     def bounds(self, limit: LimitKey) -> Bounds:
-        """Return the limits of a gate. A window's depends on how fast its pool takes tasks.
+        """Return the bounds of a limit.
 
-        Servers have none, or 0 where none of those that are there could take such a task.
+        A window's size depends on how fast its pool starts tasks. Kind `servers` is unbounded, or 0 if no server could
+        take such a task.
         """
 
     def on_conflict(self, task_type: str) -> OnConflict:
-        """Return what becomes of a newcomer whose concurrency key is taken."""
+        """Return what happens to a new task whose concurrency key is in use."""
 
 
 class Limiter:
     def __init__(self, rules: LimitRules, ageing_seconds: float, began_at: float) -> None:
-        """`began_at`: since when all that starts is counted here."""
+        """`began_at`: since when all starts are counted here."""
         self._rules = rules
         self._ageing_seconds = ageing_seconds
         self._began_at = began_at
         self._limits: dict[LimitKey, Limit] = {}
         self._flows: dict[tuple[Limit, ...], Flow] = {}
         self._candidates: FairQueue[Flow] = FairQueue(ageing_seconds)
-        self._may_open: set[Limit] = set()
-        """Gates that may have room again, and have lanes parked."""
+        self._to_recheck: set[Limit] = set()
+        """Limits that may have capacity again, and block flows."""
         self._opens_at: list[tuple[float, int, LimitKey]] = []
-        """A heap of when time alone may make room; with outdated ones."""
+        """A heap of when rate limits may have capacity again; some entries are stale."""
         self._tiebreak = itertools.count()
 
-    # Gates
+    # Limits
 
     def __len__(self) -> int:
-        """Return how many limits are kept in mind, those that nothing bounds included."""
+        """Return the number of limits, unbounded ones included."""
         return len(self._limits)
 
     def limits(self) -> Iterable[Limit]:
@@ -68,44 +69,44 @@ class Limiter:
         return limit
 
     def limits_of(self, entry: TaskEntry, now: float) -> tuple[Limit, ...]:
-        """Return what a task passes, in the order of `limit_keys`."""
+        """Return the limits of a task, in the order of `limit_keys`."""
         return tuple(self.limit(key, now) for key in limit_keys(entry))
 
     def held_back(self) -> Counter[str]:
-        """Return how many tasks wait for room in their owner's window, by pool."""
+        """Return how many tasks a full window blocks, by pool."""
         found: Counter[str] = Counter()
         for limit in self._limits.values():
-            if limit.key.kind == "window" and limit.parked:
-                found[limit.key.name[2]] += sum(map(len, limit.parked))
+            if limit.key.kind == "window" and limit.blocked:
+                found[limit.key.name[2]] += sum(map(len, limit.blocked))
         return found
 
     def begin(self, now: float) -> None:
-        """Note that all active tasks are counted: from now on what starts is known."""
+        """Record that all active tasks are counted: from now on every start is seen."""
         self._began_at = now
         for limit in self._limits.values():
             limit.resume(now)
 
     def refresh(self, now: float, only: LimitKind | None = None) -> None:
-        """Heed that the rules have changed: of all gates, or of those of one kind."""
+        """Apply changed rules to all limits, or to those of one kind."""
         for limit in self._limits.values():
             if only in (None, limit.key.kind):
                 limit.set_bounds(self._rules.bounds(limit.key), now)
-                self.may_open(limit)
+                self.recheck(limit)
 
     def tidy(self, now: float) -> None:
-        """Forget gates that nothing passes any more."""
+        """Drop limits that no active task needs."""
         for key in [key for key, limit in self._limits.items() if limit.is_unused(now)]:
-            self._may_open.discard(self._limits.pop(key))
+            self._to_recheck.discard(self._limits.pop(key))
 
-    def may_open(self, limit: Limit) -> None:
-        """Have a gate looked at that may have room again."""
-        if len(limit.parked):
-            self._may_open.add(limit)
+    def recheck(self, limit: Limit) -> None:
+        """Recheck a limit, which may have capacity again, before the next choice."""
+        if len(limit.blocked):
+            self._to_recheck.add(limit)
 
-    # Those that wait
+    # Flows
 
     def add(self, entry: TaskEntry, now: float, *, first: bool = False) -> None:
-        """Have a task wait for room; `first`: before the others of its lane, from which it was taken."""
+        """Add a task that needs nothing but free capacity; `first`: return it to the front of its flow."""
         flow = self._flows.get(entry.limits)
         if flow is None:
             flow = self._flows[entry.limits] = Flow(entry.ref.owner, entry.priority, entry.limits)
@@ -114,91 +115,91 @@ class Limiter:
         else:
             flow.append(entry)
         entry.flow = flow
-        if flow.line is None:
-            self._line_up(flow, now)
+        if flow.queue is None:
+            self._enqueue(flow, now)
         elif first:
-            flow.line.note(flow)
+            flow.queue.update(flow)
 
     def remove(self, entry: TaskEntry) -> None:
-        """Have a task wait no more; one that does not is no error."""
+        """Remove a task, if it is in a flow."""
         flow, entry.flow = entry.flow, None
         if flow is None:
             return
         was_first = flow.first() is entry
         flow.remove(entry)
         if flow:
-            if was_first and flow.line is not None:
-                flow.line.note(flow)
+            if was_first and flow.queue is not None:
+                flow.queue.update(flow)
             return
-        if flow.line is not None:
-            flow.line.remove(flow)
+        if flow.queue is not None:
+            flow.queue.remove(flow)
         del self._flows[flow.limits]
 
     def pop(self, now: float) -> TaskEntry | None:
-        """Take out the task whose turn it is, and for which all its gates have room; None if there is none.
+        """Remove and return the next task whose limits all have capacity; None if there is none.
 
-        The caller counts it in at its gates before the next is asked for.
+        The caller counts it towards its limits before it asks for the next.
         """
-        while (flow := self._next_lane(now)) is not None:
-            shut = next((limit for limit in flow.limits if limit.room(now) < ENOUGH), None)
-            if shut is not None:
-                self._park(flow, shut, now)
+        while (flow := self._next_flow(now)) is not None:
+            closed = next((limit for limit in flow.limits if limit.available(now) < ENOUGH), None)
+            if closed is not None:
+                self._block(flow, closed, now)
                 continue
             entry = flow.first()
             flow.remove(entry)
             entry.flow = None
             if flow:
-                self._line_up(flow, now)
+                self._enqueue(flow, now)
             else:
                 del self._flows[flow.limits]
             return entry
         return None
 
     def next_at(self) -> float | None:
-        """Return when time alone may make room, None if it will not."""
+        """Return when a rate limit may have capacity again; None if none will."""
         return self._opens_at[0][0] if self._opens_at else None
 
-    def heed(self, now: float) -> None:
-        """Look at the gates for which time alone may have made room."""
+    def advance(self, now: float) -> None:
+        """Recheck the rate limits whose time has come."""
         while self._opens_at and self._opens_at[0][0] <= now:
             _, _, key = heapq.heappop(self._opens_at)
             if limit := self._limits.get(key):
-                self.may_open(limit)
+                self.recheck(limit)
 
-    def _line_up(self, flow: Flow, now: float) -> None:
-        """Make a lane a candidate, or have it wait behind those that are parked where it will pass."""
-        limit = next((limit for limit in flow.limits if len(limit.parked)), None)
+    def _enqueue(self, flow: Flow, now: float) -> None:
+        """Make a flow a candidate, or put it behind the flows that one of its limits blocks."""
+        limit = next((limit for limit in flow.limits if len(limit.blocked)), None)
         if limit is None:
             self._candidates.put(flow)
         else:
-            self._park(flow, limit, now)
-            self._may_open.add(limit)
+            self._block(flow, limit, now)
+            self._to_recheck.add(limit)
 
-    def _next_lane(self, now: float) -> Flow | None:
-        while self._may_open:
-            limit = self._may_open.pop()
-            if limit.room(now) < ENOUGH:
-                self._remind(limit, now)
-            elif (parked := limit.parked.pop(now)) is not None:
-                parked.via = limit
-                self._candidates.put(parked)
+    def _next_flow(self, now: float) -> Flow | None:
+        while self._to_recheck:
+            limit = self._to_recheck.pop()
+            if limit.available(now) < ENOUGH:
+                self._check_at(limit, now)
+            elif (blocked := limit.blocked.pop(now)) is not None:
+                blocked.blocked_at = limit
+                self._candidates.put(blocked)
         flow = self._candidates.pop(now)
-        if flow is not None and flow.via is not None:
-            self._may_open.add(flow.via)
-            flow.via = None
+        if flow is not None and flow.blocked_at is not None:
+            self._to_recheck.add(flow.blocked_at)
+            flow.blocked_at = None
         return flow
 
-    def _park(self, flow: Flow, limit: Limit, now: float) -> None:
-        limit.parked.put(flow)
-        self._remind(limit, now)
+    def _block(self, flow: Flow, limit: Limit, now: float) -> None:
+        limit.blocked.put(flow)
+        self._check_at(limit, now)
 
-    def _remind(self, limit: Limit, now: float) -> None:
-        if len(limit.parked) and (opens_at := limit.opens_at(now)) is not None:
+    def _check_at(self, limit: Limit, now: float) -> None:
+        if len(limit.blocked) and (opens_at := limit.opens_at(now)) is not None:
             heapq.heappush(self._opens_at, (opens_at, next(self._tiebreak), limit.key))
 
 
 def limit_keys(entry: TaskEntry) -> list[LimitKey]:
-    """Return the names of the gates that a task passes."""
+    """Return the keys of a task's limits."""
     owner = entry.ref.owner
     keys = [
         LimitKey("window", (owner, entry.window, entry.pool)),

@@ -1,12 +1,11 @@
-"""Whose turn it is among the queues of ready tasks: strict order of priority, with ageing.
+"""Order in which the queues of ready tasks are served: strict priority within a pool, with ageing.
 
-Within a pool, a queue waits until those of higher priority are known to be empty. Where what they bring cannot start,
-as its servers are full, away or paused, so many are looked at for each turn of the others: a slot does not stay idle
-beside a task that could have it, and what could start is still found behind those that cannot.
+A queue waits until the queues of higher priority in its pool are known to be empty. If their tasks cannot start (their
+servers are full, offline or paused), PASSED_OVER of them are tried for each turn of a lower queue: no slot stays idle
+while a task could use it, and a task that can start is found behind those that cannot.
 
-A queue whose oldest task has waited for too long comes first, for one task. In the round after that, strict order has
-its turn in the pools whose room that took: so what has aged gets at most every other slot, however much of it there is,
-and neither can starve the other.
+A queue whose oldest task has waited too long is served first, for one task. In the next round of that pool strict order
+applies. So aged tasks get at most every other slot, and neither side can starve the other.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import NamedTuple
 
 from ..events.task import PRIORITIES, Priority
 
-LOOKED_THROUGH = 32
-"""Tasks of a queue that are looked at before those of lower priority have a turn, if none of them can start. With more,
-slots are idle for longer beside what could have them; with fewer, what could start behind them is passed over sooner.
+PASSED_OVER = 32
+"""Tasks of a queue that are tried before a lower queue is served, if none of them can start. A higher number leaves
+slots idle for longer; a lower one passes sooner over a task that could start.
 """
 
 
@@ -27,49 +26,49 @@ class Ahead(NamedTuple):
 
     may_have_more: bool
     in_vain: int
-    """Tasks of it that were given back, as no server could take them, since any of the pool has started."""
+    """Its tasks that no server could take, since a task of the pool last started."""
 
 
 class ReadyQueue(NamedTuple):
-    """A queue, as far as its turn goes."""
+    """A queue and how long it has waited."""
 
     pool: str
     priority: Priority
     waited: float
-    """Seconds that its oldest task has waited; 0: it has none, or it is not known."""
+    """Seconds its oldest task has waited; 0: none or not known."""
 
 
-class QueueTurn(NamedTuple):
+class QueueVisit(NamedTuple):
     place: int
-    """Of the line, in the sequence given."""
+    """Index of the queue in the sequence given."""
     by_age: bool
-    """It gets one task only; if not, as many as there is room for."""
+    """True: it is served for its age, one task. False: as many as there are free slots."""
 
 
-def in_queue_order(lines: Sequence[ReadyQueue], ageing_seconds: float, owed: Collection[str] = ()) -> list[QueueTurn]:
-    """Return the order in which lines are served in a round: the aged ones, oldest first, then all, strictly.
+def in_queue_order(queues: Sequence[ReadyQueue], ageing_seconds: float, owed: Collection[str] = ()) -> list[QueueVisit]:
+    """Return the order in which queues are served in a round: aged ones, oldest first; then all, by priority.
 
-    Lines of one priority keep the order they are given in. The highest priority does not age: it is first anyway.
-    `ageing_seconds`: how long is too long; 0: nothing ages. `owed`: pools in which strict order has its turn.
+    Queues of one priority keep their order. The highest priority does not age. `ageing_seconds`: how long is too long;
+    0: no ageing. `owed`: pools in which aged queues are not served first this round.
     """
     aged = [
         place
-        for place, line in enumerate(lines)
-        if 0 < ageing_seconds < line.waited and line.priority != PRIORITIES[0] and line.pool not in owed
+        for place, queue in enumerate(queues)
+        if 0 < ageing_seconds < queue.waited and queue.priority != PRIORITIES[0] and queue.pool not in owed
     ]
-    aged.sort(key=lambda place: -lines[place].waited)
-    strict = sorted(range(len(lines)), key=lambda place: PRIORITIES.index(lines[place].priority))
-    return [*(QueueTurn(place, by_age=True) for place in aged), *(QueueTurn(place, by_age=False) for place in strict)]
+    aged.sort(key=lambda place: -queues[place].waited)
+    strict = sorted(range(len(queues)), key=lambda place: PRIORITIES.index(queues[place].priority))
+    return [*(QueueVisit(place, by_age=True) for place in aged), *(QueueVisit(place, by_age=False) for place in strict)]
 
 
 def must_wait(ahead: Iterable[Ahead]) -> bool:
-    """Tell whether a queue must wait for those of higher priority in its pool."""
-    return any(each.may_have_more and each.in_vain < LOOKED_THROUGH for each in ahead)
+    """Return True if a queue must wait for the queues of higher priority in its pool."""
+    return any(each.may_have_more and each.in_vain < PASSED_OVER for each in ahead)
 
 
-def to_take(room: int, in_vain: int) -> int:
-    """Return how many tasks to take out at once: as many as there is room for.
+def tasks_to_take(free_slots: int, in_vain: int) -> int:
+    """Return how many tasks to take from a queue: one for each free slot.
 
-    After some in vain as many again, so that what could start is soon found; what is then too much goes back at once.
+    After tasks that could not start, take as many again to find one that can; the surplus goes back at once.
     """
-    return max(room, min(in_vain, LOOKED_THROUGH)) if room > 0 else 0
+    return max(free_slots, min(in_vain, PASSED_OVER)) if free_slots > 0 else 0

@@ -1,4 +1,4 @@
-"""Tasks that were given back, by kind: when the next may come again, and for which of them slots are kept meanwhile."""
+"""Redelivery of tasks that no server could take: when they return, and which slots are reserved meanwhile."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..events.task import PRIORITIES, Priority
 LONGEST_RETURN = timedelta(seconds=60)
 FIRST_RETURN = timedelta(milliseconds=50)
 LONGEST_GROWN_RETURN = timedelta(seconds=8)
-"""How long a server for a type may have been there before a task that waited for one is tried on it."""
+"""Longest pause: how long a server may be there before a task that waited for one is tried on it."""
 RETURNS_PER_SECOND = 200
-"""Tasks of one kind that come back in a second because a server that is not theirs had room: more would only cost."""
+"""Tasks of one kind that return per second. More would only cost CPU."""
 KINDS_REMEMBERED = 1_000
 KEPT_SECONDS = 2 * FIRST_RETURN.total_seconds()
-"""How long slots are kept for a kind after one of it was last seen, which may be on its way back for most of that."""
+"""How long slots stay reserved for a kind after one of its tasks was last seen; its return takes most of that."""
 
 
 class TaskKind(NamedTuple):
@@ -35,12 +35,12 @@ class RedeliveryDelays:
 
     def __init__(self) -> None:
         self._back_at: dict[TaskKind, float] = {}
-        """When the last task that was given back comes again."""
+        """When the last task that was returned is redelivered."""
         self._kept_until: dict[tuple[str, Priority], dict[TaskKind, float]] = {}
         """By pool and priority."""
 
-    def in_turn(self, kind: TaskKind, pause: timedelta, now: float) -> timedelta:
-        """Return the pause, made so much longer that not too many tasks of a kind come back at a time."""
+    def spread(self, kind: TaskKind, pause: timedelta, now: float) -> timedelta:
+        """Return the pause, made longer so that at most RETURNS_PER_SECOND tasks of a kind are redelivered."""
         if len(self._back_at) > KINDS_REMEMBERED:
             self._back_at = {each: at for each, at in self._back_at.items() if at > now}
         at = max(now + pause.total_seconds(), self._back_at.get(kind, 0.0) + 1 / RETURNS_PER_SECOND)
@@ -49,24 +49,24 @@ class RedeliveryDelays:
         return timedelta(seconds=at - now)
 
     def keep(self, pool: str, priority: Priority, kind: TaskKind, now: float) -> None:
-        """Have slots kept: a task whose servers are full was given back, and comes again in a moment."""
+        """Reserve slots for a kind: one of its tasks found its servers full and returns in a moment."""
         kept = self._kept_until.setdefault((pool, priority), {})
         kept[kind] = now + KEPT_SECONDS
         if len(kept) > KINDS_REMEMBERED:
             _forget_past(kept, now)
 
     def keep_on(self, pool: str, priority: Priority, kind: TaskKind, now: float) -> None:
-        """One of a kind starts: if slots are kept for it and more of it are away, have them kept for longer."""
+        """Extend the reservation for a kind of which a task starts, if more of its tasks are on their way."""
         kept = self._kept_until.get((pool, priority))
         if kept and kind in kept and self._back_at.get(kind, 0.0) > now:
             kept[kind] = now + KEPT_SECONDS
 
     def keeps_any(self, pool: str, priority: Priority) -> bool:
-        """Tell whether slots are, or were, kept for any kind of a pool at a priority."""
+        """Return True if slots are or were reserved for any kind of a pool at a priority."""
         return bool(self._kept_until.get((pool, priority)))
 
     def kept_from(self, pool: str, priority: Priority, now: float) -> Mapping[TaskKind, float]:
-        """Return the kinds of higher priority in a pool for which slots are kept, and until when."""
+        """Return the kinds of higher priority in a pool that have slots reserved, and until when."""
         found: dict[TaskKind, float] = {}
         for higher in PRIORITIES[: PRIORITIES.index(priority)]:
             if kept := self._kept_until.get((pool, higher)):
@@ -76,7 +76,7 @@ class RedeliveryDelays:
 
 
 def growing(delivered: int) -> timedelta:
-    """Return a pause by how often a message was delivered: 0.05, 0.1, 0.2, … 6.4, 8 s."""
+    """Return the pause before the next delivery of a message: 0.05, 0.1, 0.2, … 6.4, 8 s."""
     factor: int = 2 ** min(delivered - 1, 10)
     return min(FIRST_RETURN * factor, LONGEST_GROWN_RETURN)
 

@@ -1,4 +1,4 @@
-"""What the settings, the fleet and the pace of the pools say about limits."""
+"""The limits in force: from the fleet's log, and windows from the pace of each pool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .windows import SMALLEST_WINDOW, Windows
 
 
 class FleetState(Protocol):
-    """What limits depend on, as the logs of the fleet have it now."""
+    """The parts of the fleet that limits depend on."""
 
     def servers(self) -> Iterable[Present]: ...
     def pools(self) -> Iterable[str]: ...
@@ -30,30 +30,30 @@ class FleetState(Protocol):
 
 
 class FleetRules:
-    """The rules as the fleet's log has them now."""
+    """The rules as of the last event of the fleet's log."""
 
     def __init__(self, fleet: FleetState) -> None:
         self._fleet = fleet
         self._served: dict[tuple[str, ...], bool] = {}
-        """Whether any server could take tasks of a kind, as far as it was asked since anything changed."""
+        """Whether any server could take tasks of a kind; computed since the last change."""
         self._windows = Windows()
 
     @property
     def windows(self) -> Mapping[str, int]:
-        """How many tasks may be in one of an owner's windows, by pool."""
+        """How many tasks may be in one window, by pool."""
         return self._windows.sizes
 
     @property
     def paces(self) -> dict[str, float]:
-        """How many tasks a pool starts in a second, by pool."""
+        """Starts per second, by pool."""
         return self._windows.paces()
 
     def stored(self, seconds: float) -> None:
-        """Learn how long it has just taken to store releases."""
+        """Record how long the last batch of releases took to store."""
         self._windows.stored(seconds)
 
     def observe(self, started: Mapping[str, int], seconds: float) -> None:
-        """Learn how many tasks each pool has started in the last so many seconds, and what servers it has."""
+        """Record how many tasks each pool started in the last `seconds`, and the slots of its servers."""
         slots = dict.fromkeys(self._fleet.pools(), 0)
         for server in self._fleet.servers():
             if server.online and not server.maintenance:
@@ -76,7 +76,7 @@ class FleetRules:
                 return Bounds(concurrency=definition.key_concurrency if definition else 1)
 
     def _is_served(self, name: tuple[str, ...]) -> bool:
-        """Tell whether a server is there for such tasks, and neither their pool nor their type is paused."""
+        """Return True if a server could take such tasks and neither their pool nor their type is paused."""
         if name not in self._served:
             pool, task_type, *labels = name
             require = dict(label.split("=", 1) for label in labels)
@@ -88,7 +88,7 @@ class FleetRules:
         return self._served[name]
 
     def forget_servers(self) -> None:
-        """Heed that a server, a pause or a type has changed."""
+        """Discard what was computed of servers: a server, a pause or a type has changed."""
         self._served.clear()
 
     def on_conflict(self, task_type: str) -> OnConflict:
@@ -97,7 +97,7 @@ class FleetRules:
 
 
 def needs_grant(fleet: FleetState, ref: TaskRef, task_type: str, plan: Plan | None) -> bool:
-    """Tell whether a task may start only when the keeper has counted it in: it shares a limit with others."""
+    """Return True if a task shares a limit with others, so that only the scheduler may let it start."""
     return (
         (plan is not None and bool(plan.concurrency_key))
         or fleet.type_limits(task_type).is_any

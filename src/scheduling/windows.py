@@ -1,4 +1,4 @@
-"""Windows: how much of an owner's may be in a queue at a time, so that others' come soon after."""
+"""Windows: how many tasks of one owner may be in a queue at a time, so that other owners' tasks are served soon."""
 
 from __future__ import annotations
 
@@ -8,69 +8,68 @@ from collections.abc import Mapping
 from ..events.task import Plan, Priority
 
 SMALLEST_WINDOW = 4
-"""Of a pool without servers, or with very few: another owner's task comes after no more than these."""
+"""Size for a pool without servers, or with very few."""
 SHORTEST_ROUND_SECONDS = 0.01
 LONGEST_ROUND_SECONDS = 0.075
-"""What a round trip counts as at most: where it takes longer, slots may be idle for a moment rather than a task of
-another owner wait."""
+"""Upper bound of a measured round trip. If it takes longer, slots may be idle for a moment, but no owner waits."""
 ROUND_KEEPS = 0.8
-"""What the round trips before count for, at each that is measured."""
+"""Weight of earlier round trips at each measurement."""
 HANDOVER_SECONDS = 0.005
-"""From a release in the log until the task is in a worker's hands."""
+"""Time from a stored release until a worker has the task."""
 PACE_HALF_LIFE_SECONDS = 1.0
 
 
 def window(pool: str, priority: Priority, task_type: str, plan: Plan | None) -> str:
-    """Return the name of the window that a task passes into its queue: one for all that the same servers can take.
+    """Return the name of a task's window: one for all tasks that the same servers can take.
 
-    So those that no server takes do not keep their owner's others out of the queue.
+    Tasks that no server can take so never keep their owner's other tasks out of the queue.
     """
     return f"{priority} {pool} {task_type} {','.join(labels(plan))}"
 
 
 def labels(plan: Plan | None) -> list[str]:
-    """Return the labels that a task requires of its server, as `name=value`, in a fixed order."""
+    """Return the labels that a task requires, as `name=value`, in a fixed order."""
     return [f"{name}={value}" for name, value in sorted(plan.require.items())] if plan else []
 
 
 class Pace:
-    """How many tasks a pool starts in a second, as of late."""
+    """Moving average of the tasks a pool starts per second."""
 
     def __init__(self) -> None:
         self.per_second = 0.0
 
     def update(self, started: int, seconds: float) -> None:
-        """Learn that so many started in the last so many seconds."""
+        """Record that `started` tasks started in the last `seconds`."""
         keeps: float = 0.5 ** (seconds / PACE_HALF_LIFE_SECONDS)
         self.per_second = self.per_second * keeps + (1 - keeps) * started / seconds
 
 
 class Windows:
-    """How large the windows of each pool are: as small as they may be without its slots being idle.
+    """Window sizes by pool: as small as possible without idle slots.
 
-    Between a start and the arrival of the task that takes its place in the queue lies a round trip: the start is stored
-    and read, the release is stored, copied and fetched. A window is filled again when half of it is free, so twice what
-    the pool starts in a round trip, and one task for each slot, as all slots may become free together. More would make
-    others wait, and no slot less idle.
+    A started task is replaced in the queue after a round trip: the start is stored and read, the release is stored,
+    copied and fetched. A window is refilled when half of it is free. So its size is twice the starts of a round trip,
+    plus one task for each slot, as all slots may become free together. A larger window would only make other owners
+    wait.
     """
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
-        """How many tasks may be in one of an owner's windows, by pool."""
+        """How many tasks may be in one window, by pool."""
         self._paces: dict[str, Pace] = {}
         self._round_seconds = SHORTEST_ROUND_SECONDS
 
     def paces(self) -> dict[str, float]:
-        """Return how many tasks each pool starts in a second, as of late; without those that start none."""
+        """Return the starts per second of each pool; without pools that start none."""
         return {pool: round(pace.per_second, 1) for pool, pace in self._paces.items() if pace.per_second >= 1}
 
     def stored(self, seconds: float) -> None:
-        """Learn how long it has just taken to store releases: storing a start takes about as long."""
+        """Record how long a batch of releases took to store. Storing a start takes about as long."""
         sample = min(max(2 * seconds + HANDOVER_SECONDS, SHORTEST_ROUND_SECONDS), LONGEST_ROUND_SECONDS)
         self._round_seconds = ROUND_KEEPS * self._round_seconds + (1 - ROUND_KEEPS) * sample
 
     def observe(self, slots: Mapping[str, int], started: Mapping[str, int], seconds: float) -> None:
-        """Learn the slots of each pool, and how many tasks it has started in the last so many seconds."""
+        """Record the slots of each pool, and how many tasks it started in the last `seconds`."""
         for pool in started.keys() - self._paces.keys():
             self._paces[pool] = Pace()
         for pool, pace in self._paces.items():

@@ -1,9 +1,9 @@
-"""Queues held tasks when nothing holds them any more. One keeper at a time, under a lease.
+"""The scheduler: releases held tasks into their queues. One process at a time, under a lease.
 
-Who is authoritative: the log; the keeper's book is a fold of it. What gives safety: every batch of releases carries a
-message on `scheduler.turn`, guarded by the last one of it, and each release is guarded by its task's own sequence; a
-keeper that was deposed and does not know it yet stores nothing, so that two never fill the same room. What gives
-liveness: the lease; whoever has it begins with the views of the active tasks and goes on with the log.
+Authority: the log; the held tasks in memory are a fold of it. Safety: each batch of releases carries a fencing token (a
+message on `scheduler.fence`, guarded by the one before), and each release is guarded by its task's own sequence. A
+scheduler that lost its lease without knowing stores nothing, so two never use the same capacity. Liveness: the lease;
+its holder starts from the views of the active tasks and follows the log from there.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from ..projections.task_view import TaskView, awaited
 from ..projections.task_view import fold as fold_view
 from ..runtime import metrics
 from ..runtime.service import Service
-from ..scheduling.backlog_report import BacklogReport, OwnerBacklog
-from ..scheduling.backlog_report import encode as encode_word
+from ..scheduling.backlog_report import BacklogReport
+from ..scheduling.backlog_report import encode as encode_report
 from ..scheduling.held_tasks import (
     AskParent,
     Cancel,
@@ -66,20 +66,20 @@ from ..streams.topology.definitions import TASKS
 
 log = structlog.get_logger(__name__)
 
-MOST_AT_ONCE = 400
-"""Releases in one batch. JetStream takes a thousand messages; a smaller one is sooner on its way to the servers."""
+LARGEST_BATCH = 400
+"""Releases in one batch. JetStream allows 1,000 messages; a smaller batch reaches the servers sooner."""
 LONGEST_WAIT_SECONDS = 1.0
-WORD_SECONDS = 0.1
-"""How often those who admit tasks are told who has much waiting."""
-TOLD_OWNERS = 1_000
-"""About how many owners are told of: with so many more, only those who have so much more waiting."""
+BACKLOG_SECONDS = 0.1
+"""How often the backlog report is published while events arrive."""
+REPORTED_OWNERS = 1_000
+"""About how many owners are reported. With n times as many owners, only those with more than n waiting tasks are."""
 WINDOWS_SECONDS = 0.5
 TIDY_SECONDS = 30.0
 GRANT_SECONDS = 15.0
-"""How long a task may be counted in without starting, where that keeps its owner's others from starting elsewhere."""
+"""How long a granted task may block others without starting; then it is held again."""
 BY = Actor("system", "scheduler")
 LONG_AGO = 1
-"""Sequence of the end of a task whose history is past its retention: before that of any child that there is."""
+"""Taken as the sequence of the end of a task whose history has expired: before any retry of its children."""
 OUTCOMES: dict[str, ParentOutcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
 
 
@@ -104,39 +104,39 @@ class Scheduler(Service):
         self._tasks_bucket = tasks_bucket
         self._tail = tail
         self._rules = FleetRules(fleet)
-        self._held_tasks = self._new_book()
+        self._held_tasks = self._new_held_tasks()
         self._fence = 0
-        """Sequence of the last message on KEEPER_TURN, which is ours."""
-        self._most = MOST_AT_ONCE
+        """Sequence of our last message on SCHEDULER_FENCE."""
+        self._batch_size = LARGEST_BATCH
         self._as_of = 0
-        self._told_as_of = -1
+        self._reported_as_of = -1
         self._started: Counter[str] = Counter()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._servers_changed = False
         fleet.watch_limits(self._on_rules_changed)
         fleet.watch(self._on_servers_changed)
 
-    def _new_book(self) -> HeldTasks:
+    def _new_held_tasks(self) -> HeldTasks:
         return HeldTasks(self._rules, self._settings.priority_ageing, time.time())
 
     def _on_servers_changed(self, _: Collection[str]) -> None:
         self._rules.forget_servers()
         self._servers_changed = True
-        self._news.set()
+        self._changed.set()
 
     def _on_rules_changed(self) -> None:
         self._rules.forget_servers()
         self._rules.observe({}, WINDOWS_SECONDS)
-        self._held_tasks.room.refresh(time.time())
-        self._news.set()
+        self._held_tasks.limiter.refresh(time.time())
+        self._changed.set()
 
     # Taking over
 
     async def _serve(self) -> None:
-        """Enter what is active, then follow the log and act on it until the lease is lost."""
-        await self._take_turn()
+        """Load the active tasks, then follow the log and act on it until the lease is lost."""
+        await self._take_fence()
         self._rules.observe({}, WINDOWS_SECONDS)
-        self._held_tasks = self._new_book()
+        self._held_tasks = self._new_held_tasks()
         self._as_of = await projected(self._tasks_bucket)
         for task in await entered_tasks(self._tasks_bucket):
             self._held_tasks.add(entry_of(task.ref, task.view), time.time())
@@ -144,8 +144,8 @@ class Scheduler(Service):
         caught_up = asyncio.Event()
         await self._serve_together(self._follow(caught_up), self._act(caught_up))
 
-    async def _take_turn(self) -> None:
-        """Put a message on KEEPER_TURN: from now on no batch of a former keeper is stored."""
+    async def _take_fence(self) -> None:
+        """Store a fence: from now on no batch of a former scheduler is stored."""
         while True:
             last = await last_position(self._connection, TASKS, SCHEDULER_FENCE)
             append = _fence(self._members.id, last.sequence if last else 0)
@@ -154,67 +154,66 @@ class Scheduler(Service):
                 return
 
     async def _follow(self, caught_up: asyncio.Event) -> None:
-        """Enter what happens, for ever."""
+        """Apply the events of the log as they come."""
         async with contextlib.aclosing(self._tail.follow(self._as_of)) as batches:
             async for positions in batches:
-                heeded, others = _split(positions)
-                self._enter(heeded)
+                moves, others = _partition(positions)
+                self._apply(moves)
                 if not caught_up.is_set():
-                    self._held_tasks.notice(task_ref(position.subject) for position in others)
+                    self._held_tasks.reread_unknown(task_ref(position.subject) for position in others)
                 if not positions and not caught_up.is_set():
-                    self._held_tasks.room.begin(time.time())
+                    self._held_tasks.limiter.begin(time.time())
                     caught_up.set()
-                if heeded or not positions:
-                    self._news.set()
+                if moves or not positions:
+                    self._changed.set()
 
-    def _enter(self, positions: Sequence[Position]) -> None:
+    def _apply(self, positions: Sequence[Position]) -> None:
         now = time.time()
         for position in positions:
             ref, (sequence, recorded) = task_ref(position.subject), decode(task_codec, position)
             if isinstance(recorded.event, AttemptStarted) and (entry := self._held_tasks.find(ref)):
                 self._started[entry.pool] += 1
-            self._held_tasks.fold(ref, sequence, recorded, now)
+            self._held_tasks.apply(ref, sequence, recorded, now)
             self._as_of = sequence
 
     # Acting
 
     async def _act(self, caught_up: asyncio.Event) -> None:
-        """Release, do what else is due, and answer who asks, until the lease is lost."""
+        """Release tasks, carry out what is due, and answer SCHEDULER_EXPLAIN, until the lease is lost."""
         await caught_up.wait()
-        asked = await self._connection.subscribe(SCHEDULER_EXPLAIN, self._answer)
+        asked = await self._connection.subscribe(SCHEDULER_EXPLAIN, self._on_explain)
         try:
-            await self._act_on(_Chores())
+            await self._act_on(_Intervals())
         finally:
             with contextlib.suppress(nats.errors.Error):
                 await asked.unsubscribe()
 
-    async def _act_on(self, chores: _Chores) -> None:
+    async def _act_on(self, intervals: _Intervals) -> None:
         while True:
-            self._news.clear()
+            self._changed.clear()
             if self._servers_changed:
                 self._servers_changed = False
-                self._held_tasks.room.refresh(time.time(), "servers")
+                self._held_tasks.limiter.refresh(time.time(), "servers")
             await self.run_once()
-            await self._do_chores(chores)
+            await self._run_periodic(intervals)
             now = time.time()
-            soonest = WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS
-            next_at = min(self._held_tasks.next_at() or now + LONGEST_WAIT_SECONDS, now + soonest)
+            next_at = min(self._held_tasks.next_at() or now + LONGEST_WAIT_SECONDS, now + self._report_seconds)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_at - now)):
-                    await self._news.wait()
+                    await self._changed.wait()
 
-    async def _answer(self, message: Msg) -> None:
-        """Say why a task is held; whoever asks for what is no task is not answered."""
+    async def _on_explain(self, message: Msg) -> None:
+        """Answer why a task is held. A request without a valid task id gets no answer."""
         with contextlib.suppress(Refused, UnicodeDecodeError, StoreError):
             explanation = explain(self._held_tasks, parse_task_id(message.data.decode()), self._as_of, time.time())
             await self._connection.publish(message.reply, encode_explanation(explanation))
 
     async def run_once(self) -> dict[str, int]:
-        """Do what is to be done now; return how many tasks were released, and how many other things were done."""
+        """Release what can be released and carry out what is due; return how many of each."""
         counts = {"released": 0, "done": 0}
-        while found := self._held_tasks.take_due(time.time()):  # one thing done may call for another before any release
+        while found := self._held_tasks.take_due(time.time()):  # an action may cause another; releases come last
             for due in found:
-                await self._do(due)
+                await self._carry_out(due)
             counts["done"] += len(found)
         while released := await self._release():
             counts["released"] += released
@@ -222,8 +221,8 @@ class Scheduler(Service):
         return counts
 
     async def _release(self) -> int:
-        """Queue some of those that nothing holds, in one batch; return how many."""
-        chosen = self._held_tasks.release(time.time(), self._most)
+        """Release tasks in one batch; return how many."""
+        chosen = self._held_tasks.release(time.time(), self._batch_size)
         if not chosen:
             return 0
         at = utc_now()
@@ -241,20 +240,20 @@ class Scheduler(Service):
         self._rules.stored(time.monotonic() - began)
         self._held_tasks.released(chosen, last - len(chosen) + 1)
         self._fence = last - len(chosen)
-        self._most = min(self._most * 2, MOST_AT_ONCE)
+        self._batch_size = min(self._batch_size * 2, LARGEST_BATCH)
         return len(chosen)
 
     async def _after_conflict(self) -> None:
-        """A task of the batch has moved on, and the news of it is on its way; or somebody else is the keeper."""
+        """Wait for the event that a release lost its race to. Raises Deposed if another scheduler has taken over."""
         last = await last_position(self._connection, TASKS, SCHEDULER_FENCE)
         if last is not None and last.sequence != self._fence:
             raise Deposed
-        self._most = max(1, self._most // 4)
+        self._batch_size = max(1, self._batch_size // 4)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_WAIT_SECONDS):
-                await self._news.wait()
+                await self._changed.wait()
 
-    async def _do(self, due: Due) -> None:
+    async def _carry_out(self, due: Due) -> None:
         match due:
             case Expire(ref):
                 await self._command(ref, ExpireTask())
@@ -265,18 +264,18 @@ class Scheduler(Service):
             case TakeBack(ref, reason):
                 await self._command(ref, HoldTask(reason=reason))
             case AskParent(parent_id):
-                await self._ask(parent_id)
+                await self._ask_parent(parent_id)
             case Reread(ref):
                 await self._reread(ref)
             case _:
                 assert_never(due)
 
     async def _command(self, ref: TaskRef, command: TaskCommand) -> None:
-        with contextlib.suppress(Refused):  # it has ended meanwhile
+        with contextlib.suppress(Refused):  # it ended meanwhile
             await self._commands.task(ref, command, by=BY)
 
-    async def _ask(self, parent_id: str) -> None:
-        """Find out whether a parent has ended. If not, the log will tell; one it does not know is gone."""
+    async def _ask_parent(self, parent_id: str) -> None:
+        """Apply the end of a parent that has ended; an unknown one counts as failed. Other ends come with the log."""
         history = await self._commands.tasks.history(parse_task_id(parent_id))
         state = self._commands.tasks.fold(history).state
         if isinstance(state, Ended):
@@ -286,11 +285,11 @@ class Scheduler(Service):
             self._held_tasks.parent_ended(parent_id, "failed", LONG_AGO, time.time())
 
     async def _reread(self, ref: TaskRef) -> None:
-        """Enter a task that goes on, unless it has ended by now; of one that is entered, what came meanwhile."""
+        """Add a task unless it has ended by now. To a task that was added meanwhile, apply the events it lacks."""
         history = await self._commands.tasks.history(ref)
         if self._held_tasks.find(ref) is not None:
             for sequence, recorded in history:
-                self._held_tasks.fold(ref, sequence, recorded, time.time())
+                self._held_tasks.apply(ref, sequence, recorded, time.time())
             return
         view: TaskView | None = None
         for stored in history:
@@ -298,51 +297,51 @@ class Scheduler(Service):
         if view is not None and view.ended_at is None:
             self._held_tasks.add(entry_of(ref, view), time.time())
 
-    # From time to time
+    # Periodic work
 
-    async def _do_chores(self, chores: _Chores) -> None:
-        seconds = chores.seconds_since("windows")
-        if chores.is_due("windows", WINDOWS_SECONDS):
+    async def _run_periodic(self, intervals: _Intervals) -> None:
+        seconds = intervals.seconds_since("windows")
+        if intervals.is_due("windows", WINDOWS_SECONDS):
             self._rules.observe(self._started, seconds)
             self._started.clear()
-            self._held_tasks.room.refresh(time.time(), "window")
-        if chores.is_due("word", WORD_SECONDS if self._told_as_of != self._as_of else LONGEST_WAIT_SECONDS):
-            await self._tell()
-        if chores.is_due("stuck", GRANT_SECONDS / 3):
+            self._held_tasks.limiter.refresh(time.time(), "window")
+        if intervals.is_due("backlog", self._report_seconds):
+            await self._publish_backlog()
+        if intervals.is_due("stuck", GRANT_SECONDS / 3):
             for take_back in self._held_tasks.stuck(time.time() - GRANT_SECONDS):
-                await self._do(take_back)
-        if chores.is_due("tidy", TIDY_SECONDS):
-            self._held_tasks.room.tidy(time.time())
+                await self._carry_out(take_back)
+        if intervals.is_due("tidy", TIDY_SECONDS):
+            self._held_tasks.limiter.tidy(time.time())
 
-    async def _tell(self) -> None:
+    @property
+    def _report_seconds(self) -> float:
+        return BACKLOG_SECONDS if self._reported_as_of != self._as_of else LONGEST_WAIT_SECONDS
+
+    async def _publish_backlog(self) -> None:
         metrics.held.set(self._held_tasks.held)
-        owners = {
-            owner: OwnerBacklog(waits.waiting, waits.queued)
-            for owner, waits in self._held_tasks.waits(1 + self._held_tasks.owners_waiting // TOLD_OWNERS).items()
-        }
-        word = BacklogReport(
+        report = BacklogReport(
             as_of=self._as_of,
             windows=dict(self._rules.windows),
-            owners=owners,
-            held_back=self._held_tasks.room.held_back(),
+            owners=self._held_tasks.backlogs(1 + self._held_tasks.owners_waiting // REPORTED_OWNERS),
+            held_back=self._held_tasks.limiter.held_back(),
             paces=self._rules.paces,
         )
-        self._told_as_of = word.as_of
-        await self._connection.publish(SCHEDULER_BACKLOG, encode_word(word))
+        self._reported_as_of = report.as_of
+        await self._connection.publish(SCHEDULER_BACKLOG, encode_report(report))
 
 
 class Deposed(StoreError):
-    """Somebody else is the keeper."""
+    """Another scheduler has taken over."""
 
 
-class _Chores:
-    """When each thing that is done from time to time was done last, monotonic."""
+class _Intervals:
+    """When each periodic job last ran. Times are monotonic."""
 
     def __init__(self) -> None:
         self._done_at: dict[str, float] = {}
 
     def is_due(self, name: str, every_seconds: float) -> bool:
-        """Tell whether a thing is to be done again, and note it as done."""
+        """Return True if a job is due, and record it as run."""
         now = time.monotonic()
         if now < self._done_at.get(name, -1e9) + every_seconds:
             return False
@@ -350,17 +349,17 @@ class _Chores:
         return True
 
     def seconds_since(self, name: str) -> float:
-        """Return how long ago a thing was done; very long, if it never was."""
+        """Return the seconds since a job last ran; a very long time if it never did."""
         return time.monotonic() - self._done_at.get(name, -1e9)
 
 
-def _split(positions: Sequence[Position]) -> tuple[list[Position], list[Position]]:
-    """Return those whose events the book reflects, and the others."""
-    heeded: list[Position] = []
+def _partition(positions: Sequence[Position]) -> tuple[list[Position], list[Position]]:
+    """Return the events that move tasks, and the others."""
+    moves: list[Position] = []
     others: list[Position] = []
     for position in positions:
-        (heeded if task_word(position.subject) in MOVING_WORDS else others).append(position)
-    return heeded, others
+        (moves if task_word(position.subject) in MOVING_WORDS else others).append(position)
+    return moves, others
 
 
 def _fence(scheduler: str, expected: int) -> Append:
@@ -377,7 +376,7 @@ def _release(entry: TaskEntry, at: datetime) -> LogEntry[TaskEvent]:
 
 
 def entry_of(ref: TaskRef, view: TaskView) -> TaskEntry:
-    """Return what the book holds of a task, as its view says."""
+    """Return the entry of a task as its view has it."""
     if view.status == "PROCESSING":
         stage = Stage.RUNNING
     elif view.held:

@@ -81,14 +81,14 @@ class Simulation:
         at = self.at - timedelta(seconds=seconds_ago)
         recorded: Recorded[TaskEvent] = Recorded(id=f"event {sequence}", at=at, by=BY, event=event)
         self.log.append((ref, sequence, recorded))
-        self.held_tasks.fold(ref, sequence, recorded, self.now)
+        self.held_tasks.apply(ref, sequence, recorded, self.now)
         return sequence
 
     def tell_again(self, ref: TaskRef) -> None:
         """Have the book find all that the log says of a task once more."""
         for of, sequence, recorded in self.log:
             if of == ref:
-                self.held_tasks.fold(ref, sequence, recorded, self.now)
+                self.held_tasks.apply(ref, sequence, recorded, self.now)
 
     def submit(
         self,

@@ -186,7 +186,7 @@ class Run:
         for ref in self.refs:
             if (view := self.view(ref)).ended_at is None:
                 held_tasks.add(entry_of(ref, view), self.simulation.now)
-        held_tasks.room.begin(self.simulation.now)
+        held_tasks.limiter.begin(self.simulation.now)
         self.simulation.held_tasks, self.simulation.due = held_tasks, []
 
 

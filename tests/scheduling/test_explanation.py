@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from taskstream.events.ids import TaskRef
-from taskstream.explain.explanation import Explanation, Shut, decode, encode, explain
+from taskstream.explain.explanation import BlockingLimit, Explanation, decode, encode, explain
 from taskstream.scheduling.limit import Bounds
 
 from .simulation import START, FixedRules, Simulation
@@ -52,7 +52,9 @@ def test_a_task_is_held_by_the_limit_that_has_no_room(kind: str) -> None:
     held_tasks.release()
 
     assert [why(held_tasks, task).known for task in tasks] == ["queued"] * 2 + ["held"] * 3
-    assert [why(held_tasks, task).shut for task in tasks[2:]] == [(Shut(kind=kind, counted=2, concurrency=2),)] * 3  # type: ignore[arg-type]
+    assert [why(held_tasks, task).limits for task in tasks[2:]] == [
+        (BlockingLimit(kind=kind, counted=2, concurrency=2),)
+    ] * 3  # type: ignore[arg-type]
     assert [why(held_tasks, task).ahead for task in tasks[2:]] == [0, 1, 2]
 
 
@@ -62,11 +64,11 @@ def test_a_limit_of_starts_says_when_it_opens() -> None:
     [released] = held_tasks.release()
     held_tasks.start(released)
 
-    [shut] = why(held_tasks, second).shut
+    [limits] = why(held_tasks, second).limits
 
     assert released == first
-    assert not shut.is_full
-    assert shut.opens_at == pytest.approx(held_tasks.now + 2)
+    assert not limits.is_full
+    assert limits.opens_at == pytest.approx(held_tasks.now + 2)
 
 
 def test_all_limits_without_room_are_named_in_order() -> None:
@@ -75,8 +77,8 @@ def test_all_limits_without_room_are_named_in_order() -> None:
     held = held_tasks.submit()
     held_tasks.release()
 
-    assert [shut.kind for shut in why(held_tasks, held).shut] == ["owner", "type"]
-    assert all(shut.is_full for shut in why(held_tasks, held).shut)
+    assert [limits.kind for limits in why(held_tasks, held).limits] == ["owner", "type"]
+    assert all(limits.is_full for limits in why(held_tasks, held).limits)
 
 
 def test_what_is_at_work_or_over_is_not_held() -> None:
@@ -108,6 +110,6 @@ def test_to_ask_changes_nothing() -> None:
 
 
 def test_an_answer_reads_as_it_was_sent() -> None:
-    said = Explanation(as_of=1, known="held", shut=(Shut(kind="owner", counted=1, concurrency=1),), ahead=0)
+    said = Explanation(as_of=1, known="held", limits=(BlockingLimit(kind="owner", counted=1, concurrency=1),), ahead=0)
 
     assert decode(encode(said)) == said

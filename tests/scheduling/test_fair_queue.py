@@ -61,7 +61,7 @@ def test_the_oldest_that_has_aged_comes_first(what: list[tuple[str, object]]) ->
                     flows.remove(popped)
             case "lose first", int(place) if flows and len(flow := flows[place % len(flows)]) > 1:
                 flow.remove(flow.first())
-                line.note(flow)
+                line.update(flow)
             case "remove", int(place) if flows:
                 line.remove(flows.pop(place % len(flows)))
     assert len(line) == len(flows)

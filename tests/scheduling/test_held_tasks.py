@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from taskstream.events.task import AttemptStarted, TaskQueued
+from taskstream.scheduling.backlog_report import OwnerBacklog
 from taskstream.scheduling.held_tasks import AskParent, Cancel, Expire, FailChild, Reread, TakeBack
 from taskstream.scheduling.limit import Bounds, Stage, TaskEntry
 
@@ -76,7 +77,7 @@ def test_an_event_that_comes_again_changes_nothing() -> None:
     held_tasks.start(tasks[0])
 
     for again in list(held_tasks.log):
-        held_tasks.held_tasks.fold(*again, held_tasks.now)
+        held_tasks.held_tasks.apply(*again, held_tasks.now)
 
     assert held_tasks.release() == []
 
@@ -275,7 +276,7 @@ def test_a_limit_that_is_raised_lets_more_through() -> None:
     held_tasks.release()
 
     held_tasks.rules.by_name["type"] = Bounds(concurrency=4)
-    held_tasks.held_tasks.room.refresh(held_tasks.now)
+    held_tasks.held_tasks.limiter.refresh(held_tasks.now)
 
     assert held_tasks.release() == tasks[1:4]
 
@@ -286,7 +287,7 @@ def test_a_limit_that_is_lowered_lets_what_runs_end() -> None:
     for task in held_tasks.release():
         held_tasks.start(task)
     held_tasks.rules.by_name["type"] = Bounds(concurrency=1)
-    held_tasks.held_tasks.room.refresh(held_tasks.now)
+    held_tasks.held_tasks.limiter.refresh(held_tasks.now)
 
     held_tasks.succeed(tasks[0])
     assert held_tasks.release() == []
@@ -345,13 +346,13 @@ def test_a_clock_that_is_put_back_does_not_stop_the_rate() -> None:
     assert held_tasks.release() == []
     held_tasks.wait(1)
 
-    held_tasks.held_tasks.room.refresh(held_tasks.now)
+    held_tasks.held_tasks.limiter.refresh(held_tasks.now)
     assert held_tasks.release() == [tasks[1]]
 
 
 def test_a_book_that_has_just_begun_does_not_know_what_was_started_before() -> None:
     held_tasks = Simulation(FixedRules({"type": Bounds(per_second=1, burst=10)}))
-    held_tasks.held_tasks.room.begin(held_tasks.now)
+    held_tasks.held_tasks.limiter.begin(held_tasks.now)
     tasks = [held_tasks.submit() for _ in range(3)]
     assert held_tasks.release() == []
 
@@ -537,13 +538,13 @@ def test_gates_that_nothing_passes_are_forgotten() -> None:
     task = held_tasks.submit("alice")
     held_tasks.release()
     held_tasks.run(task)
-    held_tasks.held_tasks.room.tidy(held_tasks.now)
-    assert len(held_tasks.held_tasks.room) == 1  # its bucket is not full again
+    held_tasks.held_tasks.limiter.tidy(held_tasks.now)
+    assert len(held_tasks.held_tasks.limiter) == 1  # its bucket is not full again
 
     held_tasks.wait(2)
-    held_tasks.held_tasks.room.tidy(held_tasks.now)
+    held_tasks.held_tasks.limiter.tidy(held_tasks.now)
 
-    assert len(held_tasks.held_tasks.room) == 0
+    assert len(held_tasks.held_tasks.limiter) == 0
 
 
 def test_what_only_waits_for_its_owners_window_is_told_by_pool() -> None:
@@ -554,7 +555,7 @@ def test_what_only_waits_for_its_owners_window_is_told_by_pool() -> None:
     held_tasks.submit("carol", depends_on=(held_tasks.submit("carol").id,))
     held_tasks.release()
 
-    assert held_tasks.held_tasks.room.held_back() == {"gpu": 3}
+    assert held_tasks.held_tasks.limiter.held_back() == {"gpu": 3}
 
 
 def test_what_an_owner_has_waiting_is_told() -> None:
@@ -566,9 +567,9 @@ def test_what_an_owner_has_waiting_is_told() -> None:
         held_tasks.start(task)
     held_tasks.release()
 
-    waits = held_tasks.held_tasks.waits(at_least=2)
+    backlogs = held_tasks.held_tasks.backlogs(at_least=2)
 
-    assert waits == {"alice": (4, {"normal default default ": 2})}
+    assert backlogs == {"alice": OwnerBacklog(4, {"normal default default ": 2})}
 
 
 def test_a_key_is_its_owners_own() -> None:
@@ -584,15 +585,15 @@ def test_what_no_server_could_take_is_counted_in_nowhere_until_one_could(kind: s
     held_tasks = one_at_a_time(kind)
     nobody = ("servers", "default", "default", "gpu=none")
     held_tasks.rules.by_name[nobody] = Bounds(concurrency=0)
-    waits = held_tasks.submit(require={"gpu": "none"})
+    backlogs = held_tasks.submit(require={"gpu": "none"})
     other = held_tasks.submit()
 
     assert held_tasks.release() == [other]
     held_tasks.run(other)
     assert held_tasks.release() == []
     del held_tasks.rules.by_name[nobody]
-    held_tasks.held_tasks.room.refresh(held_tasks.now, "servers")
-    assert held_tasks.release() == [waits]
+    held_tasks.held_tasks.limiter.refresh(held_tasks.now, "servers")
+    assert held_tasks.release() == [backlogs]
 
 
 @pytest.mark.parametrize("kind", ["owner", "type"])
@@ -602,7 +603,7 @@ def test_a_grant_that_no_server_could_take_any_more_is_taken_back_where_others_w
     other = held_tasks.submit()
     assert held_tasks.release() == [left]
     held_tasks.rules.by_name["servers", "default", "default", "gpu=a"] = Bounds(concurrency=0)
-    held_tasks.held_tasks.room.refresh(held_tasks.now, "servers")
+    held_tasks.held_tasks.limiter.refresh(held_tasks.now, "servers")
 
     held_tasks.wait(20)
     found = held_tasks.held_tasks.stuck(held_tasks.now - 15)

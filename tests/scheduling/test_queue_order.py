@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskstream.events.task import PRIORITIES, Priority
-from taskstream.scheduling.queue_order import LOOKED_THROUGH, Ahead, ReadyQueue, in_queue_order, must_wait, to_take
+from taskstream.scheduling.queue_order import PASSED_OVER, Ahead, ReadyQueue, in_queue_order, must_wait, tasks_to_take
 
 AGEING = 10.0
 
@@ -22,7 +22,7 @@ class Handed(NamedTuple):
     round: int
 
 
-def simulated(arrivals: dict[Priority, list[int]], rounds: int, room: int, ageing: float = AGEING) -> list[Handed]:
+def simulated(arrivals: dict[Priority, list[int]], rounds: int, slots: int, ageing: float = AGEING) -> list[Handed]:
     """Return what is handed out, in order, of tasks that arrive at these rounds; each round has room for so many."""
     coming = {priority: deque(sorted(times)) for priority, times in arrivals.items()}
     handed: list[Handed] = []
@@ -30,7 +30,7 @@ def simulated(arrivals: dict[Priority, list[int]], rounds: int, room: int, agein
     for now in range(rounds):
         waiting = {priority: queue for priority, queue in coming.items() if queue and queue[0] <= now}
         lines = [ReadyQueue("pool", priority, float(now - queue[0])) for priority, queue in waiting.items()]
-        order, owed, left = in_queue_order(lines, ageing, owed), set(), room
+        order, owed, left = in_queue_order(lines, ageing, owed), set(), slots
         for turn in order:
             priority = lines[turn.place].priority
             queue = coming[priority]
@@ -49,9 +49,9 @@ arrivals = st.fixed_dictionaries({"low": some, "high": some, "normal": some})
 
 @given(arrivals, st.integers(1, 3))
 def test_without_ageing_nothing_goes_before_what_is_of_higher_priority(
-    arrived: dict[Priority, list[int]], room: int
+    arrived: dict[Priority, list[int]], slots: int
 ) -> None:
-    handed = simulated(arrived, 100, room, ageing=0)
+    handed = simulated(arrived, 100, slots, ageing=0)
 
     assert len(handed) == sum(map(len, arrived.values()))
     for place, one in enumerate(handed):
@@ -62,9 +62,9 @@ def test_without_ageing_nothing_goes_before_what_is_of_higher_priority(
 
 @given(arrivals, st.integers(1, 3))
 def test_what_has_not_waited_too_long_goes_before_nothing_of_higher_priority(
-    arrived: dict[Priority, list[int]], room: int
+    arrived: dict[Priority, list[int]], slots: int
 ) -> None:
-    handed = simulated(arrived, 100, room)
+    handed = simulated(arrived, 100, slots)
 
     for place, one in enumerate(handed):
         for later in handed[place + 1 :]:
@@ -74,10 +74,10 @@ def test_what_has_not_waited_too_long_goes_before_nothing_of_higher_priority(
 
 @given(some, some, st.integers(1, 3))
 def test_no_task_waits_much_longer_than_the_setting_whatever_else_there_is(
-    normal: list[int], low: list[int], room: int
+    normal: list[int], low: list[int], slots: int
 ) -> None:
     flood = [0] * 400
-    handed = simulated({"high": flood, "normal": normal, "low": low}, 120, room)
+    handed = simulated({"high": flood, "normal": normal, "low": low}, 120, slots)
 
     for priority, arrived in (("normal", normal), ("low", low)):
         times = [one for one in handed if one.priority == priority]
@@ -88,8 +88,8 @@ def test_no_task_waits_much_longer_than_the_setting_whatever_else_there_is(
 
 
 @given(st.integers(1, 3))
-def test_what_has_aged_takes_at_most_every_other_slot(room: int) -> None:
-    handed = simulated({"high": [0] * 300, "low": [0] * 300}, 100, room)
+def test_what_has_aged_takes_at_most_every_other_slot(slots: int) -> None:
+    handed = simulated({"high": [0] * 300, "low": [0] * 300}, 100, slots)
 
     after = [one for one in handed if one.round > AGEING]
     high = sum(one.priority == "high" for one in after)
@@ -167,40 +167,42 @@ def served(tasks: dict[Priority, list[Waits]], slots: list[list[int]]) -> tuple[
     """
     queues = [Queue(priority, tasks[priority]) for priority in PRIORITIES]
     started: list[Started] = []
-    room = idle = now = 0
+    free = idle = now = 0
     while any(each.able for queue in queues for each in [*queue.coming, *queue.waiting]):
         before = len(started)
         for queue in queues:
             queue.arrive(now)
         could = any(each.able for queue in queues for each in queue.waiting)
         for place, queue in enumerate(queues):
-            room += slots[now][place] if now < len(slots) else place == 0 and room == 0
+            free += slots[now][place] if now < len(slots) else place == 0 and free == 0
             higher = queues[:place]
             if must_wait(each.ahead for each in higher):
                 continue
-            taken = [queue.waiting.popleft() for _ in range(min(to_take(room, queue.in_vain), len(queue.waiting)))]
+            taken = [
+                queue.waiting.popleft() for _ in range(min(tasks_to_take(free, queue.in_vain), len(queue.waiting)))
+            ]
             back = []
             for task in taken:
                 if not task.able:
                     last = queue.away[-1][0] if queue.away else 0
                     queue.away.append((max(now + AWAY_ROUNDS, last + 1), task))
                     queue.in_vain += 1
-                elif room:
-                    room -= 1
+                elif free:
+                    free -= 1
                     started.append(Started(queue.priority, sum(each.able for one in higher for each in one.waiting)))
                     for one in queues:
                         one.in_vain = 0
                 else:
                     back.append(task)
             queue.waiting.extendleft(reversed(back))
-        idle += could and room > 0 and len(started) == before
+        idle += could and free > 0 and len(started) == before
         now += 1
         assert now < 5_000, "something waits for ever"
     return started, idle
 
 
 able = st.lists(st.builds(Waits, st.integers(0, 30), st.just(True)), max_size=30)
-unable = st.lists(st.builds(Waits, st.integers(0, 30), st.just(False)), max_size=LOOKED_THROUGH - 1)
+unable = st.lists(st.builds(Waits, st.integers(0, 30), st.just(False)), max_size=PASSED_OVER - 1)
 freed = st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), max_size=40)
 
 
@@ -229,5 +231,5 @@ def test_what_nothing_can_take_keeps_no_slot_idle_for_long(
 
     assert len(started) == sum(map(len, tasks.values()))
     looks = 2 * 7  # for either queue: 1, 1, 2, 4, 8, 16 tasks, and once more
-    behind = 2 * (high + normal) // LOOKED_THROUGH  # those that could start and come after all of these
+    behind = 2 * (high + normal) // PASSED_OVER  # those that could start and come after all of these
     assert idle <= looks * (len(started) + 1) + behind

@@ -25,7 +25,7 @@ def test_no_more_of_a_kind_come_back_in_a_second_than_it_says(calls: list[tuple[
     returns, now, back = RedeliveryDelays(), 0.0, []
     for later, seconds in calls:
         now += later
-        pause = returns.in_turn(GPU, timedelta(seconds=seconds), now)
+        pause = returns.spread(GPU, timedelta(seconds=seconds), now)
         assert timedelta(seconds=seconds) <= pause + timedelta(microseconds=1)
         assert pause <= LONGEST_RETURN
         back.append(now + pause.total_seconds())
@@ -51,7 +51,7 @@ def test_slots_are_kept_on_only_while_more_of_the_kind_are_away() -> None:
     returns = RedeliveryDelays()
     for kind in (GPU, SONG):
         returns.keep("pool", "high", kind, now=10.0)
-    returns.in_turn(GPU, timedelta(seconds=5), now=10.0)
+    returns.spread(GPU, timedelta(seconds=5), now=10.0)
     for kind in (GPU, SONG):
         returns.keep_on("pool", "high", kind, now=10.05)
 
@@ -60,7 +60,7 @@ def test_slots_are_kept_on_only_while_more_of_the_kind_are_away() -> None:
 
 def test_what_is_not_waited_for_has_nothing_kept_by_starting() -> None:
     returns = RedeliveryDelays()
-    returns.in_turn(GPU, timedelta(seconds=5), now=10.0)
+    returns.spread(GPU, timedelta(seconds=5), now=10.0)
     returns.keep_on("pool", "high", GPU, now=10.0)
 
     assert not returns.kept_from("pool", "low", now=10.0)

@@ -84,7 +84,7 @@ class Pool:
         self.windows.observe({POOL: self.slots}, {POOL: self._started}, OBSERVED_SECONDS)
         self._started = 0
         self.rules.by_name["window"] = Bounds(self.windows.sizes[POOL])
-        self.simulation.held_tasks.room.refresh(self.simulation.now, "window")
+        self.simulation.held_tasks.limiter.refresh(self.simulation.now, "window")
         self._after(OBSERVED_SECONDS, self._observe)
         self._act()
 

@@ -26,7 +26,7 @@ from ...projections.fleet import Fleet
 from ...runtime import metrics
 from ...runtime.service import Service
 from ...scheduling.eligibility import is_able
-from ...scheduling.queue_order import ReadyQueue, in_queue_order, must_wait, to_take
+from ...scheduling.queue_order import ReadyQueue, in_queue_order, must_wait, tasks_to_take
 from ...scheduling.redelivery import FIRST_RETURN, LONGEST_RETURN, RedeliveryDelays, TaskKind, growing
 from ...streams.jetstream.consumers import delivery_info
 from ...streams.tail import Tail
@@ -147,7 +147,7 @@ class Dispatcher(Service):
             await self._return_brought(queue, "higher-priority")
             return 0
         free = self._free_slots(queue) if by_age else self._free_slots_for(queue)
-        most = min(to_take(free, queue.in_vain), 1 if by_age else MOST_AT_ONCE)
+        most = min(tasks_to_take(free, queue.in_vain), 1 if by_age else MOST_AT_ONCE)
         fetched: list[Msg] = []
         if queue.may_have_more and most > len(queue.brought) and not self._is_draining:
             fetched = await queue.fetch(most - len(queue.brought))
@@ -310,7 +310,7 @@ class Dispatcher(Service):
         await self._pass_over(queue, ready, self._in_turn(ready, pause))
 
     def _in_turn(self, ready: ReadyTask, pause: timedelta) -> timedelta:
-        return self._redelivery.in_turn(_kind(ready), pause, time.monotonic())
+        return self._redelivery.spread(_kind(ready), pause, time.monotonic())
 
     async def _pass_over(self, queue: PoolQueue, ready: ReadyTask, pause: timedelta) -> None:
         """Give back a task that does not start here now, though a slot is free, to come again after a pause."""
