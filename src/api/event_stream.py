@@ -24,8 +24,7 @@ from ..streams.topology.definitions import TASKS
 from .auth.access import READERS_OF_ALL, owned_batch, owned_ref
 from .auth.authenticator import Identity
 from .schemas.batches import batch_summary, encoded_batch
-from .schemas.push import encoded_state
-from .schemas.tasks import task_answer, task_summary
+from .schemas.tasks import encoded_state, task_answer, task_summary
 
 STREAM_TYPE = "text/event-stream"
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 from collections.abc import Sequence
 
 from litestar.exceptions import HTTPException
 
+from ..backends.dialects.dialect import Update
+from ..backends.dialects.task_update import TaskUpdate, read_update
 from ..backends.redaction import without_key
 from ..commands.task import Reporter
 from ..container import Container
-from ..errors import NotFound
+from ..errors import InvalidInput, NotFound
 from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, parse_task_id
 from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
+from ..submission.body import parse_json_object
 from ..vault.sealing import SealingError
 from .auth.access import ApiRequest, actor, owned_ref
 from .auth.authenticator import Identity, Unauthenticated
 from .bodies import read_body
 from .middleware.edge import request_id
-from .schemas.task_update import attempt_of_token, parse_update
 from .schemas.tasks import TaskAnswer, task_answer
 
 NO_ATTEMPT = "the token belongs to no attempt of this task"
@@ -90,3 +94,25 @@ def _reporter(
     if identity.has("service"):
         return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)
     return Reporter(kind="person", server_id=server_id), actor(identity)
+
+
+def parse_update(body: bytes, task_id: str, max_depth: int) -> tuple[TaskUpdate, Update]:
+    """Return a body as an update, and as progress. Raises InvalidInput for any documented field with a wrong value."""
+    parse_json_object(body, max_depth)
+    update = read_update(body)
+    progress = update.progress()
+    if not isinstance(update.backend_task_id, str | None):
+        raise InvalidInput("must be a string or null", "$.backend_task_id")
+    if update.task_id not in (None, task_id):
+        raise InvalidInput("must be the id in the path, or left out", "$.task_id")
+    return update, progress
+
+
+def attempt_of_token(token: str, history: Sequence[Stored[TaskEvent]]) -> AttemptStarted | None:
+    """Return the attempt that a callback token was made for, None if it belongs to no attempt of the task."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    for stored in history:
+        event = stored.recorded.event
+        if isinstance(event, AttemptStarted) and hmac.compare_digest(event.token_digest, digest):
+            return event
+    return None

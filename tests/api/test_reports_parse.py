@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from taskstream.api.schemas.task_update import attempt_of_token, parse_update
+from taskstream.api.task_updates import attempt_of_token, parse_update
 from taskstream.backends.dialects.dialect import Completed, FailedByBackend, Update
 from taskstream.backends.dialects.task_update import LONGEST_MESSAGE, TaskUpdate
 from taskstream.errors import InvalidInput

@@ -14,6 +14,14 @@ PURPOSE = "stream token"
 LONGEST = 8 * 1024
 
 
+class StreamToken(Struct, kw_only=True, rename="camel"):
+    """A token for the address of a stream: `?token=…`."""
+
+    token: str
+    expires_at: int
+    """Milliseconds since the epoch. A stream that is open then stays open."""
+
+
 class _Content(Struct, array_like=True, frozen=True):
     subject: str
     roles: list[str]
@@ -28,14 +36,12 @@ class StreamTokens:
         self._sealer = sealer
         self._now = now
 
-    def make(self, identity: Identity) -> tuple[str, float]:
-        """Return a token for whoever this is, and when it ends, in seconds since the epoch.
-
-        Raises SealingUnavailable where no key to seal with is configured.
-        """
+    def make(self, identity: Identity) -> StreamToken:
+        """Return a token for a caller. Raises SealingUnavailable if no key to seal with is configured."""
         expires = self._now() + LIFETIME_SECONDS
         content = _Content(identity.subject, sorted(identity.roles), expires)
-        return self._sealer.seal(msgspec.json.encode(content).decode(), PURPOSE).decode(), expires
+        sealed = self._sealer.seal(msgspec.json.encode(content).decode(), PURPOSE).decode()
+        return StreamToken(token=sealed, expires_at=int(expires * 1000))
 
     def identify(self, token: str) -> Identity:
         """Return who a token was made for. Raises Unauthenticated, and SealingUnavailable."""

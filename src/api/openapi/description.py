@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from ...submission.batch_body import BatchItem
 from ...submission.body import Submission
+from ..auth.stream_tokens import StreamToken
 from ..bodies import SCHEMA_REF, ReasonBody
 from ..problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, WAITING_POLICY, Problem
 from ..schemas import (
@@ -31,7 +32,6 @@ from ..schemas import (
     legacy_queue,
     owners,
     pools,
-    push,
     schedules,
     servers,
     tasks,
@@ -40,7 +40,6 @@ from ..schemas import (
     why,
 )
 from ..schemas.system import Front, Liveness, Ready
-from ..schemas.task_update import UpdateBody
 from .examples import FIELD_EXAMPLES, INSTANT_EXAMPLES
 
 ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
@@ -86,7 +85,7 @@ SHAPES: tuple[type[Struct], ...] = (
     owners.OwnerLimitsBody,
     owners.OwnerLimitsAnswer,
     owners.OwnerPage,
-    push.StreamToken,
+    StreamToken,
     webhooks.WebhookBody,
     webhooks.WebhookChange,
     webhooks.WebhookSecret,
@@ -107,7 +106,7 @@ SHAPES: tuple[type[Struct], ...] = (
     legacy_queue.Done,
     Submission,
     BatchItem,
-    UpdateBody,
+    tasks.UpdateBody,
     ReasonBody,
     Problem,
     Front,

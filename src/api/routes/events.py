@@ -17,11 +17,10 @@ from ...push.feed import FeedPosition
 from ...push.hub import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import ApiRequest
-from ..auth.stream_tokens import StreamTokens
+from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import STREAM_HEADERS, STREAM_TYPE, EventStream, PushMessage, PushMessages
 from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
 from ..problems import answers
-from ..schemas.push import StreamToken
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +132,6 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
     )
     async def make_stream_token(request: ApiRequest) -> StreamToken:
         """Return a token for `?token=` of a stream: browsers' EventSource and WebSocket cannot send headers."""
-        token, expires = tokens.make(request.user)
-        return StreamToken(token=token, expires_at=int(expires * 1000))
+        return tokens.make(request.user)
 
     return Router(path="/", route_handlers=[stream_task, stream_tasks, make_stream_token], tags=["Push"])

@@ -34,8 +34,7 @@ from ..parameters import (
     submitted_ref,
 )
 from ..problems import answers
-from ..schemas.task_update import UpdateBody
-from ..schemas.tasks import EventPage, TaskAnswer, TaskPage, recorded_event, task_answer, task_summary
+from ..schemas.tasks import EventPage, TaskAnswer, TaskPage, UpdateBody, recorded_event, task_answer, task_summary
 from ..task_actions import TaskAction, command_for
 from ..task_updates import record_update
 from ..waiting import Prefer, Wait, preferred_wait, until_ended

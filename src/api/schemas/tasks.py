@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
+from ...backends.dialects.task_update import UpdateMetadata
 from ...events.envelope import Stored
 from ...events.ids import TaskRef
 from ...events.task import NO_PLAN, FailureKind, ParentFailure, Priority, TaskEvent
@@ -117,6 +119,34 @@ class EventPage(Struct, kw_only=True, rename="camel"):
     events: list[RecordedEvent]
     next_after: int | None
     """Pass as `after` to get the next page; null after the last page."""
+
+
+class UpdateBody(Struct, kw_only=True):
+    """A TaskResult without its id, from the server that runs the task or from the owner."""
+
+    metadata: UpdateMetadata
+    data: Any = None
+    """The result of the task, or a part of it."""
+    backend_task_id: str | None = None
+    """The server's own id for the task."""
+    task_id: str | None = None
+    """Optional; must be the id in the path."""
+
+
+class PushedState(Struct, kw_only=True, rename="camel", tag="state"):
+    """A task as it is when a stream begins."""
+
+    task_id: str
+    sequence: int
+    """Sequence in the log that this reflects."""
+    task: TaskSummary | TaskDetails
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encoded_state(task_id: str, sequence: int, task: TaskSummary | TaskDetails) -> bytes:
+    return _encode(PushedState(task_id=task_id, sequence=sequence, task=task))
 
 
 def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[str, Any]:
