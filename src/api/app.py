@@ -24,10 +24,8 @@ from .problems import on_error
 from .routes.batches import batch_router
 from .routes.bulk import bulk_router
 from .routes.dead_letters import dead_letter_router
-from .routes.deliveries import delivery_router
 from .routes.docs import docs_router
 from .routes.events import push_router
-from .routes.maintenance import maintenance_router
 from .routes.owners import owner_router
 from .routes.pools import pool_router
 from .routes.schedules import schedule_router
@@ -65,13 +63,11 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
             queue_router(container),
             push_router(container, tokens),
             server_router(container),
-            maintenance_router(container),
             type_router(container),
             owner_router(container),
             pool_router(container),
             webhook_router(container),
             schedule_router(container),
-            delivery_router(container),
         ],
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
         response_class=JsonResponse,

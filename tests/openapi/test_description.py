@@ -19,9 +19,7 @@ from taskstream.api.openapi.examples import FIELD_EXAMPLES
 from taskstream.api.routes.batches import batch_router
 from taskstream.api.routes.bulk import bulk_router
 from taskstream.api.routes.dead_letters import dead_letter_router
-from taskstream.api.routes.deliveries import delivery_router
 from taskstream.api.routes.events import push_router
-from taskstream.api.routes.maintenance import maintenance_router
 from taskstream.api.routes.owners import owner_router
 from taskstream.api.routes.pools import pool_router
 from taskstream.api.routes.schedules import schedule_router
@@ -46,13 +44,11 @@ def document() -> dict[str, Any]:
         queue_router(container),
         push_router(container, StreamTokens(container.sealer, time.time)),
         server_router(container),
-        maintenance_router(container),
         type_router(container),
         pool_router(container),
         owner_router(container),
         webhook_router(container),
         schedule_router(container),
-        delivery_router(container),
         system_router(container, "1.0"),
     ]
     found: dict[str, Any] = json.loads(describe(routers, "1.0"))

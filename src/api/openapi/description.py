@@ -28,7 +28,6 @@ from ..problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, W
 from ..schemas import (
     batches,
     bulk,
-    deliveries,
     legacy_queue,
     owners,
     pools,
@@ -97,7 +96,7 @@ SHAPES: tuple[type[Struct], ...] = (
     schedules.SchedulePage,
     schedules.ScheduleRun,
     schedules.ScheduleDone,
-    deliveries.DeliveryPage,
+    webhooks.DeliveryPage,
     legacy_queue.ChaptersBody,
     legacy_queue.OutlineBody,
     legacy_queue.QueueSubmitted,

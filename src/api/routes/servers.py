@@ -1,33 +1,57 @@
-"""The fleet of the task surface (contract, section 1): admins only."""
+"""Routes of servers (contract, section 1): register, list, heartbeat, drain, remove. Admins only."""
 
 from __future__ import annotations
 
 import contextlib
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 from litestar import Router, delete, get, post
+from litestar.handlers import HTTPRouteHandler
 from msgspec.structs import replace
 
 from ...clock import utc_now
-from ...commands.server import MarkOnline, Present, RegisterServer, RemoveServer
+from ...commands.handler import Handled
+from ...commands.server import (
+    MarkOnline,
+    Present,
+    RegisterServer,
+    RemoveServer,
+    ServerCommand,
+    ServerState,
+    SetMaintenance,
+)
 from ...container import Container
 from ...errors import InvalidInput, NotFound
-from ...events.server import Overflow, ServerRegistered
+from ...events.server import Overflow, ServerEvent, ServerRegistered
 from ...events.subjects import server_token
+from ...projections.active import projection_reaches, running_on
 from ...projections.heartbeats import Heartbeat
+from ...streams.jetstream.api import api
+from ...streams.topology.definitions import TASKS
 from ...wire.addresses import BadAddress
 from ...wire.fields import iso
-from ..auth.access import ApiRequest, requires
+from ..auth.access import ApiRequest, Origin, origin, requires
 from ..bodies import described, read_as, schema_of
-from ..openapi.examples import CLEANUP_EXAMPLES, HEARTBEAT_EXAMPLES, REGISTER_EXAMPLES
+from ..openapi.examples import (
+    CLEANUP_EXAMPLES,
+    DRAIN_EXAMPLES,
+    HEARTBEAT_EXAMPLES,
+    MAINTENANCE_EXAMPLES,
+    REGISTER_EXAMPLES,
+)
 from ..parameters import Cursor, ServerId, ServerLimit, page_of
 from ..problems import answers
 from ..schemas.servers import (
     CleanupAnswer,
     CleanupBody,
+    DrainAnswer,
+    DrainBody,
     HeartbeatAnswer,
     HeartbeatBody,
+    MaintenanceAnswer,
+    MaintenanceBody,
     OverflowBody,
     RegisterBody,
     ServerDone,
@@ -35,134 +59,119 @@ from ..schemas.servers import (
     ServerSummary,
     server_summary,
 )
-from .server_commands import command_server
+
+PROJECTION_SECONDS = 2.0
+"""Longest wait of a drain for the projection that counts running tasks."""
+KNOWN_AFTER = timedelta(seconds=2)
+"""Age of a drain at which every worker knows of it, and attempts started before are in the log."""
 
 
-class Servers:
-    """What the routes do, apart from HTTP."""
+async def command_server(
+    container: Container, server_id: str, command: ServerCommand, signed: Origin
+) -> Handled[ServerState, ServerEvent]:
+    """Give a command, and wait until this process has read its events. Raises NotFound."""
+    try:
+        handled = await container.commands.servers.handle(server_id, command, **signed)
+    except NotFound:
+        raise NotFound("server", server_id) from None  # the log cannot name a server that it does not have
+    await container.fleet.reached(handled.known.sequence)
+    return handled
 
-    def __init__(self, container: Container) -> None:
-        self.container = container
 
-    async def register(self, request: ApiRequest) -> ServerDone:
-        container = self.container
-        body = await read_as(request, RegisterBody, container.settings.max_json_depth)
-        await self._check_url(body.endpoints.predict, "$.endpoints.predict")
-        if body.endpoints.health:
-            await self._check_url(body.endpoints.health, "$.endpoints.health")
-        before = await self._registration(body.id)
-        current_id = before.api_key_id if before else ""
-        key_id = await container.secrets.put(body.id, body.api_key, current_id) if body.api_key else ""
-        registered = ServerRegistered(
-            server_id=body.id,
-            name=body.name,
-            provider=body.provider,
-            predict_url=body.endpoints.predict,
-            health_url=body.endpoints.health or None,
-            is_async=body.is_async,
-            callback=body.callback,
-            types=tuple(dict.fromkeys(body.types)),
-            max_concurrent=body.max_concurrent,
-            weight=body.weight,
-            api_key_id=key_id,
-            labels=body.labels,
-            overflow=_overflow(body.overflow),
-        )
-        handled = await command_server(self.container, request, body.id, RegisterServer(settings=registered))
-        if before is not None and before.api_key_id != key_id:
-            await container.secrets.destroy(body.id, before.api_key_id)
-        first_check = msgspec.json.encode({"sequence": handled.known.sequence})
-        await container.timers.check_server(body.id, utc_now(), first_check)
-        return ServerDone(id=body.id)
+async def find_server(container: Container, server_id: str) -> Present:
+    """Return a server as it is in the log. Raises NotFound."""
+    state = (await container.commands.servers.load(server_id)).state
+    if not isinstance(state, Present):
+        raise NotFound("server", server_id)
+    return state
 
-    async def _registration(self, server_id: str) -> ServerRegistered | None:
-        """Return a server's registration as the log has it, None if it is not registered."""
-        state = (await self.container.commands.servers.load(server_id)).state
-        return state.settings if isinstance(state, Present) else None
 
-    async def _check_url(self, url: str, path: str) -> None:
-        try:
-            await self.container.egress.check_url(url)
-        except BadAddress as error:
-            raise InvalidInput(str(error), path) from None
+async def registration(container: Container, server_id: str) -> ServerRegistered | None:
+    """Return a server's registration, None if it is not registered."""
+    state = (await container.commands.servers.load(server_id)).state
+    return state.settings if isinstance(state, Present) else None
 
-    async def present(self, server_id: str) -> Present:
-        """Return a server as the log has it. Raises NotFound."""
-        state = (await self.container.commands.servers.load(server_id)).state
-        if not isinstance(state, Present):
-            raise NotFound("server", server_id)
-        return state
 
-    async def summary(self, server_id: str) -> ServerSummary:
-        return server_summary(await self.present(server_id), await self.container.heartbeats.get(server_id))
+async def register(container: Container, body: RegisterBody, signed: Origin) -> None:
+    """Register a server, or replace the one with its id, and start its first check. Raises InvalidInput."""
+    await check_url(container, body.endpoints.predict, "$.endpoints.predict")
+    if body.endpoints.health:
+        await check_url(container, body.endpoints.health, "$.endpoints.health")
+    before = await registration(container, body.id)
+    current_id = before.api_key_id if before else ""
+    key_id = await container.secrets.put(body.id, body.api_key, current_id) if body.api_key else ""
+    registered = ServerRegistered(
+        server_id=body.id,
+        name=body.name,
+        provider=body.provider,
+        predict_url=body.endpoints.predict,
+        health_url=body.endpoints.health or None,
+        is_async=body.is_async,
+        callback=body.callback,
+        types=tuple(dict.fromkeys(body.types)),
+        max_concurrent=body.max_concurrent,
+        weight=body.weight,
+        api_key_id=key_id,
+        labels=body.labels,
+        overflow=_overflow(body.overflow),
+    )
+    handled = await command_server(container, body.id, RegisterServer(settings=registered), signed)
+    if before is not None and before.api_key_id != key_id:
+        await container.secrets.destroy(body.id, before.api_key_id)
+    first_check = msgspec.json.encode({"sequence": handled.known.sequence})
+    await container.timers.check_server(body.id, utc_now(), first_check)
 
-    async def page(self, limit: int, cursor: str | None) -> ServerPage:
-        await self.container.fleet.catch_up(self.container.reading)
-        servers = {server.server_id: server for server in self.container.fleet.servers()}
-        shown, following = page_of(servers, limit, cursor)
-        heartbeats = await self.container.heartbeats.all()
-        return ServerPage(
-            servers=[server_summary(servers[name], heartbeats.get(server_token(name))) for name in shown],
-            next_cursor=following,
-        )
 
-    async def heartbeat(self, request: ApiRequest, server_id: str) -> HeartbeatAnswer:
-        container = self.container
-        body = await read_as(request, HeartbeatBody, container.settings.max_json_depth)
-        server = container.fleet.find(server_id) or await self.present(server_id)
-        now = utc_now()
-        last = await container.heartbeats.get(server_id) or Heartbeat(seen_at=now)
-        heartbeat = replace(
-            last, seen_at=now, checked_at=None, status=body.status, active_tasks=body.active_tasks, metrics=body.metrics
-        )
-        await container.heartbeats.put(server_id, heartbeat)
-        if not server.online and server.settings.health_url is None:
-            await command_server(self.container, request, server_id, MarkOnline(reason="heartbeat"))
-        return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
-
-    async def remove(self, request: ApiRequest, server_id: str, reason: str) -> None:
-        registration = await self._registration(server_id)
-        await command_server(self.container, request, server_id, RemoveServer(reason=reason))
-        if registration is not None:
-            await self.container.secrets.destroy(server_id, registration.api_key_id)
-        await self.container.heartbeats.forget(server_id)
-
-    async def cleanup(self, request: ApiRequest) -> CleanupAnswer:
-        body = await read_as(request, CleanupBody, self.container.settings.max_json_depth)
-        await self.container.fleet.catch_up(self.container.reading)
-        latest = utc_now() - timedelta(minutes=body.max_age_mins)
-        removed = []
-        for server in list(self.container.fleet.servers()):
-            if not server.online and server.changed_at <= latest:
-                with contextlib.suppress(NotFound):  # somebody else was faster
-                    await self.remove(request, server.server_id, f"offline for more than {body.max_age_mins:g} min")
-                    removed.append(server.server_id)
-        return CleanupAnswer(removed_servers=removed)
+async def check_url(container: Container, url: str, path: str) -> None:
+    """Raise InvalidInput, with the path in the body, unless backends may have this address."""
+    try:
+        await container.egress.check_url(url)
+    except BadAddress as error:
+        raise InvalidInput(str(error), path) from None
 
 
 def _overflow(body: OverflowBody | None) -> Overflow | None:
     if body is None:
         return None
     if body.waiting is None and body.oldest is None:
-        raise InvalidInput("say when it takes work: `waiting`, `oldest` or both", "$.overflow")
+        raise InvalidInput("must have `waiting`, `oldest` or both: when the server takes work", "$.overflow")
     return Overflow(waiting=body.waiting, oldest=timedelta(seconds=body.oldest) if body.oldest is not None else None)
+
+
+async def remove(container: Container, server_id: str, reason: str, signed: Origin) -> None:
+    """Remove a server, its sealed key and its heartbeat. Raises NotFound."""
+    found = await registration(container, server_id)
+    await command_server(container, server_id, RemoveServer(reason=reason), signed)
+    if found is not None:
+        await container.secrets.destroy(server_id, found.api_key_id)
+    await container.heartbeats.forget(server_id)
+
+
+async def count_running(container: Container, server_id: str) -> int:
+    """Return how many tasks a server runs, as of now if the projection catches up within PROJECTION_SECONDS."""
+    bucket = container.buckets.tasks
+    last = int((await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+    await projection_reaches(bucket, last, PROJECTION_SECONDS)
+    return len(await running_on(bucket, server_token(server_id)))
 
 
 def server_router(container: Container) -> Router:
     """Return the routes."""
-    servers = Servers(container)
+    depth = container.settings.max_json_depth
 
     @post(
         "/",
         status_code=200,
         operation_class=described(schema_of(RegisterBody), REGISTER_EXAMPLES),
         responses=answers(400, 401, 403, 413, 415, 503),
-        response_description="The server is registered, and its first check under way",
+        response_description="The server is registered; its first check has started",
         summary="Register a server",
     )
     async def register_server(request: ApiRequest) -> ServerDone:
         """Register a backend server, or replace the one with this id. It is `offline` until a check succeeds."""
-        return await servers.register(request)
+        body = await read_as(request, RegisterBody, depth)
+        await register(container, body, origin(request))
+        return ServerDone(id=body.id)
 
     @get(
         "/",
@@ -172,40 +181,57 @@ def server_router(container: Container) -> Router:
     )
     async def list_servers(limit: ServerLimit = 5000, cursor: Cursor = None) -> ServerPage:
         """List the registered servers by id, with their state and last heartbeat."""
-        return await servers.page(limit, cursor)
+        await container.fleet.catch_up(container.reading)
+        servers = {server.server_id: server for server in container.fleet.servers()}
+        shown, following = page_of(servers, limit, cursor)
+        heartbeats = await container.heartbeats.all()
+        return ServerPage(
+            servers=[server_summary(servers[name], heartbeats.get(server_token(name))) for name in shown],
+            next_cursor=following,
+        )
 
     @get(
         "/{server_id:str}",
         responses=answers(400, 401, 403, 404, 503),
-        response_description="The server as it is now",
+        response_description="The server's present state",
         summary="Read a server",
     )
     async def get_server(server_id: ServerId) -> ServerSummary:
         """Return a server and its `status`: `online` or `offline`, with the reason."""
-        return await servers.summary(server_id)
+        return server_summary(await find_server(container, server_id), await container.heartbeats.get(server_id))
 
     @post(
         "/{server_id:str}/heartbeat",
         status_code=200,
-        operation_class=described(schema_of(HeartbeatBody), HEARTBEAT_EXAMPLES, required=False),
         responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="Noted",
+        operation_class=described(schema_of(HeartbeatBody), HEARTBEAT_EXAMPLES, required=False),
+        response_description="The heartbeat is recorded",
         summary="Send a heartbeat",
     )
     async def send_heartbeat(request: ApiRequest, server_id: ServerId) -> HeartbeatAnswer:
-        """Note a sign of life. It keeps a server without a health address online."""
-        return await servers.heartbeat(request, server_id)
+        """Record a heartbeat. Heartbeats keep a server without a health address online."""
+        body = await read_as(request, HeartbeatBody, depth)
+        server = container.fleet.find(server_id) or await find_server(container, server_id)
+        now = utc_now()
+        last = await container.heartbeats.get(server_id) or Heartbeat(seen_at=now)
+        heartbeat = replace(
+            last, seen_at=now, checked_at=None, status=body.status, active_tasks=body.active_tasks, metrics=body.metrics
+        )
+        await container.heartbeats.put(server_id, heartbeat)
+        if not server.online and server.settings.health_url is None:
+            await command_server(container, server_id, MarkOnline(reason="heartbeat"), origin(request))
+        return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
 
     @delete(
         "/{server_id:str}",
         status_code=200,
         responses=answers(400, 401, 403, 404, 503),
-        response_description="The server is gone",
+        response_description="The server is removed",
         summary="Remove a server",
     )
     async def remove_server(request: ApiRequest, server_id: ServerId) -> ServerDone:
-        """Remove a server and its sealed key. Tasks it has go on; their reports are still taken."""
-        await servers.remove(request, server_id, f"removed by {request.user.subject}")
+        """Remove a server and its sealed key. Tasks it runs go on; their reports are still accepted."""
+        await remove(container, server_id, f"removed by {request.user.subject}", origin(request))
         return ServerDone(id=server_id)
 
     @post(
@@ -213,18 +239,81 @@ def server_router(container: Container) -> Router:
         status_code=200,
         operation_class=described(schema_of(CleanupBody), CLEANUP_EXAMPLES, required=False),
         responses=answers(400, 401, 403, 413, 415, 503),
-        response_description="The ids of those removed",
+        response_description="The ids of the removed servers",
         summary="Remove servers that are long offline",
     )
     async def clean_up(request: ApiRequest) -> CleanupAnswer:
         """Remove every server that has been offline for longer than `maxAgeMins`."""
-        return await servers.cleanup(request)
+        body = await read_as(request, CleanupBody, depth)
+        await container.fleet.catch_up(container.reading)
+        latest = utc_now() - timedelta(minutes=body.max_age_mins)
+        reason = f"offline for more than {body.max_age_mins:g} min"
+        removed = []
+        for server in list(container.fleet.servers()):
+            if not server.online and server.changed_at <= latest:
+                with contextlib.suppress(NotFound):  # removed by another request meanwhile
+                    await remove(container, server.server_id, reason, origin(request))
+                    removed.append(server.server_id)
+        return CleanupAnswer(removed_servers=removed)
 
     return Router(
         path="/servers",
         route_handlers=[
             register_server, list_servers, get_server, send_heartbeat, remove_server, clean_up,
+            *_maintenance_routes(container),
         ],
         opt=requires("admin"),
         tags=["Servers"],
     )  # fmt: skip
+
+
+def _maintenance_routes(container: Container) -> list[HTTPRouteHandler]:
+    depth = container.settings.max_json_depth
+    command = partial(post, status_code=200, responses=answers(400, 401, 403, 404, 413, 415, 503))
+    with_reason = described(schema_of(DrainBody), DRAIN_EXAMPLES, required=False)
+
+    @command(
+        "/{server_id:str}/maintenance",
+        operation_class=described(schema_of(MaintenanceBody), MAINTENANCE_EXAMPLES),
+        response_description="Maintenance has begun or ended",
+        summary="Begin or end maintenance",
+    )
+    async def set_maintenance(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
+        """In maintenance a server finishes the tasks it runs and gets no new ones."""
+        body = await read_as(request, MaintenanceBody, depth)
+        asked = SetMaintenance(maintenance=body.maintenance, reason=body.reason)
+        await command_server(container, server_id, asked, origin(request))
+        return MaintenanceAnswer(id=server_id, maintenance=body.maintenance)
+
+    @command(
+        "/{server_id:str}/drain",
+        operation_class=with_reason,
+        response_description="How many tasks the server still runs",
+        summary="Drain a server",
+    )
+    async def drain_server(request: ApiRequest, server_id: ServerId) -> DrainAnswer:
+        """Begin maintenance and return how many tasks still run. Repeat until `drained` is true; then resume it."""
+        body = await read_as(request, DrainBody, depth)
+        asked = SetMaintenance(maintenance=True, reason=body.reason)
+        state = (await command_server(container, server_id, asked, origin(request))).known.state
+        assert isinstance(state, Present)
+        since = state.maintenance_since or utc_now()
+        running = await count_running(container, server_id)
+        drained = running == 0 and utc_now() - since > KNOWN_AFTER
+        return DrainAnswer(id=server_id, since=iso(since), running=running, drained=drained)
+
+    @command(
+        "/{server_id:str}/resume",
+        operation_class=with_reason,
+        response_description="The server gets tasks again",
+        summary="End a drain",
+    )
+    async def resume_server(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
+        """End a drain or maintenance: the server gets tasks again."""
+        body = await read_as(request, DrainBody, depth)
+        await command_server(
+            container, server_id, SetMaintenance(maintenance=False, reason=body.reason), origin(request)
+        )
+        return MaintenanceAnswer(id=server_id, maintenance=False)
+
+    return [set_maintenance, drain_server, resume_server]

@@ -1,34 +1,52 @@
-"""Webhooks: who is told what. Owners have their own, admins everybody's."""
+"""Routes of webhooks and their deliveries. Owners reach their own webhooks, admins all."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from litestar import Router, delete, get, patch, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import QueryParameter
 
 from ...clock import random_bits, utc_now
 from ...commands.webhook import ChangeWebhook, DeleteWebhook, Registered, RegisterWebhook, RotateSecret
 from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken
-from ...events.ids import WebhookRef, new_webhook_ref, owner_token, parse_webhook_id
+from ...events.ids import WebhookRef, delivery_id, is_delivery_id, new_webhook_ref, owner_token, parse_webhook_id
 from ...events.subjects import TASK_SUBJECTS
 from ...events.webhook import WebhookRegistered, WebhookSettings
 from ...projections.webhooks import load_webhooks
 from ...streams.jetstream.messages import last_sequence
 from ...streams.topology.definitions import TASKS
 from ...vault.secrets import new_signing_secret
+from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
 from ...wire.fields import optional_milliseconds
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_owner, origin, owned_ref, requires
 from ..bodies import described, read_as, schema_of
-from ..middleware.edge import request_id
 from ..openapi.examples import WEBHOOK_CHANGE_EXAMPLES, WEBHOOK_EXAMPLES
-from ..parameters import Cursor, Limit, Owner, WebhookId, listed_owner, page_of, read_id_cursor
+from ..parameters import (
+    Cursor,
+    DeliveryId,
+    Limit,
+    Owner,
+    WebhookId,
+    listed_owner,
+    next_cursor,
+    page_of,
+    read_cursor,
+    read_id_cursor,
+)
 from ..problems import answers
 from ..schemas.webhooks import (
+    DeliveryPage,
+    DeliverySummary,
     WebhookBody,
     WebhookChange,
     WebhookDone,
     WebhookPage,
     WebhookSecret,
     WebhookSummary,
+    delivery_summary,
     kinds_of,
     webhook_summary,
 )
@@ -36,108 +54,35 @@ from ..schemas.webhooks import (
 MOST_PER_OWNER = 100
 
 
-class Webhooks:
-    """What the routes do, apart from HTTP."""
+STATUSES: tuple[DeliveryStatus, ...] = ("waiting", "delivered", "failed")
 
-    def __init__(self, container: Container) -> None:
-        self.container = container
 
-    async def register(self, request: ApiRequest) -> WebhookSecret:
-        container = self.container
-        body = await read_as(request, WebhookBody, container.settings.max_json_depth)
-        await container.egress.check_url(body.url)
-        events = kinds_of(body.events)
-        owner = owner_token(request.user.subject)
-        if sum(1 for _ in (await load_webhooks(container.reading, owner)).registered()) >= MOST_PER_OWNER:
-            raise RuleBroken(f"you have {MOST_PER_OWNER} webhooks, which is the most; delete one first")
-        after = await self._after(request, body.task_id)
-        ref = new_webhook_ref(owner, utc_now(), random_bits(80))
-        secret = new_signing_secret()
-        secret_id = await container.secrets.put(ref, secret)
-        registration = WebhookRegistered(
-            webhook_id=ref.id,
-            owner=request.user.subject,
-            settings=WebhookSettings(
-                url=body.url,
-                events=events,
-                types=tuple(body.types),
-                task_id=body.task_id or "",
-                description=body.description,
-            ),
-            secret_id=secret_id,
-            after=after,
-        )
-        handled = await container.commands.webhooks.handle(
-            ref,
-            RegisterWebhook(registration=registration, active=body.active),
-            by=actor(request.user),
-            cause=request_id(request.scope),
-        )
-        return _with_secret(_registered(handled.known.state, ref), secret)
+async def find_webhook(
+    container: Container, request: ApiRequest, webhook_id: str, *roles: str
+) -> tuple[WebhookRef, Registered]:
+    """Return a webhook that the caller owns, or may reach by role. Raises NotFound and Forbidden."""
+    ref = parse_webhook_id(webhook_id)
+    check_owner(request.user, ref, "webhook", *roles)
+    return ref, _registered((await container.commands.webhooks.load(ref)).state, ref)
 
-    async def _after(self, request: ApiRequest, task_id: str | None) -> int:
-        """Return the sequence after which events are sent: the last one now, or that before the task."""
-        if task_id is None:
-            return await last_sequence(self.container.reading, TASKS, TASK_SUBJECTS)
-        try:
-            history = await self.container.tasks.history(owned_ref(request.user, task_id))
-        except (NotFound, Forbidden):
-            raise InvalidInput("you have no such task", "$.taskId") from None
-        return history[0].sequence - 1
 
-    async def page(self, request: ApiRequest, owner: str | None, limit: int, cursor: str | None) -> WebhookPage:
-        found = dict((await load_webhooks(self.container.reading, listed_owner(request, owner))).registered())
-        shown, following = page_of((ref.id for ref in found), limit, read_id_cursor(cursor), newest_first=True)
-        return WebhookPage(
-            webhooks=[webhook_summary(found[parse_webhook_id(name)]) for name in shown], next_cursor=following
-        )
+async def find_active(container: Container, request: ApiRequest, webhook_id: str) -> WebhookRef:
+    """Return a webhook that the caller may change and that sends events. Raises RuleBroken if it is not active."""
+    ref, webhook = await find_webhook(container, request, webhook_id, "admin")
+    if not webhook.active:
+        raise RuleBroken("this webhook is not active and sends nothing; set `active` to true first")
+    return ref
 
-    async def find(self, request: ApiRequest, webhook_id: str, *roles: str) -> tuple[WebhookRef, Registered]:
-        """Return a webhook of the caller's, or one that is reached by role. Raises NotFound for any other."""
-        ref = parse_webhook_id(webhook_id)
-        identity = request.user
-        if ref.owner != owner_token(identity.subject) and not identity.has(*roles):
-            if identity.has(*READERS_OF_ALL):
-                raise Forbidden(f"this webhook is another user's; that needs the role {' or '.join(roles)}")
-            raise NotFound("webhook", webhook_id)
-        return ref, _registered((await self.container.commands.webhooks.load(ref)).state, ref)
 
-    async def change(self, request: ApiRequest, webhook_id: str) -> WebhookSummary:
-        container = self.container
-        ref, _ = await self.find(request, webhook_id, "admin")
-        body = await read_as(request, WebhookChange, container.settings.max_json_depth)
-        if isinstance(body.url, str):
-            await container.egress.check_url(body.url)
-        command = ChangeWebhook(
-            url=body.url if isinstance(body.url, str) else None,
-            events=kinds_of(body.events) if isinstance(body.events, list) else None,
-            types=tuple(body.types) if isinstance(body.types, list) else None,
-            description=body.description if isinstance(body.description, str) else None,
-            active=body.active if isinstance(body.active, bool) else None,
-            after=await last_sequence(container.reading, TASKS, TASK_SUBJECTS),
-            reason=f"disabled by {request.user.subject}",
-        )
-        handled = await container.commands.webhooks.handle(
-            ref, command, by=actor(request.user), cause=request_id(request.scope)
-        )
-        return webhook_summary(_registered(handled.known.state, ref))
-
-    async def rotate(self, request: ApiRequest, webhook_id: str) -> WebhookSecret:
-        ref, _ = await self.find(request, webhook_id, "admin")
-        secret = new_signing_secret()
-        secret_id = await self.container.secrets.put(ref, secret)
-        handled = await self.container.commands.webhooks.handle(
-            ref, RotateSecret(secret_id=secret_id), by=actor(request.user), cause=request_id(request.scope)
-        )
-        return _with_secret(_registered(handled.known.state, ref), secret)
-
-    async def delete(self, request: ApiRequest, webhook_id: str) -> WebhookDone:
-        ref, webhook = await self.find(request, webhook_id, "admin")
-        await self.container.commands.webhooks.handle(
-            ref, DeleteWebhook(), by=actor(request.user), cause=request_id(request.scope)
-        )
-        await self.container.secrets.destroy(ref, webhook.secret_id, webhook.previous_secret_id)
-        return WebhookDone(id=webhook_id)
+async def sequence_before(container: Container, request: ApiRequest, task_id: str | None) -> int:
+    """Return the sequence after which events are sent: that before the task; without a task, the last one now."""
+    if task_id is None:
+        return await last_sequence(container.reading, TASKS, TASK_SUBJECTS)
+    try:
+        history = await container.tasks.history(owned_ref(request.user, task_id))
+    except (NotFound, Forbidden):
+        raise InvalidInput("must be the id of a task of yours", "$.taskId") from None
+    return history[0].sequence - 1
 
 
 def _registered(state: object, ref: WebhookRef) -> Registered:
@@ -154,9 +99,25 @@ def _with_secret(webhook: Registered, secret: str) -> WebhookSecret:
     )
 
 
+def _checked_status(status: str | None) -> DeliveryStatus | None:
+    if not status:
+        return None
+    for known in STATUSES:
+        if status == known:
+            return known
+    raise InvalidInput(f"must be one of {', '.join(STATUSES)}; given: {status[:64]!r}", "status")
+
+
+def _checked_delivery_id(text: str) -> str:
+    if not is_delivery_id(text):
+        raise NotFound("delivery", text)
+    return text
+
+
 def webhook_router(container: Container) -> Router:
     """Return the routes."""
-    webhooks = Webhooks(container)
+    commands, secrets = container.commands, container.secrets
+    depth = container.settings.max_json_depth
 
     @post(
         "/",
@@ -164,15 +125,39 @@ def webhook_router(container: Container) -> Router:
         opt=requires(*SUBMITTERS),
         operation_class=described(schema_of(WebhookBody), WEBHOOK_EXAMPLES),
         responses=answers(400, 401, 403, 409, 413, 415, 503),
-        response_description="The webhook, and its secret, which is not shown again",
+        response_description="The webhook and its secret, which is not shown again",
         summary="Register a webhook",
     )
     async def register_webhook(request: ApiRequest) -> WebhookSecret:
-        """Have events of your tasks sent to an address, signed (Standard Webhooks), from now on.
+        """Send events of your tasks to a URL from now on, signed (Standard Webhooks).
 
-        What is not taken with a 2xx is sent again, for hours; a 410 disables the webhook.
+        A delivery that is not answered with a 2xx is retried for hours; a 410 disables the webhook.
         """
-        return await webhooks.register(request)
+        body = await read_as(request, WebhookBody, depth)
+        await container.egress.check_url(body.url)
+        events = kinds_of(body.events)
+        owner = owner_token(request.user.subject)
+        if sum(1 for _ in (await load_webhooks(container.reading, owner)).registered()) >= MOST_PER_OWNER:
+            raise RuleBroken(f"you have {MOST_PER_OWNER} webhooks, the most allowed; delete one first")
+        after = await sequence_before(container, request, body.task_id)
+        ref = new_webhook_ref(owner, utc_now(), random_bits(80))
+        secret = new_signing_secret()
+        registration = WebhookRegistered(
+            webhook_id=ref.id,
+            owner=request.user.subject,
+            settings=WebhookSettings(
+                url=body.url,
+                events=events,
+                types=tuple(body.types),
+                task_id=body.task_id or "",
+                description=body.description,
+            ),
+            secret_id=await secrets.put(ref, secret),
+            after=after,
+        )
+        command = RegisterWebhook(registration=registration, active=body.active)
+        handled = await commands.webhooks.handle(ref, command, **origin(request))
+        return _with_secret(_registered(handled.known.state, ref), secret)
 
     @get(
         "/",
@@ -181,45 +166,63 @@ def webhook_router(container: Container) -> Router:
         summary="List webhooks",
     )
     async def list_webhooks(
-        request: ApiRequest,
-        owner: Owner = None,
-        limit: Limit = 50,
-        cursor: Cursor = None,
+        request: ApiRequest, owner: Owner = None, limit: Limit = 50, cursor: Cursor = None
     ) -> WebhookPage:
         """List webhooks, newest first."""
-        return await webhooks.page(request, owner, limit, cursor)
+        found = dict((await load_webhooks(container.reading, listed_owner(request, owner))).registered())
+        shown, following = page_of((ref.id for ref in found), limit, read_id_cursor(cursor), newest_first=True)
+        return WebhookPage(
+            webhooks=[webhook_summary(found[parse_webhook_id(name)]) for name in shown], next_cursor=following
+        )
 
     @get(
         "/{webhook_id:str}",
         responses=answers(400, 401, 403, 404, 503),
-        response_description="The webhook as it is now",
+        response_description="The webhook's present state",
         summary="Read a webhook",
     )
     async def get_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
-        """Return a webhook; `disabledReason` says why one is not active."""
-        return webhook_summary((await webhooks.find(request, webhook_id, *READERS_OF_ALL))[1])
+        """Return a webhook; `disabledReason` says why it is not active."""
+        return webhook_summary((await find_webhook(container, request, webhook_id, *READERS_OF_ALL))[1])
 
     @patch(
         "/{webhook_id:str}",
         operation_class=described(schema_of(WebhookChange), WEBHOOK_CHANGE_EXAMPLES, required=False),
         responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The webhook as it is now",
+        response_description="The webhook's present state",
         summary="Change a webhook",
     )
     async def change_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
-        """Change what is named and leave the rest. What waits to be sent goes to the new address."""
-        return await webhooks.change(request, webhook_id)
+        """Change the fields in the body and leave the others. Deliveries not yet sent go to the new URL."""
+        ref, _ = await find_webhook(container, request, webhook_id, "admin")
+        body = await read_as(request, WebhookChange, depth)
+        if isinstance(body.url, str):
+            await container.egress.check_url(body.url)
+        command = ChangeWebhook(
+            url=body.url if isinstance(body.url, str) else None,
+            events=kinds_of(body.events) if isinstance(body.events, list) else None,
+            types=tuple(body.types) if isinstance(body.types, list) else None,
+            description=body.description if isinstance(body.description, str) else None,
+            active=body.active if isinstance(body.active, bool) else None,
+            after=await last_sequence(container.reading, TASKS, TASK_SUBJECTS),
+            reason=f"disabled by {request.user.subject}",
+        )
+        handled = await commands.webhooks.handle(ref, command, **origin(request))
+        return webhook_summary(_registered(handled.known.state, ref))
 
     @delete(
         "/{webhook_id:str}",
         status_code=200,
         responses=answers(400, 401, 403, 404, 503),
-        response_description="The webhook is gone",
+        response_description="The webhook is deleted",
         summary="Delete a webhook",
     )
     async def delete_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookDone:
-        """Delete a webhook, its secret, and what it had still to send."""
-        return await webhooks.delete(request, webhook_id)
+        """Delete a webhook, its secret, and its deliveries that are not sent yet."""
+        ref, webhook = await find_webhook(container, request, webhook_id, "admin")
+        await commands.webhooks.handle(ref, DeleteWebhook(), **origin(request))
+        await secrets.destroy(ref, webhook.secret_id, webhook.previous_secret_id)
+        return WebhookDone(id=webhook_id)
 
     @post(
         "/{webhook_id:str}/secret",
@@ -229,18 +232,85 @@ def webhook_router(container: Container) -> Router:
         summary="Rotate a webhook's secret",
     )
     async def rotate_secret(request: ApiRequest, webhook_id: WebhookId) -> WebhookSecret:
-        """Make another secret. For a day deliveries carry the signatures of both."""
-        return await webhooks.rotate(request, webhook_id)
+        """Make a new secret. For a day deliveries carry the signatures of both secrets."""
+        ref, _ = await find_webhook(container, request, webhook_id, "admin")
+        secret = new_signing_secret()
+        command = RotateSecret(secret_id=await secrets.put(ref, secret))
+        handled = await commands.webhooks.handle(ref, command, **origin(request))
+        return _with_secret(_registered(handled.known.state, ref), secret)
 
     return Router(
         path="/webhooks",
         route_handlers=[
-            register_webhook,
-            list_webhooks,
-            get_webhook,
-            change_webhook,
-            delete_webhook,
-            rotate_secret,
+            register_webhook, list_webhooks, get_webhook, change_webhook, delete_webhook, rotate_secret,
+            *_delivery_routes(container),
         ],
         tags=["Webhooks"],
+    )  # fmt: skip
+
+
+def _delivery_routes(container: Container) -> list[HTTPRouteHandler]:
+    deliveries = container.deliveries
+
+    @post(
+        "/{webhook_id:str}/test",
+        status_code=200,
+        responses=answers(400, 401, 403, 404, 409, 503),
+        response_description="The delivery, which is sent now",
+        summary="Send a test",
     )
+    async def send_test(request: ApiRequest, webhook_id: WebhookId) -> DeliverySummary:
+        """Send a message of type `webhook.test`, delivered like any other."""
+        ref = await find_active(container, request, webhook_id)
+        now = utc_now()
+        delivery = WebhookDelivery(
+            id=delivery_id(ref, random_bits(64), now), type="webhook.test", created_at=now, next_at=now
+        )
+        await deliveries.make(ref, delivery, maybe_made=False)
+        return delivery_summary(delivery)
+
+    @get(
+        "/{webhook_id:str}/deliveries",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="A page of deliveries, the last changed first",
+        summary="List deliveries",
+    )
+    async def list_deliveries(
+        request: ApiRequest,
+        webhook_id: WebhookId,
+        status: Annotated[str | None, QueryParameter(description="waiting, delivered or failed")] = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> DeliveryPage:
+        """List the deliveries of a webhook, sent and not yet sent. A page with a `nextCursor` may be short."""
+        ref, _ = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
+        page = await deliveries.page(ref, _checked_status(status), limit, read_cursor(cursor))
+        return DeliveryPage(
+            deliveries=[delivery_summary(delivery) for delivery in page.deliveries],
+            next_cursor=next_cursor(page.cursor),
+        )
+
+    @get(
+        "/{webhook_id:str}/deliveries/{delivery_id:str}",
+        responses=answers(400, 401, 403, 404, 503),
+        response_description="The delivery's present state",
+        summary="Read a delivery",
+    )
+    async def get_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
+        """Return a delivery and the outcome of its last attempt."""
+        ref, _ = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
+        return delivery_summary(await deliveries.get(ref, _checked_delivery_id(delivery_id)))
+
+    @post(
+        "/{webhook_id:str}/deliveries/{delivery_id:str}/retry",
+        status_code=200,
+        responses=answers(400, 401, 403, 404, 409, 503),
+        response_description="The delivery, which is sent again now",
+        summary="Send a delivery again",
+    )
+    async def retry_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
+        """Send a delivery now, whatever its status, with the same `webhook-id` and a fresh budget of attempts."""
+        ref = await find_active(container, request, webhook_id)
+        return delivery_summary(await deliveries.ask_again(ref, _checked_delivery_id(delivery_id), utc_now()))
+
+    return [send_test, list_deliveries, get_delivery, retry_delivery]
