@@ -1,9 +1,7 @@
-"""Pools: what waits in them and who serves them; paused and resumed by admins."""
+"""Routes of pools: their waiting tasks and servers; pause and resume. Admins only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
 from functools import partial
 
 from litestar import Router, get, post
@@ -18,9 +16,8 @@ from ...events.task import PRIORITIES
 from ...projections.active import count_running
 from ...streams.backlog import Backlog, backlogs, waiting_since
 from ...wire.fields import iso
-from ..auth.access import ApiRequest, actor, requires
+from ..auth.access import ApiRequest, Origin, origin, requires
 from ..bodies import described, read_as, schema_of
-from ..middleware.edge import request_id
 from ..openapi.examples import PAUSE_EXAMPLES
 from ..parameters import Cursor, Limit, PoolNameInPath, page_of
 from ..problems import answers
@@ -30,75 +27,53 @@ SERVERS_SHOWN = 1_000
 NOTHING = Backlog(0, 0, 0)
 
 
-class Pools:
-    """What the routes do, apart from HTTP."""
+async def check_known(container: Container, name: str) -> None:
+    """Raise NotFound for a pool that no type has or had."""
+    await container.fleet.catch_up(container.reading)
+    if name not in container.fleet.pools():
+        raise NotFound("pool", name)
 
-    def __init__(self, container: Container) -> None:
-        self.container = container
 
-    async def page(self, limit: int, cursor: str | None) -> PoolPage:
-        await self.container.fleet.catch_up(self.container.reading)
-        shown, following = page_of(self.container.fleet.pools(), limit, cursor)
-        return PoolPage(pools=await self._summaries(shown), next_cursor=following)
+async def command_pool(container: Container, name: str, command: PoolCommand, signed: Origin) -> PauseAnswer:
+    """Pause or resume a pool, and wait until this process has read the event. Raises NotFound."""
+    await check_known(container, name)
+    handled = await container.commands.pools.handle(name, command, **signed)
+    await container.fleet.reached(handled.known.sequence)
+    return PauseAnswer(name=name, pause=pause_info(handled.known.state.pause))
 
-    async def get(self, name: str) -> PoolSummary:
-        await self._must_be_known(name)
-        [summary] = await self._summaries([name])
-        return summary
 
-    async def pause(self, request: ApiRequest, name: str) -> PauseAnswer:
-        body = await read_as(request, PauseBody, self.container.settings.max_json_depth)
-        return await self._command(request, name, PausePool(name=name, reason=body.reason))
+async def summaries(container: Container, names: list[str]) -> list[PoolSummary]:
+    """Return the present state of pools, in the order of their names."""
+    servers = sorted(container.fleet.servers(), key=lambda server: server.server_id)
+    by_pool = {name: [server for server in servers if name in container.fleet.pools_of(server)] for name in names}
+    shown = {server_token(server.server_id) for of_one in by_pool.values() for server in of_one[:SERVERS_SHOWN]}
+    running = await count_running(container.buckets.tasks, sorted(shown))
+    found = await backlogs(container.reading)
+    return [await _summary(container, name, by_pool[name], running, found) for name in names]
 
-    async def resume(self, request: ApiRequest, name: str) -> PauseAnswer:
-        body = await read_as(request, PauseBody, self.container.settings.max_json_depth)
-        return await self._command(request, name, ResumePool(name=name, reason=body.reason))
 
-    async def _command(self, request: ApiRequest, name: str, command: PoolCommand) -> PauseAnswer:
-        await self._must_be_known(name)
-        handled = await self.container.commands.pools.handle(
-            name, command, by=actor(request.user), cause=request_id(request.scope)
-        )
-        await self.container.fleet.reached(handled.known.sequence)
-        return PauseAnswer(name=name, pause=pause_info(handled.known.state.pause))
-
-    async def _must_be_known(self, name: str) -> None:
-        """Raise NotFound for a pool that no type has or had."""
-        await self.container.fleet.catch_up(self.container.reading)
-        if name not in self.container.fleet.pools():
-            raise NotFound("pool", name)
-
-    async def _summaries(self, names: list[str]) -> list[PoolSummary]:
-        container = self.container
-        servers = sorted(container.fleet.servers(), key=lambda server: server.server_id)
-        by_pool = {name: [server for server in servers if name in container.fleet.pools_of(server)] for name in names}
-        shown = {server_token(server.server_id) for of_one in by_pool.values() for server in of_one[:SERVERS_SHOWN]}
-        running = await count_running(container.buckets.tasks, sorted(shown))
-        found = await backlogs(container.reading)
-        return [await self._summary(name, by_pool[name], running, found) for name in names]
-
-    async def _summary(
-        self, name: str, servers: list[Present], running: dict[str, int], found: dict[str, Backlog]
-    ) -> PoolSummary:
-        fleet = self.container.fleet
-        types = fleet.types_of(name)
-        queues = {priority: found.get(pool_filter(token(name), priority), NOTHING) for priority in PRIORITIES}
-        since = await self._oldest((pool_filter(token(name), priority), queues[priority]) for priority in PRIORITIES)
-        return PoolSummary(
-            name=name,
-            pause=pause_info(fleet.pool_state(name).pause),
-            types=types,
-            paused_types=[each for each in types if fleet.type_state(each).pause is not None],
-            servers=[_server(server, running[server_token(server.server_id)]) for server in servers[:SERVERS_SHOWN]],
-            server_count=len(servers),
-            waiting={priority: queue.waiting for priority, queue in queues.items()},
-            in_hand={priority: queue.in_hand for priority, queue in queues.items()},
-            oldest_waiting=iso(since) if since else None,
-        )
-
-    async def _oldest(self, queues: Iterable[tuple[str, Backlog]]) -> datetime | None:
-        found = [await waiting_since(self.container.reading, subjects, backlog) for subjects, backlog in queues]
-        return min((since for since in found if since is not None), default=None)
+async def _summary(
+    container: Container, name: str, servers: list[Present], running: dict[str, int], found: dict[str, Backlog]
+) -> PoolSummary:
+    fleet = container.fleet
+    types = fleet.types_of(name)
+    queues = {priority: found.get(pool_filter(token(name), priority), NOTHING) for priority in PRIORITIES}
+    since = [
+        await waiting_since(container.reading, pool_filter(token(name), priority), queue)
+        for priority, queue in queues.items()
+    ]
+    oldest = min((instant for instant in since if instant is not None), default=None)
+    return PoolSummary(
+        name=name,
+        pause=pause_info(fleet.pool_state(name).pause),
+        types=types,
+        paused_types=[each for each in types if fleet.type_state(each).pause is not None],
+        servers=[_server(server, running[server_token(server.server_id)]) for server in servers[:SERVERS_SHOWN]],
+        server_count=len(servers),
+        waiting={priority: queue.waiting for priority, queue in queues.items()},
+        in_hand={priority: queue.in_hand for priority, queue in queues.items()},
+        oldest_waiting=iso(oldest) if oldest else None,
+    )
 
 
 def _server(server: Present, running: int) -> PoolServer:
@@ -114,8 +89,8 @@ def _server(server: Present, running: int) -> PoolServer:
 
 def pool_router(container: Container) -> Router:
     """Return the routes."""
-    pools = Pools(container)
-    intervention = partial(
+    depth = container.settings.max_json_depth
+    command = partial(
         post,
         status_code=200,
         operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
@@ -128,32 +103,35 @@ def pool_router(container: Container) -> Router:
         response_description="A page of pools, by name",
         summary="List pools",
     )
-    async def list_pools(
-        limit: Limit = 50,
-        cursor: Cursor = None,
-    ) -> PoolPage:
-        """List the pools by name: what waits in each, and which servers serve it."""
-        return await pools.page(limit, cursor)
+    async def list_pools(limit: Limit = 50, cursor: Cursor = None) -> PoolPage:
+        """List the pools by name, with their waiting tasks and the servers that serve them."""
+        await container.fleet.catch_up(container.reading)
+        shown, following = page_of(container.fleet.pools(), limit, cursor)
+        return PoolPage(pools=await summaries(container, shown), next_cursor=following)
 
     @get(
         "/{name:str}",
         responses=answers(400, 401, 403, 404, 503),
-        response_description="The pool as it is now",
+        response_description="The pool's present state",
         summary="Read a pool",
     )
     async def get_pool(name: PoolNameInPath) -> PoolSummary:
-        """Return what waits in a pool, and which servers serve it."""
-        return await pools.get(name)
+        """Return a pool, with its waiting tasks and the servers that serve it."""
+        await check_known(container, name)
+        [summary] = await summaries(container, [name])
+        return summary
 
-    @intervention("/{name:str}/pause", response_description="The pool is paused", summary="Pause a pool")
+    @command("/{name:str}/pause", response_description="The pool is paused", summary="Pause a pool")
     async def pause_pool(request: ApiRequest, name: PoolNameInPath) -> PauseAnswer:
-        """Let the tasks of a pool wait; new ones are accepted, and what runs goes on."""
-        return await pools.pause(request, name)
+        """Keep the tasks of a pool waiting. New ones are accepted, and running tasks go on."""
+        body = await read_as(request, PauseBody, depth)
+        return await command_pool(container, name, PausePool(name=name, reason=body.reason), origin(request))
 
-    @intervention("/{name:str}/resume", response_description="The pool is not paused", summary="Resume a pool")
+    @command("/{name:str}/resume", response_description="The pool is not paused", summary="Resume a pool")
     async def resume_pool(request: ApiRequest, name: PoolNameInPath) -> PauseAnswer:
         """End a pool's pause."""
-        return await pools.resume(request, name)
+        body = await read_as(request, PauseBody, depth)
+        return await command_pool(container, name, ResumePool(name=name, reason=body.reason), origin(request))
 
     return Router(
         path="/pools",

@@ -1,4 +1,4 @@
-"""What needs no token: the front page, health and metrics."""
+"""Routes without a token: the front page, health and metrics."""
 
 from __future__ import annotations
 
@@ -22,60 +22,48 @@ from ...streams.topology.server_checks import clock_difference_ms
 from ..schemas.system import Front, Liveness, NatsHealth, Ready
 
 
-class System:
-    """What the routes do, apart from HTTP."""
-
-    def __init__(self, container: Container, version: str) -> None:
-        self._container = container
-        self._version = version
-
-    async def ready(self) -> Ready:
-        """Look at everything that a request depends on."""
-        container = self._container
-        connected = all(c.is_connected for c in (container.appending, container.reading, container.consuming))
-        warnings = [*container.server_checks.warnings(), *unreadable(container)]
-        storage: dict[str, int] = {}
-        lag = 0
-        difference: float | None = None
-        status: Literal["ok", "unavailable", "draining"] = "ok"
-        try:
-            account = await api(container.reading, "INFO")
-            used, limit = int(account["storage"]), int(account["limits"]["max_storage"])
-            storage = {"used": used, "limit": limit}
-            difference = await clock_difference_ms(container.reading)
-            lag = await projection_lag(container)
-        except StoreError:
-            status = "unavailable"
-            warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
-        if not connected:
-            status = "unavailable"
-        if container.draining:
-            status = "draining"
-        if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
-            warnings.append("the store is more than 90 % full; make room before it refuses new tasks")
-        return Ready(
-            status=status,
-            version=self._version,
-            nats=NatsHealth(
-                connected=connected,
-                version=container.server_checks.version,
-                durability=container.server_checks.durability,
-                clock_difference_ms=round(difference, 1) if difference is not None else None,
-            ),
-            storage=storage,
-            projection_lag_events=lag,
-            servers=server_states(container),
-            halted=container.services.halted,
-            warnings=warnings,
-        )
-
-    async def metrics(self) -> bytes:
-        """Return the metrics, those about queues read from NATS for the occasion."""
-        await observe(self._container)
-        return generate_latest(metrics.REGISTRY)
+async def readiness(container: Container, version: str) -> Ready:
+    """Return the state of everything that a request depends on."""
+    connected = all(c.is_connected for c in (container.appending, container.reading, container.consuming))
+    warnings = [*container.server_checks.warnings(), *unreadable(container)]
+    storage: dict[str, int] = {}
+    lag = 0
+    difference: float | None = None
+    status: Literal["ok", "unavailable", "draining"] = "ok"
+    try:
+        account = await api(container.reading, "INFO")
+        used, limit = int(account["storage"]), int(account["limits"]["max_storage"])
+        storage = {"used": used, "limit": limit}
+        difference = await clock_difference_ms(container.reading)
+        lag = await projection_lag(container)
+    except StoreError:
+        status = "unavailable"
+        warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
+    if not connected:
+        status = "unavailable"
+    if container.draining:
+        status = "draining"
+    if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
+        warnings.append("the store is more than 90 % full; make room before it refuses new tasks")
+    return Ready(
+        status=status,
+        version=version,
+        nats=NatsHealth(
+            connected=connected,
+            version=container.server_checks.version,
+            durability=container.server_checks.durability,
+            clock_difference_ms=round(difference, 1) if difference is not None else None,
+        ),
+        storage=storage,
+        projection_lag_events=lag,
+        servers=server_states(container),
+        halted=container.services.halted,
+        warnings=warnings,
+    )
 
 
 async def projection_lag(container: Container) -> int:
+    """Return the number of task events that the projection has not read yet."""
     last = int((await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
     if await is_projected(container.buckets.tasks, last):
         return 0
@@ -83,14 +71,14 @@ async def projection_lag(container: Container) -> int:
 
 
 def unreadable(container: Container) -> list[str]:
-    """Return a warning for everything that events this version cannot read keep this process from doing."""
+    """Return a warning for each service, server or type that this process leaves out because of an unreadable event."""
     halted = [f"the service {name} has stopped here: {why}" for name, why in container.services.halted.items()]
     left_out = [f"{name} is left out here: {why}" for name, why in container.fleet.unreadable.items()]
     return [f"{text}; run the version that wrote it" for text in (*halted, *left_out)]
 
 
 def server_states(container: Container) -> dict[str, int]:
-    """Return how many servers are in which state."""
+    """Return the number of servers by state."""
     counts = {"online": 0, "offline": 0, "maintenance": 0, "circuit_open": 0}
     for server in container.fleet.servers():
         counts["online" if server.online else "offline"] += 1
@@ -100,7 +88,7 @@ def server_states(container: Container) -> dict[str, int]:
 
 
 async def observe(container: Container) -> None:
-    """Bring the gauges up to date; without NATS they keep what they had."""
+    """Update the gauges; without NATS those of the store keep their last values."""
     for state, count in server_states(container).items():
         metrics.servers.labels(state).set(count)
     for service in container.services:
@@ -116,14 +104,13 @@ async def observe(container: Container) -> None:
 
 def system_router(container: Container, version: str) -> Router:
     """Return the routes."""
-    system = System(container, version)
 
-    @get("/", summary="Front page", response_description="What this is, and where to go on")
+    @get("/", summary="Front page", response_description="The service, its version, and links")
     async def front() -> Front:
-        """Say what this is."""
+        """Return the name and version of the service, and where its documentation and health are."""
         return Front(version=version)
 
-    @get("/health/live", summary="Is the process alive?", response_description="It is")
+    @get("/health/live", summary="Is the process alive?", response_description="The process is alive")
     async def live() -> Liveness:
         """Answer as long as the process runs."""
         return Liveness()
@@ -137,17 +124,18 @@ def system_router(container: Container, version: str) -> Router:
         summary="Can requests be served?",
     )
     async def ready() -> Response[Ready]:
-        """Tell whether the store answers, and what is weaker than it should be.
+        """Return whether the store answers, and warnings about settings and storage.
 
-        503 while requests cannot be served, or should go to another process because this one is about to end.
+        503 while requests cannot be served, or while this process shuts down and requests should go to another.
         """
-        state = await system.ready()
+        state = await readiness(container, version)
         return Response(state, status_code=200 if state.status == "ok" else 503)
 
     @get("/metrics", media_type=MediaType.TEXT, response_description="The metrics", summary="Prometheus metrics")
     async def metrics_page() -> Response[str]:
         """Return the metrics in Prometheus' text format."""
-        return Response((await system.metrics()).decode(), media_type=CONTENT_TYPE_LATEST)
+        await observe(container)
+        return Response(generate_latest(metrics.REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
 
     routes: list[HTTPRouteHandler] = [front, live, ready, metrics_page]
     return Router(path="/", route_handlers=routes, tags=["System"])

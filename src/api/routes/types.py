@@ -1,4 +1,4 @@
-"""Task types: what their payloads must look like, and how their tasks are tried. Admins write, all may read."""
+"""Routes of task types: the schema of their payloads, their retries and limits. Admins write, everybody reads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ...commands.task_type import (
     PauseType,
     ResumeType,
     TypeCommand,
+    TypeState,
 )
 from ...container import Container
 from ...errors import InvalidInput, NotFound
@@ -24,9 +25,8 @@ from ...events.envelope import NULL
 from ...events.limits import Limits
 from ...events.task_type import TypeDefined
 from ...submission.body import compile_schema
-from ..auth.access import ApiRequest, actor, requires
+from ..auth.access import ApiRequest, Origin, origin, requires
 from ..bodies import described, read_as, schema_of
-from ..middleware.edge import request_id
 from ..openapi.examples import PAUSE_EXAMPLES, TYPE_EXAMPLES
 from ..parameters import Cursor, TypeLimit, TypeNameInPath, page_of
 from ..problems import answers
@@ -35,76 +35,32 @@ from ..schemas.pools import PauseAnswer, PauseBody, pause_info
 from ..schemas.types import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
 
 
-class Types:
-    """What the routes do, apart from HTTP."""
+async def define_type(container: Container, name: str, body: TypeBody, signed: Origin) -> TypeState:
+    """Define a type or replace its settings, and return its new state. Raises InvalidInput."""
+    if body.schema is not None:
+        compile_schema(body.schema)
+    definition = TypeDefined(
+        name=name,
+        pool=body.pool if isinstance(body.pool, str) else _own_pool(name),
+        payload_schema=Raw(msgspec.json.encode(body.schema)) if body.schema is not None else NULL,
+        attempts=body.attempts,
+        backoff_base=_duration(body.backoff_base),
+        backoff_cap=_duration(body.backoff_cap),
+        timeout=_duration(body.timeout),
+        priority=body.priority,
+        description=body.description,
+        limits=_limits(body),
+        key_concurrency=body.key_concurrency,
+        on_conflict=body.on_conflict,
+    )
+    return await command_type(container, name, DefineType(definition=definition), signed)
 
-    def __init__(self, container: Container) -> None:
-        self.container = container
 
-    async def put(self, request: ApiRequest, name: str) -> TypeSummary:
-        container = self.container
-        _check_name(name)
-        body = await read_as(request, TypeBody, container.settings.max_json_depth)
-        if body.schema is not None:
-            compile_schema(body.schema)
-        definition = TypeDefined(
-            name=name,
-            pool=body.pool if isinstance(body.pool, str) else _own_pool(name),
-            payload_schema=Raw(msgspec.json.encode(body.schema)) if body.schema is not None else NULL,
-            attempts=body.attempts,
-            backoff_base=_duration(body.backoff_base),
-            backoff_cap=_duration(body.backoff_cap),
-            timeout=_duration(body.timeout),
-            priority=body.priority,
-            description=body.description,
-            limits=_limits(body),
-            key_concurrency=body.key_concurrency,
-            on_conflict=body.on_conflict,
-        )
-        handled = await container.commands.types.handle(
-            name, DefineType(definition=definition), by=actor(request.user), cause=request_id(request.scope)
-        )
-        await container.fleet.reached(handled.known.sequence)
-        return type_summary(name, handled.known.state, container.settings)
-
-    async def get(self, name: str) -> TypeSummary:
-        state = (await self.container.commands.types.load(name)).state
-        if state.definition is None and name != DEFAULT_TYPE:
-            raise NotFound("type", name)
-        return type_summary(name, state, self.container.settings)
-
-    async def page(self, limit: int, cursor: str | None) -> TypePage:
-        fleet = self.container.fleet
-        await fleet.catch_up(self.container.reading)
-        states = {state.definition.name: state for state in fleet.types() if state.definition}
-        states.setdefault(DEFAULT_TYPE, fleet.type_state(DEFAULT_TYPE))
-        shown, following = page_of(states, limit, cursor)
-        return TypePage(
-            types=[type_summary(name, states[name], self.container.settings) for name in shown],
-            next_cursor=following,
-        )
-
-    async def delete(self, request: ApiRequest, name: str) -> TypeDone:
-        handled = await self.container.commands.types.handle(
-            name, DeleteType(name=name), by=actor(request.user), cause=request_id(request.scope)
-        )
-        await self.container.fleet.reached(handled.known.sequence)
-        return TypeDone(name=name)
-
-    async def pause(self, request: ApiRequest, name: str) -> PauseAnswer:
-        body = await read_as(request, PauseBody, self.container.settings.max_json_depth)
-        return await self._pause(request, name, PauseType(name=name, reason=body.reason))
-
-    async def resume(self, request: ApiRequest, name: str) -> PauseAnswer:
-        body = await read_as(request, PauseBody, self.container.settings.max_json_depth)
-        return await self._pause(request, name, ResumeType(name=name, reason=body.reason))
-
-    async def _pause(self, request: ApiRequest, name: str, command: TypeCommand) -> PauseAnswer:
-        handled = await self.container.commands.types.handle(
-            name, command, by=actor(request.user), cause=request_id(request.scope)
-        )
-        await self.container.fleet.reached(handled.known.sequence)
-        return PauseAnswer(name=name, pause=pause_info(handled.known.state.pause))
+async def command_type(container: Container, name: str, command: TypeCommand, signed: Origin) -> TypeState:
+    """Give a command, wait until this process has read its events, and return the type's new state."""
+    handled = await container.commands.types.handle(name, command, **signed)
+    await container.fleet.reached(handled.known.sequence)
+    return handled.known.state
 
 
 def _check_name(name: str) -> None:
@@ -112,13 +68,13 @@ def _check_name(name: str) -> None:
         msgspec.convert(name, TypeName)
     except msgspec.ValidationError:
         raise InvalidInput(
-            "a type's name is 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+            "must be 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit",
             "name",
         ) from None
 
 
 def _own_pool(name: str) -> str:
-    """Return the pool of a type that names none: one of its own."""
+    """Return the pool of a type whose settings have no pool: one of its own."""
     return DEFAULT_POOL if name == DEFAULT_TYPE else name
 
 
@@ -134,8 +90,8 @@ def _duration(seconds: float | None) -> timedelta | None:
 
 def type_router(container: Container) -> Router:
     """Return the routes."""
-    types = Types(container)
-    intervention = partial(
+    depth = container.settings.max_json_depth
+    command = partial(
         post,
         status_code=200,
         opt=requires("admin"),
@@ -149,12 +105,14 @@ def type_router(container: Container) -> Router:
         opt=requires("admin"),
         operation_class=described(schema_of(TypeBody), TYPE_EXAMPLES, required=False),
         responses=answers(400, 401, 403, 413, 415, 503),
-        response_description="The type as it is now",
+        response_description="The type's settings",
         summary="Define a type",
     )
     async def put_type(request: ApiRequest, name: TypeNameInPath) -> TypeSummary:
-        """Define a type, or replace its settings. Tasks already submitted keep those they were submitted with."""
-        return await types.put(request, name)
+        """Define a type, or replace its settings. Tasks already submitted keep their settings."""
+        _check_name(name)
+        body = await read_as(request, TypeBody, depth)
+        return type_summary(name, await define_type(container, name, body, origin(request)), container.settings)
 
     @get(
         "/",
@@ -163,8 +121,15 @@ def type_router(container: Container) -> Router:
         summary="List types",
     )
     async def list_types(limit: TypeLimit = 1000, cursor: Cursor = None) -> TypePage:
-        """List the types by name; `default` is always there."""
-        return await types.page(limit, cursor)
+        """List the types by name; `default` always exists."""
+        fleet = container.fleet
+        await fleet.catch_up(container.reading)
+        states = {state.definition.name: state for state in fleet.types() if state.definition}
+        states.setdefault(DEFAULT_TYPE, fleet.type_state(DEFAULT_TYPE))
+        shown, following = page_of(states, limit, cursor)
+        return TypePage(
+            types=[type_summary(name, states[name], container.settings) for name in shown], next_cursor=following
+        )
 
     @get(
         "/{name:str}",
@@ -173,30 +138,38 @@ def type_router(container: Container) -> Router:
         summary="Read a type",
     )
     async def get_type(name: TypeNameInPath) -> TypeSummary:
-        """Return a type's settings, with the service's own where it has none."""
-        return await types.get(name)
+        """Return a type's settings; where it has none, those of the service."""
+        state = (await container.commands.types.load(name)).state
+        if state.definition is None and name != DEFAULT_TYPE:
+            raise NotFound("type", name)
+        return type_summary(name, state, container.settings)
 
     @delete(
         "/{name:str}",
         status_code=200,
         opt=requires("admin"),
         responses=answers(400, 401, 403, 404, 409, 503),
-        response_description="The type is gone",
+        response_description="The type is deleted",
         summary="Delete a type",
     )
     async def delete_type(request: ApiRequest, name: TypeNameInPath) -> TypeDone:
-        """Delete a type's settings. Its tasks go on; new ones of this name are treated like `default`."""
-        return await types.delete(request, name)
+        """Delete a type's settings. Its tasks go on; new tasks of this type are treated like `default`."""
+        await command_type(container, name, DeleteType(name=name), origin(request))
+        return TypeDone(name=name)
 
-    @intervention("/{name:str}/pause", response_description="The type is paused", summary="Pause a type")
+    @command("/{name:str}/pause", response_description="The type is paused", summary="Pause a type")
     async def pause_type(request: ApiRequest, name: TypeNameInPath) -> PauseAnswer:
-        """Let the tasks of a type wait; new ones are accepted, what runs goes on, and others of its pool do, too."""
-        return await types.pause(request, name)
+        """Keep the tasks of a type waiting. New ones are accepted; running tasks and other types of the pool go on."""
+        body = await read_as(request, PauseBody, depth)
+        state = await command_type(container, name, PauseType(name=name, reason=body.reason), origin(request))
+        return PauseAnswer(name=name, pause=pause_info(state.pause))
 
-    @intervention("/{name:str}/resume", response_description="The type is not paused", summary="Resume a type")
+    @command("/{name:str}/resume", response_description="The type is not paused", summary="Resume a type")
     async def resume_type(request: ApiRequest, name: TypeNameInPath) -> PauseAnswer:
-        """End a type's pause. Where it shares its pool with others, its tasks come back within some seconds."""
-        return await types.resume(request, name)
+        """End a type's pause. If it shares its pool with other types, its tasks start again within seconds."""
+        body = await read_as(request, PauseBody, depth)
+        state = await command_type(container, name, ResumeType(name=name, reason=body.reason), origin(request))
+        return PauseAnswer(name=name, pause=pause_info(state.pause))
 
     return Router(
         path="/types",
