@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from .api.app import create_app, create_system_app
 from .api.auth.authenticator import Authenticator
-from .api.middleware.edge import RequestMiddleware
+from .api.middleware import RequestMiddleware
 from .container import Container, open_container
 from .nats_server.cluster import EmbeddedCluster, check_size
 from .nats_server.server import EmbeddedNats

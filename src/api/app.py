@@ -14,11 +14,10 @@ from ..container import Container
 from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
-from .json_response import JsonResponse
+from .bodies import JsonResponse
 from .legacy.model_headers import MODEL_HEADERS
 from .legacy.queue import queue_router
-from .middleware.conditional import Conditional
-from .middleware.edge import RequestMiddleware
+from .middleware import Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
 from .routes.batches import batch_router

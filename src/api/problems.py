@@ -1,7 +1,7 @@
 """Every error answer: RFC 9457 problem documents that also carry `error`, which older clients read.
 
-The one place where errors of ours meet HTTP status codes. A refusal says what to do; an error of ours says nothing of
-its insides.
+The only place where the service's errors meet HTTP status codes. A refusal says what to do; a server error says nothing
+about internals.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from .. import errors
 from ..streams.client.connection import PayloadTooLarge
 from ..vault.sealing import SealingUnavailable
 from ..wire.addresses import BadAddress
+from ..wire.validation_errors import parameter_error
 from .auth.authenticator import KeysUnavailable, Unauthenticated
-from .middleware.edge import request_id
+from .middleware import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +31,7 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "2"
 QUEUE_SURFACE = ("/api/projects/", "/api/queue/", "/api/active-tasks")
 LONGEST_DETAIL = 500
-"""Characters; what a caller sent may be part of it, however long that was."""
+"""Characters. An error may quote what the caller sent, which may be long."""
 
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -41,13 +42,13 @@ WAITING_POLICY = "waiting"
 
 
 class ItemProblem(Struct, kw_only=True, omit_defaults=True):
-    """What is wrong with one of several things that were sent together."""
+    """The error of one of several items sent together."""
 
     index: int
-    """Its place, from 0."""
+    """Index of the item, from 0."""
     error: str
     path: str | None = None
-    """Where in it the trouble is, as in `$.payload.width`."""
+    """Where in the item, as in `$.payload.width`."""
 
 
 class Problem(Struct, kw_only=True, omit_defaults=True):
@@ -59,15 +60,15 @@ class Problem(Struct, kw_only=True, omit_defaults=True):
     detail: str
     instance: str
     error: str
-    """The detail again, under the name that older clients read."""
+    """The same as `detail`, for older clients."""
     success: bool | None = None
-    """False on the queue surface, whose clients look there first."""
+    """False, on the queue surface only."""
     path: str | None = None
-    """Where in the request the trouble is, as in `$.payload.width`."""
+    """Where in the request, as in `$.payload.width`."""
     errors: list[ItemProblem] | None = None
-    """Of a batch: what is wrong with each of its items that is not as it should be."""
+    """Of a batch: the error of each invalid item."""
     violated_policies: list[str] | None = field(default=None, name="violated-policies")
-    """Of a 429: the quotas that have no room; `RateLimit-Policy` has them too."""
+    """Of a 429: the exceeded quotas, named as in `RateLimit-Policy`."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -88,11 +89,13 @@ _STATUS: dict[type[Exception], int] = {
     Unauthenticated: 401,
     KeysUnavailable: 503,
 }
-_NOT_STORED = "the store of tasks cannot take this now; nothing was lost, try again in a moment"
-_UNREADABLE = "a newer version of this service has written what was asked for; this one cannot read it, another may"
-_NO_ROOM = "the store of tasks is full; an administrator must make room before anything new is taken"
+_NOT_STORED = "the task store is not available; nothing was lost, retry after `Retry-After` seconds"
+_UNREADABLE = (
+    "a newer version of the service wrote this, and this process cannot read it; retry, or upgrade this process"
+)
+_NO_ROOM = "the task store is full; an administrator must free space before new tasks are accepted"
 _TOO_LARGE = "the body is larger than this service takes; send a reference to large inputs instead of the inputs"
-_UNEXPECTED = "something went wrong on our side; the request id helps to find out what"
+_UNEXPECTED = "internal error; report the request id in `X-Request-Id`, which is in the service's logs"
 
 
 def problem_for(error: Exception, path: str) -> Problem:
@@ -156,9 +159,9 @@ def _detail(error: Exception, status: int) -> str:
         case ValidationException():
             return _validation_detail(error)
         case NotFoundException(detail="Not Found"):
-            return "there is nothing at this address; /docs describes what there is"
+            return "no such path; /docs describes the API"
         case MethodNotAllowedException():
-            return "this address does not take this method; `Allow` names those it takes, /docs describes them"
+            return "method not allowed; use one of the methods in the `Allow` header"
         case HTTPException(status_code=413, detail="Request Entity Too Large"):
             return _TOO_LARGE
         case HTTPException() if status < 500:
@@ -170,9 +173,13 @@ def _detail(error: Exception, status: int) -> str:
 
 
 def _validation_detail(error: ValidationException) -> str:
-    """Return what Litestar found wrong, as one sentence."""
+    """Return Litestar's errors about parameters, as one sentence."""
     found = error.extra if isinstance(error.extra, list) else []
-    parts = [f"{entry.get('key', 'body')}: {entry.get('message', '')}" for entry in found if isinstance(entry, dict)]
+    parts = [
+        f"{entry.get('key', 'body')}: {parameter_error(str(entry.get('message', '')))}"
+        for entry in found
+        if isinstance(entry, dict)
+    ]
     return "; ".join(parts) or error.detail
 
 
@@ -181,7 +188,7 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> Response[
 
 
 def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Litestar's handler for everything that is raised."""
+    """Answer with the problem document of an error; Litestar calls this for every exception."""
     problem = problem_for(error, request.url.path)
     headers: dict[str, str] = {}
     if problem.status >= 500:
@@ -201,9 +208,9 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
 
 
 def quota_headers(error: errors.QuotaExceeded) -> dict[str, str]:
-    """Return what a client is told of a quota (draft-ietf-httpapi-ratelimit-headers-11): `q` tasks may wait, `r` more.
+    """Return the headers about a quota (draft-ietf-httpapi-ratelimit-headers-11): `q` waiting tasks, `r` more allowed.
 
-    The quota has no window of its own: `t` is when to look again, as `Retry-After` is.
+    The quota has no time window: `t` is when to retry, as in `Retry-After`.
     """
     seconds = max(1, error.retry_after)
     left = max(0, error.limit - error.waiting)
@@ -215,37 +222,37 @@ def quota_headers(error: errors.QuotaExceeded) -> dict[str, str]:
 
 
 QUOTA_HEADERS: dict[str, Any] = {
-    "Retry-After": {"description": "Seconds until another try may be worth it", "schema": {"type": "integer"}},
+    "Retry-After": {"description": "Seconds after which a retry may succeed", "schema": {"type": "integer"}},
     "RateLimit": {
-        "description": "How many more tasks may wait (`r`), as of now and for `t` seconds",
+        "description": "How many more waiting tasks are allowed (`r`), for `t` seconds",
         "schema": {"type": "string", "examples": ['"waiting";r=0;t=5']},
     },
     "RateLimit-Policy": {
-        "description": "How many of the caller's tasks may wait (`q`)",
+        "description": "The quota of waiting tasks (`q`)",
         "schema": {"type": "string", "examples": ['"waiting";q=100000']},
     },
 }
-"""How the API's description has the header fields of a 429."""
+"""Headers of a 429, for the API document."""
 
 
 def _allowed(headers: dict[str, str]) -> str:
-    """Return the methods of a 405 in order, with the HEAD that comes with every GET."""
+    """Return the methods of a 405, sorted, with HEAD where there is GET."""
     methods = next((value for name, value in headers.items() if name.lower() == "allow"), "")
     found = {method.strip() for method in methods.split(",")}
     return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 _MEANINGS = {
-    400: "The request is malformed; `detail` says where and how",
-    401: "No token, or one that is not valid",
-    403: "The token's roles do not allow this",
-    404: "There is no such thing, or none that the caller may see",
+    400: "The request is malformed; `detail` says where and what is required",
+    401: "No token, or an invalid one",
+    403: "The token lacks the required role",
+    404: "Not found, or not visible to the caller",
     409: "Not possible in the present state",
     413: "The body is too large",
-    415: "The body is compressed, which is not taken",
+    415: "The body is compressed, which is not accepted",
     422: "The Idempotency-Key was used with another body",
-    429: "As many of your tasks wait as may, and nothing was stored. See `Retry-After`",
-    503: "The store cannot be reached or is full; nothing was lost. See `Retry-After`",
+    429: "Quota of waiting tasks exceeded; nothing was stored. See `Retry-After`",
+    503: "The task store is unavailable or full; nothing was lost. See `Retry-After`",
 }
 
 

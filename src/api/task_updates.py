@@ -23,7 +23,7 @@ from ..vault.sealing import SealingError
 from .auth.access import ApiRequest, actor, owned_ref
 from .auth.authenticator import Identity, Unauthenticated
 from .bodies import read_body
-from .middleware.edge import request_id
+from .middleware import request_id
 from .schemas.tasks import TaskAnswer, task_answer
 
 NO_ATTEMPT = "the token belongs to no attempt of this task"

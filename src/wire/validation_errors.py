@@ -27,6 +27,8 @@ _GIVEN_TYPE = re.compile(r"Expected .*, got `(\w+)`", re.DOTALL)
 _GIVEN_VALUE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[([^\]]*)\]")
 _MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)", re.DOTALL)
+_PARAMETER = re.compile(r"Expected `([\w| ]+)`(?: (>=|<=|>|<) ([\d.]+))?(?:, got `\w+`)?")
+_BOUNDS = {">=": " of at least {}", "<=": " of at most {}", ">": " greater than {}", "<": " less than {}"}
 _JSON_TYPES = {
     "array": "a list",
     "bool": "true or false",
@@ -54,6 +56,16 @@ def invalid(error: msgspec.ValidationError, shape: Any) -> InvalidInput:
         return InvalidInput(f"has a name that must be {_requirement(names)}", path)
     given = f"; given: {_given(text)}" if _given(text) else ""
     return InvalidInput(f"must be {_requirement(kinds) or 'of another type'}{given}", path)
+
+
+def parameter_error(text: str) -> str:
+    """Return msgspec's error about a query parameter or header, as Litestar passes it on, in our words."""
+    found = _PARAMETER.fullmatch(text)
+    if found is None:
+        return text
+    kinds, operator, limit = found.groups()
+    names = [_JSON_TYPES[kind] for kind in kinds.split(" | ") if kind in _JSON_TYPES and kind != "null"]
+    return f"must be {' or '.join(names) or 'of another type'}{_BOUNDS[operator].format(limit) if operator else ''}"
 
 
 def malformed(error: msgspec.DecodeError | UnicodeDecodeError, what: str) -> InvalidInput:

@@ -11,7 +11,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from ...errors import Forbidden, NotFound
 from ...events.envelope import Actor
 from ...events.ids import BatchRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
-from ..middleware.edge import request_id
+from ..middleware import request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
 from .stream_tokens import StreamTokens
 

@@ -30,7 +30,7 @@ from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_r
 from ..auth.authenticator import Identity
 from ..bodies import described, read_as, schema_of
 from ..event_stream import STREAM_HEADERS, STREAM_TYPE
-from ..middleware.edge import request_id
+from ..middleware import request_id
 from ..openapi.examples import CHAPTERS_EXAMPLES, OUTLINE_EXAMPLES
 from ..parameters import IdempotencyKey, TaskId, decoded, submitted_ref
 from ..problems import answers

@@ -23,7 +23,7 @@ from ...submission.batch_body import MOST_TASKS, BatchItem
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_batch, requires
 from ..bodies import ReasonBody, described, read_as, read_body, schema_of
 from ..event_stream import STREAM_TYPE, EventStream
-from ..middleware.edge import request_id
+from ..middleware import request_id
 from ..openapi.examples import BATCH_EXAMPLES, REASON_EXAMPLES
 from ..parameters import (
     BatchId,

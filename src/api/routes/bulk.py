@@ -17,7 +17,7 @@ from ...wire.fields import instant
 from ..auth.access import ApiRequest
 from ..auth.authenticator import Identity
 from ..bodies import described, read_as, schema_of
-from ..middleware.edge import request_id
+from ..middleware import request_id
 from ..openapi.examples import BULK_EXAMPLES
 from ..problems import answers
 from ..schemas.bulk import BulkAnswer, BulkBody, BulkFilter, ManyTasks

@@ -14,7 +14,7 @@ from ...projections.dead_letters import KINDS, DeadLetterFilter
 from ..auth.access import ApiRequest
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..middleware.edge import request_id
+from ..middleware import request_id
 from ..openapi.examples import DEAD_LETTERS_EXAMPLES
 from ..parameters import Cursor, Limit, Owner, Types, listed_owner, next_cursor, read_choices, read_cursor
 from ..problems import answers

@@ -42,7 +42,7 @@ from ...submission.body import fingerprint, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, requires
 from ..auth.authenticator import Identity
 from ..bodies import ReasonBody, decoded_as, described, read_as, read_body, schema_of
-from ..middleware.edge import request_id
+from ..middleware import request_id
 from ..openapi.examples import REASON_EXAMPLES, SCHEDULE_CHANGE_EXAMPLES, SCHEDULE_EXAMPLES, TASK_ID_EXAMPLE
 from ..parameters import (
     ID_PATTERN,

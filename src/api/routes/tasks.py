@@ -16,7 +16,7 @@ from ...projections.task_view import Status
 from ...submission.body import OPTIONS, Submission, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
 from ..bodies import ReasonBody, described, read_as, read_body, schema_of
-from ..middleware.edge import request_id
+from ..middleware import request_id
 from ..openapi.examples import REASON_EXAMPLES, SUBMISSION_EXAMPLES, UPDATE_EXAMPLES
 from ..parameters import (
     Cursor,

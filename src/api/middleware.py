@@ -1,7 +1,8 @@
-"""The outermost layer of every request: its id, its measurement, and headers that every answer carries."""
+"""ASGI middleware: request ids, metrics and common headers of every request; entity tags for clients that poll."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -9,9 +10,9 @@ from typing import Any
 
 import structlog
 
-from ...clock import unique_id
-from ...runtime import metrics
-from ...runtime.metrics import labelled
+from ..clock import unique_id
+from ..runtime import metrics
+from ..runtime.metrics import labelled
 
 log = structlog.get_logger(__name__)
 
@@ -29,19 +30,19 @@ _COMMON = [
 ]
 
 ENCODED = ("/api/projects/", "/api/owners/")
-"""Where a segment of the path is any text: it stays as it was sent, and the route decodes it."""
+"""Paths with a segment of any text. It stays percent-encoded until the route decodes it."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def request_id(scope: Any) -> str:
-    """Return the id of a request: the caller's `X-Request-Id` where it is usable, else one of ours."""
+    """Return the id of a request: the caller's `X-Request-Id` if it is well-formed, else a new one."""
     found: str = scope["taskstream.request_id"]
     return found
 
 
 class RequestMiddleware:
-    """ASGI application around the application."""
+    """Outermost ASGI middleware: gives each request an id, measures it, and adds the common headers."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -51,7 +52,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the HTTP server leaves the body out by itself
+            scope = {**scope, "method": "GET"}  # the HTTP server drops the body
         if scope["path"].startswith(ENCODED):
             scope = {**scope, "path": scope["raw_path"].decode("ascii")}
         started = time.perf_counter()
@@ -91,3 +92,54 @@ def _by_path(path: str) -> list[tuple[bytes, bytes]]:
     if path.startswith("/docs"):
         return [(b"content-security-policy", DOCS_POLICY)]
     return [(b"content-security-policy", API_POLICY), (b"cache-control", b"no-store")]
+
+
+class Conditional:
+    """ASGI middleware that tags JSON answers to a GET, and answers 304 if the client has this one (RFC 9110, 13)."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        start: Any = None
+
+        async def send_tagged(message: Any) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start" and _gets_tag(message):
+                start = message
+                return
+            if start is None or message.get("more_body"):
+                if start is not None:
+                    await send(start)
+                    start = None
+                await send(message)
+                return
+            body = message.get("body", b"")
+            tag = b'"%b"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
+            start["headers"] = [*start["headers"], (b"etag", tag)]
+            if tag in _known_tags(scope):
+                start["status"] = 304
+                start["headers"] = [header for header in start["headers"] if header[0].lower() not in _BODY_HEADERS]
+                message = {**message, "body": b""}
+            await send(start)
+            start = None
+            await send(message)
+
+        await self._app(scope, receive, send_tagged)
+
+
+_BODY_HEADERS = (b"content-length", b"content-type")
+
+
+def _gets_tag(message: Any) -> bool:
+    is_json = any(name.lower() == b"content-type" and b"json" in value for name, value in message["headers"])
+    return is_json and message["status"] == 200
+
+
+def _known_tags(scope: Any) -> set[bytes]:
+    """Return the tags in `If-None-Match`, which are compared weakly."""
+    given = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
+    return {tag.strip().removeprefix(b"W/") for tag in given.split(b",") if tag.strip()}
