@@ -90,9 +90,7 @@ _STATUS: dict[type[Exception], int] = {
     KeysUnavailable: 503,
 }
 _NOT_STORED = "the task store is not available; nothing was lost, retry after `Retry-After` seconds"
-_UNREADABLE = (
-    "a newer version of the service wrote this, and this process cannot read it; retry, or upgrade this process"
-)
+_UNREADABLE = "a newer version of the service wrote this and this process cannot read it; retry, or upgrade"
 _NO_ROOM = "the task store is full; an administrator must free space before new tasks are accepted"
 _TOO_LARGE = "the body is larger than this service takes; send a reference to large inputs instead of the inputs"
 _UNEXPECTED = "internal error; report the request id in `X-Request-Id`, which is in the service's logs"

@@ -64,7 +64,8 @@ def parameter_error(text: str) -> str:
     if found is None:
         return text
     kinds, operator, limit = found.groups()
-    names = [_JSON_TYPES[kind] for kind in kinds.split(" | ") if kind in _JSON_TYPES and kind != "null"]
+    types = _JSON_TYPES | {"float": "a number"}
+    names = [types[kind] for kind in kinds.split(" | ") if kind in types and kind != "null"]
     return f"must be {' or '.join(names) or 'of another type'}{_BOUNDS[operator].format(limit) if operator else ''}"
 
 

@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from taskstream.wire.fields import DurationSeconds, Instant, Name, ServerName
-from taskstream.wire.validation_errors import breaks_schema, invalid, malformed
+from taskstream.wire.validation_errors import breaks_schema, invalid, malformed, parameter_error
 
 Short = Annotated[str, Meta(max_length=2)]
 
@@ -173,3 +173,18 @@ def test_a_broken_schema_names_path_and_rule(schema: dict[str, Any], value: Any,
     found = next(jsonschema_rs.validator_for(schema).iter_errors(value))
 
     assert str(breaks_schema(found, "$.payload")) == error
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("Expected `int`, got `str`", "must be a whole number"),
+        ("Expected `int` >= 1", "must be a whole number of at least 1"),
+        ("Expected `int` <= 200", "must be a whole number of at most 200"),
+        ("Expected `float | null`, got `str`", "must be a number"),
+        ("Expected `bool`, got `str`", "must be true or false"),
+        ("anything else", "anything else"),
+    ],
+)
+def test_a_parameter_error_says_what_is_required(text: str, error: str) -> None:
+    assert parameter_error(text) == error
