@@ -7,7 +7,7 @@ turns an ending into something else.
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -151,12 +151,12 @@ def read_update(text: bytes, *, may_be_short: bool = False) -> TaskUpdate:
     is_short = outer.metadata is UNSET
     metadata = Raw(text) if is_short else cast(Raw, outer.metadata)
     if is_short and not may_be_short:
-        raise InvalidInput("Object missing required field `metadata`", "$.metadata")
+        raise InvalidInput("is required and must be an object", "$.metadata")
     outcome = _decode(_outcome, metadata, "$" if is_short else "$.metadata")
     data = NULL if outer.data is UNSET else outer.data
     if (status := outcome.status) is UNSET:
         if not may_be_short:
-            raise InvalidInput("Object missing required field `status`", "$.metadata.status")
+            raise InvalidInput(f"is required and must be one of {', '.join(get_args(Status))}", "$.metadata.status")
         status = "PROCESSING" if data == NULL else "FINISHED"
     return TaskUpdate(
         status=status,
