@@ -1,4 +1,4 @@
-"""The command line: `taskstream up`, and the parts of it."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import running, settings
 from .api.auth.authenticator import make_token
 from .backup import backup, restore
 from .backup.folder import Progress
-from .backup.rebuild import make_anew, rebuild
+from .backup.rebuild import rebuild, recreate
 from .container import open_container
 from .errors import TaskstreamError
 from .runtime import logs
@@ -32,7 +32,7 @@ PROGRESS_SECONDS = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0 done, 1 failed, 2 wrongly called."""
+    """Run a command; return its exit status: 0 success, 1 failure, 2 wrong usage or settings."""
     options = _parser().parse_args(arguments)
     try:
         run: Callable[[argparse.Namespace], int] = options.run
@@ -52,33 +52,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"taskstream {version('taskstream')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    up = _command(commands, "up", _up, "run everything: API, worker, and a nats-server unless one is given")
+    up = _command(commands, "up", _up, "run everything: API, worker, and a nats-server unless --nats-url is set")
     up.add_argument("--host")
     up.add_argument("--port", type=int)
     up.add_argument("--data-dir")
     up.add_argument("--nats-url")
     up.add_argument(
-        "--cluster", type=int, choices=(1, 3, 5), help="run so many nats-servers, as a cluster to try things on"
+        "--cluster", type=int, choices=(1, 3, 5), help="number of nats-servers to start, as a cluster for trials"
     )
 
-    api = _command(commands, "api", _api, "run the API alone")
+    api = _command(commands, "api", _api, "run the API only")
     api.add_argument("--host")
     api.add_argument("--port", type=int)
     api.add_argument("--nats-url")
 
-    worker = _command(commands, "worker", _worker, "run a worker alone")
+    worker = _command(commands, "worker", _worker, "run a worker only")
     worker.add_argument("--nats-url")
-    worker.add_argument("--metrics-port", type=int, help="serve /metrics and /health there")
+    worker.add_argument("--metrics-port", type=int, help="port that serves /metrics and /health")
 
-    token = _command(commands, "token", _token, "make a development token, signed with TASKSTREAM_JWT_SECRET")
-    token.add_argument("--sub", required=True, help="the user")
-    token.add_argument("--role", action="append", choices=ROLES, help="may be given several times; default: user")
-    token.add_argument("--ttl", type=int, default=86_400, help="seconds it is valid (default: one day)")
+    token = _command(commands, "token", _token, "print a development token, signed with TASKSTREAM_JWT_SECRET")
+    token.add_argument("--sub", required=True, help="user name: the `sub` claim")
+    token.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: user")
+    token.add_argument("--ttl", type=int, default=86_400, help="validity in seconds; default: 86400 (one day)")
 
-    backing = _command(
-        commands, "backup", _backup, "back up what cannot be derived, while the service runs: logs, keys, results"
-    )
-    backing.add_argument("folder", metavar="FOLDER", type=Path, help="a folder that is empty or not there yet")
+    backing = _command(commands, "backup", _backup, "back up logs, keys and results while the service runs")
+    backing.add_argument("folder", metavar="FOLDER", type=Path, help="an empty or new folder")
     of = backing.add_mutually_exclusive_group()
     of.add_argument("--nats-url", help="back up this NATS")
     of.add_argument("--data-dir", help="back up this data folder, running or not (default: TASKSTREAM_DATA_DIR)")
@@ -86,29 +84,25 @@ def _parser() -> argparse.ArgumentParser:
     restoring = _command(
         commands, "restore", _restore, "restore a backup into an empty NATS or data folder, before the service starts"
     )
-    restoring.add_argument("folder", metavar="FOLDER", type=Path, help="what `taskstream backup` made")
+    restoring.add_argument("folder", metavar="FOLDER", type=Path, help="a folder made by `taskstream backup`")
     into = restoring.add_mutually_exclusive_group()
     into.add_argument("--nats-url", help="restore into this NATS")
     into.add_argument("--data-dir", help="restore into this data folder (default: TASKSTREAM_DATA_DIR)")
     how = restoring.add_mutually_exclusive_group()
-    how.add_argument(
-        "--check", action="store_true", help="restore into a nats-server that is thrown away, and read every event"
-    )
-    how.add_argument(
-        "--again", action="store_true", help="first remove what an earlier restore that did not end has left"
-    )
+    how.add_argument("--check", action="store_true", help="restore into a temporary nats-server and read every event")
+    how.add_argument("--again", action="store_true", help="first remove what an interrupted restore has left")
 
-    rebuilding = _command(commands, "rebuild", _rebuild, "build the projections from the log; say what differed")
+    rebuilding = _command(commands, "rebuild", _rebuild, "rebuild the projections from the log and report differences")
     rebuilding.add_argument("--nats-url")
     rebuilding.add_argument(
-        "--anew",
+        "--recreate",
         action="store_true",
-        help="first throw away all that is derived, queue included, as going from 1 replica to more needs; "
-        "end every worker before",
+        help="first delete and recreate all derived streams, including the queue: needed to go from 1 replica to more; "
+        "stop every API and worker before",
     )
 
-    _command(commands, "settings", _settings, "print every setting, its default and its meaning")
-    _command(commands, "seal-key", _seal_key, "make a key for TASKSTREAM_SEAL_KEYS")
+    _command(commands, "settings", _settings, "print every setting with its default and meaning")
+    _command(commands, "seal-key", _seal_key, "print a new key for TASKSTREAM_SEAL_KEYS")
     return parser
 
 
@@ -128,7 +122,7 @@ def _load(options: argparse.Namespace) -> Settings:
 
 
 def _load_for_data(options: argparse.Namespace) -> Settings:
-    """As `_load`; a data folder on the command line wins over a NATS in the environment."""
+    """Load as `_load` does; --data-dir overrides TASKSTREAM_NATS_URL."""
     loaded = _load(options)
     return loaded if options.data_dir is None else replace(loaded, nats_url=None)
 
@@ -156,7 +150,7 @@ def _token(options: argparse.Namespace) -> int:
     loaded = _load(options)
     if loaded.jwt_secret is None:
         raise InvalidSettings(
-            "TASKSTREAM_JWT_SECRET is not set: tokens are made with the secret the API checks them by"
+            "TASKSTREAM_JWT_SECRET is not set: set it to the secret of the API, which signs the token"
         )
     print(
         make_token(
@@ -178,18 +172,18 @@ def _rebuild(options: argparse.Namespace) -> int:
     async def work() -> int:
         url = loaded.nats_url
         if url is None:
-            raise InvalidSettings("say which NATS to use: --nats-url or TASKSTREAM_NATS_URL")
+            raise InvalidSettings("no NATS given: set --nats-url or TASKSTREAM_NATS_URL")
         started = time.perf_counter()
-        if options.anew:
-            await make_anew(loaded, url)
+        if options.recreate:
+            await recreate(loaded, url)
         async with await open_container(loaded, url) as container:
             differences = await rebuild(container)
         seconds = time.perf_counter() - started
         for found in differences:
             state = (
-                f"{found.changed} changed, {found.missing} missing, {found.extra} extra: all put right"
+                f"{found.changed} changed, {found.missing} missing, {found.extra} extra: all corrected"
                 if found.any
-                else "nothing differed"
+                else "no differences"
             )
             print(f"{found.bucket}: {found.events} events, {found.keys} keys; {state}")
         print(f"done in {seconds:.1f} s")
@@ -206,7 +200,7 @@ def _backup(options: argparse.Namespace) -> int:
             manifest = await backup.back_up(connection, options.folder, _show_progress())
         for part in manifest.streams:
             print(f"{part.name:<12} {part.messages:>10,} messages, {part.file_bytes:>14,} bytes")
-        print(f"backed up to {options.folder}; `taskstream restore --check {options.folder}` reads it all")
+        print(f"backed up to {options.folder}; verify it with `taskstream restore --check {options.folder}`")
 
     _run(work())
     return 0
@@ -229,7 +223,7 @@ def _restore(options: argparse.Namespace) -> int:
 
 
 def _show_progress() -> Progress:
-    """Return what shows the progress on a terminal; elsewhere it shows nothing."""
+    """Return a callback that shows the progress if stderr is a terminal."""
     shown_at = 0.0
 
     def show(name: str, done: int, whole: int) -> None:
@@ -247,8 +241,8 @@ def _settings(_: argparse.Namespace) -> int:
         for name, default, meaning in settings.table():
             print(f"{name:<38} {default:<14} {meaning}")
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough: `taskstream settings | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+    except BrokenPipeError:  # the reader has ended: `taskstream settings | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout at exit
     return 0
 
 

@@ -1,16 +1,19 @@
-"""Takes a backup while the service runs.
+"""The backup of a running service.
 
-Taken are `TASKS`, `SERVERS`, `WEBHOOKS` and `SCHEDULES` (the logs), `KV_secrets`, `KV_deliveries` and `OBJ_results`.
-Queue, timers and projections are not: after a restore the queue is filled from the log, and whoever takes a task out of
-it sets the timer of its retry or deadline; the reconciler sets health checks and the timers of schedules. Leases and
-heartbeats are of processes and servers as they were then.
+It contains the logs (`TASKS`, `SERVERS`, `WEBHOOKS`, `SCHEDULES`), `KV_secrets`, `KV_deliveries` and `OBJ_results`. It
+does not contain the queue, timers and projections. After a restore JetStream fills the queue from the log, a worker
+that takes a task from the queue sets the timer of its retry or deadline, and the reconciler sets health checks and the
+timers of schedules. Leases and heartbeats would be out of date.
 
-The order of the snapshots makes them fit together. Deliveries come first, so that none is past the end of the log; some
-may be made again. Then schedules: what they have fired is in the log, or is submitted after the restore; what fires
-again finds its task, whose id is made of the run. What an event refers to is written before it and kept after it, so it
-is taken later: `TASKS`, then secrets, fleet and webhooks, then results. Only secrets are also destroyed, when another
-takes their place: they are taken again if one came or went in between. The key of a task that ended meanwhile is gone:
-it is not run again.
+The order of the snapshots makes them consistent:
+
+1. Deliveries, so none is past the end of the log. Some may be repeated.
+2. Schedules. A run that has fired is in the log, or is submitted after the restore. A run that fires again finds its
+   task, whose id is derived from the run.
+3. `TASKS`. Whatever an event refers to is written before the event and kept after it, so it is taken later.
+4. Secrets, servers and webhooks. Secrets are also destroyed when they are replaced, so these snapshots are repeated
+   if a secret came or went in between. The key of a task that ended meanwhile is gone; the task does not run again.
+5. Results.
 """
 
 from __future__ import annotations
@@ -49,18 +52,18 @@ from .folder import (
     make_folder,
     write_manifest,
 )
-from .snapshots import found, take
+from .snapshots import find_stream, take_snapshot
 
 FLEET_TRIES = 10
-"""How often keys and fleet are taken until no key came or went in between; each takes milliseconds."""
+"""Attempts to take secrets, servers and webhooks without a change in between. Each takes milliseconds."""
 RESTORING = "restoring."
-"""What a stream's subjects begin with while it is restored: nobody can append to it, and no service starts on it."""
+"""Prefix of a stream's subjects while it is restored: no process can append to it, and no service starts on it."""
 
 
 async def back_up(connection: Connection, folder: Path, progress: Progress) -> Manifest:
-    """Take a backup into a folder that is empty or not there yet; the service goes on meanwhile.
+    """Back up into an empty or new folder while the service runs.
 
-    Raises FolderNotEmpty, NothingToBackUp, BackupError, StoreError. On any error what was written is removed again.
+    Raises FolderNotEmpty, NothingToBackUp, BackupError, StoreError. After any error the folder is empty again.
     """
     nats = (await inspect(connection, None, None)).version
     made_at = utc_now()
@@ -87,25 +90,25 @@ async def back_up(connection: Connection, folder: Path, progress: Progress) -> M
 
 
 async def _require_whole(connection: Connection) -> None:
-    infos = {name: await found(connection, name) for name in STREAMS}
+    infos = {name: await find_stream(connection, name) for name in STREAMS}
     if any(info is not None and is_being_restored(info["config"]) for info in infos.values()):
         raise NothingToBackUp(
-            "a backup is being restored into this NATS, or its restore did not end: finish that first"
+            "a restore into this NATS is running or was interrupted: finish it first (`taskstream restore --again`)"
         )
     for name, info in infos.items():
         if info is None:
-            raise NothingToBackUp(f"there is no stream {name} on this NATS: is it that of Taskstream?")
+            raise NothingToBackUp(f"this NATS has no stream {name}: check --nats-url")
 
 
 def is_being_restored(config: dict[str, Any]) -> bool:
-    """Tell whether a stream is one that a restore has begun and not finished."""
+    """Return True if an unfinished restore has made the stream."""
     return any(subject.startswith(RESTORING) for subject in config.get("subjects", []))
 
 
 async def _take_registrations(connection: Connection, folder: Path, progress: Progress) -> tuple[Part, Part, Part]:
-    """Take secrets, servers and webhooks, so that none of the secrets named is missing.
+    """Take secrets, servers and webhooks so that every secret they name is included.
 
-    Raises BackupError if they will not hold still.
+    Raises BackupError if secrets change during each of FLEET_TRIES attempts.
     """
     for _ in range(FLEET_TRIES):
         before = await _last_secret(connection)
@@ -114,18 +117,18 @@ async def _take_registrations(connection: Connection, folder: Path, progress: Pr
         webhooks = await _take(connection, WEBHOOKS, folder, progress)
         if await _last_secret(connection) == before:
             return secrets, servers, webhooks
-    raise BackupError("the secrets keep changing: try again when fewer keys come and go")
+    raise BackupError("the secrets keep changing: try again when fewer servers and webhooks are being registered")
 
 
 async def _last_secret(connection: Connection) -> list[int]:
-    """Return what grows when a secret of a server or a webhook comes or goes; those of tasks do so all the time."""
+    """Return numbers that grow with each change of a secret of a server or webhook; tasks' secrets change too often."""
     return [await last_sequence(connection, SECRETS, f"$KV.secrets.{kind}.>") for kind in ("server", "webhook")]
 
 
 async def _take(connection: Connection, name: str, folder: Path, progress: Progress) -> Part:
     path = folder / f"{name}.snapshot"
     with Writer(path, name, progress) as writer:
-        snapshot = await take(connection, name, writer.write)
+        snapshot = await take_snapshot(connection, name, writer.write)
         await asyncio.to_thread(writer.sync)
     state = snapshot.state
     return Part(
@@ -143,7 +146,7 @@ async def _take(connection: Connection, name: str, folder: Path, progress: Progr
 
 @contextlib.asynccontextmanager
 async def source(settings: Settings) -> AsyncIterator[Connection]:
-    """Connect to the NATS to back up: the one given, else that of the data folder, which is started if it does not run.
+    """Connect to the NATS of the settings, else to that of the data folder, which is started unless it runs.
 
     Raises InvalidSettings if there is neither, EmbeddedNatsError, StoreUnavailable.
     """
@@ -162,7 +165,7 @@ async def _of_folder(settings: Settings, stack: contextlib.AsyncExitStack) -> st
     if plan := read_plan(folder / PLAN):
         return ",".join(f"nats://{HOST}:{ports.client}" for ports in plan.ports)
     if not (folder / STORE).is_dir():
-        raise InvalidSettings(f"there is no data in {folder}: give --data-dir or --nats-url")
+        raise InvalidSettings(f"no data in {folder}: set --data-dir or --nats-url")
     nats = EmbeddedNats(folder, max_storage=settings.max_storage)
     try:
         return (await stack.enter_async_context(nats)).url

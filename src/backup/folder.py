@@ -1,16 +1,16 @@
-"""The folder of a backup: a snapshot of each stream that cannot be derived, and the manifest that makes it one.
+"""The folder of a backup: a snapshot of each stream that cannot be derived, and a manifest.
 
     BackupError
-    ├── FolderNotEmpty       the folder a backup is to be made in holds something
-    ├── NothingToBackUp      no NATS of ours, or one whose restore was not finished
-    ├── NotABackup           a folder without a manifest: another folder, or a backup that was interrupted
-    ├── MadeByNewer          the manifest's format is of a later version
-    ├── Damaged              a file differs from what the manifest says, or its content does not add up
-    ├── TargetNotEmpty       there are streams of ours where a backup is to be restored
-    └── RestoreInterrupted   what is there is left of a restore that did not end
+    ├── FolderNotEmpty       the folder for a new backup is not empty
+    ├── NothingToBackUp      NATS has no Taskstream streams, or an unfinished restore
+    ├── NotABackup           the folder has no manifest: another folder, or an interrupted backup
+    ├── MadeByNewer          a later version made the backup
+    ├── Damaged              a file differs from the manifest, or its content is inconsistent
+    ├── TargetNotEmpty       the target of a restore has Taskstream streams already
+    └── RestoreInterrupted   the target has the remains of an interrupted restore
 
-The manifest is written last and synced, so what was interrupted is no backup. All files are for their owner alone:
-keys are sealed, payloads and results are not.
+The manifest is written last and synced, so an interrupted backup has none. Only the owner can read the files: keys in
+them are sealed, payloads and results are not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..errors import TaskstreamError
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 
 FORMAT = 1
-"""Of the folder. Change it, and older versions refuse what newer ones made."""
+"""Version of the folder's format. If you raise it, older versions refuse new backups."""
 MANIFEST = "manifest.json"
 SECRETS = "KV_secrets"
 RESULTS = "OBJ_results"
@@ -38,7 +38,7 @@ STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, SECRETS, DELIVERIES, RESULTS)
 CHUNK_BYTES = 64 * 1024
 
 Progress = Callable[[str, int, int], None]
-"""Told a stream's name, how many bytes of its file are dealt with, and of how many (0: not known)."""
+"""Called with a stream's name, the bytes of its file processed so far, and its size (0: unknown)."""
 
 
 class BackupError(TaskstreamError):
@@ -48,7 +48,7 @@ class BackupError(TaskstreamError):
 class FolderNotEmpty(BackupError):
     def __init__(self, folder: Path) -> None:
         what = "holds a backup already" if (folder / MANIFEST).exists() else "is not an empty folder"
-        super().__init__(f"{folder} {what}: give a new folder, or remove this one first")
+        super().__init__(f"{folder} {what}: choose a new folder, or remove this one first")
 
 
 class NothingToBackUp(BackupError):
@@ -76,16 +76,16 @@ class Damaged(BackupError):
 class TargetNotEmpty(BackupError):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
-            f"there is data already: {', '.join(names)}. A backup is restored into an empty NATS: "
-            "give another, or delete these streams if nobody needs them (`nats stream rm`)"
+            f"the target has data already: {', '.join(names)}. Restore into an empty NATS or data folder, or delete "
+            "these streams if they are not needed (`nats stream rm`)"
         )
 
 
 class RestoreInterrupted(BackupError):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
-            f"an earlier restore did not end; it has left {', '.join(names)}. "
-            "With --again these are removed and the restore begins anew"
+            f"an earlier restore was interrupted and left {', '.join(names)}: "
+            "repeat the command with --again to remove them and start over"
         )
 
 
@@ -99,18 +99,18 @@ class Part(Struct, frozen=True, kw_only=True):
     last_sequence: int
     messages: int
     bytes: int
-    """What the messages take in NATS' store."""
+    """Size of the messages in NATS' store."""
     file_bytes: int
     sha256: str
     """Of the file, hex."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What a backup holds. Written last: without it there is none."""
+    """The content of a backup."""
 
     format: int
     made_at: datetime
-    """UTC. What was acknowledged before is in the backup; what was acknowledged later may not be."""
+    """UTC. Everything acknowledged before is in the backup; later writes may be missing."""
     taskstream: str
     nats: str
     streams: list[Part]
@@ -126,20 +126,20 @@ class _Format(Struct):
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for a backup, or see that it is an empty one. Raises FolderNotEmpty."""
+    """Make the folder for a backup unless it exists and is empty. Raises FolderNotEmpty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FolderNotEmpty(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def empty(folder: Path) -> None:
-    """Remove what an unfinished backup has written."""
+    """Remove the files of an unfinished backup."""
     for left in (*folder.glob("*.snapshot"), *folder.glob(f"{MANIFEST}*")):
         left.unlink(missing_ok=True)
 
 
 class Writer:
-    """A new file, and what it will be known by."""
+    """A new file of a backup, with its size and SHA-256."""
 
     def __init__(self, path: Path, name: str, progress: Progress) -> None:
         self._file = _private(path)
@@ -181,7 +181,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's entries on disk."""
+    """Sync a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -190,7 +190,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return what a folder says it holds. Raises NotABackup, MadeByNewer."""
+    """Return the manifest of a backup. Raises NotABackup, MadeByNewer."""
     path = folder / MANIFEST
     try:
         text = path.read_bytes()
@@ -207,21 +207,21 @@ def read_manifest(folder: Path) -> Manifest:
             raise MadeByNewer(folder, head.format, head.taskstream)
         manifest = msgspec.json.decode(text, type=Manifest)
     except msgspec.MsgspecError as error:
-        raise NotABackup(folder, f"its {MANIFEST} does not read: {error}") from None
+        raise NotABackup(folder, f"its {MANIFEST} does not decode: {error}") from None
     missing = set(STREAMS) - {part.name for part in manifest.streams}
     if missing:
-        raise NotABackup(folder, f"its {MANIFEST} names no {', '.join(sorted(missing))}")
+        raise NotABackup(folder, f"its {MANIFEST} does not name {', '.join(sorted(missing))}")
     return manifest
 
 
-def verify(folder: Path, manifest: Manifest, progress: Progress) -> None:
-    """See that every file is what the manifest says. Raises Damaged, naming the first that is not."""
+def check_files(folder: Path, manifest: Manifest, progress: Progress) -> None:
+    """Compare every file with the manifest. Raises Damaged, naming the first file that differs."""
     for part in manifest.streams:
         path = file_of(folder, part)
         size = path.stat().st_size if path.is_file() else -1
         if size != part.file_bytes:
             state = f"has {size} bytes and should have {part.file_bytes}" if size >= 0 else "is missing"
-            raise Damaged(f"the backup is damaged: {path} {state}")
+            raise Damaged(f"{path} {state}")
         digest = hashlib.sha256()
         done = 0
         for chunk in chunks_of(path):
@@ -229,11 +229,11 @@ def verify(folder: Path, manifest: Manifest, progress: Progress) -> None:
             done += len(chunk)
             progress(part.name, done, size)
         if digest.hexdigest() != part.sha256:
-            raise Damaged(f"the backup is damaged: {path} differs from its SHA-256 in {MANIFEST}")
+            raise Damaged(f"{path} differs from its SHA-256 in {MANIFEST}")
 
 
 def file_of(folder: Path, part: Part) -> Path:
-    """Return a part's file, which is in the folder itself, whatever the manifest says."""
+    """Return a part's file. It is always in the folder itself: any directory in the manifest is ignored."""
     return folder / Path(part.file).name
 
 

@@ -1,49 +1,88 @@
-"""Builds the projections again from the log alone, and says whether anything differed."""
+"""The rebuild of the projections from the log, which reports and corrects every difference.
+
+The pass over TASKS keeps in memory: the tasks that have not ended, a window of ended ones, each owner's newest
+submissions, and 8 bytes per task. An ended task is compared with its view and forgotten. If the log continues it later,
+its history is read again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
 import structlog
+from msgspec import Struct
 
 from ..container import Container
-from ..events.subjects import FLEET, TASK_SUBJECTS
-from ..projections.fleet import CHECKPOINT, Fleet
+from ..events.codec import task_codec
+from ..events.envelope import Stored
+from ..events.ids import TaskRef
+from ..events.subjects import FLEET, TASK_SUBJECTS, task_ref, task_root
+from ..events.task import TaskEvent, TaskSubmitted
+from ..projections import recent
+from ..projections.fleet import CHECKPOINT as REGISTRY_CHECKPOINT
+from ..projections.fleet import Fleet
+from ..projections.recent import EVERYBODY, Recent, RecentSubmission, recent_key
+from ..projections.task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
+from ..projections.task_view import decode as decode_view
+from ..projections.task_view import encode as encode_view
 from ..settings import Settings
-from ..streams.buckets import Bucket, Write
+from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.client.access import Access
 from ..streams.client.connection import open_connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
+from ..streams.jetstream.messages import Position
 from ..streams.leases import Lease, Membership
-from ..streams.topology import recreate as anew
+from ..streams.log import Log, decode
 from ..streams.topology.definitions import SERVERS, TASKS
+from ..streams.topology.recreate import recreate_derived
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
-from .task_rebuild import Difference, TaskRebuild
 
 log = structlog.get_logger(__name__)
 
 REPORT_SECONDS = 5.0
-"""How often a long rebuild says how far it is."""
+"""Time between two progress messages of a long rebuild."""
+WINDOW = 2_000
+"""Ended tasks that are compared together."""
+READS_AT_ONCE = 64
 
 
-async def make_anew(settings: Settings, nats_url: str) -> None:
-    """Throw away all that is derived, so that it can be made as the settings say; `rebuild` then fills it.
+class Difference(Struct, kw_only=True):
+    """The keys in which a bucket differed from the log."""
 
-    Raises StillRunning if a worker runs: it would go on from what it remembers.
+    bucket: str
+    events: int = 0
+    keys: int = 0
+    changed: int = 0
+    missing: int = 0
+    extra: int = 0
+
+    @property
+    def any(self) -> bool:
+        return bool(self.changed or self.missing or self.extra)
+
+
+async def recreate(settings: Settings, nats_url: str) -> None:
+    """Delete every derived stream and create it as the settings describe it; `rebuild` then fills it.
+
+    Raises WorkersRunning if a worker runs: it would continue from its memory.
     """
-    connection = await open_connection(nats_url, "anew", Access.from_settings(settings))
+    connection = await open_connection(nats_url, "recreate", Access.from_settings(settings))
     try:
         await leader_elected(connection, StartupRetry())
-        await anew.recreate_derived(connection, settings)
+        await recreate_derived(connection, settings)
     finally:
         await connection.close()
 
 
 async def rebuild(container: Container) -> list[Difference]:
-    """Fold both logs from their beginnings, and make the buckets say exactly that.
+    """Fold both logs from their beginnings, correct the buckets, and return the differences found.
 
-    The projections' leases are held meanwhile, so no worker projects; lists go on, reading the log's tail.
+    The projections' leases are held meanwhile, so no worker projects. Lists stay available: they read the log's tail.
     Raises StoreUnavailable if NATS does not answer.
     """
     members = container.membership("rebuild")
@@ -87,14 +126,14 @@ async def _rebuild_registry(container: Container, members: Membership) -> Differ
 
 
 async def _restore(bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, events: int) -> Difference:
-    """Make a bucket hold exactly what is wanted."""
-    found = {entry.key: entry.value for entry in await bucket.scan() if entry.key != CHECKPOINT}
+    """Make a bucket hold exactly the `wanted` keys and values."""
+    found = {entry.key: entry.value for entry in await bucket.scan() if entry.key != REGISTRY_CHECKPOINT}
     changed = {key for key, value in wanted.items() if key in found and found[key] != value}
     missing = wanted.keys() - found.keys()
     extra = found.keys() - wanted.keys()
     await bucket.put_many([Write(key, wanted[key]) for key in sorted(changed | missing)])
     await bucket.put_many([Write(key, None) for key in sorted(extra)])
-    await bucket.put(CHECKPOINT, b"%d" % checkpoint)
+    await bucket.put(REGISTRY_CHECKPOINT, b"%d" % checkpoint)
     return Difference(
         bucket=bucket.name,
         events=events,
@@ -106,7 +145,7 @@ async def _restore(bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, ev
 
 
 class _Held:
-    """A projector's lease, taken from whoever has it: a projector looks before every batch, and stands by."""
+    """A projector's lease, taken from its holder, who checks it before every batch and then stands by."""
 
     def __init__(self, members: Membership, name: str) -> None:
         self._lease = Lease(members, name)
@@ -116,3 +155,153 @@ class _Held:
 
     async def __aexit__(self, *_: object) -> None:
         await self._lease.release()
+
+
+class TaskRebuild:
+    """One pass over the log: `fold` every event in order, then `finish`. No projector may run meanwhile."""
+
+    def __init__(self, bucket: Bucket, log: Log[TaskEvent]) -> None:
+        self.difference = Difference(bucket=bucket.name)
+        self._bucket = bucket
+        self._log = log
+        self._views: dict[TaskRef, TaskView | None] = {}
+        """None: the submission is past its retention."""
+        self._ended: dict[TaskRef, None] = {}
+        """The tasks in `_views` that have ended so far and are still to be compared, in order of their end."""
+        self._owners: dict[str, Recent] = {}
+        self._tasks = array("q")
+        """A hash of every view's key, 8 bytes per task: enough to find keys that the log does not have."""
+        self._last = 0
+
+    async def fold(self, positions: Sequence[Position]) -> None:
+        """Fold the next events of the log. Raises UnreadableEvent."""
+        events = [(task_ref(position.subject), decode(task_codec, position)) for position in positions]
+        await self._recall(events)
+        views, ended = self._views, self._ended
+        for ref, stored in events:
+            before = views.get(ref)
+            view = views[ref] = fold(before, stored)
+            if view is None or view.status not in ACTIVE:
+                ended[ref] = None
+            else:
+                ended.pop(ref, None)
+            if isinstance(stored.recorded.event, TaskSubmitted):
+                if before is None:
+                    self._tasks.append(hash(view_key(ref)))
+                submission = RecentSubmission(stored.sequence, ref.id)
+                recent.add(self._owners.setdefault(ref.owner, []), submission)
+                recent.add(self._owners.setdefault(EVERYBODY, []), submission)
+        self.difference.events += len(events)
+        self._last = positions[-1].sequence
+        while len(ended) >= WINDOW:
+            window = [ref for ref, _ in zip(ended, range(WINDOW), strict=False)]
+            await self._settle(window, is_last=False)
+
+    async def finish(self) -> Difference:
+        """Compare the remaining tasks and remove keys that the log does not have; return all differences."""
+        active = {key for ref, view in self._views.items() if view and (key := active_key(ref, view))}
+        rest = list(self._views)
+        for start in range(0, len(rest), WINDOW):
+            await self._settle(rest[start : start + WINDOW], is_last=True)
+        marks = await self._list_active(active)
+        owners = {recent_key(owner): recent.encode(of_owner) for owner, of_owner in self._owners.items()}
+        keys = list(owners)
+        for start in range(0, len(keys), WINDOW):
+            await self._correct({key: owners[key] for key in keys[start : start + WINDOW]})
+        await self._bucket.put(CHECKPOINT, b"%d" % self._last)
+        self.difference.keys = len(self._tasks) + len(active) + len(owners)
+        if await self._bucket.count() != self.difference.keys + 1 + marks:
+            await self._remove_extra(active | owners.keys())
+        return self.difference
+
+    async def _recall(self, events: Iterable[tuple[TaskRef, Stored[TaskEvent]]]) -> None:
+        """Load the tasks that go on after they had ended and been forgotten."""
+        later: dict[TaskRef, int] = {}
+        new: set[TaskRef] = set()
+        for ref, stored in events:
+            if ref in self._views or ref in new or ref in later:
+                continue
+            if isinstance(stored.recorded.event, TaskSubmitted):
+                new.add(ref)
+            else:
+                later[ref] = stored.sequence
+        slots = asyncio.Semaphore(READS_AT_ONCE)
+
+        async def recall(ref: TaskRef, before: int) -> None:
+            async with slots:
+                history = await self._log.load(task_root(ref))
+            view: TaskView | None = None
+            for stored in history:
+                if stored.sequence < before:
+                    view = fold(view, stored)
+            self._views[ref] = view
+
+        await asyncio.gather(*(recall(ref, before) for ref, before in later.items()))
+
+    async def _settle(self, refs: Sequence[TaskRef], *, is_last: bool) -> None:
+        """Make the bucket hold these views, and forget them.
+
+        Before the log is read to its end (`is_last`), a view in the bucket may be ahead of ours. It cannot be judged
+        yet, so both are kept.
+        """
+        wanted = {view_key(ref): encode_view(view) for ref in refs if (view := self._views[ref])}
+        ahead = await self._correct(wanted, is_last=is_last)
+        for ref in refs:
+            self._ended.pop(ref, None)
+            if view_key(ref) not in ahead:
+                del self._views[ref]
+
+    async def _correct(self, wanted: Mapping[str, bytes], *, is_last: bool = True) -> set[str]:
+        """Write the values that differ; return the keys not written because the bucket is ahead.
+
+        Writes are not guarded: a projector that still finishes its last batch has read no more, and guards its own.
+        """
+        found = await self._bucket.get_many(list(wanted))
+        differing = {key for key, value in wanted.items() if key not in found or found[key].value != value}
+        ahead = {key for key in differing if not is_last and _is_ahead(found.get(key), wanted[key])}
+        differing -= ahead
+        await self._bucket.put_many([Write(key, wanted[key]) for key in sorted(differing)])
+        missing = differing - found.keys()
+        self.difference.missing += len(missing)
+        self.difference.changed += len(differing) - len(missing)
+        return ahead
+
+    async def _list_active(self, wanted: set[str]) -> int:
+        """Make the active keys list exactly the tasks that have not ended; return the number of deletion markers.
+
+        The values of active keys tell when they were written, not what the log says, so they are not compared.
+        """
+        entries = await self._bucket.scan_writes("active.>")
+        found = {entry.key for entry in entries if entry.value}
+        missing, extra = wanted - found, found - wanted
+        await self._bucket.put_many([Write(key, b"%d" % self._last) for key in sorted(missing)])
+        await self._remove(extra)
+        self.difference.missing += len(missing)
+        return len({entry.key for entry in entries if not entry.value} - wanted) + len(extra)
+
+    async def _remove_extra(self, wanted: set[str]) -> None:
+        """Remove all keys except `wanted`, the checkpoint, and the views of tasks in the log."""
+        tasks = sorted(self._tasks)
+        async for entries in self._bucket.pages():
+            keys = {entry.key for entry in entries} - wanted - {CHECKPOINT}
+            await self._remove(key for key in keys if not _has(tasks, hash(key)))
+
+    async def _remove(self, keys: Iterable[str]) -> None:
+        writes = [Write(key, None) for key in sorted(keys)]
+        await self._bucket.put_many(writes)
+        self.difference.extra += len(writes)
+
+
+def _has(ordered: Sequence[int], value: int) -> bool:
+    place = bisect_left(ordered, value)
+    return place < len(ordered) and ordered[place] == value
+
+
+def _is_ahead(entry: BucketEntry | None, ours: bytes) -> bool:
+    """Return True if the bucket reflects a later event of the task than we have read."""
+    if entry is None:
+        return False
+    try:
+        return decode_view(entry.value).sequence > decode_view(ours).sequence
+    except msgspec.MsgspecError:
+        return False

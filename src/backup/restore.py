@@ -1,7 +1,7 @@
-"""Restores a backup into an empty NATS, or checks one by restoring it into a nats-server that is thrown away.
+"""The restore of a backup into an empty NATS, and its check in a temporary nats-server.
 
-A restore is whole, or nobody can use it. On a NATS that was given the streams stay closed until all are there
-(`restored_streams`). In a data folder everything happens beside the place of the store, which is renamed at the end.
+A partial restore is never used. On an external NATS the streams stay closed until all are there (`restored_streams`).
+In a data folder the restore works in a subfolder, which is renamed at the end.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from ..vault.sealing import Sealer
 from ..vault.secrets import SecretStore
 from .backup import data_folder
-from .folder import Damaged, Manifest, Progress, TargetNotEmpty, read_manifest, sync_folder, verify
+from .folder import Damaged, Manifest, Progress, TargetNotEmpty, check_files, read_manifest, sync_folder
 from .rebuild import rebuild
-from .restored_streams import make_queue, put_all_back, release, remove_unfinished, require_empty
+from .restored_streams import create_queue, open_streams, remove_unfinished, require_empty, restore_streams
 from .verify import VerifyReport, verify_logs
 
 log = structlog.get_logger(__name__)
 
 STAGE = "restoring"
-"""In a data folder: where a restore works, until its store takes the place of none."""
+"""Subfolder of the data folder in which a restore works until its store is complete."""
 
 
 class Restored(Struct, frozen=True, kw_only=True):
-    """What a backup held, as found by reading all of it."""
+    """The content of a backup, from reading all of it."""
 
     manifest: Manifest
     report: VerifyReport
 
     def lines(self, verdict: str) -> list[str]:
-        """Return what people want to know of it."""
+        """Return the summary for the terminal."""
         manifest, report = self.manifest, self.report
         last = f"; the last event, {report.last_sequence:,}, is of {_instant(report.last_at)}" if report.last_at else ""
         return [
@@ -62,19 +62,20 @@ class Restored(Struct, frozen=True, kw_only=True):
         ]
 
     def warnings(self) -> list[str]:
-        """Return what is not as one would wish, each with what to do."""
-        found_wanting = []
+        """Return each problem with what to do about it."""
+        problems = []
         if self.report.sealed:
-            found_wanting.append(
-                f"the API keys of these servers do not open: {', '.join(self.report.sealed)}. They were sealed with "
-                f"other keys: set {variable('seal_keys')} (or the JWT secret) to those, or register the servers again"
+            problems.append(
+                f"the API keys of these servers do not open: {', '.join(self.report.sealed)}. Set "
+                f"{variable('seal_keys')} (or the JWT secret) to the keys they were sealed with, or register the "
+                "servers again"
             )
         if self.report.lost_results:
-            found_wanting.append(
-                f"{self.report.lost_results:,} large results are not in the object store (past their age, perhaps)"
+            problems.append(
+                f"{self.report.lost_results:,} large results are not in the object store: they may be past retention"
             )
-        found_wanting += [f"{fault}: run the version that wrote it" for fault in self.report.faults]
-        return found_wanting
+        problems += [f"{fault}: run the version that wrote it" for fault in self.report.faults]
+        return problems
 
 
 def _instant(at: datetime) -> str:
@@ -82,9 +83,9 @@ def _instant(at: datetime) -> str:
 
 
 async def check(folder: Path, settings: Settings, progress: Progress) -> Restored:
-    """Restore a backup into a nats-server of its own, read all of it, and throw that away.
+    """Restore a backup into a temporary nats-server and read every event.
 
-    Needs room for it in the folder of temporary files. Raises as `restore`.
+    Needs disk space for the whole store in the temporary folder. Raises as `restore` does.
     """
     manifest = await _verified(folder, progress)
     with tempfile.TemporaryDirectory(prefix="taskstream-check-") as temporary:
@@ -98,11 +99,11 @@ async def check(folder: Path, settings: Settings, progress: Progress) -> Restore
 
 
 async def restore(folder: Path, settings: Settings, progress: Progress, *, again: bool) -> Restored:
-    """Restore a backup: into the NATS given, or else into the data folder, in which there must be no store yet.
+    """Restore a backup into the NATS of the settings, or else into the data folder, which must have no store yet.
 
-    `again`: remove what an earlier restore that did not end has left. An event that does not decode is restored like
-    any other, and is among the warnings; the projections are then left to the workers. Raises BackupError, ApiError,
-    StoreUnavailable: what is left then is no service's, and `again` removes it.
+    `again`: first remove what an interrupted restore has left. An event that does not decode is restored and reported
+    among the warnings; the workers then build the projections. Raises BackupError, ApiError, StoreUnavailable: no
+    service uses what is left then, and `again` removes it.
     """
     manifest = await _verified(folder, progress)
     if settings.nats_url is not None:
@@ -112,7 +113,7 @@ async def restore(folder: Path, settings: Settings, progress: Progress, *, again
 
 async def _verified(folder: Path, progress: Progress) -> Manifest:
     manifest = read_manifest(folder)
-    await asyncio.to_thread(verify, folder, manifest, progress)
+    await asyncio.to_thread(check_files, folder, manifest, progress)
     return manifest
 
 
@@ -131,8 +132,8 @@ async def _into_nats(
             await remove_unfinished(connection)
         await require_empty(connection, settings)
         found_there = await _fill(connection, folder, manifest, settings, progress)
-        await release(connection, settings)
-        await make_queue(connection, settings, found_there.floor)
+        await open_streams(connection, settings)
+        await create_queue(connection, settings, found_there.floor)
     async with await open_container(settings, url, durability) as container:
         if not found_there.faults:
             await rebuild(container)
@@ -144,7 +145,7 @@ async def _into_folder(
 ) -> Restored:
     _make_target(target)
     stage = target / STAGE
-    with lock(target):  # against a service, and against another restore
+    with lock(target):  # keeps out a service and another restore
         if stage.exists():
             await end_stale_server(stage)
             shutil.rmtree(stage)
@@ -167,7 +168,7 @@ def _make_target(target: Path) -> None:
 
 
 def _alone(settings: Settings) -> Settings:
-    """Return the settings for one nats-server of our own: without what is said of one that was given."""
+    """Return the settings for one embedded nats-server: without those for an external NATS."""
     defaults = Settings()
     given = ("replicas", "nats_url", "nats_monitor_url", *MEANT_FOR_A_GIVEN_NATS)
     return replace(settings, **{name: getattr(defaults, name) for name in given})
@@ -175,7 +176,7 @@ def _alone(settings: Settings) -> Settings:
 
 @contextlib.asynccontextmanager
 async def _quick_nats(folder: Path, settings: Settings) -> AsyncIterator[str]:
-    """Run a nats-server that does not sync each message: all of it is synced at the end, or thrown away."""
+    """Run a nats-server that does not sync each message: the store is synced at the end, or deleted."""
     async with EmbeddedNats(folder, max_storage=settings.max_storage, config=_quick_config(folder)) as nats:
         yield nats.url
 
@@ -202,12 +203,12 @@ async def _connected(url: str, settings: Settings) -> AsyncIterator[Connection]:
 async def _fill(
     connection: Connection, folder: Path, manifest: Manifest, settings: Settings, progress: Progress
 ) -> VerifyReport:
-    await put_all_back(connection, folder, manifest, settings, progress)
+    await restore_streams(connection, folder, manifest, settings, progress)
     return await verify_logs(connection, SecretStore(Bucket(connection, "secrets"), Sealer.from_settings(settings)))
 
 
 def _sync_all(folder: Path) -> None:
-    """Have every file of a tree on disk, and every folder's entries."""
+    """Sync every file and folder of a tree to disk."""
     for path, _, names in os.walk(folder):
         for name in names:
             descriptor = os.open(Path(path) / name, os.O_RDONLY)

@@ -1,7 +1,7 @@
-"""Puts the streams of a backup back, closed to everybody until all of them are there.
+"""The streams of a restore, which stay closed until all of them are complete.
 
-Until then each listens to a subject of its own: nothing can be appended to it, no service starts on it (its check of
-the streams refuses), and a second restore recognises what the first one left. `TASKS` is released last.
+Until then each stream has an unused subject: no process can append to it, no service starts on it (the check of the
+streams fails), and a second restore recognises what the first one left. `TASKS` is opened last.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from .folder import (
     chunks_of,
     file_of,
 )
-from .snapshots import Snapshot, found, put_back
+from .snapshots import Snapshot, find_stream, restore_snapshot
 
 log = structlog.get_logger(__name__)
 
 ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, TASKS)
-"""What is referred to before what refers to it."""
+"""Streams that others refer to come first."""
 MARK = "taskstream.restored"
-"""Metadata of a stream that a restore has made: when its backup was taken."""
+"""Metadata key of a restored stream; the value is when the backup was made."""
 
 
 async def require_empty(connection: Connection, settings: Settings) -> None:
-    """Raise RestoreInterrupted or TargetNotEmpty where there is any stream of ours."""
-    there = {wanted["name"]: await found(connection, wanted["name"]) for wanted in configurations(settings)}
+    """Raise RestoreInterrupted or TargetNotEmpty if NATS has any stream of Taskstream."""
+    there = {wanted["name"]: await find_stream(connection, wanted["name"]) for wanted in configurations(settings)}
     infos = {name: info for name, info in there.items() if info is not None}
     if any(is_being_restored(info["config"]) for info in infos.values()):
         raise RestoreInterrupted(list(infos))
@@ -52,8 +52,8 @@ async def require_empty(connection: Connection, settings: Settings) -> None:
 
 
 async def remove_unfinished(connection: Connection) -> None:
-    """Delete what an unfinished restore has made; once TASKS was released there is nothing unfinished."""
-    infos = {name: info for name in ORDER if (info := await found(connection, name))}
+    """Delete the streams of an unfinished restore. Does nothing once TASKS is open: then the restore was finished."""
+    infos = {name: info for name in ORDER if (info := await find_stream(connection, name))}
     log_info = infos.get(TASKS)
     if log_info is not None and not is_being_restored(log_info["config"]):
         return
@@ -63,10 +63,10 @@ async def remove_unfinished(connection: Connection) -> None:
             log.info("restore.removed", stream=name)
 
 
-async def put_all_back(
+async def restore_streams(
     connection: Connection, folder: Path, manifest: Manifest, settings: Settings, progress: Progress
 ) -> None:
-    """Make every stream of a backup, closed. Raises Damaged, ApiError, StoreUnavailable; some may be left then."""
+    """Create every stream of a backup, closed. Raises Damaged, ApiError, StoreUnavailable; some may be left then."""
     for name in ORDER:
         await _put_back(connection, folder, manifest, manifest.part(name), settings, progress)
 
@@ -74,7 +74,7 @@ async def put_all_back(
 async def _put_back(
     connection: Connection, folder: Path, manifest: Manifest, part: Part, settings: Settings, progress: Progress
 ) -> None:
-    # Not the backup's configuration: copies, their place and age are those of the present settings.
+    # Replicas, placement and age come from the present settings, not from the backup.
     config = _wanted(part.name, settings) | {
         "subjects": [f"{RESTORING}{part.name}"],
         "metadata": {MARK: f"{manifest.made_at:%Y-%m-%dT%H:%M:%SZ}"},
@@ -91,7 +91,7 @@ async def _put_back(
 
     state = {"messages": part.messages, "bytes": part.bytes, "first_seq": part.first_sequence}
     state["last_seq"] = part.last_sequence
-    restored = await put_back(connection, Snapshot(config=config, state=state), counted())
+    restored = await restore_snapshot(connection, Snapshot(config=config, state=state), counted())
     if restored["last_seq"] != part.last_sequence:
         raise Damaged(f"{part.name} ends at {restored['last_seq']}, the manifest says {part.last_sequence}")
     keeps_all = not config.get("max_age") and not config.get("allow_msg_ttl")
@@ -103,15 +103,15 @@ def _wanted(name: str, settings: Settings) -> dict[str, Any]:
     return next(wanted for wanted in configurations(settings) if wanted["name"] == name)
 
 
-async def release(connection: Connection, settings: Settings) -> None:
-    """Give the streams their own subjects, the log last: from then on they are a service's."""
+async def open_streams(connection: Connection, settings: Settings) -> None:
+    """Open the streams: give them their subjects, TASKS last."""
     for name in ORDER:
         config = (await api(connection, f"STREAM.INFO.{name}"))["config"]
         await api(connection, f"STREAM.UPDATE.{name}", config | {"subjects": _wanted(name, settings)["subjects"]})
 
 
-async def make_queue(connection: Connection, settings: Settings, floor: int) -> None:
-    """Make the queue so that it is filled from the oldest task that has not ended, not from the whole log (ADR 9)."""
+async def create_queue(connection: Connection, settings: Settings, floor: int) -> None:
+    """Create the queue so that JetStream fills it from the oldest unfinished task, not from the whole log (ADR 9)."""
     for name in (RETRIES, DISPATCH):
         wanted = _wanted(name, settings)
         for source in wanted.get("sources", []):

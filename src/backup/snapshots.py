@@ -1,7 +1,7 @@
-"""A stream's snapshot: taken out of JetStream while it is written to, and put back with the same sequences.
+"""Snapshots of streams: taken from JetStream during writes, and restored with the same sequences.
 
-By `$JS.API.STREAM.SNAPSHOT` and `.RESTORE`, for which nats-py has no wrapper. What travels is NATS' own archive,
-compressed, in chunks. Each is acknowledged, so neither side holds more than a window of them.
+They use `$JS.API.STREAM.SNAPSHOT` and `.RESTORE`, for which nats-py has no wrapper. The data is NATS' own archive,
+compressed, in chunks. Each chunk is acknowledged, so neither side buffers more than a window of them.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from ..streams.client.connection import Connection, status_of
 from ..streams.jetstream.api import STREAM_NOT_FOUND, ApiError, api
 
 BEGIN_SECONDS = 600.0
-"""How long NATS may take before the first chunk: it checks every message of the stream first."""
+"""Time NATS may take before the first chunk: it checks every message of the stream first."""
 PAUSE_SECONDS = 60.0
 """Longest pause between two chunks."""
 CHUNK_SECONDS = 300.0
-"""How long NATS may take over a chunk that is put back: it may hold thousands of messages, each synced."""
+"""Time NATS may take to restore one chunk, which may hold thousands of messages, each synced."""
 WINDOW_BYTES = 8 * 1024 * 1024
-"""What is on its way without having been acknowledged."""
+"""Bytes sent and not yet acknowledged."""
 ENDED_WELL = frozenset({None, "204"})
-"""Status of the empty message that ends a snapshot; any other is a reason why it is not whole."""
+"""Status of the empty message that ends a complete snapshot; any other says why it is incomplete."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """What a snapshot holds: the stream's configuration, and its state at the moment it was taken."""
+    """The configuration and state of a stream when its snapshot was taken."""
 
     config: dict[str, Any]
     state: dict[str, Any]
     """As in STREAM.INFO: `messages`, `bytes`, `first_seq`, `last_seq`, …"""
 
 
-async def take(connection: Connection, stream: str, write: Callable[[bytes], None]) -> Snapshot:
-    """Take a snapshot and hand its bytes to `write`, in order; the stream goes on meanwhile.
+async def take_snapshot(connection: Connection, stream: str, write: Callable[[bytes], None]) -> Snapshot:
+    """Take a snapshot and pass its bytes to `write`, in order, while the stream is written to.
 
-    Everything acknowledged before the call is in it. Raises ApiError if NATS refuses, or finds a message damaged;
-    StoreUnavailable if the snapshot broke off: what was written then is of no use.
+    It contains everything acknowledged before the call. Raises ApiError if NATS refuses or finds a damaged message,
+    StoreUnavailable if the snapshot is interrupted: the bytes written are useless then.
     """
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
 
     loss = connection.open_inbox(arrived.put_nowait)
-    # An inbox of its own: NATS looks for interest in this very subject, and waits 2 s for it where there is a wildcard.
+    # A separate inbox: NATS checks for interest in this exact subject, and waits 2 s if only a wildcard matches.
     subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
     request = {
         "deliver_subject": subscription.subject,
@@ -75,11 +75,11 @@ async def take(connection: Connection, stream: str, write: Callable[[bytes], Non
             await subscription.unsubscribe()
 
 
-async def put_back(connection: Connection, snapshot: Snapshot, chunks: Iterable[bytes]) -> dict[str, Any]:
-    """Make a stream of a snapshot, with the configuration given; return its state.
+async def restore_snapshot(connection: Connection, snapshot: Snapshot, chunks: Iterable[bytes]) -> dict[str, Any]:
+    """Create a stream from a snapshot, with the configuration in it; return its state.
 
-    Raises ApiError if NATS refuses: there is such a stream, the bytes are damaged, there is no room. Whatever is
-    raised, a part of the stream may be left, and looks whole: give it subjects that nobody uses until it is.
+    Raises ApiError if NATS refuses: the stream exists, the bytes are damaged, there is no space. After any error a part
+    of the stream may be left that looks complete, so give it unused subjects until this returns.
     """
     name = snapshot.config["name"]
     request = {"config": snapshot.config, "state": snapshot.state}
@@ -98,7 +98,7 @@ async def _call(connection: Connection, name: str, body: Any, timeout_seconds: f
 
 
 def _answer(stream: str, message: Msg) -> dict[str, Any]:
-    """Return what NATS answered. Raises ApiError for a refusal."""
+    """Return NATS' answer. Raises ApiError for a refusal."""
     try:
         answer: dict[str, Any] = msgspec.json.decode(message.data)
     except msgspec.MsgspecError:
@@ -124,7 +124,7 @@ async def _next(stream: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:
     return None
 
 
-async def found(connection: Connection, stream: str) -> dict[str, Any] | None:
+async def find_stream(connection: Connection, stream: str) -> dict[str, Any] | None:
     """Return a stream's `config` and `state` as in STREAM.INFO, None if there is no such stream."""
     try:
         return await api(connection, f"STREAM.INFO.{stream}")

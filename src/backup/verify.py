@@ -1,4 +1,4 @@
-"""Reads restored logs from beginning to end: that every event decodes, what they hold, and where work is to go on."""
+"""The verification of restored logs: every event decodes, no sequence is missing, and where the queue must start."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from .folder import RESULTS
 FAULTS_SHOWN = 10
 REPLICA_TRIES = 600
 REPLICA_PAUSE_SECONDS = 0.05
-"""A replica that answers may still be catching up with what was just restored."""
+"""An answering replica may still lag behind the restored stream."""
 
 
 class VerifyReport(Struct, kw_only=True):
-    """What the logs hold."""
+    """The content of the logs."""
 
     events: int = 0
-    """Of tasks."""
+    """Events of tasks."""
     tasks: int = 0
     servers: int = 0
     types: int = 0
@@ -47,9 +47,9 @@ class VerifyReport(Struct, kw_only=True):
     last_at: datetime | None = None
     """When the last event of a task was recorded, UTC; None: there is none."""
     unfinished: dict[TaskRef, int] = field(default_factory=dict)
-    """Tasks that have not ended, and from which sequence on their queue messages are."""
+    """Tasks that have not ended, with the sequence from which their queue messages start."""
     lost_results: int = 0
-    """Results that an event names and the object store does not have (or no more: they have an age as well)."""
+    """Results that an event names and the object store does not have, perhaps because they are past retention."""
     sealed: list[str] = field(default_factory=list)
     """Servers whose API key does not open with the present seal keys."""
     faults: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class VerifyReport(Struct, kw_only=True):
 
 
 async def verify_logs(connection: Connection, secrets: SecretStore) -> VerifyReport:
-    """Read the logs, whatever is in them. Raises StoreUnavailable."""
+    """Read the logs and report, also on events that do not decode. Raises StoreUnavailable."""
     found = VerifyReport()
     results: set[str] = set()
     async for positions in _pages(connection, TASKS):
@@ -85,7 +85,7 @@ async def verify_logs(connection: Connection, secrets: SecretStore) -> VerifyRep
 
 def _count(found: VerifyReport, results: set[str], position: Position) -> None:
     if found.events and position.sequence != found.last_sequence + 1:
-        _note(found, f"after sequence {found.last_sequence} of {TASKS} comes {position.sequence}")
+        _add_fault(found, f"after sequence {found.last_sequence} of {TASKS} comes {position.sequence}")
     found.events += 1
     found.last_sequence = position.sequence
     if position.subject == SCHEDULER_FENCE:
@@ -93,7 +93,7 @@ def _count(found: VerifyReport, results: set[str], position: Position) -> None:
     try:
         recorded = decode(task_codec, position).recorded
     except UnreadableEvent as error:
-        _note(found, str(error))
+        _add_fault(found, str(error))
         return
     found.last_at = recorded.at
     ref = task_ref(position.subject)
@@ -112,14 +112,14 @@ def _apply(found: VerifyReport, fleet: Fleet, position: Position) -> None:
     try:
         fleet.apply([position])
     except UnreadableEvent as error:
-        _note(found, str(error))
+        _add_fault(found, str(error))
 
 
 def _schedule(found: VerifyReport, schedules: set[ScheduleRef], position: Position) -> None:
     try:
         event = decode(schedule_codec, position).recorded.event
     except UnreadableEvent as error:
-        _note(found, str(error))
+        _add_fault(found, str(error))
         return
     match event:
         case ScheduleCreated():
@@ -130,7 +130,7 @@ def _schedule(found: VerifyReport, schedules: set[ScheduleRef], position: Positi
             pass
 
 
-def _note(found: VerifyReport, fault: str) -> None:
+def _add_fault(found: VerifyReport, fault: str) -> None:
     if len(found.faults) < FAULTS_SHOWN:
         found.faults.append(fault)
 
@@ -138,7 +138,7 @@ def _note(found: VerifyReport, fault: str) -> None:
 async def _pages(connection: Connection, stream: str) -> AsyncIterator[list[Position]]:
     """Yield all messages of a stream that is not written to, in order.
 
-    Not by a consumer: while a stream is being restored its subjects are not those of its messages.
+    A consumer cannot do it: while a stream is restored, its subjects differ from those of its messages.
     """
     state = (await api(connection, f"STREAM.INFO.{stream}"))["state"]
     sequence, last = state["first_seq"], state["last_seq"] if state["messages"] else 0
@@ -156,7 +156,7 @@ async def _pages(connection: Connection, stream: str) -> AsyncIterator[list[Posi
 
 
 async def _sealed(fleet: Fleet, secrets: SecretStore) -> list[str]:
-    """Return the servers whose keys do not open."""
+    """Return the ids of servers whose API keys do not open."""
     closed = []
     for server in fleet.servers():
         try:
@@ -168,7 +168,7 @@ async def _sealed(fleet: Fleet, secrets: SecretStore) -> list[str]:
 
 
 async def _objects(connection: Connection) -> set[str]:
-    """Return the names of all objects in the store."""
+    """Return the names of all stored objects."""
     prefix = "$O.results.M."
     subjects = await list_subjects(connection, RESULTS, f"{prefix}>")
     return {base64.urlsafe_b64decode(subject.removeprefix(prefix)).decode() for subject in subjects}

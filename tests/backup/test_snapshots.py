@@ -10,7 +10,7 @@ import pytest
 
 from taskstream.backup.backup import back_up
 from taskstream.backup.restore import restore
-from taskstream.backup.snapshots import Snapshot, found, put_back, take
+from taskstream.backup.snapshots import Snapshot, find_stream, restore_snapshot, take_snapshot
 from taskstream.container import Container, open_container
 from taskstream.nats_server.cluster import EmbeddedCluster
 from taskstream.streams.client.connection import Connection, NoResponders, open_connection
@@ -38,7 +38,7 @@ async def test_what_was_there_comes_back_at_its_sequences_and_the_stream_goes_on
     writing = asyncio.create_task(append(container.appending, 1_000))
     parts: list[bytes] = []
 
-    snapshot = await take(container.reading, TASKS, parts.append)
+    snapshot = await take_snapshot(container.reading, TASKS, parts.append)
 
     await writing
     assert 500 <= snapshot.state["last_seq"] <= 1_500
@@ -47,7 +47,7 @@ async def test_what_was_there_comes_back_at_its_sequences_and_the_stream_goes_on
     other.start()
     connection = await open_connection(other.url, "test")
     try:
-        state = await put_back(connection, snapshot, parts)
+        state = await restore_snapshot(connection, snapshot, parts)
         assert {key: state[key] for key in ("messages", "first_seq", "last_seq")} == {
             key: snapshot.state[key] for key in ("messages", "first_seq", "last_seq")
         }
@@ -60,16 +60,16 @@ async def test_what_was_there_comes_back_at_its_sequences_and_the_stream_goes_on
 
 async def test_a_stream_that_is_there_is_not_overwritten(container: Container) -> None:
     parts: list[bytes] = []
-    snapshot = await take(container.reading, TASKS, parts.append)
+    snapshot = await take_snapshot(container.reading, TASKS, parts.append)
     with pytest.raises(ApiError, match="already in use"):
-        await put_back(container.appending, snapshot, parts)
+        await restore_snapshot(container.appending, snapshot, parts)
 
 
 async def test_of_a_restore_that_breaks_off_nats_keeps_a_part(container: Container) -> None:
     """So a stream must be closed while it is restored. Should NATS mend that, this fails, and life is easier."""
     await append(container.appending, 1_500)
     parts: list[bytes] = []
-    snapshot = await take(container.reading, TASKS, parts.append)
+    snapshot = await take_snapshot(container.reading, TASKS, parts.append)
     whole = b"".join(parts)
 
     def half() -> Iterator[bytes]:
@@ -79,8 +79,8 @@ async def test_of_a_restore_that_breaks_off_nats_keeps_a_part(container: Contain
     await api(container.appending, f"STREAM.DELETE.{TASKS}")
     closed = snapshot.config | {"subjects": ["restoring.TASKS"]}
     with pytest.raises(InterruptedError):
-        await put_back(container.appending, Snapshot(config=closed, state=snapshot.state), half())
-    left = await found(container.appending, TASKS)
+        await restore_snapshot(container.appending, Snapshot(config=closed, state=snapshot.state), half())
+    left = await find_stream(container.appending, TASKS)
     assert left is not None
     assert 0 < left["state"]["messages"] < 1_500
     with pytest.raises(NoResponders):
@@ -97,7 +97,7 @@ async def test_one_server_s_backup_goes_into_a_cluster_and_back(container: Conta
         three = quick_settings(nats_url=cluster.url, replicas=3)
         await restore(of_one, three, silent, again=False)
         async with await open_container(three, cluster.url) as there:
-            info = await found(there.reading, TASKS)
+            info = await find_stream(there.reading, TASKS)
             assert info is not None
             assert info["config"]["num_replicas"] == 3
             assert await whole_log(there.reading) == original
@@ -110,7 +110,7 @@ async def test_one_server_s_backup_goes_into_a_cluster_and_back(container: Conta
         alone = quick_settings(nats_url=one.url)
         await restore(of_three, alone, silent, again=False)
         async with await open_container(alone, one.url) as there:
-            info = await found(there.reading, TASKS)
+            info = await find_stream(there.reading, TASKS)
             assert info is not None
             assert info["config"]["num_replicas"] == 1
             assert await whole_log(there.reading) == changed

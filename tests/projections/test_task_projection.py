@@ -10,9 +10,8 @@ from functools import partial
 
 import pytest
 
-from taskstream.backup import task_rebuild
-from taskstream.backup.rebuild import Difference, rebuild
-from taskstream.backup.task_rebuild import TaskRebuild
+from taskstream.backup import rebuild as task_rebuild
+from taskstream.backup.rebuild import Difference, TaskRebuild, rebuild
 from taskstream.clock import utc_now
 from taskstream.commands import task
 from taskstream.commands.server import RegisterServer

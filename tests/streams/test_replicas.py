@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taskstream.backup.rebuild import make_anew, rebuild
+from taskstream.backup.rebuild import rebuild, recreate
 from taskstream.container import open_container
 from taskstream.errors import StoreUnavailable, TopologyMismatch
 from taskstream.events.codec import task_codec
@@ -124,11 +124,11 @@ async def test_one_server_becomes_three_with_all_that_was_there(
         await service.admin.delete("/api/servers/echo")
         waiting = await service.alice.submit({"payload": {"n": 5}})
 
-    with pytest.raises(TopologyMismatch, match=r"DISPATCH: `persist_mode` is 'async'.*`taskstream rebuild --anew`"):
+    with pytest.raises(TopologyMismatch, match=r"DISPATCH: `persist_mode` is 'async'.*`taskstream rebuild --recreate`"):
         await open_container(three, cluster.url, durability="always")
     assert set((await everywhere(connection)).values()) == {1}  # nothing was begun
 
-    await make_anew(three, cluster.url)
+    await recreate(three, cluster.url)
     async with await open_container(three, cluster.url, durability="always") as container:
         await rebuild(container)
 
@@ -143,13 +143,13 @@ async def test_one_server_becomes_three_with_all_that_was_there(
     assert one.replicas == 1
 
 
-async def test_nothing_is_made_anew_under_a_worker(nats: NatsServer) -> None:
+async def test_nothing_is_recreated_under_a_worker(nats: NatsServer) -> None:
     settings = quick_settings()
     connection = await open_connection(nats.url, "test")
     async with await open_container(settings, nats.url, durability="always") as container, running_worker(container):
         before = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"]
         with pytest.raises(WorkersRunning, match=r"worker-.* still run: end every worker first"):
-            await make_anew(settings, nats.url)
+            await recreate(settings, nats.url)
         assert (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"] == before
     await connection.close()
 
@@ -158,7 +158,7 @@ def test_what_is_derived_is_what_is_not_synced_on_one_server() -> None:
     assert tuple(wanted["name"] for wanted in streams(Settings()) if "persist_mode" in wanted) == DERIVED
 
 
-async def test_what_cannot_be_had_again_and_is_not_synced_is_refused_and_never_made_anew(nats: NatsServer) -> None:
+async def test_what_cannot_be_had_again_and_is_not_synced_is_refused_and_never_recreated(nats: NatsServer) -> None:
     connection = await open_connection(nats.url, "test")
     [wanted] = [wanted for wanted in streams(Settings()) if wanted["name"] == "KV_secrets"]
     await api(connection, "STREAM.CREATE.KV_secrets", wanted | {"persist_mode": "async"})
@@ -166,12 +166,12 @@ async def test_what_cannot_be_had_again_and_is_not_synced_is_refused_and_never_m
     with pytest.raises(TopologyMismatch, match="KV_secrets: `persist_mode` is 'async'") as caught:
         await ensure_streams(connection, Settings())
 
-    assert "anew" not in str(caught.value)
+    assert "recreate" not in str(caught.value)
     await connection.close()
 
 
 async def test_jetstream_still_refuses_to_replicate_what_is_not_synced(connection: Connection) -> None:
-    """Once it does not, `rebuild --anew` has no reason left."""
+    """Once it does not, `rebuild --recreate` has no reason left."""
     await api(connection, "STREAM.CREATE.D", {"name": "D", "subjects": ["d"], "persist_mode": "async"})
     config = (await info(connection, "D"))["config"]
 

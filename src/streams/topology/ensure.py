@@ -54,7 +54,7 @@ class PersistModeDiffers(TopologyMismatch):
             wanted,
             found,
             "it was made for another TASKSTREAM_REPLICAS. End every API and worker, then have all that is derived made "
-            "anew from the logs: `taskstream rebuild --anew`",
+            "anew from the logs: `taskstream rebuild --recreate`",
         )
 
 
