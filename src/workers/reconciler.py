@@ -1,8 +1,8 @@
-"""Looks for what fell between two steps, and takes the second step: for every crash there is, the log knows the rest.
+"""The reconciler: finds tasks that a crash left between two steps, and takes the second step.
 
-Who is authoritative: the log. What gives safety: every remedy is a command, guarded like any other. What gives
-liveness: this search, by one worker at a time, and at once when a worker is seen to have died. What may happen all
-the same: a task is queued twice, which its claim makes harmless.
+Authoritative: the log. Safety: every remedy is a command, guarded like any other. Liveness: one worker at a time
+searches every interval, and at once when a worker has died. Tolerated: a task may be queued twice; its claim makes that
+harmless. A task or schedule with an event that does not decode is left to the version that wrote it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
@@ -18,7 +20,7 @@ import structlog
 from ..clock import utc_now
 from ..commands.commands import Commands
 from ..commands.task import Ended, RequeueTask, Unknown
-from ..errors import Refused, StoreUnavailable
+from ..errors import Refused, StoreUnavailable, UnreadableEvent
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
 from ..events.subjects import (
@@ -52,10 +54,10 @@ from .cron import Cron
 log = structlog.get_logger(__name__)
 
 SETTLED_AFTER = timedelta(seconds=10)
-"""A task that changed more lately may be between two steps that somebody is still taking."""
+"""A task that changed more recently may be between two steps that a live process is still taking."""
 FORGOTTEN_AFTER = timedelta(minutes=2)
-"""How far past its deadline a call of a living worker is believed forgotten: the worker may be waiting for NATS, to
-record the outcome."""
+"""How far past its deadline a call of a live worker counts as forgotten: the worker may be waiting for NATS to record
+the outcome."""
 BY = Actor("system", "reconciler")
 LOOKED_FOR_AT_ONCE = 64
 
@@ -73,7 +75,7 @@ def diagnose(view: TaskView, now: datetime, *, queued: bool, worker_alive: bool)
     """Return what a task that has not ended needs.
 
     `queued`: its message is in the queue, or its retry in the timers. `worker_alive`: the worker that makes its call
-    still lives.
+    is alive.
     """
     if view.status == "PROCESSING":
         if not view.accepted and not worker_alive:
@@ -82,9 +84,19 @@ def diagnose(view: TaskView, now: datetime, *, queued: bool, worker_alive: bool)
         overdue = view.deadline is not None and view.deadline + margin < now
         return Remedy.ATTEMPT_EXPIRED if overdue else Remedy.NONE
     if view.held:
-        return Remedy.NONE  # the keeper's to queue
+        return Remedy.NONE  # the scheduler queues it
     due_at = view.retry_at or view.updated_at
     return Remedy.QUEUE_AGAIN if not queued and due_at + SETTLED_AFTER < now else Remedy.NONE
+
+
+@contextlib.contextmanager
+def _unreadable_left(counts: Counter[str]) -> Iterator[None]:
+    """Leave alone what an event that does not decode is about, and count it."""
+    try:
+        yield
+    except UnreadableEvent as error:
+        log.warning("reconciler.unreadable", reason=str(error))
+        counts["unreadable"] += 1
 
 
 class Reconciler(Service):
@@ -131,12 +143,12 @@ class Reconciler(Service):
             if process in self._members.dead():
                 await self._members.bury(process)
 
-    async def run_once(self) -> dict[str, int]:
-        """Search once; return what was found, by remedy."""
-        counts = {"queued_again": 0, "attempts_lost": 0, "attempts_expired": 0, "checks_set": 0, "keys_destroyed": 0}
+    async def run_once(self) -> Mapping[str, int]:
+        """Search once; return how many of each remedy were applied, and how many things could not be read."""
+        counts: Counter[str] = Counter()
         await self._projection_is_current()
         now = utc_now()
-        reflected = await projected(self._tasks_bucket)  # read first: what is later is above any floor
+        reflected = await projected(self._tasks_bucket)  # read first: later events are above any floor
         tasks = await active_tasks(self._tasks_bucket)
         queued = await self._queued() if tasks else set()
         # Looked at after the tasks: a worker that has started one has announced itself before.
@@ -144,11 +156,12 @@ class Reconciler(Service):
         alive = {worker for worker in {task.view.worker_id for task in tasks} if self._members.is_alive(worker)}
         for task in tasks:
             remedy = diagnose(task.view, now, queued=task.ref in queued, worker_alive=task.view.worker_id in alive)
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(Refused), _unreadable_left(counts):
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
-        counts["schedules_set"] = await self._schedules.set_missing()
-        counts["keys_destroyed"] = await self._destroy_left_keys(tasks)
+        with _unreadable_left(counts):
+            counts["schedules_set"] = await self._schedules.set_missing()
+        await self._destroy_left_keys(tasks, counts)
         counts["stale_removed"] = await remove_stale(self._tasks_bucket)
         if self._settings.replicas == 1:  # a replicated queue is synced: it forgets nothing
             # Whatever was submitted before the oldest task that has not ended needs no queue any more.
@@ -158,9 +171,9 @@ class Reconciler(Service):
         return counts
 
     async def uncopied_from(self) -> dict[str, int]:
-        """Return, for each stream DISPATCH copies from, the sequence from which on something may not be in it yet.
+        """Return, for each source of DISPATCH, the first sequence that may not have been copied yet.
 
-        What is before is in the queue, or need not be. Raises StoreUnavailable.
+        Everything before it is in the queue or needs no queue. Raises StoreUnavailable.
         """
         last_fired = int((await api(self._connection, f"STREAM.INFO.{RETRIES}"))["state"]["last_seq"])
         reflected = await projected(self._tasks_bucket)  # read first: what is later is copied whatever it is
@@ -178,7 +191,7 @@ class Reconciler(Service):
             RETRIES: min([last_fired + 1, *(sequence for sequence in retried if sequence)]),
         }
 
-    async def _apply(self, remedy: Remedy, task: ActiveTask, counts: dict[str, int]) -> None:
+    async def _apply(self, remedy: Remedy, task: ActiveTask, counts: Counter[str]) -> None:
         match remedy:
             case Remedy.QUEUE_AGAIN:
                 await self._commands.task(task.ref, RequeueTask(reason="it was in no queue"), by=BY)
@@ -198,9 +211,7 @@ class Reconciler(Service):
         )
 
     async def _projection_is_current(self) -> None:
-        """Raise StoreUnavailable unless the projection reflects everything up to now: on less, remedies would be
-        guesses.
-        """
+        """Raise StoreUnavailable unless the projection reflects the whole log: remedies from less would be guesses."""
         last = await last_sequence(self._connection, TASKS, TASK_SUBJECTS)  # fences are not projected
         for _ in range(100):
             if await projected(self._tasks_bucket) >= last:
@@ -237,7 +248,7 @@ class Reconciler(Service):
         return [subject for subject, found in zip(listed, there, strict=True) if found]
 
     async def _set_missing_checks(self) -> int:
-        """Set a check for every server that has none set or due: the crash came between registration and timer."""
+        """Set a check for every server that has none: a crash came between its registration and its timer."""
         checks = {
             timer_name(subject) for subject in await list_subjects(self._connection, TIMERS, timers_filter("check"))
         }
@@ -249,19 +260,18 @@ class Reconciler(Service):
                 count += 1
         return count
 
-    async def _destroy_left_keys(self, active: list[ActiveTask]) -> int:
+    async def _destroy_left_keys(self, active: list[ActiveTask], counts: Counter[str]) -> None:
         """Destroy the keys of tasks that have ended, or were never submitted: a crash came between."""
         unended = {task.ref for task in active}
         unsubmitted: set[TaskRef] = set()
-        count = 0
         for ref, key_ids in (await self._secrets.ids(TaskRef)).items():
             if ref in unended:
                 continue
-            state = (await self._commands.tasks.load(ref)).state
-            if isinstance(state, Unknown) and ref not in self._unsubmitted:
-                unsubmitted.add(ref)  # its submission may be on its way
-            elif isinstance(state, Unknown | Ended):
-                await self._secrets.destroy(ref, *key_ids)
-                count += len(key_ids)
+            with _unreadable_left(counts):
+                state = (await self._commands.tasks.load(ref)).state
+                if isinstance(state, Unknown) and ref not in self._unsubmitted:
+                    unsubmitted.add(ref)  # its submission may be on its way
+                elif isinstance(state, Unknown | Ended):
+                    await self._secrets.destroy(ref, *key_ids)
+                    counts["keys_destroyed"] += len(key_ids)
         self._unsubmitted = unsubmitted
-        return count

@@ -1,4 +1,4 @@
-"""Acts on what has fallen due: deadlines of attempts, health checks of servers, schedules. Any worker may."""
+"""Timers that have fallen due: deadlines of attempts, health checks of servers, schedules. Any worker handles any."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ..commands.commands import Commands
-from ..errors import Refused, StoreUnavailable
+from ..errors import Refused, StoreError
 from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, TaskRef
 from ..runtime.service import Service
@@ -31,22 +31,22 @@ from .fleet.health import Health
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 512
-"""Due things this worker deals with at the same time; the others stay for whoever has time.
+"""Due timers that one worker handles at the same time; the others wait for any worker.
 
-The check of a server that has fallen silent takes some 26 s by default (its timeout and tries), in which a thousand
-stable servers have 430 more fall due.
+The check of a server that does not answer takes some 26 s by default (its timeout and tries), in which 430 more checks
+of a thousand stable servers fall due.
 """
 TRY_AGAIN = timedelta(seconds=2)
 RETRY_SECONDS = 0.5
 WAIT_SECONDS = 5.0
-"""How long one request for what falls due stays with NATS. One that is restarted forgets it."""
+"""How long one request for the next timer stays with NATS. A restarted NATS forgets it."""
 
 
 class DueSchedule(Struct, frozen=True, kw_only=True):
     """The body of a schedule's timer."""
 
     at: datetime
-    """What it was set to."""
+    """The instant it was set to."""
 
 
 class DueTimers(Service):
@@ -71,10 +71,10 @@ class DueTimers(Service):
         self._in_flight = in_flight
         self._running: set[asyncio.Task[None]] = set()
         self._may_have_more = True
-        """False once nothing more was due; then the next thing is waited for without a look."""
+        """False once nothing more was due; then the next timer is waited for without a fetch."""
 
     async def stop(self) -> None:
-        """Take nothing more, and give back what is under way: each is safe to repeat."""
+        """Take no more timers, and give back those in progress: each is safe to repeat."""
         await super().stop()
         for task in self._running:
             task.cancel()
@@ -85,7 +85,7 @@ class DueTimers(Service):
         await self._consumer.open()
 
     async def _serve(self) -> None:
-        """Deal with what falls due until stopped, or until the consumer has to be made again."""
+        """Handle timers until stopped, or until the consumer has to be created again."""
         self._consumer.is_back(await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings)))
         self._may_have_more = True
         while self._may_take:
@@ -96,7 +96,7 @@ class DueTimers(Service):
         return not (self._stopping.is_set() or self._consumer.is_gone)
 
     async def run_once(self) -> Mapping[str, int]:
-        """Take what is due now, or wait for the next thing to fall due; return how many messages were taken."""
+        """Take the timers that are due, or wait for the next one; return how many were taken."""
         while len(self._running) >= AT_ONCE:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         messages = await self._consumer.fetch(AT_ONCE - len(self._running)) if self._may_have_more else []
@@ -108,7 +108,7 @@ class DueTimers(Service):
                 await self._in_flight.give_back(message)
                 continue
             self._in_flight.take(message)
-            task = asyncio.create_task(self._deal_with(message))
+            task = asyncio.create_task(self._handle(message))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         return {"taken": len(messages)}
@@ -123,17 +123,17 @@ class DueTimers(Service):
         await self._consumer.wait(bring, WAIT_SECONDS)
         return await brought
 
-    async def _deal_with(self, message: Msg) -> None:
+    async def _handle(self, message: Msg) -> None:
         try:
             await self._act(message)
         except asyncio.CancelledError:
             await self._in_flight.give_back(message)
             raise
-        except StoreUnavailable as error:
-            log.warning("due.again", subject=message.subject, reason=str(error))
+        except StoreError as error:
+            log.warning("timers.retrying", subject=message.subject, reason=str(error))
             await self._in_flight.give_back(message, TRY_AGAIN)
         except Exception:
-            log.exception("due.crashed", subject=message.subject)
+            log.exception("timers.failed", subject=message.subject)
             await self._in_flight.give_back(message, TRY_AGAIN)
         else:
             await self._in_flight.ack(message)
@@ -158,4 +158,4 @@ class DueTimers(Service):
                         by=Actor("timer", "deadline"),
                     )
             case _:
-                log.error("due.unknown", subject=message.subject)
+                log.error("timers.unknown", subject=message.subject)

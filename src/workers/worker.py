@@ -1,4 +1,4 @@
-"""A worker: everything that makes tasks move, wired together and started."""
+"""A worker: its parts wired together, started and stopped."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from .attempts.outcomes import Outcomes
 from .attempts.parents import Parents
 from .attempts.runner import AttemptRunner
 from .cron import Cron
+from .dispatch.backlog_monitor import BacklogMonitor
 from .dispatch.dispatcher import Dispatcher
-from .dispatch.pressure import Pressure
 from .dispatch.queues import Queues
 from .dispatch.sourcing import LoneSourcing, Sourcing
 from .fleet.assignment import ServerAssignment
@@ -48,7 +48,7 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Dispatches, keeps time, checks health, projects and reconciles, until stopped."""
+    """Dispatches tasks, runs timers and health checks, projects and reconciles, until stopped."""
 
     def __init__(self, container: Container) -> None:
         settings = container.settings
@@ -91,7 +91,7 @@ class Worker:
             ageing_seconds=settings.priority_ageing,
             now=utc_now,
         )
-        self._pressure = Pressure(
+        self._backlog_monitor = BacklogMonitor(
             settings,
             container.consuming,
             container.fleet,
@@ -177,9 +177,10 @@ class Worker:
         self._task_events = TaskEventListener(tail, container.reading, self._slots, self._runner)
 
     async def start(self) -> None:
-        """Begin to work; returns once the queue is being fed and the worker has announced itself."""
+        """Start every service; return once the queue is being filled and the worker has announced itself."""
         container = self._container
-        await self._sourcing.begin()
+        if isinstance(self._sourcing, LoneSourcing):
+            await self._sourcing.begin()
         await self.members.renew()
         await self._take_back()
         await self._task_events.begin()
@@ -189,7 +190,7 @@ class Worker:
             self._in_flight,
             self._task_events,
             self._assignment,
-            self._pressure,
+            self._backlog_monitor,
             self._due_timers,
             self._reconciler,
             self._scheduler,
@@ -201,7 +202,7 @@ class Worker:
         log.info("worker.started", worker=self.members.id)
 
     async def stop(self) -> None:
-        """Take nothing more, finish or hand back what is under way, and give up every lease."""
+        """Take no more tasks, finish or return those in progress, and release every lease."""
         grace = self._container.settings.shutdown_grace
         log.info("worker.stopping", worker=self.members.id, grace_seconds=grace)
         await self._due_timers.stop()
@@ -216,14 +217,14 @@ class Worker:
         log.info("worker.stopped", worker=self.members.id)
 
     async def _take_back(self) -> None:
-        """Have what workers had in hand that are gone handed out again, and not only when `ack_wait` has passed."""
+        """If no other worker lives, have the messages of dead ones delivered again now, not after `ack_wait`."""
         with contextlib.suppress(StoreError):
             await self.members.observe()
             if self.members.alive("worker") == [self.members.id] and (
                 count := await take_back(self._container.consuming)
             ):
-                log.info("queue.taken-back", messages=count)
+                log.info("dispatcher.messages_taken_back", messages=count)
 
     def _on_fleet_change(self, names: Collection[str]) -> None:
-        self._assignment.look(names)
+        self._assignment.on_fleet_change(names)
         self._slots.freed.set()

@@ -108,7 +108,7 @@ class Dispatcher(Service):
             await self._return_late()
         self._slots.freed.clear()
         try:
-            await self._queues.know(self._fleet.pools())
+            await self._queues.open(self._fleet.pools())
             while any((await self.run_once()).values()):
                 pass
             await self._wait_for_news()
@@ -121,7 +121,7 @@ class Dispatcher(Service):
         while True:
             self._slots.freed.clear()
             for queue in self._queues.in_order():
-                await self._return_brought(queue, "stopped")
+                await self._return_delivered(queue, "stopped")
             await self._slots.freed.wait()
 
     async def run_once(self) -> Mapping[str, int]:
@@ -131,7 +131,7 @@ class Dispatcher(Service):
             if queue.ahead.may_have_more:
                 taken += await self._serve_queue(queue)
         if taken:
-            self._queues.take_turns()
+            self._queues.rotate()
         return {"taken": taken}
 
     async def _serve_queue(self, queue: PoolQueue, *, by_age: bool = False) -> int:
@@ -140,25 +140,25 @@ class Dispatcher(Service):
         `by_age`: its oldest task comes before those of higher priority.
         """
         if self._fleet.pool_waits(queue.pool):
-            await self._return_brought(queue, "paused")
+            await self._return_delivered(queue, "paused")
             queue.may_have_more = True  # to be served when the pause ends
             return 0
         if not by_age and must_wait(higher.ahead for higher in self._queues.above(queue)):
-            await self._return_brought(queue, "higher-priority")
+            await self._return_delivered(queue, "higher-priority")
             return 0
         free = self._free_slots(queue) if by_age else self._free_slots_for(queue)
-        most = min(tasks_to_take(free, queue.in_vain), 1 if by_age else MOST_AT_ONCE)
+        most = min(tasks_to_take(free, queue.unplaced), 1 if by_age else MOST_AT_ONCE)
         fetched: list[Msg] = []
-        if queue.may_have_more and most > len(queue.brought) and not self._is_draining:
-            fetched = await queue.fetch(most - len(queue.brought))
-        messages, queue.brought = queue.brought + fetched, []
+        if queue.may_have_more and most > len(queue.delivered) and not self._is_draining:
+            fetched = await queue.fetch(most - len(queue.delivered))
+        messages, queue.delivered = queue.delivered + fetched, []
         for message in messages[:most]:
             await self._place(queue, message)
         await self._return_at_once(queue, messages[most:], "no-room")
         return len(messages[:most])
 
-    async def _return_brought(self, queue: PoolQueue, reason: str) -> None:
-        messages, queue.brought = queue.brought, []
+    async def _return_delivered(self, queue: PoolQueue, reason: str) -> None:
+        messages, queue.delivered = queue.delivered, []
         await self._return_at_once(queue, messages, reason)
 
     async def _return_at_once(self, queue: PoolQueue, messages: Sequence[Msg], reason: str) -> None:
@@ -314,7 +314,7 @@ class Dispatcher(Service):
 
     async def _pass_over(self, queue: PoolQueue, ready: ReadyTask, pause: timedelta) -> None:
         """Give back a task that does not start here now, though a slot is free, to come again after a pause."""
-        queue.in_vain += 1
+        queue.unplaced += 1
         await self._in_flight.give_back(ready.message, pause)
 
     def _another_could(self, ready: ReadyTask) -> bool:

@@ -1,4 +1,4 @@
-"""The queues of ready tasks as one worker sees them: which may have something, and where it waits for news."""
+"""The queues of ready tasks as one worker knows them: which may hold messages, and how long these have waited."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ...streams.topology.ensure import ensure_consumer
 log = structlog.get_logger(__name__)
 
 NEWS_EXPIRES_SECONDS = 5.0
-"""How long one request for the next message stays with NATS. One that is restarted forgets it: news is so late then."""
+"""How long one request for the next message stays with NATS. A restarted NATS forgets it: news is that late."""
 
 
 class PoolQueue:
@@ -33,22 +33,22 @@ class PoolQueue:
         self.pool = pool
         self.priority = priority
         self.may_have_more = True
-        """False once it was found empty; then a waiting request brings the next message."""
-        self.brought: list[Msg] = []
-        """Messages that a waiting request brought."""
-        self.in_vain = 0
-        """Tasks taken out and given back, as no server could take them, since any of the pool has started."""
+        """False once it was found empty; then a pending request brings the next message."""
+        self.delivered: list[Msg] = []
+        """Messages that pending requests brought, not placed yet."""
+        self.unplaced = 0
+        """Tasks given back because no server could take them, since the last start of a task of the pool."""
         self.filter = pool_filter(token(pool), priority)
         self.fetched_at = time.monotonic()
-        """When something was last taken out, or nothing was found; monotonic."""
-        self.looked_at = self.fetched_at
-        """When what waits was last looked at without taking it out; monotonic."""
+        """When messages were last taken, or none were found; monotonic."""
+        self.measured_at = self.fetched_at
+        """When the backlog was last measured without taking messages; monotonic."""
         self._undelivered = 0
-        """As many as were not handed out to anybody, when last looked."""
+        """Messages that no worker had, at the last measurement."""
         self._head_at: datetime | None = None
-        """Since when the first of these waits, or another that was before it; None: there is none, or nobody looked."""
+        """Since when the first of these waits, or an earlier one; None: there is none, or it was never measured."""
         self._returned: dict[int, datetime] = {}
-        """By place in the queue: those given back here for want of room, and since when they wait. They are handed out
+        """By place in the queue: messages given back for lack of a slot, and since when they wait. NATS delivers them
         before all others."""
         self._consumer = consumer
         self._waits = False
@@ -56,51 +56,51 @@ class PoolQueue:
 
     @property
     def is_gone(self) -> bool:
-        """Whether NATS has said that its consumer is not there."""
+        """True once NATS has said that its consumer does not exist."""
         return self._consumer.is_gone
 
     def is_back(self, consumer_name: str) -> None:
-        """Its consumer was made again; it starts with whatever is in the queue."""
+        """Record that its consumer was created again; it starts with whatever is in the queue."""
         self._consumer.is_back(consumer_name)
         self.may_have_more = True
 
     @property
     def is_awaited(self) -> bool:
-        """Whether its next message is asked for already, or known to be there."""
+        """True if its next message is requested already, or known to be there."""
         return self._waits or self.may_have_more
 
     async def fetch(self, most: int) -> list[Msg]:
-        """Take up to `most` messages that are there."""
+        """Take up to `most` of the messages that are there."""
         messages = await self._consumer.fetch(most)
         self._taken([delivery_info(message) for message in messages])
         return messages
 
     @property
     def ahead(self) -> Ahead:
-        """What those of lower priority have to know of it."""
-        return Ahead(self.may_have_more or bool(self.brought), self.in_vain)
+        """What queues of lower priority have to know of it."""
+        return Ahead(self.may_have_more or bool(self.delivered), self.unplaced)
 
     def returned(self, message: Msg) -> None:
-        """A message was given back at once: there was no room for it, or it was not its turn."""
+        """Record that a message was given back at once: no slot was free, or others come before it."""
         self.may_have_more = True
         given_back = delivery_info(message)
         self._returned[given_back.stream_sequence] = _stored_at(given_back)
 
-    def looked(self, backlog: Backlog, head_at: datetime | None) -> None:
-        """Somebody has looked at what waits, without taking it out."""
-        self.looked_at = time.monotonic()
+    def measured(self, backlog: Backlog, head_at: datetime | None) -> None:
+        """Record a measurement of the backlog."""
+        self.measured_at = time.monotonic()
         self._undelivered, self._head_at = backlog.waiting, head_at
         if not backlog.in_hand:
-            self._returned.clear()  # others have taken them
+            self._returned.clear()  # other workers have taken them
 
     @property
     def waiting(self) -> int:
-        """How many tasks wait, as far as is known here."""
+        """How many tasks wait, as far as this worker knows."""
         return self._undelivered + len(self._returned)
 
     @property
     def oldest_at(self) -> datetime | None:
-        """Since when the oldest task has waited, as far as is known here; None: nothing is known to wait. UTC."""
+        """Since when the oldest task has waited, UTC, as far as this worker knows; None: no task is known to wait."""
         head = [self._head_at] if self._head_at else []
         return min([*head, *self._returned.values()], default=None)
 
@@ -110,25 +110,25 @@ class PoolQueue:
             self._returned.pop(each.stream_sequence, None)
         fresh = [each for each in deliveries if each.delivered == 1]
         if fresh or not deliveries:
-            self._returned.clear()  # those that come back come first: there are none
+            self._returned.clear()  # returned messages come first, so there are none left
         self._undelivered = deliveries[-1].pending if deliveries else 0
         self.may_have_more = self._undelivered > 0 or bool(self._returned)
         if not self._undelivered:
             self._head_at = None
         elif fresh and self._head_at is not None:
-            self._head_at = _stored_at(fresh[-1])  # what follows is younger, if only by a moment
+            self._head_at = _stored_at(fresh[-1])  # the next one is younger
 
     async def wait(self) -> None:
-        """Have the next message brought, unless it is awaited already."""
+        """Request the next message, unless it is requested already."""
         if self.is_awaited:
             return
         self._waits = True
-        await self._consumer.wait(self._bring, NEWS_EXPIRES_SECONDS)
+        await self._consumer.wait(self._on_delivery, NEWS_EXPIRES_SECONDS)
 
-    def _bring(self, message: Msg | None) -> None:
+    def _on_delivery(self, message: Msg | None) -> None:
         self._waits = False
         if message is not None:
-            self.brought.append(message)
+            self.delivered.append(message)
             self._taken([delivery_info(message)])
         self._arrived()
 
@@ -138,7 +138,7 @@ def _stored_at(taken: DeliveryInfo) -> datetime:
 
 
 class Queues:
-    """The queues of all pools, strictest priority first; made as pools become known."""
+    """The queues of all pools, highest priority first; opened as pools become known."""
 
     def __init__(self, connection: Connection, settings: Settings, arrived: Callable[[], None]) -> None:
         self._connection = connection
@@ -146,20 +146,20 @@ class Queues:
         self._arrived = arrived
         self._queues: dict[tuple[Priority, str], PoolQueue] = {}
 
-    async def know(self, pools: set[str]) -> None:
-        """Make the queues of pools that are new, and the consumers that are gone. Raises StoreUnavailable."""
+    async def open(self, pools: set[str]) -> None:
+        """Open the queues of new pools, and create consumers that are gone again. Raises StoreUnavailable."""
         for priority in PRIORITIES:
             for pool in sorted(pools):
                 queue = self._queues.get((priority, pool))
                 if queue is None:
-                    consumer = Consumer(self._connection, DISPATCH, await self._make_consumer(priority, pool))
+                    consumer = Consumer(self._connection, DISPATCH, await self._ensure_consumer(priority, pool))
                     await consumer.open()
                     self._queues[priority, pool] = PoolQueue(consumer, pool, priority, self._arrived)
                 elif queue.is_gone:
-                    log.warning("queue.consumer-gone", pool=pool, priority=priority, action="making it again")
-                    queue.is_back(await self._make_consumer(priority, pool))
+                    log.warning("queues.consumer_gone", pool=pool, priority=priority, action="creating it again")
+                    queue.is_back(await self._ensure_consumer(priority, pool))
 
-    async def _make_consumer(self, priority: Priority, pool: str) -> str:
+    async def _ensure_consumer(self, priority: Priority, pool: str) -> str:
         """Return the consumer's name."""
         return await ensure_consumer(self._connection, DISPATCH, pool_consumer(token(pool), priority, self._settings))
 
@@ -168,24 +168,24 @@ class Queues:
         return [queue for priority in PRIORITIES for (at, _), queue in self._queues.items() if at == priority]
 
     def above(self, queue: PoolQueue) -> list[PoolQueue]:
-        """Return the queues of a pool whose priority is higher than that of one."""
+        """Return the queues of the same pool that have a higher priority."""
         higher = PRIORITIES[: PRIORITIES.index(queue.priority)]
         return [self._queues[priority, queue.pool] for priority in higher if (priority, queue.pool) in self._queues]
 
     def has_started(self, pool: str) -> None:
-        """A task of a pool starts: what was looked through in vain is looked through again."""
+        """Record that a task of a pool has started: tasks that could not be placed may have a server now."""
         for priority in PRIORITIES:
             if (queue := self._queues.get((priority, pool))) is not None:
-                queue.in_vain = 0
+                queue.unplaced = 0
 
-    def take_turns(self) -> None:
-        """Let another pool be first next time, among the queues of each priority."""
+    def rotate(self) -> None:
+        """Put another pool first among the queues of each priority."""
         for priority in PRIORITIES:
             key = next((key for key in self._queues if key[0] == priority), None)
             if key is not None:
                 self._queues[key] = self._queues.pop(key)
 
     def all_may_have_more(self) -> None:
-        """Look into every queue again: a consumer was made anew, or the connection."""
+        """Serve every queue again: the connection was lost, and messages may have come meanwhile."""
         for queue in self._queues.values():
             queue.may_have_more = True

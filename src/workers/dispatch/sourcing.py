@@ -1,8 +1,8 @@
-"""Sees to it that ready tasks flow into the queue again soon after a server was lost, or has started again.
+"""Repair of the sources that JetStream fills DISPATCH from, after a NATS server was lost or restarted.
 
-Who copies: JetStream, from its sources. What is safe: all of it; the queue's leader steps down, or a source that brings
-nothing is taken out and put back: no message is touched. What is live: nats-server tries such a source again by itself,
-but after 10 s (ADR 12), on a cluster after as much as a minute (ADR 10).
+JetStream copies; this only makes it retry sooner: it moves the leader of the queue, or removes a source that brings
+nothing and adds it again. No message is touched, so repeating is safe. nats-server retries such a source without help,
+but after 10 s (ADR 12), on a cluster after up to a minute (ADR 10).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ log = structlog.get_logger(__name__)
 
 LOOK_PERIOD = timedelta(seconds=2)
 LONE_LOOK_PERIOD = timedelta(seconds=1)
-"""So much later than a lone nats-server the queue is fed again at the worst, where workers outlive it."""
+"""Delay, at most, from the restart of a lone nats-server to the repair."""
 HEARD_WITHIN = timedelta(seconds=3)
-"""A source that was heard within this time is well. Three heartbeats."""
+"""A source heard within this time is active. Three heartbeats."""
 PATIENCE = timedelta(seconds=5)
-"""Silence after which the sources are set up afresh. Doubles as long as that has not helped: on a large log a source
-may take its time to begin, and must get it."""
+"""Silence after which the sources are added again. Doubles while that does not help: on a large log a source needs
+time to begin."""
 LONGEST_PATIENCE = timedelta(seconds=80)
-"""Past the longest time in which nats-server tries once by itself: 30 s for an answer, then a first pause of 10 s."""
+"""Longer than one retry of nats-server: 30 s for an answer, then a first pause of 10 s."""
 
 
 def silent(sources: Sources, silence: timedelta) -> list[str]:
-    """Return the streams that nothing has been heard from for longer than this."""
+    """Return the streams that have been silent for longer than this."""
     return sorted(stream for stream, heard_ago in sources.silences.items() if heard_ago > silence)
 
 
 class Sourcing(Service):
-    """For a replicated queue."""
+    """Repair for a replicated queue."""
 
     def __init__(self, members: Membership, connection: Connection, patience: timedelta = PATIENCE) -> None:
         super().__init__("sourcing", period_seconds=LOOK_PERIOD.total_seconds())
@@ -57,10 +57,7 @@ class Sourcing(Service):
         self._first_patience = patience
         self._patience = patience
         self._renewal = Lease(members, "sourcing")
-        """Taken when the sources are to be set up again: every worker looks, one acts."""
-
-    async def begin(self) -> None:
-        """There is nothing to be done before the others are known."""
+        """Taken for a repair: every worker checks, one acts."""
 
     async def stop(self) -> None:
         await super().stop()
@@ -70,45 +67,43 @@ class Sourcing(Service):
         await self._members.observed()
 
     async def run_once(self) -> Mapping[str, int]:
-        """Look once; return how many sources were set up again. Raises StoreError where the cluster is not whole."""
+        """Check once; return how many sources were renewed. Raises StoreError while the cluster is not whole."""
         sources = await replicated_sources(self._connection)
         if not silent(sources, HEARD_WITHIN):
             self._patience = self._first_patience
         streams = silent(sources, self._patience)
         if not streams or not sources.can_move:
             return {"renewed": 0}
-        # While a stream has no leader, a new source of it would be lost as the old one was.
+        # Without a leader of its stream a new source would be lost as the old one was.
         await check_answering(self._connection, streams)
         if not await self._renewal.acquire():
             return {"renewed": 0}
         await step_down(self._connection)
         metrics.source_renewals.inc()
-        log.warning("sources.renewed", silent=streams, leader=sources.leader, patience_seconds=self._patience.seconds)
+        log.warning("sourcing.renewed", silent=streams, leader=sources.leader, patience_seconds=self._patience.seconds)
         self._patience = min(2 * self._patience, LONGEST_PATIENCE)
         return {"renewed": len(streams)}
 
 
 class LoneSourcing(Service):
-    """For a queue that is kept once. Whichever worker sees a source that brings nothing sets it up: there is no lease
-    to wait for, and two who do it do no harm.
-    """
+    """Repair for an unreplicated queue. Every worker repairs what it sees, without a lease: twice does no harm."""
 
     def __init__(
         self, connection: Connection, settings: Settings, uncopied_from: Callable[[], Awaitable[Mapping[str, int]]]
     ) -> None:
-        """`uncopied_from`: tells for each stream from which sequence on something may not be in the queue yet."""
+        """`uncopied_from`: returns for each source the first sequence that may not have been copied yet."""
         super().__init__("sourcing", period_seconds=LONE_LOOK_PERIOD.total_seconds())
         self._connection = connection
         self._settings = settings
         self._uncopied_from = uncopied_from
 
     async def begin(self) -> None:
-        """Look before anything else is done: what reads the projection at a start keeps NATS busy for seconds."""
+        """Check before other services start: reading the projection keeps NATS busy for seconds."""
         with contextlib.suppress(StoreError):
             await self.run_once()
 
     async def run_once(self) -> Mapping[str, int]:
-        """Look once; return how many sources were set up again. Raises StoreError while NATS cannot."""
+        """Check once; return how many sources were renewed. Raises StoreError while NATS cannot."""
         stalled = await find_stalled(self._connection, self._settings)
         if not stalled.idle:
             return {"renewed": 0}
@@ -116,5 +111,5 @@ class LoneSourcing(Service):
         starts = await self._uncopied_from()
         await restart_stalled(self._connection, stalled, starts)
         metrics.source_renewals.inc()
-        log.info("sources.renewed", refused=stalled.streams, starts=starts)
+        log.info("sourcing.renewed", refused=stalled.streams, starts=starts)
         return {"renewed": len(stalled.streams)}

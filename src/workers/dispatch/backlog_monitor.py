@@ -1,4 +1,4 @@
-"""How long tasks wait in the queues, looked at now and then: where they are passed over, and for overflow servers."""
+"""Measurements of how long tasks wait: in queues that lower priority delays, and for overflow servers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ...streams.client.connection import Connection
 from ..fleet.slots import Slots
 from .queues import PoolQueue, Queues
 
-LOOKS_PER_AGEING = 20
-"""How much longer a task may wait than the setting says: a twentieth of it, and LONGEST_PAUSE_SECONDS at most."""
+PER_AGEING = 20
+"""Measurements per ageing time: a task waits at most a twentieth longer than the setting says."""
 LONGEST_PAUSE_SECONDS = 5.0
 SHORTEST_PAUSE_SECONDS = 0.1
 OVERFLOW_PAUSE_SECONDS = 1.0
-"""How often the queues of overflow servers are looked at."""
+"""How often the queues of overflow servers are measured."""
 
 
-class Pressure(Service):
-    """Looks at the queues that a worker has to know more of. Where there are none it asks NATS nothing."""
+class BacklogMonitor(Service):
+    """Measures the queues whose backlog decides what happens. Asks NATS nothing where there are none."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class Pressure(Service):
         held_back: Callable[[str], int],
         now: Callable[[], datetime],
     ) -> None:
-        """`held_back`: tells how many tasks of a pool wait for room in their owner's window, before its queues."""
+        """`held_back`: returns how many tasks of a pool are held by their owner's window, before its queues."""
         self._ageing = settings.priority_ageing
-        self._pause_seconds = min(max(self._ageing / LOOKS_PER_AGEING, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        self._pause_seconds = min(max(self._ageing / PER_AGEING, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
         if not self._ageing:
             self._pause_seconds = LONGEST_PAUSE_SECONDS
-        super().__init__("pressure", period_seconds=min(self._pause_seconds, OVERFLOW_PAUSE_SECONDS))
+        super().__init__("backlog-monitor", period_seconds=min(self._pause_seconds, OVERFLOW_PAUSE_SECONDS))
         self._connection = connection
         self._fleet = fleet
         self._slots = slots
@@ -51,14 +51,14 @@ class Pressure(Service):
         self._now = now
 
     async def run_once(self) -> Mapping[str, int]:
-        """Look once; return how many queues were looked at."""
+        """Measure once; return how many queues were measured."""
         helpers = self._slots.overflow_servers()
         pools = {pool for server in helpers for pool in self._fleet.pools_of(server)}
         queues = [queue for queue in self._queues.in_order() if queue.pool in pools or self._is_passed_over(queue)]
         if queues:
             found = await backlogs(self._connection)
             for queue in queues:
-                await self._look(queue, found.get(queue.filter))
+                await self._measure(queue, found.get(queue.filter))
         for server in helpers:
             self._allow(server, {pool for pool in self._fleet.pools_of(server) if not self._fleet.pool_waits(pool)})
         return {"queues": len(queues)}
@@ -68,17 +68,17 @@ class Pressure(Service):
             self._ageing > 0
             and queue.priority != "high"
             and queue.may_have_more
-            and max(queue.fetched_at, queue.looked_at) < time.monotonic() - self._pause_seconds
+            and max(queue.fetched_at, queue.measured_at) < time.monotonic() - self._pause_seconds
             and self._slots.serves(queue.pool)
             and not self._fleet.pool_waits(queue.pool)
         )
 
-    async def _look(self, queue: PoolQueue, backlog: Backlog | None) -> None:
+    async def _measure(self, queue: PoolQueue, backlog: Backlog | None) -> None:
         if backlog is not None:
-            queue.looked(backlog, await waiting_since(self._connection, queue.filter, backlog))
+            queue.measured(backlog, await waiting_since(self._connection, queue.filter, backlog))
 
     def _allow(self, server: Present, pools: set[str]) -> None:
-        """Have an overflow server help out, or not, by what waits for its pools."""
+        """Let an overflow server take tasks, or not, by what waits for its pools."""
         settings = server.settings
         assert settings.overflow is not None
         now = self._now()
