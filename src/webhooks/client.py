@@ -1,4 +1,4 @@
-"""Speaks to the receivers of webhooks: one signed call, and what its answer means (Standard Webhooks 1.0)."""
+"""The HTTP client of webhooks: one signed call, and what its answer means (Standard Webhooks 1.0)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from ..wire.body_limit import AnswerTooLarge, read_capped
 from .deliveries import LastAnswer
 
 MOST_READ = 64 * 1024
-"""Bytes of an answer; of a longer one only the status counts."""
+"""Bytes of an answer that are read; of a longer one only the status counts."""
 LONGEST_SHOWN = 300
-"""Characters of an answer that are kept, for the owner to read."""
+"""Characters of an answer that are kept for the owner."""
 GONE = 410
 
 
 class WebhookOutcome(Struct, frozen=True, kw_only=True):
-    """What came of a call."""
+    """The outcome of a call."""
 
     answer: LastAnswer
     retry_after: timedelta | None = None
 
     @property
     def is_gone(self) -> bool:
-        """Whether the receiver wants nothing more, ever."""
+        """True if the receiver answered 410: it wants no more deliveries."""
         return self.answer.status == GONE
 
 
@@ -56,7 +56,7 @@ class WebhookClient:
         self._now = now
 
     async def send(self, ref: WebhookRef, webhook: Registered, message_id: str, body: bytes) -> WebhookOutcome:
-        """Send a body; never raises for anything the receiver does. Raises StoreUnavailable for the secret."""
+        """Send a body; whatever the receiver does is an outcome. Raises StoreUnavailable for the secret."""
         at = self._now()
         try:
             headers = await self._headers(ref, webhook, message_id, at, body)
@@ -100,7 +100,7 @@ class WebhookClient:
 
 
 def verdict(status: int) -> str:
-    """Return why an answer does not count as taken; empty: it does."""
+    """Return why a status counts as a failure; empty if it does not."""
     if 200 <= status < 300:
         return ""
     if 300 <= status < 400:
@@ -109,6 +109,6 @@ def verdict(status: int) -> str:
 
 
 def shown(body: bytes) -> str:
-    """Return the beginning of an answer as text that can be shown anywhere."""
+    """Return the beginning of an answer as printable text."""
     text = body[: 4 * LONGEST_SHOWN].decode(errors="replace")
     return "".join(char if char.isprintable() else " " for char in text)[:LONGEST_SHOWN].strip()

@@ -1,12 +1,12 @@
-"""What webhooks have to send, and what became of what they sent: one record for each, in the `deliveries` bucket.
+"""Deliveries of webhooks, sent and to be sent: one record for each, in the `deliveries` bucket.
 
     waiting.<owner>.<webhook>.<id>    to be sent, for the first time or again
     done.<owner>.<webhook>.<id>       delivered, or given up
-    position.<owner>.<webhook>        up to where in TASKS there is a delivery of all that is to be sent
+    position.<owner>.<webhook>        sequence in TASKS up to which every event to be sent has its delivery
 
-Who is authoritative: the log says what is to be sent, this bucket what has been. An id is made of the event it is
-about, so making a delivery twice makes one. One that ends is written as done first and then taken out of what waits;
-where only the first was done, the later revision tells.
+Authoritative: the log for what is to be sent, this bucket for what was. An id derives from the event, so creating a
+delivery twice creates one. A delivery that ends is written under `done`, then removed from `waiting`; after a crash
+between the two, the key with the later revision counts.
 """
 
 from __future__ import annotations
@@ -28,52 +28,52 @@ from ..streams.jetstream.messages import Position, read
 
 FIRST_STRIDE = 256
 LONGEST_WALK = 20_000
-"""Records that one page is looked for in."""
+"""Records that one page may search."""
 
 DeliveryStatus = Literal["waiting", "delivered", "failed"]
 
 
 class LastAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What came of the last try."""
+    """The outcome of the last try."""
 
     at: datetime
     status: int | None = None
-    """HTTP status; None: there was no answer."""
+    """HTTP status; None: no answer."""
     error: str = ""
-    """Why it does not count as delivered; empty: it does."""
+    """Why the try failed; empty if it succeeded."""
     body: str = ""
-    """The beginning of what the receiver said."""
+    """The beginning of the answer's body."""
     elapsed_ms: int = 0
 
 
 class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something a webhook has to send, or has sent."""
+    """A message that a webhook has sent or has to send."""
 
     id: str
     type: str
-    """As the body has it: `task.succeeded`, …"""
+    """The `type` in the body: `task.succeeded`, …"""
     task_id: str = ""
     """Empty: a test."""
     sequence: int = 0
-    """Place in the log of the event that is sent; 0: a test."""
+    """Sequence in TASKS of the event that is sent; 0: a test."""
     created_at: datetime
     status: DeliveryStatus = "waiting"
     attempts: int = 0
     """Tries so far."""
     tries: int = 0
-    """Those since it was last asked for: by its event, or by hand."""
+    """Tries since it was created, or last repeated by hand."""
     next_at: datetime | None = None
-    """When it is tried next; None: never again."""
+    """When it is tried next; None: it has ended."""
     ended_at: datetime | None = None
     last: LastAnswer | None = None
 
     @property
     def message_id(self) -> str:
-        """The `webhook-id`: the same with each try."""
+        """The `webhook-id`: the same for each try."""
         return f"msg_{self.id}"
 
     def tried(self, answer: LastAnswer, next_at: datetime | None) -> WebhookDelivery:
-        """Return this after one more try; `next_at` is when the next one follows, None: none does."""
+        """Return the delivery after one more try; `next_at`: when the next one follows, None: none does."""
         ended: DeliveryStatus = "failed" if answer.error else "delivered"
         return replace(
             self,
@@ -86,22 +86,22 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     def given_up(self, at: datetime, error: str) -> WebhookDelivery:
-        """Return this where it cannot be sent at all."""
+        """Return the delivery as failed without a call."""
         return self.tried(LastAnswer(at=at, error=error), None)
 
     def asked_again(self, at: datetime) -> WebhookDelivery:
-        """Return this to be sent now, with all its tries before it."""
+        """Return the delivery as due now, with all its tries before it."""
         return replace(self, status="waiting", tries=0, next_at=at, ended_at=None)
 
 
 class ListedDeliveries(NamedTuple):
     deliveries: list[WebhookDelivery]
     cursor: int | None
-    """Revision before which the next page begins; None after the last."""
+    """Revision before which the next page begins; None after the last page."""
 
 
 class StoredDelivery(NamedTuple):
-    """A delivery that waits, at a revision."""
+    """A waiting delivery, with the revision of its record."""
 
     delivery: WebhookDelivery
     revision: int
@@ -118,7 +118,7 @@ class DeliveryStore:
         self._kept = {"Nats-TTL": f"{max(1, round(retention_seconds))}s"}
 
     async def make(self, ref: WebhookRef, delivery: WebhookDelivery, *, maybe_made: bool) -> None:
-        """Have something sent. `maybe_made`: it may be there, waiting or done; then nothing changes."""
+        """Create a delivery. Does nothing if it exists; `maybe_made`: it may, so also look among those done."""
         if maybe_made and await self.bucket.get(_key("done", ref, delivery.id)) is not None:
             return
         try:
@@ -127,23 +127,23 @@ class DeliveryStore:
             return
 
     async def waiting(self, ref: WebhookRef, delivery_id: str) -> StoredDelivery | None:
-        """Return a delivery that is to be sent, None if it is not (any more)."""
+        """Return a waiting delivery; None if it does not wait."""
         key = _key("waiting", ref, delivery_id)
         entry = await self.bucket.get(key)
         if entry is None:
             return None
         done = await self.bucket.get(_key("done", ref, delivery_id))
         if done is not None and done.revision > entry.revision:
-            await self._take_out(key, entry.revision)
+            await self._remove(key, entry.revision)
             return None
         return StoredDelivery(_decode(entry.value), entry.revision)
 
-    async def note(self, ref: WebhookRef, held: StoredDelivery, after: WebhookDelivery) -> None:
-        """Write what became of a try. Where it has been asked for by hand meanwhile, it goes on waiting."""
+    async def record(self, ref: WebhookRef, held: StoredDelivery, after: WebhookDelivery) -> None:
+        """Record a try. A delivery that was repeated by hand meanwhile goes on waiting."""
         key = _key("waiting", ref, after.id)
         if after.status != "waiting":
             await self.bucket.put(_key("done", ref, after.id), _encode(after), headers=self._kept)
-            await self._take_out(key, held.revision)
+            await self._remove(key, held.revision)
             return
         try:
             await self.bucket.put(key, _encode(after), expected=held.revision, headers=self._kept)
@@ -151,7 +151,7 @@ class DeliveryStore:
             return
 
     async def ask_again(self, ref: WebhookRef, delivery_id: str, now: datetime) -> WebhookDelivery:
-        """Have a delivery sent now, whatever became of it. Raises NotFound."""
+        """Send a delivery now, whatever its status. Raises NotFound."""
         key = _key("waiting", ref, delivery_id)
         while True:
             known, entry = await self._find(ref, delivery_id), await self.bucket.get_with_revision(key)
@@ -170,7 +170,7 @@ class DeliveryStore:
     async def page(
         self, ref: WebhookRef, status: DeliveryStatus | None, limit: int, before: int | None = None
     ) -> ListedDeliveries:
-        """Return up to `limit` deliveries, the one that changed last first, changed before the revision `before`."""
+        """Return up to `limit` deliveries changed before the revision `before`, last changed first."""
         state = (await api(self._reading, f"STREAM.INFO.{self.bucket.stream}"))["state"]
         oldest, upper = int(state["first_seq"]), int(state["last_seq"]) + 1
         upper = min(upper, before or upper)
@@ -196,7 +196,7 @@ class DeliveryStore:
         return ListedDeliveries(list(found.values()), upper if upper > oldest else None)
 
     async def position(self, ref: WebhookRef) -> int:
-        """Return up to where in the log all that is to be sent has its delivery; 0 if nobody has said so yet."""
+        """Return the sequence up to which every event to be sent has its delivery; 0 if none is recorded."""
         entry = await self.bucket.get(_position_key(ref))
         return int(entry.value) if entry else 0
 
@@ -204,7 +204,7 @@ class DeliveryStore:
         await self.bucket.put(_position_key(ref), b"%d" % position)
 
     async def forget(self, ref: WebhookRef) -> None:
-        """Remove what waits and the position of a webhook that is deleted; what is done goes with its age."""
+        """Remove the waiting deliveries and the position of a deleted webhook; those done expire."""
         for entry in await self.bucket.scan(f"waiting.{ref.owner}.{ref.unique}.*"):
             await self.bucket.delete(entry.key)
         await self.bucket.delete(_position_key(ref))
@@ -216,8 +216,8 @@ class DeliveryStore:
             raise NotFound("delivery", delivery_id)
         return _decode(max(present, key=lambda entry: entry.revision).value)
 
-    async def _take_out(self, key: str, revision: int) -> None:
-        """Take one out of what waits, unless it has been asked for again meanwhile."""
+    async def _remove(self, key: str, revision: int) -> None:
+        """Remove a waiting delivery, unless it was repeated meanwhile."""
         try:
             await self.bucket.delete(key, expected=revision)
         except Conflict:
@@ -240,20 +240,22 @@ class DeliveryStore:
 WAITING_FILTER = "$KV.deliveries.waiting.>"
 
 
-class Marked(NamedTuple):
-    """What the bucket's stream says of one that waits, or no longer does."""
+class DeliveryChange(NamedTuple):
+    """A delivery that waits, or no longer does."""
 
     ref: WebhookRef
     delivery_id: str
     next_at: datetime | None
-    """None: it no longer waits."""
+    """When it is to be tried; None: it no longer waits."""
 
 
-def marked(position: Position) -> Marked:
-    """Read a message on WAITING_FILTER."""
+def delivery_change(position: Position) -> DeliveryChange:
+    """Return what a message on WAITING_FILTER says."""
     _, _, _, owner, unique, delivery_id = position.subject.split(".")
     delivery = _decode(position.data) if position.data else None
-    return Marked(WebhookRef(owner, unique), delivery_id, delivery.next_at or delivery.created_at if delivery else None)
+    return DeliveryChange(
+        WebhookRef(owner, unique), delivery_id, delivery.next_at or delivery.created_at if delivery else None
+    )
 
 
 def _key(kind: str, ref: WebhookRef, delivery_id: str) -> str:

@@ -1,7 +1,7 @@
-"""One webhook at work: its events become deliveries, and its deliveries are sent, a few at a time.
+"""The delivery loop of one webhook: makes deliveries of its events, and sends them a few at a time.
 
-Nothing here is shared with another webhook, so a receiver that hangs holds up its own deliveries and no others. What it
-is behind with stays in the log of tasks: no more than MOST_WAITING wait as deliveries.
+Webhooks share nothing here, so a receiver that hangs delays its own deliveries and no others. The backlog of a slow one
+stays in the log of tasks: at most MOST_WAITING events wait as deliveries.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ AT_ONCE = 4
 MOST_WAITING = 1_000
 """Deliveries of one webhook; while as many wait, its events wait in the log."""
 DOWN_AFTER = 10
-"""Failures in a row after which a success means that the receiver is back: what waits is sent at once."""
+"""Failures in a row after which a success means that the receiver is back: waiting deliveries are sent at once."""
 TRY_AGAIN = timedelta(seconds=1)
 LOOK_AGAIN = timedelta(seconds=5)
 SAVE_SECONDS = 1.0
-"""How often the position is written; events since then are looked at again after a crash, and make nothing twice."""
+"""How often the position is written; after a crash later events are read again, and create nothing twice."""
 STOP_SECONDS = 2.0
 BY = Actor("system", "webhooks")
 
 
 class Unheard(Seen):
-    """A listener that has heard nothing live: it takes whole what the log has."""
+    """A position in a feed that takes every event from the log, whatever was pushed live."""
 
     def takes(self, live: LiveReport) -> bool:  # noqa: ARG002 - as every listener
         return False
@@ -96,8 +96,7 @@ class DeliveryLoop:
         """When deliveries are to be tried, by the event loop's clock."""
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._missed: set[str] = set()
-        """Deliveries that were offered, and not there when looked at: of a cluster a server may have answered that was
-        behind. They are looked at once more."""
+        """Deliveries that were not found: a replica that lags may have answered. Each is read once more."""
         self._failures = 0
         """In a row."""
         self._news = asyncio.Event()
@@ -107,7 +106,7 @@ class DeliveryLoop:
             self._follow()
 
     def change(self, webhook: Registered) -> None:
-        """Go on with other settings."""
+        """Apply changed settings."""
         before, self._webhook = self._webhook, webhook
         if webhook.active and (not before.active or webhook.after != before.after):
             self._follow()
@@ -117,25 +116,22 @@ class DeliveryLoop:
 
     @property
     def waiting(self) -> int:
-        """How many deliveries wait here, those under way included."""
+        """How many deliveries wait, those being sent included."""
         return len(self._waiting) + len(self._sending)
 
     def offer(self, name: str, at: datetime) -> None:
-        """Have a delivery tried at an instant.
-
-        One further away than any wait is long was written by a clock that was wrong: it is tried after the longest.
-        """
+        """Schedule a delivery for an instant, at most the longest backoff from now (another clock may be wrong)."""
         longest = timedelta(seconds=self._tools.settings.webhook_retry_cap)
         self._wait(name, min(max(at - utc_now(), timedelta(0)), longest))
         self._news.set()
 
     def drop(self, name: str) -> None:
-        """Try a delivery no more."""
+        """Unschedule a delivery."""
         self._waiting.pop(name, None)
         self._missed.discard(name)
 
     async def stop(self, grace_seconds: float = STOP_SECONDS) -> None:
-        """Begin nothing more, and let calls under way end for a while; what does not end is sent again by another."""
+        """Begin no more calls, and let those in progress end for a while; the rest is sent again later."""
         self._running.cancel()
         self._stop_following()
         sending = list(self._sending.values())
@@ -160,13 +156,13 @@ class DeliveryLoop:
             try:
                 await self._make_from_position()
             except StoreError as error:
-                log.warning("webhook.waits", webhook=self._ref.id, reason=str(error))
+                log.warning("webhook.retrying", webhook=self._ref.id, reason=str(error))
             except Exception:
-                log.exception("webhook.crashed", webhook=self._ref.id)
+                log.exception("webhook.failed", webhook=self._ref.id)
             await asyncio.sleep(TRY_AGAIN.total_seconds())
 
     async def _make_from_position(self) -> None:
-        """Make a delivery of each event that is wanted, from where this left off, for as long as this process runs."""
+        """Create a delivery of each wanted event after the stored position, until cancelled. Raises StoreError."""
         tools, webhook = self._tools, self._webhook
         saved = max(await tools.deliveries.position(self._ref), webhook.after)
         maybe_made = await last_sequence(tools.reading, TASKS, TASK_SUBJECTS)
@@ -179,7 +175,7 @@ class DeliveryLoop:
             async for told in feed:
                 update = told.what if told is not None else None
                 if isinstance(update, Update) and await self._wants(update):
-                    await self._until_room()
+                    await self._until_fewer_wait()
                     await tools.deliveries.make(
                         self._ref, self._delivery_of(update), maybe_made=update.sequence <= maybe_made
                     )
@@ -193,7 +189,7 @@ class DeliveryLoop:
             return False
         return not settings.types or (await self._tools.task_attributes.facts(update.ref)).task_type in settings.types
 
-    async def _until_room(self) -> None:
+    async def _until_fewer_wait(self) -> None:
         while self.waiting >= MOST_WAITING:  # noqa: ASYNC110 - seconds matter little here
             await asyncio.sleep(SAVE_SECONDS)
 
@@ -205,7 +201,7 @@ class DeliveryLoop:
             task_id=update.ref.id,
             sequence=update.sequence,
             created_at=at,
-            next_at=min(at, utc_now()),  # the clock of whoever wrote the event may be ahead
+            next_at=min(at, utc_now()),  # the clock of the process that wrote the event may be ahead
         )
 
     # From deliveries to the receiver
@@ -219,7 +215,7 @@ class DeliveryLoop:
                     await self._news.wait()
 
     def _begin(self) -> float | None:
-        """Begin to send what is due, as far as there is room; return the seconds until more is due, None: unknown."""
+        """Begin to send due deliveries, AT_ONCE at a time; return the seconds until the next is due, if known."""
         if not self._webhook.active:
             return None
         loop = asyncio.get_running_loop()
@@ -239,7 +235,7 @@ class DeliveryLoop:
         self._waiting[name] = asyncio.get_running_loop().time() + wait.total_seconds()
 
     def _again(self, name: str, wait: timedelta) -> None:
-        """Try a delivery again after a while, unless it is to be tried anyway."""
+        """Schedule a delivery again after a while, unless it is scheduled already."""
         if name not in self._waiting:
             self._wait(name, wait)
 
@@ -255,10 +251,10 @@ class DeliveryLoop:
                 self._missed.add(name)
                 self._again(name, LOOK_AGAIN)
         except StoreError as error:
-            log.warning("delivery.waits", delivery=name, reason=str(error))
+            log.warning("delivery.retrying", delivery=name, reason=str(error))
             self._again(name, TRY_AGAIN)
         except Exception:
-            log.exception("delivery.crashed", delivery=name)
+            log.exception("delivery.failed", delivery=name)
             self._again(name, 10 * TRY_AGAIN)
         finally:
             del self._sending[name]
@@ -271,7 +267,7 @@ class DeliveryLoop:
             self._again(delivery.id, TRY_AGAIN)
             return
         if body is None:
-            await self._note(held, delivery.given_up(utc_now(), "the event is past its retention"))
+            await self._record(held, delivery.given_up(utc_now(), "the event is past its retention"))
             return
         outcome = await tools.client.send(self._ref, self._webhook, delivery.message_id, body)
         self._count(outcome)
@@ -279,7 +275,7 @@ class DeliveryLoop:
             await self._disable()
         after = delivery.tried(outcome.answer, self._next_at(delivery, outcome))
         _measure(outcome, after)
-        await self._note(held, after)
+        await self._record(held, after)
 
     def _next_at(self, delivery: WebhookDelivery, outcome: WebhookOutcome) -> datetime | None:
         settings = self._tools.settings
@@ -301,19 +297,19 @@ class DeliveryLoop:
             command = DisableWebhook(reason="the receiver answered 410: it wants nothing more")
             await self._tools.commands.webhooks.handle(self._ref, command, by=BY)
 
-    async def _note(self, held: StoredDelivery, after: WebhookDelivery) -> None:
-        """Write what became of a try, however long the store is away: what is not written is sent again."""
+    async def _record(self, held: StoredDelivery, after: WebhookDelivery) -> None:
+        """Record a try, however long the store is away: an unrecorded delivery is sent again."""
         while True:
             try:
-                await self._tools.deliveries.note(self._ref, held, after)
+                await self._tools.deliveries.record(self._ref, held, after)
             except StoreError as error:
-                log.warning("delivery.waits", delivery=after.id, reason=str(error))
+                log.warning("delivery.retrying", delivery=after.id, reason=str(error))
                 await asyncio.sleep(TRY_AGAIN.total_seconds())
             else:
                 return
 
     async def _body(self, delivery: WebhookDelivery) -> bytes | None:
-        """Return what is sent, the same with each try; None where the log no longer has it."""
+        """Return the body, the same for each try; None if the log no longer has the event."""
         if not delivery.sequence:
             data = msgspec.json.encode({"webhookId": self._ref.id, "deliveryId": delivery.id})
         else:
@@ -340,8 +336,9 @@ def _measure(outcome: WebhookOutcome, after: WebhookDelivery) -> None:
 
 
 def backoff(tries: int, settings: Settings, chance: float) -> timedelta:
-    """Return how long to wait after so many tries: half of 1, 4, 16 … times the base up to the cap, and by chance up
-    to as much again: 5, 20, 80 s, 5, 21, 85 min, 6 h at the longest by default.
+    """Return the backoff after so many tries: between half and all of 1, 4, 16, … times the base, up to the cap.
+
+    By default at most 5, 20, 80 s, 5, 21, 85 min, then 6 h. `chance`: in [0, 1).
     """
     bound = min(settings.webhook_retry_base * 4.0 ** min(tries - 1, 30), settings.webhook_retry_cap)
     return timedelta(seconds=bound * (0.5 + chance / 2))

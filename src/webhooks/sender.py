@@ -1,9 +1,9 @@
-"""Sends what webhooks are to be sent: one worker at a time, beside dispatch and never in its way.
+"""The webhook sender: delivers events to webhooks, in one worker at a time and never in the way of dispatch.
 
-Who is authoritative: the log of tasks says what there is to send, the log of webhooks to whom, the `deliveries` bucket
-what has been sent. What gives safety: an event becomes a delivery before the position moves past it, and a delivery
-waits until its outcome is written. What gives liveness: whoever takes the lease goes on from these. What receivers must
-tolerate: a delivery comes twice where its sender died between the call and the note; its `webhook-id` is the same.
+Authoritative: the log of tasks for what to send, the log of webhooks for where to, the `deliveries` bucket for what was
+sent. Safety: an event becomes a delivery before the position moves past it, and a delivery waits until its outcome is
+written. Liveness: the worker that takes the lease resumes from these. Receivers must tolerate duplicates: a sender may
+die between a call and the record of it. The `webhook-id` is the same each time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..runtime.service import Service
 from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease
 from ..streams.topology.definitions import WEBHOOKS
-from .deliveries import WAITING_FILTER, Marked, marked
+from .deliveries import WAITING_FILTER, DeliveryChange, delivery_change
 from .delivery_loop import DeliveryLoop, DeliveryTools
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ SWEEP_SECONDS = 3_600.0
 
 
 class WebhookSender(Service):
-    """The service of one worker."""
+    """Runs the delivery loops while its worker holds the lease."""
 
     def __init__(self, tools: DeliveryTools, lease: Lease) -> None:
         super().__init__("webhook-sender", lease=lease)
@@ -45,7 +45,7 @@ class WebhookSender(Service):
         self._is_idle.set()
 
     async def stop(self) -> None:
-        """Send nothing more, and release the lease, so that another worker goes on at once."""
+        """Begin no more calls, let those in progress end for a while, then release the lease."""
         self._stopping.set()
         await self._is_idle.wait()
         await super().stop()
@@ -63,7 +63,7 @@ class WebhookSender(Service):
 
 
 class DeliveryLoops:
-    """The lanes of all webhooks, while this worker is the one that sends."""
+    """The delivery loops of all webhooks, for as long as this worker holds the lease."""
 
     def __init__(self, tools: DeliveryTools, may_send: Callable[[], bool]) -> None:
         self._tools = tools
@@ -72,15 +72,15 @@ class DeliveryLoops:
         self._feeds = Feeds(self._hub, tools.reading)
         self._webhooks = WebhookRegistry()
         self._loops: dict[WebhookRef, DeliveryLoop] = {}
-        self._early: dict[WebhookRef, list[Marked]] = {}
-        """What waits for webhooks that this has not read of yet: the two streams are read side by side."""
+        self._early: dict[WebhookRef, list[DeliveryChange]] = {}
+        """Deliveries of webhooks whose registration was not read yet: the two streams are read at the same time."""
         self._caught_up = asyncio.Event()
         self._unneeded: set[tuple[WebhookRef, str]] = set()
-        """Secrets that nothing named when last looked at."""
+        """Secrets that no webhook used at the last sweep."""
         metrics.webhook_waiting.set_function(lambda: sum(loop.waiting for loop in self._loops.values()))
 
     async def follow_webhooks(self) -> None:
-        """Keep a lane for each webhook that is registered, for ever. Raises UnreadableEvent."""
+        """Run a delivery loop for each registered webhook, until cancelled. Raises UnreadableEvent."""
         async with contextlib.aclosing(follow(self._tools.reading, WEBHOOKS, [WEBHOOK_SUBJECTS], 0)) as batches:
             async for positions in batches:
                 changed = self._webhooks.apply(positions)
@@ -92,36 +92,36 @@ class DeliveryLoops:
                         await self._open_or_close(ref)
 
     async def follow_waiting(self) -> None:
-        """Hand to each lane what waits, as it comes, for ever."""
+        """Pass waiting deliveries to their loops as they come, until cancelled."""
         await self._caught_up.wait()
         async with contextlib.aclosing(
             follow(self._tools.reading, self._tools.deliveries.bucket.stream, [WAITING_FILTER], 0)
         ) as batches:
             async for positions in batches:
                 for position in positions:
-                    await self._hand(marked(position))
+                    await self._pass_on(delivery_change(position))
 
     async def sweep(self) -> None:
-        """Destroy, every hour, the secrets that nothing names any more: replaced, deleted, or never registered."""
+        """Destroy every hour the secrets that no webhook uses: replaced, deleted, or never registered."""
         await self._caught_up.wait()
         while True:
             unneeded = {
                 (ref, secret_id)
                 for ref, secret_ids in (await self._tools.secrets.ids(WebhookRef)).items()
-                for secret_id in secret_ids - self._named(ref)
+                for secret_id in secret_ids - self._used_by(ref)
             }
-            for ref, secret_id in unneeded & self._unneeded:  # seen twice: it is not on its way to be registered
+            for ref, secret_id in unneeded & self._unneeded:  # unused twice: its registration is not under way
                 await self._tools.secrets.destroy(ref, secret_id)
             self._unneeded = unneeded
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def close(self) -> None:
-        """Begin nothing more, and let calls under way end for a while."""
+        """Begin no more calls, and let those in progress end for a while."""
         await asyncio.gather(*(loop.stop() for loop in self._loops.values()))
         self._hub.end()
         metrics.webhook_waiting.set_function(lambda: 0)
 
-    def _named(self, ref: WebhookRef) -> set[str]:
+    def _used_by(self, ref: WebhookRef) -> set[str]:
         state = self._webhooks.state(ref)
         return set(state.secret_ids(utc_now())) if isinstance(state, Registered) else set()
 
@@ -134,19 +134,19 @@ class DeliveryLoops:
                 await self._tools.deliveries.forget(ref)
         elif loop is None:
             self._loops[ref] = DeliveryLoop(ref, state, self._tools, self._feeds, self._may_send)
-            for what in self._early.pop(ref, ()):
-                await self._hand(what)
+            for change in self._early.pop(ref, ()):
+                await self._pass_on(change)
         else:
             loop.change(state)
 
-    async def _hand(self, what: Marked) -> None:
-        loop = self._loops.get(what.ref)
-        if loop is None and isinstance(self._webhooks.state(what.ref), DeletedWebhook):
-            if what.next_at is not None:
-                await self._tools.deliveries.forget(what.ref)
+    async def _pass_on(self, change: DeliveryChange) -> None:
+        loop = self._loops.get(change.ref)
+        if loop is None and isinstance(self._webhooks.state(change.ref), DeletedWebhook):
+            if change.next_at is not None:
+                await self._tools.deliveries.forget(change.ref)
         elif loop is None:
-            self._early.setdefault(what.ref, []).append(what)
-        elif what.next_at is None:
-            loop.drop(what.delivery_id)
+            self._early.setdefault(change.ref, []).append(change)
+        elif change.next_at is None:
+            loop.drop(change.delivery_id)
         else:
-            loop.offer(what.delivery_id, what.next_at)
+            loop.offer(change.delivery_id, change.next_at)
