@@ -16,6 +16,7 @@ from ..events.envelope import Actor
 from ..events.subjects import FLEET, TASK_SUBJECTS
 from ..projections.registry_projection import RegistryProjection
 from ..projections.task_projection import TaskProjection
+from ..runtime.service import Service
 from ..streams.backlog import take_back
 from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease
@@ -77,13 +78,13 @@ class Worker:
             outcomes=Outcomes(container.commands, container.timers, container.reports, self._slots, worker),
             circuit_breaker=CircuitBreaker(settings, container.commands, self._slots, container.heartbeats, worker),
         )
-        self._queues = Queues(container.consuming, settings, self._slots.freed.set)
+        queues = Queues(container.consuming, settings, self._slots.freed.set)
         tail = Tail(container.reading, TASKS, TASK_SUBJECTS)
         self._dispatcher = Dispatcher(
             commands=container.commands,
             fleet=container.fleet,
             slots=self._slots,
-            queues=self._queues,
+            queues=queues,
             runner=self._runner,
             in_flight=self._in_flight,
             tail=tail,
@@ -91,22 +92,16 @@ class Worker:
             ageing_seconds=settings.priority_ageing,
             now=utc_now,
         )
-        self._backlog_monitor = BacklogMonitor(
+        backlog_monitor = BacklogMonitor(
             settings,
             container.consuming,
             container.fleet,
             self._slots,
-            self._queues,
+            queues,
             container.submissions.admission.held_back,
             utc_now,
         )
-        schedules = Cron(
-            settings,
-            container.reading,
-            container.commands,
-            container.timers,
-            container.submissions,
-        )
+        cron = Cron(settings, container.reading, container.commands, container.timers, container.submissions)
         self._due_timers = DueTimers(
             settings=settings,
             connection=container.consuming,
@@ -121,10 +116,10 @@ class Worker:
                 container.secrets,
                 container.timers,
             ),
-            schedules=schedules,
+            schedules=cron,
             in_flight=self._in_flight,
         )
-        self._reconciler = Reconciler(
+        reconciler = Reconciler(
             settings=settings,
             members=self.members,
             connection=container.reading,
@@ -133,9 +128,9 @@ class Worker:
             fleet=container.fleet,
             tasks_bucket=container.buckets.tasks,
             secrets=container.secrets,
-            schedules=schedules,
+            schedules=cron,
         )
-        self._scheduler = Scheduler(
+        scheduler = Scheduler(
             settings=settings,
             members=self.members,
             connection=container.reading,
@@ -147,9 +142,9 @@ class Worker:
         self._sourcing = (
             Sourcing(self.members, container.reading)
             if settings.replicas > 1
-            else LoneSourcing(container.reading, settings, self._reconciler.uncopied_from)
+            else LoneSourcing(container.reading, settings, reconciler.uncopied_from)
         )
-        self.projectors = [
+        projectors = [
             Projector(
                 "tasks",
                 tail.follow,
@@ -173,8 +168,22 @@ class Worker:
             task_attributes=container.task_attributes,
             client=WebhookClient(self._session, container.secrets, settings.webhook_timeout),
         )
-        self._webhooks = WebhookSender(tools, Lease(self.members, "webhooks"))
         self._task_events = TaskEventListener(tail, container.reading, self._slots, self._runner)
+        self._services: list[Service] = [
+            self.members,
+            self._in_flight,
+            self._task_events,
+            self._assignment,
+            backlog_monitor,
+            self._due_timers,
+            reconciler,
+            scheduler,
+            self._sourcing,
+            *projectors,
+            WebhookSender(tools, Lease(self.members, "webhooks")),
+            self._dispatcher,
+        ]
+        """In the order in which they start; they stop in reverse."""
 
     async def start(self) -> None:
         """Start every service; return once the queue is being filled and the worker has announced itself."""
@@ -185,20 +194,7 @@ class Worker:
         await self._take_back()
         await self._task_events.begin()
         container.fleet.watch(self._on_fleet_change)
-        container.services.start(
-            self.members,
-            self._in_flight,
-            self._task_events,
-            self._assignment,
-            self._backlog_monitor,
-            self._due_timers,
-            self._reconciler,
-            self._scheduler,
-            self._sourcing,
-            *self.projectors,
-            self._webhooks,
-            self._dispatcher,
-        )
+        container.services.start(*self._services)
         log.info("worker.started", worker=self.members.id)
 
     async def stop(self) -> None:
@@ -208,10 +204,8 @@ class Worker:
         await self._due_timers.stop()
         await self._dispatcher.drain()
         await self._runner.drain(grace)
-        for service in (self._webhooks, self._assignment, self._scheduler, self._reconciler, self._sourcing):
+        for service in reversed(self._services):
             await service.stop()
-        for projector in self.projectors:
-            await projector.stop()
         await self.members.leave()
         await self._session.close()
         log.info("worker.stopped", worker=self.members.id)
