@@ -1,4 +1,4 @@
-"""What the API and the workers share, wired in one place: connections, logs, projections, the fleet."""
+"""The container: what the API and the workers share, wired once per process."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Buckets(Struct, frozen=True, kw_only=True):
 
 
 class Container:
-    """A process's part of the service. Made by `open_container`, ended by `close`."""
+    """Connections, logs, projections and the fleet of a process. Made by `open_container`, ended by `close`."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Container:
         self.reports = AttemptReports(self.commands, self.results, throttle)
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
-        """The process was asked to end: it finishes what it has, and balancers should send it nothing more."""
+        """True once the process was asked to end: load balancers should send it nothing more."""
         self.services = Services()
 
     async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
@@ -157,10 +157,10 @@ class FleetFollower(Service):
 
 
 async def open_container(settings: Settings, nats_url: str, durability: Durability | None = None) -> Container:
-    """Connect, check what is there, and create what is missing. Use as an async context manager.
+    """Connect, check the NATS server, and create missing streams. Use the result as an async context manager.
 
-    `durability`: how the server syncs, where the caller started it and knows. Raises StoreUnavailable if NATS does not
-    answer, AccessRefused if it does not let us in, NatsTooOld, TopologyMismatch, or InvalidSettings.
+    `durability`: how the server syncs, if the caller started it. Raises StoreUnavailable if NATS does not answer,
+    AccessRefused if it refuses the credentials, NatsTooOld, TopologyMismatch or InvalidSettings.
     """
     access = Access.from_settings(settings)
     async with contextlib.AsyncExitStack() as unless_done:
@@ -177,5 +177,5 @@ async def open_container(settings: Settings, nats_url: str, durability: Durabili
         server_checks.warn()
         await ensure_streams(appending, settings, startup_retry)
         unless_done.pop_all()
-    log.info("core.ready", nats=server_checks.version, at=utc_now().isoformat(timespec="seconds"))
+    log.info("container.ready", nats=server_checks.version, at=utc_now().isoformat(timespec="seconds"))
     return Container(settings, appending, reading, consuming, server_checks)

@@ -1,4 +1,4 @@
-"""Runs the parts of the service in a process: the API, a worker, or both on a NATS of their own."""
+"""The processes of the service: the API, a worker, or both on an embedded NATS."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ log = structlog.get_logger(__name__)
 
 RESTART_PAUSE_SECONDS = 0.5
 CLUSTER_REPLICAS = 3
-"""Copies of every stream on a cluster of our own: one server may be away."""
+"""Copies of every stream on an embedded cluster: one server may be away."""
 REQUESTS_GRACE_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays: longer than balancers keep theirs (nginx, most clouds: 60 s), or a request would
-now and then meet a connection that is just being closed."""
+"""How long an idle connection stays open: longer than load balancers keep theirs (nginx, most clouds: 60 s), else a
+request may meet a connection that is just being closed."""
 BACKLOG = 2048
 UNREAD_MILLISECONDS = 60_000
 YOUNG_OBJECTS = 20_000
-"""How many new objects Python lets come together before it looks for garbage among them; by itself it takes 700."""
+"""New objects between two collections of the youngest generation; Python's default is 700."""
 
 
 async def run_all(given: Settings) -> None:
-    """Run API and worker until a signal, on the NATS given or on one of our own."""
-    Authenticator.from_settings(given)  # refuse before anything is started
+    """Run API and worker until a signal, on the NATS of the settings or an embedded one."""
+    Authenticator.from_settings(given)  # raises before anything is started
     if given.nats_url is None:
         given = for_embedded(given)
     elif given.cluster > 1:
-        raise InvalidSettings("--cluster starts NATS servers of our own, and TASKSTREAM_NATS_URL says to use others")
+        raise InvalidSettings("--cluster starts embedded NATS servers, but TASKSTREAM_NATS_URL is set: unset one")
     with listen(given) as (settings, sock):
         async with AsyncExitStack() as stack:
             nats_url = settings.nats_url
@@ -59,7 +59,7 @@ async def run_all(given: Settings) -> None:
                 container = await stack.enter_async_context(await open_container(settings, nats_url))
             await stack.enter_async_context(running_worker(container))
             server = await stack.enter_async_context(running_api(container, sock))
-            settle()
+            tune_collector()
             stop = stop_signal()
             announce(settings)
             await stop.wait()
@@ -74,7 +74,7 @@ async def run_api(given: Settings) -> None:
             await open_container(settings, _required_url(settings)) as container,
             running_api(container, sock) as server,
         ):
-            settle()
+            tune_collector()
             stop = stop_signal()
             announce(settings)
             await stop.wait()
@@ -85,27 +85,25 @@ async def run_worker(settings: Settings) -> None:
     """Run a worker alone until a signal."""
     if settings.public_url is None:
         log.warning(
-            "public-url.unset",
-            told=settings.callback_base,
-            action="set TASKSTREAM_PUBLIC_URL to the API's address: servers that report by callback are told it",
+            "worker.public_url_unset",
+            callback_base=settings.callback_base,
+            action="set TASKSTREAM_PUBLIC_URL to the API's address: callback servers report to it",
         )
     async with AsyncExitStack() as stack:
         container = await stack.enter_async_context(await open_container(settings, _required_url(settings)))
-        if settings.metrics_port is not None:  # first, so that it can be asked until the last call has ended
+        if settings.metrics_port is not None:  # first, so that it answers until the last call has ended
             _, sock = stack.enter_context(listen(replace(settings, port=settings.metrics_port)))
             await stack.enter_async_context(serving(create_system_app(container), sock))
         stop = stop_signal()
         await stack.enter_async_context(running_worker(container))
-        settle()
+        tune_collector()
         await stop.wait()
         container.draining = True
 
 
 def _required_url(settings: Settings) -> str:
     if settings.nats_url is None:
-        raise InvalidSettings(
-            "say which NATS to use: --nats-url or TASKSTREAM_NATS_URL (`taskstream up` starts its own)"
-        )
+        raise InvalidSettings("no NATS server: set --nats-url or TASKSTREAM_NATS_URL (`taskstream up` starts its own)")
     return settings.nats_url
 
 
@@ -124,29 +122,31 @@ def listen(settings: Settings) -> Iterator[tuple[Settings, socket.socket]]:
     except OSError as error:
         raise InvalidSettings(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     with sock:
-        # Accepted sockets inherit it; asyncio would not set it on them, and every answer would wait 40 ms for an ACK.
+        # Accepted sockets inherit it; asyncio does not set it on them, and every answer would wait 40 ms for an ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Likewise: who has stopped reading a stream is let go of (Linux).
+        # Inherited too: a client that has stopped reading a stream is disconnected (Linux).
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MILLISECONDS)
         yield replace(settings, port=sock.getsockname()[1]), sock
 
 
 def for_embedded(settings: Settings) -> Settings:
-    """Return the settings for a NATS of our own. Raises InvalidSettings for what only one given could do."""
+    """Return the settings for an embedded NATS. Raises InvalidSettings for settings of an external one."""
     check_none_given(settings)
     if settings.cluster == 1:
         if settings.replicas > 1:
-            raise InvalidSettings(f"{settings.replicas} replicas need as many servers: see --cluster")
+            raise InvalidSettings(f"{settings.replicas} replicas need {settings.replicas} NATS servers: set --cluster")
         return settings
     if settings.replicas > settings.cluster:
-        raise InvalidSettings(f"{settings.replicas} replicas need as many servers, and --cluster is {settings.cluster}")
+        raise InvalidSettings(
+            f"{settings.replicas} replicas need {settings.replicas} NATS servers, but --cluster is {settings.cluster}"
+        )
     return replace(settings, replicas=max(settings.replicas, CLUSTER_REPLICAS))
 
 
 @contextlib.asynccontextmanager
 async def embedded_nats(settings: Settings) -> AsyncIterator[str]:
-    """Run NATS of our own and yield its URL; a server that dies is started again on the same port and store."""
+    """Run an embedded NATS and yield its URL; a server that dies is restarted on the same port and store."""
     folder = Path(settings.data_dir)
     check_size(folder, settings.cluster)
     async with AsyncExitStack() as stack:
@@ -158,23 +158,23 @@ async def embedded_nats(settings: Settings) -> AsyncIterator[str]:
             cluster = EmbeddedCluster(folder, settings.cluster, max_storage=settings.max_storage)
             await stack.enter_async_context(cluster)
             nodes, url = cluster.nodes, cluster.url
-        keepers = [asyncio.create_task(_keep_running(node), name="nats-keeper") for node in nodes]
+        restarters = [asyncio.create_task(_keep_running(node), name="nats-restarter") for node in nodes]
         try:
             yield url
         finally:
-            for scheduler in keepers:
-                scheduler.cancel()
-            await asyncio.wait(keepers)
+            for task in restarters:
+                task.cancel()
+            await asyncio.wait(restarters)
 
 
 async def _keep_running(nats: EmbeddedNats) -> None:
     while True:
         await nats.exited.wait()
-        log.error("nats.died", url=nats.url, action="starting it again")
+        log.error("nats.died", url=nats.url, action="restarting it")
         try:
             await nats.start()
         except Exception:
-            log.exception("nats.restart-failed")
+            log.exception("nats.restart_failed")
             await asyncio.sleep(RESTART_PAUSE_SECONDS)
 
 
@@ -194,13 +194,13 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
     try:
         async with serving(create_app(container, authenticator), sock) as server:
             yield server
-            container.feeds.hub.end()  # streams would hold up the end of the server
+            container.feeds.hub.end()  # open streams would delay the end of the server
     finally:
         await authenticator.close()
 
 
 async def drain(container: Container, server: Server) -> None:
-    """Have `/health/ready` send balancers away, and go on answering until they have had the time to look."""
+    """Report `draining` in `/health/ready`, and go on answering for `settings.drain` seconds, so balancers notice."""
     container.draining = True
     seconds = container.settings.drain
     if seconds:
@@ -210,22 +210,22 @@ async def drain(container: Container, server: Server) -> None:
 
 
 class Server(uvicorn.Server):
-    """A server that leaves the process's signals to us."""
+    """A uvicorn server that leaves signals alone."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     def close_after_answers(self) -> None:
-        """From now on end every connection with the next answer on it, and say so in that answer."""
+        """From now on close every connection after its next answer, and say so in that answer."""
         closing = (b"connection", b"close")
-        self.config.encoded_headers.append(closing)  # uvicorn makes the default headers of these, once a second
+        self.config.encoded_headers.append(closing)  # uvicorn derives its default headers from these once a second
         self.server_state.default_headers.append(closing)
 
 
 @contextlib.asynccontextmanager
 async def serving(app: RequestMiddleware, sock: socket.socket) -> AsyncIterator[Server]:
-    """Serve an application; at the end take no new request, and finish those under way."""
+    """Serve an application; at the end accept no new request, and finish those in progress."""
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -251,11 +251,11 @@ async def serving(app: RequestMiddleware, sock: socket.socket) -> AsyncIterator[
         await task
 
 
-def settle() -> None:
-    """Have Python's collector pass over all that is there by now, and look less often at what comes.
+def tune_collector() -> None:
+    """Exempt all present objects from garbage collection, and collect new ones less often.
 
-    What a process has started with is there until it ends. Looked through again and again it took a fifth of the CPU
-    under load, at times 70 ms in one go.
+    Objects from the start live until the process ends. Scanning them took a fifth of the CPU under load, up to 70 ms
+    at a time.
     """
     gc.collect()
     gc.freeze()
@@ -263,7 +263,7 @@ def settle() -> None:
 
 
 def stop_signal() -> asyncio.Event:
-    """Return what SIGTERM or SIGINT sets; a second one ends the process at once."""
+    """Return an event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 

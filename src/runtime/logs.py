@@ -1,4 +1,4 @@
-"""How log lines look: text on a terminal, JSON lines elsewhere."""
+"""The format of log lines: text on a terminal, JSON lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Set up logging, ours and that of the libraries, to standard error."""
+    """Set up logging to standard error, for this package and its libraries."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[structlog.typing.Processor] = [

@@ -1,4 +1,4 @@
-"""What Prometheus is told. Names are `taskstream_…`; durations are seconds."""
+"""The Prometheus metrics. Names are `taskstream_…`; durations are in seconds."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ request_seconds = Histogram(
     "taskstream_http_request_seconds", "Time to answer a request", ["route"], buckets=_SECONDS, registry=REGISTRY
 )
 submitted = Counter("taskstream_tasks_submitted", "Tasks accepted", ["pool", "priority"], registry=REGISTRY)
-attempts = Counter("taskstream_attempts", "Attempts by how they ended", ["server", "outcome"], registry=REGISTRY)
+attempts = Counter("taskstream_attempts", "Attempts by outcome", ["server", "outcome"], registry=REGISTRY)
 attempt_seconds = Histogram(
     "taskstream_attempt_seconds", "Time a server took for an attempt", ["server"], buckets=_SECONDS, registry=REGISTRY
 )
-running = Gauge("taskstream_attempts_running", "Attempts that occupy a slot now", ["server"], registry=REGISTRY)
+running = Gauge("taskstream_attempts_running", "Attempts that take a slot now", ["server"], registry=REGISTRY)
 handed_back = Counter("taskstream_queue_returns", "Queue messages given back unplaced", ["reason"], registry=REGISTRY)
 queue_depth = Gauge("taskstream_queue_depth", "Tasks that wait in a queue", ["pool", "priority"], registry=REGISTRY)
 servers = Gauge("taskstream_servers", "Registered servers by state", ["state"], registry=REGISTRY)
 projection_lag = Gauge(
     "taskstream_projection_lag_events",
-    "Events of the log a projection does not reflect yet",
+    "Events of the log that a projection does not reflect yet",
     ["projection"],
     registry=REGISTRY,
 )
@@ -39,21 +39,21 @@ service_halted = Gauge(
     ["service"],
     registry=REGISTRY,
 )
-held = Gauge("taskstream_tasks_held", "Tasks in no queue, because something holds them", registry=REGISTRY)
+held = Gauge("taskstream_tasks_held", "Tasks that are held, and so in no queue", registry=REGISTRY)
 released = Counter("taskstream_tasks_released", "Held tasks released by the scheduler", registry=REGISTRY)
 source_renewals = Counter(
-    "taskstream_source_renewals", "Times the sources of the queue were set up afresh", registry=REGISTRY
+    "taskstream_source_renewals", "Times the sources of the queue were renewed", registry=REGISTRY
 )
 webhook_tries = Counter(
     "taskstream_webhook_tries",
-    "Calls of webhooks' receivers by what came of them: delivered, retried, failed (given up), gone (410)",
+    "Webhook calls by outcome: delivered, retried, failed (no more tries), gone (410)",
     ["outcome"],
     registry=REGISTRY,
 )
-webhook_waiting = Gauge("taskstream_webhook_deliveries_waiting", "Deliveries that are not taken yet", registry=REGISTRY)
+webhook_waiting = Gauge("taskstream_webhook_deliveries_waiting", "Webhook deliveries that wait", registry=REGISTRY)
 webhook_lag_seconds = Histogram(
     "taskstream_webhook_lag_seconds",
-    "From an event to the moment its receiver took it",
+    "Time from an event to its delivery",
     buckets=(*_SECONDS, 900, 3_600, 21_600, 86_400),
     registry=REGISTRY,
 )
@@ -61,5 +61,5 @@ webhook_lag_seconds = Histogram(
 
 @functools.cache
 def labelled(metric: M, *values: str | int) -> M:
-    """Return the child of a metric with these labels. Prometheus keeps it for ever, so it need be found only once."""
+    """Return the child of a metric with these labels. It never changes, so the look-up is cached."""
     return metric.labels(*values)

@@ -1,4 +1,4 @@
-"""Runs a projection in whichever process holds its lease."""
+"""Projectors: each runs one projection in the process that holds its lease."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..streams.leases import Lease
 log = structlog.get_logger(__name__)
 
 LINGER_SECONDS = 0.25
-"""How long events gather into one batch: longer writes less, and shows a little later what lists fold in anyway."""
+"""How long events gather into one batch: longer writes less often, but lists have more of the log to fold."""
 
 
 class Projection(Protocol):
     async def resume(self) -> int:
-        """Start over from what is stored; return the sequence it reflects."""
+        """Load the stored state; return the sequence it reflects."""
 
     async def apply(self, positions: Sequence[Position]) -> int:
-        """Fold events and store what changed. Raises Conflict where what is stored is not what was stored last."""
+        """Fold events and store what changed. Raises Conflict if another process has stored something since."""
 
     async def is_intact(self) -> bool:
-        """Tell whether what is stored is what was stored last."""
+        """Return True if the last stored state is still there: a killed NATS may have lost it."""
 
     @property
     def checkpoint(self) -> int: ...

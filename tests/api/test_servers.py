@@ -291,7 +291,7 @@ async def test_an_api_key_reaches_the_backend_and_is_shown_nowhere(
     assert any(b"gpu-1" in path.read_bytes() for path in files)
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
     output = capfd.readouterr()
-    assert "core.ready" in output.out + output.err
+    assert "container.ready" in output.out + output.err
     assert KEY not in output.out + output.err
 
 
