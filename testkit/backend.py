@@ -11,7 +11,10 @@ import aiohttp
 from aiohttp import web
 
 from .http_server import HttpServer
+from .waiting import wait_until
 
+CALL_SECONDS = 0.02
+"""Long enough for calls to overlap."""
 REPORT_PAUSE_SECONDS = 0.05
 
 Answerer = Callable[["BackendServer", dict[str, Any], web.Request], Awaitable[web.StreamResponse]]
@@ -59,6 +62,17 @@ def reporting(work: Callable[[BackendServer, dict[str, Any]], Coroutine[Any, Any
     async def answer(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
         server.later(work(server, task))
         return await accept(server, task, request)
+
+    return answer
+
+
+def overlapping(at_once: int = 1) -> Answerer:
+    """Return a behaviour that answers a moment after `at_once` calls have run at the same time, once and for all."""
+
+    async def answer(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+        await wait_until(lambda: server.most_at_once >= at_once, f"{at_once} calls at the same time")
+        await asyncio.sleep(CALL_SECONDS)
+        return web.json_response(finished(task, {"request": task["request"]}))
 
     return answer
 

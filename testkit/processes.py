@@ -328,7 +328,7 @@ class Door:
 @contextlib.asynccontextmanager
 async def door(url: str) -> AsyncIterator[Door]:
     """Yield clients of the service at a URL."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as session:
         yield Door(session, url)
 
 

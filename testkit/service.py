@@ -23,7 +23,10 @@ ENDED = ("FINISHED", "FAILED", "CANCELLED")
 
 
 def quick_settings(**more: Any) -> Settings:
-    """Return settings that make retries and checks quick, and let tests' backends be on this machine."""
+    """Return settings with short retries and checks, which allow backends on this machine.
+
+    What must not lapse on a busy machine (health checks, leases, acknowledgements) has seconds.
+    """
     values: dict[str, Any] = {
         "jwt_secret": SECRET,
         "allow_private_backends": True,
@@ -32,9 +35,9 @@ def quick_settings(**more: Any) -> Settings:
         "retry_cap": 0.2,
         "health_interval": 0.3,
         "health_retries": 0,
-        "health_timeout": 1.0,
-        "lease_ttl": 2.0,
-        "ack_wait": 3.0,
+        "health_timeout": 10.0,
+        "lease_ttl": 5.0,
+        "ack_wait": 6.0,
         "reconcile_interval": 1.0,
         "shutdown_grace": 1.0,
         "circuit_cooldown": 0.5,

@@ -24,7 +24,7 @@ def run(*arguments: str, folder: Path, **settings: str) -> subprocess.CompletedP
         env=environment(settings),
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=100,
         check=False,
     )
 

@@ -29,7 +29,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
 async def test_it_ends_well_by_itself_and_leaves_nothing(tmp_path: Path) -> None:
     process, out = start(tmp_path)
     try:
-        await wait_until(lambda: process.poll() is not None, "the demo to end", 60)
+        await wait_until(lambda: process.poll() is not None, "the demo to end", 200)
     finally:
         process.terminate()
         process.wait()

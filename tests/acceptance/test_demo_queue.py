@@ -21,7 +21,7 @@ async def test_the_novel_is_written_and_followed_through_a_crash_of_the_service(
             env=environment({}) | {"TMPDIR": str(tmp_path)},
         )
     try:
-        await wait_until(lambda: process.poll() is not None, "the demo to end", 60)
+        await wait_until(lambda: process.poll() is not None, "the demo to end", 200)
     finally:
         process.terminate()
         process.wait()

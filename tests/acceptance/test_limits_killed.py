@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -13,7 +14,7 @@ from aiohttp import web
 from testkit.backend import BackendServer, finished
 from testkit.nats import NatsServer
 from testkit.processes import Door, Process, Processes, all_end, door, legal
-from testkit.waiting import wait_until
+from testkit.waiting import POLL_SECONDS, wait_until
 
 TASKS = 140
 CALL_SECONDS = 0.2
@@ -22,7 +23,6 @@ LIMITS = {"limited": 2, "a": 1, "b": 1}
 """Of the type, and of each concurrency key."""
 KILL_AFTER_CALLS = 5
 """Calls of the backend between one kill and the next."""
-TRIES = 20
 
 
 class Counted(BackendServer):
@@ -38,6 +38,8 @@ class Counted(BackendServer):
         self.running_of[group] += 1
         self.most_of[group] = max(self.most_of[group], self.running_of[group])
         try:
+            while self.most_of[group] < LIMITS.get(group, 0):  # the limit is reached, however slowly tasks come
+                await asyncio.sleep(POLL_SECONDS)
             await asyncio.sleep(CALL_SECONDS)
             return web.json_response(finished(task, {}))
         finally:
@@ -82,14 +84,18 @@ class Service:
         self.workers.append(await self._worker())
 
     async def submit(self, number: int) -> str:
-        """Submit a task at either API, until one has taken it."""
-        for attempt in range(TRIES):
-            client = self.doors[(number + attempt) % len(self.doors)].alice
-            with contextlib.suppress(aiohttp.ClientError, OSError):
+        """Submit a task at either API in turn, until one accepts it."""
+        turns = itertools.count(number)
+
+        async def accepted() -> str:
+            client = self.doors[next(turns) % len(self.doors)].alice
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                 answer = await client.post("/api/task", body(number), headers={"Idempotency-Key": f"task {number}"})
                 if answer.status == 200:
                     return str(answer["taskId"])
-        raise AssertionError(f"task {number} was never taken")
+            return ""
+
+        return await wait_until(accepted, f"task {number} to be accepted")
 
     async def _api(self) -> Process:
         running = self._processes.start("api", "--nats-url", self._nats.url)

@@ -25,7 +25,7 @@ TASKS = 150
 REPORTS = 250
 MOST_AT_ONCE = 9
 """Events a client takes before it breaks off, at most."""
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 200.0
 
 Event = dict[str, Any]
 

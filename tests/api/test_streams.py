@@ -284,7 +284,7 @@ async def test_a_slow_reader_is_served_from_the_log_and_misses_nothing(
 
 
 async def test_what_somebody_wrote_into_the_log_about_no_task_is_passed_over(api: Service) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with opened(api.alice, "/api/tasks/stream", last=0) as live:
             await api.container.appending.publish("task.alice.odd", b"?")
             task_id = await api.alice.submit({"payload": 1})

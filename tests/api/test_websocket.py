@@ -27,7 +27,7 @@ async def connected(client: Client, query: str = "") -> AsyncIterator[Socket]:
 
 async def told(socket: Socket) -> dict[str, Any]:
     """Return the next message."""
-    found: dict[str, Any] = await socket.receive_json(timeout=20)
+    found: dict[str, Any] = await socket.receive_json(timeout=60)
     return found
 
 
@@ -90,7 +90,7 @@ async def test_a_stopping_process_closes_the_connection_and_reports_no_task_as_e
         await ask(socket, type="subscribe", task=task_id)
         await wait_until(lambda: service.container.feeds.hub.listeners == 2, "it to listen")
         service.container.feeds.hub.end()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             types = [message.json()["type"] async for message in socket]
 
     assert "ended" not in types

@@ -208,7 +208,7 @@ async def test_a_call_that_is_cancelled_is_closed(wired: Wired) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await calling
-    await asyncio.wait_for(wired.server.closed_early.wait(), 5)
+    await asyncio.wait_for(wired.server.closed_early.wait(), 60)
 
 
 # The stream

@@ -10,7 +10,7 @@ from chaos.rolling import DRAIN_SECONDS, roll
 from chaos.schedule import OURS, nats_names
 
 
-@pytest.mark.timeout(200)  # seven processes end, drain and start one after another
+@pytest.mark.timeout(600)  # seven processes end, drain and start one after another
 async def test_a_cluster_is_restarted_process_by_process_and_no_request_fails(tmp_path: Path) -> None:
     rolled = await roll(nodes=3, drain_seconds=DRAIN_SECONDS, folder=tmp_path)
     print(rolled)

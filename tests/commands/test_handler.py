@@ -238,7 +238,7 @@ async def test_a_history_whose_answer_is_lost_without_a_word_is_asked_for_again(
 
     monkeypatch.setattr(container.commands.tasks.log, "load", deaf_at_first)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         handled = await container.commands.task(ref(), claim(), by=ALICE)
 
     assert (asked, handled.known.sequence) == (2, 2)

@@ -60,7 +60,7 @@ async def start_parent(folder: Path) -> tuple[asyncio.subprocess.Process, int]:
         *(sys.executable, "-c", PARENT, str(folder)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert parent.stdout is not None
-    line = await asyncio.wait_for(parent.stdout.readline(), 30)
+    line = await asyncio.wait_for(parent.stdout.readline(), 60)
     return parent, int(line.split()[0])
 
 
@@ -85,7 +85,7 @@ async def test_what_it_stored_outlives_a_kill_and_the_address_stays(tmp_path: Pa
         url, pid = server.url, server.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await asyncio.wait_for(server.exited.wait(), 5)
+        await asyncio.wait_for(server.exited.wait(), 60)
         assert server.pid is None
 
         await server.start()
@@ -216,7 +216,7 @@ async def test_a_server_left_running_is_ended_before_another_is_started(tmp_path
         pid_file = tmp_path / "nats-server.pid"
         await wait_until(lambda: str(left.pid) in pid_file.read_text(), "its process id in the folder")
         async with EmbeddedNats(tmp_path) as server:
-            assert left.wait(timeout=1) == 0
+            assert left.wait(timeout=60) == 0
             assert await read_one(server) == b"still here"
     finally:
         left.kill()

@@ -396,7 +396,7 @@ async def test_a_projector_that_meets_what_it_cannot_read_halts_and_says_so(cont
     await container.appending.request(f"{task_root(ref())}.progressed", b"{}")
     halting = projector(container, members)
 
-    await asyncio.wait_for(halting.run(), 20)
+    await asyncio.wait_for(halting.run(), 60)
 
     assert "event 2" in (halting.halted or "")
     assert (await container.buckets.leases.get("lease.projector.tasks")) is None

@@ -245,7 +245,7 @@ async def test_an_answer_lost_with_its_connection_is_an_outcome_unknown_at_once(
         committer = Committer(connection)
         proxy.lose_next = b'"stream":"TASKS"'
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             outcomes = await asyncio.gather(
                 *(committer.append(to(f"t{number}")) for number in range(many)), return_exceptions=True
             )

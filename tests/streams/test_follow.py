@@ -228,5 +228,5 @@ async def test_a_follower_that_is_cancelled_just_when_something_comes_ends(conta
     for _ in range(turns):
         await asyncio.sleep(0)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await follower.stop()

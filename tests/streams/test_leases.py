@@ -321,7 +321,7 @@ async def test_after_a_time_without_looking_nobody_is_thought_dead(container: Co
 async def test_presences_are_renewed_until_one_leaves(container: Container) -> None:
     members = Membership(container.buckets.leases, "worker", 0.4)
     running = asyncio.create_task(members.run())
-    await asyncio.wait_for(members.observed(), 10)
+    await asyncio.wait_for(members.observed(), 60)
 
     async def beats() -> int:
         entry = await container.buckets.leases.get(f"process.{members.id}")
@@ -332,7 +332,7 @@ async def test_presences_are_renewed_until_one_leaves(container: Container) -> N
 
     await wait_until(third_beat, "the third beat")
     await members.leave()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 60)
     assert await beats() == 0
 
 

@@ -51,7 +51,7 @@ def test_a_connection_works_again_once_the_server_goes_on(
                 return False
             return True
 
-        await wait_until(answered, "an answer", 10)
+        await wait_until(answered, "an answer")
         for _ in range(20):  # and it stays so
             assert await answered()
             await asyncio.sleep(0.02)

@@ -10,21 +10,16 @@ from aiohttp import web
 
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH
-from testkit.backend import BackendServer, accept, finished
+from testkit.backend import BackendServer, accept
 from testkit.service import Client, Service
 from testkit.waiting import wait_until
 
 
-async def work(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
-    """Answer after a moment, so that calls overlap."""
-    await asyncio.sleep(0.01)
-    return web.json_response(finished(task, {"worked": True}))
-
-
 class Reporting:
-    """A behaviour: accept (202), and report the end by callback a moment later."""
+    """A behaviour: accept (202), and report the end by callback once `at_once` tasks have been open together."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
         self.open = 0
         """Tasks accepted and not yet reported."""
         self.most_open = 0
@@ -36,6 +31,7 @@ class Reporting:
         return await accept(server, task, request)
 
     async def _report(self, server: BackendServer, task: dict[str, Any]) -> None:
+        await wait_until(lambda: self.most_open >= self.at_once, f"{self.at_once} open tasks")
         await asyncio.sleep(0.02)
         self.open -= 1
         await server.report(task, "FINISHED", data="reported")

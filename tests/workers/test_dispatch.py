@@ -10,11 +10,11 @@ from aiohttp import web
 from taskstream.commands.task import RequeueTask
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import parse_task_id
-from testkit.backend import BackendServer, accept, echo, hold
+from testkit.backend import BackendServer, accept, echo, hold, overlapping
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
 
-from .behaviour import Reporting, called, queue_holds, request, submit_all, types, work
+from .behaviour import Reporting, called, queue_holds, request, submit_all, types
 
 # What a backend sees, and how it may answer
 
@@ -110,7 +110,7 @@ async def test_high_priority_goes_before_low_however_late_it_came(service: Servi
 
 
 async def test_a_server_never_has_more_than_its_limit(service: Service, backend: BackendServer) -> None:
-    backend.answer = work
+    backend.answer = overlapping(3)
     await service.admin.register(backend, "three", maxConcurrent=3)
 
     tasks = await submit_all(service.alice, [{"payload": number} for number in range(60)])
@@ -122,7 +122,7 @@ async def test_a_server_never_has_more_than_its_limit(service: Service, backend:
 
 
 async def test_the_limit_holds_while_a_second_worker_joins(nats_url: str, backend: BackendServer) -> None:
-    backend.answer = work
+    backend.answer = overlapping()
     async with running_service(nats_url) as first:
         for number in range(4):  # several, so that some change hands
             await first.admin.register(backend, f"s{number}", maxConcurrent=1)
@@ -137,7 +137,7 @@ async def test_the_limit_holds_while_a_second_worker_joins(nats_url: str, backen
 
 
 async def test_an_accepted_task_keeps_its_slot_until_its_report(service: Service, backend: BackendServer) -> None:
-    backend.answer = reporting = Reporting()
+    backend.answer = reporting = Reporting(3)
     await service.admin.register(backend, "callback", maxConcurrent=3, **{"async": True, "callback": True})
 
     tasks = await submit_all(service.alice, [{"payload": number} for number in range(30)])
@@ -151,7 +151,7 @@ async def test_an_accepted_task_keeps_its_slot_until_its_report(service: Service
 async def test_the_limit_of_a_callback_server_holds_when_it_changes_hands(
     nats_url: str, backend: BackendServer
 ) -> None:
-    backend.answer = reporting = Reporting()
+    backend.answer = reporting = Reporting(1)
     async with running_service(nats_url) as first:
         for number in range(4):
             await first.admin.register(backend, f"s{number}", maxConcurrent=1, **{"async": True, "callback": True})
@@ -344,7 +344,7 @@ async def test_a_server_replaced_by_a_callback_server_of_the_same_id_frees_its_s
     await service.admin.register(backend, "changing", maxConcurrent=1)
     await service.alice.ended(await service.alice.submit({"payload": 0}))
 
-    backend.answer = reporting = Reporting()
+    backend.answer = reporting = Reporting(1)
     await service.admin.register(backend, "changing", maxConcurrent=1, **{"async": True, "callback": True})
     tasks = await submit_all(service.alice, [{"payload": number} for number in range(8)])
     for task_id in tasks:
@@ -354,8 +354,8 @@ async def test_a_server_replaced_by_a_callback_server_of_the_same_id_frees_its_s
 
 
 async def test_many_submitters_and_servers_leave_nothing_behind(service: Service, backend: BackendServer) -> None:
-    backend.answer = work
-    async with BackendServer(work) as other:
+    backend.answer = overlapping()
+    async with BackendServer(overlapping()) as other:
         await service.admin.register(backend, "a", maxConcurrent=5)
         await service.admin.register(other, "b", maxConcurrent=7)
         tasks = await asyncio.gather(

@@ -87,7 +87,7 @@ async def test_a_service_goes_on_after_any_error_but_an_unreadable_event() -> No
     lease = Lease()
     service = Worked(StoreUnavailable("away"), None, UNREADABLE_EVENT, None, lease=lease)
 
-    await asyncio.wait_for(service.run(), 5)
+    await asyncio.wait_for(service.run(), 60)
 
     assert (service.runs, lease.released) == (3, 1)
     assert "event 7" in (service.halted or "")
@@ -96,7 +96,7 @@ async def test_a_service_goes_on_after_any_error_but_an_unreadable_event() -> No
 async def test_a_service_without_its_lease_stands_by() -> None:
     service = Worked(UNREADABLE_EVENT, lease=Lease(False, False, True))
 
-    await asyncio.wait_for(service.run(), 5)
+    await asyncio.wait_for(service.run(), 60)
 
     assert service.runs == 1
 
@@ -109,6 +109,6 @@ async def test_a_stopped_service_releases_its_lease_and_ends() -> None:
     await wait_until(lambda: service.runs, "a run")
 
     await service.stop()
-    await asyncio.wait_for(asyncio.gather(*services._running.values()), 5)
+    await asyncio.wait_for(asyncio.gather(*services._running.values()), 60)
 
     assert (lease.released, services.halted) == (1, {})

@@ -15,7 +15,7 @@ from taskstream.events.ids import parse_task_id
 from taskstream.projections.active import is_projected
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.jetstream.api import api
-from testkit.backend import BackendServer, accept, finished, hold, status
+from testkit.backend import BackendServer, accept, finished, hold, overlapping, status
 from testkit.service import Client, Service, quick_settings, running_service
 from testkit.waiting import wait_until
 
@@ -27,12 +27,6 @@ async def fail_if_told(server: BackendServer, task: dict[str, Any], _: web.Reque
     if task["request"] == "fail":
         return web.json_response({"error": "as told"}, status=422)
     return web.json_response(finished(task, {"parents": task.get("parents")}))
-
-
-async def slowly(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
-    """Take so long that calls overlap where they may."""
-    await asyncio.sleep(0.02)
-    return web.json_response(finished(task, 1))
 
 
 async def held_since(client: Client, task_id: str) -> str:
@@ -238,7 +232,7 @@ async def test_waiting_children_survive_a_restart(nats_url: str, backend: Backen
 
 
 async def test_no_more_of_a_type_run_at_once_than_its_limit_and_all_do(nats_url: str, backend: BackendServer) -> None:
-    backend.answer = slowly
+    backend.answer = overlapping(3)
     async with running_service(nats_url) as first, running_service(nats_url) as second:
         await first.admin.put("/api/types/image", {"concurrency": 3})
         await first.admin.register(backend, "s", types=["image"], maxConcurrent=50)
@@ -253,7 +247,7 @@ async def test_no_more_of_a_type_run_at_once_than_its_limit_and_all_do(nats_url:
 
 
 async def test_a_limit_set_while_tasks_are_queued_holds_for_those_too(service: Service, backend: BackendServer) -> None:
-    backend.answer = slowly
+    backend.answer = overlapping()
     tasks = await submit_all(service.alice, [{"type": "image", "payload": n} for n in range(10)])
 
     await service.admin.put("/api/owners/alice/limits", {"concurrency": 2})
@@ -304,7 +298,7 @@ async def test_a_newcomer_is_refused_or_replaces_those_that_wait_as_its_type_say
 
 
 async def test_what_has_started_is_not_replaced(service: Service, backend: BackendServer) -> None:
-    backend.answer = slowly
+    backend.answer = overlapping()
     await service.admin.put("/api/types/replacing", {"onConflict": "replace"})
     await service.admin.register(backend, "s", types=["replacing"], maxConcurrent=10)
 

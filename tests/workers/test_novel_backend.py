@@ -225,7 +225,7 @@ async def test_as_a_program_it_registers_itself(service: Service) -> None:
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        assert int(await asyncio.wait_for(process.stdout.readline(), 20))
+        assert int(await asyncio.wait_for(process.stdout.readline(), 60))
         await service.admin.server_is("by-itself", "online")
         assert (await service.admin.get("/api/servers/by-itself"))["types"] == ["chapter", "outline"]
     finally:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from testkit.backend import BackendServer, hold
+from testkit.backend import BackendServer, hold, overlapping
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
 
-from .behaviour import called, queue_holds, request, submit_all, work
+from .behaviour import called, queue_holds, request, submit_all
 
 # Pauses
 
@@ -149,7 +149,7 @@ async def test_an_overflow_server_takes_work_when_much_waits_and_stands_by_again
         await wait_until(lambda: len(spare.calls) >= 9 and not spare.running, "it to take what is above half its bound")
 
         assert len(spare.calls) <= 12
-        backend.answer = work
+        backend.answer = overlapping()
         backend.let_go.set()
         for task_id in tasks:
             assert (await service.alice.ended(task_id))["status"] == "FINISHED"
@@ -157,7 +157,7 @@ async def test_an_overflow_server_takes_work_when_much_waits_and_stands_by_again
 
 
 async def test_an_overflow_server_stands_by_as_long_as_little_waits(service: Service, backend: BackendServer) -> None:
-    backend.answer = work
+    backend.answer = overlapping()
     async with BackendServer() as spare:
         await service.admin.register(backend, "regular", maxConcurrent=2)
         await service.admin.register(spare, "spare", overflow={"waiting": 1000, "oldest": 60})
@@ -195,7 +195,7 @@ async def test_an_overflow_server_without_a_bound_is_refused(service: Service, b
 async def test_low_priority_waits_no_longer_than_the_setting_while_high_fills_every_slot(
     nats_url: str, backend: BackendServer
 ) -> None:
-    backend.answer = work
+    backend.answer = overlapping()
     async with running_service(nats_url, priority_ageing=1.0) as service:
         await service.admin.register(backend, "one", maxConcurrent=1)
         low = await submit_all(service.alice, [{"payload": "low", "priority": "low"} for _ in range(3)])
@@ -218,7 +218,7 @@ async def test_without_ageing_low_priority_waits_until_nothing_higher_does(
         await called(backend, 1)
         low = await service.alice.submit({"payload": "low", "priority": "low"})
         high = await submit_all(service.alice, [{"payload": "high", "priority": "high"} for _ in range(50)])
-        backend.answer = work
+        backend.answer = overlapping()
         backend.let_go.set()
         for task_id in (first, low, *high):
             await service.alice.ended(task_id)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +23,8 @@ from taskstream.workers.worker import Worker
 from testkit import outage
 from testkit.backend import BackendServer, accept, echo, hold
 from testkit.nats import NatsServer
-from testkit.service import SECRET, Service, quick_settings, running_service
+from testkit.processes import Processes
+from testkit.service import Service, quick_settings, running_service
 from testkit.waiting import wait_until
 
 from .behaviour import called, errors, queue_holds, submit_all, types
@@ -43,21 +42,6 @@ async def worker_alone(nats_url: str, **more: Any) -> AsyncIterator[Worker]:
         running_worker(container) as worker,
     ):
         yield worker
-
-
-@contextlib.contextmanager
-def worker_process(nats_url: str, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `taskstream worker` as a process of its own."""
-    values = {
-        "nats_url": nats_url, "jwt_secret": SECRET, "allow_private_backends": "true", "lease_ttl": 2,
-    } | more  # fmt: skip
-    environ = os.environ | {f"TASKSTREAM_{name.upper()}": str(value) for name, value in values.items()}
-    process = subprocess.Popen([sys.executable, "-m", "taskstream", "worker"], env=environ)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def holders(service: Service) -> dict[str, str]:
@@ -161,16 +145,16 @@ async def test_a_worker_that_is_stopping_keeps_no_task_from_the_others(nats_url:
 
 
 async def test_the_calls_of_a_worker_that_was_killed_are_made_again_by_another(
-    nats_url: str, backend: BackendServer
+    nats_url: str, backend: BackendServer, tmp_path: Path
 ) -> None:
     backend.answer = hold
+    processes = Processes(tmp_path)
     async with running_service(nats_url, worker=False) as service:
-        with worker_process(nats_url) as process:
-            await service.admin.register(backend, "only")
-            task_id = await service.alice.submit({"payload": 1})
-            await called(backend, 1)
-            process.kill()
-            process.wait()
+        processes.start("worker", NATS_URL=nats_url)
+        await service.admin.register(backend, "only")
+        task_id = await service.alice.submit({"payload": 1})
+        await called(backend, 1)
+        processes.stop()
         backend.answer = echo
         async with worker_alone(nats_url) as second:
             details = await service.alice.ended(task_id)
