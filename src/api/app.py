@@ -1,4 +1,4 @@
-"""The ASGI application: both contracts' routes, who may call them, and how errors look."""
+"""The ASGI application: all routes, their authentication, and the middleware around them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CALLERS_HEADERS = (
 
 
 def create_app(container: Container, authenticator: Authenticator) -> RequestMiddleware:
-    """Return the application over a started core."""
+    """Return the application of a started container."""
     release = version("taskstream")
     tokens = StreamTokens(container.sealer, time.time)
     api = Router(
@@ -73,7 +73,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
         security=[{"bearer": []}],
     )
     system = system_router(container, release)
-    # Made when first asked for, in a thread: it takes some 0.4 s, by which every start would be later.
+    # Made at the first request, in a thread: it takes about 0.4 s, which would delay every start.
     document = cache(lambda: describe([api, system], release))
     origins = list(container.settings.cors_origins)
 
@@ -103,7 +103,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
 
 
 def create_system_app(container: Container) -> RequestMiddleware:
-    """Return the application of a worker: health and metrics, nothing else."""
+    """Return the application of a worker process: health and metrics only."""
     return RequestMiddleware(
         Litestar(
             route_handlers=[system_router(container, version("taskstream"))],

@@ -1,7 +1,4 @@
-"""What an address is: the place an IP address leads to, and the host a URL names, however it is spelled.
-
-Only facts: which places backends may be at is the matter of `egress`.
-"""
+"""Addresses: what an IP address reaches, and the host of a URL in any spelling. `egress` decides which are allowed."""
 
 from __future__ import annotations
 
@@ -18,22 +15,22 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 MAX_URL = 2048
-"""Characters. Longer ones are refused by many servers, and are no backend's address."""
+"""Characters. Many servers refuse longer URLs."""
 
 
 class BadAddress(Exception):
-    """No backend may have this address; the message can be shown to who gave it."""
+    """The address is not allowed for a backend. The text is safe to show to the caller."""
 
 
 class InvalidAddress(BadAddress):
-    """The text is not the address of an HTTP server."""
+    """The text is not a valid http or https URL."""
 
 
 # Places
 
 
 class Reach(Enum):
-    """Where an address leads, from best to worst; the value completes "it leads to …"."""
+    """What an address reaches, from best to worst; the value completes "it leads to …"."""
 
     PUBLIC = "a public address"
     PRIVATE = "a private, loopback or link-local address"
@@ -45,8 +42,8 @@ def _networks(*blocks: str) -> tuple[Network, ...]:
     return tuple(ip_network(block) for block in blocks)
 
 
-# Our own tables, from the IANA special-purpose registries (RFC 6890): `ipaddress.is_global` changes with
-# the Python version, and that of 3.11.7 calls 224.0.0.1, 192.0.0.8, 192.88.99.1 and fec0::1 global.
+# From the IANA special-purpose registries (RFC 6890). `ipaddress.is_global` differs between Python versions;
+# that of 3.11.7 returns True for 224.0.0.1, 192.0.0.8, 192.88.99.1 and fec0::1.
 METADATA = _networks(
     "169.254.169.254/32",  # AWS, Azure, Google, OpenStack and others
     "169.254.170.2/32",  # AWS ECS credentials
@@ -64,12 +61,12 @@ PRIVATE = _networks(
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.168.0.0/16",
-    "198.18.0.0/15",  # RFC 2544, laboratories
+    "198.18.0.0/15",  # RFC 2544, benchmarks
     "::1/128",
-    "64:ff9b:1::/48",  # RFC 8215, NAT64 of one's own: it may lead anywhere inside
+    "64:ff9b:1::/48",  # RFC 8215, local NAT64: may reach any internal address
     "fc00::/7",
     "fe80::/10",
-    "fec0::/10",  # RFC 3879, the site-local addresses of before
+    "fec0::/10",  # RFC 3879, deprecated site-local addresses
 )
 NOWHERE = _networks(
     "0.0.0.0/8",  # Linux connects 0.0.0.0 to itself
@@ -89,7 +86,7 @@ GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 
 def carried(address: Address) -> tuple[IPv4Address, ...]:
-    """Return the IPv4 addresses an IPv6 address stands for: where a packet to it really goes."""
+    """Return the IPv4 addresses embedded in an IPv6 address, which packets to it reach."""
     if isinstance(address, IPv4Address):
         return ()
     if address.ipv4_mapped:
@@ -104,7 +101,7 @@ def carried(address: Address) -> tuple[IPv4Address, ...]:
 
 
 def reach(address: Address) -> Reach:
-    """Say where an address leads. An address that carries others is as bad as the worst of them."""
+    """Return what an address reaches. An address that embeds others is as bad as the worst of them."""
     if inner := carried(address):
         return max(map(reach, inner), key=list(Reach).index)
     if within(address, METADATA):
@@ -130,7 +127,7 @@ _NUMERIC_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.ASCII)
 
 
 def read_url(url: str) -> tuple[str, int]:
-    """Return (host, port) of an http or https URL as the client will read them, or raise InvalidAddress."""
+    """Return (host, port) of an http or https URL as the HTTP client reads them. Raises InvalidAddress."""
     if len(url) > MAX_URL:
         raise InvalidAddress(f"the address is longer than {MAX_URL} characters")
     if not url.isprintable() or " " in url:
@@ -140,7 +137,7 @@ def read_url(url: str) -> tuple[str, int]:
     match = _URL.match(url)
     if match is None:
         raise InvalidAddress("the address must begin with http:// or https://")
-    # yarl is more generous than RFC 3986 (it takes the port "+80" and drops an empty user), so we look first.
+    # yarl accepts more than RFC 3986 (the port "+80", an empty user), so the authority is checked first.
     authority = match["authority"]
     if "@" in authority:
         raise InvalidAddress("the address has a user name or password; leave it out")
@@ -152,16 +149,16 @@ def read_url(url: str) -> tuple[str, int]:
     try:
         parsed = URL(url)
     except ValueError:  # UnicodeError too
-        raise InvalidAddress("the address has a host that is no valid name") from None
+        raise InvalidAddress("the address has a host that is not a valid name") from None
     host, port = parsed.raw_host or "", parsed.port or 0
     bracketed = authority.startswith("[")
     if bracketed != (":" in host) or not (bracketed or _is_name(host)):
-        raise InvalidAddress("the address has a host that is no valid name")
+        raise InvalidAddress("the address has a host that is not a valid name")
     return host, port
 
 
 def read_name(text: str) -> str | None:
-    """Return a host name as the client will spell it (lower case, IDNA); None if the text is no name, or an address."""
+    """Return a host name as the HTTP client spells it (lower case, IDNA); None for an address or an invalid name."""
     try:
         host = URL.build(scheme="http", host=text).raw_host or ""
     except ValueError:
@@ -174,24 +171,24 @@ def _is_name(host: str) -> bool:
 
 
 def literal(host: str) -> Address | None:
-    """Return the IP address a host spells in any way the system would understand; None for a name."""
+    """Return the IP address that a host spells in any form the system understands; None for a name."""
     if ":" in host:
         try:
             return IPv6Address(host.partition("%")[0])
         except ValueError:
-            raise InvalidAddress("the address has a host that is no valid IPv6 address") from None
+            raise InvalidAddress("the address has a host that is not a valid IPv6 address") from None
     if not _NUMERIC_END.fullmatch(host):
         return None
     # No top-level domain is a number, so it must be IPv4 (WHATWG URL, "ends in a number").
     try:
         return IPv4Address(socket.inet_aton(host.rstrip(".")))  # knows octal, hex, and fewer than four parts
     except OSError:
-        raise InvalidAddress("the address has a host that ends in a number but is no IPv4 address") from None
+        raise InvalidAddress("the address has a host that ends in a number but is not an IPv4 address") from None
 
 
 def insist_on_spelling(host: str, address: Address) -> None:
-    """Raise InvalidAddress for spellings that are harmless, but that the HTTP client will not connect to."""
+    """Raise InvalidAddress for harmless spellings that the HTTP client does not connect to."""
     if "%" in host:
-        raise InvalidAddress("the address has an IPv6 zone, which means something on one machine only; leave it out")
+        raise InvalidAddress("the address has an IPv6 zone, which is valid on one machine only; leave it out")
     if isinstance(address, IPv4Address) and host != str(address):
         raise InvalidAddress(f"write the host as {address}")

@@ -404,8 +404,8 @@ def test_what_is_no_usable_public_key_is_refused() -> None:
     private = EC_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     small = rsa.generate_private_key(public_exponent=65537, key_size=1024)
     odd = ec.generate_private_key(ec.SECP256K1())
-    refused_settings("no public key in PEM form", jwt_public_key=private)
-    refused_settings("no public key in PEM form", jwt_public_key=pem(EC_KEY).replace("M", "!"))
+    refused_settings("not a public key in PEM form", jwt_public_key=private)
+    refused_settings("not a public key in PEM form", jwt_public_key=pem(EC_KEY).replace("M", "!"))
     refused_settings("1024 bits", jwt_public_key=pem(small))
     refused_settings("another kind", jwt_public_key=pem(odd))
     refused_settings("path", jwt_public_key="/nonexistent/key.pem")
@@ -510,7 +510,7 @@ async def test_keys_are_fetched_once_and_chosen_by_id(issuer: Issuer, remote: Au
 
 async def test_a_key_is_used_with_its_own_algorithm_only(issuer: Issuer, remote: Authenticator) -> None:
     issuer.publish(jwk("RS256", "a"), jwk("ES256", "b"))
-    await refuses(remote, signed("ES256", "a"), "no key we know")
+    await refuses(remote, signed("ES256", "a"), "no key that is known")
     await refuses(remote, signed("PS256", "a"), "algorithm")
 
 
@@ -562,11 +562,11 @@ async def test_a_new_key_is_found_when_a_token_names_it(issuer: Issuer, remote: 
 async def test_invented_key_ids_do_not_flood_the_issuer(issuer: Issuer, remote: Authenticator, clock: Clock) -> None:
     issuer.publish(jwk("ES256", "a"))
     for number in range(20):
-        await refuses(remote, signed("ES256", f"invented-{number}"), "no key we know")
+        await refuses(remote, signed("ES256", f"invented-{number}"), "no key that is known")
     assert issuer.fetches == 1
     clock.advance(JWKS_PAUSE)
     for number in range(20):
-        await refuses(remote, signed("ES256", f"invented-{number}"), "no key we know")
+        await refuses(remote, signed("ES256", f"invented-{number}"), "no key that is known")
     assert issuer.fetches == 2
 
 
@@ -629,7 +629,7 @@ async def test_a_withdrawn_key_is_forgotten(issuer: Issuer, remote: Authenticato
     assert issuer.fetches == 2
     await remote.identify(stolen)  # remembered
     clock.advance(CACHE_SECONDS)
-    await refuses(remote, stolen, "no key we know")
+    await refuses(remote, stolen, "no key that is known")
 
 
 async def large() -> web.StreamResponse:

@@ -1,10 +1,9 @@
-"""Who is calling: bearer tokens (JWT, RFC 7519) checked against a secret, a public key or a JWKS document.
+"""Authentication of bearer tokens (JWT, RFC 7519) with a secret, a public key or a JWKS document.
 
-    Unauthenticated    this token proves nothing; the reason is safe to show (401)
-    KeysUnavailable    it cannot be told, since the keys cannot be fetched; ask again later (503; from `keys`)
+    Unauthenticated    the token is not valid; the reason is safe to show (401)
+    KeysUnavailable    the keys cannot be fetched, so the token cannot be checked; retry later (503; from `keys`)
 
-What is accepted is fixed when the service starts: one kind of key, and the algorithms that fit it. A token
-chooses neither (RFC 8725, 3.1).
+The kind of key and its algorithms are fixed when the service starts. A token chooses neither (RFC 8725, 3.1).
 """
 
 from __future__ import annotations
@@ -27,30 +26,30 @@ from .keys import Clock, Key, KeysUnavailable, VerificationKeys, check_secret, k
 __all__ = ["Authenticator", "Identity", "KeysUnavailable", "Unauthenticated", "make_token"]
 
 MAX_TOKEN = 8 * 1024
-"""Characters. Servers accept headers of about this size at most; a longer one only makes work."""
+"""Characters. HTTP servers accept headers of about this size at most."""
 CACHE_ENTRIES = 4096
 CACHE_SECONDS = 60.0
-"""Seconds a verified token is believed without looking at its signature: a withdrawn key is obeyed this much longer."""
+"""Seconds a verified token stays in the cache: a withdrawn key is accepted this much longer."""
 
 
 class Unauthenticated(Exception):
-    """The token proves nothing. The text says why, repeats nothing of the token, and fits an `error_description`."""
+    """The token is not valid. The text says why and repeats nothing of the token."""
 
 
 class Identity(Struct, frozen=True):
-    """Who is calling, as a verified token says."""
+    """The caller, from a verified token."""
 
     subject: str
-    """The user: owner of what is submitted. 1 to 256 characters, none of them a control character."""
+    """The user, who owns what they submit. 1 to 256 characters without control characters."""
     roles: frozenset[str]
 
     def has(self, *roles: str) -> bool:
-        """Tell whether the caller has at least one of these roles."""
+        """Return True if the caller has at least one of these roles."""
         return not self.roles.isdisjoint(roles)
 
 
 class Claims(Struct, frozen=True):
-    """The claims we read; a token may carry others. Times are seconds since the epoch."""
+    """The claims that are read; a token may carry others. Times are seconds since the epoch."""
 
     sub: Annotated[str, Meta(min_length=1, max_length=256)]
     iat: float
@@ -60,7 +59,7 @@ class Claims(Struct, frozen=True):
 
 
 class Authenticator:
-    """Turns bearer tokens into identities."""
+    """Verifies bearer tokens and returns their identities."""
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class Authenticator:
         now: Clock = time.time,
         cache_entries: int = CACHE_ENTRIES,
     ) -> None:
-        """Take the keys; `leeway` is in seconds, `now` gives seconds since the epoch, 0 `cache_entries` is no cache."""
+        """Take the keys. `leeway`: seconds. `now`: seconds since the epoch. `cache_entries`: 0 disables the cache."""
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
@@ -80,13 +79,13 @@ class Authenticator:
         self._now = now
         self._cache_entries = cache_entries
         self._cache: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
-        """Token -> who it is, and the instant until which that is believed. Verified tokens only."""
+        """Identity of each verified token, and the instant until which it is valid."""
 
     @classmethod
     def from_settings(
         cls, settings: Settings, *, now: Clock = time.time, monotonic: Clock = time.monotonic
     ) -> Authenticator:
-        """Build what these settings ask for; raises InvalidSettings, saying what to set, if they let no one in."""
+        """Return an authenticator for these settings. Raises InvalidSettings, with what to set, if there is no key."""
         return cls(
             keys_from_settings(settings, monotonic),
             issuer=settings.jwt_issuer,
@@ -96,10 +95,9 @@ class Authenticator:
         )
 
     async def identify(self, token: str) -> Identity:
-        """Return who this token belongs to.
+        """Return the identity in a token. Raises Unauthenticated with a reason, and KeysUnavailable.
 
-        Raises Unauthenticated with a reason, or KeysUnavailable. Repeating is cheap: for a minute at most,
-        and never past its `exp` plus leeway, a verified token is remembered.
+        A verified token is cached for a minute, never past its `exp` plus leeway.
         """
         now = self._now()
         if (known := self._cache.get(token)) is not None:
@@ -110,7 +108,7 @@ class Authenticator:
             del self._cache[token]
         if len(token) > MAX_TOKEN:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN} characters")
-        if not token.isascii():  # PyJWT would try to encode it, and fail otherwise on lone surrogates
+        if not token.isascii():  # PyJWT encodes the token, and fails on lone surrogates
             raise Unauthenticated("this is not a JWT")
         claims = self._verify(token, await self._key_of(token))
         identity = _identity(claims)
@@ -120,19 +118,19 @@ class Authenticator:
         return identity
 
     async def close(self) -> None:
-        """Let go of the connection to the JWKS address, if there is one. Repeating is safe."""
+        """Close the connection to the JWKS URL, if there is one. Safe to repeat."""
         await self._keys.close()
 
     async def _key_of(self, token: str) -> Key:
-        """Return the key that should have signed the token."""
+        """Return the key to verify the token with. Raises Unauthenticated and KeysUnavailable."""
         with _reasons():
             header = jwt.get_unverified_header(token)
         algorithm = header.get("alg")
         if algorithm not in self._keys.algorithms:  # before anything is fetched
-            raise Unauthenticated("the algorithm of the token is not accepted here")
+            raise Unauthenticated("the algorithm of the token is not accepted")
         key = await self._keys.find(algorithm, header.get("kid"))
         if key is None:
-            raise Unauthenticated("the token names no key we know")
+            raise Unauthenticated("the token names no key that is known here")
         return key
 
     def _verify(self, token: str, key: Key) -> Claims:
@@ -148,7 +146,7 @@ class Authenticator:
                     "enforce_minimum_key_length": True,
                     "verify_iss": self._issuer is not None,
                     "verify_aud": self._audience is not None,
-                    # Times are checked by us: PyJWT reads a clock of its own, and takes "12" for a number.
+                    # Times are checked in _check_times: PyJWT reads a clock of its own, and accepts "12" as a number.
                     "verify_exp": False,
                     "verify_iat": False,
                     "verify_nbf": False,
@@ -204,13 +202,13 @@ def make_token(
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Turn whatever PyJWT and msgspec find wrong with a token into Unauthenticated."""
+    """Raise Unauthenticated for every error of PyJWT and msgspec about a token."""
     try:
         yield
     except jwt.InvalidSignatureError:
         raise Unauthenticated("the signature does not match") from None
     except jwt.InvalidAlgorithmError:
-        raise Unauthenticated("the algorithm of the token is not accepted here") from None
+        raise Unauthenticated("the algorithm of the token is not accepted") from None
     except jwt.MissingRequiredClaimError as error:
         raise Unauthenticated(f"the claim {error.claim} is missing") from None
     except jwt.InvalidIssuerError:
@@ -222,8 +220,10 @@ def _reasons() -> Iterator[None]:
     except jwt.InvalidKeyError:
         raise Unauthenticated("the key of the token is too short to be trusted") from None
     except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, OverflowError):
-        # The last three: PyJWT takes some claims for what they should be before it has looked.
-        raise Unauthenticated("the claims of the token are not in the expected form") from None
+        # The last three: PyJWT uses some claims before it has checked their types.
+        raise Unauthenticated(
+            "the claims have the wrong types; `sub` is text, `roles` a list of text, `iat` and `exp` numbers"
+        ) from None
 
 
 def _identity(claims: Claims) -> Identity:
@@ -233,7 +233,7 @@ def _identity(claims: Claims) -> Identity:
 
 
 def is_plain(text: str) -> bool:
-    """False for control characters, line separators and lone surrogates: they forge log lines and break encoders."""
+    """Return False for control characters, line separators and lone surrogates: they forge logs or break encoders."""
     if text.isascii():
         return text.isprintable()
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

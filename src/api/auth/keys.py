@@ -1,9 +1,9 @@
-"""Where the keys come from that tokens are checked with: a secret, a public key or a JWKS document.
+"""Keys to verify tokens with: a secret, a public key or a JWKS document.
 
-    KeysUnavailable    they cannot be fetched; ask again later (503)
+    KeysUnavailable    the keys cannot be fetched; retry later (503)
 
-One kind of key, and only algorithms that fit it. Both are judged when the service starts: a weak key, or an
-algorithm of another kind, is an InvalidSettings.
+There is one kind of key, with only the algorithms that fit it. Both are checked when the service starts: a weak key
+or an algorithm of another kind raises InvalidSettings.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Clock: TypeAlias = Callable[[], float]
 JWKS_TIMEOUT = 5.0
 """Seconds one fetch of the keys may take."""
 JWKS_MAX = 256 * 1024
-"""Bytes the JWKS document may have."""
+"""Largest JWKS document, in bytes."""
 JWKS_PAUSE = 10.0
-"""Seconds between fetches at least: tokens with invented key ids must not make us flood the issuer."""
+"""Shortest time between fetches, in seconds, so tokens with invented key ids cannot flood the issuer."""
 JWKS_AGE = 300.0
-"""Seconds after which the keys are fetched again unasked: a key the issuer withdrew is forgotten this soon."""
+"""Seconds after which the keys are fetched again: a key that the issuer withdrew is dropped this soon."""
 
-# Bytes of an HMAC secret: as many as the hash gives out (RFC 7518, 3.2).
+# Shortest HMAC secret in bytes: the size of the hash (RFC 7518, 3.2).
 HMAC = {"HS256": 32, "HS384": 48, "HS512": 64}
 CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -54,11 +54,11 @@ _log = structlog.get_logger(__name__)
 
 
 class KeysUnavailable(Exception):
-    """The keys that would tell cannot be fetched now; nothing is known about the token."""
+    """The keys cannot be fetched now, so the token cannot be checked."""
 
 
 class VerificationKeys(Protocol):
-    """Where the key to check a token with comes from."""
+    """A source of keys to verify tokens with."""
 
     algorithms: tuple[str, ...]
     """The only ones a token may be signed with."""
@@ -66,7 +66,7 @@ class VerificationKeys(Protocol):
     async def find(self, algorithm: str, key_id: str | None, /) -> Key | None:
         """Return the key for tokens of this algorithm (one of `algorithms`) that name this key id, or no id.
 
-        None if there is no such key; raises KeysUnavailable if that cannot be told.
+        None if there is no such key. Raises KeysUnavailable if the keys cannot be fetched.
         """
         ...
 
@@ -74,7 +74,7 @@ class VerificationKeys(Protocol):
 
 
 class FixedKey:
-    """One secret or public key, known from the start."""
+    """One secret or public key from the settings."""
 
     def __init__(self, key: bytes | PublicKey, algorithms: tuple[str, ...]) -> None:
         self._key = key
@@ -84,15 +84,15 @@ class FixedKey:
         return self._key
 
     async def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: there is nothing to close."""
 
 
 class RemoteKeys:
-    """The public keys of a JWKS document (RFC 7517), fetched when needed and kept.
+    """The public keys of a JWKS document (RFC 7517), fetched when needed and cached.
 
-    * An unknown key id fetches again, at most every JWKS_PAUSE; all who wait share one fetch.
-    * Keys older than JWKS_AGE are fetched again behind the back of the request, which is served from them.
-    * While the address fails, the keys from before serve on. Only a token they cannot judge gets KeysUnavailable.
+    * An unknown key id causes a fetch, at most every JWKS_PAUSE; concurrent requests share one fetch.
+    * Keys older than JWKS_AGE are fetched again in the background; the request uses the old ones.
+    * While fetches fail, the cached keys stay in use. Only a token of an unknown key raises KeysUnavailable.
     """
 
     def __init__(self, url: str, algorithms: tuple[str, ...], monotonic: Clock) -> None:
@@ -113,8 +113,8 @@ class RemoteKeys:
             key = self._pick(algorithm, key_id)
         elif self._monotonic() - self._fetched_at > JWKS_AGE:
             self._start_fetch()
-        if key is None and self._failing:  # the token may be of a new key that we could not get
-            raise KeysUnavailable("the keys to check tokens with cannot be fetched")
+        if key is None and self._failing:  # the token may be signed with a new key that could not be fetched
+            raise KeysUnavailable("the keys to verify tokens cannot be fetched; retry later")
         return key
 
     async def close(self) -> None:
@@ -126,20 +126,20 @@ class RemoteKeys:
             self._session = None
 
     def _pick(self, algorithm: str, key_id: str | None) -> jwt.PyJWK | None:
-        """Return the key of this id; for a token that names none, the only one that could be meant."""
+        """Return the key with this id; without an id, the only key of this algorithm."""
         fitting = [key for key in self._keys if key.algorithm_name == algorithm and key_id in (None, key.key_id)]
         if key_id is None and len(fitting) > 1:
             return None
         return next(iter(fitting), None)
 
     async def _refresh(self) -> None:
-        """Return when a fetch has ended, or at once if the last one is too recent."""
+        """Wait for a fetch; return at once if the last one is too recent."""
         if (fetch := self._start_fetch()) is not None:
-            # Shielded: that one caller hangs up must not end the fetch others wait for.
+            # Shielded: a caller that disconnects must not cancel the fetch that others wait for.
             await asyncio.shield(fetch)
 
     def _start_fetch(self) -> asyncio.Task[None] | None:
-        """Return the fetch that is running, started now if need be; None if it is too early for another."""
+        """Return the running fetch, started now if there is none; None if the last one is too recent."""
         if self._fetch is None or self._fetch.done():
             if self._monotonic() - self._tried_at < JWKS_PAUSE:
                 return None
@@ -147,7 +147,7 @@ class RemoteKeys:
         return self._fetch
 
     async def _replace_keys(self) -> None:
-        """Fetch and replace the keys; after any failure they are as before. Never raises but when cancelled."""
+        """Fetch and replace the keys; a failure leaves them unchanged. Raises only when cancelled."""
         try:
             self._keys = self._usable(await self._download())
             self._fetched_at = self._monotonic()
@@ -169,7 +169,7 @@ class RemoteKeys:
             return await read_capped(response, JWKS_MAX)
 
     def _usable(self, document: bytes) -> tuple[jwt.PyJWK, ...]:
-        """Return the keys of a document that can check an algorithm of ours; ValueError or PyJWTError if none can."""
+        """Return the keys of a document for an accepted algorithm. Raises ValueError or PyJWTError if there is none."""
         parsed = json.loads(document)
         if not isinstance(parsed, dict):
             raise jwt.PyJWKSetError("not a JWKS document")
@@ -184,9 +184,9 @@ class RemoteKeys:
 
 
 def keys_from_settings(settings: Settings, monotonic: Clock) -> VerificationKeys:
-    """Return the keys these settings name; raises InvalidSettings, saying what to set, if they let no one in.
+    """Return the keys of these settings. Raises InvalidSettings, with what to set, if there is none.
 
-    `monotonic` gives seconds since any instant.
+    `monotonic`: seconds since any instant.
     """
     fields = ("jwt_secret", "jwt_public_key", "jwt_jwks_url")
     given = [variable(field) for field in fields if getattr(settings, field)]
@@ -200,7 +200,7 @@ def keys_from_settings(settings: Settings, monotonic: Clock) -> VerificationKeys
     if settings.jwt_jwks_url:
         return _remote_keys(settings.jwt_jwks_url, settings.jwt_algorithms, monotonic)
     raise InvalidSettings(
-        f"nothing to check tokens with: set {variable('jwt_secret')} (make one with {RECIPE}), "
+        f"no key to verify tokens: set {variable('jwt_secret')} (make one with {RECIPE}), "
         f"or {variable('jwt_public_key')}, or {variable('jwt_jwks_url')}"
     )
 
@@ -214,7 +214,7 @@ def _secret_key(secret: str, asked: tuple[str, ...]) -> FixedKey:
 
 
 def check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
-    """Raise InvalidSettings if the secret is too short for these HMAC algorithms, or no secret at all."""
+    """Raise InvalidSettings if the secret is too short for these HMAC algorithms, or is another kind of key."""
     needed = max(HMAC[algorithm] for algorithm in algorithms)
     if len(secret) < needed:
         raise InvalidSettings(
@@ -241,7 +241,7 @@ def _load_public_key(text: str) -> tuple[PublicKey, tuple[str, ...]]:
     try:
         key = load_pem_public_key(_pem(text))
     except ValueError:
-        raise _bad_public_key("is no public key in PEM form (-----BEGIN PUBLIC KEY-----)") from None
+        raise _bad_public_key("is not a public key in PEM form (-----BEGIN PUBLIC KEY-----)") from None
     if isinstance(key, RSAPublicKey):
         if key.key_size < MIN_RSA_BITS:
             raise _bad_public_key(f"is an RSA key of {key.key_size} bits, and needs at least {MIN_RSA_BITS}")
@@ -255,16 +255,16 @@ def _load_public_key(text: str) -> tuple[PublicKey, tuple[str, ...]]:
 
 def _pem(text: str) -> bytes:
     if "-----BEGIN" in text:
-        return text.replace("\\n", "\n").encode()  # files of variables cannot hold line ends, and write \n
+        return text.replace("\\n", "\n").encode()  # env files cannot hold line breaks, and write \n
     try:
         return Path(text).read_bytes()
     except (OSError, ValueError) as error:
         reason = type(error).__name__
-        raise _bad_public_key(f"is no PEM text, and cannot be read as a path either ({reason})") from None
+        raise _bad_public_key(f"is neither PEM text nor the path of a readable file ({reason})") from None
 
 
 def _bad_public_key(reason: str) -> InvalidSettings:
-    """Say what is wrong with it; never what it is, since it might be the private key, put there by mistake."""
+    """Return an error that never quotes the key, which may be a private key set by mistake."""
     return InvalidSettings(f"{variable('jwt_public_key')} {reason}")
 
 

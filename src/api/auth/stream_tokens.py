@@ -1,4 +1,4 @@
-"""Short-lived tokens for the address of a stream: a browser's EventSource and WebSocket cannot send headers."""
+"""Short-lived tokens for the URL of a stream: EventSource and WebSocket of browsers send no headers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class _Content(Struct, array_like=True, frozen=True):
 
 
 class StreamTokens:
-    """Makes them and believes them. What one says is sealed: it shows nothing, and nobody else can make one."""
+    """Makes and verifies stream tokens. A token is sealed: it cannot be read or made without the key."""
 
     def __init__(self, sealer: Sealer, now: Clock) -> None:
-        """`now` gives seconds since the epoch."""
+        """`now`: seconds since the epoch."""
         self._sealer = sealer
         self._now = now
 
@@ -44,13 +44,13 @@ class StreamTokens:
         return StreamToken(token=sealed, expires_at=int(expires * 1000))
 
     def identify(self, token: str) -> Identity:
-        """Return who a token was made for. Raises Unauthenticated, and SealingUnavailable."""
+        """Return the caller a token was made for. Raises Unauthenticated and SealingUnavailable."""
         try:
             if len(token) > LONGEST or not token.isascii():
                 raise DoesNotOpen(PURPOSE)
             content = msgspec.json.decode(self._sealer.open(token.encode(), PURPOSE), type=_Content)
         except DoesNotOpen:
-            raise Unauthenticated("this is no token for streams; POST /api/stream-tokens gives one") from None
+            raise Unauthenticated("not a stream token; get one with POST /api/stream-tokens") from None
         if content.expires <= self._now():
-            raise Unauthenticated("the token for streams has expired; POST /api/stream-tokens gives another")
+            raise Unauthenticated("the stream token has expired; get a new one with POST /api/stream-tokens")
         return Identity(content.subject, frozenset(content.roles))

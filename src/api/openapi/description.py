@@ -1,7 +1,7 @@
-"""The API's description: an OpenAPI 3.1 document, made once at start from the routes and the shapes they speak.
+"""The OpenAPI 3.1 document of the API, made once from the routes and the shapes of their bodies.
 
-Litestar describes routes and parameters; the schemas are msgspec's own, so that what is described is what is decoded,
-with the strings beneath the fields as their descriptions.
+Litestar describes routes and parameters. The schemas are msgspec's own, so the document matches what is decoded.
+The strings beneath fields are their descriptions.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from .examples import FIELD_EXAMPLES, INSTANT_EXAMPLES
 
 ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
 
-Submit a task, and it is on disk when you are answered. It goes to a registered server that is healthy, has room and can
-do it; what fails is tried again; every step is an event you can read back.
+A submitted task is on disk when the answer arrives. It is sent to a registered server that is healthy, has a free slot
+and serves its type. Failed attempts are retried. Every step is an event that you can read.
 
 Every `/api` route needs `Authorization: Bearer <JWT>`. Bodies are JSON in UTF-8, whatever their `Content-Type` says.
-Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors are problem documents (RFC 9457) that
-also carry `error`; each answer has an `X-Request-Id`, which is in our logs too. A 503 and a 429 say in `Retry-After`
-when to come back.
+Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors are problem documents (RFC 9457) with
+the extra field `error`. Each answer has an `X-Request-Id`, which is also in the service's logs. `Retry-After` of a 503
+or 429 says when to retry.
 """
 SHAPES: tuple[type[Struct], ...] = (
     tasks.TaskAnswer,
@@ -123,8 +123,8 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes:
-    """Return the document for these routes, JSON."""
-    # An application of its own: one that also served the document would bring pages of Litestar's with it.
+    """Return the document of these routes as JSON."""
+    # A separate application: with `openapi_config` Litestar adds pages of its own.
     app = Litestar(route_handlers=routes, openapi_config=_config(release), logging_config=None)
     document = app.openapi_schema.to_schema()
     document["components"]["schemas"] = schemas()
@@ -190,7 +190,7 @@ def _strings_beneath(shape: type[Struct]) -> dict[str, str]:
 
 
 def _with_parts(shapes: Sequence[type[Struct]]) -> list[type[Struct]]:
-    """Return these structs and all that are within their fields."""
+    """Return these structs and the structs inside their fields."""
     found: dict[type[Struct], None] = {}
     waiting: list[Any] = list(shapes)
     while waiting:
@@ -207,7 +207,7 @@ def _with_parts(shapes: Sequence[type[Struct]]) -> list[type[Struct]]:
 
 
 def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a parameter's schema without the null that stands for leaving it out."""
+    """Return a parameter's schema without null, which stands for an absent parameter."""
     kinds = [kind for kind in schema.get("oneOf", ()) if kind != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key not in ("oneOf", "description")}
     return {**kinds[0], **rest} if kinds else rest
@@ -237,7 +237,7 @@ def _config(release: str) -> OpenAPIConfig:
         type="http",
         scheme="bearer",
         bearer_format="JWT",
-        description="Claims `sub` (who is calling), `roles` (some of admin, user, service, auditor), `iat`, `exp`",
+        description="Claims: `sub` (the user), `roles` (some of admin, user, service, auditor), `iat`, `exp`",
     )
     return OpenAPIConfig(
         title="Taskstream",
@@ -249,18 +249,18 @@ def _config(release: str) -> OpenAPIConfig:
         use_handler_docstrings=True,
         operation_id_creator=_operation_id,
         tags=[
-            Tag(name="Tasks", description="Submit, follow, cancel, retry, replay"),
-            Tag(name="Batches", description="Many tasks as one: submitted, followed and commanded together"),
+            Tag(name="Tasks", description="Submit, read, cancel, retry, replay"),
+            Tag(name="Batches", description="Many tasks submitted, read and cancelled together"),
             Tag(name="Bulk", description="Commands to many tasks at once"),
-            Tag(name="Dead letters", description="Tasks that failed for good: tried again, or discarded"),
+            Tag(name="Dead letters", description="Tasks that failed after their last attempt: retry or discard them"),
             Tag(name="Push", description="Events as they happen"),
-            Tag(name="Schedules", description="Tasks submitted again and again, as a cron expression says"),
-            Tag(name="Webhooks", description="Events sent to an address of yours, signed, until they are taken"),
+            Tag(name="Schedules", description="Tasks submitted by a cron expression"),
+            Tag(name="Webhooks", description="Events sent to a URL of yours, signed, and retried until accepted"),
             Tag(name="Queue", description="Long jobs of a user's projects"),
             Tag(name="Servers", description="The fleet: admins only"),
-            Tag(name="Pools", description="Queues, what waits in them, and pauses: admins only"),
-            Tag(name="Types", description="What payloads look like and how tasks are tried"),
-            Tag(name="Owners", description="What users may have: run at once, start in a second, keep waiting"),
+            Tag(name="Pools", description="Queues with their waiting tasks and pauses: admins only"),
+            Tag(name="Types", description="Schemas of payloads, retries and limits"),
+            Tag(name="Owners", description="Limits of users: running tasks, starts per second, waiting tasks"),
             Tag(name="System", description="Health and metrics; no token needed"),
         ],
     )

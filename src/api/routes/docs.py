@@ -1,4 +1,4 @@
-"""The HTML page of the API: swagger-ui over `/openapi.json`, with everything it needs; nothing comes from elsewhere."""
+"""Routes of the HTML page of the API: swagger-ui over `/openapi.json`. All its files are served from here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from litestar import MediaType, Request, Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-# The package is a plugin for mkdocs; all that is wanted of it is its copy of swagger-ui 5.
+# The package is a plugin for mkdocs; only its copy of swagger-ui 5 is used.
 _SWAGGER_UI = files("mkdocs_swagger_ui_tag") / "swagger-ui"
 _ASSETS = {
     "swagger-ui.css": (_SWAGGER_UI / "stylesheets" / "swagger-ui.css", "text/css"),
@@ -25,7 +25,7 @@ _PAGE = """<!DOCTYPE html>
   <link rel="icon" type="image/svg+xml" href="/docs/icon.svg">
 </head>
 <body>
-  <noscript>This page needs JavaScript. The same as JSON: <a href="/openapi.json">/openapi.json</a></noscript>
+  <noscript>This page needs JavaScript. The same content as JSON: <a href="/openapi.json">/openapi.json</a></noscript>
   <div id="swagger-ui"></div>
   <script src="/docs/swagger-ui-bundle.js"></script>
   <script src="/docs/start.js"></script>
@@ -66,7 +66,7 @@ def docs_router() -> Router:
     @get("/{name:str}", sync_to_thread=True)
     def asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         if name not in _ASSETS:
-            raise NotFoundException(f"there is nothing at {request.url.path}")
+            raise NotFoundException(f"no such path: {request.url.path}")
         file, media_type = _ASSETS[name]
         return Response(file.read_bytes(), media_type=media_type, headers=_FOR_A_DAY)
 

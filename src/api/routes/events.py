@@ -1,4 +1,4 @@
-"""Server-sent events: a task's or an owner's events, as they come (WHATWG HTML, 9.2)."""
+"""Routes of server-sent events: the events of a task or an owner as they happen (WHATWG HTML, 9.2)."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ from ..problems import answers
 log = structlog.get_logger(__name__)
 
 BEGINNING = b"retry: 1000\n\n"
-"""Milliseconds after which a browser connects again."""
+"""A browser reconnects after this many milliseconds."""
 HEARTBEAT = b": heartbeat\n\n"
 HEARTBEAT_SECONDS = 15.0
 EVENTS = frozenset(event.__name__ for event in get_args(TaskEvent))
 
 LastEventId = Annotated[
     str | None,
-    HeaderParameter(name="Last-Event-ID", description="The last id that was received: what came after it follows"),
+    HeaderParameter(name="Last-Event-ID", description="The last id received; the stream resumes after it"),
 ]
 After = Annotated[
-    str | None, QueryParameter(name="after", description="The same, where the header cannot be set; the header wins")
+    str | None,
+    QueryParameter(name="after", description="Like `Last-Event-ID`, without headers; the header wins"),
 ]
 Token = Annotated[
-    str | None, QueryParameter(name="token", description="Of POST /api/stream-tokens, where no header can be set")
+    str | None,
+    QueryParameter(name="token", description="A token of POST /api/stream-tokens"),
 ]
 
 
 async def _sent(messages: PushMessages) -> AsyncIterator[bytes]:
-    """Yield messages as a stream has them. A store that fails ends it, and the client comes again for the rest."""
+    """Yield messages as blocks of a stream. A failing store ends the stream; the client reconnects and resumes."""
     yield BEGINNING
     try:
         async for message in messages:
@@ -53,7 +55,7 @@ async def _sent(messages: PushMessages) -> AsyncIterator[bytes]:
 
 
 def _event(message: PushMessage) -> bytes:
-    """Return a message as a stream has it; JSON of ours has no line breaks. An id alone is kept by the client."""
+    """Return a message as a block of a stream. Its JSON has no line breaks. Clients keep an id that comes alone."""
     data = b"data: %b\n" % message.data if message.data else b""
     event_id = b"id: %b\n" % message.event_id.encode() if message.event_id else b""
     return b"%b%b\n" % (event_id, data)
@@ -67,14 +69,12 @@ def stream(messages: PushMessages | None) -> Response[None] | Stream:
 
 
 def read_after(header: str | None, query: str | None) -> FeedPosition | None:
-    """Return the place to resume after, None to begin with the present state."""
+    """Return the position to resume after, None to begin with the present state. Raises InvalidInput."""
     text = header or query
     try:
         return FeedPosition.parse(text) if text else None
     except ValueError:
-        raise InvalidInput(
-            "this is no id of an event; send the last one received as it came", "Last-Event-ID"
-        ) from None
+        raise InvalidInput("not the id of an event; send the last id received, unchanged", "Last-Event-ID") from None
 
 
 def push_router(container: Container, tokens: StreamTokens) -> Router:
@@ -86,7 +86,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         media_type=STREAM_TYPE,
         responses=answers(400, 401, 403, 404, 503),
         response_description="Server-sent events",
-        summary="Follow a task",
+        summary="Stream a task's events",
     )
     async def stream_task(
         request: ApiRequest,
@@ -95,10 +95,10 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         after: After = None,
         token: Token = None,  # noqa: ARG001 - read by the middleware
     ) -> Response[None] | Stream:
-        """Send the task as it is, then each of its events as it happens; ends after the one that ends the task.
+        """Send the present state of a task, then its events as they happen. Ends after the last event of the task.
 
-        Each `data` is JSON with a `type`: `state`, then the names of events. The `id` is the event's place in the log:
-        after a break, what followed the last one is sent. A 204 says that there is nothing left.
+        Each `data` is JSON with a `type`: `state`, then the names of events. The `id` is the event's position in
+        the log: a client that reconnects with the last one resumes after it. A 204 means that nothing follows.
         """
         return stream(await pushed.of_task(request.user, task_id, read_after(last_event_id, after)))
 
@@ -107,7 +107,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         media_type=STREAM_TYPE,
         responses=answers(400, 401, 403, 503),
         response_description="Server-sent events",
-        summary="Follow all tasks",
+        summary="Stream the events of all tasks",
     )
     async def stream_tasks(
         request: ApiRequest,
@@ -118,7 +118,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         after: After = None,
         token: Token = None,  # noqa: ARG001 - read by the middleware
     ) -> Response[None] | Stream:
-        """Send each task that has not ended as it is, then every event of every task, also of new ones."""
+        """Send the present state of each task that has not ended, then the events of all tasks, new ones included."""
         choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
         scope = Scope(owner=listed_owner(request, owner))
         return stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
@@ -127,11 +127,11 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         "/stream-tokens",
         status_code=200,
         responses=answers(400, 401, 403),
-        response_description="A token and its end",
+        response_description="A token and when it expires",
         summary="Get a token for streams",
     )
     async def make_stream_token(request: ApiRequest) -> StreamToken:
-        """Return a token for `?token=` of a stream: browsers' EventSource and WebSocket cannot send headers."""
+        """Return a token for `?token=` of a stream, because EventSource and WebSocket of browsers send no headers."""
         return tokens.make(request.user)
 
     return Router(path="/", route_handlers=[stream_task, stream_tasks, make_stream_token], tags=["Push"])

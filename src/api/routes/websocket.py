@@ -1,4 +1,4 @@
-"""WebSocket: the same events as the streams, for any number of subscriptions over one connection.
+"""Route of the WebSocket: the events of the streams, for many subscriptions over one connection.
 
     client                                               server
     {"type": "subscribe", "task": id}                    {"type": "subscribed", "subscription": …}, then events
@@ -7,12 +7,12 @@
     {"type": "subscribe", "all": true}
     {"type": "unsubscribe", "subscription": …}           {"type": "unsubscribed", "subscription": …}
     {"type": "ping"}                                     {"type": "pong"}
-                                                         {"type": "reached", …}   all up to this `id` was sent
-                                                         {"type": "ended", …}   its task or batch has ended
+                                                         {"type": "reached", …}   everything up to this `id` was sent
+                                                         {"type": "ended", …}   the task or batch has ended
                                                          {"type": "error", "error": …}
 
-A subscription's name is `task:<id>`, `batch:<id>`, `project:<name>` or `all`. A reader too slow for what it asked for
-is told and dropped; it comes again and resumes after the last `id`.
+A subscription's name is `task:<id>`, `batch:<id>`, `project:<name>` or `all`. A client that reads too slowly is
+disconnected with code 4408; it reconnects and resumes after the last `id`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ log = structlog.get_logger(__name__)
 MOST_SUBSCRIPTIONS = 100
 LONGEST_MESSAGE = 4 * 1024
 MESSAGES_WAITING = 256
-"""What waits for a reader before it counts as slow."""
+"""Messages buffered for a client before it counts as slow."""
 PATIENCE_SECONDS = 10.0
-"""How long a slow reader may leave its messages waiting."""
+"""Longest wait for a slow client to read a message."""
 CLOSE_SECONDS = 1.0
 PAUSE_SECONDS = 15.0
 UNAUTHENTICATED = 4401
@@ -64,7 +64,7 @@ class _Subscribe(Struct, tag="subscribe", kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def name(self) -> str:
-        """What the subscription is called. Raises InvalidInput where it is not about exactly one thing."""
+        """Return the name of the subscription. Raises InvalidInput unless it is about exactly one thing."""
         named = [
             *([f"task:{self.task}"] if self.task is not None else []),
             *([f"batch:{self.batch}"] if self.batch is not None else []),
@@ -72,7 +72,7 @@ class _Subscribe(Struct, tag="subscribe", kw_only=True, forbid_unknown_fields=Tr
             *(["all"] if self.all else []),
         ]
         if len(named) != 1:
-            raise InvalidInput("subscribe to one of `task`, `batch`, `project` and `all`")
+            raise InvalidInput("must have exactly one of `task`, `batch`, `project` and `all`")
         return named[0]
 
 
@@ -89,7 +89,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class TooSlow(Exception):
-    """The reader does not read."""
+    """The client reads too slowly."""
 
 
 class Session:
@@ -109,7 +109,7 @@ class Session:
         tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
         try:
             code, reason = await self._over
-            with contextlib.suppress(Exception):  # it may be gone already, or not read even this
+            with contextlib.suppress(Exception):  # it may be closed already, or the client reads nothing
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._socket.close(code=code, reason=reason)
         finally:
@@ -139,7 +139,7 @@ class Session:
                 except Refused as refusal:
                     await self._put(_encode({"type": "error", "error": str(refusal)}))
                 except StoreError:
-                    await self._put(_encode({"type": "error", "error": "the log cannot be read now; try again"}))
+                    await self._put(_encode({"type": "error", "error": "the event log is not available; retry"}))
         except (WebSocketDisconnect, TooSlow):
             self._end(GOING_AWAY, "")
         except Exception:
@@ -154,14 +154,14 @@ class Session:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._waiting.put(message)
         except TimeoutError:
-            self._end(TOO_SLOW, "too slow: connect again, and subscribe after the last id received")
+            self._end(TOO_SLOW, "too slow: reconnect, and subscribe after the last id received")
             raise TooSlow from None
 
     # What is asked for
 
     async def _act(self, text: str) -> None:
         if len(text) > LONGEST_MESSAGE:
-            raise InvalidInput(f"a message has {LONGEST_MESSAGE} characters at most")
+            raise InvalidInput(f"must be at most {LONGEST_MESSAGE:,} characters")
         try:
             message = _message.decode(text)
         except msgspec.ValidationError as error:
@@ -181,9 +181,9 @@ class Session:
     async def _subscribe(self, wanted: _Subscribe) -> None:
         name = wanted.name
         if name in self._subscriptions:
-            raise InvalidInput(f"there is a subscription {name!r} already")
+            raise InvalidInput(f"already subscribed to {name!r}")
         if len(self._subscriptions) >= MOST_SUBSCRIPTIONS:
-            raise InvalidInput(f"a connection has {MOST_SUBSCRIPTIONS} subscriptions at most; take `all`")
+            raise InvalidInput(f"at most {MOST_SUBSCRIPTIONS} subscriptions per connection; use `all` instead")
         messages = await self._messages(wanted)
         await self._put(_encode({"type": "subscribed", "subscription": name}))
         self._subscriptions[name] = asyncio.create_task(self._pass_on(name, messages))
@@ -196,8 +196,8 @@ class Session:
                     if message is not None:
                         data = message.data or REACHED
                         await self._put(label + _encode(message.event_id or None) + b"," + data[1:])
-            if self._hub.has_ended:  # no task has, for certain
-                self._end(GOING_AWAY, "this process stops: connect again, and subscribe after the last id received")
+            if self._hub.has_ended:  # so no task has
+                self._end(GOING_AWAY, "shutting down: reconnect, and subscribe after the last id received")
                 return
             await self._put(_encode({"type": "ended", "subscription": name}))
         except TooSlow:
@@ -206,15 +206,15 @@ class Session:
             log.warning("subscription.broken", reason=str(error))
             with contextlib.suppress(TooSlow):
                 await self._put(_encode({"type": "error", "subscription": name, "error": "subscribe again"}))
-        if self._subscriptions.get(name) is asyncio.current_task():  # else it was given up, and taken again
+        if self._subscriptions.get(name) is asyncio.current_task():  # else the client unsubscribed and subscribed again
             del self._subscriptions[name]
 
     async def _messages(self, wanted: _Subscribe) -> PushMessages | None:
-        """Return what a subscription brings. Raises Refused for what this caller may not see."""
+        """Return the messages of a subscription. Raises Refused if the caller may not see them."""
         try:
             after = None if wanted.after is None else FeedPosition.parse(str(wanted.after))
         except ValueError:
-            raise InvalidInput("`after` is the `id` of a message as it came") from None
+            raise InvalidInput("`after` must be the `id` of a message, unchanged") from None
         if wanted.task is not None:
             return await self._pushed.of_task(self._identity, wanted.task, after)
         if wanted.batch is not None:
@@ -232,7 +232,7 @@ def websocket_router(container: Container, authenticator: Authenticator, tokens:
             return tokens.identify(in_address)
         identity = await authenticator.identify(bearer_token(socket.scope))
         if not identity.has(*ROLES):
-            raise Unauthenticated("no role of ours")
+            raise Unauthenticated("no role of this API")
         return identity
 
     @websocket("/ws")

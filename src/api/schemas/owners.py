@@ -1,4 +1,4 @@
-"""Limits of owners as admins send and see them."""
+"""Limits of owners, as admins send and read them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,20 @@ Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 
 
 class OwnerLimitsBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Limits of an owner's own, in place of those they had. What is left out is as the service's settings say; 0 is no
-    limit, whatever they say.
-    """
+    """An owner's own limits, replacing previous ones. Absent ones come from the service's settings; 0: no limit."""
 
     concurrency: Concurrency | None = None
-    """Tasks that run at once."""
+    """Running tasks."""
     per_second: PerSecond | None = None
-    """Starts in a second, in the long run; 0.00001 is the least."""
+    """Average starts per second, at least 0.00001."""
     burst: Burst | None = None
-    """Starts at once after a quiet time, with `perSecond`; null: as many as that, at least 1."""
+    """Largest burst of starts, with `perSecond`; null: `perSecond`, at least 1."""
     waiting: Waiting | None = None
-    """Tasks that wait, beyond which a submission is a 429."""
+    """Waiting tasks; a submission beyond them is a 429."""
 
 
 class OwnLimits(Struct, kw_only=True, rename="camel", omit_defaults=True):
-    """Limits that an admin has set for one owner; 0: no limit."""
+    """Limits set by an admin for one owner; 0: no limit."""
 
     concurrency: int | None = None
     per_second: float | None = None
@@ -43,20 +41,20 @@ class OwnLimits(Struct, kw_only=True, rename="camel", omit_defaults=True):
 
 
 class OwnerLimitsAnswer(Struct, kw_only=True, rename="camel"):
-    """The limits that hold for an owner; null: none."""
+    """The limits in force for an owner; null: no limit."""
 
     owner: str
-    """The `sub` of their token."""
+    """The `sub` of the owner's token."""
     concurrency: int | None
-    """Tasks that run at once."""
+    """Running tasks."""
     per_second: float | None
-    """Starts in a second, in the long run."""
+    """Average starts per second."""
     burst: int | None
-    """Starts at once after a quiet time."""
+    """Largest burst of starts."""
     waiting: int | None
-    """Tasks that wait, beyond which a submission is a 429."""
+    """Waiting tasks; a submission beyond them is a 429."""
     own: OwnLimits | None
-    """Those of them that are the owner's own, as they were set; null: all are the service's."""
+    """The owner's own limits, as set; null: all are the service's."""
 
 
 class OwnerPage(Page, kw_only=True, rename="camel"):
@@ -66,12 +64,12 @@ class OwnerPage(Page, kw_only=True, rename="camel"):
 
 
 def owner_limits(owner: str, body: OwnerLimitsBody) -> OwnerLimited:
-    """Return the limits that a body asks for. Raises InvalidInput."""
+    """Return the limits in a body. Raises InvalidInput."""
     named = (body.concurrency, body.per_second, body.burst, body.waiting)
     if all(value is None for value in named):
-        raise InvalidInput("name at least one limit; DELETE takes an owner's own limits away")
+        raise InvalidInput("set at least one limit; DELETE removes an owner's own limits")
     if body.per_second is not None and 0 < body.per_second < LEAST_PER_SECOND:
-        raise InvalidInput(f"0, which is no limit, or at least {LEAST_PER_SECOND:f}", "$.perSecond")
+        raise InvalidInput(f"must be 0 (no limit) or at least {LEAST_PER_SECOND:f}", "$.perSecond")
     check_burst(body.per_second, body.burst)
     return OwnerLimited(
         owner=owner,
@@ -83,9 +81,9 @@ def owner_limits(owner: str, body: OwnerLimitsBody) -> OwnerLimited:
 
 
 def check_burst(per_second: float | None, burst: int | None) -> None:
-    """Raise InvalidInput for a burst without the rate that it belongs to."""
+    """Raise InvalidInput for a burst without a rate."""
     if burst is not None and not per_second:
-        raise InvalidInput("a burst is how far `perSecond` may be exceeded for once; name that, too", "$.burst")
+        raise InvalidInput("requires `perSecond`: a burst is how far that rate may be exceeded at once", "$.burst")
 
 
 def owner_answer(owner: str, state: OwnerState, service: Allowance) -> OwnerLimitsAnswer:

@@ -1,4 +1,4 @@
-"""Pools, and pauses of pools and types, as admins send and see them. Times are ISO 8601, in UTC."""
+"""Pools, and pauses of pools and types, as admins send and read them. Times are ISO 8601 in UTC."""
 
 from __future__ import annotations
 
@@ -13,62 +13,62 @@ from .page import Page
 
 
 class PauseBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Why something is paused or resumed."""
+    """The reason for a pause or its end."""
 
     reason: Annotated[str, Meta(max_length=300)] = ""
-    """Kept in the log, and shown as long as the pause lasts."""
+    """Stored in the log, and shown during the pause."""
 
 
 class PauseInfo(Struct, kw_only=True):
-    """A pause: tasks wait, what runs goes on."""
+    """A pause: queued tasks wait, running ones go on."""
 
     since: str
     by: str
-    """Who asked for it: the subject of the token."""
+    """The `sub` of the caller's token."""
     reason: str
 
 
 class PauseAnswer(Struct, kw_only=True):
-    """It is paused, or no longer."""
+    """The pool or type is paused or resumed."""
 
     name: str
     success: bool = True
     pause: PauseInfo | None
-    """Null: it is not paused."""
+    """Null: not paused."""
 
 
 class PoolServer(Struct, kw_only=True, rename="camel"):
-    """A server that serves a pool, perhaps among others."""
+    """A server that serves a pool, and possibly others."""
 
     id: str
     available: bool
-    """Whether it is given tasks at all: it is online, not in maintenance, and its circuit is closed."""
+    """True if it can get tasks: online, not in maintenance, circuit closed."""
     running: int
-    """Tasks of any pool that it runs, as of a moment ago."""
+    """Running tasks of all pools, as of about a second ago."""
     room: int
-    """How many more it takes."""
+    """Free slots."""
     overflow: bool
-    """Whether it takes work only when much waits."""
+    """True if it takes work only above its overflow thresholds."""
 
 
 class PoolSummary(Struct, kw_only=True, rename="camel"):
-    """A queue of tasks, and who serves it."""
+    """A queue of tasks, and the servers that serve it."""
 
     name: str
     pause: PauseInfo | None
-    """Null: it is not paused."""
+    """Null: not paused."""
     types: list[str]
-    """Those whose tasks wait, or may still wait, here. In `default` so may those of types that nobody has defined."""
+    """Types whose tasks are queued here. `default` also queues tasks of undefined types."""
     paused_types: list[str]
     servers: list[PoolServer]
     """By id; the first 1,000."""
     server_count: int
     waiting: dict[Priority, int]
-    """Tasks that have not been taken out of the queue."""
+    """Tasks in the queue, by priority."""
     in_hand: dict[Priority, int]
-    """Tasks taken out: in a call, or given back for a while because no server could take them."""
+    """Tasks taken from the queue: running, or waiting to be queued again because no server was free."""
     oldest_waiting: str | None
-    """When the longest waiting of `waiting` came into the queue; null: none waits."""
+    """When the oldest task in the queue was queued; null: the queue is empty."""
 
 
 class PoolPage(Page, kw_only=True, rename="camel"):

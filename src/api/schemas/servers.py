@@ -1,4 +1,4 @@
-"""Servers as admins send and see them. Times are ISO 8601, in UTC."""
+"""Servers, as admins send and read them. Times are ISO 8601 in UTC."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...wire.fields import DurationSeconds, Name, ServerName, iso
 from .page import DoneTo, Page
 
 _URL = {"format": "uri", "pattern": "^https?://"}
-"""For the description only: what is wrong with an address is said better where addresses are read."""
+"""For the API document only: `wire.addresses` has better errors for invalid URLs."""
 
 
 class Endpoints(Struct, kw_only=True):
-    """Where a server is called."""
+    """URLs of a server."""
 
     predict: Annotated[str, Meta(min_length=1, max_length=2048, extra_json_schema=_URL)]
     """http(s) URL that takes tasks (POST)."""
@@ -27,42 +27,42 @@ class Endpoints(Struct, kw_only=True):
 
 
 class OverflowBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """When a server takes work: once either is so, and until half of it is no longer. At least one is given."""
+    """When an overflow server takes work: from either threshold until half of it. At least one is required."""
 
     waiting: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
-    """More tasks than this wait in its pools."""
+    """More than this many tasks wait in its pools."""
     oldest: DurationSeconds | None = None
-    """Seconds that a task has waited there."""
+    """The oldest task in its pools has waited this many seconds."""
 
 
 class RegisterBody(Struct, kw_only=True, rename="camel"):
-    """A backend server as it announces itself. Registering the same id again replaces it."""
+    """A backend server to register. Registering the same id again replaces it."""
 
     id: ServerName
-    """What it is called in paths."""
+    """Its name in paths."""
     name: Name
     provider: Name
     endpoints: Endpoints
     is_async: bool = msgspec.field(name="async", default=False)
-    """It may answer 202 and report later."""
+    """True: it may answer 202 and report later."""
     callback: bool = False
-    """It reports by PUT to the `callback_url` it is given."""
+    """True: it reports by PUT to the `callback_url` of the request."""
     types: Annotated[list[Name], Meta(max_length=100)] = []
     """Task types it serves; empty: all."""
     max_concurrent: Annotated[int, Meta(ge=1, le=10_000)] = 10
-    """Tasks it takes at once."""
+    """Tasks it runs at once."""
     weight: Annotated[int, Meta(ge=1, le=1_000)] = 1
     """Its share under weighted balancing."""
     api_key: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
-    """Sent to the server as bearer token; sealed at rest, never shown."""
+    """Sent to the server as bearer token. Encrypted at rest, never returned."""
     labels: Annotated[dict[Name, Annotated[str, Meta(max_length=256)]], Meta(max_length=50)] = {}
-    """Text of yours; tasks may ask for servers that have it (`require`, `prefer`)."""
+    """Free text by which tasks choose servers (`require`, `prefer`)."""
     overflow: OverflowBody | None = None
-    """It takes work only when much waits; null: whenever it has room."""
+    """When it takes work; null: whenever it has a free slot."""
 
 
 class HeartbeatBody(Struct, kw_only=True, rename="camel"):
-    """A sign of life, with what the server wants to say of its load."""
+    """A heartbeat, with the load of the server."""
 
     status: Annotated[str, Meta(max_length=64)] | None = None
     active_tasks: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
@@ -70,27 +70,27 @@ class HeartbeatBody(Struct, kw_only=True, rename="camel"):
 
 
 class MaintenanceBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Whether a server is to take nothing new."""
+    """Begins or ends maintenance."""
 
     maintenance: bool
     reason: Annotated[str, Meta(max_length=300)] = ""
 
 
 class DrainBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Why a server is drained, or given work again."""
+    """The reason for a drain or its end."""
 
     reason: Annotated[str, Meta(max_length=300)] = ""
 
 
 class CleanupBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Which servers to remove."""
+    """The servers to remove."""
 
     max_age_mins: Annotated[float, Meta(ge=0, le=525_600)] = 3
     """Servers offline for longer are removed."""
 
 
 class ServerSummary(Struct, kw_only=True, rename="camel"):
-    """A server as it is now. Times are ISO 8601, UTC."""
+    """The present state of a server. Times are ISO 8601, UTC."""
 
     id: str
     name: str
@@ -104,27 +104,27 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     labels: dict[str, str]
     overflow: OverflowBody | None
     has_api_key: bool
-    """Whether it has one; the key itself is never shown."""
+    """True if an API key is stored; the key itself is never returned."""
     status: Literal["online", "offline"]
     status_reason: str
-    """What decided the status."""
+    """Why it has this status."""
     status_since: str
-    """When it got that status."""
+    """When it got this status."""
     maintenance: bool
     maintenance_reason: str | None
     maintenance_since: str | None
     circuit: Literal["closed", "open", "half-open"]
-    """`open`: attempts kept failing, and nothing is sent until `circuitOpenUntil`; `half-open`: one is out to see."""
+    """Circuit breaker. `open`: no tasks until `circuitOpenUntil`; `half-open`: one task on trial."""
     circuit_open_until: str | None
     registered_at: str
     last_heartbeat: str | None
-    """The last sign of life: a heartbeat, a good check or a task done well."""
+    """The last heartbeat, successful health check or successful task."""
     latency_ms: float | None
-    """Of the last good health check."""
+    """Of the last successful health check."""
     active_tasks: int | None
-    """As the server said itself, in its last heartbeat."""
+    """From the server's last heartbeat."""
     metrics: dict[str, Any] | None
-    """As the server said itself, in its last heartbeat."""
+    """From the server's last heartbeat."""
 
 
 class ServerPage(Page, kw_only=True, rename="camel"):
@@ -134,11 +134,11 @@ class ServerPage(Page, kw_only=True, rename="camel"):
 
 
 class ServerDone(DoneTo, kw_only=True):
-    """It is done."""
+    """Done."""
 
 
 class HeartbeatAnswer(Struct, kw_only=True, rename="camel"):
-    """The sign of life is noted."""
+    """The heartbeat is recorded."""
 
     id: str
     success: bool = True
@@ -147,7 +147,7 @@ class HeartbeatAnswer(Struct, kw_only=True, rename="camel"):
 
 
 class MaintenanceAnswer(Struct, kw_only=True):
-    """The server is, or is no longer, in maintenance."""
+    """Maintenance has begun or ended."""
 
     id: str
     success: bool = True
@@ -155,24 +155,24 @@ class MaintenanceAnswer(Struct, kw_only=True):
 
 
 class DrainAnswer(Struct, kw_only=True):
-    """The server finishes what it has and takes nothing new."""
+    """The server finishes its tasks and gets no new ones."""
 
     id: str
     success: bool = True
     since: str
-    """Since when it is drained: a server that was drained before goes on being so."""
+    """When the drain began; repeating it does not change this."""
     running: int
-    """Tasks that it still runs."""
+    """Tasks still running on it."""
     drained: bool
-    """Nothing runs on it, and nothing will before it is resumed: it may be switched off."""
+    """True: nothing runs on it, and nothing starts before it is resumed. It is safe to shut down."""
 
 
 class CleanupAnswer(Struct, kw_only=True, rename="camel"):
-    """What was removed."""
+    """The removed servers."""
 
     success: bool = True
     removed_servers: list[str]
-    """Their ids; empty if there were none."""
+    """Their ids."""
 
 
 def server_summary(server: Present, heartbeat: Heartbeat | None) -> ServerSummary:

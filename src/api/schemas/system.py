@@ -1,4 +1,4 @@
-"""The front page and health as clients see them."""
+"""The front page and health, as clients read them."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ class Liveness(Struct, kw_only=True):
 
 
 class NatsHealth(Struct, kw_only=True):
-    """The store."""
+    """State of NATS."""
 
     connected: bool
     version: str
     durability: Literal["always", "interval", "unknown"]
-    """`always`: what is acknowledged is on disk."""
+    """`always`: everything acknowledged is on disk."""
     clock_difference_ms: float | None
-    """How far NATS' clock is ahead of ours."""
+    """NATS' clock minus this process' clock."""
 
 
 class Ready(Struct, kw_only=True):
-    """What a request depends on, and how that is."""
+    """State of everything that a request depends on."""
 
     status: Literal["ok", "unavailable", "draining"]
-    """`draining`: this process was asked to end; send what comes next to another."""
+    """`draining`: this process shuts down; send new requests to another."""
     version: str
     nats: NatsHealth
     storage: dict[str, int]
-    """Bytes: `used`, and the `limit` JetStream has (-1: none)."""
+    """Bytes: `used`, and JetStream's `limit` (-1: none)."""
     projection_lag_events: int
-    """Events of the log that lists read from the log itself, because they are not projected yet."""
+    """Task events that the projection has not read yet; lists read them from the log."""
     servers: dict[str, int]
-    """How many are online, offline, in maintenance, and have an open circuit."""
+    """Number of servers online, offline, in maintenance, and with an open circuit."""
     halted: dict[str, str]
     """Background services of this process that have stopped because they cannot read an event, each with the reason."""
     warnings: list[str]
-    """What is weaker than it should be, each with what to do."""
+    """Weaknesses of settings and storage, each with what to do."""
 
 
 class Front(Struct, kw_only=True):
-    """What this is, and where to go on."""
+    """The service, its version, and links."""
 
     name: str = "Taskstream"
     version: str

@@ -1,4 +1,4 @@
-"""Task types as admins send and everybody sees them. Durations are seconds."""
+"""Task types, as admins send and everybody reads them. Durations are in seconds."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ PoolName = Annotated[str, Meta(min_length=1, max_length=32, pattern=POOL_NAME_PA
 
 
 class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Settings of a task type; what is left out is as the service's settings say."""
+    """Settings of a task type; absent ones come from the service's settings."""
 
     schema: dict[str, Any] | None = None
-    """JSON Schema that every payload of the type must keep to."""
+    """JSON Schema that every payload of the type must satisfy."""
     attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
-    """Tries in all, the first included."""
+    """Largest number of attempts, the first included."""
     backoff_base: DurationSeconds | None = None
-    """Seconds; the upper bound of the first backoff, which doubles with each failure."""
+    """Seconds. Upper bound of the first backoff; it doubles with each failure."""
     backoff_cap: DurationSeconds | None = None
-    """Seconds; the longest backoff."""
+    """Seconds. Longest backoff."""
     timeout: DurationSeconds | None = None
-    """Seconds that one attempt may take."""
+    """Seconds an attempt may take."""
     priority: Priority = "normal"
-    """Of tasks that name none."""
+    """Priority of tasks submitted without one."""
     pool: PoolName | UnsetType = UNSET
-    """Queue its tasks wait in; by default one of its own."""
+    """Queue of its tasks; by default one of its own."""
     description: Annotated[str, Meta(max_length=1000)] = ""
     concurrency: Concurrency | None = None
-    """Tasks of the type that run at once, of whatever owner; null: any number."""
+    """Running tasks of the type, of all owners; null: no limit."""
     per_second: PerSecond | None = None
-    """Their starts in a second, in the long run; null: any number."""
+    """Average starts per second; null: no limit."""
     burst: Concurrency | None = None
-    """Such starts at once after a quiet time; null: as many as `perSecond`, at least 1."""
+    """Largest burst of starts; null: `perSecond`, at least 1."""
     key_concurrency: Concurrency = 1
-    """Tasks of the type with the same concurrency key that run at once."""
+    """Running tasks of the type with the same concurrency key."""
     on_conflict: OnConflict = "wait"
-    """What becomes of a newcomer whose key is taken: it waits, replaces those that wait, or is refused (cancelled)."""
+    """What happens to a new task whose key is in use: it waits, replaces waiting tasks, or is refused (cancelled)."""
 
 
 class TypeSummary(Struct, kw_only=True, rename="camel"):
-    """A type's settings, with the service's own where it has none. Durations are seconds."""
+    """A type's settings; where it has none, those of the service. Durations are in seconds."""
 
     name: str
     defined: bool
-    """False for `default` as long as nobody has put settings for it."""
+    """False for `default` until an admin sets it."""
     schema: Any
     """JSON Schema of its payloads; null: any payload."""
     attempts: int
@@ -64,20 +64,20 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     timeout: float
     priority: Priority
     pool: str
-    """Queue its tasks wait in."""
+    """Queue of its tasks."""
     description: str
     concurrency: int | None
-    """Tasks of the type that run at once; null: any number."""
+    """Running tasks of the type; null: no limit."""
     per_second: float | None
-    """Their starts in a second; null: any number."""
+    """Average starts per second; null: no limit."""
     burst: int | None
-    """Such starts at once after a quiet time; null: any number."""
+    """Largest burst of starts; null: no limit."""
     key_concurrency: int
-    """Tasks with the same concurrency key that run at once."""
+    """Running tasks with the same concurrency key."""
     on_conflict: OnConflict
-    """What becomes of a newcomer whose key is taken."""
+    """What happens to a new task whose key is in use."""
     pause: PauseInfo | None
-    """Null: it is not paused."""
+    """Null: not paused."""
 
 
 class TypePage(Page, kw_only=True, rename="camel"):
@@ -87,7 +87,7 @@ class TypePage(Page, kw_only=True, rename="camel"):
 
 
 class TypeDone(Struct, kw_only=True):
-    """It is done."""
+    """Done."""
 
     name: str
     success: bool = True

@@ -22,7 +22,7 @@ CATEGORIES = {
     "attempts": ATTEMPT_WORDS,
     "progress": LIVE_WORDS,
 }
-"""Names for several events."""
+"""Names that stand for several events."""
 NAMES = (*CATEGORIES, *(PREFIX + word for word in TASK_WORDS))
 
 Url = Annotated[str, Meta(min_length=1, max_length=MAX_URL)]
@@ -32,38 +32,38 @@ Description = Annotated[str, Meta(max_length=1000)]
 
 
 class WebhookBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A webhook to be registered."""
+    """A webhook to register."""
 
     url: Url
-    """Where deliveries are sent, http or https."""
+    """http or https URL that receives deliveries."""
     events: EventNames = field(default_factory=lambda: ["ended"])
     """Names such as `task.succeeded`, and `all`, `ended` (the default), `attempts`, `progress` for several."""
     types: TypeNames = []
-    """Types of the tasks whose events are sent; empty: all."""
+    """Only events of tasks of these types; empty: all types."""
     task_id: str | None = None
-    """A task of yours: only its events are sent, those it has had so far, too."""
+    """A task of yours: only its events are sent, past ones included."""
     description: Description = ""
     active: bool = True
-    """False: nothing is sent, and what happens meanwhile never is."""
+    """False: nothing is sent; events of that time are never sent."""
 
 
 class WebhookChange(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What is to change of a webhook; what is left out stays."""
+    """Changes to a webhook; absent fields stay."""
 
     url: Url | UnsetType = UNSET
     events: EventNames | UnsetType = UNSET
     types: TypeNames | UnsetType = UNSET
     description: Description | UnsetType = UNSET
     active: bool | UnsetType = UNSET
-    """True also enables one that was disabled because its receiver answered 410."""
+    """True also enables a webhook that was disabled by a 410."""
 
 
 class WebhookSummary(Struct, kw_only=True, rename="camel"):
-    """A webhook. Its secret is shown once, when it is made, and never here."""
+    """A webhook. Its secret is returned only when it is made."""
 
     id: str
     owner: str
-    """The `sub` of whoever registered it."""
+    """The `sub` of the user who registered it."""
     url: str
     events: list[str]
     """Types of the events that are sent."""
@@ -72,37 +72,37 @@ class WebhookSummary(Struct, kw_only=True, rename="camel"):
     description: str
     active: bool
     disabled_reason: str | None
-    """Why it is not active; null while it is."""
+    """Why it is not active; null: it is active."""
     created_at: int
     updated_at: int
 
 
 class WebhookSecret(Struct, kw_only=True, rename="camel"):
-    """A webhook and its secret, which is never shown again."""
+    """A webhook and its secret, which is not returned again."""
 
     webhook: WebhookSummary
     secret: str
-    """`whsec_` and base64: the key deliveries are signed with."""
+    """`whsec_` and base64: the key that signs deliveries."""
     previous_until: int | None
-    """Until when they are signed with the secret before, too; null: there was none."""
+    """Until when deliveries are also signed with the previous secret; null: there is none."""
 
 
 class WebhookPage(Page, kw_only=True, rename="camel"):
-    """Webhooks, the newest first."""
+    """Webhooks, newest first."""
 
     webhooks: list[WebhookSummary]
 
 
 class WebhookDone(DoneTo, kw_only=True):
-    """It is done."""
+    """Done."""
 
 
 def kinds_of(names: list[str]) -> tuple[str, ...]:
-    """Return the events that names mean, in a fixed order. Raises InvalidInput for a name that there is not."""
+    """Return the kinds of events for names, in a fixed order. Raises InvalidInput for an unknown name."""
     wanted: set[str] = set()
     for name in names:
         if name not in NAMES:
-            raise InvalidInput(f"{name[:64]!r} is no event; they are {', '.join(NAMES)}", "$.events")
+            raise InvalidInput(f"must be some of {', '.join(NAMES)}; given: {name[:64]!r}", "$.events")
         wanted.update(CATEGORIES.get(name, (name.removeprefix(PREFIX),)))
     return tuple(word for word in TASK_WORDS if word in wanted)
 
@@ -128,31 +128,31 @@ def webhook_summary(webhook: Registered) -> WebhookSummary:
 
 
 class LastTry(Struct, kw_only=True, rename="camel"):
-    """What came of the last try."""
+    """The last attempt of a delivery."""
 
     at: int
     status: int | None
-    """HTTP status; null: there was no answer."""
+    """HTTP status; null: no answer."""
     error: str | None
-    """Why it does not count as delivered; null: it does."""
+    """Why it failed; null: delivered."""
     body: str
-    """The beginning of what the receiver said."""
+    """The beginning of the receiver's answer."""
     elapsed_ms: int
 
 
 class DeliverySummary(Struct, kw_only=True, rename="camel"):
-    """One message of a webhook, and what became of it."""
+    """One message of a webhook and its state."""
 
     id: str
     message_id: str
-    """The header `webhook-id`: the same with each try."""
+    """The header `webhook-id`, the same in each attempt."""
     type: str
     task_id: str | None
     """Null: a test."""
     sequence: int | None
-    """Place of the event in the log; null: a test."""
+    """Sequence of the event in the log; null: a test."""
     status: DeliveryStatus
-    """`failed`: given up."""
+    """`failed`: no more attempts."""
     attempts: int
     created_at: int
     next_attempt_at: int | None
@@ -161,7 +161,7 @@ class DeliverySummary(Struct, kw_only=True, rename="camel"):
 
 
 class DeliveryPage(Page, kw_only=True, rename="camel"):
-    """Deliveries, the one that changed last first."""
+    """Deliveries, the last changed first."""
 
     deliveries: list[DeliverySummary]
 
