@@ -1,7 +1,7 @@
 """Held tasks and their release: a wide fan-out, a deep chain, and what it costs that an owner's window is full.
 
 Instants are those of the log. `unheld` tasks are of so many types that none of their windows is ever full; `windowed`
-ones are of one type, so that most of them wait for the keeper to queue them.
+ones are of one type, so that most of them wait for the scheduler to queue them.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ CALLERS = 4
 SETTLE_SECONDS = 3.0
 """Until the pool's pace is known, and with it how much of an owner's may be in the queue."""
 LONGEST_PAUSE_SECONDS = 0.2
-"""Between two single tasks; at random, so that they do not keep step with what the keeper releases."""
+"""Between two single tasks; at random, so that they do not keep step with what the scheduler releases."""
 WARM_UP_TASKS = 200
 SEED = 1
 CROWD = "crowd"

@@ -149,7 +149,7 @@ def everything_ends(evidence: Evidence) -> Iterator[tuple[str, str]]:
             continue
         held = [name for name, tasks in (("queue", evidence.queued), ("timers", evidence.timed)) if task in tasks]
         if last["type"] == "TaskHeld" or last.get("held"):
-            yield f"not ended, last {last['type']}: the keeper holds it", task
+            yield f"not ended, last {last['type']}: the scheduler holds it", task
             continue
         running = last["type"] in ("AttemptStarted", "AttemptAccepted", "ProgressReported")
         state = f"it is in the {' and the '.join(held)}" if held else "an attempt runs" if running else "an ORPHAN"

@@ -156,7 +156,7 @@ class Reader:
         ]
 
     async def turns(self) -> frozenset[int]:
-        """Return the sequences at which the stream of tasks has a turn of the keeper, which is no event."""
+        """Return the sequences of the fences in the stream of tasks, which are no events."""
         return frozenset(message.sequence for message in await self.messages("TASKS") if not _is_event(message))
 
     async def schedule_events(self, schedule_id: str) -> list[dict[str, Any]]:

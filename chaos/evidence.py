@@ -193,7 +193,7 @@ class Evidence(Struct, kw_only=True):
     calls: list[Call]
     log: list[Entry]
     turns: frozenset[int] = frozenset()
-    """Sequences of the log's stream that are turns of the keeper."""
+    """Sequences of the log's stream that are fences of the scheduler."""
     backends: list[Line]
     """Lines of all backends' own logs, by time."""
     buckets: list[Bucket] = []

@@ -125,7 +125,7 @@ def rates_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Within any stretch of t seconds no more attempts of an owner or a type start than burst + rate * t.
 
     One that a worker gave back at its shutdown may start again. While a clock jumps, as much more is forgiven as the
-    keeper may believe to have passed, once for each jump.
+    scheduler may believe to have passed, once for each jump.
     """
     tasks = _tasks(evidence)
     for limit in evidence.shared_limits:

@@ -82,7 +82,7 @@ class Commands:
         self._on_task_ended: TaskEnded | None = None
 
     def on_task_ended(self, act: TaskEnded) -> None:
-        """Have something done once this process has ended a task; a crash may prevent it."""
+        """Call `act` once this process has ended a task. Not called after a crash."""
         self._on_task_ended = act
 
     async def task(
@@ -95,7 +95,7 @@ class Commands:
         known: Known[TaskState] | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> Handled[TaskState, TaskEvent]:
-        """Carry out a command on a task as `Handler.handle` does, and act where that has ended the task."""
+        """Execute a command as `Handler.handle` does; if that ended the task, call the action of `on_task_ended`."""
         handled = await self.tasks.handle(
             ref, command, by=by, cause=cause, known=known, patience_seconds=patience_seconds
         )
@@ -106,9 +106,9 @@ class Commands:
     async def submit_together(
         self, submissions: Sequence[tuple[TaskRef, SubmitTask]], *, by: Actor, cause: str = ""
     ) -> list[Handled[TaskState, TaskEvent]]:
-        """Submit new tasks, all of them or none; those that are there already, by the same request, stay as they are.
+        """Submit new tasks, all or none. Tasks that the same request submitted before stay as they are.
 
-        Raises IdempotencyConflict or AlreadyExists for those that are there by another.
+        Raises IdempotencyConflict or AlreadyExists for a task of another request.
         """
         new = self.tasks.fold([])
         orders: list[HandlerCommand[TaskRef, TaskState, TaskCommand]] = [

@@ -1,7 +1,7 @@
-"""Carries out commands: load, fold, decide, append guarded by what was seen; begin again on a lost race.
+"""Execution of commands: load, fold, decide, append guarded by the last event seen; again after a lost race.
 
-A command is safe to repeat: where an answer was lost and the events turn out to be stored, deciding again on what the
-log now says gives "already so".
+A command is safe to repeat: if an answer was lost and the events are stored, the decider returns no events the second
+time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ..streams.log import Log, LogEntry
 logger = structlog.get_logger(__name__)
 
 RACES = 50
-"""Lost races in a row after which a command is refused; each is lost to somebody who made progress."""
+"""Lost races in a row after which a command fails. In each of them another writer made progress."""
 PATIENCE_SECONDS = 4.0
-"""How long a command waits for NATS to come back before it says so."""
+"""How long a command waits for NATS before it fails."""
 FIRST_LOAD_SECONDS = 1.5
-"""How long the first load of a history may take, each further one twice as long. A server of a cluster that ends may
-swallow a question without a word; waiting for the connection's own timeout would use up all patience."""
+"""Timeout of the first load of a history; each further one has twice as long. A server of a cluster that stops may drop
+a request without an answer, and the connection's own timeout is longer than PATIENCE_SECONDS."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
 
@@ -40,21 +40,21 @@ E = TypeVar("E", bound=Event)
 
 
 class Known(NamedTuple, Generic[S]):
-    """A state and the sequence of the last event it reflects; 0 for none."""
+    """A state and the sequence of the last event in it; 0: none."""
 
     state: S
     sequence: int
 
 
 class Handled(NamedTuple, Generic[S, E]):
-    """What a command came to: the state after it, and the events it appended (none if it was already so)."""
+    """The outcome of a command: the state after it, and the events it appended (none if it was done already)."""
 
     known: Known[S]
     appended: list[Stored[E]]
 
 
 class HandlerCommand(Struct, Generic[K, S, C], frozen=True, kw_only=True):
-    """One of several commands that are carried out together, each on another history."""
+    """One of several commands that are executed together, each on another history."""
 
     key: K
     command: C
@@ -63,7 +63,7 @@ class HandlerCommand(Struct, Generic[K, S, C], frozen=True, kw_only=True):
 
 
 class Handler(Generic[K, S, C, E]):
-    """Carries out the commands of one vocabulary. A key names one history: a server by its id, a task by its place."""
+    """Executes the commands of one vocabulary. A key names one history: the id of a server, the ref of a task."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Handler(Generic[K, S, C, E]):
         self._evolve = evolve
 
     def fold(self, history: Sequence[Stored[E]]) -> Known[S]:
-        """Return the state that a history leads to."""
+        """Return the state after a history."""
         state = self._initial
         for stored in history:
             state = self._evolve(state, stored.recorded)
@@ -106,8 +106,8 @@ class Handler(Generic[K, S, C, E]):
     ) -> Handled[S, E]:
         """Decide and append; `known` spares the first load.
 
-        Raises what `decide` raises: nothing was written. Raises StoreFull at once, and StoreUnavailable when NATS has
-        been away for `patience_seconds`: then the outcome may be unknown, and the command may be given again.
+        Raises what `decide` raises: nothing was stored. Raises StoreFull at once. Raises StoreUnavailable after
+        `patience_seconds` without NATS: the outcome may be unknown, and the command may be repeated.
         """
         tries = _Tries(patience_seconds)
         while True:
@@ -127,9 +127,9 @@ class Handler(Generic[K, S, C, E]):
         cause: str = "",
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> list[Handled[S, E]]:
-        """Decide on each order, and append what comes of all of them or nothing; in the log in their order.
+        """Decide each order and append all their events, in order, or none.
 
-        Raises as `handle` does, what `decide` raises for any of them; TooManyTogether for more than is stored together.
+        Raises as `handle` does, also what `decide` raises for any order. Raises TooManyTogether for too many events.
         """
         tries = _Tries(patience_seconds)
         known = {order.key: order.known for order in orders if order.known is not None}
@@ -178,7 +178,7 @@ class Handler(Generic[K, S, C, E]):
         return handled
 
     def _handled(self, known: Known[S], recorded: Sequence[Recorded[E]], first: int) -> Handled[S, E]:
-        """Return what came of events that were appended from the sequence `first` on."""
+        """Return the outcome of events that were appended from the sequence `first` on."""
         state, sequence = known
         appended = []
         for place, entry in enumerate(recorded):
@@ -192,7 +192,7 @@ def _recorded(events: Sequence[E], now: datetime, by: Actor, cause: str) -> list
 
 
 class _Tries:
-    """How often, and for how long, a command is tried."""
+    """The retries of one command."""
 
     def __init__(self, patience_seconds: float) -> None:
         self.load_seconds = FIRST_LOAD_SECONDS
@@ -201,9 +201,9 @@ class _Tries:
         self._races = 0
 
     async def after(self, error: StoreError) -> bool:
-        """Return when it is time for another try, and whether what was known must be loaded again.
+        """Wait until the next try; return True if the history must be loaded again.
 
-        Raises the error if there is to be none.
+        Raises the error if there is no further try.
         """
         match error:
             case Conflict():

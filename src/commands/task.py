@@ -1,7 +1,7 @@
-"""What may be done with a task: pure decisions over its history.
+"""Deciders of a task: pure functions over its history.
 
-decide(command, state, now) -> events      [] means "already so", a raise means "not allowed"
-evolve(state, recorded) -> state           folds one event; never refuses: an event is a fact
+decide(command, state, now) -> events      [] means "already done", a raise means "not allowed"
+evolve(state, recorded) -> state           folds one event; never refuses, since an event is a fact
 """
 
 from __future__ import annotations
@@ -107,17 +107,17 @@ __all__ = [
 ]
 
 FINAL_KINDS: frozenset[FailureKind] = frozenset({"rejected", "failed"})
-"""Failures that another try would only repeat."""
+"""Failures that a retry would only repeat."""
 EARLIEST_START = timedelta(milliseconds=250)
-"""How much too early a retry may start: the timer fires by another machine's clock."""
+"""How early a retry may start, since the timer fires by another machine's clock."""
 LONGEST_RETRY_AFTER = timedelta(hours=1)
-"""A server may ask for a longer pause than the cap, but not for ever."""
+"""Upper bound of a server's Retry-After, which may exceed the backoff cap."""
 
 
 def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
-    """Return the events that carry out the command, none if it is already so.
+    """Return the events of a command; none if it is done already.
 
-    Raises a subclass of errors.Refused where the command is not allowed in this state.
+    Raises a subclass of errors.Refused if the command is not allowed in this state.
     """
     match command:
         case SubmitTask():
@@ -197,7 +197,7 @@ def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Seq
                 )
             ]
         case Processing() if state.token_digest == command.token_digest:
-            return []  # our own claim, stored although its answer was lost
+            return []  # our own claim: it was stored, and its answer was lost
         case Processing():
             raise AttemptNotCurrent(state.facts.attempt)
         case Ended():
@@ -211,14 +211,14 @@ def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Seq
 def accept_attempt(command: AcceptAttempt, state: TaskState) -> Sequence[TaskEvent]:
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt or running.accepted:
-        return []  # the callback was faster than the acceptance
+        return []  # the callback came before the acceptance
     return [AttemptAccepted(attempt=command.attempt, backend_task_id=command.backend_task_id)]
 
 
 def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt:
-        return []  # somebody has dealt with this attempt
+        return []  # the attempt is over already
     facts, ends_by = running.facts, running.facts.plan.ends_by
     if command.kind == "timeout" and ends_by is not None and running.deadline == ends_by:
         return [_ended_by_failure(running, "deadline", f"it had not ended by {task_holds.instant(ends_by)}")]
@@ -246,16 +246,16 @@ def _ended_by_failure(running: Processing, kind: FailureKind, error: str) -> Tas
 
 
 def backoff(command: FailAttempt, facts: TaskFacts) -> timedelta:
-    """Return how long to wait: full jitter over 1, 2, 4, 8 … times the base, up to the cap.
+    """Return the backoff: full jitter over 1, 2, 4, 8 … times the base, up to the cap.
 
-    A lost worker says nothing about the task, so its task waits for nothing. Source: exponential backoff with full
-    jitter as in Marc Brooker's "Exponential Backoff And Jitter".
+    None after a lost worker, which says nothing about the task. Source: Marc Brooker, "Exponential Backoff And
+    Jitter".
     """
     if command.kind == "worker_lost":
         return timedelta(0)
     policy = facts.policy
     factor: int = 2 ** min(facts.failures, 40)  # 2^40 microseconds are 12 days
-    # Compared by division: the product of a long base and a large factor is more than a timedelta can hold.
+    # Compared by division: the product may be more than a timedelta can hold.
     bound = policy.backoff_cap if policy.backoff_cap / factor < policy.backoff_base else policy.backoff_base * factor
     asked = min(command.retry_after or timedelta(0), LONGEST_RETRY_AFTER)
     return max(bound * command.jitter, asked)
@@ -324,7 +324,7 @@ def delete(command: DeleteTask, state: TaskState) -> Sequence[TaskEvent]:
 
 def requeue(command: RequeueTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     if not isinstance(state, Waiting) or (state.not_before is not None and state.not_before > now):
-        return []  # it has moved on, or its timer is still to come
+        return []  # it has moved on, or its timer has not fired yet
     facts = state.facts
     return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, granted=state.granted)]
 

@@ -1,4 +1,4 @@
-"""What may be asked of a task: commands, named in the imperative."""
+"""The commands of a task."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     policy: RetryPolicy
     fingerprint: str
     repeatable: bool = False
-    """An Idempotency-Key was given: the same body again is the same task."""
+    """True with an Idempotency-Key: the same body again returns the same task."""
     project: str = ""
     model: ModelChoice | None = None
     key_id: str = ""
     held: bool = False
-    """Something holds it: it is not queued yet."""
+    """True: it is held and not queued yet."""
     plan: Plan | None = None
     batch: str = ""
     batch_size: int = 0
@@ -33,7 +33,7 @@ class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class HoldTask(Struct, frozen=True, kw_only=True):
-    """Take a waiting task out of the queue, until the keeper puts it back."""
+    """Take a waiting task out of its queue until the scheduler releases it."""
 
     reason: str
 
@@ -46,19 +46,19 @@ class ReleaseTask(Struct, frozen=True, kw_only=True):
 
 
 class ExpireTask(Struct, frozen=True, kw_only=True):
-    """End a task whose time is up: it has not started, or not ended, by when it had to."""
+    """Fail a task that did not start by its `expiresAt`, or did not end by its `deadline`."""
 
 
 class FailByParent(Struct, frozen=True, kw_only=True):
-    """End a held task, as it asked for in case that a task it depends on does not succeed."""
+    """Apply `onParentFailure` to a held task of which a parent did not succeed."""
 
     parent_id: str
     outcome: str
-    """What became of the parent, in words."""
+    """How the parent ended, in words."""
 
 
 class CancelUnstarted(Struct, frozen=True, kw_only=True):
-    """Cancel a task that was never started, as another with its concurrency key goes before it."""
+    """Cancel a task that never started, in favour of another with its concurrency key."""
 
     reason: str
 
@@ -70,7 +70,7 @@ class StartAttempt(Struct, frozen=True, kw_only=True):
     worker_id: str
     token_digest: str
     needs_grant: bool = False
-    """The task shares a limit with others, as far as the worker knows: it is to have been counted in."""
+    """True if the task shares a limit with others: it may start only with a grant."""
 
 
 class AcceptAttempt(Struct, frozen=True, kw_only=True):
@@ -79,14 +79,14 @@ class AcceptAttempt(Struct, frozen=True, kw_only=True):
 
 
 class Reporter(Struct, frozen=True, kw_only=True):
-    """Who reports on an attempt, and so for which attempt it may speak."""
+    """The reporter of an update, and the attempt it may report on."""
 
     kind: Literal["worker", "server", "person"]
-    """A worker and a server with an attempt's token speak for that attempt; a server with no token for the attempt
-    that runs on it; a person (the owner, an admin) for whatever attempt there is."""
+    """A worker, or a server with a callback token, reports on one attempt; a server without a token on the attempt that
+    runs on it; a person (the owner, an admin) on any attempt."""
     attempt: int | None = None
     server_id: str = ""
-    """Empty for a server whose name for itself is not the one it was registered under."""
+    """Empty for a server that does not know the id it is registered under."""
 
 
 class ReportProgress(Struct, frozen=True, kw_only=True):
@@ -107,7 +107,7 @@ class SucceedTask(Struct, frozen=True, kw_only=True):
 
 
 class FailTask(Struct, frozen=True, kw_only=True):
-    """The backend says that the task itself failed."""
+    """Record that the backend reported a failure of the task."""
 
     reporter: Reporter
     error: str
@@ -116,15 +116,15 @@ class FailTask(Struct, frozen=True, kw_only=True):
 
 
 class FailAttempt(Struct, frozen=True, kw_only=True):
-    """An attempt came to nothing; whether another follows is decided here."""
+    """Record that an attempt failed. The decider chooses between a retry and the end."""
 
     attempt: int
     kind: FailureKind
     error: str
     jitter: float
-    """In [0, 1): which part of the backoff is waited."""
+    """In [0, 1): the fraction of the backoff to wait."""
     retry_after: timedelta | None = None
-    """What the server asked for."""
+    """Retry-After of the server."""
 
 
 class ReturnAttempt(Struct, frozen=True, kw_only=True):
@@ -137,20 +137,20 @@ class CancelTask(Struct, frozen=True, kw_only=True):
 
 
 class RetryTask(Struct, frozen=True, kw_only=True):
-    """Have a task that failed or was cancelled go on, with a fresh budget of attempts."""
+    """Queue a failed or cancelled task again, with a new budget of attempts."""
 
     reason: str
 
 
 class DeleteTask(Struct, frozen=True, kw_only=True):
-    """Take a task out of its owner's sight; one that has not ended is cancelled first."""
+    """Remove a task from all lists; an active one is cancelled first."""
 
     reason: str
-    """Of the cancellation, where there is one."""
+    """Reason of the cancellation, if there is one."""
 
 
 class RequeueTask(Struct, frozen=True, kw_only=True):
-    """Put a waiting task that is in no queue back into one."""
+    """Queue a waiting task again that is missing from its queue."""
 
     reason: str
 

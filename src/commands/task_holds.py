@@ -1,4 +1,4 @@
-"""What holds a task, and what becomes of it then: pure decisions, a part of those of `task`."""
+"""Deciders for holds and late tasks; a part of `task`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HoldCommand: TypeAlias = HoldTask | ReleaseTask | ExpireTask | FailByParent | Ca
 
 
 def decide(command: HoldCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
-    """Return the events that carry out the command, none if there is nothing to do; none of them is ever refused."""
+    """Return the events of a command; none if there is nothing to do. Never refuses."""
     match command:
         case HoldTask():
             return hold(command, state)
@@ -82,17 +82,17 @@ def expire(state: TaskState, now: datetime) -> Sequence[TaskEvent]:
 
 
 def last_start(plan: Plan) -> datetime | None:
-    """Return the instant from which on a task is not started any more, None if there is none."""
+    """Return the instant from which a task may not start any more; None if there is none."""
     return min((at for at in (plan.expires_at, plan.ends_by) if at is not None), default=None)
 
 
 def late_kind(plan: Plan) -> FailureKind:
-    """Return how a task fails that was not started in time: by whichever of its two last instants comes first."""
+    """Return the failure of a task that did not start in time: by the earlier of its two last instants."""
     return "deadline" if last_start(plan) == plan.ends_by else "expired"
 
 
 def option(kind: FailureKind) -> str:
-    """Return which of the options of its submission a task was too late for."""
+    """Return the option of the submission that a task missed."""
     return "deadline" if kind == "deadline" else "expiresAt"
 
 
@@ -101,7 +101,7 @@ def instant(at: datetime) -> str:
 
 
 def attempt_deadline(facts: TaskFacts, now: datetime) -> datetime:
-    """Return when the time of an attempt that starts now is over."""
+    """Return the deadline of an attempt that starts now."""
     deadline = now + facts.policy.timeout
     return min(deadline, facts.plan.ends_by) if facts.plan.ends_by else deadline
 

@@ -1,4 +1,4 @@
-"""What is reported on a task by whoever works on it: pure decisions, a part of those of `task`."""
+"""Deciders for reports on a running task; a part of `task`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ReportCommand: TypeAlias = ReportProgress | SucceedTask | FailTask
 
 
 def decide(command: ReportCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
-    """Return the events that record a report, none of an end that is recorded already.
+    """Return the events of a report; none for an end that is recorded already.
 
-    Raises AttemptNotCurrent where the reporter does not speak for the task now, AlreadyEnded, and NotFound.
+    Raises AttemptNotCurrent if the reporter may not report on the task now, AlreadyEnded, and NotFound.
     """
     match command:
         case ReportProgress():
@@ -45,7 +45,7 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
     )
     if isinstance(state, Processing):
         return [report]
-    # Nobody had started it: the reporting server takes it by this very report.
+    # It had not started: the server takes it by this report.
     claim = AttemptStarted(
         attempt=report.attempt,
         server_id=command.reporter.server_id,
@@ -86,7 +86,7 @@ def fail(command: FailTask, state: TaskState) -> Sequence[TaskEvent]:
 
 
 def _already_ended(state: TaskState, outcome: Outcome, update_digest: str) -> bool:
-    """Tell whether the task ended by this very update. Raises AlreadyEnded if it ended otherwise."""
+    """Return True if the task ended by this update. Raises AlreadyEnded if it ended otherwise."""
     if not isinstance(state, Ended):
         return False
     if state.outcome == outcome and state.update_digest == update_digest:
@@ -95,7 +95,7 @@ def _already_ended(state: TaskState, outcome: Outcome, update_digest: str) -> bo
 
 
 def _reported(reporter: Reporter, state: TaskState) -> TaskFacts:
-    """Return the facts if the reporter may speak for the task now, else raise."""
+    """Return the facts if the reporter may report on the task now. Raises AttemptNotCurrent, AlreadyEnded, NotFound."""
     match state:
         case Unknown():
             raise NotFound("task", "")
@@ -110,9 +110,9 @@ def _reported(reporter: Reporter, state: TaskState) -> TaskFacts:
         case Held(facts=facts):
             if reporter.kind == "person" and reporter.attempt is None:
                 return facts
-            raise AttemptNotCurrent(None)  # a server that takes it by its report would pass its limits by
+            raise AttemptNotCurrent(None)  # a server that took it by a report would bypass its limits
         case Waiting(facts=facts):
-            # Before the first attempt nobody else can have started it; afterwards only a person may overrule.
+            # Before the first attempt any server may take it; later only a person may end it.
             if reporter.attempt is None and (facts.attempt == 0 or reporter.kind == "person"):
                 return facts
             raise AttemptNotCurrent(None)

@@ -43,7 +43,7 @@ Outcome = Literal["succeeded", "failed", "cancelled"]
 
 
 class TaskFacts(Struct, frozen=True, kw_only=True):
-    """What does not change about a task, except by a retry from outside."""
+    """Facts of a task that its state transitions keep."""
 
     owner: str
     task_type: str
@@ -53,33 +53,33 @@ class TaskFacts(Struct, frozen=True, kw_only=True):
     fingerprint: str
     submitted_at: datetime
     key_id: str = ""
-    """Names the key that came with the task and is destroyed when it ends; empty: none did."""
+    """Name of the model's key, which is destroyed when the task ends; empty: none."""
     plan: Plan = NO_PLAN
     attempt: int = 0
     """Ordinal of the last attempt started; 0 before the first."""
     failures: int = 0
-    """Attempts of the present budget that failed; an attempt handed back is none."""
+    """Failed attempts of the present budget; a returned attempt does not count."""
     last_server_id: str = ""
 
 
 class Unknown(Struct, frozen=True):
-    """There is no such task."""
+    """No such task."""
 
 
 class Held(Struct, frozen=True, kw_only=True):
-    """It is in no queue: the keeper puts it there when nothing holds it."""
+    """In no queue: the scheduler releases it when nothing holds it."""
 
     facts: TaskFacts
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
-    """It is in a queue, or comes there by itself when its retry is due."""
+    """In its queue, or between two attempts."""
 
     facts: TaskFacts
     not_before: datetime | None = None
-    """UTC. When the retry is due; None: now."""
+    """UTC. When the next attempt is due; None: now."""
     granted: bool = False
-    """The keeper has counted it in: its limits have room for it."""
+    """The scheduler counted it towards its limits."""
 
 
 class Processing(Struct, frozen=True, kw_only=True):
@@ -90,7 +90,7 @@ class Processing(Struct, frozen=True, kw_only=True):
     deadline: datetime
     token_digest: str
     accepted: bool = False
-    """The server said it would report by itself."""
+    """The server accepted it (202) and reports by callback."""
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ class Ended(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     update_digest: str = ""
     deleted: bool = False
-    """Its owner wants to see it no more."""
+    """Its owner deleted it."""
 
 
 TaskState: TypeAlias = Unknown | Held | Waiting | Processing | Ended
@@ -123,7 +123,7 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
         )
         return Held(facts=facts) if event.held else Waiting(facts=facts)
     if isinstance(state, Unknown):
-        return state  # the beginning is past its retention: the task is gone
+        return state  # its first events are past their retention
     facts = state.facts
     match event:
         case TaskHeld():

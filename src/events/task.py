@@ -1,4 +1,4 @@
-"""What can happen to a task."""
+"""The events of a task."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from .envelope import NULL, Event
 
 Priority = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
-"""Strict order: a waiting task of an earlier one is handed out first."""
+"""Highest first. The order is strict."""
 
 FailureKind = Literal[
-    "rejected",  # the backend says the request is wrong: no other try
-    "failed",  # the backend ran it and says it failed: no other try
-    "busy",  # 429, or 503 with Retry-After: the server is well, but full
+    "rejected",  # the backend refused the request: no retry
+    "failed",  # the backend ran it and reported a failure: no retry
+    "busy",  # 429, or 503 with Retry-After: the server is healthy but full
     "error",  # 408, 425, 5xx
     "unreachable",  # refused, reset, not resolved, forbidden address
-    "timeout",  # no outcome before the attempt's deadline
-    "bad_answer",  # 2xx with something that is no JSON, or too large
+    "timeout",  # no outcome before the deadline of the attempt
+    "bad_answer",  # 2xx with a body that is not JSON or too large
     "worker_lost",  # the worker that made the call is gone
-    "expired",  # it had not started by the instant after which it was not to start
-    "deadline",  # it had not ended by the instant by which it had to
+    "expired",  # it had not started by its `expiresAt`
+    "deadline",  # it had not ended by its `deadline`
     "parent_failed",  # a task it depends on did not succeed
 ]
 
 ParentFailure = Literal["fail", "run", "skip"]
-"""What becomes of a task when one it depends on does not succeed: it fails, runs all the same, or is cancelled."""
+"""What happens to a task if a parent does not succeed: it fails, runs anyway, or is cancelled (`skip`)."""
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
-    """How often and how patiently a task is tried; fixed at submit, so that later settings do not change it."""
+    """How often a task is tried, and how long; fixed at submission, so that later settings do not change it."""
 
     attempts: int
-    """Tries in all, the first included."""
+    """Number of attempts, the first included."""
     backoff_base: timedelta
-    """Upper bound of the first backoff; it doubles with each failure."""
+    """Upper bound of the first backoff. It doubles with each failure, up to `backoff_cap`."""
     backoff_cap: timedelta
     timeout: timedelta
-    """Time one attempt may take."""
+    """How long one attempt may take."""
 
 
 class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A TaskResult: inline, or by name in the object store when it is large."""
+    """A TaskResult: inline, or in the object store if it is large."""
 
     inline: Raw = NULL
     """The JSON text as the backend sent it."""
@@ -53,7 +53,7 @@ class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ModelChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which model a task is to be done with, as its submitter says. Its key is never here."""
+    """The model that the submitter chose. Its key is never here."""
 
     provider: str = ""
     model: str = ""
@@ -61,33 +61,33 @@ class ModelChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When, after what and where a task may run, as its submitter says. What is left out is not asked for."""
+    """Conditions of the submitter: when, after which tasks and on which servers a task may run."""
 
     not_before: datetime | None = None
-    """UTC. It is not queued before."""
+    """UTC. It is not queued before this instant."""
     expires_at: datetime | None = None
-    """UTC. It does not start after."""
+    """UTC. It does not start after this instant."""
     ends_by: datetime | None = None
-    """UTC. Past this instant it fails, whatever it is at."""
+    """UTC. Past this instant it fails, in whatever state it is."""
     depends_on: tuple[str, ...] = ()
-    """Ids of the tasks that must have ended first."""
+    """Ids of its parents: tasks that must end before it starts."""
     on_parent_failure: ParentFailure = "fail"
     concurrency_key: str = ""
-    """The owner's tasks of its type that name the same key share a limit on how many run at once."""
+    """The owner's tasks of one type with the same key share a concurrency limit."""
     prefer: dict[str, str] = field(default_factory=dict)
-    """Labels of the servers it had better run on."""
+    """Labels of preferred servers."""
     require: dict[str, str] = field(default_factory=dict)
-    """Labels of the only servers it may run on."""
+    """Labels that a server must have."""
 
 
 NO_PLAN = Plan()
 
 
 class TaskSubmitted(Event, frozen=True, kw_only=True):
-    """The task was accepted; it is queued as well, unless something holds it."""
+    """The task was accepted. It is queued as well, unless it is `held`."""
 
     owner: str
-    """The JWT subject, as it was."""
+    """Subject of the JWT, unchanged."""
     task_type: str
     payload: Raw
     """JSON text, byte for byte as submitted."""
@@ -95,27 +95,26 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     priority: Priority
     policy: RetryPolicy
     fingerprint: str
-    """SHA-256 of the request body, hex: what a repeated Idempotency-Key is compared by."""
+    """SHA-256 of the request body, hex. A repeated Idempotency-Key must come with the same."""
     project: str = ""
-    """The submitter's project that it belongs to; empty: none."""
+    """Project of the submitter; empty: none."""
     model: ModelChoice | None = None
     key_id: str = ""
-    """Names the model's key, which is sealed in the `secrets` bucket and never here; empty: none was given."""
+    """Name of the model's key, which is sealed in the `secrets` bucket and never here; empty: no key."""
     held: bool = False
-    """Something holds it: the keeper queues it when nothing does any more."""
+    """The scheduler queues it when nothing holds it any more."""
     plan: Plan | None = None
     batch: str = ""
-    """Id of the batch it was submitted with; empty: alone."""
+    """Id of its batch; empty: none."""
     batch_size: int = 0
     schedule: str = ""
-    """Id of the recurring schedule that submitted it; empty: none did."""
+    """Id of the recurring schedule that submitted it; empty: none."""
 
 
 class TaskHeld(Event, frozen=True, kw_only=True):
-    """The task is in no queue until the keeper puts it there.
+    """The task was taken out of its queue until the scheduler releases it.
 
-    It was taken out; or, `renewed`, it was retried after its end, with a fresh budget of attempts, and waits for those
-    of its parents that go on.
+    `renewed`: it was retried after its end, with a new budget of attempts, and waits for its active parents.
     """
 
     reason: str
@@ -123,26 +122,26 @@ class TaskHeld(Event, frozen=True, kw_only=True):
 
 
 class TaskQueued(Event, frozen=True, kw_only=True):
-    """The task went to the queue, with a fresh budget of attempts where `renewed`."""
+    """The task was queued; `renewed`: after its end, with a new budget of attempts."""
 
     pool: str
     priority: Priority
     reason: str
     renewed: bool = False
     granted: bool = False
-    """The keeper found that all its limits have room for it."""
+    """The scheduler counted it towards all its limits."""
     submission: int = 0
-    """Sequence of its submission, where nothing has been tried since; 0: see its history."""
+    """Sequence of its submission, if no attempt was made since; 0: read its history."""
 
 
 class AttemptStarted(Event, frozen=True, kw_only=True):
-    """An attempt was claimed for a server. It is recorded before the server is called."""
+    """An attempt was claimed for a server. Stored before the server is called."""
 
     attempt: int
     """1 for the first try."""
     server_id: str
     worker_id: str
-    """Empty where a server took the task by itself, by reporting progress on it."""
+    """Empty if a server took the task by reporting progress on it."""
     deadline: datetime
     """UTC. Past this instant the attempt counts as lost."""
     token_digest: str = ""
@@ -150,14 +149,14 @@ class AttemptStarted(Event, frozen=True, kw_only=True):
 
 
 class AttemptAccepted(Event, frozen=True, kw_only=True):
-    """The server took the task (202) and will report the outcome by callback."""
+    """The server accepted the task (202) and will report the outcome by callback."""
 
     attempt: int
     backend_task_id: str | None = None
 
 
 class ProgressReported(Event, frozen=True, kw_only=True):
-    """The server told how far it is. Where it told so more often than the log keeps, this sums several reports up."""
+    """Progress of an attempt. Frequent reports are stored as one event."""
 
     attempt: int
     progress: float | None = None
@@ -165,28 +164,28 @@ class ProgressReported(Event, frozen=True, kw_only=True):
     message: str | None = None
     custom_data: Raw = NULL
     lines: tuple[str, ...] = ()
-    """Lines of the server's own log, in order."""
+    """Lines of the server's log, in order."""
     output: str = ""
-    """What it has brought forth since the last report: a part of the result, as text."""
+    """Output since the last report: a part of the result, as text."""
     batch: str = ""
-    """Names the reports that were pushed by themselves before this summed them up; empty: none were."""
+    """Name of the live reports that this sums up; empty: none were pushed."""
     reports: int = 1
-    """How many this is made of."""
+    """Number of reports in this event."""
 
 
 class AttemptFailed(Event, frozen=True, kw_only=True):
-    """An attempt failed and another will follow."""
+    """An attempt failed and another follows."""
 
     attempt: int
     server_id: str
     kind: FailureKind
     error: str
     retry_at: datetime
-    """UTC. When the task is queued again."""
+    """UTC. When the task returns to its queue."""
 
 
 class AttemptReturned(Event, frozen=True, kw_only=True):
-    """A worker gave an attempt back unfinished, at its shutdown; it is not counted as a failure."""
+    """A worker returned an unfinished attempt at its shutdown. It does not count as a failure."""
 
     attempt: int
     server_id: str
@@ -198,11 +197,11 @@ class TaskSucceeded(Event, frozen=True, kw_only=True):
     server_id: str
     result: StoredResult
     update_digest: str = ""
-    """SHA-256 of the update that ended the task, hex: the same one again is no contradiction."""
+    """SHA-256 of the update that ended the task, hex. The same update again is not a conflict."""
 
 
 class TaskFailed(Event, frozen=True, kw_only=True):
-    """The task failed for good: refused, failed by the backend, or out of attempts."""
+    """The task failed: refused or failed by the backend, late, or out of attempts."""
 
     attempt: int
     server_id: str
@@ -214,14 +213,14 @@ class TaskFailed(Event, frozen=True, kw_only=True):
 
 class TaskCancelled(Event, frozen=True, kw_only=True):
     attempt: int
-    """The attempt that was running; 0 if none was."""
+    """The running attempt; 0: none."""
     server_id: str
-    """The server that was at work; empty if none was."""
+    """The server of that attempt; empty: none."""
     reason: str
 
 
 class TaskDeleted(Event, frozen=True, kw_only=True):
-    """Its owner wants to see an ended task no more: it is in no list, and its history stays."""
+    """The owner deleted an ended task: it is in no list any more. Its history stays."""
 
 
 TaskEvent: TypeAlias = (

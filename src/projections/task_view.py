@@ -74,9 +74,9 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deleted: bool = False
     """Its owner wants to see it no more: it is in no list."""
     held: bool = False
-    """It waits for the keeper to queue it."""
+    """It waits for the scheduler to queue it."""
     granted: bool = False
-    """The keeper has counted it in."""
+    """The scheduler counted it towards its limits."""
     released: bool = False
     """It was in its queue before: its time had come, and its parents had had their say."""
     renewed_after: int = 0

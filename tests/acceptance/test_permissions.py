@@ -73,7 +73,7 @@ async def test_each_part_may_do_its_work_and_nothing_else(
         assert (await service.alice.post(f"/api/task/{failed}/retry")).status == 200
         await service.alice.ended(failed)
         await push_does_its_work(service)
-        await the_keeper_does_its_work(service)
+        await the_scheduler_does_its_work(service)
         await schedules_do_their_work(service)
         await service.admin.post("/api/servers/echo/heartbeat", {})
         for action in ("pause", "resume"):
@@ -111,7 +111,7 @@ async def push_does_its_work(service: Door) -> None:
         assert (await service.alice.delete(f"/api/webhooks/{webhook_id}")).status == 200
 
 
-async def the_keeper_does_its_work(service: Door) -> None:
+async def the_scheduler_does_its_work(service: Door) -> None:
     """Have tasks held, which are somebody else's, ask why, and have them queued."""
     bob = service.client("bob")
     assert (await service.admin.put("/api/types/slow", {"concurrency": 1})).status == 200
@@ -121,7 +121,7 @@ async def the_keeper_does_its_work(service: Door) -> None:
         why = await bob.get(f"/api/task/{second}/why")
         return why["keeper"] == "answered" and why["holds"][0]["data"].get("counted") == 1
 
-    await wait_until(is_explained, "the keeper to say that the limit is reached")
+    await wait_until(is_explained, "the scheduler to say that the limit is reached")
     assert "TaskQueued" in [event["type"] for event in await bob.history(first)]
     for task_id in (second, first):
         assert (await bob.post(f"/api/task/{task_id}/cancel")).status == 200

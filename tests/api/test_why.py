@@ -61,10 +61,10 @@ async def test_until_its_time(service: Service) -> None:
     assert found["held"] is True
     assert found["since"] == first(found)["since"] == details["createdAt"]
 
-    async def keeper_answers() -> bool:
+    async def scheduler_answers() -> bool:
         return (await why(service.alice, task_id))["keeper"] == "answered"
 
-    await wait_until(keeper_answers, "a keeper")
+    await wait_until(scheduler_answers, "a scheduler")
 
 
 async def test_until_its_parents_have_ended(service: Service) -> None:
@@ -230,10 +230,10 @@ async def test_a_task_of_another_user_looks_as_if_not_there(service: Service) ->
     assert (await service.anonymous.get(f"/api/task/{task_id}/why")).status == 401
 
 
-# Without a keeper
+# Without a scheduler
 
 
-async def test_without_a_keeper_it_tells_what_the_log_has(api: Service) -> None:
+async def test_without_a_scheduler_it_tells_what_the_log_has(api: Service) -> None:
     await api.admin.put("/api/owners/alice/limits", {"concurrency": 1})
     delayed = await api.alice.submit({"payload": 1, "delay": SOON})
     child = await api.alice.submit({"payload": 1, "dependsOn": [delayed]})
@@ -246,7 +246,7 @@ async def test_without_a_keeper_it_tells_what_the_log_has(api: Service) -> None:
     assert first(found[1])["data"]["parents"] == [{"id": delayed, "status": "WAITING"}]
 
 
-async def test_a_keeper_that_says_nothing_is_not_waited_for(api: Service) -> None:
+async def test_a_scheduler_that_says_nothing_is_not_waited_for(api: Service) -> None:
     async def ignore(_: Msg) -> None:
         pass
 

@@ -1,4 +1,4 @@
-"""A keeper's book, driven by a simulated log, clock and fleet: what the tests of scheduling look at."""
+"""Held tasks driven by a simulated log, clock and fleet, for the tests of scheduling."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ POLICY = RetryPolicy(
 
 
 class FixedRules:
-    """Limits by the kind of gate, or by its whole name; no limit where there is neither."""
+    """Bounds by the kind of limit, or by its whole key; unbounded without either."""
 
     def __init__(self, bounds: Mapping[Any, Bounds] | None = None, on_conflict: OnConflict = "wait") -> None:
         self.by_name = dict(bounds or {})
         self.conflict: OnConflict = on_conflict
 
-    def bounds(self, gate: LimitKey) -> Bounds:
-        unlimited = Bounds(concurrency=1) if gate.kind == "key" else Bounds()
-        return self.by_name.get((gate.kind, *gate.name), self.by_name.get(gate.kind, unlimited))
+    def bounds(self, limit: LimitKey) -> Bounds:
+        unlimited = Bounds(concurrency=1) if limit.kind == "key" else Bounds()
+        return self.by_name.get((limit.kind, *limit.name), self.by_name.get(limit.kind, unlimited))
 
     def on_conflict(self, task_type: str) -> OnConflict:
         return self.conflict
 
 
 class Simulation:
-    """Submits tasks, has the book release them, and starts and ends them."""
+    """Submits tasks, has them released, and starts and ends them."""
 
     def __init__(self, rules: FixedRules | None = None, *, ageing_seconds: float = 0.0) -> None:
         self.at = START
         self.rules = rules or FixedRules()
         self.held_tasks = HeldTasks(self.rules, ageing_seconds, began_at=self.now - 86_400)
         self.released: list[TaskRef] = []
-        """Every task that was queued by the book, in order."""
+        """Every task that was released, in order."""
         self.due: list[Due] = []
         self.log: list[tuple[TaskRef, int, Recorded[TaskEvent]]] = []
         self._sequences = itertools.count(1)
@@ -76,7 +76,7 @@ class Simulation:
         self.at += timedelta(seconds=seconds)
 
     def say(self, ref: TaskRef, event: TaskEvent, *, seconds_ago: float = 0.0) -> int:
-        """Put an event into the log, where the book finds it; it was decided so many seconds ago, says whoever did."""
+        """Append an event, decided so many seconds ago, and apply it."""
         sequence = next(self._sequences)
         at = self.at - timedelta(seconds=seconds_ago)
         recorded: Recorded[TaskEvent] = Recorded(id=f"event {sequence}", at=at, by=BY, event=event)
@@ -85,7 +85,7 @@ class Simulation:
         return sequence
 
     def tell_again(self, ref: TaskRef) -> None:
-        """Have the book find all that the log says of a task once more."""
+        """Apply all events of a task once more."""
         for of, sequence, recorded in self.log:
             if of == ref:
                 self.held_tasks.apply(ref, sequence, recorded, self.now)
@@ -116,7 +116,7 @@ class Simulation:
         return ref
 
     def release(self, most: int = 1_000) -> list[TaskRef]:
-        """Queue whatever nothing holds, as the keeper does; return it in order."""
+        """Release held tasks as the scheduler does; return them in order."""
         self.due += self.held_tasks.take_due(self.now)
         chosen = self.held_tasks.release(self.now, most)
         first = next(self._sequences)
@@ -162,7 +162,7 @@ class Simulation:
 
     def entry(self, ref: TaskRef) -> TaskEntry:
         entry = self.held_tasks.find(ref)
-        assert entry is not None, f"{ref.id} is not in the book"
+        assert entry is not None, f"{ref.id} is not active"
         return entry
 
     def owners(self, refs: list[TaskRef]) -> Counter[str]:

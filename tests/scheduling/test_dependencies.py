@@ -1,4 +1,4 @@
-"""Tasks that depend on each other end as a reference model says: whatever fails, and whichever keeper is at work."""
+"""Tasks that depend on each other end as a reference model says: whatever fails, and whichever scheduler is active."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def dags(draw: st.DrawFn) -> list[Node]:
 
 
 class Run:
-    """Tasks on their way through the book, acted on as the keeper and the workers do."""
+    """Tasks that the scheduler and the workers act on."""
 
     def __init__(self, nodes: Sequence[Node], rules: FixedRules, *, retries: bool = False) -> None:
         """`retries`: now and then somebody retries a task that has not succeeded, whatever its children are at."""
@@ -86,7 +86,7 @@ class Run:
         may += ["start"] if self.queued else []
         may += ["end", "again"] if self.running else []
         may += ["retry"] if self.retries and self.retryable else []
-        match data.draw(st.sampled_from([*may, *may, "another keeper"])):
+        match data.draw(st.sampled_from([*may, *may, "another scheduler"])):
             case "submit":
                 self.submit()
             case "start":
@@ -99,8 +99,8 @@ class Run:
                 self.queued.append(ref)
             case "retry":
                 self.retry(data.draw(st.sampled_from(self.retryable)))
-            case "another keeper":
-                self.replace_keeper()
+            case "another scheduler":
+                self.replace_scheduler()
             case _:
                 self.keep()
 
@@ -149,7 +149,7 @@ class Run:
         raise AssertionError(f"not ended: {[ref.id for ref in self.refs if not self.outcome(ref)]}")
 
     def keep(self) -> None:
-        """Do once what the keeper does."""
+        """Do once what the scheduler does."""
         released = self.simulation.release()
         for ref in released:
             for parent in self.nodes[self.refs.index(ref)].parents:
@@ -180,8 +180,8 @@ class Run:
             case _:
                 raise AssertionError(f"nothing here calls for {due}")
 
-    def replace_keeper(self) -> None:
-        """Go on with a book that begins with the views of what is active: what was due in the old one is forgotten."""
+    def replace_scheduler(self) -> None:
+        """Go on with held tasks loaded from the views of active tasks; actions that were due are lost."""
         held_tasks = HeldTasks(self.simulation.rules, 0.0, began_at=self.simulation.now)
         for ref in self.refs:
             if (view := self.view(ref)).ended_at is None:

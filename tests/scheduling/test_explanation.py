@@ -1,4 +1,4 @@
-"""What the keeper says of why a task is held."""
+"""The explanation of why a task is held."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ CROWD = 200
 
 
 class Pool:
-    """Slots that take tasks out of a queue, which the keeper fills, each step taking its time."""
+    """Slots that take tasks out of a queue, which the scheduler fills; each step takes its time."""
 
     def __init__(self, slots: int, call_seconds: float, store_seconds: float, spread: float, seed: int) -> None:
         """`store_seconds`: how long it takes to store something and to have it read. `spread`: by how much of them, up

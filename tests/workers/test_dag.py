@@ -1,4 +1,4 @@
-"""A random DAG, end to end: two workers, real calls, and the keeper's worker gone in the middle."""
+"""A random DAG, end to end: two workers, real calls, and the scheduler's worker gone in the middle."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def ended(client: Client) -> dict[str, str]:
     return {task["id"]: task["status"] for task in tasks if task["status"] in ENDED}
 
 
-async def test_a_random_dag_ends_as_the_model_says_though_the_keeper_changes(
+async def test_a_random_dag_ends_as_the_model_says_though_the_scheduler_changes(
     nats_url: str, backend: BackendServer
 ) -> None:
     backend.answer = as_told

@@ -366,7 +366,7 @@ async def test_more_than_the_quota_is_refused_and_says_when_to_come_again(nats_u
         assert (await service.bob.post("/api/task", {"payload": 1})).status == 200
 
 
-async def test_the_keeper_is_another_when_the_first_ends(nats_url: str, backend: BackendServer) -> None:
+async def test_the_scheduler_is_another_when_the_first_ends(nats_url: str, backend: BackendServer) -> None:
     async with running_service(nats_url) as stays:
         async with running_service(nats_url):
             await stays.admin.put("/api/types/one", {"concurrency": 1})
