@@ -93,7 +93,7 @@ async def test_a_task_that_may_not_start_again_says_so_and_is_not_retried(
     assert (await service.alice.get("/api/dead-letters"))["deadLetters"] == []
     await wait_until(is_over, "its time to be up")
     answer = await service.alice.post(f"/api/task/{task_id}/retry")
-    assert (answer.status, "`expiresAt` has passed" in answer["detail"]) == (409, True)
+    assert (answer.status, "`expiresAt` of the task has passed" in answer["detail"]) == (409, True)
 
 
 async def test_a_delayed_task_can_be_cancelled_and_is_then_never_queued(service: Service) -> None:
