@@ -275,7 +275,8 @@ def test_a_task_whose_time_is_up_is_not_retried(plan: dict[str, Any], option: st
     ended = planned(**plan)(started(1), end)
 
     assert ended.when(RetryTask(reason="again"), at=SOON - seconds(0.001)).events
-    ended.when(RetryTask(reason="again"), at=SOON).is_refused(RetryTooLate, f"`{option}` of the task has passed; submit it again")
+    says = f"`{option}` of the task has passed; submit it again"
+    ended.when(RetryTask(reason="again"), at=SOON).is_refused(RetryTooLate, says)
 
 
 # Concurrency keys
