@@ -79,7 +79,7 @@ class Service:
     async def stop(self) -> None:
         """Begin nothing more and release the lease, so that another process takes over at once.
 
-        A step under way ends by itself. Safe to repeat.
+        Does not wait for a run in progress. Safe to repeat.
         """
         self._stopping.set()
         if self._lease is not None:

@@ -125,7 +125,7 @@ class Reconciler(Service):
         self._next_at = 0.0
         """When the next search is due though no worker has died, monotonic."""
         self._unsubmitted: set[TaskRef] = set()
-        """Tasks that had a key and no submission when last looked at."""
+        """Tasks that had a key and no submission at the last search."""
 
     async def _prepare(self) -> None:
         await self._members.observed()
@@ -151,7 +151,7 @@ class Reconciler(Service):
         reflected = await projected(self._tasks_bucket)  # read first: later events are above any floor
         tasks = await active_tasks(self._tasks_bucket)
         queued = await self._queued() if tasks else set()
-        # Looked at after the tasks: a worker that has started one has announced itself before.
+        # Observed after the tasks are read: a worker announces itself before it starts one.
         await self._members.observe()
         alive = {worker for worker in {task.view.worker_id for task in tasks} if self._members.is_alive(worker)}
         for task in tasks:

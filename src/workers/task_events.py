@@ -57,9 +57,9 @@ class TaskEventListener(Service):
             return
         self._slots.ended_elsewhere(rest[0], task_ref(position.subject))
         if word == CANCELLED:
-            self._close_call(position)
+            self._cancel_call(position)
 
-    def _close_call(self, position: Position) -> None:
+    def _cancel_call(self, position: Position) -> None:
         try:
             event = decode(task_codec, position).recorded.event
         except UnreadableEvent as error:  # the call goes on; its outcome is refused by the log

@@ -117,7 +117,7 @@ class Dispatcher(Service):
             raise
 
     async def _return_late(self) -> None:
-        """Give back what requests that are still out bring, for ever."""
+        """Give back the messages that pending requests still bring, until cancelled."""
         while True:
             self._slots.freed.clear()
             for queue in self._queues.in_order():
@@ -154,7 +154,7 @@ class Dispatcher(Service):
         messages, queue.delivered = queue.delivered + fetched, []
         for message in messages[:most]:
             await self._place(queue, message)
-        await self._return_at_once(queue, messages[most:], "no-room")
+        await self._return_at_once(queue, messages[most:], "no-free-slot")
         return len(messages[:most])
 
     async def _return_delivered(self, queue: PoolQueue, reason: str) -> None:
@@ -299,11 +299,11 @@ class Dispatcher(Service):
     async def _give_back(self, queue: PoolQueue, ready: ReadyTask, delivered: int) -> None:
         """Give back a task that cannot be placed: at once if no slot is free, else with a delay."""
         if self._slots.free(queue.pool) <= 0:
-            await self._return_at_once(queue, [ready.message], "no-room")
+            await self._return_at_once(queue, [ready.message], "no-free-slot")
             return
         require, _ = _labels(ready)
         served = any(is_able(server, ready.submitted.task_type, require) for server in self._fleet.servers())
-        metrics.handed_back.labels("no-room" if served else "not-served").inc()
+        metrics.handed_back.labels("no-free-slot" if served else "not-served").inc()
         if served:
             self._redelivery.keep(queue.pool, queue.priority, _kind(ready), time.monotonic())
         pause = FIRST_RETURN if served else growing(delivered)
