@@ -98,12 +98,12 @@ def _reporter(
 
 def parse_update(body: bytes, task_id: str, max_depth: int) -> tuple[TaskUpdate, Update]:
     """Return a body as an update, and as progress. Raises InvalidInput for any documented field with a wrong value."""
-    parse_json_object(body, max_depth)
-    update = read_update(body)
+    content = parse_json_object(body, max_depth)
+    update = read_update(body, content)
     progress = update.progress()
-    if not isinstance(update.backend_task_id, str | None):
+    if not isinstance(content.get("backend_task_id"), str | None):
         raise InvalidInput("must be a string or null", "$.backend_task_id")
-    if update.task_id not in (None, task_id):
+    if content.get("task_id") not in (None, task_id):
         raise InvalidInput("must be the id in the path, or left out", "$.task_id")
     return update, progress
 

@@ -7,10 +7,10 @@ turns an ending into something else.
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import Meta, Raw, Struct
 
 from ...errors import InvalidInput
 from ...events.envelope import NULL
@@ -19,7 +19,7 @@ from ...wire.validation_errors import invalid
 from .dialect import Completed, Ending, FailedByBackend, Update
 
 Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED"]
-T = TypeVar("T")
+STATUSES = get_args(Status)
 
 LONGEST_MESSAGE = 2_000
 LONGEST_LINE = 8_000
@@ -51,17 +51,9 @@ class _ProgressMetadata(UpdateMetadata, kw_only=True):
     status: Any = None
 
 
-class _Outer(Struct, kw_only=True):
-    metadata: Raw | UnsetType = UNSET
-    data: Raw | UnsetType = UNSET
-    backend_task_id: Any = None
-    task_id: Any = None
-
-
-class _Outcome(Struct, kw_only=True):
-    status: Status | UnsetType = UNSET
-    message: Any = None
-    server_id: Any = None
+class _Parts(Struct, kw_only=True):
+    data: Raw = NULL
+    metadata: Raw = NULL
 
 
 class _TaskResult(Struct, kw_only=True):
@@ -71,51 +63,65 @@ class _TaskResult(Struct, kw_only=True):
     metadata: Raw
 
 
-OUTER = frozenset(_Outer.__struct_fields__)
+OUTER = frozenset({"metadata", "data", "backend_task_id", "task_id"})
 SHORT = OUTER | frozenset(UpdateMetadata.__struct_fields__)
 """Fields of an update in short, of which it has at least one."""
 
-_outer = msgspec.json.Decoder(_Outer)
-_outcome = msgspec.json.Decoder(_Outcome)
+_parts = msgspec.json.Decoder(_Parts)
 _progress = msgspec.json.Decoder(_ProgressMetadata)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
 
 
-class TaskUpdate(Struct, frozen=True, kw_only=True):
+class TaskUpdate(Struct, frozen=True):
     """An update or a TaskResult."""
 
+    text: bytes
+    content: dict[str, Any]
+    """What the text holds."""
+    metadata: dict[str, Any]
+    """Of an update in short, all of it."""
     status: Status
-    message: str | None
-    server_id: str
-    """As the server calls itself; empty if it does not say."""
-    has_data: bool
-    data: Raw
-    """null if there is none."""
-    backend_task_id: Any
-    """As the server says; only a text is used."""
-    task_id: Any
-    """As the server says; older servers put their own ids here."""
-    metadata: Raw
-    """As it came; of an update in short, all of it."""
-    is_short: bool
 
     @property
     def is_final(self) -> bool:
         return self.status in ("FINISHED", "FAILED")
 
     @property
+    def is_short(self) -> bool:
+        return self.metadata is self.content
+
+    @property
+    def has_data(self) -> bool:
+        return "data" in self.content
+
+    @property
+    def server_id(self) -> str:
+        """Return the server's name for itself; empty if there is none."""
+        return _text(self.metadata, "server_id") or ""
+
+    @property
+    def backend_task_id(self) -> str | None:
+        return _text(self.content, "backend_task_id")
+
+    @property
     def digest(self) -> str:
         """Return a digest that two final updates share if they say the same."""
-        return hashlib.sha256(self.status.encode() + b"\n" + bytes(self.data)).hexdigest()
+        return hashlib.sha256(self.status.encode() + b"\n" + bytes(_parts.decode(self.text).data)).hexdigest()
 
     def is_of_another(self, task_id: str) -> bool:
-        """Return True if the server names another task of ours."""
-        return self.task_id != task_id and isinstance(self.task_id, str) and is_task_id(self.task_id)
+        """Return True if the server names another task of ours. Older servers put their own ids here."""
+        named = self.content.get("task_id")
+        return named != task_id and isinstance(named, str) and is_task_id(named)
 
     def progress(self) -> Update:
         """Return the update as progress. Raises InvalidInput if a documented field has a wrong value."""
-        metadata = _decode(_progress, self.metadata, "$" if self.is_short else "$.metadata")
+        try:
+            metadata = _progress.decode(self.text if self.is_short else _parts.decode(self.text).metadata)
+        except msgspec.ValidationError as error:
+            found = invalid(error, _progress.type)
+            path = "$" if self.is_short else "$.metadata"
+            raise InvalidInput(found.detail, path + found.path.removeprefix("$")) from None
         return Update(
             progress=metadata.progress,
             message=metadata.message,
@@ -126,49 +132,43 @@ class TaskUpdate(Struct, frozen=True, kw_only=True):
 
     def result(self, task_id: str, **seen: Any) -> bytes:
         """Return the TaskResult; `seen` is what metadata says where the server does not."""
-        metadata = self.metadata
+        parts = _parts.decode(self.text)
+        metadata = parts.metadata
         if seen:
-            said = _fields.decode(metadata)
-            kept = {name: raw for name, raw in said.items() if not (self.is_short and name in OUTER)}
+            fields = _fields.decode(self.text if self.is_short else metadata)
+            kept = {name: raw for name, raw in fields.items() if not (self.is_short and name in OUTER)}
             metadata = Raw(_encode({**seen, **kept}))
-        backend_task_id = self.backend_task_id if isinstance(self.backend_task_id, str) else None
-        return _encode(_TaskResult(task_id=task_id, backend_task_id=backend_task_id, data=self.data, metadata=metadata))
+        return _encode(
+            _TaskResult(task_id=task_id, backend_task_id=self.backend_task_id, data=parts.data, metadata=metadata)
+        )
 
     def ending(self, result: bytes) -> Ending:
         """Return the end that a final update reports."""
         if self.status == "FINISHED":
             return Completed(result)
-        return FailedByBackend(result, (self.message or "the server reports failure")[:LONGEST_MESSAGE])
+        error = _text(self.metadata, "message") or "the server reports failure"
+        return FailedByBackend(result, error[:LONGEST_MESSAGE])
 
 
-def read_update(text: bytes, *, may_be_short: bool = False) -> TaskUpdate:
-    """Return the update that a JSON object is. Raises InvalidInput if it has no `metadata.status` of the contract.
+def read_update(text: bytes, content: Any, *, may_be_short: bool = False) -> TaskUpdate:
+    """Return the update in a JSON text that holds `content`. Raises InvalidInput if its status is none of the contract.
 
     In short (`may_be_short`), the fields of metadata are at the top, and the status may be left out: with `data` it is
     FINISHED, without PROCESSING.
     """
-    outer = _decode(_outer, text, "$")
-    is_short = outer.metadata is UNSET
-    metadata = Raw(text) if is_short else cast(Raw, outer.metadata)
-    if is_short and not may_be_short:
-        raise InvalidInput("is required and must be an object", "$.metadata")
-    outcome = _decode(_outcome, metadata, "$" if is_short else "$.metadata")
-    data = NULL if outer.data is UNSET else outer.data
-    if (status := outcome.status) is UNSET:
-        if not may_be_short:
-            raise InvalidInput(f"is required and must be one of {', '.join(get_args(Status))}", "$.metadata.status")
-        status = "PROCESSING" if data == NULL else "FINISHED"
-    return TaskUpdate(
-        status=status,
-        message=outcome.message if isinstance(outcome.message, str) else None,
-        server_id=outcome.server_id if isinstance(outcome.server_id, str) else "",
-        has_data=outer.data is not UNSET,
-        data=data,
-        backend_task_id=outer.backend_task_id,
-        task_id=outer.task_id,
-        metadata=metadata,
-        is_short=is_short,
-    )
+    if not isinstance(content, dict):
+        raise InvalidInput("must be an object", "$")
+    is_short = may_be_short and "metadata" not in content
+    path = "$" if is_short else "$.metadata"
+    metadata = content if is_short else content.get("metadata")
+    if not isinstance(metadata, dict):
+        raise InvalidInput("is required and must be an object", path)
+    status: Any = metadata.get("status")
+    if may_be_short and "status" not in metadata:
+        status = "PROCESSING" if content.get("data") is None else "FINISHED"
+    if status not in STATUSES:
+        raise InvalidInput(f"is required and must be one of {', '.join(STATUSES)}", f"{path}.status")
+    return TaskUpdate(text, content, metadata, status)
 
 
 def wrapped(task_id: str, data: bytes, **seen: Any) -> bytes:
@@ -176,9 +176,7 @@ def wrapped(task_id: str, data: bytes, **seen: Any) -> bytes:
     return _encode(_TaskResult(task_id=task_id, backend_task_id=None, data=Raw(data), metadata=Raw(_encode(seen))))
 
 
-def _decode(decoder: msgspec.json.Decoder[T], text: bytes, path: str) -> T:
-    try:
-        return decoder.decode(text)
-    except msgspec.ValidationError as error:
-        found = invalid(error, decoder.type)
-        raise InvalidInput(found.detail, path + found.path.removeprefix("$")) from None
+def _text(fields: dict[str, Any], name: str) -> str | None:
+    """Return a field that is text; None for anything else."""
+    value = fields.get(name)
+    return value if isinstance(value, str) else None

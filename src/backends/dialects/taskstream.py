@@ -111,11 +111,11 @@ class Taskstream(Dialect):
         if reports and reply.status == 202:
             return Accepted(_backend_task_id(body))
         try:
-            _json(body)
+            content = _json(body)
         except BadAnswer as error:
             return Failed(kind="bad_answer", error=f"the server answered {reply.status}, and the answer {error}")
         try:
-            update = read_update(body)
+            update = read_update(body, content)
         except InvalidInput:
             return Completed(_whole(server, call, reply))
         if update.is_of_another(call.task_id):
@@ -123,7 +123,7 @@ class Taskstream(Dialect):
         if update.status == "FAILED":
             return update.ending(body if update.has_data else update.result(call.task_id))
         if reports and not update.is_final:
-            return Accepted(update.backend_task_id if isinstance(update.backend_task_id, str) else None)
+            return Accepted(update.backend_task_id)
         return Completed(body if update.has_data else _whole(server, call, reply))
 
     def cancel(self, server: ServerRegistered, call: Call) -> Request | None:  # noqa: ARG002
@@ -154,7 +154,7 @@ class _UpdateStream(StreamReader):
         if not SHORT & content.keys():
             raise BadAnswer("has no field of an update")
         try:
-            update = read_update(text, may_be_short=True)
+            update = read_update(text, content, may_be_short=True)
             if update.is_of_another(self._task_id):
                 raise BadAnswer("is of another task")
             if not update.is_final:
