@@ -15,14 +15,14 @@ from ..events.owner import OwnerEvent, OwnerLimited, OwnerLimitsRemoved
 
 class OwnerState(Struct, frozen=True, kw_only=True):
     own: OwnerLimited | None = None
-    """None: the owner has no limits of their own."""
+    """None: the service's defaults apply."""
 
 
 NEVER_LIMITED = OwnerState()
 
 
 class Allowance(Struct, frozen=True, kw_only=True):
-    """What an owner may have."""
+    """The limits in force for an owner."""
 
     limits: Limits = NO_LIMITS
     waiting: int | None = None
@@ -48,7 +48,7 @@ def decide(
     state: OwnerState,
     now: datetime,  # noqa: ARG001 - as every decider
 ) -> Sequence[OwnerEvent]:
-    """Return the events that carry out the command, none if it is already so."""
+    """Return the events of a command; none if it is done already."""
     match command:
         case LimitOwner():
             return [command.limits] if state.own != command.limits else []
@@ -89,5 +89,5 @@ def allowance(state: OwnerState, service: Allowance) -> Allowance:
 
 
 def _own_or(own: int | None, service: int | None) -> int | None:
-    """Return a limit of an owner's own, or else the service's; their own may also be that there is none."""
+    """Return the owner's limit, else the service's. An owner's limit of 0 means no limit."""
     return service if own is None else own or None

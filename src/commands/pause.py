@@ -1,4 +1,4 @@
-"""A pause, of a pool or of a type: tasks wait, what runs goes on."""
+"""A pause of a pool or a type: tasks wait, running tasks continue."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class Pause(Struct, frozen=True, kw_only=True):
 
 
 def begun(recorded: Recorded[Any]) -> Pause:
-    """Return the pause that an event with a reason begins."""
+    """Return the pause that an event with a reason starts."""
     return Pause(since=recorded.at, by=recorded.by, reason=recorded.event.reason)

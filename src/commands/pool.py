@@ -18,7 +18,7 @@ from .pause import Pause, begun
 
 class PoolState(Struct, frozen=True, kw_only=True):
     pause: Pause | None = None
-    """None: it is not paused."""
+    """None: not paused."""
 
 
 NEVER_PAUSED = PoolState()
@@ -42,7 +42,7 @@ def decide(
     state: PoolState,
     now: datetime,  # noqa: ARG001 - as every decider
 ) -> Sequence[PoolEvent]:
-    """Return the events that carry out the command, none if it is already so: the first pause and its reason stay."""
+    """Return the events of a command; none if it is done already: the first pause and its reason stay."""
     match command:
         case PausePool():
             return [PoolPaused(name=command.name, reason=command.reason)] if state.pause is None else []

@@ -31,13 +31,13 @@ LONGEST_CRON = 200
 FIELDS = (("second", 60), ("minute", 60), ("hour", 24), ("day of month", 31), ("month", 12), ("day of week", 7))
 """Each with how many values it has."""
 COUNTED = 1_000
-"""Occurrences that are looked at, one by one, in a time gone by."""
+"""Most past occurrences that are enumerated."""
 RESOLUTION = timedelta(seconds=1)
 """Occurrences are whole seconds."""
 
 
 def check(cron: str, time_zone: str, now: datetime) -> None:
-    """Raise InvalidInput for an expression or a zone that is none, and for one that never comes."""
+    """Raise InvalidInput for an invalid expression or zone, and for an expression without any occurrence."""
     if time_zone not in _zones():
         raise InvalidInput(f"{time_zone[:64]!r} is no time zone; give a name such as `Europe/Berlin`", "$.timeZone")
     if len(cron) > LONGEST_CRON:
@@ -54,7 +54,7 @@ def check(cron: str, time_zone: str, now: datetime) -> None:
 
 
 def _check_steps(cron: str) -> None:
-    """Raise InvalidInput for a step that is larger than its field: cronsim would take the first value alone."""
+    """Raise InvalidInput for a step larger than its field; cronsim would take the first value only."""
     for field, (name, size) in zip(reversed(cron.split()), reversed(FIELDS), strict=False):
         for term in field.split(","):
             _, slash, step = term.partition("/")

@@ -39,7 +39,7 @@ from ..events.schedule import (
 from .recurrence import first_from, latest, next_after, upto
 
 MOST_AT_ONCE = 100
-"""Runs that fire together at most; what is due beyond them fires right after."""
+"""Most runs that fire together; further due runs fire right after."""
 
 
 class Uncreated(Struct, frozen=True, tag="uncreated"):
@@ -60,7 +60,7 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class Created(Struct, frozen=True, kw_only=True, tag="created"):
-    """Created; it runs, or is paused."""
+    """Created; running or paused."""
 
     schedule_id: str
     owner: str
@@ -68,21 +68,21 @@ class Created(Struct, frozen=True, kw_only=True, tag="created"):
     fingerprint: str
     created_at: datetime
     changed_at: datetime
-    """When it last did anything."""
+    """When its last event happened."""
     paused: bool = False
     pause_reason: str = ""
     next_at: datetime | None
-    """UTC. The first run that has not been dealt with; None: there is none."""
+    """UTC. The first run that is not handled yet; None: none."""
     counts: Counts = Counts()
     fired: tuple[Run, ...] = ()
-    """What fired together last."""
+    """The runs that fired last."""
     fired_at: datetime | None = None
     unsettled: bool = False
-    """It is not known here that the tasks of what fired last were submitted; nor that they were not."""
+    """True while it is not known whether the tasks of the last runs were submitted."""
     failure: Failure | None = None
     """The last one."""
     triggered: str = ""
-    """The task that was asked for last."""
+    """The last task that was triggered by a request."""
 
 
 ScheduleState: TypeAlias = Uncreated | DeletedSchedule | Created
@@ -94,14 +94,14 @@ class CreateSchedule(Struct, frozen=True, kw_only=True):
     schedule_id: str
     owner: str
     settings: ScheduleSettings
-    """Checked: see `recurrence.check`."""
+    """Checked by `recurrence.check`."""
     fingerprint: str
     repeatable: bool
-    """An Idempotency-Key was given: the same body again is the same schedule."""
+    """True with an Idempotency-Key: the same body again returns the same schedule."""
 
 
 class ChangeSchedule(Struct, frozen=True, kw_only=True):
-    """None: as it is."""
+    """None: unchanged."""
 
     cron: str | None = None
     time_zone: str | None = None
@@ -117,23 +117,23 @@ class PauseSchedule(Struct, frozen=True, kw_only=True):
 
 
 class ResumeSchedule(Struct, frozen=True):
-    """Let it run again."""
+    """Resume a paused schedule."""
 
 
 class FireSchedule(Struct, frozen=True, kw_only=True):
-    """Fire what is due."""
+    """Fire the runs that are due."""
 
     ref: ScheduleRef
     grace: timedelta
-    """How late a run may be and still not be missed."""
+    """How late a run may fire without counting as missed."""
     due_at: datetime | None = None
-    """An instant that has come by NATS' clock, whatever ours says; None: ours decides."""
+    """An instant that has passed by NATS' clock, whatever ours says; None: our clock decides."""
     settled: tuple[Run, ...] = ()
-    """What fired last, the tasks of which are known to be there: before that, nothing more may fire."""
+    """The runs that fired last, if their tasks are known to be submitted; nothing more fires before that."""
 
 
 class NoteFailure(Struct, frozen=True, kw_only=True):
-    """Note that tasks of what fired last could not be submitted."""
+    """Record that tasks of the last runs could not be submitted."""
 
     runs: tuple[Run, ...]
     error: str
@@ -141,7 +141,7 @@ class NoteFailure(Struct, frozen=True, kw_only=True):
 
 
 class TriggerSchedule(Struct, frozen=True, kw_only=True):
-    """Note that its task was submitted because somebody asked for it."""
+    """Record that its task was submitted on request."""
 
     task_id: str
 
@@ -163,7 +163,7 @@ ScheduleCommand: TypeAlias = (
 
 
 def decide(command: ScheduleCommand, state: ScheduleState, now: datetime) -> Sequence[ScheduleEvent]:
-    """Return the events that carry out the command, none if it is already so.
+    """Return the events of a command; none if it is done already.
 
     Raises NotFound for a schedule that there is not.
     """
@@ -223,7 +223,7 @@ def change(command: ChangeSchedule, state: Created, now: datetime) -> Sequence[S
 
 
 def resume(state: Created, now: datetime) -> Sequence[ScheduleEvent]:
-    """What the pause passed over was missed, however short it was."""
+    """Runs during a pause count as missed, however short it was."""
     if not state.paused:
         return []
     if state.next_at is None or state.next_at > now:

@@ -32,7 +32,7 @@ LONGEST_COOLDOWN = timedelta(minutes=5)
 
 
 class CircuitIsClosed(Struct, frozen=True, tag="closed"):
-    """Attempts flow."""
+    """Attempts are sent."""
 
 
 class CircuitIsOpen(Struct, frozen=True, kw_only=True, tag="open"):
@@ -43,7 +43,7 @@ class CircuitIsOpen(Struct, frozen=True, kw_only=True, tag="open"):
 
 
 class CircuitIsHalfOpen(Struct, frozen=True, kw_only=True, tag="half-open"):
-    """One attempt is out to see."""
+    """One attempt probes the server."""
 
     failures: int
 
@@ -62,7 +62,7 @@ class Removed(Struct, frozen=True, kw_only=True, tag="removed"):
 
 
 class Present(Struct, frozen=True, kw_only=True, tag="present"):
-    """Registered, with its conditions."""
+    """Registered."""
 
     settings: ServerRegistered
     registered_at: datetime
@@ -73,7 +73,7 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     maintenance: bool = False
     maintenance_reason: str = ""
     maintenance_since: datetime | None = None
-    """UTC. None: it is in none."""
+    """UTC. None: not in maintenance."""
     circuit: Circuit = CircuitIsClosed()
 
     @property
@@ -110,7 +110,7 @@ class OpenCircuit(Struct, frozen=True, kw_only=True):
 
 
 class TryCircuit(Struct, frozen=True):
-    """Let one attempt through an open circuit whose time is up."""
+    """Allow one attempt through an open circuit after its cool-down."""
 
 
 class CloseCircuit(Struct, frozen=True, kw_only=True):
@@ -127,7 +127,7 @@ ServerCommand: TypeAlias = (
 
 
 def decide(command: ServerCommand, state: ServerState, now: datetime) -> Sequence[ServerEvent]:
-    """Return the events that carry out the command, none if it is already so.
+    """Return the events of a command; none if it is done already.
 
     Raises NotFound for a server that is not registered.
     """
@@ -234,5 +234,5 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
 
 
 def _same_place(before: ServerRegistered, after: ServerRegistered) -> bool:
-    """Tell whether what is known of a server's health still holds: it is where it was."""
+    """Return True if what is known of a server's health still applies: its URL is the same."""
     return (before.predict_url, before.health_url) == (after.predict_url, after.health_url)

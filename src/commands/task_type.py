@@ -1,4 +1,4 @@
-"""What may be done with a task type: pure decisions over its history."""
+"""Deciders of a task type."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..events.task_type import TypeDefined, TypeDeleted, TypeEvent, TypePaused, 
 from .pause import Pause, begun
 
 DEFAULT_TYPE = "default"
-"""Always exists: the type of a task that names none."""
+"""The type of tasks that name none. It always exists."""
 DEFAULT_POOL = "default"
-"""Where tasks of types that nobody defined wait."""
+"""The pool of undefined types."""
 
 
 class TypeState(Struct, frozen=True, kw_only=True):
     definition: TypeDefined | None = None
     """None: never defined, or deleted."""
     pools: tuple[str, ...] = (DEFAULT_POOL,)
-    """Every pool in which tasks of this type may be waiting: those it has had, and the default one."""
+    """Every pool in which its tasks may wait: all pools it has had, and the default one."""
     pause: Pause | None = None
-    """None: it is not paused."""
+    """None: not paused."""
 
 
 UNDEFINED = TypeState()
@@ -53,7 +53,7 @@ TypeCommand: TypeAlias = DefineType | DeleteType | PauseType | ResumeType
 
 
 def decide(command: TypeCommand, state: TypeState) -> Sequence[TypeEvent]:
-    """Return the events that carry out the command, none if it is already so.
+    """Return the events of a command; none if it is done already.
 
     Raises NotFound for an undefined type that is not the default one, RuleBroken for deleting the default one.
     """

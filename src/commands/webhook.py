@@ -1,4 +1,4 @@
-"""What may be done with a webhook: pure decisions over its history."""
+"""Deciders of a webhook."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..events.webhook import (
 )
 
 BOTH_SECRETS = timedelta(hours=24)
-"""How long deliveries are signed with the secret before, too: the time a receiver has to take up the new one."""
+"""How long deliveries are signed with the previous secret, too: time for the receiver to adopt the new one."""
 
 
 class Unregistered(Struct, frozen=True, tag="unregistered"):
@@ -35,7 +35,7 @@ class DeletedWebhook(Struct, frozen=True, kw_only=True, tag="deleted"):
 
 
 class Registered(Struct, frozen=True, kw_only=True, tag="registered"):
-    """Registered; active or not."""
+    """Registered; active or disabled."""
 
     webhook_id: str
     owner: str
@@ -45,7 +45,7 @@ class Registered(Struct, frozen=True, kw_only=True, tag="registered"):
     active: bool
     disabled_reason: str = ""
     after: int
-    """Sequence of the log of tasks: since it was last enabled, events after it are sent."""
+    """Sequence of the TASKS log when it was last enabled. Later events are sent."""
     secret_id: str
     previous_secret_id: str = ""
     previous_until: datetime | None = None
@@ -68,7 +68,7 @@ class RegisterWebhook(Struct, frozen=True, kw_only=True):
 
 
 class ChangeWebhook(Struct, frozen=True, kw_only=True):
-    """None: as it is."""
+    """None: unchanged."""
 
     url: str | None = None
     events: tuple[str, ...] | None = None
@@ -76,9 +76,9 @@ class ChangeWebhook(Struct, frozen=True, kw_only=True):
     description: str | None = None
     active: bool | None = None
     after: int
-    """Sequence of the log of tasks as of now, from which on events are sent where this enables it."""
+    """Present sequence of the TASKS log: if this enables the webhook, later events are sent."""
     reason: str = ""
-    """Why it is disabled, where this does that."""
+    """Why it is disabled, if this disables it."""
 
 
 class DisableWebhook(Struct, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ WebhookCommand: TypeAlias = RegisterWebhook | ChangeWebhook | DisableWebhook | R
 
 
 def decide(command: WebhookCommand, state: WebhookState, now: datetime) -> Sequence[WebhookEvent]:
-    """Return the events that carry out the command, none if it is already so.
+    """Return the events of a command; none if it is done already.
 
     Raises NotFound for a webhook that is not registered.
     """

@@ -21,7 +21,7 @@ ActorKind = Literal["user", "server", "worker", "timer", "system"]
 
 
 class Actor(Struct, frozen=True):
-    """Who did it: a JWT subject, a server's id, a worker's id, a timer's kind, or a part of ours."""
+    """The author of an event: a JWT subject, a server id, a worker id, the kind of a timer, or a service of ours."""
 
     kind: ActorKind
     id: str
@@ -38,12 +38,12 @@ class Recorded(Struct, Generic[E], frozen=True, kw_only=True, omit_defaults=True
     """An event with its circumstances, as it is stored."""
 
     id: str
-    """Unique per append; tells whether an append of unknown outcome was stored."""
+    """Unique per append. Shows whether an append of unknown outcome was stored."""
     at: datetime
     """UTC, by the clock of the process that decided."""
     by: Actor
     cause: str = ""
-    """The request id, or the sequence of the event, that led to this one."""
+    """Cause of the event: a request id, or the sequence of an earlier event."""
     event: E
 
 

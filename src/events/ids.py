@@ -1,4 +1,4 @@
-"""Ids and the subject tokens they become. The one place where text of users enters a subject.
+"""Ids, and the subject tokens made of them. The one place where user text enters a subject.
 
 A *token* is one element of a NATS subject and of a KV key. Text that is not safe as one is escaped
 byte by byte (`=2E` for a dot), and replaced by a digest where that gets too long; two different
@@ -23,7 +23,7 @@ from ..errors import NotFound
 OWNER_TOKEN_LENGTH = 36
 """Longest owner token: a UUID fits, and a whole task id stays within 64 characters."""
 BATCH_DIGITS = 2
-"""Digits of a task's unique part that say which of its batch it is; 1,024 is more than a batch may have."""
+"""Digits of a task's unique part that number it within its batch; 1,024 is more than a batch may have."""
 NAME_TOKEN_LENGTH = 64
 """Longest token of a server id, type or pool."""
 
@@ -36,7 +36,7 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class _Ref(NamedTuple):
-    """Where something of an owner is in its log: the owner's token, and its own unique part."""
+    """Key of a history that belongs to an owner: the owner's token and a unique part."""
 
     owner: str
     unique: str
@@ -47,25 +47,25 @@ class _Ref(NamedTuple):
 
 
 class TaskRef(_Ref):
-    """Where a task is in the log."""
+    """Key of a task."""
 
     __slots__ = ()
 
 
 class BatchRef(_Ref):
-    """A batch of tasks; its unique part is what those of its tasks begin with."""
+    """Key of a batch. The unique parts of its tasks begin like its own."""
 
     __slots__ = ()
 
 
 class WebhookRef(_Ref):
-    """Where a webhook is in its log; its id has the form of a task's."""
+    """Key of a webhook. Its id has the form of a task id."""
 
     __slots__ = ()
 
 
 class ScheduleRef(_Ref):
-    """Where a recurring schedule is in its log; its id has the form of a task's."""
+    """Key of a recurring schedule. Its id has the form of a task id."""
 
     __slots__ = ()
 
@@ -92,28 +92,28 @@ def owner_token(subject: str) -> str:
 
 
 def new_ref(owner: str, now: datetime, chance: int) -> TaskRef:
-    """Return a new task of an owner token, from 80 bits of chance; later ones sort after earlier ones (a ULID)."""
+    """Return a new task key of an owner token: a ULID from `now` and 80 random bits."""
     return TaskRef(owner, _base32(int(now.timestamp() * 1000) << 80 | chance))
 
 
 def ref_for_key(owner: str, idempotency_key: str) -> TaskRef:
-    """Return the task that an owner's Idempotency-Key stands for: always the same one."""
+    """Return the task key for an owner's Idempotency-Key: always the same."""
     digest = hashlib.sha256(f"{owner}\n{idempotency_key}".encode()).digest()
     return TaskRef(owner, _base32(int.from_bytes(digest[:16], "big")))
 
 
 def is_task_id(text: str) -> bool:
-    """Tell whether text has the form of a task id of ours."""
+    """Return True if text has the form of a task id."""
     return _TASK_ID.fullmatch(text) is not None
 
 
 def parse_task_id(task_id: str) -> TaskRef:
-    """Return where a task id leads. Raises NotFound for text that is no task id of ours."""
+    """Return the key of a task id. Raises NotFound for any other text."""
     return TaskRef(*_parts(_TASK_ID, "task", task_id))
 
 
 def new_batch(owner: str, now: datetime, chance: int) -> BatchRef:
-    """Return a new batch of an owner token, from 80 bits of chance; later ones sort after earlier ones."""
+    """Return a new batch key of an owner token, from 80 random bits. Later keys sort after earlier ones."""
     return batch_of(new_ref(owner, now, chance))
 
 
@@ -126,7 +126,7 @@ def batch_for_key(owner: str, idempotency_key: str) -> BatchRef:
 
 
 def batch_of(ref: TaskRef) -> BatchRef:
-    """Return the batch that a task is of, if it is of any: its id does not tell."""
+    """Return the batch of a task. The id does not show whether the task is in a batch."""
     return BatchRef(ref.owner, ref.unique[:-BATCH_DIGITS] + "0" * BATCH_DIGITS)
 
 
@@ -136,63 +136,63 @@ def nth(batch: BatchRef, place: int) -> TaskRef:
 
 
 def place_of(ref: TaskRef) -> int:
-    """Return which task of its batch one is, from 0: what `nth` was given."""
+    """Return the index of a task in its batch, from 0; the inverse of `nth`."""
     return _CROCKFORD.index(ref.unique[-2]) << 5 | _CROCKFORD.index(ref.unique[-1])
 
 
 def parse_batch_id(batch_id: str) -> BatchRef:
-    """Return where a batch id leads. Raises NotFound for text that is no batch id of ours."""
+    """Return the key of a batch id. Raises NotFound for any other text."""
     return BatchRef(*_parts(_BATCH_ID, "batch", batch_id))
 
 
 def new_schedule_ref(owner: str, now: datetime, chance: int) -> ScheduleRef:
-    """Return a new schedule of an owner token, from 80 bits of chance; later ones sort after earlier ones."""
+    """Return a new schedule key of an owner token, from 80 random bits. Later keys sort after earlier ones."""
     return ScheduleRef(*new_ref(owner, now, chance))
 
 
 def schedule_for_key(owner: str, idempotency_key: str) -> ScheduleRef:
-    """Return the schedule that an owner's Idempotency-Key stands for: always the same one."""
+    """Return the schedule key for an owner's Idempotency-Key: always the same."""
     return ScheduleRef(*ref_for_key(owner, idempotency_key))
 
 
 def parse_schedule_id(schedule_id: str) -> ScheduleRef:
-    """Return where a schedule's id leads. Raises NotFound for text that is none of ours."""
+    """Return the key of a schedule id. Raises NotFound for any other text."""
     return ScheduleRef(*_parts(_TASK_ID, "schedule", schedule_id))
 
 
 def run_ref(ref: ScheduleRef, occurrence: datetime) -> TaskRef:
-    """Return the task of a schedule's run: always the same one. No task's key leads to it: it has no line break."""
+    """Return the task key for a run of a schedule: always the same. No Idempotency-Key has a line break."""
     return ref_for_key(ref.owner, f"schedule\n{ref.id}\n{int(occurrence.timestamp())}")
 
 
 def triggered_ref(ref: ScheduleRef, idempotency_key: str) -> TaskRef:
-    """Return the task of a run that somebody asked for with a key: always the same one."""
+    """Return the task key for a triggered run with an Idempotency-Key: always the same."""
     return ref_for_key(ref.owner, f"trigger\n{ref.id}\n{idempotency_key}")
 
 
 def new_webhook_ref(owner: str, now: datetime, chance: int) -> WebhookRef:
-    """Return a new webhook of an owner token, from 80 bits of chance; later ones sort after earlier ones."""
+    """Return a new webhook key of an owner token, from 80 random bits. Later keys sort after earlier ones."""
     return WebhookRef(*new_ref(owner, now, chance))
 
 
 def parse_webhook_id(webhook_id: str) -> WebhookRef:
-    """Return where a webhook's id leads. Raises NotFound for text that is none of ours."""
+    """Return the key of a webhook id. Raises NotFound for any other text."""
     return WebhookRef(*_parts(_TASK_ID, "webhook", webhook_id))
 
 
 def delivery_id(ref: WebhookRef, sequence: int, at: datetime) -> str:
-    """Return the id of a webhook's delivery of one event: always the same, and later events' sort after it."""
+    """Return the id of a webhook's delivery of one event: always the same. Ids of later events sort after it."""
     digest = hashlib.sha256(f"{ref.id}\n{sequence}".encode()).digest()
     return _base32(int(at.timestamp() * 1000) << 80 | int.from_bytes(digest[:10], "big"))
 
 
 def is_delivery_id(text: str) -> bool:
-    """Tell whether text has the form of a delivery's id."""
+    """Return True if text has the form of a delivery id."""
     return _DELIVERY_ID.fullmatch(text) is not None
 
 
 def _parts(form: re.Pattern[str], kind: str, text: str) -> tuple[str, str]:
-    """Return owner token and unique part of an id. Raises NotFound for text that has not its form."""
+    """Return owner token and unique part of an id. Raises NotFound for text of another form."""
     match = form.fullmatch(text)
     if match is None:
         raise NotFound(kind, text)

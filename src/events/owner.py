@@ -1,4 +1,4 @@
-"""What can happen to an owner: to the limits of their own, that is."""
+"""The events of an owner: changes of their limits."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from .envelope import Event
 
 
 class OwnerLimited(Event, frozen=True, kw_only=True):
-    """An owner was given limits, replacing those they had. None: as the service's settings say. 0: no limit."""
+    """An owner was given limits, in place of earlier ones. None: the service's default. 0: no limit."""
 
     owner: str
-    """The JWT subject, as it was."""
+    """Subject of the JWT, unchanged."""
     concurrency: int | None = None
-    """Tasks that run at once."""
+    """Tasks that run concurrently."""
     per_second: float | None = None
-    """Starts in a second, in the long run."""
+    """Starts per second, in the long run."""
     burst: int | None = None
-    """Starts at once after a quiet time, where `per_second` is given; None: as many as that, at least 1."""
+    """Starts at once after a quiet time, with `per_second`; None: as many as `per_second`, at least 1."""
     waiting: int | None = None
-    """Tasks that wait; no more are accepted then."""
+    """Quota of waiting tasks; further submissions are refused."""
 
 
 class OwnerLimitsRemoved(Event, frozen=True, kw_only=True):
-    """The owner has no limits of their own any more; the service's hold."""
+    """The owner's limits were removed; the service's defaults apply."""
 
     owner: str
 

@@ -1,4 +1,4 @@
-"""What can happen to a pool."""
+"""The events of a pool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .envelope import Event
 
 
 class PoolPaused(Event, frozen=True, kw_only=True):
-    """Its tasks wait; what runs goes on."""
+    """Its tasks wait. Running tasks continue."""
 
     name: str
     reason: str = ""

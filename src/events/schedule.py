@@ -14,27 +14,27 @@ from msgspec import Raw, Struct
 from .envelope import Event
 
 Missed = Literal["skip", "catch_up"]
-"""What becomes of runs that nobody was there for, or that a pause passed over."""
+"""What happens to missed runs: due while no process ran, or during a pause."""
 
 
 class ScheduleSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is submitted, and when."""
+    """The task to submit, and when."""
 
     cron: str
     """Five fields, or six with seconds first; or a name such as `@daily`."""
     time_zone: str = "UTC"
-    """A name of the IANA database: whose clock `cron` is about."""
+    """IANA name of the time zone of `cron`."""
     task: Raw
-    """JSON text of the submission, byte for byte as it was sent."""
+    """JSON text of the submission, byte for byte."""
     missed: Missed = "skip"
     catch_up: int = 1
-    """How many of the runs missed are made up for, the latest; for `catch_up` alone."""
+    """With `catch_up`: how many missed runs are made up for, the latest ones."""
     name: str = ""
     description: str = ""
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """One time that a schedule's task was due."""
+    """One run of a schedule."""
 
     occurrence: datetime
     """UTC. The instant that `cron` names."""
@@ -42,31 +42,31 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class Counts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How many there have been in all."""
+    """Total numbers of runs."""
 
     fired: int = 0
-    """Runs that were due and whose tasks were to be submitted."""
+    """Runs that were due and fired."""
     skipped: int = 0
-    """Runs that were missed and not made up for. Of a long absence at most 1,000 are counted."""
+    """Missed runs that were not made up for. At most 1,000 are counted for one absence."""
     failed: int = 0
-    """Of those fired: their tasks could not be submitted."""
+    """Fired runs whose tasks could not be submitted."""
     triggered: int = 0
-    """Runs that somebody asked for."""
+    """Runs triggered by a request."""
 
 
 class ScheduleCreated(Event, frozen=True, kw_only=True):
     schedule_id: str
     owner: str
-    """The JWT subject, as it was."""
+    """Subject of the JWT, unchanged."""
     settings: ScheduleSettings
     next_at: datetime | None
     """UTC. When it runs next; None: never."""
     fingerprint: str = ""
-    """SHA-256 of the request body, hex: what a repeated Idempotency-Key is compared by."""
+    """SHA-256 of the request body, hex. A repeated Idempotency-Key must come with the same."""
 
 
 class ScheduleChanged(Event, frozen=True, kw_only=True):
-    """It was given other settings, in place of all it had."""
+    """Its settings were replaced."""
 
     settings: ScheduleSettings
     next_at: datetime | None
@@ -77,50 +77,50 @@ class SchedulePaused(Event, frozen=True, kw_only=True):
 
     reason: str
     next_at: datetime | None
-    """The first run that the pause passes over."""
+    """The first run that the pause skips."""
 
 
 class ScheduleResumed(Event, frozen=True, kw_only=True):
     next_at: datetime | None
-    """Before now where runs that the pause passed over are to be caught up."""
+    """In the past if runs that the pause skipped are to be caught up."""
     counts: Counts
 
 
 class ScheduleFired(Event, frozen=True, kw_only=True):
-    """Runs fell due. Their tasks are submitted next, each under the id that is given here."""
+    """Runs fell due. Their tasks are submitted next, with these ids."""
 
     runs: tuple[Run, ...]
-    """Oldest first; several where some are caught up, or the schedule is a very quick one."""
+    """Oldest first. Several if runs are caught up, or due at short intervals."""
     next_at: datetime | None
     counts: Counts
 
 
 class ScheduleSkipped(Event, frozen=True, kw_only=True):
-    """Runs were missed, and none of them is made up for."""
+    """Missed runs were skipped."""
 
     next_at: datetime | None
     counts: Counts
 
 
 class ScheduleFailed(Event, frozen=True, kw_only=True):
-    """Tasks of runs that had fired could not be submitted: their type has become stricter, say. It goes on."""
+    """Tasks of fired runs could not be submitted: their type may be stricter now. The schedule continues."""
 
     runs: tuple[Run, ...]
     error: str
     path: str = ""
-    """Where in the submission the trouble is, as in `$.payload.width`; empty: it is not about a part of it."""
+    """JSON path of the error in the submission, such as `$.payload.width`; empty: the whole submission."""
     counts: Counts
 
 
 class ScheduleTriggered(Event, frozen=True, kw_only=True):
-    """Its task was submitted because somebody asked for it, whatever the time."""
+    """Its task was submitted on request."""
 
     task_id: str
     counts: Counts
 
 
 class ScheduleDeleted(Event, frozen=True, kw_only=True):
-    """It is gone. The tasks it has submitted stay."""
+    """It was deleted. The tasks it submitted stay."""
 
 
 ScheduleEvent: TypeAlias = (

@@ -1,4 +1,4 @@
-"""What can happen to a backend server."""
+"""The events of a backend server."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .envelope import Event
 
 
 class Overflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When a server helps out: once either is so. At least one is given."""
+    """The bounds of an overflow server: it takes tasks once either is exceeded. At least one is set."""
 
     waiting: int | None = None
-    """More tasks than this wait in its pools."""
+    """Number of tasks that wait in its pools."""
     oldest: timedelta | None = None
-    """A task has waited there for so long."""
+    """How long a task has waited there."""
 
 
 class ServerRegistered(Event, frozen=True, kw_only=True):
-    """A server was announced, or announced again with other settings."""
+    """A server was registered, or registered again with other settings."""
 
     server_id: str
     name: str
@@ -36,10 +36,10 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     max_concurrent: int = 10
     weight: int = 1
     api_key_id: str = ""
-    """Names its key, which is sealed in the `secrets` bucket and never here; empty: it has none."""
+    """Name of its API key, which is sealed in the `secrets` bucket and never here; empty: none."""
     labels: dict[str, str] = field(default_factory=dict)
     overflow: Overflow | None = None
-    """None: it takes work whenever it has room."""
+    """None: it takes tasks whenever it has a free slot."""
 
 
 class ServerWentOnline(Event, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class ServerWentOffline(Event, frozen=True, kw_only=True):
 
 
 class MaintenanceStarted(Event, frozen=True, kw_only=True):
-    """The server finishes what it has and takes nothing new."""
+    """The server finishes its tasks and gets no new ones."""
 
     server_id: str
     reason: str = ""
@@ -65,18 +65,18 @@ class MaintenanceEnded(Event, frozen=True, kw_only=True):
 
 
 class CircuitOpened(Event, frozen=True, kw_only=True):
-    """Attempts kept failing: nothing is sent to the server until `until`."""
+    """Attempts failed repeatedly: nothing is sent to the server before `until`."""
 
     server_id: str
     reason: str
     until: datetime
     """UTC."""
     failures: int
-    """Openings in a row; the cool-down doubles with each."""
+    """Consecutive openings. The cool-down doubles with each."""
 
 
 class CircuitHalfOpened(Event, frozen=True, kw_only=True):
-    """One attempt is let through to see whether the server has recovered."""
+    """One attempt may probe whether the server has recovered."""
 
     server_id: str
 

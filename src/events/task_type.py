@@ -1,4 +1,4 @@
-"""What can happen to a task type."""
+"""The events of a task type."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .limits import Limits
 from .task import Priority
 
 OnConflict: TypeAlias = Literal["wait", "replace", "refuse"]
-"""What becomes of a newcomer whose concurrency key is taken: it waits, replaces those that wait, or is refused."""
+"""What happens to a new task whose concurrency key is in use: it waits, replaces waiting tasks, or is refused."""
 
 
 class TypeDefined(Event, frozen=True, kw_only=True):
-    """A type was given settings, replacing those it had. None: as the service's settings say."""
+    """A type was given settings, in place of earlier ones. None: the service's default."""
 
     name: str
     pool: str
-    """Queue its tasks wait in; types of one pool are served by the same servers."""
+    """Pool of its tasks. The same servers serve all types of a pool."""
     payload_schema: Raw = NULL
     """JSON Schema for the payload; null: any payload."""
     attempts: int | None = None
@@ -30,9 +30,9 @@ class TypeDefined(Event, frozen=True, kw_only=True):
     priority: Priority = "normal"
     description: str = ""
     limits: Limits | None = None
-    """Of all its tasks together; None: none."""
+    """Limits of all its tasks together; None: none."""
     key_concurrency: int = 1
-    """Tasks with the same concurrency key that run at once."""
+    """Tasks with the same concurrency key that run concurrently."""
     on_conflict: OnConflict = "wait"
 
 
@@ -41,7 +41,7 @@ class TypeDeleted(Event, frozen=True, kw_only=True):
 
 
 class TypePaused(Event, frozen=True, kw_only=True):
-    """Its tasks wait, in whatever pool; what runs goes on."""
+    """Its tasks wait, in every pool. Running tasks continue."""
 
     name: str
     reason: str = ""

@@ -1,4 +1,4 @@
-"""What can happen to a webhook. What becomes of its deliveries is not here but in the `deliveries` bucket."""
+"""The events of a webhook. Its deliveries are in the `deliveries` bucket instead."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from .envelope import Event
 
 
 class WebhookSettings(Struct, frozen=True, kw_only=True):
-    """What is sent, and where to."""
+    """The events to send, and the URL."""
 
     url: str
     events: tuple[str, ...]
-    """Elements of the subjects of the task events that are sent: `succeeded`, `failed`, …"""
+    """Kinds of task events to send, as in the table of kinds: `succeeded`, `failed`, …"""
     types: tuple[str, ...] = ()
-    """Types of the tasks whose events are sent; empty: all."""
+    """Types of tasks whose events are sent; empty: all."""
     task_id: str = ""
-    """The one task whose events are sent; empty: all of the owner."""
+    """The only task whose events are sent; empty: all tasks of the owner."""
     description: str = ""
 
 
 class WebhookRegistered(Event, frozen=True, kw_only=True):
-    """A webhook was set up, and is active."""
+    """A webhook was registered, and is active."""
 
     webhook_id: str
     owner: str
-    """The JWT subject, as it was."""
+    """Subject of the JWT, unchanged."""
     settings: WebhookSettings
     secret_id: str
-    """Names its secret, which is sealed in the `secrets` bucket and never here."""
+    """Name of its secret, which is sealed in the `secrets` bucket and never here."""
     after: int
-    """Sequence of the log of tasks: events after it are sent."""
+    """Sequence of the TASKS log. Later events are sent."""
 
 
 class WebhookChanged(Event, frozen=True, kw_only=True):
-    """It was given other settings, in place of all it had."""
+    """Its settings were replaced."""
 
     settings: WebhookSettings
 
 
 class WebhookEnabled(Event, frozen=True, kw_only=True):
     after: int
-    """Sequence of the log of tasks: events after it are sent; those that came while it was disabled are not."""
+    """Sequence of the TASKS log. Later events are sent; events from while it was disabled are not."""
 
 
 class WebhookDisabled(Event, frozen=True, kw_only=True):
@@ -54,15 +54,15 @@ class WebhookDisabled(Event, frozen=True, kw_only=True):
 
 
 class SecretRotated(Event, frozen=True, kw_only=True):
-    """It was given another secret; for a while deliveries are signed with both."""
+    """It got another secret. Until `previous_until` deliveries are signed with both."""
 
     secret_id: str
     previous_until: datetime
-    """UTC. Until then deliveries are signed with the secret before, too."""
+    """UTC. Until then deliveries are signed with the previous secret, too."""
 
 
 class WebhookDeleted(Event, frozen=True, kw_only=True):
-    """It is gone, and what waited to be sent with it."""
+    """It was deleted, with its waiting deliveries."""
 
 
 WebhookEvent: TypeAlias = (
