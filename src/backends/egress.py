@@ -54,7 +54,7 @@ class AddressRefused(OSError):
         super().__init__(errno.EACCES, "address refused by policy")
 
 
-class _Vouched(str):
+class _AllowedByName(str):
     """An address that a host name in `backend_allow` resolved to.
 
     The socket factory sees addresses, never names. A mark on the address needs no list that expires, and the same
@@ -114,9 +114,9 @@ class EgressPolicy:
             self._check(str(address), shown=host)
             addresses.insist_on_spelling(host, address)
             return
-        vouched = self._vouches_for(host)
+        by_name = self._allows_name(host)
         for found in await self._look_up(host, port):
-            self._check(found["host"], vouched=vouched, shown=host)
+            self._check(found["host"], by_name=by_name, shown=host)
 
     def session(
         self,
@@ -155,10 +155,10 @@ class EgressPolicy:
             auto_decompress=True,
         )
 
-    def _vouches_for(self, name: str) -> bool:
+    def _allows_name(self, name: str) -> bool:
         return _bare(name) in self._names
 
-    def _check(self, ip: str, *, shown: str, vouched: bool = False) -> None:
+    def _check(self, ip: str, *, shown: str, by_name: bool = False) -> None:
         """Check one address; messages repeat only `shown`, which the user wrote."""
         try:
             address = ip_address(ip.partition("%")[0])
@@ -169,7 +169,7 @@ class EgressPolicy:
             return
         if kind is Reach.NOWHERE:
             raise ForbiddenAddress(f"{shown} cannot be used: it leads to {kind.value}, which no backend can have")
-        if vouched or self._listed(address):
+        if by_name or self._is_listed(address):
             return
         if kind is Reach.METADATA:
             # Not opened by allow_private_backends: it hands out the credentials of the machine we run on.
@@ -183,11 +183,11 @@ class EgressPolicy:
                 f"or set {variable('allow_private_backends')}=true, if backends may be there"
             )
 
-    def _listed(self, address: Address) -> bool:
+    def _is_listed(self, address: Address) -> bool:
         inner = addresses.carried(address) or (address,)
-        return self._holds(address) or all(map(self._holds, inner))
+        return self._in_networks(address) or all(map(self._in_networks, inner))
 
-    def _holds(self, address: Address) -> bool:
+    def _in_networks(self, address: Address) -> bool:
         return addresses.within(address, self._networks)
 
     async def _look_up(self, host: str, port: int) -> list[ResolveResult]:
@@ -199,16 +199,16 @@ class EgressPolicy:
 
     async def resolve_to_connect(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         """Resolve a name before a connect, or raise AddressRefused: for all addresses if one is forbidden."""
-        vouched = self._vouches_for(host)
+        by_name = self._allows_name(host)
         found = await self._resolve(host, port, family)
         try:
             for each in found:
-                self._check(each["host"], vouched=vouched, shown=host)
+                self._check(each["host"], by_name=by_name, shown=host)
         except BadAddress:
             raise AddressRefused from None
-        if vouched:
+        if by_name:
             for each in found:
-                each["host"] = _Vouched(each["host"])
+                each["host"] = _AllowedByName(each["host"])
         return found
 
     def _open_socket(self, info: AddrInfoType) -> socket.socket:
@@ -216,7 +216,7 @@ class EgressPolicy:
         family, kind, protocol, _, target = info
         host = str(target[0])
         try:
-            self._check(host, vouched=isinstance(target[0], _Vouched), shown=host)
+            self._check(host, by_name=isinstance(target[0], _AllowedByName), shown=host)
         except BadAddress:
             raise AddressRefused from None
         opened = socket.socket(family, kind, protocol)

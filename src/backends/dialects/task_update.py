@@ -42,9 +42,9 @@ class UpdateMetadata(Struct, kw_only=True):
     custom_data: Raw = msgspec.field(default_factory=lambda: NULL)  # msgspec describes no Raw as a plain default
     """Anything; kept with the progress."""
     log: Annotated[str, Meta(max_length=LONGEST_LINE)] | None = None
-    """A line of the server's log, shown to whoever follows the task."""
+    """A line of the server's log, shown to followers of the task."""
     output: str | None = None
-    """What has come of the task since the last report, as text."""
+    """Text produced since the last report."""
 
 
 class _ProgressMetadata(UpdateMetadata, kw_only=True):
