@@ -140,7 +140,7 @@ def read_task(body: bytes, owner: str, max_depth: int, *, repeatable: bool, sche
 
 
 class TypeRules:
-    """What task types say about their tasks: the payload schema, the pool, and defaults for options left out."""
+    """The settings of task types, applied to submissions: payload schema, pool, and defaults for options left out."""
 
     def __init__(self, settings: Settings, fleet: Fleet, now: Callable[[], datetime] = utc_now) -> None:
         self._settings = settings

@@ -121,13 +121,14 @@ class SubmissionService:
         if self.admission.is_held(ref, command, utc_now()):
             command = replace(command, held=True)
         with self.admission.in_flight([(ref, command)]):
-            handled = await self._commands.task(ref, command, by=by, cause=cause, known=NEW)
+            handled = await self._commands.tasks.handle(ref, command, by=by, cause=cause, known=NEW)
         if handled.appended:
             labelled(metrics.submitted, command.pool, command.priority).inc()
             self.admission.record(ref, command, handled.known.sequence)
-            newcomers = {ref: handled.known.sequence} if self._may_be_refused(command) else {}
-            if refused := await self._refused(Scope(ref=ref), newcomers):
-                raise KeyTaken(refused[ref])
+            if self._may_be_refused(command):
+                refused = await self._refused(Scope(ref=ref), {ref: handled.known.sequence})
+                if ref in refused:
+                    raise KeyTaken(refused[ref])
         return handled
 
     async def _find(self, ref: TaskRef, request: TaskRequest) -> Known[TaskState] | None:

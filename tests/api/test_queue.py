@@ -356,7 +356,7 @@ async def test_a_task_whose_key_is_destroyed_is_not_retried(api: Service) -> Non
     answer = await api.alice.post(f"/api/task/{task_id}/retry")
 
     assert answer.status == 409
-    assert "submit it again" in answer["error"]
+    assert "submit the task again" in answer["error"]
 
 
 def assert_refused(answer: Answer, status: int) -> None:

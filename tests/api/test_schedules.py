@@ -300,7 +300,7 @@ async def test_what_fires_beyond_its_owners_quota_is_a_failed_run(service: Servi
     schedule_id = await create(service.alice, EACH_SECOND)
     found = await failed(service.alice, schedule_id, 2)
 
-    assert "no more than 1 may" in found["lastFailure"]["error"]
+    assert "1 of 1 waiting tasks" in found["lastFailure"]["error"]
     assert await tasks_of(service.alice, schedule_id) == []
     assert (await service.admin.delete("/api/owners/alice/limits")).status == 200
     await wait_until(lambda: tasks_of(service.alice, schedule_id), "tasks again")

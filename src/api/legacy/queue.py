@@ -63,16 +63,16 @@ def queue_request(
     asked = {field: value for field, value in msgspec.to_builtins(body).items() if value is not None}
     payload = {"projectName": project, **asked}
     encoded = msgspec.json.encode(payload)
-    is_chapter = isinstance(body, ChaptersBody)
+    chapters = body.chapters_to_generate if isinstance(body, ChaptersBody) else None
     return TaskRequest(
         owner=owner,
-        submission=Submission(payload=Raw(encoded), type="chapter" if is_chapter else "outline"),
+        submission=Submission(payload=Raw(encoded), type="chapter" if chapters else "outline"),
         payload=payload,
         fingerprint=fingerprint(encoded + msgspec.json.encode(model)),
         repeatable=repeatable,
         project=project,
         model=model,
-        units=body.chapters_to_generate if isinstance(body, ChaptersBody) else 1,
+        units=chapters or 1,
     )
 
 
