@@ -132,7 +132,7 @@ class FireSchedule(Struct, frozen=True, kw_only=True):
     """The runs that fired last, if their tasks are known to be submitted; nothing more fires before that."""
 
 
-class NoteFailure(Struct, frozen=True, kw_only=True):
+class RecordFailure(Struct, frozen=True, kw_only=True):
     """Record that tasks of the last runs could not be submitted."""
 
     runs: tuple[Run, ...]
@@ -156,7 +156,7 @@ ScheduleCommand: TypeAlias = (
     | PauseSchedule
     | ResumeSchedule
     | FireSchedule
-    | NoteFailure
+    | RecordFailure
     | TriggerSchedule
     | DeleteSchedule
 )
@@ -180,8 +180,8 @@ def decide(command: ScheduleCommand, state: ScheduleState, now: datetime) -> Seq
             return resume(state, now)
         case FireSchedule():
             return fire(command, state, now)
-        case NoteFailure():
-            return note_failure(command, state)
+        case RecordFailure():
+            return record_failure(command, state)
         case TriggerSchedule():
             if state.triggered == command.task_id:
                 return []
@@ -271,7 +271,7 @@ def _most_caught_up(settings: ScheduleSettings) -> int:
     return settings.catch_up if settings.missed == "catch_up" else 0
 
 
-def note_failure(command: NoteFailure, state: Created) -> Sequence[ScheduleEvent]:
+def record_failure(command: RecordFailure, state: Created) -> Sequence[ScheduleEvent]:
     if not state.unsettled or not set(command.runs) <= set(state.fired):
         return []
     counts = replace(state.counts, failed=state.counts.failed + len(command.runs))

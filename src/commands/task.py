@@ -114,7 +114,9 @@ LONGEST_RETRY_AFTER = timedelta(hours=1)
 """Upper bound of a server's Retry-After, which may exceed the backoff cap."""
 
 
-def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+def decide(  # noqa: PLR0912 - one case for each command
+    command: TaskCommand, state: TaskState, now: datetime
+) -> Sequence[TaskEvent]:
     """Return the events of a command; none if it is done already.
 
     Raises a subclass of errors.Refused if the command is not allowed in this state.
@@ -126,8 +128,12 @@ def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[Ta
             return start_attempt(command, state, now)
         case AcceptAttempt():
             return accept_attempt(command, state)
-        case ReportProgress() | SucceedTask() | FailTask():
-            return task_reports.decide(command, state, now)
+        case ReportProgress():
+            return task_reports.report_progress(command, state, now)
+        case SucceedTask():
+            return task_reports.succeed(command, state)
+        case FailTask():
+            return task_reports.fail(command, state)
         case FailAttempt():
             return fail_attempt(command, state, now)
         case ReturnAttempt():
@@ -140,8 +146,16 @@ def decide(command: TaskCommand, state: TaskState, now: datetime) -> Sequence[Ta
             return delete(command, state)
         case RequeueTask():
             return requeue(command, state, now)
-        case HoldTask() | ReleaseTask() | ExpireTask() | FailByParent() | CancelUnstarted():
-            return task_holds.decide(command, state, now)
+        case HoldTask():
+            return task_holds.hold(command, state)
+        case ReleaseTask():
+            return task_holds.release(command, state)
+        case ExpireTask():
+            return task_holds.expire(state, now)
+        case FailByParent():
+            return task_holds.fail_by_parent(command, state)
+        case CancelUnstarted():
+            return task_holds.cancel_unstarted(command, state)
         case _:
             assert_never(command)
 

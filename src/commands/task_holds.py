@@ -1,33 +1,14 @@
-"""Deciders for holds and late tasks; a part of `task`."""
+"""Deciders for holds and late tasks; a part of `task`. They never refuse a command."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol, TypeAlias, assert_never
+from typing import Protocol, assert_never
 
 from ..events.task import FailureKind, Plan, Priority, TaskCancelled, TaskEvent, TaskFailed, TaskHeld, TaskQueued
-from .task_commands import CancelUnstarted, ExpireTask, FailByParent, HoldTask, ReleaseTask
+from .task_commands import CancelUnstarted, FailByParent, HoldTask, ReleaseTask
 from .task_state import Ended, Held, Processing, TaskFacts, TaskState, Unknown, Waiting
-
-HoldCommand: TypeAlias = HoldTask | ReleaseTask | ExpireTask | FailByParent | CancelUnstarted
-
-
-def decide(command: HoldCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
-    """Return the events of a command; none if there is nothing to do. Never refuses."""
-    match command:
-        case HoldTask():
-            return hold(command, state)
-        case ReleaseTask():
-            return release(command, state)
-        case ExpireTask():
-            return expire(state, now)
-        case FailByParent():
-            return fail_by_parent(command, state)
-        case CancelUnstarted():
-            return cancel_unstarted(command, state)
-        case _:
-            assert_never(command)
 
 
 def hold(command: HoldTask, state: TaskState) -> Sequence[TaskEvent]:

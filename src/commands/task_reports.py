@@ -1,34 +1,20 @@
-"""Deciders for reports on a running task; a part of `task`."""
+"""Deciders for reports on a task; a part of `task`.
+
+They return no events for an end that is recorded already. They raise AttemptNotCurrent if the reporter may not report
+on the task now, AlreadyEnded, and NotFound.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from ..errors import AlreadyEnded, AttemptNotCurrent, NotFound
 from ..events.task import AttemptStarted, ProgressReported, TaskEvent, TaskFailed, TaskSucceeded
 from .task_commands import FailTask, Reporter, ReportProgress, SucceedTask
 from .task_holds import attempt_deadline
 from .task_state import Ended, Held, Outcome, Processing, TaskFacts, TaskState, Unknown, Waiting
-
-ReportCommand: TypeAlias = ReportProgress | SucceedTask | FailTask
-
-
-def decide(command: ReportCommand, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
-    """Return the events of a report; none for an end that is recorded already.
-
-    Raises AttemptNotCurrent if the reporter may not report on the task now, AlreadyEnded, and NotFound.
-    """
-    match command:
-        case ReportProgress():
-            return report_progress(command, state, now)
-        case SucceedTask():
-            return succeed(command, state)
-        case FailTask():
-            return fail(command, state)
-        case _:
-            assert_never(command)
 
 
 def report_progress(command: ReportProgress, state: TaskState, now: datetime) -> Sequence[TaskEvent]:

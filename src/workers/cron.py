@@ -22,7 +22,7 @@ import structlog
 from ..clock import utc_now
 from ..commands.commands import Commands
 from ..commands.handler import Known
-from ..commands.schedule import Created, FireSchedule, NoteFailure, ScheduleState
+from ..commands.schedule import Created, FireSchedule, RecordFailure, ScheduleState
 from ..errors import IdempotencyConflict, InvalidInput, Refused
 from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, parse_task_id
@@ -125,7 +125,7 @@ class Cron:
         log.warning("schedule.failed", schedule=ref.id, runs=len(refused), reason=str(error))
         path = error.path if isinstance(error, InvalidInput) else ""
         detail = error.detail if isinstance(error, InvalidInput) else str(error)
-        command = NoteFailure(runs=tuple(run for run, _ in refused), error=detail, path=path)
+        command = RecordFailure(runs=tuple(run for run, _ in refused), error=detail, path=path)
         with contextlib.suppress(Refused):  # deleted
             return (await self._commands.schedules.handle(ref, command, by=BY, known=known)).known
         return known

@@ -23,8 +23,8 @@ from taskstream.commands.schedule import (
     CreateSchedule,
     DeleteSchedule,
     FireSchedule,
-    NoteFailure,
     PauseSchedule,
+    RecordFailure,
     ResumeSchedule,
     ScheduleCommand,
     TriggerSchedule,
@@ -224,13 +224,13 @@ def test_a_run_that_somebody_asked_for_is_counted_once_and_moves_nothing() -> No
 
 def test_a_failure_is_noted_once_and_it_goes_on() -> None:
     begun = given(created(), fired(4, fired=1))
-    note = NoteFailure(runs=runs(4), error="too strict", path="$.payload")
+    note = RecordFailure(runs=runs(4), error="too strict", path="$.payload")
     failed = ScheduleFailed(runs=runs(4), error="too strict", path="$.payload", counts=Counts(fired=1, failed=1))
 
     after = begun.when(note).then(failed)
     after.is_quiet()
     after.given.when(fire(), at=hour(5)).then(fired(5, fired=2, failed=1))
-    begun.when(NoteFailure(runs=runs(3), error="of another")).is_quiet()
+    begun.when(RecordFailure(runs=runs(3), error="of another")).is_quiet()
 
 
 COMMANDS: list[ScheduleCommand] = [
@@ -238,7 +238,7 @@ COMMANDS: list[ScheduleCommand] = [
     PauseSchedule(reason="r"),
     ResumeSchedule(),
     fire(),
-    NoteFailure(runs=(), error="e"),
+    RecordFailure(runs=(), error="e"),
     TriggerSchedule(task_id="t"),
     DeleteSchedule(),
 ]
@@ -331,7 +331,7 @@ def test_each_run_of_a_day_fires_or_is_skipped_and_none_twice(
             case "trigger":
                 day.do(TriggerSchedule(task_id=f"t{number}"))
             case "fail":
-                day.do(NoteFailure(runs=day.state.fired, error="e"))
+                day.do(RecordFailure(runs=day.state.fired, error="e"))
             case "change":
                 day.do(ChangeSchedule(name=f"n{number}"))
         day.attend()

@@ -9,16 +9,26 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskstream.events.codec import owner_codec, schedule_codec, server_codec, task_codec, type_codec, webhook_codec
+from taskstream.events.codec import (
+    owner_codec,
+    pool_codec,
+    schedule_codec,
+    server_codec,
+    task_codec,
+    type_codec,
+    webhook_codec,
+)
 from taskstream.events.ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
 from taskstream.events.owner import OwnerEvent, OwnerLimitsRemoved
-from taskstream.events.schedule import ScheduleEvent
+from taskstream.events.pool import PoolEvent
+from taskstream.events.schedule import ScheduleDeleted, ScheduleEvent
 from taskstream.events.server import CircuitHalfOpened, ServerEvent
 from taskstream.events.subjects import (
     NO_SERVER,
     dispatched_ref,
     event_subject,
     owner_root,
+    pool_root,
     schedule_ref,
     schedule_root,
     server_root,
@@ -31,7 +41,7 @@ from taskstream.events.subjects import (
 )
 from taskstream.events.task import TaskEvent, TaskHeld
 from taskstream.events.task_type import TypeEvent
-from taskstream.events.webhook import WebhookEvent
+from taskstream.events.webhook import WebhookDeleted, WebhookEvent
 
 from ..deciders.support import (
     attempt_failed,
@@ -49,6 +59,7 @@ from .test_golden import GOLDEN
 
 REF = TaskRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRS")
 HOOK = WebhookRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRT")
+SCHEDULE = ScheduleRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRV")
 TOKEN = re.compile(r"[A-Za-z0-9_=-]{1,64}")
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
@@ -90,46 +101,34 @@ def test_a_task_event_is_filed_by_owner_task_and_what_happened(event: TaskEvent,
     assert event_subject(task_root(REF), event) == f"task.{REF.owner}.{REF.unique}.{expected}"
 
 
-@pytest.mark.parametrize("event", golden(TaskEvent, task_codec), ids=lambda event: type(event).__name__)
-def test_every_task_event_has_a_subject_of_its_task(event: TaskEvent) -> None:
-    subject = event_subject(task_root(REF), event)
-
-    check(subject)
-    assert subject.startswith(task_root(REF) + ".")
-    assert task_ref(subject) == REF
-
-
-@pytest.mark.parametrize("event", golden(ServerEvent, server_codec), ids=lambda event: type(event).__name__)
-def test_every_server_event_has_a_subject_of_its_server(event: ServerEvent) -> None:
-    subject = event_subject(server_root(event.server_id), event)
-
-    assert check(subject)[:2] == ["server", "gpu=201"]
-    assert subject.startswith(server_root("gpu 1") + ".")
+HISTORIES: list[tuple[Any, Any, str, str]] = [
+    (TaskEvent, task_codec, task_root(REF), f"task.{REF.owner}.{REF.unique}"),
+    (ServerEvent, server_codec, server_root("gpu 1"), "server.gpu=201"),
+    (TypeEvent, type_codec, type_root("chapter"), "type.chapter"),
+    (PoolEvent, pool_codec, pool_root("text"), "pool.text"),
+    (OwnerEvent, owner_codec, owner_root("alice@example.com"), "owner.alice=40example=2Ecom"),
+    (WebhookEvent, webhook_codec, webhook_root(HOOK), f"webhook.{HOOK.owner}.{HOOK.unique}"),
+    (ScheduleEvent, schedule_codec, schedule_root(SCHEDULE), f"schedule.{SCHEDULE.owner}.{SCHEDULE.unique}"),
+]
 
 
-@pytest.mark.parametrize("event", golden(TypeEvent, type_codec), ids=lambda event: type(event).__name__)
-def test_every_type_event_has_a_subject_of_its_type(event: TypeEvent) -> None:
-    subject = event_subject(type_root(event.name), event)
+@pytest.mark.parametrize(("vocabulary", "codec", "root", "expected"), HISTORIES, ids=lambda each: str(each)[:8])
+def test_every_event_has_a_subject_of_its_own_below_the_root_of_its_history(
+    vocabulary: Any, codec: Any, root: str, expected: str
+) -> None:
+    subjects = [event_subject(root, event) for event in golden(vocabulary, codec)]
 
-    assert check(subject)[:2] == ["type", "chapter"]
-    assert subject.startswith(type_root("chapter") + ".")
-
-
-@pytest.mark.parametrize("event", golden(OwnerEvent, owner_codec), ids=lambda event: type(event).__name__)
-def test_every_owner_event_has_a_subject_of_its_owner(event: OwnerEvent) -> None:
-    subject = event_subject(owner_root(event.owner), event)
-
-    assert check(subject)[:2] == ["owner", "alice=40example=2Ecom"]
-    assert subject.startswith(owner_root("alice@example.com") + ".")
+    assert root == expected
+    assert len(set(subjects)) == len(subjects)
+    for subject in subjects:
+        check(subject)
+        assert subject.startswith(f"{root}.")
 
 
-@pytest.mark.parametrize("event", golden(WebhookEvent, webhook_codec), ids=lambda event: type(event).__name__)
-def test_every_webhook_event_has_a_subject_of_its_webhook(event: WebhookEvent) -> None:
-    subject = event_subject(webhook_root(HOOK), event)
-
-    check(subject)
-    assert subject.startswith(webhook_root(HOOK) + ".")
-    assert webhook_ref(subject) == HOOK
+def test_a_subject_leads_back_to_its_task_webhook_or_schedule() -> None:
+    assert task_ref(event_subject(task_root(REF), queued())) == REF
+    assert webhook_ref(event_subject(webhook_root(HOOK), WebhookDeleted())) == HOOK
+    assert schedule_ref(event_subject(schedule_root(SCHEDULE), ScheduleDeleted())) == SCHEDULE
 
 
 def test_the_names_of_server_events_are_in_words() -> None:
@@ -172,14 +171,3 @@ def test_a_message_of_the_queue_leads_to_its_task(owner: str) -> None:
     ref = TaskRef(owner_token(owner), REF.unique)
 
     assert dispatched_ref(f"dispatch.{token('a pool')}.high.{ref.owner}.{ref.unique}") == ref
-
-
-@pytest.mark.parametrize("event", golden(ScheduleEvent, schedule_codec), ids=lambda event: type(event).__name__)
-def test_every_schedule_event_has_a_subject_of_its_schedule(event: ScheduleEvent) -> None:
-    ref = ScheduleRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRV")
-
-    subject = event_subject(schedule_root(ref), event)
-
-    check(subject)
-    assert subject.startswith(schedule_root(ref) + ".")
-    assert schedule_ref(subject) == ref
