@@ -83,7 +83,7 @@ class Dispatcher(Service):
         self._loading: Counter[str] = Counter()
         """By pool: messages taken out whose history is being read; they will need a slot too."""
         self._redelivery = RedeliveryDelays()
-        self._looks_at = 0.0
+        self._recheck_at = 0.0
         """When slots that are kept are checked again, monotonic."""
         self._owed: set[str] = set()
         """Pools in which the last task was taken by its age, so that strict order comes next."""
@@ -203,9 +203,9 @@ class Dispatcher(Service):
         now = time.monotonic()
         kept = self._redelivery.kept_from(queue.pool, queue.priority, now)
         free = self._slots.free(queue.pool, self._loading, kept)
-        if kept and free <= 0 and self._looks_at <= now:
-            self._looks_at = min(kept.values())
-            asyncio.get_running_loop().call_later(self._looks_at - now, self._slots.freed.set)
+        if kept and free <= 0 and self._recheck_at <= now:
+            self._recheck_at = min(kept.values())
+            asyncio.get_running_loop().call_later(self._recheck_at - now, self._slots.freed.set)
         return free
 
     def _kept_from(self, queue: PoolQueue, message: Msg) -> Collection[TaskKind]:

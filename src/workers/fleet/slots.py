@@ -94,9 +94,6 @@ class Slots:
             self._capacity.remove(load.server_id)
             labelled(metrics.running, load.server_id).set(0)
 
-    def tokens(self) -> list[str]:
-        return list(self._loads)
-
     def set_accepting(self, name: str, accepting: bool) -> None:
         load = self._loads.get(name)
         if load is not None and load.accepting != accepting:
