@@ -120,6 +120,11 @@ def task_word(subject: str) -> str:
     return tokens[3] if len(tokens) > 3 else ""
 
 
+def freed_server(subject: str) -> str:
+    """Return the server (by token) on which an attempt ended, from the subject of an event that frees its slot."""
+    return subject.split(".", 5)[4]
+
+
 def webhook_ref(subject: str) -> WebhookRef:
     _, owner, unique, _ = subject.split(".")
     return WebhookRef(owner, unique)

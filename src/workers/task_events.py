@@ -8,8 +8,9 @@ import structlog
 
 from ..errors import UnreadableEvent
 from ..events.codec import task_codec
+from ..events.ids import TaskRef
 from ..events.kinds import FREEING_WORDS, word_of
-from ..events.subjects import TASK_SUBJECTS, task_ref
+from ..events.subjects import TASK_SUBJECTS, freed_server, task_ref, task_word
 from ..events.task import TaskCancelled
 from ..runtime.service import Service
 from ..streams.client.connection import Connection
@@ -52,18 +53,19 @@ class TaskEventListener(Service):
                     self._after = position.sequence
 
     def _report(self, position: Position) -> None:
-        _, _, _, word, *rest = position.subject.split(".")
+        word = task_word(position.subject)
         if word not in FREEING_WORDS:
             return
-        self._slots.ended_elsewhere(rest[0], task_ref(position.subject))
+        ref = task_ref(position.subject)
+        self._slots.ended_elsewhere(freed_server(position.subject), ref)
         if word == CANCELLED:
-            self._cancel_call(position)
+            self._cancel_call(ref, position)
 
-    def _cancel_call(self, position: Position) -> None:
+    def _cancel_call(self, ref: TaskRef, position: Position) -> None:
         try:
             event = decode(task_codec, position).recorded.event
         except UnreadableEvent as error:  # the call goes on; its outcome is refused by the log
             log.warning("task-events.unreadable", reason=str(error))
             return
         if isinstance(event, TaskCancelled):
-            self._runner.cancel_call(task_ref(position.subject), event.attempt)
+            self._runner.cancel_call(ref, event.attempt)
