@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import socket
+from importlib.metadata import version
 
 import nats.aio.client
 import pytest
@@ -11,11 +14,62 @@ from nats import connect, errors
 from nats.aio.msg import Msg
 
 from taskstream.errors import StoreUnavailable
-from taskstream.streams.client.client import parse_headers
+from taskstream.streams.client import client as our_client
+from taskstream.streams.client.client import NatsClient, NatsMessage, parse_headers
 from taskstream.streams.client.connection import PayloadTooLarge, open_connection
 from testkit.nats import NatsServer
 from testkit.outage import begin, end
 from testkit.waiting import wait_until
+
+OVERRIDDEN = {
+    "_process_connect_init",  # TLS refused by the server: tests/streams/test_access.py
+    "_process_err",  # an error of the server leads to a reconnect: tests/streams/test_access.py
+    "_process_info",  # required TLS: tests/streams/test_access.py
+    "_process_msg",  # test_a_listener_…
+    "_remove_sub",  # test_a_listener_…
+    "_send_publish",  # test_a_message_is_sent_as_it_sends_it_itself
+}
+USED = {
+    "_error_cb",
+    "_flush_pending",
+    "_flush_queue",
+    "_flusher_task",
+    "_inbox_prefix",
+    "_ping_interval_task",
+    "_process_op_err",  # a reconnect: tests/streams/test_silent_server.py
+    "_reading_task",
+    "_send_command",
+    "_status",
+    "_transport",  # test_its_socket_…
+}
+ELSEWHERE = {"_id", "_io_writer"}
+"""Members of a subscription and of the transport: test_a_listener_… and test_its_socket_… use them."""
+
+
+def private_members() -> set[str]:
+    """Return the private attributes that streams/client/client.py reads or overrides and does not define."""
+    tree = ast.parse(inspect.getsource(our_client))
+    own = {"_access", "_listeners", "_jwt", "_sign", "_socket_transport", "_discard_transport"}
+    own |= {"_client", "_sid", "_raw_headers", "_parsed_headers"}  # of NatsMessage
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return {name for name in read | defined if name.startswith("_") and not name.startswith("__")} - own
+
+
+def test_every_private_member_we_touch_is_named_here() -> None:
+    assert private_members() == OVERRIDDEN | USED | ELSEWHERE
+    assert version("nats-py").startswith("2.16."), "read the new client before the pin in pyproject.toml moves"
+
+
+async def test_every_private_member_we_touch_exists() -> None:
+    client = nats.aio.client.Client()
+
+    assert {name for name in OVERRIDDEN | USED if not hasattr(client, name)} == set()
+    for name in OVERRIDDEN:
+        theirs, ours = (inspect.signature(getattr(of, name)) for of in (nats.aio.client.Client, NatsClient))
+        assert list(ours.parameters) == list(theirs.parameters), name
+    assert {field.lstrip("_") for field in Msg.__dataclass_fields__} >= {"client", "subject", "reply", "data"}
+    assert issubclass(NatsMessage, Msg)
 
 
 async def test_a_publish_without_connection_fails_at_once_and_does_not_land_later(nats: NatsServer) -> None:
