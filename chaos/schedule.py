@@ -37,7 +37,7 @@ CONSUMERS = (
     "DISPATCH.pool-normal-default",
     "DISPATCH.pool-high-default",
     "DISPATCH.pool-normal-batch",
-    "TIMERS.timekeeper",
+    "TIMERS.due-timers",
 )
 STREAMS = ("TASKS", "DISPATCH", "RETRIES", "TIMERS", "KV_leases", "KV_tasks")
 LONGEST_STOP_SECONDS = 60.0

@@ -108,7 +108,7 @@ class Story:
             probes=[Probe("a task", 0.5)],
             limits={"one": 1},
             streams=(["TASKS"], ["TASKS"]),
-            consumers=([ConsumerSeen("TIMERS", "timekeeper", True, 1, 0)],) * 2,
+            consumers=([ConsumerSeen("TIMERS", "due-timers", True, 1, 0)],) * 2,
             resources=({"api-1": Resources(20, 80.0)}, {"api-1": Resources(22, 85.0)}),
             heard=[self.heard("all"), self.heard("one", ONE), self.heard("live", live=True)],
             received=[self.received("steady"), self.received("moody"), self.received("silent", "hangs")],
@@ -291,7 +291,7 @@ def refused_for_good(*, disabled: bool, calls_after: bool) -> Callable[[Received
     return change
 
 
-TIMEKEEPER = ConsumerSeen("TIMERS", "timekeeper", True, 1, 0)
+DUE_TIMERS = ConsumerSeen("TIMERS", "due-timers", True, 1, 0)
 VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("acknowledged-is-kept", "a lost task", doctored(without(lambda entry: entry.task == ONE))),
     ("acknowledged-is-kept", "another payload", changed_event(1, payload={"mark": "mk-alice-0-7"})),
@@ -472,16 +472,16 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("dispatch-is-live", "never", set_to(probes=[Probe("a task", None)])),
     ("dispatch-is-live", "late", set_to(probes=[Probe("a task", 31.0)])),
     ("nothing-is-left-over", "a stream more", set_to(streams=(["TASKS"], ["TASKS", "X"]))),
-    ("nothing-is-left-over", "a consumer less", set_to(consumers=([TIMEKEEPER], []))),
+    ("nothing-is-left-over", "a consumer less", set_to(consumers=([DUE_TIMERS], []))),
     (
         "nothing-is-left-over",
         "a consumer for ever",
-        set_to(consumers=([TIMEKEEPER], [TIMEKEEPER, ConsumerSeen("TASKS", "follow-1", False, 0, 0)])),
+        set_to(consumers=([DUE_TIMERS], [DUE_TIMERS, ConsumerSeen("TASKS", "follow-1", False, 0, 0)])),
     ),
     (
         "nothing-is-left-over",
         "consumers in use twice",
-        set_to(consumers=([TIMEKEEPER], [TIMEKEEPER, *[ConsumerSeen("TASKS", "follow", False, 1, 60)] * 5])),
+        set_to(consumers=([DUE_TIMERS], [DUE_TIMERS, *[ConsumerSeen("TASKS", "follow", False, 1, 60)] * 5])),
     ),
     (
         "resources-are-given-back",

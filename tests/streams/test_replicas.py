@@ -148,7 +148,7 @@ async def test_nothing_is_recreated_under_a_worker(nats: NatsServer) -> None:
     connection = await open_connection(nats.url, "test")
     async with await open_container(settings, nats.url, durability="always") as container, running_worker(container):
         before = (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"]
-        with pytest.raises(WorkersRunning, match=r"worker-.* still run: end every worker first"):
+        with pytest.raises(WorkersRunning, match=r"these workers still run: worker-.*Stop every worker first"):
             await recreate(settings, nats.url)
         assert (await api(connection, f"STREAM.INFO.{DISPATCH}"))["created"] == before
     await connection.close()

@@ -165,7 +165,7 @@ async def test_a_consumer_is_made_once_and_brought_to_what_is_wanted(
     connection: Connection, wanted: dict[str, Any]
 ) -> None:
     await ensure_streams(connection, SETTINGS)
-    stream = TIMERS if wanted["durable_name"] == "timekeeper" else DISPATCH
+    stream = TIMERS if wanted["durable_name"] == "due-timers" else DISPATCH
     await asyncio.gather(*(ensure_consumer(connection, stream, wanted) for _ in range(4)))
     await ensure_consumer(connection, stream, {**wanted, "ack_wait": 7 * 10**9})
 

@@ -154,7 +154,7 @@ class RemoteKeys:
             self._failing = False
         except (aiohttp.ClientError, OSError, AnswerTooLarge, ValueError, RecursionError, jwt.PyJWTError) as error:
             self._failing = True
-            _log.warning("jwks_fetch_failed", reason=type(error).__name__, keys=len(self._keys))
+            _log.warning("jwks.failed", reason=type(error).__name__, keys=len(self._keys))
         finally:
             self._tried_at = self._monotonic()
 

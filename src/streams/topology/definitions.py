@@ -1,26 +1,26 @@
 """Every stream, bucket and consumer, as data: this file is the protocol between our processes and NATS.
 
-    TASKS     the log of tasks. Only ever appended to: no delete, no purge. What it has stored, JetStream publishes
-              again on `event.…`, for subscribers on plain NATS.
-    SERVERS   the log of servers, task types, pools and owners' limits, likewise.
-    WEBHOOKS  the log of webhooks, likewise.
-    SCHEDULES the log of recurring schedules, likewise.
-    TIMERS    what is to happen later (`timer.…`, by JetStream's scheduler) and what has fallen due (`due.…`).
-    RETRIES   likewise for tasks that wait for their next attempt.
-    DISPATCH  ready tasks, filled by JetStream from TASKS and from RETRIES. Nothing of ours writes it.
+    TASKS     the log of tasks. Append-only: no delete, no purge. JetStream republishes each stored event on
+              `event.…` for subscribers on plain NATS.
+    SERVERS   the log of servers, task types, pools and owners' limits. Append-only.
+    WEBHOOKS  the log of webhooks. Append-only.
+    SCHEDULES the log of recurring schedules. Append-only.
+    TIMERS    timers of JetStream's scheduler (`timer.…`), and the messages they have fired (`due.…`).
+    RETRIES   timers of tasks that wait for their next attempt.
+    DISPATCH  the queue of ready tasks. JetStream fills it from TASKS and RETRIES; no process of ours writes it.
 
     KV_tasks       projection: `task.<owner>.<unique>` a view of each task; `active.<server or =>.<owner>.<unique>` of
                    each that has not ended; `recent.<owner or =>` the newest submissions; `checkpoint`
     KV_registry    projection: `server.<id>`, `type.<name>`, `pool.<name>`, `owner.<token>`; `checkpoint`
     KV_heartbeats  when each server was last seen, and its load
-    KV_leases      which worker speaks for which server, which process projects
-    KV_secrets     sealed keys of servers, and secrets of webhooks; never in a log
-    KV_deliveries  what webhooks have to send and have sent: `waiting.<owner>.<webhook>.<id>`, `done.…` likewise;
-                   `position.<owner>.<webhook>`, up to where in TASKS there is a delivery of all that is to be sent
+    KV_leases      the presence of each process, and the holder of each lease
+    KV_secrets     sealed keys of servers and tasks, and secrets of webhooks; never in a log
+    KV_deliveries  deliveries of webhooks: `waiting.<owner>.<webhook>.<id>` and `done.…`;
+                   `position.<owner>.<webhook>`: the sequence of TASKS up to which all deliveries exist
     OBJ_results    results too large for the log
 
-A log and what cannot be derived again are synced to disk before they are acknowledged (`sync_interval: always` in
-nats.conf); what is derived says `persist_mode: async` and is fast instead.
+Logs and everything that cannot be derived are synced to disk before they are acknowledged (`sync_interval: always` in
+nats.conf). Derived streams have `persist_mode: async`, which is faster.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ SCHEDULES = "SCHEDULES"
 TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
-DUE_CONSUMER = "timekeeper"
+DUE_CONSUMER = "due-timers"
 DUE: tuple[TimerKind, ...] = ("deadline", "check", "schedule")
-"""What has its timers in TIMERS: attempts, servers and recurring schedules."""
+"""Kinds of timers in TIMERS: of attempts, servers and recurring schedules."""
 DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats")
-"""What can be had again from the logs, or comes again by itself: not synced where there is one server."""
+"""Streams whose content can be derived from the logs or is sent again: not synced if there is one server."""
 DEDUPLICATION = timedelta(seconds=10)
-"""Shortest useful: we send no message ids, the guards protect."""
+"""As short as possible: guards prevent duplicates; we send no message ids."""
 
 
 def nanoseconds(duration: timedelta) -> int:
@@ -76,7 +76,7 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         "allow_atomic": True,
         "duplicate_window": nanoseconds(DEDUPLICATION),
     }
-    # Replicated streams have no such mode: there the replicas' own log is what is synced.
+    # Replicated streams have no such mode: they sync the log of each replica.
     derived = {"persist_mode": "async"} if settings.replicas == 1 else {}
     scheduled = {"storage": "file", "allow_direct": True, "allow_msg_schedules": True, "allow_msg_ttl": True}
     task_age = nanoseconds(timedelta(seconds=settings.task_retention))
@@ -85,7 +85,7 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
             "name": TASKS,
             "subjects": [TASK_SUBJECTS, SCHEDULER_FENCE],
             "max_age": task_age,
-            # Of `task.…` itself a subscriber would also hear what the guards refuse, and no sequence.
+            # Subscribers of `task.…` would also get events that the guards reject, and no sequence.
             "republish": {"src": TASK_SUBJECTS, "dest": REPUBLISHED_SUBJECTS},
             **logs,
         },
@@ -125,7 +125,7 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         _bucket("registry", **derived),
         _bucket("heartbeats", **derived),
         _bucket("leases"),
-        _bucket("secrets", deny_delete=False),  # what is given up is overwritten on disk
+        _bucket("secrets", deny_delete=False),  # destroyed secrets are overwritten on disk
         _bucket("deliveries"),
         {
             "name": "OBJ_results",
@@ -140,7 +140,7 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
 
 
 def configurations(settings: Settings) -> list[dict[str, Any]]:
-    """Return the wanted configuration of every stream, with how often and where it is kept."""
+    """Return the wanted configuration of every stream, with its replicas and placement."""
     placement: dict[str, Any] = {}
     if settings.nats_placement_cluster:
         placement["cluster"] = settings.nats_placement_cluster
@@ -170,7 +170,7 @@ def _bucket(name: str, **more: Any) -> dict[str, Any]:
 
 
 def due_consumer(settings: Settings) -> dict[str, Any]:
-    """Return the consumer of everything that has fallen due, but for retries: those go to DISPATCH by themselves."""
+    """Return the consumer of all fired timers except retries, which JetStream copies to DISPATCH."""
     return _durable(DUE_CONSUMER, [due_subject(kind, ">") for kind in DUE], settings)
 
 
@@ -185,6 +185,6 @@ def _durable(name: str, filters: list[str], settings: Settings) -> dict[str, Any
         "filter_subjects": filters,
         "ack_policy": "explicit",
         "ack_wait": nanoseconds(timedelta(seconds=settings.ack_wait)),
-        "max_deliver": -1,  # when to give up is ours to decide
-        "max_ack_pending": -1,  # free slots bound it already
+        "max_deliver": -1,  # the log decides when to give up
+        "max_ack_pending": -1,  # free slots are the limit
     }

@@ -1,4 +1,4 @@
-"""Makes the topology true: creates what is missing, changes what may be tuned, and refuses any other difference."""
+"""The creation and update of streams and consumers: any difference that is not tunable is an error."""
 
 from __future__ import annotations
 
@@ -25,26 +25,30 @@ from .startup_retry import NotReady, NotYet, StartupRetry
 log = structlog.get_logger(__name__)
 
 TUNABLE = frozenset({"max_age", "num_replicas", "placement", "republish"})
-"""What a setting may change later; the stream is updated. `subjects` are added to, and never taken away; `sources`
-that are missing are put back."""
+"""Fields that a setting may change later; the stream is updated. Missing `subjects` and `sources` are added, and none
+are removed."""
 
 CONSUMER_NAMES = 9
-"""How many names a consumer may have, one after the other."""
+"""Names that are tried for a consumer, one after the other."""
 
 
 class FewerReplicas(TopologyMismatch):
-    """The setting would give up copies there are. Nothing was changed."""
+    """The setting asks for fewer replicas than the stream has. Nothing was changed."""
 
     def __init__(self, name: str, wanted: int, found: int) -> None:
         super().__init__(
-            name, "num_replicas", wanted, found, f"set TASKSTREAM_REPLICAS={found}, or lower the streams' own first"
+            name,
+            "num_replicas",
+            wanted,
+            found,
+            f"set TASKSTREAM_REPLICAS={found}, or lower the replicas of the streams first",
         )
 
 
 class PersistModeDiffers(TopologyMismatch):
-    """A derived stream was made for one server, and is to be replicated, or the other way round. Nothing was changed.
+    """A derived stream without replicas must become replicated, or the reverse. Nothing was changed.
 
-    JetStream can do neither: 10052, async persist mode is not supported on replicated streams, and cannot be changed.
+    JetStream supports neither: 10052, async persist mode is not supported on replicated streams, and cannot be changed.
     """
 
     def __init__(self, name: str, wanted: str, found: str) -> None:
@@ -53,16 +57,16 @@ class PersistModeDiffers(TopologyMismatch):
             "persist_mode",
             wanted,
             found,
-            "it was made for another TASKSTREAM_REPLICAS. End every API and worker, then have all that is derived made "
-            "anew from the logs: `taskstream rebuild --recreate`",
+            "it was made for another TASKSTREAM_REPLICAS. Stop every API and worker, then recreate all derived streams "
+            "from the logs: `taskstream rebuild --recreate`",
         )
 
 
 async def ensure_streams(connection: Connection, settings: Settings, startup_retry: StartupRetry | None = None) -> None:
-    """Create every stream that is missing and check those that exist. Safe to repeat, and side by side.
+    """Create every missing stream and check the others. Safe to repeat, also by several processes at once.
 
-    Raises TopologyMismatch, naming the field, where a stream is not what this version needs; then nothing has been
-    changed. Raises NotReady where a cluster could not make or show one in time.
+    Raises TopologyMismatch, naming the field, if a stream is not what this version needs; then nothing was changed.
+    Raises NotReady if the cluster could not create or return a stream in time.
     """
     startup_retry = startup_retry or StartupRetry()
     changes = []
@@ -80,11 +84,11 @@ async def ensure_streams(connection: Connection, settings: Settings, startup_ret
         try:
             await startup_retry.wait(f"the copies of {name}", partial(_settled, connection, name))
         except NotReady as error:
-            log.warning("stream.unsettled", stream=name, reason=str(error))
+            log.warning("stream.replicas-incomplete", stream=name, reason=str(error))
 
 
 async def _found(connection: Connection, name: str, startup_retry: StartupRetry) -> dict[str, Any] | None:
-    """Return the configuration a stream has, None if it is not there."""
+    """Return the configuration of a stream, None if it does not exist."""
     try:
         answer = await startup_retry.wait(f"stream {name}", lambda: api(connection, f"STREAM.INFO.{name}"))
     except ApiError as error:
@@ -106,7 +110,7 @@ async def _create(connection: Connection, wanted: dict[str, Any]) -> None:
 
 
 async def _settled(connection: Connection, name: str) -> None:
-    """Return if most copies of a stream are complete; before, it may be without a leader for seconds. Raises NotYet."""
+    """Return if most replicas of a stream are complete; before, it may lack a leader for seconds. Raises NotYet."""
     info = await api(connection, f"STREAM.INFO.{name}")
     replicas = info.get("cluster", {}).get("replicas", [])
     complete = 1 + sum(replica["current"] for replica in replicas)
@@ -125,7 +129,7 @@ def _differences(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> di
     """Return the tunable fields to change. Raises TopologyMismatch for any other difference."""
     changed = {}
     if wanted["num_replicas"] < found["num_replicas"]:
-        # Most often a process that was not told; the others would lose what they were promised.
+        # Most often one process with an old setting; the others rely on the replicas.
         raise FewerReplicas(name, wanted["num_replicas"], found["num_replicas"])
     mode, mode_found = wanted.get("persist_mode", "default"), found.get("persist_mode") or "default"
     if mode != mode_found:
@@ -147,52 +151,52 @@ def _differences(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> di
 
 
 def _is_part(field: str, found: Any, wanted: Any) -> bool:
-    """Tell whether what a stream has of a field is a part of what is wanted, and has only to be added to."""
-    if field == "sources":  # some or all were being set up afresh (see `sources`) by one who was killed
+    """Return True if the value of a field is a part of the wanted one, so missing items can be added."""
+    if field == "sources":  # a process that restarted sources (see `sources`) was killed
         return all(source in wanted for source in _comparable(found))
     return field == "subjects" and _has_more(wanted, than=found)
 
 
 def _has_more(subjects: list[str], than: list[str]) -> bool:
-    """Tell whether a stream with these subjects has all of others: a newer version's, or one that is to be extended.
+    """Return True if a stream has all subjects in `than` and more: a newer version made it, or it must be extended.
 
-    None of a stream that is being restored.
+    False for a stream that is being restored.
     """
     return set(than) < set(subjects) and bool(than)
 
 
 def _comparable(value: Any) -> Any:
-    """Return a field's value without what changes while the service runs: the floor of sources (see `refill`)."""
+    """Return a field's value without the floor of sources, which changes while the service runs (see `sources`)."""
     if isinstance(value, list):
         return [_comparable(item) for item in value]
     return {key: item for key, item in value.items() if key != "opt_start_seq"} if isinstance(value, dict) else value
 
 
 async def ensure_consumer(connection: Connection, stream: str, wanted: dict[str, Any]) -> str:
-    """Create a durable consumer, or bring the one that exists to the wanted configuration; return its name.
+    """Create a durable consumer, or update the existing one; return its name.
 
-    That is the wanted one, or has a number before it: what a power cut has left of a consumer may be so broken that
-    NATS can neither read nor remove it, and makes no other of that name.
+    The name is the wanted one or has a number before it: a power cut can leave a consumer so broken that NATS can
+    neither read it, nor remove it, nor create another one of that name.
     """
     for number in range(1, CONSUMER_NAMES + 1):
         name = wanted["durable_name"] if number == 1 else f"{number}-{wanted['durable_name']}"
         try:
             await _ensure_consumer(connection, stream, {**wanted, "name": name, "durable_name": name})
         except ApiError as error:
-            # Not unique: another process has found this name broken before, and the next one serves.
+            # Not unique: another process has found this name broken before and uses the next one.
             if error.code not in (CONSUMER_NOT_MADE, CONSUMER_NOT_UNIQUE) or number == CONSUMER_NAMES:
                 raise
-            log.warning("consumer.not-made", stream=stream, consumer=name, reason=error.description)
+            log.warning("consumer.broken", stream=stream, consumer=name, reason=error.description)
         else:
             return name
     raise AssertionError
 
 
 async def _ensure_consumer(connection: Connection, stream: str, wanted: dict[str, Any]) -> None:
-    """Do so by one name.
+    """Create or update a consumer of one name.
 
-    A consumer that was not there begins at the beginning: after a power cut NATS may have forgotten it and kept how
-    far it was, and would go on from there, past what the stream has been filled with again.
+    A new consumer must start at the beginning. After a power cut NATS may have lost the consumer and kept its position;
+    it would skip the messages that the stream was filled with again.
     """
     name = wanted["name"]
     body = {"stream_name": stream, "config": wanted}
@@ -205,6 +209,6 @@ async def _ensure_consumer(connection: Connection, stream: str, wanted: dict[str
         is_new = True
     made = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", body)
     if is_new and made["delivered"]["stream_seq"]:
-        log.warning("consumer.made-anew", stream=stream, consumer=name)
+        log.warning("consumer.recreated", stream=stream, consumer=name)
         await api(connection, f"CONSUMER.DELETE.{stream}.{name}")
         await api(connection, f"CONSUMER.CREATE.{stream}.{name}", body)

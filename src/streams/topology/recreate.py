@@ -1,7 +1,7 @@
-"""Makes the derived streams anew, empty: JetStream refuses to replicate what was made for one server (`persist_mode`).
+"""The recreation of derived streams, empty: JetStream cannot replicate a stream made for one server (`persist_mode`).
 
-What they held comes again: DISPATCH is filled by JetStream from its floor on, the projections are rebuilt from the
-logs, and heartbeats come with the next beat.
+Their content comes back: JetStream fills DISPATCH from its floor, the projections are rebuilt from the logs, and
+servers send new heartbeats.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ log = structlog.get_logger(__name__)
 
 
 class WorkersRunning(TaskstreamError):
-    """Somebody works on what was to be made anew. Nothing was changed."""
+    """Workers use the streams to recreate. Nothing was changed."""
 
     def __init__(self, processes: list[str]) -> None:
-        super().__init__(f"{', '.join(processes)} still run: end every worker first")
+        super().__init__(f"these workers still run: {', '.join(processes)}. Stop every worker first")
 
 
 async def recreate_derived(connection: Connection, settings: Settings) -> list[str]:
-    """Delete every derived stream and make it as the settings say; return their names.
+    """Delete every derived stream and create it as the settings describe it; return the names.
 
-    Raises StillRunning, or StoreUnavailable: then some may be missing, and the next start makes them.
+    Raises WorkersRunning, or StoreUnavailable: then streams may be missing, which the next start creates.
     """
     if running := await renewing(Bucket(connection, "leases"), settings.lease_ttl):
         raise WorkersRunning(running)
@@ -45,18 +45,18 @@ async def recreate_derived(connection: Connection, settings: Settings) -> list[s
                 continue
             raise
         await api(connection, f"STREAM.DELETE.{name}")
-        kept = {"sources": found["sources"]} if name == DISPATCH else {}  # they know the floor (ADR 9)
+        kept = {"sources": found["sources"]} if name == DISPATCH else {}  # they include the floor (ADR 9)
         await api(connection, f"STREAM.CREATE.{name}", wanted[name] | kept)
-        log.info("stream.made-anew", stream=name)
+        log.info("stream.recreated", stream=name)
         made.append(name)
     return made
 
 
 async def renewing(leases: Bucket, ttl_seconds: float) -> list[str]:
-    """Return the processes that renewed their presence while we looked, for half a time-to-live.
+    """Return the processes that renew their presence within half a time-to-live.
 
-    Nothing else could be waited for: that nobody renews only shows when the time for it has passed. It is asked for and
-    not listened for, because who may not subscribe hears nothing, as if there were nobody.
+    Only a full period shows that no process renews. The bucket is read twice, not watched: without the permission to
+    subscribe, a watch would report no process.
     """
     before = {entry.key: entry.revision for entry in await leases.scan("process.*")}
     await asyncio.sleep(2 * ttl_seconds / RENEWALS_PER_TTL)

@@ -1,4 +1,4 @@
-"""Whether the NATS we are connected to can keep our promises: its version, how it syncs, its clock."""
+"""Checks of the NATS server: its version, its durability, its clock."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..client.connection import Connection
 log = structlog.get_logger(__name__)
 
 MINIMUM_VERSION = (2, 15, 0)
-"""Older ones ignore `sync_interval: always` in places, and fill a drained sourced stream from the beginning again."""
+"""Older servers ignore `sync_interval: always` in places, and copy a source again from its beginning after a drain."""
 LARGEST_CLOCK_DIFFERENCE = timedelta(seconds=1)
-"""Retries and deadlines fire by NATS' clock and are judged by ours."""
+"""Retries and deadlines fire by NATS' clock and are checked against ours."""
 
 Durability = Literal["always", "interval", "unknown"]
 
@@ -29,18 +29,18 @@ Durability = Literal["always", "interval", "unknown"]
 class NatsTooOld(TaskstreamError):
     def __init__(self, version: str) -> None:
         wanted = ".".join(map(str, MINIMUM_VERSION))
-        super().__init__(f"nats-server {version} is too old: {wanted} or newer is needed")
+        super().__init__(f"nats-server {version} is too old: upgrade it to {wanted} or newer")
 
 
 class ServerChecks(Struct, frozen=True, kw_only=True):
     version: str
     durability: Durability
-    """Whether what is acknowledged is on disk. `unknown`: NATS does not say it to clients."""
+    """`always`: acknowledged writes are on disk. `unknown`: no monitor URL, and NATS does not tell clients."""
     clock_difference_ms: float
-    """How far NATS' clock is ahead of ours, the way there included."""
+    """How far NATS' clock is ahead of ours."""
 
     def warnings(self) -> list[str]:
-        """Return what is weaker than it should be, each with what to do."""
+        """Return each weakness with what to do about it."""
         found = []
         if self.durability == "interval":
             found.append(
@@ -49,8 +49,8 @@ class ServerChecks(Struct, frozen=True, kw_only=True):
             )
         if self.durability == "unknown":
             found.append(
-                "whether NATS syncs before it acknowledges cannot be seen from here. Set TASKSTREAM_NATS_MONITOR_URL, "
-                "and `jetstream { sync_interval: always }` on every server"
+                "cannot check that NATS syncs before it acknowledges. Set TASKSTREAM_NATS_MONITOR_URL, and "
+                "`jetstream { sync_interval: always }` on every server"
             )
         if abs(self.clock_difference_ms) > LARGEST_CLOCK_DIFFERENCE.total_seconds() * 1000:
             found.append(f"NATS' clock differs from ours by {self.clock_difference_ms:.0f} ms. Synchronise the clocks")
@@ -58,15 +58,15 @@ class ServerChecks(Struct, frozen=True, kw_only=True):
 
     def warn(self) -> None:
         for text in self.warnings():
-            log.warning("unsound", warning=text)
+            log.warning("server-checks.warning", warning=text)
 
 
 async def inspect(
     connection: Connection, monitor_url: str | None, known: Durability | None, access: Access = ANYBODY
 ) -> ServerChecks:
-    """Look at the server. Raises NatsTooOld, or StoreUnavailable if JetStream is not enabled.
+    """Check the server. Raises NatsTooOld, or StoreUnavailable if JetStream is not enabled.
 
-    What TLS asks of the server, it asks of its monitoring.
+    The TLS settings of `access` apply to its monitoring port too.
     """
     version = connection.server_version
     if _numbers(version) < MINIMUM_VERSION:
@@ -83,9 +83,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 async def clock_difference_ms(connection: Connection) -> float:
-    """Return how many milliseconds NATS' clock is ahead of ours; 0 for what the way there and back may explain.
+    """Return how many milliseconds NATS' clock is ahead of ours; 0 if the round trip can explain the difference.
 
-    While streams elect their leaders the answer takes 4 s.
+    The answer takes 4 s while streams elect their leaders.
     """
     before = utc_now()
     answer = msgspec.json.decode((await connection.request("$JS.API.STREAM.LIST", b"{}")).data)
@@ -96,9 +96,9 @@ async def clock_difference_ms(connection: Connection) -> float:
     if not streams:
         return 0.0
     theirs = msgspec.convert(streams[0]["ts"], datetime)
-    doubt = (after - before) / 2
-    ahead = theirs - (before + doubt)
-    return 0.0 if abs(ahead) <= doubt else ahead.total_seconds() * 1000
+    half_trip = (after - before) / 2
+    ahead = theirs - (before + half_trip)
+    return 0.0 if abs(ahead) <= half_trip else ahead.total_seconds() * 1000
 
 
 async def _durability(monitor_url: str | None, access: Access) -> Durability:

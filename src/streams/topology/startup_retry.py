@@ -1,4 +1,4 @@
-"""Patience with a NATS that is still starting: servers find each other, and elect leaders, in their own time."""
+"""Retries while NATS starts: its servers need time to find each other and to elect leaders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 START_SECONDS = 60.0
-"""After a restart an election alone takes JetStream up to 9 s, and the streams elect after the servers have."""
+"""After a restart JetStream's election takes up to 9 s, and the streams' elections follow."""
 TRY_SECONDS = 1.0
 PAUSE_SECONDS = 0.1
 NOT_YET = frozenset({10005, 10008, 10118, 10124})
@@ -27,25 +27,25 @@ progress."""
 
 
 class NotReady(StoreUnavailable):
-    """NATS was given time, and what is asked of it still cannot be done."""
+    """NATS was not ready in time."""
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(f"NATS is not ready: waited for {what}: {reason}")
 
 
 class NotYet(StoreUnavailable):
-    """Raised by an attempt that saw that it is too early."""
+    """Raised by an attempt that must be repeated."""
 
 
 class StartupRetry:
-    """Tries again what NATS cannot do yet, for so many seconds in all, and says what it waits for."""
+    """Repeats calls that NATS cannot answer yet, for `seconds` in all, and logs what it waits for."""
 
     def __init__(self, seconds: float = START_SECONDS) -> None:
         self._give_up_at = time.monotonic() + seconds
         self._said: tuple[str, str] | None = None
 
     async def wait(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Return what `attempt` returns, which must be safe to repeat. Raises NotReady, and whatever will not pass."""
+        """Return the result of `attempt`, which must be safe to repeat. Raises NotReady, and permanent errors."""
         while True:
             try:
                 return await attempt()
@@ -62,5 +62,5 @@ class StartupRetry:
 
 
 async def leader_elected(connection: Connection, startup_retry: StartupRetry) -> None:
-    """Return once JetStream answers. Raises NotReady, or ApiError where it is not enabled for us."""
+    """Return once JetStream answers. Raises NotReady, or ApiError if it is not enabled for our account."""
     await startup_retry.wait("JetStream to answer", lambda: api(connection, "INFO", timeout_seconds=TRY_SECONDS))
