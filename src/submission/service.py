@@ -1,4 +1,4 @@
-"""The one way in for tasks: decide, admit, append and count a submission, whoever sends it.
+"""The one way in for tasks: check, admit, append and count a submission.
 
 Five callers use it: `POST /api/task`, batches, the queue surface, `run` of a schedule, and cron. They read their input
 and shape their answer; everything between is the same for all of them. Three differences are deliberate:

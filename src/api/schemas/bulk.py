@@ -69,7 +69,7 @@ class BulkAnswer(Struct, kw_only=True, rename="camel"):
     matched: int
     done: int
     unchanged: int
-    """Tasks that were already in the wanted state."""
+    """Tasks the command did not change: they were already so."""
     refused: list[RefusedTasks]
     next_cursor: str | None
     """More tasks may match: pass as `cursor` with the same filter. Null after the last."""
