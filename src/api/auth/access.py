@@ -10,7 +10,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ...errors import Forbidden, NotFound
 from ...events.envelope import Actor
-from ...events.ids import BatchRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
+from ...events.ids import BatchRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
 from ..middleware import request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
 from .stream_tokens import StreamTokens
@@ -120,8 +120,10 @@ def owned_batch(identity: Identity, batch_id: str, *override_roles: str) -> Batc
     return ref
 
 
-def check_owner(identity: Identity, ref: TaskRef | BatchRef | WebhookRef, kind: str, *override_roles: str) -> None:
-    """Raise NotFound unless the caller owns a task, batch or webhook, or may reach it by role.
+def check_owner(
+    identity: Identity, ref: TaskRef | BatchRef | ScheduleRef | WebhookRef, kind: str, *override_roles: str
+) -> None:
+    """Raise NotFound unless the caller owns a task, batch, schedule or webhook, or may reach it by role.
 
     Raises Forbidden if the caller may read it but not change it.
     """

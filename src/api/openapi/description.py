@@ -33,12 +33,12 @@ from ..schemas import (
     pools,
     schedules,
     servers,
+    system,
     tasks,
     types,
     webhooks,
     why,
 )
-from ..schemas.system import Front, Liveness, Ready
 from .examples import FIELD_EXAMPLES, INSTANT_EXAMPLES
 
 ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
@@ -51,66 +51,20 @@ Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors
 the extra field `error`. Each answer has an `X-Request-Id`, which is also in the service's logs. `Retry-After` of a 503
 or 429 says when to retry.
 """
+_MODULES = (batches, bulk, legacy_queue, owners, pools, schedules, servers, system, tasks, types, webhooks, why)
 SHAPES: tuple[type[Struct], ...] = (
-    tasks.TaskAnswer,
-    tasks.TaskPage,
-    tasks.EventPage,
-    why.WhyAnswer,
-    batches.BatchAnswer,
-    batches.BatchPage,
-    batches.BatchSummary,
-    batches.BatchTaskPage,
-    bulk.BulkBody,
-    bulk.BulkAnswer,
-    bulk.DeadLetterPage,
-    bulk.DeadLettersBody,
-    servers.ServerPage,
-    servers.ServerDone,
-    servers.HeartbeatAnswer,
-    servers.MaintenanceAnswer,
-    servers.CleanupAnswer,
-    servers.DrainAnswer,
-    types.TypePage,
-    types.TypeDone,
-    pools.PoolPage,
-    pools.PauseAnswer,
-    pools.PauseBody,
-    servers.RegisterBody,
-    servers.HeartbeatBody,
-    servers.MaintenanceBody,
-    servers.DrainBody,
-    servers.CleanupBody,
-    types.TypeBody,
-    owners.OwnerLimitsBody,
-    owners.OwnerLimitsAnswer,
-    owners.OwnerPage,
-    StreamToken,
-    webhooks.WebhookBody,
-    webhooks.WebhookChange,
-    webhooks.WebhookSecret,
-    webhooks.WebhookPage,
-    webhooks.WebhookDone,
-    schedules.ScheduleBody,
-    schedules.ScheduleChange,
-    schedules.ScheduleDetail,
-    schedules.SchedulePage,
-    schedules.ScheduleRun,
-    schedules.ScheduleDone,
-    webhooks.DeliveryPage,
-    legacy_queue.ChaptersBody,
-    legacy_queue.OutlineBody,
-    legacy_queue.QueueSubmitted,
-    legacy_queue.QueueTaskAnswer,
-    legacy_queue.QueueTasksAnswer,
-    legacy_queue.Done,
+    *(
+        shape
+        for module in _MODULES
+        for shape in vars(module).values()
+        if isinstance(shape, type) and issubclass(shape, Struct) and shape.__module__ == module.__name__
+        if not shape.__name__.startswith("_")
+    ),
     Submission,
     BatchItem,
-    tasks.UpdateBody,
+    StreamToken,
     ReasonBody,
     Problem,
-    Front,
-    Liveness,
-    Ready,
 )
 """Every shape that is sent or received; the shapes inside them are found from these."""
 _JSON_TYPES: dict[str, tuple[type, ...]] = {

@@ -24,7 +24,7 @@ from ...commands.schedule import (
     TriggerSchedule,
 )
 from ...container import Container
-from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken, StoreError
+from ...errors import InvalidInput, NotFound, RuleBroken, StoreError
 from ...events.envelope import Actor
 from ...events.ids import (
     ScheduleRef,
@@ -39,7 +39,7 @@ from ...events.ids import (
 from ...events.schedule import ScheduleSettings
 from ...projections.schedules import load_schedules, schedule_refs
 from ...submission.body import fingerprint, read_task
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, requires
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, check_owner, requires
 from ..auth.authenticator import Identity
 from ..bodies import ReasonBody, decoded_as, described, read_as, read_body, schema_of
 from ..middleware import request_id
@@ -96,10 +96,7 @@ async def find_schedule(
     Raises Forbidden if the caller may read the schedule but lacks the role.
     """
     ref = parse_schedule_id(schedule_id)
-    if ref.owner != owner_token(identity.subject) and not identity.has(*roles):
-        if identity.has(*READERS_OF_ALL):
-            raise Forbidden(f"this schedule is another user's; changing it needs the role {' or '.join(roles)}")
-        raise NotFound("schedule", schedule_id)
+    check_owner(identity, ref, "schedule", *roles)
     state = (await container.commands.schedules.load(ref)).state
     return ref, _created(state, ref)
 

@@ -97,7 +97,7 @@ class BatchTaskPage(Page, kw_only=True, rename="camel"):
     tasks: list[BatchTask]
 
 
-class PushedBatch(Struct, kw_only=True, rename="camel", tag="batch"):
+class _PushedBatch(Struct, kw_only=True, rename="camel", tag="batch"):
     """A batch, sent at the start and at the end of its stream."""
 
     batch_id: str
@@ -108,7 +108,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encoded_batch(summary: BatchSummary) -> bytes:
-    return _encode(PushedBatch(batch_id=summary.id, batch=summary))
+    return _encode(_PushedBatch(batch_id=summary.id, batch=summary))
 
 
 def batch_answer(batch: BatchRef, submitted: SubmittedBatch) -> BatchAnswer:

@@ -133,7 +133,7 @@ class UpdateBody(Struct, kw_only=True):
     """Optional; must be the id in the path."""
 
 
-class PushedState(Struct, kw_only=True, rename="camel", tag="state"):
+class _PushedState(Struct, kw_only=True, rename="camel", tag="state"):
     """A task as it is when a stream begins."""
 
     task_id: str
@@ -146,7 +146,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encoded_state(task_id: str, sequence: int, task: TaskSummary | TaskDetails) -> bytes:
-    return _encode(PushedState(task_id=task_id, sequence=sequence, task=task))
+    return _encode(_PushedState(task_id=task_id, sequence=sequence, task=task))
 
 
 def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[str, Any]:
