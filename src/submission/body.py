@@ -200,7 +200,8 @@ def compile_schema(schema: dict[str, Any]) -> Any:
     try:
         return jsonschema_rs.validator_for(schema, retriever=_refuse_to_fetch)
     except (jsonschema_rs.ValidationError, ValueError) as error:
-        raise InvalidInput(f"this is not a valid JSON Schema: {getattr(error, 'message', error)}", "$.schema") from None
+        found = breaks_schema(error, "$.schema") if isinstance(error, jsonschema_rs.ValidationError) else error
+        raise InvalidInput(f"not a valid JSON Schema: {found}", "$.schema") from None
 
 
 def _refuse_to_fetch(uri: str) -> Any:

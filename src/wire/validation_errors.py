@@ -83,7 +83,7 @@ def breaks_schema(error: jsonschema_rs.ValidationError, root: str) -> InvalidInp
     """Return an error about a value that breaks a JSON Schema, with its path from `root` and the rule it breaks."""
     data = error.kind.as_dict()
     path = root + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
-    rule = next((str(step) for step in reversed(error.schema_path) if isinstance(step, str)), "schema")
+    rule = next((str(step) for step in reversed(error.schema_path) if isinstance(step, str)), error.kind.name)
     return InvalidInput(f"{_schema_requirement(error.kind.name, data)} (rule `{rule}`)", path)
 
 
@@ -131,6 +131,7 @@ _LIMITS = {
     "maxProperties": "have at most {} properties",
 }
 _RULES = {
+    "$ref": "must refer to a definition within the schema; other documents are not fetched",
     "contains": "must contain an item that the schema asks for",
     "falseSchema": "must not have what the schema forbids",
     "uniqueItems": "must not have equal items",
