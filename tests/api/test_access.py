@@ -1,4 +1,4 @@
-"""Who gets in, and how every answer looks: tokens, roles, headers, problem documents."""
+"""Access to the API and the form of its answers: tokens, roles, headers, problem documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sealed secret opens with its key, for its purpose, and shows itself nowhere else."""
+"""A sealed secret opens only with its key and for its purpose, and never shows its text."""
 
 from __future__ import annotations
 

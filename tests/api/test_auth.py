@@ -1,4 +1,4 @@
-"""A token is believed if the configured key signed it, it says who and until when, and nothing else is believed."""
+"""Tokens are accepted only with a signature of the configured key, a subject and an expiry."""
 
 from __future__ import annotations
 
