@@ -25,7 +25,6 @@ from .projections.task_reader import TaskReader
 from .push.attempt_reports import AttemptReports
 from .push.feed import Feeds
 from .push.hub import Hub
-from .push.progress_throttle import ProgressThrottle
 from .push.subscription_filter import TaskAttributeReader
 from .runtime.service import Service, Services
 from .settings import Settings
@@ -95,8 +94,7 @@ class Container:
         self.feeds = Feeds(Hub(consuming), reading)
         self.task_attributes = TaskAttributeReader(reading)
         self.submissions = SubmissionService(settings, self.fleet, self.commands, reading, self.feeds, self.batches)
-        throttle = ProgressThrottle(self.commands, appending, utc_now)
-        self.reports = AttemptReports(self.commands, self.results, throttle)
+        self.reports = AttemptReports(self.commands, self.results, appending, utc_now)
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
         """True once the process was asked to end: load balancers should send it nothing more."""

@@ -1,46 +1,117 @@
-"""What is reported of an attempt, put into the log in one way: from the call, its stream, or a callback."""
+"""What is reported of an attempt, put into the log in one way: from the call, its stream, or a callback.
+
+An end is appended after all progress, its result stored first. Progress is throttled: the log keeps a few reports a
+second of each task, and always the last; all are pushed live.
+
+Each task has a token bucket. A report that finds a token is appended. A report that finds none is pushed live and
+waits: later ones are merged into it, until there is a token or the task ends here. A task's reports are handled one at
+a time, so they keep their order.
+
+The cost: a report that was answered with 200 is in the log within `1 / PER_SECOND` seconds. If this process is killed
+before that, the report is lost. An end is never lost.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
+from collections.abc import Callable
+from datetime import datetime
 
 import structlog
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..backends.dialects.dialect import Completed, Ending, Update
+from ..clock import unique_id
 from ..commands.commands import Commands
 from ..commands.handler import PATIENCE_SECONDS, Known
-from ..commands.task import FailTask, Reporter, SucceedTask, TaskState
-from ..errors import StoreUnavailable
-from ..events.envelope import Actor
+from ..commands.task import FailTask, Reporter, ReportProgress, SucceedTask, TaskState, decide
+from ..errors import Refused, StoreUnavailable
+from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef
-from ..events.task import StoredResult
+from ..events.subjects import live_subject
+from ..events.task import ProgressReported, StoredResult, TaskEvent
+from ..streams.client.connection import Connection
 from ..streams.results import Results
-from .progress_throttle import ProgressThrottle
+from . import live
 
 log = structlog.get_logger(__name__)
 
+PER_SECOND = 4.0
+BURST = 8.0
+MOST_OUTPUT = 64 * 1024
+"""Characters of output and lines that may wait; with more, they are appended without a token."""
+REMEMBERED = 10_000
 OBJECT_PAUSE_SECONDS = 5.0
 """How long a large result waits before the object store is asked again."""
 
 
-class AttemptReports:
-    """One for each process that takes reports."""
+class _Throttle(Struct):
+    """One task's token bucket, and the report that waits."""
 
-    def __init__(self, commands: Commands, results: Results, throttle: ProgressThrottle) -> None:
+    tokens: float = BURST
+    at: float = 0.0
+    """Monotonic seconds: when the tokens were counted."""
+    waiting: ReportProgress | None = None
+    by: Actor | None = None
+    cause: str = ""
+    last: int = 0
+    """Sequence of the last report that was appended here."""
+    flush: asyncio.Task[None] | None = None
+    refused: tuple[Reporter, Refused] | None = None
+    """The reporter of an attempt that no longer counts, and why it was refused."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held to append, or to change what waits."""
+
+    def take(self, now: float) -> bool:
+        self.tokens = min(BURST, self.tokens + (now - self.at) * PER_SECOND)
+        self.at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class AttemptReports:
+    """One for each process that receives reports."""
+
+    def __init__(
+        self, commands: Commands, results: Results, connection: Connection, now: Callable[[], datetime]
+    ) -> None:
         self._commands = commands
         self._results = results
-        self._throttle = throttle
+        self._connection = connection
+        self._now = now
+        self._tasks: dict[TaskRef, _Throttle] = {}
 
     async def progress(
         self, ref: TaskRef, update: Update, reporter: Reporter, *, by: Actor, cause: str, known: Known[TaskState]
     ) -> None:
-        """Record progress: it is in the log, or soon will be.
+        """Append a progress report, or have it wait its turn.
 
-        Raises what the decider raises, and StoreUnavailable where it cannot be appended at once.
+        Raises Refused if the known state does not allow it, StoreUnavailable if it must be appended now and cannot be.
         """
-        await self._throttle.report(ref, update.command(reporter), by=by, cause=cause, known=known)
+        command = update.command(reporter)
+        events = decide(command, known.state, self._now())
+        task = self._task(ref)
+        async with task.lock:
+            if task.refused is not None and task.refused[0] == command.reporter:
+                raise task.refused[1]
+            is_free = task.waiting is None and task.flush is None and task.take(time.monotonic())
+            if is_free or len(events) > 1:  # a report that starts an attempt is more than progress
+                handled = await self._commands.task(ref, command, by=by, cause=cause, known=known)
+                task.last = handled.known.sequence
+                return
+            if task.waiting is not None and not _may_be_merged(task.waiting, command):
+                await self._append(ref, task)
+            waiting = task.waiting = _merged(task.waiting, command)
+            task.by, task.cause = by, cause
+            if task.flush is None:
+                task.flush = asyncio.create_task(self._flush_later(ref, task))
+            await self._push(ref, task, waiting, events[0], by)
 
     async def end(
         self,
@@ -74,18 +145,30 @@ class AttemptReports:
     async def flush(self, ref: TaskRef, patience_seconds: float = PATIENCE_SECONDS) -> bool:
         """Append the progress that waits; return True if there was some.
 
-        With endless patience, progress that NATS has no room for is given up: the outcome matters more.
+        Raises StoreUnavailable when NATS has been away for `patience_seconds`; the progress waits on. With endless
+        patience, progress that NATS has no room for is given up: the outcome matters more.
         """
-        try:
-            return await self._throttle.flush(ref, patience_seconds)
-        except StoreUnavailable:
-            if patience_seconds < math.inf:
-                raise
+        task = self._tasks.get(ref)
+        if task is None:
             return False
+        async with task.lock:
+            if task.waiting is None:
+                return False
+            try:
+                await self._append(ref, task, patience_seconds)
+            except StoreUnavailable:
+                if patience_seconds < math.inf:
+                    raise
+                return False
+            return True
 
     async def close(self) -> None:
         """Append every report that waits."""
-        await self._throttle.close()
+        for ref, task in list(self._tasks.items()):
+            with contextlib.suppress(StoreUnavailable):
+                await self.flush(ref)
+            if task.flush is not None:
+                task.flush.cancel()
 
     async def _store(self, ref: TaskRef, name: str, result: bytes, patience_seconds: float) -> StoredResult:
         give_up_at = time.monotonic() + patience_seconds
@@ -97,3 +180,67 @@ class AttemptReports:
                     raise
                 log.warning("result.waits", task=ref.id, reason=str(error))
                 await asyncio.sleep(OBJECT_PAUSE_SECONDS)
+
+    def _task(self, ref: TaskRef) -> _Throttle:
+        task = self._tasks.get(ref)
+        if task is None:
+            if len(self._tasks) >= REMEMBERED:
+                self._tasks = {ref: task for ref, task in self._tasks.items() if task.waiting or task.flush is not None}
+            task = self._tasks[ref] = _Throttle(at=time.monotonic())
+        return task
+
+    async def _push(self, ref: TaskRef, task: _Throttle, waiting: ReportProgress, event: TaskEvent, by: Actor) -> None:
+        assert isinstance(event, ProgressReported)
+        report = live.LiveReport(
+            batch=waiting.batch, index=waiting.reports - 1, at=self._now(), by=by, event=event, after=task.last
+        )
+        with contextlib.suppress(StoreUnavailable):  # listeners get it from the log later
+            await self._connection.publish(live_subject(ref), live.encode(report))
+
+    async def _flush_later(self, ref: TaskRef, task: _Throttle) -> None:
+        while task.waiting is not None:
+            await asyncio.sleep((1 - task.tokens) / PER_SECOND)
+            if not task.take(time.monotonic()):
+                continue
+            try:
+                await self.flush(ref)
+            except StoreUnavailable as error:
+                log.warning("progress.waits", task=ref.id, reason=str(error))
+        task.flush = None
+
+    async def _append(self, ref: TaskRef, task: _Throttle, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Append the report that waits. Drop it if it is refused; it waits on if it cannot be stored."""
+        batch = task.waiting
+        assert batch is not None
+        assert task.by is not None
+        try:
+            handled = await self._commands.task(
+                ref, batch, by=task.by, cause=task.cause, patience_seconds=patience_seconds
+            )
+            task.last = handled.known.sequence
+        except Refused as refusal:
+            log.debug("progress.dropped", task=ref.id, reason=str(refusal))
+            if batch.reporter.attempt is not None:
+                task.refused = batch.reporter, refusal
+        task.waiting = None
+
+
+def _may_be_merged(first: ReportProgress, second: ReportProgress) -> bool:
+    size = len(first.output) + sum(map(len, first.lines))
+    return first.reporter == second.reporter and size <= MOST_OUTPUT
+
+
+def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:
+    """Merge two reports: the later one's fields win, lines and output are joined. Without a first, start a batch."""
+    if first is None:
+        return replace(second, batch=unique_id())
+    return replace(
+        second,
+        progress=first.progress if second.progress is None else second.progress,
+        message=second.message or first.message,
+        custom_data=first.custom_data if second.custom_data == NULL else second.custom_data,
+        lines=(*first.lines, *second.lines),
+        output=first.output + second.output,
+        batch=first.batch,
+        reports=first.reports + 1,
+    )
