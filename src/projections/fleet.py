@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
 import structlog
+from msgspec import Struct
 
 from ..commands import owner, pool, server, task_type
 from ..commands.owner import UNLIMITED, Allowance, OwnerState, allowance
@@ -14,7 +16,8 @@ from ..commands.pool import PoolState
 from ..commands.server import Present, ServerState
 from ..commands.task_type import TypeState
 from ..errors import NotFound, UnreadableEvent
-from ..events.codec import owner_codec, pool_codec, server_codec, type_codec
+from ..events.codec import Codec, owner_codec, pool_codec, server_codec, type_codec
+from ..events.envelope import Event, Recorded
 from ..events.ids import token
 from ..events.limits import NO_LIMITS, Limits
 from ..events.owner import OwnerLimited
@@ -25,12 +28,77 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
 from ..streams.jetstream.messages import Position
+from ..streams.log import decode
 from ..streams.topology.definitions import SERVERS
-from .fleet_views import Change, Views
 
+S = TypeVar("S")
+E = TypeVar("E", bound=Event)
+
+_encode = msgspec.json.Encoder().encode
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "checkpoint"
+
+
+class View(Struct, Generic[S], frozen=True, kw_only=True, omit_defaults=True):
+    """A thing as of `sequence`: the value of `<kind>.<token>` in the registry bucket."""
+
+    name: str = ""
+    """Of a type or a pool; the states of servers and owners have it themselves."""
+    sequence: int
+    state: S
+
+
+class Change(NamedTuple):
+    """A key of the registry and its value after an event."""
+
+    key: str
+    value: bytes
+
+
+def no_name(_event: Event) -> str:
+    return ""
+
+
+class Views(dict[str, View[S]], Generic[S, E]):
+    """All views of one kind, by token."""
+
+    def __init__(
+        self,
+        kind: str,
+        codec: Codec[E],
+        unknown: S,
+        evolve: Callable[[S, Recorded[E]], S],
+        state_type: Any,
+        name_of: Callable[[E], str] = no_name,
+    ) -> None:
+        """`unknown`: the state of what the log has nothing of; `state_type`: what states decode as."""
+        super().__init__()
+        self.kind = kind
+        self._codec = codec
+        self._unknown = unknown
+        self._evolve = evolve
+        self._name_of = name_of
+        self._decoder = msgspec.json.Decoder(View[state_type])
+
+    def state(self, token: str) -> S:
+        """Return the state of a thing, also of one there is not."""
+        view = self.get(token)
+        return view.state if view is not None else self._unknown
+
+    def fold(self, token: str, position: Position) -> Change | None:
+        """Fold an event; None for one that is reflected already. Raises UnreadableEvent."""
+        view = self.get(token)
+        if view is not None and view.sequence >= position.sequence:
+            return None
+        recorded = decode(self._codec, position).recorded
+        state = self._evolve(self.state(token), recorded)
+        self[token] = view = View(name=self._name_of(recorded.event), sequence=position.sequence, state=state)
+        return Change(f"{self.kind}.{token}", _encode(view))
+
+    def restore(self, token: str, value: bytes) -> None:
+        """Take a view over from the registry bucket."""
+        self[token] = self._decoder.decode(value)
 
 
 def _about(position: Position) -> tuple[str, str, str]:
