@@ -90,8 +90,8 @@ class Receiver(HttpServer):
         self.webhook_id = webhook_id
         self._webhook = Webhook(secret)
 
-    def start(self) -> None:
-        """Have moods from now on."""
+    def start_moods(self) -> None:
+        """Change the mood from now on, unless it is a constant one."""
         if self._constant is None:
             self._changing = asyncio.create_task(self._change())
 
@@ -198,7 +198,7 @@ class Receivers:
 
     def start(self) -> None:
         for receiver in self.all:
-            receiver.start()
+            receiver.start_moods()
 
     async def reform(self) -> None:
         """Have all take what comes, but for those that never do."""

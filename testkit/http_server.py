@@ -12,7 +12,7 @@ BODY_BYTES = 64 * 1024 * 1024
 
 
 class HttpServer:
-    """A base class; use as an async context manager. A subclass adds its routes in `routes`."""
+    """A base class; use as an async context manager. A subclass has its own `routes`, or handles every request."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
@@ -21,7 +21,11 @@ class HttpServer:
         self._jobs: set[asyncio.Task[Any]] = set()
 
     def routes(self, app: web.Application) -> None:
-        """Add routes to the application."""
+        """Add routes to the application; by default every request goes to `handle`."""
+        app.router.add_route("*", "/{path:.*}", self.handle)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request."""
         raise NotImplementedError
 
     @property

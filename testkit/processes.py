@@ -278,6 +278,16 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
+async def run_to_end(folder: Path, command: Sequence[str], *patience_seconds: float, **env: str) -> Process:
+    """Run a command, without settings of the service, and return it once it has ended. Raises NotInTime."""
+    process = Process("command", command, environment({}) | env, folder / "command.log").start()
+    try:
+        await process.ended(*patience_seconds)
+    finally:
+        process.kill()
+    return process
+
+
 class Processes:
     """The commands of this package that run on a folder, with quick settings. `stop` ends them all."""
 

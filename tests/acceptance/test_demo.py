@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-from testkit.processes import environment
+from testkit.processes import Process, environment, python, run_to_end
 from testkit.waiting import wait_until
 
 TASKS = 80
+LONGEST_SECONDS = 200.0
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    out = folder / "out"
-    with out.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "demo", "--tasks", str(TASKS)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment({}) | {"TMPDIR": str(folder)},
-        )
-    return process, out
+COMMAND = python("demo", "--tasks", str(TASKS))
 
 
 async def test_it_ends_well_by_itself_and_leaves_nothing(tmp_path: Path) -> None:
-    process, out = start(tmp_path)
-    try:
-        await wait_until(lambda: process.poll() is not None, "the demo to end", 200)
-    finally:
-        process.terminate()
-        process.wait()
-    said = out.read_text()
-    assert process.returncode == 0, said
+    ended = await run_to_end(tmp_path, COMMAND, LONGEST_SECONDS, TMPDIR=str(tmp_path))
+    said = ended.output()
+    assert ended.status == 0, said
     assert "\x1b" not in said
     assert re.search(r"kill -9 \d+: server `sync` is gone", said), said
     assert re.search(rf"submitted .*\b{TASKS}$", said, re.MULTILINE), said
@@ -48,16 +33,15 @@ async def test_it_ends_well_by_itself_and_leaves_nothing(tmp_path: Path) -> None
 
 
 async def test_interrupted_it_ends_everything_it_started(tmp_path: Path) -> None:
-    process, out = start(tmp_path)
+    env = environment({}) | {"TMPDIR": str(tmp_path)}
+    process = Process("demo", COMMAND, env, tmp_path / "out").start()
     try:
-        await wait_until(lambda: "AttemptStarted" in out.read_text() or "submitted in" in out.read_text(), "its tasks")
-        process.send_signal(signal.SIGINT)
-        await wait_until(lambda: process.poll() is not None, "the demo to end")
+        await wait_until(lambda: "submitted in" in process.output(), "its tasks")
+        process.signal(signal.SIGINT)
+        assert await process.ended() == 1
     finally:
         process.kill()
-        process.wait()
-    said = out.read_text()
-    assert process.returncode == 1
+    said = process.output()
     assert "Traceback" not in said
     assert "Stopped." in said
     assert gone(said)

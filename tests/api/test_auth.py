@@ -31,6 +31,7 @@ from taskstream.api.auth.authenticator import (
 )
 from taskstream.api.auth.keys import JWKS_AGE, JWKS_PAUSE, FixedKey, RemoteKeys
 from taskstream.settings import InvalidSettings, Settings
+from testkit.http_server import HttpServer
 
 SECRET = "a secret of thirty-two bytes or more"
 NOW = 1_800_000_000.0
@@ -442,16 +443,20 @@ async def test_a_public_key_checks_other_algorithms_when_asked_to() -> None:
 # JWKS: a real server on 127.0.0.1
 
 
-class Issuer:
+class Issuer(HttpServer):
     """A server that hands out public keys, and counts how often."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.keys: list[dict[str, Any]] = []
         self.fetches = 0
         self.answer: Callable[[], Awaitable[web.StreamResponse]] = self._keys
-        self.url = ""
 
-    async def handle(self, _request: web.BaseRequest) -> web.StreamResponse:
+    @property
+    def url(self) -> str:
+        return f"{self.base_url}/jwks"
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         self.fetches += 1
         return await self.answer()
 
@@ -467,13 +472,8 @@ class Issuer:
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
-    made = Issuer()
-    runner = web.ServerRunner(web.Server(made.handle), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/jwks"
-    yield made
-    await runner.cleanup()
+    async with Issuer() as issuer:
+        yield issuer
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from taskstream.backends.egress import AddressRefused, EgressPolicy, ForbiddenAd
 from taskstream.settings import InvalidSettings, Settings
 from taskstream.wire.addresses import BadAddress, InvalidAddress
 from taskstream.wire.body_limit import AnswerTooLarge, read_capped
+from testkit.http_server import HttpServer
 
 TIMEOUT = aiohttp.ClientTimeout(total=5)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -277,22 +278,22 @@ async def test_any_text_is_accepted_or_refused_and_nothing_else(url: str) -> Non
 # Connecting: a real server on 127.0.0.1
 
 
-class Backend:
+class Backend(HttpServer):
     """A server on 127.0.0.1 that notes what reaches it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[web.BaseRequest] = []
         self.connections: set[object] = set()
         self.answer: Handler = self._ok
-        self.port = 0
 
     async def _ok(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.json_response({"ok": True})
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
         self.connections.add(request.transport)
-        return await self.answer(request)  # type: ignore[arg-type]
+        return await self.answer(request)
 
     def url(self, host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}/"
@@ -300,15 +301,8 @@ class Backend:
 
 @pytest.fixture
 async def backend() -> AsyncIterator[Backend]:
-    made = Backend()
-    # A client that hangs up early may leave a request open; by default aiohttp gives it a minute to end.
-    runner = web.ServerRunner(web.Server(made.handle), shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.port = runner.addresses[0][1]
-    yield made
-    await runner.cleanup()
+    async with Backend() as backend:
+        yield backend
 
 
 async def get(session: aiohttp.ClientSession, url: str) -> int:

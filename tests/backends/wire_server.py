@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from testkit.http_server import HttpServer
+
 from .wire_fixtures import StreamWire, Wire
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -20,33 +22,21 @@ class Received(NamedTuple):
     body: bytes
 
 
-class WireServer:
+class WireServer(HttpServer):
     """Answers each request with `answer`; use as an async context manager."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.answer: Wire | StreamWire | Respond = Wire(500)
         self.received: list[Received] = []
         self.closed_early = asyncio.Event()
         """A client closed its connection before it had the whole answer."""
-        self.port = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self.base_url
 
-    async def __aenter__(self) -> WireServer:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         self.received.append(Received(request.method, request.path, dict(request.headers), await request.read()))
         try:
             if isinstance(self.answer, Wire):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from testkit.processes import python, run_to_end
+
 LONGEST_RUN_SECONDS = 600.0
 """A run that never becomes quiet gives up before this, and says what it waited for."""
 
@@ -22,19 +21,7 @@ LONGEST_RUN_SECONDS = 600.0
         pytest.param(3, 3, 16, id="three nodes, seed 3"),  # the disk of one of three is full
     ],
 )
-async def test_every_promise_holds(nodes: int, seed: int, seconds: int) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "chaos", "--seed", str(seed), "--seconds", str(seconds), "--nodes", str(nodes)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(LONGEST_RUN_SECONDS):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()  # the kernel ends what it has started
-            await process.wait()
-    assert process.returncode == 0, output.decode()
+async def test_every_promise_holds(tmp_path: Path, nodes: int, seed: int, seconds: int) -> None:
+    command = python("chaos", "--seed", str(seed), "--seconds", str(seconds), "--nodes", str(nodes))
+    ended = await run_to_end(tmp_path, command, LONGEST_RUN_SECONDS)
+    assert ended.status == 0, ended.output()

@@ -82,7 +82,7 @@ async def test_a_task_that_may_not_start_again_says_so_and_is_not_retried(
     backend.answer = status(503, headers={"Retry-After": "5"})
     await service.admin.register(backend, "s")
 
-    task_id = await service.alice.submit({"payload": 1, "attempts": 5, "expiresAt": int(time.time() * 1000) + 500})
+    task_id = await service.alice.submit({"payload": 1, "attempts": 5, "expiresAt": int(time.time() * 1000) + 3000})
     details = await service.alice.ended(task_id)
 
     async def is_over() -> bool:
