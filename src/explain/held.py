@@ -49,7 +49,7 @@ def held_by(
     """Return what holds a task, in the order in which it waits.
 
     `since`: when it was held. `explanation`: by the scheduler; None: it does not answer.
-    `parents`: those it depends on, by id, as far as they are there. `unserved`: what keeps every server from taking it.
+    `parents`: those it depends on that are in the log, by id. `unserved`: what keeps every server from taking it.
     """
     plan = awaited(view)
     holds = [
@@ -58,10 +58,10 @@ def held_by(
     ]
     if explanation is None:
         return holds or [_no_scheduler(since)]
-    room_since = max([since, *_ends(parents), *([plan.not_before] if plan.not_before else [])])
+    needs_since = max([since, *_ends(parents), *([plan.not_before] if plan.not_before else [])])
     for limit in explanation.limits:
-        holds += unserved if limit.kind == "servers" else [_by_limit(limit, explanation.ahead or 0, view, room_since)]
-    return holds or [_turn(explanation, room_since)]
+        holds += unserved if limit.kind == "servers" else [_by_limit(limit, explanation.ahead or 0, view, needs_since)]
+    return holds or [_turn(explanation, needs_since)]
 
 
 def _by_parents(
@@ -99,7 +99,7 @@ def _by_time(plan: Plan, since: datetime, now: datetime) -> list[Hold]:
         Hold(
             kind="time",
             since=since,
-            text="it is not to start before its time",
+            text="it may not start before its `runAt`",
             release=iso(plan.not_before),
             data={"runAt": plan.not_before},
         )
@@ -117,16 +117,16 @@ def _by_limit(limit: BlockingLimit, ahead: int, view: TaskView, since: datetime)
     }
     what = _whose(limit, view)
     if limit.kind == "window":
-        text = f"{limit.counted} of {what} are in the queue, as many as may be at a time, so that others' come between"
+        text = f"{limit.counted} of {what} are in the queue, the most at a time, so that others' come between"
         return Hold(kind="window", since=since, text=text, release="one of those starts" + _behind(ahead), data=data)
     if limit.kind == "key":
         data["concurrencyKey"] = (view.plan or NO_PLAN).concurrency_key
     if limit.is_full:
-        text = f"{limit.counted} of {what} run or are about to, of at most {limit.concurrency}"
+        text = f"{limit.counted} of {what} run or are about to, and the limit is {limit.concurrency}"
         release = "one of those ends"
     else:
-        text = f"as many of {what} have started as may: {limit.per_second:g} a second"
-        release = iso(data["opensAt"]) if data["opensAt"] else "those that are about to start have"
+        text = f"{what} have reached their rate limit, {limit.per_second:g} a second"
+        release = iso(data["opensAt"]) if data["opensAt"] else "those that are about to start have started"
     return Hold(kind=_KINDS[limit.kind], since=since, text=text, release=release + _behind(ahead), data=data)
 
 

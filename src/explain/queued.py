@@ -14,7 +14,7 @@ from ..wire.fields import iso
 from .hold import Hold
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
-    "able": ("has room", "have room"),
+    "able": ("has a free slot", "have free slots"),
     "standby": ("is there for overflow", "are there for overflow"),
     "at-limit": ("runs as many tasks as it takes", "run as many tasks as they take"),
     "circuit-half-open": ("is being tried again after failures", "are being tried again after failures"),
@@ -24,22 +24,22 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
     "label-missing": ("lacks a label that it requires", "lack a label that it requires"),
     "other-types": ("does not serve its type", "do not serve its type"),
 }
-"""What one server is, or several are, for a task; that which is nearest to taking it first. Without names."""
+"""Each verdict in words, for one server and for several; those closest to a start first."""
 BUSY: frozenset[Verdict] = frozenset({"standby", "at-limit", "circuit-half-open"})
-"""Verdicts that the work of others ends, by itself."""
+"""Verdicts that end when other tasks end."""
 
 
 class QueueState(NamedTuple):
-    """A task's queue, and its place there."""
+    """The place of a task in its queue."""
 
     ahead: int
-    """Tasks of its pool and priority that come before it, and that no worker has taken out."""
+    """Tasks of its pool and priority before it that no worker has taken yet."""
     higher: int
-    """Tasks of its pool that wait with a higher priority."""
+    """Waiting tasks of its pool with a higher priority."""
     handed_out: bool = False
-    """A worker took it out: it is about to start, or was given back for a while."""
+    """A worker took it: it is about to start, or was given back with a delay."""
     missing: bool = False
-    """It is in no queue."""
+    """True if it is in no queue."""
 
 
 def queued_behind(
@@ -50,11 +50,11 @@ def queued_behind(
     queue: QueueState,
     now: datetime,
     *,
-    telling: bool,
+    in_full: bool,
 ) -> list[Hold]:
-    """Return what keeps a queued task from starting, what lasts longest first; nothing: it is about to start.
+    """Return what keeps a queued task from starting, the longest first; empty: it is about to start.
 
-    `since`: when it was queued. `telling`: with who has paused a pool or type, and why.
+    `since`: when it was queued. `in_full`: include who paused a pool or type, and why.
     """
     if view.retry_at is not None and view.retry_at > now:
         holds = [_retry(view, since)]
@@ -62,7 +62,7 @@ def queued_behind(
         holds = [_not_queued(since)]
     else:
         holds = []
-    holds += unserved_by(view, since, stops, servers, telling=telling)
+    holds += unserved_by(view, since, stops, servers, in_full=in_full)
     counts = Counter(server.verdict for server in servers)
     if not counts["able"] and counts.keys() & BUSY:
         holds.append(_busy(since, counts))
@@ -72,17 +72,17 @@ def queued_behind(
 
 
 def unserved_by(
-    view: TaskView, since: datetime, stops: Sequence[Stop], servers: Sequence[Considered], *, telling: bool
+    view: TaskView, since: datetime, stops: Sequence[Stop], servers: Sequence[Considered], *, in_full: bool
 ) -> list[Hold]:
-    """Return what keeps every server from taking a task, whether they have room or not."""
-    holds = [_pause(stop, telling=telling) for stop in stops]
+    """Return what keeps every server from taking a task, whatever its free slots."""
+    holds = [_pause(stop, in_full=in_full) for stop in stops]
     if not any(server.verdict == "able" or server.verdict in BUSY for server in servers):
         holds.append(_no_server(view, since, servers))
     return holds
 
 
 def in_words(counts: Counter[Verdict]) -> str:
-    """Return how many servers are what: "1 server is offline and 2 lack a label that it requires"."""
+    """Return the verdicts in words: "1 server is offline and 2 lack a label that it requires"."""
     parts = [(counts[verdict], words) for verdict, words in VERDICTS.items() if counts[verdict]]
     if not parts:
         return "no server is registered"
@@ -112,15 +112,15 @@ def _not_queued(since: datetime) -> Hold:
     )
 
 
-def _pause(stop: Stop, *, telling: bool) -> Hold:
+def _pause(stop: Stop, *, in_full: bool) -> Hold:
     what = stop.kind.removesuffix("-paused")
     data: dict[str, Any] = {"name": stop.name}
-    if telling:
+    if in_full:
         data |= {"by": stop.pause.by.id, "reason": stop.pause.reason}
     return Hold(
         kind=stop.kind,
         since=stop.pause.since,
-        text=stop.text if telling else f"the {what} {stop.name!r} is paused",
+        text=stop.text if in_full else f"the {what} {stop.name!r} is paused",
         release=f"an admin resumes the {what}",
         data=data,
     )
@@ -152,7 +152,7 @@ def _busy(since: datetime, counts: Counter[Verdict]) -> Hold:
     return Hold(
         kind="server-busy",
         since=since,
-        text=f"no server that could take it has room: {in_words(busy)}",
+        text=f"no server that could take it has a free slot: {in_words(busy)}",
         release=release,
         data={"verdicts": dict(counts)},
     )

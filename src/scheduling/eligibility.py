@@ -117,7 +117,9 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
         return verdict("at-limit", f"runs {running} of at most {settings.max_concurrent} tasks")
     if standing.stands_by:
         return verdict("standby", "helps out only when more tasks wait, or wait for longer")
-    load = f"runs {running} of at most {settings.max_concurrent} tasks" if running is not None else "may have room"
+    load = (
+        f"runs {running} of at most {settings.max_concurrent} tasks" if running is not None else "may have a free slot"
+    )
     return verdict("able", load)
 
 

@@ -32,7 +32,7 @@ steps = st.lists(
 
 
 class Fleet:
-    """What runs and waits, counted by the test itself and not by the book."""
+    """What runs and waits, counted by the test itself."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation

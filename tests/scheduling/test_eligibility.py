@@ -26,7 +26,7 @@ def server(server_id: str = "s1", *, types: tuple[str, ...] = (), labels: Any = 
 
 OPEN = CircuitIsOpen(until=NOW, failures=1)
 CASES: list[tuple[str, str, Standing]] = [
-    ("able", "may have room", Standing(server())),
+    ("able", "may have a free slot", Standing(server())),
     ("able", "runs 1 of at most 2", Standing(server(), running=1)),
     ("other-types", "does not serve the type 'chapter'", Standing(server(types=("clip",)))),
     ("label-missing", "lacks the label gpu=a100", Standing(server(labels={"gpu": "t4"}))),

@@ -1,4 +1,4 @@
-"""Whichever lanes come, go and change: of those whose first task has waited too long, the oldest comes first."""
+"""However flows come, go and change: of those whose first task has waited too long, the oldest is served first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def entry(number: int, priority: Priority, submitted_at: float) -> TaskEntry:
 @settings(max_examples=200, deadline=None)
 @given(what=steps)
 def test_the_oldest_that_has_aged_comes_first(what: list[tuple[str, object]]) -> None:
-    line, flows, now, number = FairQueue(AGEING_SECONDS), list[Flow](), 0.0, 0
+    queue, flows, now, number = FairQueue(AGEING_SECONDS), list[Flow](), 0.0, 0
     for step, argument in what:
         match step, argument:
             case "put", (priority, count):
@@ -45,23 +45,23 @@ def test_the_oldest_that_has_aged_comes_first(what: list[tuple[str, object]]) ->
                 for place in range(count):
                     number += 1
                     flow.append(entry(number, priority, now - count + place))
-                line.put(flow)
+                queue.put(flow)
                 flows.append(flow)
             case "wait", int(seconds):
                 now += seconds
             case "pop", _ if flows:
                 aged = [flow for flow in flows if flow.priority != "high" and flow.since + AGEING_SECONDS <= now]
-                popped = line.pop(now)
+                popped = queue.pop(now)
                 assert popped in flows
                 assert not aged or (popped in aged and popped.since == min(flow.since for flow in aged))
                 popped.remove(popped.first())
                 if popped:
-                    line.put(popped)
+                    queue.put(popped)
                 else:
                     flows.remove(popped)
             case "lose first", int(place) if flows and len(flow := flows[place % len(flows)]) > 1:
                 flow.remove(flow.first())
-                line.update(flow)
+                queue.update(flow)
             case "remove", int(place) if flows:
-                line.remove(flows.pop(place % len(flows)))
-    assert len(line) == len(flows)
+                queue.remove(flows.pop(place % len(flows)))
+    assert len(queue) == len(flows)

@@ -428,7 +428,7 @@ def test_the_window_is_counted_for_each_priority() -> None:
     assert held_tasks.release() == [high, low]
 
 
-# Keys: what a newcomer does
+# Concurrency keys: what happens to a new task
 
 
 def test_a_newcomer_replaces_those_that_wait_and_not_the_one_that_runs() -> None:

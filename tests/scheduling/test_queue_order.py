@@ -29,16 +29,16 @@ def simulated(arrivals: dict[Priority, list[int]], rounds: int, slots: int, agei
     owed: set[str] = set()
     for now in range(rounds):
         waiting = {priority: queue for priority, queue in coming.items() if queue and queue[0] <= now}
-        lines = [ReadyQueue("pool", priority, float(now - queue[0])) for priority, queue in waiting.items()]
-        order, owed, left = in_queue_order(lines, ageing, owed), set(), slots
-        for turn in order:
-            priority = lines[turn.place].priority
+        queues = [ReadyQueue("pool", priority, float(now - queue[0])) for priority, queue in waiting.items()]
+        order, owed, left = in_queue_order(queues, ageing, owed), set(), slots
+        for visit in order:
+            priority = queues[visit.place].priority
             queue = coming[priority]
-            most = min(left, 1) if turn.by_age else left
+            most = min(left, 1) if visit.by_age else left
             while most and queue and queue[0] <= now:
                 handed.append(Handed(priority, queue.popleft(), now))
                 most, left = most - 1, left - 1
-                if turn.by_age:
+                if visit.by_age:
                     owed = {"pool"}
     return handed
 
@@ -98,24 +98,24 @@ def test_what_has_aged_takes_at_most_every_other_slot(slots: int) -> None:
 
 
 def test_a_turn_by_age_is_for_one_task_and_the_oldest_comes_first() -> None:
-    lines = [
+    queues = [
         ReadyQueue("a", "high", 99.0),
         ReadyQueue("a", "normal", 11.0),
         ReadyQueue("b", "low", 30.0),
         ReadyQueue("a", "low", 5.0),
     ]
 
-    order = in_queue_order(lines, AGEING)
+    order = in_queue_order(queues, AGEING)
 
-    assert [(turn.place, turn.by_age) for turn in order] == [
+    assert [(visit.place, visit.by_age) for visit in order] == [
         (2, True), (1, True), (0, False), (1, False), (2, False), (3, False),
     ]  # fmt: skip
 
 
 def test_a_pool_whose_room_age_took_has_a_round_in_strict_order() -> None:
-    lines = [ReadyQueue("a", "high", 1.0), ReadyQueue("a", "low", 30.0), ReadyQueue("b", "low", 20.0)]
+    queues = [ReadyQueue("a", "high", 1.0), ReadyQueue("a", "low", 30.0), ReadyQueue("b", "low", 20.0)]
 
-    assert [turn.place for turn in in_queue_order(lines, AGEING, owed={"a"}) if turn.by_age] == [2]
+    assert [visit.place for visit in in_queue_order(queues, AGEING, owed={"a"}) if visit.by_age] == [2]
 
 
 # Queues of a pool, some of whose tasks no server can take

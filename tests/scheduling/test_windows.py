@@ -1,4 +1,4 @@
-"""Windows are small enough that a newcomer comes soon, and large enough that no slot is idle for want of a task."""
+"""Windows are small enough to serve a new owner soon, and large enough that no slot is idle for want of a task."""
 
 from __future__ import annotations
 

@@ -90,12 +90,12 @@ async def explain_task(container: Container, ref: TaskRef, *, reads_all: bool) -
             servers = await consider_servers(container, view)
             queue = await queue_state(container, task)
             stopped = paused_by(container, view)
-            holds = queued_behind(view, task.since, stopped, servers, queue, utc_now(), telling=reads_all)
+            holds = queued_behind(view, task.since, stopped, servers, queue, utc_now(), in_full=reads_all)
             break
         explanation = await ask_scheduler(container, ref)
         scheduler = "answered" if explanation is not None else "silent"
         servers = await consider_servers(container, view)
-        unserved = unserved_by(view, task.since, paused_by(container, view), servers, telling=reads_all)
+        unserved = unserved_by(view, task.since, paused_by(container, view), servers, in_full=reads_all)
         parents = await parent_states(container, task)
         holds = held_by(view, task.since, explanation, parents, unserved, utc_now())
         if explanation is None or explanation.known == "held":

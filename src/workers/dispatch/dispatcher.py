@@ -263,7 +263,7 @@ class Dispatcher(Service):
             return
         if self._fleet.type_waits(ready.submitted.task_type):
             metrics.handed_back.labels("paused").inc()
-            await self._pass_over(queue, ready, self._in_turn(ready, growing(delivered)))
+            await self._pass_over(queue, ready, self._spread(ready, growing(delivered)))
             return
         require, prefer = _labels(ready)
         kept = self._kept_from(queue, ready.message)
@@ -307,9 +307,9 @@ class Dispatcher(Service):
         if served:
             self._redelivery.keep(queue.pool, queue.priority, _kind(ready), time.monotonic())
         pause = FIRST_RETURN if served else growing(delivered)
-        await self._pass_over(queue, ready, self._in_turn(ready, pause))
+        await self._pass_over(queue, ready, self._spread(ready, pause))
 
-    def _in_turn(self, ready: ReadyTask, pause: timedelta) -> timedelta:
+    def _spread(self, ready: ReadyTask, pause: timedelta) -> timedelta:
         return self._redelivery.spread(_kind(ready), pause, time.monotonic())
 
     async def _pass_over(self, queue: PoolQueue, ready: ReadyTask, pause: timedelta) -> None:
