@@ -189,7 +189,7 @@ class OverWebSocket(Subscriber):
                             raise NotNow
                         raise Ended
                     case "error":
-                        if "again" not in event["error"]:
+                        if not event["error"].endswith(("retry", "again")):
                             self.heard.refusals.append(event["error"])
                         raise NotNow
                     case "reached":
