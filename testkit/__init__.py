@@ -1,1 +1,1 @@
-"""Everything that runs the service from outside: shared by tests, chaos, bench and demo."""
+"""Fake backends, launchers, load and stream clients: shared by tests, chaos, bench and demo."""

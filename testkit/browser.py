@@ -1,4 +1,4 @@
-"""A real browser (Debian's chromium, without a window) that opens a page of the test's own."""
+"""A real browser (Debian's chromium, without a window) that opens a test's page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP_SECONDS = 10.0
 
 @contextlib.contextmanager
 def chromium(folder: Path, url: str) -> Iterator[None]:
-    """Have a page open. Fails where there is no browser: a test that is passed over proves nothing."""
+    """Keep a page open. Raises AssertionError if there is no browser: a skipped test proves nothing."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         raise AssertionError("there is no browser here: apt-get install chromium")

@@ -9,7 +9,7 @@ import trustme
 
 
 class Authority:
-    """A CA, and what it signs, as files in a folder."""
+    """A CA and the certificates it signs, as files in a folder."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         folder.mkdir(parents=True, exist_ok=True)

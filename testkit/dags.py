@@ -1,4 +1,4 @@
-"""Tasks that depend on each other, and what a few lines say that they come to."""
+"""Tasks that depend on each other, and a reference model of their outcomes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ CHOICES: tuple[ParentFailure, ...] = ("fail", "run", "skip")
 
 
 class Node(NamedTuple):
-    """A task by its place among those submitted."""
+    """A task of a graph."""
 
     parents: tuple[int, ...]
-    """Places of tasks submitted before."""
+    """Indexes of tasks submitted before it."""
     choice: ParentFailure
     succeeds: bool
-    """What comes of it if it runs."""
+    """Its outcome if it runs."""
 
 
 def predicted(nodes: Sequence[Node]) -> list[str]:

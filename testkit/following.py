@@ -1,4 +1,4 @@
-"""Who follows a stream, and what it saw."""
+"""A follower of the log that records what it sees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .waiting import wait_until
 
 
 class Follower:
-    """Follows in the background and keeps what it saw."""
+    """Follows in the background and keeps the batches."""
 
     def __init__(self, batches: AsyncIterator[list[Position]]) -> None:
         self.batches: list[list[Position]] = []
@@ -26,25 +26,31 @@ class Follower:
 
     @property
     def sequences(self) -> list[int]:
+        """All sequences seen, in order."""
         return [position.sequence for batch in self.batches for position in batch]
 
     @property
     def caught_up(self) -> bool:
+        """Whether the last batch was the empty one that means: no more now."""
         return bool(self.batches) and self.batches[-1] == []
 
     async def stop(self) -> None:
+        """Stop following."""
         self._task.cancel()
         await asyncio.wait([self._task])
 
 
 async def publish(container: Container, count: int, subject: str = "task.a.b.noted") -> None:
+    """Store events of tasks."""
     for number in range(count):
         await container.appending.request(subject, b"%d" % number)
 
 
 async def sees(follower: Follower, count: int) -> None:
+    """Wait until a follower has seen this many messages."""
     await wait_until(lambda: len(follower.sequences) >= count, f"{count} messages")
 
 
 async def consumers(container: Container) -> list[str]:
+    """Return the names of the consumers of the log."""
     return (await api(container.appending, f"CONSUMER.NAMES.{TASKS}"))["consumers"] or []

@@ -1,4 +1,4 @@
-"""Tasks with a history, made by commands as the service makes them."""
+"""Tasks with a history, made by the service's commands."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def ref(number: int = 0, owner: str = "alice") -> TaskRef:
 
 
 def submission(owner: str = "alice", task_type: str = "default", payload: bytes = b"{}") -> SubmitTask:
+    """Return a submission."""
     return SubmitTask(
         owner=owner,
         task_type=task_type,
@@ -52,10 +53,12 @@ def submission(owner: str = "alice", task_type: str = "default", payload: bytes 
 
 
 def claim(server_id: str = "s1", worker_id: str = "w1", digest: str = "") -> task.StartAttempt:
+    """Return the start of an attempt."""
     return task.StartAttempt(server_id=server_id, worker_id=worker_id, token_digest=digest)
 
 
 def success(result: StoredResult = RESULT) -> task.SucceedTask:
+    """Return the success of the present attempt."""
     return task.SucceedTask(reporter=WORKER, result=result)
 
 
@@ -95,6 +98,7 @@ async def wander(commands: Commands, refs: Sequence[TaskRef], steps: int, seed: 
 
 
 async def whole_log(connection: Connection) -> list[Position]:
+    """Return all events of tasks."""
     return await read(connection, TASKS, "task.>")
 
 
@@ -126,5 +130,6 @@ async def held(bucket: Bucket) -> dict[str, bytes]:
 
 
 def body(data: bytes) -> dict[str, object]:
+    """Parse JSON."""
     found: dict[str, object] = msgspec.json.decode(data)
     return found

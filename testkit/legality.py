@@ -1,4 +1,4 @@
-"""What every history must keep to, whatever was killed on the way."""
+"""The rules of every history, whatever was killed in between."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""No test runs for ever, and what a test that hung had started is ended with it.
+"""Time limits of tests. Processes that a hung test has started end with it.
 
-Three limits, each for what the one before cannot reach:
+Three limits, each for cases that the one before cannot reach:
 
 * A test that is a coroutine is cancelled inside its loop, so that its own `async with` and `finally` end what it
   started while the fixtures' servers still run.
@@ -44,6 +44,7 @@ def limit_seconds(item: pytest.Item) -> float:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Limit the time of a setup."""
     limit = limit_seconds(item)
     with process_ends_after(limit and limit + TEARDOWN_SECONDS, item):
         return (yield)
@@ -51,6 +52,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Limit the time of a test."""
     limit = limit_seconds(item)
     if limit and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
         item.obj = cancelled_after(max(limit - SETUP_SECONDS, limit / 2), item.obj)
@@ -60,11 +62,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Limit the time of a teardown."""
     with process_ends_after(limit_seconds(item) and TEARDOWN_SECONDS, item):
         return (yield)
 
 
 def cancelled_after(seconds: float, test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Return the test with a limit at which it is cancelled."""
+
     @functools.wraps(test)
     async def limited(**fixtures: Any) -> None:
         try:
@@ -80,6 +85,7 @@ def cancelled_after(seconds: float, test: Callable[..., Awaitable[None]]) -> Cal
 
 @contextlib.contextmanager
 def process_ends_after(seconds: float, item: pytest.Item) -> Iterator[None]:
+    """End this process if the block takes longer; 0: no limit."""
     if not seconds:
         yield
         return

@@ -1,4 +1,4 @@
-"""Clients that submit through crashes, and keep a journal of what was acknowledged."""
+"""Clients that submit through crashes and record what was acknowledged."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Load:
         self.client = client
         self.count = count
         self.acknowledged: dict[int, str] = {}
-        """Task ids by number: what the service has promised."""
+        """Task ids by number."""
         self.refused: list[tuple[int, dict[str, str]]] = []
         """Answers other than 200: status and headers."""
         self.lost = 0
-        """Requests that got no answer at all."""
+        """Number of requests without an answer."""
 
     async def run(self) -> None:
         """Return when all are acknowledged."""
@@ -59,7 +59,7 @@ class Load:
 
 
 def work(seconds: float = 0.02) -> Answerer:
-    """Return a backend's behaviour: answer after a moment with the task's number."""
+    """Return a behaviour of backends: answer with the task's number, by default after 20 ms."""
 
     async def answer(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
         await asyncio.sleep(seconds)
@@ -74,4 +74,4 @@ async def _report_number(server: BackendServer, task: dict[str, Any]) -> None:
 
 
 report_later = reporting(_report_number)
-"""A backend's behaviour: accept, and report the task's number later, through whatever happens to the service."""
+"""A behaviour of backends: accept, and report the task's number until the service takes it."""

@@ -108,12 +108,15 @@ class NatsCluster:
 
     @property
     def url(self) -> str:
+        """The URLs of all servers, separated by commas."""
         return ",".join(node.url for node in self.nodes)
 
     def start(self) -> None:
+        """Start all servers, each ready before the next."""
         for node in self.nodes:
             node.start()
 
     def stop(self) -> None:
+        """Stop all servers."""
         for node in self.nodes:
             node.stop()

@@ -1,4 +1,4 @@
-"""An operator, an account and its users, as `nsc` makes them: for servers that ask for credentials files."""
+"""An operator, an account and its users in the form of `nsc`: for servers that require credentials files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Identity:
         self.public = self._pair.public_key.decode()
 
     def sign(self, subject: Identity, name: str, claims: dict[str, Any], ends_at: int | None = None) -> str:
-        """Return a JWT by which this identity vouches for another."""
+        """Return a JWT in which this identity vouches for another."""
         now = int(time.time())
         body = {"jti": secrets.token_hex(8), "iat": now, "iss": self.public, "sub": subject.public, "name": name}
         body |= {"exp": ends_at} if ends_at else {}
@@ -31,7 +31,7 @@ class Identity:
 
 
 class Operator:
-    """One with one account that has JetStream."""
+    """An operator with one account that has JetStream."""
 
     def __init__(self) -> None:
         self._operator = Identity(nkeys.PREFIX_BYTE_OPERATOR)
@@ -39,7 +39,7 @@ class Operator:
         self._system = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
 
     def config(self) -> str:
-        """Return what a server's configuration has to have."""
+        """Return the lines that a server's configuration needs."""
         unlimited = {"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "conn": -1, "leaf": -1}
         unlimited["wildcards"] = True
         storage = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}

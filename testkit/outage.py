@@ -1,4 +1,4 @@
-"""NATS goes away and comes back."""
+"""Outages of NATS, seen by its connections."""
 
 from __future__ import annotations
 
@@ -24,5 +24,6 @@ async def begin(nats: NatsServer, *connections: Connection) -> None:
 
 
 async def restart(nats: NatsServer, *connections: Connection, gently: bool = False) -> None:
+    """Do `end`, then `begin`."""
     await end(nats, *connections, gently=gently)
     await begin(nats, *connections)

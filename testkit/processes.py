@@ -332,6 +332,7 @@ class Door:
         self.alice = self.client("alice")
 
     def client(self, subject: str, *roles: str) -> Client:
+        """Return a client of a user, by default without further roles."""
         return Client(self._session, self.url, token(subject, *roles))
 
 

@@ -88,15 +88,19 @@ class Client:
             )
 
     async def get(self, path: str, **more: Any) -> Answer:
+        """Make a GET request."""
         return await self.call("GET", path, **more)
 
     async def post(self, path: str, body: Any = None, **more: Any) -> Answer:
+        """Make a POST request with a JSON body."""
         return await self.call("POST", path, body, **more)
 
     async def put(self, path: str, body: Any = None, **more: Any) -> Answer:
+        """Make a PUT request with a JSON body."""
         return await self.call("PUT", path, body, **more)
 
     async def delete(self, path: str, **more: Any) -> Answer:
+        """Make a DELETE request."""
         return await self.call("DELETE", path, **more)
 
     async def done(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
@@ -183,6 +187,7 @@ class Service:
         self.anonymous = Client(session, self.url, None)
 
     def client(self, subject: str, *roles: str) -> Client:
+        """Return a client of a user, by default without further roles."""
         return Client(self._session, self.url, token(subject, *roles))
 
 
