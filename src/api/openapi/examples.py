@@ -21,23 +21,23 @@ SUBMISSION_EXAMPLES = {
 }
 BATCH_EXAMPLES = {
     "two": Example(
-        summary="Two tasks, of which the second waits for the first",
+        summary="Two tasks; the second waits for the first",
         value=[
             {"type": "resize", "payload": {"url": "https://example.org/a.png", "width": 640}},
             {"type": "publish", "payload": {"page": "a"}, "dependsOn": [0]},
         ],
     ),
-    "short": Example(summary="Payloads alone", value=[{"prompt": "a cat"}, {"prompt": "a dog"}]),
+    "short": Example(summary="Payloads only", value=[{"prompt": "a cat"}, {"prompt": "a dog"}]),
 }
 BULK_EXAMPLES = {
     "ids": Example(summary="By ids", value={"ids": [TASK_ID_EXAMPLE], "reason": "not needed any more"}),
     "filter": Example(
-        summary="What a filter would come to",
+        summary="Count the tasks that match a filter",
         value={"filter": {"status": ["FAILED"], "createdAfter": "2026-01-01T00:00:00Z"}, "dryRun": True},
     ),
 }
 DEAD_LETTERS_EXAMPLES = {
-    "kind": Example(summary="Those that timed out", value={"filter": {"kind": ["timeout"]}}),
+    "kind": Example(summary="Only timeouts", value={"filter": {"kind": ["timeout"]}}),
     "all": Example(summary="All", value={"filter": {}}),
 }
 UPDATE_EXAMPLES = {
@@ -46,7 +46,7 @@ UPDATE_EXAMPLES = {
         value={"metadata": {"server_id": "gpu-1", "status": "PROCESSING", "progress": 40, "message": "frame 4 of 10"}},
     ),
     "finished": Example(
-        summary="The end",
+        summary="Final result",
         value={
             "backend_task_id": "b-17",
             "data": {"url": "https://example.org/out.mp4"},
@@ -74,7 +74,7 @@ REGISTER_EXAMPLES = {
         },
     ),
     "overflow": Example(
-        summary="A server that helps out when more than 100 tasks wait, or one for a minute",
+        summary="An overflow server: takes work when 100 tasks wait, or one for a minute",
         value={
             "id": "cloud-1",
             "name": "Cloud 1",
@@ -99,14 +99,14 @@ TYPE_EXAMPLES = {
         },
     ),
     "limited": Example(
-        summary="A type of which few run at once, and one for each concurrency key",
+        summary="A type with limits, and one running task for each concurrency key",
         value={"concurrency": 20, "perSecond": 5, "burst": 10, "keyConcurrency": 1, "onConflict": "replace"},
     ),
 }
 OWNER_EXAMPLES = {
-    "five": Example(summary="Five at once, the rest as for everybody", value={"concurrency": 5}),
-    "rate": Example(summary="Two a second, at most ten at a time", value={"perSecond": 2, "burst": 10}),
-    "free": Example(summary="As many as there is room for", value={"concurrency": 0, "perSecond": 0, "waiting": 0}),
+    "five": Example(summary="Five running tasks; other limits from the service", value={"concurrency": 5}),
+    "rate": Example(summary="Two starts per second, bursts of ten", value={"perSecond": 2, "burst": 10}),
+    "free": Example(summary="No limits", value={"concurrency": 0, "perSecond": 0, "waiting": 0}),
 }
 REASON_EXAMPLES = {"reason": Example(summary="With a reason", value={"reason": "submitted by mistake"})}
 HEARTBEAT_EXAMPLES = {
@@ -122,13 +122,13 @@ CLEANUP_EXAMPLES = {"hour": Example(summary="Offline for an hour", value={"maxAg
 
 WEBHOOK_EXAMPLES = {
     "ends": Example(
-        summary="The ends of all my tasks",
+        summary="The end of each of my tasks",
         value={"url": "https://example.org/hooks/tasks", "events": ["ended"], "description": "billing"},
     )
 }
 SCHEDULE_EXAMPLES = {
     "nightly": Example(
-        summary="Every night at half past two in Berlin",
+        summary="Every night at 02:30 in Berlin",
         value={
             "name": "nightly report",
             "cron": "30 2 * * *",
