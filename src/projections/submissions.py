@@ -16,15 +16,12 @@ from ..events.task import TaskSubmitted
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import Position, read
+from ..streams.jetstream.messages import read_backwards
 from ..streams.topology.definitions import TASKS
 from . import recent
 from .recent import EVERYBODY, Recent, recent_key
 
 _SUBMITTED = word_of(TaskSubmitted)
-FIRST_STRIDE = 256
-"""Sequences looked at first, going back from the newest; it grows while too little is found."""
-READ_AT_ONCE = 256
 
 
 class SubmissionPlace(NamedTuple):
@@ -94,32 +91,14 @@ async def _in_log(
     reading: Connection, owner: str | None, oldest: int, upper: int, at_once: int
 ) -> AsyncGenerator[Stretch, None]:
     """Yield the submissions from `oldest` to before `upper`; the rest is None at the end of that."""
-    stride = max(FIRST_STRIDE, 4 * at_once)
-    while upper > oldest:
-        lower = max(oldest, upper - stride)
-        found = await _between(reading, owner, lower, upper)
-        places = [SubmissionPlace(position.sequence, task_ref(position.subject)) for position in reversed(found)]
-        yield Stretch(places, lower if lower > oldest else None)
-        upper = lower
-        if len(found) < at_once:
-            stride *= 4
-
-
-async def _between(reading: Connection, owner: str | None, lower: int, upper: int) -> list[Position]:
-    """Return the submissions from `lower` to before `upper`, oldest first.
-
-    An owner's by a filter, for which NATS looks at every subject of the owner. For everybody's that would be every
-    subject there is; reading all events, and leaving out two of three, is quicker.
-    """
-    found: list[Position] = []
-    start = lower
-    while start < upper:
-        batch = await read(reading, TASKS, tasks_filter(owner, _SUBMITTED) if owner else ">", start, READ_AT_ONCE)
-        found.extend(position for position in batch if position.sequence < upper and _is_submission(position.subject))
-        if len(batch) < READ_AT_ONCE or batch[-1].sequence >= upper:
-            break
-        start = batch[-1].sequence + 1
-    return found
+    # For everybody a filter would make NATS look at every subject there is; reading all events, and leaving out two of
+    # three, is faster.
+    subject = tasks_filter(owner, _SUBMITTED) if owner else ">"
+    steps = read_backwards(reading, TASKS, subject, oldest, upper, at_once, lambda found: _is_submission(found.subject))
+    async with contextlib.aclosing(steps):
+        async for found, lower in steps:
+            places = [SubmissionPlace(position.sequence, task_ref(position.subject)) for position in found]
+            yield Stretch(places, lower if lower > oldest else None)
 
 
 def _is_submission(subject: str) -> bool:

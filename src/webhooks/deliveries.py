@@ -11,7 +11,7 @@ between the two, the key with the later revision counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -24,9 +24,8 @@ from ..events.ids import WebhookRef
 from ..streams.buckets import Bucket, BucketEntry
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import Position, read
+from ..streams.jetstream.messages import Position, read_backwards
 
-FIRST_STRIDE = 256
 LONGEST_WALK = 20_000
 """Records that one page may search."""
 
@@ -175,24 +174,24 @@ class DeliveryStore:
         oldest, upper = int(state["first_seq"]), int(state["last_seq"]) + 1
         upper = min(upper, before or upper)
         found: dict[str, WebhookDelivery] = {}
-        stride = max(FIRST_STRIDE, 4 * limit)
         walked = 0
-        while upper > oldest and walked < LONGEST_WALK:
-            lower = max(oldest, upper - stride)
-            positions = await self._between(ref, lower, upper)
-            walked += len(positions)
-            for position in reversed(positions):
-                delivery = _decode(position.data) if position.data else None
-                if delivery is None or (status and delivery.status != status) or delivery.id in found:
-                    continue
-                found[delivery.id] = delivery
-                if len(found) == limit:
-                    return ListedDeliveries(
-                        list(found.values()), position.sequence if position.sequence > oldest else None
-                    )
-            upper = lower
-            if len(positions) < limit:
-                stride *= 4
+        subject = f"$KV.{self.bucket.name}.*.{ref.owner}.{ref.unique}.*"
+        steps = read_backwards(self._reading, self.bucket.stream, subject, oldest, upper, limit)
+        async with contextlib.aclosing(steps):
+            async for positions, lower in steps:
+                for position in positions:
+                    delivery = _decode(position.data) if position.data else None
+                    if delivery is None or (status and delivery.status != status) or delivery.id in found:
+                        continue
+                    found[delivery.id] = delivery
+                    if len(found) == limit:
+                        return ListedDeliveries(
+                            list(found.values()), position.sequence if position.sequence > oldest else None
+                        )
+                upper = lower
+                walked += len(positions)
+                if walked >= LONGEST_WALK:
+                    break
         return ListedDeliveries(list(found.values()), upper if upper > oldest else None)
 
     async def position(self, ref: WebhookRef) -> int:
@@ -222,19 +221,6 @@ class DeliveryStore:
             await self.bucket.delete(key, expected=revision)
         except Conflict:
             return
-
-    async def _between(self, ref: WebhookRef, lower: int, upper: int) -> Sequence[Position]:
-        """Return the records of a webhook from the revision `lower` to before `upper`, oldest first."""
-        found: list[Position] = []
-        subject = f"$KV.{self.bucket.name}.*.{ref.owner}.{ref.unique}.*"
-        start = lower
-        while start < upper:
-            batch = await read(self._reading, self.bucket.stream, subject, start, FIRST_STRIDE)
-            found.extend(position for position in batch if position.sequence < upper)
-            if len(batch) < FIRST_STRIDE or batch[-1].sequence >= upper:
-                break
-            start = batch[-1].sequence + 1
-        return found
 
 
 WAITING_FILTER = "$KV.deliveries.waiting.>"

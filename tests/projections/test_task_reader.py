@@ -12,11 +12,12 @@ from taskstream.container import Container
 from taskstream.errors import NotFound
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import StoredResult
-from taskstream.projections import recent, submissions, task_reader
+from taskstream.projections import recent, task_reader
 from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_reader import TaskFilter
 from taskstream.projections.task_view import encode, view_key
 from taskstream.streams.buckets import Bucket
+from taskstream.streams.jetstream import messages
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
 from testkit.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
@@ -182,7 +183,7 @@ async def test_the_bucket_and_the_log_together_make_one_list(
     container: Container, monkeypatch: pytest.MonkeyPatch, length: int, upto: int
 ) -> None:
     monkeypatch.setattr(recent, "LENGTH", length)
-    monkeypatch.setattr(submissions, "FIRST_STRIDE", 4)
+    monkeypatch.setattr(messages, "FIRST_STRIDE", 4)
     for number in range(12):
         await give(container.commands, ref(number), submission())
         await give(container.commands, ref(number, "bob"), submission("bob"), claim(), success())
@@ -207,7 +208,7 @@ async def test_a_list_reads_no_further_back_than_its_owner_goes(
     async def never(*_: object) -> list[Position]:
         raise AssertionError("the log was searched")
 
-    monkeypatch.setattr(submissions, "_between", never)
+    monkeypatch.setattr(messages, "read", never)
 
     assert await pages(container, TaskFilter(owner="alice")) == [ref(0)]
 
@@ -278,7 +279,7 @@ async def test_a_page_that_looked_long_enough_is_short_and_has_a_cursor(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_reader, "LONGEST_WALK", 10)
-    monkeypatch.setattr(submissions, "FIRST_STRIDE", 8)
+    monkeypatch.setattr(messages, "FIRST_STRIDE", 8)
     await give(container.commands, ref(0), submission(task_type="rare"))
     for number in range(1, 60):
         await give(container.commands, ref(number), submission())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,6 +16,9 @@ from ..client.connection import Connection, status_of
 from .api import ApiError, api
 
 READ_BATCH = 1_000
+FIRST_STRIDE = 256
+"""Sequences that a walk from newest to oldest searches in its first step."""
+BACKWARDS_BATCH = 256
 STALE_REPLICA_TRIES = 20
 STALE_REPLICA_PAUSE_SECONDS = 0.05
 NO_MESSAGE_FOUND = 10037
@@ -105,6 +108,37 @@ async def read(
             break
         start = {"seq": found[-1].sequence + 1}
     return found
+
+
+async def read_backwards(
+    connection: Connection,
+    stream: str,
+    filter_subject: str,
+    oldest: int,
+    before: int,
+    at_once: int,
+    matches: Callable[[Position], bool] = lambda _: True,
+) -> AsyncGenerator[tuple[list[Position], int], None]:
+    """Yield the messages on a filter from `oldest` to before a sequence, newest first, in bounded steps.
+
+    Each step comes with the sequence at which it ends; all other messages are before that. `at_once`: about how many
+    messages a step should have. A step that finds fewer makes the next one search four times as many sequences.
+    """
+    stride = max(FIRST_STRIDE, 4 * at_once)
+    while before > oldest:
+        lower = max(oldest, before - stride)
+        found: list[Position] = []
+        start = lower
+        while start < before:
+            batch = await read(connection, stream, filter_subject, start, BACKWARDS_BATCH)
+            found.extend(position for position in batch if position.sequence < before and matches(position))
+            if len(batch) < BACKWARDS_BATCH or batch[-1].sequence >= before:
+                break
+            start = batch[-1].sequence + 1
+        yield found[::-1], lower
+        before = lower
+        if len(found) < at_once:
+            stride *= 4
 
 
 async def read_last(connection: Connection, stream: str, filters: Sequence[str]) -> list[Position]:
