@@ -1,4 +1,4 @@
-"""What may be done with an owner's limits: pure decisions over their history, and what the limits come to."""
+"""Deciders of an owner's limits, and the limits in force."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def evolve(state: OwnerState, recorded: Recorded[OwnerEvent]) -> OwnerState:  # 
 
 
 def allowance(state: OwnerState, service: Allowance) -> Allowance:
-    """Return what an owner may have: what is their own, and the service's where they have nothing of their own.
+    """Return the limits in force for an owner: their own, else the service's.
 
-    A burst belongs to its rate: whoever has a rate of their own has not the service's burst.
+    A burst belongs to its rate: an owner with a rate of their own does not get the service's burst.
     """
     own = state.own
     if own is None:

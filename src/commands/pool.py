@@ -1,6 +1,6 @@
-"""What may be done with a pool: pure decisions over its history.
+"""Deciders of a pool.
 
-A pool needs no making: it is there as long as a type has, or had, its tasks wait in it.
+A pool is not created: it exists while a type uses it, or has used it.
 """
 
 from __future__ import annotations

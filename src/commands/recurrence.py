@@ -1,9 +1,8 @@
-"""When something recurs: the instants that a cron expression names on the clocks of a time zone.
+"""Occurrences of a cron expression in a time zone.
 
-Debian's cron decides what the change of clocks means (cronsim follows it). A run at a fixed hour whose time is left out
-in spring comes as soon as the clocks have moved; one whose time comes twice in autumn comes once, the first time. What
-has a star for the hour or the minute, or names seconds, follows real time: it comes in each of the hours that the day
-has.
+At clock changes the rules are those of Debian's cron, which cronsim follows. A run at a fixed hour that is skipped in
+spring runs right after the change; one whose hour repeats in autumn runs once, the first time. An expression with a
+star for the hour or the minute, or with seconds, follows real time: it runs in every hour of the day.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What may be done with a recurring schedule: pure decisions over its history, or over the last event of each kind.
+"""Deciders of a recurring schedule, over its history or over the last event of each kind.
 
       ScheduleCreated           SchedulePaused
 Uncreated ─────► Created: runs ─────────────────► Created: paused
@@ -165,7 +165,7 @@ ScheduleCommand: TypeAlias = (
 def decide(command: ScheduleCommand, state: ScheduleState, now: datetime) -> Sequence[ScheduleEvent]:
     """Return the events of a command; none if it is done already.
 
-    Raises NotFound for a schedule that there is not.
+    Raises NotFound if there is no such schedule.
     """
     if isinstance(command, CreateSchedule):
         return create(command, state, now)
@@ -235,8 +235,10 @@ def resume(state: Created, now: datetime) -> Sequence[ScheduleEvent]:
 
 
 def fire(command: FireSchedule, state: Created, now: datetime) -> Sequence[ScheduleEvent]:
-    """A run that is late by no more than the grace fires. One that is later was missed: of these the latest few fire
-    where the schedule catches up, and the others are skipped.
+    """Fire the runs that are due.
+
+    A run that is late by at most `grace` fires. A later one was missed: with `catch_up` the latest of these fire, and
+    the others are skipped.
     """
     now = max(now, command.due_at or now)
     if state.paused or state.next_at is None or state.next_at > now:

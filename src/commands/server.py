@@ -1,7 +1,7 @@
-"""What may be done with a server of the fleet: pure decisions over its history.
+"""Deciders of a server.
 
-A server has three independent conditions: reachable or not (health), in maintenance or not (an admin), and a
-circuit (what dispatch meets). It is given work when it is online, not in maintenance, and its circuit lets it.
+A server has three independent conditions: online or offline (health checks), in maintenance or not (an admin), and its
+circuit (results of attempts). It gets tasks while it is online, not in maintenance, and its circuit is closed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""How an event is recorded: who did it, when, and what caused it.
+"""The envelope of an event: who caused it, when, and why.
 
 The wire form is JSON: `{"id", "at", "by": {"kind", "id"}, "cause", "event": {"type", …}}`.
 
-The rule for changing events: one once written must decode for ever. Add a field with a default;
-never rename, retype or drop one; a new meaning is a new event. `tests/events/golden` holds one
-file per event that must decode and encode again to the same.
+A stored event must decode in every later version. Add a field with a default; never rename, retype or drop one; a new
+meaning is a new event. `tests/events/golden` has one file per event, which must decode and encode to the same again.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A *token* is one element of a NATS subject and of a KV key. Text that is not saf
 byte by byte (`=2E` for a dot), and replaced by a digest where that gets too long; two different
 texts never give the same token.
 
-A *task id* is `<unique>~<owner token>`: it leads to the task's subject and KV key by itself.
+A *task id* is `<unique>~<owner token>`: the task's subject and KV key follow from it.
 
 A *batch id* has the same form, and its unique part ends with `00`. The last two of its 26 digits (base 32) count the
 tasks of the batch: a batch leads to its tasks, and a task to its batch, by arithmetic. So the first task of a batch has

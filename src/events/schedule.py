@@ -1,7 +1,7 @@
-"""What can happen to a recurring schedule.
+"""The events of a recurring schedule.
 
-Each event says what it changes in full: the counts so far, the next run. So the last event of each kind tells as much
-as all of them, and a schedule that has run a million times is read as quickly as a new one.
+Each event carries the full new value of what it changes, such as the counts and the next run. So the last event of each
+kind is enough: a schedule that ran a million times loads as fast as a new one.
 """
 
 from __future__ import annotations
