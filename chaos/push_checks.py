@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from .evidence import FINAL, Entry, Evidence, Heard, Line, Received
 
 PROGRESS = "ProgressReported"
-IN_FLIGHT_SECONDS = 1.5
+IN_FLIGHT_SECONDS = 5.0
 """A call that was under way when a webhook was disabled arrives within the time that a receiver has to answer."""
 SHOWN = 5
 

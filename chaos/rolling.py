@@ -47,7 +47,7 @@ IMPATIENT = 8
 """Clients that never pause, while APIs are restarted."""
 STEADY_SECONDS = 2.0
 """Load before the first restart and after the last."""
-BACK_SECONDS = 60.0
+BACK_SECONDS = 180.0
 POLL_SECONDS = 0.1
 STARTED = b'"event": "worker.started"'
 SHOWN = 10

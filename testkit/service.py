@@ -133,15 +133,23 @@ class Client:
         assert found is not None
         return found
 
-    async def tasks(self) -> list[dict[str, Any]]:
-        """Return all its tasks, page by page."""
-        found: list[dict[str, Any]] = []
+    async def pages(self, path: str, key: str, query: str = "") -> list[list[dict[str, Any]]]:
+        """Return all pages of a list: the entries under `key` of each."""
+        found: list[list[dict[str, Any]]] = []
         cursor = ""
         while cursor is not None:
-            page = await self.done("GET", f"/api/tasks?limit=200{cursor and f'&cursor={cursor}'}")
-            found += page["tasks"]
+            page = await self.done("GET", f"{path}?{query}{cursor and f'&cursor={cursor}'}")
+            found.append(page[key])
             cursor = page["nextCursor"]
         return found
+
+    async def listed(self, path: str, key: str, query: str = "limit=200") -> list[dict[str, Any]]:
+        """Return all entries of a list, by default in pages of 200."""
+        return [entry for page in await self.pages(path, key, query) for entry in page]
+
+    async def tasks(self) -> list[dict[str, Any]]:
+        """Return all tasks of the user."""
+        return await self.listed("/api/tasks", "tasks")
 
     async def recorded(self, task_id: str) -> list[dict[str, Any]]:
         """Return a task's events as recorded, oldest first: `sequence`, `at`, `by` and `event` of each."""

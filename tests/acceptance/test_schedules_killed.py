@@ -53,16 +53,11 @@ async def pause_all(client: Client, ids: list[str]) -> None:
 async def tasks_by_schedule(client: Client) -> dict[str, list[str]]:
     """Return the ids of all tasks, by the schedule that submitted each."""
     found: dict[str, list[str]] = {}
-    cursor = ""
-    while True:
-        page = await client.get(f"/api/tasks?limit=200{cursor}")
-        assert page.status == 200, page
-        histories = await asyncio.gather(*(client.history(task["id"]) for task in page["tasks"]))
-        for task, history in zip(page["tasks"], histories, strict=True):
+    for page in await client.pages("/api/tasks", "tasks", "limit=200"):
+        histories = await asyncio.gather(*(client.history(task["id"]) for task in page))
+        for task, history in zip(page, histories, strict=True):
             found.setdefault(history[0]["schedule"], []).append(task["id"])
-        if page["nextCursor"] is None:
-            return found
-        cursor = f"&cursor={page['nextCursor']}"
+    return found
 
 
 async def fired_runs(url: str) -> dict[str, list[Run]]:

@@ -265,14 +265,7 @@ async def test_a_batch_of_which_only_a_part_was_stored_is_completed_by_the_same_
 
 async def listed_batches(client: Client, query: str = "") -> list[str]:
     """Return the ids of all batches there are, by pages."""
-    found: list[str] = []
-    cursor = ""
-    while cursor is not None:
-        page = await client.get(f"/api/batches?{query}" + (cursor and f"&cursor={cursor}"))
-        assert page.status == 200, page
-        found += [batch["id"] for batch in page["batches"]]
-        cursor = page["nextCursor"]
-    return found
+    return [batch["id"] for batch in await client.listed("/api/batches", "batches", query)]
 
 
 async def test_batches_are_listed_newest_first_by_pages_whatever_is_submitted_between(api: Service) -> None:
@@ -370,13 +363,8 @@ async def test_the_tasks_of_a_batch_are_listed_in_order_by_pages_and_by_status(a
     batch_id, ids = await submitted(api.alice, *({"n": number} for number in range(25)))
     await asyncio.gather(*(api.alice.post(f"/api/task/{task_id}/cancel") for task_id in ids[::5]))
 
-    found: list[str] = []
-    cursor = ""
-    while cursor is not None:
-        page = await api.alice.get(f"/api/batches/{batch_id}/tasks?limit=10" + (cursor and f"&cursor={cursor}"))
-        found += [task["id"] for task in page["tasks"]]
-        cursor = page["nextCursor"]
-    assert found == ids
+    found = await api.alice.pages(f"/api/batches/{batch_id}/tasks", "tasks", "limit=10")
+    assert [[task["id"] for task in page] for page in found] == [ids[:10], ids[10:20], ids[20:]]
     cancelled = await listed(api.alice, batch_id, "?status=CANCELLED&limit=200")
     assert [(task["index"], task["id"]) for task in cancelled] == [(place, ids[place]) for place in range(0, 25, 5)]
     assert (await api.alice.get(f"/api/batches/{batch_id}/tasks?status=LOST")).status == 400

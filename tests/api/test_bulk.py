@@ -286,12 +286,8 @@ async def test_dead_letters_are_listed_by_kind_type_time_and_pages(service: Serv
     assert len(await letters(service.alice, f"?before={middle}")) == 2
     assert await letters(service.alice, "?type=image") == []
     assert (await service.alice.get("/api/dead-letters?kind=gone")).status == 400
-    found, cursor = [], ""
-    while cursor is not None:
-        page = await service.alice.get("/api/dead-letters?limit=3" + (cursor and f"&cursor={cursor}"))
-        found += [letter["id"] for letter in page["deadLetters"]]
-        cursor = page["nextCursor"]
-    assert found == [*rejected, broken]
+    found = await service.alice.listed("/api/dead-letters", "deadLetters", "limit=3")
+    assert [letter["id"] for letter in found] == [*rejected, broken]
 
     asked = {"filter": {"kind": ["rejected"], "since": middle}}
     assert tally(await service.alice.post("/api/dead-letters/discard", asked | {"dryRun": True})) == (1, 1, 0, {})

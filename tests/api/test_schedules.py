@@ -177,17 +177,10 @@ async def test_they_are_listed_by_pages_newest_first(service: Service) -> None:
     await service.alice.delete(f"/api/schedules/{ids[1]}")
     wanted = [ids[4], ids[3], ids[2], ids[0]]
 
-    found: list[str] = []
-    cursor = ""
-    while True:
-        page = await service.alice.get(f"/api/schedules?limit=3{cursor}")
-        found += [entry["id"] for entry in page["schedules"]]
-        assert all("task" not in entry for entry in page["schedules"])
-        if page["nextCursor"] is None:
-            break
-        cursor = f"&cursor={page['nextCursor']}"
+    found = await service.alice.listed("/api/schedules", "schedules", "limit=3")
 
-    assert found == wanted
+    assert [entry["id"] for entry in found] == wanted
+    assert all("task" not in entry for entry in found)
     everybody = [entry["id"] for entry in (await service.admin.get("/api/schedules"))["schedules"]]
     assert everybody == [of_bob, *wanted]
     of_alice = await service.auditor.get("/api/schedules?owner=alice")

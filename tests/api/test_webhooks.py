@@ -465,17 +465,13 @@ async def test_a_webhook_is_changed_in_parts_listed_by_pages_and_deleted(api: Se
     ids = [(await register(api.alice, receiver, description=str(number)))[0] for number in range(3)]
 
     changed = await api.alice.call("PATCH", f"/api/webhooks/{ids[0]}", {"events": ["progress"], "types": ["a"]})
-    pages = []
-    cursor = ""
-    while not pages or cursor:
-        page = await api.alice.get(f"/api/webhooks?limit=2{cursor}")
-        pages.append([found["id"] for found in page["webhooks"]])
-        cursor = f"&cursor={page['nextCursor']}" if page["nextCursor"] else ""
+    pages = await api.alice.pages("/api/webhooks", "webhooks", "limit=2")
     deleted = await api.alice.delete(f"/api/webhooks/{ids[0]}")
 
     assert (changed["events"], changed["types"], changed["url"]) == (["task.progressed"], ["a"], receiver.url)
     assert changed["description"] == "0"
-    assert pages == [sorted(ids, reverse=True)[:2], sorted(ids, reverse=True)[2:]]
+    newest_first = sorted(ids, reverse=True)
+    assert [[found["id"] for found in page] for page in pages] == [newest_first[:2], newest_first[2:]]
     assert deleted.body == {"id": ids[0], "success": True}
     assert (await api.alice.get(f"/api/webhooks/{ids[0]}")).status == 404
     assert len((await api.alice.get("/api/webhooks"))["webhooks"]) == 2
@@ -509,16 +505,7 @@ async def test_deliveries_are_listed_by_pages_the_last_to_change_first(
     await settled(service.alice, other, "delivered", 7)
     whole = await deliveries(service.alice, webhook_id)
 
-    paged: list[dict[str, Any]] = []
-    cursor = ""
-    while True:
-        page = await service.alice.get(f"/api/webhooks/{webhook_id}/deliveries?limit=3{cursor}")
-        paged += page["deliveries"]
-        if page["nextCursor"] is None:
-            break
-        cursor = f"&cursor={page['nextCursor']}"
-
-    assert paged == whole
+    assert await service.alice.listed(f"/api/webhooks/{webhook_id}/deliveries", "deliveries", "limit=3") == whole
     assert len({found["id"] for found in whole}) == 7
     ended = [found["endedAt"] for found in whole]
     assert ended == sorted(ended, reverse=True)

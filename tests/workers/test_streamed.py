@@ -229,7 +229,7 @@ async def test_cancelling_closes_the_stream_and_nothing_is_shown_after_it(
 async def test_what_is_streamed_after_the_owner_ended_the_task_is_shown_to_nobody(
     service: Service, backend: BackendServer
 ) -> None:
-    task_id = await submitted(service, backend, streaming(endless), timeout=2)
+    task_id = await submitted(service, backend, streaming(endless), timeout=6)
     async with opened(service.alice, "/api/tasks/stream") as stream:
         await received(stream, 30)
         await service.alice.put(f"/api/task/{task_id}", {"data": 1, "metadata": {"status": "FINISHED"}})

@@ -304,7 +304,7 @@ async def test_a_server_whose_next_check_was_lost_is_checked(nats_url: str, back
 
 async def test_the_outcome_of_a_call_is_recorded_once_nats_is_back(nats: NatsServer, backend: BackendServer) -> None:
     backend.answer = hold
-    async with running_service(nats.url, worker=False) as service, worker_alone(nats.url, lease_ttl=1.0) as worker:
+    async with running_service(nats.url, worker=False) as service, worker_alone(nats.url, lease_ttl=3.0) as worker:
         container = worker._container
         connections = (
             service.container.appending,
@@ -338,8 +338,8 @@ async def test_an_outage_makes_no_worker_believe_another_dead(nats: NatsServer, 
     backend.answer = hold
     async with (
         running_service(nats.url, worker=False) as service,
-        worker_alone(nats.url, lease_ttl=1.0, reconcile_interval=0.2) as first,
-        worker_alone(nats.url, lease_ttl=1.0, reconcile_interval=0.2) as second,
+        worker_alone(nats.url, lease_ttl=3.0, reconcile_interval=0.2) as first,
+        worker_alone(nats.url, lease_ttl=3.0, reconcile_interval=0.2) as second,
     ):
         connections = [connection for worker in (first, second) for connection in (
             worker._container.appending, worker._container.reading, worker._container.consuming,
