@@ -21,7 +21,6 @@ from testkit.outage import begin, end, restart
 from testkit.waiting import wait_until
 
 UNIQUE = ref().unique
-RETRY = f"timer.retry.alice.{UNIQUE}"
 QUEUED = f"dispatch.default.high.alice.{UNIQUE}"
 
 

@@ -16,7 +16,7 @@ from taskstream.projections.active import is_projected
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.jetstream.api import api
 from testkit.backend import BackendServer, accept, finished, hold, overlapping, status
-from testkit.service import Client, Service, quick_settings, running_service
+from testkit.service import Service, quick_settings, running_service
 from testkit.waiting import wait_until
 
 from .behaviour import called, submit_all
@@ -27,12 +27,6 @@ async def fail_if_told(server: BackendServer, task: dict[str, Any], _: web.Reque
     if task["request"] == "fail":
         return web.json_response({"error": "as told"}, status=422)
     return web.json_response(finished(task, {"parents": task.get("parents")}))
-
-
-async def held_since(client: Client, task_id: str) -> str:
-    history = (await client.get(f"/api/task/{task_id}/events"))["events"]
-    queued = [entry for entry in history if entry["event"]["type"] == "TaskQueued"]
-    return str(queued[0]["at"]) if queued else ""
 
 
 # Time
