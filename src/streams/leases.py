@@ -1,12 +1,12 @@
-"""Leases: who may do what only one may do.
+"""Leases: each allows one process at a time to do a job.
 
-A process announces itself by writing its own key again and again (its *presence*). A lease is a key that names its
-holder, and holds as long as the holder's presence keeps changing; so renewing costs one write a process, however many
-leases it has. No clock is compared between machines: a presence is stale when the *observer* has seen it unchanged for
-the whole time-to-live, and a holder that could not write its own for less than that stops by itself before then.
+A process renews its *presence*, a key of its own. A lease is a key that names its holder, and is valid as long as the
+holder's presence keeps changing. So renewal costs one write per process, however many leases it holds. Clocks are never
+compared between machines. A presence is stale when the *observer* has seen it unchanged for the whole time-to-live, and
+a holder that cannot renew stops before that.
 
-What it gives: at most one active holder, as long as clocks run at about the same rate. What needs more than that (the
-log) is guarded by sequences.
+Guarantee: at most one active holder, as long as clocks run at about the same rate. The log needs more, so sequences
+guard it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ log = structlog.get_logger(__name__)
 
 RENEWALS_PER_TTL = 4
 BLIND_FRACTION = 0.5
-"""Part of the time-to-live after which a process that could not look says of no other that it is dead."""
+"""Part of the time-to-live after which a process that could not observe the others declares none of them dead."""
 SAFETY_FRACTION = 0.75
-"""Part of the time-to-live after which a holder that could not renew stops by itself."""
+"""Part of the time-to-live after which a holder that could not renew stops."""
 REREAD_SECONDS = 30.0
-"""How often all leases are read and not only what was written since: shorter than the mark of a deleted key is kept."""
+"""Interval of a full read of all leases instead of recent writes; shorter than the life of a deletion marker."""
 
 
 class Presence(Struct, frozen=True, kw_only=True):
-    """What a process says of itself."""
+    """The presence of a process."""
 
     host: str
     pid: int
@@ -58,9 +58,9 @@ class Membership(Service):
         self._beat = 0
         self._renewed_at = -1e9
         self.lapses = 0
-        """How often the presence was renewed too late: what was held before may be another's since."""
+        """How often the presence was renewed too late: another process may hold the leases since."""
         self._seen: dict[str, tuple[int, float, Presence]] = {}
-        """By process: revision, when it was first seen, what it said."""
+        """By process: revision, when it was first seen, its presence."""
         self._observed_at = -1e9
         self._observed_once = asyncio.Event()
 
@@ -70,7 +70,7 @@ class Membership(Service):
 
     @property
     def is_current(self) -> bool:
-        """Whether others still count on this process; if not, whatever it holds by lease it must not use."""
+        """True if the presence is valid; if False, this process must not use its leases."""
         return time.monotonic() - self._renewed_at < self._ttl * SAFETY_FRACTION
 
     @property
@@ -98,7 +98,7 @@ class Membership(Service):
             self._renewed_at = started
 
     async def observe(self) -> None:
-        """Look at all presences. After a time without looking, everybody's time-to-live begins anew."""
+        """Read all presences. After a pause in observing, the time-to-live of every process restarts."""
         now = time.monotonic()
         entries = {entry.key.removeprefix("process."): entry for entry in await self._bucket.scan("process.*")}
         for process, entry in entries.items():
@@ -115,7 +115,7 @@ class Membership(Service):
         return time.monotonic() - self._observed_at > self._ttl * BLIND_FRACTION
 
     def is_alive(self, process: str) -> bool:
-        """Tell whether a process keeps renewing; one that never announced itself is not alive."""
+        """Return True if a process keeps renewing; False for one without a presence."""
         if process == self.id:
             return self.is_current
         known = self._seen.get(process)
@@ -125,7 +125,7 @@ class Membership(Service):
         return (self._is_blind or time.monotonic() - since < self._ttl) and not _is_dead_here(presence)
 
     async def is_alive_now(self, process: str) -> bool:
-        """As `is_alive`, but look for one that was not seen yet: it may have come since the last look."""
+        """Return `is_alive`, but first look for a process not seen yet: it may have started since."""
         if process not in self._seen and process != self.id:
             entry = await self._bucket.get(f"process.{process}")
             if entry is not None:
@@ -140,34 +140,34 @@ class Membership(Service):
         )
 
     def dead(self) -> list[str]:
-        """Return the processes that have announced themselves and stopped without saying so."""
+        """Return the processes that stopped without leaving."""
         return sorted(process for process in self._seen if not self.is_alive(process))
 
     async def bury(self, process: str) -> None:
-        """Forget a dead process, once all that it left has been taken over."""
+        """Remove a dead process, once everything it held has been taken over."""
         await self._bucket.delete(f"process.{process}", expected=self._seen[process][0])
 
     async def leave(self) -> None:
-        """Say that this process ends; from now on it holds no lease. Where NATS is away its time runs out by itself."""
+        """Remove the presence; this process holds no lease from now on. Without NATS the presence expires."""
         self._stopping.set()
         self._renewed_at = -1e9
         with contextlib.suppress(StoreError):
             await self._bucket.delete(f"process.{self.id}")
 
     async def observed(self) -> None:
-        """Wait until the others have been looked at once."""
+        """Wait until the others have been observed once."""
         await self._observed_once.wait()
 
 
 class Lease:
-    """One thing that one process at a time may do."""
+    """The right to do one job, held by one process at a time."""
 
     def __init__(self, membership: Membership, name: str) -> None:
         self.name = name
         self._members = membership
         self._revision: int | None = None
         self._lapses = 0
-        """As many as there had been when the lease was last seen to be ours."""
+        """The lapses of the membership when the lease was last seen to be ours."""
 
     @property
     def period_seconds(self) -> float:
@@ -176,18 +176,18 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether it is ours for certain: not after a lapse, until `acquire` has looked again."""
+        """True if the lease is ours for certain: after a lapse only once `acquire` has checked again."""
         return self._revision is not None and self._members.is_current and self._lapses == self._members.lapses
 
     async def acquire(self) -> bool:
-        """Take the lease if it is free or its holder is dead; tell whether it is held now. Raises StoreError."""
+        """Take the lease if it is free or its holder is dead; return True if it is held now. Raises StoreError."""
         if not self._members.is_current:
             return False
         entry = await self._members.bucket.get_with_revision(f"lease.{self.name}")
         return await self.acquire_from(entry)
 
     async def acquire_from(self, entry: BucketEntry | None) -> bool:
-        """As `acquire`, where the lease's key has just been read."""
+        """Acquire the lease as `acquire` does, with its key just read."""
         holder = entry.value.decode() if entry else ""
         self._lapses = self._members.lapses
         if holder == self._members.id:
@@ -206,7 +206,7 @@ class Lease:
         return self.held
 
     async def take_over(self) -> None:
-        """Take the lease from whoever has it, who finds out when it next asks. Raises StoreError."""
+        """Take the lease from its holder, who notices at its next check. Raises StoreError."""
         while True:
             self._lapses = self._members.lapses
             entry = await self._members.bucket.get_with_revision(f"lease.{self.name}")
@@ -219,7 +219,7 @@ class Lease:
             return
 
     async def release(self) -> None:
-        """Give the lease up. Does nothing if it is not held, or NATS is away: then it runs out by itself."""
+        """Release the lease. Does nothing if it is not held, or without NATS: then it expires."""
         revision, self._revision = self._revision, None
         if revision is None:
             return
@@ -258,7 +258,7 @@ class Leases:
 
 
 def _pid_space() -> str:
-    """Return what tells this machine's process numbers from another's, empty where that is not known."""
+    """Return an id of the space of this machine's process ids; empty if unknown."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -266,7 +266,7 @@ def _pid_space() -> str:
 
 
 def _is_dead_here(presence: Presence) -> bool:
-    """Tell whether a process of this very machine is gone: then nobody need wait for its time to run out."""
+    """Return True if a process of this machine is gone, so its time-to-live need not pass."""
     if not presence.host or presence.host != _pid_space():
         return False
     return not Path(f"/proc/{presence.pid}").exists()

@@ -1,7 +1,7 @@
-"""The tail of a stream: what came last, read once for all in a process who follow the stream.
+"""The tail of a stream: one consumer per process for any number of readers.
 
-One consumer for any number of readers, each of which begins after a sequence of its own. Who begins before what is kept
-here, or does not keep up, reads the stream at its own pace until it is there, and nobody else notices.
+Each reader starts after a sequence of its own. A reader that starts before the kept messages, or falls behind, reads
+the stream at its own pace until it has caught up; it does not slow down the others.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from .jetstream.consumers import FOLLOW_BATCH, follow
 from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, Position, read
 
 KEPT = 4_096
-"""Messages that are kept here, once there were so many; at most twice as many."""
+"""Messages kept in memory; up to twice as many for a moment."""
 KEPT_BYTES = 8 * 1024 * 1024
-"""Likewise, of their contents: fewer are kept where they are large."""
+"""Bytes of payload kept in memory; up to twice as many for a moment."""
 MOST_AT_ONCE = 2 * FOLLOW_BATCH
 _sequence = attrgetter("sequence")
 
 
 class Tail:
-    """One for each process and stream; reads as long as somebody follows."""
+    """The tail of one stream; reads as long as it has readers."""
 
     def __init__(self, connection: Connection, stream: str, filter_subject: str) -> None:
         self._connection = connection
         self._stream = stream
         self._filter = filter_subject
         self._kept: list[Position] = []
-        """All there are on the filter after `_begin`, up to `_end`."""
+        """All messages on the filter after `_begin` up to `_end`."""
         self._kept_bytes = 0
         self._begin = 0
         self._end = 0
         self._source: asyncio.Task[None] | None = None
         self._ends = 0
-        """How often all there was had been read."""
+        """How often the end of the stream was reached."""
         self._is_at_end = False
         self._readers: set[asyncio.Event] = set()
-        """Set when there is news."""
+        """Set when there are new messages, or the end is reached."""
 
     def find(self, sequence: int) -> Position | None:
-        """Return the message at a sequence if it is kept here."""
+        """Return the message at a sequence, None if it is not in memory."""
         place = bisect_left(self._kept, sequence, key=_sequence)
         if place < len(self._kept) and self._kept[place].sequence == sequence:
             return self._kept[place]
         return None
 
     async def follow(self, after: int, linger_seconds: float = 0.0) -> AsyncGenerator[list[Position], None]:
-        """Yield the messages after a sequence as `pulling.follow` does, for ever.
+        """Yield the messages after a sequence as `consumers.follow` does, without end.
 
-        An empty list says that all there was has been seen, also of what came just before this began. Raises StoreError
-        where a reader that is behind cannot read on.
+        An empty list means that all messages up to now have been yielded. Raises StoreError if a reader that is behind
+        cannot read on.
         """
         news = self._join(after)
         told = self._ends
@@ -89,7 +89,7 @@ class Tail:
         if not self._readers:
             self._forget(after)
         self._readers.add(news)
-        # Also where it is read already: only a consumer made now knows what is there now.
+        # Restart also a running consumer: only a new one reports the current end.
         self._stop()
         self._source = asyncio.create_task(self._keep(), name=f"tail-{self._stream}")
         return news
@@ -111,7 +111,7 @@ class Tail:
         self._kept, self._kept_bytes = [], 0
 
     async def _keep(self) -> None:
-        """Read on from where this is, for ever."""
+        """Read new messages until stopped."""
         try:
             async with contextlib.aclosing(
                 follow(self._connection, self._stream, [self._filter], self._end)
@@ -136,7 +136,7 @@ class Tail:
             self._drop(max(1, len(self._kept) // 2))
 
     def _drop(self, count: int) -> None:
-        """Keep so many fewer, the oldest."""
+        """Drop the oldest messages."""
         dropped, self._kept = self._kept[:count], self._kept[count:]
         self._kept_bytes -= sum(len(position.data) for position in dropped)
         self._begin = dropped[-1].sequence
