@@ -21,7 +21,7 @@ from msgspec.structs import asdict
 from taskstream.settings import PREFIX, Settings, variable
 
 from .legality import check_history
-from .service import Client, quick_settings, token
+from .service import Client, Door, quick_settings
 from .waiting import POLL_SECONDS, NotInTime, wait_until
 
 TAIL_LINES = 40
@@ -320,20 +320,6 @@ class Processes:
 
 def _quick_with(settings: Mapping[str, str]) -> dict[str, str]:
     return quick() | {"LOG_FORMAT": "json"} | settings
-
-
-class Door:
-    """Clients of a service, by its URL."""
-
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session = session
-        self.url = url
-        self.admin = self.client("root", "admin")
-        self.alice = self.client("alice")
-
-    def client(self, subject: str, *roles: str) -> Client:
-        """Return a client of a user, by default without further roles."""
-        return Client(self._session, self.url, token(subject, *roles))
 
 
 @contextlib.asynccontextmanager

@@ -181,22 +181,29 @@ class Client:
         await wait_until(look, f"server {server_id} to be {status}")
 
 
-class Service:
-    """A running service and clients for it."""
+class Door:
+    """Clients of a service, by its URL."""
 
-    def __init__(self, container: Container, session: aiohttp.ClientSession) -> None:
-        self.container = container
-        self.url = container.settings.callback_base
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
+        self.url = url
         self.admin = self.client("root", "admin")
         self.alice = self.client("alice")
         self.bob = self.client("bob")
         self.auditor = self.client("eve", "auditor")
-        self.anonymous = Client(session, self.url, None)
+        self.anonymous = Client(session, url, None)
 
     def client(self, subject: str, *roles: str) -> Client:
         """Return a client of a user, by default without further roles."""
         return Client(self._session, self.url, token(subject, *roles))
+
+
+class Service(Door):
+    """A service that runs in this process, and clients of it."""
+
+    def __init__(self, container: Container, session: aiohttp.ClientSession) -> None:
+        super().__init__(session, container.settings.callback_base)
+        self.container = container
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskstream.container import Container, open_container
+from taskstream.streams.client.connection import Connection, open_connection
 from testkit.backend import BackendServer
 from testkit.nats import NatsServer, in_container
 from testkit.service import Service, quick_settings, running_service
@@ -40,6 +41,14 @@ def nats_url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield from in_container()
     else:
         yield request.getfixturevalue("nats").url
+
+
+@pytest.fixture
+async def connection(nats_url: str) -> AsyncIterator[Connection]:
+    """A connection to an empty nats-server."""
+    connection = await open_connection(nats_url, "test")
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

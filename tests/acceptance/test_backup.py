@@ -19,7 +19,8 @@ from taskstream.streams.topology.definitions import TASKS
 from testkit.backend import BackendServer, accept, echo, finished, hold, status
 from testkit.histories import whole_log
 from testkit.load import Load, work
-from testkit.processes import Door, Processes, Up, all_end, door, legal
+from testkit.processes import Processes, Up, all_end, door, legal
+from testkit.service import Door
 from testkit.waiting import wait_until
 
 LOAD = 400

@@ -18,8 +18,8 @@ from aiohttp import web
 from nats.aio.client import Client as Nats
 
 from testkit.backend import BackendServer, finished
-from testkit.processes import Door, Processes, Up, door
-from testkit.service import Client
+from testkit.processes import Processes, Up, door
+from testkit.service import Client, Door
 from testkit.waiting import wait_until
 
 CANARY = "this the servers say, too"

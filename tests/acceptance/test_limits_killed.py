@@ -13,7 +13,8 @@ from aiohttp import web
 
 from testkit.backend import BackendServer, finished
 from testkit.nats import NatsServer
-from testkit.processes import Door, Process, Processes, all_end, door, legal
+from testkit.processes import Process, Processes, all_end, door, legal
+from testkit.service import Door
 from testkit.waiting import POLL_SECONDS, wait_until
 
 TASKS = 140

@@ -14,8 +14,9 @@ from taskstream.streams.jetstream.api import api
 from testkit.backend import BackendServer, hold, status
 from testkit.load import report_later
 from testkit.nats import NatsServer
-from testkit.processes import Door, Processes, door
+from testkit.processes import Processes, door
 from testkit.receiver import HookReceiver
+from testkit.service import Door
 from testkit.sse import opened, received
 from testkit.waiting import wait_until
 

@@ -7,7 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from testkit.backend import BackendServer, echo, status
-from testkit.processes import Door, Processes, door, legal
+from testkit.processes import Processes, door, legal
+from testkit.service import Door
 
 
 async def fail_first(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:

@@ -15,8 +15,8 @@ from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import decode
 from taskstream.streams.topology.definitions import SCHEDULES, TIMERS
 from testkit.nats import NatsServer
-from testkit.processes import Door, Process, Processes, Up, door
-from testkit.service import Client, quick_settings
+from testkit.processes import Process, Processes, Up, door
+from testkit.service import Client, Door, quick_settings
 from testkit.waiting import wait_until
 
 COUNT = 12

@@ -7,8 +7,8 @@ from collections import Counter
 
 from testkit.backend import BackendServer, hold
 from testkit.load import Load, report_later, work
-from testkit.processes import Door, Processes, all_end, door, legal
-from testkit.service import Client
+from testkit.processes import Processes, all_end, door, legal
+from testkit.service import Client, Door
 from testkit.waiting import wait_until
 
 TASKS = 300

@@ -8,8 +8,9 @@ from collections import Counter
 from aiohttp import web
 
 from testkit.nats import NatsServer
-from testkit.processes import Door, Processes, door
+from testkit.processes import Processes, door
 from testkit.receiver import HookReceiver, Message, register, settled
+from testkit.service import Door
 from testkit.waiting import wait_until
 
 TASKS = 42

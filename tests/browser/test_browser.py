@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 
 from testkit.browser import Page, chromium
 from testkit.nats import NatsServer
-from testkit.processes import Door, Processes, door
+from testkit.processes import Processes, door
+from testkit.service import Door
 
 PAGE = Path(__file__).with_name("page.html").read_text()
 RESTARTS = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from taskstream.clock import utc_now
-from taskstream.streams.client.connection import Connection, NoResponders, open_connection, status_of
+from taskstream.streams.client.connection import Connection, NoResponders, status_of
 from taskstream.streams.jetstream.api import ApiError, api
 from testkit.nats import NatsServer
 from testkit.outage import restart
@@ -21,13 +20,6 @@ from testkit.waiting import wait_until
 
 GUARD = "Nats-Expected-Last-Subject-Sequence"
 LOG = {"storage": "file", "allow_direct": True, "allow_atomic": True, "deny_delete": True, "deny_purge": True}
-
-
-@pytest.fixture
-async def connection(nats_url: str) -> AsyncIterator[Connection]:
-    connection = await open_connection(nats_url, "test")
-    yield connection
-    await connection.close()
 
 
 async def create(connection: Connection, name: str, subjects: list[str] | None = None, **more: Any) -> None:

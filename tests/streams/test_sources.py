@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from msgspec.structs import replace
 
 from taskstream.errors import StoreError
 from taskstream.settings import Settings
-from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.client.connection import Connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import last_sequence
 from taskstream.streams.topology.definitions import DISPATCH, RETRIES, TASKS, configurations
@@ -25,13 +24,6 @@ SETTINGS = Settings()
 SOONER_THAN_NATS_SECONDS = 8.0
 """nats-server asks again by itself 10 s after it was refused."""
 WANTED = {config["name"]: config for config in configurations(SETTINGS)}
-
-
-@pytest.fixture
-async def connection(nats_url: str) -> AsyncIterator[Connection]:
-    connection = await open_connection(nats_url, "test")
-    yield connection
-    await connection.close()
 
 
 async def submit(connection: Connection, *names: str) -> None:

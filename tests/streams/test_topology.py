@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,13 +23,6 @@ from taskstream.streams.topology.definitions import (
 from taskstream.streams.topology.ensure import ensure_consumer, ensure_streams
 
 SETTINGS = Settings()
-
-
-@pytest.fixture
-async def connection(nats_url: str) -> AsyncIterator[Connection]:
-    connection = await open_connection(nats_url, "test")
-    yield connection
-    await connection.close()
 
 
 async def configs(connection: Connection) -> dict[str, dict[str, Any]]:
