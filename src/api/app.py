@@ -47,27 +47,32 @@ CALLERS_HEADERS = (
 )
 
 
+def api_routers(container: Container, tokens: StreamTokens) -> list[Router]:
+    """Return all routes under `/api`."""
+    return [
+        task_router(container),
+        why_router(container),
+        batch_router(container),
+        bulk_router(container),
+        dead_letter_router(container),
+        queue_router(container),
+        push_router(container, tokens),
+        server_router(container),
+        type_router(container),
+        owner_router(container),
+        pool_router(container),
+        webhook_router(container),
+        schedule_router(container),
+    ]
+
+
 def create_app(container: Container, authenticator: Authenticator) -> RequestMiddleware:
     """Return the application of a started container."""
     release = version("taskstream")
     tokens = StreamTokens(container.sealer, time.time)
     api = Router(
         path="/api",
-        route_handlers=[
-            task_router(container),
-            why_router(container),
-            batch_router(container),
-            bulk_router(container),
-            dead_letter_router(container),
-            queue_router(container),
-            push_router(container, tokens),
-            server_router(container),
-            type_router(container),
-            owner_router(container),
-            pool_router(container),
-            webhook_router(container),
-            schedule_router(container),
-        ],
+        route_handlers=api_routers(container, tokens),
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
         response_class=JsonResponse,
         security=[{"bearer": []}],
