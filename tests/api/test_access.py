@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 import pytest
@@ -14,27 +15,33 @@ from testkit.nats import NatsServer
 from testkit.service import SECRET, Answer, Client, Service, running_service, token
 from testkit.waiting import wait_until
 
-ROUTES = [
-    ("POST", "/api/task"),
-    ("GET", "/api/task/x"),
-    ("PUT", "/api/task/x"),
-    ("POST", "/api/task/x/cancel"),
-    ("POST", "/api/task/x/retry"),
-    ("GET", "/api/task/x/events"),
-    ("GET", "/api/tasks"),
-    ("POST", "/api/servers"),
-    ("GET", "/api/servers"),
-    ("GET", "/api/servers/x"),
-    ("DELETE", "/api/servers/x"),
-    ("POST", "/api/servers/x/heartbeat"),
-    ("POST", "/api/servers/x/maintenance"),
-    ("POST", "/api/servers/cleanup"),
-    ("GET", "/api/types"),
-    ("GET", "/api/types/x"),
-    ("PUT", "/api/types/x"),
-    ("DELETE", "/api/types/x"),
-    ("GET", "/api/owners"),
-]
+
+class Route(NamedTuple):
+    """An operation of the API's description."""
+
+    method: str
+    path: str
+    body: Any
+    """The first example of its body; None: it has none."""
+
+    def named(self, **values: str) -> str:
+        """Return its path with these values for its parameters, `x` for the others."""
+        return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], "x"), self.path)
+
+
+@pytest.fixture
+async def routes(api: Service) -> list[Route]:
+    """All routes that need a token."""
+    document = (await api.anonymous.get("/openapi.json")).body
+    found = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if path.startswith("/api/") and operation["tags"] != ["System"]:
+                media = operation.get("requestBody", {"content": {"": {"examples": {"": {"value": None}}}}})["content"]
+                examples = next(iter(media.values()))["examples"]
+                found.append(Route(method.upper(), path, next(iter(examples.values()))["value"]))
+    assert found
+    return found
 
 
 def bearing(service: Service, bearer: str | None) -> Client:
@@ -68,10 +75,12 @@ def is_problem(answer: Answer, status: int) -> bool:
     )
 
 
-async def test_without_a_token_every_api_route_is_a_401_that_says_what_to_send(api: Service) -> None:
-    for method, path in ROUTES:
-        answer = await api.anonymous.call(method, path)
-        assert is_problem(answer, 401), (method, path, answer)
+async def test_without_a_token_every_api_route_is_a_401_that_says_what_to_send(
+    api: Service, routes: list[Route]
+) -> None:
+    for route in routes:
+        answer = await api.anonymous.call(route.method, route.named())
+        assert is_problem(answer, 401), (route, answer)
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert "Authorization: Bearer" in answer["error"]
 
@@ -102,19 +111,44 @@ async def test_the_scheme_is_read_without_regard_to_case(api: Service) -> None:
     assert answer.status == 200
 
 
-async def test_a_token_with_none_of_our_roles_is_a_403_everywhere(api: Service) -> None:
+async def test_a_token_with_none_of_our_roles_is_a_403_everywhere(api: Service, routes: list[Route]) -> None:
     for roles in ([], ["superuser"]):
-        for method, path in ROUTES:
-            answer = await bearing(api, signed(roles=roles)).call(method, path)
-            assert is_problem(answer, 403), (method, path, answer)
+        for route in routes:
+            answer = await bearing(api, signed(roles=roles)).call(route.method, route.named())
+            assert is_problem(answer, 403), (route, answer)
 
 
-async def test_the_fleet_is_for_admins_only(api: Service) -> None:
+async def test_another_user_finds_nothing_of_alices_on_any_route(api: Service, routes: list[Route]) -> None:
+    task_id = await api.alice.submit({"a": 1})
+    batch = await api.alice.done("POST", "/api/tasks/batch", [{"a": 1}])
+    webhook = await api.alice.done("POST", "/api/webhooks", {"url": "http://127.0.0.1:9/"})
+    schedule = await api.alice.done("POST", "/api/schedules", {"cron": "@yearly", "task": {"payload": 1}})
+    of_alice = {
+        "task_id": task_id,
+        "batch_id": batch["batchId"],
+        "webhook_id": webhook["webhook"]["id"],
+        "schedule_id": schedule["id"],
+    }
+    before = [await api.alice.details(task_id), *(await api.alice.done("GET", "/api/tasks"))["tasks"]]
+    bob = api.client("bob", "user")
+    for route in routes:
+        names = re.findall(r"\{(\w+)\}", route.path)
+        if any(name in of_alice for name in names):
+            answer = await bob.call(route.method, route.named(**of_alice), route.body)
+            assert is_problem(answer, 404), (route, answer)
+        elif route.method == "GET" and not route.path.endswith("/stream"):
+            answer = await bob.call("GET", route.named(owner="alice"))
+            assert answer.status in (200, 403, 404), (route, answer)
+            assert "~alice" not in str(answer.body), (route, answer)
+    assert before == [await api.alice.details(task_id), *(await api.alice.done("GET", "/api/tasks"))["tasks"]]
+
+
+async def test_servers_and_pools_are_for_admins_only(api: Service, routes: list[Route]) -> None:
     for client in (api.alice, api.auditor, api.client("backend", "service")):
-        for method, path in ROUTES:
-            if path.startswith("/api/servers"):
-                answer = await client.call(method, path)
-                assert is_problem(answer, 403), (method, path, answer)
+        for route in routes:
+            if route.path.startswith(("/api/servers", "/api/pools")):
+                answer = await client.call(route.method, route.named())
+                assert is_problem(answer, 403), (route, answer)
                 assert "admin" in answer["error"]
 
 
@@ -162,20 +196,21 @@ HOSTILE = [
     "00000000000000000000000000~a.b", "00000000000000000000000000~alice.%3E",
     "00000000000000000000000000~" + "a" * 4096, "'%3B--", "%3Cscript%3E", "%7B%7B7*7%7D%7D",
 ]  # fmt: skip
+TYPE_ROUTES = [("GET", "/api/types/{name}"), ("DELETE", "/api/types/{name}")]
 
 
-async def test_hostile_ids_in_paths_find_nothing(api: Service) -> None:
+async def test_hostile_ids_in_paths_find_nothing(api: Service, routes: list[Route]) -> None:
     admin = token("root", "admin")
     task_id = await api.alice.submit({"a": 1})
     await api.admin.post(
         "/api/servers", {"id": "s", "name": "s", "provider": "s", "endpoints": {"predict": "http://127.0.0.1:9"}}
     )
     for hostile in HOSTILE:
-        for method, path in ROUTES:
-            if "/x" not in path or (method, path) == ("PUT", "/api/types/x"):
+        for route in routes:
+            if "_id}" not in route.path and (route.method, route.path) not in TYPE_ROUTES:
                 continue
-            answer = await raw(api, method, path.replace("/x", f"/{hostile}"), admin)
-            assert answer.status in (400, 404, 405), (method, path, hostile, answer)
+            answer = await raw(api, route.method, re.sub(r"\{\w+\}", hostile, route.path), admin)
+            assert answer.status in (400, 404, 405), (route, hostile, answer)
             assert is_problem(answer, answer.status)
             assert len(answer["error"]) < 600
         assert (await raw(api, "PUT", f"/api/types/{hostile}", admin)).status in (200, 400, 404, 405)
