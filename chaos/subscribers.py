@@ -169,7 +169,7 @@ class OverSse(Subscriber):
                 raise Ended
             if stream.status != 200:
                 self.refused(stream.status, await stream.text(), stream.headers.get("Retry-After"))
-            async for sent in EventStream(stream):
+            async for sent in EventStream(stream, with_lone_ids=True):
                 yield Told(sent.id, sent.data)
 
 

@@ -33,10 +33,14 @@ class Sent(NamedTuple):
 
 
 class EventStream:
-    """An open stream: iterate over its events. Comments are counted, not yielded."""
+    """An open stream: iterate over its events. Comments are counted, not yielded.
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    `with_lone_ids`: an id that comes without data is yielded too, as an event whose data is empty.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, *, with_lone_ids: bool = False) -> None:
         self.response = response
+        self._with_lone_ids = with_lone_ids
         self.comments = 0
         self.last_id = ""
         """What a browser sends as `Last-Event-ID` when it reconnects."""
@@ -53,8 +57,8 @@ class EventStream:
                     fields[name] = value
                 else:
                     self.last_id = fields.get("id", self.last_id)
-                    if "data" in fields:
-                        yield Sent(fields.get("id", ""), json.loads(fields["data"]))
+                    if "data" in fields or (self._with_lone_ids and "id" in fields):
+                        yield Sent(fields.get("id", ""), json.loads(fields.get("data", "{}")))
                     fields = {}
 
 
@@ -87,8 +91,9 @@ class ResumedStream:
                 async with opened(self._client, self._path, self._last) as stream:
                     stream.response.raise_for_status()
                     async for sent in stream:
-                        self._last = sent.id or self._last
+                        self._last = stream.last_id or self._last
                         yield sent
+                    self._last = stream.last_id or self._last
             self.breaks += 1
             await asyncio.sleep(RESUME_PAUSE_SECONDS)
 
