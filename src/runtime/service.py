@@ -65,6 +65,9 @@ class Service:
         self._failure = ""
         """Of the last run; logged once, not as often as it is met."""
 
+    async def begin(self) -> None:
+        """Do what must precede every other service of the process."""
+
     async def run(self) -> None:
         """Work until stopped or halted."""
         while not self._stopping.is_set() and self.halted is None:

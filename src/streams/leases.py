@@ -78,6 +78,10 @@ class Membership(Service):
         """How often the presence is renewed and the others are observed."""
         return self._period_seconds
 
+    async def begin(self) -> None:
+        """Announce this process. Raises StoreUnavailable."""
+        await self.renew()
+
     async def run_once(self) -> Mapping[str, int]:
         """Renew the presence and observe the others; return how many processes were seen."""
         await self.renew()

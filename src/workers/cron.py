@@ -20,22 +20,19 @@ from datetime import datetime, timedelta
 import structlog
 
 from ..clock import utc_now
-from ..commands.commands import Commands
 from ..commands.handler import Known
 from ..commands.schedule import Created, FireSchedule, RecordFailure, ScheduleState
+from ..container import Container
 from ..errors import IdempotencyConflict, InvalidInput, Refused
 from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, parse_task_id
 from ..events.schedule import Run
 from ..events.subjects import history_filter, task_root, timer_name, timers_filter
 from ..projections.schedules import load_schedules, schedule_refs
-from ..settings import Settings
-from ..streams.client.connection import Connection, PayloadTooLarge
+from ..streams.client.connection import PayloadTooLarge
 from ..streams.jetstream.messages import last_sequence, list_subjects
-from ..streams.timers import Timers
 from ..streams.topology.definitions import TASKS, TIMERS
 from ..submission.body import read_task
-from ..submission.service import SubmissionService
 
 log = structlog.get_logger(__name__)
 
@@ -45,21 +42,14 @@ AT_ONCE = 50
 
 
 class Cron:
-    def __init__(
-        self,
-        settings: Settings,
-        reading: Connection,
-        commands: Commands,
-        timers: Timers,
-        submissions: SubmissionService,
-    ) -> None:
-        self._grace = timedelta(seconds=settings.schedule_grace)
-        self._task_retention = timedelta(seconds=settings.task_retention)
-        self._reading = reading
-        self._commands = commands
-        self._timers = timers
-        self._max_json_depth = settings.max_json_depth
-        self._submissions = submissions
+    def __init__(self, container: Container) -> None:
+        self._grace = timedelta(seconds=container.settings.schedule_grace)
+        self._task_retention = timedelta(seconds=container.settings.task_retention)
+        self._max_json_depth = container.settings.max_json_depth
+        self._reading = container.reading
+        self._schedules = container.commands.schedules
+        self._timers = container.timers
+        self._submissions = container.submissions
 
     async def attend(self, ref: ScheduleRef, due_at: datetime | None = None) -> None:
         """Submit what has fired, fire what is due, and set the next timer. Safe to repeat, also at the same time.
@@ -67,12 +57,12 @@ class Cron:
         `due_at`: the time the timer was set to. Raises StoreUnavailable, and UnreadableEvent if the schedule needs a
         newer version of this program; call it again then.
         """
-        known = await self._commands.schedules.load(ref)
+        known = await self._schedules.load(ref)
         known = await self._settle(ref, known)
         settled = known.state.fired if isinstance(known.state, Created) else ()
         command = FireSchedule(ref=ref, grace=self._grace, due_at=due_at, settled=settled)
         try:
-            handled = await self._commands.schedules.handle(ref, command, by=BY, known=known)
+            handled = await self._schedules.handle(ref, command, by=BY, known=known)
         except Refused:  # deleted
             return
         known = handled.known
@@ -127,7 +117,7 @@ class Cron:
         detail = error.detail if isinstance(error, InvalidInput) else str(error)
         command = RecordFailure(runs=tuple(run for run, _ in refused), error=detail, path=path)
         with contextlib.suppress(Refused):  # deleted
-            return (await self._commands.schedules.handle(ref, command, by=BY, known=known)).known
+            return (await self._schedules.handle(ref, command, by=BY, known=known)).known
         return known
 
     async def _submit_one(self, ref: ScheduleRef, state: Created, run: Run) -> Exception | None:

@@ -11,7 +11,7 @@ import structlog
 from ..runtime.service import Service
 from ..streams.jetstream.consumers import Follow
 from ..streams.jetstream.messages import Position
-from ..streams.leases import Lease
+from ..streams.leases import Lease, Membership
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +36,8 @@ class Projection(Protocol):
 class Projector(Service):
     """One projection of one stream."""
 
-    def __init__(self, name: str, follow: Follow, projection: Projection, lease: Lease) -> None:
-        super().__init__(f"projector-{name}", lease=lease)
+    def __init__(self, name: str, follow: Follow, projection: Projection, members: Membership) -> None:
+        super().__init__(f"projector-{name}", lease=Lease(members, f"projector.{name}"))
         self._follow = follow
         self._projection = projection
 

@@ -18,8 +18,8 @@ from enum import Enum, auto
 import structlog
 
 from ..clock import utc_now
-from ..commands.commands import Commands
 from ..commands.task import Ended, RequeueTask, Unknown
+from ..container import Container
 from ..errors import Refused, StoreUnavailable, UnreadableEvent
 from ..events.envelope import Actor
 from ..events.ids import TaskRef
@@ -33,22 +33,15 @@ from ..events.subjects import (
     timer_subject,
     timers_filter,
 )
-from ..events.task import FailureKind
 from ..projections.active import ActiveTask, active_tasks, projected, remove_stale, unstarted_tasks
-from ..projections.fleet import Fleet
 from ..projections.task_view import TaskView
 from ..runtime.service import Service
-from ..settings import Settings
-from ..streams.buckets import Bucket
-from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.messages import SUBJECTS_PAGE, last_sequence, list_subjects
 from ..streams.leases import Lease, Membership
-from ..streams.timers import Timers
 from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
 from ..streams.topology.sources import raise_floor
-from ..vault.secrets import SecretStore
-from .attempts.outcomes import fail_attempt
+from .attempts.outcomes import DEADLINE_PASSED, WORKER_LOST, fail_attempt
 from .cron import Cron
 
 log = structlog.get_logger(__name__)
@@ -100,28 +93,15 @@ def _unreadable_left(counts: Counter[str]) -> Iterator[None]:
 
 
 class Reconciler(Service):
-    def __init__(
-        self,
-        settings: Settings,
-        members: Membership,
-        connection: Connection,
-        commands: Commands,
-        timers: Timers,
-        fleet: Fleet,
-        tasks_bucket: Bucket,
-        secrets: SecretStore,
-        schedules: Cron,
-    ) -> None:
+    def __init__(self, container: Container, members: Membership, cron: Cron) -> None:
         super().__init__("reconciler", lease=Lease(members, "reconciler"), period_seconds=members.period_seconds)
-        self._settings = settings
+        self._container = container
+        self._settings = container.settings
+        self._connection = container.reading
+        self._commands = container.commands
+        self._tasks_bucket = container.buckets.tasks
         self._members = members
-        self._connection = connection
-        self._commands = commands
-        self._timers = timers
-        self._fleet = fleet
-        self._tasks_bucket = tasks_bucket
-        self._secrets = secrets
-        self._schedules = schedules
+        self._cron = cron
         self._next_at = 0.0
         """When the next search is due though no worker has died, monotonic."""
         self._unsubmitted: set[TaskRef] = set()
@@ -160,7 +140,7 @@ class Reconciler(Service):
                 await self._apply(remedy, task, counts)
         counts["checks_set"] = await self._set_missing_checks()
         with _unreadable_left(counts):
-            counts["schedules_set"] = await self._schedules.set_missing()
+            counts["schedules_set"] = await self._cron.set_missing()
         await self._destroy_left_keys(tasks, counts)
         counts["stale_removed"] = await remove_stale(self._tasks_bucket)
         if self._settings.replicas == 1:  # a replicated queue is synced: it forgets nothing
@@ -197,18 +177,13 @@ class Reconciler(Service):
                 await self._commands.task(task.ref, RequeueTask(reason="it was in no queue"), by=BY)
                 counts["queued_again"] += 1
             case Remedy.ATTEMPT_LOST:
-                await self._fail(task, "worker_lost", "the worker that made the call is gone")
+                await fail_attempt(self._container, task.ref, task.view.attempt, WORKER_LOST, by=BY)
                 counts["attempts_lost"] += 1
             case Remedy.ATTEMPT_EXPIRED:
-                await self._fail(task, "timeout", "the server did not report before the attempt's deadline")
+                await fail_attempt(self._container, task.ref, task.view.attempt, DEADLINE_PASSED, by=BY)
                 counts["attempts_expired"] += 1
             case Remedy.NONE:
                 pass
-
-    async def _fail(self, task: ActiveTask, kind: FailureKind, error: str) -> None:
-        await fail_attempt(
-            self._commands, self._timers, task.ref, attempt=task.view.attempt, kind=kind, error=error, by=BY
-        )
 
     async def _projection_is_current(self) -> None:
         """Raise StoreUnavailable unless the projection reflects the whole log: remedies from less would be guesses."""
@@ -253,10 +228,10 @@ class Reconciler(Service):
             timer_name(subject) for subject in await list_subjects(self._connection, TIMERS, timers_filter("check"))
         }
         count = 0
-        for server in list(self._fleet.servers()):
+        for server in list(self._container.fleet.servers()):
             settled = server.registered_at + SETTLED_AFTER < utc_now()
             if settled and (server_token(server.server_id),) not in checks:
-                await self._timers.check_server(server.server_id, utc_now())
+                await self._container.timers.check_server(server.server_id, utc_now())
                 count += 1
         return count
 
@@ -264,7 +239,7 @@ class Reconciler(Service):
         """Destroy the keys of tasks that have ended, or were never submitted: a crash came between."""
         unended = {task.ref for task in active}
         unsubmitted: set[TaskRef] = set()
-        for ref, key_ids in (await self._secrets.ids(TaskRef)).items():
+        for ref, key_ids in (await self._container.secrets.ids(TaskRef)).items():
             if ref in unended:
                 continue
             with _unreadable_left(counts):
@@ -272,6 +247,6 @@ class Reconciler(Service):
                 if isinstance(state, Unknown) and ref not in self._unsubmitted:
                     unsubmitted.add(ref)  # its submission may be on its way
                 elif isinstance(state, Unknown | Ended):
-                    await self._secrets.destroy(ref, *key_ids)
+                    await self._container.secrets.destroy(ref, *key_ids)
                     counts["keys_destroyed"] += len(key_ids)
         self._unsubmitted = unsubmitted

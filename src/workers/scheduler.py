@@ -21,9 +21,9 @@ import structlog
 from nats.aio.msg import Msg
 
 from ..clock import unique_id, utc_now
-from ..commands.commands import Commands
 from ..commands.task import CancelUnstarted, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
 from ..commands.task_holds import queue_held
+from ..container import Container
 from ..errors import Conflict, OutcomeUnknown, Refused, StoreError
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Recorded
@@ -34,7 +34,6 @@ from ..events.task import AttemptStarted, TaskEvent
 from ..explain.explanation import encode as encode_explanation
 from ..explain.explanation import explain
 from ..projections.active import entered_tasks, projected
-from ..projections.fleet import Fleet
 from ..projections.task_view import TaskView, awaited
 from ..projections.task_view import fold as fold_view
 from ..runtime import metrics
@@ -54,9 +53,6 @@ from ..scheduling.held_tasks import (
 )
 from ..scheduling.limit import Stage, TaskEntry
 from ..scheduling.rules import FleetRules
-from ..settings import Settings
-from ..streams.buckets import Bucket
-from ..streams.client.connection import Connection
 from ..streams.committer import Append, StreamMessage
 from ..streams.jetstream.messages import Position, last_position
 from ..streams.leases import Lease, Membership
@@ -84,26 +80,16 @@ OUTCOMES: dict[str, ParentOutcome] = {"succeeded": "succeeded", "failed": "faile
 
 
 class Scheduler(Service):
-    def __init__(
-        self,
-        settings: Settings,
-        members: Membership,
-        connection: Connection,
-        commands: Commands,
-        fleet: Fleet,
-        tasks_bucket: Bucket,
-        tail: Tail,
-    ) -> None:
+    def __init__(self, container: Container, members: Membership, tail: Tail) -> None:
         """`tail`: of the TASKS log."""
         super().__init__("scheduler", lease=Lease(members, "scheduler"))
-        self._settings = settings
+        self._ageing_seconds = container.settings.priority_ageing
+        self._connection = container.reading
+        self._commands = container.commands
+        self._tasks_bucket = container.buckets.tasks
         self._members = members
-        self._connection = connection
-        self._commands = commands
-        self._fleet = fleet
-        self._tasks_bucket = tasks_bucket
         self._tail = tail
-        self._rules = FleetRules(fleet)
+        self._rules = FleetRules(container.fleet)
         self._held_tasks = self._new_held_tasks()
         self._fence = 0
         """Sequence of our last message on SCHEDULER_FENCE."""
@@ -113,11 +99,11 @@ class Scheduler(Service):
         self._started: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._servers_changed = False
-        fleet.watch_limits(self._on_rules_changed)
-        fleet.watch(self._on_servers_changed)
+        container.fleet.watch_limits(self._on_rules_changed)
+        container.fleet.watch(self._on_servers_changed)
 
     def _new_held_tasks(self) -> HeldTasks:
-        return HeldTasks(self._rules, self._settings.priority_ageing, time.time())
+        return HeldTasks(self._rules, self._ageing_seconds, time.time())
 
     def _on_servers_changed(self, _: Collection[str]) -> None:
         self._rules.forget_servers()

@@ -12,19 +12,16 @@ import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
 
-from ..commands.commands import Commands
+from ..container import Container
 from ..errors import Refused, StoreError
 from ..events.envelope import Actor
 from ..events.ids import ScheduleRef, TaskRef
 from ..runtime.service import Service
-from ..settings import Settings
-from ..streams.client.connection import Connection
 from ..streams.jetstream.consumers import Consumer, delivery_info
-from ..streams.timers import Timers
 from ..streams.topology.definitions import DUE_CONSUMER, TIMERS, due_consumer
 from ..streams.topology.ensure import ensure_consumer
 from .attempts.in_flight import InFlight
-from .attempts.outcomes import fail_attempt
+from .attempts.outcomes import DEADLINE_PASSED, fail_attempt
 from .cron import Cron
 from .fleet.health import Health
 
@@ -50,24 +47,12 @@ class DueSchedule(Struct, frozen=True, kw_only=True):
 
 
 class DueTimers(Service):
-    def __init__(
-        self,
-        settings: Settings,
-        connection: Connection,
-        commands: Commands,
-        timers: Timers,
-        health: Health,
-        schedules: Cron,
-        in_flight: InFlight,
-    ) -> None:
+    def __init__(self, container: Container, health: Health, cron: Cron, in_flight: InFlight) -> None:
         super().__init__("timers", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
-        self._settings = settings
-        self._connection = connection
-        self._consumer = Consumer(connection, TIMERS, DUE_CONSUMER)
-        self._commands = commands
-        self._timers = timers
+        self._container = container
+        self._consumer = Consumer(container.consuming, TIMERS, DUE_CONSUMER)
         self._health = health
-        self._schedules = schedules
+        self._cron = cron
         self._in_flight = in_flight
         self._running: set[asyncio.Task[None]] = set()
         self._may_have_more = True
@@ -86,7 +71,8 @@ class DueTimers(Service):
 
     async def _serve(self) -> None:
         """Handle timers until stopped, or until the consumer has to be created again."""
-        self._consumer.is_back(await ensure_consumer(self._connection, TIMERS, due_consumer(self._settings)))
+        config = due_consumer(self._container.settings)
+        self._consumer.is_back(await ensure_consumer(self._container.consuming, TIMERS, config))
         self._may_have_more = True
         while self._may_take:
             await self.run_once()
@@ -105,9 +91,9 @@ class DueTimers(Service):
         self._may_have_more = not messages or delivery_info(messages[-1]).pending > 0
         for message in messages:
             if self._stopping.is_set():
-                await self._in_flight.give_back(message)
+                await self._in_flight.nak(message)
                 continue
-            self._in_flight.take(message)
+            self._in_flight.add(message)
             task = asyncio.create_task(self._handle(message))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -127,14 +113,14 @@ class DueTimers(Service):
         try:
             await self._act(message)
         except asyncio.CancelledError:
-            await self._in_flight.give_back(message)
+            await self._in_flight.nak(message)
             raise
         except StoreError as error:
             log.warning("timers.retrying", subject=message.subject, reason=str(error))
-            await self._in_flight.give_back(message, TRY_AGAIN)
+            await self._in_flight.nak(message, TRY_AGAIN)
         except Exception:
             log.exception("timers.failed", subject=message.subject)
-            await self._in_flight.give_back(message, TRY_AGAIN)
+            await self._in_flight.nak(message, TRY_AGAIN)
         else:
             await self._in_flight.ack(message)
 
@@ -144,18 +130,12 @@ class DueTimers(Service):
                 await self._health.check(name, message.data)
             case ["due", "schedule", owner, unique]:
                 due_at = msgspec.json.decode(message.data, type=DueSchedule).at
-                await self._schedules.attend(ScheduleRef(owner, unique), due_at)
+                await self._cron.attend(ScheduleRef(owner, unique), due_at)
             case ["due", "deadline", owner, unique]:
                 attempt = msgspec.json.decode(message.data)["attempt"]
                 with contextlib.suppress(Refused):  # ended meanwhile
                     await fail_attempt(
-                        self._commands,
-                        self._timers,
-                        TaskRef(owner, unique),
-                        attempt=attempt,
-                        kind="timeout",
-                        error="the server did not report before the attempt's deadline",
-                        by=Actor("timer", "deadline"),
+                        self._container, TaskRef(owner, unique), attempt, DEADLINE_PASSED, by=Actor("timer", "deadline")
                     )
             case _:
                 log.error("timers.unknown", subject=message.subject)

@@ -1,4 +1,4 @@
-"""A worker: its parts wired together, started and stopped."""
+"""A worker: its services, wired together, started and stopped."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from ..webhooks.client import WebhookClient
 from ..webhooks.delivery_loop import DeliveryTools
 from ..webhooks.sender import WebhookSender
 from .attempts.in_flight import InFlight
-from .attempts.outcomes import Outcomes
-from .attempts.parents import Parents
 from .attempts.runner import AttemptRunner
 from .cron import Cron
 from .dispatch.backlog_monitor import BacklogMonitor
@@ -36,7 +34,6 @@ from .dispatch.queues import Queues
 from .dispatch.sourcing import LoneSourcing, Sourcing
 from .fleet.assignment import ServerAssignment
 from .fleet.capacity import policy
-from .fleet.circuit_breaker import CircuitBreaker
 from .fleet.health import Health
 from .fleet.slots import Slots
 from .projector import Projector
@@ -49,116 +46,28 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Dispatches tasks, runs timers and health checks, projects and reconciles, until stopped."""
+    """Dispatches tasks, handles timers, checks servers, projects and reconciles, until stopped."""
 
     def __init__(self, container: Container) -> None:
         settings = container.settings
         self._container = container
-        self.members = container.membership("worker")
+        self.members = members = container.membership("worker")
+        worker = Actor("worker", members.id)
         self._session = container.egress.session()
-        self._in_flight = InFlight(container.consuming, settings.ack_wait)
-        self._slots = Slots(
+        backend = BackendClient(self._session, settings.max_result, settings.health_timeout)
+        in_flight = InFlight(container.consuming, settings.ack_wait)
+        tail = Tail(container.reading, TASKS, TASK_SUBJECTS)
+        self._slots = slots = Slots(
             container.fleet, policy(settings.balancing, jitter), utc_now, in_force=lambda: self._assignment.in_force
         )
-        self._assignment = ServerAssignment(
-            self.members, container.fleet, container.buckets.tasks, container.reading, container.commands, self._slots
-        )
-        worker = Actor("worker", self.members.id)
-        backend = BackendClient(self._session, settings.max_result, settings.health_timeout)
-        self._runner = AttemptRunner(
-            callback_base=settings.callback_base,
-            commands=container.commands,
-            timers=container.timers,
-            backend=backend,
-            secrets=container.secrets,
-            parents=Parents(container.tasks),
-            slots=self._slots,
-            in_flight=self._in_flight,
-            members=self.members,
-            outcomes=Outcomes(container.commands, container.timers, container.reports, self._slots, worker),
-            circuit_breaker=CircuitBreaker(settings, container.commands, self._slots, container.heartbeats, worker),
-        )
-        queues = Queues(container.consuming, settings, self._slots.freed.set)
-        tail = Tail(container.reading, TASKS, TASK_SUBJECTS)
-        self._dispatcher = Dispatcher(
-            commands=container.commands,
-            fleet=container.fleet,
-            slots=self._slots,
-            queues=queues,
-            runner=self._runner,
-            in_flight=self._in_flight,
-            tail=tail,
-            worker=worker,
-            ageing_seconds=settings.priority_ageing,
-            now=utc_now,
-        )
-        backlog_monitor = BacklogMonitor(
-            settings,
-            container.consuming,
-            container.fleet,
-            self._slots,
-            queues,
-            container.submissions.admission.held_back,
-            utc_now,
-        )
-        cron = Cron(settings, container.reading, container.commands, container.timers, container.submissions)
-        self._due_timers = DueTimers(
-            settings=settings,
-            connection=container.consuming,
-            commands=container.commands,
-            timers=container.timers,
-            health=Health(
-                settings,
-                backend,
-                container.commands,
-                container.fleet,
-                container.heartbeats,
-                container.secrets,
-                container.timers,
-            ),
-            schedules=cron,
-            in_flight=self._in_flight,
-        )
-        reconciler = Reconciler(
-            settings=settings,
-            members=self.members,
-            connection=container.reading,
-            commands=container.commands,
-            timers=container.timers,
-            fleet=container.fleet,
-            tasks_bucket=container.buckets.tasks,
-            secrets=container.secrets,
-            schedules=cron,
-        )
-        scheduler = Scheduler(
-            settings=settings,
-            members=self.members,
-            connection=container.reading,
-            commands=container.commands,
-            fleet=container.fleet,
-            tasks_bucket=container.buckets.tasks,
-            tail=tail,
-        )
-        self._sourcing = (
-            Sourcing(self.members, container.reading)
-            if settings.replicas > 1
-            else LoneSourcing(container.reading, settings, reconciler.uncopied_from)
-        )
-        projectors = [
-            Projector(
-                "tasks",
-                tail.follow,
-                TaskProjection(container.buckets.tasks),
-                Lease(self.members, "projector.tasks"),
-            ),
-            Projector(
-                "registry",
-                partial(follow, container.reading, SERVERS, FLEET),
-                RegistryProjection(container.buckets.registry),
-                Lease(self.members, "projector.registry"),
-            ),
-        ]
-        tools = DeliveryTools(
+        self._assignment = ServerAssignment(container, members, slots)
+        self._runner = runner = AttemptRunner(container, members, slots, in_flight, backend)
+        queues = Queues(container.consuming, settings, slots.freed.set)
+        self._dispatcher = Dispatcher(container, slots, queues, runner, in_flight, tail, worker)
+        cron = Cron(container)
+        self._due_timers = DueTimers(container, Health(container, backend), cron, in_flight)
+        reconciler = Reconciler(container, members, cron)
+        delivery_tools = DeliveryTools(
             settings=settings,
             commands=container.commands,
             reading=container.reading,
@@ -168,19 +77,24 @@ class Worker:
             task_attributes=container.task_attributes,
             client=WebhookClient(self._session, container.secrets, settings.webhook_timeout),
         )
-        self._task_events = TaskEventListener(tail, container.reading, self._slots, self._runner)
+        follow_fleet = partial(follow, container.reading, SERVERS, FLEET)
         self._services: list[Service] = [
-            self.members,
-            self._in_flight,
-            self._task_events,
+            (
+                Sourcing(members, container.reading)
+                if settings.replicas > 1
+                else LoneSourcing(container.reading, settings, reconciler.uncopied_from)
+            ),
+            members,
+            in_flight,
+            TaskEventListener(tail, container.reading, slots, runner),
             self._assignment,
-            backlog_monitor,
+            BacklogMonitor(container, slots, queues),
             self._due_timers,
             reconciler,
-            scheduler,
-            self._sourcing,
-            *projectors,
-            WebhookSender(tools, Lease(self.members, "webhooks")),
+            Scheduler(container, members, tail),
+            Projector("tasks", tail.follow, TaskProjection(container.buckets.tasks), members),
+            Projector("registry", follow_fleet, RegistryProjection(container.buckets.registry), members),
+            WebhookSender(delivery_tools, Lease(members, "webhooks")),
             self._dispatcher,
         ]
         """In the order in which they start; they stop in reverse."""
@@ -188,11 +102,9 @@ class Worker:
     async def start(self) -> None:
         """Start every service; return once the queue is being filled and the worker has announced itself."""
         container = self._container
-        if isinstance(self._sourcing, LoneSourcing):
-            await self._sourcing.begin()
-        await self.members.renew()
+        for service in self._services:
+            await service.begin()
         await self._take_back()
-        await self._task_events.begin()
         container.fleet.watch(self._on_fleet_change)
         container.services.start(*self._services)
         log.info("worker.started", worker=self.members.id)
@@ -217,7 +129,7 @@ class Worker:
             if self.members.alive("worker") == [self.members.id] and (
                 count := await take_back(self._container.consuming)
             ):
-                log.info("dispatcher.messages_taken_back", messages=count)
+                log.info("worker.messages_redelivered", messages=count)
 
     def _on_fleet_change(self, names: Collection[str]) -> None:
         self._assignment.on_fleet_change(names)

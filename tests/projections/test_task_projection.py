@@ -27,7 +27,7 @@ from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.buckets import Bucket, Write
 from taskstream.streams.jetstream.consumers import follow
 from taskstream.streams.jetstream.messages import Position, read
-from taskstream.streams.leases import Lease, Membership
+from taskstream.streams.leases import Membership
 from taskstream.streams.topology.definitions import SERVERS, TASKS
 from taskstream.workers.projector import Projection, Projector
 from testkit.histories import ALICE, claim, folded, give, held, ref, submission, success, wander, whole_log
@@ -364,7 +364,7 @@ def projector(container: Container, members: Membership) -> Projector:
         "tasks",
         partial(follow, container.reading, TASKS, ["task.>"]),
         TaskProjection(container.buckets.tasks),
-        Lease(members, "projector.tasks"),
+        members,
     )
 
 

@@ -28,13 +28,7 @@ NIGHTLY = ScheduleSettings(cron="30 2 * * *", time_zone="Europe/Berlin", task=Ra
 
 @pytest.fixture
 def schedules(container: Container) -> Cron:
-    return Cron(
-        container.settings,
-        container.reading,
-        container.commands,
-        container.timers,
-        container.submissions,
-    )
+    return Cron(container)
 
 
 async def create(container: Container, number: int = 0) -> tuple[ScheduleRef, datetime]:

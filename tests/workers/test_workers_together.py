@@ -202,23 +202,7 @@ async def test_a_worker_too_new_to_be_known_is_not_taken_for_dead(nats_url: str,
             await service.admin.register(backend, "only")
             task_id = await service.alice.submit({"payload": 1})
             await called(backend, 1)
-            counts = await Reconciler(
-                container.settings,
-                members,
-                container.reading,
-                container.commands,
-                container.timers,
-                container.fleet,
-                container.buckets.tasks,
-                container.secrets,
-                Cron(
-                    container.settings,
-                    container.reading,
-                    container.commands,
-                    container.timers,
-                    container.submissions,
-                ),
-            ).run_once()
+            counts = await Reconciler(container, members, Cron(container)).run_once()
             backend.let_go.set()
 
             assert counts["attempts_lost"] == 0

@@ -1,4 +1,4 @@
-"""Messages in flight: kept from being delivered again while work on them goes on, then acked or given back."""
+"""Messages in flight: their ack wait is extended until they are acked or naked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BEATS_PER_ACK_WAIT = 3
 
 
 class InFlight(Service):
-    """The messages this process works on."""
+    """The messages that this process works on."""
 
     def __init__(self, connection: Connection, ack_wait_seconds: float) -> None:
         super().__init__("in-flight", period_seconds=ack_wait_seconds / BEATS_PER_ACK_WAIT)
@@ -26,22 +26,23 @@ class InFlight(Service):
         self._replies: set[str] = set()
 
     async def run_once(self) -> Mapping[str, int]:
-        """Extend the ack wait of every message in flight; return how many there are."""
+        """Extend the ack wait of every message in flight; return their number."""
         replies = list(self._replies)
         for reply in replies:
             with contextlib.suppress(StoreUnavailable):
                 await self._connection.publish(reply, b"+WPI")
         return {"extended": len(replies)}
 
-    def take(self, message: Msg) -> None:
+    def add(self, message: Msg) -> None:
+        """Extend the ack wait of a message from now on."""
         self._replies.add(message.reply)
 
     async def ack(self, message: Msg) -> None:
-        """Ack the message. If NATS is away it is delivered again, and then found to be stale."""
+        """Ack the message. If NATS is away, the message is redelivered, and then found to be stale."""
         await self._answer(message, b"+ACK")
 
-    async def give_back(self, message: Msg, delay: timedelta = timedelta(0)) -> None:
-        """Have the message delivered again, to any worker, after a delay."""
+    async def nak(self, message: Msg, delay: timedelta = timedelta(0)) -> None:
+        """Have the message redelivered, to any worker, after a delay."""
         body = b"-NAK " + msgspec.json.encode({"delay": nanoseconds(delay)}) if delay else b"-NAK"
         await self._answer(message, body)
 

@@ -1,27 +1,25 @@
-"""What a server reports of an attempt, and what became of it: into the log, however long NATS may be away.
+"""Progress and outcomes of attempts, recorded in the log; with NATS away they wait without a limit.
 
-The log comes first; then the timer that the outcome calls for is set.
+The log comes first; then the timer that the outcome needs is set.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from datetime import timedelta
 
 import structlog
 
+from ...backends.client import OnUpdate
 from ...backends.dialects.dialect import Accepted, Answer, Completed, Failed, FailedByBackend, Update
 from ...clock import jitter
-from ...commands.commands import Commands
 from ...commands.handler import PATIENCE_SECONDS, Known
 from ...commands.task import AcceptAttempt, FailAttempt, Processing, Reporter, ReturnAttempt, TaskState, Waiting
+from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef
 from ...events.subjects import server_token
-from ...events.task import FailureKind
-from ...push.attempt_reports import AttemptReports
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...streams.timers import Timers
@@ -30,30 +28,35 @@ from ..fleet.slots import Slots
 log = structlog.get_logger(__name__)
 
 PROGRESS_PAUSE_SECONDS = 0.5
-"""How long a report waits that cannot be stored now; what comes after it waits in the server's connection."""
+"""Pause before a report that could not be stored is tried again; later ones wait in the server's connection."""
+
+
+WORKER_LOST = Failed(kind="worker_lost", error="the worker that made the call is gone")
+DEADLINE_PASSED = Failed(kind="timeout", error="the server did not report before the attempt's deadline")
 
 
 async def fail_attempt(
-    commands: Commands,
-    timers: Timers,
+    container: Container,
     ref: TaskRef,
-    *,
     attempt: int,
-    kind: FailureKind,
-    error: str,
+    failure: Failed,
+    *,
     by: Actor,
     cause: str = "",
-    retry_after: timedelta | None = None,
     known: Known[TaskState] | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> None:
-    """Record that an attempt failed and have the task queued again when its retry is due.
+    """Record that an attempt failed and set the timer of its retry.
 
-    Safe to repeat: an attempt that was dealt with stays as it is, and its timer is set once more.
+    Safe to repeat: an attempt that has ended stays as it is, and its timer is set once more.
     """
-    command = FailAttempt(attempt=attempt, kind=kind, error=error, jitter=jitter(), retry_after=retry_after)
-    handled = await commands.task(ref, command, by=by, cause=cause, known=known, patience_seconds=patience_seconds)
-    await set_retry(timers, ref, handled.known.state)
+    command = FailAttempt(
+        attempt=attempt, kind=failure.kind, error=failure.error, jitter=jitter(), retry_after=failure.retry_after
+    )
+    handled = await container.commands.task(
+        ref, command, by=by, cause=cause, known=known, patience_seconds=patience_seconds
+    )
+    await set_retry(container.timers, ref, handled.known.state)
 
 
 async def set_retry(timers: Timers, ref: TaskRef, state: TaskState) -> None:
@@ -62,53 +65,38 @@ async def set_retry(timers: Timers, ref: TaskRef, state: TaskState) -> None:
         await timers.queue_task(ref, state.facts.pool, state.facts.priority, state.not_before)
 
 
-class ProgressForwarder:
-    """Records what a server streams of one attempt, as long as the attempt counts."""
-
-    def __init__(self, reports: AttemptReports, ref: TaskRef, claimed: Known[TaskState], worker: Actor) -> None:
-        self._reports = reports
-        self._ref = ref
-        self._claimed = claimed
-        self._worker = worker
-        self._reporter = _reporter(claimed)
-        self._counts = True
-
-    async def __call__(self, update: Update) -> None:
-        """Record an update, waiting for NATS as long as need be. Once the attempt no longer counts, do nothing."""
-        while self._counts:
-            try:
-                await self._reports.progress(
-                    self._ref,
-                    update,
-                    self._reporter,
-                    by=self._worker,
-                    cause=str(self._claimed.sequence),
-                    known=self._claimed,
-                )
-                return
-            except Refused as refusal:
-                log.info("progress.refused", task=self._ref.id, reason=str(refusal))
-                self._counts = False
-            except StoreUnavailable as error:
-                log.warning("progress.waits", task=self._ref.id, reason=str(error))
-                await asyncio.sleep(PROGRESS_PAUSE_SECONDS)
-
-
 class Outcomes:
     """Records the outcomes of this worker's attempts. `claimed` is a task as the attempt's start left it."""
 
-    def __init__(
-        self, commands: Commands, timers: Timers, reports: AttemptReports, slots: Slots, worker: Actor
-    ) -> None:
-        self._commands = commands
-        self._timers = timers
-        self._reports = reports
+    def __init__(self, container: Container, slots: Slots, worker: Actor) -> None:
+        self._container = container
+        self._commands = container.commands
+        self._reports = container.reports
         self._slots = slots
         self._worker = worker
 
-    def forwarder(self, ref: TaskRef, claimed: Known[TaskState]) -> ProgressForwarder:
-        """Return what records the progress of an attempt."""
-        return ProgressForwarder(self._reports, ref, claimed, self._worker)
+    def forwarder(self, ref: TaskRef, claimed: Known[TaskState]) -> OnUpdate:
+        """Return a function that records the progress of an attempt, and does nothing once the attempt is over.
+
+        It waits for NATS without a limit.
+        """
+        reporter, cause = _reporter(claimed), str(claimed.sequence)
+        counts = True
+
+        async def record(update: Update) -> None:
+            nonlocal counts
+            while counts:
+                try:
+                    await self._reports.progress(ref, update, reporter, by=self._worker, cause=cause, known=claimed)
+                    return
+                except Refused as refusal:
+                    log.info("progress.refused", task=ref.id, reason=str(refusal))
+                    counts = False
+                except StoreUnavailable as error:
+                    log.warning("progress.delayed", task=ref.id, reason=str(error))
+                    await asyncio.sleep(PROGRESS_PAUSE_SECONDS)
+
+        return record
 
     async def record(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer) -> None:
         """Record an outcome and set the timer it calls for; then its queue message may be acked.
@@ -156,26 +144,23 @@ class Outcomes:
                 )
                 state = handled.known.state
                 if isinstance(state, Processing) and state.facts.attempt == attempt:
-                    await self._timers.watch_deadline(ref, attempt, state.deadline)
+                    await self._container.timers.watch_deadline(ref, attempt, state.deadline)
                 else:  # the callback was faster than the acceptance
                     self._slots.ended_elsewhere(server_token(server_id), ref)
                 return "accepted"
-            case Failed(kind=kind, error=error, retry_after=retry_after):
+            case Failed():
                 await self._reports.flush(ref, math.inf)
                 await fail_attempt(
-                    self._commands,
-                    self._timers,
+                    self._container,
                     ref,
-                    attempt=attempt,
-                    kind=kind,
-                    error=error,
+                    attempt,
+                    answer,
                     by=self._worker,
                     cause=cause,
-                    retry_after=retry_after,
                     known=claimed,
                     patience_seconds=math.inf,
                 )
-                return kind
+                return answer.kind
 
 
 def _processing(claimed: Known[TaskState]) -> Processing:

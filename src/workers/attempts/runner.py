@@ -21,10 +21,10 @@ from nats.aio.msg import Msg
 from ...backends.client import BackendClient
 from ...backends.dialects.dialect import Accepted, Answer, Call, Failed, ParentResult
 from ...clock import secret_token
-from ...commands.commands import Commands
 from ...commands.handler import Known
 from ...commands.server import CircuitIsOpen, Present, TryCircuit
 from ...commands.task import Processing, StartAttempt, TaskState
+from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef
@@ -32,9 +32,7 @@ from ...events.task import TaskSubmitted
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...streams.leases import Membership
-from ...streams.timers import Timers
 from ...vault.sealing import SealingError
-from ...vault.secrets import SecretStore
 from ..fleet.circuit_breaker import CircuitBreaker
 from ..fleet.slots import Slots
 from .in_flight import InFlight
@@ -76,30 +74,19 @@ class AttemptRunner:
     """Runs attempts; knows those that are under way in this process."""
 
     def __init__(
-        self,
-        callback_base: str,
-        commands: Commands,
-        timers: Timers,
-        backend: BackendClient,
-        secrets: SecretStore,
-        parents: Parents,
-        slots: Slots,
-        in_flight: InFlight,
-        members: Membership,
-        outcomes: Outcomes,
-        circuit_breaker: CircuitBreaker,
+        self, container: Container, members: Membership, slots: Slots, in_flight: InFlight, backend: BackendClient
     ) -> None:
-        self._callback_base = callback_base
-        self._commands = commands
+        self._callback_base = container.settings.callback_base
+        self._commands = container.commands
+        self._secrets = container.secrets
         self._backend = backend
-        self._secrets = secrets
-        self._parents = parents
         self._slots = slots
         self._in_flight = in_flight
-        self._outcomes = outcomes
-        self._circuit_breaker = circuit_breaker
-        self._stale_deliveries = StaleDeliveries(commands, timers, in_flight, members, self.is_under_way)
         self._worker = Actor("worker", members.id)
+        self._parents = Parents(container.tasks)
+        self._outcomes = Outcomes(container, slots, self._worker)
+        self._circuit_breaker = CircuitBreaker(container, slots, self._worker)
+        self.stale_deliveries = StaleDeliveries(container, in_flight, members, self.is_under_way)
         self._running: set[asyncio.Task[None]] = set()
         self._under_way: dict[TaskRef, _UnderWay] = {}
         self._stopping = False
@@ -107,7 +94,7 @@ class AttemptRunner:
     def start(self, queued: ReadyTask, server: Present) -> None:
         """Start an attempt on a server that has a free slot. The task must not be under way here."""
         self._slots.begin(server.server_id, queued.ref)
-        self._in_flight.take(queued.message)
+        self._in_flight.add(queued.message)
         self._under_way[queued.ref] = _UnderWay()
         self.spawn(self._run(queued, server))
 
@@ -125,10 +112,6 @@ class AttemptRunner:
     def is_under_way(self, ref: TaskRef) -> bool:
         """Return True while this process works on a task: from its claim until its outcome is in the log."""
         return ref in self._under_way
-
-    async def handle_stale(self, ref: TaskRef, message: Msg) -> None:
-        """Handle the message of a task that cannot be started now."""
-        await self._stale_deliveries.handle(ref, message)
 
     def cancel_call(self, ref: TaskRef, attempt: int) -> None:
         """Cancel the call of an attempt whose task was cancelled; one that has not begun is not made."""
@@ -156,10 +139,10 @@ class AttemptRunner:
             await self._attempt(queued, server)
         except StoreUnavailable as error:
             log.warning("attempt.again", task=queued.ref.id, reason=str(error))
-            await self._in_flight.give_back(queued.message, LOOK_AGAIN)
+            await self._in_flight.nak(queued.message, LOOK_AGAIN)
         except Exception:
             # A fault of ours. The message must not stay in flight: it is delivered again, and the attempt found lost.
-            await self._in_flight.give_back(queued.message, LOOK_AGAIN)
+            await self._in_flight.nak(queued.message, LOOK_AGAIN)
             raise
         finally:
             self._under_way.pop(queued.ref, None)
@@ -208,11 +191,11 @@ class AttemptRunner:
                 queued.ref, command, by=self._worker, cause=str(queued.known.sequence), known=queued.known
             )
         except Refused:
-            await self._stale_deliveries.handle(queued.ref, queued.message)
+            await self.stale_deliveries.handle(queued.ref, queued.message)
             return None
         except StoreUnavailable as error:
             log.warning("claim.failed", task=queued.ref.id, reason=str(error))
-            await self._in_flight.give_back(queued.message, LOOK_AGAIN)
+            await self._in_flight.nak(queued.message, LOOK_AGAIN)
             return None
         return handled.known
 
@@ -273,4 +256,4 @@ class AttemptRunner:
             await self._in_flight.ack(queued.message)
             return
         await self._outcomes.return_attempt(queued.ref, claimed, "the worker is shutting down")
-        await self._in_flight.give_back(queued.message)
+        await self._in_flight.nak(queued.message)

@@ -9,16 +9,15 @@ import structlog
 from nats.aio.msg import Msg
 
 from ...clock import utc_now
-from ...commands.commands import Commands
 from ...commands.task import Ended, ExpireTask, Held, Processing, Unknown, Waiting
 from ...commands.task_holds import last_start
+from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef
 from ...streams.leases import Membership
-from ...streams.timers import Timers
 from .in_flight import InFlight
-from .outcomes import fail_attempt, set_retry
+from .outcomes import WORKER_LOST, fail_attempt, set_retry
 
 log = structlog.get_logger(__name__)
 
@@ -29,17 +28,18 @@ LOOK_AGAIN = timedelta(seconds=5)
 class StaleDeliveries:
     def __init__(
         self,
-        commands: Commands,
-        timers: Timers,
+        container: Container,
         in_flight: InFlight,
         members: Membership,
         is_under_way: Callable[[TaskRef], bool],
     ) -> None:
-        """`is_under_way`: does this process itself work on the task?"""
-        self._commands = commands
-        self._timers = timers
+        """`is_under_way` returns True while this process works on a task."""
+        self._container = container
+        self._commands = container.commands
+        self._timers = container.timers
         self._in_flight = in_flight
         self._members = members
+        self._worker = Actor("worker", members.id)
         self._is_under_way = is_under_way
 
     async def handle(self, ref: TaskRef, message: Msg) -> None:
@@ -51,10 +51,10 @@ class StaleDeliveries:
                 case Unknown() | Ended() | Held():
                     await self._in_flight.ack(message)
                 case Waiting(facts=facts) if (last := last_start(facts.plan)) is not None and last <= utc_now():
-                    await self._commands.task(ref, ExpireTask(), by=Actor("worker", self._members.id))
+                    await self._commands.task(ref, ExpireTask(), by=self._worker)
                     await self._in_flight.ack(message)
                 case Waiting(not_before=None):
-                    await self._in_flight.give_back(message)
+                    await self._in_flight.nak(message)
                 case Waiting():
                     await set_retry(self._timers, ref, state)  # not due yet: its timer brings it
                     await self._in_flight.ack(message)
@@ -62,13 +62,13 @@ class StaleDeliveries:
                     await self._timers.watch_deadline(ref, state.facts.attempt, state.deadline)
                     await self._in_flight.ack(message)
                 case Processing(worker_id=worker_id) if await self._works_on(worker_id, ref):
-                    await self._in_flight.give_back(message, LOOK_AGAIN)  # the worker that has it ends it
+                    await self._in_flight.nak(message, LOOK_AGAIN)  # the worker that has it ends it
                 case Processing():
-                    await self._lost(ref, state)
+                    await fail_attempt(self._container, ref, state.facts.attempt, WORKER_LOST, by=self._worker)
                     await self._in_flight.ack(message)
         except (Refused, StoreUnavailable) as error:
             log.warning("stale-delivery.failed", task=ref.id, reason=str(error))
-            await self._in_flight.give_back(message, LOOK_AGAIN)
+            await self._in_flight.nak(message, LOOK_AGAIN)
 
     async def _works_on(self, worker_id: str, ref: TaskRef) -> bool:
         """Return True if the worker that started a task's attempt still works on it."""
@@ -76,14 +76,3 @@ class StaleDeliveries:
             return self._is_under_way(ref)
         await self._members.observe()  # it may be new
         return self._members.is_alive(worker_id)
-
-    async def _lost(self, ref: TaskRef, state: Processing) -> None:
-        await fail_attempt(
-            self._commands,
-            self._timers,
-            ref,
-            attempt=state.facts.attempt,
-            kind="worker_lost",
-            error="the worker that made the call is gone",
-            by=Actor("worker", self._members.id),
-        )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 
+from ...clock import utc_now
 from ...commands.server import Present
-from ...projections.fleet import Fleet
+from ...container import Container
 from ...runtime.service import Service
 from ...scheduling.eligibility import allowance
-from ...settings import Settings
 from ...streams.backlog import Backlog, backlogs, waiting_since
-from ...streams.client.connection import Connection
 from ..fleet.slots import Slots
 from .queues import PoolQueue, Queues
 
@@ -27,28 +25,17 @@ OVERFLOW_PAUSE_SECONDS = 1.0
 class BacklogMonitor(Service):
     """Measures the queues whose backlog decides what happens. Asks NATS nothing where there are none."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        connection: Connection,
-        fleet: Fleet,
-        slots: Slots,
-        queues: Queues,
-        held_back: Callable[[str], int],
-        now: Callable[[], datetime],
-    ) -> None:
-        """`held_back`: returns how many tasks of a pool are held by their owner's window, before its queues."""
-        self._ageing = settings.priority_ageing
+    def __init__(self, container: Container, slots: Slots, queues: Queues) -> None:
+        self._ageing = container.settings.priority_ageing
         self._pause_seconds = min(max(self._ageing / PER_AGEING, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
         if not self._ageing:
             self._pause_seconds = LONGEST_PAUSE_SECONDS
         super().__init__("backlog-monitor", period_seconds=min(self._pause_seconds, OVERFLOW_PAUSE_SECONDS))
-        self._connection = connection
-        self._fleet = fleet
+        self._connection = container.consuming
+        self._fleet = container.fleet
+        self._held_back = container.submissions.admission.held_back
         self._slots = slots
         self._queues = queues
-        self._held_back = held_back
-        self._now = now
 
     async def run_once(self) -> Mapping[str, int]:
         """Measure once; return how many queues were measured."""
@@ -81,7 +68,7 @@ class BacklogMonitor(Service):
         """Let an overflow server take tasks, or not, by what waits for its pools."""
         settings = server.settings
         assert settings.overflow is not None
-        now = self._now()
+        now = utc_now()
         queues = [queue for queue in self._queues.in_order() if queue.pool in pools]
         waiting = sum(queue.waiting for queue in queues) + sum(map(self._held_back, pools))
         since = min((queue.oldest_at for queue in queues if queue.waiting and queue.oldest_at), default=now)

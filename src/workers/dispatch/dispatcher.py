@@ -11,18 +11,18 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
 from nats.aio.msg import Msg
 
-from ...commands.commands import Commands
+from ...clock import utc_now
 from ...commands.server import Present
 from ...commands.task import HoldTask, Waiting
+from ...container import Container
 from ...errors import Refused, StoreUnavailable, UnreadableEvent
 from ...events.envelope import Actor
-from ...projections.fleet import Fleet
 from ...runtime import metrics
 from ...runtime.service import Service
 from ...scheduling.eligibility import is_able
@@ -54,32 +54,26 @@ IDLE_LOOK_SECONDS = 5.0
 class Dispatcher(Service):
     def __init__(
         self,
-        commands: Commands,
-        fleet: Fleet,
+        container: Container,
         slots: Slots,
         queues: Queues,
         runner: AttemptRunner,
         in_flight: InFlight,
         tail: Tail,
-        *,
         worker: Actor,
-        ageing_seconds: float,
-        now: Callable[[], datetime],
     ) -> None:
-        """`tail`: of the TASKS log. `ageing_seconds`: how long a task waits before its queue comes before those of
-        higher priority, or 0.
-        """
+        """`tail`: of the TASKS log."""
         super().__init__("dispatcher", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
-        self._commands = commands
-        self._ready_tasks = ReadyTasks(commands, tail, fleet)
-        self._fleet = fleet
+        self._commands = container.commands
+        self._fleet = container.fleet
+        self._ready_tasks = ReadyTasks(container.commands, tail, container.fleet)
         self._slots = slots
         self._queues = queues
         self._runner = runner
         self._in_flight = in_flight
         self._worker = worker
-        self._ageing_seconds = ageing_seconds
-        self._now = now
+        self._ageing_seconds = container.settings.priority_ageing
+        """How long a task waits before its queue comes before those of higher priority; 0: there is no ageing."""
         self._loading: Counter[str] = Counter()
         """By pool: messages taken out whose history is being read; they will need a slot too."""
         self._redelivery = RedeliveryDelays()
@@ -166,7 +160,7 @@ class Dispatcher(Service):
         for message in messages:
             metrics.handed_back.labels(reason).inc()
             queue.returned(message)
-            await self._in_flight.give_back(message)
+            await self._in_flight.nak(message)
 
     async def _serve_aged(self) -> int:
         """Serve the queues whose tasks have waited for longer than the ageing time, one task each; return how many."""
@@ -174,7 +168,7 @@ class Dispatcher(Service):
         queues = [queue for queue in self._queues.in_order() if queue.may_have_more and queue.oldest_at is not None]
         if not queues:
             return 0
-        now = self._now()
+        now = utc_now()
         candidates = [ReadyQueue(queue.pool, queue.priority, _waited(queue, now)) for queue in queues]
         taken = 0
         for turn in in_queue_order(candidates, self._ageing_seconds, owed):
@@ -212,7 +206,7 @@ class Dispatcher(Service):
         """Return the kinds of tasks for which servers are kept from a task: none if that has aged."""
         kept = self._redelivery.kept_from(queue.pool, queue.priority, time.monotonic())
         if kept and self._ageing_seconds:
-            waited = self._now().timestamp() - delivery_info(message).stored_nanoseconds / 1e9
+            waited = time.time() - delivery_info(message).stored_nanoseconds / 1e9
             return () if waited > self._ageing_seconds else kept
         return kept
 
@@ -222,13 +216,13 @@ class Dispatcher(Service):
             ready = self._ready_tasks.at_hand(message)
         except UnreadableEvent as error:
             log.error("dispatcher.unreadable", reason=str(error))
-            await self._in_flight.give_back(message, LONGEST_RETURN)
+            await self._in_flight.nak(message, LONGEST_RETURN)
             return
         if ready is not None:
             await self._start_or_return(queue, ready)
             return
         self._loading[queue.pool] += 1
-        self._in_flight.take(message)
+        self._in_flight.add(message)
         self._runner.spawn(self._load_and_place(queue, message))
 
     async def _load_and_place(self, queue: PoolQueue, message: Msg) -> None:
@@ -239,13 +233,13 @@ class Dispatcher(Service):
             finally:
                 self._loading[queue.pool] -= 1
             if ready is None:
-                await self._runner.handle_stale(task_of(message), message)
+                await self._runner.stale_deliveries.handle(task_of(message), message)
             else:
                 await self._start_or_return(queue, ready)
         except StoreUnavailable:
-            await self._in_flight.give_back(message, ANOTHER_WORKER)
+            await self._in_flight.nak(message, ANOTHER_WORKER)
         except Exception:
-            await self._in_flight.give_back(message, LONGEST_RETURN)
+            await self._in_flight.nak(message, LONGEST_RETURN)
             raise
         finally:
             self._slots.freed.set()  # the slot that was kept for it may still be free
@@ -253,13 +247,13 @@ class Dispatcher(Service):
     async def _start_or_return(self, queue: PoolQueue, ready: ReadyTask) -> None:
         state = ready.known.state
         if ready.needs_grant and isinstance(state, Waiting) and not state.granted:  # it came without the scheduler
-            self._in_flight.take(ready.message)
+            self._in_flight.add(ready.message)
             self._runner.spawn(self._hold(ready))
             return
         delivered = delivery_info(ready.message).delivered
         if self._fleet.pool_waits(queue.pool):  # it was paused while this was on its way here
             queue.may_have_more = True
-            await self._in_flight.give_back(ready.message)
+            await self._in_flight.nak(ready.message)
             return
         if self._fleet.type_waits(ready.submitted.task_type):
             metrics.handed_back.labels("paused").inc()
@@ -292,7 +286,7 @@ class Dispatcher(Service):
         except Refused:
             pass  # it has moved on; the message is of no use either way
         except StoreUnavailable:
-            await self._in_flight.give_back(ready.message, ANOTHER_WORKER)
+            await self._in_flight.nak(ready.message, ANOTHER_WORKER)
             return
         await self._in_flight.ack(ready.message)
 
@@ -315,7 +309,7 @@ class Dispatcher(Service):
     async def _pass_over(self, queue: PoolQueue, ready: ReadyTask, pause: timedelta) -> None:
         """Give back a task that does not start here now, though a slot is free, to come again after a pause."""
         queue.unplaced += 1
-        await self._in_flight.give_back(ready.message, pause)
+        await self._in_flight.nak(ready.message, pause)
 
     def _another_could(self, ready: ReadyTask) -> bool:
         """Return True if another server of the fleet could take a task."""

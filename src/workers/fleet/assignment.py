@@ -18,17 +18,15 @@ from typing import Any
 
 import structlog
 
-from ...commands.commands import Commands
 from ...commands.task import Processing
+from ...container import Container
 from ...errors import UnreadableEvent
 from ...events.ids import TaskRef
 from ...events.server import ServerRegistered
 from ...events.subjects import TASK_SUBJECTS, server_token
 from ...projections.active import projected, projection_reaches, running_on
-from ...projections.fleet import Fleet
 from ...runtime.service import Service
-from ...streams.buckets import Bucket, BucketEntry
-from ...streams.client.connection import Connection
+from ...streams.buckets import BucketEntry
 from ...streams.jetstream.api import api
 from ...streams.jetstream.messages import last_sequence
 from ...streams.leases import Lease, Leases, Membership
@@ -59,21 +57,13 @@ def preferred(server_name: str, workers: Iterable[str]) -> str:
 class ServerAssignment(Service):
     """Takes and gives up the servers of one worker."""
 
-    def __init__(
-        self,
-        members: Membership,
-        fleet: Fleet,
-        tasks_bucket: Bucket,
-        connection: Connection,
-        commands: Commands,
-        slots: Slots,
-    ) -> None:
+    def __init__(self, container: Container, members: Membership, slots: Slots) -> None:
         super().__init__("server-assignment", period_seconds=members.period_seconds)
         self._members = members
-        self._fleet = fleet
-        self._tasks_bucket = tasks_bucket
-        self._connection = connection
-        self._commands = commands
+        self._fleet = container.fleet
+        self._tasks_bucket = container.buckets.tasks
+        self._connection = container.reading
+        self._tasks = container.commands.tasks
         self._slots = slots
         self._entries = Leases(members.bucket, "server")
         self._leases: dict[str, Lease] = {}
@@ -228,7 +218,7 @@ class ServerAssignment(Service):
     async def _runs_on(self, name: str, ref: TaskRef) -> bool:
         """Return True if the log says that a server works on a task, or an event of it does not decode."""
         try:
-            state = (await self._commands.tasks.load(ref)).state
+            state = (await self._tasks.load(ref)).state
         except UnreadableEvent:
             return True  # its slot stays taken: only a newer version knows better
         return isinstance(state, Processing) and server_token(state.server_id) == name

@@ -10,12 +10,10 @@ from datetime import timedelta
 import structlog
 
 from ...backends.dialects.dialect import Answer, Failed
-from ...commands.commands import Commands
 from ...commands.server import CircuitIsClosed, CloseCircuit, OpenCircuit, Present
+from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
-from ...projections.heartbeats import Heartbeats
-from ...settings import Settings
 from .slots import Slots
 
 log = structlog.get_logger(__name__)
@@ -26,13 +24,11 @@ BUSY_PAUSE = timedelta(seconds=1)
 
 
 class CircuitBreaker:
-    def __init__(
-        self, settings: Settings, commands: Commands, slots: Slots, heartbeats: Heartbeats, worker: Actor
-    ) -> None:
-        self._settings = settings
-        self._commands = commands
+    def __init__(self, container: Container, slots: Slots, worker: Actor) -> None:
+        self._settings = container.settings
+        self._servers = container.commands.servers
+        self._heartbeats = container.heartbeats
         self._slots = slots
-        self._heartbeats = heartbeats
         self._worker = worker
 
     def count(self, server: Present, answer: Answer) -> int:
@@ -56,16 +52,14 @@ class CircuitBreaker:
             if not _counts_against(answer):
                 await self._heartbeats.note(server_id)
                 if _is_trial(server):
-                    await self._commands.servers.handle(
-                        server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker
-                    )
+                    await self._servers.handle(server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker)
             elif self._opens(server, failures):
                 assert isinstance(answer, Failed)
                 command = OpenCircuit(
                     reason=f"{failures} attempts failed in a row, the last because {answer.error}",
                     cooldown=timedelta(seconds=self._settings.circuit_cooldown),
                 )
-                await self._commands.servers.handle(server_id, command, by=self._worker)
+                await self._servers.handle(server_id, command, by=self._worker)
         except (Refused, StoreUnavailable) as error:
             log.info("circuit-breaker.unchanged", server=server_id, reason=str(error))
 

@@ -16,15 +16,12 @@ from msgspec.structs import replace
 from ...backends.client import BackendClient
 from ...backends.dialects.dialect import Probe
 from ...clock import jitter, utc_now
-from ...commands.commands import Commands
 from ...commands.server import MarkOffline, MarkOnline, Present, RemoveServer
+from ...container import Container
 from ...errors import NotFound
 from ...events.envelope import Actor
-from ...projections.fleet import Fleet
-from ...projections.heartbeats import Heartbeat, Heartbeats
+from ...projections.heartbeats import Heartbeat
 from ...settings import Settings
-from ...streams.timers import Timers
-from ...vault.secrets import SecretStore
 
 log = structlog.get_logger(__name__)
 
@@ -43,23 +40,14 @@ class CheckState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Health:
-    def __init__(
-        self,
-        settings: Settings,
-        backend: BackendClient,
-        commands: Commands,
-        fleet: Fleet,
-        heartbeats: Heartbeats,
-        secrets: SecretStore,
-        timers: Timers,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, container: Container, backend: BackendClient) -> None:
+        self._settings = container.settings
+        self._servers = container.commands.servers
+        self._fleet = container.fleet
+        self._heartbeats = container.heartbeats
+        self._secrets = container.secrets
+        self._timers = container.timers
         self._backend = backend
-        self._commands = commands
-        self._fleet = fleet
-        self._heartbeats = heartbeats
-        self._secrets = secrets
-        self._timers = timers
 
     async def check(self, server_name: str, body: bytes) -> None:
         """Check a server (by token), record a change, and set the next check. Safe to repeat.
@@ -123,13 +111,13 @@ class Health:
                 )
                 await self._heartbeats.put(server_id, seen)
             if not server.online:
-                await self._commands.servers.handle(server_id, MarkOnline(reason=probe.reason), by=BY)
+                await self._servers.handle(server_id, MarkOnline(reason=probe.reason), by=BY)
             return
         if server.online:
-            await self._commands.servers.handle(server_id, MarkOffline(reason=probe.reason), by=BY)
+            await self._servers.handle(server_id, MarkOffline(reason=probe.reason), by=BY)
         elif _age(server.changed_at) > self._settings.server_remove_after:
             reason = f"offline for more than {self._settings.server_remove_after:g} s: {probe.reason}"
-            await self._commands.servers.handle(server_id, RemoveServer(reason=reason), by=BY)
+            await self._servers.handle(server_id, RemoveServer(reason=reason), by=BY)
             await self._secrets.destroy(server_id, server.settings.api_key_id)
             await self._heartbeats.forget(server_id)
 
