@@ -13,7 +13,7 @@ from .backends.egress import EgressPolicy
 from .clock import utc_now
 from .commands.commands import Commands
 from .commands.owner import Allowance
-from .commands.task import Ended
+from .commands.task_state import Ended
 from .errors import StoreError
 from .events.ids import TaskRef
 from .events.limits import Limits

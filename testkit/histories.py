@@ -10,9 +10,9 @@ from datetime import timedelta
 import msgspec
 from msgspec import Raw
 
-from taskstream.commands import task
+from taskstream.commands import task_commands as task
 from taskstream.commands.commands import Commands
-from taskstream.commands.task import SubmitTask
+from taskstream.commands.task_commands import SubmitTask
 from taskstream.errors import Refused
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Actor

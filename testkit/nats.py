@@ -82,8 +82,8 @@ class NatsServer(Process):
 
 def in_container() -> Iterator[str]:
     """Yield the URL of a nats-server in a container with our nats.conf."""
-    from testcontainers.container.container import DockerContainer
-    from testcontainers.container.waiting_utils import wait_for_logs
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.waiting_utils import wait_for_logs
 
     container = DockerContainer(IMAGE).with_exposed_ports(4222).with_command("-c /taskstream.conf -a 0.0.0.0")
     with container.with_volume_mapping(str(CONFIG), "/taskstream.conf") as running:

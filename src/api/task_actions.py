@@ -8,7 +8,8 @@ from graphlib import TopologicalSorter
 from typing import Literal, TypeAlias
 
 from ..clock import utc_now
-from ..commands.task import CancelTask, DeleteTask, RetryTask, TaskCommand, decide
+from ..commands.task import decide
+from ..commands.task_commands import CancelTask, DeleteTask, RetryTask, TaskCommand
 from ..container import Container
 from ..errors import InvalidInput, NotFound, Refused
 from ..events.ids import TaskRef, owner_token, parse_task_id

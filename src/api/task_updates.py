@@ -12,7 +12,7 @@ from litestar.exceptions import HTTPException
 from ..backends.dialects.dialect import Update
 from ..backends.dialects.task_update import TaskUpdate, read_update
 from ..backends.redaction import without_key
-from ..commands.task import Reporter
+from ..commands.task_commands import Reporter
 from ..container import Container
 from ..errors import InvalidInput, NotFound
 from ..events.envelope import Actor, Stored

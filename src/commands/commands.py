@@ -29,9 +29,10 @@ from ..streams.client.connection import Connection
 from ..streams.committer import Committer
 from ..streams.log import LatestLog, Log
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
-from . import owner, pool, schedule, server, task, task_type, webhook
+from . import owner, pool, schedule, server, task, task_state, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
-from .task import Ended, SubmitTask, TaskCommand, TaskState
+from .task_commands import SubmitTask, TaskCommand
+from .task_state import Ended, TaskState
 
 E = TypeVar("E", bound=Event)
 TaskEnded: TypeAlias = Callable[[TaskRef, Ended], Awaitable[None]]
@@ -46,7 +47,7 @@ class Commands:
 
         fleet = Committer(appending)
         self.tasks: Handler[TaskRef, TaskState, TaskCommand, TaskEvent] = Handler(
-            log(TASKS, task_codec, Committer(appending)), task_root, task.UNKNOWN, task.decide, task.evolve
+            log(TASKS, task_codec, Committer(appending)), task_root, task_state.UNKNOWN, task.decide, task_state.evolve
         )
         self.servers: Handler[str, server.ServerState, server.ServerCommand, ServerEvent] = Handler(
             log(SERVERS, server_codec, fleet), server_root, server.ABSENT, server.decide, server.evolve

@@ -18,24 +18,10 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from ..errors import IdempotencyConflict, NotFound, RuleBroken
+from ..events import schedule as events
 from ..events.envelope import Recorded
 from ..events.ids import ScheduleRef, run_ref
-from ..events.schedule import (
-    Counts,
-    Missed,
-    Run,
-    ScheduleChanged,
-    ScheduleCreated,
-    ScheduleDeleted,
-    ScheduleEvent,
-    ScheduleFailed,
-    ScheduleFired,
-    SchedulePaused,
-    ScheduleResumed,
-    ScheduleSettings,
-    ScheduleSkipped,
-    ScheduleTriggered,
-)
+from ..events.schedule import Counts, Missed, Run, ScheduleCreated, ScheduleEvent, ScheduleSettings
 from .recurrence import first_from, latest, next_after, upto
 
 MOST_AT_ONCE = 100
@@ -175,7 +161,7 @@ def decide(command: ScheduleCommand, state: ScheduleState, now: datetime) -> Seq
         case ChangeSchedule():
             return change(command, state, now)
         case PauseSchedule():
-            return [] if state.paused else [SchedulePaused(reason=command.reason, next_at=state.next_at)]
+            return [] if state.paused else [events.SchedulePaused(reason=command.reason, next_at=state.next_at)]
         case ResumeSchedule():
             return resume(state, now)
         case FireSchedule():
@@ -186,9 +172,9 @@ def decide(command: ScheduleCommand, state: ScheduleState, now: datetime) -> Seq
             if state.triggered == command.task_id:
                 return []
             counts = replace(state.counts, triggered=state.counts.triggered + 1)
-            return [ScheduleTriggered(task_id=command.task_id, counts=counts)]
+            return [events.ScheduleTriggered(task_id=command.task_id, counts=counts)]
         case DeleteSchedule():
-            return [ScheduleDeleted()]
+            return [events.ScheduleDeleted()]
         case _:
             assert_never(command)
 
@@ -219,7 +205,7 @@ def change(command: ChangeSchedule, state: Created, now: datetime) -> Sequence[S
         return []
     same_times = (settings.cron, settings.time_zone) == (state.settings.cron, state.settings.time_zone)
     next_at = state.next_at if same_times else next_after(settings.cron, settings.time_zone, now)
-    return [ScheduleChanged(settings=settings, next_at=next_at)]
+    return [events.ScheduleChanged(settings=settings, next_at=next_at)]
 
 
 def resume(state: Created, now: datetime) -> Sequence[ScheduleEvent]:
@@ -227,11 +213,13 @@ def resume(state: Created, now: datetime) -> Sequence[ScheduleEvent]:
     if not state.paused:
         return []
     if state.next_at is None or state.next_at > now:
-        return [ScheduleResumed(next_at=state.next_at, counts=state.counts)]
+        return [events.ScheduleResumed(next_at=state.next_at, counts=state.counts)]
     cron, time_zone = state.settings.cron, state.settings.time_zone
     caught_up, missed = latest(cron, time_zone, state.next_at, now, _most_caught_up(state.settings))
     counts = replace(state.counts, skipped=state.counts.skipped + missed - len(caught_up))
-    return [ScheduleResumed(next_at=caught_up[0] if caught_up else first_from(cron, time_zone, now), counts=counts)]
+    return [
+        events.ScheduleResumed(next_at=caught_up[0] if caught_up else first_from(cron, time_zone, now), counts=counts)
+    ]
 
 
 def fire(command: FireSchedule, state: Created, now: datetime) -> Sequence[ScheduleEvent]:
@@ -264,9 +252,9 @@ def fire(command: FireSchedule, state: Created, now: datetime) -> Sequence[Sched
     )
     next_at = next_after(cron, time_zone, due[-1] if due else now)
     if not due:
-        return [ScheduleSkipped(next_at=next_at, counts=counts)]
+        return [events.ScheduleSkipped(next_at=next_at, counts=counts)]
     runs = tuple(Run(occurrence=at, task_id=run_ref(command.ref, at).id) for at in due)
-    return [ScheduleFired(runs=runs, next_at=next_at, counts=counts)]
+    return [events.ScheduleFired(runs=runs, next_at=next_at, counts=counts)]
 
 
 def _most_caught_up(settings: ScheduleSettings) -> int:
@@ -277,7 +265,7 @@ def record_failure(command: RecordFailure, state: Created) -> Sequence[ScheduleE
     if not state.unsettled or not set(command.runs) <= set(state.fired):
         return []
     counts = replace(state.counts, failed=state.counts.failed + len(command.runs))
-    return [ScheduleFailed(runs=command.runs, error=command.error, path=command.path, counts=counts)]
+    return [events.ScheduleFailed(runs=command.runs, error=command.error, path=command.path, counts=counts)]
 
 
 def evolve(state: ScheduleState, recorded: Recorded[ScheduleEvent]) -> ScheduleState:
@@ -300,13 +288,13 @@ def evolve(state: ScheduleState, recorded: Recorded[ScheduleEvent]) -> ScheduleS
         return state
     state = replace(state, changed_at=recorded.at)
     match event:
-        case ScheduleChanged():
+        case events.ScheduleChanged():
             return replace(state, settings=event.settings, next_at=event.next_at)
-        case SchedulePaused():
+        case events.SchedulePaused():
             return replace(state, paused=True, pause_reason=event.reason, next_at=event.next_at)
-        case ScheduleResumed():
+        case events.ScheduleResumed():
             return replace(state, paused=False, pause_reason="", next_at=event.next_at, counts=event.counts)
-        case ScheduleFired():
+        case events.ScheduleFired():
             return replace(
                 state,
                 fired=event.runs,
@@ -315,14 +303,14 @@ def evolve(state: ScheduleState, recorded: Recorded[ScheduleEvent]) -> ScheduleS
                 next_at=event.next_at,
                 counts=event.counts,
             )
-        case ScheduleSkipped():
+        case events.ScheduleSkipped():
             return replace(state, next_at=event.next_at, counts=event.counts)
-        case ScheduleFailed():
+        case events.ScheduleFailed():
             failure = Failure(at=recorded.at, runs=event.runs, error=event.error, path=event.path)
             return replace(state, failure=failure, unsettled=False, counts=event.counts)
-        case ScheduleTriggered():
+        case events.ScheduleTriggered():
             return replace(state, triggered=event.task_id, counts=event.counts)
-        case ScheduleDeleted():
+        case events.ScheduleDeleted():
             return DeletedSchedule(schedule_id=state.schedule_id)
         case _:
             assert_never(event)

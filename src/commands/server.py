@@ -14,19 +14,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import NotFound
+from ..events import server as events
 from ..events.envelope import Recorded
-from ..events.server import (
-    CircuitClosed,
-    CircuitHalfOpened,
-    CircuitOpened,
-    MaintenanceEnded,
-    MaintenanceStarted,
-    ServerEvent,
-    ServerRegistered,
-    ServerRemoved,
-    ServerWentOffline,
-    ServerWentOnline,
-)
+from ..events.server import ServerEvent, ServerRegistered
 
 LONGEST_COOLDOWN = timedelta(minutes=5)
 
@@ -138,23 +128,23 @@ def decide(command: ServerCommand, state: ServerState, now: datetime) -> Sequenc
     server_id = state.server_id
     match command:
         case MarkOnline():
-            return [] if state.online else [ServerWentOnline(server_id=server_id, reason=command.reason)]
+            return [] if state.online else [events.ServerWentOnline(server_id=server_id, reason=command.reason)]
         case MarkOffline():
-            return [ServerWentOffline(server_id=server_id, reason=command.reason)] if state.online else []
+            return [events.ServerWentOffline(server_id=server_id, reason=command.reason)] if state.online else []
         case SetMaintenance():
             return set_maintenance(command, state)
         case OpenCircuit():
             return open_circuit(command, state, now)
         case TryCircuit():
             if isinstance(state.circuit, CircuitIsOpen) and state.circuit.until <= now:
-                return [CircuitHalfOpened(server_id=server_id)]
+                return [events.CircuitHalfOpened(server_id=server_id)]
             return []
         case CloseCircuit():
             if isinstance(state.circuit, CircuitIsClosed):
                 return []
-            return [CircuitClosed(server_id=server_id, reason=command.reason)]
+            return [events.CircuitClosed(server_id=server_id, reason=command.reason)]
         case RemoveServer():
-            return [ServerRemoved(server_id=server_id, reason=command.reason)]
+            return [events.ServerRemoved(server_id=server_id, reason=command.reason)]
         case _:
             assert_never(command)
 
@@ -168,7 +158,7 @@ def register(command: RegisterServer, state: ServerState) -> Sequence[ServerEven
 def set_maintenance(command: SetMaintenance, state: Present) -> Sequence[ServerEvent]:
     if command.maintenance == state.maintenance:
         return []
-    event = MaintenanceStarted if command.maintenance else MaintenanceEnded
+    event = events.MaintenanceStarted if command.maintenance else events.MaintenanceEnded
     return [event(server_id=state.server_id, reason=command.reason)]
 
 
@@ -184,7 +174,7 @@ def open_circuit(command: OpenCircuit, state: Present, now: datetime) -> Sequenc
             assert_never(state.circuit)
     factor: int = 2 ** min(failures - 1, 16)
     return [
-        CircuitOpened(
+        events.CircuitOpened(
             server_id=state.server_id,
             reason=command.reason,
             until=now + min(command.cooldown * factor, LONGEST_COOLDOWN),
@@ -213,21 +203,21 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
     if not isinstance(state, Present):
         return state
     match event:
-        case ServerWentOnline() | ServerWentOffline():
-            online = isinstance(event, ServerWentOnline)
+        case events.ServerWentOnline() | events.ServerWentOffline():
+            online = isinstance(event, events.ServerWentOnline)
             return replace(state, online=online, changed_at=recorded.at, status_reason=event.reason)
-        case MaintenanceStarted():
+        case events.MaintenanceStarted():
             return replace(state, maintenance=True, maintenance_reason=event.reason, maintenance_since=recorded.at)
-        case MaintenanceEnded():
+        case events.MaintenanceEnded():
             return replace(state, maintenance=False, maintenance_reason="", maintenance_since=None)
-        case CircuitOpened():
+        case events.CircuitOpened():
             return replace(state, circuit=CircuitIsOpen(until=event.until, failures=event.failures))
-        case CircuitHalfOpened():
+        case events.CircuitHalfOpened():
             failures = 0 if isinstance(state.circuit, CircuitIsClosed) else state.circuit.failures
             return replace(state, circuit=CircuitIsHalfOpen(failures=failures))
-        case CircuitClosed():
+        case events.CircuitClosed():
             return replace(state, circuit=CircuitIsClosed())
-        case ServerRemoved():
+        case events.ServerRemoved():
             return Removed(server_id=event.server_id, removed_at=recorded.at, reason=event.reason)
         case _:
             assert_never(event)

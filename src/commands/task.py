@@ -24,87 +24,12 @@ from ..errors import (
     RetryTooLate,
     TimeIsUp,
 )
-from ..events.task import (
-    AttemptAccepted,
-    AttemptFailed,
-    AttemptReturned,
-    AttemptStarted,
-    FailureKind,
-    TaskCancelled,
-    TaskDeleted,
-    TaskEvent,
-    TaskFailed,
-    TaskHeld,
-    TaskQueued,
-    TaskSubmitted,
-)
+from ..events import task as events
+from ..events.task import FailureKind, TaskEvent
+from . import task_commands as commands
 from . import task_holds, task_reports
-from .task_commands import (
-    AcceptAttempt,
-    CancelTask,
-    CancelUnstarted,
-    DeleteTask,
-    ExpireTask,
-    FailAttempt,
-    FailByParent,
-    FailTask,
-    HoldTask,
-    ReleaseTask,
-    Reporter,
-    ReportProgress,
-    RequeueTask,
-    RetryTask,
-    ReturnAttempt,
-    StartAttempt,
-    SubmitTask,
-    SucceedTask,
-    TaskCommand,
-)
-from .task_state import (
-    UNKNOWN,
-    Ended,
-    Held,
-    Outcome,
-    Processing,
-    TaskFacts,
-    TaskState,
-    Unknown,
-    Waiting,
-    evolve,
-)
-
-__all__ = [
-    "UNKNOWN",
-    "AcceptAttempt",
-    "CancelTask",
-    "CancelUnstarted",
-    "DeleteTask",
-    "Ended",
-    "ExpireTask",
-    "FailAttempt",
-    "FailByParent",
-    "FailTask",
-    "Held",
-    "HoldTask",
-    "Outcome",
-    "Processing",
-    "ReleaseTask",
-    "ReportProgress",
-    "Reporter",
-    "RequeueTask",
-    "RetryTask",
-    "ReturnAttempt",
-    "StartAttempt",
-    "SubmitTask",
-    "SucceedTask",
-    "TaskCommand",
-    "TaskFacts",
-    "TaskState",
-    "Unknown",
-    "Waiting",
-    "decide",
-    "evolve",
-]
+from .task_commands import TaskCommand
+from .task_state import Ended, Held, Processing, TaskFacts, TaskState, Unknown, Waiting
 
 FINAL_KINDS: frozenset[FailureKind] = frozenset({"rejected", "failed"})
 """Failures that a retry would only repeat."""
@@ -122,49 +47,49 @@ def decide(  # noqa: PLR0912 - one case for each command
     Raises a subclass of errors.Refused if the command is not allowed in this state.
     """
     match command:
-        case SubmitTask():
+        case commands.SubmitTask():
             return submit(command, state)
-        case StartAttempt():
+        case commands.StartAttempt():
             return start_attempt(command, state, now)
-        case AcceptAttempt():
+        case commands.AcceptAttempt():
             return accept_attempt(command, state)
-        case ReportProgress():
+        case commands.ReportProgress():
             return task_reports.report_progress(command, state, now)
-        case SucceedTask():
+        case commands.SucceedTask():
             return task_reports.succeed(command, state)
-        case FailTask():
+        case commands.FailTask():
             return task_reports.fail(command, state)
-        case FailAttempt():
+        case commands.FailAttempt():
             return fail_attempt(command, state, now)
-        case ReturnAttempt():
+        case commands.ReturnAttempt():
             return return_attempt(command, state)
-        case CancelTask():
+        case commands.CancelTask():
             return cancel(command, state)
-        case RetryTask():
+        case commands.RetryTask():
             return retry(command, state, now)
-        case DeleteTask():
+        case commands.DeleteTask():
             return delete(command, state)
-        case RequeueTask():
+        case commands.RequeueTask():
             return requeue(command, state, now)
-        case HoldTask():
+        case commands.HoldTask():
             return task_holds.hold(command, state)
-        case ReleaseTask():
+        case commands.ReleaseTask():
             return task_holds.release(command, state)
-        case ExpireTask():
+        case commands.ExpireTask():
             return task_holds.expire(state, now)
-        case FailByParent():
+        case commands.FailByParent():
             return task_holds.fail_by_parent(command, state)
-        case CancelUnstarted():
+        case commands.CancelUnstarted():
             return task_holds.cancel_unstarted(command, state)
         case _:
             assert_never(command)
 
 
-def submit(command: SubmitTask, state: TaskState) -> Sequence[TaskEvent]:
+def submit(command: commands.SubmitTask, state: TaskState) -> Sequence[TaskEvent]:
     match state:
         case Unknown():
             return [
-                TaskSubmitted(
+                events.TaskSubmitted(
                     owner=command.owner,
                     task_type=command.task_type,
                     payload=command.payload,
@@ -190,7 +115,7 @@ def submit(command: SubmitTask, state: TaskState) -> Sequence[TaskEvent]:
             assert_never(state)
 
 
-def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+def start_attempt(command: commands.StartAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     match state:
         case Held():
             raise NotQueued
@@ -202,7 +127,7 @@ def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Seq
             raise NotGranted
         case Waiting(facts=facts):
             return [
-                AttemptStarted(
+                events.AttemptStarted(
                     attempt=facts.attempt + 1,
                     server_id=command.server_id,
                     worker_id=command.worker_id,
@@ -222,14 +147,14 @@ def start_attempt(command: StartAttempt, state: TaskState, now: datetime) -> Seq
             assert_never(state)
 
 
-def accept_attempt(command: AcceptAttempt, state: TaskState) -> Sequence[TaskEvent]:
+def accept_attempt(command: commands.AcceptAttempt, state: TaskState) -> Sequence[TaskEvent]:
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt or running.accepted:
         return []  # the callback came before the acceptance
-    return [AttemptAccepted(attempt=command.attempt, backend_task_id=command.backend_task_id)]
+    return [events.AttemptAccepted(attempt=command.attempt, backend_task_id=command.backend_task_id)]
 
 
-def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+def fail_attempt(command: commands.FailAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt:
         return []  # the attempt is over already
@@ -245,7 +170,7 @@ def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Seque
         too_late = f"another attempt could not start before its `{task_holds.option(kind)}`, {task_holds.instant(last)}"
         return [_ended_by_failure(running, kind, f"{command.error}; {too_late}")]
     return [
-        AttemptFailed(
+        events.AttemptFailed(
             attempt=command.attempt,
             server_id=running.server_id,
             kind=command.kind,
@@ -255,11 +180,11 @@ def fail_attempt(command: FailAttempt, state: TaskState, now: datetime) -> Seque
     ]
 
 
-def _ended_by_failure(running: Processing, kind: FailureKind, error: str) -> TaskFailed:
-    return TaskFailed(attempt=running.facts.attempt, server_id=running.server_id, kind=kind, error=error)
+def _ended_by_failure(running: Processing, kind: FailureKind, error: str) -> events.TaskFailed:
+    return events.TaskFailed(attempt=running.facts.attempt, server_id=running.server_id, kind=kind, error=error)
 
 
-def backoff(command: FailAttempt, facts: TaskFacts) -> timedelta:
+def backoff(command: commands.FailAttempt, facts: TaskFacts) -> timedelta:
     """Return the backoff: full jitter over 1, 2, 4, 8 … times the base, up to the cap.
 
     None after a lost worker, which says nothing about the task. Source: Marc Brooker, "Exponential Backoff And
@@ -275,19 +200,19 @@ def backoff(command: FailAttempt, facts: TaskFacts) -> timedelta:
     return max(bound * command.jitter, asked)
 
 
-def return_attempt(command: ReturnAttempt, state: TaskState) -> Sequence[TaskEvent]:
+def return_attempt(command: commands.ReturnAttempt, state: TaskState) -> Sequence[TaskEvent]:
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt:
         return []
-    return [AttemptReturned(attempt=command.attempt, server_id=running.server_id, reason=command.reason)]
+    return [events.AttemptReturned(attempt=command.attempt, server_id=running.server_id, reason=command.reason)]
 
 
-def cancel(command: CancelTask, state: TaskState) -> Sequence[TaskEvent]:
+def cancel(command: commands.CancelTask, state: TaskState) -> Sequence[TaskEvent]:
     match state:
         case Held() | Waiting():
-            return [TaskCancelled(attempt=0, server_id="", reason=command.reason)]
+            return [events.TaskCancelled(attempt=0, server_id="", reason=command.reason)]
         case Processing(facts=facts):
-            return [TaskCancelled(attempt=facts.attempt, server_id=state.server_id, reason=command.reason)]
+            return [events.TaskCancelled(attempt=facts.attempt, server_id=state.server_id, reason=command.reason)]
         case Ended(outcome="cancelled"):
             return []
         case Ended():
@@ -298,7 +223,7 @@ def cancel(command: CancelTask, state: TaskState) -> Sequence[TaskEvent]:
             assert_never(state)
 
 
-def retry(command: RetryTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+def retry(command: commands.RetryTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     match state:
         case Ended(deleted=True):
             raise NotFound("task", "")
@@ -308,8 +233,8 @@ def retry(command: RetryTask, state: TaskState, now: datetime) -> Sequence[TaskE
             if (last := task_holds.last_start(facts.plan)) is not None and last <= now:
                 raise RetryTooLate(task_holds.option(task_holds.late_kind(facts.plan)))
             if facts.plan.depends_on:
-                return [TaskHeld(reason=command.reason, renewed=True)]
-            return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, renewed=True)]
+                return [events.TaskHeld(reason=command.reason, renewed=True)]
+            return [events.TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, renewed=True)]
         case Ended():
             raise NotRetryable("finished")
         case Held() | Waiting():
@@ -322,12 +247,12 @@ def retry(command: RetryTask, state: TaskState, now: datetime) -> Sequence[TaskE
             assert_never(state)
 
 
-def delete(command: DeleteTask, state: TaskState) -> Sequence[TaskEvent]:
+def delete(command: commands.DeleteTask, state: TaskState) -> Sequence[TaskEvent]:
     match state:
         case Held() | Waiting() | Processing():
-            return [*cancel(CancelTask(reason=command.reason), state), TaskDeleted()]
+            return [*cancel(commands.CancelTask(reason=command.reason), state), events.TaskDeleted()]
         case Ended(deleted=False):
-            return [TaskDeleted()]
+            return [events.TaskDeleted()]
         case Ended():
             return []
         case Unknown():
@@ -336,11 +261,11 @@ def delete(command: DeleteTask, state: TaskState) -> Sequence[TaskEvent]:
             assert_never(state)
 
 
-def requeue(command: RequeueTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+def requeue(command: commands.RequeueTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     if not isinstance(state, Waiting) or (state.not_before is not None and state.not_before > now):
         return []  # it has moved on, or its timer has not fired yet
     facts = state.facts
-    return [TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, granted=state.granted)]
+    return [events.TaskQueued(pool=facts.pool, priority=facts.priority, reason=command.reason, granted=state.granted)]
 
 
 def _running(state: TaskState) -> Processing | None:

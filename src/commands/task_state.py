@@ -18,26 +18,9 @@ from typing import Literal, TypeAlias, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..events import task as events
 from ..events.envelope import Recorded
-from ..events.task import (
-    NO_PLAN,
-    AttemptAccepted,
-    AttemptFailed,
-    AttemptReturned,
-    AttemptStarted,
-    Plan,
-    Priority,
-    ProgressReported,
-    RetryPolicy,
-    TaskCancelled,
-    TaskDeleted,
-    TaskEvent,
-    TaskFailed,
-    TaskHeld,
-    TaskQueued,
-    TaskSubmitted,
-    TaskSucceeded,
-)
+from ..events.task import NO_PLAN, Plan, Priority, RetryPolicy, TaskEvent, TaskSubmitted
 
 Outcome = Literal["succeeded", "failed", "cancelled"]
 
@@ -126,12 +109,12 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
         return state  # its first events are past their retention
     facts = state.facts
     match event:
-        case TaskHeld():
+        case events.TaskHeld():
             return Held(facts=replace(facts, failures=0) if event.renewed else facts)
-        case TaskQueued():
+        case events.TaskQueued():
             facts = replace(facts, failures=0) if event.renewed else facts
             return Waiting(facts=facts, granted=event.granted)
-        case AttemptStarted():
+        case events.AttemptStarted():
             return Processing(
                 granted=isinstance(state, Waiting) and state.granted,
                 facts=replace(facts, attempt=event.attempt, last_server_id=event.server_id),
@@ -141,21 +124,21 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
                 token_digest=event.token_digest,
                 accepted=not event.worker_id,
             )
-        case AttemptAccepted():
+        case events.AttemptAccepted():
             return replace(state, accepted=True) if isinstance(state, Processing) else state
-        case ProgressReported():
+        case events.ProgressReported():
             return state
-        case AttemptFailed():
+        case events.AttemptFailed():
             return Waiting(facts=replace(facts, failures=facts.failures + 1), not_before=event.retry_at)
-        case AttemptReturned():
+        case events.AttemptReturned():
             return Waiting(facts=facts, granted=isinstance(state, Processing) and state.granted)
-        case TaskSucceeded():
+        case events.TaskSucceeded():
             return Ended(facts=facts, outcome="succeeded", update_digest=event.update_digest)
-        case TaskFailed():
+        case events.TaskFailed():
             return Ended(facts=facts, outcome="failed", update_digest=event.update_digest)
-        case TaskCancelled():
+        case events.TaskCancelled():
             return Ended(facts=facts, outcome="cancelled")
-        case TaskDeleted():
+        case events.TaskDeleted():
             return replace(state, deleted=True) if isinstance(state, Ended) else state
         case _:
             assert_never(event)

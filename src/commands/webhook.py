@@ -10,17 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import NotFound
+from ..events import webhook as events
 from ..events.envelope import Recorded
-from ..events.webhook import (
-    SecretRotated,
-    WebhookChanged,
-    WebhookDeleted,
-    WebhookDisabled,
-    WebhookEnabled,
-    WebhookEvent,
-    WebhookRegistered,
-    WebhookSettings,
-)
+from ..events.webhook import WebhookEvent, WebhookRegistered, WebhookSettings
 
 BOTH_SECRETS = timedelta(hours=24)
 """How long deliveries are signed with the previous secret, too: time for the receiver to adopt the new one."""
@@ -109,13 +101,13 @@ def decide(command: WebhookCommand, state: WebhookState, now: datetime) -> Seque
         case ChangeWebhook():
             return change(command, state)
         case DisableWebhook():
-            return [WebhookDisabled(reason=command.reason)] if state.active else []
+            return [events.WebhookDisabled(reason=command.reason)] if state.active else []
         case RotateSecret():
             if state.secret_id == command.secret_id:
                 return []  # our own, stored although its answer was lost
-            return [SecretRotated(secret_id=command.secret_id, previous_until=now + BOTH_SECRETS)]
+            return [events.SecretRotated(secret_id=command.secret_id, previous_until=now + BOTH_SECRETS)]
         case DeleteWebhook():
-            return [WebhookDeleted()]
+            return [events.WebhookDeleted()]
         case _:
             assert_never(command)
 
@@ -123,21 +115,21 @@ def decide(command: WebhookCommand, state: WebhookState, now: datetime) -> Seque
 def register(command: RegisterWebhook, state: WebhookState) -> Sequence[WebhookEvent]:
     if not isinstance(state, Unregistered):
         return []  # its id is new each time: our own, stored although its answer was lost
-    disabled = [] if command.active else [WebhookDisabled(reason="registered as not active")]
+    disabled = [] if command.active else [events.WebhookDisabled(reason="registered as not active")]
     return [command.registration, *disabled]
 
 
 def change(command: ChangeWebhook, state: Registered) -> Sequence[WebhookEvent]:
     given = {name: getattr(command, name) for name in ("url", "events", "types", "description")}
     settings = replace(state.settings, **{name: value for name, value in given.items() if value is not None})
-    events: list[WebhookEvent] = []
+    decided: list[WebhookEvent] = []
     if settings != state.settings:
-        events.append(WebhookChanged(settings=settings))
+        decided.append(events.WebhookChanged(settings=settings))
     if command.active is True and not state.active:
-        events.append(WebhookEnabled(after=command.after))
+        decided.append(events.WebhookEnabled(after=command.after))
     if command.active is False and state.active:
-        events.append(WebhookDisabled(reason=command.reason))
-    return events
+        decided.append(events.WebhookDisabled(reason=command.reason))
+    return decided
 
 
 def evolve(state: WebhookState, recorded: Recorded[WebhookEvent]) -> WebhookState:
@@ -158,20 +150,20 @@ def evolve(state: WebhookState, recorded: Recorded[WebhookEvent]) -> WebhookStat
         return state
     state = replace(state, changed_at=recorded.at)
     match event:
-        case WebhookChanged():
+        case events.WebhookChanged():
             return replace(state, settings=event.settings)
-        case WebhookEnabled():
+        case events.WebhookEnabled():
             return replace(state, active=True, disabled_reason="", after=event.after)
-        case WebhookDisabled():
+        case events.WebhookDisabled():
             return replace(state, active=False, disabled_reason=event.reason)
-        case SecretRotated():
+        case events.SecretRotated():
             return replace(
                 state,
                 secret_id=event.secret_id,
                 previous_secret_id=state.secret_id,
                 previous_until=event.previous_until,
             )
-        case WebhookDeleted():
+        case events.WebhookDeleted():
             return DeletedWebhook(webhook_id=state.webhook_id)
         case _:
             assert_never(event)

@@ -7,26 +7,13 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
+from . import task
 from .envelope import Event
 from .owner import OwnerEvent
 from .pool import PoolEvent
 from .schedule import ScheduleEvent
 from .server import ServerEvent
-from .task import (
-    AttemptAccepted,
-    AttemptFailed,
-    AttemptReturned,
-    AttemptStarted,
-    ProgressReported,
-    TaskCancelled,
-    TaskDeleted,
-    TaskEvent,
-    TaskFailed,
-    TaskHeld,
-    TaskQueued,
-    TaskSubmitted,
-    TaskSucceeded,
-)
+from .task import TaskEvent
 from .task_type import TypeEvent
 from .webhook import WebhookEvent
 
@@ -53,20 +40,22 @@ class TaskEventKind(Struct, frozen=True, kw_only=True):
 
 
 TASK_EVENTS: dict[type[Event], TaskEventKind] = {
-    TaskSubmitted: TaskEventKind(word="submitted", follows="queue", activates=True, moves=True),
-    TaskHeld: TaskEventKind(word="held", activates=True, moves=True),
-    TaskQueued: TaskEventKind(word="queued", follows="queue", activates=True, moves=True),
-    AttemptStarted: TaskEventKind(word="started", follows="server", moves=True, of_attempt=True),
-    AttemptAccepted: TaskEventKind(word="accepted", of_attempt=True),
-    ProgressReported: TaskEventKind(word="progressed", live=True),
-    AttemptFailed: TaskEventKind(word="attempt_failed", follows="server", moves=True, frees_slot=True, of_attempt=True),
-    AttemptReturned: TaskEventKind(
+    task.TaskSubmitted: TaskEventKind(word="submitted", follows="queue", activates=True, moves=True),
+    task.TaskHeld: TaskEventKind(word="held", activates=True, moves=True),
+    task.TaskQueued: TaskEventKind(word="queued", follows="queue", activates=True, moves=True),
+    task.AttemptStarted: TaskEventKind(word="started", follows="server", moves=True, of_attempt=True),
+    task.AttemptAccepted: TaskEventKind(word="accepted", of_attempt=True),
+    task.ProgressReported: TaskEventKind(word="progressed", live=True),
+    task.AttemptFailed: TaskEventKind(
+        word="attempt_failed", follows="server", moves=True, frees_slot=True, of_attempt=True
+    ),
+    task.AttemptReturned: TaskEventKind(
         word="attempt_returned", follows="server", moves=True, frees_slot=True, of_attempt=True
     ),
-    TaskSucceeded: TaskEventKind(word="succeeded", follows="server", moves=True, frees_slot=True, ends=True),
-    TaskFailed: TaskEventKind(word="failed", follows="server", moves=True, frees_slot=True, ends=True),
-    TaskCancelled: TaskEventKind(word="cancelled", follows="server", moves=True, frees_slot=True, ends=True),
-    TaskDeleted: TaskEventKind(word="deleted"),
+    task.TaskSucceeded: TaskEventKind(word="succeeded", follows="server", moves=True, frees_slot=True, ends=True),
+    task.TaskFailed: TaskEventKind(word="failed", follows="server", moves=True, frees_slot=True, ends=True),
+    task.TaskCancelled: TaskEventKind(word="cancelled", follows="server", moves=True, frees_slot=True, ends=True),
+    task.TaskDeleted: TaskEventKind(word="deleted"),
 }
 """In the order in which they first happen to a task."""
 

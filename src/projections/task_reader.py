@@ -14,21 +14,13 @@ from typing import NamedTuple
 from msgspec import Raw, Struct
 
 from ..errors import NotFound
+from ..events import task as events
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.kinds import ACTIVATING_WORDS, ENDING_WORDS
 from ..events.subjects import task_ref, task_root, tasks_filter
-from ..events.task import (
-    StoredResult,
-    TaskDeleted,
-    TaskEvent,
-    TaskFailed,
-    TaskHeld,
-    TaskQueued,
-    TaskSubmitted,
-    TaskSucceeded,
-)
+from ..events.task import StoredResult, TaskEvent
 from ..streams.buckets import Bucket, BucketEntry
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_sequence, read
@@ -120,11 +112,11 @@ class TaskReader:
         for stored in history:
             view = fold(view, stored)
             match stored.recorded.event:
-                case TaskSubmitted() as submitted:
+                case events.TaskSubmitted() as submitted:
                     payload = submitted.payload
-                case TaskSucceeded() | TaskFailed() as ended:
+                case events.TaskSucceeded() | events.TaskFailed() as ended:
                     result = ended.result
-                case TaskQueued(renewed=True) | TaskHeld(renewed=True):
+                case events.TaskQueued(renewed=True) | events.TaskHeld(renewed=True):
                     result = None
                 case _:
                     pass
@@ -138,7 +130,7 @@ class TaskReader:
         Raises NotFound where there are none, and for a task its owner deleted unless `deleted`.
         """
         history = await self._log.load(task_root(ref))
-        if not history or (isinstance(history[-1].recorded.event, TaskDeleted) and not deleted):
+        if not history or (isinstance(history[-1].recorded.event, events.TaskDeleted) and not deleted):
             raise NotFound("task", ref.id)
         return history
 

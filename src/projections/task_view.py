@@ -9,28 +9,11 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from ..events import task as events
 from ..events.envelope import NULL, Recorded, Stored
 from ..events.ids import TaskRef
 from ..events.subjects import NO_SERVER, server_token
-from ..events.task import (
-    NO_PLAN,
-    AttemptAccepted,
-    AttemptFailed,
-    AttemptReturned,
-    AttemptStarted,
-    FailureKind,
-    Plan,
-    Priority,
-    ProgressReported,
-    TaskCancelled,
-    TaskDeleted,
-    TaskEvent,
-    TaskFailed,
-    TaskHeld,
-    TaskQueued,
-    TaskSubmitted,
-    TaskSucceeded,
-)
+from ..events.task import NO_PLAN, FailureKind, Plan, Priority, TaskEvent, TaskSubmitted
 
 Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"]
 ACTIVE: frozenset[Status] = frozenset({"WAITING", "PROCESSING"})
@@ -132,7 +115,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
     match event:
         case TaskSubmitted():
             return view
-        case TaskHeld():
+        case events.TaskHeld():
             fresh = _renewed(view) if event.renewed else view
             return replace(
                 fresh,
@@ -143,7 +126,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
                 retry_at=None,
                 ended_at=None,
             )
-        case TaskQueued():
+        case events.TaskQueued():
             fresh = _renewed(view) if event.renewed else view
             return replace(
                 fresh,
@@ -157,7 +140,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
                 accepted=False,
                 deadline=None,
             )
-        case AttemptStarted():
+        case events.AttemptStarted():
             return replace(
                 view,
                 status="PROCESSING",
@@ -170,12 +153,12 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
                 retry_at=None,
                 started_at=view.started_at or recorded.at,
             )
-        case AttemptAccepted():
+        case events.AttemptAccepted():
             return replace(view, accepted=True)
-        case ProgressReported():
+        case events.ProgressReported():
             progress = view.progress if event.progress is None else event.progress
             return replace(view, progress=progress, message=event.message)
-        case AttemptFailed():
+        case events.AttemptFailed():
             return replace(
                 view,
                 status="WAITING",
@@ -188,18 +171,18 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
                 progress=None,
                 message=None,
             )
-        case AttemptReturned():
+        case events.AttemptReturned():
             return replace(view, status="WAITING", accepted=False, deadline=None, progress=None, message=None)
-        case TaskSucceeded():
+        case events.TaskSucceeded():
             return replace(
                 _ended(view, recorded, event.server_id), status="FINISHED", error="", failure=None, progress=100.0
             )
-        case TaskFailed():
+        case events.TaskFailed():
             ended = _ended(view, recorded, event.server_id)
             return replace(ended, status="FAILED", error=event.error, failure=event.kind)
-        case TaskCancelled():
+        case events.TaskCancelled():
             return replace(_ended(view, recorded, view.server_id), status="CANCELLED", error=event.reason)
-        case TaskDeleted():
+        case events.TaskDeleted():
             return replace(view, deleted=True)
         case _:
             assert_never(event)

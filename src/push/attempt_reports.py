@@ -28,7 +28,9 @@ from ..backends.dialects.dialect import Completed, Ending, Update
 from ..clock import unique_id
 from ..commands.commands import Commands
 from ..commands.handler import PATIENCE_SECONDS, Known
-from ..commands.task import FailTask, Reporter, ReportProgress, SucceedTask, TaskState, decide
+from ..commands.task import decide
+from ..commands.task_commands import FailTask, Reporter, ReportProgress, SucceedTask
+from ..commands.task_state import TaskState
 from ..errors import Refused, StoreUnavailable
 from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef

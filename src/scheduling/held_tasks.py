@@ -15,25 +15,11 @@ from datetime import datetime
 from typing import Literal, NamedTuple, TypeAlias, assert_never
 
 from ..commands.task_holds import last_start
+from ..events import task as events
 from ..events.envelope import Recorded
 from ..events.ids import TaskRef, parse_task_id
 from ..events.kinds import kind_of
-from ..events.task import (
-    NO_PLAN,
-    AttemptAccepted,
-    AttemptFailed,
-    AttemptReturned,
-    AttemptStarted,
-    ProgressReported,
-    TaskCancelled,
-    TaskDeleted,
-    TaskEvent,
-    TaskFailed,
-    TaskHeld,
-    TaskQueued,
-    TaskSubmitted,
-    TaskSucceeded,
-)
+from ..events.task import NO_PLAN, TaskEvent, TaskSubmitted
 from .backlog_report import OwnerBacklog
 from .limit import LimitKey, Stage, TaskEntry
 from .limiter import SERVERS, Limiter, LimitRules
@@ -133,25 +119,25 @@ class HeldTasks:
         if sequence <= entry.sequence:
             return
         match event:
-            case TaskHeld():
+            case events.TaskHeld():
                 self._move(entry, Stage.HELD)
                 self._recheck(entry, now)  # its parents had ended before it was queued
-            case TaskQueued():
+            case events.TaskQueued():
                 self._move(entry, Stage.QUEUED, granted=event.granted, at=recorded.at.timestamp())
-            case AttemptStarted():
+            case events.AttemptStarted():
                 self._start(entry, now)
                 entry.attempt = event.attempt
-            case AttemptFailed():
+            case events.AttemptFailed():
                 self._move(entry, Stage.RETRYING)
-            case AttemptReturned():
+            case events.AttemptReturned():
                 self._move(entry, Stage.QUEUED, granted=entry.granted, at=recorded.at.timestamp())
-            case TaskSucceeded():
+            case events.TaskSucceeded():
                 self._end(entry, "succeeded", sequence, now)
-            case TaskFailed():
+            case events.TaskFailed():
                 self._end(entry, "failed", sequence, now)
-            case TaskCancelled():
+            case events.TaskCancelled():
                 self._end(entry, "was cancelled", sequence, now)
-            case ProgressReported() | AttemptAccepted() | TaskDeleted():
+            case events.ProgressReported() | events.AttemptAccepted() | events.TaskDeleted():
                 pass
             case _:
                 assert_never(event)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from ..commands.task import SubmitTask
+from ..commands.task_commands import SubmitTask
 from ..errors import InvalidInput, QuotaExceeded
 from ..events.ids import TaskRef
 from ..projections.fleet import Fleet

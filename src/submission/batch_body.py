@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Raw
 
-from ..commands.task import SubmitTask
+from ..commands.task_commands import SubmitTask
 from ..errors import InvalidInput, InvalidItems
 from ..events.ids import BatchRef, nth
 from ..settings import Settings

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from ..clock import utc_now
-from ..commands.task import SubmitTask
+from ..commands.task_commands import SubmitTask
 from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
 from ..errors import InvalidInput
 from ..events.envelope import NULL

@@ -24,7 +24,8 @@ from nats.aio.msg import Msg
 from ..clock import utc_now
 from ..commands.commands import Commands
 from ..commands.handler import Handled, Known
-from ..commands.task import UNKNOWN, SubmitTask, TaskState, Unknown
+from ..commands.task_commands import SubmitTask
+from ..commands.task_state import UNKNOWN, TaskState, Unknown
 from ..errors import (
     IdempotencyConflict,
     InvalidInput,

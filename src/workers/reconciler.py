@@ -18,7 +18,8 @@ from enum import Enum, auto
 import structlog
 
 from ..clock import utc_now
-from ..commands.task import Ended, RequeueTask, Unknown
+from ..commands.task_commands import RequeueTask
+from ..commands.task_state import Ended, Unknown
 from ..container import Container
 from ..errors import Refused, StoreUnavailable, UnreadableEvent
 from ..events.envelope import Actor

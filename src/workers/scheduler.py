@@ -21,8 +21,9 @@ import structlog
 from nats.aio.msg import Msg
 
 from ..clock import unique_id, utc_now
-from ..commands.task import CancelUnstarted, Ended, ExpireTask, FailByParent, HoldTask, TaskCommand, Unknown
+from ..commands.task_commands import CancelUnstarted, ExpireTask, FailByParent, HoldTask, TaskCommand
 from ..commands.task_holds import queue_held
+from ..commands.task_state import Ended, Unknown
 from ..container import Container
 from ..errors import Conflict, OutcomeUnknown, Refused, StoreError
 from ..events.codec import task_codec

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from taskstream.commands.task import SubmitTask
+from taskstream.commands.task_commands import SubmitTask
 from taskstream.errors import InvalidInput
 from taskstream.events.envelope import Event
 from taskstream.events.task import RetryPolicy

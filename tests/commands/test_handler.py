@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from taskstream.commands import task
+from taskstream.commands import task_commands as task
 from taskstream.commands.commands import Commands
 from taskstream.commands.handler import PATIENCE_SECONDS
+from taskstream.commands.task_state import Waiting
 from taskstream.container import Container
 from taskstream.errors import (
     AlreadyEnded,
@@ -37,7 +38,7 @@ async def types(container: Container, number: int = 0) -> list[str]:
 async def test_a_command_answers_with_the_state_after_it_and_the_events_it_stored(container: Container) -> None:
     handled = await container.commands.task(ref(), submission(), by=ALICE, cause="request 1")
 
-    assert isinstance(handled.known.state, task.Waiting)
+    assert isinstance(handled.known.state, Waiting)
     assert handled.known.sequence == 1
     [stored] = handled.appended
     assert isinstance(stored.recorded.event, TaskSubmitted)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskstream.commands import server, task, task_type
+from taskstream.commands import server, task_state, task_type
+from taskstream.commands import task_commands as task
+from taskstream.commands.task import decide
 from taskstream.errors import Refused
 from taskstream.events.envelope import Event, Stored
 from taskstream.events.task import (
@@ -36,7 +38,7 @@ OF_AN_ATTEMPT = (AttemptAccepted, ProgressReported, AttemptFailed, AttemptReturn
 
 # Commands: each is made from the state it meets, so that it is often, and not always, about the current attempt.
 
-Make = Callable[[task.TaskState], task.TaskCommand]
+Make = Callable[[task_state.TaskState], task.TaskCommand]
 Asked = tuple[Make, list[tuple[Make, float]]]
 
 names = st.sampled_from(["s1", "s2", ""])
@@ -54,11 +56,11 @@ policies = st.builds(
 )
 
 
-def _current(state: task.TaskState, offset: int) -> int:
-    return 0 if isinstance(state, task.Unknown) else state.facts.attempt + offset
+def _current(state: task_state.TaskState, offset: int) -> int:
+    return 0 if isinstance(state, task_state.Unknown) else state.facts.attempt + offset
 
 
-def _reporter(kind: Any, name: str, offset: int | None) -> Callable[[task.TaskState], task.Reporter]:
+def _reporter(kind: Any, name: str, offset: int | None) -> Callable[[task_state.TaskState], task.Reporter]:
     return lambda state: task.Reporter(
         kind=kind, attempt=None if offset is None else _current(state, offset), server_id=name
     )
@@ -92,7 +94,8 @@ starts: Any = st.builds(
     st.sampled_from(["t1", "t2", "t3"]),
 )
 accepts: Any = st.builds(
-    lambda offset: lambda state: task.AcceptAttempt(attempt=_current(state, offset), backend_task_id=None), offsets
+    lambda offset: lambda state: task.AcceptAttempt(attempt=_current(state, offset), backend_task_id=None),
+    offsets,
 )
 reports: Any = st.builds(lambda by: lambda state: task.ReportProgress(reporter=by(state), progress=1.0), reporters)
 successes: Any = st.builds(
@@ -117,7 +120,8 @@ attempt_failures: Any = st.builds(
     st.sampled_from([None, seconds(0), seconds(5), timedelta(days=2)]),
 )
 returns: Any = st.builds(
-    lambda offset: lambda state: task.ReturnAttempt(attempt=_current(state, offset), reason="shutdown"), offsets
+    lambda offset: lambda state: task.ReturnAttempt(attempt=_current(state, offset), reason="shutdown"),
+    offsets,
 )
 others: Any = st.sampled_from([task.CancelTask, task.RetryTask, task.RetryTask, task.RequeueTask]).map(
     lambda command: lambda _: command(reason="so")
@@ -138,11 +142,11 @@ def _go_on(start: Make, report: Make) -> Make:
     retry: Make = lambda _: task.RetryTask(reason="once more")  # noqa: E731 - as the others
     release: Make = lambda _: task.ReleaseTask()  # noqa: E731 - as the others
     by_state: dict[Any, Make] = {
-        task.Unknown: start,
-        task.Held: release,
-        task.Waiting: start,
-        task.Processing: report,
-        task.Ended: retry,
+        task_state.Unknown: start,
+        task_state.Held: release,
+        task_state.Waiting: start,
+        task_state.Processing: report,
+        task_state.Ended: retry,
     }
     return lambda state: by_state[type(state)](state)
 
@@ -155,7 +159,7 @@ histories = st.tuples(submits, st.lists(steps, min_size=10, max_size=30))
 
 
 class Step(NamedTuple):
-    state: task.TaskState
+    state: task_state.TaskState
     command: task.TaskCommand
     now: datetime
     events: list[Event]
@@ -163,7 +167,7 @@ class Step(NamedTuple):
 
 def tell(first: Make, asked: list[tuple[Make, float]]) -> list[Step]:
     """Run commands over a new task; each comes a while after the one before. Anything but a refusal is raised."""
-    state: task.TaskState = task.UNKNOWN
+    state: task_state.TaskState = task_state.UNKNOWN
     now = NOW
     told = []
     before, *after = asked  # the first comes when there is no task yet
@@ -171,12 +175,12 @@ def tell(first: Make, asked: list[tuple[Make, float]]) -> list[Step]:
         now += seconds(later)
         command = make(state)
         try:
-            events = list(task.decide(command, state, now))
+            events = list(decide(command, state, now))
         except Refused:
             events = []
         told.append(Step(state, command, now, events))
         for event in events:
-            state = task.evolve(state, recorded(event, now))
+            state = task_state.evolve(state, recorded(event, now))
     return told
 
 
@@ -240,19 +244,19 @@ def test_a_state_says_what_its_history_says(asked: Asked) -> None:
     state = told[-1].state
     events = [event for step in told[:-1] for event in step.events]
 
-    if isinstance(state, task.Unknown):
+    if isinstance(state, task_state.Unknown):
         assert not events
         return
     started = [event for event in events if isinstance(event, AttemptStarted)]
     assert state.facts.attempt == len(started)
     assert state.facts.failures <= min(state.facts.attempt, state.facts.policy.attempts)
     assert state.facts.last_server_id == (started[-1].server_id if started else "")
-    if isinstance(state, task.Processing):
+    if isinstance(state, task_state.Processing):
         assert (state.server_id, state.deadline) == (started[-1].server_id, started[-1].deadline)
-    if isinstance(state, task.Waiting) and state.not_before is not None:
+    if isinstance(state, task_state.Waiting) and state.not_before is not None:
         assert isinstance(events[-1], AttemptFailed)
         assert state.not_before == events[-1].retry_at
-    if isinstance(state, task.Ended):
+    if isinstance(state, task_state.Ended):
         outcomes = {TaskSucceeded: "succeeded", TaskFailed: "failed", TaskCancelled: "cancelled"}
         assert state.outcome == outcomes[type(events[-1])]  # type: ignore[index]
 
@@ -260,31 +264,31 @@ def test_a_state_says_what_its_history_says(asked: Asked) -> None:
 @settings(max_examples=300, deadline=None)
 @given(histories)
 def test_what_is_shown_of_a_task_agrees_with_what_is_decided_on(asked: Asked) -> None:
-    state: task.TaskState = task.UNKNOWN
+    state: task_state.TaskState = task_state.UNKNOWN
     view: TaskView | None = None
     for stored in history(tell(*asked)):
-        state = task.evolve(state, stored.recorded)
+        state = task_state.evolve(state, stored.recorded)
         view = fold(view, stored)
         assert view is not None
         check_agreement(view, state)
 
 
-def check_agreement(view: TaskView, state: task.TaskState) -> None:
-    assert not isinstance(state, task.Unknown)
+def check_agreement(view: TaskView, state: task_state.TaskState) -> None:
+    assert not isinstance(state, task_state.Unknown)
     assert view.attempt == state.facts.attempt
     assert (view.status in ACTIVE) == (view.ended_at is None)
     match state:
-        case task.Held():
+        case task_state.Held():
             assert (view.status, view.held, view.granted) == ("WAITING", True, False)
-        case task.Waiting():
+        case task_state.Waiting():
             assert (view.held, view.granted) == (False, state.granted)
             assert (view.status, view.retry_at, view.deadline) == ("WAITING", state.not_before, None)
             assert not view.accepted
-        case task.Processing():
+        case task_state.Processing():
             assert (view.status, view.retry_at, view.deadline) == ("PROCESSING", None, state.deadline)
             shown = (view.server_id, view.worker_id, view.accepted)
             assert shown == (state.server_id, state.worker_id, state.accepted)
-        case task.Ended():
+        case task_state.Ended():
             statuses = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "CANCELLED"}
             assert (view.status, view.retry_at, view.deadline) == (statuses[state.outcome], None, None)
             assert not view.accepted
@@ -299,9 +303,9 @@ def test_a_command_given_again_at_once_is_quiet_or_refused(asked: Asked) -> None
             continue
         state = step.state
         for event in step.events:
-            state = task.evolve(state, recorded(event, step.now))
+            state = task_state.evolve(state, recorded(event, step.now))
         try:
-            again = task.decide(step.command, state, step.now)
+            again = decide(step.command, state, step.now)
         except Refused:
             continue
         match step.command:

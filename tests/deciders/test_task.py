@@ -9,17 +9,12 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from taskstream.commands.task import (
-    EARLIEST_START,
-    FINAL_KINDS,
-    LONGEST_RETRY_AFTER,
-    UNKNOWN,
+from taskstream.commands.task import EARLIEST_START, FINAL_KINDS, LONGEST_RETRY_AFTER, decide
+from taskstream.commands.task_commands import (
     AcceptAttempt,
     CancelTask,
-    Ended,
     FailAttempt,
     FailTask,
-    Processing,
     Reporter,
     ReportProgress,
     RequeueTask,
@@ -28,10 +23,8 @@ from taskstream.commands.task import (
     StartAttempt,
     SubmitTask,
     SucceedTask,
-    Waiting,
-    decide,
-    evolve,
 )
+from taskstream.commands.task_state import UNKNOWN, Ended, Processing, Waiting, evolve
 from taskstream.errors import (
     AlreadyEnded,
     AlreadyExists,

@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from taskstream.commands.task import (
-    UNKNOWN,
+from taskstream.commands.task import decide
+from taskstream.commands.task_commands import (
     CancelTask,
     CancelUnstarted,
     DeleteTask,
     ExpireTask,
     FailAttempt,
     FailByParent,
-    Held,
     HoldTask,
     ReleaseTask,
     Reporter,
@@ -25,10 +24,8 @@ from taskstream.commands.task import (
     ReturnAttempt,
     StartAttempt,
     SucceedTask,
-    Waiting,
-    decide,
-    evolve,
 )
+from taskstream.commands.task_state import UNKNOWN, Held, Waiting, evolve
 from taskstream.errors import AttemptNotCurrent, NotGranted, NotQueued, NotRetryable, RetryTooLate, TimeIsUp
 from taskstream.events.task import (
     AttemptStarted,

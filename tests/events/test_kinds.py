@@ -6,17 +6,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from taskstream.commands.task import (
-    UNKNOWN,
-    Ended,
-    Processing,
-    RetryTask,
-    SubmitTask,
-    TaskState,
-    Unknown,
-    decide,
-    evolve,
-)
+from taskstream.commands.task import decide
+from taskstream.commands.task_commands import RetryTask, SubmitTask
+from taskstream.commands.task_state import UNKNOWN, Ended, Processing, TaskState, Unknown, evolve
 from taskstream.events.codec import task_codec
 from taskstream.events.kinds import TASK_EVENTS, kind_of, word_of
 from taskstream.events.subjects import event_subject, server_token, task_root, task_word, tasks_filter

@@ -13,7 +13,7 @@ import pytest
 from taskstream.backup import rebuild as task_rebuild
 from taskstream.backup.rebuild import Difference, TaskRebuild, rebuild
 from taskstream.clock import utc_now
-from taskstream.commands import task
+from taskstream.commands import task_commands as task
 from taskstream.commands.server import RegisterServer
 from taskstream.container import Container
 from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent

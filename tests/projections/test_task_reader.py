@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from msgspec import Raw
 
-from taskstream.commands import task
+from taskstream.commands import task_commands as task
 from taskstream.container import Container
 from taskstream.errors import NotFound
 from taskstream.events.ids import TaskRef

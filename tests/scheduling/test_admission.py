@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
-from taskstream.commands.task import SubmitTask
+from taskstream.commands.task_commands import SubmitTask
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import RetryPolicy
 from taskstream.projections.fleet import Fleet

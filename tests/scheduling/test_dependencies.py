@@ -8,7 +8,9 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from taskstream.commands.task import UNKNOWN, Ended, FailByParent, RetryTask, TaskState, Unknown, decide, evolve
+from taskstream.commands.task import decide
+from taskstream.commands.task_commands import FailByParent, RetryTask
+from taskstream.commands.task_state import UNKNOWN, Ended, TaskState, Unknown, evolve
 from taskstream.events.envelope import Stored
 from taskstream.events.ids import TaskRef, parse_task_id
 from taskstream.events.kinds import kind_of

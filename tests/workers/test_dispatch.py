@@ -7,7 +7,7 @@ import asyncio
 import structlog.testing
 from aiohttp import web
 
-from taskstream.commands.task import RequeueTask
+from taskstream.commands.task_commands import RequeueTask
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import parse_task_id
 from testkit.backend import BackendServer, accept, echo, hold, overlapping

@@ -18,7 +18,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from ...clock import utc_now
-from ...commands.task import CancelTask, DeleteTask, TaskCommand, Unknown
+from ...commands.task_commands import CancelTask, DeleteTask, TaskCommand
+from ...commands.task_state import Unknown
 from ...container import Container
 from ...errors import InvalidInput, NotFound, Refused
 from ...events.envelope import Actor

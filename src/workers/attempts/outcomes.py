@@ -14,7 +14,8 @@ from ...backends.client import OnUpdate
 from ...backends.dialects.dialect import Accepted, Answer, Completed, Failed, FailedByBackend, Update
 from ...clock import jitter
 from ...commands.handler import PATIENCE_SECONDS, Known
-from ...commands.task import AcceptAttempt, FailAttempt, Processing, Reporter, ReturnAttempt, TaskState, Waiting
+from ...commands.task_commands import AcceptAttempt, FailAttempt, Reporter, ReturnAttempt
+from ...commands.task_state import Processing, TaskState, Waiting
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor

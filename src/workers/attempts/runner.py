@@ -23,7 +23,8 @@ from ...backends.dialects.dialect import Accepted, Answer, Call, Failed, ParentR
 from ...clock import secret_token
 from ...commands.handler import Known
 from ...commands.server import CircuitIsOpen, Present, TryCircuit
-from ...commands.task import Processing, StartAttempt, TaskState
+from ...commands.task_commands import StartAttempt
+from ...commands.task_state import Processing, TaskState
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor

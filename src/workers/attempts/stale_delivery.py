@@ -9,8 +9,9 @@ import structlog
 from nats.aio.msg import Msg
 
 from ...clock import utc_now
-from ...commands.task import Ended, ExpireTask, Held, Processing, Unknown, Waiting
+from ...commands.task_commands import ExpireTask
 from ...commands.task_holds import last_start
+from ...commands.task_state import Ended, Held, Processing, Unknown, Waiting
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor

@@ -19,7 +19,8 @@ from nats.aio.msg import Msg
 
 from ...clock import utc_now
 from ...commands.server import Present
-from ...commands.task import HoldTask, Waiting
+from ...commands.task_commands import HoldTask
+from ...commands.task_state import Waiting
 from ...container import Container
 from ...errors import Refused, StoreUnavailable, UnreadableEvent
 from ...events.envelope import Actor

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nats.aio.msg import Msg
 
 from ...commands.commands import Commands
-from ...commands.task import Waiting
+from ...commands.task_state import Waiting
 from ...events.codec import task_codec
 from ...events.envelope import Stored
 from ...events.ids import TaskRef

@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from ...commands.task import Processing
+from ...commands.task_state import Processing
 from ...container import Container
 from ...errors import UnreadableEvent
 from ...events.ids import TaskRef
