@@ -31,3 +31,12 @@ def test_no_document_names_a_setting_that_does_not_exist(document: Path) -> None
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_glossary_defines_each_term_once_in_alphabetical_order() -> None:
+    rows = re.findall(r"^\| (\*\*.+?) \| (.+) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    heads = [re.findall(r"\*\*(.+?)\*\*", term)[0].lower() for term, _ in rows]
+    defined = [each.lower() for row in rows for each in re.findall(r"\*\*(.+?)\*\*", " ".join(row))]
+
+    assert heads == sorted(heads)
+    assert {each for each in defined if defined.count(each) > 1} == set()
