@@ -85,7 +85,7 @@ async def run_worker(settings: Settings) -> None:
     """Run a worker alone until a signal."""
     if settings.public_url is None:
         log.warning(
-            "worker.public_url_unset",
+            "worker.public-url-unset",
             callback_base=settings.callback_base,
             action="set TASKSTREAM_PUBLIC_URL to the API's address: callback servers report to it",
         )
@@ -174,7 +174,7 @@ async def _keep_running(nats: EmbeddedNats) -> None:
         try:
             await nats.start()
         except Exception:
-            log.exception("nats.restart_failed")
+            log.exception("nats.restart-failed")
             await asyncio.sleep(RESTART_PAUSE_SECONDS)
 
 

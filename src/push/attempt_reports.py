@@ -180,7 +180,7 @@ class AttemptReports:
             except StoreUnavailable as error:
                 if time.monotonic() + OBJECT_PAUSE_SECONDS > give_up_at:
                     raise
-                log.warning("result.waits", task=ref.id, reason=str(error))
+                log.warning("result.delayed", task=ref.id, reason=str(error))
                 await asyncio.sleep(OBJECT_PAUSE_SECONDS)
 
     def _task(self, ref: TaskRef) -> _Throttle:
@@ -207,7 +207,7 @@ class AttemptReports:
             try:
                 await self.flush(ref)
             except StoreUnavailable as error:
-                log.warning("progress.waits", task=ref.id, reason=str(error))
+                log.warning("progress.delayed", task=ref.id, reason=str(error))
         task.flush = None
 
     async def _append(self, ref: TaskRef, task: _Throttle, patience_seconds: float = PATIENCE_SECONDS) -> None:

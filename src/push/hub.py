@@ -100,7 +100,7 @@ def update_at(position: Position) -> Update | None:
     try:
         return Update(position)
     except ValueError:
-        log.warning("hub.passed-over", subject=position.subject, sequence=position.sequence)
+        log.warning("hub.skipped", subject=position.subject, sequence=position.sequence)
         return None
 
 
@@ -284,7 +284,7 @@ class Hub:
                             if not positions or after >= last:
                                 self._is_live.set()
                 except StoreError as error:
-                    log.warning("hub.waits", reason=str(error))
+                    log.warning("hub.retrying", reason=str(error))
                 await asyncio.sleep(PAUSE_SECONDS)
         finally:
             with contextlib.suppress(nats.errors.Error):

@@ -52,5 +52,5 @@ class Projector(Service):
                         return  # another worker has taken over, or a rebuild
                     await self._projection.apply(positions)
                 elif not await self._projection.is_intact():
-                    log.warning("projector.forgotten", service=self.name, checkpoint=self._projection.checkpoint)
+                    log.warning("projector.state-lost", service=self.name, checkpoint=self._projection.checkpoint)
                     return  # no new event need ever come for what NATS has forgotten

@@ -129,7 +129,7 @@ class Worker:
             if self.members.alive("worker") == [self.members.id] and (
                 count := await take_back(self._container.consuming)
             ):
-                log.info("worker.messages_redelivered", messages=count)
+                log.info("worker.messages-redelivered", messages=count)
 
     def _on_fleet_change(self, names: Collection[str]) -> None:
         self._assignment.on_fleet_change(names)

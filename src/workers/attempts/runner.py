@@ -139,7 +139,7 @@ class AttemptRunner:
         try:
             await self._attempt(queued, server)
         except StoreUnavailable as error:
-            log.warning("attempt.again", task=queued.ref.id, reason=str(error))
+            log.warning("attempt.retrying", task=queued.ref.id, reason=str(error))
             await self._in_flight.nak(queued.message, LOOK_AGAIN)
         except Exception:
             # A fault of ours. The message must not stay in flight: it is delivered again, and the attempt found lost.
@@ -195,7 +195,7 @@ class AttemptRunner:
             await self.stale_deliveries.handle(queued.ref, queued.message)
             return None
         except StoreUnavailable as error:
-            log.warning("claim.failed", task=queued.ref.id, reason=str(error))
+            log.warning("attempt.unclaimed", task=queued.ref.id, reason=str(error))
             await self._in_flight.nak(queued.message, LOOK_AGAIN)
             return None
         return handled.known

@@ -156,7 +156,7 @@ class Queues:
                     await consumer.open()
                     self._queues[priority, pool] = PoolQueue(consumer, pool, priority, self._arrived)
                 elif queue.is_gone:
-                    log.warning("queues.consumer_gone", pool=pool, priority=priority, action="creating it again")
+                    log.warning("queues.consumer-gone", pool=pool, priority=priority, action="creating it again")
                     queue.is_back(await self._ensure_consumer(priority, pool))
 
     async def _ensure_consumer(self, priority: Priority, pool: str) -> str:
