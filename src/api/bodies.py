@@ -1,16 +1,13 @@
-"""Bodies: requests read as bytes and decoded here, answers encoded here; both described for the API document."""
+"""Bodies of requests, read and decoded; bodies of answers, encoded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Response
 from litestar.exceptions import ClientException, HTTPException, InternalServerException
-from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Reference, RequestBody, Schema
 from litestar.types import ASGIApp, Receive, Scope, Send
-from msgspec import Meta, Struct
 
 from ..submission.body import parse_json_object
 from ..wire.validation_errors import invalid, malformed
@@ -20,15 +17,7 @@ T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
-SCHEMA_REF = "#/components/schemas/{name}"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class ReasonBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """A reason in words."""
-
-    reason: Annotated[str, Meta(max_length=300)] = ""
-    """Kept in the task's history."""
 
 
 async def read_body(request: ApiRequest) -> bytes:
@@ -59,24 +48,6 @@ def decoded_as(body: bytes, shape: type[T], max_depth: int) -> T:
         raise invalid(error, shape) from None
     except msgspec.DecodeError as error:
         raise malformed(error, "body") from None
-
-
-def schema_of(shape: type[Struct]) -> Reference:
-    """Return a reference to a shape in the API document."""
-    return Reference(SCHEMA_REF.format(name=shape.__name__))
-
-
-def described(schema: Schema | Reference, examples: dict[str, Example], *, required: bool = True) -> type[Operation]:
-    """Return the operation class of a handler that reads its own body."""
-    media = OpenAPIMediaType(schema=schema, examples=examples)  # type: ignore[arg-type]
-    body = RequestBody(content={"application/json": media}, required=required)
-
-    @dataclass
-    class Described(Operation):
-        def __post_init__(self) -> None:
-            self.request_body = body
-
-    return Described
 
 
 class JsonResponse(Response[Any]):

@@ -14,7 +14,6 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
-from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct, field
 
 from .. import errors
@@ -240,7 +239,7 @@ def _allowed(headers: dict[str, str]) -> str:
     return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
-_MEANINGS = {
+MEANINGS = {
     400: "The request is malformed; `detail` says where and what is required",
     401: "No token, or an invalid one",
     403: "The token lacks the required role",
@@ -252,13 +251,4 @@ _MEANINGS = {
     429: "Quota of waiting tasks exceeded; nothing was stored. See `Retry-After`",
     503: "The task store is unavailable or full; nothing was lost. See `Retry-After`",
 }
-
-
-def answers(*statuses: int) -> dict[int, ResponseSpec]:
-    """Return the OpenAPI description of error answers."""
-    return {
-        status: ResponseSpec(
-            data_container=Problem, description=_MEANINGS[status], media_type=MEDIA_TYPE, generate_examples=False
-        )
-        for status in statuses
-    }
+"""What an error status of a route means, for the API document."""

@@ -16,10 +16,10 @@ import pytest
 
 from taskstream.api import app
 from taskstream.api.auth.stream_tokens import StreamTokens
-from taskstream.api.bodies import ReasonBody
 from taskstream.api.openapi.description import describe, field_texts
 from taskstream.api.openapi.examples import FIELD_EXAMPLES
 from taskstream.api.routes.system import system_router
+from taskstream.api.schemas.shared import ReasonBody
 from taskstream.api.schemas.tasks import TaskDetails
 
 API = Path(app.__file__).parent
@@ -177,4 +177,4 @@ async def test_the_strings_beneath_fields_are_their_descriptions(document: dict[
     assert details["request"]["description"] == "The payload as submitted."
     assert details["nextAttemptAt"]["description"].startswith("When the next attempt is due")
     assert field_texts(TaskDetails)["nextAttemptAt"] == details["nextAttemptAt"]["description"]
-    assert field_texts(ReasonBody) == {"reason": "Kept in the task's history."}
+    assert field_texts(ReasonBody) == {"reason": "Recorded in the log."}

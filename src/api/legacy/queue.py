@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Annotated
 
 import msgspec
-from litestar import Router, delete, get, post
+from litestar import Router
 from litestar.params import PathParameter
 from litestar.response import Stream
 from msgspec import Raw
@@ -27,14 +26,13 @@ from ...events.ids import TaskRef, owner_token
 from ...events.task import ModelChoice
 from ...projections.task_reader import Listed
 from ...submission.body import Submission, TaskRequest, fingerprint
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref
 from ..auth.authenticator import Identity
-from ..bodies import described, read_as, schema_of
+from ..bodies import read_as
 from ..event_stream import STREAM_HEADERS, STREAM_TYPE
 from ..middleware import request_id
-from ..openapi.examples import CHAPTERS_EXAMPLES, OUTLINE_EXAMPLES
 from ..parameters import IdempotencyKey, TaskId, decoded, submitted_ref
-from ..problems import answers
+from ..routing import Routes
 from ..schemas.legacy_queue import (
     ChaptersBody,
     Done,
@@ -120,12 +118,8 @@ def _is_control(character: str) -> bool:
 
 
 def queue_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/", "Queue")
     depth = container.settings.max_json_depth
-    submission = partial(
-        post, status_code=200, opt=requires(*SUBMITTERS), responses=answers(400, 401, 403, 413, 415, 422, 429, 503)
-    )
-    chapters = described(schema_of(ChaptersBody), CHAPTERS_EXAMPLES, required=False)
 
     async def submit(
         request: ApiRequest, project: str, body: ChaptersBody | OutlineBody, idempotency_key: str | None
@@ -143,11 +137,14 @@ def queue_router(container: Container) -> Router:
         await container.commands.task(ref, chosen, by=actor(request.user), cause=request_id(request.scope))
         return Done()
 
-    @submission(
+    @routes.post(
         "/projects/{name:str}/queue-chapters",
-        operation_class=chapters,
-        response_description="The task's id",
-        summary="Queue chapters",
+        "Queue chapters",
+        "The task's id",
+        body=ChaptersBody,
+        roles=SUBMITTERS,
+        fails={422, 429},
+        never={404},
     )
     async def queue_chapters(
         request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None
@@ -161,11 +158,14 @@ def queue_router(container: Container) -> Router:
         body = await read_as(request, ChaptersBody, depth)
         return QueueSubmitted(task_id=(await submit(request, name, body, idempotency_key)).id)
 
-    @submission(
+    @routes.post(
         "/projects/{name:str}/queue-outline",
-        operation_class=described(schema_of(OutlineBody), OUTLINE_EXAMPLES, required=False),
-        response_description="The task's id",
-        summary="Queue an outline",
+        "Queue an outline",
+        "The task's id",
+        body=OutlineBody,
+        roles=SUBMITTERS,
+        fails={422, 429},
+        never={404},
     )
     async def queue_outline(
         request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None
@@ -174,12 +174,15 @@ def queue_router(container: Container) -> Router:
         body = await read_as(request, OutlineBody, depth)
         return QueueSubmitted(task_id=(await submit(request, name, body, idempotency_key)).id)
 
-    @submission(
+    @routes.post(
         "/projects/{name:str}/generate-stream",
+        "Queue chapters and follow them",
+        "Server-sent events",
+        body=ChaptersBody,
+        roles=SUBMITTERS,
+        fails={422, 429},
+        never={404},
         media_type=STREAM_TYPE,
-        operation_class=chapters,
-        response_description="Server-sent events",
-        summary="Queue chapters and follow them",
     )
     async def generate_stream(request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None) -> Stream:
         """Accept a task as `queue-chapters` does, and stream its events. Each `data` is JSON with a `type`.
@@ -193,69 +196,34 @@ def queue_router(container: Container) -> Router:
         lines = generated(container.feeds, ref, 0, body.chapters_to_generate)
         return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
-    @get(
+    @routes.get(
         "/queue/tasks",
-        responses=answers(401, 403, 503),
-        response_description="Tasks that have not ended, and those that ended within the last hour",
-        summary="List queued tasks",
+        "List queued tasks",
+        "Tasks that have not ended, and those that ended within the last hour",
+        never={400},
     )
     async def list_queued(request: ApiRequest) -> QueueTasksAnswer:
         """List the caller's project tasks, newest first."""
         return await queue_tasks(container, owner_token(request.user.subject), utc_now() - SHOWN_AFTER_END)
 
-    @get(
-        "/active-tasks",
-        responses=answers(401, 403, 503),
-        response_description="Tasks that have not ended",
-        summary="List active tasks",
-    )
+    @routes.get("/active-tasks", "List active tasks", "Tasks that have not ended", never={400})
     async def list_active(request: ApiRequest) -> QueueTasksAnswer:
         """List the caller's project tasks that have not ended, newest first."""
         return await queue_tasks(container, owner_token(request.user.subject), None)
 
-    @get(
-        "/queue/tasks/{task_id:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The task as it is now",
-        summary="Read a queued task",
-    )
+    @routes.get("/queue/tasks/{task_id:str}", "Read a queued task", "The task as it is now")
     async def get_queued(request: ApiRequest, task_id: TaskId) -> QueueTaskAnswer:
         """Return a project task as it is now."""
         return QueueTaskAnswer(task=queued_task(await find_queued(container, request.user, task_id)))
 
-    @post(
-        "/queue/tasks/{task_id:str}/cancel",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 409, 503),
-        response_description="The task is cancelled",
-        summary="Cancel a queued task",
-    )
+    @routes.post("/queue/tasks/{task_id:str}/cancel", "Cancel a queued task", "The task is cancelled", fails={409})
     async def cancel_queued(request: ApiRequest, task_id: TaskId) -> Done:
         """Cancel a task that has not ended. It shows as `failed` with the error "Cancelled by user"."""
         return await command(request, task_id, CancelTask(reason=CANCELLED))
 
-    @delete(
-        "/queue/tasks/{task_id:str}",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The task is in no list any more",
-        summary="Delete a queued task",
-    )
+    @routes.delete("/queue/tasks/{task_id:str}", "Delete a queued task", "The task is in no list any more")
     async def delete_queued(request: ApiRequest, task_id: TaskId) -> Done:
         """Remove a task from every list, and cancel it if it has not ended. Auditors still see its history."""
         return await command(request, task_id, DeleteTask(reason=CANCELLED))
 
-    return Router(
-        path="/",
-        route_handlers=[
-            queue_chapters,
-            queue_outline,
-            generate_stream,
-            list_queued,
-            list_active,
-            get_queued,
-            cancel_queued,
-            delete_queued,
-        ],
-        tags=["Queue"],
-    )
+    return routes.router()

@@ -17,13 +17,12 @@ import msgspec
 from litestar import Litestar, Router
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, Contact, License, SecurityScheme, Tag
+from litestar.openapi.spec import Components, Contact, License, Reference, SecurityScheme, Tag
 from msgspec import Struct
 
 from ...submission.batch_body import BatchItem
 from ...submission.body import Submission
 from ..auth.stream_tokens import StreamToken
-from ..bodies import SCHEMA_REF, ReasonBody
 from ..problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, WAITING_POLICY, Problem
 from ..schemas import (
     batches,
@@ -39,6 +38,7 @@ from ..schemas import (
     webhooks,
     why,
 )
+from ..schemas.shared import DoneAnswer, ReasonBody
 from .examples import FIELD_EXAMPLES, INSTANT_EXAMPLES
 
 ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
@@ -51,6 +51,7 @@ Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors
 the extra field `error`. Each answer has an `X-Request-Id`, which is also in the service's logs. `Retry-After` of a 503
 or 429 says when to retry.
 """
+SCHEMA_REF = "#/components/schemas/{name}"
 _MODULES = (batches, bulk, legacy_queue, owners, pools, schedules, servers, system, tasks, types, webhooks, why)
 SHAPES: tuple[type[Struct], ...] = (
     *(
@@ -64,6 +65,7 @@ SHAPES: tuple[type[Struct], ...] = (
     BatchItem,
     StreamToken,
     ReasonBody,
+    DoneAnswer,
     Problem,
 )
 """Every shape that is sent or received; the shapes inside them are found from these."""
@@ -106,6 +108,11 @@ def schemas() -> dict[str, Any]:
             if (example := _example(shape.__name__, name, schema)) is not None:
                 properties[name] = {**schema, "examples": [example]}
     return found
+
+
+def schema_of(shape: type[Struct]) -> Reference:
+    """Return a reference to a shape in the document."""
+    return Reference(SCHEMA_REF.format(name=shape.__name__))
 
 
 def _example(shape: str, name: str, schema: dict[str, Any]) -> Any:

@@ -29,117 +29,123 @@ BATCH_EXAMPLES = {
     ),
     "short": Example(summary="Payloads only", value=[{"prompt": "a cat"}, {"prompt": "a dog"}]),
 }
-BULK_EXAMPLES = {
-    "ids": Example(summary="By ids", value={"ids": [TASK_ID_EXAMPLE], "reason": "not needed any more"}),
-    "filter": Example(
-        summary="Count the tasks that match a filter",
-        value={"filter": {"status": ["FAILED"], "createdAfter": "2026-01-01T00:00:00Z"}, "dryRun": True},
-    ),
-}
-DEAD_LETTERS_EXAMPLES = {
-    "kind": Example(summary="Only timeouts", value={"filter": {"kind": ["timeout"]}}),
-    "all": Example(summary="All", value={"filter": {}}),
-}
-UPDATE_EXAMPLES = {
-    "progress": Example(
-        summary="Progress",
-        value={"metadata": {"server_id": "gpu-1", "status": "PROCESSING", "progress": 40, "message": "frame 4 of 10"}},
-    ),
-    "finished": Example(
-        summary="Final result",
-        value={
-            "backend_task_id": "b-17",
-            "data": {"url": "https://example.org/out.mp4"},
-            "metadata": {"server_id": "gpu-1", "status": "FINISHED", "progress": 100, "processing_time": 5210},
-        },
-    ),
-}
-CHAPTERS_EXAMPLES = {"three": Example(summary="Three chapters", value={"chaptersToGenerate": 3})}
-OUTLINE_EXAMPLES = {
-    "short": Example(summary="An outline of ten chapters", value={"targetChapters": 10, "targetWordCount": 20})
-}
-REGISTER_EXAMPLES = {
-    "async": Example(
-        summary="A server that reports by callback",
-        value={
-            "id": "gpu-1",
-            "name": "GPU 1",
-            "provider": "example",
-            "endpoints": {"predict": "https://gpu1.example.org/predict", "health": "https://gpu1.example.org/health"},
-            "async": True,
-            "callback": True,
-            "types": ["resize"],
-            "maxConcurrent": 4,
-            "labels": {"gpu": "a100"},
-        },
-    ),
-    "overflow": Example(
-        summary="An overflow server: takes work when 100 tasks wait, or one for a minute",
-        value={
-            "id": "cloud-1",
-            "name": "Cloud 1",
-            "provider": "example",
-            "endpoints": {"predict": "https://cloud1.example.org/predict"},
-            "types": ["resize"],
-            "overflow": {"waiting": 100, "oldest": 60},
-        },
-    ),
-}
-TYPE_EXAMPLES = {
-    "resize": Example(
-        summary="A type with a schema for its payload",
-        value={
-            "schema": {
-                "type": "object",
-                "required": ["url", "width"],
-                "properties": {"url": {"type": "string"}, "width": {"type": "integer", "minimum": 1}},
-            },
-            "attempts": 5,
-            "timeout": 120,
-        },
-    ),
-    "limited": Example(
-        summary="A type with limits, and one running task for each concurrency key",
-        value={"concurrency": 20, "perSecond": 5, "burst": 10, "keyConcurrency": 1, "onConflict": "replace"},
-    ),
-}
-OWNER_EXAMPLES = {
-    "five": Example(summary="Five running tasks; other limits from the service", value={"concurrency": 5}),
-    "rate": Example(summary="Two starts per second, bursts of ten", value={"perSecond": 2, "burst": 10}),
-    "free": Example(summary="No limits", value={"concurrency": 0, "perSecond": 0, "waiting": 0}),
-}
-REASON_EXAMPLES = {"reason": Example(summary="With a reason", value={"reason": "submitted by mistake"})}
-HEARTBEAT_EXAMPLES = {
-    "load": Example(summary="With its load", value={"status": "busy", "activeTasks": 3, "metrics": {"gpu": 0.8}})
-}
-MAINTENANCE_EXAMPLES = {
-    "begin": Example(summary="Begin", value={"maintenance": True, "reason": "new driver"}),
-    "end": Example(summary="End", value={"maintenance": False}),
-}
-DRAIN_EXAMPLES = {"reason": Example(summary="With a reason", value={"reason": "new driver"})}
-PAUSE_EXAMPLES = {"reason": Example(summary="With a reason", value={"reason": "the model is being replaced"})}
-CLEANUP_EXAMPLES = {"hour": Example(summary="Offline for an hour", value={"maxAgeMins": 60})}
 
-WEBHOOK_EXAMPLES = {
-    "ends": Example(
-        summary="The end of each of my tasks",
-        value={"url": "https://example.org/hooks/tasks", "events": ["ended"], "description": "billing"},
-    )
+BODY_EXAMPLES: dict[str, dict[str, Example]] = {
+    "UpdateBody": {
+        "progress": Example(
+            summary="Progress",
+            value={
+                "metadata": {"server_id": "gpu-1", "status": "PROCESSING", "progress": 40, "message": "frame 4 of 10"}
+            },
+        ),
+        "finished": Example(
+            summary="Final result",
+            value={
+                "backend_task_id": "b-17",
+                "data": {"url": "https://example.org/out.mp4"},
+                "metadata": {"server_id": "gpu-1", "status": "FINISHED", "progress": 100, "processing_time": 5210},
+            },
+        ),
+    },
+    "BulkBody": {
+        "ids": Example(summary="By ids", value={"ids": [TASK_ID_EXAMPLE], "reason": "not needed any more"}),
+        "filter": Example(
+            summary="Count the tasks that match a filter",
+            value={"filter": {"status": ["FAILED"], "createdAfter": "2026-01-01T00:00:00Z"}, "dryRun": True},
+        ),
+    },
+    "DeadLettersBody": {
+        "kind": Example(summary="Only timeouts", value={"filter": {"kind": ["timeout"]}}),
+        "all": Example(summary="All", value={"filter": {}}),
+    },
+    "OwnerLimitsBody": {
+        "five": Example(summary="Five running tasks; other limits from the service", value={"concurrency": 5}),
+        "rate": Example(summary="Two starts per second, bursts of ten", value={"perSecond": 2, "burst": 10}),
+        "free": Example(summary="No limits", value={"concurrency": 0, "perSecond": 0, "waiting": 0}),
+    },
+    "ScheduleBody": {
+        "nightly": Example(
+            summary="Every night at 02:30 in Berlin",
+            value={
+                "name": "nightly report",
+                "cron": "30 2 * * *",
+                "timeZone": "Europe/Berlin",
+                "task": {"type": "report", "payload": {"of": "yesterday"}},
+                "missed": "catch_up",
+            },
+        )
+    },
+    "ScheduleChange": {"earlier": Example(summary="An hour earlier", value={"cron": "30 1 * * *"})},
+    "WebhookBody": {
+        "ends": Example(
+            summary="The end of each of my tasks",
+            value={"url": "https://example.org/hooks/tasks", "events": ["ended"], "description": "billing"},
+        )
+    },
+    "WebhookChange": {"enable": Example(summary="Enable it again", value={"active": True})},
+    "RegisterBody": {
+        "async": Example(
+            summary="A server that reports by callback",
+            value={
+                "id": "gpu-1",
+                "name": "GPU 1",
+                "provider": "example",
+                "endpoints": {
+                    "predict": "https://gpu1.example.org/predict",
+                    "health": "https://gpu1.example.org/health",
+                },
+                "async": True,
+                "callback": True,
+                "types": ["resize"],
+                "maxConcurrent": 4,
+                "labels": {"gpu": "a100"},
+            },
+        ),
+        "overflow": Example(
+            summary="An overflow server: takes work when 100 tasks wait, or one for a minute",
+            value={
+                "id": "cloud-1",
+                "name": "Cloud 1",
+                "provider": "example",
+                "endpoints": {"predict": "https://cloud1.example.org/predict"},
+                "types": ["resize"],
+                "overflow": {"waiting": 100, "oldest": 60},
+            },
+        ),
+    },
+    "HeartbeatBody": {
+        "load": Example(summary="With its load", value={"status": "busy", "activeTasks": 3, "metrics": {"gpu": 0.8}})
+    },
+    "CleanupBody": {"hour": Example(summary="Offline for an hour", value={"maxAgeMins": 60})},
+    "MaintenanceBody": {
+        "begin": Example(summary="Begin", value={"maintenance": True, "reason": "new driver"}),
+        "end": Example(summary="End", value={"maintenance": False}),
+    },
+    "ReasonBody": {"reason": Example(summary="With a reason", value={"reason": "submitted by mistake"})},
+    "TypeBody": {
+        "resize": Example(
+            summary="A type with a schema for its payload",
+            value={
+                "schema": {
+                    "type": "object",
+                    "required": ["url", "width"],
+                    "properties": {"url": {"type": "string"}, "width": {"type": "integer", "minimum": 1}},
+                },
+                "attempts": 5,
+                "timeout": 120,
+            },
+        ),
+        "limited": Example(
+            summary="A type with limits, and one running task for each concurrency key",
+            value={"concurrency": 20, "perSecond": 5, "burst": 10, "keyConcurrency": 1, "onConflict": "replace"},
+        ),
+    },
+    "OutlineBody": {
+        "short": Example(summary="An outline of ten chapters", value={"targetChapters": 10, "targetWordCount": 20})
+    },
+    "ChaptersBody": {"three": Example(summary="Three chapters", value={"chaptersToGenerate": 3})},
 }
-SCHEDULE_EXAMPLES = {
-    "nightly": Example(
-        summary="Every night at 02:30 in Berlin",
-        value={
-            "name": "nightly report",
-            "cron": "30 2 * * *",
-            "timeZone": "Europe/Berlin",
-            "task": {"type": "report", "payload": {"of": "yesterday"}},
-            "missed": "catch_up",
-        },
-    )
-}
-SCHEDULE_CHANGE_EXAMPLES = {"earlier": Example(summary="An hour earlier", value={"cron": "30 1 * * *"})}
-WEBHOOK_CHANGE_EXAMPLES = {"enable": Example(summary="Enable it again", value={"active": True})}
+"""Examples of bodies, by the name of their shape."""
 
 INSTANT_EXAMPLES = {"integer": 1767225600000, "string": "2026-01-01T00:00:00.000Z"}
 """Example of every field that is an instant, by its type."""
@@ -203,7 +209,6 @@ FIELD_EXAMPLES |= {
         "MaintenanceAnswer",
         "PoolServer",
         "RegisterBody",
-        "ServerDone",
         "ServerSummary",
     )
 } | {

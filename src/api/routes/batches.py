@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated
 
-from litestar import Response, Router, delete, get, post
+from litestar import Response, Router
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 from litestar.response import Stream
@@ -20,11 +19,12 @@ from ...projections.batches import ListedBatches, progress
 from ...projections.task_reader import Listed
 from ...projections.task_view import ACTIVE
 from ...submission.batch_body import MOST_TASKS, BatchItem
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_batch, requires
-from ..bodies import ReasonBody, described, read_as, read_body, schema_of
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_batch
+from ..bodies import read_as, read_body
 from ..event_stream import STREAM_TYPE, EventStream
 from ..middleware import request_id
-from ..openapi.examples import BATCH_EXAMPLES, REASON_EXAMPLES
+from ..openapi.description import schema_of
+from ..openapi.examples import BATCH_EXAMPLES
 from ..parameters import (
     BatchId,
     Cursor,
@@ -37,7 +37,7 @@ from ..parameters import (
     read_cursor,
     submitted_batch,
 )
-from ..problems import answers
+from ..routing import Routes
 from ..schemas.batches import (
     BatchAnswer,
     BatchPage,
@@ -50,6 +50,7 @@ from ..schemas.batches import (
     listed_batch,
 )
 from ..schemas.bulk import BulkAnswer
+from ..schemas.shared import ReasonBody
 from ..task_actions import BulkCommand, TaskAction, command_for
 from .bulk import COUNTS
 from .events import HEARTBEAT_SECONDS, After, LastEventId, Token, read_after, stream
@@ -90,17 +91,9 @@ async def _page_of_tasks(
 
 
 def batch_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/", "Batches")
     settings, batches = container.settings, container.batches
     pushed = EventStream(container, HEARTBEAT_SECONDS)
-    reading = partial(get, responses=answers(400, 401, 403, 404, 503))
-    intervention = partial(
-        post,
-        status_code=200,
-        operation_class=described(schema_of(ReasonBody), REASON_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description=COUNTS,
-    )
     task = Schema(any_of=[schema_of(BatchItem), bare_payload()])
     tasks = Schema(type=OpenAPIType.ARRAY, items=task, min_items=1, max_items=MOST_TASKS)
 
@@ -113,15 +106,15 @@ def batch_router(container: Container) -> Router:
         await bulk.run([listed.ref for listed in tasks])
         return bulk.answer()
 
-    @post(
+    @routes.post(
         "/tasks/batch",
-        status_code=200,
-        opt=requires(*SUBMITTERS),
+        "Submit many tasks at once",
+        "The ids of the batch and of its tasks",
+        body=tasks,
+        examples=BATCH_EXAMPLES,
+        roles=SUBMITTERS,
+        fails={422, 429},
         request_max_body_size=settings.max_batch_body,
-        operation_class=described(tasks, BATCH_EXAMPLES),
-        responses=answers(400, 401, 403, 413, 415, 422, 429, 503),
-        response_description="The ids of the batch and of its tasks",
-        summary="Submit many tasks at once",
     )
     async def submit_batch(request: ApiRequest, idempotency_key: IdempotencyKey = None) -> BatchAnswer:
         """Accept 1 to 1,000 tasks, all or none. When this answers, they are on disk.
@@ -145,12 +138,7 @@ def batch_router(container: Container) -> Router:
         )
         return batch_answer(ref, submitted)
 
-    @get(
-        "/batches",
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of batches, newest first",
-        summary="List batches",
-    )
+    @routes.get("/batches", "List batches", "A page of batches, newest first")
     async def list_batches(
         request: ApiRequest,
         owner: Owner = None,
@@ -173,17 +161,17 @@ def batch_router(container: Container) -> Router:
                 shown.append(listed_batch(batch, counted))
         return BatchPage(batches=shown, next_cursor=next_cursor(page.cursor))
 
-    @reading("/batches/{batch_id:str}", response_description="The batch as it is now", summary="Read a batch")
+    @routes.get("/batches/{batch_id:str}", "Read a batch", "The batch as it is now")
     async def get_batch(request: ApiRequest, batch_id: BatchId) -> BatchSummary:
         """Return the counts of a batch's tasks by status, and the progress of the batch as a whole."""
         batch = await batches.find(owned_batch(request.user, batch_id, *READERS_OF_ALL))
         tasks = await batches.tasks(batch, deleted=request.user.has(*READERS_OF_ALL))
         return batch_summary(batch, progress(tasks))
 
-    @reading(
+    @routes.get(
         "/batches/{batch_id:str}/tasks",
-        response_description="A page of its tasks, in the order in which they were sent",
-        summary="List a batch's tasks and results",
+        "List a batch's tasks and results",
+        "A page of its tasks, in the order in which they were sent",
     )
     async def list_batch_tasks(
         request: ApiRequest,
@@ -205,12 +193,7 @@ def batch_router(container: Container) -> Router:
         ]
         return await _page_of_tasks(container, batch_id, rest, limit, results=results)
 
-    @reading(
-        "/batches/{batch_id:str}/stream",
-        media_type=STREAM_TYPE,
-        response_description="Server-sent events",
-        summary="Follow a batch",
-    )
+    @routes.get("/batches/{batch_id:str}/stream", "Follow a batch", "Server-sent events", media_type=STREAM_TYPE)
     async def stream_batch(
         request: ApiRequest,
         batch_id: BatchId,
@@ -225,38 +208,19 @@ def batch_router(container: Container) -> Router:
         """
         return stream(await pushed.of_batch(request.user, batch_id, read_after(last_event_id, after)))
 
-    @intervention("/batches/{batch_id:str}/cancel", summary="Cancel a batch")
+    @routes.post("/batches/{batch_id:str}/cancel", "Cancel a batch", COUNTS, body=ReasonBody)
     async def cancel_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Cancel the tasks of a batch that have not ended."""
         return await command(request, batch_id, "cancel")
 
-    @intervention("/batches/{batch_id:str}/retry", summary="Retry a batch")
+    @routes.post("/batches/{batch_id:str}/retry", "Retry a batch", COUNTS, body=ReasonBody)
     async def retry_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Queue the failed and cancelled tasks of a batch again, each with all its attempts."""
         return await command(request, batch_id, "retry")
 
-    @delete(
-        "/batches/{batch_id:str}",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 503),
-        response_description=COUNTS,
-        summary="Delete a batch",
-    )
+    @routes.delete("/batches/{batch_id:str}", "Delete a batch", COUNTS)
     async def delete_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Remove the tasks of a batch from every list, and cancel those that have not ended."""
         return await command(request, batch_id, "delete")
 
-    return Router(
-        path="/",
-        route_handlers=[
-            submit_batch,
-            list_batches,
-            get_batch,
-            list_batch_tasks,
-            stream_batch,
-            cancel_batch,
-            retry_batch,
-            delete_batch,
-        ],
-        tags=["Batches"],
-    )
+    return routes.router()

@@ -6,8 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from litestar import Router, post
-from litestar.openapi.spec import Example
+from litestar import Router
 
 from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound
@@ -16,11 +15,10 @@ from ...projections.task_reader import TaskFilter
 from ...wire.fields import instant
 from ..auth.access import ApiRequest
 from ..auth.authenticator import Identity
-from ..bodies import described, read_as, schema_of
+from ..bodies import read_as
 from ..middleware import request_id
-from ..openapi.examples import BULK_EXAMPLES
-from ..problems import answers
-from ..schemas.bulk import BulkAnswer, BulkBody, BulkFilter, ManyTasks
+from ..routing import Routes
+from ..schemas.bulk import BulkAnswer, BulkBody, BulkFilter
 from ..task_actions import TaskAction, command_many
 
 MOST_MATCHED = 1_000
@@ -96,27 +94,15 @@ async def find_tasks(container: Container, filter_: TaskFilter, before: int | No
             return found, before
 
 
-def bulk_route(body: type[ManyTasks], examples: dict[str, Example]) -> partial[post]:
-    """Return the decorator of routes that command many tasks."""
-    return partial(
-        post,
-        status_code=200,
-        operation_class=described(schema_of(body), examples),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description=COUNTS,
-    )
-
-
 def bulk_router(container: Container) -> Router:
-    """Return the routes."""
-    route = bulk_route(BulkBody, BULK_EXAMPLES)
+    routes = Routes("/", "Bulk")
 
     async def command(request: ApiRequest, action: TaskAction) -> BulkAnswer:
         body = await read_as(request, BulkBody, container.settings.max_json_depth)
         find = None if body.filter is None else partial(find_tasks, container, task_filter(request.user, body.filter))
         return await command_many(container, request.user, request_id(request.scope), action, body, find)
 
-    @route("/tasks/cancel", summary="Cancel many tasks")
+    @routes.post("/tasks/cancel", "Cancel many tasks", COUNTS, body=BulkBody, fails={404}, needs_body=True)
     async def cancel_tasks(request: ApiRequest) -> BulkAnswer:
         """End the tasks that have not ended: up to 1,000 by ids, or those that match a filter.
 
@@ -125,14 +111,14 @@ def bulk_router(container: Container) -> Router:
         """
         return await command(request, "cancel")
 
-    @route("/tasks/retry", summary="Retry many tasks")
+    @routes.post("/tasks/retry", "Retry many tasks", COUNTS, body=BulkBody, fails={404}, needs_body=True)
     async def retry_tasks(request: ApiRequest) -> BulkAnswer:
         """Queue failed and cancelled tasks again, each with all its attempts. The body is as for cancelling."""
         return await command(request, "retry")
 
-    @route("/tasks/delete", summary="Delete many tasks")
+    @routes.post("/tasks/delete", "Delete many tasks", COUNTS, body=BulkBody, fails={404}, needs_body=True)
     async def delete_tasks(request: ApiRequest) -> BulkAnswer:
         """Remove tasks from every list, and cancel those that have not ended. The body is as for cancelling."""
         return await command(request, "delete")
 
-    return Router(path="/", route_handlers=[cancel_tasks, retry_tasks, delete_tasks], tags=["Bulk"])
+    return routes.router()

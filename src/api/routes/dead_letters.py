@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from litestar import Router, get
+from litestar import Router
 from litestar.params import QueryParameter
 
 from ...container import Container
@@ -15,13 +15,12 @@ from ..auth.access import ApiRequest
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..middleware import request_id
-from ..openapi.examples import DEAD_LETTERS_EXAMPLES
 from ..parameters import Cursor, Limit, Owner, Types, listed_owner, next_cursor, read_choices, read_cursor
-from ..problems import answers
+from ..routing import Routes
 from ..schemas.bulk import BulkAnswer, DeadLetterPage, DeadLettersBody, DeadLettersFilter
 from ..schemas.tasks import task_summary
 from ..task_actions import BulkCommand, TaskAction, command_many
-from .bulk import MOST_MATCHED, bulk_route, commanded_owner, within_reach
+from .bulk import COUNTS, MOST_MATCHED, commanded_owner, within_reach
 
 LATEST_MS = 253_402_300_799_999
 """The end of the year 9999."""
@@ -40,9 +39,8 @@ def dead_letter_filter(identity: Identity, given: DeadLettersFilter) -> DeadLett
 
 
 def dead_letter_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/", "Dead letters")
     letters = container.dead_letters
-    route = bulk_route(DeadLettersBody, DEAD_LETTERS_EXAMPLES)
 
     async def find(filter_: DeadLetterFilter, after: int | None) -> tuple[list[TaskRef], int | None]:
         page = await letters.page(filter_, MOST_MATCHED, after)
@@ -61,12 +59,7 @@ def dead_letter_router(container: Container) -> Router:
         cause = request_id(request.scope)
         return await command_many(container, request.user, cause, action, body, matching, only_dead_letters)
 
-    @get(
-        "/dead-letters",
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of dead letters, the earliest failure first",
-        summary="List dead letters",
-    )
+    @routes.get("/dead-letters", "List dead letters", "A page of dead letters, the earliest failure first")
     async def list_dead_letters(
         request: ApiRequest,
         type_: Types = None,
@@ -101,7 +94,9 @@ def dead_letter_router(container: Container) -> Router:
             next_cursor=next_cursor(page.cursor),
         )
 
-    @route("/dead-letters/retry", summary="Retry dead letters")
+    @routes.post(
+        "/dead-letters/retry", "Retry dead letters", COUNTS, body=DeadLettersBody, fails={404}, needs_body=True
+    )
     async def retry_dead_letters(request: ApiRequest) -> BulkAnswer:
         """Queue dead letters again, each with all its attempts: up to 1,000 by ids, or those that match a filter.
 
@@ -110,11 +105,11 @@ def dead_letter_router(container: Container) -> Router:
         """
         return await command(request, "retry")
 
-    @route("/dead-letters/discard", summary="Discard dead letters")
+    @routes.post(
+        "/dead-letters/discard", "Discard dead letters", COUNTS, body=DeadLettersBody, fails={404}, needs_body=True
+    )
     async def discard_dead_letters(request: ApiRequest) -> BulkAnswer:
         """Remove dead letters from every list. Auditors still see their histories. The body is as for retrying."""
         return await command(request, "delete")
 
-    return Router(
-        path="/", route_handlers=[list_dead_letters, retry_dead_letters, discard_dead_letters], tags=["Dead letters"]
-    )
+    return routes.router()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, get_args
 
 import structlog
-from litestar import Response, Router, get, post
+from litestar import Response, Router
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
@@ -20,7 +20,7 @@ from ..auth.access import ApiRequest
 from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import STREAM_HEADERS, STREAM_TYPE, EventStream, PushMessage, PushMessages
 from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
-from ..problems import answers
+from ..routing import Routes
 
 log = structlog.get_logger(__name__)
 
@@ -78,16 +78,10 @@ def read_after(header: str | None, query: str | None) -> FeedPosition | None:
 
 
 def push_router(container: Container, tokens: StreamTokens) -> Router:
-    """Return the routes."""
+    routes = Routes("/", "Push")
     pushed = EventStream(container, HEARTBEAT_SECONDS)
 
-    @get(
-        "/task/{task_id:str}/stream",
-        media_type=STREAM_TYPE,
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="Server-sent events",
-        summary="Stream a task's events",
-    )
+    @routes.get("/task/{task_id:str}/stream", "Stream a task's events", "Server-sent events", media_type=STREAM_TYPE)
     async def stream_task(
         request: ApiRequest,
         task_id: TaskId,
@@ -102,13 +96,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         """
         return stream(await pushed.of_task(request.user, task_id, read_after(last_event_id, after)))
 
-    @get(
-        "/tasks/stream",
-        media_type=STREAM_TYPE,
-        responses=answers(400, 401, 403, 503),
-        response_description="Server-sent events",
-        summary="Stream the events of all tasks",
-    )
+    @routes.get("/tasks/stream", "Stream the events of all tasks", "Server-sent events", media_type=STREAM_TYPE)
     async def stream_tasks(
         request: ApiRequest,
         type_: Types = None,
@@ -123,15 +111,9 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         scope = Scope(owner=listed_owner(request, owner))
         return stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
 
-    @post(
-        "/stream-tokens",
-        status_code=200,
-        responses=answers(400, 401, 403),
-        response_description="A token and when it expires",
-        summary="Get a token for streams",
-    )
+    @routes.post("/stream-tokens", "Get a token for streams", "A token and when it expires", never={503})
     async def make_stream_token(request: ApiRequest) -> StreamToken:
         """Return a token for `?token=` of a stream, because EventSource and WebSocket of browsers send no headers."""
         return tokens.make(request.user)
 
-    return Router(path="/", route_handlers=[stream_task, stream_tasks, make_stream_token], tags=["Push"])
+    return routes.router()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from litestar import Router, delete, get, put
+from litestar import Router
 
 from ...commands.owner import LimitOwner, OwnerCommand, OwnerState, RemoveOwnerLimits
 from ...container import Container
 from ...errors import Forbidden, InvalidInput
-from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin, requires
+from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
 from ..auth.authenticator import is_plain
-from ..bodies import described, read_as, schema_of
-from ..openapi.examples import OWNER_EXAMPLES
+from ..bodies import read_as
 from ..parameters import Cursor, Limit, OwnerInPath, decoded, page_of
-from ..problems import answers
+from ..routing import Routes
 from ..schemas.owners import OwnerLimitsAnswer, OwnerLimitsBody, OwnerPage, owner_answer, owner_limits
 
 LONGEST_OWNER = 256
@@ -34,16 +33,16 @@ def owner_name(segment: str) -> str:
 
 
 def owner_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/owners", "Owners")
 
-    @put(
+    @routes.put(
         "/{owner:str}/limits",
-        status_code=200,
-        opt=requires("admin"),
-        operation_class=described(schema_of(OwnerLimitsBody), OWNER_EXAMPLES),
-        responses=answers(400, 401, 403, 413, 415, 503),
-        response_description="The limits in force",
-        summary="Set an owner's limits",
+        "Set an owner's limits",
+        "The limits in force",
+        body=OwnerLimitsBody,
+        needs_body=True,
+        roles=("admin",),
+        never={404},
     )
     async def put_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
         """Set the limits of one owner, replacing all previous ones. They apply at once, also to waiting tasks.
@@ -54,12 +53,7 @@ def owner_router(container: Container) -> Router:
         body = await read_as(request, OwnerLimitsBody, container.settings.max_json_depth)
         return await command_owner(container, name, LimitOwner(limits=owner_limits(name, body)), origin(request))
 
-    @get(
-        "/{owner:str}/limits",
-        responses=answers(400, 401, 403, 503),
-        response_description="The limits in force",
-        summary="Read an owner's limits",
-    )
+    @routes.get("/{owner:str}/limits", "Read an owner's limits", "The limits in force", never={404})
     async def get_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
         """Return the limits of an owner: your own, or any owner's with the role admin or auditor."""
         name = owner_name(owner)
@@ -67,13 +61,7 @@ def owner_router(container: Container) -> Router:
             raise Forbidden(f"another owner's limits need a token with the role {' or '.join(READERS_OF_ALL)}")
         return owner_answer(name, (await container.commands.owners.load(name)).state, container.fleet.service)
 
-    @get(
-        "/",
-        opt=requires(*READERS_OF_ALL),
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of owners, by name",
-        summary="List owners with limits of their own",
-    )
+    @routes.get("/", "List owners with limits of their own", "A page of owners, by name", roles=READERS_OF_ALL)
     async def list_limited_owners(limit: Limit = 50, cursor: Cursor = None) -> OwnerPage:
         """List the owners with limits set by an admin; all others have the limits of the service."""
         await container.fleet.catch_up(container.reading)
@@ -84,21 +72,16 @@ def owner_router(container: Container) -> Router:
             next_cursor=following,
         )
 
-    @delete(
+    @routes.delete(
         "/{owner:str}/limits",
-        status_code=200,
-        opt=requires("admin"),
-        responses=answers(400, 401, 403, 503),
-        response_description="The limits in force: those of the service",
-        summary="Remove an owner's limits",
+        "Remove an owner's limits",
+        "The limits in force: those of the service",
+        roles=("admin",),
+        never={404},
     )
     async def delete_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
         """Remove an owner's own limits, if any: the limits of the service apply again."""
         name = owner_name(owner)
         return await command_owner(container, name, RemoveOwnerLimits(owner=name), origin(request))
 
-    return Router(
-        path="/owners",
-        route_handlers=[put_owner_limits, get_owner_limits, list_limited_owners, delete_owner_limits],
-        tags=["Owners"],
-    )
+    return routes.router()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from litestar import Router, get, post
+from litestar import Router
 
 from ...commands.pool import PausePool, PoolCommand, ResumePool
 from ...commands.server import CircuitIsClosed, Present
@@ -16,12 +14,12 @@ from ...events.task import PRIORITIES
 from ...projections.active import count_running
 from ...streams.backlog import Backlog, backlogs, waiting_since
 from ...wire.fields import iso
-from ..auth.access import ApiRequest, Origin, origin, requires
-from ..bodies import described, read_as, schema_of
-from ..openapi.examples import PAUSE_EXAMPLES
+from ..auth.access import ApiRequest, Origin, origin
+from ..bodies import read_as
 from ..parameters import Cursor, Limit, PoolNameInPath, page_of
-from ..problems import answers
-from ..schemas.pools import PauseAnswer, PauseBody, PoolPage, PoolServer, PoolSummary, pause_info
+from ..routing import Routes
+from ..schemas.pools import PauseAnswer, PoolPage, PoolServer, PoolSummary, pause_info
+from ..schemas.shared import ReasonBody
 
 SERVERS_SHOWN = 1_000
 NOTHING = Backlog(0, 0, 0)
@@ -88,54 +86,33 @@ def _server(server: Present, running: int) -> PoolServer:
 
 
 def pool_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/pools", "Pools", roles=("admin",))
     depth = container.settings.max_json_depth
-    command = partial(
-        post,
-        status_code=200,
-        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-    )
 
-    @get(
-        "/",
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of pools, by name",
-        summary="List pools",
-    )
+    @routes.get("/", "List pools", "A page of pools, by name")
     async def list_pools(limit: Limit = 50, cursor: Cursor = None) -> PoolPage:
         """List the pools by name, with their waiting tasks and the servers that serve them."""
         await container.fleet.catch_up(container.reading)
         shown, following = page_of(container.fleet.pools(), limit, cursor)
         return PoolPage(pools=await summaries(container, shown), next_cursor=following)
 
-    @get(
-        "/{name:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The pool's present state",
-        summary="Read a pool",
-    )
+    @routes.get("/{name:str}", "Read a pool", "The pool's present state")
     async def get_pool(name: PoolNameInPath) -> PoolSummary:
         """Return a pool, with its waiting tasks and the servers that serve it."""
         await check_known(container, name)
         [summary] = await summaries(container, [name])
         return summary
 
-    @command("/{name:str}/pause", response_description="The pool is paused", summary="Pause a pool")
+    @routes.post("/{name:str}/pause", "Pause a pool", "The pool is paused", body=ReasonBody)
     async def pause_pool(request: ApiRequest, name: PoolNameInPath) -> PauseAnswer:
         """Keep the tasks of a pool waiting. New ones are accepted, and running tasks go on."""
-        body = await read_as(request, PauseBody, depth)
+        body = await read_as(request, ReasonBody, depth)
         return await command_pool(container, name, PausePool(name=name, reason=body.reason), origin(request))
 
-    @command("/{name:str}/resume", response_description="The pool is not paused", summary="Resume a pool")
+    @routes.post("/{name:str}/resume", "Resume a pool", "The pool is not paused", body=ReasonBody)
     async def resume_pool(request: ApiRequest, name: PoolNameInPath) -> PauseAnswer:
         """End a pool's pause."""
-        body = await read_as(request, PauseBody, depth)
+        body = await read_as(request, ReasonBody, depth)
         return await command_pool(container, name, ResumePool(name=name, reason=body.reason), origin(request))
 
-    return Router(
-        path="/pools",
-        route_handlers=[list_pools, get_pool, pause_pool, resume_pool],
-        opt=requires("admin"),
-        tags=["Pools"],
-    )
+    return routes.router()

@@ -6,7 +6,7 @@ import contextlib
 from typing import Annotated
 
 import msgspec
-from litestar import Router, delete, get, patch, post
+from litestar import Router
 from litestar.params import HeaderParameter, PathParameter
 from msgspec import UNSET, Raw
 from msgspec.structs import asdict
@@ -39,11 +39,11 @@ from ...events.ids import (
 from ...events.schedule import ScheduleSettings
 from ...projections.schedules import load_schedules, schedule_refs
 from ...submission.body import fingerprint, read_task
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, check_owner, requires
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, check_owner
 from ..auth.authenticator import Identity
-from ..bodies import ReasonBody, decoded_as, described, read_as, read_body, schema_of
+from ..bodies import decoded_as, read_as, read_body
 from ..middleware import request_id
-from ..openapi.examples import REASON_EXAMPLES, SCHEDULE_CHANGE_EXAMPLES, SCHEDULE_EXAMPLES, TASK_ID_EXAMPLE
+from ..openapi.examples import TASK_ID_EXAMPLE
 from ..parameters import (
     ID_PATTERN,
     LONGEST_KEY,
@@ -55,17 +55,17 @@ from ..parameters import (
     page_of,
     read_id_cursor,
 )
-from ..problems import answers
+from ..routing import Routes
 from ..schemas.schedules import (
     ScheduleBody,
     ScheduleChange,
     ScheduleDetail,
-    ScheduleDone,
     SchedulePage,
     ScheduleRun,
     schedule_detail,
     schedule_summary,
 )
+from ..schemas.shared import DoneAnswer, ReasonBody
 
 MOST_PER_OWNER = 10_000
 ONCE_ONLY = ("dependsOn", "runAt", "expiresAt", "deadline")
@@ -179,17 +179,16 @@ async def execute(
 
 
 def schedule_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/schedules", "Schedules")
     reading, depth = container.reading, container.settings.max_json_depth
 
-    @post(
+    @routes.post(
         "/",
-        status_code=200,
-        opt=requires(*SUBMITTERS),
-        operation_class=described(schema_of(ScheduleBody), SCHEDULE_EXAMPLES),
-        responses=answers(400, 401, 403, 409, 413, 415, 422, 503),
-        response_description="The schedule, and its next runs",
-        summary="Create a schedule",
+        "Create a schedule",
+        "The schedule, and its next runs",
+        body=ScheduleBody,
+        roles=SUBMITTERS,
+        fails={409, 422},
     )
     async def create_schedule(request: ApiRequest, idempotency_key: ScheduleKey = None) -> ScheduleDetail:
         """Submit a task again and again, at the times of a cron expression in a time zone.
@@ -216,12 +215,7 @@ def schedule_router(container: Container) -> Router:
         )
         return await execute(container, ref, command, actor(request.user), request_id(request.scope))
 
-    @get(
-        "/",
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of schedules, newest first",
-        summary="List schedules",
-    )
+    @routes.get("/", "List schedules", "A page of schedules, newest first")
     async def list_schedules(
         request: ApiRequest,
         owner: Owner = None,
@@ -237,24 +231,13 @@ def schedule_router(container: Container) -> Router:
             next_cursor=following,
         )
 
-    @get(
-        "/{schedule_id:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The schedule as it is now",
-        summary="Read a schedule",
-    )
+    @routes.get("/{schedule_id:str}", "Read a schedule", "The schedule as it is now")
     async def get_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Return a schedule with its task, its next five runs, and the outcome of the last."""
         _, schedule = await find_schedule(container, request.user, schedule_id, *READERS_OF_ALL)
         return schedule_detail(schedule, utc_now())
 
-    @patch(
-        "/{schedule_id:str}",
-        operation_class=described(schema_of(ScheduleChange), SCHEDULE_CHANGE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The schedule as it is now",
-        summary="Change a schedule",
-    )
+    @routes.patch("/{schedule_id:str}", "Change a schedule", "The schedule as it is now", body=ScheduleChange)
     async def change_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Change the fields in the body and leave the rest. A new `cron` or `timeZone` applies from now on."""
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
@@ -262,14 +245,7 @@ def schedule_router(container: Container) -> Router:
         command = read_change(container, schedule, body)
         return await execute(container, ref, command, actor(request.user), request_id(request.scope))
 
-    @post(
-        "/{schedule_id:str}/pause",
-        status_code=200,
-        operation_class=described(schema_of(ReasonBody), REASON_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The schedule, paused",
-        summary="Pause a schedule",
-    )
+    @routes.post("/{schedule_id:str}/pause", "Pause a schedule", "The schedule, paused", body=ReasonBody)
     async def pause_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Stop a schedule until it is resumed. Tasks it has submitted go on."""
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
@@ -277,25 +253,13 @@ def schedule_router(container: Container) -> Router:
         command = PauseSchedule(reason=body.reason or f"paused by {request.user.subject}")
         return await execute(container, ref, command, actor(request.user), request_id(request.scope))
 
-    @post(
-        "/{schedule_id:str}/resume",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The schedule, and its next runs",
-        summary="Resume a schedule",
-    )
+    @routes.post("/{schedule_id:str}/resume", "Resume a schedule", "The schedule, and its next runs")
     async def resume_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Start a paused schedule again. `missed` of the schedule decides if missed runs are skipped or caught up."""
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
         return await execute(container, ref, ResumeSchedule(), actor(request.user), request_id(request.scope))
 
-    @post(
-        "/{schedule_id:str}/run",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 409, 422, 429, 503),
-        response_description="The task, submitted",
-        summary="Run a schedule now",
-    )
+    @routes.post("/{schedule_id:str}/run", "Run a schedule now", "The task, submitted", fails={409, 422, 429})
     async def run_schedule(
         request: ApiRequest, schedule_id: ScheduleId, idempotency_key: ScheduleKey = None
     ) -> ScheduleRun:
@@ -308,32 +272,13 @@ def schedule_router(container: Container) -> Router:
         await run_now(container, ref, schedule, task_ref, actor(request.user), request_id(request.scope))
         return ScheduleRun(id=ref.id, task_id=task_ref.id)
 
-    @delete(
-        "/{schedule_id:str}",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The schedule is gone",
-        summary="Delete a schedule",
-    )
-    async def delete_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDone:
+    @routes.delete("/{schedule_id:str}", "Delete a schedule", "The schedule is gone")
+    async def delete_schedule(request: ApiRequest, schedule_id: ScheduleId) -> DoneAnswer:
         """Delete a schedule. The tasks it has submitted stay."""
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
         await container.commands.schedules.handle(
             ref, DeleteSchedule(), by=actor(request.user), cause=request_id(request.scope)
         )
-        return ScheduleDone(id=schedule_id)
+        return DoneAnswer(id=schedule_id)
 
-    return Router(
-        path="/schedules",
-        route_handlers=[
-            create_schedule,
-            list_schedules,
-            get_schedule,
-            change_schedule,
-            pause_schedule,
-            resume_schedule,
-            run_schedule,
-            delete_schedule,
-        ],
-        tags=["Schedules"],
-    )
+    return routes.router()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from datetime import timedelta
-from functools import partial
 
 import msgspec
-from litestar import Router, delete, get, post
-from litestar.handlers import HTTPRouteHandler
+from litestar import Router
 from msgspec.structs import replace
 
 from ...clock import utc_now
@@ -32,33 +30,25 @@ from ...streams.jetstream.api import api
 from ...streams.topology.definitions import TASKS
 from ...wire.addresses import BadAddress
 from ...wire.fields import iso
-from ..auth.access import ApiRequest, Origin, origin, requires
-from ..bodies import described, read_as, schema_of
-from ..openapi.examples import (
-    CLEANUP_EXAMPLES,
-    DRAIN_EXAMPLES,
-    HEARTBEAT_EXAMPLES,
-    MAINTENANCE_EXAMPLES,
-    REGISTER_EXAMPLES,
-)
+from ..auth.access import ApiRequest, Origin, origin
+from ..bodies import read_as
 from ..parameters import Cursor, ServerId, ServerLimit, page_of
-from ..problems import answers
+from ..routing import Routes
 from ..schemas.servers import (
     CleanupAnswer,
     CleanupBody,
     DrainAnswer,
-    DrainBody,
     HeartbeatAnswer,
     HeartbeatBody,
     MaintenanceAnswer,
     MaintenanceBody,
     OverflowBody,
     RegisterBody,
-    ServerDone,
     ServerPage,
     ServerSummary,
     server_summary,
 )
+from ..schemas.shared import DoneAnswer, ReasonBody
 
 PROJECTION_SECONDS = 2.0
 """Longest wait of a drain for the projection that counts running tasks."""
@@ -156,29 +146,17 @@ async def count_running(container: Container, server_id: str) -> int:
 
 
 def server_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/servers", "Servers", roles=("admin",))
     depth = container.settings.max_json_depth
 
-    @post(
-        "/",
-        status_code=200,
-        operation_class=described(schema_of(RegisterBody), REGISTER_EXAMPLES),
-        responses=answers(400, 401, 403, 413, 415, 503),
-        response_description="The server is registered; its first check has started",
-        summary="Register a server",
-    )
-    async def register_server(request: ApiRequest) -> ServerDone:
+    @routes.post("/", "Register a server", "The server is registered; its first check has started", body=RegisterBody)
+    async def register_server(request: ApiRequest) -> DoneAnswer:
         """Register a backend server, or replace the one with this id. It is `offline` until a check succeeds."""
         body = await read_as(request, RegisterBody, depth)
         await register(container, body, origin(request))
-        return ServerDone(id=body.id)
+        return DoneAnswer(id=body.id)
 
-    @get(
-        "/",
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of servers, by id",
-        summary="List servers",
-    )
+    @routes.get("/", "List servers", "A page of servers, by id")
     async def list_servers(limit: ServerLimit = 5000, cursor: Cursor = None) -> ServerPage:
         """List the registered servers by id, with their state and last heartbeat."""
         await container.fleet.catch_up(container.reading)
@@ -190,24 +168,12 @@ def server_router(container: Container) -> Router:
             next_cursor=following,
         )
 
-    @get(
-        "/{server_id:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The server's present state",
-        summary="Read a server",
-    )
+    @routes.get("/{server_id:str}", "Read a server", "The server's present state")
     async def get_server(server_id: ServerId) -> ServerSummary:
         """Return a server and its `status`: `online` or `offline`, with the reason."""
         return server_summary(await find_server(container, server_id), await container.heartbeats.get(server_id))
 
-    @post(
-        "/{server_id:str}/heartbeat",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        operation_class=described(schema_of(HeartbeatBody), HEARTBEAT_EXAMPLES, required=False),
-        response_description="The heartbeat is recorded",
-        summary="Send a heartbeat",
-    )
+    @routes.post("/{server_id:str}/heartbeat", "Send a heartbeat", "The heartbeat is recorded", body=HeartbeatBody)
     async def send_heartbeat(request: ApiRequest, server_id: ServerId) -> HeartbeatAnswer:
         """Record a heartbeat. Heartbeats keep a server without a health address online."""
         body = await read_as(request, HeartbeatBody, depth)
@@ -222,26 +188,13 @@ def server_router(container: Container) -> Router:
             await command_server(container, server_id, MarkOnline(reason="heartbeat"), origin(request))
         return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
 
-    @delete(
-        "/{server_id:str}",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The server is removed",
-        summary="Remove a server",
-    )
-    async def remove_server(request: ApiRequest, server_id: ServerId) -> ServerDone:
+    @routes.delete("/{server_id:str}", "Remove a server", "The server is removed")
+    async def remove_server(request: ApiRequest, server_id: ServerId) -> DoneAnswer:
         """Remove a server and its sealed key. Tasks it runs go on; their reports are still accepted."""
         await remove(container, server_id, f"removed by {request.user.subject}", origin(request))
-        return ServerDone(id=server_id)
+        return DoneAnswer(id=server_id)
 
-    @post(
-        "/cleanup",
-        status_code=200,
-        operation_class=described(schema_of(CleanupBody), CLEANUP_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 413, 415, 503),
-        response_description="The ids of the removed servers",
-        summary="Remove servers that are long offline",
-    )
+    @routes.post("/cleanup", "Remove servers that are long offline", "The ids of the removed servers", body=CleanupBody)
     async def clean_up(request: ApiRequest) -> CleanupAnswer:
         """Remove every server that has been offline for longer than `maxAgeMins`."""
         body = await read_as(request, CleanupBody, depth)
@@ -256,27 +209,18 @@ def server_router(container: Container) -> Router:
                     removed.append(server.server_id)
         return CleanupAnswer(removed_servers=removed)
 
-    return Router(
-        path="/servers",
-        route_handlers=[
-            register_server, list_servers, get_server, send_heartbeat, remove_server, clean_up,
-            *_maintenance_routes(container),
-        ],
-        opt=requires("admin"),
-        tags=["Servers"],
-    )  # fmt: skip
+    _add_maintenance(routes, container)
+    return routes.router()
 
 
-def _maintenance_routes(container: Container) -> list[HTTPRouteHandler]:
+def _add_maintenance(routes: Routes, container: Container) -> None:
     depth = container.settings.max_json_depth
-    command = partial(post, status_code=200, responses=answers(400, 401, 403, 404, 413, 415, 503))
-    with_reason = described(schema_of(DrainBody), DRAIN_EXAMPLES, required=False)
 
-    @command(
+    @routes.post(
         "/{server_id:str}/maintenance",
-        operation_class=described(schema_of(MaintenanceBody), MAINTENANCE_EXAMPLES),
-        response_description="Maintenance has begun or ended",
-        summary="Begin or end maintenance",
+        "Begin or end maintenance",
+        "Maintenance has begun or ended",
+        body=MaintenanceBody,
     )
     async def set_maintenance(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
         """In maintenance a server finishes the tasks it runs and gets no new ones."""
@@ -285,15 +229,10 @@ def _maintenance_routes(container: Container) -> list[HTTPRouteHandler]:
         await command_server(container, server_id, asked, origin(request))
         return MaintenanceAnswer(id=server_id, maintenance=body.maintenance)
 
-    @command(
-        "/{server_id:str}/drain",
-        operation_class=with_reason,
-        response_description="How many tasks the server still runs",
-        summary="Drain a server",
-    )
+    @routes.post("/{server_id:str}/drain", "Drain a server", "How many tasks the server still runs", body=ReasonBody)
     async def drain_server(request: ApiRequest, server_id: ServerId) -> DrainAnswer:
         """Begin maintenance and return how many tasks still run. Repeat until `drained` is true; then resume it."""
-        body = await read_as(request, DrainBody, depth)
+        body = await read_as(request, ReasonBody, depth)
         asked = SetMaintenance(maintenance=True, reason=body.reason)
         state = (await command_server(container, server_id, asked, origin(request))).known.state
         assert isinstance(state, Present)
@@ -302,18 +241,11 @@ def _maintenance_routes(container: Container) -> list[HTTPRouteHandler]:
         drained = running == 0 and utc_now() - since > KNOWN_AFTER
         return DrainAnswer(id=server_id, since=iso(since), running=running, drained=drained)
 
-    @command(
-        "/{server_id:str}/resume",
-        operation_class=with_reason,
-        response_description="The server gets tasks again",
-        summary="End a drain",
-    )
+    @routes.post("/{server_id:str}/resume", "End a drain", "The server gets tasks again", body=ReasonBody)
     async def resume_server(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
         """End a drain or maintenance: the server gets tasks again."""
-        body = await read_as(request, DrainBody, depth)
+        body = await read_as(request, ReasonBody, depth)
         await command_server(
             container, server_id, SetMaintenance(maintenance=False, reason=body.reason), origin(request)
         )
         return MaintenanceAnswer(id=server_id, maintenance=False)
-
-    return [set_maintenance, drain_server, resume_server]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, get_args
 
-from litestar import Router, get, post, put
+from litestar import Router
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 
@@ -14,10 +13,11 @@ from ...events.ids import owner_token
 from ...projections.task_reader import TaskFilter
 from ...projections.task_view import Status
 from ...submission.body import OPTIONS, Submission, read_task
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref, requires
-from ..bodies import ReasonBody, described, read_as, read_body, schema_of
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref
+from ..bodies import read_as, read_body
 from ..middleware import request_id
-from ..openapi.examples import REASON_EXAMPLES, SUBMISSION_EXAMPLES, UPDATE_EXAMPLES
+from ..openapi.description import schema_of
+from ..openapi.examples import SUBMISSION_EXAMPLES
 from ..parameters import (
     Cursor,
     IdempotencyKey,
@@ -33,7 +33,8 @@ from ..parameters import (
     read_schedule,
     submitted_ref,
 )
-from ..problems import answers
+from ..routing import Routes
+from ..schemas.shared import ReasonBody
 from ..schemas.tasks import EventPage, TaskAnswer, TaskPage, UpdateBody, recorded_event, task_answer, task_summary
 from ..task_actions import TaskAction, command_for
 from ..task_updates import record_update
@@ -53,14 +54,8 @@ def bare_payload() -> Schema:
 
 
 def task_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/", "Tasks")
     settings = container.settings
-    intervention = partial(
-        post,
-        status_code=200,
-        operation_class=described(schema_of(ReasonBody), REASON_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 409, 413, 415, 503),
-    )
     submission = Schema(any_of=[schema_of(Submission), bare_payload()])
 
     async def command(request: ApiRequest, task_id: str, action: TaskAction) -> TaskAnswer:
@@ -70,14 +65,14 @@ def task_router(container: Container) -> Router:
         await container.commands.task(ref, chosen, by=actor(request.user), cause=request_id(request.scope))
         return task_answer(await container.tasks.detail(ref), settings)
 
-    @post(
+    @routes.post(
         "/task",
-        status_code=200,
-        opt=requires(*SUBMITTERS),
-        operation_class=described(submission, SUBMISSION_EXAMPLES),
-        responses=answers(400, 401, 403, 413, 415, 422, 429, 503),
-        response_description="The task: new, or as it is now if an earlier request with this Idempotency-Key made it",
-        summary="Submit a task",
+        "Submit a task",
+        "The task: new, or as it is now if an earlier request with this Idempotency-Key made it",
+        body=submission,
+        examples=SUBMISSION_EXAMPLES,
+        roles=SUBMITTERS,
+        fails={422, 429},
     )
     async def submit_task(
         request: ApiRequest, idempotency_key: IdempotencyKey = None, prefer: Prefer = None
@@ -98,25 +93,20 @@ def task_router(container: Container) -> Router:
         detail = await (tasks.detail_of(ref, new) if new else tasks.detail(ref))
         return task_answer(await until_ended(container, detail, preferred_wait(prefer)), settings)
 
-    @get(
-        "/task/{task_id:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The task as it is now",
-        summary="Read a task",
-    )
+    @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now")
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
         """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         detail = await container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
         return task_answer(await until_ended(container, detail, wait), settings)
 
-    @put(
+    @routes.put(
         "/task/{task_id:str}",
+        "Report progress or the outcome of a task",
+        "The task after the update",
+        body=UpdateBody,
+        fails={409},
         request_max_body_size=settings.max_result,
-        operation_class=described(schema_of(UpdateBody), UPDATE_EXAMPLES),
-        responses=answers(400, 401, 403, 404, 409, 413, 415, 503),
-        response_description="The task after the update",
-        summary="Report progress or the outcome of a task",
     )
     async def update_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Accept a TaskResult (without its id) from the server that runs the task, or from the owner.
@@ -126,30 +116,17 @@ def task_router(container: Container) -> Router:
         """
         return await record_update(container, request, task_id)
 
-    @intervention(
-        "/task/{task_id:str}/cancel",
-        response_description="The task, cancelled",
-        summary="Cancel a task",
-    )
+    @routes.post("/task/{task_id:str}/cancel", "Cancel a task", "The task, cancelled", body=ReasonBody, fails={409})
     async def cancel_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """End a task that has not ended. A call to a server is closed at once."""
         return await command(request, task_id, "cancel")
 
-    @intervention(
-        "/task/{task_id:str}/retry",
-        response_description="The task, waiting again",
-        summary="Retry a task",
-    )
+    @routes.post("/task/{task_id:str}/retry", "Retry a task", "The task, waiting again", body=ReasonBody, fails={409})
     async def retry_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Queue a failed or cancelled task again, with all its attempts."""
         return await command(request, task_id, "retry")
 
-    @get(
-        "/tasks",
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of tasks, newest first",
-        summary="List tasks",
-    )
+    @routes.get("/tasks", "List tasks", "A page of tasks, newest first")
     async def list_tasks(
         request: ApiRequest,
         status: Statuses = None,
@@ -172,12 +149,7 @@ def task_router(container: Container) -> Router:
         summaries = [task_summary(listed, settings) for listed in page.tasks]
         return TaskPage(tasks=summaries, next_cursor=next_cursor(page.cursor))
 
-    @get(
-        "/task/{task_id:str}/events",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="A page of events, oldest first",
-        summary="Read a task's history",
-    )
+    @routes.get("/task/{task_id:str}/events", "Read a task's history", "A page of events, oldest first")
     async def list_events(
         request: ApiRequest,
         task_id: TaskId,
@@ -194,8 +166,4 @@ def task_router(container: Container) -> Router:
             next_after=later[limit - 1].sequence if len(later) > limit else None,
         )
 
-    return Router(
-        path="/",
-        route_handlers=[submit_task, get_task, update_task, cancel_task, retry_task, list_tasks, list_events],
-        tags=["Tasks"],
-    )
+    return routes.router()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import partial
 
 import msgspec
-from litestar import Router, delete, get, post, put
+from litestar import Router
 from msgspec import Raw
 
 from ...commands.task_type import (
@@ -25,13 +24,13 @@ from ...events.envelope import NULL
 from ...events.limits import Limits
 from ...events.task_type import TypeDefined
 from ...submission.body import compile_schema
-from ..auth.access import ApiRequest, Origin, origin, requires
-from ..bodies import described, read_as, schema_of
-from ..openapi.examples import PAUSE_EXAMPLES, TYPE_EXAMPLES
+from ..auth.access import ApiRequest, Origin, origin
+from ..bodies import read_as
 from ..parameters import Cursor, TypeLimit, TypeNameInPath, page_of
-from ..problems import answers
+from ..routing import Routes
 from ..schemas.owners import check_burst
-from ..schemas.pools import PauseAnswer, PauseBody, pause_info
+from ..schemas.pools import PauseAnswer, pause_info
+from ..schemas.shared import ReasonBody
 from ..schemas.types import TypeBody, TypeDone, TypeName, TypePage, TypeSummary, type_summary
 
 
@@ -89,37 +88,17 @@ def _duration(seconds: float | None) -> timedelta | None:
 
 
 def type_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/types", "Types")
     depth = container.settings.max_json_depth
-    command = partial(
-        post,
-        status_code=200,
-        opt=requires("admin"),
-        operation_class=described(schema_of(PauseBody), PAUSE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-    )
 
-    @put(
-        "/{name:str}",
-        status_code=200,
-        opt=requires("admin"),
-        operation_class=described(schema_of(TypeBody), TYPE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 413, 415, 503),
-        response_description="The type's settings",
-        summary="Define a type",
-    )
+    @routes.put("/{name:str}", "Define a type", "The type's settings", body=TypeBody, roles=("admin",), never={404})
     async def put_type(request: ApiRequest, name: TypeNameInPath) -> TypeSummary:
         """Define a type, or replace its settings. Tasks already submitted keep their settings."""
         _check_name(name)
         body = await read_as(request, TypeBody, depth)
         return type_summary(name, await define_type(container, name, body, origin(request)), container.settings)
 
-    @get(
-        "/",
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of types, by name",
-        summary="List types",
-    )
+    @routes.get("/", "List types", "A page of types, by name")
     async def list_types(limit: TypeLimit = 1000, cursor: Cursor = None) -> TypePage:
         """List the types by name; `default` always exists."""
         fleet = container.fleet
@@ -131,12 +110,7 @@ def type_router(container: Container) -> Router:
             types=[type_summary(name, states[name], container.settings) for name in shown], next_cursor=following
         )
 
-    @get(
-        "/{name:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The type's settings",
-        summary="Read a type",
-    )
+    @routes.get("/{name:str}", "Read a type", "The type's settings")
     async def get_type(name: TypeNameInPath) -> TypeSummary:
         """Return a type's settings; where it has none, those of the service."""
         state = (await container.commands.types.load(name)).state
@@ -144,35 +118,24 @@ def type_router(container: Container) -> Router:
             raise NotFound("type", name)
         return type_summary(name, state, container.settings)
 
-    @delete(
-        "/{name:str}",
-        status_code=200,
-        opt=requires("admin"),
-        responses=answers(400, 401, 403, 404, 409, 503),
-        response_description="The type is deleted",
-        summary="Delete a type",
-    )
+    @routes.delete("/{name:str}", "Delete a type", "The type is deleted", roles=("admin",), fails={409})
     async def delete_type(request: ApiRequest, name: TypeNameInPath) -> TypeDone:
         """Delete a type's settings. Its tasks go on; new tasks of this type are treated like `default`."""
         await command_type(container, name, DeleteType(name=name), origin(request))
         return TypeDone(name=name)
 
-    @command("/{name:str}/pause", response_description="The type is paused", summary="Pause a type")
+    @routes.post("/{name:str}/pause", "Pause a type", "The type is paused", body=ReasonBody, roles=("admin",))
     async def pause_type(request: ApiRequest, name: TypeNameInPath) -> PauseAnswer:
         """Keep the tasks of a type waiting. New ones are accepted; running tasks and other types of the pool go on."""
-        body = await read_as(request, PauseBody, depth)
+        body = await read_as(request, ReasonBody, depth)
         state = await command_type(container, name, PauseType(name=name, reason=body.reason), origin(request))
         return PauseAnswer(name=name, pause=pause_info(state.pause))
 
-    @command("/{name:str}/resume", response_description="The type is not paused", summary="Resume a type")
+    @routes.post("/{name:str}/resume", "Resume a type", "The type is not paused", body=ReasonBody, roles=("admin",))
     async def resume_type(request: ApiRequest, name: TypeNameInPath) -> PauseAnswer:
         """End a type's pause. If it shares its pool with other types, its tasks start again within seconds."""
-        body = await read_as(request, PauseBody, depth)
+        body = await read_as(request, ReasonBody, depth)
         state = await command_type(container, name, ResumeType(name=name, reason=body.reason), origin(request))
         return PauseAnswer(name=name, pause=pause_info(state.pause))
 
-    return Router(
-        path="/types",
-        route_handlers=[put_type, list_types, get_type, delete_type, pause_type, resume_type],
-        tags=["Types"],
-    )
+    return routes.router()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from litestar import Router, delete, get, patch, post
-from litestar.handlers import HTTPRouteHandler
+from litestar import Router
 from litestar.params import QueryParameter
 
 from ...clock import random_bits, utc_now
@@ -21,9 +20,8 @@ from ...streams.topology.definitions import TASKS
 from ...vault.secrets import new_signing_secret
 from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
 from ...wire.fields import optional_milliseconds
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_owner, origin, owned_ref, requires
-from ..bodies import described, read_as, schema_of
-from ..openapi.examples import WEBHOOK_CHANGE_EXAMPLES, WEBHOOK_EXAMPLES
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_owner, origin, owned_ref
+from ..bodies import read_as
 from ..parameters import (
     Cursor,
     DeliveryId,
@@ -36,13 +34,13 @@ from ..parameters import (
     read_cursor,
     read_id_cursor,
 )
-from ..problems import answers
+from ..routing import Routes
+from ..schemas.shared import DoneAnswer
 from ..schemas.webhooks import (
     DeliveryPage,
     DeliverySummary,
     WebhookBody,
     WebhookChange,
-    WebhookDone,
     WebhookPage,
     WebhookSecret,
     WebhookSummary,
@@ -115,18 +113,17 @@ def _checked_delivery_id(text: str) -> str:
 
 
 def webhook_router(container: Container) -> Router:
-    """Return the routes."""
+    routes = Routes("/webhooks", "Webhooks")
     commands, secrets = container.commands, container.secrets
     depth = container.settings.max_json_depth
 
-    @post(
+    @routes.post(
         "/",
-        status_code=200,
-        opt=requires(*SUBMITTERS),
-        operation_class=described(schema_of(WebhookBody), WEBHOOK_EXAMPLES),
-        responses=answers(400, 401, 403, 409, 413, 415, 503),
-        response_description="The webhook and its secret, which is not shown again",
-        summary="Register a webhook",
+        "Register a webhook",
+        "The webhook and its secret, which is not shown again",
+        body=WebhookBody,
+        roles=SUBMITTERS,
+        fails={409},
     )
     async def register_webhook(request: ApiRequest) -> WebhookSecret:
         """Send events of your tasks to a URL from now on, signed (Standard Webhooks).
@@ -159,12 +156,7 @@ def webhook_router(container: Container) -> Router:
         handled = await commands.webhooks.handle(ref, command, **origin(request))
         return _with_secret(_registered(handled.known.state, ref), secret)
 
-    @get(
-        "/",
-        responses=answers(400, 401, 403, 503),
-        response_description="A page of webhooks, newest first",
-        summary="List webhooks",
-    )
+    @routes.get("/", "List webhooks", "A page of webhooks, newest first")
     async def list_webhooks(
         request: ApiRequest, owner: Owner = None, limit: Limit = 50, cursor: Cursor = None
     ) -> WebhookPage:
@@ -175,23 +167,12 @@ def webhook_router(container: Container) -> Router:
             webhooks=[webhook_summary(found[parse_webhook_id(name)]) for name in shown], next_cursor=following
         )
 
-    @get(
-        "/{webhook_id:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The webhook's present state",
-        summary="Read a webhook",
-    )
+    @routes.get("/{webhook_id:str}", "Read a webhook", "The webhook's present state")
     async def get_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
         """Return a webhook; `disabledReason` says why it is not active."""
         return webhook_summary((await find_webhook(container, request, webhook_id, *READERS_OF_ALL))[1])
 
-    @patch(
-        "/{webhook_id:str}",
-        operation_class=described(schema_of(WebhookChange), WEBHOOK_CHANGE_EXAMPLES, required=False),
-        responses=answers(400, 401, 403, 404, 413, 415, 503),
-        response_description="The webhook's present state",
-        summary="Change a webhook",
-    )
+    @routes.patch("/{webhook_id:str}", "Change a webhook", "The webhook's present state", body=WebhookChange)
     async def change_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
         """Change the fields in the body and leave the others. Deliveries not yet sent go to the new URL."""
         ref, _ = await find_webhook(container, request, webhook_id, "admin")
@@ -210,27 +191,15 @@ def webhook_router(container: Container) -> Router:
         handled = await commands.webhooks.handle(ref, command, **origin(request))
         return webhook_summary(_registered(handled.known.state, ref))
 
-    @delete(
-        "/{webhook_id:str}",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The webhook is deleted",
-        summary="Delete a webhook",
-    )
-    async def delete_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookDone:
+    @routes.delete("/{webhook_id:str}", "Delete a webhook", "The webhook is deleted")
+    async def delete_webhook(request: ApiRequest, webhook_id: WebhookId) -> DoneAnswer:
         """Delete a webhook, its secret, and its deliveries that are not sent yet."""
         ref, webhook = await find_webhook(container, request, webhook_id, "admin")
         await commands.webhooks.handle(ref, DeleteWebhook(), **origin(request))
         await secrets.destroy(ref, webhook.secret_id, webhook.previous_secret_id)
-        return WebhookDone(id=webhook_id)
+        return DoneAnswer(id=webhook_id)
 
-    @post(
-        "/{webhook_id:str}/secret",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The new secret, which is not shown again",
-        summary="Rotate a webhook's secret",
-    )
+    @routes.post("/{webhook_id:str}/secret", "Rotate a webhook's secret", "The new secret, which is not shown again")
     async def rotate_secret(request: ApiRequest, webhook_id: WebhookId) -> WebhookSecret:
         """Make a new secret. For a day deliveries carry the signatures of both secrets."""
         ref, _ = await find_webhook(container, request, webhook_id, "admin")
@@ -239,26 +208,14 @@ def webhook_router(container: Container) -> Router:
         handled = await commands.webhooks.handle(ref, command, **origin(request))
         return _with_secret(_registered(handled.known.state, ref), secret)
 
-    return Router(
-        path="/webhooks",
-        route_handlers=[
-            register_webhook, list_webhooks, get_webhook, change_webhook, delete_webhook, rotate_secret,
-            *_delivery_routes(container),
-        ],
-        tags=["Webhooks"],
-    )  # fmt: skip
+    _add_deliveries(routes, container)
+    return routes.router()
 
 
-def _delivery_routes(container: Container) -> list[HTTPRouteHandler]:
+def _add_deliveries(routes: Routes, container: Container) -> None:
     deliveries = container.deliveries
 
-    @post(
-        "/{webhook_id:str}/test",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 409, 503),
-        response_description="The delivery, which is sent now",
-        summary="Send a test",
-    )
+    @routes.post("/{webhook_id:str}/test", "Send a test", "The delivery, which is sent now", fails={409})
     async def send_test(request: ApiRequest, webhook_id: WebhookId) -> DeliverySummary:
         """Send a message of type `webhook.test`, delivered like any other."""
         ref = await find_active(container, request, webhook_id)
@@ -269,12 +226,7 @@ def _delivery_routes(container: Container) -> list[HTTPRouteHandler]:
         await deliveries.make(ref, delivery, maybe_made=False)
         return delivery_summary(delivery)
 
-    @get(
-        "/{webhook_id:str}/deliveries",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="A page of deliveries, the last changed first",
-        summary="List deliveries",
-    )
+    @routes.get("/{webhook_id:str}/deliveries", "List deliveries", "A page of deliveries, the last changed first")
     async def list_deliveries(
         request: ApiRequest,
         webhook_id: WebhookId,
@@ -290,27 +242,19 @@ def _delivery_routes(container: Container) -> list[HTTPRouteHandler]:
             next_cursor=next_cursor(page.cursor),
         )
 
-    @get(
-        "/{webhook_id:str}/deliveries/{delivery_id:str}",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="The delivery's present state",
-        summary="Read a delivery",
-    )
+    @routes.get("/{webhook_id:str}/deliveries/{delivery_id:str}", "Read a delivery", "The delivery's present state")
     async def get_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
         """Return a delivery and the outcome of its last attempt."""
         ref, _ = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
         return delivery_summary(await deliveries.get(ref, _checked_delivery_id(delivery_id)))
 
-    @post(
+    @routes.post(
         "/{webhook_id:str}/deliveries/{delivery_id:str}/retry",
-        status_code=200,
-        responses=answers(400, 401, 403, 404, 409, 503),
-        response_description="The delivery, which is sent again now",
-        summary="Send a delivery again",
+        "Send a delivery again",
+        "The delivery, which is sent again now",
+        fails={409},
     )
     async def retry_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
         """Send a delivery now, whatever its status, with the same `webhook-id` and a fresh budget of attempts."""
         ref = await find_active(container, request, webhook_id)
         return delivery_summary(await deliveries.ask_again(ref, _checked_delivery_id(delivery_id), utc_now()))
-
-    return [send_test, list_deliveries, get_delivery, retry_delivery]

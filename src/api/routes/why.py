@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 import structlog
-from litestar import Router, get
+from litestar import Router
 from msgspec import MsgspecError
 
 from ...clock import utc_now
@@ -36,7 +36,7 @@ from ...streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
 from ...wire.fields import milliseconds
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
 from ..parameters import TaskId
-from ..problems import answers
+from ..routing import Routes
 from ..schemas.why import (
     WhyAnswer,
     ended_info,
@@ -256,13 +256,12 @@ def _last_error(history: Sequence[Stored[TaskEvent]]) -> str | None:
 
 
 def why_router(container: Container) -> Router:
-    """Return the route."""
+    routes = Routes("/", "Tasks")
 
-    @get(
+    @routes.get(
         "/task/{task_id:str}/why",
-        responses=answers(400, 401, 403, 404, 503),
-        response_description="What the task waits for, where it runs, or how it ended",
-        summary="Ask why a task waits, runs or ended",
+        "Ask why a task waits, runs or ended",
+        "What the task waits for, where it runs, or how it ended",
     )
     async def get_why(request: ApiRequest, task_id: TaskId) -> WhyAnswer:
         """Return what keeps a task from starting, since when, and what releases it, in words and data.
@@ -273,4 +272,4 @@ def why_router(container: Container) -> Router:
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         return await explain_task(container, ref, reads_all=request.user.has(*READERS_OF_ALL))
 
-    return Router(path="/", route_handlers=[get_why], tags=["Tasks"])
+    return routes.router()

@@ -14,7 +14,7 @@ from ...projections.task_view import Status
 from ...settings import Settings
 from ...submission.service import SubmittedBatch
 from ...wire.fields import milliseconds, optional_milliseconds
-from .page import Page
+from .shared import Page
 from .tasks import TaskSummary, task_summary
 
 

@@ -10,7 +10,7 @@ from ...projections.dead_letters import DeadLetterKind
 from ...projections.task_view import Status
 from ...submission.body import TaskIdText
 from ...wire.fields import BATCH_ID_PATTERN, Instant, Name
-from .page import Page
+from .shared import Page
 from .tasks import TaskSummary
 
 MOST_IDS = 1_000

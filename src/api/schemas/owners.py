@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from ...commands.owner import Allowance, OwnerState, allowance
 from ...errors import InvalidInput
 from ...events.owner import OwnerLimited
-from .page import Page
+from .shared import Page
 
 LEAST_PER_SECOND = 0.00001
 Concurrency = Annotated[int, Meta(ge=0, le=1_000_000)]

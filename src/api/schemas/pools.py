@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from ...commands.pause import Pause
 from ...events.task import Priority
 from ...wire.fields import iso
-from .page import Page
-
-
-class PauseBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The reason for a pause or its end."""
-
-    reason: Annotated[str, Meta(max_length=300)] = ""
-    """Stored in the log, and shown during the pause."""
+from .shared import Page
 
 
 class PauseInfo(Struct, kw_only=True):

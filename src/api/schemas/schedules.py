@@ -13,7 +13,7 @@ from ...commands.recurrence import LONGEST_CRON, occurrences
 from ...commands.schedule import Created, Failure
 from ...events.schedule import Missed, Run
 from ...wire.fields import milliseconds, optional_milliseconds
-from .page import DoneTo, Page
+from .shared import Page
 
 NEXT_RUNS = 5
 
@@ -127,10 +127,6 @@ class SchedulePage(Page, kw_only=True, rename="camel"):
     """Schedules by id: newest first, except those made with an Idempotency-Key, whose ids are not by time."""
 
     schedules: list[ScheduleSummary]
-
-
-class ScheduleDone(DoneTo, kw_only=True):
-    """Done."""
 
 
 class ScheduleRun(Struct, kw_only=True, rename="camel"):

@@ -11,7 +11,7 @@ from ...commands.server import CircuitIsClosed, Present
 from ...events.server import Overflow
 from ...projections.heartbeats import Heartbeat
 from ...wire.fields import DurationSeconds, Name, ServerName, iso
-from .page import DoneTo, Page
+from .shared import Page, ReasonBody
 
 _URL = {"format": "uri", "pattern": "^https?://"}
 """For the API document only: `wire.addresses` has better errors for invalid URLs."""
@@ -69,17 +69,10 @@ class HeartbeatBody(Struct, kw_only=True, rename="camel"):
     metrics: dict[str, Any] | None = None
 
 
-class MaintenanceBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Begins or ends maintenance."""
+class MaintenanceBody(ReasonBody, kw_only=True, forbid_unknown_fields=True):
+    """The beginning or the end of maintenance."""
 
     maintenance: bool
-    reason: Annotated[str, Meta(max_length=300)] = ""
-
-
-class DrainBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The reason for a drain or its end."""
-
-    reason: Annotated[str, Meta(max_length=300)] = ""
 
 
 class CleanupBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -131,10 +124,6 @@ class ServerPage(Page, kw_only=True, rename="camel"):
     """Servers, by id."""
 
     servers: list[ServerSummary]
-
-
-class ServerDone(DoneTo, kw_only=True):
-    """Done."""
 
 
 class HeartbeatAnswer(Struct, kw_only=True, rename="camel"):

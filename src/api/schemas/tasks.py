@@ -15,7 +15,7 @@ from ...projections.task_reader import Listed, TaskDetail
 from ...projections.task_view import Status, TaskView
 from ...settings import Settings
 from ...wire.fields import iso, milliseconds, optional_milliseconds
-from .page import Page
+from .shared import Page
 
 
 class TaskSummary(Struct, kw_only=True, rename="camel"):

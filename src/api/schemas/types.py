@@ -13,8 +13,8 @@ from ...events.task import Priority
 from ...events.task_type import OnConflict
 from ...settings import Concurrency, PerSecond, Settings
 from ...wire.fields import POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds
-from .page import Page
 from .pools import PauseInfo, pause_info
+from .shared import Page
 
 TypeName = Annotated[str, Meta(min_length=1, max_length=64, pattern=TYPE_NAME_PATTERN)]
 PoolName = Annotated[str, Meta(min_length=1, max_length=32, pattern=POOL_NAME_PATTERN)]

@@ -12,7 +12,7 @@ from ...events.kinds import ATTEMPT_WORDS, ENDING_WORDS, LIVE_WORDS, TASK_WORDS
 from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
 from ...wire.addresses import MAX_URL
 from ...wire.fields import milliseconds, optional_milliseconds
-from .page import DoneTo, Page
+from .shared import Page
 from .types import TypeName
 
 PREFIX = "task."
@@ -91,10 +91,6 @@ class WebhookPage(Page, kw_only=True, rename="camel"):
     """Webhooks, newest first."""
 
     webhooks: list[WebhookSummary]
-
-
-class WebhookDone(DoneTo, kw_only=True):
-    """Done."""
 
 
 def kinds_of(names: list[str]) -> tuple[str, ...]:
