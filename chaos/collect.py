@@ -18,9 +18,15 @@ from taskstream.events.codec import task_codec
 from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import SCHEDULER_FENCE, task_ref
 from taskstream.events.task import TaskSubmitted
-from taskstream.projections import recent
 from taskstream.projections.fleet import Fleet
-from taskstream.projections.recent import EVERYBODY, Recent, RecentSubmission, recent_key
+from taskstream.projections.submissions import (
+    EVERYBODY,
+    Recent,
+    RecentSubmission,
+    add_recent,
+    encode_recent,
+    recent_key,
+)
 from taskstream.projections.task_view import TaskView, active_key, fold, view_key
 from taskstream.projections.task_view import encode as encode_view
 from taskstream.streams.jetstream.messages import Position
@@ -193,9 +199,9 @@ class Reader:
                 views[ref] = view
             if isinstance(stored.recorded.event, TaskSubmitted):
                 for owner in (ref.owner, EVERYBODY):
-                    recent.add(submitted.setdefault(owner, []), RecentSubmission(stored.sequence, ref.id))
+                    add_recent(submitted.setdefault(owner, []), RecentSubmission(stored.sequence, ref.id))
         wanted = {view_key(ref): encode_view(view) for ref, view in views.items()}
-        wanted |= {recent_key(owner): recent.encode(newest) for owner, newest in submitted.items()}
+        wanted |= {recent_key(owner): encode_recent(newest) for owner, newest in submitted.items()}
         wanted |= {key: b"" for ref, view in views.items() if (key := active_key(ref, view))}
         return Bucket("tasks", await self._projected("tasks"), wanted)
 

@@ -19,8 +19,14 @@ from taskstream.events.envelope import Actor
 from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import task_ref
 from taskstream.events.task import RetryPolicy, StoredResult, TaskSubmitted
-from taskstream.projections import recent
-from taskstream.projections.recent import EVERYBODY, Recent, RecentSubmission, recent_key
+from taskstream.projections.submissions import (
+    EVERYBODY,
+    RECENT_LENGTH,
+    Recent,
+    RecentSubmission,
+    encode_recent,
+    recent_key,
+)
 from taskstream.projections.task_view import TaskView, active_key, encode, fold, view_key
 from taskstream.streams.buckets import Bucket
 from taskstream.streams.client.connection import Connection
@@ -116,7 +122,7 @@ def folded(positions: Iterable[Position]) -> dict[str, bytes]:
             for owner in (at.owner, EVERYBODY):
                 submitted.setdefault(owner, []).append(RecentSubmission(stored.sequence, at.id))
     wanted = {view_key(at): encode(view) for at, view in views.items()}
-    wanted |= {recent_key(owner): recent.encode(newest[-recent.LENGTH :]) for owner, newest in submitted.items()}
+    wanted |= {recent_key(owner): encode_recent(newest[-RECENT_LENGTH:]) for owner, newest in submitted.items()}
     return wanted | {key: b"" for at, view in views.items() if (key := active_key(at, view))}
 
 

@@ -22,10 +22,9 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import FLEET, TASK_SUBJECTS, task_ref, task_root
 from ..events.task import TaskEvent, TaskSubmitted
-from ..projections import recent
 from ..projections.fleet import CHECKPOINT as REGISTRY_CHECKPOINT
 from ..projections.fleet import Fleet
-from ..projections.recent import EVERYBODY, Recent, RecentSubmission, recent_key
+from ..projections.submissions import EVERYBODY, Recent, RecentSubmission, add_recent, encode_recent, recent_key
 from ..projections.task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from ..projections.task_view import decode as decode_view
 from ..projections.task_view import encode as encode_view
@@ -189,8 +188,8 @@ class TaskRebuild:
                 if before is None:
                     self._tasks.append(hash(view_key(ref)))
                 submission = RecentSubmission(stored.sequence, ref.id)
-                recent.add(self._owners.setdefault(ref.owner, []), submission)
-                recent.add(self._owners.setdefault(EVERYBODY, []), submission)
+                add_recent(self._owners.setdefault(ref.owner, []), submission)
+                add_recent(self._owners.setdefault(EVERYBODY, []), submission)
         self.difference.events += len(events)
         self._last = positions[-1].sequence
         while len(ended) >= WINDOW:
@@ -204,7 +203,7 @@ class TaskRebuild:
         for start in range(0, len(rest), WINDOW):
             await self._settle(rest[start : start + WINDOW], is_last=True)
         marks = await self._list_active(active)
-        owners = {recent_key(owner): recent.encode(of_owner) for owner, of_owner in self._owners.items()}
+        owners = {recent_key(owner): encode_recent(of_owner) for owner, of_owner in self._owners.items()}
         keys = list(owners)
         for start in range(0, len(keys), WINDOW):
             await self._correct({key: owners[key] for key in keys[start : start + WINDOW]})

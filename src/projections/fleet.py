@@ -1,4 +1,4 @@
-"""The fleet, in memory: every server, task type and pool, and owners' limits, folded from the log in every process."""
+"""Servers, task types, pools and owners' limits: in the memory of each process, and in the `registry` bucket."""
 
 from __future__ import annotations
 
@@ -56,10 +56,6 @@ class Change(NamedTuple):
     value: bytes
 
 
-def no_name(_event: Event) -> str:
-    return ""
-
-
 class Views(dict[str, View[S]], Generic[S, E]):
     """All views of one kind, by token."""
 
@@ -70,69 +66,61 @@ class Views(dict[str, View[S]], Generic[S, E]):
         unknown: S,
         evolve: Callable[[S, Recorded[E]], S],
         state_type: Any,
-        name_of: Callable[[E], str] = no_name,
     ) -> None:
-        """`unknown`: the state of what the log has nothing of; `state_type`: what states decode as."""
+        """`unknown`: the state before the first event. `state_type`: the type that states decode as."""
         super().__init__()
         self.kind = kind
         self._codec = codec
         self._unknown = unknown
         self._evolve = evolve
-        self._name_of = name_of
         self._decoder = msgspec.json.Decoder(View[state_type])
 
     def state(self, token: str) -> S:
-        """Return the state of a thing, also of one there is not."""
+        """Return the state of a thing; the unknown state for one that does not exist."""
         view = self.get(token)
         return view.state if view is not None else self._unknown
 
     def fold(self, token: str, position: Position) -> Change | None:
-        """Fold an event; None for one that is reflected already. Raises UnreadableEvent."""
+        """Fold an event; return None if it is reflected already. Raises UnreadableEvent."""
         view = self.get(token)
         if view is not None and view.sequence >= position.sequence:
             return None
         recorded = decode(self._codec, position).recorded
         state = self._evolve(self.state(token), recorded)
-        self[token] = view = View(name=self._name_of(recorded.event), sequence=position.sequence, state=state)
+        name = getattr(recorded.event, "name", "") if self.kind in ("type", "pool") else ""
+        self[token] = view = View(name=name, sequence=position.sequence, state=state)
         return Change(f"{self.kind}.{token}", _encode(view))
 
     def restore(self, token: str, value: bytes) -> None:
-        """Take a view over from the registry bucket."""
+        """Set a view to its value in the registry bucket."""
         self[token] = self._decoder.decode(value)
 
 
 def _about(position: Position) -> tuple[str, str, str]:
-    """Return the key of what an event is about, and its parts: `server.gpu-1`, `server`, `gpu-1`."""
+    """Return the key of the thing that an event changes, and its parts: `server.gpu-1`, `server`, `gpu-1`."""
     kind, name, _ = position.subject.split(".", 2)
     return f"{kind}.{name}", kind, name
 
 
 Watcher: TypeAlias = Callable[[Collection[str]], None]
-"""Is told of servers, by token, that have changed, or for which something has: where a type changed, all; where a pool
-or an owner changed, none.
-"""
+"""Called with the tokens of the servers that a change concerns: all for a type, none for a pool or an owner."""
 
 
 class Fleet:
     """Servers, types, pools and owners' limits as of `sequence` of the SERVERS log."""
 
     def __init__(self, service: Allowance = UNLIMITED) -> None:
-        """`service`: what owners may have who have no limits of their own."""
+        """`service`: limits of owners who have none of their own."""
         self.service = service
         self.sequence = 0
         self.unreadable: dict[str, UnreadableEvent] = {}
-        """What is left out because an event of it does not decode: `server.<id>` or `type.<name>`, and which event.
-        Tasks of such a pool or type wait.
-        """
+        """Servers, types and pools that are left out because an event does not decode, by key: `server.<id>`,
+        `type.<name>`. Tasks of such a pool or type wait."""
         self._servers: Views[ServerState, ServerEvent] = Views(
             "server", server_codec, server.ABSENT, server.evolve, ServerState
         )
-        self._types = Views(
-            "type", type_codec, task_type.UNDEFINED, task_type.evolve, TypeState, lambda event: event.name
-        )
-        self._pool_views = Views(
-            "pool", pool_codec, pool.NEVER_PAUSED, pool.evolve, PoolState, lambda event: event.name
-        )
+        self._types = Views("type", type_codec, task_type.UNDEFINED, task_type.evolve, TypeState)
+        self._pool_views = Views("pool", pool_codec, pool.NEVER_PAUSED, pool.evolve, PoolState)
         self._owners = Views("owner", owner_codec, owner.NEVER_LIMITED, owner.evolve, OwnerState)
         self._views: dict[str, Views[Any, Any]] = {
             views.kind: views for views in (self._servers, self._types, self._pool_views, self._owners)
@@ -166,12 +154,12 @@ class Fleet:
         return view.state if view and isinstance(view.state, Present) else None
 
     def knows(self, server_id: str) -> bool:
-        """Tell whether a server is registered, or once was."""
+        """Return True if a server is registered, or once was."""
         name = server_token(server_id)
         return bool(server_id) and (name in self._servers or f"server.{name}" in self.unreadable)
 
     def must_be_readable(self, key: str) -> None:
-        """Raise the UnreadableEvent for which a server or type is left out, if it is."""
+        """Raise the UnreadableEvent of a server or type that is left out; return for any other."""
         if error := self.unreadable.get(key):
             raise error.with_traceback(None)  # the same error each time: tracebacks would pile up in it
 
@@ -180,7 +168,7 @@ class Fleet:
         return (view.state for view in self._types.values() if view.state.definition is not None)
 
     def type_state(self, name: str) -> TypeState:
-        """Return what is known of a type; an undefined one has no definition. Raises UnreadableEvent."""
+        """Return the state of a type; an undefined one has no definition. Raises UnreadableEvent."""
         self.must_be_readable(type_root(name))
         return self._type_state(name)
 
@@ -188,7 +176,7 @@ class Fleet:
         return self._types.state(token(name))
 
     def pools_of(self, server_settings: Present) -> set[str]:
-        """Return the pools in which tasks may wait that this server can run."""
+        """Return the pools that may hold tasks for this server."""
         names = server_settings.settings.types
         if not names:
             return self.pools()
@@ -199,16 +187,16 @@ class Fleet:
         return self._pools
 
     def pool_state(self, name: str) -> PoolState:
-        """Return what is known of a pool. Raises UnreadableEvent."""
+        """Return the state of a pool. Raises UnreadableEvent."""
         self.must_be_readable(pool_root(name))
         return self._pool_views.state(token(name))
 
     def types_of(self, name: str) -> list[str]:
-        """Return the names of the types whose tasks may wait in a pool, but for the default one's: there all may."""
+        """Return the types whose tasks may wait in a pool, by name. In the default pool also tasks of undefined types wait."""
         return sorted(view.name for kind in self._types_of.get(name, ()) if (view := self._types.get(kind)))
 
     def pool_waits(self, name: str) -> bool:
-        """Tell whether no task of a pool is to be handed out: it is paused, or all its types are."""
+        """Return True if no task of a pool may start: it is paused, or all its types are."""
         key = token(name)
         if f"pool.{key}" in self.unreadable:
             return True
@@ -219,7 +207,7 @@ class Fleet:
         return bool(types) and name != task_type.DEFAULT_POOL and all(map(self._type_waits, types))
 
     def type_waits(self, name: str) -> bool:
-        """Tell whether no task of a type is to be handed out."""
+        """Return True if no task of a type may start."""
         return self._type_waits(token(name))
 
     def _type_waits(self, key: str) -> bool:
@@ -227,33 +215,33 @@ class Fleet:
         return view.state.pause is not None if view else f"type.{key}" in self.unreadable
 
     def allowance(self, name: str) -> Allowance:
-        """Return what the owner of a token may have, the service's where they have nothing of their own."""
+        """Return the allowance of an owner token: its own, else the service's."""
         view = self._owners.get(name)
         return allowance(view.state, self.service) if view else self.service
 
     def owner_limits(self, name: str) -> Limits:
-        """Return the limits that the tasks of the owner of a token keep to."""
+        """Return the limits of the tasks of an owner token."""
         return self.allowance(name).limits
 
     def limited_owners(self) -> Iterable[OwnerLimited]:
-        """Return the limits of all owners who have some of their own."""
+        """Return the limits of every owner who has their own."""
         return (view.state.own for view in self._owners.values() if view.state.own is not None)
 
     def type_limits(self, name: str) -> Limits:
-        """Return the limits that all tasks of a type together keep to."""
+        """Return the limits of all tasks of a type together."""
         definition = self._type_state(name).definition
         return (definition.limits if definition else None) or NO_LIMITS
 
     def watch_limits(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called after every change of an owner, a type or a pool; it must not raise."""
+        """Call `changed` after every change of an owner, a type or a pool. It must not raise."""
         self._limit_watchers.append(changed)
 
     def watch(self, changed: Watcher) -> None:
-        """Have `changed` called after every change; it must not raise."""
+        """Call `changed` after every change. It must not raise."""
         self._watchers.append(changed)
 
     async def reached(self, sequence: int, timeout_seconds: float = 2.0) -> None:
-        """Wait until the fleet reflects `sequence`; give up quietly after the timeout."""
+        """Wait until the fleet reflects `sequence`. After the timeout log a warning and return."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self.sequence < sequence:
@@ -278,16 +266,16 @@ class Fleet:
                 self.sequence = max(self.sequence, position.sequence)
         finally:
             if changes:
-                self._tell(servers)
+                self._publish(servers)
                 if not all(key.startswith("server.") for key in changes):
-                    self._tell_of_limits()
+                    self._publish_limits()
             self._moved.set()
         return list(changes.values())
 
     def reflect(self, positions: Sequence[Position]) -> None:
-        """Fold events as `apply` does, but leave out the servers and types of which one does not decode.
+        """Fold events as `apply` does, but leave out a server or type with an event that does not decode.
 
-        What became of such a one is not known here: it is better unknown than shown, or given work, as it was.
+        Its present state is unknown. An outdated state must not be shown, and the server must not get tasks.
         """
         try:
             self.apply(positions)
@@ -304,13 +292,13 @@ class Fleet:
         self.unreadable[key] = error
         self._views[kind].pop(name, None)
         self.sequence = max(self.sequence, position.sequence)
-        self._tell(self._concerned(kind, name))
+        self._publish(self._concerned(kind, name))
         if kind != "server":
-            self._tell_of_limits()
+            self._publish_limits()
         self._moved.set()
 
     def _concerned(self, kind: str, name: str) -> Collection[str]:
-        """Return the servers, by token, for which an event of a kind changes something."""
+        """Return the tokens of the servers that an event of a kind concerns."""
         match kind:
             case "server":
                 return [name]
@@ -319,11 +307,11 @@ class Fleet:
             case _:
                 return []
 
-    def _tell(self, servers: Collection[str]) -> None:
+    def _publish(self, servers: Collection[str]) -> None:
         for changed in self._watchers:
             changed(servers)
 
-    def _tell_of_limits(self) -> None:
+    def _publish_limits(self) -> None:
         for changed in self._limit_watchers:
             changed()
 
@@ -334,7 +322,7 @@ class Fleet:
             self._types_of.setdefault(each, set()).add(name)
 
     async def restore(self, bucket: Bucket) -> None:
-        """Start from the registry bucket instead of the first event of the log."""
+        """Load the registry bucket, to start from it instead of the first event of the log."""
         for entry in await bucket.scan():
             kind, _, name = entry.key.partition(".")
             if kind in self._views:
@@ -345,13 +333,54 @@ class Fleet:
                 self.sequence = int(entry.value)
 
     async def follow(self, connection: Connection, caught_up: asyncio.Event) -> None:
-        """Keep up with the log, for ever; `caught_up` is set once all that was there is reflected."""
+        """Follow the log without end. `caught_up` is set once everything stored so far is reflected."""
         async for positions in follow(connection, SERVERS, FLEET, self.sequence):
             self.reflect(positions)
             if not positions:
                 caught_up.set()
 
     async def catch_up(self, connection: Connection) -> None:
-        """Wait until the fleet reflects all that the log holds now."""
+        """Wait until the fleet reflects the present end of the log."""
         info = await api(connection, f"STREAM.INFO.{SERVERS}")
         await self.reached(int(info["state"]["last_seq"]))
+
+
+class RegistryProjection:
+    """Folds the SERVERS log into the `registry` bucket: every server, type, pool and owner as the log has it."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._fleet = Fleet()
+        self._checkpoint_revision = 0
+
+    @property
+    def checkpoint(self) -> int:
+        return self._fleet.sequence
+
+    async def resume(self) -> int:
+        """Restart from the content of the bucket; return the sequence it reflects."""
+        self._fleet = Fleet()
+        self._checkpoint_revision = await self._stored_revision()
+        await self._fleet.restore(self._bucket)
+        return self._fleet.sequence
+
+    async def is_intact(self) -> bool:
+        """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""
+        return await self._stored_revision() == self._checkpoint_revision
+
+    async def apply(self, positions: Sequence[Position]) -> int:
+        """Fold a batch of events, in order, and write what changed; return how many keys were written.
+
+        Raises UnreadableEvent. Raises Conflict if another process wrote, or NATS has lost what was written: `resume` then.
+        """
+        changes = self._fleet.apply(positions)
+        for change in changes:
+            await self._bucket.put(change.key, change.value)
+        self._checkpoint_revision = await self._bucket.put(
+            CHECKPOINT, b"%d" % self._fleet.sequence, expected=self._checkpoint_revision
+        )
+        return len(changes) + 1
+
+    async def _stored_revision(self) -> int:
+        entry = await self._bucket.get_with_revision(CHECKPOINT)
+        return entry.revision if entry else 0

@@ -1,6 +1,7 @@
-"""Finds submissions, newest first: the order of lists.
+"""The submissions of tasks, newest first: the order of lists.
 
-The newest are in the bucket, as of its checkpoint. What came later, and what is older, is in the log.
+The newest ones, of each owner and of everybody, are in the bucket, as of its checkpoint. What came later, and what is
+older, is in the log. To find those of one owner far back in it costs NATS a search through everything since.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
+
+import msgspec
 
 from ..events.ids import TaskRef, parse_task_id
 from ..events.kinds import word_of
@@ -18,10 +21,40 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.messages import read_backwards
 from ..streams.topology.definitions import TASKS
-from . import recent
-from .recent import EVERYBODY, Recent, recent_key
 
 _SUBMITTED = word_of(TaskSubmitted)
+RECENT_LENGTH = 200
+"""Submissions kept: the longest page. Older ones are found in the log."""
+EVERYBODY = "="
+"""Stands for the owner where it is everybody. No text has it as its token: `=` begins an escape."""
+
+
+class RecentSubmission(NamedTuple):
+    sequence: int
+    """Its place in the log."""
+    task_id: str
+
+
+Recent = list[RecentSubmission]
+"""Oldest first. Fewer than RECENT_LENGTH: there are no others."""
+
+
+def recent_key(owner: str) -> str:
+    """Return the key of the newest submissions of an owner token, or of EVERYBODY."""
+    return f"recent.{owner}"
+
+
+def add_recent(recent: Recent, submission: RecentSubmission) -> None:
+    """Append a submission; one that is there already changes nothing."""
+    if recent and recent[-1].sequence >= submission.sequence:
+        return
+    recent.append(submission)
+    if len(recent) > RECENT_LENGTH:
+        del recent[0]
+
+
+encode_recent = msgspec.json.Encoder().encode
+decode_recent = msgspec.json.Decoder(list[RecentSubmission]).decode
 
 
 class SubmissionPlace(NamedTuple):
@@ -55,7 +88,7 @@ async def newest_first(
     else:
         async for stretch in _in_log(reading, owner, max(oldest, checkpoint + 1), upper, at_once):
             yield Stretch(stretch.places, stretch.rest or min(upper, checkpoint + 1))
-        bottom = min(upper, checkpoint + 1, newest[0].sequence) if len(newest) >= recent.LENGTH else oldest
+        bottom = min(upper, checkpoint + 1, newest[0].sequence) if len(newest) >= RECENT_LENGTH else oldest
         known = [
             SubmissionPlace(sequence, parse_task_id(task_id))
             for sequence, task_id in reversed(newest)
@@ -72,19 +105,19 @@ async def newest_first(
 async def _recent(bucket: Bucket, owner: str) -> Recent | None:
     """Return the newest submissions; None where there are none, or a killed NATS has forgotten them."""
     entry = await bucket.get(recent_key(owner))
-    return recent.decode(entry.value) if entry else None
+    return decode_recent(entry.value) if entry else None
 
 
 async def recent_in_log(reading: Connection, bucket: Bucket, owner: str, before: int) -> Recent:
     """Return the newest submissions of an owner token, or of EVERYBODY, before a sequence, from the log alone."""
     found: Recent = []
     whose = None if owner == EVERYBODY else owner
-    async with contextlib.aclosing(newest_first(reading, bucket, whose, 0, before, recent.LENGTH)) as stretches:
+    async with contextlib.aclosing(newest_first(reading, bucket, whose, 0, before, RECENT_LENGTH)) as stretches:
         async for stretch in stretches:
-            found.extend(recent.RecentSubmission(place.sequence, place.ref.id) for place in stretch.places)
-            if len(found) >= recent.LENGTH:
+            found.extend(RecentSubmission(place.sequence, place.ref.id) for place in stretch.places)
+            if len(found) >= RECENT_LENGTH:
                 break
-    return found[: recent.LENGTH][::-1]
+    return found[:RECENT_LENGTH][::-1]
 
 
 async def _in_log(

@@ -22,10 +22,17 @@ from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.jetstream.messages import Position, read
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from . import recent
 from .active import active_keys, ref_of
-from .recent import EVERYBODY, Recent, RecentSubmission, recent_key
-from .submissions import recent_in_log
+from .submissions import (
+    EVERYBODY,
+    Recent,
+    RecentSubmission,
+    add_recent,
+    decode_recent,
+    encode_recent,
+    recent_in_log,
+    recent_key,
+)
 from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
 from .task_view import encode as encode_view
@@ -109,8 +116,8 @@ class TaskProjection:
             entry.view = fold(entry.view, stored)
             if isinstance(stored.recorded.event, TaskSubmitted):
                 submission = RecentSubmission(stored.sequence, ref.id)
-                recent.add(self._owners[ref.owner].recent, submission)
-                recent.add(self._owners[EVERYBODY].recent, submission)
+                add_recent(self._owners[ref.owner].recent, submission)
+                add_recent(self._owners[EVERYBODY].recent, submission)
         written = await self._write(touched, owners)
         last = positions[-1].sequence
         self._checkpoint_revision = await self._bucket.put(CHECKPOINT, b"%d" % last, expected=self._checkpoint_revision)
@@ -141,7 +148,7 @@ class TaskProjection:
         for key, owner in strangers.items():
             entry = found.get(key)
             if entry is not None:
-                self._owners[owner] = _Submissions(recent.decode(entry.value), entry.revision)
+                self._owners[owner] = _Submissions(decode_recent(entry.value), entry.revision)
             else:
                 known = await recent_in_log(self._bucket.connection, self._bucket, owner, before) if before > 1 else []
                 self._owners[owner] = _Submissions(known, 0)
@@ -164,7 +171,7 @@ class TaskProjection:
             entry.active, entry.found = ({active} if active else set()), set()
         submitters = [self._owners[owner] for owner in owners]
         lists = [
-            Write(recent_key(owner), recent.encode(self._owners[owner].recent), self._owners[owner].revision)
+            Write(recent_key(owner), encode_recent(self._owners[owner].recent), self._owners[owner].revision)
             for owner in owners
         ]
         await self._bucket.put_many(listed)

@@ -27,16 +27,15 @@ from ..streams.jetstream.messages import last_sequence, read
 from ..streams.log import Log, decode
 from ..streams.results import Results
 from ..streams.topology.definitions import TASKS
-from . import recent
 from .active import projected, ref_of
-from .submissions import Stretch, newest_first
+from .submissions import RECENT_LENGTH, Stretch, newest_first
 from .task_view import ACTIVE, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
 LONGEST_TAIL = 2_000
 """Events not yet projected that a list folds by itself; with more, it reads each task's history instead."""
 LOADED_AT_ONCE = 32
-LONGEST_WALK = recent.LENGTH
+LONGEST_WALK = RECENT_LENGTH
 """Submissions that one page looks at for matching tasks, before it answers with what it has and a cursor: a first page
 then never has to search the log."""
 

@@ -57,7 +57,7 @@ class Tail:
         cannot read on.
         """
         news = self._join(after)
-        told = self._ends
+        reported = self._ends
         has_lingered = False
         try:
             while True:
@@ -74,8 +74,8 @@ class Tail:
                     yield positions
                 elif not is_near:  # from a replica that lags behind
                     await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
-                elif self._is_at_end and told != self._ends:
-                    told = self._ends
+                elif self._is_at_end and reported != self._ends:
+                    reported = self._ends
                     yield []
                 else:
                     if self._source is not None and self._source.done():
@@ -118,9 +118,9 @@ class Tail:
             ) as batches:
                 async for positions in batches:
                     self._take(positions)
-                    self._tell()
+                    self._publish()
         finally:
-            self._tell()
+            self._publish()
 
     def _take(self, positions: list[Position]) -> None:
         self._is_at_end = not positions
@@ -141,7 +141,7 @@ class Tail:
         self._kept_bytes -= sum(len(position.data) for position in dropped)
         self._begin = dropped[-1].sequence
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         for news in self._readers:
             news.set()
 

@@ -14,7 +14,7 @@ from ..container import Container
 from ..errors import StoreError
 from ..events.envelope import Actor
 from ..events.subjects import FLEET, TASK_SUBJECTS
-from ..projections.registry_projection import RegistryProjection
+from ..projections.fleet import RegistryProjection
 from ..projections.task_projection import TaskProjection
 from ..runtime.service import Service
 from ..streams.backlog import take_back

@@ -20,8 +20,7 @@ from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent
 from taskstream.events.server import ServerRegistered
 from taskstream.events.subjects import NO_SERVER, task_root
 from taskstream.projections.active import active_tasks, projected, remove_stale, running_on
-from taskstream.projections.fleet import Fleet
-from taskstream.projections.registry_projection import RegistryProjection
+from taskstream.projections.fleet import Fleet, RegistryProjection
 from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.buckets import Bucket, Write

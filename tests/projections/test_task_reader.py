@@ -12,7 +12,7 @@ from taskstream.container import Container
 from taskstream.errors import NotFound
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import StoredResult
-from taskstream.projections import recent, task_reader
+from taskstream.projections import submissions, task_reader
 from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_reader import TaskFilter
 from taskstream.projections.task_view import encode, view_key
@@ -182,7 +182,7 @@ async def test_an_owner_sees_no_other_owner_s_tasks(container: Container) -> Non
 async def test_the_bucket_and_the_log_together_make_one_list(
     container: Container, monkeypatch: pytest.MonkeyPatch, length: int, upto: int
 ) -> None:
-    monkeypatch.setattr(recent, "LENGTH", length)
+    monkeypatch.setattr(submissions, "RECENT_LENGTH", length)
     monkeypatch.setattr(messages, "FIRST_STRIDE", 4)
     for number in range(12):
         await give(container.commands, ref(number), submission())
@@ -221,7 +221,7 @@ async def test_what_a_killed_nats_has_forgotten_of_a_bucket_is_read_from_the_log
         await give(container.commands, ref(number), submission())
         await give(container.commands, ref(number, "bob"), submission("bob"))
     await project(container)
-    for key in (recent.recent_key("alice"), view_key(ref(1))):
+    for key in (submissions.recent_key("alice"), view_key(ref(1))):
         await api(container.reading, "STREAM.PURGE.KV_tasks", {"filter": f"$KV.tasks.{key}"})
     await give(container.commands, ref(1), claim())
     for number in range(5, 5 + more):

@@ -26,9 +26,7 @@ from ...events.task import (
     TaskFailed,
 )
 from ...explain.explanation import Explanation, decode
-from ...explain.held import ParentState, held_by
-from ...explain.hold import Hold, summary
-from ...explain.queued import QueueState, queued_behind, unserved_by
+from ...explain.holds import Hold, ParentState, QueueState, held_by, queued_behind, summary, unserved_by
 from ...projections.active import count_running
 from ...projections.task_view import TaskView, fold
 from ...scheduling.eligibility import Considered, Standing, Stop, allowance, considered, missing_label, serves, stops

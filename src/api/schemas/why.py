@@ -13,8 +13,7 @@ from msgspec import Struct
 from ...commands.task_holds import last_start, late_kind, option
 from ...events.envelope import Recorded
 from ...events.task import NO_PLAN, FailureKind, TaskEvent
-from ...explain.hold import Hold, HoldKind
-from ...explain.queued import VERDICTS
+from ...explain.holds import VERDICTS, Hold, HoldKind
 from ...projections.task_view import Status, TaskView
 from ...scheduling.eligibility import Considered, Verdict
 from ...wire.fields import milliseconds, optional_milliseconds
