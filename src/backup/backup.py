@@ -32,6 +32,7 @@ from ..nats_server.server import EXECUTABLE, PID_FILE, STORE, DataFolderInUse, E
 from ..settings import InvalidSettings, Settings
 from ..streams.client.access import Access
 from ..streams.client.connection import Connection, open_connection
+from ..streams.jetstream.api import find_stream
 from ..streams.jetstream.messages import last_sequence
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from ..streams.topology.server_checks import inspect
@@ -52,7 +53,7 @@ from .folder import (
     make_folder,
     write_manifest,
 )
-from .snapshots import find_stream, take_snapshot
+from .snapshots import take_snapshot
 
 FLEET_TRIES = 10
 """Attempts to take secrets, servers and webhooks without a change in between. Each takes milliseconds."""

@@ -14,7 +14,7 @@ import structlog
 
 from ..settings import Settings
 from ..streams.client.connection import Connection
-from ..streams.jetstream.api import api
+from ..streams.jetstream.api import api, find_stream
 from ..streams.topology.definitions import DISPATCH, RETRIES, SCHEDULES, SERVERS, TASKS, WEBHOOKS, configurations
 from ..streams.topology.ensure import ensure_streams
 from .backup import RESTORING, is_being_restored
@@ -31,7 +31,7 @@ from .folder import (
     chunks_of,
     file_of,
 )
-from .snapshots import Snapshot, find_stream, restore_snapshot
+from .snapshots import Snapshot, restore_snapshot
 
 log = structlog.get_logger(__name__)
 

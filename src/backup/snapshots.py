@@ -11,14 +11,13 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
 import nats.errors
 from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ..errors import OutcomeUnknown, StoreUnavailable
 from ..streams.client.connection import Connection, status_of
-from ..streams.jetstream.api import STREAM_NOT_FOUND, ApiError, api
+from ..streams.jetstream.api import api, decode_answer
 
 BEGIN_SECONDS = 600.0
 """Time NATS may take before the first chunk: it checks every message of the stream first."""
@@ -58,7 +57,7 @@ async def take_snapshot(connection: Connection, stream: str, write: Callable[[by
         "window_size": WINDOW_BYTES,
     }
     try:
-        answer = _answer(stream, await _call(connection, f"STREAM.SNAPSHOT.{stream}", request, BEGIN_SECONDS))
+        answer = await api(connection, f"STREAM.SNAPSHOT.{stream}", request, BEGIN_SECONDS)
         count = 0
         while chunk := await _next(stream, arrived):
             if chunk.reply:
@@ -81,31 +80,16 @@ async def restore_snapshot(connection: Connection, snapshot: Snapshot, chunks: I
     Raises ApiError if NATS refuses: the stream exists, the bytes are damaged, there is no space. After any error a part
     of the stream may be left that looks complete, so give it unused subjects until this returns.
     """
-    name = snapshot.config["name"]
+    name = f"STREAM.RESTORE.{snapshot.config['name']}"
     request = {"config": snapshot.config, "state": snapshot.state}
-    begun = _answer(name, await _call(connection, f"STREAM.RESTORE.{name}", request, PAUSE_SECONDS))
-    subject = begun["deliver_subject"]
+    subject = (await api(connection, name, request, PAUSE_SECONDS))["deliver_subject"]
     for chunk in chunks:
         taken = await connection.request(subject, chunk, timeout_seconds=CHUNK_SECONDS)
         if taken.data:
-            _answer(name, taken)
-    state: dict[str, Any] = _answer(name, await connection.request(subject, timeout_seconds=CHUNK_SECONDS))["state"]
+            decode_answer(name, taken)
+    done = decode_answer(name, await connection.request(subject, timeout_seconds=CHUNK_SECONDS))
+    state: dict[str, Any] = done["state"]
     return state
-
-
-async def _call(connection: Connection, name: str, body: Any, timeout_seconds: float) -> Msg:
-    return await connection.request(f"$JS.API.{name}", msgspec.json.encode(body), timeout_seconds=timeout_seconds)
-
-
-def _answer(stream: str, message: Msg) -> dict[str, Any]:
-    """Return NATS' answer. Raises ApiError for a refusal."""
-    try:
-        answer: dict[str, Any] = msgspec.json.decode(message.data)
-    except msgspec.MsgspecError:
-        raise StoreUnavailable(f"{stream}: {message.data.decode(errors='replace')}") from None
-    if error := answer.get("error"):
-        raise ApiError(stream, error.get("err_code", 0), error.get("description", ""))
-    return answer
 
 
 async def _next(stream: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:
@@ -122,13 +106,3 @@ async def _next(stream: str, arrived: asyncio.Queue[Msg | None]) -> Msg | None:
         said = (message.headers or {}).get("Description", "")
         raise StoreUnavailable(f"the snapshot of {stream} broke off: {status_of(message)} {said}")
     return None
-
-
-async def find_stream(connection: Connection, stream: str) -> dict[str, Any] | None:
-    """Return a stream's `config` and `state` as in STREAM.INFO, None if there is no such stream."""
-    try:
-        return await api(connection, f"STREAM.INFO.{stream}")
-    except ApiError as error:
-        if error.code != STREAM_NOT_FOUND:
-            raise
-        return None

@@ -192,7 +192,7 @@ class Fleet:
         return self._pool_views.state(token(name))
 
     def types_of(self, name: str) -> list[str]:
-        """Return the types whose tasks may wait in a pool, by name. In the default pool also tasks of undefined types wait."""
+        """Return the names of the types whose tasks may wait in a pool, without undefined ones."""
         return sorted(view.name for kind in self._types_of.get(name, ()) if (view := self._types.get(kind)))
 
     def pool_waits(self, name: str) -> bool:
@@ -371,7 +371,7 @@ class RegistryProjection:
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold a batch of events, in order, and write what changed; return how many keys were written.
 
-        Raises UnreadableEvent. Raises Conflict if another process wrote, or NATS has lost what was written: `resume` then.
+        Raises UnreadableEvent. Raises Conflict if another process wrote or NATS has lost writes: call `resume` then.
         """
         changes = self._fleet.apply(positions)
         for change in changes:

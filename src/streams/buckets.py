@@ -6,19 +6,16 @@ Reads that must be current go to the leader; the others may be answered by a rep
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import msgspec
 from nats.aio.msg import Msg
 
-from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from ..errors import OutcomeUnknown, StoreError, StoreUnavailable
 from .client.connection import REQUEST_TIMEOUT_SECONDS, Connection
-from .committer import NO_ROOM, WRONG_LAST_SEQUENCE
-from .jetstream.api import ApiError, api
-from .jetstream.messages import NO_MESSAGE_FOUND, Position, TooMany, read, read_last
+from .jetstream.api import ApiError, api, stored_sequence
+from .jetstream.messages import Position, TooMany, last_position, read, read_last
 
 MULTI_GET_KEYS = 1_000
 """JetStream answers at most 1,024 subjects in one multi-last get."""
@@ -119,15 +116,7 @@ class Bucket:
     def _revision(self, key: str, answer: Msg) -> int:
         if not answer.data:
             raise StoreUnavailable(f"no responders for {self.name}.{key}")
-        ack = msgspec.json.decode(answer.data)
-        if error := ack.get("error"):
-            code = error.get("err_code")
-            if code in WRONG_LAST_SEQUENCE:
-                raise Conflict(f"{self.name}.{key}: {error.get('description')}")
-            if code in NO_ROOM:
-                raise StoreFull(f"NATS has no room: {error.get('description')} ({code})")
-            raise StoreUnavailable(f"NATS refused {self.name}.{key}: {error.get('description')} ({code})")
-        return int(ack["seq"])
+        return stored_sequence(answer, f"{self.name}.{key}")
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
         """Remove a key and its value; removing one that is not there is no error."""
@@ -153,14 +142,8 @@ class Bucket:
 
     async def get_with_revision(self, key: str) -> BucketEntry | None:
         """As `get`, but a deleted key is an Entry with an empty value: its revision guards the next write."""
-        try:
-            answer = await api(self.connection, f"STREAM.MSG.GET.{self.stream}", {"last_by_subj": self._prefix + key})
-        except ApiError as error:
-            if error.code == NO_MESSAGE_FOUND:
-                return None
-            raise
-        message = answer["message"]
-        return BucketEntry(key, base64.b64decode(message.get("data", "")), int(message["seq"]))
+        found = await last_position(self.connection, self.stream, self._prefix + key)
+        return BucketEntry(key, found.data, found.sequence) if found else None
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
         """Return the entries that exist, by key."""

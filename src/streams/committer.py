@@ -16,12 +16,12 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
 import structlog
 from msgspec import Struct
 
-from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from ..errors import OutcomeUnknown, StoreError, StoreUnavailable
 from .client.connection import Connection, PayloadTooLarge
+from .jetstream.api import stored_sequence
 
 log = structlog.get_logger(__name__)
 
@@ -39,11 +39,6 @@ GATHER_SECONDS = 0.005
 and JetStream makes a store on disk for each batch: some 1 ms of its CPU."""
 BATCHES_AT_ONCE = 4
 """Of one committer. JetStream takes 50 unfinished ones of a stream from all processes together, and refuses more."""
-
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-"""Lost race: 10071 on one node, also 10164 on several."""
-NO_ROOM = frozenset({10023, 10047, 10077, 10122})
-"""Insufficient resources; insufficient storage; stream store failed (also disk full); maximum bytes."""
 
 
 class TooManyTogether(PayloadTooLarge):
@@ -63,19 +58,6 @@ class Append(Struct, frozen=True, kw_only=True):
     """A filter over one task, server or type: `task.<owner>.<unique>.>`."""
     expected: int
     """Sequence of the last message seen on `guard`; 0: none."""
-
-
-class _Error(Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class _PubAck(Struct):
-    seq: int = 0
-    error: _Error | None = None
-
-
-_ack_decoder = msgspec.json.Decoder(_PubAck)
 
 
 class _Waiting(Struct):
@@ -159,7 +141,7 @@ class Committer:
             if len(append.messages) == 1:
                 message = append.messages[0]
                 answer = await self._connection.request(message.subject, message.payload, _guard(append))
-                sequence = _sequence(answer.data)
+                sequence = stored_sequence(answer, "the append")
             else:
                 sequence = await self._batch([append])
         except StoreError as error:
@@ -202,7 +184,7 @@ class Committer:
                         continue
                     headers["Nats-Batch-Commit"] = "1"
                     answer = await self._connection.request(message.subject, message.payload, headers)
-        return _sequence(answer.data)
+        return stored_sequence(answer, "the append")
 
 
 def _guard(append: Append) -> dict[str, str]:
@@ -210,18 +192,6 @@ def _guard(append: Append) -> dict[str, str]:
         "Nats-Expected-Last-Subject-Sequence": str(append.expected),
         "Nats-Expected-Last-Subject-Sequence-Subject": append.guard,
     }
-
-
-def _sequence(answer: bytes) -> int:
-    ack = _ack_decoder.decode(answer)
-    if ack.error is None:
-        return ack.seq
-    code = ack.error.err_code
-    if code in WRONG_LAST_SEQUENCE:
-        raise Conflict(ack.error.description)
-    if code in NO_ROOM:
-        raise StoreFull(f"NATS has no room: {ack.error.description} ({code})")
-    raise StoreUnavailable(f"NATS refused the append: {ack.error.description} ({code})")
 
 
 def _succeed(waiting: _Waiting, sequence: int) -> None:

@@ -10,11 +10,10 @@ from datetime import datetime
 
 import msgspec
 
-from ..errors import StoreFull, StoreUnavailable
 from ..events.ids import ScheduleRef, TaskRef, token
 from ..events.subjects import due_subject, server_token, timer_subject
 from .client.connection import Connection
-from .committer import NO_ROOM
+from .jetstream.api import stored_sequence
 
 FIRED_TTL = "1h"
 """How long a fired retry stays in RETRIES: sourcing into DISPATCH copies it and does not take it away."""
@@ -49,7 +48,4 @@ class Timers:
     ) -> None:
         schedule = {"Nats-Schedule": f"@at {at:%Y-%m-%dT%H:%M:%S.%fZ}", "Nats-Schedule-Target": target}
         answer = await self._connection.request(subject, body, schedule | (headers or {}))
-        if error := msgspec.json.decode(answer.data).get("error"):
-            code = error.get("err_code")
-            kind = StoreFull if code in NO_ROOM else StoreUnavailable
-            raise kind(f"NATS refused the timer {subject}: {error.get('description')} ({code})")
+        stored_sequence(answer, f"the timer {subject}")

@@ -21,7 +21,6 @@ from taskstream.backup.folder import (
     TargetNotEmpty,
 )
 from taskstream.backup.restore import check, restore
-from taskstream.backup.snapshots import find_stream
 from taskstream.commands.server import RegisterServer
 from taskstream.container import Container, open_container
 from taskstream.events.envelope import Actor
@@ -30,6 +29,7 @@ from taskstream.events.server import ServerRegistered
 from taskstream.events.subjects import dispatched_ref
 from taskstream.events.task import StoredResult
 from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.jetstream.api import find_stream
 from taskstream.streams.jetstream.messages import last_sequence, read
 from taskstream.streams.topology.definitions import DISPATCH, SERVERS, TASKS
 from testkit.histories import claim, give, ref, submission, success

@@ -10,11 +10,11 @@ import pytest
 
 from taskstream.backup.backup import back_up
 from taskstream.backup.restore import restore
-from taskstream.backup.snapshots import Snapshot, find_stream, restore_snapshot, take_snapshot
+from taskstream.backup.snapshots import Snapshot, restore_snapshot, take_snapshot
 from taskstream.container import Container, open_container
 from taskstream.nats_server.cluster import EmbeddedCluster
 from taskstream.streams.client.connection import Connection, NoResponders, open_connection
-from taskstream.streams.jetstream.api import ApiError, api
+from taskstream.streams.jetstream.api import ApiError, api, find_stream
 from taskstream.streams.topology.definitions import TASKS
 from testkit.histories import claim, give, ref, submission, success, whole_log
 from testkit.nats import NatsServer

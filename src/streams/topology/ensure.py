@@ -15,9 +15,9 @@ from ..jetstream.api import (
     CONSUMER_NOT_MADE,
     CONSUMER_NOT_UNIQUE,
     STREAM_NAME_IN_USE,
-    STREAM_NOT_FOUND,
     ApiError,
     api,
+    find_stream,
 )
 from .definitions import DERIVED, configurations
 from .startup_retry import NotReady, NotYet, StartupRetry
@@ -71,8 +71,10 @@ async def ensure_streams(connection: Connection, settings: Settings, startup_ret
     startup_retry = startup_retry or StartupRetry()
     changes = []
     for wanted in configurations(settings):
-        found = await _found(connection, wanted["name"], startup_retry)
-        changes.append((wanted, found, _differences(wanted["name"], wanted, found) if found is not None else {}))
+        name = wanted["name"]
+        info = await startup_retry.wait(f"stream {name}", partial(find_stream, connection, name))
+        found = info["config"] if info else None
+        changes.append((wanted, found, _differences(name, wanted, found) if found is not None else {}))
     for wanted, found, changed in changes:
         name = wanted["name"]
         if found is None:
@@ -85,18 +87,6 @@ async def ensure_streams(connection: Connection, settings: Settings, startup_ret
             await startup_retry.wait(f"the copies of {name}", partial(_settled, connection, name))
         except NotReady as error:
             log.warning("stream.replicas-incomplete", stream=name, reason=str(error))
-
-
-async def _found(connection: Connection, name: str, startup_retry: StartupRetry) -> dict[str, Any] | None:
-    """Return the configuration of a stream, None if it does not exist."""
-    try:
-        answer = await startup_retry.wait(f"stream {name}", lambda: api(connection, f"STREAM.INFO.{name}"))
-    except ApiError as error:
-        if error.code == STREAM_NOT_FOUND:
-            return None
-        raise
-    config: dict[str, Any] = answer["config"]
-    return config
 
 
 async def _create(connection: Connection, wanted: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from ...errors import TaskstreamError
 from ...settings import Settings
 from ..buckets import Bucket
 from ..client.connection import Connection
-from ..jetstream.api import STREAM_NOT_FOUND, ApiError, api
+from ..jetstream.api import api, find_stream
 from ..leases import RENEWALS_PER_TTL
 from .definitions import DERIVED, DISPATCH, configurations
 
@@ -38,14 +38,11 @@ async def recreate_derived(connection: Connection, settings: Settings) -> list[s
     wanted = {config["name"]: config for config in configurations(settings)}
     made = []
     for name in DERIVED:
-        try:
-            found = (await api(connection, f"STREAM.INFO.{name}"))["config"]
-        except ApiError as error:
-            if error.code == STREAM_NOT_FOUND:
-                continue
-            raise
+        found = await find_stream(connection, name)
+        if found is None:
+            continue
         await api(connection, f"STREAM.DELETE.{name}")
-        kept = {"sources": found["sources"]} if name == DISPATCH else {}  # they include the floor (ADR 9)
+        kept = {"sources": found["config"]["sources"]} if name == DISPATCH else {}  # they include the floor (ADR 9)
         await api(connection, f"STREAM.CREATE.{name}", wanted[name] | kept)
         log.info("stream.recreated", stream=name)
         made.append(name)
