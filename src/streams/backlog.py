@@ -1,4 +1,4 @@
-"""What waits in the queue of ready tasks: how much on each consumer, and since when; and what was handed out."""
+"""The backlog of the queue of ready tasks: how many wait on each consumer, since when, and how many are in flight."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from .topology.definitions import DISPATCH
 
 
 class Backlog(NamedTuple):
-    """What waits on one consumer, apart from what was handed out and given back."""
+    """The backlog of one consumer."""
 
     waiting: int
+    """Messages never delivered."""
     delivered: int
-    """Sequence in the stream up to which everything has been handed out."""
+    """Sequence in the stream up to which everything has been delivered."""
     in_hand: int
-    """Handed out and not done with: tasks of calls that are under way, and what was given back."""
+    """Delivered and not acknowledged: tasks of running calls, and tasks that were returned."""
 
 
 async def backlogs(connection: Connection) -> dict[str, Backlog]:
-    """Return what waits on each consumer of the queue, by the subjects it is of. Raises StoreUnavailable."""
+    """Return the backlog of each consumer of the queue, by its filter. Raises StoreUnavailable."""
     found: dict[str, Backlog] = {}
     for info in await _consumers(connection):
-        (subjects,) = info["config"]["filter_subjects"]
-        found[subjects] = Backlog(info["num_pending"], info["delivered"]["stream_seq"], info.get("num_ack_pending", 0))
+        (subject,) = info["config"]["filter_subjects"]
+        found[subject] = Backlog(info["num_pending"], info["delivered"]["stream_seq"], info.get("num_ack_pending", 0))
     return found
 
 
 async def take_back(connection: Connection) -> int:
-    """Have what was handed out and not done with handed out again at once, and return how much that is.
+    """Redeliver all messages that are in flight, at once; return how many.
 
-    Each consumer that has something in hand is deleted; whoever makes it again has it begin with all that is in the
-    queue. Where somebody does work on some of it, that is found out as with any message that comes twice.
-    Raises StoreUnavailable; repeating is safe.
+    Each consumer with messages in flight is deleted, and starts with the whole queue when a worker recreates it. A
+    message whose task is running is then handled like any duplicate. Raises StoreUnavailable; repeating is safe.
     """
     count = 0
     for info in await _consumers(connection):
@@ -47,7 +47,7 @@ async def take_back(connection: Connection) -> int:
 
 
 async def _consumers(connection: Connection) -> list[dict[str, Any]]:
-    """Return what JetStream says of each consumer of the queue."""
+    """Return the CONSUMER.INFO of each consumer of the queue."""
     found: list[dict[str, Any]] = []
     while True:
         answer = await api(connection, f"CONSUMER.LIST.{DISPATCH}", {"offset": len(found)})
@@ -58,7 +58,7 @@ async def _consumers(connection: Connection) -> list[dict[str, Any]]:
 
 
 async def waiting_since(connection: Connection, filter_subject: str, backlog: Backlog) -> datetime | None:
-    """Return when the oldest message that was not handed out came into the queue; None if there is none.
+    """Return when the oldest undelivered message entered the queue; None if there is none.
 
     UTC, by NATS' clock. Raises StoreUnavailable.
     """
@@ -68,23 +68,23 @@ async def waiting_since(connection: Connection, filter_subject: str, backlog: Ba
     answer = await connection.request(f"$JS.API.DIRECT.GET.{DISPATCH}", request)
     headers = answer.headers or {}
     if status_of(answer) is not None or "Nats-Time-Stamp" not in headers:
-        return None  # it was taken meanwhile
+        return None  # it has been delivered since
     return datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"]))
 
 
 class InQueue(NamedTuple):
-    """Where one message is in the queue."""
+    """The place of one message in the queue."""
 
     ahead: int
-    """Messages of the same consumer that were not handed out and come before it."""
+    """Undelivered messages of the same consumer before it."""
     handed_out: bool
-    """It was handed out: it is about to be worked on, or it was given back and comes again."""
+    """True if it was delivered: its task is about to start, or it was returned and will be redelivered."""
 
 
 async def find_in_queue(connection: Connection, subject: str, filter_subject: str, backlog: Backlog) -> InQueue | None:
-    """Return where the message on a subject is among those on a consumer's filter; None if it is not there.
+    """Return the place of the message on a subject among those on a consumer's filter; None if it is not there.
 
-    As of a moment ago. Raises StoreUnavailable.
+    It may be a moment old. Raises StoreUnavailable.
     """
     get = f"$JS.API.DIRECT.GET.{DISPATCH}"
     found = await connection.request(get, msgspec.json.encode({"last_by_subj": subject}))
@@ -101,6 +101,6 @@ async def find_in_queue(connection: Connection, subject: str, filter_subject: st
 
 
 def _microseconds(stamp: str) -> str:
-    """Return an RFC 3339 time in UTC, with nanoseconds or fewer digits, as Python reads it."""
+    """Return an RFC 3339 time in UTC, with nanoseconds or fewer digits, in the form that Python reads."""
     whole, _, fraction = stamp.removesuffix("Z").partition(".")
     return f"{whole}.{fraction[:6]:0<6}+00:00"

@@ -20,7 +20,7 @@ from .jetstream.messages import Position, TooMany, last_position, read, read_las
 MULTI_GET_KEYS = 1_000
 """JetStream answers at most 1,024 subjects in one multi-last get."""
 MARKER_TTL = "60s"
-"""How long the mark of a deleted key is kept, for those who watch; then the key costs nothing."""
+"""How long the marker of a deleted key stays, for watchers; then the key costs nothing."""
 WRITES_AT_ONCE = 256
 SCAN_BATCH = 1_000
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -43,7 +43,7 @@ class Write(NamedTuple):
 
 
 class Bucket:
-    """One KV bucket. A deleted key reads like one that never was."""
+    """One KV bucket. A deleted key reads like one that never existed."""
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.name = name
@@ -58,15 +58,21 @@ class Bucket:
 
         With `expected` (a revision; 0: the key must not exist) raises Conflict if the key has another one.
         """
-        headers = dict(headers or {})
-        if expected is not None:
-            headers[EXPECTED] = str(expected)
-        return self._revision(key, await self.connection.request(self._prefix + key, value, headers))
+        return await self._write(Write(key, value, expected), headers)
+
+    async def delete(self, key: str, *, expected: int | None = None) -> int:
+        """Remove a key and its value; safe to repeat. Raises as `put` does."""
+        return await self._write(Write(key, None, expected))
+
+    async def _write(self, write: Write, headers: dict[str, str] | None = None) -> int:
+        headers = _headers(write) | (headers or {})
+        answer = await self.connection.request(self._prefix + write.key, write.value or b"", headers)
+        return self._revision(write.key, answer)
 
     async def put_many(self, writes: Sequence[Write]) -> list[int]:
-        """Do many writes side by side, each as `put` or `delete` would; return their revisions.
+        """Do many writes concurrently, each as `put` or `delete` does; return their revisions.
 
-        Raises what the first that failed raises, after all have been answered: then some may have been done.
+        Raises the error of the first failed write once all are answered. Other writes may have been done then.
         """
         revisions: list[int] = []
         for start in range(0, len(writes), WRITES_AT_ONCE):
@@ -118,30 +124,26 @@ class Bucket:
             raise StoreUnavailable(f"no responders for {self.name}.{key}")
         return stored_sequence(answer, f"{self.name}.{key}")
 
-    async def delete(self, key: str, *, expected: int | None = None) -> int:
-        """Remove a key and its value; removing one that is not there is no error."""
-        return await self.put(key, b"", expected=expected, headers=_removal())
-
     async def erase(self, key: str) -> None:
-        """Remove a key and overwrite its value on disk; erasing one that is not there is no error.
+        """Remove a key and overwrite its value on disk; safe to repeat.
 
-        Raises ApiError where the bucket denies it (`deny_delete`), StoreUnavailable if NATS does not answer.
+        Raises ApiError if the bucket denies it (`deny_delete`), StoreUnavailable if NATS does not answer.
         """
         found = await self.get_with_revision(key)
         if found is not None:
             try:
                 await api(self.connection, f"STREAM.MSG.DELETE.{self.stream}", {"seq": found.revision})
             except ApiError:
-                if await self.get_with_revision(key) is not None:  # else another was quicker
+                if await self.get_with_revision(key) is not None:  # else another process was faster
                     raise
 
     async def get(self, key: str) -> BucketEntry | None:
-        """Return the value the leader has, None if there is none."""
+        """Return the value of a key as the leader has it, None if there is none."""
         found = await self.get_with_revision(key)
         return None if found is None or not found.value else found
 
     async def get_with_revision(self, key: str) -> BucketEntry | None:
-        """As `get`, but a deleted key is an Entry with an empty value: its revision guards the next write."""
+        """Return the same as `get`, but an empty value for a deleted key: its revision guards the next write."""
         found = await last_position(self.connection, self.stream, self._prefix + key)
         return BucketEntry(key, found.data, found.sequence) if found else None
 
@@ -155,9 +157,9 @@ class Bucket:
         return found
 
     async def get_matching(self, *key_filters: str) -> list[BucketEntry] | None:
-        """Return the entries on these filters, in no order; None where there are more than a thousand.
+        """Return the entries on these filters, in no order; None if there are more than a thousand.
 
-        Quicker than a scan where few of many keys match.
+        Faster than a scan if few of many keys match.
         """
         try:
             positions = await read_last(self.connection, self.stream, [self._prefix + each for each in key_filters])
@@ -166,7 +168,7 @@ class Bucket:
         return [entry for entry in self._entries(positions) if entry.value]
 
     async def count(self) -> int:
-        """Return how many keys there are; those deleted a moment ago may be counted."""
+        """Return the number of keys; recently deleted ones may be counted."""
         info = await api(self.connection, f"STREAM.INFO.{self.stream}")
         return int(info["state"].get("num_subjects", 0))
 
@@ -175,10 +177,10 @@ class Bucket:
         return int((await api(self.connection, f"STREAM.INFO.{self.stream}"))["state"]["last_seq"])
 
     async def pages(self) -> AsyncGenerator[list[BucketEntry], None]:
-        """Yield all entries in order of their last write, a thousand or fewer at a time."""
+        """Yield all entries in order of their last write, at most a thousand at a time."""
         revision = 1
         while True:
-            # Every subject is the bucket's; a filter that says so would have NATS count what matches for each page.
+            # Every subject is the bucket's. With a filter that says so, NATS would count the matches for each page.
             positions = await read(self.connection, self.stream, ">", revision, SCAN_BATCH)
             yield [entry for entry in self._entries(positions) if entry.value]
             if len(positions) < SCAN_BATCH:
@@ -192,21 +194,17 @@ class Bucket:
     async def scan_writes(
         self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None
     ) -> list[BucketEntry]:
-        """As `scan`, but a key deleted less than MARKER_TTL ago is an Entry with an empty value."""
+        """Return the same as `scan`, and an empty value for each key deleted less than MARKER_TTL ago."""
         return self._entries(await read(self.connection, self.stream, self._prefix + key_filter, from_revision, limit))
 
     def _entries(self, positions: Sequence[Position]) -> list[BucketEntry]:
-        """Return what messages of the bucket's stream say; a deleted key has an empty value."""
+        """Return the entries of messages of the bucket's stream; a deleted key has an empty value."""
         cut = len(self._prefix)
         return [BucketEntry(position.subject[cut:], position.data, position.sequence) for position in positions]
 
 
 def _headers(write: Write) -> dict[str, str]:
-    headers = _removal() if write.value is None else {}
+    headers = {"KV-Operation": "PURGE", "Nats-TTL": MARKER_TTL} if write.value is None else {}
     if write.expected is not None:
         headers[EXPECTED] = str(write.expected)
     return headers
-
-
-def _removal() -> dict[str, str]:
-    return {"KV-Operation": "PURGE", "Nats-TTL": MARKER_TTL}

@@ -1,11 +1,11 @@
 """Appends to one stream, grouped so that many share one sync to disk.
 
-While one group is on its way, what arrives waits and becomes the next: alone, an append leaves at once; under load a
-group is one atomic batch, one fsync, and those whom it has answered have a moment to be part of the next. Each append
-keeps its own guard. Where a guard of a batch fails, JetStream refuses the whole batch, and each append goes again by
-itself: only the one that lost its race fails.
+Appends that arrive while one group is being stored become the next group. A single append is sent at once. Under load a
+group is one atomic batch with one fsync, and after it new appends have a moment to join the next group. Each append
+keeps its own guard. If a guard in a batch fails, JetStream refuses the whole batch; then each append is sent alone, so
+only the one that lost its race fails.
 
-Appends that only make sense together are a batch of their own: all of them are stored, or none.
+Appends that belong together are a separate batch: all of them are stored, or none.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ BATCH_MESSAGES = 500
 """JetStream takes at most 1,000 in an atomic batch."""
 BATCH_BYTES = 4 * 1024 * 1024
 MOST_TOGETHER = 1_000
-"""Messages that may have to be stored together: JetStream's own limit."""
+"""Most messages that are stored together: JetStream's own limit."""
 MOST_BYTES_TOGETHER = 32 * 1024 * 1024
 """JetStream holds a batch in memory until it is complete."""
 GATHER_SECONDS = 0.005
-"""How long appends gather after a batch. Without it callers fall into two halves that wait for each other's batches,
-and JetStream makes a store on disk for each batch: some 1 ms of its CPU."""
+"""How long appends gather after a batch. Without it callers split into two halves that wait for each other's batches.
+Each batch costs JetStream about 1 ms of CPU for a store on disk."""
 BATCHES_AT_ONCE = 4
-"""Of one committer. JetStream takes 50 unfinished ones of a stream from all processes together, and refuses more."""
+"""Unfinished batches of one committer. JetStream accepts 50 per stream, of all processes together."""
 
 
 class TooManyTogether(PayloadTooLarge):
-    """More than can be stored together; sent again it is refused again."""
+    """More than can be stored together; a retry is refused too."""
 
 
 class StreamMessage(Struct, frozen=True):
@@ -51,7 +51,7 @@ class StreamMessage(Struct, frozen=True):
 
 
 class Append(Struct, frozen=True, kw_only=True):
-    """Messages to be stored together, if the last message on `guard` is the one at `expected`."""
+    """Messages to store together, if the last message on `guard` is the one at `expected`."""
 
     messages: Sequence[StreamMessage]
     guard: str
@@ -91,9 +91,9 @@ class Committer:
     async def append_together(self, appends: Sequence[Append]) -> int:
         """Store the messages of all appends or none, each with its own guard; return the sequence of the last message.
 
-        They are in the log one right after another, in this order, and on disk. No two may have the same guard. Raises
-        as `append` does, Conflict if any of the guards fails; TooManyTogether and PayloadTooLarge before anything is
-        sent. Where the store runs full in the midst of them (OutcomeUnknown), JetStream may keep the first ones alone.
+        They are contiguous in the log, in this order, and on disk. No two may have the same guard. Raises as `append`
+        does, Conflict if any guard fails; TooManyTogether and PayloadTooLarge before anything is sent. If the store
+        runs full during the batch (OutcomeUnknown), JetStream may keep only the first messages.
         """
         messages = [message for append in appends for message in append.messages]
         size = sum(len(message.payload) for message in messages)
@@ -103,7 +103,7 @@ class Committer:
             raise TooManyTogether(f"{size} bytes; at most {MOST_BYTES_TOGETHER} are stored together")
         largest = max(len(message.payload) for message in messages)
         if largest > self._connection.max_payload:
-            # Noticed in the midst of a batch, it would leave JetStream waiting for the rest.
+            # An error during the batch would leave JetStream waiting for the rest.
             raise PayloadTooLarge(f"{largest} bytes; NATS takes {self._connection.max_payload} here (max_payload)")
         return await self._batch(appends)
 
@@ -118,7 +118,7 @@ class Committer:
         self._runner = None
 
     def _next_group(self) -> list[_Waiting]:
-        """Take what waits, in order, each guard once: a second append to a task belongs to the next group."""
+        """Take waiting appends, in order, each guard once: a second append to a task belongs to the next group."""
         group: list[_Waiting] = []
         later: list[_Waiting] = []
         guards: set[str] = set()
@@ -146,7 +146,7 @@ class Committer:
                 sequence = await self._batch([append])
         except StoreError as error:
             _fail(waiting, error)
-        except Exception as error:  # whoever waits must hear of it, whatever it is
+        except Exception as error:  # the caller must get an error in any case
             _fail(waiting, StoreUnavailable(f"append failed: {error!r}"))
         else:
             _succeed(waiting, sequence)

@@ -1,4 +1,4 @@
-"""A log: append guarded by what was seen, and load the history of one thing."""
+"""A log: guarded appends, and the history of one thing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ E = TypeVar("E", bound=Event)
 
 
 class LogEntry(Struct, Generic[E], frozen=True, kw_only=True):
-    """Events of one thing, to be stored after the last one seen of it."""
+    """Events of one thing, to store after the last one that was seen."""
 
     root: str
     """What all its subjects start with."""
@@ -51,8 +51,8 @@ class Log(Generic[E]):
     async def append(self, root: str, events: Sequence[Recorded[E]], expected: int) -> int:
         """Store events after the `expected` sequence of `root`; return the last one's sequence.
 
-        Raises Conflict, StoreFull and StoreUnavailable: nothing is stored. OutcomeUnknown if no answer came, and a look
-        did not find the events: they are not stored, or nobody could look, or they are on their way still.
+        Raises Conflict, StoreFull and StoreUnavailable: nothing is stored. Raises OutcomeUnknown if no answer came and
+        the events were not found: they are not stored, or still on their way, or the log could not be read.
         """
         append = self._append_of(LogEntry(root=root, events=events, expected=expected))
         try:
@@ -61,14 +61,14 @@ class Log(Generic[E]):
             return await self._found_or(unknown, root, events[-1].id, expected)
 
     async def append_fence(self, fence: Append) -> int:
-        """Store a fence alone; return its sequence. Raises as `append` does, without a look after a lost answer."""
+        """Store a fence alone; return its sequence. Raises as `append` does, without a check after a lost answer."""
         return await self._committer.append(fence)
 
     async def append_together(self, entries: Sequence[LogEntry[E]], *, fence: Append | None = None) -> int:
         """Store the events of all entries or none; return the sequence of the last event.
 
-        The `fence` goes before them, if there is one; all are in the log one right after another, in this order. No
-        two entries may be of the same root. Raises as `append` does, Conflict for any entry that lost its race;
+        They are contiguous in the log, in this order, after the `fence` if there is one. No two entries may have the
+        same root. Raises as `append` does, Conflict for any entry that lost its race;
         TooManyTogether and PayloadTooLarge before anything is sent.
         """
         appends = [self._append_of(entry) for entry in entries]
@@ -80,7 +80,7 @@ class Log(Generic[E]):
             return await self._found_or(unknown, last.root, last.events[-1].id, last.expected)
 
     async def load(self, root: str, after: int = 0) -> list[Stored[E]]:
-        """Return the history of `root`, oldest first, complete up to now: what any answered append wrote is there.
+        """Return the history of `root`, oldest first, complete up to now: it has every acknowledged append.
 
         Raises UnreadableEvent for one that does not decode, StoreUnavailable if NATS does not answer.
         """
@@ -100,16 +100,16 @@ class Log(Generic[E]):
         return [self._decode(position) for position in positions]
 
     async def at(self, sequence: int) -> Stored[E] | None:
-        """Return the event at a sequence; None where it is not there, or a replica does not have it yet."""
+        """Return the event at a sequence; None if there is none, or a replica does not have it yet."""
         request = b'{"seq":%d}' % sequence
         answer = await self._reading.request(f"$JS.API.DIRECT.GET.{self.stream}", request)
         return self._decode(position_of(answer)) if status_of(answer) is None else None
 
     async def _last_of_each(self, root: str) -> list[Position] | None:
-        """Return the history of `root` where each of its subjects has one event; None for any other.
+        """Return the history of `root` if each of its subjects has one event, else None.
 
-        NATS finds the last message of each subject, and counts them, some ten times as quickly as it reads a history:
-        for that it looks for more up to the end of the stream. What a lagging replica leaves out, the leader counts.
+        NATS finds and counts the last message of each subject about ten times as fast as it reads a history, which it
+        searches to the end of the stream. The leader's count shows what a lagging replica leaves out.
         """
         positions = await read_last(self._reading, self.stream, [history_filter(root)])
         info = await api(self._reading, f"STREAM.INFO.{self.stream}", {"subjects_filter": history_filter(root)})
@@ -125,7 +125,7 @@ class Log(Generic[E]):
         return Append(messages=messages, guard=history_filter(entry.root), expected=entry.expected)
 
     async def _found_or(self, unknown: OutcomeUnknown, root: str, event_id: str, after: int) -> int:
-        """Return the sequence of an event whose append was not answered. Raises `unknown` where it is not found."""
+        """Return the sequence of an event whose append was not answered. Raises `unknown` if it is not found."""
         try:
             history = await self.load(root, after)
         except StoreUnavailable:

@@ -1,7 +1,7 @@
-"""What is to happen later: messages dated in the future, kept and fired by JetStream.
+"""Timers: messages with a date in the future, which JetStream stores and fires.
 
-A timer is a hint and the log decides: whoever acts on one that fired appends guarded by what the log says then, so a
-stale or doubled timer changes nothing. Setting a timer again replaces it.
+A timer is a hint; the log decides. The append that follows a fired timer is guarded by the present history, so a stale
+or repeated timer changes nothing. Setting a timer again replaces it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .client.connection import Connection
 from .jetstream.api import stored_sequence
 
 FIRED_TTL = "1h"
-"""How long a fired retry stays in RETRIES: sourcing into DISPATCH copies it and does not take it away."""
+"""How long a fired retry stays in RETRIES: DISPATCH copies it and does not remove it."""
 
 
 class Timers:
@@ -24,22 +24,22 @@ class Timers:
         self._connection = connection
 
     async def queue_task(self, ref: TaskRef, pool: str, priority: str, at: datetime) -> None:
-        """Put a task into its queue at an instant; no process of ours need be alive then."""
+        """Put a task into its queue at an instant. JetStream does it; no process of ours is needed then."""
         target = due_subject("retry", token(pool), priority, *ref)
         await self._set(timer_subject("retry", *ref), target, at, b"{}", {"Nats-Schedule-TTL": FIRED_TTL})
 
     async def watch_deadline(self, ref: TaskRef, attempt: int, at: datetime) -> None:
-        """Have an attempt looked at when its time is up."""
+        """Set the timer of an attempt's deadline."""
         body = msgspec.json.encode({"attempt": attempt})
         await self._set(timer_subject("deadline", *ref), due_subject("deadline", *ref), at, body)
 
     async def check_server(self, server_id: str, at: datetime, body: bytes = b"{}") -> None:
-        """Have a server's health checked; replaces the check that is set."""
+        """Set the timer of a server's next health check."""
         name = server_token(server_id)
         await self._set(timer_subject("check", name), due_subject("check", name), at, body)
 
     async def run_schedule(self, ref: ScheduleRef, at: datetime) -> None:
-        """Have a schedule looked at when it is to run next; replaces the timer that is set."""
+        """Set the timer of a schedule's next run."""
         body = msgspec.json.encode({"at": at})
         await self._set(timer_subject("schedule", *ref), due_subject("schedule", *ref), at, body)
 

@@ -1,4 +1,4 @@
-"""Pulling messages from a consumer: by hand-written requests, which nats-py's own fetch cannot all express."""
+"""Pull requests to consumers, written by hand: nats-py's own fetch cannot express all of them."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from .messages import Position
 log = structlog.get_logger(__name__)
 
 Follow: TypeAlias = Callable[[int, float], AsyncGenerator[list[Position], None]]
-"""Follows a stream after a sequence, with so many seconds of lingering, as `follow` does."""
+"""A function that follows a stream: takes a sequence and the seconds to linger, and yields as `follow` does."""
 
 ANSWER_GRACE_SECONDS = 1.0
-"""How long after its end a pull counts as lost: a server that was restarted has forgotten it."""
+"""Time after its end at which a pull counts as lost: a restarted server has forgotten it."""
 FOLLOW_EXPIRES_SECONDS = 4.0
 FOLLOW_BATCH = 1_000
-"""Messages asked for at a time. More are asked for before the last have come: at most twice as many wait here."""
+"""Messages per request. The next request is sent before the last messages arrive: at most twice as many wait here."""
 RETRY_PAUSE_SECONDS = 0.5
 
 
 class DeliveryInfo(NamedTuple):
-    """What the ack subject of a delivered message tells."""
+    """The content of a message's ack subject."""
 
     delivered: int
-    """How often it has been delivered, this time included."""
+    """Number of deliveries, this one included."""
     stream_sequence: int
     consumer_sequence: int
     stored_nanoseconds: int
-    """When it came into the stream: since the epoch, by NATS' clock."""
+    """When it was stored: nanoseconds since the epoch, by NATS' clock."""
     pending: int
-    """Messages that wait behind it on the same consumer."""
+    """Undelivered messages of the consumer."""
 
 
 def delivery_info(message: Msg) -> DeliveryInfo:
@@ -52,14 +52,14 @@ def delivery_info(message: Msg) -> DeliveryInfo:
 
 
 class Consumer:
-    """A durable consumer, as seen by one of those who pull from it.
+    """A durable consumer from which this process pulls.
 
-    What JetStream delivers keeps its own subject, so each kind of pull has an inbox to itself.
+    Delivered messages keep their own subjects, so each kind of pull has a separate inbox.
     """
 
     def __init__(self, connection: Connection, stream: str, name: str) -> None:
         self.is_gone = False
-        """NATS has said that there is no such consumer, or that nobody serves it now: it is to be ensured again."""
+        """True if NATS has no such consumer, or no server for it now: ensure it again."""
         self._connection = connection
         self._stream = stream
         self._serve(name)
@@ -70,7 +70,7 @@ class Consumer:
         self._expiry: asyncio.TimerHandle | None = None
 
     def is_back(self, name: str) -> None:
-        """The consumer was made again, perhaps by another name."""
+        """Record that the consumer was recreated, perhaps with another name."""
         self._serve(name)
         self.is_gone = False
 
@@ -79,17 +79,17 @@ class Consumer:
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
 
     async def open(self) -> None:
-        """Subscribe to the inboxes; nothing is pulled before."""
+        """Subscribe to the inboxes. Call it before the first pull."""
 
         def on_brought(message: Msg) -> None:
-            self._note(message)
+            self._check_gone(message)
             self._finish(None if _is_status(message) else message)
 
         self._fetch_inbox = await self._connection.listen_at_inbox(self._fetched.put_nowait)
         self._wait_inbox = await self._connection.listen_at_inbox(on_brought)
 
     async def fetch(self, batch: int, timeout_seconds: float = 2.0) -> list[Msg]:
-        """Return up to `batch` messages that are there now; empty if there are none, or no consumer."""
+        """Return up to `batch` messages that wait now; empty if there are none, or no consumer."""
         messages: list[Msg] = []
         request = msgspec.json.encode({"batch": batch, "no_wait": True})
         await self._connection.publish(self._subject, request, self._fetch_inbox)
@@ -101,7 +101,7 @@ class Consumer:
                         limit.reschedule(now() + timeout_seconds)
                     message = await self._fetched.get()
                     if _is_status(message):
-                        self._note(message)
+                        self._check_gone(message)
                         break
                     messages.append(message)
         except TimeoutError:
@@ -109,7 +109,7 @@ class Consumer:
         return messages
 
     async def wait(self, receive: Callable[[Msg | None], None], expires_seconds: float) -> None:
-        """Ask for the next message. `receive` is called once: with it, or with None when there was none in time."""
+        """Request the next message. `receive` is called once: with the message, or with None if none came in time."""
         self._receive = receive
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(expires_seconds + ANSWER_GRACE_SECONDS, self._finish, None)
@@ -119,8 +119,8 @@ class Consumer:
         except StoreUnavailable:
             self._finish(None)
 
-    def _note(self, message: Msg) -> None:
-        """See whether an answer says that the consumer is not there. 409 has other reasons too; ensuring is cheap."""
+    def _check_gone(self, message: Msg) -> None:
+        """Set `is_gone` if an answer says so. 409 has other reasons too; ensuring is cheap."""
         if _is_status(message) and status_of(message) in ("409", "503"):
             self.is_gone = True
 
@@ -131,11 +131,11 @@ class Consumer:
         if receive is not None:
             receive(message)
         elif message is not None:
-            self._fetched.put_nowait(message)  # late: whoever fetches next has it
+            self._fetched.put_nowait(message)  # late: the next fetch returns it
 
 
 def _undelivered(expired: Msg) -> int:
-    """Return how many messages a pull that has expired (408) was still to bring."""
+    """Return how many messages of an expired pull (408) were not delivered."""
     return int((expired.headers or {}).get("Nats-Pending-Messages", FOLLOW_BATCH))
 
 
@@ -146,10 +146,11 @@ def _is_status(message: Msg) -> bool:
 async def follow(
     connection: Connection, stream: str, filters: Sequence[str], after: int, linger_seconds: float = 0.0
 ) -> AsyncGenerator[list[Position], None]:
-    """Yield the messages after a sequence as they come, in order and without gaps, for ever.
+    """Yield the messages after a sequence as they arrive, in order, without gaps and without end.
 
-    Messages that come within `linger_seconds` of one another come together, unless a full batch is there already. An
-    empty list says that all there was has been seen. A lost connection or consumer is made again where it left off.
+    Messages that arrive within `linger_seconds` are yielded together, unless a full batch has arrived already. An empty
+    list means that all messages up to now have been yielded. After a lost connection or consumer it
+    continues from the same place.
     """
     while True:
         try:
@@ -180,7 +181,7 @@ async def _follow_once(
     created = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
 
-    # The consumer is in memory: with the connection it is most likely lost, and nobody would say so.
+    # The consumer is in memory. If the connection is lost, the consumer probably is too, without any message.
     loss = connection.open_inbox(arrived.put_nowait)
     subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
     request = msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": round(FOLLOW_EXPIRES_SECONDS * 1_000_000_000)})
@@ -191,7 +192,7 @@ async def _follow_once(
         if not created["num_pending"]:
             yield []
         while True:
-            while wanted <= FOLLOW_BATCH:  # also before each yield: what comes next is on its way meanwhile
+            while wanted <= FOLLOW_BATCH:  # also before each yield: the next messages are on their way meanwhile
                 await connection.publish(subject, request, subscription.subject)
                 wanted += FOLLOW_BATCH
             if positions:
@@ -220,7 +221,7 @@ async def _follow_once(
                 place = delivery_info(message)
                 expected += 1
                 if place.consumer_sequence != expected:
-                    return  # one was lost on the way
+                    return  # a message was lost
                 wanted -= 1
                 pending = place.pending
                 positions.append(Position(place.stream_sequence, message.subject, message.data))
@@ -228,6 +229,6 @@ async def _follow_once(
         connection.close_inbox(loss)
         with contextlib.suppress(nats.errors.Error):  # the connection was closed
             await subscription.unsubscribe()
-        # The server drops the consumer by itself after its inactivity; asking nicely is quicker.
+        # The server would drop the consumer only after `inactive_threshold`.
         with contextlib.suppress(StoreUnavailable):
             await connection.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
