@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import msgspec
 from msgspec import Raw, Struct
@@ -116,30 +116,12 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
         case TaskSubmitted():
             return view
         case events.TaskHeld():
-            fresh = _renewed(view) if event.renewed else view
-            return replace(
-                fresh,
-                status="WAITING",
-                held=True,
-                granted=False,
-                renewed_after=view.sequence if event.renewed else 0,
-                retry_at=None,
-                ended_at=None,
-            )
+            renewed_after = view.sequence if event.renewed else 0
+            view = _renewed(view) if event.renewed else view
+            return _waiting(view, held=True, granted=False, renewed_after=renewed_after)
         case events.TaskQueued():
-            fresh = _renewed(view) if event.renewed else view
-            return replace(
-                fresh,
-                status="WAITING",
-                held=False,
-                renewed_after=0,
-                released=True,
-                granted=event.granted,
-                retry_at=None,
-                ended_at=None,
-                accepted=False,
-                deadline=None,
-            )
+            view = _renewed(view) if event.renewed else view
+            return _waiting(view, held=False, granted=event.granted, renewed_after=0, released=True)
         case events.AttemptStarted():
             return replace(
                 view,
@@ -159,20 +141,10 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
             progress = view.progress if event.progress is None else event.progress
             return replace(view, progress=progress, message=event.message)
         case events.AttemptFailed():
-            return replace(
-                view,
-                status="WAITING",
-                granted=False,
-                error=event.error,
-                failure=event.kind,
-                retry_at=event.retry_at,
-                accepted=False,
-                deadline=None,
-                progress=None,
-                message=None,
-            )
+            failed = replace(view, granted=False, error=event.error, failure=event.kind)
+            return _waiting(failed, retry_at=event.retry_at, progress=None, message=None)
         case events.AttemptReturned():
-            return replace(view, status="WAITING", accepted=False, deadline=None, progress=None, message=None)
+            return _waiting(view, progress=None, message=None)
         case events.TaskSucceeded():
             return replace(
                 _ended(view, recorded, event.server_id), status="FINISHED", error="", failure=None, progress=100.0
@@ -196,6 +168,11 @@ def awaited(view: TaskView) -> Plan:
     if view.released or view.attempt > 0:
         return replace(plan, not_before=None, depends_on=())
     return plan
+
+
+def _waiting(view: TaskView, *, retry_at: datetime | None = None, **changes: Any) -> TaskView:
+    """Return the view of a task that waits for its next attempt."""
+    return replace(view, status="WAITING", accepted=False, deadline=None, ended_at=None, retry_at=retry_at, **changes)
 
 
 def _renewed(view: TaskView) -> TaskView:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeAlias, assert_never
 
+from ..commands.task_commands import CancelUnstarted, ExpireTask, FailByParent, HoldTask, TaskCommand
 from ..commands.task_holds import last_start
 from ..events import task as events
 from ..events.envelope import Recorded
@@ -27,25 +28,11 @@ from .limiter import SERVERS, Limiter, LimitRules
 ParentOutcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
 
 
-class Expire(NamedTuple):
-    """Expire a task whose last instant may have passed."""
+class DueCommand(NamedTuple):
+    """A command for a task. The decider rejects it if the task has moved on."""
 
     ref: TaskRef
-
-
-class Cancel(NamedTuple):
-    """Cancel a task in favour of another with its concurrency key, unless it has started."""
-
-    ref: TaskRef
-    reason: str
-
-
-class FailChild(NamedTuple):
-    """End a task as it asked for, since a parent did not succeed."""
-
-    ref: TaskRef
-    parent_id: str
-    outcome: str
+    command: TaskCommand
 
 
 class AskParent(NamedTuple):
@@ -60,14 +47,7 @@ class Reread(NamedTuple):
     ref: TaskRef
 
 
-class TakeBack(NamedTuple):
-    """Hold a granted task again: it has not started, and others could."""
-
-    ref: TaskRef
-    reason: str
-
-
-Due: TypeAlias = Expire | Cancel | FailChild | AskParent | Reread | TakeBack
+Due: TypeAlias = DueCommand | AskParent | Reread
 
 
 class HeldTasks:
@@ -175,7 +155,7 @@ class HeldTasks:
                 continue
             is_news = sequence > child.renewed_after
             if outcome != "succeeded" and child.plan.on_parent_failure != "run" and is_news:
-                self._due.append(FailChild(ref, parent_id, outcome))
+                self._due.append(DueCommand(ref, FailByParent(parent_id=parent_id, outcome=outcome)))
                 continue
             child.parents -= {parent_id}
             self._recheck(child, now)
@@ -212,7 +192,7 @@ class HeldTasks:
                 continue
             last = last_start(entry.plan)
             if last is not None and last.timestamp() <= now:
-                self._due.append(Expire(entry.ref))
+                self._due.append(DueCommand(entry.ref, ExpireTask()))
                 if (ends_by := entry.plan.ends_by) is not None and ends_by.timestamp() > now:
                     self._check_at(ends_by.timestamp(), entry.ref)
             elif entry.stage is Stage.HELD:
@@ -228,12 +208,12 @@ class HeldTasks:
             return min(self._check_times[0][0], opens_at or math.inf)
         return opens_at
 
-    def stuck(self, since: float) -> list[TakeBack]:
+    def stuck(self, since: float) -> list[DueCommand]:
         """Return tasks to hold again: granted before `since`, not started, and blocking others that could start.
 
         Of every limit, tasks that no server can take; of an owner's limit, also tasks whose pool is too busy.
         """
-        found: dict[TaskRef, TakeBack] = {}
+        found: dict[TaskRef, DueCommand] = {}
         for limit in self.limiter.limits():
             if limit.key.kind not in ("owner", "type", "key"):
                 continue
@@ -242,10 +222,12 @@ class HeldTasks:
                 if entry.granted_at > since:
                     continue
                 if entry.limits[SERVERS].is_closed:
-                    found[entry.ref] = TakeBack(entry.ref, "no server could take it, and others wait that one could")
+                    reason = "no server could take it, and others wait that one could"
                 elif limit.key.kind == "owner" and pools - {entry.pool}:
                     reason = f"no server of pool {entry.pool} has taken it, and its owner has others waiting"
-                    found[entry.ref] = TakeBack(entry.ref, reason)
+                else:
+                    continue
+                found[entry.ref] = DueCommand(entry.ref, HoldTask(reason=reason))
         return list(found.values())
 
     # Queries
@@ -373,19 +355,23 @@ class HeldTasks:
             case "replace":
                 waiting = [member for member in members if member.stage in (Stage.HELD, Stage.QUEUED)]
                 self._due.extend(
-                    Cancel(member.ref, f"replaced by {waiting[-1].ref.id}, which has the same concurrency key")
+                    _cancel(member, f"replaced by {waiting[-1].ref.id}, which has the same concurrency key")
                     for member in waiting[:-1]
                     if member.attempt == 0
                 )
             case "refuse":
                 allowed = limit.bounds.concurrency or 1
                 self._due.extend(
-                    Cancel(member.ref, f"refused: {members[0].ref.id} has the same concurrency key")
+                    _cancel(member, f"refused: {members[0].ref.id} has the same concurrency key")
                     for member in members[allowed:]
                     if member in new
                 )
             case _ as never:
                 assert_never(never)
+
+
+def _cancel(entry: TaskEntry, reason: str) -> DueCommand:
+    return DueCommand(entry.ref, CancelUnstarted(reason=reason))
 
 
 def submitted(ref: TaskRef, sequence: int, event: TaskSubmitted, at: datetime) -> TaskEntry:

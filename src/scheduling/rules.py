@@ -36,21 +36,7 @@ class FleetRules:
         self._fleet = fleet
         self._served: dict[tuple[str, ...], bool] = {}
         """Whether any server could take tasks of a kind; computed since the last change."""
-        self._windows = Windows()
-
-    @property
-    def windows(self) -> Mapping[str, int]:
-        """How many tasks may be in one window, by pool."""
-        return self._windows.sizes
-
-    @property
-    def paces(self) -> dict[str, float]:
-        """Starts per second, by pool."""
-        return self._windows.paces()
-
-    def stored(self, seconds: float) -> None:
-        """Record how long the last batch of releases took to store."""
-        self._windows.stored(seconds)
+        self.windows = Windows()
 
     def observe(self, started: Mapping[str, int], seconds: float) -> None:
         """Record how many tasks each pool started in the last `seconds`, and the slots of its servers."""
@@ -59,12 +45,12 @@ class FleetRules:
             if server.online and not server.maintenance:
                 for pool in self._fleet.pools_of(server):
                     slots[pool] = slots.get(pool, 0) + server.settings.max_concurrent
-        self._windows.observe(slots, started, seconds)
+        self.windows.observe(slots, started, seconds)
 
     def bounds(self, limit: LimitKey) -> Bounds:
         match limit.kind:
             case "window":
-                return Bounds(concurrency=self.windows.get(limit.name[2], SMALLEST_WINDOW))
+                return Bounds(concurrency=self.windows.sizes.get(limit.name[2], SMALLEST_WINDOW))
             case "servers":
                 return Bounds(concurrency=None if self._is_served(limit.name) else 0)
             case "owner":

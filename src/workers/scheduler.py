@@ -21,7 +21,6 @@ import structlog
 from nats.aio.msg import Msg
 
 from ..clock import unique_id, utc_now
-from ..commands.task_commands import CancelUnstarted, ExpireTask, FailByParent, HoldTask, TaskCommand
 from ..commands.task_holds import queue_held
 from ..commands.task_state import Ended, Unknown
 from ..container import Container
@@ -43,14 +42,11 @@ from ..scheduling.backlog_report import BacklogReport
 from ..scheduling.backlog_report import encode as encode_report
 from ..scheduling.held_tasks import (
     AskParent,
-    Cancel,
     Due,
-    Expire,
-    FailChild,
+    DueCommand,
     HeldTasks,
     ParentOutcome,
     Reread,
-    TakeBack,
 )
 from ..scheduling.limit import Stage, TaskEntry
 from ..scheduling.rules import FleetRules
@@ -224,7 +220,7 @@ class Scheduler(Service):
         except StoreError:
             self._held_tasks.put_back(chosen, time.time())
             raise
-        self._rules.stored(time.monotonic() - began)
+        self._rules.windows.stored(time.monotonic() - began)
         self._held_tasks.released(chosen, last - len(chosen) + 1)
         self._fence = last - len(chosen)
         self._batch_size = min(self._batch_size * 2, LARGEST_BATCH)
@@ -242,24 +238,15 @@ class Scheduler(Service):
 
     async def _carry_out(self, due: Due) -> None:
         match due:
-            case Expire(ref):
-                await self._command(ref, ExpireTask())
-            case Cancel(ref, reason):
-                await self._command(ref, CancelUnstarted(reason=reason))
-            case FailChild(ref, parent_id, outcome):
-                await self._command(ref, FailByParent(parent_id=parent_id, outcome=outcome))
-            case TakeBack(ref, reason):
-                await self._command(ref, HoldTask(reason=reason))
+            case DueCommand(ref, command):
+                with contextlib.suppress(Refused):  # it ended meanwhile
+                    await self._commands.task(ref, command, by=BY)
             case AskParent(parent_id):
                 await self._ask_parent(parent_id)
             case Reread(ref):
                 await self._reread(ref)
             case _:
                 assert_never(due)
-
-    async def _command(self, ref: TaskRef, command: TaskCommand) -> None:
-        with contextlib.suppress(Refused):  # it ended meanwhile
-            await self._commands.task(ref, command, by=BY)
 
     async def _ask_parent(self, parent_id: str) -> None:
         """Apply the end of a parent that has ended; an unknown one counts as failed. Other ends come with the log."""
@@ -308,10 +295,10 @@ class Scheduler(Service):
         metrics.held.set(self._held_tasks.held)
         report = BacklogReport(
             as_of=self._as_of,
-            windows=dict(self._rules.windows),
+            windows=dict(self._rules.windows.sizes),
             owners=self._held_tasks.backlogs(1 + self._held_tasks.owners_waiting // REPORTED_OWNERS),
             held_back=self._held_tasks.limiter.held_back(),
-            paces=self._rules.paces,
+            paces=self._rules.windows.paces(),
         )
         self._reported_as_of = report.as_of
         await self._connection.publish(SCHEDULER_BACKLOG, encode_report(report))

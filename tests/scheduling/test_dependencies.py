@@ -16,7 +16,7 @@ from taskstream.events.ids import TaskRef, parse_task_id
 from taskstream.events.kinds import kind_of
 from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.projections.task_view import TaskView, fold
-from taskstream.scheduling.held_tasks import AskParent, Due, FailChild, HeldTasks, Reread
+from taskstream.scheduling.held_tasks import AskParent, Due, DueCommand, HeldTasks, Reread
 from taskstream.scheduling.limit import Bounds
 from taskstream.workers.scheduler import OUTCOMES, entry_of
 from testkit.dags import CHOICES, Node, predicted, retried, will_run
@@ -164,8 +164,7 @@ class Run:
     def do(self, due: Due) -> None:
         held_tasks, now = self.simulation.held_tasks, self.simulation.now
         match due:
-            case FailChild(ref, parent_id, outcome):
-                command = FailByParent(parent_id=parent_id, outcome=outcome)
+            case DueCommand(ref, FailByParent() as command):
                 for decided in decide(command, self.state(ref), self.simulation.at):
                     self.simulation.say(ref, decided)
             case AskParent(parent_id):

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from taskstream.commands.task_commands import CancelUnstarted, ExpireTask, FailByParent, HoldTask
 from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.scheduling.backlog_report import OwnerBacklog
-from taskstream.scheduling.held_tasks import AskParent, Cancel, Expire, FailChild, Reread, TakeBack
+from taskstream.scheduling.held_tasks import AskParent, DueCommand, Reread
 from taskstream.scheduling.limit import Bounds, Stage, TaskEntry
 
 from .simulation import START, FixedRules, Simulation
@@ -106,7 +107,7 @@ def test_a_task_whose_time_is_up_while_it_waits_is_to_be_ended() -> None:
     held_tasks.wait(5)
     held_tasks.release()
 
-    assert held_tasks.due == [Expire(task)]
+    assert held_tasks.due == [DueCommand(task, ExpireTask())]
 
 
 def test_a_task_that_may_not_start_later_and_must_end_by_is_looked_at_twice() -> None:
@@ -120,7 +121,7 @@ def test_a_task_that_may_not_start_later_and_must_end_by_is_looked_at_twice() ->
     held_tasks.wait(4)
     held_tasks.release()
 
-    assert held_tasks.due == [Expire(task), Expire(task)]
+    assert held_tasks.due == [DueCommand(task, ExpireTask()), DueCommand(task, ExpireTask())]
 
 
 # Parents
@@ -149,7 +150,7 @@ def test_a_child_is_told_of_a_parent_that_did_not_succeed() -> None:
     held_tasks.fail(parent)
 
     assert held_tasks.release() == []
-    assert held_tasks.due == [FailChild(child, parent.id, "failed")]
+    assert held_tasks.due == [DueCommand(child, FailByParent(parent_id=parent.id, outcome="failed"))]
 
 
 def test_a_child_that_runs_anyway_waits_only_for_the_end() -> None:
@@ -441,7 +442,9 @@ def test_a_newcomer_replaces_those_that_wait_and_not_the_one_that_runs() -> None
     new = held_tasks.submit(concurrency_key="k")
     held_tasks.release()
 
-    assert held_tasks.due == [Cancel(old, f"replaced by {new.id}, which has the same concurrency key")]
+    assert held_tasks.due == [
+        DueCommand(old, CancelUnstarted(reason=f"replaced by {new.id}, which has the same concurrency key"))
+    ]
 
 
 def test_a_newcomer_is_refused_while_another_has_its_key() -> None:
@@ -450,7 +453,9 @@ def test_a_newcomer_is_refused_while_another_has_its_key() -> None:
     second = held_tasks.submit(concurrency_key="k")
     held_tasks.release()
 
-    assert held_tasks.due == [Cancel(second, f"refused: {first.id} has the same concurrency key")]
+    assert held_tasks.due == [
+        DueCommand(second, CancelUnstarted(reason=f"refused: {first.id} has the same concurrency key"))
+    ]
 
 
 def test_a_key_that_is_free_again_refuses_nobody() -> None:
@@ -518,7 +523,7 @@ def test_an_unused_grant_is_taken_back_if_its_owner_has_work_for_others() -> Non
     found = held_tasks.held_tasks.stuck(held_tasks.now - 15)
     held_tasks.hold(stuck)
 
-    assert [(take_back.ref, type(take_back)) for take_back in found] == [(stuck, TakeBack)]
+    assert [(due.ref, type(due.command)) for due in found] == [(stuck, HoldTask)]
     assert held_tasks.release() == [elsewhere]
 
 

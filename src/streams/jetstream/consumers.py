@@ -149,8 +149,7 @@ async def follow(
     """Yield the messages after a sequence as they arrive, in order, without gaps and without end.
 
     Messages that arrive within `linger_seconds` are yielded together, unless a full batch has arrived already. An empty
-    list means that all messages up to now have been yielded. After a lost connection or consumer it
-    continues from the same place.
+    list means that all messages up to now have been yielded. A lost connection or consumer causes no gap.
     """
     while True:
         try:
