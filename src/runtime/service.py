@@ -65,6 +65,11 @@ class Service:
         self._failure = ""
         """Of the last run; logged once, not as often as it is met."""
 
+    @property
+    def halted_parts(self) -> Mapping[str, str]:
+        """The parts that have halted while the rest goes on, by name, each with the reason."""
+        return {}
+
     async def begin(self) -> None:
         """Do what must precede every other service of the process."""
 
@@ -173,8 +178,9 @@ class Services:
 
     @property
     def halted(self) -> dict[str, str]:
-        """The services that have stopped for good, by name, each with the reason."""
-        return {service.name: service.halted for service in self if service.halted}
+        """The services, and parts of services, that have stopped for good, by name, each with the reason."""
+        services = {service.name: service.halted for service in self if service.halted}
+        return services | {name: why for service in self for name, why in service.halted_parts.items()}
 
     async def close(self) -> None:
         """Cancel every service; wait for them for up to CLOSE_SECONDS."""

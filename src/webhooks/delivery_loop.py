@@ -19,7 +19,7 @@ from msgspec import Raw, Struct
 from ..clock import jitter, utc_now
 from ..commands.commands import Commands
 from ..commands.webhook import DisableWebhook, Registered
-from ..errors import Refused, StoreError
+from ..errors import Refused, StoreError, UnreadableEvent
 from ..events.envelope import Actor
 from ..events.ids import WebhookRef, delivery_id, parse_task_id
 from ..events.subjects import TASK_SUBJECTS
@@ -30,6 +30,7 @@ from ..push.pushed_event import encoded
 from ..push.subscription_filter import TaskAttributeReader
 from ..runtime import metrics
 from ..runtime.metrics import labelled
+from ..runtime.service import Service
 from ..settings import Settings
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import ApiError, api
@@ -82,11 +83,17 @@ class _Body(Struct):
     data: Raw
 
 
-class DeliveryLoop:
+class DeliveryLoop(Service):
+    """Sends the deliveries of one webhook from its creation on; as a service, makes deliveries of its events.
+
+    At an event that does not decode it halts: deliveries made before are still sent, other webhooks are not affected.
+    """
+
     def __init__(
         self, ref: WebhookRef, webhook: Registered, tools: DeliveryTools, feeds: Feeds, may_send: Callable[[], bool]
     ) -> None:
-        """`may_send`: returns False once another worker may have taken over."""
+        """`may_send` returns False once another worker may have taken over."""
+        super().__init__(f"webhook:{ref.id}", period_seconds=TRY_AGAIN.total_seconds())
         self._ref = ref
         self._webhook = webhook
         self._tools = tools
@@ -101,7 +108,7 @@ class DeliveryLoop:
         """In a row."""
         self._news = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
-        self._running = asyncio.create_task(self._run(), name=f"webhook-{ref.id}")
+        self._running = asyncio.create_task(self._send_all(), name=f"webhook-{ref.id}-send")
         if webhook.active:
             self._follow()
 
@@ -144,25 +151,16 @@ class DeliveryLoop:
 
     def _follow(self) -> None:
         self._stop_following()
-        self._following = asyncio.create_task(self._make_all(), name=f"webhook-{self._ref.id}-follow")
+        self.halted = None
+        self._following = asyncio.create_task(self.run(), name=f"webhook-{self._ref.id}-follow")
 
     def _stop_following(self) -> None:
         if self._following is not None:
             self._following.cancel()
             self._following = None
 
-    async def _make_all(self) -> None:
-        while True:
-            try:
-                await self._make_from_position()
-            except StoreError as error:
-                log.warning("webhook.retrying", webhook=self._ref.id, reason=str(error))
-            except Exception:
-                log.exception("webhook.failed", webhook=self._ref.id)
-            await asyncio.sleep(TRY_AGAIN.total_seconds())
-
-    async def _make_from_position(self) -> None:
-        """Create a delivery of each wanted event after the stored position, until cancelled. Raises StoreError."""
+    async def _serve(self) -> None:
+        """Create a delivery of each wanted event after the stored position, until cancelled."""
         tools, webhook = self._tools, self._webhook
         saved = max(await tools.deliveries.position(self._ref), webhook.after)
         maybe_made = await last_sequence(tools.reading, TASKS, TASK_SUBJECTS)
@@ -206,7 +204,7 @@ class DeliveryLoop:
 
     # From deliveries to the receiver
 
-    async def _run(self) -> None:
+    async def _send_all(self) -> None:
         while True:
             self._news.clear()
             # Not `wait_for`: on Python 3.11 it may swallow a cancellation, and this would go on.
@@ -244,12 +242,14 @@ class DeliveryLoop:
             held = await self._tools.deliveries.waiting(self._ref, name)
             if held is not None:
                 self._missed.discard(name)
-                await self._try(held)
+                await self._deliver(held)
             elif name in self._missed:
                 self._missed.discard(name)
             else:
                 self._missed.add(name)
                 self._again(name, LOOK_AGAIN)
+        except UnreadableEvent as error:
+            await self._halt(error)
         except StoreError as error:
             log.warning("delivery.retrying", delivery=name, reason=str(error))
             self._again(name, TRY_AGAIN)
@@ -260,7 +260,7 @@ class DeliveryLoop:
             del self._sending[name]
             self._news.set()
 
-    async def _try(self, held: StoredDelivery) -> None:
+    async def _deliver(self, held: StoredDelivery) -> None:
         tools, delivery = self._tools, held.delivery
         body = await self._body(delivery)
         if not self._may_send():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -41,8 +41,13 @@ class WebhookSender(Service):
         super().__init__("webhook-sender", lease=lease)
         self._tools = tools
         self._may_send = lambda: lease.held
+        self._loops: DeliveryLoops | None = None
         self._is_idle = asyncio.Event()
         self._is_idle.set()
+
+    @property
+    def halted_parts(self) -> Mapping[str, str]:
+        return self._loops.halted if self._loops is not None else {}
 
     async def stop(self) -> None:
         """Begin no more calls, let those in progress end for a while, then release the lease."""
@@ -52,13 +57,14 @@ class WebhookSender(Service):
 
     async def _serve(self) -> None:
         """Send until the lease is lost."""
-        loops = DeliveryLoops(self._tools, self._may_send)
+        self._loops = loops = DeliveryLoops(self._tools, self._may_send)
         self._is_idle.clear()
         log.info("webhook-sender.started")
         try:
             await self._serve_together(loops.follow_webhooks(), loops.follow_waiting(), loops.sweep())
         finally:
             await loops.close()
+            self._loops = None
             self._is_idle.set()
 
 
@@ -78,6 +84,11 @@ class DeliveryLoops:
         self._unneeded: set[tuple[WebhookRef, str]] = set()
         """Secrets that no webhook used at the last sweep."""
         metrics.webhook_waiting.set_function(lambda: sum(loop.waiting for loop in self._loops.values()))
+
+    @property
+    def halted(self) -> dict[str, str]:
+        """The webhooks that have met an unreadable event, as `webhook:<id>`, each with the reason."""
+        return {loop.name: loop.halted for loop in self._loops.values() if loop.halted}
 
     async def follow_webhooks(self) -> None:
         """Run a delivery loop for each registered webhook, until cancelled. Raises UnreadableEvent."""

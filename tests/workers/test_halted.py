@@ -12,6 +12,7 @@ from taskstream.errors import StoreUnavailable, UnreadableEvent
 from taskstream.events.subjects import task_root
 from taskstream.runtime.service import Service, Services
 from testkit.histories import ref
+from testkit.receiver import HookReceiver, register
 from testkit.service import Service as RunningService
 from testkit.service import running_service
 from testkit.waiting import wait_until
@@ -49,6 +50,27 @@ async def test_a_halted_service_is_named_in_health_and_metrics(nats_url: str, na
         assert UNREADABLE[name] in str(await wait_until(halted, f"{name} to halt"))
         assert await gauge(service, name) == 1
         assert (await service.anonymous.get("/health/ready")).status == 200
+
+
+async def test_a_webhook_halts_before_an_event_it_cannot_read_and_others_go_on(nats_url: str) -> None:
+    async with running_service(nats_url) as service, HookReceiver() as alices, HookReceiver() as bobs:
+        halting, _ = await register(service.alice, alices, events=["all"])
+        await register(service.bob, bobs, events=["all"])
+        subject = f"{task_root(ref())}.succeeded.s1"
+        await service.container.appending.request(subject, b"{}")
+
+        async def halted() -> str | None:
+            found: dict[str, str] = (await service.anonymous.get("/health/ready"))["halted"]
+            return found.get(f"webhook:{halting}")
+
+        assert subject in str(await wait_until(halted, "the webhook to halt"))
+        assert await gauge(service, f"webhook:{halting}") == 1
+        await service.bob.submit({"payload": 1})
+        (message,) = await bobs.has(1)
+        assert message.type == "task.submitted"
+        assert (await service.alice.delete(f"/api/webhooks/{halting}")).status == 200
+        await wait_until(lambda: f"webhook:{halting}" not in service.container.services.halted, "it to be gone")
+        assert f"webhook:{halting}" not in (await service.anonymous.get("/metrics")).body
 
 
 class Lease:

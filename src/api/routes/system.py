@@ -91,8 +91,10 @@ async def observe(container: Container) -> None:
     """Update the gauges; without NATS those of the store keep their last values."""
     for state, count in server_states(container).items():
         metrics.servers.labels(state).set(count)
-    for service in container.services:
-        metrics.service_halted.labels(service.name).set(service.halted is not None)
+    halted = container.services.halted
+    metrics.service_halted.clear()  # a webhook that had halted may be deleted
+    for name in {service.name for service in container.services} | halted.keys():
+        metrics.service_halted.labels(name).set(name in halted)
     try:
         metrics.projection_lag.labels("tasks").set(await projection_lag(container))
         for subjects, backlog in (await backlogs(container.reading)).items():
