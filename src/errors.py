@@ -94,6 +94,12 @@ class NotFound(Refused):
 class RuleBroken(Refused):
     """Well-formed, and not possible in the present state."""
 
+    text = ""
+    """The message of a class whose instances need no other."""
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(text or self.text)
+
 
 class AlreadyEnded(RuleBroken):
     """The task has another final state."""
@@ -116,29 +122,25 @@ class AttemptNotCurrent(RuleBroken):
 class NotDue(RuleBroken):
     """The next attempt waits for its backoff."""
 
-    def __init__(self) -> None:
-        super().__init__("the next attempt is not due yet")
+    text = "the next attempt is not due yet"
 
 
 class NotQueued(RuleBroken):
     """The task is held and must not start."""
 
-    def __init__(self) -> None:
-        super().__init__("the task is held")
+    text = "the task is held"
 
 
 class NotGranted(RuleBroken):
     """The scheduler has not counted the task towards its limits yet, so it must not start."""
 
-    def __init__(self) -> None:
-        super().__init__("the task waits for a free place under its limits")
+    text = "the task waits for a free place under its limits"
 
 
 class TimeIsUp(RuleBroken):
     """The task's latest start has passed."""
 
-    def __init__(self) -> None:
-        super().__init__("the latest start of the task has passed")
+    text = "the latest start of the task has passed"
 
 
 class KeyTaken(RuleBroken):
@@ -155,8 +157,7 @@ class NotRetryable(RuleBroken):
 class KeyDestroyed(RuleBroken):
     """The task needs the key it came with, which was destroyed at its end."""
 
-    def __init__(self) -> None:
-        super().__init__("the key this task came with was destroyed when it ended; submit the task again with the key")
+    text = "the key this task came with was destroyed when it ended; submit the task again with the key"
 
 
 class RetryTooLate(RuleBroken):
@@ -171,15 +172,13 @@ class RetryTooLate(RuleBroken):
 class AlreadyExists(RuleBroken):
     """A task with this id exists."""
 
-    def __init__(self) -> None:
-        super().__init__("a task with this id exists")
+    text = "a task with this id exists"
 
 
 class IdempotencyConflict(RuleBroken):
     """The Idempotency-Key was used with another body."""
 
-    def __init__(self) -> None:
-        super().__init__("this Idempotency-Key was used with another body; use a new key for a new task")
+    text = "this Idempotency-Key was used with another body; use a new key for a new task"
 
 
 class StoreError(TaskstreamError):

@@ -6,8 +6,9 @@ last name or id of the page, or a sequence of the log; clients pass it on unchan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from typing import Annotated, TypeVar
 from urllib.parse import unquote
 
@@ -15,23 +16,13 @@ from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from ..clock import random_bits, utc_now
 from ..errors import Forbidden, InvalidInput, NotFound
-from ..events.ids import (
-    BatchRef,
-    ScheduleRef,
-    TaskRef,
-    batch_for_key,
-    is_task_id,
-    new_batch,
-    new_ref,
-    owner_token,
-    parse_schedule_id,
-    ref_for_key,
-)
+from ..events.ids import BatchRef, ScheduleRef, TaskRef, is_task_id, owner_token, parse_schedule_id
 from ..wire.fields import BATCH_ID_PATTERN, SERVER_ID_PATTERN, TASK_ID_PATTERN, TYPE_NAME_PATTERN
 from .auth.access import READERS_OF_ALL, ApiRequest
 from .openapi.examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
 
 T = TypeVar("T", bound=str)
+Ref = TypeVar("Ref", TaskRef, BatchRef, ScheduleRef)
 
 ID_PATTERN = TASK_ID_PATTERN
 """Ids of tasks, webhooks and schedules: a unique part and the owner's token."""
@@ -50,6 +41,7 @@ TaskId = Annotated[str, _in_path("A task's id, from the answer to its submission
 BatchId = Annotated[
     str, _in_path("A batch's id, from the answer to its submission", BATCH_ID_PATTERN, BATCH_ID_EXAMPLE)
 ]
+ScheduleId = Annotated[str, _in_path("A schedule's id, from the answer to its creation", ID_PATTERN, TASK_ID_EXAMPLE)]
 WebhookId = Annotated[str, _in_path("A webhook's id, from the answer to its registration", ID_PATTERN, TASK_ID_EXAMPLE)]
 DeliveryId = Annotated[
     str, _in_path("A delivery's id, from the list of deliveries", DELIVERY_ID_PATTERN, "01KDW1Z6P0C6N4T0Z5V3Q9H8RB")
@@ -74,7 +66,6 @@ def _page_size(most: int) -> QueryParameter:
 
 
 Limit = Annotated[int, _page_size(200)]
-EventLimit = Annotated[int, _page_size(1_000)]
 TypeLimit = Annotated[int, _page_size(1_000)]
 ServerLimit = Annotated[int, _page_size(5_000)]
 Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the previous page")]
@@ -92,7 +83,7 @@ IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
-        description="1 to 255 printable characters. The same key and body always return the same task",
+        description="1 to 255 printable characters. The same key and body always get the same answer",
         schema_extra={"minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~][ -~]*$"},
     ),
 ]
@@ -181,22 +172,15 @@ def listed_owner(request: ApiRequest, owner: str | None) -> str | None:
     return own
 
 
-def submitted_ref(owner: str, idempotency_key: str | None) -> TaskRef:
-    """Return the task id of a submission by an owner token; a key always gives the same id. Raises InvalidInput."""
+def made_ref(
+    owner: str,
+    idempotency_key: str | None,
+    new: Callable[[str, datetime, int], Ref],
+    for_key: Callable[[str, str], Ref],
+) -> Ref:
+    """Return the id of what a request makes for an owner token; a key always gives the same id. Raises InvalidInput."""
     if idempotency_key is None:
-        return new_ref(owner, utc_now(), random_bits(80))
-    return ref_for_key(owner, checked_key(idempotency_key))
-
-
-def submitted_batch(owner: str, idempotency_key: str | None) -> BatchRef:
-    """Return the batch id of a submission by an owner token; a key always gives the same id. Raises InvalidInput."""
-    if idempotency_key is None:
-        return new_batch(owner, utc_now(), random_bits(80))
-    return batch_for_key(owner, checked_key(idempotency_key))
-
-
-def checked_key(idempotency_key: str) -> str:
-    """Return the key. Raises InvalidInput if it is too long or not printable."""
+        return new(owner, utc_now(), random_bits(80))
     if not 0 < len(idempotency_key) <= LONGEST_KEY or not idempotency_key.isprintable():
         raise InvalidInput(f"must be 1 to {LONGEST_KEY} printable characters", "Idempotency-Key")
-    return idempotency_key
+    return for_key(owner, idempotency_key)

@@ -98,18 +98,23 @@ _UNEXPECTED = "internal error; report the request id in `X-Request-Id`, which is
 def problem_for(error: Exception, path: str) -> Problem:
     """Return the problem document for an error raised while answering a request on `path`."""
     status = _status(error)
-    detail = _shortened(_detail(error, status))
-    is_quota = isinstance(error, errors.QuotaExceeded)
+    problem = problem_with(status, _shortened(_detail(error, status)), quote(path))
+    problem.success = False if path.startswith(QUEUE_SURFACE) else None
+    problem.path = _path(error)
+    problem.errors = _items(error)
+    return problem
+
+
+def problem_with(status: int, detail: str, instance: str) -> Problem:
+    """Return a problem document with the fields that all of this status have."""
+    is_quota = status == 429
     return Problem(
         type=QUOTA_EXCEEDED if is_quota else "about:blank",
         title=QUOTA_TITLE if is_quota else HTTPStatus(status).phrase,
         status=status,
         detail=detail,
-        instance=quote(path),
+        instance=instance,
         error=detail,
-        success=False if path.startswith(QUEUE_SURFACE) else None,
-        path=_path(error),
-        errors=_items(error),
         violated_policies=[WAITING_POLICY] if is_quota else None,
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -21,17 +22,15 @@ from ...commands.task_commands import CancelTask, DeleteTask, TaskCommand
 from ...commands.task_state import Unknown
 from ...container import Container
 from ...errors import InvalidInput, NotFound, Refused
-from ...events.envelope import Actor
-from ...events.ids import TaskRef, owner_token
+from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
 from ...events.task import ModelChoice
 from ...projections.task_reader import Listed
 from ...submission.body import Submission, TaskRequest, fingerprint
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, origin, owned_ref
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..event_stream import STREAM_HEADERS, STREAM_TYPE
-from ..middleware import request_id
-from ..parameters import IdempotencyKey, TaskId, decoded, submitted_ref
+from ..parameters import IdempotencyKey, TaskId, decoded, made_ref
 from ..routing import Routes
 from ..schemas.legacy_queue import (
     ChaptersBody,
@@ -75,13 +74,11 @@ def queue_request(
     )
 
 
-async def submit_with_key(
-    container: Container, ref: TaskRef, request: TaskRequest, key: str, by: Actor, cause: str
-) -> None:
+async def submit_with_key(container: Container, ref: TaskRef, request: TaskRequest, key: str, signed: Origin) -> None:
     """Seal the model's key, then append the task that names it. The key is destroyed if no task came to use it."""
     key_id = await container.secrets.put(ref, key) if key else ""
     try:
-        handled = await container.submissions.submit(ref, replace(request, key_id=key_id), by=by, cause=cause)
+        handled = await container.submissions.submit(ref, replace(request, key_id=key_id), **signed)
     except Refused:
         await container.secrets.destroy(ref, key_id)
         raise
@@ -119,6 +116,7 @@ def _is_control(character: str) -> bool:
 
 def queue_router(container: Container) -> Router:
     routes = Routes("/", "Queue")
+    submission = partial(routes.post, roles=SUBMITTERS, fails={422, 429}, never={404})
     depth = container.settings.max_json_depth
 
     async def submit(
@@ -126,26 +124,18 @@ def queue_router(container: Container) -> Router:
     ) -> TaskRef:
         name, owner = project_name(project), request.user.subject
         model, key = read_model(request)
-        ref = submitted_ref(owner_token(owner), idempotency_key)
+        ref = made_ref(owner_token(owner), idempotency_key, new_ref, ref_for_key)
         asked = queue_request(owner, name, model, body, repeatable=idempotency_key is not None)
-        await submit_with_key(container, ref, asked, key, actor(request.user), request_id(request.scope))
+        await submit_with_key(container, ref, asked, key, origin(request))
         return ref
 
     async def command(request: ApiRequest, task_id: str, chosen: TaskCommand) -> Done:
         ref = owned_ref(request.user, task_id, "admin")
         await find_queued(container, request.user, task_id)
-        await container.commands.task(ref, chosen, by=actor(request.user), cause=request_id(request.scope))
+        await container.commands.task(ref, chosen, **origin(request))
         return Done()
 
-    @routes.post(
-        "/projects/{name:str}/queue-chapters",
-        "Queue chapters",
-        "The task's id",
-        body=ChaptersBody,
-        roles=SUBMITTERS,
-        fails={422, 429},
-        never={404},
-    )
+    @submission("/projects/{name:str}/queue-chapters", "Queue chapters", "The task's id", body=ChaptersBody)
     async def queue_chapters(
         request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None
     ) -> QueueSubmitted:
@@ -158,15 +148,7 @@ def queue_router(container: Container) -> Router:
         body = await read_as(request, ChaptersBody, depth)
         return QueueSubmitted(task_id=(await submit(request, name, body, idempotency_key)).id)
 
-    @routes.post(
-        "/projects/{name:str}/queue-outline",
-        "Queue an outline",
-        "The task's id",
-        body=OutlineBody,
-        roles=SUBMITTERS,
-        fails={422, 429},
-        never={404},
-    )
+    @submission("/projects/{name:str}/queue-outline", "Queue an outline", "The task's id", body=OutlineBody)
     async def queue_outline(
         request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None
     ) -> QueueSubmitted:
@@ -174,14 +156,11 @@ def queue_router(container: Container) -> Router:
         body = await read_as(request, OutlineBody, depth)
         return QueueSubmitted(task_id=(await submit(request, name, body, idempotency_key)).id)
 
-    @routes.post(
+    @submission(
         "/projects/{name:str}/generate-stream",
         "Queue chapters and follow them",
         "Server-sent events",
         body=ChaptersBody,
-        roles=SUBMITTERS,
-        fails={422, 429},
-        never={404},
         media_type=STREAM_TYPE,
     )
     async def generate_stream(request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None) -> Stream:

@@ -10,7 +10,6 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -23,7 +22,7 @@ from msgspec import Struct
 from ...submission.batch_body import BatchItem
 from ...submission.body import Submission
 from ..auth.stream_tokens import StreamToken
-from ..problems import MEDIA_TYPE, QUOTA_EXCEEDED, QUOTA_HEADERS, QUOTA_TITLE, WAITING_POLICY, Problem
+from ..problems import MEDIA_TYPE, QUOTA_HEADERS, Problem, problem_with
 from ..schemas import (
     batches,
     bulk,
@@ -92,7 +91,7 @@ def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes
                 if status == "429":
                     answer["headers"] = QUOTA_HEADERS
                 if problem := answer["content"].get(MEDIA_TYPE):
-                    problem["example"] = _problem(int(status), answer["description"], path)
+                    problem["example"] = msgspec.to_builtins(problem_with(int(status), answer["description"], path))
     return msgspec.json.encode(document)
 
 
@@ -172,19 +171,6 @@ def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
     kinds = [kind for kind in schema.get("oneOf", ()) if kind != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key not in ("oneOf", "description")}
     return {**kinds[0], **rest} if kinds else rest
-
-
-def _problem(status: int, detail: str, path: str) -> dict[str, Any]:
-    is_quota = status == 429
-    problem = {
-        "type": QUOTA_EXCEEDED if is_quota else "about:blank",
-        "title": QUOTA_TITLE if is_quota else HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": path,
-        "error": detail,
-    }
-    return problem | ({"violated-policies": [WAITING_POLICY]} if is_quota else {})
 
 
 def _operation_id(handler: HTTPRouteHandler, *_: object) -> str:

@@ -14,12 +14,12 @@ from msgspec import Raw
 
 from ...container import Container
 from ...errors import NotFound
-from ...events.ids import owner_token, place_of
+from ...events.ids import batch_for_key, new_batch, owner_token, place_of
 from ...projections.batches import ListedBatches, progress
 from ...projections.task_reader import Listed
 from ...projections.task_view import ACTIVE
 from ...submission.batch_body import MOST_TASKS, BatchItem
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_batch
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_batch
 from ..bodies import read_as, read_body
 from ..event_stream import STREAM_TYPE, EventStream
 from ..middleware import request_id
@@ -32,10 +32,10 @@ from ..parameters import (
     Limit,
     Owner,
     listed_owner,
+    made_ref,
     next_cursor,
     read_choices,
     read_cursor,
-    submitted_batch,
 )
 from ..routing import Routes
 from ..schemas.batches import (
@@ -125,15 +125,14 @@ def batch_router(container: Container) -> Router:
         """
         owner = request.user.subject
         body = await read_body(request)
-        ref = submitted_batch(owner_token(owner), idempotency_key)
+        ref = made_ref(owner_token(owner), idempotency_key, new_batch, batch_for_key)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         submitted = await container.submissions.submit_batch(
             ref,
             body,
             media_type,
             owner=owner,
-            by=actor(request.user),
-            cause=request_id(request.scope),
+            **origin(request),
             repeatable=idempotency_key is not None,
         )
         return batch_answer(ref, submitted)

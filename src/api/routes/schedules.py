@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
 
 import msgspec
 from litestar import Router
-from litestar.params import HeaderParameter, PathParameter
 from msgspec import UNSET, Raw
 from msgspec.structs import asdict
 
-from ...clock import random_bits, utc_now
+from ...clock import utc_now
 from ...commands import recurrence
 from ...commands.schedule import (
     ChangeSchedule,
@@ -25,7 +23,6 @@ from ...commands.schedule import (
 )
 from ...container import Container
 from ...errors import InvalidInput, NotFound, RuleBroken, StoreError
-from ...events.envelope import Actor
 from ...events.ids import (
     ScheduleRef,
     TaskRef,
@@ -39,19 +36,17 @@ from ...events.ids import (
 from ...events.schedule import ScheduleSettings
 from ...projections.schedules import load_schedules, schedule_refs
 from ...submission.body import fingerprint, read_task
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, check_owner
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, check_owner, origin
 from ..auth.authenticator import Identity
 from ..bodies import decoded_as, read_as, read_body
-from ..middleware import request_id
-from ..openapi.examples import TASK_ID_EXAMPLE
 from ..parameters import (
-    ID_PATTERN,
-    LONGEST_KEY,
     Cursor,
+    IdempotencyKey,
     Limit,
     Owner,
-    checked_key,
+    ScheduleId,
     listed_owner,
+    made_ref,
     page_of,
     read_id_cursor,
 )
@@ -70,22 +65,6 @@ from ..schemas.shared import DoneAnswer, ReasonBody
 MOST_PER_OWNER = 10_000
 ONCE_ONLY = ("dependsOn", "runAt", "expiresAt", "deadline")
 """Options of a submission that are about one run, so no schedule can use them."""
-
-ScheduleId = Annotated[
-    str,
-    PathParameter(
-        description="The id of a schedule, from the answer to its creation",
-        schema_extra={"pattern": ID_PATTERN, "examples": [TASK_ID_EXAMPLE]},
-    ),
-]
-ScheduleKey = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        description="Up to 255 printable characters. The same key again changes nothing and gives the same answer",
-        schema_extra={"minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~][ -~]*$"},
-    ),
-]
 
 
 async def find_schedule(
@@ -147,9 +126,7 @@ def read_change(container: Container, schedule: Created, body: ScheduleChange) -
     return command
 
 
-async def run_now(
-    container: Container, ref: ScheduleRef, schedule: Created, task_ref: TaskRef, by: Actor, cause: str
-) -> None:
+async def run_now(container: Container, ref: ScheduleRef, schedule: Created, task_ref: TaskRef, signed: Origin) -> None:
     """Submit the task of a schedule, then count the run. A crash between leaves the task, and a run not counted.
 
     Raises RuleBroken if the task cannot be submitted as it is.
@@ -157,20 +134,18 @@ async def run_now(
     depth = container.settings.max_json_depth
     try:
         task = read_task(bytes(schedule.settings.task), schedule.owner, depth, repeatable=True, schedule=ref.id)
-        handled = await container.submissions.submit(task_ref, task, by=by, cause=cause)
+        handled = await container.submissions.submit(task_ref, task, **signed)
     except InvalidInput as error:
         path = _path_in_task(error)
         raise RuleBroken(f"{path}: {error.detail}; change the `task` of the schedule, then run it again") from None
     if handled.appended:
         with contextlib.suppress(NotFound):  # deleted meanwhile
-            await container.commands.schedules.handle(ref, TriggerSchedule(task_id=task_ref.id), by=by, cause=cause)
+            await container.commands.schedules.handle(ref, TriggerSchedule(task_id=task_ref.id), **signed)
 
 
-async def execute(
-    container: Container, ref: ScheduleRef, command: ScheduleCommand, by: Actor, cause: str
-) -> ScheduleDetail:
+async def execute(container: Container, ref: ScheduleRef, command: ScheduleCommand, signed: Origin) -> ScheduleDetail:
     """Handle a command and set the timer of the next run. If the timer cannot be set now, the reconciler sets it."""
-    handled = await container.commands.schedules.handle(ref, command, by=by, cause=cause)
+    handled = await container.commands.schedules.handle(ref, command, **signed)
     schedule = _created(handled.known.state, ref)
     if handled.appended and not schedule.paused and schedule.next_at is not None:
         with contextlib.suppress(StoreError):
@@ -190,18 +165,15 @@ def schedule_router(container: Container) -> Router:
         roles=SUBMITTERS,
         fails={409, 422},
     )
-    async def create_schedule(request: ApiRequest, idempotency_key: ScheduleKey = None) -> ScheduleDetail:
+    async def create_schedule(request: ApiRequest, idempotency_key: IdempotencyKey = None) -> ScheduleDetail:
         """Submit a task again and again, at the times of a cron expression in a time zone.
 
         The task is checked now and at each run. A run whose task is refused is recorded on the schedule as failed; the
         next runs go on.
         """
         subject, content = request.user.subject, await read_body(request)
-        owner = owner_token(subject)
-        if idempotency_key is None:
-            ref = new_schedule_ref(owner, utc_now(), random_bits(80))
-        else:
-            ref = schedule_for_key(owner, checked_key(idempotency_key))
+        ref = made_ref(owner_token(subject), idempotency_key, new_schedule_ref, schedule_for_key)
+        if idempotency_key is not None:
             state = (await container.commands.schedules.load(ref)).state
             if isinstance(state, Created) and state.fingerprint == fingerprint(content):
                 return schedule_detail(state, utc_now())  # even if its type is stricter by now
@@ -213,7 +185,7 @@ def schedule_router(container: Container) -> Router:
             fingerprint=fingerprint(content),
             repeatable=idempotency_key is not None,
         )
-        return await execute(container, ref, command, actor(request.user), request_id(request.scope))
+        return await execute(container, ref, command, origin(request))
 
     @routes.get("/", "List schedules", "A page of schedules, newest first")
     async def list_schedules(
@@ -243,7 +215,7 @@ def schedule_router(container: Container) -> Router:
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
         body = await read_as(request, ScheduleChange, depth)
         command = read_change(container, schedule, body)
-        return await execute(container, ref, command, actor(request.user), request_id(request.scope))
+        return await execute(container, ref, command, origin(request))
 
     @routes.post("/{schedule_id:str}/pause", "Pause a schedule", "The schedule, paused", body=ReasonBody)
     async def pause_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
@@ -251,34 +223,29 @@ def schedule_router(container: Container) -> Router:
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
         body = await read_as(request, ReasonBody, depth)
         command = PauseSchedule(reason=body.reason or f"paused by {request.user.subject}")
-        return await execute(container, ref, command, actor(request.user), request_id(request.scope))
+        return await execute(container, ref, command, origin(request))
 
     @routes.post("/{schedule_id:str}/resume", "Resume a schedule", "The schedule, and its next runs")
     async def resume_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Start a paused schedule again. `missed` of the schedule decides if missed runs are skipped or caught up."""
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
-        return await execute(container, ref, ResumeSchedule(), actor(request.user), request_id(request.scope))
+        return await execute(container, ref, ResumeSchedule(), origin(request))
 
     @routes.post("/{schedule_id:str}/run", "Run a schedule now", "The task, submitted", fails={409, 422, 429})
     async def run_schedule(
-        request: ApiRequest, schedule_id: ScheduleId, idempotency_key: ScheduleKey = None
+        request: ApiRequest, schedule_id: ScheduleId, idempotency_key: IdempotencyKey = None
     ) -> ScheduleRun:
         """Submit the task of a schedule now, even if the schedule is paused. Its other runs are not affected."""
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
-        if idempotency_key is None:
-            task_ref = new_ref(ref.owner, utc_now(), random_bits(80))
-        else:
-            task_ref = triggered_ref(ref, checked_key(idempotency_key))
-        await run_now(container, ref, schedule, task_ref, actor(request.user), request_id(request.scope))
+        task_ref = made_ref(ref.owner, idempotency_key, new_ref, lambda _, key: triggered_ref(ref, key))
+        await run_now(container, ref, schedule, task_ref, origin(request))
         return ScheduleRun(id=ref.id, task_id=task_ref.id)
 
     @routes.delete("/{schedule_id:str}", "Delete a schedule", "The schedule is gone")
     async def delete_schedule(request: ApiRequest, schedule_id: ScheduleId) -> DoneAnswer:
         """Delete a schedule. The tasks it has submitted stay."""
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
-        await container.commands.schedules.handle(
-            ref, DeleteSchedule(), by=actor(request.user), cause=request_id(request.scope)
-        )
+        await container.commands.schedules.handle(ref, DeleteSchedule(), **origin(request))
         return DoneAnswer(id=schedule_id)
 
     return routes.router()

@@ -9,13 +9,12 @@ from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 
 from ...container import Container
-from ...events.ids import owner_token
+from ...events.ids import new_ref, owner_token, ref_for_key
 from ...projections.task_reader import TaskFilter
 from ...projections.task_view import Status
 from ...submission.body import OPTIONS, Submission, read_task
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, actor, owned_ref
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
 from ..bodies import read_as, read_body
-from ..middleware import request_id
 from ..openapi.description import schema_of
 from ..openapi.examples import SUBMISSION_EXAMPLES
 from ..parameters import (
@@ -27,11 +26,11 @@ from ..parameters import (
     TaskId,
     Types,
     listed_owner,
+    made_ref,
     next_cursor,
     read_choices,
     read_cursor,
     read_schedule,
-    submitted_ref,
 )
 from ..routing import Routes
 from ..schemas.shared import ReasonBody
@@ -62,7 +61,7 @@ def task_router(container: Container) -> Router:
         ref = owned_ref(request.user, task_id, "admin")
         body = await read_as(request, ReasonBody, settings.max_json_depth)
         chosen = command_for(action, body.reason, request.user.subject)
-        await container.commands.task(ref, chosen, by=actor(request.user), cause=request_id(request.scope))
+        await container.commands.task(ref, chosen, **origin(request))
         return task_answer(await container.tasks.detail(ref), settings)
 
     @routes.post(
@@ -84,11 +83,9 @@ def task_router(container: Container) -> Router:
         """
         owner, is_repeatable = request.user.subject, idempotency_key is not None
         body = await read_body(request)
-        ref = submitted_ref(owner_token(owner), idempotency_key)
+        ref = made_ref(owner_token(owner), idempotency_key, new_ref, ref_for_key)
         asked = read_task(body, owner, settings.max_json_depth, repeatable=is_repeatable)
-        handled = await container.submissions.submit(
-            ref, asked, by=actor(request.user), cause=request_id(request.scope)
-        )
+        handled = await container.submissions.submit(ref, asked, **origin(request))
         tasks, new = container.tasks, handled.appended
         detail = await (tasks.detail_of(ref, new) if new else tasks.detail(ref))
         return task_answer(await until_ended(container, detail, preferred_wait(prefer)), settings)

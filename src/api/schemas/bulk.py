@@ -61,8 +61,11 @@ class RefusedTasks(Struct, kw_only=True):
     ids: list[str]
 
 
-class BulkAnswer(Struct, kw_only=True, rename="camel"):
-    """The outcome of a command for many tasks. `matched` is the sum of `done`, `unchanged` and the refused ones."""
+class BulkAnswer(Page, kw_only=True, rename="camel"):
+    """The outcome of a command for many tasks. `matched` is the sum of `done`, `unchanged` and the refused ones.
+
+    With a `nextCursor` more tasks may match: send it as `cursor` with the same filter.
+    """
 
     dry_run: bool
     """True if nothing changed: these are the counts of what would."""
@@ -71,8 +74,6 @@ class BulkAnswer(Struct, kw_only=True, rename="camel"):
     unchanged: int
     """Tasks the command did not change: they were already so."""
     refused: list[RefusedTasks]
-    next_cursor: str | None
-    """More tasks may match: pass as `cursor` with the same filter. Null after the last."""
 
 
 class DeadLetterPage(Page, kw_only=True, rename="camel"):

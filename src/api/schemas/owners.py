@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from ...commands.owner import Allowance, OwnerState, allowance
 from ...errors import InvalidInput
@@ -18,7 +20,7 @@ Burst = Annotated[int, Meta(ge=1, le=1_000_000)]
 Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 
 
-class OwnerLimitsBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class OwnerLimitsBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
     """An owner's own limits, replacing previous ones. Absent ones come from the service's settings; 0: no limit."""
 
     concurrency: Concurrency | None = None
@@ -29,15 +31,6 @@ class OwnerLimitsBody(Struct, kw_only=True, rename="camel", forbid_unknown_field
     """Largest burst of starts, with `perSecond`; null: `perSecond`, at least 1."""
     waiting: Waiting | None = None
     """Waiting tasks; a submission beyond them is a 429."""
-
-
-class OwnLimits(Struct, kw_only=True, rename="camel", omit_defaults=True):
-    """Limits set by an admin for one owner; 0: no limit."""
-
-    concurrency: int | None = None
-    per_second: float | None = None
-    burst: int | None = None
-    waiting: int | None = None
 
 
 class OwnerLimitsAnswer(Struct, kw_only=True, rename="camel"):
@@ -53,7 +46,7 @@ class OwnerLimitsAnswer(Struct, kw_only=True, rename="camel"):
     """Largest burst of starts."""
     waiting: int | None
     """Waiting tasks; a submission beyond them is a 429."""
-    own: OwnLimits | None
+    own: OwnerLimitsBody | None
     """The owner's own limits, as set; null: all are the service's."""
 
 
@@ -65,19 +58,12 @@ class OwnerPage(Page, kw_only=True, rename="camel"):
 
 def owner_limits(owner: str, body: OwnerLimitsBody) -> OwnerLimited:
     """Return the limits in a body. Raises InvalidInput."""
-    named = (body.concurrency, body.per_second, body.burst, body.waiting)
-    if all(value is None for value in named):
+    if body == OwnerLimitsBody():
         raise InvalidInput("set at least one limit; DELETE removes an owner's own limits")
     if body.per_second is not None and 0 < body.per_second < LEAST_PER_SECOND:
         raise InvalidInput(f"must be 0 (no limit) or at least {LEAST_PER_SECOND:f}", "$.perSecond")
     check_burst(body.per_second, body.burst)
-    return OwnerLimited(
-        owner=owner,
-        concurrency=body.concurrency,
-        per_second=body.per_second,
-        burst=body.burst,
-        waiting=body.waiting,
-    )
+    return OwnerLimited(owner=owner, **asdict(body))  # the fields have the same names
 
 
 def check_burst(per_second: float | None, burst: int | None) -> None:
@@ -88,14 +74,11 @@ def check_burst(per_second: float | None, burst: int | None) -> None:
 
 def owner_answer(owner: str, state: OwnerState, service: Allowance) -> OwnerLimitsAnswer:
     found = allowance(state, service)
-    own = state.own
     return OwnerLimitsAnswer(
         owner=owner,
         concurrency=found.limits.concurrency,
         per_second=found.limits.per_second,
         burst=found.limits.most_at_once,
         waiting=found.waiting,
-        own=OwnLimits(concurrency=own.concurrency, per_second=own.per_second, burst=own.burst, waiting=own.waiting)
-        if own is not None
-        else None,
+        own=msgspec.convert(state.own, OwnerLimitsBody | None, from_attributes=True),
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ...commands.recurrence import LONGEST_CRON, occurrences
@@ -154,7 +155,7 @@ def schedule_detail(schedule: Created, now: datetime) -> ScheduleDetail:
 
 
 def _summary(schedule: Created) -> dict[str, Any]:
-    settings, counts = schedule.settings, schedule.counts
+    settings = schedule.settings
     return {
         "id": schedule.schedule_id,
         "owner": schedule.owner,
@@ -170,9 +171,7 @@ def _summary(schedule: Created) -> dict[str, Any]:
         "last_fired": _fired(schedule),
         "last_failure": _failed(schedule.failure) if schedule.failure else None,
         "last_triggered_task_id": schedule.triggered or None,
-        "counts": ScheduleCounts(
-            fired=counts.fired, skipped=counts.skipped, failed=counts.failed, triggered=counts.triggered
-        ),
+        "counts": msgspec.convert(schedule.counts, ScheduleCounts, from_attributes=True),
         "created_at": milliseconds(schedule.created_at),
         "updated_at": milliseconds(schedule.changed_at),
     }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ...commands.task_type import TypeState
+from ...commands.task_type import DEFAULT_POOL, TypeState
 from ...events.limits import NO_LIMITS
 from ...events.task import Priority
-from ...events.task_type import OnConflict
+from ...events.task_type import OnConflict, TypeDefined
 from ...settings import Concurrency, PerSecond, Settings
 from ...wire.fields import POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds
 from .pools import PauseInfo, pause_info
@@ -94,27 +93,23 @@ class TypeDone(Struct, kw_only=True):
 
 
 def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary:
-    definition = state.definition
-    limits = (definition.limits if definition else None) or NO_LIMITS
-
-    def seconds(own: timedelta | None, default: float) -> float:
-        return own.total_seconds() if own is not None else default
-
+    own = state.definition or TypeDefined(name=name, pool=DEFAULT_POOL)
+    limits = own.limits or NO_LIMITS
     return TypeSummary(
         name=name,
-        defined=definition is not None,
-        schema=definition.payload_schema if definition else None,
-        attempts=(definition.attempts if definition else None) or settings.attempts,
-        backoff_base=seconds(definition.backoff_base if definition else None, settings.retry_base),
-        backoff_cap=seconds(definition.backoff_cap if definition else None, settings.retry_cap),
-        timeout=seconds(definition.timeout if definition else None, settings.attempt_timeout),
-        priority=definition.priority if definition else "normal",
-        pool=definition.pool if definition else "default",
-        description=definition.description if definition else "",
+        defined=state.definition is not None,
+        schema=own.payload_schema,
+        attempts=own.attempts or settings.attempts,
+        backoff_base=own.backoff_base.total_seconds() if own.backoff_base else settings.retry_base,
+        backoff_cap=own.backoff_cap.total_seconds() if own.backoff_cap else settings.retry_cap,
+        timeout=own.timeout.total_seconds() if own.timeout else settings.attempt_timeout,
+        priority=own.priority,
+        pool=own.pool,
+        description=own.description,
         pause=pause_info(state.pause),
         concurrency=limits.concurrency,
         per_second=limits.per_second,
         burst=limits.most_at_once,
-        key_concurrency=definition.key_concurrency if definition else 1,
-        on_conflict=definition.on_conflict if definition else "wait",
+        key_concurrency=own.key_concurrency,
+        on_conflict=own.on_conflict,
     )
