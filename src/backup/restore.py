@@ -1,7 +1,9 @@
 """The restore of a backup into an empty NATS, and its check in a temporary nats-server.
 
-A partial restore is never used. On an external NATS the streams stay closed until all are there (`restored_streams`).
-In a data folder the restore works in a subfolder, which is renamed at the end.
+A partial restore is never used. In a data folder the restore works in a subfolder, which is renamed at the end. On an
+external NATS the streams stay closed until all are complete: each has an unused subject, so no process can append to
+it, no service starts on it (the check of the streams fails), and a second restore recognises what the first one left.
+`TASKS` is opened last.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -27,18 +30,40 @@ from ..settings import Settings, variable
 from ..streams.buckets import Bucket
 from ..streams.client.access import MEANT_FOR_A_GIVEN_NATS, Access
 from ..streams.client.connection import Connection, open_connection
+from ..streams.jetstream.api import api, find_stream
+from ..streams.topology.definitions import DISPATCH, RETRIES, SCHEDULES, SERVERS, TASKS, WEBHOOKS, configurations
+from ..streams.topology.ensure import ensure_streams
 from ..streams.topology.server_checks import Durability, inspect
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from ..vault.sealing import Sealer
 from ..vault.secrets import SecretStore
-from .backup import data_folder
-from .folder import Damaged, Manifest, Progress, TargetNotEmpty, check_files, read_manifest, sync_folder
+from .backup import RESTORING, data_folder, is_being_restored
+from .folder import (
+    DELIVERIES,
+    RESULTS,
+    SECRETS,
+    Damaged,
+    Manifest,
+    Part,
+    Progress,
+    RestoreInterrupted,
+    TargetNotEmpty,
+    check_files,
+    chunks_of,
+    file_of,
+    read_manifest,
+    sync_folder,
+)
 from .rebuild import rebuild
-from .restored_streams import create_queue, open_streams, remove_unfinished, require_empty, restore_streams
+from .snapshots import Snapshot, restore_snapshot
 from .verify import VerifyReport, verify_logs
 
 log = structlog.get_logger(__name__)
 
+ORDER = (RESULTS, SECRETS, WEBHOOKS, SERVERS, DELIVERIES, SCHEDULES, TASKS)
+"""Streams that others refer to come first."""
+MARK = "taskstream.restored"
+"""Metadata key of a restored stream; the value is when the backup was made."""
 STAGE = "restoring"
 """Subfolder of the data folder in which a restore works until its store is complete."""
 
@@ -129,11 +154,11 @@ async def _into_nats(
 ) -> Restored:
     async with _connected(url, settings) as connection:
         if again:
-            await remove_unfinished(connection)
-        await require_empty(connection, settings)
+            await _remove_unfinished(connection)
+        await _require_empty(connection, settings)
         found_there = await _fill(connection, folder, manifest, settings, progress)
-        await open_streams(connection, settings)
-        await create_queue(connection, settings, found_there.floor)
+        await _open_streams(connection, settings)
+        await _create_queue(connection, settings, found_there.floor)
     async with await open_container(settings, url, durability) as container:
         if not found_there.faults:
             await rebuild(container)
@@ -203,7 +228,9 @@ async def _connected(url: str, settings: Settings) -> AsyncIterator[Connection]:
 async def _fill(
     connection: Connection, folder: Path, manifest: Manifest, settings: Settings, progress: Progress
 ) -> VerifyReport:
-    await restore_streams(connection, folder, manifest, settings, progress)
+    """Create every stream of a backup, closed, and verify them. Raises as `restore` does."""
+    for name in ORDER:
+        await _put_back(connection, folder, manifest, manifest.part(name), settings, progress)
     return await verify_logs(connection, SecretStore(Bucket(connection, "secrets"), Sealer.from_settings(settings)))
 
 
@@ -217,3 +244,78 @@ def _sync_all(folder: Path) -> None:
             finally:
                 os.close(descriptor)
         sync_folder(Path(path))
+
+
+# Streams, which stay closed until all are complete
+
+
+async def _require_empty(connection: Connection, settings: Settings) -> None:
+    """Raise RestoreInterrupted or TargetNotEmpty if NATS has any stream of Taskstream."""
+    there = {wanted["name"]: await find_stream(connection, wanted["name"]) for wanted in configurations(settings)}
+    infos = {name: info for name, info in there.items() if info is not None}
+    if any(is_being_restored(info["config"]) for info in infos.values()):
+        raise RestoreInterrupted(list(infos))
+    if infos:
+        raise TargetNotEmpty(list(infos))
+
+
+async def _remove_unfinished(connection: Connection) -> None:
+    """Delete the streams of an unfinished restore. Does nothing once TASKS is open: then the restore was finished."""
+    infos = {name: info for name in ORDER if (info := await find_stream(connection, name))}
+    log_info = infos.get(TASKS)
+    if log_info is not None and not is_being_restored(log_info["config"]):
+        return
+    for name, info in infos.items():
+        if MARK in info["config"].get("metadata", {}):
+            await api(connection, f"STREAM.DELETE.{name}")
+            log.info("restore.removed", stream=name)
+
+
+async def _put_back(
+    connection: Connection, folder: Path, manifest: Manifest, part: Part, settings: Settings, progress: Progress
+) -> None:
+    # Replicas, placement and age come from the present settings, not from the backup.
+    config = _wanted(part.name, settings) | {
+        "subjects": [f"{RESTORING}{part.name}"],
+        "metadata": {MARK: f"{manifest.made_at:%Y-%m-%dT%H:%M:%SZ}"},
+    }
+    if config.get("max_age") and "duplicate_window" in config:  # NATS refuses to remember ids for longer than messages
+        config["duplicate_window"] = min(config["duplicate_window"], config["max_age"])
+
+    def counted() -> Iterator[bytes]:
+        done = 0
+        for chunk in chunks_of(file_of(folder, part)):
+            yield chunk
+            done += len(chunk)
+            progress(part.name, done, part.file_bytes)
+
+    state = {"messages": part.messages, "bytes": part.bytes, "first_seq": part.first_sequence}
+    state["last_seq"] = part.last_sequence
+    restored = await restore_snapshot(connection, Snapshot(config=config, state=state), counted())
+    if restored["last_seq"] != part.last_sequence:
+        raise Damaged(f"{part.name} ends at {restored['last_seq']}, the manifest says {part.last_sequence}")
+    keeps_all = not config.get("max_age") and not config.get("allow_msg_ttl")
+    if keeps_all and restored["messages"] != part.messages:
+        raise Damaged(f"{part.name} has {restored['messages']} messages, the manifest says {part.messages}")
+
+
+def _wanted(name: str, settings: Settings) -> dict[str, Any]:
+    return next(wanted for wanted in configurations(settings) if wanted["name"] == name)
+
+
+async def _open_streams(connection: Connection, settings: Settings) -> None:
+    """Open the streams: give them their subjects, TASKS last."""
+    for name in ORDER:
+        config = (await api(connection, f"STREAM.INFO.{name}"))["config"]
+        await api(connection, f"STREAM.UPDATE.{name}", config | {"subjects": _wanted(name, settings)["subjects"]})
+
+
+async def _create_queue(connection: Connection, settings: Settings, floor: int) -> None:
+    """Create the queue so that JetStream fills it from the oldest unfinished task, not from the whole log (ADR 9)."""
+    for name in (RETRIES, DISPATCH):
+        wanted = _wanted(name, settings)
+        for source in wanted.get("sources", []):
+            if source["name"] == TASKS:
+                source["opt_start_seq"] = floor
+        await api(connection, f"STREAM.CREATE.{name}", wanted)
+    await ensure_streams(connection, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 from msgspec import Struct, field
@@ -65,17 +65,11 @@ async def verify_logs(connection: Connection, secrets: SecretStore) -> VerifyRep
     """Read the logs and report, also on events that do not decode. Raises StoreUnavailable."""
     found = VerifyReport()
     results: set[str] = set()
-    async for positions in _pages(connection, TASKS):
-        for position in positions:
-            _count(found, results, position)
     fleet = Fleet()
-    async for positions in _pages(connection, SERVERS):
-        for position in positions:
-            _apply(found, fleet, position)
     schedules: set[ScheduleRef] = set()
-    async for positions in _pages(connection, SCHEDULES):
-        for position in positions:
-            _schedule(found, schedules, position)
+    await _fold(connection, TASKS, found, lambda position: _task_event(found, results, position))
+    await _fold(connection, SERVERS, found, lambda position: fleet.apply([position]))
+    await _fold(connection, SCHEDULES, found, lambda position: _schedule_event(schedules, position))
     found.schedules = len(schedules)
     found.servers, found.types = len(list(fleet.servers())), len(list(fleet.types()))
     found.sealed = await _sealed(fleet, secrets)
@@ -83,18 +77,24 @@ async def verify_logs(connection: Connection, secrets: SecretStore) -> VerifyRep
     return found
 
 
-def _count(found: VerifyReport, results: set[str], position: Position) -> None:
+async def _fold(connection: Connection, stream: str, found: VerifyReport, apply: Callable[[Position], object]) -> None:
+    """Apply all messages of a stream, in order; report each event that does not decode."""
+    async for positions in _pages(connection, stream):
+        for position in positions:
+            try:
+                apply(position)
+            except UnreadableEvent as error:
+                _add_fault(found, str(error))
+
+
+def _task_event(found: VerifyReport, results: set[str], position: Position) -> None:
     if found.events and position.sequence != found.last_sequence + 1:
         _add_fault(found, f"after sequence {found.last_sequence} of {TASKS} comes {position.sequence}")
     found.events += 1
     found.last_sequence = position.sequence
     if position.subject == SCHEDULER_FENCE:
         return
-    try:
-        recorded = decode(task_codec, position).recorded
-    except UnreadableEvent as error:
-        _add_fault(found, str(error))
-        return
+    recorded = decode(task_codec, position).recorded
     found.last_at = recorded.at
     ref = task_ref(position.subject)
     event = recorded.event
@@ -108,20 +108,8 @@ def _count(found: VerifyReport, results: set[str], position: Position) -> None:
         results.add(event.result.object_name)
 
 
-def _apply(found: VerifyReport, fleet: Fleet, position: Position) -> None:
-    try:
-        fleet.apply([position])
-    except UnreadableEvent as error:
-        _add_fault(found, str(error))
-
-
-def _schedule(found: VerifyReport, schedules: set[ScheduleRef], position: Position) -> None:
-    try:
-        event = decode(schedule_codec, position).recorded.event
-    except UnreadableEvent as error:
-        _add_fault(found, str(error))
-        return
-    match event:
+def _schedule_event(schedules: set[ScheduleRef], position: Position) -> None:
+    match decode(schedule_codec, position).recorded.event:
         case ScheduleCreated():
             schedules.add(schedule_ref(position.subject))
         case ScheduleDeleted():
