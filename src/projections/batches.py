@@ -1,7 +1,7 @@
-"""Batches: which tasks they have, and how far these are.
+"""The reader of batches: their tasks and their progress.
 
-Nothing is kept of a batch but its tasks: each names its batch and how many there are, and the ids follow from the
-batch's. So a list of batches is found among the submissions.
+A batch is stored only as its tasks. Each names its batch and the number of tasks, and the ids of the tasks follow from
+the id of the batch. So lists of batches are found among the submissions.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from ..streams.jetstream.messages import last_position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from .submissions import SubmissionPlace
-from .task_reader import Listed, TaskReader
-from .task_view import ACTIVE, Status, TaskView
+from .task_reader import TaskReader
+from .task_view import ACTIVE, Listed, Status, TaskView
 
 WHOLE = 100.0
 LOOKED_AT_ONCE = 64
 MOST_LOOKED_AT = 2_000
-"""Submissions (all of a batch are one) among which one page looks for batches, before it answers with what it has."""
+"""Submissions (those of a batch count as one) that one page searches before it returns what it has found."""
 
 
 class Batch(Struct, frozen=True, kw_only=True):
-    """What was submitted together."""
+    """Tasks that were submitted together."""
 
     ref: BatchRef
     owner: str
-    """The JWT subject, as it was."""
+    """Subject of the JWT, unchanged."""
     size: int
     fingerprint: str
     created_at: datetime
@@ -47,20 +47,20 @@ class Batch(Struct, frozen=True, kw_only=True):
 
     @property
     def refs(self) -> list[TaskRef]:
-        """Its tasks, by their places."""
+        """Its tasks, in order of their index."""
         return [nth(self.ref, place) for place in range(self.size)]
 
 
 class BatchProgress(Struct, frozen=True, kw_only=True):
-    """How far the tasks of a batch are."""
+    """Progress of the tasks of a batch."""
 
     counts: dict[Status, int]
     held: int
-    """Of those that wait: not queued yet, as something holds them."""
+    """Waiting tasks that are not queued yet, because something holds them."""
     percent: float
     updated_at: datetime | None
     ended_at: datetime | None
-    """When the last of them ended; None while one has not."""
+    """When the last of them ended; None: one has not."""
 
     @property
     def is_done(self) -> bool:
@@ -70,19 +70,19 @@ class BatchProgress(Struct, frozen=True, kw_only=True):
 class ListedBatches(NamedTuple):
     batches: list[Batch]
     cursor: int | None
-    """The sequence that the next page is before; None after the last. A page may be short, even empty, and still have
-    one."""
+    """The next page comes before this sequence; None after the last page. A page may be short, even empty, and still
+    have one."""
 
 
 class SubmissionRange(NamedTuple):
-    """Tasks that would be of one batch, stored one right after another, as a batch is.
+    """Contiguous tasks that could be one batch.
 
-    One of which the store kept only the first tasks, and that was completed later, has two.
+    A batch of which only the first tasks were stored at first, and the others later, has two ranges.
     """
 
     ref: BatchRef
     start: int
-    """The sequence of the batch's first task, if that is of this run."""
+    """The sequence of the batch's first task, if it is in this range."""
 
 
 class BatchReader:
@@ -91,7 +91,7 @@ class BatchReader:
         self._reading = reading
 
     async def find(self, ref: BatchRef) -> Batch:
-        """Return a batch, also one submitted a moment ago. Raises NotFound."""
+        """Return a batch, however new. Raises NotFound."""
         position = await last_position(self._reading, TASKS, submission_filter(nth(ref, 0)))
         if position is None:
             raise NotFound("batch", ref.id)
@@ -111,7 +111,7 @@ class BatchReader:
     async def page(self, owner: str | None, limit: int, before: int | None, *, deleted: bool) -> ListedBatches:
         """Return up to `limit` batches of an owner token (None: of everybody), newest first.
 
-        Of those submitted before the sequence `before`; without those of which all tasks are deleted, unless `deleted`.
+        They were submitted before the sequence `before`. Unless `deleted`, without batches whose tasks are all deleted.
         """
         found: list[Batch] = []
         looked_at = 0
@@ -130,15 +130,15 @@ class BatchReader:
                     if looked_at >= MOST_LOOKED_AT:
                         return ListedBatches(found, before)
                     if before < rest:
-                        break  # go on where the batch begins, without a look at all of its tasks
+                        break  # continue at the start of the batch, without reading all its tasks
                 else:
                     return ListedBatches(found, None)
 
     async def _begun(self, runs: Mapping[SubmissionRange, list[TaskRef]]) -> list[Batch]:
-        """Return the batches that begin with one of these runs, in their order."""
+        """Return the batches that begin with one of these ranges, in order."""
         found = []
         for run, refs in runs.items():
-            # A batch shows by two of its tasks, or by its first. One that shows by neither here does further back.
+            # Two tasks show a batch, or its first task. Any other batch is found further back.
             if len(refs) < 2 and place_of(refs[0]) != 0:
                 continue
             with contextlib.suppress(NotFound):  # no batch, or its beginning is past its retention
@@ -148,21 +148,21 @@ class BatchReader:
         return found
 
     async def _has_any(self, batch: Batch) -> bool:
-        """Tell whether not all of a batch is deleted, which most often its first task shows."""
+        """Return True unless all tasks of a batch are deleted; most often its first task decides."""
         for refs in (batch.refs[:1], batch.refs):
             if any(not listed.view.deleted for listed in await self._tasks.views(refs, batch.ref.owner)):
                 return True
         return False
 
     async def is_complete(self, batch: Batch) -> bool:
-        """Tell whether all of its tasks are there: a store that ran full in the midst may have kept the first ones."""
+        """Return True if all its tasks are stored: a store that ran full may have only the first ones."""
         last = nth(batch.ref, batch.size - 1)
         return await last_position(self._reading, TASKS, submission_filter(last)) is not None
 
     async def tasks(self, batch: Batch, *, deleted: bool) -> list[Listed]:
-        """Return its tasks as they are now, by their places; without those their owner deleted, unless `deleted`.
+        """Return the present views of its tasks, in order of their index; without deleted ones, unless `deleted`.
 
-        Raises NotFound where none is left.
+        Raises NotFound if none is left.
         """
         found = [
             listed
@@ -175,7 +175,7 @@ class BatchReader:
 
 
 def _runs(places: Sequence[SubmissionPlace]) -> dict[SubmissionRange, list[TaskRef]]:
-    """Return the runs that submissions, newest first, are of; a single task is one, too."""
+    """Return the ranges of submissions, newest first; a single task is a range, too."""
     runs: dict[SubmissionRange, list[TaskRef]] = {}
     for sequence, ref in places:
         runs.setdefault(SubmissionRange(batch_of(ref), sequence - place_of(ref)), []).append(ref)
@@ -183,7 +183,7 @@ def _runs(places: Sequence[SubmissionPlace]) -> dict[SubmissionRange, list[TaskR
 
 
 def progress(tasks: Sequence[Listed]) -> BatchProgress:
-    """Return how far these tasks are."""
+    """Return the progress of tasks."""
     views = [listed.view for listed in tasks]
     counted = Counter(view.status for view in views)
     statuses: tuple[Status, ...] = ("WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")

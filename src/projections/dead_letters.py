@@ -1,6 +1,6 @@
-"""Dead letters: tasks that failed for good, and wait for somebody to try them again or to discard them.
+"""Dead letters: tasks that failed for good, until somebody retries or discards them.
 
-A task whose time was up, or whose parent failed, is none: trying it again would only come to the same.
+A task that was late, or whose parent failed, is no dead letter: a retry would fail in the same way.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import read
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from .task_reader import Listed, TaskReader
+from .task_reader import TaskReader
+from .task_view import Listed
 
 DeadLetterKind: TypeAlias = Literal[
     "rejected", "failed", "busy", "error", "unreachable", "timeout", "bad_answer", "worker_lost"
 ]
-"""Of the kinds of failure those that another try may not come to."""
+"""The kinds of failure that a retry may not repeat."""
 KINDS: frozenset[FailureKind] = frozenset(get_args(DeadLetterKind))
 READ_AT_ONCE = 200
 MOST_READ = 2_000
-"""Failures that one page looks at for those wanted, before it answers with what it has and a cursor."""
+"""Failures that one page searches before it returns what it has found, with a cursor."""
 
 
 class DeadLetterFilter(Struct, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ class DeadLetterFilter(Struct, frozen=True, kw_only=True):
     """Empty: all."""
     kinds: frozenset[FailureKind] = KINDS
     since: datetime | None = None
-    """Failed then or later."""
+    """UTC. Failed then or later."""
     before: datetime | None = None
 
     def matches(self, listed: Listed) -> bool:
@@ -57,7 +58,7 @@ class DeadLetterFilter(Struct, frozen=True, kw_only=True):
 class ListedDeadLetters(NamedTuple):
     tasks: list[Listed]
     cursor: int | None
-    """The sequence that the next page comes after; None after the last. A page may be short and still have one."""
+    """The next page comes after this sequence; None after the last page. A page may be short and still have one."""
 
 
 class DeadLetterReader:
@@ -66,7 +67,7 @@ class DeadLetterReader:
         self._reading = reading
 
     async def page(self, wanted: DeadLetterFilter, limit: int, after: int | None = None) -> ListedDeadLetters:
-        """Return up to `limit` dead letters, those that failed first first, that failed after a sequence."""
+        """Return up to `limit` dead letters that failed after a sequence, the oldest failure first."""
         found: list[Listed] = []
         looked = 0
         subject = tasks_filter(wanted.owner, word_of(TaskFailed))
@@ -74,7 +75,7 @@ class DeadLetterReader:
         while True:
             positions = await read(self._reading, TASKS, subject, (after or 0) + 1, READ_AT_ONCE, start_time=start_time)
             start_time = None
-            # Of a task that failed, was tried again and failed again, the last failure counts.
+            # A task that failed again after a retry counts with its last failure.
             failed_at = {task_ref(at.subject): (at.sequence, decode(task_codec, at).recorded.at) for at in positions}
             for listed in await self._tasks.views(list(failed_at), wanted.owner):
                 if listed.view.ended_at == failed_at[listed.ref][1] and wanted.matches(listed):
@@ -89,5 +90,5 @@ class DeadLetterReader:
                 return ListedDeadLetters(found, after)
 
     async def among(self, refs: Sequence[TaskRef]) -> set[TaskRef]:
-        """Return those of these tasks, of whatever owners, that are dead letters."""
+        """Return the tasks, of any owners, that are dead letters."""
         return {listed.ref for listed in await self._tasks.views(refs, None) if DeadLetterFilter().matches(listed)}

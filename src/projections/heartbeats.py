@@ -1,4 +1,4 @@
-"""When each server was last seen, and what it said of its load: short-lived facts, no history."""
+"""Heartbeats: when each server was last seen, and the load it reported. No history is kept."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seen_at: datetime
     """UTC. The last sign of life."""
     checked_at: datetime | None = None
-    """UTC. The health check that was the last sign of life; None if that was another."""
+    """UTC. The health check that was the last sign of life; None: it was not a health check."""
     heard_at: datetime | None = None
-    """UTC. The last sign of life before that health check: a heartbeat sent, or a task dealt with."""
+    """UTC. The last sign of life before that health check: a heartbeat, or an answered task."""
     latency_ms: float | None = None
-    """Of the last good health check."""
+    """Latency of the last successful health check."""
     status: str | None = None
-    """What the server said of itself."""
+    """The status that the server reported."""
     active_tasks: int | None = None
     metrics: dict[str, Any] | None = None
 
     @property
     def unasked_at(self) -> datetime | None:
-        """The last sign of life that no health check asked for."""
+        """UTC. The last sign of life other than a health check."""
         return self.heard_at if self.checked_at else self.seen_at
 
 
@@ -53,11 +53,11 @@ class Heartbeats:
         return msgspec.json.decode(entry.value, type=Heartbeat) if entry else None
 
     async def all(self) -> dict[str, Heartbeat]:
-        """Return the last heartbeat of every server that has one, by server token."""
+        """Return the last heartbeat of each server, by server token; without servers that have none."""
         return {entry.key: msgspec.json.decode(entry.value, type=Heartbeat) for entry in await self._bucket.scan()}
 
     async def note(self, server_id: str) -> None:
-        """Count a task dealt with as a sign of life; writes now and then, however often it is called."""
+        """Count an answered task as a sign of life. Writes at most once per quarter of the TTL."""
         now = time.monotonic()
         if now - self._noted.get(server_id, -self._seldom) < self._seldom:
             return

@@ -1,4 +1,4 @@
-"""Recurring schedules as the log has them now: each is read from the last event of each kind, none from its history."""
+"""The reader of recurring schedules, each from the last event of each kind, never from its whole history."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ..streams.log import decode
 from ..streams.topology.definitions import SCHEDULES
 
 KINDS = 9
-"""Events that a schedule may have: so many subjects at most."""
+"""Kinds of events, and so the most subjects of a schedule."""
 AT_ONCE = MOST_SUBJECTS // KINDS
-"""Schedules that one request reads."""
+"""Schedules per request."""
 
 
 async def schedule_refs(reading: Connection, owner: str | None) -> list[ScheduleRef]:
     """Return the schedules of an owner token, of everybody for None, that are not deleted; by id, the newest first.
 
-    The names of subjects alone are read, which NATS has in memory. The id of one that an Idempotency-Key named does not
-    tell its age.
+    Only names of subjects are read, which NATS has in memory. An id derived from an Idempotency-Key does not show the
+    age.
     """
     created = await list_subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleCreated))
     deleted = await list_subjects(reading, SCHEDULES, schedules_filter(owner, ScheduleDeleted))
@@ -42,7 +42,7 @@ async def schedule_refs(reading: Connection, owner: str | None) -> list[Schedule
 
 
 async def load_schedules(reading: Connection, refs: Sequence[ScheduleRef]) -> dict[ScheduleRef, ScheduleState]:
-    """Return the state of each. A replica may show one as it was a moment ago, but none as not there that is.
+    """Return the state of each schedule. A replica's answer may be a moment old, but no schedule is missing.
 
     Raises UnreadableEvent for an event that does not decode, StoreUnavailable if NATS does not answer.
     """

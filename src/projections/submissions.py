@@ -24,9 +24,9 @@ from ..streams.topology.definitions import TASKS
 
 _SUBMITTED = word_of(TaskSubmitted)
 RECENT_LENGTH = 200
-"""Submissions kept: the longest page. Older ones are found in the log."""
+"""Submissions in one list: the longest page. Older ones are in the log."""
 EVERYBODY = "="
-"""Stands for the owner where it is everybody. No text has it as its token: `=` begins an escape."""
+"""Stands for all owners. No text has this token: `=` begins an escape."""
 
 
 class RecentSubmission(NamedTuple):
@@ -36,7 +36,7 @@ class RecentSubmission(NamedTuple):
 
 
 Recent = list[RecentSubmission]
-"""Oldest first. Fewer than RECENT_LENGTH: there are no others."""
+"""Oldest first. If there are fewer than RECENT_LENGTH, there are no others."""
 
 
 def recent_key(owner: str) -> str:
@@ -45,7 +45,7 @@ def recent_key(owner: str) -> str:
 
 
 def add_recent(recent: Recent, submission: RecentSubmission) -> None:
-    """Append a submission; one that is there already changes nothing."""
+    """Append a submission; repeating is safe."""
     if recent and recent[-1].sequence >= submission.sequence:
         return
     recent.append(submission)
@@ -58,26 +58,26 @@ decode_recent = msgspec.json.Decoder(list[RecentSubmission]).decode
 
 
 class SubmissionPlace(NamedTuple):
-    """Where a task was submitted."""
+    """A submission: its place in the log, and its task."""
 
     sequence: int
     ref: TaskRef
 
 
 class Stretch(NamedTuple):
-    """Some submissions, newest first."""
+    """A part of the submissions, newest first."""
 
     places: list[SubmissionPlace]
     rest: int | None
-    """The others are before this sequence; None: there are no others."""
+    """All others are before this sequence; None: there are none."""
 
 
 async def newest_first(
     reading: Connection, bucket: Bucket, owner: str | None, checkpoint: int, before: int | None, at_once: int
 ) -> AsyncGenerator[Stretch, None]:
-    """Yield the submissions of an owner token, of everybody for None, that are before a sequence.
+    """Yield the submissions of an owner token (None: of everybody) before a sequence.
 
-    `checkpoint`: what the bucket reflected a moment ago. `at_once`: about how many a stretch should have.
+    `checkpoint`: a recent checkpoint of the bucket. `at_once`: the approximate number per stretch.
     """
     state = (await api(reading, f"STREAM.INFO.{TASKS}"))["state"]
     oldest, upper = int(state["first_seq"]), int(state["last_seq"]) + 1
@@ -103,7 +103,7 @@ async def newest_first(
 
 
 async def _recent(bucket: Bucket, owner: str) -> Recent | None:
-    """Return the newest submissions; None where there are none, or a killed NATS has forgotten them."""
+    """Return the newest submissions; None if there are none, or a killed NATS has lost them."""
     entry = await bucket.get(recent_key(owner))
     return decode_recent(entry.value) if entry else None
 
@@ -123,9 +123,8 @@ async def recent_in_log(reading: Connection, bucket: Bucket, owner: str, before:
 async def _in_log(
     reading: Connection, owner: str | None, oldest: int, upper: int, at_once: int
 ) -> AsyncGenerator[Stretch, None]:
-    """Yield the submissions from `oldest` to before `upper`; the rest is None at the end of that."""
-    # For everybody a filter would make NATS look at every subject there is; reading all events, and leaving out two of
-    # three, is faster.
+    """Yield the submissions from `oldest` to before `upper`; `rest` is None in the last stretch."""
+    # With a filter for everybody NATS would search every subject; it is faster to read all events and skip two of three.
     subject = tasks_filter(owner, _SUBMITTED) if owner else ">"
     steps = read_backwards(reading, TASKS, subject, oldest, upper, at_once, lambda found: _is_submission(found.subject))
     async with contextlib.aclosing(steps):

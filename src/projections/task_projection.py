@@ -1,11 +1,11 @@
-"""Keeps the `tasks` bucket: a view of each task, those that have not ended, and each owner's newest submissions.
+"""The projection in the `tasks` bucket: a view and an active key of each task, and each owner's newest submissions.
 
 Every key is written once per batch of events, with the sequence it reflects, guarded by its last revision. The
-checkpoint is written after what it covers, in the same bucket: whatever a crash takes from the bucket, the checkpoint
-goes back with it, and the guard of the next one shows that. Folding from an older checkpoint again changes nothing.
+checkpoint is written last, in the same bucket. A crash that takes writes from the bucket takes the checkpoint too, and
+the guard of the next checkpoint shows that. Folding again from an older checkpoint changes nothing.
 
-A crash of NATS may also take a value that was older than that: the one it replaced was removed already. So a view that
-is missing although its task goes on, and an owner's list that is missing, are made from the log.
+A crash of NATS may also take an older value, whose predecessor was already removed. So a view of an active task or an
+owner's list that is missing is made from the log.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from .task_view import decode as decode_view
 from .task_view import encode as encode_view
 
 OWNERS_HELD = 500
-"""Owners whose newest submissions stay in memory, some 40 KB each; with more, all are forgotten and read again."""
+"""Owners whose newest submissions stay in memory, about 40 KB each; above it, all are dropped and read again."""
 
 
 class _Entry(Struct):
-    """A task that the projection holds in memory: all that are active, and those of the batch."""
+    """A task in memory: every active one, and those of the present batch."""
 
     view: TaskView | None
     revision: int
@@ -50,7 +50,7 @@ class _Entry(Struct):
     active: set[str]
     """Active keys of the task that were written here."""
     found: set[str]
-    """Active keys of the task that were in the bucket before. Somebody may remove them as stale: the right one is
+    """Active keys of the task that were in the bucket before. `remove_stale` may remove them, so the right one is
     written again."""
 
 
@@ -62,13 +62,13 @@ class _Submissions(Struct):
 
 
 class TaskProjection:
-    """Folds the TASKS log into the bucket. One process at a time should; two do no harm but double the work."""
+    """Folds the TASKS log into the bucket, in one process at a time; two would only double the work."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._entries: dict[TaskRef, _Entry] = {}
         self._listed: dict[TaskRef, set[str]] = {}
-        """Active keys in the bucket, of tasks that are not in `_entries`."""
+        """Active keys in the bucket, by task; only of tasks that are not in `_entries`."""
         self._owners: dict[str, _Submissions] = {}
         self._checkpoint = 0
         self._checkpoint_revision = 0
@@ -78,28 +78,28 @@ class TaskProjection:
         return self._checkpoint
 
     async def resume(self) -> int:
-        """Forget what is in memory and return the sequence the bucket reflects."""
+        """Drop the memory; return the sequence the bucket reflects."""
         self._entries.clear()
         self._listed.clear()
         self._owners.clear()
         entry = await self._bucket.get_with_revision(CHECKPOINT)
         self._checkpoint = int(entry.value or 0) if entry else 0
         self._checkpoint_revision = entry.revision if entry else 0
-        # Not what the views would say: a crash may have come between a view and its active keys.
+        # Not from the views: a crash may have come between a view and its active keys.
         for key in await active_keys(self._bucket):
             self._listed.setdefault(ref_of(key), set()).add(key)
         return self._checkpoint
 
     async def is_intact(self) -> bool:
-        """Tell whether the bucket still holds what was written: a killed NATS may have forgotten the last of it."""
+        """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""
         entry = await self._bucket.get_with_revision(CHECKPOINT)
         return (entry.revision if entry else 0) == self._checkpoint_revision
 
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold a batch of events, in order, and write what changed; return how many keys were written.
 
-        Raises UnreadableEvent: nothing of the batch is written. Raises Conflict when somebody else wrote, or NATS has
-        forgotten what was written: `resume`. No write is under way any more when this returns or raises.
+        Raises UnreadableEvent: nothing of the batch is written. Raises Conflict if another process wrote or NATS has
+        lost writes: call `resume` then. No write is pending when this returns or raises.
         """
         events = [(task_ref(position.subject), decode(task_codec, position)) for position in positions]
         owners = {ref.owner for ref, stored in events if isinstance(stored.recorded.event, TaskSubmitted)}
@@ -129,7 +129,7 @@ class TaskProjection:
         return written + 1
 
     async def _view_before(self, ref: TaskRef, sequence: int) -> TaskView | None:
-        """Return a task's view from the log, as of before a sequence; None if its beginning is past its retention."""
+        """Return a task's view before a sequence, from the log; None if its beginning is past its retention."""
         view: TaskView | None = None
         for position in await read(self._bucket.connection, TASKS, history_filter(task_root(ref))):
             if position.sequence < sequence:
@@ -154,8 +154,9 @@ class TaskProjection:
                 self._owners[owner] = _Submissions(known, 0)
 
     async def _write(self, touched: Iterable[TaskRef], owners: Iterable[str]) -> int:
-        """Write what changed, and return how many keys that was. A task's active key is there before its view says so,
-        and the one it had is removed after.
+        """Write what changed; return the number of keys.
+
+        A new active key is written before the view, and the former one is removed after it.
         """
         entries = {ref: entry for ref in touched if (entry := self._entries[ref]).view is not None}
         listed: list[Write] = []

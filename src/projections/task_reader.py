@@ -1,6 +1,6 @@
-"""Reads tasks: one from its own history, many from the projection with the tail of the log folded in.
+"""The reader of tasks: one from its own history, many from the projection with the tail of the log folded in.
 
-Both are current: a read sees every write that was answered before it began.
+Both are current: a read sees every write that was acknowledged before it began.
 """
 
 from __future__ import annotations
@@ -29,32 +29,27 @@ from ..streams.results import Results
 from ..streams.topology.definitions import TASKS
 from .active import projected, ref_of
 from .submissions import RECENT_LENGTH, Stretch, newest_first
-from .task_view import ACTIVE, TaskView, fold, view_key
+from .task_view import ACTIVE, Listed, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
 LONGEST_TAIL = 2_000
-"""Events not yet projected that a list folds by itself; with more, it reads each task's history instead."""
+"""Most unprojected events that a list folds; if there are more, it reads each task's history instead."""
 LOADED_AT_ONCE = 32
 LONGEST_WALK = RECENT_LENGTH
-"""Submissions that one page looks at for matching tasks, before it answers with what it has and a cursor: a first page
-then never has to search the log."""
+"""Submissions that one page searches before it returns what it has found, with a cursor. So a first page never has to
+search the log."""
 
 Tail = dict[TaskRef, list[Stored[TaskEvent]]]
-"""Events that the bucket does not reflect yet."""
+"""Events that the bucket does not reflect yet, by task."""
 
 
 class TaskDetail(NamedTuple):
-    """Everything there is to show of a task."""
+    """A task with its payload and result."""
 
     ref: TaskRef
     view: TaskView
     payload: Raw
     result: Raw | None
-
-
-class Listed(NamedTuple):
-    ref: TaskRef
-    view: TaskView
 
 
 class ListedTasks(NamedTuple):
@@ -70,12 +65,12 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
     """Empty: all."""
     types: frozenset[str] = frozenset()
     deleted: bool = False
-    """Whether tasks are listed, too, that their owners deleted."""
+    """True: include tasks that their owners deleted."""
     project: str = ""
-    """Empty: of any, or of none."""
+    """Empty: any or none."""
     batch: str = ""
     schedule: str = ""
-    """Id of the recurring schedule that submitted them."""
+    """Id of the recurring schedule that submitted the tasks."""
     created_since: datetime | None = None
     created_before: datetime | None = None
 
@@ -100,11 +95,11 @@ class TaskReader:
         self._results = results
 
     async def detail(self, ref: TaskRef, *, deleted: bool = False) -> TaskDetail:
-        """Return a task with its payload and result. Raises NotFound, for one its owner deleted unless `deleted`."""
+        """Return a task with its payload and result. Raises NotFound; unless `deleted`, also for a deleted task."""
         return await self.detail_of(ref, await self.history(ref, deleted=deleted))
 
     async def detail_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> TaskDetail:
-        """Return what a history comes to; a large result is fetched from the object store."""
+        """Return the task that a history describes. A large result is read from the object store."""
         view: TaskView | None = None
         payload = Raw(b"null")
         result: StoredResult | None = None
@@ -126,7 +121,7 @@ class TaskReader:
     async def history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:
         """Return a task's events, oldest first.
 
-        Raises NotFound where there are none, and for a task its owner deleted unless `deleted`.
+        Raises NotFound if there are none; unless `deleted`, also for a deleted task.
         """
         history = await self._log.load(task_root(ref))
         if not history or (isinstance(history[-1].recorded.event, events.TaskDeleted) and not deleted):
@@ -136,7 +131,7 @@ class TaskReader:
     async def current(self, owner: str | None, ended_since: datetime | None) -> list[Listed]:
         """Return all tasks of an owner token (None: of everybody) that have not ended, newest submission first.
 
-        Also those that ended at `ended_since` or later, if it is given; without those that were deleted.
+        With `ended_since`, also those that ended then or later. Without deleted tasks.
         """
         checkpoint = await projected(self._bucket)
         tail = await self._tail(owner, checkpoint)
@@ -160,13 +155,13 @@ class TaskReader:
     async def snapshot(self, owner: str | None) -> tuple[int, list[Listed]]:
         """Return the tasks of an owner token (None: of everybody) that have not ended, newest submission first.
 
-        With the sequence of the log that they reflect at least.
+        The number is a sequence of the log; the tasks reflect it, or a later one.
         """
         sequence = await last_sequence(self._reading, TASKS, tasks_filter(owner))
         return sequence, await self.current(owner, None)
 
     async def _queued_since(self, owner: str | None, checkpoint: int) -> set[TaskRef]:
-        """Return the tasks that were submitted, or queued or held again, after what the bucket reflects."""
+        """Return the tasks that were submitted, queued or held after the checkpoint."""
         found: set[TaskRef] = set()
         for word in ACTIVATING_WORDS:
             positions = await read(self._reading, TASKS, tasks_filter(owner, word), checkpoint + 1)
@@ -174,14 +169,14 @@ class TaskReader:
         return found
 
     async def sequence_at(self, at: datetime) -> int:
-        """Return the sequence of the first event that NATS stored at an instant or later, else the one to come."""
+        """Return the sequence of the first event stored at an instant or later, else of the next event."""
         found = await read(self._reading, TASKS, ">", limit=1, start_time=at)
         return found[0].sequence if found else await last_sequence(self._reading, TASKS, ">") + 1
 
     async def views(self, refs: Sequence[TaskRef], owner: str | None) -> list[Listed]:
-        """Return these tasks, all of an owner token (None: of several), as they are now, in their order.
+        """Return the present views of tasks, all of an owner token (None: of several owners), in the order given.
 
-        Without those that are not there; with those that were deleted.
+        Deleted tasks are included, missing ones are left out.
         """
         checkpoint = await projected(self._bucket)
         views = await self._views(refs, await self._tail(owner, checkpoint))
@@ -216,7 +211,7 @@ class TaskReader:
     async def submissions(self, owner: str | None, before: int | None, at_once: int) -> AsyncGenerator[Stretch, None]:
         """Yield the submissions of an owner token (None: of everybody) before a sequence, newest first.
 
-        `at_once`: about how many a stretch should have.
+        `at_once`: the approximate number per stretch.
         """
         checkpoint = await projected(self._bucket)
         walk = newest_first(self._reading, self._bucket, owner, checkpoint, before, at_once)
@@ -225,7 +220,7 @@ class TaskReader:
                 yield stretch
 
     async def _active(self, owner: str | None) -> set[TaskRef] | None:
-        """Return the tasks that have not ended, as far as projected; None if they are too many to sort here."""
+        """Return the tasks that have not ended, as far as projected; None if they are too many to sort in memory."""
         entries = await self._bucket.get_matching(f"active.*.{owner or '*'}.*")
         return None if entries is None else {ref_of(entry.key) for entry in entries}
 
@@ -244,7 +239,7 @@ class TaskReader:
         return ListedTasks(shown, shown[-1].view.created_sequence if len(found) > limit else None)
 
     async def _tail(self, owner: str | None, after: int) -> Tail | None:
-        """Return the events that the bucket does not reflect yet, by task; None if they are too many to fold here."""
+        """Return the events after a sequence, by task; None if there are LONGEST_TAIL or more."""
         positions = await read(self._reading, TASKS, tasks_filter(owner), after + 1, LONGEST_TAIL)
         if len(positions) >= LONGEST_TAIL:
             return None

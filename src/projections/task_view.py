@@ -1,9 +1,9 @@
-"""What is shown of a task: a fold of its events, without the payload and the result."""
+"""The view of a task: a fold of its events, without the payload and the result."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 import msgspec
 from msgspec import Raw, Struct
@@ -34,18 +34,18 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sequence: int
     """Last event of the log that this view reflects."""
     attempts: int
-    """Ordinal of the last try it may get."""
+    """Ordinal of the last attempt it may get."""
     budget: int = 0
-    """Tries it gets; as many again each time it is retried by hand."""
+    """Attempts it gets, and gets again at each retry on request."""
     attempt: int = 0
-    """Ordinal of the last try; 0 before the first."""
+    """Ordinal of the last attempt; 0 before the first."""
     server_id: str = ""
     worker_id: str = ""
     accepted: bool = False
     """The server reports by callback."""
     deadline: datetime | None = None
     retry_at: datetime | None = None
-    """When the next try is due, while it waits for one."""
+    """UTC. When the next attempt is due; None: it waits for none."""
     error: str = ""
     progress: float | None = None
     message: str | None = None
@@ -55,29 +55,33 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     params: Raw = NULL
     """The payload of a task that belongs to a project; null for others, whose payloads may be large."""
     deleted: bool = False
-    """Its owner wants to see it no more: it is in no list."""
+    """Its owner deleted it: it is in no list."""
     held: bool = False
     """It waits for the scheduler to queue it."""
     granted: bool = False
     """The scheduler counted it towards its limits."""
     released: bool = False
-    """It was in its queue before: its time had come, and its parents had had their say."""
+    """It has been queued before: its time had come, and its parents had ended."""
     renewed_after: int = 0
-    """While it is held for parents that go on, as it was retried: the sequence of its end. 0: it is not so.
-
-    What its parents came to before that it takes as it is.
-    """
+    """Sequence of its end, while it is held after a retry; ends of parents before that do not matter. 0: not so."""
     plan: Plan | None = None
     batch: str = ""
     schedule: str = ""
     failure: FailureKind | None = None
-    """Of what kind the failure was that ended it, or the last attempt's."""
+    """Kind of the failure that ended it, or of its last attempt's failure."""
+
+
+class Listed(NamedTuple):
+    """A task and its view."""
+
+    ref: TaskRef
+    view: TaskView
 
 
 def fold(view: TaskView | None, stored: Stored[TaskEvent]) -> TaskView | None:
     """Return the view after one more event; the same view for an event it already reflects.
 
-    None as long as there is no submission: the beginning is past its retention.
+    Return None until there is a submission: the beginning may be past its retention.
     """
     sequence, recorded = stored
     if view is None:
@@ -161,7 +165,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
 
 
 def awaited(view: TaskView) -> Plan:
-    """Return the plan of a task, without the time and the parents that it need not wait for any more."""
+    """Return the plan of a task without the time and the parents that no longer hold it."""
     plan = view.plan or NO_PLAN
     if view.renewed_after:
         return replace(plan, not_before=None)
@@ -197,7 +201,7 @@ def view_key(ref: TaskRef) -> str:
 
 
 def active_key(ref: TaskRef, view: TaskView) -> str | None:
-    """Return the key that lists a task among the active ones, by the server it runs on; None once it has ended."""
+    """Return the key of an active task, which names the server it runs on; None once it has ended."""
     if view.status == "PROCESSING":
         return f"active.{server_token(view.server_id)}.{ref.owner}.{ref.unique}"
     return f"active.{NO_SERVER}.{ref.owner}.{ref.unique}" if view.status == "WAITING" else None

@@ -1,4 +1,4 @@
-"""All webhooks, or one owner's, folded from the log: they are few, and change seldom."""
+"""The webhooks of all owners or of one, folded from the log: they are few and rarely change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class WebhookRegistry:
         self._states: dict[WebhookRef, WebhookState] = {}
 
     def apply(self, positions: Sequence[Position]) -> set[WebhookRef]:
-        """Fold events, in order; return whom they were about. Raises UnreadableEvent."""
+        """Fold events, in order; return the webhooks they concern. Raises UnreadableEvent."""
         changed = set()
         for position in positions:
             ref = webhook_ref(position.subject)
@@ -35,7 +35,7 @@ class WebhookRegistry:
         return self._states.get(ref, webhook.UNREGISTERED)
 
     def registered(self) -> Iterable[tuple[WebhookRef, Registered]]:
-        """Return those that are registered now."""
+        """Return the webhooks that are registered now."""
         return ((ref, state) for ref, state in self._states.items() if isinstance(state, Registered))
 
 

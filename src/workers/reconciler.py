@@ -34,8 +34,8 @@ from ..events.subjects import (
     timer_subject,
     timers_filter,
 )
-from ..projections.active import ActiveTask, active_tasks, projected, remove_stale, unstarted_tasks
-from ..projections.task_view import TaskView
+from ..projections.active import active_tasks, projected, remove_stale, unstarted_tasks
+from ..projections.task_view import Listed, TaskView
 from ..runtime.service import Service
 from ..streams.jetstream.api import api
 from ..streams.jetstream.messages import SUBJECTS_PAGE, last_sequence, list_subjects
@@ -172,7 +172,7 @@ class Reconciler(Service):
             RETRIES: min([last_fired + 1, *(sequence for sequence in retried if sequence)]),
         }
 
-    async def _apply(self, remedy: Remedy, task: ActiveTask, counts: Counter[str]) -> None:
+    async def _apply(self, remedy: Remedy, task: Listed, counts: Counter[str]) -> None:
         match remedy:
             case Remedy.QUEUE_AGAIN:
                 await self._commands.task(task.ref, RequeueTask(reason="it was in no queue"), by=BY)
@@ -236,7 +236,7 @@ class Reconciler(Service):
                 count += 1
         return count
 
-    async def _destroy_left_keys(self, active: list[ActiveTask], counts: Counter[str]) -> None:
+    async def _destroy_left_keys(self, active: list[Listed], counts: Counter[str]) -> None:
         """Destroy the keys of tasks that have ended, or were never submitted: a crash came between."""
         unended = {task.ref for task in active}
         unsubmitted: set[TaskRef] = set()

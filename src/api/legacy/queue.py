@@ -24,7 +24,7 @@ from ...container import Container
 from ...errors import InvalidInput, NotFound, Refused
 from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
 from ...events.task import ModelChoice
-from ...projections.task_reader import Listed
+from ...projections.task_view import Listed
 from ...submission.body import Submission, TaskRequest, fingerprint
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, origin, owned_ref
 from ..auth.authenticator import Identity

@@ -16,8 +16,7 @@ from ...container import Container
 from ...errors import NotFound
 from ...events.ids import batch_for_key, new_batch, owner_token, place_of
 from ...projections.batches import ListedBatches, progress
-from ...projections.task_reader import Listed
-from ...projections.task_view import ACTIVE
+from ...projections.task_view import ACTIVE, Listed
 from ...submission.batch_body import MOST_TASKS, BatchItem
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_batch
 from ..bodies import read_as, read_body

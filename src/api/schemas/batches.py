@@ -9,8 +9,7 @@ from msgspec import Raw, Struct
 
 from ...events.ids import BatchRef, place_of
 from ...projections.batches import Batch, BatchProgress
-from ...projections.task_reader import Listed
-from ...projections.task_view import Status
+from ...projections.task_view import Listed, Status
 from ...settings import Settings
 from ...submission.service import SubmittedBatch
 from ...wire.fields import milliseconds, optional_milliseconds

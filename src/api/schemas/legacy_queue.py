@@ -8,8 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ...events.ids import token
-from ...projections.task_reader import Listed
-from ...projections.task_view import Status
+from ...projections.task_view import Listed, Status
 from ...wire.fields import milliseconds, optional_milliseconds
 
 QueueType = Literal["chapter", "outline"]
