@@ -124,7 +124,7 @@ async def _in_log(
     reading: Connection, owner: str | None, oldest: int, upper: int, at_once: int
 ) -> AsyncGenerator[Stretch, None]:
     """Yield the submissions from `oldest` to before `upper`; `rest` is None in the last stretch."""
-    # With a filter for everybody NATS would search every subject; it is faster to read all events and skip two of three.
+    # With a filter for everybody NATS would search all subjects; it is faster to read all events and skip two of three.
     subject = tasks_filter(owner, _SUBMITTED) if owner else ">"
     steps = read_backwards(reading, TASKS, subject, oldest, upper, at_once, lambda found: _is_submission(found.subject))
     async with contextlib.aclosing(steps):
