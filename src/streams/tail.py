@@ -43,6 +43,10 @@ class Tail:
         self._readers: set[asyncio.Event] = set()
         """Set when there are new messages, or the end is reached."""
 
+    @property
+    def reader_count(self) -> int:
+        return len(self._readers)
+
     def find(self, sequence: int) -> Position | None:
         """Return the message at a sequence, None if it is not in memory."""
         place = bisect_left(self._kept, sequence, key=_sequence)

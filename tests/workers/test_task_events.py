@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from taskstream.container import Container
 from taskstream.errors import StoreUnavailable
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Actor, Recorded
-from taskstream.events.subjects import event_subject, task_root
+from taskstream.events.subjects import TASK_SUBJECTS, event_subject, task_root
 from taskstream.events.task import AttemptFailed, AttemptStarted, TaskCancelled, TaskEvent
 from taskstream.streams.jetstream.messages import Position
+from taskstream.streams.tail import Tail as RealTail
+from taskstream.streams.topology.definitions import TASKS
 from taskstream.workers.task_events import TaskEventListener
 from testkit.histories import ref
 from testkit.waiting import wait_until
@@ -32,6 +36,7 @@ class Tail:
     def __init__(self, positions: list[Position], *failures: int) -> None:
         self.positions = positions
         self.failures = list(failures)
+        self.reader_count = 2
 
     async def follow(self, after: int) -> AsyncGenerator[list[Position], None]:
         for each in self.positions:
@@ -93,3 +98,29 @@ async def test_a_cancellation_that_does_not_decode_frees_its_slot_all_the_same()
 
     assert dispatch.freed == [("s2", ref(1)), ("s1", ref(2))]
     assert dispatch.closed == []
+
+
+async def test_it_follows_the_tail_only_while_others_do(container: Container) -> None:
+    tail = RealTail(container.reading, TASKS, TASK_SUBJECTS)
+    dispatch = Dispatch()
+    listener = TaskEventListener(tail, container.reading, cast(Any, dispatch), cast(Any, dispatch))
+
+    async def fail(number: int) -> None:
+        for event in (STARTED, FAILED):
+            each = position(number, event)
+            await container.appending.request(each.subject, each.data)
+        await wait_until(lambda: len(dispatch.freed) == number, f"report {number}")
+
+    running = asyncio.create_task(listener.run())
+    await fail(1)
+    assert tail.reader_count == 0
+    async with contextlib.aclosing(tail.follow(0)) as other:
+        await anext(other)
+        await fail(2)
+        await wait_until(lambda: tail.reader_count == 2, "the listener to share the tail")
+        await fail(3)
+    await fail(4)
+    await wait_until(lambda: tail.reader_count == 0, "the listener to leave the tail")
+    await fail(5)
+    running.cancel()
+    assert dispatch.freed == [("s1", ref(number)) for number in range(1, 6)]
