@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from taskstream.container import Container, open_container
@@ -14,6 +15,10 @@ from testkit.nats import NatsServer, in_container
 from testkit.service import Service, quick_settings, running_service
 
 pytest_plugins = ["testkit.limits"]
+
+# The time an example takes says how busy the machine is.
+hypothesis.settings.register_profile("taskstream", deadline=None)
+hypothesis.settings.load_profile("taskstream")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

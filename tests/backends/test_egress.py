@@ -240,7 +240,7 @@ def loopback_hosts(draw: st.DrawFn) -> str:
     return text + draw(st.sampled_from(["", "."]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(host=loopback_hosts(), port=st.sampled_from(["", ":80", ":8080"]), path=st.sampled_from(["", "/", "/x?y"]))
 @example(host="①②⑦.⓪.⓪.①", port="", path="/")
 @example(host="2130706433", port="", path="/")
@@ -257,7 +257,7 @@ async def resolve_numbers(host: str, port: int, family: socket.AddressFamily) ->
     return await dns({host.rstrip("."): [str(each[4][0]) for each in found]})(host, port, family)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(host=loopback_hosts())
 @example(host="0x7f.1")
 async def test_no_spelling_of_loopback_is_connected(host: str) -> None:
@@ -268,7 +268,7 @@ async def test_no_spelling_of_loopback_is_connected(host: str) -> None:
     assert refused_by_policy(raised.value) or unknown or isinstance(raised.value, aiohttp.InvalidURL)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(url=st.text() | st.builds("http://{}/{}".format, st.text(), st.text()))
 async def test_any_text_is_accepted_or_refused_and_nothing_else(url: str) -> None:
     with contextlib.suppress(BadAddress):

@@ -231,13 +231,13 @@ def check_legal(events: list[Event]) -> None:
                 ended, running = True, False
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(histories)
 def test_any_history_that_commands_can_make_is_legal(asked: Asked) -> None:
     check_legal([stored.recorded.event for stored in history(tell(*asked))])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(histories)
 def test_a_state_says_what_its_history_says(asked: Asked) -> None:
     told = tell(*asked)
@@ -261,7 +261,7 @@ def test_a_state_says_what_its_history_says(asked: Asked) -> None:
         assert state.outcome == outcomes[type(events[-1])]  # type: ignore[index]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(histories)
 def test_what_is_shown_of_a_task_agrees_with_what_is_decided_on(asked: Asked) -> None:
     state: task_state.TaskState = task_state.UNKNOWN
@@ -294,7 +294,7 @@ def check_agreement(view: TaskView, state: task_state.TaskState) -> None:
             assert not view.accepted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(histories)
 def test_a_command_given_again_at_once_is_quiet_or_refused(asked: Asked) -> None:
     told = tell(*asked)
@@ -337,7 +337,6 @@ type_commands: Any = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(server_commands, st.floats(0, 400)), max_size=40))
 def test_a_server_command_has_one_event_at_most_and_none_when_repeated(asked: list[tuple[Any, float]]) -> None:
     state: server.ServerState = server.ABSENT

@@ -114,7 +114,7 @@ some_day = st.integers(0, 365 * 86_400).map(lambda number: at("2026-01-01T00:00:
 instants = st.one_of(around_changes, some_day)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example("30 2 * * *", BERLIN, at("2026-10-25T00:00:00+00:00"), at("2026-10-25T01:15:00+00:00"))
 @example("30 1 * * *", NEW_YORK, at("2026-11-01T05:00:00+00:00"), at("2026-11-01T06:15:00+00:00"))
 @example("0,30 2,3 * * *", BERLIN, at("2026-03-29T00:30:00+00:00"), at("2026-03-29T01:00:00+00:00"))
@@ -130,7 +130,7 @@ def test_wherever_one_begins_to_look_one_sees_the_same(cron: str, zone: str, one
     assert all(earlier < later for earlier, later in itertools.pairwise(seen))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(crons, zones, instants, st.integers(1, 30), st.sampled_from([0, 1, 5, 60]))
 def test_the_latest_are_the_end_of_all(cron: str, zone: str, start: datetime, span_days: int, most: int) -> None:
     first = first_from(cron, zone, start)
@@ -167,7 +167,7 @@ def test_the_latest_of_very_many_are_found_without_looking_at_all(monkeypatch: p
 # What is refused
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=30), st.text("0123456789*/-,LW# MONAUG@", max_size=30), crons))
 def test_whatever_is_given_is_taken_or_refused_with_its_place(cron: str) -> None:
     refused = None

@@ -309,7 +309,7 @@ steps = st.lists(
 )
 
 
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=150)
 @hypothesis_given(st.sampled_from(CHANGES), st.sampled_from(CRONS), st.sampled_from([0, 1, 100]), steps)
 def test_each_run_of_a_day_fires_or_is_skipped_and_none_twice(
     where: tuple[str, datetime], cron: str, catch_up: int, steps: list[tuple[float, str]]

@@ -115,7 +115,6 @@ def test_the_service_answers_as_described(address: Address, known: dict[str, str
 
         @settings(
             max_examples=EXAMPLES,
-            deadline=None,
             derandomize=True,
             database=None,
             phases=[Phase.generate],

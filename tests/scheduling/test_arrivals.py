@@ -109,7 +109,7 @@ def fleet_with(owner: int | None, task_type: int | None, key: int, window: int |
     return Fleet(Simulation(FixedRules(bounds)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(owner=limits, task_type=limits, key=st.integers(1, 3), what=steps)
 def test_no_limit_is_ever_exceeded(
     owner: int | None, task_type: int | None, key: int, what: list[tuple[str, object]]
@@ -124,7 +124,7 @@ def test_no_limit_is_ever_exceeded(
             assert limit is None or count <= limit, f"{count} of {name}"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(owner=limits, task_type=limits, key=st.integers(1, 3), window=limits, what=steps)
 def test_everything_held_is_queued_in_the_end(
     owner: int | None, task_type: int | None, key: int, window: int | None, what: list[tuple[str, object]]
@@ -143,7 +143,7 @@ def test_everything_held_is_queued_in_the_end(
     assert len(fleet.simulation.held_tasks) == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(owner=limits, task_type=limits, key=st.integers(1, 3), what=steps)
 def test_what_has_room_is_never_left_waiting(
     owner: int | None, task_type: int | None, key: int, what: list[tuple[str, object]]
@@ -163,7 +163,7 @@ def test_what_has_room_is_never_left_waiting(
         assert any(full), f"{ref.id} waits for nothing"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(per_second=st.integers(1, 5), burst=st.integers(1, 5), what=steps)
 def test_starts_never_exceed_their_rate(per_second: int, burst: int, what: list[tuple[str, object]]) -> None:
     fleet = Fleet(Simulation(FixedRules({"type": Bounds(None, per_second, burst)})))
@@ -175,7 +175,7 @@ def test_starts_never_exceed_their_rate(per_second: int, burst: int, what: list[
                 assert last - first + 1 <= burst + (until - since) * per_second + 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(crowd=st.integers(1, 300), slots=st.integers(1, 5))
 def test_one_owners_crowd_delays_anothers_task_by_no_more_than_a_turn(crowd: int, slots: int) -> None:
     fleet = fleet_with(None, slots, 1)

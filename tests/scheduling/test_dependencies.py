@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from taskstream.commands.task import decide
@@ -195,7 +195,6 @@ def _taken(data: st.DataObject, refs: list[TaskRef]) -> TaskRef:
     return refs.pop(data.draw(st.integers(0, len(refs) - 1)))
 
 
-@settings(deadline=None)
 @given(dags(), st.sampled_from([{}, LIMITS]), st.data())
 def test_random_dags_with_random_failures_end_as_the_model_says(
     nodes: list[Node], limits: dict[str, Bounds], data: st.DataObject
@@ -211,7 +210,6 @@ def test_random_dags_with_random_failures_end_as_the_model_says(
         event(f"one has {outcome}")
 
 
-@settings(deadline=None)
 @given(dags(), st.sampled_from([{}, LIMITS]), st.data())
 def test_all_that_did_not_succeed_is_retried_and_ends_as_the_model_says(
     nodes: list[Node], limits: dict[str, Bounds], data: st.DataObject
@@ -232,7 +230,6 @@ def test_all_that_did_not_succeed_is_retried_and_ends_as_the_model_says(
     assert run.started == will_run(again) - succeeded
 
 
-@settings(deadline=None)
 @given(dags(), st.data())
 def test_whatever_is_retried_when_no_child_is_queued_beside_a_parent_and_all_end(
     nodes: list[Node], data: st.DataObject

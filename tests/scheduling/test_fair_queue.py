@@ -34,7 +34,7 @@ def entry(number: int, priority: Priority, submitted_at: float) -> TaskEntry:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(what=steps)
 def test_the_oldest_that_has_aged_comes_first(what: list[tuple[str, object]]) -> None:
     queue, flows, now, number = FairQueue(AGEING_SECONDS), list[Flow](), 0.0, 0

@@ -145,7 +145,7 @@ pools = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(pools, st.floats(0, 1))
 def test_a_newcomer_starts_after_one_task_for_each_slot_and_two_round_trips(pool: Pool, moment: float) -> None:
     pool.crowd()
@@ -159,7 +159,7 @@ def test_a_newcomer_starts_after_one_task_for_each_slot_and_two_round_trips(pool
     assert len(pool.started) - 1 - started <= max(pool.slots, SMALLEST_WINDOW) + 2 + 1.5 * in_two_rounds
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(pools)
 def test_slots_are_not_idle_while_many_wait(pool: Pool) -> None:
     pool.crowd()

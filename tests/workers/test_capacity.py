@@ -181,7 +181,7 @@ class Random(ByChance):
         return 1
 
 
-SHORT = settings(max_examples=25, stateful_step_count=30, deadline=None)
+SHORT = settings(max_examples=25, stateful_step_count=30)
 
 TestLeastLoaded: Any = LeastLoaded.TestCase
 TestRoundRobin: Any = RoundRobin.TestCase
