@@ -84,7 +84,7 @@ class Simulation:
         self.held_tasks.apply(ref, sequence, recorded, self.now)
         return sequence
 
-    def tell_again(self, ref: TaskRef) -> None:
+    def deliver_again(self, ref: TaskRef) -> None:
         """Apply all events of a task once more."""
         for of, sequence, recorded in self.log:
             if of == ref:

@@ -175,7 +175,7 @@ class Run:
             case Reread(ref):
                 view = self.view(ref)
                 if held_tasks.find(ref) is not None:
-                    self.simulation.tell_again(ref)
+                    self.simulation.deliver_again(ref)
                 elif view.ended_at is None:
                     held_tasks.add(entry_of(ref, view), now)
             case _:
