@@ -15,8 +15,7 @@ from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
 from .bodies import JsonResponse
-from .legacy.model_headers import MODEL_HEADERS
-from .legacy.queue import queue_router
+from .legacy.queue import MODEL_HEADERS, queue_router
 from .middleware import Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error

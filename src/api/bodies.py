@@ -29,7 +29,7 @@ async def read_body(request: ApiRequest) -> bytes:
         raise HTTPException(status_code=415, detail="bodies must not be compressed; send it without Content-Encoding")
     try:
         body = await request.body()
-    except InternalServerException:  # Litestar's error for a client that disconnected; nobody reads the answer
+    except InternalServerException:  # Litestar's error for a client that disconnected, so the answer is not read
         raise ClientException("the body ended before it was complete") from None
     return body.removeprefix(BYTE_ORDER_MARK)
 

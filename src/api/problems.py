@@ -90,7 +90,7 @@ _STATUS: dict[type[Exception], int] = {
 }
 _NOT_STORED = "the task store is not available; nothing was lost, retry after `Retry-After` seconds"
 _UNREADABLE = "a newer version of the service wrote this and this process cannot read it; retry, or upgrade"
-_NO_ROOM = "the task store is full; an administrator must free space before new tasks are accepted"
+_STORE_FULL = "the task store is full; an administrator must free space before new tasks are accepted"
 _TOO_LARGE = "the body is larger than this service takes; send a reference to large inputs instead of the inputs"
 _UNEXPECTED = "internal error; report the request id in `X-Request-Id`, which is in the service's logs"
 
@@ -153,7 +153,7 @@ def _detail(error: Exception, status: int) -> str:
         case PayloadTooLarge():
             return _TOO_LARGE
         case errors.StoreFull():
-            return _NO_ROOM
+            return _STORE_FULL
         case errors.UnreadableEvent():
             return _UNREADABLE
         case errors.StoreUnavailable() | errors.Conflict():

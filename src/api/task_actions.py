@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from graphlib import TopologicalSorter
 from typing import Literal, TypeAlias
 
@@ -14,8 +14,7 @@ from ..container import Container
 from ..errors import InvalidInput, NotFound, Refused
 from ..events.ids import TaskRef, owner_token, parse_task_id
 from ..events.task import NO_PLAN
-from .auth.access import actor
-from .auth.authenticator import Identity
+from .auth.access import ApiRequest, Origin, origin
 from .parameters import next_cursor, read_cursor
 from .schemas.bulk import BulkAnswer, ManyTasks, RefusedTasks
 
@@ -26,8 +25,8 @@ NO_TASK = "there is no such task"
 
 Find: TypeAlias = Callable[[int | None], Awaitable[tuple[list[TaskRef], int | None]]]
 """Returns a page of tasks that match a filter: takes the cursor of the page, returns that of the next one."""
-Restrict: TypeAlias = Callable[[list[TaskRef], "BulkCommand"], Awaitable[list[TaskRef]]]
-"""Returns those of the named tasks that the route is for, and refuses the others."""
+Among: TypeAlias = Callable[[list[TaskRef]], Awaitable[Collection[TaskRef]]]
+"""Returns those of the named tasks that the route is for."""
 
 
 def command_for(action: TaskAction, reason: str, subject: str) -> TaskCommand:
@@ -44,12 +43,9 @@ def command_for(action: TaskAction, reason: str, subject: str) -> TaskCommand:
 class BulkCommand:
     """One command for many tasks, and what came of it for each."""
 
-    def __init__(
-        self, container: Container, identity: Identity, cause: str, command: TaskCommand, *, dry_run: bool = False
-    ) -> None:
+    def __init__(self, container: Container, signed: Origin, command: TaskCommand, *, dry_run: bool = False) -> None:
         self._container = container
-        self._by = actor(identity)
-        self._cause = cause
+        self._signed = signed
         self._command = command
         self._dry_run = dry_run
         self._done = 0
@@ -69,9 +65,10 @@ class BulkCommand:
         else:
             await self._run_each(refs)
 
-    def refuse(self, reason: str, ref: TaskRef) -> None:
-        """Count a task as refused."""
-        self._refused.setdefault(reason, []).append(ref.id)
+    def refuse(self, reason: str, refs: Iterable[TaskRef]) -> None:
+        """Count tasks as refused."""
+        for ref in refs:
+            self._refused.setdefault(reason, []).append(ref.id)
 
     def answer(self, cursor: int | None = None) -> BulkAnswer:
         """Return what came of it. `cursor`: where the next page of matching tasks starts."""
@@ -108,9 +105,9 @@ class BulkCommand:
                 try:
                     has_changed = await self._run_one(ref)
                 except NotFound:
-                    self.refuse(NO_TASK, ref)
+                    self.refuse(NO_TASK, [ref])
                 except Refused as refusal:
-                    self.refuse(str(refusal), ref)
+                    self.refuse(str(refusal), [ref])
                 else:
                     self._done += has_changed
                     self._unchanged += not has_changed
@@ -128,27 +125,29 @@ class BulkCommand:
         if self._dry_run:
             known = await commands.tasks.load(ref)
             return bool(decide(self._command, known.state, utc_now()))
-        return bool((await commands.task(ref, self._command, by=self._by, cause=self._cause)).appended)
+        return bool((await commands.task(ref, self._command, **self._signed)).appended)
 
 
 async def command_many(
     container: Container,
-    identity: Identity,
-    cause: str,
+    request: ApiRequest,
     action: TaskAction,
     body: ManyTasks,
     find: Find | None,
-    restrict: Restrict | None = None,
+    *,
+    among: Among | None = None,
+    otherwise: str = "",
 ) -> BulkAnswer:
     """Give a command to the tasks that a body names by ids or by a filter, which `find` evaluates.
 
     Raises InvalidInput unless the body has exactly one of the two. Others' tasks are refused as if they did not exist,
-    except to admins.
+    except to admins. Named tasks not `among` those the route is for are refused with the reason `otherwise`.
     """
     if (body.ids is None) == (find is None):
         raise InvalidInput("send `ids` or `filter`, and not both", "$")
+    identity = request.user
     command = command_for(action, body.reason, identity.subject)
-    bulk = BulkCommand(container, identity, cause, command, dry_run=body.dry_run)
+    bulk = BulkCommand(container, origin(request), command, dry_run=body.dry_run)
     cursor: int | None = None
     if find is not None:
         refs, cursor = await find(read_cursor(body.cursor, "$.cursor"))
@@ -157,13 +156,10 @@ async def command_many(
         if body.cursor is not None:
             raise InvalidInput("`cursor` works only with `filter`; leave it out with `ids`", "$.cursor")
         own = owner_token(identity.subject)
-        refs = []
-        for ref in named:
-            if ref.owner == own or identity.has("admin"):
-                refs.append(ref)
-            else:
-                bulk.refuse(NO_TASK, ref)
-        if restrict is not None:
-            refs = await restrict(refs, bulk)
+        reachable = [ref for ref in named if ref.owner == own or identity.has("admin")]
+        bulk.refuse(NO_TASK, set(named).difference(reachable))
+        fitting = set(reachable if among is None else await among(reachable))
+        bulk.refuse(otherwise, set(reachable) - fitting)
+        refs = [ref for ref in reachable if ref in fitting]
     await bulk.run(refs)
     return bulk.answer(cursor)

@@ -52,7 +52,7 @@ class Admission:
         _drop_reported(self._queued, report.as_of)
 
     def held_back(self, pool: str) -> int:
-        """Return how many tasks of a pool wait for room in their owner's window, as last reported."""
+        """Return how many tasks of a pool wait for space in their owner's window, as last reported."""
         return self._report.held_back.get(pool, 0)
 
     def check_quota(self, owner: str, count: int) -> None:

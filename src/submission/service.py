@@ -172,19 +172,19 @@ class SubmissionService:
         with self.admission.in_flight(decided):
             handled = await self._commands.submit_together(decided, by=by, cause=cause)
         counts: Counter[tuple[str, str]] = Counter()
-        newcomers: dict[TaskRef, int] = {}
+        keyed: dict[TaskRef, int] = {}
         for (task_ref, command), each in zip(decided, handled, strict=True):
             if each.appended:
                 counts[command.pool, command.priority] += 1
                 self.admission.record(task_ref, command, each.known.sequence)
                 if self._may_be_refused(command):
-                    newcomers[task_ref] = each.known.sequence
+                    keyed[task_ref] = each.known.sequence
         for (pool, priority), count in counts.items():
             labelled(metrics.submitted, pool, priority).inc(count)
         return SubmittedBatch(
             refs=[task_ref for task_ref, _ in submissions],
             is_new=any(each.appended for each in handled),
-            refused=await self._refused(Scope(owner=ref.owner), newcomers),
+            refused=await self._refused(Scope(owner=ref.owner), keyed),
         )
 
     async def _find_batch(self, ref: BatchRef, whole: str) -> Batch | None:
@@ -203,18 +203,18 @@ class SubmissionService:
         definition = self._fleet.type_state(command.task_type).definition
         return definition is not None and definition.on_conflict == "refuse"
 
-    async def _refused(self, scope: Scope, newcomers: Mapping[TaskRef, int]) -> dict[TaskRef, str]:
+    async def _refused(self, scope: Scope, keyed: Mapping[TaskRef, int]) -> dict[TaskRef, str]:
         """Return the tasks whose concurrency key was taken, with the reason. They are in the log, cancelled.
 
-        `newcomers`: the tasks to ask about, with the sequences they were stored at. A task is left out if the scheduler
-        decides nothing within DECIDED_SECONDS, because its start time or its parents hold it, or if the log cannot be
-        read now; it may still be refused later.
+        `keyed`: the new tasks with a concurrency key, with the sequences they were stored at. A task is left out if the
+        scheduler decides nothing within DECIDED_SECONDS, because its start time or its parents hold it, or if the log
+        cannot be read now; it may still be refused later.
         """
         refused: dict[TaskRef, str] = {}
-        undecided = set(newcomers)
+        undecided = set(keyed)
         if not undecided:
             return refused
-        position = FeedPosition(max(newcomers.values()))
+        position = FeedPosition(max(keyed.values()))
         with contextlib.suppress(TimeoutError, StoreError):
             async with (
                 asyncio.timeout(DECIDED_SECONDS),

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from taskstream.api.waiting import preferred_wait
+from taskstream.api.routes.tasks import preferred_wait
 from testkit.backend import BackendServer, hold
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until

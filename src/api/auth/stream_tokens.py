@@ -32,7 +32,7 @@ class StreamTokens:
     """Makes and verifies stream tokens. A token is sealed: it cannot be read or made without the key."""
 
     def __init__(self, sealer: Sealer, now: Clock) -> None:
-        """`now`: seconds since the epoch."""
+        """Take the key. `now`: seconds since the epoch."""
         self._sealer = sealer
         self._now = now
 

@@ -9,6 +9,7 @@ import unicodedata
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 from litestar import Router
@@ -41,17 +42,53 @@ from ..schemas.legacy_queue import (
     QueueTasksAnswer,
     queued_task,
 )
-from .model_headers import read_model
 from .stream import generated
 
 SHOWN_AFTER_END = timedelta(hours=1)
 CANCELLED = "Cancelled by user"
 """The `error` older clients look for."""
 LONGEST_PROJECT = 256
+MODEL_HEADERS = ("X-AI-Provider", "X-AI-Model", "X-AI-Key", "X-AI-BaseUrl")
+LONGEST_NAME = 128
+LONGEST_MODEL_KEY = 4_096
+LONGEST_URL = 2_048
 
 Project = Annotated[
     str, PathParameter(description="A project's name: any text, percent-encoded", schema_extra={"examples": ["novel"]})
 ]
+
+
+def read_model(request: ApiRequest) -> tuple[ModelChoice, str]:
+    """Return the model and its key from the headers; parts without a header are empty.
+
+    Raises InvalidInput with the name of the header, never with its value.
+    """
+    model = ModelChoice(
+        provider=_header(request, "X-AI-Provider", LONGEST_NAME),
+        model=_header(request, "X-AI-Model", LONGEST_NAME),
+        base_url=_header(request, "X-AI-BaseUrl", LONGEST_URL),
+    )
+    _check_url(model.base_url)
+    return model, _header(request, "X-AI-Key", LONGEST_MODEL_KEY)
+
+
+def _header(request: ApiRequest, name: str, longest: int) -> str:
+    text: str = request.headers.get(name, "").strip()
+    if len(text) > longest or not (text.isascii() and text.isprintable()):
+        raise InvalidInput(f"must be at most {longest} printable ASCII characters", name)
+    return text
+
+
+def _check_url(url: str) -> None:
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and not parts.username and not parts.password
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidInput("must be an http or https address without user name and password", "X-AI-BaseUrl")
 
 
 def queue_request(

@@ -7,10 +7,10 @@ chapter, anything else is on the way), `title`, `preview`, `wordCount`, `error`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from ...errors import StoreError
 from ...events.ids import TaskRef
@@ -26,6 +26,7 @@ from ...push.feed import FeedPosition, Feeds
 from ...push.hub import Scope
 
 HEARTBEAT_SECONDS = 15.0
+T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,8 +45,8 @@ class _Chapter(Struct, kw_only=True, rename="camel"):
 class _Totals(Struct, kw_only=True, rename="camel"):
     """Counts of chapters that the `data` of a result may have."""
 
-    total_generated: int | UnsetType = UNSET
-    total_failed: int | UnsetType = UNSET
+    total_generated: int | None = None
+    total_failed: int | None = None
 
 
 class _Result(Struct, kw_only=True):
@@ -60,11 +61,6 @@ class LegacyStream:
         self._total = total
         self._generated: set[int] = set()
         self._failed: set[int] = set()
-
-    def beginning(self) -> Iterator[dict[str, Any]]:
-        """Yield the messages every stream starts with."""
-        yield {"type": "start", "total": self._total}
-        yield {"type": "task_created", "taskId": self._task_id}
 
     def translate(self, event: TaskEvent) -> Iterator[dict[str, Any]]:
         """Yield the messages for an event; none for an event that older clients do not know."""
@@ -83,21 +79,20 @@ class LegacyStream:
                 pass
 
     def _progress(self, event: ProgressReported) -> Iterator[dict[str, Any]]:
-        chapter = _chapter(event)
+        chapter = _read(event.custom_data, _Chapter)
         index = chapter.chapter_index if chapter else None
-        if chapter and chapter.status == "complete":
-            self._generated.add(chapter.chapter_index)
-        if chapter and chapter.status == "error":
-            self._failed.add(chapter.chapter_index)
+        status = chapter.status if chapter else "generating"
+        if chapter and status in ("complete", "error"):
+            (self._generated if status == "complete" else self._failed).add(chapter.chapter_index)
         yield {
             "type": "progress",
             "current": len(self._generated | self._failed),
             "total": self._total,
             "chapterIndex": index,
-            "status": chapter.status if chapter else "generating",
+            "status": status,
             "message": event.message or "",
         }
-        if chapter and chapter.status == "complete":
+        if chapter and status == "complete":
             yield {
                 "type": "chapter_complete",
                 "chapterIndex": index,
@@ -105,17 +100,17 @@ class LegacyStream:
                 "preview": chapter.preview,
                 "wordCount": chapter.word_count,
             }
-        if chapter and chapter.status == "error":
+        if chapter and status == "error":
             yield {"type": "chapter_error", "chapterIndex": index, "error": chapter.error}
 
     def _done(self, result: StoredResult | None) -> dict[str, Any]:
-        totals = _totals(result) if result else _Totals()
-        generated, failed = totals.total_generated, totals.total_failed
+        found = _read(result.inline, _Result) if result else None
+        totals = found.data if found else _Totals()
         return {
             "type": "done",
             "success": result is not None,
-            "totalGenerated": len(self._generated) if generated is UNSET else generated,
-            "totalFailed": len(self._failed - self._generated) if failed is UNSET else failed,
+            "totalGenerated": len(self._generated) if totals.total_generated is None else totals.total_generated,
+            "totalFailed": len(self._failed - self._generated) if totals.total_failed is None else totals.total_failed,
             "taskId": self._task_id,
         }
 
@@ -123,8 +118,8 @@ class LegacyStream:
 async def generated(feeds: Feeds, ref: TaskRef, after: int, total: int) -> AsyncIterator[bytes]:
     """Yield the lines of a stream about a task, from its events after a sequence to its end."""
     stream = LegacyStream(ref.id, total)
-    for message in stream.beginning():
-        yield _line(message)
+    yield _line({"type": "start", "total": total})
+    yield _line({"type": "task_created", "taskId": ref.id})
     try:
         async for item in feeds.feed(Scope(ref=ref), FeedPosition(after), HEARTBEAT_SECONDS):
             if item is None:
@@ -142,15 +137,9 @@ def _line(message: dict[str, Any]) -> bytes:
     return b"data: " + _encode(message) + b"\n\n"
 
 
-def _chapter(event: ProgressReported) -> _Chapter | None:
+def _read(text: bytes | Raw, shape: type[T]) -> T | None:
+    """Return a text of a server as a shape, None if it is another one."""
     try:
-        return msgspec.json.decode(event.custom_data, type=_Chapter)
+        return msgspec.json.decode(text, type=shape)
     except msgspec.MsgspecError:
         return None
-
-
-def _totals(result: StoredResult) -> _Totals:
-    try:
-        return msgspec.json.decode(result.inline, type=_Result).data
-    except msgspec.MsgspecError:
-        return _Totals()

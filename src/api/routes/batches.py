@@ -21,7 +21,6 @@ from ...submission.batch_body import MOST_TASKS, BatchItem
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_batch
 from ..bodies import read_as, read_body
 from ..event_stream import STREAM_TYPE, EventStream
-from ..middleware import request_id
 from ..openapi.description import schema_of
 from ..openapi.examples import BATCH_EXAMPLES
 from ..parameters import (
@@ -100,7 +99,7 @@ def batch_router(container: Container) -> Router:
         batch = await batches.find(owned_batch(request.user, batch_id, "admin"))
         body = await read_as(request, ReasonBody, settings.max_json_depth)
         chosen = command_for(action, body.reason, request.user.subject)
-        bulk = BulkCommand(container, request.user, request_id(request.scope), chosen)
+        bulk = BulkCommand(container, origin(request), chosen)
         tasks = await batches.tasks(batch, deleted=request.user.has(*READERS_OF_ALL))
         await bulk.run([listed.ref for listed in tasks])
         return bulk.answer()

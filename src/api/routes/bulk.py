@@ -16,7 +16,6 @@ from ...wire.fields import instant
 from ..auth.access import ApiRequest
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..middleware import request_id
 from ..routing import Routes
 from ..schemas.bulk import BulkAnswer, BulkBody, BulkFilter
 from ..task_actions import TaskAction, command_many
@@ -29,7 +28,7 @@ CLOCK_TOLERANCE = timedelta(seconds=5)
 """Largest difference between the clock that dates submissions and that of NATS."""
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """NATS counts nanoseconds since 1970 in 64 bits."""
-EVERYBODY = "*"
+ALL_OWNERS = "*"
 COUNTS = "How many tasks changed, and why the others did not"
 
 
@@ -55,12 +54,12 @@ def within_reach(given: int | datetime | None, path: str) -> datetime | None:
 
 
 def commanded_owner(identity: Identity, owner: str | None) -> str | None:
-    """Return the token of the owner whose tasks a filter selects, None for everybody's. Raises Forbidden."""
+    """Return the token of the owner whose tasks a filter selects, None for all owners'. Raises Forbidden."""
     own = owner_token(identity.subject)
     if owner is None:
         return own
     if identity.has("admin"):
-        return None if owner == EVERYBODY else owner_token(owner)
+        return None if owner == ALL_OWNERS else owner_token(owner)
     if owner_token(owner) != own:
         raise Forbidden("only admins change other users' tasks; leave out `owner` for your own")
     return own
@@ -100,7 +99,7 @@ def bulk_router(container: Container) -> Router:
     async def command(request: ApiRequest, action: TaskAction) -> BulkAnswer:
         body = await read_as(request, BulkBody, container.settings.max_json_depth)
         find = None if body.filter is None else partial(find_tasks, container, task_filter(request.user, body.filter))
-        return await command_many(container, request.user, request_id(request.scope), action, body, find)
+        return await command_many(container, request, action, body, find)
 
     @routes.post("/tasks/cancel", "Cancel many tasks", COUNTS, body=BulkBody, fails={404}, needs_body=True)
     async def cancel_tasks(request: ApiRequest) -> BulkAnswer:

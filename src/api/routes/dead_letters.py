@@ -14,12 +14,11 @@ from ...projections.dead_letters import KINDS, DeadLetterFilter
 from ..auth.access import ApiRequest
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..middleware import request_id
 from ..parameters import Cursor, Limit, Owner, Types, listed_owner, next_cursor, read_choices, read_cursor
 from ..routing import Routes
 from ..schemas.bulk import BulkAnswer, DeadLetterPage, DeadLettersBody, DeadLettersFilter
 from ..schemas.tasks import task_summary
-from ..task_actions import BulkCommand, TaskAction, command_many
+from ..task_actions import TaskAction, command_many
 from .bulk import COUNTS, MOST_MATCHED, commanded_owner, within_reach
 
 LATEST_MS = 253_402_300_799_999
@@ -46,18 +45,12 @@ def dead_letter_router(container: Container) -> Router:
         page = await letters.page(filter_, MOST_MATCHED, after)
         return [listed.ref for listed in page.tasks], page.cursor
 
-    async def only_dead_letters(refs: list[TaskRef], bulk: BulkCommand) -> list[TaskRef]:
-        dead = await letters.among(refs)
-        for ref in refs:
-            if ref not in dead:
-                bulk.refuse(NO_DEAD_LETTER, ref)
-        return [ref for ref in refs if ref in dead]
-
     async def command(request: ApiRequest, action: TaskAction) -> BulkAnswer:
         body = await read_as(request, DeadLettersBody, container.settings.max_json_depth)
         matching = None if body.filter is None else partial(find, dead_letter_filter(request.user, body.filter))
-        cause = request_id(request.scope)
-        return await command_many(container, request.user, cause, action, body, matching, only_dead_letters)
+        return await command_many(
+            container, request, action, body, matching, among=letters.among, otherwise=NO_DEAD_LETTER
+        )
 
     @routes.get("/dead-letters", "List dead letters", "A page of dead letters, the earliest failure first")
     async def list_dead_letters(

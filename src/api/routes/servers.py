@@ -223,7 +223,7 @@ def _add_maintenance(routes: Routes, container: Container) -> None:
         body=MaintenanceBody,
     )
     async def set_maintenance(request: ApiRequest, server_id: ServerId) -> MaintenanceAnswer:
-        """In maintenance a server finishes the tasks it runs and gets no new ones."""
+        """Begin or end maintenance. In maintenance a server finishes the tasks it runs and gets no new ones."""
         body = await read_as(request, MaintenanceBody, depth)
         asked = SetMaintenance(maintenance=body.maintenance, reason=body.reason)
         await command_server(container, server_id, asked, origin(request))

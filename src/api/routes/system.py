@@ -44,7 +44,7 @@ async def readiness(container: Container, version: str) -> Ready:
     if container.draining:
         status = "draining"
     if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
-        warnings.append("the store is more than 90 % full; make room before it refuses new tasks")
+        warnings.append("the store is more than 90 % full; free space before it refuses new tasks")
     return Ready(
         status=status,
         version=version,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import re
 from typing import Annotated, get_args
 
 from litestar import Router
 from litestar.openapi.spec import OpenAPIType, Schema
-from litestar.params import QueryParameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from ...container import Container
 from ...events.ids import new_ref, owner_token, ref_for_key
-from ...projections.task_reader import TaskFilter
-from ...projections.task_view import Status
+from ...projections.task_reader import TaskDetail, TaskFilter
+from ...projections.task_view import ACTIVE, Status
+from ...push.feed import FeedPosition
+from ...push.hub import Scope
 from ...submission.body import OPTIONS, Submission, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
 from ..bodies import read_as, read_body
@@ -37,11 +42,24 @@ from ..schemas.shared import ReasonBody
 from ..schemas.tasks import EventPage, TaskAnswer, TaskPage, UpdateBody, recorded_event, task_answer, task_summary
 from ..task_actions import TaskAction, command_for
 from ..task_updates import record_update
-from ..waiting import Prefer, Wait, preferred_wait, until_ended
 
 STATUSES: frozenset[str] = frozenset(get_args(Status))
 
 Statuses = Annotated[list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")]
+
+LONGEST_WAIT = 60
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+
+Wait = Annotated[
+    int, QueryParameter(ge=0, le=LONGEST_WAIT, description="Longest wait in seconds for the end of the task")
+]
+Prefer = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Prefer",
+        description=f"`wait=n`: wait up to n seconds, {LONGEST_WAIT} at most, for the end of the task",
+    ),
+]
 
 
 def bare_payload() -> Schema:
@@ -50,6 +68,29 @@ def bare_payload() -> Schema:
     return Schema(
         title="Payload", description="A bare payload", type=OpenAPIType.OBJECT, schema_not=Schema(any_of=options)
     )
+
+
+def preferred_wait(prefer: str | None) -> int:
+    """Return the seconds of `wait` in a `Prefer` header, 0 without one (RFC 7240)."""
+    found = _WAIT.search(prefer or "")
+    return min(int(found[1]), LONGEST_WAIT) if found else 0
+
+
+async def until_ended(container: Container, detail: TaskDetail, seconds: int) -> TaskDetail:
+    """Return a task when it has ended, or as it is after `seconds`."""
+    if detail.view.status not in ACTIVE:
+        return detail
+    with contextlib.suppress(TimeoutError):
+        async with (
+            asyncio.timeout(seconds),
+            contextlib.aclosing(
+                container.feeds.feed(Scope(ref=detail.ref), FeedPosition(detail.view.sequence), seconds)
+            ) as feed,
+        ):
+            async for item in feed:
+                if item is not None and item.is_end:
+                    break
+    return await container.tasks.detail(detail.ref)
 
 
 def task_router(container: Container) -> Router:
@@ -88,14 +129,18 @@ def task_router(container: Container) -> Router:
         handled = await container.submissions.submit(ref, asked, **origin(request))
         tasks, new = container.tasks, handled.appended
         detail = await (tasks.detail_of(ref, new) if new else tasks.detail(ref))
-        return task_answer(await until_ended(container, detail, preferred_wait(prefer)), settings)
+        if seconds := preferred_wait(prefer):
+            detail = await until_ended(container, detail, seconds)
+        return task_answer(detail, settings)
 
     @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now")
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
         """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         detail = await container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
-        return task_answer(await until_ended(container, detail, wait), settings)
+        if wait:
+            detail = await until_ended(container, detail, wait)
+        return task_answer(detail, settings)
 
     @routes.put(
         "/task/{task_id:str}",

@@ -1,4 +1,4 @@
-"""Routes of task types: the schema of their payloads, their retries and limits. Admins write, everybody reads."""
+"""Routes of task types: payload schema, retries and limits. Admins write them, all callers read them."""
 
 from __future__ import annotations
 

@@ -65,12 +65,8 @@ class _Subscribe(Struct, tag="subscribe", kw_only=True, forbid_unknown_fields=Tr
     @property
     def name(self) -> str:
         """Return the name of the subscription. Raises InvalidInput unless it is about exactly one thing."""
-        named = [
-            *([f"task:{self.task}"] if self.task is not None else []),
-            *([f"batch:{self.batch}"] if self.batch is not None else []),
-            *([f"project:{self.project}"] if self.project is not None else []),
-            *(["all"] if self.all else []),
-        ]
+        kinds = {"task": self.task, "batch": self.batch, "project": self.project}
+        named = [f"{kind}:{name}" for kind, name in kinds.items() if name is not None] + ["all"] * self.all
         if len(named) != 1:
             raise InvalidInput("must have exactly one of `task`, `batch`, `project` and `all`")
         return named[0]
@@ -157,7 +153,7 @@ class Session:
             self._end(TOO_SLOW, "too slow: reconnect, and subscribe after the last id received")
             raise TooSlow from None
 
-    # What is asked for
+    # Messages of the client
 
     async def _act(self, text: str) -> None:
         if len(text) > LONGEST_MESSAGE:
@@ -219,8 +215,8 @@ class Session:
             return await self._pushed.of_task(self._identity, wanted.task, after)
         if wanted.batch is not None:
             return await self._pushed.of_batch(self._identity, wanted.batch, after)
-        everybodys = wanted.all and self._identity.has(*READERS_OF_ALL)
-        scope = Scope(owner=None if everybodys else owner_token(self._identity.subject))
+        of_all_owners = wanted.all and self._identity.has(*READERS_OF_ALL)
+        scope = Scope(owner=None if of_all_owners else owner_token(self._identity.subject))
         return await self._pushed.of_all(scope, SubscriptionFilter(project=wanted.project or ""), after)
 
 

@@ -1,4 +1,4 @@
-"""Task types, as admins send and everybody reads them. Durations are in seconds."""
+"""Task types, as admins send them and all callers read them. Durations are in seconds."""
 
 from __future__ import annotations
 
