@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, assert_never
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias, assert_never
 
 from msgspec import Struct, field
 
@@ -54,7 +54,7 @@ class ServerCapacity(Struct, frozen=True, kw_only=True):
 class Capacity:
     """The servers that may be sent tasks, indexed by type, pool and label."""
 
-    def __init__(self, policy: Policy[Any]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._servers: dict[str, ServerCapacity] = {}
         self._candidates: dict[str | None, Candidates] = {}
@@ -73,14 +73,15 @@ class Capacity:
         """Add or replace a server."""
         server_id = server.candidate.server_id
         before = self._servers.get(server_id)
-        if before is not None and before.type_keys != server.type_keys:
-            self._remove_candidate(before)
         if before is not None:
             self._count(before, -1)
+            if before.type_keys != server.type_keys:
+                self._remove_candidate(before)
         if before is None or before.labels != server.labels:
             if before is not None:
                 self._unlabel(before)
-            self._label(server)
+            for label in server.labels.items():
+                self._labelled.setdefault(label, set()).add(server_id)
         self._servers[server_id] = server
         self._count(server, 1)
         if server.free_slots:
@@ -191,10 +192,6 @@ class Capacity:
         for name in server.type_keys:
             self._candidates_of(name).remove(server.candidate.server_id)
 
-    def _label(self, server: ServerCapacity) -> None:
-        for label in server.labels.items():
-            self._labelled.setdefault(label, set()).add(server.candidate.server_id)
-
     def _unlabel(self, server: ServerCapacity) -> None:
         for label in server.labels.items():
             self._labelled[label].discard(server.candidate.server_id)
@@ -303,53 +300,40 @@ class WeightedCandidates:
         raise IndexError(point)
 
 
-L = TypeVar("L", bound=Candidates)
-
-
-class Policy(Protocol[L]):
+class Policy(NamedTuple):
     """A balancing policy."""
 
-    def new_candidates(self) -> L: ...
+    new_candidates: Callable[[], Candidates]
+    choose: Callable[[Sequence[Any]], str | None]
+    """Returns the server that gets a task, of groups made by `new_candidates`; None if all are empty. A server is in at
+    most one group."""
 
-    def choose(self, groups: Iterable[L]) -> str | None:
-        """Return the server that gets a task; None if all groups are empty. A server is in at most one group."""
 
+def _in_order(rank: Callable[[Candidate], Rank]) -> Policy:
+    """Return the policy that gives a task to the server of least rank."""
 
-class InOrder:
-    """The server of least rank gets the task."""
-
-    def __init__(self, rank: Callable[[Candidate], Rank]) -> None:
-        self._rank = rank
-
-    def new_candidates(self) -> RankedCandidates:
-        return RankedCandidates(self._rank)
-
-    def choose(self, groups: Iterable[RankedCandidates]) -> str | None:
+    def choose(groups: Sequence[RankedCandidates]) -> str | None:
         first = min((rank for group in groups if (rank := group.first())), default=None)
         return first[-1] if first else None
 
+    return Policy(lambda: RankedCandidates(rank), choose)
 
-class ByChance:
-    """Each server gets the task with a chance in proportion to its weight. `chance` gives numbers in [0, 1)."""
 
-    def __init__(self, weigh: Callable[[Candidate], int], chance: Callable[[], float]) -> None:
-        self._weigh = weigh
-        self._chance = chance
+def _by_chance(weigh: Callable[[Candidate], int], chance: Callable[[], float]) -> Policy:
+    """Return the policy that gives each server a task with a chance in proportion to its weight."""
 
-    def new_candidates(self) -> WeightedCandidates:
-        return WeightedCandidates(self._weigh)
-
-    def choose(self, groups: Iterable[WeightedCandidates]) -> str | None:
-        groups = list(groups)
-        point = int(self._chance() * sum(group.total for group in groups))
+    def choose(groups: Sequence[WeightedCandidates]) -> str | None:
+        point = int(chance() * sum(group.total for group in groups))
         for group in groups:
             if point < group.total:
                 return group.at(point)
             point -= group.total
         return None
 
+    return Policy(lambda: WeightedCandidates(weigh), choose)
 
-def policy(balancing: Balancing, chance: Callable[[], float]) -> Policy[Any]:
+
+def policy(balancing: Balancing, chance: Callable[[], float]) -> Policy:
     """Return a balancing policy.
 
     least-loaded: the smallest part of its capacity in use; among equals the one not chosen for longest.
@@ -358,12 +342,12 @@ def policy(balancing: Balancing, chance: Callable[[], float]) -> Policy[Any]:
     """
     match balancing:
         case "least-loaded":
-            return InOrder(lambda server: (server.running / server.capacity, server.last_choice, server.server_id))
+            return _in_order(lambda server: (server.running / server.capacity, server.last_choice, server.server_id))
         case "round-robin":
-            return InOrder(lambda server: (0, server.last_choice, server.server_id))
+            return _in_order(lambda server: (0, server.last_choice, server.server_id))
         case "weighted":
-            return ByChance(lambda server: server.weight, chance)
+            return _by_chance(lambda server: server.weight, chance)
         case "random":
-            return ByChance(lambda _: 1, chance)
+            return _by_chance(lambda _: 1, chance)
         case _:
             assert_never(balancing)

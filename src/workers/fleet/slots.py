@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
@@ -60,9 +60,7 @@ class _Load(Struct):
 class Slots:
     """The servers assigned to this worker, by token, and their slots."""
 
-    def __init__(
-        self, fleet: Fleet, policy: Policy[Any], now: Callable[[], datetime], in_force: Callable[[], bool]
-    ) -> None:
+    def __init__(self, fleet: Fleet, policy: Policy, now: Callable[[], datetime], in_force: Callable[[], bool]) -> None:
         """`in_force` returns False while this worker's leases may be lost; then no server has a free slot."""
         self._fleet = fleet
         self._now = now
