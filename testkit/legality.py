@@ -92,6 +92,8 @@ class _Walk:
             self._start(event, at)
         elif kind in OF_AN_ATTEMPT:
             self._of_attempt(kind, event)
+        else:
+            self._must(kind in FINAL, f"there is no rule for {kind}")
         if kind in FINAL:
             self._state = "ended"
 

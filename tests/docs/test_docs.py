@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskstream import settings
+from taskstream.events.kinds import TASK_EVENTS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md", *ROOT.glob("docs/**/*.md")]
@@ -31,6 +32,13 @@ def test_no_document_names_a_setting_that_does_not_exist(document: Path) -> None
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_event_of_a_task_is_in_the_pages_of_tasks_and_webhooks() -> None:
+    tasks, webhooks = ((ROOT / "docs" / f"{page}.md").read_text() for page in ("tasks", "webhooks"))
+    for event, kind in TASK_EVENTS.items():
+        assert f"`{event.__name__}`" in tasks, event
+        assert f"`task.{kind.word}`" in webhooks, event
 
 
 def test_the_glossary_defines_each_term_once_in_alphabetical_order() -> None:

@@ -24,7 +24,7 @@ from taskstream.events.codec import (
     type_codec,
     webhook_codec,
 )
-from taskstream.events.envelope import Actor, Recorded
+from taskstream.events.envelope import Actor, Event, Recorded
 from taskstream.events.owner import OwnerEvent
 from taskstream.events.pool import PoolEvent
 from taskstream.events.schedule import ScheduleEvent
@@ -53,6 +53,12 @@ files = pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambd
 
 def name_of(file: Path) -> str:
     return file.name.partition(".")[0]
+
+
+def test_every_event_class_is_in_a_vocabulary() -> None:
+    defined = {event.__name__ for event in Event.__subclasses__() if event.__module__.startswith("taskstream.")}
+
+    assert defined == set(TYPES)
 
 
 def test_every_type_of_event_has_a_golden_file_and_no_file_is_of_another() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 
 from taskstream.commands.task import decide
@@ -16,6 +18,7 @@ from taskstream.events.task import Plan, TaskEvent
 from taskstream.projections.task_view import ACTIVE, TaskView
 from taskstream.projections.task_view import fold as fold_view
 from taskstream.push.live import LiveReport
+from testkit.legality import IllegalHistory, check_history
 
 from ..deciders.support import NOW, POLICY, Given, attempt_failed, failed, started, stored, submitted
 from ..scheduling.simulation import Simulation
@@ -92,6 +95,21 @@ def test_an_event_frees_the_slot_of_the_server_it_names(event: TaskEvent) -> Non
     runs_on = isinstance(state_after([submitted(), started(1), event]), Processing)
 
     assert kind_of(event).frees_slot == (not runs_on and hasattr(event, "server_id"))
+
+
+@each_event
+def test_the_rules_of_a_legal_history_know_an_event(event: TaskEvent) -> None:
+    history = [
+        {"sequence": number, "at": NOW.isoformat(), "by": {}, "event": json.loads(msgspec.json.encode(each))}
+        for number, each in enumerate([submitted(), event], start=1)
+    ]
+    broken = ""
+    try:
+        check_history(history, ended=False)
+    except IllegalHistory as error:
+        broken = str(error)
+
+    assert "there is no rule for" not in broken
 
 
 def test_what_activates_a_task_is_a_submission_or_a_retry() -> None:
