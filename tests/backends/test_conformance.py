@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
+import pkgutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from taskstream.backends import client
+from taskstream.backends import client, dialects
 from taskstream.backends.client import LONGEST_PROGRESS, BackendClient
 from taskstream.backends.dialects import DIALECTS
 from taskstream.backends.dialects.dialect import (
@@ -91,7 +93,12 @@ async def wired(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         yield Wired(FIXTURES[request.param], server, BackendClient(session, MAX_RESULT, health_timeout_seconds=0.3))
 
 
-def test_every_dialect_has_a_fixture_and_its_own_name() -> None:
+def test_every_dialect_is_listed_and_has_a_fixture_and_its_own_name() -> None:
+    for module in pkgutil.iter_modules(dialects.__path__, f"{dialects.__name__}."):
+        importlib.import_module(module.name)
+    written = {each for each in Dialect.__subclasses__() if each.__module__.startswith(dialects.__name__)}
+
+    assert {type(dialect) for dialect in DIALECTS.values()} == written
     assert FIXTURES.keys() == DIALECTS.keys()
     assert all(dialect.name == name for name, dialect in DIALECTS.items())
 

@@ -107,7 +107,7 @@ async def test_every_route_is_in_a_page_of_docs(document: dict[str, Any]) -> Non
 
 async def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
-        assert operation["summary"], (method, path)
+        assert " " in operation["summary"], (method, path)  # Litestar would make one of the handler's name
         assert operation["description"], (method, path)
         assert operation["tags"], (method, path)
         for parameter in operation.get("parameters", ()):
