@@ -47,7 +47,7 @@ def ref(number: int = 0, owner: str = "alice") -> TaskRef:
 
 def submission(owner: str = "alice", task_type: str = "default", payload: bytes = b"{}") -> SubmitTask:
     """Return a submission."""
-    return SubmitTask(
+    submitted = TaskSubmitted(
         owner=owner,
         task_type=task_type,
         payload=Raw(payload),
@@ -56,6 +56,7 @@ def submission(owner: str = "alice", task_type: str = "default", payload: bytes 
         policy=POLICY,
         fingerprint="f",
     )
+    return SubmitTask(submission=submitted)
 
 
 def claim(server_id: str = "s1", worker_id: str = "w1", digest: str = "") -> task.StartAttempt:

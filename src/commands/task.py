@@ -88,27 +88,9 @@ def decide(  # noqa: PLR0912 - one case for each command
 def submit(command: commands.SubmitTask, state: TaskState) -> Sequence[TaskEvent]:
     match state:
         case Unknown():
-            return [
-                events.TaskSubmitted(
-                    owner=command.owner,
-                    task_type=command.task_type,
-                    payload=command.payload,
-                    pool=command.pool,
-                    priority=command.priority,
-                    policy=command.policy,
-                    fingerprint=command.fingerprint,
-                    project=command.project,
-                    model=command.model,
-                    key_id=command.key_id,
-                    held=command.held,
-                    plan=command.plan,
-                    batch=command.batch,
-                    batch_size=command.batch_size,
-                    schedule=command.schedule,
-                )
-            ]
+            return [command.submission]
         case Held() | Waiting() | Processing() | Ended():
-            if state.facts.fingerprint == command.fingerprint:
+            if state.facts.fingerprint == command.submission.fingerprint:
                 return []
             raise IdempotencyConflict if command.repeatable else AlreadyExists
         case _:

@@ -8,28 +8,13 @@ from typing import Literal, TypeAlias
 from msgspec import Raw, Struct
 
 from ..events.envelope import NULL
-from ..events.task import FailureKind, ModelChoice, Plan, Priority, RetryPolicy, StoredResult
+from ..events.task import FailureKind, StoredResult, TaskSubmitted
 
 
-class SubmitTask(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    owner: str
-    task_type: str
-    payload: Raw
-    pool: str
-    priority: Priority
-    policy: RetryPolicy
-    fingerprint: str
+class SubmitTask(Struct, frozen=True, kw_only=True):
+    submission: TaskSubmitted
     repeatable: bool = False
     """True with an Idempotency-Key: the same body again returns the same task."""
-    project: str = ""
-    model: ModelChoice | None = None
-    key_id: str = ""
-    held: bool = False
-    """True: it is held and not queued yet."""
-    plan: Plan | None = None
-    batch: str = ""
-    batch_size: int = 0
-    schedule: str = ""
 
 
 class HoldTask(Struct, frozen=True, kw_only=True):

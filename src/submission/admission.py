@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from ..commands.task_commands import SubmitTask
 from ..errors import InvalidInput, QuotaExceeded
 from ..events.ids import TaskRef
+from ..events.task import TaskSubmitted
 from ..projections.fleet import Fleet
 from ..scheduling.backlog_report import BacklogReport, OwnerBacklog
 from ..scheduling.rules import needs_grant
@@ -66,17 +66,19 @@ class Admission:
         if waiting + count > limit:
             raise QuotaExceeded(limit, waiting, RETRY_AFTER_SECONDS)
 
-    def is_held(self, ref: TaskRef, command: SubmitTask, now: datetime, ahead: int = 0) -> bool:
+    def is_held(self, ref: TaskRef, submitted: TaskSubmitted, now: datetime, ahead: int = 0) -> bool:
         """Return True if a task must be held. `ahead`: queued tasks of the same window earlier in the same batch."""
-        plan = command.plan
+        plan = submitted.plan
         if plan is not None and (plan.depends_on or (plan.not_before is not None and plan.not_before > now)):
             return True
-        return needs_grant(self._fleet, ref, command.task_type, plan) or self._is_full(ref.owner, command, ahead, now)
+        return needs_grant(self._fleet, ref, submitted.task_type, plan) or self._is_full(
+            ref.owner, submitted, ahead, now
+        )
 
     @contextlib.contextmanager
-    def in_flight(self, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> Iterator[None]:
+    def in_flight(self, submissions: Sequence[tuple[TaskRef, TaskSubmitted]]) -> Iterator[None]:
         """Count the tasks that are not held as queued while they are being appended."""
-        names = [(ref.owner, _window(command)) for ref, command in submissions if not command.held]
+        names = [(ref.owner, _window(submitted)) for ref, submitted in submissions if not submitted.held]
         for name in names:
             self._in_flight[name] = self._in_flight.get(name, 0) + 1
         try:
@@ -87,16 +89,16 @@ class Admission:
                 if not self._in_flight[name]:
                     del self._in_flight[name]
 
-    def record(self, ref: TaskRef, command: SubmitTask, sequence: int) -> None:
+    def record(self, ref: TaskRef, submitted: TaskSubmitted, sequence: int) -> None:
         """Count a task that was appended at `sequence`, unless the last report includes it."""
         if sequence <= self._report.as_of:
             return
         self._waiting.setdefault(ref.owner, deque()).append(sequence)
-        if not command.held:
-            self._queued.setdefault((ref.owner, _window(command)), deque()).append(sequence)
+        if not submitted.held:
+            self._queued.setdefault((ref.owner, _window(submitted)), deque()).append(sequence)
 
-    def _is_full(self, owner: str, command: SubmitTask, ahead: int, now: datetime) -> bool:
-        name, pool = _window(command), command.pool
+    def _is_full(self, owner: str, submitted: TaskSubmitted, ahead: int, now: datetime) -> bool:
+        name, pool = _window(submitted), submitted.pool
         silence = min(max(now - self._reported_at, timedelta(0)), LONGEST_SILENCE)
         started = self._report.paces.get(pool, 0.0) * silence.total_seconds()
         since = max(0.0, len(self._queued.get((owner, name), ())) - started) + self._in_flight.get((owner, name), 0)
@@ -107,8 +109,8 @@ class Admission:
         return self._report.owners.get(owner, EMPTY_BACKLOG)
 
 
-def _window(command: SubmitTask) -> str:
-    return window(command.pool, command.priority, command.task_type, command.plan)
+def _window(submitted: TaskSubmitted) -> str:
+    return window(submitted.pool, submitted.priority, submitted.task_type, submitted.plan)
 
 
 def _drop_reported(since: dict[N, deque[int]], as_of: int) -> None:

@@ -12,9 +12,9 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Raw
 
-from ..commands.task_commands import SubmitTask
 from ..errors import InvalidInput, InvalidItems
 from ..events.ids import BatchRef, nth
+from ..events.task import TaskSubmitted
 from ..settings import Settings
 from ..wire.validation_errors import deeper_than
 from .body import Submission, TaskIdText, TaskRequest, TypeRules, fingerprint, parse_json, read_submission
@@ -50,15 +50,17 @@ class _Item(NamedTuple):
 
 
 class BatchParser:
-    """Turns the bodies of batches into commands."""
+    """Turns the bodies of batches into submissions."""
 
     def __init__(self, settings: Settings, rules: TypeRules) -> None:
         self._rules = rules
         self._max_depth = settings.max_json_depth
         self._max_task = settings.max_body
 
-    def parse(self, body: bytes, media_type: str, batch: BatchRef, owner: str, *, repeatable: bool) -> list[SubmitTask]:
-        """Return a command for each task, in order.
+    def parse(
+        self, body: bytes, media_type: str, batch: BatchRef, owner: str, *, repeatable: bool
+    ) -> list[TaskSubmitted]:
+        """Return the event that submits each task, in order.
 
         Raises InvalidInput for a body that is not a batch, InvalidItems with what is wrong with each of its tasks.
         """
@@ -88,14 +90,14 @@ class BatchParser:
         }
         for place, ids in resolve(parents, batch, count, found).items():
             requests[place].submission.depends_on = ids
-        commands = []
+        submitted = []
         for place, request in requests.items():
             if place not in found:
                 with _collected(found, place):
-                    commands.append(self._rules.command(request))
+                    submitted.append(self._rules.submitted(request))
         if found:
             raise InvalidItems(found, count)
-        return commands
+        return submitted
 
     def _read(self, item: _Item) -> tuple[Submission, Any, str]:
         body, content = item

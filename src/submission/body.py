@@ -16,11 +16,10 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from ..clock import utc_now
-from ..commands.task_commands import SubmitTask
 from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
 from ..errors import InvalidInput
 from ..events.envelope import NULL
-from ..events.task import NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, RetryPolicy
+from ..events.task import NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, RetryPolicy, TaskSubmitted
 from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
 from ..settings import Settings
@@ -148,8 +147,8 @@ class TypeRules:
         self._now = now
         self._validators: dict[bytes, Any] = {}
 
-    def command(self, request: TaskRequest) -> SubmitTask:
-        """Return the command for a request.
+    def submitted(self, request: TaskRequest) -> TaskSubmitted:
+        """Return the event that submits the task of a request.
 
         Raises InvalidInput for a payload that breaks the type's schema, and for instants that have passed.
         """
@@ -166,7 +165,7 @@ class TypeRules:
             backoff_cap=own.backoff_cap or timedelta(seconds=settings.retry_cap),
             timeout=timeout if request.units == 1 else min(timeout * request.units, LONGEST_TIMEOUT),
         )
-        return SubmitTask(
+        return TaskSubmitted(
             owner=request.owner,
             task_type=submission.type,
             payload=submission.payload,
@@ -174,7 +173,6 @@ class TypeRules:
             priority=submission.priority or own.priority,
             policy=policy,
             fingerprint=request.fingerprint,
-            repeatable=request.repeatable,
             project=request.project,
             model=request.model,
             key_id=request.key_id,

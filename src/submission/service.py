@@ -38,7 +38,7 @@ from ..errors import (
 from ..events.envelope import Actor
 from ..events.ids import BatchRef, TaskRef, nth, parse_task_id
 from ..events.subjects import SCHEDULER_BACKLOG, history_filter, task_root
-from ..events.task import TaskCancelled, TaskEvent
+from ..events.task import TaskCancelled, TaskEvent, TaskSubmitted
 from ..projections.batches import Batch, BatchReader
 from ..projections.fleet import Fleet
 from ..push.feed import FeedPosition, Feeds
@@ -110,23 +110,24 @@ class SubmissionService:
         to be stored. Raises KeyTaken if the concurrency key is in use: the task is in the log, cancelled.
         """
         try:
-            command = self.rules.command(request)
-            if command.plan is not None and command.plan.depends_on:
-                await self._check_parents(ref.owner, command.plan.depends_on)
+            submitted = self.rules.submitted(request)
+            if submitted.plan is not None and submitted.plan.depends_on:
+                await self._check_parents(ref.owner, submitted.plan.depends_on)
             self.admission.check_quota(ref.owner, 1)
         except (InvalidInput, QuotaExceeded):
             earlier = await self._find(ref, request) if request.repeatable else None
             if earlier is None:
                 raise
             return Handled(earlier, [])
-        if self.admission.is_held(ref, command, utc_now()):
-            command = replace(command, held=True)
-        with self.admission.in_flight([(ref, command)]):
+        if self.admission.is_held(ref, submitted, utc_now()):
+            submitted = replace(submitted, held=True)
+        with self.admission.in_flight([(ref, submitted)]):
+            command = SubmitTask(submission=submitted, repeatable=request.repeatable)
             handled = await self._commands.tasks.handle(ref, command, by=by, cause=cause, known=NEW)
         if handled.appended:
-            labelled(metrics.submitted, command.pool, command.priority).inc()
-            self.admission.record(ref, command, handled.known.sequence)
-            if self._may_be_refused(command):
+            labelled(metrics.submitted, submitted.pool, submitted.priority).inc()
+            self.admission.record(ref, submitted, handled.known.sequence)
+            if self._may_be_refused(submitted):
                 refused = await self._refused(Scope(ref=ref), {ref: handled.known.sequence})
                 if ref in refused:
                     raise KeyTaken(refused[ref])
@@ -153,8 +154,8 @@ class SubmissionService:
         whole = fingerprint(body)
         if repeatable and (earlier := await self._find_batch(ref, whole)) and await self._batches.is_complete(earlier):
             return SubmittedBatch(earlier.refs, is_new=False, refused={})
-        commands = self._batch_parser.parse(body, media_type, ref, owner, repeatable=repeatable)
-        submissions = [(nth(ref, place), command) for place, command in enumerate(commands)]
+        tasks = self._batch_parser.parse(body, media_type, ref, owner, repeatable=repeatable)
+        submissions = [(nth(ref, place), submitted) for place, submitted in enumerate(tasks)]
         await self._check_batch_parents(ref.owner, submissions)
         try:
             self.admission.check_quota(ref.owner, len(submissions))
@@ -164,20 +165,23 @@ class SubmissionService:
         now = utc_now()
         ahead: Counter[str] = Counter()
         decided = []
-        for task_ref, command in submissions:
-            name = window(command.pool, command.priority, command.task_type, command.plan)
-            held = self.admission.is_held(task_ref, command, now, ahead[name])
+        for task_ref, submitted in submissions:
+            name = window(submitted.pool, submitted.priority, submitted.task_type, submitted.plan)
+            held = self.admission.is_held(task_ref, submitted, now, ahead[name])
             ahead[name] += not held
-            decided.append((task_ref, replace(command, held=True) if held else command))
+            decided.append((task_ref, replace(submitted, held=True) if held else submitted))
         with self.admission.in_flight(decided):
-            handled = await self._commands.submit_together(decided, by=by, cause=cause)
+            commands = [
+                (task_ref, SubmitTask(submission=submitted, repeatable=repeatable)) for task_ref, submitted in decided
+            ]
+            handled = await self._commands.submit_together(commands, by=by, cause=cause)
         counts: Counter[tuple[str, str]] = Counter()
         keyed: dict[TaskRef, int] = {}
-        for (task_ref, command), each in zip(decided, handled, strict=True):
+        for (task_ref, submitted), each in zip(decided, handled, strict=True):
             if each.appended:
-                counts[command.pool, command.priority] += 1
-                self.admission.record(task_ref, command, each.known.sequence)
-                if self._may_be_refused(command):
+                counts[submitted.pool, submitted.priority] += 1
+                self.admission.record(task_ref, submitted, each.known.sequence)
+                if self._may_be_refused(submitted):
                     keyed[task_ref] = each.known.sequence
         for (pool, priority), count in counts.items():
             labelled(metrics.submitted, pool, priority).inc(count)
@@ -197,10 +201,10 @@ class SubmissionService:
             raise IdempotencyConflict
         return batch
 
-    def _may_be_refused(self, command: SubmitTask) -> bool:
-        if command.plan is None or not command.plan.concurrency_key:
+    def _may_be_refused(self, submitted: TaskSubmitted) -> bool:
+        if submitted.plan is None or not submitted.plan.concurrency_key:
             return False
-        definition = self._fleet.type_state(command.task_type).definition
+        definition = self._fleet.type_state(submitted.task_type).definition
         return definition is not None and definition.on_conflict == "refuse"
 
     async def _refused(self, scope: Scope, keyed: Mapping[TaskRef, int]) -> dict[TaskRef, str]:
@@ -236,12 +240,12 @@ class SubmissionService:
         if missing := _missing_parent(parents, known):
             raise missing
 
-    async def _check_batch_parents(self, owner: str, submissions: Sequence[tuple[TaskRef, SubmitTask]]) -> None:
+    async def _check_batch_parents(self, owner: str, submissions: Sequence[tuple[TaskRef, TaskSubmitted]]) -> None:
         """Raise InvalidItems unless the owner has all parents that are not in the batch itself."""
         parents = {
-            place: command.plan.depends_on
-            for place, (_, command) in enumerate(submissions)
-            if command.plan is not None and command.plan.depends_on
+            place: submitted.plan.depends_on
+            for place, (_, submitted) in enumerate(submissions)
+            if submitted.plan is not None and submitted.plan.depends_on
         }
         if not parents:
             return

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from taskstream.commands.task_commands import SubmitTask
 from taskstream.errors import InvalidInput
 from taskstream.events.envelope import Event
-from taskstream.events.task import RetryPolicy
+from taskstream.events.task import RetryPolicy, TaskSubmitted
 from taskstream.events.task_type import TypeDeleted
 from taskstream.settings import Settings
 from taskstream.submission import body as submission
@@ -32,14 +31,14 @@ def schema(content: Any, name: str = "chapter") -> Event:
     return defined(name, payload_schema=Raw(json.dumps(content).encode()))
 
 
-def parse(body: Any, *types: Event, owner: str = "alice", repeatable: bool = False) -> SubmitTask:
-    """Return the command of a body: bytes, or what is sent as JSON."""
+def parse(body: Any, *types: Event, owner: str = "alice") -> TaskSubmitted:
+    """Return the submission of a body: bytes, or what is sent as JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return command(TypeRules(SERVICE, fleet_of(*types)), sent, owner, repeatable=repeatable)
+    return submitted_by(TypeRules(SERVICE, fleet_of(*types)), sent, owner)
 
 
-def command(rules: TypeRules, body: bytes, owner: str = "alice", *, repeatable: bool = False) -> SubmitTask:
-    return rules.command(read_task(body, owner, SERVICE.max_json_depth, repeatable=repeatable))
+def submitted_by(rules: TypeRules, body: bytes, owner: str = "alice") -> TaskSubmitted:
+    return rules.submitted(read_task(body, owner, SERVICE.max_json_depth, repeatable=False))
 
 
 def refused(body: Any, *types: Event) -> tuple[str, str]:
@@ -55,10 +54,10 @@ def refused(body: Any, *types: Event) -> tuple[str, str]:
 def test_an_object_without_options_is_the_payload_of_the_default_type() -> None:
     body = {"mimeType": "video/mp4", "model": "m", "video_quality": "high", "video_url": "u", "enable_upscale": True}
 
-    command = parse(body)
+    submitted = parse(body)
 
-    assert (command.task_type, command.pool, command.priority) == ("default", "default", "normal")
-    assert json.loads(bytes(command.payload)) == body
+    assert (submitted.task_type, submitted.pool, submitted.priority) == ("default", "default", "normal")
+    assert json.loads(bytes(submitted.payload)) == body
 
 
 def test_the_short_form_is_kept_byte_for_byte_apart_from_space_around_it() -> None:
@@ -79,14 +78,14 @@ def test_an_option_deeper_inside_makes_no_full_form() -> None:
 
 
 def test_a_payload_with_options_is_taken_as_asked() -> None:
-    command = parse(
+    submitted = parse(
         b'{"type": "chapter", "payload": { "a": [1.0 ] }, "priority": "high", "timeout": 1.5, "attempts": 2}',
         defined("chapter", "text"),
     )
 
-    assert (command.task_type, command.pool, command.priority) == ("chapter", "text", "high")
-    assert bytes(command.payload) == b'{ "a": [1.0 ] }'
-    assert (command.policy.timeout, command.policy.attempts) == (timedelta(seconds=1.5), 2)
+    assert (submitted.task_type, submitted.pool, submitted.priority) == ("chapter", "text", "high")
+    assert bytes(submitted.payload) == b'{ "a": [1.0 ] }'
+    assert (submitted.policy.timeout, submitted.policy.attempts) == (timedelta(seconds=1.5), 2)
 
 
 @pytest.mark.parametrize("payload", [None, 1, "text", [1, 2], {}, {"payload": 1}])
@@ -95,9 +94,9 @@ def test_a_payload_may_be_any_json(payload: Any) -> None:
 
 
 def test_a_type_that_nobody_defined_waits_in_the_default_pool() -> None:
-    command = parse({"type": "ü.>*", "payload": 1}, defined("chapter"), TypeDeleted(name="chapter"))
+    submitted = parse({"type": "ü.>*", "payload": 1}, defined("chapter"), TypeDeleted(name="chapter"))
 
-    assert (command.task_type, command.pool) == ("ü.>*", "default")
+    assert (submitted.task_type, submitted.pool) == ("ü.>*", "default")
 
 
 @pytest.mark.parametrize("option", ["type", "priority", "timeout", "attempts"])
@@ -200,11 +199,11 @@ def test_json_that_is_no_object_is_refused(body: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_break_anything(body: bytes) -> None:
     try:
-        command = parse(body)
+        submitted = parse(body)
     except InvalidInput:
         return
     assert isinstance(json.loads(body), dict)
-    json.loads(bytes(command.payload))
+    json.loads(bytes(submitted.payload))
 
 
 # Depth
@@ -270,9 +269,9 @@ def test_the_type_overrules_the_service_and_the_body_overrules_the_type() -> Non
 
 
 def test_the_short_form_is_tried_as_the_default_type_says() -> None:
-    command = parse({"a": 1}, defined("default", "slow", attempts=9))
+    submitted = parse({"a": 1}, defined("default", "slow", attempts=9))
 
-    assert (command.pool, command.policy.attempts) == ("slow", 9)
+    assert (submitted.pool, submitted.policy.attempts) == ("slow", 9)
 
 
 # Fingerprint and key
@@ -286,10 +285,9 @@ def test_the_fingerprint_is_of_the_whole_body_as_it_came() -> None:
 
 
 def test_owner_and_repeatability_are_the_callers() -> None:
-    command = parse({}, owner="bob", repeatable=True)
-
-    assert (command.owner, command.repeatable) == ("bob", True)
-    assert not parse({}).repeatable
+    assert parse({}, owner="bob").owner == "bob"
+    for repeatable in (True, False):
+        assert read_task(b"{}", "bob", SERVICE.max_json_depth, repeatable=repeatable).repeatable is repeatable
 
 
 # Schemas
@@ -342,12 +340,12 @@ def test_a_type_with_a_new_schema_is_checked_by_that() -> None:
     fleet = fleet_of(schema({"type": "integer"}))
     rules = TypeRules(SERVICE, fleet)
     body = b'{"type": "chapter", "payload": 1}'
-    command(rules, body)
+    submitted_by(rules, body)
 
     fleet.apply(positions(schema({"type": "string"}), first=2))
 
     with pytest.raises(InvalidInput):
-        command(rules, body)
+        submitted_by(rules, body)
 
 
 def test_a_schema_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +356,7 @@ def test_a_schema_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = TypeRules(SERVICE, fleet_of(schema({"type": "integer"})))
 
     for _ in range(3):
-        command(rules, b'{"type": "chapter", "payload": 1}')
+        submitted_by(rules, b'{"type": "chapter", "payload": 1}')
 
     assert compiled == [{"type": "integer"}]
 
@@ -369,7 +367,7 @@ def test_compiled_schemas_do_not_pile_up() -> None:
 
     for number in range(SCHEMA_CACHE + 5):
         fleet.apply(positions(schema({"minimum": -number}), first=fleet.sequence + 1))
-        command(rules, b'{"type": "chapter", "payload": 1}')
+        submitted_by(rules, b'{"type": "chapter", "payload": 1}')
         assert len(rules._validators) <= SCHEMA_CACHE
 
 

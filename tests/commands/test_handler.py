@@ -99,7 +99,8 @@ async def test_of_submissions_given_together_the_stored_ones_stay_and_the_others
 
 async def test_of_submissions_given_together_none_is_stored_if_one_is_refused(container: Container) -> None:
     await give(container.commands, ref(3), submission())
-    other = replace(submission(), fingerprint="other", repeatable=True)
+    first = submission()
+    other = replace(first, submission=replace(first.submission, fingerprint="other"), repeatable=True)
 
     with pytest.raises(IdempotencyConflict):
         await container.commands.submit_together([(ref(number), other) for number in range(5)], by=ALICE)

@@ -82,9 +82,8 @@ plans: Any = st.none() | st.builds(
 
 
 def _submit(policy: RetryPolicy, fingerprint: str, repeatable: bool, held: bool, plan: Plan | None) -> Make:
-    event = submitted(policy=policy, fingerprint=fingerprint, held=held, plan=plan)
-    fields = {name: getattr(event, name) for name in TaskSubmitted.__struct_fields__}
-    return lambda _: task.SubmitTask(**fields, repeatable=repeatable)
+    submission = submitted(policy=policy, fingerprint=fingerprint, held=held, plan=plan)
+    return lambda _: task.SubmitTask(submission=submission, repeatable=repeatable)
 
 
 submits = st.builds(_submit, policies, st.sampled_from(["f1", "f1", "f2"]), st.booleans(), st.booleans(), plans)

@@ -44,7 +44,6 @@ from taskstream.events.task import (
     TaskCancelled,
     TaskFailed,
     TaskQueued,
-    TaskSubmitted,
     TaskSucceeded,
 )
 
@@ -84,10 +83,8 @@ NAMING = Reporter(kind="person", server_id="s1")
 """A person whose update names a server."""
 
 
-def submit(**more: Any) -> SubmitTask:
-    event = submitted()
-    values: dict[str, Any] = {name: getattr(event, name) for name in TaskSubmitted.__struct_fields__}
-    return SubmitTask(**(values | more))
+def submit(*, repeatable: bool = False, **more: Any) -> SubmitTask:
+    return SubmitTask(submission=submitted(**more), repeatable=repeatable)
 
 
 def start(**more: Any) -> StartAttempt:

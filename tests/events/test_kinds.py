@@ -20,7 +20,7 @@ from taskstream.projections.task_view import fold as fold_view
 from taskstream.push.live import LiveReport
 from testkit.legality import IllegalHistory, check_history
 
-from ..deciders.support import NOW, POLICY, Given, attempt_failed, failed, started, stored, submitted
+from ..deciders.support import NOW, Given, attempt_failed, failed, started, stored, submitted
 from ..scheduling.simulation import Simulation
 from .test_golden import VOCABULARIES
 from .test_subjects import REF, check, golden
@@ -113,8 +113,7 @@ def test_the_rules_of_a_legal_history_know_an_event(event: TaskEvent) -> None:
 
 
 def test_what_activates_a_task_is_a_submission_or_a_retry() -> None:
-    values = {name: getattr(submitted(), name) for name in ("owner", "task_type", "payload", "pool", "priority")}
-    submission = decide(SubmitTask(**values, policy=POLICY, fingerprint="f1"), Unknown(), NOW)
+    submission = decide(SubmitTask(submission=submitted()), Unknown(), NOW)
     retries = [
         decide(RetryTask(reason="again"), state_after([submitted(plan=plan), failed(1)]), NOW)
         for plan in (None, Plan(depends_on=(REF.id,)))

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
-from taskstream.commands.task_commands import SubmitTask
 from taskstream.events.ids import TaskRef
-from taskstream.events.task import RetryPolicy
+from taskstream.events.task import RetryPolicy, TaskSubmitted
 from taskstream.projections.fleet import Fleet
 from taskstream.scheduling.backlog_report import BacklogReport, OwnerBacklog
 from taskstream.scheduling.windows import window
@@ -47,16 +46,16 @@ class Submitter:
 
     def submit(self, owner: str) -> bool:
         """Submit a task; return True if it is held."""
-        ref, command = self.take(owner)
-        with self.admission.in_flight([(ref, command)]):
+        ref, submitted = self.take(owner)
+        with self.admission.in_flight([(ref, submitted)]):
             self.sequence += 1
-        self.admission.record(ref, command, self.sequence)
-        return command.held
+        self.admission.record(ref, submitted, self.sequence)
+        return submitted.held
 
-    def take(self, owner: str) -> tuple[TaskRef, SubmitTask]:
+    def take(self, owner: str) -> tuple[TaskRef, TaskSubmitted]:
         """Decide a submission, and do not store it yet."""
         ref = TaskRef(owner, f"{next(self._names):026d}")
-        command = SubmitTask(
+        submitted = TaskSubmitted(
             owner=owner,
             task_type="default",
             payload=Raw(b"1"),
@@ -65,7 +64,7 @@ class Submitter:
             policy=POLICY,
             fingerprint="",
         )
-        return ref, replace(command, held=self.admission.is_held(ref, command, self.now))
+        return ref, replace(submitted, held=self.admission.is_held(ref, submitted, self.now))
 
 
 def test_a_newcomer_is_not_held_by_anothers_full_window() -> None:
@@ -132,9 +131,9 @@ def test_those_on_their_way_into_the_log_count() -> None:
     with contextlib.ExitStack() as under_way:
         held = []
         for _ in range(SIZE + 2):
-            ref, command = submitter.take("alice")
-            under_way.enter_context(submitter.admission.in_flight([(ref, command)]))
-            held.append(command.held)
+            ref, submitted = submitter.take("alice")
+            under_way.enter_context(submitter.admission.in_flight([(ref, submitted)]))
+            held.append(submitted.held)
         assert held == [False] * SIZE + [True] * 2
         assert not submitter.submit("bob")
 

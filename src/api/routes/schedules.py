@@ -90,7 +90,7 @@ def check_task(container: Container, task: Raw, owner: str) -> None:
             raise InvalidInput("this option is about one run, so a schedule cannot use it; remove it", f"$.task.{name}")
     try:
         request = read_task(bytes(task), owner, container.settings.max_json_depth, repeatable=True)
-        container.submissions.rules.command(request)
+        container.submissions.rules.submitted(request)
     except InvalidInput as error:
         raise InvalidInput(error.detail, _path_in_task(error)) from None
 
