@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"taskstream {version('taskstream')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    up = _command(commands, "up", _up, "run everything: API, worker, and a nats-server unless --nats-url is set")
+    up = _command(commands, "up", _service(running.run_all), "run API, worker, and without --nats-url a nats-server")
     up.add_argument("--host")
     up.add_argument("--port", type=int)
     up.add_argument("--data-dir")
@@ -61,12 +61,12 @@ def _parser() -> argparse.ArgumentParser:
         "--cluster", type=int, choices=(1, 3, 5), help="number of nats-servers to start, as a cluster for trials"
     )
 
-    api = _command(commands, "api", _api, "run the API only")
+    api = _command(commands, "api", _service(running.run_api), "run the API only")
     api.add_argument("--host")
     api.add_argument("--port", type=int)
     api.add_argument("--nats-url")
 
-    worker = _command(commands, "worker", _worker, "run a worker only")
+    worker = _command(commands, "worker", _service(running.run_worker), "run a worker only")
     worker.add_argument("--nats-url")
     worker.add_argument("--metrics-port", type=int, help="port that serves /metrics and /health")
 
@@ -127,23 +127,14 @@ def _load_for_data(options: argparse.Namespace) -> Settings:
     return loaded if options.data_dir is None else replace(loaded, nats_url=None)
 
 
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    return uvloop.run(work)
+def _service(serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> Callable[[argparse.Namespace], int]:
+    """Return the command that runs a service until it is stopped."""
 
+    def run(options: argparse.Namespace) -> int:
+        uvloop.run(serve(_load(options)))
+        return 0
 
-def _up(options: argparse.Namespace) -> int:
-    _run(running.run_all(_load(options)))
-    return 0
-
-
-def _api(options: argparse.Namespace) -> int:
-    _run(running.run_api(_load(options)))
-    return 0
-
-
-def _worker(options: argparse.Namespace) -> int:
-    _run(running.run_worker(_load(options)))
-    return 0
+    return run
 
 
 def _token(options: argparse.Namespace) -> int:
@@ -169,7 +160,7 @@ def _token(options: argparse.Namespace) -> int:
 def _rebuild(options: argparse.Namespace) -> int:
     loaded = _load(options)
 
-    async def work() -> int:
+    async def work() -> None:
         url = loaded.nats_url
         if url is None:
             raise InvalidSettings("no NATS given: set --nats-url or TASKSTREAM_NATS_URL")
@@ -187,9 +178,9 @@ def _rebuild(options: argparse.Namespace) -> int:
             )
             print(f"{found.bucket}: {found.events} events, {found.keys} keys; {state}")
         print(f"done in {seconds:.1f} s")
-        return 0
 
-    return int(_run(work()))
+    uvloop.run(work())
+    return 0
 
 
 def _backup(options: argparse.Namespace) -> int:
@@ -202,7 +193,7 @@ def _backup(options: argparse.Namespace) -> int:
             print(f"{part.name:<12} {part.messages:>10,} messages, {part.file_bytes:>14,} bytes")
         print(f"backed up to {options.folder}; verify it with `taskstream restore --check {options.folder}`")
 
-    _run(work())
+    uvloop.run(work())
     return 0
 
 
@@ -218,7 +209,7 @@ def _restore(options: argparse.Namespace) -> int:
         for warning in done.warnings():
             print(f"taskstream: {warning}", file=sys.stderr)
 
-    _run(work())
+    uvloop.run(work())
     return 0
 
 

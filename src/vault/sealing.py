@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from ..settings import InvalidSettings, Settings, variable
 
 DERIVATION = b"taskstream sealing of backend secrets, version 1"
-"""HKDF `info` (RFC 5869): keeps this key apart from any other made of the same secret. Change it, and
-everything sealed with a derived key stops opening."""
+"""HKDF `info` (RFC 5869): makes this key differ from others derived from the same secret. If you change it, nothing
+sealed with a derived key opens any more."""
 
 
 class SealingError(Exception):
@@ -37,7 +37,7 @@ class SealingUnavailable(SealingError):
 
 
 class DoesNotOpen(SealingError):
-    """A sealed value is damaged, was sealed for another purpose, or with a key that is gone."""
+    """A sealed value is damaged, or was sealed for another purpose or with a missing key."""
 
     def __init__(self, purpose: str) -> None:
         super().__init__(
@@ -48,10 +48,10 @@ class DoesNotOpen(SealingError):
 
 
 class Envelope(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """What is encrypted.
+    """The plaintext: a secret and its purpose.
 
-    The purpose is inside because Fernet authenticates nothing beside the plaintext: without it, who can
-    write to the store could put one server's sealed secret in the place of another's, and have us hand it over.
+    Fernet authenticates only the plaintext, so the purpose is part of it. Without it an attacker who can write to the
+    store could replace one server's sealed secret by another's, and we would send it to the wrong server.
     """
 
     purpose: str
@@ -62,22 +62,22 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
 
 
 class Sealer:
-    """Seals with the first key, opens with any: a key is replaced by putting a new one before it."""
+    """Seals with the first key and opens with any. To replace a key, put a new one before it."""
 
     __slots__ = ("_keys",)
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
-        """Take the keys, newest first; none makes a sealer that refuses to work.
+        """Take the keys, newest first. Without keys `seal` and `open` raise SealingUnavailable.
 
-        Raises InvalidSettings if one is not a Fernet key, saying which by its place, not its text.
+        Raises InvalidSettings for a key that is no Fernet key. The message has its place, not its text.
         """
         self._keys = MultiFernet([_fernet(key, place) for place, key in enumerate(keys, 1)]) if keys else None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Sealer:
-        """Take `seal_keys`; without any, derive a key from `jwt_secret`; without that either, have none.
+        """Return a sealer with `seal_keys`, else with a key derived from `jwt_secret`, else without a key.
 
-        What a derived key sealed no longer opens once `seal_keys` is set or the secret changes.
+        A value sealed with a derived key does not open any more once `seal_keys` is set or the secret changes.
         """
         if settings.seal_keys:
             return cls(settings.seal_keys)
@@ -88,32 +88,32 @@ class Sealer:
 
     @property
     def available(self) -> bool:
-        """False: `seal` and `open` will raise SealingUnavailable."""
+        """False: `seal` and `open` raise SealingUnavailable."""
         return self._keys is not None
 
     def seal(self, text: str, purpose: str) -> bytes:
-        """Return the text encrypted, to be opened for the same purpose only (such as `server:<id>`).
+        """Return the text encrypted. It opens for the same purpose only, such as `server:<id>`.
 
-        The same text sealed twice looks different. The length and the time of sealing can be seen from
-        outside. Raises SealingUnavailable without a key, and ValueError if the text is no valid Unicode.
+        The same text sealed twice gives different values. They show the length and the time of sealing. Raises
+        SealingUnavailable without a key, ValueError if the text is no valid Unicode.
         """
         keys = self._require_keys()
         if not _encodable(text):
-            # Raised here and not where it was noticed: UnicodeEncodeError carries the whole text.
+            # Not raised from UnicodeEncodeError, which has the whole text.
             raise ValueError("a secret with unpaired surrogates cannot be sealed")
         return keys.encrypt(msgspec.json.encode(Envelope(purpose, text)))
 
     def open(self, token: bytes, purpose: str) -> str:
         """Return the text that was sealed for this purpose.
 
-        Raises SealingUnavailable without a key, DoesNotOpen if anything is not as it was sealed.
+        Raises SealingUnavailable without a key, DoesNotOpen for a damaged value, another purpose or a missing key.
         """
         keys = self._require_keys()
         try:
             envelope = msgspec.json.decode(keys.decrypt(token), type=Envelope)
         except (InvalidToken, msgspec.DecodeError):
             envelope = None
-        # Outside the `except`, so that nothing decrypted hangs on the error as its context.
+        # Outside the `except`: the context of the error must not have decrypted text.
         if envelope is None or envelope.purpose != purpose:
             raise DoesNotOpen(purpose)
         return envelope.text
@@ -130,7 +130,7 @@ def new_key() -> str:
 
 
 def derive_key(secret: str) -> str:
-    """Return the sealing key that belongs to a JWT secret; always the same one, and it does not lead back."""
+    """Return the sealing key of a JWT secret: always the same. The secret cannot be derived from it."""
     derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=DERIVATION).derive(secret.encode())
     return base64.urlsafe_b64encode(derived).decode("ascii")
 
@@ -147,7 +147,7 @@ def _fernet(key: str, place: int) -> Fernet:
     made = None
     with suppress(ValueError):
         made = Fernet(key)
-    if made is None:  # raised out here, where no error that might hold the key is its context
+    if made is None:  # outside the `with`: the context must not have the key
         raise InvalidSettings(
             f"{variable('seal_keys')}: key number {place} is not 32 bytes in URL-safe base64; "
             "`taskstream seal-key` makes one"

@@ -1,7 +1,8 @@
 """The store of all secrets: API keys of servers, model keys of tasks, signing secrets of webhooks.
 
 Secrets are sealed in the `secrets` bucket, beside the log and never in it. Each has an id, which the event names that
-registers it. A key lives as long as its registration or its task; whoever replaces, removes or ends that destroys it.
+registers it. A key lives as long as its registration or its task: the code that replaces, removes or ends that
+destroys it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SIGNING_SECRET_BYTES = 32
 """Standard Webhooks asks for 24 to 64."""
 
 Holder: TypeAlias = TaskRef | WebhookRef | str
-"""What a secret belongs to: a task, a webhook, or the server of an id."""
+"""The holder of a secret: a task, a webhook, or the id of a server."""
 R = TypeVar("R", bound=TaskRef | WebhookRef)
 
 
@@ -51,7 +52,7 @@ class SecretStore:
         return self._sealer.open(entry.value, _purpose(holder))
 
     async def destroy(self, holder: Holder, *secret_ids: str) -> None:
-        """Remove secrets, also from the disk. Empty ids are passed over; repeating does nothing."""
+        """Remove secrets, also from the disk. Empty ids are ignored; repeating is safe."""
         for secret_id in filter(None, secret_ids):
             await self._bucket.erase(f"{_path(holder)}.{secret_id}")
 
@@ -76,7 +77,7 @@ def new_signing_secret() -> str:
 
 
 def _path(holder: Holder) -> str:
-    """Return what the keys of a holder's secrets in the bucket begin with."""
+    """Return the prefix of the bucket keys of a holder's secrets."""
     match holder:
         case TaskRef():
             return f"task.{holder.owner}.{holder.unique}"
@@ -87,7 +88,7 @@ def _path(holder: Holder) -> str:
 
 
 def _purpose(holder: Holder) -> str:
-    """Return the purpose that a holder's secrets are sealed for; change it, and none of them opens."""
+    """Return the purpose of a holder's secrets. If you change it, stored secrets do not open any more."""
     match holder:
         case TaskRef():
             return f"task:{holder.id}"

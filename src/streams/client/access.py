@@ -93,15 +93,8 @@ class Access(Struct, frozen=True, kw_only=True):
     def from_settings(cls, settings: Settings) -> Self:
         """Return the access that the settings describe. Raises InvalidSettings as `check` does."""
         access = cls(
-            ca=settings.nats_ca,
-            cert=settings.nats_cert,
-            key=settings.nats_key,
-            user=settings.nats_user,
-            password=settings.nats_password,
-            token=settings.nats_token,
-            creds=settings.nats_creds,
-            inbox_prefix=settings.nats_inbox_prefix,
             tls=settings.nats_ca is not None or settings.nats_cert is not None,
+            **{field: getattr(settings, f"nats_{field}") for field in cls.__struct_fields__ if field != "tls"},
         )
         access.check()
         return access
