@@ -5,8 +5,6 @@ Only the scheduler that holds the lease answers.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 from msgspec import Struct
 
@@ -14,14 +12,6 @@ from ..events.ids import TaskRef
 from ..scheduling.held_tasks import HeldTasks
 from ..scheduling.limit import Limit, LimitKind, Stage, TaskEntry
 from ..scheduling.limiter import ENOUGH
-
-Known = Literal["held", "queued", "running", "retrying", "not-active"]
-_KNOWN: dict[Stage, Known] = {
-    Stage.HELD: "held",
-    Stage.QUEUED: "queued",
-    Stage.RUNNING: "running",
-    Stage.RETRYING: "retrying",
-}
 
 
 class BlockingLimit(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,7 +39,8 @@ class Explanation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     as_of: int
     """Sequence of the TASKS log that this reflects."""
-    known: Known
+    known: str
+    """The value of its Stage; `not-active`: no active task has this id."""
     starts_at: float | None = None
     """Seconds since the epoch: not before. None: its time has come, or it has none."""
     parents: tuple[str, ...] = ()
@@ -66,7 +57,7 @@ def explain(held_tasks: HeldTasks, ref: TaskRef, as_of: int, now: float) -> Expl
     if entry is None:
         return Explanation(as_of=as_of, known="not-active")
     if entry.stage is not Stage.HELD:
-        return Explanation(as_of=as_of, known=_KNOWN[entry.stage])
+        return Explanation(as_of=as_of, known=entry.stage.value)
     limits = entry.flow.limits if entry.flow else ()
     return Explanation(
         as_of=as_of,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Set as AbstractSet
-from enum import Enum, auto
+from enum import Enum
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -37,10 +37,10 @@ class Bounds(NamedTuple):
 
 
 class Stage(Enum):
-    HELD = auto()
-    QUEUED = auto()
-    RUNNING = auto()
-    RETRYING = auto()
+    HELD = "held"
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
     """It waits for its next attempt, and returns to its queue when that is due."""
 
 
