@@ -1,1 +1,1 @@
-"""Push: the events of the log, as they come, to whoever listens."""
+"""Push: the events of the log, sent to subscribers as they come."""

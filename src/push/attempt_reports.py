@@ -1,4 +1,4 @@
-"""What is reported of an attempt, put into the log in one way: from the call, its stream, or a callback.
+"""Reports of attempts, recorded in one way: from the call, its stream, or a callback.
 
 An end is appended after all progress, its result stored first. Progress is throttled: the log keeps a few reports a
 second of each task, and always the last; all are pushed live.
@@ -78,7 +78,7 @@ class _Throttle(Struct):
 
 
 class AttemptReports:
-    """One for each process that receives reports."""
+    """Records the reports that a process receives."""
 
     def __init__(
         self, commands: Commands, results: Results, connection: Connection, now: Callable[[], datetime]
@@ -92,7 +92,7 @@ class AttemptReports:
     async def progress(
         self, ref: TaskRef, update: Update, reporter: Reporter, *, by: Actor, cause: str, known: Known[TaskState]
     ) -> None:
-        """Append a progress report, or have it wait its turn.
+        """Append a progress report, or merge it into the one that waits.
 
         Raises Refused if the known state does not allow it, StoreUnavailable if it must be appended now and cannot be.
         """
@@ -148,7 +148,7 @@ class AttemptReports:
         """Append the progress that waits; return True if there was some.
 
         Raises StoreUnavailable when NATS has been away for `patience_seconds`; the progress waits on. With endless
-        patience, progress that NATS has no room for is given up: the outcome matters more.
+        patience, progress is dropped if the store is full: the outcome matters more.
         """
         task = self._tasks.get(ref)
         if task is None:

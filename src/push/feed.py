@@ -1,7 +1,7 @@
-"""A feed: every event of a scope, in order, each once, from a place in the log on and then as they come.
+"""A feed: every event of a scope, in order, each once, from a position in the log and then as they come.
 
-Who is authoritative: the log. The listener is put into its place first, then the log is read up to where the listener
-begins; what both have is passed over by its sequence. A listener that lost its place begins again where it was.
+Authoritative: the log. The listener is registered first, then the log is read up to where the listener begins;
+duplicates are skipped by their sequence. After an overflow the feed resumes from the log at its position.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_PLACE = 4 * 1024
 
 
 class FeedPosition:
-    """Up to where a listener has been told: a sequence of the log, and what it has had live beyond that.
+    """The position of a subscriber: a sequence of the log, and the live reports it has received beyond that.
 
     As text: `4711`, or `4711;<batch>:…`.
     """
@@ -36,12 +36,12 @@ class FeedPosition:
 
     @classmethod
     def parse(cls, text: str) -> FeedPosition:
-        """Raises ValueError for text that is no place."""
+        """Parse the text of a position. Raises ValueError."""
         if not text.isascii() or len(text) > LONGEST_PLACE:
-            raise ValueError("no place")
+            raise ValueError("not a position")
         sequence, _, seen = text.partition(";")
         if not sequence.isdigit() or len(sequence) > LONGEST_SEQUENCE:
-            raise ValueError("no sequence")
+            raise ValueError("not a sequence")
         return cls(int(sequence), Seen(seen))
 
     def __str__(self) -> str:
@@ -49,15 +49,15 @@ class FeedPosition:
 
 
 class FeedItem(NamedTuple):
-    """Something for a listener."""
+    """One item of a feed."""
 
     what: Update | LiveUpdate | None
-    """None: the log has now what was told live, and only the place has moved."""
+    """None: the log now has what was pushed live; only the position has moved."""
     place: str
 
     @property
     def is_end(self) -> bool:
-        """Whether this ends its task."""
+        """True if the event ends its task."""
         return isinstance(self.what, Update) and self.what.kind in ENDING_WORDS
 
 
@@ -69,22 +69,22 @@ class Feeds:
     async def feed(
         self, scope: Scope, place: FeedPosition, pause_seconds: float
     ) -> AsyncGenerator[FeedItem | None, None]:
-        """Yield the events of a scope after a place, for as long as this process runs.
+        """Yield the events of a scope after a position, until the process stops.
 
-        Reports of progress come live, before the log has them; then what the log sums them up in is not told again.
-        None: nothing came for `pause_seconds`. Raises StoreUnavailable where the log cannot be read.
+        Progress comes live, before the log has it; the merged event of the log then has only what is new. None: nothing
+        came for `pause_seconds`. Raises StoreUnavailable if the log cannot be read.
         """
         async with self.hub.listening(scope) as listener:
             while not listener.ended:
                 listener.clear()
                 async for stored in self._stored(scope, place.sequence):
-                    yield _told(stored, place)
+                    yield _advance(stored, place)
                 while True:
                     update = await listener.next(pause_seconds)
                     match update:
                         case Update() if update.sequence > place.sequence:
-                            yield _told(update, place)
-                        # Beyond the hub's own place the log may have told it already, and what came after it.
+                            yield _advance(update, place)
+                        # Before this position the log may have had the report already, and later events.
                         case LiveUpdate() if update.position >= place.sequence and place.seen.takes(update.report):
                             yield FeedItem(update, str(place))
                         case None if listener.overflowed or listener.ended:
@@ -95,7 +95,7 @@ class Feeds:
                             pass
 
     async def _stored(self, scope: Scope, after: int) -> AsyncIterator[Update]:
-        """Yield what the log has of a scope after a sequence, up to the end there was when this began."""
+        """Yield the events of a scope in the log after a sequence, up to the end of the log at the call."""
         end = await last_sequence(self._reading, TASKS, scope.subject)
         tries = 0
         while after < end:
@@ -112,8 +112,8 @@ class Feeds:
                 await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
 
 
-def _told(update: Update, place: FeedPosition) -> FeedItem:
-    """Move the place on to an event, and return what of it has not been told live."""
+def _advance(update: Update, place: FeedPosition) -> FeedItem:
+    """Move the position to an event; return the part of the event that was not pushed live."""
     place.sequence = update.sequence
     what: Update | None = update
     event = update.event if update.kind in LIVE_WORDS else None

@@ -1,7 +1,7 @@
-"""Fans the log out within a process: one reader of the stream, any number of listeners, no consumer each.
+"""The fan-out of the log within a process: one reader of the stream, any number of listeners, no consumer for each.
 
-A listener has a queue of bounded length. One that does not keep up loses its place in the queue, not in the log: it is
-told so, reads on from the log at its own pace, and nobody else notices.
+Each listener has a bounded queue. When it overflows, the listener reads on from the log at its own pace; others are not
+affected.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ K = TypeVar("K")
 QUEUE_LENGTH = 512
 """Events that wait for one listener before it has to read them from the log."""
 QUEUE_BYTES = 8 * 1024 * 1024
-"""Likewise: what waits for many listeners is in memory once, but it is the slowest that keeps it there."""
+"""Likewise, in bytes. Events are shared between queues; the slowest listener keeps them in memory."""
 IDLE_SECONDS = 30.0
 """How long the stream is read on after the last listener has left."""
 REMEMBERED = 10_000
-"""Ended tasks, and batches of reports: what comes of them later still is late."""
+"""Ended tasks and logged batches that are remembered, to drop their late reports."""
 BEFORE = 2_000
-"""Events from before the hub began to listen, which tell it what reports are late."""
+"""Events read from before the start, to recognise late reports."""
 HELD = 4_096
-"""Reports that wait for what comes before them; those beyond it are told once the log has them."""
+"""Live reports that wait for earlier events; beyond that, subscribers get them from the log."""
 START_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 
@@ -96,7 +96,7 @@ class Update:
 
 
 def update_at(position: Position) -> Update | None:
-    """Return the event at a place in the log; None where its subject names no task: then it is for nobody."""
+    """Return the event of a message; None if its subject names no task: then nobody can subscribe to it."""
     try:
         return Update(position)
     except ValueError:
@@ -119,7 +119,7 @@ class LiveUpdate:
 
 
 class Scope(Struct, frozen=True, kw_only=True):
-    """Whose events are listened to: one task's, one owner's, or (both None) everybody's."""
+    """The tasks whose events a listener gets: one task, one owner's, or (both None) all."""
 
     ref: TaskRef | None = None
     owner: str | None = None
@@ -127,7 +127,7 @@ class Scope(Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """The filter of the stream that has just these events."""
+        """The filter of these events in the stream."""
         if self.ref is not None:
             return history_filter(task_root(self.ref))
         return tasks_filter(self.owner)
@@ -137,12 +137,12 @@ class Scope(Struct, frozen=True, kw_only=True):
 
 
 class Listener:
-    """What waits for one listener."""
+    """The queue of one listener."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.overflowed = False
-        """Events were left out since `clear`: they are to be read from the log."""
+        """Events were dropped since `clear`: read them from the log."""
         self.ended = False
         """Nothing more comes: the process stops."""
         self._queue: deque[Update | LiveUpdate] = deque()
@@ -164,13 +164,13 @@ class Listener:
         self._news.set()
 
     def clear(self) -> None:
-        """Forget what waits; what comes from now on waits again."""
+        """Empty the queue, and end an overflow."""
         self._queue.clear()
         self._waiting_bytes = 0
         self.overflowed = False
 
     async def next(self, timeout_seconds: float) -> Update | LiveUpdate | None:
-        """Return the next event. None: there was none in time, or `overflowed` or `ended` say why."""
+        """Return the next event; None if none came in time, or if `overflowed` or `ended` is set."""
         if not self._queue and not self.overflowed and not self.ended:
             self._news.clear()
             # Not `wait_for`: on Python 3.11 it makes a task each time, and may swallow a cancellation.
@@ -185,7 +185,7 @@ class Listener:
 
 
 class Hub:
-    """One for each process that pushes; reads the stream as long as somebody listens."""
+    """Reads the stream while there are listeners; one for each process that pushes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -196,13 +196,13 @@ class Hub:
         self._idle: asyncio.TimerHandle | None = None
         self._ended = False
         self._ended_tasks: dict[TaskRef, None] = {}
-        """Those that ended lately: a report that comes after the end is shown to nobody."""
+        """Tasks that ended lately; their late reports are dropped."""
         self._logged: dict[str, None] = {}
-        """Batches of reports that the log has told lately: one of them that is late is shown to nobody."""
+        """Batches that the log has had lately; their late reports are dropped."""
         self._position = 0
         """Sequence of the last event that was delivered."""
         self._held: deque[LiveUpdate] = deque()
-        """Reports that came before the event they follow, which took the longer way."""
+        """Reports that came before the event they follow."""
 
     @property
     def listeners(self) -> int:
@@ -210,14 +210,14 @@ class Hub:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more comes, for whoever listens: the process stops."""
+        """True once no more events come: the process stops."""
         return self._ended
 
     @contextlib.asynccontextmanager
     async def listening(self, scope: Scope) -> AsyncIterator[Listener]:
-        """Listen: every event of the scope that is stored from now on is offered to the listener, in order.
+        """Register a listener: it is offered every event of the scope that is stored from now on, in order.
 
-        Raises StoreUnavailable where the log cannot be read now.
+        Raises StoreUnavailable if the log cannot be read now.
         """
         listener = Listener(scope)
         key = scope.ref or scope.owner
@@ -237,7 +237,7 @@ class Hub:
                 self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._stop)
 
     def end(self) -> None:
-        """Tell all listeners that nothing more comes; the process stops."""
+        """End all listeners: the process stops."""
         self._ended = True
         for listener in [listener for group in self._listeners.values() for listener in group]:
             listener.end()
@@ -293,21 +293,21 @@ class Hub:
     def _deliver(self, position: Position) -> None:
         update = update_at(position)
         if update is not None:
-            self._note(update)
+            self._remember_late(update)
             self._offer(update)
         self._position = position.sequence
         held, self._held = self._held, deque()
         for report in held:
-            self._tell(report)
+            self._offer_in_order(report)
 
     async def _on_report(self, message: Msg) -> None:
         ref = live_ref(message.subject)
         report = decode_live(message.data) if any(self._listeners_of(ref)) else None
         if report is not None:
-            self._tell(LiveUpdate(ref, report, len(message.data)))
+            self._offer_in_order(LiveUpdate(ref, report, len(message.data)))
 
-    def _tell(self, update: LiveUpdate) -> None:
-        """Offer a report, in its turn."""
+    def _offer_in_order(self, update: LiveUpdate) -> None:
+        """Offer a report after the event it follows, unless it is late."""
         if update.report.after > self._position:
             if len(self._held) < HELD:
                 self._held.append(update)
@@ -323,12 +323,12 @@ class Hub:
         for key in (ref, ref.owner, None):
             yield from self._listeners.get(key, ())
 
-    def _note(self, update: Update) -> None:
-        """Remember what reports that come late must not follow."""
+    def _remember_late(self, update: Update) -> None:
+        """Remember ended tasks and logged batches, to drop late reports."""
         if update.kind in ENDING_WORDS:
             _remember(self._ended_tasks, update.ref)
         elif update.kind in LIVE_WORDS:
-            with contextlib.suppress(UnreadableEvent):  # whoever is told of it says so
+            with contextlib.suppress(UnreadableEvent):  # each listener raises it
                 if isinstance(update.event, ProgressReported) and update.event.batch:
                     _remember(self._logged, update.event.batch)
         elif update.kind in MOVING_WORDS:
@@ -336,7 +336,7 @@ class Hub:
 
 
 def _remember(names: dict[K, None], name: K) -> None:
-    """Note a name as the latest of so many."""
+    """Add a name; drop the oldest beyond REMEMBERED."""
     if len(names) >= REMEMBERED:
         del names[next(iter(names))]
     names[name] = None

@@ -1,9 +1,9 @@
-"""Reports of progress that are pushed as they come, before the log has them: plain NATS messages, kept nowhere.
+"""Live progress reports: pushed before the log has them, as plain NATS messages that are stored nowhere.
 
-    progress.<owner>.<unique>    one report: its place in a batch, and the event it would be by itself
+    progress.<owner>.<unique>    one report: its index in a batch, and its event
 
-The log gets one event for a batch, which names it: a listener that has seen all of the batch live takes nothing from
-that event but its sequence, one that has seen none takes it whole.
+The log gets one event per batch, which names the batch. A subscriber that has seen the whole batch live takes only the
+sequence of that event; one that has seen none of it takes the whole event.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..events.envelope import Actor
 from ..events.task import ProgressReported
 
 BATCHES_REMEMBERED = 40
-"""By each listener: as many tasks may be in a flood of reports before one is told something twice after a break."""
+"""Batches that a subscriber remembers. If more tasks than this report at once, reports may repeat after a reconnect."""
 
 
 class LiveReport(Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class LiveReport(Struct, frozen=True, kw_only=True):
     by: Actor
     event: ProgressReported
     after: int = 0
-    """Sequence of the report before the batch: what is told in order is told after it."""
+    """Sequence of the report before the batch; this one is pushed after it."""
 
 
 _decode = msgspec.json.Decoder(LiveReport).decode
@@ -39,7 +39,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def decode(data: bytes) -> LiveReport | None:
-    """Return the report, None for what is none."""
+    """Return the report; None if it does not decode."""
     try:
         return _decode(data)
     except msgspec.MsgspecError:
@@ -54,17 +54,17 @@ class _Count(Struct):
 
 
 class Seen:
-    """How much of the latest batches a listener has had live.
+    """How much of the latest batches a subscriber has received live.
 
-    As text it is `;<batch>:<reports>:<lines>:<characters>` for each: a listener that breaks off brings it back, and is
-    told no report twice.
+    Its text is `;<batch>:<reports>:<lines>:<characters>` for each batch. A client that sends it back when it reconnects
+    gets no report twice.
     """
 
     def __init__(self, text: str = "") -> None:
-        """Raises ValueError for text that is none of ours."""
+        """Parse the text of another `Seen`. Raises ValueError."""
         self._batches: dict[str, _Count] = {}
         self._closed: deque[str] = deque(maxlen=BATCHES_REMEMBERED)
-        """Those that the log has told whole: a report of one that was late is not told again."""
+        """Batches that came from the log: a late live report of one is dropped."""
         for part in filter(None, text.split(";")):
             batch, reports, lines, output = part.split(":")
             self._batches[batch] = _Count(int(reports), int(lines), int(output))
@@ -75,7 +75,7 @@ class Seen:
         )
 
     def takes(self, live: LiveReport) -> bool:
-        """Tell whether a report is the next of its batch, and count it; one whose beginning was missed is not."""
+        """Return True if a report is the next of its batch, and count it; False if an earlier one was missed."""
         if live.batch in self._closed:
             return False
         if live.index == 0:
@@ -91,7 +91,7 @@ class Seen:
         return True
 
     def rest_of(self, event: ProgressReported) -> ProgressReported | None:
-        """Return what an event of the log has beyond what was seen live; None: nothing."""
+        """Return the part of a logged event that was not received live; None if there is none."""
         if event.batch:
             self._closed.append(event.batch)
         count = self._batches.pop(event.batch, None)

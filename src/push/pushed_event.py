@@ -1,4 +1,4 @@
-"""An event as it is told to whoever listens, through whichever door."""
+"""The JSON of a pushed event: the same for server-sent events, WebSockets, streams of tasks and webhooks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encoded(update: Update | LiveUpdate) -> bytes:
-    """Return an event as it is pushed, JSON; made once, for all who listen."""
+    """Return the JSON of an event; encoded once for all subscribers."""
     if update.encoded is None:
         about = update.stored.recorded if isinstance(update, Update) else update.report
         update.encoded = _encode(

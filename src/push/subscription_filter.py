@@ -1,4 +1,4 @@
-"""What of a task does not change and listeners choose by: read from its submission, and remembered."""
+"""Subscription filters, and the immutable task attributes they compare: read from the submission and cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TaskAttributes(Struct, frozen=True):
 
 
 class SubscriptionFilter(Struct, frozen=True, kw_only=True):
-    """Which events of a scope a listener wants. Empty: all."""
+    """The events of a scope that a subscriber wants. An empty field selects all."""
 
     types: frozenset[str] = frozenset()
     """Of tasks."""
@@ -32,7 +32,7 @@ class SubscriptionFilter(Struct, frozen=True, kw_only=True):
     project: str = ""
 
     def has(self, task_type: str, project: str) -> bool:
-        """Tell whether tasks of a type and project are among those wanted."""
+        """Return True if the filter selects tasks of a type and project."""
         return (not self.types or task_type in self.types) and self.project in ("", project)
 
 
@@ -42,7 +42,7 @@ class TaskAttributeReader:
         self._known: dict[TaskRef, TaskAttributes] = {}
 
     async def wants(self, choice: SubscriptionFilter, update: Update | LiveUpdate) -> bool:
-        """Tell whether an event is one of those chosen. Raises StoreUnavailable where its task cannot be read."""
+        """Return True if a filter selects an event. Raises StoreUnavailable if its task cannot be read."""
         if choice.events and type(update.event).__name__ not in choice.events:
             return False
         if not choice.types and not choice.project:
@@ -54,7 +54,7 @@ class TaskAttributeReader:
         return choice.has(facts.task_type, facts.project)
 
     async def facts(self, ref: TaskRef) -> TaskAttributes:
-        """Return the facts of a task; of one whose beginning is past its retention, empty ones."""
+        """Return the attributes of a task; empty ones if its submission is past the retention."""
         known = self._known.get(ref)
         return known if known is not None else self._remember(ref, await self._read(ref))
 
@@ -65,7 +65,7 @@ class TaskAttributeReader:
         return facts
 
     async def _read(self, ref: TaskRef) -> TaskAttributes:
-        # From the leader: a replica that lags behind would say that there is no such task.
+        # From the leader: a replica that lags may not have the task yet.
         position = await last_position(self._reading, TASKS, submission_filter(ref))
         event = decode(task_codec, position).recorded.event if position else None
         return (

@@ -39,7 +39,7 @@ class ReadyQueue(NamedTuple):
 
 
 class QueueVisit(NamedTuple):
-    place: int
+    queue_index: int
     """Index of the queue in the sequence given."""
     by_age: bool
     """True: it is served for its age, one task. False: as many as there are free slots."""

@@ -65,7 +65,7 @@ class Unheard(Seen):
 
 
 class DeliveryTools(Struct, frozen=True, kw_only=True):
-    """What sending reads, writes and calls: the same for every webhook."""
+    """What the delivery loops share."""
 
     settings: Settings
     reading: Connection
@@ -170,8 +170,8 @@ class DeliveryLoop(Service):
         loop = asyncio.get_running_loop()
         save_at = loop.time()
         async with contextlib.aclosing(self._feeds.feed(scope, place, SAVE_SECONDS)) as feed:
-            async for told in feed:
-                update = told.what if told is not None else None
+            async for item in feed:
+                update = item.what if item is not None else None
                 if isinstance(update, Update) and await self._wants(update):
                     await self._until_fewer_wait()
                     await tools.deliveries.make(

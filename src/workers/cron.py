@@ -103,7 +103,7 @@ class Cron:
     async def _submit(
         self, ref: ScheduleRef, known: Known[ScheduleState], state: Created, runs: Sequence[Run]
     ) -> Known[ScheduleState]:
-        """Submit the tasks of runs, one after another: if the quota has room for few, the earliest runs take it.
+        """Submit the tasks of runs, one after another: if the quota allows only some, the earliest ones.
 
         Record refused runs on the schedule. Return the schedule after that.
         """

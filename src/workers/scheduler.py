@@ -78,7 +78,6 @@ OUTCOMES: dict[str, ParentOutcome] = {"succeeded": "succeeded", "failed": "faile
 
 class Scheduler(Service):
     def __init__(self, container: Container, members: Membership, tail: Tail) -> None:
-        """`tail`: of the TASKS log."""
         super().__init__("scheduler", lease=Lease(members, "scheduler"))
         self._ageing_seconds = container.settings.priority_ageing
         self._connection = container.reading

@@ -37,7 +37,6 @@ class TaskEventListener(Service):
     """
 
     def __init__(self, tail: Tail, connection: Connection, slots: Slots, runner: AttemptRunner) -> None:
-        """`tail`: of the TASKS log."""
         super().__init__("task-events", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
         self._tail = tail
         self._connection = connection

@@ -59,7 +59,7 @@ class DueTimers(Service):
         """False once nothing more was due; then the next timer is waited for without a fetch."""
 
     async def stop(self) -> None:
-        """Take no more timers, and give back those in progress: each is safe to repeat."""
+        """Take no more timers, and nak those in progress: each is safe to repeat."""
         await super().stop()
         for task in self._running:
             task.cancel()

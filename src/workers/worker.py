@@ -123,7 +123,7 @@ class Worker:
         log.info("worker.stopped", worker=self.members.id)
 
     async def _take_back(self) -> None:
-        """If no other worker lives, have the messages of dead ones delivered again now, not after `ack_wait`."""
+        """Have the messages of dead workers redelivered now, not after `ack_wait`, if no other worker is alive."""
         with contextlib.suppress(StoreError):
             await self.members.observe()
             if self.members.alive("worker") == [self.members.id] and (

@@ -32,7 +32,7 @@ def simulated(arrivals: dict[Priority, list[int]], rounds: int, slots: int, agei
         queues = [ReadyQueue("pool", priority, float(now - queue[0])) for priority, queue in waiting.items()]
         order, owed, left = in_queue_order(queues, ageing, owed), set(), slots
         for visit in order:
-            priority = queues[visit.place].priority
+            priority = queues[visit.queue_index].priority
             queue = coming[priority]
             most = min(left, 1) if visit.by_age else left
             while most and queue and queue[0] <= now:
@@ -107,7 +107,7 @@ def test_a_turn_by_age_is_for_one_task_and_the_oldest_comes_first() -> None:
 
     order = in_queue_order(queues, AGEING)
 
-    assert [(visit.place, visit.by_age) for visit in order] == [
+    assert [(visit.queue_index, visit.by_age) for visit in order] == [
         (2, True), (1, True), (0, False), (1, False), (2, False), (3, False),
     ]  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_a_turn_by_age_is_for_one_task_and_the_oldest_comes_first() -> None:
 def test_a_pool_whose_room_age_took_has_a_round_in_strict_order() -> None:
     queues = [ReadyQueue("a", "high", 1.0), ReadyQueue("a", "low", 30.0), ReadyQueue("b", "low", 20.0)]
 
-    assert [visit.place for visit in in_queue_order(queues, AGEING, owed={"a"}) if visit.by_age] == [2]
+    assert [visit.queue_index for visit in in_queue_order(queues, AGEING, owed={"a"}) if visit.by_age] == [2]
 
 
 # Queues of a pool, some of whose tasks no server can take

@@ -100,10 +100,10 @@ class Outcomes:
         return record
 
     async def record(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer) -> None:
-        """Record an outcome and set the timer it calls for; then its queue message may be acked.
+        """Record an outcome and set the timer it needs; then its queue message may be acked.
 
-        An outcome that the log no longer wants (the task was cancelled, the attempt declared lost) is dropped.
-        Raises StoreUnavailable only where a timer could not be set.
+        An outcome that the log refuses (the task was cancelled, the attempt declared lost) is dropped.
+        Raises StoreUnavailable only if a timer could not be set.
         """
         try:
             outcome = await self._append(ref, server_id, claimed, answer)
@@ -119,7 +119,7 @@ class Outcomes:
         await self._commands.task(ref, command, by=self._worker, known=claimed)
 
     async def _append(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer) -> str:
-        """Append what an answer comes to; return its name for the metrics."""
+        """Append the outcome; return its name for the metrics."""
         attempt, cause = _processing(claimed).facts.attempt, str(claimed.sequence)
         match answer:
             case Completed() | FailedByBackend():

@@ -3,8 +3,7 @@
     claim (AttemptStarted, guarded)  ─►  call the server  ─►  outcome in the log  ─►  timers  ─►  ack
 
 The queue message is acked only when nothing more depends on it: the outcome is in the log, or the server has accepted
-and the deadline's timer is set. A crash anywhere before that brings the message back, and what it finds in the log then
-says what is left to do.
+and the deadline's timer is set. After a crash before that, the message is redelivered, and the log decides what to do.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class StaleDeliveries:
         self._is_under_way = is_under_way
 
     async def handle(self, ref: TaskRef, message: Msg) -> None:
-        """Ack the message, or give it back; an attempt that was lost with its worker is recorded as failed first."""
+        """Ack or nak the message; first record an attempt that was lost with its worker as failed."""
         try:
             history = await self._commands.tasks.history(ref)
             state = self._commands.tasks.fold(history).state

@@ -1,8 +1,7 @@
-"""Ready tasks handed to servers: as many are taken from the queues as there are free slots, highest priority first.
+"""The dispatch of ready tasks: one is taken from the queues for each free slot, highest priority first.
 
-A task that was taken out and cannot be placed goes back, so one that no server can run blocks no other. Where its pool
-has free slots for others it goes back with a delay: a queue delivers returned messages first, and would bring nothing
-else.
+A task that cannot be placed is naked, so it blocks no other. If its pool has free slots for others, the nak has a
+delay: JetStream delivers naked messages first, and would deliver nothing else.
 """
 
 from __future__ import annotations
@@ -63,7 +62,6 @@ class Dispatcher(Service):
         tail: Tail,
         worker: Actor,
     ) -> None:
-        """`tail`: of the TASKS log."""
         super().__init__("dispatcher", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
         self._commands = container.commands
         self._fleet = container.fleet
@@ -86,7 +84,7 @@ class Dispatcher(Service):
         self._drained = asyncio.Event()
 
     async def drain(self) -> None:
-        """Start no more tasks, and from now on give back what requests to the queues still bring.
+        """Start no more tasks, and nak the messages that pending requests still bring.
 
         Returns when nothing more is being started, after DRAIN_SECONDS at the latest.
         """
@@ -100,7 +98,7 @@ class Dispatcher(Service):
         """Start what can be started, then wait for news of tasks or slots."""
         if self._is_draining:
             self._drained.set()
-            await self._return_late()
+            await self._nak_late()
         self._slots.freed.clear()
         try:
             await self._queues.open(self._fleet.pools())
@@ -111,12 +109,12 @@ class Dispatcher(Service):
             self._queues.all_may_have_more()
             raise
 
-    async def _return_late(self) -> None:
-        """Give back the messages that pending requests still bring, until cancelled."""
+    async def _nak_late(self) -> None:
+        """Nak the messages that pending requests still bring, until cancelled."""
         while True:
             self._slots.freed.clear()
             for queue in self._queues.in_order():
-                await self._return_delivered(queue, "stopped")
+                await self._nak_delivered(queue, "stopped")
             await self._slots.freed.wait()
 
     async def run_once(self) -> Mapping[str, int]:
@@ -135,11 +133,11 @@ class Dispatcher(Service):
         `by_age`: its oldest task comes before those of higher priority.
         """
         if self._fleet.pool_waits(queue.pool):
-            await self._return_delivered(queue, "paused")
+            await self._nak_delivered(queue, "paused")
             queue.may_have_more = True  # to be served when the pause ends
             return 0
         if not by_age and must_wait(higher.ahead for higher in self._queues.above(queue)):
-            await self._return_delivered(queue, "higher-priority")
+            await self._nak_delivered(queue, "higher-priority")
             return 0
         free = self._free_slots(queue) if by_age else self._free_slots_for(queue)
         most = min(tasks_to_take(free, queue.unplaced), 1 if by_age else MOST_AT_ONCE)
@@ -149,18 +147,18 @@ class Dispatcher(Service):
         messages, queue.delivered = queue.delivered + fetched, []
         for message in messages[:most]:
             await self._place(queue, message)
-        await self._return_at_once(queue, messages[most:], "no-free-slot")
+        await self._nak_at_once(queue, messages[most:], "no-free-slot")
         return len(messages[:most])
 
-    async def _return_delivered(self, queue: PoolQueue, reason: str) -> None:
+    async def _nak_delivered(self, queue: PoolQueue, reason: str) -> None:
         messages, queue.delivered = queue.delivered, []
-        await self._return_at_once(queue, messages, reason)
+        await self._nak_at_once(queue, messages, reason)
 
-    async def _return_at_once(self, queue: PoolQueue, messages: Sequence[Msg], reason: str) -> None:
-        """Give back messages for which no slot is free, or which others come before."""
+    async def _nak_at_once(self, queue: PoolQueue, messages: Sequence[Msg], reason: str) -> None:
+        """Nak messages for which no slot is free, or that must wait for a higher priority."""
         for message in messages:
-            metrics.handed_back.labels(reason).inc()
-            queue.returned(message)
+            metrics.queue_returns.labels(reason).inc()
+            queue.record_nak(message)
             await self._in_flight.nak(message)
 
     async def _serve_aged(self) -> int:
@@ -172,10 +170,10 @@ class Dispatcher(Service):
         now = utc_now()
         candidates = [ReadyQueue(queue.pool, queue.priority, _waited(queue, now)) for queue in queues]
         taken = 0
-        for turn in in_queue_order(candidates, self._ageing_seconds, owed):
-            if turn.by_age:
+        for visit in in_queue_order(candidates, self._ageing_seconds, owed):
+            if visit.by_age:
                 before = {queue.pool: self._free_slots(queue) for queue in self._queues.in_order()}
-                taken += await self._serve_queue(queues[turn.place], by_age=True)
+                taken += await self._serve_queue(queues[visit.queue_index], by_age=True)
                 self._owed |= {
                     queue.pool for queue in self._queues.in_order() if self._free_slots(queue) < before[queue.pool]
                 }
@@ -212,15 +210,15 @@ class Dispatcher(Service):
         return kept
 
     async def _place(self, queue: PoolQueue, message: Msg) -> None:
-        """Start the message's task on a server, or give the message back."""
+        """Start the message's task on a server, or nak the message."""
         try:
-            ready = self._ready_tasks.at_hand(message)
+            ready = self._ready_tasks.without_read(message)
         except UnreadableEvent as error:
             log.error("dispatcher.unreadable", reason=str(error))
             await self._in_flight.nak(message, LONGEST_RETURN)
             return
         if ready is not None:
-            await self._start_or_return(queue, ready)
+            await self._start_or_nak(queue, ready)
             return
         self._loading[queue.pool] += 1
         self._in_flight.add(message)
@@ -236,16 +234,16 @@ class Dispatcher(Service):
             if ready is None:
                 await self._runner.stale_deliveries.handle(task_of(message), message)
             else:
-                await self._start_or_return(queue, ready)
+                await self._start_or_nak(queue, ready)
         except StoreUnavailable:
             await self._in_flight.nak(message, ANOTHER_WORKER)
         except Exception:
             await self._in_flight.nak(message, LONGEST_RETURN)
             raise
         finally:
-            self._slots.freed.set()  # the slot that was kept for it may still be free
+            self._slots.freed.set()  # the slot reserved for it may still be free
 
-    async def _start_or_return(self, queue: PoolQueue, ready: ReadyTask) -> None:
+    async def _start_or_nak(self, queue: PoolQueue, ready: ReadyTask) -> None:
         state = ready.known.state
         if ready.needs_grant and isinstance(state, Waiting) and not state.granted:  # it came without the scheduler
             self._in_flight.add(ready.message)
@@ -257,7 +255,7 @@ class Dispatcher(Service):
             await self._in_flight.nak(ready.message)
             return
         if self._fleet.type_waits(ready.submitted.task_type):
-            metrics.handed_back.labels("paused").inc()
+            metrics.queue_returns.labels("paused").inc()
             await self._pass_over(queue, ready, self._spread(ready, growing(delivered)))
             return
         require, prefer = _labels(ready)
@@ -266,14 +264,14 @@ class Dispatcher(Service):
         if self._runner.is_under_way(ready.ref):  # a second message of the task: the first one's work comes first
             await self._pass_over(queue, ready, growing(delivered))
         elif server_id is None:
-            await self._give_back(queue, ready, delivered)
+            await self._nak_unplaced(queue, ready, delivered)
         elif delivered <= RETURNS_FOR_ANOTHER_SERVER and (
             (server_id == ready.avoid and self._another_could(ready))
             or (prefer and self._another_is_preferred(ready, prefer, server_id))
         ):
             await self._pass_over(queue, ready, ANOTHER_WORKER)
         else:
-            self._queues.has_started(queue.pool)
+            self._queues.record_start(queue.pool)
             if self._redelivery.keeps_any(queue.pool, queue.priority):
                 self._redelivery.keep_on(queue.pool, queue.priority, _kind(ready), time.monotonic())
             self._runner.start(ready, self._fleet.server(server_id))
@@ -291,14 +289,14 @@ class Dispatcher(Service):
             return
         await self._in_flight.ack(ready.message)
 
-    async def _give_back(self, queue: PoolQueue, ready: ReadyTask, delivered: int) -> None:
-        """Give back a task that cannot be placed: at once if no slot is free, else with a delay."""
+    async def _nak_unplaced(self, queue: PoolQueue, ready: ReadyTask, delivered: int) -> None:
+        """Nak a task that cannot be placed: at once if no slot is free, else with a delay."""
         if self._slots.free(queue.pool) <= 0:
-            await self._return_at_once(queue, [ready.message], "no-free-slot")
+            await self._nak_at_once(queue, [ready.message], "no-free-slot")
             return
         require, _ = _labels(ready)
         served = any(is_able(server, ready.submitted.task_type, require) for server in self._fleet.servers())
-        metrics.handed_back.labels("no-free-slot" if served else "not-served").inc()
+        metrics.queue_returns.labels("no-free-slot" if served else "not-served").inc()
         if served:
             self._redelivery.keep(queue.pool, queue.priority, _kind(ready), time.monotonic())
         pause = FIRST_RETURN if served else growing(delivered)
@@ -308,7 +306,7 @@ class Dispatcher(Service):
         return self._redelivery.spread(_kind(ready), pause, time.monotonic())
 
     async def _pass_over(self, queue: PoolQueue, ready: ReadyTask, pause: timedelta) -> None:
-        """Give back a task that does not start here now, though a slot is free, to come again after a pause."""
+        """Nak a task that does not start here now, though a slot is free, with a delay."""
         queue.unplaced += 1
         await self._in_flight.nak(ready.message, pause)
 

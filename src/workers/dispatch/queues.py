@@ -1,4 +1,4 @@
-"""The queues of ready tasks as one worker knows them: which may hold messages, and how long these have waited."""
+"""The queues of ready tasks as one worker knows them: which may have messages, and how long those have waited."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PoolQueue:
         self.delivered: list[Msg] = []
         """Messages that pending requests brought, not placed yet."""
         self.unplaced = 0
-        """Tasks given back because no server could take them, since the last start of a task of the pool."""
+        """Tasks naked because no server could take them, since the last start of a task of the pool."""
         self.filter = pool_filter(token(pool), priority)
         self.fetched_at = time.monotonic()
         """When messages were last taken, or none were found; monotonic."""
@@ -47,9 +47,8 @@ class PoolQueue:
         """Messages that no worker had, at the last measurement."""
         self._head_at: datetime | None = None
         """Since when the first of these waits, or an earlier one; None: there is none, or it was never measured."""
-        self._returned: dict[int, datetime] = {}
-        """By place in the queue: messages given back for lack of a slot, and since when they wait. NATS delivers them
-        before all others."""
+        self._naked: dict[int, datetime] = {}
+        """By stream sequence: messages naked at once, and since when they wait. JetStream delivers them first."""
         self._consumer = consumer
         self._waits = False
         self._arrived = arrived
@@ -80,39 +79,39 @@ class PoolQueue:
         """What queues of lower priority have to know of it."""
         return Ahead(self.may_have_more or bool(self.delivered), self.unplaced)
 
-    def returned(self, message: Msg) -> None:
-        """Record that a message was given back at once: no slot was free, or others come before it."""
+    def record_nak(self, message: Msg) -> None:
+        """Record that a message was naked at once."""
         self.may_have_more = True
-        given_back = delivery_info(message)
-        self._returned[given_back.stream_sequence] = _stored_at(given_back)
+        info = delivery_info(message)
+        self._naked[info.stream_sequence] = _stored_at(info)
 
     def measured(self, backlog: Backlog, head_at: datetime | None) -> None:
         """Record a measurement of the backlog."""
         self.measured_at = time.monotonic()
         self._undelivered, self._head_at = backlog.waiting, head_at
         if not backlog.in_hand:
-            self._returned.clear()  # other workers have taken them
+            self._naked.clear()  # other workers have taken them
 
     @property
     def waiting(self) -> int:
         """How many tasks wait, as far as this worker knows."""
-        return self._undelivered + len(self._returned)
+        return self._undelivered + len(self._naked)
 
     @property
     def oldest_at(self) -> datetime | None:
         """Since when the oldest task has waited, UTC, as far as this worker knows; None: no task is known to wait."""
         head = [self._head_at] if self._head_at else []
-        return min([*head, *self._returned.values()], default=None)
+        return min([*head, *self._naked.values()], default=None)
 
     def _taken(self, deliveries: Sequence[DeliveryInfo]) -> None:
         self.fetched_at = time.monotonic()
         for each in deliveries:
-            self._returned.pop(each.stream_sequence, None)
+            self._naked.pop(each.stream_sequence, None)
         fresh = [each for each in deliveries if each.delivered == 1]
         if fresh or not deliveries:
-            self._returned.clear()  # returned messages come first, so there are none left
+            self._naked.clear()  # returned messages come first, so there are none left
         self._undelivered = deliveries[-1].pending if deliveries else 0
-        self.may_have_more = self._undelivered > 0 or bool(self._returned)
+        self.may_have_more = self._undelivered > 0 or bool(self._naked)
         if not self._undelivered:
             self._head_at = None
         elif fresh and self._head_at is not None:
@@ -133,8 +132,8 @@ class PoolQueue:
         self._arrived()
 
 
-def _stored_at(taken: DeliveryInfo) -> datetime:
-    return datetime.fromtimestamp(taken.stored_nanoseconds / 1e9, UTC)
+def _stored_at(info: DeliveryInfo) -> datetime:
+    return datetime.fromtimestamp(info.stored_nanoseconds / 1e9, UTC)
 
 
 class Queues:
@@ -172,7 +171,7 @@ class Queues:
         higher = PRIORITIES[: PRIORITIES.index(queue.priority)]
         return [self._queues[priority, queue.pool] for priority in higher if (priority, queue.pool) in self._queues]
 
-    def has_started(self, pool: str) -> None:
+    def record_start(self, pool: str) -> None:
         """Record that a task of a pool has started: tasks that could not be placed may have a server now."""
         for priority in PRIORITIES:
             if (queue := self._queues.get((priority, pool))) is not None:

@@ -1,4 +1,4 @@
-"""Ready tasks from queue messages: without a read where the message says enough, else from the task's history."""
+"""Ready tasks, decoded from queue messages if possible, else read from their histories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..attempts.runner import ReadyTask
 
 
 class ReadyTasks:
-    """The one place that turns a queue message into its task."""
+    """Turns queue messages into tasks."""
 
     def __init__(self, commands: Commands, tail: Tail, fleet: Fleet) -> None:
         """`tail`: of the TASKS log."""
@@ -32,11 +32,10 @@ class ReadyTasks:
         self._tail = tail
         self._fleet = fleet
 
-    def at_hand(self, message: Msg) -> ReadyTask | None:
-        """Return the task without a read; None where `load` has to read its history.
+    def without_read(self, message: Msg) -> ReadyTask | None:
+        """Return the task of a first delivery whose submission is in the message or in the tail; else None: `load` it.
 
-        At hand is a first delivery that carries the submission, or follows one that the tail keeps. Raises
-        UnreadableEvent.
+        Raises UnreadableEvent.
         """
         ref, queued = _queued_by(message)
         if queued is None:
