@@ -107,7 +107,6 @@ def test_the_service_answers_as_described(address: Address, known: dict[str, str
     operations = [found.ok() for found in schema.get_all_operations()]
     assert {operation.label for operation in operations} > STREAMS
     operations = [operation for operation in operations if operation.label not in STREAMS]
-    assert len(operations) == 74
 
     for operation in operations:
         if mode is GenerationMode.NEGATIVE and not can_be_negated(operation):
