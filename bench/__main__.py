@@ -28,37 +28,17 @@ import uvloop
 from . import batch, fleet, floor, holds, idle, latency, push, rates, report, size, waiting
 from .report import Runs
 
-SIZE_RUNS = 3
-"""Of each rate, at most: `size` measures them twice, and gives one figure of them."""
-
-
-async def _fleet(options: argparse.Namespace) -> Runs:
-    return [await fleet.measure(options.servers, options.fleet_seconds)]
-
-
-async def _push(options: argparse.Namespace) -> Runs:
-    return [await push.measure(options.idle_subscribers, options.active_subscribers)]
-
-
-async def _waiting(options: argparse.Namespace) -> Runs:
-    return [await waiting.measure(options.waiting_tasks, options.probes)]
-
-
-async def _size(options: argparse.Namespace) -> Runs:
-    return [await size.measure(options.size_tasks, min(options.runs, SIZE_RUNS))]
-
-
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "rates": rates.measure,
     "batch": batch.measure,
     "holds": holds.measure,
-    "waiting": _waiting,
+    "waiting": waiting.measure,
     "latency": latency.measure,
     "idle": idle.measure,
     "floor": floor.measure,
-    "push": _push,
-    "fleet": _fleet,
-    "size": _size,
+    "push": push.measure,
+    "fleet": fleet.measure,
+    "size": size.measure,
 }
 
 

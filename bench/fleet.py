@@ -1,5 +1,5 @@
 """A large fleet: what its health checks cost, how long a choice among its servers takes, and what happens when many
-change at once. `python -m bench.fleet --servers 1000`
+change at once.
 
 Half of the servers share one pool, the others are in pools of ten. Each listens on a port of its own, so that, as with
 servers on machines of their own, connections are shared by nobody.
@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
-
-import aiohttp
-import uvloop
 
 from taskstream.clock import jitter, utc_now
 from taskstream.events.codec import server_codec
@@ -36,27 +31,25 @@ from taskstream.workers.fleet.slots import Slots
 from testkit.processes import Process
 from testkit.waiting import until_ok, wait_until
 
-from .load import Clients
-from .processes import Bench, backends, running
+from .report import Runs, percentiles
+from .service import CONNECTIONS, LOOK_SECONDS, OURS, Bench, backends, many, running
 
 SHARED = "shared"
 SERVERS_IN_A_SMALL_POOL = 10
 REGISTRATIONS_AT_A_TIME = 16
-CONNECTIONS = 64
 TASKS = 4_000
 CHOICES = 20_000
 SLOTS = 10
-LOOK_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 300.0
-OURS = ("api", "worker", "nats-server")
 
 
-async def measure(servers: int, seconds: float) -> dict[str, float]:
-    """Measure a fleet of so many servers, all with the default settings of health checks.
+async def measure(options: argparse.Namespace) -> Runs:
+    """Measure a fleet with the default settings of health checks.
 
-    What it costs when quiet is measured twice: while the servers are new, and over `seconds` (to the next whole
+    Its cost when quiet is measured twice: while the servers are new, and over `--fleet-seconds` (to the next whole
     minute, at least one) when they are stable. The rest takes some four minutes more.
     """
+    servers, seconds = options.servers, options.fleet_seconds
     figures = measure_choice(servers)
     async with _standing(1) as alone:
         figures["tasks_per_second_1_server"] = await alone.tasks_per_second()
@@ -73,7 +66,7 @@ async def measure(servers: int, seconds: float) -> dict[str, float]:
         figures[f"tasks_per_second_{servers}_servers"] = await fleet.tasks_per_second()
         figures |= await fleet.change_hands()
         figures |= await fleet.die()
-    return figures
+    return [figures]
 
 
 def measure_choice(servers: int) -> dict[str, float]:
@@ -96,14 +89,10 @@ def measure_choice(servers: int) -> dict[str, float]:
         running.append((server_id, ref))
         if len(running) > servers * SLOTS // 4:
             slots.end(*running.pop(number % len(running)))
-        choices.append(chosen - started)
-        counts.append(time.perf_counter() - chosen)
-    return {
-        "choice_p50_us": statistics.median(choices) * 1e6,
-        "choice_p99_us": statistics.quantiles(choices, n=100)[98] * 1e6,
-        "choice_and_count_p50_us": statistics.median(map(sum, zip(choices, counts, strict=True))) * 1e6,
-        "choice_and_count_p99_us": statistics.quantiles(map(sum, zip(choices, counts, strict=True)), n=100)[98] * 1e6,
-    }
+        choices.append((chosen - started) * 1e6)
+        counts.append((time.perf_counter() - chosen) * 1e6)
+    both = [choice + count for choice, count in zip(choices, counts, strict=True)]
+    return percentiles("choice", choices, "us") | percentiles("choice_and_count", both, "us")
 
 
 def _type_of(number: int) -> str:
@@ -135,42 +124,33 @@ def _happens(fleet: Fleet, *events: ServerEvent) -> None:
 class _Standing:
     """A running service with a fleet, each of whose servers is online."""
 
-    def __init__(self, bench: Bench, clients: Clients, backends: Process, leases: Bucket) -> None:
+    def __init__(self, bench: Bench, backends: Process, leases: Bucket) -> None:
         self.bench = bench
         self.registered_seconds = 0.0
         self.online_seconds = 0.0
-        self._clients = clients
         self._backends = backends
         self._leases = leases
         self._ports: list[str] = []
-        self._numbers = itertools.count()
 
     async def register(self) -> None:
         """Register a server for every backend and wait until all are online."""
         self._ports = (await self._backends.first_line()).split()
         for task_type in {_type_of(number) for number in range(len(self._ports))}:
-            await self._clients.send("PUT", f"/api/types/{task_type}", {}, self._clients.admin)
+            await self.bench.send("PUT", f"/api/types/{task_type}", {}, self.bench.admin)
         started = time.perf_counter()
-        await _many(enumerate(self._ports), self._register_one, REGISTRATIONS_AT_A_TIME)
+        await many(enumerate(self._ports), self._register_one, REGISTRATIONS_AT_A_TIME)
         self.registered_seconds = time.perf_counter() - started
         await _until(self._all("online"), "all servers to be online")
         self.online_seconds = time.perf_counter() - started
 
     async def _register_one(self, server: tuple[int, str]) -> None:
         number, port = server
-        body = {
-            "id": f"server-{number}",
-            "name": "bench",
-            "provider": "bench",
-            "endpoints": {"predict": f"http://127.0.0.1:{port}/predict/0", "health": f"http://127.0.0.1:{port}/health"},
-            "types": [_type_of(number)],
-            "maxConcurrent": SLOTS if len(self._ports) > 1 else CONNECTIONS,
-        }
-        await self._clients.send("POST", "/api/servers", body, self._clients.admin)
+        slots = SLOTS if len(self._ports) > 1 else CONNECTIONS
+        await self.bench.register(f"server-{number}", f"http://127.0.0.1:{port}", slots, types=[_type_of(number)])
 
     def _all(self, state: str) -> Callable[[], Awaitable[bool]]:
         async def are() -> bool:
-            counts = (await self._clients.get(f"{self.bench.url}/health/ready"))["servers"]
+            counts = (await self.bench.get(f"{self.bench.url}/health/ready"))["servers"]
             return bool(counts[state] == len(self._ports))
 
         return are
@@ -190,7 +170,7 @@ class _Standing:
         before, started = self.bench.cpu_seconds(), time.perf_counter()
         await asyncio.sleep(seconds)
         took = time.perf_counter() - started
-        used = {name: after - before[name] for name, after in self.bench.cpu_seconds().items() if name in OURS}
+        used = self.bench.cpu_since(before)
         return {
             f"{stage}_checks_per_second": ((await self._counts())["checks"] - checks) / took,
             f"{stage}_core_percent": sum(used.values()) / took * 100,
@@ -207,15 +187,10 @@ class _Standing:
     async def _run_tasks(self, count: int) -> None:
         wanted = (await self._counts())["calls"] + count
 
-        async def submit(number: int) -> None:
-            await self._clients.send(
-                "POST", "/api/task", {"type": SHARED, "payload": {"number": number}}, self._clients.user("bench")
-            )
-
         async def are_called() -> bool:
             return (await self._counts())["calls"] >= wanted
 
-        await _many(itertools.islice(self._numbers, count), submit, CONNECTIONS)
+        await self.bench.submit_many(count, CONNECTIONS, [SHARED])
         await _until(are_called, "the tasks to get to servers")
 
     async def change_hands(self) -> dict[str, float]:
@@ -253,14 +228,14 @@ class _Standing:
         ready, gone = f"{self.bench.url}/health/ready", self._all("offline")
         while True:
             asked = time.perf_counter()
-            await self._clients.get(ready)
-            await self._clients.get(self.bench.worker_ready)
+            await self.bench.get(ready)
+            await self.bench.get(self.bench.worker_ready)
             answer_ms.append((time.perf_counter() - asked) * 1000)
             if await gone():
                 break
             await asyncio.sleep(LOOK_SECONDS)
         took = time.perf_counter() - started
-        used = {name: after - before[name] for name, after in self.bench.cpu_seconds().items() if name in OURS}
+        used = self.bench.cpu_since(before)
         return {
             "all_offline_seconds": took,
             "dying_core_percent": sum(used.values()) / took * 100,
@@ -268,7 +243,7 @@ class _Standing:
         }
 
     async def _counts(self) -> dict[str, int]:
-        return await self._clients.get(f"http://127.0.0.1:{self._ports[0]}/stats")
+        return await self.bench.get(f"http://127.0.0.1:{self._ports[0]}/stats")
 
     def _has_none_of(self, worker: str) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:
@@ -280,14 +255,11 @@ class _Standing:
 
 @asynccontextmanager
 async def _standing(servers: int) -> AsyncIterator[_Standing]:
-    async with (
-        running() as bench,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
-    ):
-        connection = await open_connection(bench.nats_url, "bench")
+    async with running(slots=0) as bench:
+        connection = await open_connection(bench.nats.url, "bench")
         fleet = backends(bench.folder, servers)
         try:
-            standing = _Standing(bench, Clients(bench, session), fleet, Bucket(connection, "leases"))
+            standing = _Standing(bench, fleet, Bucket(connection, "leases"))
             await standing.register()
             yield standing
         finally:
@@ -295,28 +267,5 @@ async def _standing(servers: int) -> AsyncIterator[_Standing]:
             await connection.close()
 
 
-async def _many(items: Any, work: Callable[[Any], Awaitable[None]], at_a_time: int) -> None:
-    iterator = iter(items)
-
-    async def one_after_another() -> None:
-        for item in iterator:
-            await work(item)
-
-    await asyncio.gather(*(one_after_another() for _ in range(at_a_time)))
-
-
 async def _until(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
     await wait_until(is_so, what, LONGEST_WAIT_SECONDS)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=__doc__)
-    parser.add_argument("--servers", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=60, help="how long a quiet fleet is looked at")
-    options = parser.parse_args()
-    for name, value in uvloop.run(measure(options.servers, options.seconds)).items():
-        print(f"  {name:<42} {value:10.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,17 @@
-"""Histories of tasks that have ended, as the service writes them: made from its own events and encoded by its codec."""
+"""Histories of tasks that have ended, made from the service's own events and stored straight into the log."""
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import msgspec
 from msgspec import Raw
 
-from taskstream.clock import random_bits, unique_id
+from taskstream.clock import random_bits, unique_id, utc_now
 from taskstream.events.codec import task_codec
 from taskstream.events.envelope import Actor, Recorded
 from taskstream.events.ids import new_ref, owner_token
@@ -25,6 +27,10 @@ from taskstream.events.task import (
     TaskSubmitted,
     TaskSucceeded,
 )
+from taskstream.streams.client.connection import Connection, open_connection
+from taskstream.streams.committer import Append, Committer, StreamMessage
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import DISPATCH, TASKS
 
 BIG_OWNER = "bench"
 """Has half of all tasks."""
@@ -36,6 +42,11 @@ FAILED_SHARE = 0.03
 RETRIED_SHARE = 0.02
 CANCELLED_SHARE = 0.01
 SPACING = timedelta(milliseconds=20)
+TASKS_AT_ONCE = 160
+"""Some 480 messages: what the committer puts into one atomic batch."""
+BATCHES_AT_ONCE = 3
+REPORT_SECONDS = 10.0
+SEED = 1
 SERVERS = tuple(f"gpu-{number}" for number in range(8))
 
 _POLICY = RetryPolicy(
@@ -119,3 +130,52 @@ def _result(server_id: str, number: int) -> StoredResult:
         }
     )
     return StoredResult(inline=Raw(body), size_bytes=len(body))
+
+
+async def fill(url: str, tasks: int) -> int:
+    """Store the histories of so many tasks, empty the queue that JetStream fills from them, and return how many events.
+
+    No worker may run: it would take these tasks from the queue.
+    """
+    connection = await open_connection(url, "fill")
+    try:
+        before = await last_sequence(connection)
+        committer = Committer(connection)
+        source = iter(histories(tasks, utc_now(), random.Random(SEED)))
+        done = 0
+        reported = started = time.monotonic()
+        while appends := _next_appends(source):
+            await asyncio.gather(*map(committer.append, appends))
+            done += len(appends)
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                print(f"  filled {done:,} of {tasks:,} tasks, {done / (reported - started):,.0f}/s", flush=True)
+        await _empty_queue(connection)
+        return await last_sequence(connection) - before
+    finally:
+        await connection.close()
+
+
+def _next_appends(source: Iterator[list[tuple[str, bytes]]]) -> list[Append]:
+    appends = []
+    for messages in source:
+        root = messages[0][0].rsplit(".", 3)[0]
+        stored = [StreamMessage(subject, payload) for subject, payload in messages]
+        appends.append(Append(messages=stored, guard=f"{root}.>", expected=0))
+        if len(appends) == TASKS_AT_ONCE * BATCHES_AT_ONCE:
+            break
+    return appends
+
+
+async def last_sequence(connection: Connection) -> int:
+    return int((await api(connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+
+
+async def _empty_queue(connection: Connection) -> None:
+    """Wait until JetStream has copied every submission into the queue, and take them out: these tasks have ended."""
+    while True:
+        info = await api(connection, f"STREAM.INFO.{DISPATCH}")
+        if not any(source["lag"] for source in info["sources"]):
+            break
+        await asyncio.sleep(0.2)
+    await api(connection, f"STREAM.PURGE.{DISPATCH}")

@@ -22,12 +22,9 @@ from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import decode
 from taskstream.streams.topology.definitions import TASKS
 
-from .load import OWNER, Clients, clients
-from .processes import Bench
-from .rates import OURS, measure_rate
 from .report import Runs, progress
+from .service import OWNER, Bench, running
 
-CHILDREN_IN_BATCH = 500
 MOST_RUNS = 3
 HELD = f"task.{OWNER}.*.submitted.*.*.held"
 RELEASED = f"task.{OWNER}.*.queued.*.*"
@@ -35,16 +32,16 @@ SETTINGS = {"OWNER_WAITING": "0"}
 
 
 async def measure(options: argparse.Namespace) -> Runs:
-    async with clients(settings=SETTINGS) as (bench, submitters):
-        connection = await open_connection(bench.nats_url, "bench")
+    async with running(settings=SETTINGS) as bench:
+        connection = await open_connection(bench.nats.url, "bench")
         try:
             log = _Log(connection)
-            await measure_rate(bench, submitters, options.tasks // 4, options.connections)
+            await bench.rate(options.tasks // 4, options.connections)
             runs = []
             for number in range(min(options.runs, MOST_RUNS)):
-                run = await _fan_out(bench, submitters, log, f"fan-out-{number}", options.children)
-                run |= await _chain(submitters, log, f"chain-{number}", options.links)
-                run |= await _rates(bench, submitters, log, number, options)
+                run = await _fan_out(bench, log, f"fan-out-{number}", options.children)
+                run |= await _chain(bench, log, f"chain-{number}", options.links)
+                run |= await _rates(bench, log, number, options)
                 runs.append(run)
                 progress(
                     f"run {number + 1}: {run['fan_out_released_per_second']:.0f} released/s, "
@@ -56,19 +53,18 @@ async def measure(options: argparse.Namespace) -> Runs:
             await connection.close()
 
 
-async def _fan_out(bench: Bench, submitters: Clients, log: _Log, owner: str, children: int) -> dict[str, float]:
+async def _fan_out(bench: Bench, log: _Log, owner: str, children: int) -> dict[str, float]:
     """Submit one task and very many that depend on it, and only then let it run."""
-    await submitters.pause()
-    parent = await submitters.submit(0, owner)
-    for start in range(0, children, CHILDREN_IN_BATCH):
-        numbers = range(start, min(start + CHILDREN_IN_BATCH, children))
-        await submitters.submit_batch([{"payload": number, "dependsOn": [parent]} for number in numbers], owner)
-    await submitters.projected()
-    succeeded, before = await submitters.succeeded(), bench.cpu_seconds()
-    await submitters.resume()
-    await submitters.all_succeeded(succeeded + 1 + children)
-    await submitters.projected()
-    used = {name: seconds - before[name] for name, seconds in bench.cpu_seconds().items()}
+    await bench.pause()
+    parent = await bench.submit(0, owner)
+    tasks = [{"payload": number, "dependsOn": [parent]} for number in range(children)]
+    await bench.submit_batches(tasks, owner, callers=1)
+    await bench.projected()
+    succeeded, before = await bench.succeeded(), bench.cpu_seconds()
+    await bench.resume()
+    await bench.all_succeeded(succeeded + 1 + children)
+    await bench.projected()
+    used = bench.cpu_since(before)
     unique = parent.partition("~")[0]
     began = await log.last_at(f"task.{owner}.{unique}.succeeded.*")
     queued = (await log.last_at(f"task.{owner}.*.queued.>") - began).total_seconds()
@@ -76,20 +72,20 @@ async def _fan_out(bench: Bench, submitters: Clients, log: _Log, owner: str, chi
     return {
         "fan_out_released_per_second": children / queued,
         "fan_out_ended_per_second": children / ended,
-        "fan_out_cpu_ms_per_child": sum(used[name] for name in OURS) / children * 1000,
-        **{f"fan_out_cpu_ms_per_child_{name}": used[name] / children * 1000 for name in OURS},
+        "fan_out_cpu_ms_per_child": sum(used.values()) / children * 1000,
+        **{f"fan_out_cpu_ms_per_child_{name}": seconds / children * 1000 for name, seconds in used.items()},
     }
 
 
-async def _chain(submitters: Clients, log: _Log, owner: str, links: int) -> dict[str, float]:
+async def _chain(bench: Bench, log: _Log, owner: str, links: int) -> dict[str, float]:
     """Submit tasks each of which depends on the one before; a link is from the end of one to that of the next."""
-    await submitters.pause()
-    before = await submitters.succeeded()
+    await bench.pause()
+    before = await bench.succeeded()
     tasks = [{"payload": number, "dependsOn": [number - 1] if number else []} for number in range(links)]
-    await submitters.submit_batch(tasks, owner)
-    await submitters.projected()
-    await submitters.resume()
-    await submitters.all_succeeded(before + links)
+    await bench.submit_batch(tasks, owner)
+    await bench.projected()
+    await bench.resume()
+    await bench.all_succeeded(before + links)
     ends = await log.instants(f"task.{owner}.*.succeeded.*")
     times = [(after - before).total_seconds() for before, after in itertools.pairwise(ends)]
     return {
@@ -98,14 +94,12 @@ async def _chain(submitters: Clients, log: _Log, owner: str, links: int) -> dict
     }
 
 
-async def _rates(
-    bench: Bench, submitters: Clients, log: _Log, run: int, options: argparse.Namespace
-) -> dict[str, float]:
+async def _rates(bench: Bench, log: _Log, run: int, options: argparse.Namespace) -> dict[str, float]:
     found: dict[str, float] = {}
     many, one = [f"one-of-many-{place}" for place in range(options.connections)], [f"one-{run}"]
     for name, types in (("unheld", many), ("windowed", one)):
         held, released, turns = await log.count(HELD), await log.count(RELEASED), await log.count(SCHEDULER_FENCE)
-        rates = await measure_rate(bench, submitters, options.tasks, options.connections, types)
+        rates = await bench.rate(options.tasks, options.connections, types)
         found |= {f"{name}_{figure}": value for figure, value in rates.items()}
         found[f"{name}_share_held"] = (await log.count(HELD) - held) / options.tasks
         batches = max(1, await log.count(SCHEDULER_FENCE) - turns)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import statistics
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nats
 
-from .load import Clients, clients
-from .report import Runs, progress
+from .report import Runs, percentiles, progress
+from .service import Bench, running
 
 PAUSE_SECONDS = 0.02
 """Between two tasks: long enough for one to have ended, short enough that no process is swapped out of the caches."""
@@ -25,27 +24,20 @@ PAYLOAD = b"x" * 600
 
 
 async def measure(options: argparse.Namespace) -> Runs:
-    async with clients() as (bench, submitters):
-        await submitters.submit_many(WARM_UP_TASKS, connections=8)
+    async with running() as bench:
+        await bench.submit_many(WARM_UP_TASKS, connections=8)
         runs = []
         for number in range(options.runs):
-            await submitters.projected()
+            await bench.projected()
             await asyncio.sleep(QUIET_SECONDS)
             run = percentiles("disk_sync", await _syncs(bench.folder, options.latency_tasks))
-            run |= percentiles("synced_publish", await _publishes(bench.nats_url, options.latency_tasks))
-            run |= percentiles("submit_to_backend", await _waits(submitters, options.latency_tasks))
-            results = [await submitters.until_result_ms(number) for number in range(options.latency_tasks)]
+            run |= percentiles("synced_publish", await _publishes(bench.nats.url, options.latency_tasks))
+            run |= percentiles("submit_to_backend", await _waits(bench, options.latency_tasks))
+            results = [await bench.until_result_ms(number) for number in range(options.latency_tasks)]
             run |= percentiles("submit_to_result", results)
             runs.append(run)
             progress(f"run {number + 1}: {run['submit_to_backend_p50_ms']:.1f} ms to the backend")
         return runs
-
-
-def percentiles(name: str, times_ms: list[float]) -> dict[str, float]:
-    return {
-        f"{name}_p50_ms": statistics.median(times_ms),
-        f"{name}_p99_ms": statistics.quantiles(times_ms, n=100)[98],
-    }
 
 
 async def _paced(count: int, step: Callable[[], Awaitable[None]]) -> list[float]:
@@ -86,12 +78,12 @@ async def _publishes(url: str, count: int) -> list[float]:
         await client.close()
 
 
-async def _waits(submitters: Clients, count: int) -> list[float]:
+async def _waits(bench: Bench, count: int) -> list[float]:
     """Return, for single tasks, the time from the submission being sent to the backend being called."""
-    before = len(await submitters.waits_ms())
+    before = len(await bench.waits_ms())
     for number in range(count):
-        await submitters.submit(number)
+        await bench.submit(number)
         await asyncio.sleep(PAUSE_SECONDS)
-    while len(waits := await submitters.waits_ms()) < before + count:
+    while len(waits := await bench.waits_ms()) < before + count:
         await asyncio.sleep(PAUSE_SECONDS)
     return waits[before:]

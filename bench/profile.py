@@ -15,8 +15,7 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
-from .load import Clients, clients
-from .processes import Bench
+from .service import Bench, running
 
 PYTHON = ("api", "worker")
 SAMPLES_PER_SECOND = 250
@@ -25,9 +24,9 @@ BURST_TASKS = 500
 
 
 async def run(folder: Path, seconds: int, connections: int, profiler: str) -> None:
-    async with clients(profiled=True) as (bench, submitters):
-        await submitters.submit_many(WARM_UP_TASKS, connections)
-        load = asyncio.create_task(_load(submitters, connections))
+    async with running(profiled=True) as bench:
+        await bench.submit_many(WARM_UP_TASKS, connections)
+        load = asyncio.create_task(_load(bench, connections))
         try:
             await asyncio.gather(
                 *(_record(profiler, bench.pids[name], seconds, folder / f"profile-{name}.svg") for name in PYTHON),
@@ -37,12 +36,12 @@ async def run(folder: Path, seconds: int, connections: int, profiler: str) -> No
             load.cancel()
 
 
-async def _load(submitters: Clients, connections: int) -> None:
-    """Submit for ever, never far ahead of what has ended."""
+async def _load(bench: Bench, connections: int) -> None:
+    """Submit without end, never far ahead of the tasks that have ended."""
     while True:
-        done = await submitters.succeeded()
-        await submitters.submit_many(BURST_TASKS, connections)
-        await submitters.all_succeeded(done + BURST_TASKS // 2)
+        done = await bench.succeeded()
+        await bench.submit_many(BURST_TASKS, connections)
+        await bench.all_succeeded(done + BURST_TASKS // 2)
 
 
 async def _record(profiler: str, pid: int, seconds: int, output: Path) -> None:

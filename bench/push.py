@@ -1,8 +1,8 @@
-"""What pushing costs: `python -m bench.push --idle 1000 --active 200`, over each door by itself.
+"""What pushing costs, over server-sent events and over WebSocket separately.
 
-Idle subscribers follow owners of whom nothing is heard; active ones all follow the one whose tasks are run. Delivery is
-from the instant an event is decided on (its `at`: before it is appended and synced) to its receipt. What one costs
-is what the API's process uses beyond what it uses for the same tasks with nobody listening.
+Idle subscribers follow owners without tasks; active ones all follow the owner whose tasks run. Delivery time is from
+the event's `at` (before it is appended and synced) to its receipt. The CPU time of a delivery is what the API's process
+uses beyond its use for the same tasks without subscribers.
 """
 
 from __future__ import annotations
@@ -12,25 +12,19 @@ import asyncio
 import base64
 import re
 import resource
-import statistics
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
-import uvloop
 
-from taskstream.api.auth.authenticator import make_token
-
-from .load import Clients
-from .processes import Bench, running
+from .report import Runs, percentiles
+from .service import OWNER, Bench, running
 
 Door = Literal["sse", "ws"]
 DOORS: tuple[Door, ...] = ("sse", "ws")
-OWNER = "bench"
 TASKS = 150
 TASKS_PER_SECOND = 15
 SAMPLED = 20
@@ -46,21 +40,21 @@ _SUBSCRIBE = msgspec.json.encode({"type": "subscribe", "all": True})
 
 
 class Subscriber(asyncio.Protocol):
-    """One connection that follows all tasks of an owner; counts events, and notes their delay where it is sampled."""
+    """One connection that follows all tasks of an owner, counts events, and records their delay if it is sampled."""
 
-    def __init__(self, door: Door, host: str, token: str, delays_ms: list[float] | None) -> None:
+    def __init__(self, door: Door, host: str, authorization: str, delays_ms: list[float] | None) -> None:
         self.events = 0
         self.open = asyncio.get_running_loop().create_future()
         self._door = door
         self._host = host
-        self._token = token
+        self._authorization = authorization
         self._delays_ms = delays_ms
         self._held = b""
         self._is_open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        request = f"Host: {self._host}\r\nAuthorization: Bearer {self._token}\r\n"
+        request = f"Host: {self._host}\r\nAuthorization: {self._authorization}\r\n"
         if self._door == "sse":
             transport.write(f"GET /api/tasks/stream HTTP/1.1\r\n{request}\r\n".encode())
         else:
@@ -82,7 +76,7 @@ class Subscriber(asyncio.Protocol):
             if self._door == "ws":
                 self.transport.write(bytes([0x81, 0x80 | len(_SUBSCRIBE)]) + bytes(4) + _SUBSCRIBE)
         for message in self._messages():
-            if not self.open.done():  # the first thing said is where the log is
+            if not self.open.done():  # the first message is the position in the log
                 self.open.set_result(None)
             if at := _AT.search(message):
                 self.events += 1
@@ -122,10 +116,10 @@ class Crowd:
 
     async def _open(self, owner: str, number: int) -> None:
         address = urlsplit(self._bench.url)
-        token = make_token(self._bench.secret, owner, ["user"], 7200, time.time())
+        authorization = self._bench.user(owner)["Authorization"]
         delays = self.delays_ms if owner == OWNER and number < SAMPLED else None
         _, subscriber = await asyncio.get_running_loop().create_connection(
-            lambda: Subscriber(self._door, address.netloc, token, delays), address.hostname, address.port
+            lambda: Subscriber(self._door, address.netloc, authorization, delays), address.hostname, address.port
         )
         self._subscribers.append(subscriber)
         await asyncio.wait_for(subscriber.open, PATIENCE_SECONDS)
@@ -139,66 +133,50 @@ class Crowd:
             subscriber.transport.abort()
 
 
-async def _run_tasks(bench: Bench, clients: Clients, crowd: Crowd, active: int) -> float:
+async def _run_tasks(bench: Bench, crowd: Crowd, active: int) -> float:
     """Have tasks run at a steady rate, and all of it delivered; return the CPU seconds the API used."""
-    done = await clients.succeeded()
+    done = await bench.succeeded()
     delivered = crowd.delivered
     cpu = bench.cpu_seconds()["api"]
     begun = time.perf_counter()
     for number in range(TASKS):
-        await clients.submit(number)
+        await bench.submit(number)
         await asyncio.sleep(max(0.0, begun + (number + 1) / TASKS_PER_SECOND - time.perf_counter()))
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await clients.all_succeeded(done + TASKS)
+        await bench.all_succeeded(done + TASKS)
         while crowd.delivered < delivered + 3 * TASKS * active:  # submitted, started, succeeded
             await asyncio.sleep(0.02)
     return bench.cpu_seconds()["api"] - cpu
 
 
 async def _measure_door(door: Door, idle: int, active: int) -> dict[str, float]:
-    async with running() as bench, aiohttp.ClientSession() as session:
-        clients = Clients(bench, session)
-        await clients.register_backend(slots=16)
+    async with running(slots=16) as bench:
         crowd = Crowd(bench, door)
         try:
-            await _run_tasks(bench, clients, crowd, 0)  # warms up
-            alone = await _run_tasks(bench, clients, crowd, 0)
+            await _run_tasks(bench, crowd, 0)  # warms up
+            alone = await _run_tasks(bench, crowd, 0)
             empty_mb = bench.resident_mb()["api"]
             await crowd.join(idle, None)
             await asyncio.sleep(SETTLE_SECONDS)
             idle_mb = bench.resident_mb()["api"]
             await crowd.join(active, OWNER)
-            listened_to = await _run_tasks(bench, clients, crowd, active)
+            listened_to = await _run_tasks(bench, crowd, active)
         finally:
             crowd.leave()
         return {
             "kb_per_idle_subscriber": (idle_mb - empty_mb) * 1000 / max(idle, 1),
             "kb_per_subscriber_after": (bench.resident_mb()["api"] - empty_mb) * 1000 / max(idle + active, 1),
-            "delivery_p50_ms": statistics.median(crowd.delays_ms),
-            "delivery_p99_ms": statistics.quantiles(crowd.delays_ms, n=100)[98],
+            **percentiles("delivery", crowd.delays_ms),
             "cpu_us_per_delivery": (listened_to - alone) / crowd.delivered * MICROSECONDS,
         }
 
 
-async def measure(idle: int, active: int) -> dict[str, float]:
+async def measure(options: argparse.Namespace) -> Runs:
     """Return what subscribers cost one API process, for each door (`push_sse_…`, `push_ws_…`)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, FILES), hard), hard))
     figures = {}
     for door in DOORS:
-        for name, value in (await _measure_door(door, idle, active)).items():
+        for name, value in (await _measure_door(door, options.idle_subscribers, options.active_subscribers)).items():
             figures[f"push_{door}_{name}"] = value
-    return figures
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.push", description=__doc__)
-    parser.add_argument("--idle", type=int, default=1000)
-    parser.add_argument("--active", type=int, default=200)
-    options = parser.parse_args()
-    for name, value in uvloop.run(measure(options.idle, options.active)).items():
-        print(f"  {name:<38} {value:10.2f}")
-
-
-if __name__ == "__main__":
-    main()
+    return [figures]

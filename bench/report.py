@@ -50,6 +50,13 @@ def machine() -> dict[str, Any]:
     return known
 
 
+def percentiles(name: str, times: list[float], unit: str = "ms") -> dict[str, float]:
+    return {
+        f"{name}_p50_{unit}": statistics.median(times),
+        f"{name}_p99_{unit}": statistics.quantiles(times, n=100)[98],
+    }
+
+
 def table(runs: Runs) -> str:
     """Return a section's medians, with the least and the most of its runs where there are several."""
     lines = []

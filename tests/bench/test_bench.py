@@ -58,7 +58,7 @@ async def test_releases_are_measured_at_small_sizes() -> None:
 async def test_a_single_tasks_wait_is_measured_beside_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "SETTLE_SECONDS", 0.1)
 
-    figures = await waiting.measure(tasks=600, probes=3)
+    [figures] = await waiting.measure(parser().parse_args(["--waiting-tasks", "600", "--probes", "3"]))
 
     assert figures["wait_behind_many_p50_ms"] > 0
     assert figures["wait_behind_many_p50_in_calls"] == figures["wait_behind_many_p50_ms"] / waiting.CALL_MS
