@@ -44,6 +44,15 @@ async def echo(server: BackendServer, task: dict[str, Any], _: web.Request) -> w
     return web.json_response(finished(task, {"echo": task["request"]}))
 
 
+def at_first(answer: Answerer) -> Answerer:
+    """Return a behaviour that answers a task's first attempt so, and any other like `echo`."""
+
+    async def behave(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        return await (answer if task["attempt"] == 1 else echo)(server, task, request)
+
+    return behave
+
+
 async def hold(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
     """Answer only once the test sets `server.let_go`."""
     await server.let_go.wait()

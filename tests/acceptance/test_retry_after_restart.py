@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from aiohttp import web
-
-from testkit.backend import BackendServer, echo, status
+from testkit.backend import BackendServer, at_first, status
 from testkit.processes import Processes, door, legal
 from testkit.service import Door
-
-
-async def fail_first(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
-    """Fail every task's first attempt."""
-    return await (echo if task["attempt"] > 1 else status(500))(server, task, request)
 
 
 async def retried(service: Door) -> list[str]:
@@ -24,7 +15,7 @@ async def retried(service: Door) -> list[str]:
 
 
 async def test_a_retry_comes_by_its_timer_and_needs_no_reconciler(processes: Processes, backend: BackendServer) -> None:
-    backend.answer = fail_first
+    backend.answer = at_first(status(500))
     up = await processes.up()
     async with door(up.url) as service:
         await service.admin.register(backend, "moody")

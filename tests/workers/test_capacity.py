@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -149,8 +150,9 @@ class ByChance(Scan):
             assert server_id is not None
             found[server_id] += 1
         assert found == expected
-        if not candidates:
-            assert self.index.choose(task_type, avoid, *more) is None
+        for self.chance in (0.0, math.nextafter(1.0, 0.0)):
+            server_id = self.index.choose(task_type, avoid, *more)
+            assert server_id in expected if candidates else server_id is None
 
 
 class LeastLoaded(InOrder):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-import pytest
-
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH, DUE_CONSUMER, TIMERS
 from testkit.backend import BackendServer
 from testkit.nats import NatsServer
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
+
+IDLE_SECONDS = 1.0
 
 
 async def test_dispatch_goes_on_when_the_consumers_of_a_pool_are_deleted(
@@ -54,12 +54,11 @@ async def test_what_a_power_cut_leaves_of_a_consumer_does_not_stop_dispatch(nats
         assert pool["waiting"] == {"high": 0, "normal": 0, "low": 0}
 
 
-@pytest.mark.parametrize("idle_seconds", [1.0])
-async def test_a_worker_does_not_spin_meanwhile(service: Service, backend: BackendServer, idle_seconds: float) -> None:
+async def test_a_worker_does_not_spin_meanwhile(service: Service, backend: BackendServer) -> None:
     await service.admin.register(backend, "echo")
     await api(service.container.reading, f"CONSUMER.DELETE.{DISPATCH}.pool-normal-default")
     await api(service.container.reading, f"CONSUMER.DELETE.{TIMERS}.{DUE_CONSUMER}")
 
     before = time.process_time()
-    await asyncio.sleep(idle_seconds)
-    assert time.process_time() - before < idle_seconds / 3
+    await asyncio.sleep(IDLE_SECONDS)
+    assert time.process_time() - before < IDLE_SECONDS / 3

@@ -212,14 +212,6 @@ async def test_a_server_too_busy_for_its_health_check_stays_online_while_it_fini
         assert offline.reason == "no answer to the health check in 0.5 s"
 
 
-async def test_a_server_that_hangs_and_finishes_nothing_goes_offline(nats_url: str) -> None:
-    async with Clinic() as backend, running_service(nats_url, health_timeout=0.1, health_interval=0.1) as service:
-        await service.admin.register(backend, "hung")
-        backend.hangs = True
-
-        await service.admin.server_is("hung", "offline")
-
-
 async def test_many_servers_that_hang_hold_up_no_check_of_another(nats_url: str, backend: BackendServer) -> None:
     async with Clinic() as silent, running_service(nats_url, health_timeout=60) as service:
         silent.hangs = True

@@ -7,25 +7,18 @@ import pytest
 from taskstream.settings import Settings
 from taskstream.workers.fleet.health import next_interval
 
-
-@pytest.mark.parametrize(("good", "seconds"), [(1, 20), (2, 20), (4, 20), (5, 60), (6, 60), (1_000_000, 60)])
-def test_a_healthy_server_is_checked_less_often_from_its_fifth_good_check_on(good: int, seconds: int) -> None:
-    assert next_interval(Settings(), good, well=True) == seconds
+DEFAULTS = Settings()
+SET = Settings(health_interval=7, health_interval_stable=70, health_interval_failing=1.5, health_stable_checks=2)
 
 
-def test_a_server_that_failed_its_check_is_looked_at_again_soon() -> None:
-    assert next_interval(Settings(), 0, well=False) == 10
+@pytest.mark.parametrize(
+    ("settings", "good", "seconds"),
+    [*((DEFAULTS, good, 20 if good < 5 else 60) for good in (1, 2, 4, 5, 6, 1_000_000)), (SET, 1, 7), (SET, 2, 70)],
+)
+def test_a_healthy_server_is_checked_less_often_once_it_is_stable(settings: Settings, good: int, seconds: int) -> None:
+    assert next_interval(settings, good, well=True) == seconds
 
 
-def test_a_failure_counts_whatever_came_before() -> None:
-    assert next_interval(Settings(), 100, well=False) == 10
-
-
-def test_every_interval_is_a_setting() -> None:
-    settings = Settings(
-        health_interval=7, health_interval_stable=70, health_interval_failing=1.5, health_stable_checks=2
-    )
-
-    assert next_interval(settings, 1, well=True) == 7
-    assert next_interval(settings, 2, well=True) == 70
-    assert next_interval(settings, 0, well=False) == 1.5
+@pytest.mark.parametrize(("settings", "good", "seconds"), [(DEFAULTS, 0, 10), (DEFAULTS, 100, 10), (SET, 0, 1.5)])
+def test_a_failed_check_is_repeated_soon_whatever_came_before(settings: Settings, good: int, seconds: float) -> None:
+    assert next_interval(settings, good, well=False) == seconds

@@ -15,7 +15,8 @@ from taskstream.events.ids import parse_task_id
 from taskstream.projections.active import is_projected
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.jetstream.api import api
-from testkit.backend import BackendServer, accept, finished, hold, overlapping, status
+from testkit.backend import BackendServer, accept, at_first, finished, hold, overlapping, status
+from testkit.load import work
 from testkit.service import Service, quick_settings, running_service
 from testkit.waiting import wait_until
 
@@ -310,15 +311,7 @@ async def test_what_has_started_is_not_replaced(service: Service, backend: Backe
 async def test_a_task_that_waits_for_its_retry_lets_another_use_its_room(
     service: Service, backend: BackendServer
 ) -> None:
-    tries: Counter[int] = Counter()
-
-    async def fail_once(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
-        tries[task["request"]] += 1
-        if tries[task["request"]] == 1:
-            return web.json_response({}, status=500)
-        return web.json_response(finished(task, 1))
-
-    backend.answer = fail_once
+    backend.answer = at_first(status(500))
     await service.admin.put("/api/types/one", {"concurrency": 1})
     await service.admin.register(backend, "s", types=["one"], maxConcurrent=10)
 
@@ -333,16 +326,12 @@ async def test_a_task_that_waits_for_its_retry_lets_another_use_its_room(
 
 
 async def test_one_owners_crowd_does_not_keep_anothers_task_waiting(service: Service, backend: BackendServer) -> None:
-    async def slowly(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.05)
-        return web.json_response(finished(task, 1))
-
-    backend.answer = slowly
-    await submit_all(service.alice, [{"type": "image", "payload": n} for n in range(500)])
+    backend.answer = work(0.05)
+    await submit_all(service.alice, [{"type": "image", "payload": {"number": n}} for n in range(500)])
     await service.admin.register(backend, "s", types=["image"], maxConcurrent=2)
     await called(backend, 20)
 
-    bobs = await service.bob.submit({"type": "image", "payload": "bob"})
+    bobs = await service.bob.submit({"type": "image", "payload": {"number": 0}})
     begun = len(backend.calls)
     await service.bob.ended(bobs)
 

@@ -84,3 +84,24 @@ async def test_what_no_server_can_take_keeps_no_slot_from_what_is_lower(
         await service.bob.ended(task_id)
 
     assert [call["request"] for call in backend.calls] == ["first", "high", *["low"] * 10]
+
+
+async def test_pools_of_one_priority_take_turns(service: Service, backend: BackendServer) -> None:
+    backend.answer = work(0.005)
+    for name in ("a", "b", "c"):
+        await service.admin.put(f"/api/types/{name}", {})
+    await service.admin.register(backend, "one", maxConcurrent=1, online=False)
+    await service.admin.post("/api/servers/one/maintenance", {"maintenance": True})
+    tasks = {
+        await service.alice.submit({"type": name, "payload": {"number": number}}): name
+        for name in ("a", "b", "c")
+        for number in range(12)
+    }
+
+    await service.admin.post("/api/servers/one/maintenance", {"maintenance": False})
+
+    for task_id in tasks:
+        await service.alice.ended(task_id)
+    order = [tasks[call["task_id"]] for call in backend.calls]
+    for name in ("a", "b", "c"):
+        assert order[:18].count(name) >= 3, order

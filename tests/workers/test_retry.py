@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from testkit.backend import Answerer, BackendServer, accept, echo, finished, hold, status
+from testkit.backend import Answerer, BackendServer, accept, at_first, echo, finished, hold, status
+from testkit.http_server import break_off
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
 
@@ -21,20 +22,12 @@ from .behaviour import called, errors, queue_holds, submit_all, types
 CALLBACK: dict[str, Any] = {"async": True, "callback": True}
 
 
-def first(answer: Answerer) -> Answerer:
-    """Return a behaviour: the first call is answered so, all others well."""
-
-    async def behave(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
-        return await (answer if len(server.calls) == 1 else echo)(server, task, request)
-
-    return behave
-
-
 async def reset(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
-    """Break the connection without a word."""
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
+    return break_off(request)
+
+
+async def no_http(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+    return break_off(request, b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
 async def reset_in_the_middle(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
@@ -57,13 +50,6 @@ async def trickle(server: BackendServer, task: dict[str, Any], request: web.Requ
 
 async def garbage(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
     return web.Response(body=b"\x00\xff<html>", content_type="application/json")
-
-
-async def no_http(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
-    assert isinstance(request.transport, asyncio.Transport)
-    request.transport.write(b"SSH-2.0-OpenSSH_9.6\r\n")
-    request.transport.close()
-    return web.Response()
 
 
 async def failed(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
@@ -93,7 +79,7 @@ async def test_an_attempt_that_came_to_nothing_is_made_again(service: Service) -
         tasks = {}
         backends = {}
         for name, (answer, _) in COME_TO_NOTHING.items():
-            backends[name] = await stack.enter_async_context(BackendServer(first(answer)))
+            backends[name] = await stack.enter_async_context(BackendServer(at_first(answer)))
             await service.admin.register(backends[name], name, types=[name])
             tasks[name] = await service.alice.submit({"type": name, "payload": 1})
 
@@ -198,7 +184,7 @@ async def test_a_task_is_not_sent_again_before_the_server_wants_it(
     async def busy_once(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
         arrived.append(time.time())
         wanted = "1" if form == "seconds" else email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=2))
-        return await first(status(503, headers={"Retry-After": wanted}))(server, task, request)
+        return await at_first(status(503, headers={"Retry-After": wanted}))(server, task, request)
 
     backend.answer = busy_once
     await service.admin.register(backend, "only")
@@ -217,8 +203,11 @@ async def test_a_task_is_not_sent_again_before_the_server_wants_it(
     assert arrived[1] >= retry_at.timestamp() - 0.01
 
 
-async def test_one_attempt_may_take_no_longer_than_its_timeout(service: Service, backend: BackendServer) -> None:
-    backend.answer = first(hold)
+@pytest.mark.parametrize("answer", [hold, trickle])
+async def test_one_attempt_may_take_no_longer_than_its_timeout(
+    service: Service, backend: BackendServer, answer: Answerer
+) -> None:
+    backend.answer = at_first(answer)
     await service.admin.register(backend, "slow")
 
     task_id = await service.alice.submit({"payload": 1, "timeout": 0.3})
@@ -227,16 +216,6 @@ async def test_one_attempt_may_take_no_longer_than_its_timeout(service: Service,
     assert (details["status"], details["attempt"]) == ("FINISHED", 2)
     assert errors(await service.alice.history(task_id)) == [(1, "timeout")]
     assert backend.broken_off == 1
-
-
-async def test_an_answer_that_trickles_in_without_end_is_a_timeout(service: Service, backend: BackendServer) -> None:
-    backend.answer = first(trickle)
-    await service.admin.register(backend, "trickling")
-
-    task_id = await service.alice.submit({"payload": 1, "timeout": 0.3})
-
-    assert (await service.alice.ended(task_id))["attempt"] == 2
-    assert errors(await service.alice.history(task_id)) == [(1, "timeout")]
 
 
 async def test_a_callback_server_that_never_reports_loses_the_attempt_at_its_deadline(
@@ -271,25 +250,6 @@ async def test_a_late_report_of_an_older_attempt_changes_nothing(service: Servic
     assert (late, current, too_late) == (409, 200, 409)
     assert still["status"] == "PROCESSING"
     assert (await service.alice.details(task_id))["result"]["data"] == "new"
-
-
-async def test_a_callback_faster_than_the_acceptance_counts(service: Service, backend: BackendServer) -> None:
-    async def report_first(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
-        assert (await server.report(task, "PROCESSING", progress=10))[0] == 200
-        assert (await server.report(task, "FINISHED", data="early"))[0] == 200
-        return await accept(server, task, request)
-
-    backend.answer = report_first
-    await service.admin.register(backend, "hasty", **CALLBACK)
-
-    task_id = await service.alice.submit({"payload": 1})
-    details = await service.alice.ended(task_id)
-    await queue_holds(service, 0)
-
-    assert details["result"]["data"] == "early"
-    assert types(await service.alice.history(task_id)) == [
-        "TaskSubmitted", "AttemptStarted", "ProgressReported", "TaskSucceeded",
-    ]  # fmt: skip
 
 
 async def test_the_same_final_report_again_is_no_contradiction_and_another_is(
@@ -369,7 +329,7 @@ async def test_an_answer_beyond_the_limit_is_not_read_to_its_end(
             sent += 65_536
         return response
 
-    backend.answer = first(endless)
+    backend.answer = at_first(endless)
     async with running_service(nats_url, max_result=100_000) as service:
         await service.admin.register(backend, "endless")
         task_id = await service.alice.submit({"payload": 1})

@@ -128,15 +128,6 @@ def test_servers_that_are_equally_loaded_take_turns(worker: Worker) -> None:
     assert chosen == ["s1", "s2", "s1", "s2"]
 
 
-def test_a_server_to_avoid_is_chosen_where_there_is_no_other(worker: Worker) -> None:
-    worker.serves("s1")
-    worker.serves("s2", most=1)
-
-    assert worker.slots.choose("any type", avoid="s1") == "s2"
-    worker.slots.begin("s2", TASKS[0])
-    assert worker.slots.choose("any type", avoid="s1") == "s1"
-
-
 def test_what_runs_on_a_server_already_takes_room(worker: Worker) -> None:
     worker.serves(most=3, running=2)
 
@@ -154,15 +145,6 @@ def test_room_is_counted_over_all_servers_of_a_pool(worker: Worker) -> None:
         "default": 7,
         "other": 0,
     }
-
-
-def test_only_servers_that_serve_a_type_are_candidates_for_it(worker: Worker) -> None:
-    worker.serves("s1", types=("chapter",))
-    worker.serves("s2")
-
-    worker.slots.begin("s2", TASKS[0])  # the more loaded of the two
-    assert worker.slots.choose("clip") == "s2"
-    assert worker.slots.choose("chapter") == "s1"
 
 
 def test_a_type_that_gets_another_pool_takes_its_room_along(worker: Worker) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from testkit.backend import Answerer, BackendServer, echo
+from testkit.backend import Answerer, BackendServer, at_first
 from testkit.nats import NatsServer
 from testkit.service import Service, running_service
 from testkit.sse import opened, received
@@ -175,17 +175,11 @@ BROKEN = {
 
 
 async def test_a_stream_that_does_not_end_well_is_an_attempt_that_failed(nats_url: str) -> None:
-    def first(tell: Tell) -> Answerer:
-        async def answer(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
-            return await (streaming(tell) if len(server.calls) == 1 else echo)(server, task, request)
-
-        return answer
-
     async with contextlib.AsyncExitStack() as stack:
         service = await stack.enter_async_context(running_service(nats_url, max_result=200_000))
         tasks = {}
         for name, (tell, _, _) in BROKEN.items():
-            backend = await stack.enter_async_context(BackendServer(first(tell)))
+            backend = await stack.enter_async_context(BackendServer(at_first(streaming(tell))))
             await service.admin.register(backend, name, types=[name])
             tasks[name] = await service.alice.submit({"type": name, "payload": 1, "timeout": 1})
 

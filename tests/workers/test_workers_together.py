@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ from taskstream.workers.worker import Worker
 from testkit import outage
 from testkit.backend import BackendServer, accept, echo, hold
 from testkit.nats import NatsServer
-from testkit.processes import Processes
 from testkit.service import Service, quick_settings, running_service
 from testkit.waiting import wait_until
 
@@ -142,26 +140,6 @@ async def test_a_worker_that_is_stopping_keeps_no_task_from_the_others(nats_url:
 
 
 # Workers that die
-
-
-async def test_the_calls_of_a_worker_that_was_killed_are_made_again_by_another(
-    nats_url: str, backend: BackendServer, tmp_path: Path
-) -> None:
-    backend.answer = hold
-    processes = Processes(tmp_path)
-    async with running_service(nats_url, worker=False) as service:
-        processes.start("worker", NATS_URL=nats_url)
-        await service.admin.register(backend, "only")
-        task_id = await service.alice.submit({"payload": 1})
-        await called(backend, 1)
-        processes.stop()
-        backend.answer = echo
-        async with worker_alone(nats_url) as second:
-            details = await service.alice.ended(task_id)
-            await held_by(service, "only", second.members.id)
-
-        assert (details["status"], details["attempt"]) == ("FINISHED", 2)
-        assert errors(await service.alice.history(task_id)) == [(1, "worker_lost")]
 
 
 async def test_a_worker_that_is_cut_off_loses_its_servers_and_calls_when_its_time_is_up(
