@@ -47,6 +47,17 @@ def test_a_choice_that_was_not_stored_is_made_again_in_the_same_order(simulation
     assert simulation.release() == tasks
 
 
+def test_an_event_that_is_delivered_again_changes_nothing() -> None:
+    simulation = with_type_limit(per_second=1, burst=2)
+    first, second = simulation.submit(), simulation.submit()
+    simulation.release(1)
+    simulation.start(first)
+
+    simulation.deliver_again(first)
+
+    assert simulation.release() == [second]
+
+
 # Time
 
 
