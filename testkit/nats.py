@@ -25,6 +25,8 @@ class NatsServer(Process):
         self.folder = folder
         self.more = more
         """Lines for its configuration, after ours; read at each start."""
+        self.config = CONFIG.read_text()
+        """Our configuration; read at each start."""
         self.port = 0
         binary = str(Path(sys.executable).parent / "nats-server")
         super().__init__("nats-server", [binary, "-c", str(folder / "nats.conf")], os.environ, folder / "nats.log")
@@ -43,8 +45,7 @@ class NatsServer(Process):
     def start(self) -> Self:
         """Start it and return when its log says that it is ready. Blocks the thread."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = CONFIG.read_text()
-        text = re.sub(r"(?m)^port:.*$", f"port: {self.port or -1}", text)
+        text = re.sub(r"(?m)^port:.*$", f"port: {self.port or -1}", self.config)
         text = re.sub(r"(?m)^(\s*)store_dir:.*$", rf'\1store_dir: "{self.folder / "store"}"', text)
         (self.folder / "nats.conf").write_text(f"{text}\n{self.more}\n")
         super().start()

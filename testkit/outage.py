@@ -23,6 +23,12 @@ async def begin(nats: NatsServer, *connections: Connection) -> None:
     await wait_until(lambda: all(connection.is_connected for connection in connections), "all to be connected")
 
 
+async def limit_store(nats: NatsServer, megabytes: int, *connections: Connection) -> None:
+    """Restart the server with a limit to its store."""
+    nats.config = nats.config.replace("max_file_store: -1", f"max_file_store: {megabytes}MB")
+    await restart(nats, *connections, gently=True)
+
+
 async def restart(nats: NatsServer, *connections: Connection, gently: bool = False) -> None:
     """Do `end`, then `begin`."""
     await end(nats, *connections, gently=gently)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -22,12 +21,11 @@ from taskstream.errors import (
     StoreUnavailable,
 )
 from taskstream.events.task import AttemptStarted, ProgressReported, TaskSubmitted
-from taskstream.nats_server.config import CONFIG
 from taskstream.streams.client.connection import PayloadTooLarge, open_connection
 from testkit.histories import ALICE, WORKER, claim, give, ref, submission, success, whole_log
 from testkit.link import Link
 from testkit.nats import NatsServer
-from testkit.outage import begin, end, restart
+from testkit.outage import begin, end, limit_store, restart
 from testkit.waiting import wait_until
 
 
@@ -167,31 +165,6 @@ async def test_commands_that_race_and_are_all_allowed_all_succeed(container: Con
     assert reported == [float(number) for number in range(20)]
 
 
-async def test_a_claim_whose_answer_was_lost_is_made_once(container: Container, nats: NatsServer) -> None:
-    await give(container.commands, ref(), submission())
-    async with Link(nats.port) as proxy:
-        appending = await open_connection(proxy.url, "test")
-        commands = Commands(appending, container.reading, replicated=False)
-        proxy.lose_next = b'"stream":"TASKS"'
-
-        handled = await commands.task(ref(), claim(digest="d"), by=ALICE)
-
-        assert proxy.lost == 1
-        assert handled.known.sequence == 2
-        assert await types(container) == ["TaskSubmitted", "AttemptStarted"]
-        await appending.close()
-
-
-async def test_a_command_waits_for_nats_to_come_back(container: Container, nats: NatsServer) -> None:
-    await give(container.commands, ref(), submission())
-    await end(nats, container.appending, container.reading)
-
-    given = asyncio.create_task(container.commands.task(ref(), claim(), by=ALICE))
-    await begin(nats, container.appending, container.reading)
-
-    assert (await given).known.sequence == 2
-
-
 async def test_commands_under_way_when_nats_is_killed_are_all_carried_out_once(
     container: Container, nats: NatsServer
 ) -> None:
@@ -253,18 +226,13 @@ async def test_patience_ends(container: Container, nats: NatsServer) -> None:
         await container.commands.task(ref(), submission(), by=ALICE, patience_seconds=0.1)
 
 
-async def test_a_full_store_and_a_payload_too_large_are_said_at_once(
-    container: Container, nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_store_and_a_payload_too_large_are_said_at_once(container: Container, nats: NatsServer) -> None:
     """No patience helps with these: were it waited, this test would not end."""
     with pytest.raises(PayloadTooLarge):
         await container.commands.task(
             ref(1), submission(payload=b'"%s"' % (b"x" * 9_000_000)), by=ALICE, patience_seconds=1e6
         )
     await give(container.commands, ref(), submission(payload=b'"%s"' % (b"x" * 1_100_000)))
-    small = tmp_path / "small.conf"
-    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
-    monkeypatch.setattr("testkit.nats.CONFIG", small)
-    await restart(nats, container.appending, container.reading, gently=True)
+    await limit_store(nats, 1, container.appending, container.reading)
     with pytest.raises(StoreFull):
         await container.commands.task(ref(2), submission(), by=ALICE, patience_seconds=1e6)

@@ -132,6 +132,18 @@ def test_a_parent_retried_and_ended_before_it_was_entered_is_asked_about(simulat
 # Limits
 
 
+def test_a_task_that_waits_for_its_retry_frees_its_capacity_for_another() -> None:
+    simulation = one_at_a_time("owner")
+    first, second = simulation.submit(), simulation.submit()
+    simulation.release()
+    simulation.start(first)
+
+    simulation.fail_attempt(first)
+    assert simulation.release() == [second]
+    simulation.hold(first)  # its retry came, and a worker saw that it shares a limit
+    assert simulation.release() == []
+
+
 def test_what_runs_without_having_been_counted_in_counts_too() -> None:
     simulation = one_at_a_time("type")
     running = simulation.submit(held=False)

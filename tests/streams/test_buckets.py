@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from taskstream.container import Container
 from taskstream.errors import Conflict, StoreFull, StoreUnavailable
-from taskstream.nats_server.config import CONFIG
 from taskstream.streams import buckets
 from taskstream.streams.buckets import Bucket, BucketEntry, Write
 from taskstream.streams.jetstream.api import ApiError
 from testkit.nats import NatsServer
-from testkit.outage import begin, end, restart
+from testkit.outage import begin, end, limit_store, restart
 from testkit.waiting import wait_until
 
 
@@ -247,14 +245,9 @@ async def test_without_nats_a_bucket_is_unavailable_and_no_write_lands_later(
     assert await bucket.get("a") is None
 
 
-async def test_a_write_into_a_full_store_says_so(
-    container: Container, nats: NatsServer, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_write_into_a_full_store_says_so(container: Container, nats: NatsServer, bucket: Bucket) -> None:
     await bucket.put("a", b"x" * 1_100_000)
-    small = tmp_path / "small.conf"
-    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
-    monkeypatch.setattr("testkit.nats.CONFIG", small)
-    await restart(nats, container.reading, gently=True)
+    await limit_store(nats, 1, container.reading)
 
     with pytest.raises(StoreFull):
         await bucket.put("b", b"one")

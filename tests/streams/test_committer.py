@@ -8,13 +8,11 @@ import contextlib
 import re
 from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from taskstream.container import Container
 from taskstream.errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from taskstream.nats_server.config import CONFIG
 from taskstream.streams.client.connection import Connection, PayloadTooLarge, open_connection
 from taskstream.streams.committer import (
     BATCH_FROM,
@@ -30,7 +28,7 @@ from taskstream.streams.jetstream.messages import read
 from taskstream.streams.topology.definitions import TASKS
 from testkit.link import Link
 from testkit.nats import NatsServer
-from testkit.outage import begin, end, restart
+from testkit.outage import begin, end, limit_store
 from testkit.waiting import wait_until
 
 
@@ -93,11 +91,6 @@ async def test_of_many_racing_appends_exactly_one_wins(container: Container, nat
             outcomes = await asyncio.gather(*(racer.append(to(f"t{task}")) for racer in racers), return_exceptions=True)
             assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict"] * 14 + ["int"]
             assert await count(container, f"task.alice.t{task}.>") == 1
-
-
-async def test_another_task_s_events_are_no_race(committer: Committer) -> None:
-    await committer.append(to("other"))
-    assert await committer.append(to("t")) == 2
 
 
 async def test_a_few_appends_go_without_a_batch(container: Container, committer: Committer) -> None:
@@ -356,29 +349,12 @@ async def test_without_nats_appends_together_are_unavailable_and_do_not_land_lat
     assert await count(container) == 0
 
 
-async def test_appends_together_whose_answer_was_lost_are_an_outcome_unknown(
-    container: Container, nats: NatsServer
-) -> None:
-    async with Link(nats.port) as proxy, connected(proxy.url) as connection:
-        committer = Committer(connection)
-        proxy.lose_next = b'"stream":"TASKS"'
-
-        with pytest.raises(OutcomeUnknown):
-            await committer.append_together([to(f"t{number}") for number in range(20)])
-
-        assert proxy.lost == 1
-        assert await count(container) == 20
-
-
 async def test_a_full_store_is_said_to_be_full_and_keeps_what_it_acknowledged(
-    tmp_path: Path, nats: NatsServer, container: Container, monkeypatch: pytest.MonkeyPatch
+    nats: NatsServer, container: Container
 ) -> None:
     committer = Committer(container.appending)
     await committer.append(to("before"))
-    small = tmp_path / "small.conf"
-    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 3MB"))
-    monkeypatch.setattr("testkit.nats.CONFIG", small)
-    await restart(nats, container.appending, container.reading, gently=True)
+    await limit_store(nats, 3, container.appending, container.reading)
 
     async def fill() -> list[int]:
         return [await committer.append(to(f"t{number}", b"x" * 100_000)) for number in range(100)]
@@ -393,15 +369,10 @@ async def test_a_full_store_is_said_to_be_full_and_keeps_what_it_acknowledged(
     assert await count(container) == kept
 
 
-async def test_a_full_store_fails_every_append_of_a_batch_as_full(
-    tmp_path: Path, nats: NatsServer, container: Container, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_store_fails_every_append_of_a_batch_as_full(nats: NatsServer, container: Container) -> None:
     committer = Committer(container.appending)
     await committer.append(to("before", b"x" * 1_100_000))
-    small = tmp_path / "small.conf"
-    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
-    monkeypatch.setattr("testkit.nats.CONFIG", small)
-    await restart(nats, container.appending, container.reading, gently=True)
+    await limit_store(nats, 1, container.appending, container.reading)
 
     outcomes = await asyncio.gather(
         *(committer.append(to(f"t{number}")) for number in range(20)), return_exceptions=True
@@ -412,13 +383,10 @@ async def test_a_full_store_fails_every_append_of_a_batch_as_full(
 
 
 async def test_a_batch_that_meets_the_end_of_the_store_is_an_outcome_unknown(
-    tmp_path: Path, nats: NatsServer, container: Container, monkeypatch: pytest.MonkeyPatch
+    nats: NatsServer, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NATS stores a part of such a batch and does not answer: each append must look for its own events."""
-    small = tmp_path / "small.conf"
-    small.write_text(CONFIG.read_text().replace("max_file_store: -1", "max_file_store: 1MB"))
-    monkeypatch.setattr("testkit.nats.CONFIG", small)
-    await restart(nats, container.appending, container.reading, gently=True)
+    await limit_store(nats, 1, container.appending, container.reading)
     monkeypatch.setattr(container.appending, "request", partial(container.appending.request, timeout_seconds=0.5))
     committer = Committer(container.appending)
 

@@ -1,4 +1,4 @@
-"""Leases: one holder at a time; whoever falls silent stops before another begins."""
+"""Leases: one holder at a time; a silent holder stops before another begins."""
 
 from __future__ import annotations
 
@@ -53,7 +53,26 @@ async def look(*members: Membership) -> None:
         await one.observe()
 
 
-async def test_of_many_who_want_a_lease_one_gets_it(container: Container) -> None:
+@pytest.fixture
+async def holder(container: Container) -> Membership:
+    return await member(container)
+
+
+@pytest.fixture
+async def lease(holder: Membership) -> Lease:
+    """A lease that `holder` has."""
+    lease = Lease(holder, "thing")
+    assert await lease.acquire()
+    return lease
+
+
+@pytest.fixture
+async def heir(container: Container, lease: Lease) -> Membership:
+    """Another process, which has seen the holder."""
+    return await member(container)
+
+
+async def test_of_many_processes_that_want_a_lease_one_gets_it(container: Container) -> None:
     members = [await member(container) for _ in range(8)]
     await look(*members)
     wanted = [Lease(one, "thing") for one in members]
@@ -64,13 +83,10 @@ async def test_of_many_who_want_a_lease_one_gets_it(container: Container) -> Non
     assert [lease.held for lease in wanted] == got
 
 
-async def test_a_holder_keeps_its_lease_by_asking_again(container: Container) -> None:
-    first, second = await member(container), await member(container)
-    lease = Lease(first, "thing")
-    assert [await lease.acquire() for _ in range(3)] == [True] * 3
-    await look(second)
+async def test_a_holder_keeps_its_lease_by_asking_again(lease: Lease, heir: Membership) -> None:
+    assert [await lease.acquire() for _ in range(2)] == [True] * 2
 
-    assert not await Lease(second, "thing").acquire()
+    assert not await Lease(heir, "thing").acquire()
 
 
 async def test_one_process_may_hold_many_leases_and_leases_are_told_apart(container: Container) -> None:
@@ -89,13 +105,8 @@ async def test_a_process_that_did_not_announce_itself_gets_none(container: Conta
 
 
 async def test_a_silent_holder_is_succeeded_once_it_was_unchanged_for_the_time_to_live(
-    container: Container, clock: Clock
+    clock: Clock, holder: Membership, heir: Membership
 ) -> None:
-    holder, heir = await member(container), await member(container)
-    lease = Lease(holder, "thing")
-    assert await lease.acquire()
-    await look(heir)
-
     await pass_time(clock, TTL_SECONDS * 0.99, heir)
     assert not await Lease(heir, "thing").acquire()
     await pass_time(clock, TTL_SECONDS * 0.02, heir)
@@ -105,13 +116,8 @@ async def test_a_silent_holder_is_succeeded_once_it_was_unchanged_for_the_time_t
 
 
 async def test_a_holder_that_cannot_renew_has_stopped_before_another_may_begin(
-    container: Container, clock: Clock
+    clock: Clock, lease: Lease, heir: Membership
 ) -> None:
-    holder, heir = await member(container), await member(container)
-    lease = Lease(holder, "thing")
-    assert await lease.acquire()
-    await look(heir)
-
     overlap = False
     successor = Lease(heir, "thing")
     for _ in range(60):
@@ -125,11 +131,9 @@ async def test_a_holder_that_cannot_renew_has_stopped_before_another_may_begin(
     assert not overlap
 
 
-async def test_a_holder_that_came_back_too_late_finds_its_lease_taken(container: Container, clock: Clock) -> None:
-    holder, heir = await member(container), await member(container)
-    lease = Lease(holder, "thing")
-    await lease.acquire()
-    await look(heir)
+async def test_a_holder_that_came_back_too_late_finds_its_lease_taken(
+    clock: Clock, holder: Membership, lease: Lease, heir: Membership
+) -> None:
     await pass_time(clock, TTL_SECONDS + 1, heir)
     assert await Lease(heir, "thing").acquire()
 
@@ -140,18 +144,16 @@ async def test_a_holder_that_came_back_too_late_finds_its_lease_taken(container:
     assert not lease.held
 
 
-async def test_a_renewed_holder_is_not_succeeded(container: Container, clock: Clock) -> None:
-    holder, other = await member(container), await member(container)
-    lease = Lease(holder, "thing")
-    await lease.acquire()
-
+async def test_a_renewed_holder_is_not_succeeded(
+    clock: Clock, holder: Membership, lease: Lease, heir: Membership
+) -> None:
     for _ in range(10):
         clock.now += TTL_SECONDS / 2
         await holder.renew()
-        await other.renew()
-        await look(holder, other)
+        await heir.renew()
+        await look(holder, heir)
         assert lease.held
-        assert not await Lease(other, "thing").acquire()
+        assert not await Lease(heir, "thing").acquire()
 
 
 async def pass_time(clock: Clock, seconds: float, *awake: Membership) -> None:
@@ -194,40 +196,28 @@ async def test_of_a_process_elsewhere_only_its_silence_tells(container: Containe
     assert await Lease(heir, "thing").acquire()
 
 
-async def test_a_released_lease_is_free_at_once(container: Container) -> None:
-    first, second = await member(container), await member(container)
-    lease = Lease(first, "thing")
-    await lease.acquire()
-    await look(second)
-
+async def test_a_released_lease_is_free_at_once(holder: Membership, lease: Lease, heir: Membership) -> None:
     await lease.release()
 
     assert not lease.held
-    assert await Lease(second, "thing").acquire()
+    assert await Lease(heir, "thing").acquire()
     await lease.release()
-    await look(first)
+    await look(holder)
     assert not await lease.acquire()
 
 
-async def test_releasing_what_was_lost_does_not_take_it_from_the_next_holder(container: Container) -> None:
-    first, second = await member(container), await member(container)
-    lost = Lease(first, "thing")
-    await lost.acquire()
-    taken = Lease(second, "thing")
+async def test_releasing_what_was_lost_does_not_take_it_from_the_next_holder(lease: Lease, heir: Membership) -> None:
+    taken = Lease(heir, "thing")
     await taken.take_over()
 
-    await lost.release()
+    await lease.release()
 
     assert taken.held
-    assert (await first.bucket.get("lease.thing") or [None, b""])[1] == second.id.encode()
+    assert (await heir.bucket.get("lease.thing") or [None, b""])[1] == heir.id.encode()
 
 
-async def test_a_lease_taken_over_is_lost_at_the_next_asking(container: Container) -> None:
-    first, second = await member(container), await member(container)
-    await look(first, second)
-    lease = Lease(first, "thing")
-    await lease.acquire()
-    taken = Lease(second, "thing")
+async def test_a_lease_taken_over_is_lost_at_the_next_asking(lease: Lease, heir: Membership) -> None:
+    taken = Lease(heir, "thing")
     await taken.take_over()
 
     assert taken.held
@@ -235,19 +225,16 @@ async def test_a_lease_taken_over_is_lost_at_the_next_asking(container: Containe
     assert not lease.held
 
 
-async def test_who_leaves_holds_nothing_and_is_succeeded_at_once(container: Container) -> None:
-    first, second = await member(container), await member(container)
-    lease = Lease(first, "thing")
-    await lease.acquire()
-    await look(second)
-
-    await first.leave()
-    await look(second)
+async def test_a_process_that_leaves_holds_nothing_and_is_succeeded_at_once(
+    holder: Membership, lease: Lease, heir: Membership
+) -> None:
+    await holder.leave()
+    await look(heir)
 
     assert not lease.held
-    assert second.alive("worker") == [second.id]
-    assert second.dead() == []
-    assert await Lease(second, "thing").acquire()
+    assert heir.alive("worker") == [heir.id]
+    assert heir.dead() == []
+    assert await Lease(heir, "thing").acquire()
 
 
 async def test_a_renewal_under_way_while_leaving_brings_nobody_back(container: Container) -> None:
@@ -302,20 +289,18 @@ async def test_a_lease_whose_holder_left_no_trace_is_free(container: Container) 
     assert await Lease(heir, "thing").acquire()
 
 
-async def test_after_a_time_without_looking_nobody_is_thought_dead(container: Container, clock: Clock) -> None:
+async def test_after_a_time_without_looking_nobody_is_thought_dead(
+    clock: Clock, holder: Membership, heir: Membership
+) -> None:
     """NATS was away: the others could renew no more than this one could look."""
-    holder, other = await member(container), await member(container)
-    assert await Lease(holder, "thing").acquire()
-    await look(other)
-
     clock.now += 3 * TTL_SECONDS
-    assert other.is_alive(holder.id)
-    await other.renew()
-    await look(other)
-    assert not await Lease(other, "thing").acquire()
+    assert heir.is_alive(holder.id)
+    await heir.renew()
+    await look(heir)
+    assert not await Lease(heir, "thing").acquire()
 
-    await pass_time(clock, TTL_SECONDS, other)
-    assert await Lease(other, "thing").acquire()
+    await pass_time(clock, TTL_SECONDS, heir)
+    assert await Lease(heir, "thing").acquire()
 
 
 async def test_presences_are_renewed_until_one_leaves(container: Container) -> None:
@@ -337,22 +322,19 @@ async def test_presences_are_renewed_until_one_leaves(container: Container) -> N
 
 
 async def test_without_nats_no_lease_is_given_and_none_outlives_its_time(
-    container: Container, nats: NatsServer, clock: Clock
+    container: Container, nats: NatsServer, clock: Clock, holder: Membership, lease: Lease
 ) -> None:
-    members = await member(container)
-    lease = Lease(members, "thing")
-    await lease.acquire()
     await end(nats, container.reading)
 
     with pytest.raises(StoreUnavailable):
-        await Lease(members, "other").acquire()
+        await Lease(holder, "other").acquire()
     assert lease.held
     clock.now += TTL_SECONDS * leases.SAFETY_FRACTION
     assert not lease.held
     assert not await lease.acquire()
 
     await begin(nats, container.reading)
-    await members.renew()
+    await holder.renew()
     assert await lease.acquire()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -39,6 +40,21 @@ def log_over(appending: Connection, reading: Connection, *, replicated: bool = F
 @pytest.fixture
 async def log(container: Container) -> Log[TaskEvent]:
     return log_over(container.appending, container.reading)
+
+
+@pytest.fixture
+async def link(nats: NatsServer) -> AsyncIterator[Link]:
+    """A link that can lose an answer."""
+    async with Link(nats.port) as link:
+        yield link
+
+
+@pytest.fixture
+async def unsure(container: Container, link: Link) -> AsyncIterator[Log[TaskEvent]]:
+    """A log that appends over the link."""
+    appending = await open_connection(link.url, "test")
+    yield log_over(appending, container.reading)
+    await appending.close()
 
 
 def entry(number: int, *names: str, expected: int = 0) -> LogEntry[TaskEvent]:
@@ -125,15 +141,6 @@ async def test_an_answer_that_is_a_refusal_is_no_empty_history(container: Contai
         await read(container.reading, TASKS, "task.>", from_sequence=-1)
 
 
-async def test_of_two_appends_on_what_was_seen_one_is_a_conflict(log: Log[TaskEvent]) -> None:
-    outcomes = await asyncio.gather(
-        *(log.append(task_root(ref()), [progress(name)], 0) for name in "ab"), return_exceptions=True
-    )
-
-    assert sorted(type(outcome) for outcome in outcomes if not isinstance(outcome, int)) == [Conflict]
-    assert len(await ids(log, ref())) == 1
-
-
 async def test_an_event_that_does_not_decode_is_named_by_its_place(container: Container, log: Log[TaskEvent]) -> None:
     await log.append(task_root(ref()), [progress("a")], 0)
     subject = f"{task_root(ref())}.progressed"
@@ -145,50 +152,35 @@ async def test_an_event_that_does_not_decode_is_named_by_its_place(container: Co
     assert (caught.value.sequence, caught.value.subject) == (2, subject)
 
 
-async def test_an_append_whose_answer_was_lost_is_found_by_looking(container: Container, nats: NatsServer) -> None:
-    async with Link(nats.port) as proxy:
-        appending = await open_connection(proxy.url, "test")
-        log = log_over(appending, container.reading)
-        proxy.lose_next = ACK
+async def test_an_append_whose_answer_was_lost_is_found_by_looking(link: Link, unsure: Log[TaskEvent]) -> None:
+    link.lose_next = ACK
 
-        sequence = await log.append(task_root(ref()), [progress("a"), progress("b")], 0)
+    sequence = await unsure.append(task_root(ref()), [progress("a"), progress("b")], 0)
 
-        assert proxy.lost == 1
-        assert sequence == 2
-        assert await ids(log, ref()) == ["a", "b"]
-        await appending.close()
+    assert (link.lost, sequence) == (1, 2)
+    assert await ids(unsure, ref()) == ["a", "b"]
 
 
-async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(
-    container: Container, nats: NatsServer
-) -> None:
-    async with Link(nats.port) as proxy:
-        appending = await open_connection(proxy.url, "test")
-        log = log_over(appending, container.reading)
-        proxy.lose_next = ACK
+async def test_in_a_group_whose_answer_was_lost_each_append_finds_its_own(link: Link, unsure: Log[TaskEvent]) -> None:
+    link.lose_next = ACK
 
-        sequences = await asyncio.gather(
-            *(log.append(task_root(ref(number)), [progress(f"{number}")], 0) for number in range(20))
-        )
+    sequences = await asyncio.gather(
+        *(unsure.append(task_root(ref(number)), [progress(f"{number}")], 0) for number in range(20))
+    )
 
-        assert proxy.lost == 1
-        assert sequences == list(range(1, 21))
-        await appending.close()
+    assert (link.lost, sequences) == (1, list(range(1, 21)))
 
 
 async def test_an_event_of_somebody_else_is_not_mistaken_for_the_one_whose_answer_was_lost(
-    container: Container, nats: NatsServer
+    link: Link, log: Log[TaskEvent], unsure: Log[TaskEvent]
 ) -> None:
-    async with Link(nats.port) as proxy:
-        appending = await open_connection(proxy.url, "test")
-        proxy.lose_next = b"wrong last sequence"
-        await log_over(container.appending, container.reading).append(task_root(ref()), [progress("theirs")], 0)
+    link.lose_next = b"wrong last sequence"
+    await log.append(task_root(ref()), [progress("theirs")], 0)
 
-        with pytest.raises(OutcomeUnknown):
-            await log_over(appending, container.reading).append(task_root(ref()), [progress("ours")], 0)
+    with pytest.raises(OutcomeUnknown):
+        await unsure.append(task_root(ref()), [progress("ours")], 0)
 
-        assert proxy.lost == 1
-        await appending.close()
+    assert link.lost == 1
 
 
 async def test_entries_appended_together_are_stored_in_their_order(log: Log[TaskEvent]) -> None:
@@ -200,15 +192,6 @@ async def test_entries_appended_together_are_stored_in_their_order(log: Log[Task
     assert await ids(log, ref(0)) == ["a", "b"]
     assert await ids(log, ref(1)) == ["before", "c"]
     assert await ids(log, ref(2)) == ["d"]
-
-
-async def test_of_entries_appended_together_none_is_stored_if_one_lost_its_race(log: Log[TaskEvent]) -> None:
-    await log.append(task_root(ref(1)), [progress("first")], 0)
-
-    with pytest.raises(Conflict):
-        await log.append_together([entry(number, "late") for number in range(3)])
-
-    assert [await ids(log, ref(number)) for number in range(3)] == [[], ["first"], []]
 
 
 async def test_a_fence_that_has_moved_on_keeps_all_entries_out(container: Container, log: Log[TaskEvent]) -> None:
@@ -225,52 +208,39 @@ async def test_a_fence_that_has_moved_on_keeps_all_entries_out(container: Contai
 
 
 async def test_entries_appended_together_whose_answer_was_lost_are_found_by_looking(
-    container: Container, nats: NatsServer
+    link: Link, unsure: Log[TaskEvent]
 ) -> None:
-    async with Link(nats.port) as proxy:
-        appending = await open_connection(proxy.url, "test")
-        log = log_over(appending, container.reading)
-        proxy.lose_next = ACK
+    link.lose_next = ACK
 
-        assert await log.append_together([entry(number, f"{number}") for number in range(20)]) == 20
+    assert await unsure.append_together([entry(number, f"{number}") for number in range(20)]) == 20
 
-        assert proxy.lost == 1
-        await appending.close()
+    assert link.lost == 1
 
 
 async def test_entries_appended_together_that_are_not_found_stay_unknown(
-    container: Container, nats: NatsServer
+    link: Link, log: Log[TaskEvent], unsure: Log[TaskEvent]
 ) -> None:
-    """Another was faster, and the answer that said so was lost."""
-    async with Link(nats.port) as proxy:
-        appending = await open_connection(proxy.url, "test")
-        log = log_over(container.appending, container.reading)
-        await log.append(task_root(ref(19)), [progress("theirs")], 0)
-        proxy.lose_next = ACK
+    """Another append was faster, and the answer about it was lost."""
+    await log.append(task_root(ref(19)), [progress("theirs")], 0)
+    link.lose_next = ACK
 
-        with pytest.raises(OutcomeUnknown):
-            await log_over(appending, container.reading).append_together(
-                [entry(number, "ours") for number in range(20)]
-            )
+    with pytest.raises(OutcomeUnknown):
+        await unsure.append_together([entry(number, "ours") for number in range(20)])
 
-        assert proxy.lost == 1
-        assert await ids(log, ref(0)) == []
-        await appending.close()
+    assert link.lost == 1
+    assert await ids(log, ref(0)) == []
 
 
-async def test_an_outcome_that_nobody_can_look_up_stays_unknown(container: Container, nats: NatsServer) -> None:
-    async with Link(nats.port) as proxy:
-        appending = await open_connection(proxy.url, "test")
-        reading = await open_connection(proxy.url, "test")
-        log = log_over(appending, reading)
-        await reading.close()
-        proxy.lose_next = ACK
+async def test_an_outcome_that_nobody_can_look_up_stays_unknown(link: Link, log: Log[TaskEvent]) -> None:
+    appending, reading = [await open_connection(link.url, "test") for _ in range(2)]
+    await reading.close()
+    link.lose_next = ACK
 
-        with pytest.raises(OutcomeUnknown):
-            await log.append(task_root(ref()), [progress("a")], 0)
+    with pytest.raises(OutcomeUnknown):
+        await log_over(appending, reading).append(task_root(ref()), [progress("a")], 0)
 
-        assert await ids(log_over(container.appending, container.reading), ref()) == ["a"]
-        await appending.close()
+    assert await ids(log, ref()) == ["a"]
+    await appending.close()
 
 
 async def test_without_nats_neither_append_nor_load_answers_and_nothing_lands_later(

@@ -11,7 +11,6 @@ import pytest
 from taskstream.clock import utc_now
 from taskstream.container import Container
 from taskstream.errors import StoreUnavailable
-from taskstream.nats_server.config import CONFIG
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.topology import server_checks
 from taskstream.streams.topology.server_checks import NatsTooOld, ServerChecks, clock_difference_ms, inspect
@@ -51,26 +50,16 @@ async def test_the_server_of_these_tests_is_new_enough(container: Container) -> 
     assert container.server_checks.warnings() == []
 
 
-async def monitor_url_of(server: NatsServer) -> str:
-    found = re.search(r"Starting http monitor on 127\.0\.0\.1:(\d+)", (server.folder / "nats.log").read_text())
-    assert found is not None
-    return f"http://127.0.0.1:{found[1]}/"
-
-
 @pytest.mark.parametrize(
     ("line", "durability"), [("sync_interval: always", "always"), ("", "interval"), ("sync_interval: 10s", "interval")]
 )
-async def test_how_a_server_syncs_is_read_from_its_monitoring(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, durability: str
-) -> None:
-    config = tmp_path / "monitored.conf"
-    config.write_text("http: 127.0.0.1:-1\n" + CONFIG.read_text().replace("sync_interval: always", line))
-    monkeypatch.setattr("testkit.nats.CONFIG", config)
-    server = NatsServer(tmp_path / "nats")
+async def test_how_a_server_syncs_is_read_from_its_monitoring(tmp_path: Path, line: str, durability: str) -> None:
+    server = NatsServer(tmp_path / "nats", "http: 127.0.0.1:-1")
+    server.config = server.config.replace("sync_interval: always", line)
     server.start()
     connection = await open_connection(server.url, "test")
 
-    found = await inspect(connection, await monitor_url_of(server), None)
+    found = await inspect(connection, server.monitor_url, None)
 
     assert found.durability == durability
     await connection.close()
@@ -101,11 +90,9 @@ async def test_a_clock_that_differs_is_measured(
     assert await clock_difference_ms(container.reading) == pytest.approx(seconds * 1_000, abs=1_000)
 
 
-async def test_a_server_without_jetstream_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tmp_path / "plain.conf"
-    config.write_text("host: 127.0.0.1\nport: 4222\n")
-    monkeypatch.setattr("testkit.nats.CONFIG", config)
+async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
     server = NatsServer(tmp_path / "nats")
+    server.config = "host: 127.0.0.1\nport: 4222\n"
     server.start()
     connection = await open_connection(server.url, "test")
 
