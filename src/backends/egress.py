@@ -118,27 +118,19 @@ class EgressPolicy:
         for found in await self._look_up(host, port):
             self._check(found["host"], by_name=by_name, shown=host)
 
-    def session(
-        self,
-        *,
-        limit: int = 0,
-        limit_per_host: int = 0,
-        dns_ttl: int = DNS_TTL,
-        idle_seconds: float = IDLE_SECONDS,
-    ) -> aiohttp.ClientSession:
+    def session(self) -> aiohttp.ClientSession:
         """Open a pooled session that enforces the policy; call it in a running loop, and close it at the end.
 
-        `limit`, `limit_per_host`: connections at once; 0 means no limit. The session has no timeout: set one for each
-        call, with `allow_redirects=False`. (A redirect that is followed is checked like any other connect.) It uses no
-        proxy, no `.netrc` and no cookies. Read answers with `read_capped`, which also bounds compressed ones.
+        Connections are not limited in number. The session has no timeout: set one for each call, with
+        `allow_redirects=False`. (A redirect that is followed is checked like any other connect.) It uses no proxy, no
+        `.netrc` and no cookies. Read answers with `read_capped`, which also bounds compressed ones.
 
         A connect that policy refuses raises an aiohttp.ClientConnectorError for which `refused_by_policy` is true.
         """
         connector = aiohttp.TCPConnector(
-            limit=limit,
-            limit_per_host=limit_per_host,
-            ttl_dns_cache=dns_ttl,
-            keepalive_timeout=idle_seconds,
+            limit=0,
+            ttl_dns_cache=DNS_TTL,
+            keepalive_timeout=IDLE_SECONDS,
             # Both are needed: aiohttp asks no resolver about an address that is written out, and only the resolver
             # knows which name an address came from.
             resolver=_CheckingResolver(self),
@@ -185,10 +177,7 @@ class EgressPolicy:
 
     def _is_listed(self, address: Address) -> bool:
         inner = addresses.carried(address) or (address,)
-        return self._in_networks(address) or all(map(self._in_networks, inner))
-
-    def _in_networks(self, address: Address) -> bool:
-        return addresses.within(address, self._networks)
+        return addresses.within(address, self._networks) or all(addresses.within(one, self._networks) for one in inner)
 
     async def _look_up(self, host: str, port: int) -> list[ResolveResult]:
         try:
