@@ -24,7 +24,7 @@ attempt_seconds = Histogram(
     "taskstream_attempt_seconds", "Time a server took for an attempt", ["server"], buckets=_SECONDS, registry=REGISTRY
 )
 running = Gauge("taskstream_attempts_running", "Attempts that take a slot now", ["server"], registry=REGISTRY)
-queue_returns = Counter("taskstream_queue_returns", "Queue messages naked unplaced", ["reason"], registry=REGISTRY)
+queue_returns = Counter("taskstream_queue_returns", "Queue messages nak'ed unplaced", ["reason"], registry=REGISTRY)
 queue_depth = Gauge("taskstream_queue_depth", "Tasks that wait in a queue", ["pool", "priority"], registry=REGISTRY)
 servers = Gauge("taskstream_servers", "Registered servers by state", ["state"], registry=REGISTRY)
 projection_lag = Gauge(

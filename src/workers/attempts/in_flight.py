@@ -1,4 +1,4 @@
-"""Messages in flight: their ack wait is extended until they are acked or naked."""
+"""Messages in flight: their ack wait is extended until they are acked or nak'ed."""
 
 from __future__ import annotations
 

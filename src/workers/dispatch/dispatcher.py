@@ -1,7 +1,7 @@
 """The dispatch of ready tasks: one is taken from the queues for each free slot, highest priority first.
 
-A task that cannot be placed is naked, so it blocks no other. If its pool has free slots for others, the nak has a
-delay: JetStream delivers naked messages first, and would deliver nothing else.
+A task that cannot be placed is nak'ed, so it blocks no other. If its pool has free slots for others, the nak has a
+delay: JetStream delivers nak'ed messages first, and would deliver nothing else.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class PoolQueue:
         self.delivered: list[Msg] = []
         """Messages that pending requests brought, not placed yet."""
         self.unplaced = 0
-        """Tasks naked because no server could take them, since the last start of a task of the pool."""
+        """Tasks nak'ed because no server could take them, since the last start of a task of the pool."""
         self.filter = pool_filter(token(pool), priority)
         self.fetched_at = time.monotonic()
         """When messages were last taken, or none were found; monotonic."""
@@ -47,8 +47,8 @@ class PoolQueue:
         """Messages that no worker had, at the last measurement."""
         self._head_at: datetime | None = None
         """Since when the first of these waits, or an earlier one; None: there is none, or it was never measured."""
-        self._naked: dict[int, datetime] = {}
-        """By stream sequence: messages naked at once, and since when they wait. JetStream delivers them first."""
+        self._returned: dict[int, datetime] = {}
+        """By stream sequence: messages nak'ed at once, and since when they wait. JetStream delivers them first."""
         self._consumer = consumer
         self._waits = False
         self._arrived = arrived
@@ -80,38 +80,38 @@ class PoolQueue:
         return Ahead(self.may_have_more or bool(self.delivered), self.unplaced)
 
     def record_nak(self, message: Msg) -> None:
-        """Record that a message was naked at once."""
+        """Record that a message was nak'ed at once."""
         self.may_have_more = True
         info = delivery_info(message)
-        self._naked[info.stream_sequence] = _stored_at(info)
+        self._returned[info.stream_sequence] = _stored_at(info)
 
     def measured(self, backlog: Backlog, head_at: datetime | None) -> None:
         """Record a measurement of the backlog."""
         self.measured_at = time.monotonic()
         self._undelivered, self._head_at = backlog.waiting, head_at
         if not backlog.in_hand:
-            self._naked.clear()  # other workers have taken them
+            self._returned.clear()  # other workers have taken them
 
     @property
     def waiting(self) -> int:
         """How many tasks wait, as far as this worker knows."""
-        return self._undelivered + len(self._naked)
+        return self._undelivered + len(self._returned)
 
     @property
     def oldest_at(self) -> datetime | None:
         """Since when the oldest task has waited, UTC, as far as this worker knows; None: no task is known to wait."""
         head = [self._head_at] if self._head_at else []
-        return min([*head, *self._naked.values()], default=None)
+        return min([*head, *self._returned.values()], default=None)
 
     def _taken(self, deliveries: Sequence[DeliveryInfo]) -> None:
         self.fetched_at = time.monotonic()
         for each in deliveries:
-            self._naked.pop(each.stream_sequence, None)
+            self._returned.pop(each.stream_sequence, None)
         fresh = [each for each in deliveries if each.delivered == 1]
         if fresh or not deliveries:
-            self._naked.clear()  # returned messages come first, so there are none left
+            self._returned.clear()  # returned messages come first, so there are none left
         self._undelivered = deliveries[-1].pending if deliveries else 0
-        self.may_have_more = self._undelivered > 0 or bool(self._naked)
+        self.may_have_more = self._undelivered > 0 or bool(self._returned)
         if not self._undelivered:
             self._head_at = None
         elif fresh and self._head_at is not None:
