@@ -130,6 +130,4 @@ async def settled(client: Client, webhook_id: str, status: str, count: int = 1) 
         found = await deliveries(client, webhook_id, f"?status={status}&limit=200")
         return found if len(found) >= count else None
 
-    found = await wait_until(look, f"{count} deliveries to be {status}")
-    assert found is not None
-    return found
+    return await wait_until(look, f"{count} deliveries to be {status}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -109,6 +109,20 @@ class Client:
         assert answer.status == 200, f"{method} {path} was answered {answer}"
         return answer.body
 
+    async def refusal(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, str | None]:
+        """Make a request; return the status of the answer and the JSON path in it, None if there is none."""
+        answer = await self.call(method, path, body, **more)
+        return answer.status, answer.body.get("path")
+
+    async def until(self, path: str, holds: Callable[[Any], object], description: str) -> Any:
+        """Read a path until what it is answered with fulfils a condition; return the body."""
+
+        async def look() -> Any:
+            body = await self.done("GET", path)
+            return body if holds(body) else None
+
+        return await wait_until(look, description)
+
     async def submit(self, body: Any, **more: Any) -> str:
         """Submit a task and return its id."""
         return str((await self.done("POST", "/api/task", body, **more))["taskId"])
@@ -124,14 +138,10 @@ class Client:
 
     async def reaches(self, task_id: str, *statuses: str) -> dict[str, Any]:
         """Wait for a task to have one of the statuses and return its details."""
-
-        async def look() -> dict[str, Any] | None:
-            details = await self.details(task_id)
-            return details if details["status"] in statuses else None
-
-        found = await wait_until(look, f"{task_id} to be {' or '.join(statuses)}")
-        assert found is not None
-        return found
+        wanted = f"{task_id} to be {' or '.join(statuses)}"
+        found = await self.until(f"/api/task/{task_id}", lambda task: task["taskDetails"]["status"] in statuses, wanted)
+        details: dict[str, Any] = found["taskDetails"]
+        return details
 
     async def pages(self, path: str, key: str, query: str = "") -> list[list[dict[str, Any]]]:
         """Return all pages of a list: the entries under `key` of each."""
@@ -172,7 +182,7 @@ class Client:
             await self.server_is(server_id, "online")
 
     async def server_is(self, server_id: str, status: str) -> None:
-        """Wait for a server to have a status."""
+        """Wait for a server, registered or not, to have a status."""
 
         async def look() -> bool:
             answer = await self.get(f"/api/servers/{server_id}")
@@ -195,7 +205,11 @@ class Door:
 
     def client(self, subject: str, *roles: str) -> Client:
         """Return a client of a user, by default without further roles."""
-        return Client(self._session, self.url, token(subject, *roles))
+        return self.bearing(token(subject, *roles))
+
+    def bearing(self, bearer: str) -> Client:
+        """Return a client with a bearer token."""
+        return Client(self._session, self.url, bearer)
 
 
 class Service(Door):

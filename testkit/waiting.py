@@ -25,7 +25,7 @@ class NotInTime(AssertionError):
 
 
 async def wait_until(
-    look: Callable[[], T | Awaitable[T]], description: str, patience_seconds: float = PATIENCE_SECONDS
+    look: Callable[[], T | Awaitable[T | None] | None], description: str, patience_seconds: float = PATIENCE_SECONDS
 ) -> T:
     """Return the first true value that `look` returns. Raises NotInTime."""
     give_up_at = time.monotonic() + patience_seconds

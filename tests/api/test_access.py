@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from testkit.nats import NatsServer
-from testkit.service import SECRET, Answer, Client, Service, running_service, token
+from testkit.service import SECRET, Answer, Service, running_service, token
 from testkit.waiting import wait_until
 
 
@@ -42,10 +42,6 @@ async def routes(api: Service) -> list[Route]:
                 found.append(Route(method.upper(), path, next(iter(examples.values()))["value"]))
     assert found
     return found
-
-
-def bearing(service: Service, bearer: str | None) -> Client:
-    return Client(service.anonymous.session, service.url, bearer)
 
 
 def signed(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
@@ -99,7 +95,7 @@ async def test_a_token_that_proves_nothing_is_a_401(api: Service) -> None:
         "a.b.c",
         "x" * 20_000,
     ):
-        answer = await bearing(api, bearer).get("/api/tasks")
+        answer = await api.bearing(bearer).get("/api/tasks")
         assert is_problem(answer, 401), (bearer[:40], answer)
     basic = await api.anonymous.get("/api/tasks", headers={"Authorization": "Basic YTpi"})
     assert is_problem(basic, 401)
@@ -114,7 +110,7 @@ async def test_the_scheme_is_read_without_regard_to_case(api: Service) -> None:
 async def test_a_token_with_none_of_our_roles_is_a_403_everywhere(api: Service, routes: list[Route]) -> None:
     for roles in ([], ["superuser"]):
         for route in routes:
-            answer = await bearing(api, signed(roles=roles)).call(route.method, route.named())
+            answer = await api.bearing(signed(roles=roles)).call(route.method, route.named())
             assert is_problem(answer, 403), (route, answer)
 
 
@@ -232,7 +228,7 @@ async def test_hostile_query_values_find_nothing_and_break_nothing(api: Service)
 async def test_an_owner_called_like_a_wildcard_sees_only_what_is_theirs(api: Service) -> None:
     await api.alice.submit({"a": 1})
     for subject in ("*", ">", "alice.>", "ali*"):
-        hostile = bearing(api, signed(sub=subject))
+        hostile = api.bearing(signed(sub=subject))
         assert (await hostile.get("/api/tasks"))["tasks"] == []
         own = await hostile.submit({"b": 2})
         assert [task["id"] for task in (await hostile.get("/api/tasks"))["tasks"]] == [own]

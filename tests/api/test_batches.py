@@ -51,9 +51,7 @@ async def done(client: Client, batch_id: str) -> dict[str, Any]:
         answer = await client.get(f"/api/batches/{batch_id}")
         return answer.body if answer["done"] else None
 
-    found = await wait_until(look, f"the end of batch {batch_id}")
-    assert found is not None
-    return found
+    return await wait_until(look, f"the end of batch {batch_id}")
 
 
 # Submitting

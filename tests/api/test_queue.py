@@ -57,9 +57,7 @@ async def becomes(service: Service, task_id: str, status: str) -> dict[str, Any]
         task = await shown(service, task_id)
         return task if task["status"] == status else None
 
-    found = await wait_until(look, f"{task_id} to be {status}")
-    assert found is not None
-    return found
+    return await wait_until(look, f"{task_id} to be {status}")
 
 
 # What is submitted

@@ -1,15 +1,22 @@
-"""`PUT /api/task/{id}`: what a backend, or the owner, says of a task (contract, section 1)."""
+"""`PUT /api/task/{id}`: an update of a task, from its backend or its owner (contract, section 1)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from taskstream.api.task_updates import attempt_of_token, parse_update
+from taskstream.errors import InvalidInput
 from testkit.backend import BackendServer, accept
-from testkit.service import Client, Service
+from testkit.service import Service
 from testkit.waiting import wait_until
+
+from ..deciders.support import attempt_failed, queued, started, stored, submitted
 
 
 def update(status: str, data: Any = None, **metadata: Any) -> dict[str, Any]:
@@ -21,7 +28,7 @@ DONE = update("FINISHED", {"url": "x"}, processing_time=12, model_time=10, queue
 
 @pytest.fixture
 async def accepted(service: Service, backend: BackendServer) -> dict[str, Any]:
-    """What a callback server was sent of a task of alice's that it has accepted."""
+    """The call of a callback server that has accepted a task of alice's."""
     backend.answer = accept
     await service.admin.register(backend, "gpu", **{"async": True, "callback": True})
     task_id = await service.alice.submit({"a": 1})
@@ -33,12 +40,8 @@ async def accepted(service: Service, backend: BackendServer) -> dict[str, Any]:
     return backend.calls[0]
 
 
-def bearing(service: Service, token: str) -> Client:
-    return Client(service.anonymous.session, service.url, token)
-
-
 async def test_the_attempts_token_reports_progress_and_the_end(service: Service, accepted: dict[str, Any]) -> None:
-    server = bearing(service, accepted["callback_token"])
+    server = service.bearing(accepted["callback_token"])
     path = f"/api/task/{accepted['task_id']}"
 
     progress = await server.put(path, update("PROCESSING", progress=40, message="frame 4", custom_data={"any": [1]}))
@@ -51,41 +54,35 @@ async def test_the_attempts_token_reports_progress_and_the_end(service: Service,
     assert end["taskId"] == accepted["task_id"]
     assert end["taskDetails"]["status"] == "FINISHED"
     assert end["taskDetails"]["result"] == {"task_id": accepted["task_id"], **DONE}
-    assert "custom_data" in (await service.alice.history(accepted["task_id"]))[3]
+    history = await service.alice.history(accepted["task_id"])
+    assert history[3]["custom_data"] == {"any": [1]}
 
 
 async def test_the_same_end_again_is_a_200_and_changes_nothing(service: Service, accepted: dict[str, Any]) -> None:
-    server = bearing(service, accepted["callback_token"])
+    """An end is the same if status and data are; any other is a 409."""
+    server = service.bearing(accepted["callback_token"])
     path = f"/api/task/{accepted['task_id']}"
     first = await server.put(path, DONE)
     before = await service.alice.history(accepted["task_id"])
 
-    again = await server.put(path, DONE)
-
-    assert (again.status, again.body) == (200, first.body)
+    for again in (DONE, update("FINISHED", {"url": "x"}, processing_time=13, message="again")):
+        answer = await server.put(path, again)
+        assert (answer.status, answer.body) == (200, first.body)
+    for other in (
+        update("FAILED", {"url": "x"}),
+        update("FINISHED", {"url": "y"}),
+        update("FINISHED"),
+        update("FAILED"),
+        update("PROCESSING"),
+    ):
+        assert await server.refusal("PUT", path, other) == (409, None), other
     assert await service.alice.history(accepted["task_id"]) == before
 
 
-@pytest.mark.parametrize(
-    "other", [update("FAILED", {"url": "x"}), update("FINISHED", {"url": "y"}), update("PROCESSING")]
-)
-async def test_an_update_that_contradicts_the_end_is_a_409(
-    service: Service, accepted: dict[str, Any], other: dict[str, Any]
-) -> None:
-    server = bearing(service, accepted["callback_token"])
-    path = f"/api/task/{accepted['task_id']}"
-    await server.put(path, DONE)
-
-    answer = await server.put(path, other)
-
-    assert answer.status == 409
-    assert (await service.alice.details(accepted["task_id"]))["result"]["data"] == {"url": "x"}
-
-
 async def test_a_reported_failure_ends_the_task_with_its_message(service: Service, accepted: dict[str, Any]) -> None:
-    answer = await bearing(service, accepted["callback_token"]).put(
-        f"/api/task/{accepted['task_id']}", update("FAILED", message="out of memory")
-    )
+    path = f"/api/task/{accepted['task_id']}"
+
+    answer = await service.bearing(accepted["callback_token"]).put(path, update("FAILED", message="out of memory"))
 
     assert answer["taskDetails"]["status"] == "FAILED"
     assert answer["taskDetails"]["error"] == "out of memory"
@@ -117,15 +114,9 @@ async def test_the_owner_and_an_admin_may_report(service: Service, accepted: dic
     assert (answer.status, answer["taskDetails"]["status"]) == (200, "FINISHED")
 
 
-async def test_another_user_finds_no_such_task(service: Service, accepted: dict[str, Any]) -> None:
-    answer = await service.bob.put(f"/api/task/{accepted['task_id']}", DONE)
-
-    assert answer.status == 404
-
-
 async def test_a_token_of_no_attempt_is_a_401_whether_the_task_exists_or_not(api: Service) -> None:
     task_id = await api.alice.submit({"a": 1})
-    made_up = bearing(api, "A" * 22)
+    made_up = api.bearing("A" * 22)
 
     answers = [await made_up.put(f"/api/task/{name}", DONE) for name in (task_id, "0" * 26 + "~alice", "x")]
 
@@ -134,45 +125,105 @@ async def test_a_token_of_no_attempt_is_a_401_whether_the_task_exists_or_not(api
 
 
 async def test_an_attempts_token_opens_nothing_but_its_task(service: Service, accepted: dict[str, Any]) -> None:
-    server = bearing(service, accepted["callback_token"])
+    server = service.bearing(accepted["callback_token"])
     other = await service.alice.submit({"a": 2})
 
-    assert (await server.put(f"/api/task/{other}", DONE)).status == 401
-    assert (await server.get(f"/api/task/{accepted['task_id']}")).status == 401
-    assert (await server.post(f"/api/task/{accepted['task_id']}/cancel")).status == 401
-    assert (await server.put("/api/types/x", {})).status == 401
+    for method, path in [
+        ("PUT", f"/api/task/{other}"),
+        ("GET", f"/api/task/{accepted['task_id']}"),
+        ("POST", f"/api/task/{accepted['task_id']}/cancel"),
+        ("PUT", "/api/types/x"),
+    ]:
+        assert await server.refusal(method, path, DONE) == (401, None), path
 
 
-async def test_who_may_not_report_is_told_so_before_the_body_is_looked_at(api: Service) -> None:
-    task_id = await api.alice.submit({"a": 1})
+def test_a_token_leads_to_the_attempt_it_was_made_for() -> None:
+    def digest(token: str) -> str:
+        return hashlib.sha256(token.encode()).hexdigest()
 
-    assert (await api.bob.put(f"/api/task/{task_id}", b"not json")).status == 404
-    assert (await bearing(api, "A" * 22).put(f"/api/task/{task_id}", b"not json")).status == 401
+    history = stored(
+        submitted(),
+        started(1, "s1", token_digest=digest("first")),
+        attempt_failed(1),
+        started(2, "s2", token_digest=digest("second")),
+        attempt_failed(2),
+        queued(),
+        started(3, "s3", worker_id="", token_digest=""),
+    )
+    found = [attempt_of_token(token, history) for token in ("first", "second")]
+
+    assert [(each.attempt, each.server_id) for each in found if each] == [(1, "s1"), (2, "s2")]
+    for other in ("", "third", "FIRST", "first ", digest("first"), "🜚"):
+        assert attempt_of_token(other, history) is None, other
+    assert attempt_of_token("first", history[:1]) is None
 
 
-WRONG_UPDATES = [
+async def test_access_is_checked_before_the_body_is_read(api: Service) -> None:
+    path = f"/api/task/{await api.alice.submit({'a': 1})}"
+
+    assert await api.bob.refusal("PUT", path, b"not json") == (404, None)
+    assert await api.bearing("A" * 22).refusal("PUT", path, b"not json") == (401, None)
+
+
+def nested(levels: int) -> Any:
+    return [nested(levels - 1)] if levels else 1
+
+
+def about(**metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"status": "PROCESSING", **metadata}}
+
+
+WRONG_UPDATES: list[tuple[Any, str | None]] = [
     ({}, "$.metadata"),
     ({"metadata": 5}, "$.metadata"),
+    ({"metadata": []}, "$.metadata"),
+    ({"metadata": None}, "$.metadata"),
     ({"metadata": {}}, "$.metadata.status"),
-    ({"metadata": {"status": "DONE"}}, "$.metadata.status"),
-    ({"metadata": {"status": "CANCELLED"}}, "$.metadata.status"),
-    ({"metadata": {"status": "PROCESSING", "progress": 101}}, "$.metadata.progress"),
-    ({"metadata": {"status": "PROCESSING", "progress": "40"}}, "$.metadata.progress"),
-    ({"metadata": {"status": "PROCESSING", "message": 5}}, "$.metadata.message"),
-    ({"metadata": {"status": "PROCESSING", "message": "x" * 2001}}, "$.metadata.message"),
-    ({"metadata": {"status": "FINISHED", "processing_time": "12"}}, "$.metadata.processing_time"),
-    ({"metadata": {"status": "FINISHED", "server_id": 7}}, "$.metadata.server_id"),
-    ({"metadata": {"status": "FINISHED"}, "backend_task_id": 7}, "$.backend_task_id"),
-    ({"metadata": {"status": "FINISHED"}, "task_id": "another"}, "$.task_id"),
+    (about(status="DONE"), "$.metadata.status"),
+    (about(status="CANCELLED"), "$.metadata.status"),
+    (about(status=None), "$.metadata.status"),
+    (about(progress=-0.1), "$.metadata.progress"),
+    (about(progress=100.1), "$.metadata.progress"),
+    (about(progress="40"), "$.metadata.progress"),
+    (about(message=5), "$.metadata.message"),
+    (about(message="x" * 2_001), "$.metadata.message"),
+    (about(server_id=7), "$.metadata.server_id"),
+    (about(server_id="x" * 129), "$.metadata.server_id"),
+    (about(status="FINISHED", processing_time="12"), "$.metadata.processing_time"),
+    (about(status="FINISHED") | {"backend_task_id": 7}, "$.backend_task_id"),
+    (about(status="FINISHED") | {"task_id": "another"}, "$.task_id"),
+    (about() | {"data": nested(65)}, None),
+    (b"null", "$"),
+    (b"[]", "$"),
+    (b"", None),
+    (b"{", None),
+    (b'{"data": "\xff"}', None),
+    (b'{"data": "\\ud800", "metadata": {}}', None),
 ]
 
 
 async def test_a_wrong_update_is_refused_by_its_path_and_changes_nothing(api: Service) -> None:
+    task_id = await api.alice.submit({"a": 1})
+
     for body, path in WRONG_UPDATES:
-        task_id = await api.alice.submit({"a": 1})
-        answer = await api.alice.put(f"/api/task/{task_id}", body)
-        assert (answer.status, answer["path"]) == (400, path)
-        assert len(await api.alice.history(task_id)) == 1
+        assert await api.alice.refusal("PUT", f"/api/task/{task_id}", body) == (400, path), body
+
+    assert len(await api.alice.history(task_id)) == 1
+
+
+@given(st.binary(max_size=100) | st.recursive(st.none() | st.text(), st.lists).map(lambda it: json.dumps(it).encode()))
+def test_no_bytes_break_the_reading_of_an_update(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        parse_update(body, "t1", 10)
+
+
+def test_data_and_metadata_of_a_result_are_byte_for_byte_as_they_came() -> None:
+    body = b'{"metadata": { "status":"FINISHED", "mood": [1.0] }, "data": { "a" : 1e2 }, "backend_task_id": "b7"}'
+
+    assert parse_update(body, "t1", 10)[0].result("t1") == (
+        b'{"task_id":"t1","backend_task_id":"b7",'
+        b'"data":{ "a" : 1e2 },"metadata":{ "status":"FINISHED", "mood": [1.0] }}'
+    )
 
 
 async def test_a_result_of_many_megabytes_comes_back_whole(api: Service) -> None:

@@ -48,9 +48,7 @@ async def fired(client: Client, schedule_id: str, count: int = 1) -> dict[str, A
         found = await detail(client, schedule_id)
         return found if found["counts"]["fired"] >= count else None
 
-    found = await wait_until(look, f"{schedule_id} to fire {count} times")
-    assert found is not None
-    return found
+    return await wait_until(look, f"{schedule_id} to fire {count} times")
 
 
 async def tasks_of(client: Client, schedule_id: str) -> list[dict[str, Any]]:
@@ -67,9 +65,7 @@ async def failed(client: Client, schedule_id: str, count: int = 1) -> dict[str, 
         found = await detail(client, schedule_id)
         return found if found["counts"]["failed"] >= count else None
 
-    found = await wait_until(look, f"{schedule_id} to fail {count} times")
-    assert found is not None
-    return found
+    return await wait_until(look, f"{schedule_id} to fail {count} times")
 
 
 async def timers(service: Service, ref: ScheduleRef) -> list[str]:

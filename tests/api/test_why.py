@@ -35,7 +35,6 @@ async def held_by(client: Client, task_id: str, kind: str, **data: Any) -> dict[
         return found if first["kind"] == kind and data.items() <= first["data"].items() else None
 
     found = await wait_until(look, f"{task_id} to wait for {kind} with {data}")
-    assert found is not None
     first = found["holds"][0]
     assert found["status"] == "WAITING"
     assert first["text"] in found["summary"]
@@ -122,7 +121,6 @@ async def test_until_its_owner_has_fewer_in_the_queue(service: Service) -> None:
         return task_id if (await service.alice.details(task_id))["held"] else None
 
     task_id = await wait_until(is_held, "the window to be full")
-    assert task_id is not None
 
     found = await held_by(service.alice, task_id, "window")
 
@@ -197,7 +195,6 @@ async def test_until_a_server_has_room_and_those_before_it_have_gone(service: Se
         return last if last["kind"] == "queued-behind" and last["data"]["higherPriority"] > 0 else None
 
     last = await wait_until(behind, "some of a higher priority")
-    assert last is not None
     assert last["data"]["ahead"] in (1, 2), "one of those before it may have been taken out in advance"
     assert last["data"]["higherPriority"] in (2, 3)
     assert found["servers"] == [
@@ -291,7 +288,6 @@ async def test_a_task_that_runs_says_where_and_how_far(service: Service, backend
         return found if found["running"]["progress"] == 40 else None
 
     found = await wait_until(told, "the progress")
-    assert found is not None
     details = await service.alice.details(task_id)
     assert (found["status"], found["holds"], found["since"]) == ("PROCESSING", [], details["startedAt"])
     assert found["running"].items() >= {"serverId": "s", "attempt": 1, "message": "frame 4"}.items()
