@@ -10,6 +10,11 @@ from typing import Any
 from testkit.backend import BackendServer
 from testkit.service import Answer, Service
 
+
+def nested(levels: int) -> Any:
+    return [nested(levels - 1)] if levels else 1
+
+
 OLD_CLIENTS_BODY = {
     "mimeType": "video/mp4",
     "model": "m1",
@@ -28,25 +33,26 @@ async def test_a_body_without_our_options_is_the_payload_as_a_whole(api: Service
 
 
 async def test_a_body_with_a_payload_takes_options_beside_it(api: Service) -> None:
-    body = {"type": "resize", "payload": {"a": [1, None]}, "priority": "high", "timeout": 5, "attempts": 7}
+    body = {"type": "ü.>*", "payload": {"a": [1, None]}, "priority": "high", "timeout": 5, "attempts": 7}
 
     details = (await api.alice.post("/api/task", body))["taskDetails"]
 
     assert details["request"] == {"a": [1, None]}
-    assert (details["type"], details["priority"], details["attempts"]) == ("resize", "high", 7)
+    assert (details["type"], details["priority"], details["attempts"]) == ("ü.>*", "high", 7)
 
 
 async def test_a_payload_may_be_any_json(api: Service) -> None:
-    for payload in ({}, [], "text", 0, None, False):
+    wide = [[]] * 10_000
+    for payload in ({}, [], "text", 0, None, False, {"payload": 1}, nested(63), [nested(62)] * 2, wide, "[{" * 9_000):
         answer = await api.alice.post("/api/task", {"payload": payload})
         assert answer.status == 200, answer
         assert answer["taskDetails"]["request"] == payload
 
 
 async def test_a_payload_comes_back_as_it_was_submitted(api: Service) -> None:
-    body = b'{"big": 123456789012345678901234567890, "exact": 1.10, "text": "\\u00e9\xc3\xa9"}'
+    body = b'{"big": 123456789012345678901234567890, "exact": 1.10, "text": "\\u00e9\xc3\xa9", "in": {"type": 1}}'
 
-    task_id = await api.alice.submit(body)
+    task_id = await api.alice.submit(b" \n" + body + b"\n")
 
     async with api.alice.session.get(
         f"{api.url}/api/task/{task_id}", headers={"Authorization": f"Bearer {api.alice.bearer}"}
@@ -77,48 +83,57 @@ async def test_a_finished_task_shows_server_and_result(service: Service, backend
     assert details["result"]["data"] == {"echo": {"a": 1}}
     assert details["result"]["metadata"]["status"] == "FINISHED"
     assert details["createdAt"] <= details["startedAt"] <= details["endedAt"] == details["updatedAt"]
+    events = [event["type"] for event in await service.alice.history(details["id"])]
+    assert events == ["TaskSubmitted", "AttemptStarted", "TaskSucceeded"]
 
 
-async def test_an_option_without_a_payload_is_refused_and_told_what_to_send(api: Service) -> None:
-    for name in ("type", "priority", "timeout", "attempts"):
-        answer = await api.alice.post("/api/task", {name: "high", "url": "x"})
-        assert (answer.status, answer["path"]) == (400, "$.payload")
-        assert f"{name!r}" in answer["error"]
-        assert "send the task's input as `payload`" in answer["error"]
-
-
-WRONG_OPTIONS = [
-    ({"payload": 1, "priority": "urgent"}, "$.priority"),
-    ({"payload": 1, "type": ""}, "$.type"),
-    ({"payload": 1, "type": "a\x00"}, "$.type"),
-    ({"payload": 1, "type": "a" * 129}, "$.type"),
-    ({"payload": 1, "timeout": 0}, "$.timeout"),
-    ({"payload": 1, "timeout": "5"}, "$.timeout"),
-    ({"payload": 1, "attempts": 0}, "$.attempts"),
-    ({"payload": 1, "attempts": 101}, "$.attempts"),
-    ({"payload": 1, "attempts": 1.5}, "$.attempts"),
-    ({"payload": 1, "prioritty": "high"}, "$.prioritty"),
-]
-
-
-async def test_a_wrong_option_is_refused_by_its_path(api: Service) -> None:
-    for body, path in WRONG_OPTIONS:
-        answer = await api.alice.post("/api/task", body)
-        assert (answer.status, answer["path"]) == (400, path)
-
-
-NO_JSON_OBJECTS = [
-    b"", b"  ", b"null", b"[]", b"1", b'"x"', b"{", b'{"a":1', b'{"a":NaN}', b'{"a":1}x', b"\xff\xfe{\x00}\x00",
-    b'{"a":"\xed\xa0\x80"}', b'{"a":"\\ud800"}', b'{"a":1e999}', b"[" * 200_000, b'{"a":' * 65 + b"1" + b"}" * 65,
-    b"a=1&b=2",
+INPUT = "send the task's input as `payload`"
+NAMED = "must be one of high, low, normal, or null; given: 'urgent'"
+WRONG: list[tuple[Any, str | None, str]] = [
+    *[({option: "high", "url": "x"}, "$.payload", repr(option)) for option in ("type", "priority", "timeout")],
+    ({"attempts": 2}, "$.payload", INPUT),
+    ({"payload": 1, "type": 3}, "$.type", ""),
+    ({"payload": 1, "type": ""}, "$.type", ""),
+    ({"payload": 1, "type": None}, "$.type", ""),
+    ({"payload": 1, "type": "a\x00"}, "$.type", ""),
+    ({"payload": 1, "type": "a\nb"}, "$.type", ""),
+    ({"payload": 1, "type": "a" * 129}, "$.type", ""),
+    ({"payload": 1, "priority": "urgent"}, "$.priority", NAMED),
+    ({"payload": 1, "timeout": 0}, "$.timeout", ""),
+    ({"payload": 1, "timeout": -1}, "$.timeout", ""),
+    ({"payload": 1, "timeout": 604_801}, "$.timeout", ""),
+    ({"payload": 1, "timeout": "5"}, "$.timeout", ""),
+    ({"payload": 1, "attempts": 0}, "$.attempts", ""),
+    ({"payload": 1, "attempts": 101}, "$.attempts", ""),
+    ({"payload": 1, "attempts": 1.5}, "$.attempts", ""),
+    ({"payload": 1, "attempts": True}, "$.attempts", ""),
+    ({"payload": 1, "require": {"": "a"}}, "$.require", "has a name that must be "),
+    ({"payload": 1, "deadline": "9999-12-31T23:59:59-12:00"}, "$.deadline", ""),
+    ({"payload": 1, "prioritty": "high"}, "$.prioritty", "unknown field `prioritty`"),
+    *[({"payload": 1, name: 5}, f"$.{name}", "unknown field") for name in ("a\nb", "`", "", ".", "\u2028", "x" * 50)],
+    ({"payload": nested(64)}, None, "deeper than 64 levels"),
+    (b"[" * 200_000, None, "deeper than 64 levels"),
+    (b'{"a":' * 65 + b"1" + b"}" * 65, None, "deeper than 64 levels"),
+    (b'{"a":' + b"[" * 500_000 + b"]" * 500_000 + b"}", None, "deeper than 64 levels"),
+    (b"", None, "the body is empty"),
+    (b" \r\n", None, "the body is empty"),
+    *[(body, "$", "the body must be a JSON object") for body in (b"null", b"[]", b"1", b'"x"', b"true", b'[{"a":1}]')],
+    *[
+        (body, None, "the body is not valid JSON")
+        for body in (
+            b"{", b'{"a":1', b'{"a":}', b"{'a': 1}", b'{"a":NaN}', b'{"a":1}x', b'{"a":1}{"b":2}', b'{"a":1e999}',
+            b"\x00", b"\xff\xfe{\x00}\x00", b'{"a":"\xff"}', b'{"\xc3": 1}', b'{"payload":"\xed\xa0\x80"}',
+            b'{"a":"\\ud800"}', b"a=1&b=2",
+        )
+    ],
 ]  # fmt: skip
 
 
-async def test_what_is_no_json_object_is_refused_with_a_reason(api: Service) -> None:
-    for body in NO_JSON_OBJECTS:
+async def test_a_wrong_submission_is_refused_by_its_path_with_the_reason(api: Service) -> None:
+    for body, path, says in WRONG:
         answer = await api.alice.post("/api/task", body, headers={"Content-Type": "application/json"})
-        assert answer.status == 400
-        assert answer["error"].startswith(("the body is", "$: the body must be a JSON object"))
+        assert (answer.status, answer.body.get("path"), says in answer["error"]) == (400, path, True), answer
+    assert await api.alice.tasks() == []
 
 
 async def test_json_is_taken_whatever_its_content_type_says(api: Service) -> None:
@@ -176,26 +191,34 @@ async def test_a_compressed_body_is_refused_with_the_way_out(api: Service) -> No
 
 
 async def test_a_payload_that_breaks_its_schema_is_refused_by_path_and_rule(api: Service) -> None:
-    schema = {"type": "object", "required": ["url"], "properties": {"sizes": {"items": {"type": "integer"}}}}
+    schema = {
+        "type": "object",
+        "required": ["size"],
+        "properties": {"size": {"properties": {"width": {"$ref": "#/$defs/n"}}}, "tags": {"items": {"type": "string"}}},
+        "$defs": {"n": {"type": "integer", "maximum": 100}},
+    }
     await api.admin.put("/api/types/resize", {"schema": schema})
 
-    wrong_item = await api.alice.post("/api/task", {"type": "resize", "payload": {"url": "x", "sizes": [1, "2"]}})
-    missing = await api.alice.post("/api/task", {"type": "resize", "payload": {}})
-    right = await api.alice.post("/api/task", {"type": "resize", "payload": {"url": "x", "sizes": [1]}})
-
-    assert (wrong_item.status, wrong_item["path"]) == (400, "$.payload.sizes[1]")
-    assert "`type`" in wrong_item["error"]
-    assert (missing.status, missing["path"]) == (400, "$.payload")
-    assert "`required`" in missing["error"]
-    assert right.status == 200
+    for payload, path, rule in [
+        ({"size": {"width": 101}}, "$.payload.size.width", "maximum"),
+        ({"size": {"width": "3"}}, "$.payload.size.width", "type"),
+        ({"size": {}, "tags": ["a", 2]}, "$.payload.tags[1]", "type"),
+        ({}, "$.payload", "required"),
+        ([], "$.payload", "type"),
+        (None, "$.payload", "type"),
+    ]:
+        answer = await api.alice.post("/api/task", {"type": "resize", "payload": payload})
+        assert (answer.status, answer["path"], f"(rule `{rule}`)" in answer["error"]) == (400, path, True), answer
+    right = {"type": "resize", "payload": {"size": {"width": 3}, "tags": ["a"]}}
+    await api.alice.submit(right)
+    await api.admin.put("/api/types/resize", {"schema": {"not": {}}})
+    assert await api.alice.refusal("POST", "/api/task", right) == (400, "$.payload")
 
 
 async def test_a_schema_of_the_default_type_holds_for_bare_payloads_too(api: Service) -> None:
     await api.admin.put("/api/types/default", {"schema": {"properties": {"a": {"minimum": 3}}}})
 
-    answer = await api.alice.post("/api/task", {"a": 2})
-
-    assert (answer.status, answer["path"]) == (400, "$.a")
+    assert await api.alice.refusal("POST", "/api/task", {"a": 2}) == (400, "$.a")
 
 
 async def test_a_refusal_repeats_only_the_beginning_of_what_was_sent(api: Service) -> None:
@@ -249,9 +272,7 @@ async def test_cancelling_twice_is_once_and_a_retry_brings_the_task_back(api: Se
 async def test_cancel_and_retry_take_no_fields_they_do_not_know(api: Service) -> None:
     task_id = await api.alice.submit({"a": 1})
 
-    answer = await api.alice.post(f"/api/task/{task_id}/cancel", {"raeson": "x"})
-
-    assert (answer.status, answer["path"]) == (400, "$.raeson")
+    assert await api.alice.refusal("POST", f"/api/task/{task_id}/cancel", {"raeson": "x"}) == (400, "$.raeson")
 
 
 async def test_a_finished_task_is_neither_cancelled_nor_retried(service: Service, backend: BackendServer) -> None:
@@ -331,8 +352,7 @@ WRONG_QUERIES = [
 
 async def test_a_wrong_query_value_is_refused_by_its_name(api: Service) -> None:
     for query, path in WRONG_QUERIES:
-        answer = await api.alice.get(f"/api/tasks?{query}")
-        assert (answer.status, answer["path"]) == (400, path)
+        assert await api.alice.refusal("GET", f"/api/tasks?{query}") == (400, path)
 
 
 async def test_the_history_says_what_happened_when_and_by_whom(api: Service) -> None:

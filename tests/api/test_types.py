@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import msgspec
+
 from taskstream.events.limits import Limits
 from testkit.service import Service
 
@@ -73,16 +77,27 @@ async def test_the_default_type_is_always_there(api: Service) -> None:
 
 
 async def test_a_type_sets_how_its_tasks_are_tried(api: Service) -> None:
-    await api.admin.put("/api/types/resize", {"attempts": 5, "priority": "low", "timeout": 60, "pool": "gpu"})
+    """The task's own options come first, then those of its type, then the service's settings."""
+    await api.admin.put("/api/types/resize", RESIZE | {"schema": None})
+    settings = api.container.settings
 
-    by_type = await api.alice.submit({"type": "resize", "payload": 1})
-    by_task = await api.alice.submit({"type": "resize", "payload": 1, "attempts": 2, "priority": "high", "timeout": 1})
-
-    (first,) = await api.alice.history(by_type)
-    (second,) = await api.alice.history(by_task)
-    assert (first["pool"], first["priority"], first["policy"]["attempts"]) == ("gpu", "low", 5)
-    assert (second["pool"], second["priority"], second["policy"]["attempts"]) == ("gpu", "high", 2)
-    assert (first["policy"]["timeout"], second["policy"]["timeout"]) == ("PT60S", "PT1S")
+    for body, pool, priority, policy in [
+        ({"type": "resize", "payload": 1}, "gpu", "low", (5, 120, 0.5, 60)),
+        (
+            {"type": "resize", "payload": 1, "attempts": 2, "priority": "high", "timeout": 1},
+            "gpu", "high", (2, 1, 0.5, 60),
+        ),
+        (
+            {"type": "nobody knows it", "payload": 1},
+            "default", "normal",
+            (settings.attempts, settings.attempt_timeout, settings.retry_base, settings.retry_cap),
+        ),
+    ]:  # fmt: skip
+        (event,) = await api.alice.history(await api.alice.submit(body))
+        assert (event["pool"], event["priority"], event["policy"]["attempts"]) == (pool, priority, policy[0]), body
+        names = ("timeout", "backoff_base", "backoff_cap")
+        seconds = [msgspec.convert(event["policy"][name], timedelta).total_seconds() for name in names]
+        assert seconds == list(policy[1:]), body
 
 
 async def test_a_type_without_a_pool_has_one_of_its_own_and_an_undefined_one_the_default(api: Service) -> None:
@@ -107,11 +122,6 @@ async def test_putting_the_same_again_records_nothing(api: Service) -> None:
 
 async def test_a_type_that_is_not_right_is_refused_by_its_path(api: Service) -> None:
     for body, path in [
-        ({"schema": {"type": "nonsense"}}, "$.schema"),
-        ({"schema": {"pattern": "("}}, "$.schema"),
-        ({"schema": {"$ref": "http://169.254.169.254/schema"}}, "$.schema"),
-        ({"schema": {"$ref": "#/nowhere"}}, "$.schema"),
-        ({"schema": {"$schema": "http://example.org/own"}}, "$.schema"),
         ({"schema": True}, "$.schema"),
         ({"attempts": 0}, "$.attempts"),
         ({"timeout": -1}, "$.timeout"),
@@ -130,8 +140,7 @@ async def test_a_type_that_is_not_right_is_refused_by_its_path(api: Service) -> 
         ({"keyConcurrency": None}, "$.keyConcurrency"),
         ({"onConflict": "fail"}, "$.onConflict"),
     ]:
-        answer = await api.admin.put("/api/types/resize", body)
-        assert (answer.status, answer.body.get("path")) == (400, path), body
+        assert await api.admin.refusal("PUT", "/api/types/resize", body) == (400, path), body
     assert (await api.admin.get("/api/types/resize")).status == 404
 
 
@@ -159,8 +168,29 @@ async def test_a_list_of_types_pages_by_name(api: Service) -> None:
 
 
 async def test_a_pattern_that_backtracks_without_end_is_cut_short(api: Service) -> None:
-    await api.admin.put("/api/types/slow", {"schema": {"pattern": r"^(?=a)(a|a)*\1$"}})
+    for pattern, payload in ((r"^(?=a)(a|a)*\1$", "a" * 60 + "b"), ("(a|a)*(?=x)b", "a" * 60)):
+        await api.admin.put("/api/types/slow", {"schema": {"pattern": pattern}})
 
-    answer = await api.alice.post("/api/task", {"type": "slow", "payload": "a" * 60 + "b"})
+        assert await api.alice.refusal("POST", "/api/task", {"type": "slow", "payload": payload}) == (400, "$.payload")
 
-    assert answer.status == 400
+
+async def test_a_schema_that_is_none_is_refused_and_no_reference_fetched(api: Service) -> None:
+    for schema in (
+        {"type": "nonsense"},
+        {"properties": 5},
+        {"pattern": "("},
+        {"minimum": "3"},
+        {"$schema": 5},
+        {"$schema": "http://example.org/own"},
+        {"$ref": "#/nowhere"},
+        {"$ref": "other.json"},
+        {"$ref": "//host/s"},
+        {"$ref": "http://169.254.169.254/schema"},
+        {"$ref": "https://example.com/s.json"},
+        {"$ref": "file:///etc/passwd"},
+    ):
+        answer = await api.admin.put("/api/types/resize", {"schema": schema})
+        assert (answer.status, answer["path"]) == (400, "$.schema"), schema
+        assert "not a valid JSON Schema" in answer["error"]
+        if "://" in str(schema.get("$ref")):
+            assert "references to other documents are not followed" in answer["error"], schema
