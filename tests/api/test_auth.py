@@ -32,6 +32,7 @@ from taskstream.api.auth.authenticator import (
 from taskstream.api.auth.keys import JWKS_AGE, JWKS_PAUSE, FixedKey, RemoteKeys
 from taskstream.settings import InvalidSettings, Settings
 from testkit.http_server import HttpServer
+from testkit.waiting import wait_until
 
 SECRET = "a secret of thirty-two bytes or more"
 NOW = 1_800_000_000.0
@@ -49,7 +50,7 @@ OTHER_KEYS: dict[str, Any] = {
 
 
 class Clock:
-    """A clock that goes when told."""
+    """A clock that stands still until a test advances it."""
 
     def __init__(self, at: float = NOW) -> None:
         self.at = at
@@ -86,7 +87,7 @@ def hand_made(header: Mapping[str, Any], payload: bytes, secret: bytes | None = 
     return f"{signed}.{part(hmac.digest(secret, signed.encode(), hashlib.sha256)) if secret is not None else ''}"
 
 
-def door(now: Clock | None = None, monotonic: Clock | None = None, **settings: Any) -> Authenticator:
+def build(now: Clock | None = None, monotonic: Clock | None = None, **settings: Any) -> Authenticator:
     """Return an authenticator with these settings; with the secret if no key is given."""
     if not {"jwt_public_key", "jwt_jwks_url"} & settings.keys():
         settings.setdefault("jwt_secret", SECRET)
@@ -105,8 +106,8 @@ async def refuses(authenticator: Authenticator, text: str, reason: str) -> None:
 # Identities
 
 
-async def test_a_good_token_says_who_and_with_which_roles() -> None:
-    identity = await door().identify(token(roles=["user", "admin"]))
+async def test_a_good_token_names_the_subject_and_its_roles() -> None:
+    identity = await build().identify(token(roles=["user", "admin"]))
     assert identity == Identity("ada", frozenset({"user", "admin"}))
 
 
@@ -118,49 +119,48 @@ def test_one_of_several_roles_is_enough() -> None:
 
 
 async def test_no_roles_means_none() -> None:
-    assert (await door().identify(token(roles=None))).roles == frozenset()
+    assert (await build().identify(token(roles=None))).roles == frozenset()
 
 
-@pytest.mark.parametrize("roles", ["admin", {"admin": True}, ["admin", 1], [None], 7, [["admin"]], ["a\nb"]])
-async def test_roles_of_another_shape_are_refused(roles: Any) -> None:
-    await refuses(door(), token(roles=roles), "claims")
+NO_ROLES: list[Any] = ["admin", {"admin": True}, ["admin", 1], [None], 7, [["admin"]], ["a\nb"], None]
+NO_SUBJECTS = ["", "x" * 257, "a\nb", "a\x00", "\x7f", "é\x85", "é\u2028", "a\ud800", 7, ["ada"], True]
+NO_TIMES: list[Any] = ["1800000600", True, [], {}, 1e999, -1e999, float("nan")]
 
 
-async def test_roles_that_are_null_are_refused() -> None:
-    await refuses(door(), hand_made({"alg": "HS256"}, json.dumps({**claims(), "roles": None}).encode()), "claims")
+@pytest.mark.parametrize(
+    ("claim", "values"),
+    [("roles", NO_ROLES), ("sub", NO_SUBJECTS), ("exp", NO_TIMES), ("iat", NO_TIMES), ("nbf", NO_TIMES)],
+)
+async def test_a_claim_of_another_shape_is_refused(claim: str, values: list[Any]) -> None:
+    for value in values:
+        payload = json.dumps({**claims(), claim: value}).encode()
+        await refuses(build(), hand_made({"alg": "HS256"}, payload), "claim|times")
 
 
 @pytest.mark.parametrize("subject", ["ada", "Zoë 👩‍👩‍👧 سلام", "x" * 256, "a b", "*", ">"])
 async def test_a_subject_is_any_text(subject: str) -> None:
-    assert (await door().identify(token(sub=subject))).subject == subject
-
-
-@pytest.mark.parametrize(
-    "subject", ["", "x" * 257, "a\nb", "a\x00", "\x7f", "é\x85", "é\u2028", "a\ud800", 7, ["ada"], True]
-)
-async def test_but_neither_empty_nor_long_nor_with_control_characters(subject: Any) -> None:
-    await refuses(door(), hand_made({"alg": "HS256"}, json.dumps(claims(sub=subject)).encode()), "claim")
+    assert (await build().identify(token(sub=subject))).subject == subject
 
 
 # Signatures
 
 
 async def test_another_secret_is_refused() -> None:
-    await refuses(door(), token(SECRET + "!"), "signature")
+    await refuses(build(), token(SECRET + "!"), "signature")
 
 
 async def test_changed_claims_are_refused() -> None:
     head, _, signature = token().split(".")
     _, body, _ = token(sub="eve").split(".")
-    await refuses(door(), f"{head}.{body}.{signature}", "signature")
+    await refuses(build(), f"{head}.{body}.{signature}", "signature")
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "", None, "HS512", "RS256", "XX", 7, ["HS256"]])
 async def test_the_token_does_not_choose_the_algorithm(alg: Any) -> None:
     payload = json.dumps(claims()).encode()
     for secret in (None, b"", SECRET.encode()):
-        await refuses(door(), hand_made({"alg": alg, "typ": "JWT"}, payload, secret), "algorithm|claims")
-    await refuses(door(), hand_made({"typ": "JWT"}, payload), "algorithm")
+        await refuses(build(), hand_made({"alg": alg, "typ": "JWT"}, payload, secret), "algorithm|claims")
+    await refuses(build(), hand_made({"typ": "JWT"}, payload), "algorithm")
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
@@ -168,35 +168,24 @@ async def test_the_token_does_not_choose_the_algorithm(alg: Any) -> None:
 async def test_a_public_key_is_never_used_as_a_secret(algorithm: str, ending: str) -> None:
     public = pem(RSA_KEY).strip() + ending
     forged = hand_made({"alg": algorithm}, json.dumps(claims()).encode(), public.encode())
-    await refuses(door(jwt_public_key=public), forged, "algorithm")
+    await refuses(build(jwt_public_key=public), forged, "algorithm")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        ".",
-        "..",
-        "a.b.c",
-        "x" * 100,
-        "Bearer x.y.z",
-        "é.é.é",
-        "\ud800",
-        "e30.e30.",
-        "e30..",
-        "W10.e30.AA",
-        "\x00",
-        "{}",
+        "", ".", "..", "a.b.c", "x" * 100, "Bearer x.y.z", "é.é.é", "\ud800", "e30.e30.", "e30..", "W10.e30.AA",
+        "\x00", "{}", hand_made({"alg": "HS256"}, b"[" * 5000),
     ],
-)
+)  # fmt: skip
 async def test_what_is_no_jwt_is_refused(text: str) -> None:
-    await refuses(door(), text, "JWT|algorithm")
+    await refuses(build(), text, "JWT|algorithm")
 
 
 @given(text=st.text() | st.builds("{}.{}.{}".format, *[st.text("AQaez_-01.=", max_size=40)] * 3))
 async def test_any_text_is_refused_and_nothing_else(text: str) -> None:
     with pytest.raises(Unauthenticated):
-        await door().identify(text)
+        await build().identify(text)
 
 
 JSON = st.recursive(
@@ -216,21 +205,17 @@ NAMES = st.sampled_from(["sub", "roles", "iat", "exp", "nbf", "iss", "aud", "jti
 @given(changes=st.dictionaries(NAMES, JSON), header=st.dictionaries(HEADERS, JSON))
 async def test_any_claims_are_an_identity_or_refused(changes: dict[str, Any], header: dict[str, Any]) -> None:
     payload = json.dumps({**claims(), **changes}).encode()
-    authenticator = door(jwt_issuer="us", jwt_audience="here") if "iss" in changes or "aud" in changes else door()
+    authenticator = build(jwt_issuer="us", jwt_audience="here") if "iss" in changes or "aud" in changes else build()
     with suppress(Unauthenticated):
         assert isinstance(await authenticator.identify(hand_made({"alg": "HS256", **header}, payload)), Identity)
-
-
-async def test_deep_nesting_is_refused() -> None:
-    await refuses(door(), hand_made({"alg": "HS256"}, b"[" * 5000), "JWT")
 
 
 async def test_a_token_is_read_up_to_its_longest_length() -> None:
     fitting = token(pad="x" * 100)
     longer = token(pad="x" * (100 + (MAX_TOKEN - len(fitting)) * 3 // 4 - 3))
     assert MAX_TOKEN - 10 < len(longer) <= MAX_TOKEN
-    await door().identify(longer)
-    await refuses(door(), token(pad="x" * MAX_TOKEN), "longer than 8192")
+    await build().identify(longer)
+    await refuses(build(), token(pad="x" * MAX_TOKEN), "longer than 8192")
 
 
 # Claims
@@ -239,42 +224,32 @@ async def test_a_token_is_read_up_to_its_longest_length() -> None:
 @pytest.mark.parametrize("claim", ["sub", "iat", "exp"])
 async def test_a_missing_claim_is_named(claim: str) -> None:
     without: dict[str, Any] = {claim: None}
-    await refuses(door(), token(**without), f"the claim {claim} is missing")
+    await refuses(build(), token(**without), f"the claim {claim} is missing")
 
 
 async def test_a_token_counts_until_it_expires_and_a_little_longer() -> None:
     clock = Clock(NOW + 600 + LEEWAY - 0.1)
-    await door(clock).identify(token())
+    await build(clock).identify(token())
     clock.advance(0.1)
-    await refuses(door(clock), token(), "expired")
+    await refuses(build(clock), token(), "expired")
 
 
 async def test_a_token_from_the_future_is_refused_but_for_a_little() -> None:
-    await door().identify(token(iat=NOW + LEEWAY))
-    await refuses(door(), token(iat=NOW + LEEWAY + 1), "future")
-    await door().identify(token(nbf=NOW + LEEWAY))
-    await refuses(door(), token(nbf=NOW + LEEWAY + 1), "not valid yet")
-
-
-@pytest.mark.parametrize("claim", ["exp", "iat", "nbf"])
-@pytest.mark.parametrize("value", ["1800000600", True, [], {}, 1e999, -1e999, float("nan")])
-async def test_a_time_that_is_no_number_is_refused(claim: str, value: Any) -> None:
-    payload = json.dumps(claims(**{claim: value})).encode()
-    await refuses(door(), hand_made({"alg": "HS256"}, payload), "claims|times")
+    await build().identify(token(iat=NOW + LEEWAY))
+    await refuses(build(), token(iat=NOW + LEEWAY + 1), "future")
+    await build().identify(token(nbf=NOW + LEEWAY))
+    await refuses(build(), token(nbf=NOW + LEEWAY + 1), "not valid yet")
 
 
 async def test_issuer_and_audience_count_when_configured() -> None:
-    authenticator = door(jwt_issuer="https://id.example", jwt_audience="taskstream")
+    authenticator = build(jwt_issuer="https://id.example", jwt_audience="taskstream")
     good: dict[str, Any] = {"iss": "https://id.example", "aud": ["other", "taskstream"]}
     await authenticator.identify(token(**good))
     await refuses(authenticator, token(**{**good, "iss": "https://evil.example"}), "another issuer")
     await refuses(authenticator, token(**{**good, "aud": "other"}), "another audience")
     await refuses(authenticator, token(**{**good, "iss": None}), "iss|issuer")
     await refuses(authenticator, token(**{**good, "aud": None}), "aud")
-
-
-async def test_issuer_and_audience_do_not_matter_otherwise() -> None:
-    await door().identify(token(iss="anyone", aud="anything"))
+    await build().identify(token(iss="anyone", aud="anything"))
 
 
 # Remembering
@@ -282,7 +257,7 @@ async def test_issuer_and_audience_do_not_matter_otherwise() -> None:
 
 async def test_a_remembered_token_expires_on_time() -> None:
     clock = Clock()
-    authenticator = door(clock)
+    authenticator = build(clock)
     text = token(exp=NOW + 20)
     clock.advance(20 + LEEWAY - 0.1)
     assert (await authenticator.identify(text)).subject == "ada"
@@ -294,7 +269,7 @@ async def test_a_remembered_token_expires_on_time() -> None:
 async def test_a_token_is_verified_once_a_minute_and_not_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     verified = count_calls(monkeypatch, "decode")
     clock = Clock()
-    authenticator = door(clock)
+    authenticator = build(clock)
     text = token()
     for _ in range(5):
         await authenticator.identify(text)
@@ -318,7 +293,7 @@ async def test_only_the_latest_tokens_are_remembered(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_refused_token_is_not_remembered() -> None:
-    authenticator = door()
+    authenticator = build()
     for _ in range(2):
         await refuses(authenticator, token(SECRET + "!"), "signature")
 
@@ -338,20 +313,14 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, name: str) -> list[None]:
 # Tokens of our own
 
 
-async def test_a_token_made_here_is_accepted_here() -> None:
+async def test_a_token_made_by_us_is_accepted_and_needs_a_long_secret() -> None:
     clock = Clock()
     made = make_token(SECRET, "ada", ["admin"], 60, NOW)
-    assert await door(clock).identify(made) == Identity("ada", frozenset({"admin"}))
+    assert await build(clock).identify(made) == Identity("ada", frozenset({"admin"}))
     clock.advance(60 + LEEWAY)
-    await refuses(door(clock), made, "expired")
-
-
-async def test_a_token_can_be_made_for_an_issuer_and_an_audience() -> None:
+    await refuses(build(clock), made, "expired")
     made = make_token(SECRET, "ada", [], 60, NOW, issuer="us", audience="here")
-    await door(jwt_issuer="us", jwt_audience="here").identify(made)
-
-
-def test_no_token_is_made_with_a_short_secret() -> None:
+    await build(jwt_issuer="us", jwt_audience="here").identify(made)
     with pytest.raises(InvalidSettings, match="at least 32"):
         make_token("x" * 31, "ada", [], 60, NOW)
 
@@ -359,62 +328,52 @@ def test_no_token_is_made_with_a_short_secret() -> None:
 # Settings
 
 
-def refused_settings(match: str, **settings: Any) -> None:
-    with pytest.raises(InvalidSettings, match=match) as raised:
-        Authenticator.from_settings(Settings(**settings))
-    for value in settings.values():
-        assert not isinstance(value, str) or value not in str(raised.value)  # it may be a secret
+JWKS_URL = "https://id.example/jwks"
+RSA_PEM, EC_PEM = pem(RSA_KEY), pem(EC_KEY)
+EC_PRIVATE_PEM = EC_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+SMALL_PEM = pem(rsa.generate_private_key(public_exponent=65537, key_size=1024))
+ODD_PEM = pem(ec.generate_private_key(ec.SECP256K1()))
+NO_KEY = r"JWT_SECRET .*secrets\.token_urlsafe\(32\).*TASKSTREAM_JWT_PUBLIC_KEY.*TASKSTREAM_JWT_JWKS_URL"
+WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({}, NO_KEY),
+    ({"jwt_secret": SECRET, "jwt_public_key": RSA_PEM}, "JWT_SECRET and TASKSTREAM_JWT_PUBLIC_KEY"),
+    ({"jwt_secret": SECRET, "jwt_jwks_url": JWKS_URL}, "one of"),
+    ({"jwt_public_key": RSA_PEM, "jwt_jwks_url": JWKS_URL}, "one of"),
+    ({"jwt_secret": "x" * 31}, "31 bytes.*at least 32.*token_urlsafe"),
+    ({"jwt_secret": "x" * 63, "jwt_algorithms": ("HS256", "HS512")}, "at least 64"),
+    ({"jwt_secret": RSA_PEM}, "not a secret"),
+    ({"jwt_public_key": EC_PRIVATE_PEM}, "not a public key in PEM form"),
+    ({"jwt_public_key": EC_PEM.replace("M", "!")}, "not a public key in PEM form"),
+    ({"jwt_public_key": SMALL_PEM}, "1024 bits"),
+    ({"jwt_public_key": ODD_PEM}, "another kind"),
+    ({"jwt_public_key": "/nonexistent/key.pem"}, "path"),
+    ({"jwt_jwks_url": "file:///etc/passwd"}, "https://"),
+    *[
+        ({"jwt_secret": SECRET, "jwt_algorithms": ("HS256", name)}, f"TASKSTREAM_JWT_ALGORITHMS: {name} ")
+        for name in ("none", "RS256", "EdDSA", "hs256", "HS1")
+    ],
+    *[
+        ({"jwt_public_key": RSA_PEM, "jwt_algorithms": ("RS256", name)}, f"{name} cannot")
+        for name in ("none", "HS256", "HS512", "ES256", "EdDSA")
+    ],
+    *[
+        ({"jwt_jwks_url": JWKS_URL, "jwt_algorithms": ("RS256", name)}, f"{name} cannot")
+        for name in ("none", "HS256", "XX")
+    ],
+]
 
 
-def test_without_any_key_it_says_what_to_set() -> None:
-    refused_settings(r"JWT_SECRET .*secrets\.token_urlsafe\(32\).*TASKSTREAM_JWT_PUBLIC_KEY.*TASKSTREAM_JWT_JWKS_URL")
-
-
-def test_two_kinds_of_key_are_one_too_many() -> None:
-    refused_settings("JWT_SECRET and TASKSTREAM_JWT_PUBLIC_KEY", jwt_secret=SECRET, jwt_public_key=pem(RSA_KEY))
-    refused_settings("one of", jwt_secret=SECRET, jwt_jwks_url="https://id.example/jwks")
-    refused_settings("one of", jwt_public_key=pem(RSA_KEY), jwt_jwks_url="https://id.example/jwks")
-
-
-def test_a_short_secret_is_refused() -> None:
-    refused_settings("31 bytes.*at least 32.*token_urlsafe", jwt_secret="x" * 31)
-    refused_settings("at least 64", jwt_secret="x" * 63, jwt_algorithms=("HS256", "HS512"))
-    door(jwt_secret="é" * 16)  # bytes are what counts
-
-
-def test_a_public_key_in_the_place_of_the_secret_is_refused() -> None:
-    refused_settings("not a secret", jwt_secret=pem(RSA_KEY))
-
-
-@pytest.mark.parametrize("algorithm", ["none", "RS256", "EdDSA", "hs256", "HS1"])
-def test_algorithms_that_do_not_fit_a_secret_are_refused(algorithm: str) -> None:
-    refused_settings(f"TASKSTREAM_JWT_ALGORITHMS: {algorithm} ", jwt_secret=SECRET, jwt_algorithms=("HS256", algorithm))
-
-
-@pytest.mark.parametrize("algorithm", ["none", "HS256", "HS512", "ES256", "EdDSA"])
-def test_algorithms_that_do_not_fit_a_public_key_are_refused(algorithm: str) -> None:
-    refused_settings(f"{algorithm} cannot", jwt_public_key=pem(RSA_KEY), jwt_algorithms=("RS256", algorithm))
-
-
-@pytest.mark.parametrize("algorithm", ["none", "HS256", "XX"])
-def test_algorithms_that_do_not_fit_a_jwks_document_are_refused(algorithm: str) -> None:
-    refused_settings(f"{algorithm} cannot", jwt_jwks_url="https://id.example/jwks", jwt_algorithms=("RS256", algorithm))
-
-
-def test_what_is_no_usable_public_key_is_refused() -> None:
-    private = EC_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    small = rsa.generate_private_key(public_exponent=65537, key_size=1024)
-    odd = ec.generate_private_key(ec.SECP256K1())
-    refused_settings("not a public key in PEM form", jwt_public_key=private)
-    refused_settings("not a public key in PEM form", jwt_public_key=pem(EC_KEY).replace("M", "!"))
-    refused_settings("1024 bits", jwt_public_key=pem(small))
-    refused_settings("another kind", jwt_public_key=pem(odd))
-    refused_settings("path", jwt_public_key="/nonexistent/key.pem")
-    refused_settings("https://", jwt_jwks_url="file:///etc/passwd")
+def test_settings_that_can_check_no_token_are_refused_and_not_repeated() -> None:
+    for settings, match in WRONG_SETTINGS:
+        with pytest.raises(InvalidSettings, match=match) as raised:
+            Authenticator.from_settings(Settings(**settings))
+        for value in settings.values():
+            assert not isinstance(value, str) or value not in str(raised.value)  # it may be a secret
+    build(jwt_secret="é" * 16)  # the length counts in bytes
 
 
 def test_the_secret_cannot_be_seen_in_the_authenticator() -> None:
-    authenticator = door()
+    authenticator = build()
     assert SECRET not in repr(authenticator) + repr(vars(authenticator))
 
 
@@ -428,16 +387,16 @@ async def test_a_public_key_checks_what_its_private_key_signed(algorithm: str, t
     path.write_text(pem(key))
     good = token(key, algorithm)
     for given_as in (pem(key), pem(key).replace("\n", "\\n"), str(path)):
-        assert (await door(jwt_public_key=given_as).identify(good)).subject == "ada"
-    await refuses(door(jwt_public_key=pem(OTHER_KEYS[algorithm])), good, "signature")
+        assert (await build(jwt_public_key=given_as).identify(good)).subject == "ada"
+    await refuses(build(jwt_public_key=pem(OTHER_KEYS[algorithm])), good, "signature")
 
 
 async def test_a_public_key_checks_other_algorithms_when_asked_to() -> None:
     good = token(RSA_KEY, "PS256")
-    await door(jwt_public_key=pem(RSA_KEY), jwt_algorithms=("PS256",)).identify(good)
-    await refuses(door(jwt_public_key=pem(RSA_KEY)), good, "algorithm")
+    await build(jwt_public_key=pem(RSA_KEY), jwt_algorithms=("PS256",)).identify(good)
+    await refuses(build(jwt_public_key=pem(RSA_KEY)), good, "algorithm")
     big = ec.generate_private_key(ec.SECP384R1())
-    await door(jwt_public_key=pem(big)).identify(token(big, "ES384"))
+    await build(jwt_public_key=pem(big)).identify(token(big, "ES384"))
 
 
 # JWKS: a real server on 127.0.0.1
@@ -484,7 +443,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def remote(issuer: Issuer, clock: Clock) -> AsyncIterator[Authenticator]:
     """Return an authenticator with the issuer's keys; `clock` is all its time."""
-    made = door(clock, clock, jwt_jwks_url=issuer.url)
+    made = build(clock, clock, jwt_jwks_url=issuer.url)
     yield made
     await made.close()
 
@@ -570,7 +529,7 @@ async def test_invented_key_ids_do_not_flood_the_issuer(issuer: Issuer, remote: 
     assert issuer.fetches == 2
 
 
-async def test_many_who_wait_share_one_fetch(issuer: Issuer, remote: Authenticator) -> None:
+async def test_concurrent_requests_share_one_fetch(issuer: Issuer, remote: Authenticator) -> None:
     issuer.publish(jwk("ES256", "a"))
     gate = asyncio.Event()
 
@@ -580,8 +539,8 @@ async def test_many_who_wait_share_one_fetch(issuer: Issuer, remote: Authenticat
 
     issuer.answer = held
     waiting = [asyncio.create_task(remote.identify(signed("ES256", "a", sub=f"user-{each}"))) for each in range(10)]
-    await until(lambda: issuer.fetches == 1)
-    waiting[0].cancel()  # who hangs up does not take the others along
+    await wait_until(lambda: issuer.fetches == 1, "the fetch")
+    waiting[0].cancel()  # a client that hangs up does not cancel the others
     gate.set()
     done = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(done[0], asyncio.CancelledError)
@@ -601,7 +560,7 @@ async def test_known_keys_serve_on_while_the_address_fails(issuer: Issuer, remot
         assert (await remote.identify(lasting)).subject == f"user-{hour}"
         await fetched(remote)
         assert issuer.fetches == 1 + hour
-    # What they cannot judge is not called a bad token.
+    # A token that the known keys cannot check is not called bad.
     with pytest.raises(KeysUnavailable):
         await remote.identify(signed("ES256", "new", exp=NOW + 86400))
 
@@ -681,7 +640,7 @@ async def test_a_published_key_that_is_too_small_is_refused(issuer: Issuer, remo
 
 
 async def test_an_issuer_that_is_not_there_is_no_keys(clock: Clock) -> None:
-    remote = door(clock, clock, jwt_jwks_url="http://127.0.0.1:1/jwks")
+    remote = build(clock, clock, jwt_jwks_url="http://127.0.0.1:1/jwks")
     with pytest.raises(KeysUnavailable):
         await remote.identify(signed("ES256", "a"))
     await remote.close()
@@ -692,25 +651,14 @@ async def test_an_issuer_that_does_not_answer_is_given_up(
     issuer: Issuer, remote: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskstream.api.auth.keys.JWKS_TIMEOUT", 0.05)
-    forever = asyncio.Event()
 
     async def silent() -> web.StreamResponse:
-        await forever.wait()
-        return web.Response()
+        await asyncio.Event().wait()
+        raise AssertionError
 
     issuer.answer = silent
-    try:
-        with pytest.raises(KeysUnavailable):
-            await asyncio.wait_for(remote.identify(signed("ES256", "a")), 60)
-    finally:
-        forever.set()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fail after some seconds."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0)
+    with pytest.raises(KeysUnavailable):
+        await asyncio.wait_for(remote.identify(signed("ES256", "a")), 60)
 
 
 async def fetched(remote: Authenticator) -> None:

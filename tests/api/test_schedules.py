@@ -1,4 +1,4 @@
-"""Recurring schedules at the door: created, listed, paused, resumed, run, deleted; and what they submit."""
+"""Recurring schedules over HTTP: created, listed, paused, resumed, run, deleted; and the tasks they submit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import list_subjects
 from taskstream.streams.topology.definitions import TIMERS
 from testkit.backend import BackendServer
-from testkit.service import Answer, Client, Service, running_service
+from testkit.service import Client, Service, running_service
 from testkit.waiting import wait_until
 
 DAILY = {"cron": "30 2 * * *", "timeZone": "Europe/Berlin", "task": {"type": "report", "payload": {"of": "today"}}}
@@ -29,43 +29,33 @@ async def service(nats_url: str) -> AsyncIterator[Service]:
 
 
 async def create(client: Client, body: dict[str, Any], **more: Any) -> str:
-    answer = await client.post("/api/schedules", body, **more)
-    assert answer.status == 200, answer
-    return str(answer["id"])
+    return str((await client.done("POST", "/api/schedules", body, **more))["id"])
 
 
 async def detail(client: Client, schedule_id: str) -> dict[str, Any]:
-    answer = await client.get(f"/api/schedules/{schedule_id}")
-    assert answer.status == 200, answer
-    found: dict[str, Any] = answer.body
+    found: dict[str, Any] = await client.done("GET", f"/api/schedules/{schedule_id}")
+    return found
+
+
+async def counted(client: Client, schedule_id: str, name: str, count: int) -> dict[str, Any]:
+    """Wait until a schedule counts so many runs; return it."""
+    path, wanted = f"/api/schedules/{schedule_id}", f"{count} {name} of {schedule_id}"
+    found: dict[str, Any] = await client.until(path, lambda it: it["counts"][name] >= count, wanted)
     return found
 
 
 async def fired(client: Client, schedule_id: str, count: int = 1) -> dict[str, Any]:
-    """Wait until a schedule has fired so often."""
+    return await counted(client, schedule_id, "fired", count)
 
-    async def look() -> dict[str, Any] | None:
-        found = await detail(client, schedule_id)
-        return found if found["counts"]["fired"] >= count else None
 
-    return await wait_until(look, f"{schedule_id} to fire {count} times")
+async def failed(client: Client, schedule_id: str, count: int = 1) -> dict[str, Any]:
+    return await counted(client, schedule_id, "failed", count)
 
 
 async def tasks_of(client: Client, schedule_id: str) -> list[dict[str, Any]]:
     """Return the submissions that a schedule made, as the log has them."""
-    page = await client.get("/api/tasks?limit=200")
-    histories = [(await client.history(task["id"]))[0] for task in page["tasks"]]
+    histories = [(await client.history(task["id"]))[0] for task in await client.tasks()]
     return [event for event in histories if event.get("schedule") == schedule_id]
-
-
-async def failed(client: Client, schedule_id: str, count: int = 1) -> dict[str, Any]:
-    """Wait until so many runs of a schedule have failed."""
-
-    async def look() -> dict[str, Any] | None:
-        found = await detail(client, schedule_id)
-        return found if found["counts"]["failed"] >= count else None
-
-    return await wait_until(look, f"{schedule_id} to fail {count} times")
 
 
 async def timers(service: Service, ref: ScheduleRef) -> list[str]:
@@ -127,9 +117,8 @@ async def test_what_is_wrong_is_refused_with_its_place(service: Service) -> None
     before = await detail(service.alice, schedule_id)
 
     for change, path in WRONG:
-        created = await service.alice.post("/api/schedules", {**DAILY, **change})
-        changed = await service.alice.call("PATCH", f"/api/schedules/{schedule_id}", change)
-        assert (created.status, created["path"]) == (changed.status, changed["path"]) == (400, path)
+        assert await service.alice.refusal("POST", "/api/schedules", {**DAILY, **change}) == (400, path)
+        assert await service.alice.refusal("PATCH", f"/api/schedules/{schedule_id}", change) == (400, path)
 
     assert await detail(service.alice, schedule_id) == before
     assert len((await service.alice.get("/api/schedules"))["schedules"]) == 1
@@ -151,20 +140,14 @@ async def test_the_same_key_is_the_same_schedule(service: Service) -> None:
 
 
 async def test_they_are_seen_and_changed_by_their_owner_and_by_admins(service: Service) -> None:
-    schedule_id = await create(service.alice, DAILY)
-    path = f"/api/schedules/{schedule_id}"
+    path = f"/api/schedules/{await create(service.alice, DAILY)}"
 
-    async def statuses(call: Any) -> list[int]:
-        answers: list[Answer] = [await call(client) for client in (service.bob, service.auditor, service.admin)]
-        return [answer.status for answer in answers]
-
-    assert await statuses(lambda client: client.get(path)) == [404, 200, 200]
-    assert await statuses(lambda client: client.post(f"{path}/pause")) == [404, 403, 200]
-    assert await statuses(lambda client: client.post(f"{path}/resume")) == [404, 403, 200]
-    assert await statuses(lambda client: client.post(f"{path}/run")) == [404, 403, 200]
-    assert await statuses(lambda client: client.delete(path)) == [404, 403, 200]
-    assert (await service.alice.get(path)).status == 404
-    assert (await service.auditor.post("/api/schedules", DAILY)).status == 403
+    for method, command in (("POST", "/pause"), ("POST", "/resume"), ("POST", "/run"), ("DELETE", "")):
+        assert (await service.auditor.get(path)).status == 200
+        assert await service.auditor.refusal(method, path + command) == (403, None)
+        assert await service.bob.refusal(method, path + command) == (404, None)
+        await service.admin.done(method, path + command)
+    assert await service.alice.refusal("GET", path) == (404, None)
 
 
 async def test_they_are_listed_by_pages_newest_first(service: Service) -> None:
@@ -343,8 +326,7 @@ async def test_the_tasks_of_a_schedule_are_listed_also_once_it_is_deleted(servic
     assert await listed(service.alice, "&status=FINISHED") == []
     assert await listed(service.bob) == []
     assert await listed(service.admin, "&owner=bob") == []
-    wrong = await service.alice.get("/api/tasks?schedule=mine")
-    assert (wrong.status, wrong["path"]) == (400, "schedule")
+    assert await service.alice.refusal("GET", "/api/tasks?schedule=mine") == (400, "schedule")
 
 
 async def test_a_task_that_its_type_takes_no_more_is_noted_and_it_goes_on(service: Service) -> None:
@@ -361,11 +343,11 @@ async def test_a_task_that_its_type_takes_no_more_is_noted_and_it_goes_on(servic
     assert (run.status, "integer" in run["detail"]) == (409, True)
     await service.admin.put("/api/types/strict", {})
     count = len(await tasks_of(service.alice, schedule_id))
-    await wait_until(lambda: grown(service.alice, schedule_id, count), "tasks again")
 
+    async def grown() -> bool:
+        return len(await tasks_of(service.alice, schedule_id)) > count
 
-async def grown(client: Client, schedule_id: str, count: int) -> bool:
-    return len(await tasks_of(client, schedule_id)) > count
+    await wait_until(grown, "tasks again")
 
 
 async def test_a_timer_that_is_lost_is_set_again(service: Service) -> None:

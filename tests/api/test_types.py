@@ -26,8 +26,10 @@ RESIZE = {
 }
 
 
-async def test_a_type_is_put_read_listed_and_deleted(api: Service) -> None:
+async def test_a_type_is_put_once_read_listed_and_deleted(api: Service) -> None:
     put = await api.admin.put("/api/types/resize", RESIZE)
+    assert (await api.admin.put("/api/types/resize", RESIZE)).body == put.body
+    assert len(await api.container.commands.types.log.load("type.resize")) == 1
     read = await api.alice.get("/api/types/resize")
     listed = await api.alice.get("/api/types")
     deleted = await api.admin.delete("/api/types/resize")
@@ -100,26 +102,6 @@ async def test_a_type_sets_how_its_tasks_are_tried(api: Service) -> None:
         assert seconds == list(policy[1:]), body
 
 
-async def test_a_type_without_a_pool_has_one_of_its_own_and_an_undefined_one_the_default(api: Service) -> None:
-    await api.admin.put("/api/types/own", {})
-
-    (own,) = await api.alice.history(await api.alice.submit({"type": "own", "payload": 1}))
-    (undefined,) = await api.alice.history(await api.alice.submit({"type": "nobody knows it", "payload": 1}))
-
-    assert (own["pool"], undefined["pool"]) == ("own", "default")
-
-
-async def test_putting_the_same_again_records_nothing(api: Service) -> None:
-    async def recorded() -> int:
-        return len(await api.container.commands.types.log.load("type.resize"))
-
-    await api.admin.put("/api/types/resize", RESIZE)
-    before = await recorded()
-
-    assert (await api.admin.put("/api/types/resize", RESIZE)).status == 200
-    assert await recorded() == before
-
-
 async def test_a_type_that_is_not_right_is_refused_by_its_path(api: Service) -> None:
     for body, path in [
         ({"schema": True}, "$.schema"),
@@ -147,15 +129,8 @@ async def test_a_type_that_is_not_right_is_refused_by_its_path(api: Service) -> 
 async def test_a_name_that_is_none_is_refused_with_the_rule(api: Service) -> None:
     for name in ("a b", "-a", "é", "a" * 65, "*", ">", "a~b", "a%0A"):
         answer = await api.admin.put(f"/api/types/{name}", {})
-        assert (answer.status, answer["path"]) == (400, "name")
+        assert (answer.status, answer["path"]) == (400, "name"), name
         assert "letters, digits, dots, dashes and underscores" in answer["error"]
-
-
-async def test_only_admins_write_types(api: Service) -> None:
-    for client in (api.alice, api.auditor, api.client("backend", "service")):
-        assert (await client.put("/api/types/resize", {})).status == 403
-        assert (await client.delete("/api/types/resize")).status == 403
-        assert (await client.get("/api/types")).status == 200
 
 
 async def test_a_list_of_types_pages_by_name(api: Service) -> None:
@@ -193,4 +168,4 @@ async def test_a_schema_that_is_none_is_refused_and_no_reference_fetched(api: Se
         assert (answer.status, answer["path"]) == (400, "$.schema"), schema
         assert "not a valid JSON Schema" in answer["error"]
         if "://" in str(schema.get("$ref")):
-            assert "references to other documents are not followed" in answer["error"], schema
+            assert "other documents are not fetched" in answer["error"], schema
