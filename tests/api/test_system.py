@@ -1,4 +1,4 @@
-"""What needs no token: the front page, the API's description, health, metrics."""
+"""Pages without a token: the front page, the docs, the API's description, health, metrics."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import re
 from testkit.backend import BackendServer
 from testkit.nats import NatsServer
 from testkit.service import Service, running_service
-from testkit.waiting import wait_until
+from testkit.waiting import until_ok, wait_until
 
 
-async def test_the_front_page_answers_without_a_token(api: Service) -> None:
-    answer = await api.anonymous.get("/")
+async def test_the_front_page_the_description_and_liveness_need_no_token(api: Service) -> None:
+    front, description, alive = [await api.anonymous.get(path) for path in ("/", "/openapi.json", "/health/live")]
 
-    assert answer.status == 200
-    assert answer["docs"] == "/docs"
+    assert (front.status, front["docs"]) == (200, "/docs")
+    assert description.headers["Content-Type"] == "application/json"
+    assert description["openapi"].startswith("3.1")
+    assert (alive.status, alive.body) == (200, {"status": "ok"})
 
 
-async def test_the_docs_page_brings_everything_it_needs(api: Service) -> None:
+async def test_the_docs_page_needs_and_runs_nothing_from_elsewhere(api: Service) -> None:
     page = await api.anonymous.get("/docs")
 
     assert page.status == 200
@@ -29,34 +31,12 @@ async def test_the_docs_page_brings_everything_it_needs(api: Service) -> None:
         assert (await api.anonymous.get(address)).status == 200, address
     assert "http:" not in page.body
     assert "https:" not in page.body
-
-
-async def test_the_docs_page_runs_only_scripts_of_ours(api: Service) -> None:
-    policy = (await api.anonymous.get("/docs")).headers["Content-Security-Policy"]
-
+    policy = page.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "script-src 'self';" in policy
     assert "unsafe-eval" not in policy
-
-
-async def test_the_docs_are_rendered_by_a_swagger_ui_that_reads_openapi_3_1(api: Service) -> None:
     script = (await api.anonymous.get("/docs/swagger-ui-bundle.js")).body
-
     assert "openapi_3_1" in script or "OpenAPI31" in script
-
-
-async def test_the_description_needs_no_token(api: Service) -> None:
-    answer = await api.anonymous.get("/openapi.json")
-
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer["openapi"].startswith("3.1")
-
-
-async def test_a_living_process_says_so(api: Service) -> None:
-    answer = await api.anonymous.get("/health/live")
-
-    assert (answer.status, answer.body) == (200, {"status": "ok"})
 
 
 async def test_a_ready_service_shows_its_store(service: Service, backend: BackendServer) -> None:
@@ -85,11 +65,7 @@ async def test_without_its_store_the_service_is_alive_and_not_ready(nats: NatsSe
         assert (await service.anonymous.get("/health/live")).status == 200
         assert (await service.anonymous.get("/metrics")).status == 200
         nats.start()
-
-        async def ready() -> bool:
-            return (await service.anonymous.get("/health/ready")).status == 200
-
-        await wait_until(ready, "the service to be ready again")
+        await until_ok(f"{service.url}/health/ready")
 
 
 async def test_metrics_count_requests_tasks_attempts_and_what_waits(service: Service, backend: BackendServer) -> None:
