@@ -182,22 +182,23 @@ def test_a_task_result_is_kept_with_what_it_says_of_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "update", [{"status": "FINISHED"}, {"metadata": {"status": "FINISHED"}}, {"data": None, "status": "FINISHED"}]
+    ("update", "kind", "data"),
+    [
+        ({"status": "FINISHED"}, Completed, None),
+        ({"metadata": {"status": "FINISHED"}}, Completed, None),
+        ({"data": None, "status": "FINISHED"}, Completed, None),
+        ({"status": "FAILED", "message": "no model"}, FailedByBackend, None),
+        ({"data": 1, "metadata": {"status": "FAILED", "message": "no model"}}, FailedByBackend, 1),
+    ],
 )
-def test_a_task_may_end_well_without_data(update: dict[str, Any]) -> None:
-    assert result(update)["data"] is None
-
-
-@pytest.mark.parametrize(
-    "update",
-    [{"status": "FAILED", "message": "no model"}, {"data": 1, "metadata": {"status": "FAILED", "message": "no model"}}],
-)
-def test_a_failure_says_why(update: dict[str, Any]) -> None:
+def test_a_task_may_end_without_data_and_a_failure_has_its_reason(update: Any, kind: type, data: Any) -> None:
     said = only(update)
 
-    assert isinstance(said, FailedByBackend)
-    assert said.error == "no model"
-    assert "progress" not in result(update)["metadata"]
+    assert isinstance(said, kind)
+    assert result(update)["data"] == data
+    if isinstance(said, FailedByBackend):
+        assert said.error == "no model"
+        assert "progress" not in result(update)["metadata"]
 
 
 # Refused

@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that answers whatever a test says, and keeps what it was sent."""
+"""A server on 127.0.0.1 with an answer set by the test; it keeps the requests it received."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class Received(NamedTuple):
     path: str
     headers: dict[str, str]
     body: bytes
+    connection: object
+    """The same object for requests over one connection."""
 
 
 class WireServer(HttpServer):
@@ -37,7 +39,8 @@ class WireServer(HttpServer):
         return self.base_url
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.received.append(Received(request.method, request.path, dict(request.headers), await request.read()))
+        headers, body = dict(request.headers), await request.read()
+        self.received.append(Received(request.method, request.path, headers, body, request.transport))
         try:
             if isinstance(self.answer, Wire):
                 wire = self.answer
