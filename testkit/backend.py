@@ -1,4 +1,4 @@
-"""Backend servers whose behaviour a test sets, and which keep what they were sent."""
+"""Backend servers with a behaviour set by the test; they keep the calls they received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut, slowed down, corrupt what it carries, lose one answer, or go dead without a word."""
+"""A TCP proxy that can be cut, slowed down, corrupt what it carries, lose one answer, or go silent."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def _dies_with_us() -> Callable[[], None]:
 
 
 class Exit(Struct, frozen=True):
-    """An end of a process that nobody asked for."""
+    """An unexpected end of a process."""
 
     name: str
     status: int
@@ -182,7 +182,7 @@ class Exit(Struct, frozen=True):
 
 
 class Supervised(Process):
-    """A process that is started again, half a second after an end that nobody asked for, until `close`."""
+    """A process that is started again, half a second after each unexpected end, until `close`."""
 
     def __init__(self, name: str, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         super().__init__(name, arguments, env, log)

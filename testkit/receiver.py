@@ -1,4 +1,4 @@
-"""Receivers of webhooks: HTTP servers that keep what they were sent and answer as a test says."""
+"""Receivers of webhooks: HTTP servers with an answer set by the test; they keep the messages they received."""
 
 from __future__ import annotations
 

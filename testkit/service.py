@@ -115,7 +115,7 @@ class Client:
         return answer.status, answer.body.get("path")
 
     async def until(self, path: str, holds: Callable[[Any], object], description: str) -> Any:
-        """Read a path until what it is answered with fulfils a condition; return the body."""
+        """Read a path until the body fulfils a condition; return the body."""
 
         async def look() -> Any:
             body = await self.done("GET", path)

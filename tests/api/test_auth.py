@@ -227,14 +227,14 @@ async def test_a_missing_claim_is_named(claim: str) -> None:
     await refuses(build(), token(**without), f"the claim {claim} is missing")
 
 
-async def test_a_token_counts_until_it_expires_and_a_little_longer() -> None:
+async def test_a_token_is_valid_until_its_expiry_plus_the_leeway() -> None:
     clock = Clock(NOW + 600 + LEEWAY - 0.1)
     await build(clock).identify(token())
     clock.advance(0.1)
     await refuses(build(clock), token(), "expired")
 
 
-async def test_a_token_from_the_future_is_refused_but_for_a_little() -> None:
+async def test_a_token_from_the_future_is_refused_beyond_the_leeway() -> None:
     await build().identify(token(iat=NOW + LEEWAY))
     await refuses(build(), token(iat=NOW + LEEWAY + 1), "future")
     await build().identify(token(nbf=NOW + LEEWAY))
@@ -372,7 +372,7 @@ def test_settings_that_can_check_no_token_are_refused_and_not_repeated() -> None
     build(jwt_secret="é" * 16)  # the length counts in bytes
 
 
-def test_the_secret_cannot_be_seen_in_the_authenticator() -> None:
+def test_the_secret_is_in_no_repr() -> None:
     authenticator = build()
     assert SECRET not in repr(authenticator) + repr(vars(authenticator))
 
@@ -565,7 +565,7 @@ async def test_known_keys_serve_on_while_the_address_fails(issuer: Issuer, remot
         await remote.identify(signed("ES256", "new", exp=NOW + 86400))
 
 
-async def test_without_any_keys_nothing_can_be_said(issuer: Issuer, remote: Authenticator, clock: Clock) -> None:
+async def test_without_any_keys_no_token_is_called_bad(issuer: Issuer, remote: Authenticator, clock: Clock) -> None:
     issuer.answer = issuer.broken
     for _ in range(3):
         with pytest.raises(KeysUnavailable):
@@ -610,7 +610,7 @@ def body(text: str) -> Callable[[], Awaitable[web.StreamResponse]]:
         body('{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}]}'),
     ],
 )  # fmt: skip
-async def test_what_is_no_usable_document_is_no_keys(
+async def test_an_unusable_document_gives_no_keys(
     issuer: Issuer, remote: Authenticator, answer: Callable[[], Awaitable[web.StreamResponse]]
 ) -> None:
     issuer.answer = answer
@@ -639,7 +639,7 @@ async def test_a_published_key_that_is_too_small_is_refused(issuer: Issuer, remo
     await refuses(remote, weak, "too short")
 
 
-async def test_an_issuer_that_is_not_there_is_no_keys(clock: Clock) -> None:
+async def test_without_an_issuer_there_are_no_keys(clock: Clock) -> None:
     remote = build(clock, clock, jwt_jwks_url="http://127.0.0.1:1/jwks")
     with pytest.raises(KeysUnavailable):
         await remote.identify(signed("ES256", "a"))

@@ -1,4 +1,4 @@
-"""Batches: many tasks submitted as one, followed as one, commanded as one."""
+"""Batches: many tasks submitted, followed and commanded as one."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_a_batch_larger_than_the_setting_is_a_413(nats_url: str) -> None:
         assert (await api.alice.post("/api/tasks/batch", [{"a": "x" * 900}] * 2)).status == 200
 
 
-async def test_those_whose_key_is_taken_are_named_at_once_and_the_others_go_on(
+async def test_tasks_whose_concurrency_key_is_in_use_are_named_and_the_others_run(
     service: Service, backend: BackendServer
 ) -> None:
     await service.admin.put("/api/types/image", {"keyConcurrency": 1, "onConflict": "refuse"})
@@ -165,7 +165,7 @@ async def test_those_whose_key_is_taken_are_named_at_once_and_the_others_go_on(
     assert (await done(service.alice, answer["batchId"]))["counts"] == counts(FINISHED=3, CANCELLED=2)
 
 
-# The same again
+# Idempotency
 
 
 async def test_the_same_key_and_body_give_the_same_batch(api: Service) -> None:
@@ -188,7 +188,7 @@ async def test_the_same_key_with_another_body_is_a_422(api: Service) -> None:
     assert len(await api.alice.tasks()) == 1
 
 
-async def test_a_key_is_one_thing_for_a_task_and_another_for_a_batch_and_for_each_caller(api: Service) -> None:
+async def test_a_key_is_apart_for_tasks_for_batches_and_for_each_caller(api: Service) -> None:
     headers = {"Idempotency-Key": "k1"}
     task_id = await api.alice.submit({"a": 1}, headers=headers)
     of_alice, ids = await submitted(api.alice, {"a": 1}, headers=headers)
@@ -291,7 +291,7 @@ async def test_batches_of_others_are_listed_to_admins_and_auditors_alone(api: Se
         assert await listed_batches(client, "owner=alice") == [mine]
 
 
-async def test_a_batch_of_which_all_is_deleted_is_listed_no_more(api: Service) -> None:
+async def test_a_batch_whose_tasks_are_all_deleted_is_not_listed(api: Service) -> None:
     kept, ids = await submitted(api.alice, {"n": 1}, {"n": 2})
     gone, _ = await submitted(api.alice, {"n": 1}, {"n": 2})
     await api.alice.delete(f"/api/batches/{gone}")
@@ -304,7 +304,7 @@ async def test_a_batch_of_which_all_is_deleted_is_listed_no_more(api: Service) -
 # Following
 
 
-async def test_a_batch_tells_how_far_it_is(service: Service, backend: BackendServer) -> None:
+async def test_a_batch_shows_counts_and_progress(service: Service, backend: BackendServer) -> None:
     backend.answer = hold
     await service.admin.register(backend, "one", maxConcurrent=2)
     batch_id, ids = await submitted(service.alice, *({"n": number} for number in range(4)))
@@ -492,7 +492,7 @@ async def test_tasks_that_would_wait_for_each_other_are_refused_and_named(api: S
     assert await api.alice.tasks() == []
 
 
-async def test_what_a_batch_depends_on_beyond_itself_must_be_there_and_its_owners(api: Service) -> None:
+async def test_parents_outside_a_batch_must_exist_and_have_its_owner(api: Service) -> None:
     mine = await api.alice.submit({"a": 1})
     theirs = await api.bob.submit({"a": 1})
     none = f"{'0' * 26}~alice"
@@ -513,7 +513,7 @@ async def test_what_a_batch_depends_on_beyond_itself_must_be_there_and_its_owner
     await submitted(api.alice, {"payload": 0, "dependsOn": [mine, 1]}, {"payload": 1})
 
 
-async def test_a_batch_runs_in_the_order_of_what_depends_on_what(service: Service, backend: BackendServer) -> None:
+async def test_a_batch_runs_in_the_order_of_its_dependencies(service: Service, backend: BackendServer) -> None:
     await service.admin.register(backend, "one", maxConcurrent=8)
     batch_id, _ = await submitted(
         service.alice,
@@ -547,11 +547,11 @@ async def test_a_batch_that_is_retried_runs_in_that_order_again(
     assert (await done(service.alice, batch_id))["counts"] == counts(FINISHED=102)
     order = [call["request"] for call in backend.calls]
     assert (order[0], order[101]) == ("begin", "end")
-    told = {parent["task_id"]: parent["status"] for call in backend.calls for parent in call.get("parents") or []}
-    assert told == dict.fromkeys(ids[1:], "FINISHED")
+    parents = {parent["task_id"]: parent["status"] for call in backend.calls for parent in call.get("parents") or []}
+    assert parents == dict.fromkeys(ids[1:], "FINISHED")
 
 
-async def test_what_fails_again_in_a_batch_that_is_retried_takes_along_what_depends_on_it(
+async def test_a_parent_that_fails_again_in_a_retried_batch_fails_its_children(
     service: Service, backend: BackendServer
 ) -> None:
     backend.answer = status(400)

@@ -78,7 +78,7 @@ async def test_many_are_retried_and_deleted(api: Service) -> None:
     assert tally(await api.alice.post("/api/tasks/delete", {"ids": ids})) == (5, 1, 4, {})
 
 
-async def test_those_whose_time_is_up_are_not_retried(service: Service) -> None:
+async def test_tasks_past_their_expiry_are_not_retried(service: Service) -> None:
     soon = int(time.time() * 1000) + 300
     too_late = await submitted(service.alice, 2, expiresAt=soon, type="nobody-serves-it")
     [other] = await submitted(service.alice, 1, type="nobody-serves-it")
@@ -105,14 +105,14 @@ async def test_a_dry_run_says_what_would_be_done_and_does_nothing(api: Service) 
     assert await statuses(api.alice, ids) == ["CANCELLED", "WAITING", "WAITING"]
 
 
-async def test_a_thousand_are_done_with_in_one_request(api: Service) -> None:
+async def test_a_thousand_ids_fit_in_one_request(api: Service) -> None:
     ids = await submitted(api.alice, 1000)
 
     assert tally(await api.alice.post("/api/tasks/cancel", {"ids": ids})) == (1000, 1000, 0, {})
     assert (await api.alice.post("/api/tasks/cancel", {"ids": [*ids, NONE]})).status == 400
 
 
-async def test_admins_reach_everybodys_tasks_and_auditors_nobodys(api: Service) -> None:
+async def test_admins_command_all_tasks_and_auditors_none(api: Service) -> None:
     ids = await submitted(api.alice, 2)
 
     assert tally(await api.auditor.post("/api/tasks/cancel", {"ids": ids})) == (2, 0, 0, {"there is no such task": 2})
@@ -149,7 +149,7 @@ async def test_a_body_that_does_not_name_its_tasks_is_refused(api: Service) -> N
 # By a filter
 
 
-async def test_a_filter_means_the_callers_tasks_of_which_all_of_it_is_true(api: Service) -> None:
+async def test_a_filter_matches_the_callers_tasks_that_fulfil_all_its_conditions(api: Service) -> None:
     images = await submitted(api.alice, 3, type="image")
     await submitted(api.alice, 2)
     await submitted(api.bob, 2, type="image")
@@ -199,7 +199,7 @@ async def test_a_filter_of_others_tasks_is_for_admins(api: Service) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"status": ["WAITING"]}, {"type": ["default"]}])
-async def test_more_than_one_request_handles_is_done_by_several(
+async def test_a_filter_with_more_matches_than_the_limit_takes_several_requests(
     api: Service, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(bulk, "MOST_MATCHED", 10)
@@ -233,7 +233,7 @@ async def failed(service: Service, backend: BackendServer, code: int, many: int 
     return ids
 
 
-async def test_what_failed_for_good_is_a_dead_letter_until_it_is_retried_or_discarded(
+async def test_a_task_that_failed_for_good_is_a_dead_letter_until_retried_or_discarded(
     service: Service, backend: BackendServer
 ) -> None:
     await service.admin.register(backend, "one", types=["default"])
@@ -299,7 +299,7 @@ async def test_dead_letters_of_others_are_for_admins(service: Service, backend: 
     assert tally(await service.admin.post("/api/dead-letters/discard", {"filter": {"owner": "*"}}))[1] == 2
 
 
-async def test_what_ended_otherwise_is_no_dead_letter(service: Service, backend: BackendServer) -> None:
+async def test_only_failed_tasks_are_dead_letters(service: Service, backend: BackendServer) -> None:
     await service.admin.register(backend, "one", types=["default"])
     [parent] = await failed(service, backend, 400)
     child = await service.alice.submit({"payload": 1, "dependsOn": [parent]})

@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on submission: a client that got no answer may ask again, for ever."""
+"""`Idempotency-Key` on submission: a client that got no answer may send the request again."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_a_key_is_remembered_after_the_task_has_ended(service: Service, ba
     assert len(backend.calls) == 1
 
 
-async def test_a_key_that_is_none_is_refused(api: Service) -> None:
+async def test_an_invalid_key_is_refused(api: Service) -> None:
     for key in ("", "a" * 256, "a\tb"):
         status, error = await submit(api.alice, key)
         assert status == 400
@@ -125,7 +125,7 @@ async def test_a_used_key_is_a_422_whatever_else_is_wrong_with_the_body(api: Ser
     assert (await submit(api.alice, "k1", b'{"payload": 1, "expiresAt": 1}'))[0] == 422
 
 
-async def test_each_way_in_counts_each_task_once(api: Service) -> None:
+async def test_each_way_to_submit_counts_each_task_once(api: Service) -> None:
     def counted() -> float:
         samples = [sample for metric in metrics.submitted.collect() for sample in metric.samples]
         return sum(sample.value for sample in samples if sample.name.endswith("_total"))

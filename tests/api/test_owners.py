@@ -100,7 +100,7 @@ async def test_owners_read_their_own_limits_and_nobody_elses(api: Service) -> No
     assert await api.alice.refusal("GET", "/api/owners") == (403, None)
 
 
-async def test_limits_that_are_not_right_are_refused_by_their_path(api: Service) -> None:
+async def test_wrong_limits_are_refused_by_their_path(api: Service) -> None:
     for body, where in [
         ({"concurrency": -1}, "$.concurrency"),
         ({"concurrency": 1.5}, "$.concurrency"),

@@ -1,4 +1,4 @@
-"""For those who poll: answers that wait for the end, and answers that have not changed."""
+"""Polling: answers that wait for the end of a task, and a 304 for one that has not changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_a_read_may_wait_for_the_end_and_answers_as_soon_as_it_comes(nats_
     assert answer["taskDetails"]["status"] == "FINISHED"
 
 
-async def test_who_has_waited_long_enough_is_told_how_it_is(api: Service) -> None:
+async def test_a_read_whose_wait_is_over_shows_the_task_as_it_is(api: Service) -> None:
     task_id = await api.alice.submit({"payload": 1})
 
     answer = await api.alice.get(f"/api/task/{task_id}?wait=1")
@@ -61,7 +61,7 @@ def test_a_preference_is_read_as_the_rfc_says(header: str | None, seconds: int) 
 
 
 @pytest.mark.parametrize("path", ["/api/task/{}", "/api/tasks", "/api/queue/tasks", "/api/active-tasks"])
-async def test_what_has_not_changed_is_not_sent_again(api: Service, path: str) -> None:
+async def test_an_unchanged_answer_is_a_304(api: Service, path: str) -> None:
     task_id = (await api.alice.post("/api/projects/novel/queue-chapters"))["taskId"]
     path = path.format(task_id)
     first = await api.alice.get(path)

@@ -1,4 +1,4 @@
-"""Pools over HTTP: what waits in them, who serves them, and pauses."""
+"""Pools over HTTP: waiting tasks, servers, and pauses."""
 
 from __future__ import annotations
 

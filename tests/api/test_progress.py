@@ -78,7 +78,7 @@ async def test_the_last_report_is_in_the_log_soon_also_without_an_end(nats_url: 
         await wait_until(kept, "the last report to be in the log")
 
 
-async def test_reports_after_the_end_are_refused_and_shown_to_nobody(nats_url: str) -> None:
+async def test_reports_after_the_end_are_refused_and_not_sent(nats_url: str) -> None:
     async with (
         working(nats_url) as (service, backend, _),
         opened(service.alice, "/api/tasks/stream") as stream,
@@ -100,7 +100,7 @@ async def test_reports_after_the_end_are_refused_and_shown_to_nobody(nats_url: s
     assert names[names.index("TaskSucceeded") :] == ["TaskSucceeded", "TaskSubmitted"]
 
 
-async def test_a_report_that_comes_late_is_shown_to_nobody_who_came_after_its_batch(nats_url: str) -> None:
+async def test_a_late_report_is_not_sent_to_followers_who_came_after_its_batch(nats_url: str) -> None:
     """As when NATS has it held up on the way to an API that has just been started."""
 
     def late(batch: str) -> bytes:

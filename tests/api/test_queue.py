@@ -1,4 +1,4 @@
-"""The queue surface (contract, section 2), line by line, over HTTP."""
+"""The queue surface over HTTP (contract, section 2)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def keys_gone(service: Service) -> None:
     await wait_until(gone, "the keys to be destroyed")
 
 
-# What is submitted
+# Submission
 
 
 async def test_a_chapter_task_shows_the_fields_that_clients_know(api: Service) -> None:
@@ -140,7 +140,7 @@ async def test_a_queued_task_is_a_task_of_the_task_surface_too(api: Service) -> 
     assert details["request"] == {"projectName": "novel", "chaptersToGenerate": 2}
 
 
-# What is shown
+# Answers
 
 
 async def test_lists_have_what_has_not_ended_and_what_ended_lately(api: Service) -> None:
@@ -154,7 +154,7 @@ async def test_lists_have_what_has_not_ended_and_what_ended_lately(api: Service)
     assert await listed(api, "/api/active-tasks") == [*more[::-1], waiting]
 
 
-async def test_nobody_sees_another_users_tasks(api: Service) -> None:
+async def test_another_users_tasks_are_not_shown(api: Service) -> None:
     task_id = await queue(api)
 
     for answer in (
@@ -167,7 +167,7 @@ async def test_nobody_sees_another_users_tasks(api: Service) -> None:
     assert (await api.bob.get("/api/active-tasks"))["tasks"] == []
 
 
-async def test_a_task_of_no_project_is_none_of_the_queue(api: Service) -> None:
+async def test_a_task_without_a_project_is_not_in_the_queue(api: Service) -> None:
     assert_refused(await api.alice.get(f"/api/queue/tasks/{await api.alice.submit({'a': 1})}"), 404)
 
 
@@ -208,7 +208,7 @@ async def test_a_deleted_task_is_gone_and_its_history_stays_for_auditors(api: Se
     assert [task["id"] for task in (await api.auditor.get("/api/tasks?owner=alice"))["tasks"]] == [task_id]
 
 
-# What the server of a type is told, and what it may say
+# Calls of a server
 
 
 @contextlib.asynccontextmanager
@@ -242,7 +242,7 @@ async def test_progress_is_shown_as_the_server_reports_it(nats_url: str) -> None
         assert task["startedAt"] >= task["createdAt"]
 
 
-async def test_cancelling_breaks_the_call_off(nats_url: str) -> None:
+async def test_cancelling_closes_the_call(nats_url: str) -> None:
     async with BackendServer(hold) as backend, writing(nats_url, backend) as service:
         task_id = await queue(service)
         await wait_until(lambda: backend.running, "the call")
@@ -276,7 +276,7 @@ async def everything_stored(service: Service) -> bytes:
 @pytest.mark.parametrize("kind", ["result", "refusal", "callback"])
 async def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_log(nats_url: str, kind: str) -> None:
     said = {"error": f"bad key {KEY}"}
-    answers = {"result": status(200, {"said": f"I was told {KEY}"}), "refusal": status(400, said), "callback": accept}
+    answers = {"result": status(200, {"said": f"I got {KEY}"}), "refusal": status(400, said), "callback": accept}
     more = {"callback": True, "async": True} if kind == "callback" else {}
     async with BackendServer(answers[kind]) as backend, writing(nats_url, backend, **more) as service:
         task_id = await queue(service, **MODEL)
@@ -311,7 +311,7 @@ async def test_the_key_is_destroyed_when_the_task_ends(nats_url: str, end: str) 
         await keys_gone(service)
 
 
-async def test_a_key_that_a_crash_left_behind_is_found(nats_url: str) -> None:
+async def test_a_key_left_over_by_a_crash_is_destroyed(nats_url: str) -> None:
     async with running_service(nats_url) as service:
         ended = await queue(service)
         await service.alice.post(f"/api/queue/tasks/{ended}/cancel")
@@ -343,8 +343,8 @@ def assert_refused(answer: Answer, status: int) -> None:
 # generate-stream
 
 
-async def told_by(service: Service, project: str, **body: Any) -> list[dict[str, Any]]:
-    """Generate, and return what is told until the end."""
+async def generated(service: Service, project: str, **body: Any) -> list[dict[str, Any]]:
+    """Generate, and return all messages until the end."""
     url = f"{service.url}/api/projects/{project}/generate-stream"
     headers = {"Authorization": f"Bearer {service.alice.bearer}"}
     async with service.alice.session.post(url, json=body, headers=headers) as response:
@@ -364,12 +364,12 @@ async def chapters_written(server: BackendServer, task: dict[str, Any], _: web.R
     return web.json_response(finished(task, {"totalGenerated": 1, "totalFailed": 1}))
 
 
-async def test_generate_stream_tells_of_each_chapter_in_the_words_of_older_clients(nats_url: str) -> None:
+async def test_generate_stream_reports_each_chapter_in_the_older_format(nats_url: str) -> None:
     async with BackendServer(chapters_written) as backend, writing(nats_url, backend, callback=True) as service:
-        told = await told_by(service, "novel", chaptersToGenerate=2)
+        messages = await generated(service, "novel", chaptersToGenerate=2)
 
     task_id = backend.calls[0]["task_id"]
-    assert told == [
+    assert messages == [
         {"type": "start", "total": 2},
         {"type": "task_created", "taskId": task_id},
         progress(0, 1, "generating", "chapter 1"),
@@ -382,17 +382,17 @@ async def test_generate_stream_tells_of_each_chapter_in_the_words_of_older_clien
 
 
 def progress(current: int, index: int, status: str, message: str) -> dict[str, Any]:
-    told = {"current": current, "total": 2, "chapterIndex": index, "status": status, "message": message}
-    return {"type": "progress", **told}
+    fields = {"current": current, "total": 2, "chapterIndex": index, "status": status, "message": message}
+    return {"type": "progress", **fields}
 
 
-async def test_generate_stream_tells_of_a_failure(nats_url: str) -> None:
+async def test_generate_stream_reports_a_failure(nats_url: str) -> None:
     async with BackendServer(status(400, {"error": "no such model"})) as backend, writing(nats_url, backend) as service:
-        told = await told_by(service, "novel")
+        messages = await generated(service, "novel")
 
-    assert [entry["type"] for entry in told] == ["start", "task_created", "error", "done"]
-    assert "no such model" in told[2]["error"]
-    assert told[3]["success"] is False
+    assert [entry["type"] for entry in messages] == ["start", "task_created", "error", "done"]
+    assert "no such model" in messages[2]["error"]
+    assert messages[3]["success"] is False
 
 
 async def test_closing_a_generate_stream_does_not_stop_the_task(nats_url: str) -> None:

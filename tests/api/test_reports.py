@@ -237,7 +237,7 @@ async def test_a_result_of_many_megabytes_comes_back_whole(api: Service) -> None
     assert (await api.alice.put(f"/api/task/{task_id}", json.dumps(update("FINISHED", data)).encode())).status == 200
 
 
-async def test_a_progress_report_is_no_place_for_megabytes(api: Service) -> None:
+async def test_a_progress_report_over_a_megabyte_is_a_413(api: Service) -> None:
     task_id = await api.alice.submit({"a": 1})
 
     body = json.dumps(update("PROCESSING", custom_data="z" * 1_100_000)).encode()

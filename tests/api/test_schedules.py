@@ -62,10 +62,10 @@ async def timers(service: Service, ref: ScheduleRef) -> list[str]:
     return await list_subjects(service.container.reading, TIMERS, f"*.schedule.{ref.owner}.{ref.unique}")
 
 
-# What it says
+# Definition
 
 
-async def test_it_says_when_it_runs_next(service: Service) -> None:
+async def test_a_schedule_shows_its_next_runs(service: Service) -> None:
     schedule_id = await create(service.alice, {**DAILY, "name": "report", "description": "for the morning"})
 
     found = await detail(service.alice, schedule_id)
@@ -83,7 +83,7 @@ async def test_it_says_when_it_runs_next(service: Service) -> None:
     assert found["counts"] == {"fired": 0, "skipped": 0, "failed": 0, "triggered": 0}
 
 
-async def test_what_changes_is_what_was_named(service: Service) -> None:
+async def test_a_patch_changes_only_the_fields_in_it(service: Service) -> None:
     schedule_id = await create(service.alice, DAILY)
 
     changed = await service.alice.call("PATCH", f"/api/schedules/{schedule_id}", {"cron": "@hourly", "name": "n"})
@@ -110,7 +110,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_what_is_wrong_is_refused_with_its_place(service: Service) -> None:
+async def test_a_wrong_schedule_is_refused_by_its_path(service: Service) -> None:
     schema = {"type": "object", "properties": {"width": {"type": "integer"}}}
     assert (await service.admin.put("/api/types/strict", {"schema": schema})).status == 200
     schedule_id = await create(service.alice, DAILY)
@@ -136,10 +136,10 @@ async def test_the_same_key_is_the_same_schedule(service: Service) -> None:
     assert (await service.alice.post("/api/schedules", DAILY, headers=headers)).status == 409
 
 
-# Whose they are
+# Access
 
 
-async def test_they_are_seen_and_changed_by_their_owner_and_by_admins(service: Service) -> None:
+async def test_schedules_are_seen_and_changed_by_their_owner_and_by_admins(service: Service) -> None:
     path = f"/api/schedules/{await create(service.alice, DAILY)}"
 
     for method, command in (("POST", "/pause"), ("POST", "/resume"), ("POST", "/run"), ("DELETE", "")):
@@ -150,7 +150,7 @@ async def test_they_are_seen_and_changed_by_their_owner_and_by_admins(service: S
     assert await service.alice.refusal("GET", path) == (404, None)
 
 
-async def test_they_are_listed_by_pages_newest_first(service: Service) -> None:
+async def test_schedules_are_listed_by_pages_newest_first(service: Service) -> None:
     ids = [await create(service.alice, DAILY) for _ in range(5)]
     of_bob = await create(service.bob, DAILY)
     await service.alice.delete(f"/api/schedules/{ids[1]}")
@@ -167,7 +167,7 @@ async def test_they_are_listed_by_pages_newest_first(service: Service) -> None:
     assert (await service.bob.get("/api/schedules?owner=alice")).status == 403
 
 
-# What they do
+# Runs
 
 
 async def test_a_task_is_submitted_each_time_and_runs(service: Service, backend: BackendServer) -> None:
@@ -186,7 +186,7 @@ async def test_a_task_is_submitted_each_time_and_runs(service: Service, backend:
     assert found["nextAt"] > last["dueAt"]
 
 
-async def test_one_that_is_deleted_runs_no_more(service: Service) -> None:
+async def test_a_deleted_schedule_does_not_run(service: Service) -> None:
     schedule_id = await create(service.alice, EACH_SECOND)
     other = await create(service.alice, EACH_SECOND)
     await fired(service.alice, schedule_id)
@@ -198,7 +198,7 @@ async def test_one_that_is_deleted_runs_no_more(service: Service) -> None:
     assert len(await tasks_of(service.alice, schedule_id)) == before
 
 
-async def test_what_a_pause_passes_over_is_skipped_or_caught_up(service: Service) -> None:
+async def test_runs_missed_in_a_pause_are_skipped_or_caught_up(service: Service) -> None:
     other = await create(service.alice, EACH_SECOND)
     skipping = await create(service.alice, EACH_SECOND)
     patient = await create(service.alice, {**EACH_SECOND, "missed": "catch_up", "catchUp": 2})
@@ -226,7 +226,7 @@ async def test_what_a_pause_passes_over_is_skipped_or_caught_up(service: Service
     assert found["counts"]["skipped"] == caught_up["counts"]["skipped"]
 
 
-async def test_one_is_run_now_also_while_it_is_paused(service: Service) -> None:
+async def test_a_paused_schedule_can_be_run_now(service: Service) -> None:
     schedule_id = await create(service.alice, DAILY)
     await service.alice.post(f"/api/schedules/{schedule_id}/pause")
     headers = {"Idempotency-Key": "now"}
@@ -252,7 +252,7 @@ async def test_a_run_now_is_held_and_counted_as_any_task_is(service: Service) ->
     assert (await service.alice.post(f"/api/schedules/{schedule_id}/run")).status == 429
 
 
-async def test_what_fires_is_held_for_its_delay(service: Service, backend: BackendServer) -> None:
+async def test_a_scheduled_task_is_held_for_its_delay(service: Service, backend: BackendServer) -> None:
     await service.admin.register(backend, "one")
     late = await create(service.alice, EACH_SECOND | {"task": {"payload": "late", "delay": 100}})
     prompt = await create(service.alice, EACH_SECOND)
@@ -265,7 +265,7 @@ async def test_what_fires_is_held_for_its_delay(service: Service, backend: Backe
     assert (details["status"], details["held"], details["attempt"]) == ("WAITING", True, 0)
 
 
-async def test_what_fires_beyond_its_owners_quota_is_a_failed_run(service: Service) -> None:
+async def test_a_run_beyond_its_owners_quota_has_failed(service: Service) -> None:
     assert (await service.admin.put("/api/owners/alice/limits", {"waiting": 1})).status == 200
     await service.alice.submit({"payload": 1})
 
@@ -293,7 +293,7 @@ async def test_runs_that_fire_together_take_what_the_quota_has_room_for(service:
     assert found["counts"]["failed"] >= 2
 
 
-async def test_a_key_that_is_taken_refuses_what_fires_as_it_refuses_newcomers(service: Service) -> None:
+async def test_a_concurrency_key_in_use_refuses_scheduled_tasks_too(service: Service) -> None:
     assert (await service.admin.put("/api/types/single", {"onConflict": "refuse"})).status == 200
     task = {"type": "single", "payload": 1, "concurrencyKey": "k"}
     first = await service.alice.submit(task)
@@ -329,7 +329,7 @@ async def test_the_tasks_of_a_schedule_are_listed_also_once_it_is_deleted(servic
     assert await service.alice.refusal("GET", "/api/tasks?schedule=mine") == (400, "schedule")
 
 
-async def test_a_task_that_its_type_takes_no_more_is_noted_and_it_goes_on(service: Service) -> None:
+async def test_a_run_that_breaks_its_types_schema_has_failed_and_later_runs_go_on(service: Service) -> None:
     body = {**EACH_SECOND, "task": {"type": "strict", "payload": {"width": "wide"}}}
     schedule_id = await create(service.alice, body)
     schema = {"type": "object", "properties": {"width": {"type": "integer"}}}

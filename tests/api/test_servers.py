@@ -124,7 +124,7 @@ async def test_cleanup_removes_what_has_been_offline_for_too_long(api: Service, 
     assert [server["id"] for server in (await api.admin.get("/api/servers"))["servers"]] == ["alive"]
 
 
-async def test_cleanups_at_once_do_not_trip_over_each_other(api: Service) -> None:
+async def test_concurrent_cleanups_all_succeed(api: Service) -> None:
     for number in range(5):
         await api.admin.post("/api/servers", {**GPU, "id": f"gpu-{number}"})
 

@@ -127,7 +127,7 @@ async def test_a_wrong_query_is_refused(api: Service) -> None:
 # All tasks
 
 
-async def test_all_of_mine_begins_with_those_that_have_not_ended_and_goes_on_with_new_ones(api: Service) -> None:
+async def test_all_tasks_begin_with_those_that_have_not_ended_then_come_new_ones(api: Service) -> None:
     waiting, ended = await api.alice.submit({"payload": 1}), await api.alice.submit({"payload": 2})
     await api.alice.post(f"/api/task/{ended}/cancel")
     await api.bob.submit({"payload": 3})
@@ -155,7 +155,7 @@ async def test_a_client_cut_off_amid_the_first_states_receives_all_of_them_again
         assert {sent.data["taskId"] for sent in await received(stream, 5)} == task_ids
 
 
-async def test_admins_follow_everybody_and_may_choose(api: Service) -> None:
+async def test_admins_follow_all_owners_or_one(api: Service) -> None:
     async with opened(api.admin, "/api/tasks/stream") as all_, opened(api.admin, "/api/tasks/stream?owner=bob") as bobs:
         await wait_until(lambda: api.container.feeds.hub.listeners == 2, "both to listen")
         await api.alice.submit({"payload": 1})
@@ -223,11 +223,11 @@ async def test_a_foreign_message_in_the_log_is_skipped(api: Service) -> None:
         async with opened(api.alice, "/api/tasks/stream", last=0) as live:
             await api.container.appending.publish("task.alice.odd", b"?")
             task_id = await api.alice.submit({"payload": 1})
-            told = await received(live, 1)
+            pushed = await received(live, 1)
         async with opened(api.alice, "/api/tasks/stream", last=0) as stored:
             read = await received(stored, 1)
 
-    assert [sent.data["taskId"] for sent in (*told, *read)] == [task_id, task_id]
+    assert [sent.data["taskId"] for sent in (*pushed, *read)] == [task_id, task_id]
 
 
 async def test_streams_end_when_the_process_does(nats_url: str) -> None:

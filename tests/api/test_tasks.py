@@ -1,4 +1,4 @@
-"""Tasks over HTTP: what may be submitted, and what is shown of it (contract, section 1)."""
+"""Tasks over HTTP: submissions, answers and refusals (contract, section 1)."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ async def test_a_body_in_chunks_is_a_413_once_it_is_too_large(api: Service) -> N
     assert answer.status == 413
 
 
-async def test_a_compressed_body_is_refused_with_the_way_out(api: Service) -> None:
+async def test_a_compressed_body_is_refused_and_the_answer_says_what_to_do(api: Service) -> None:
     answer = await api.alice.post("/api/task", b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
 
     assert answer.status == 415
@@ -269,7 +269,7 @@ async def test_cancelling_twice_is_once_and_a_retry_brings_the_task_back(api: Se
     assert (await api.alice.post(f"/api/task/{task_id}/retry")).status == 409
 
 
-async def test_cancel_and_retry_take_no_fields_they_do_not_know(api: Service) -> None:
+async def test_cancel_and_retry_refuse_unknown_fields(api: Service) -> None:
     task_id = await api.alice.submit({"a": 1})
 
     assert await api.alice.refusal("POST", f"/api/task/{task_id}/cancel", {"raeson": "x"}) == (400, "$.raeson")

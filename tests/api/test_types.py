@@ -1,4 +1,4 @@
-"""Task types over HTTP: admins write them, everybody reads them."""
+"""Task types over HTTP: admins define them, all users read them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_type_is_put_once_read_listed_and_deleted(api: Service) -> None:
     assert (await api.admin.delete("/api/types/resize")).status == 404
 
 
-async def test_what_a_type_leaves_out_is_as_the_service_has_it(api: Service) -> None:
+async def test_settings_left_out_of_a_type_are_those_of_the_service(api: Service) -> None:
     settings = api.container.settings
 
     found = (await api.admin.put("/api/types/plain", {})).body
@@ -102,7 +102,7 @@ async def test_a_type_sets_how_its_tasks_are_tried(api: Service) -> None:
         assert seconds == list(policy[1:]), body
 
 
-async def test_a_type_that_is_not_right_is_refused_by_its_path(api: Service) -> None:
+async def test_a_wrong_type_is_refused_by_its_path(api: Service) -> None:
     for body, path in [
         ({"schema": True}, "$.schema"),
         ({"attempts": 0}, "$.attempts"),
@@ -126,7 +126,7 @@ async def test_a_type_that_is_not_right_is_refused_by_its_path(api: Service) -> 
     assert (await api.admin.get("/api/types/resize")).status == 404
 
 
-async def test_a_name_that_is_none_is_refused_with_the_rule(api: Service) -> None:
+async def test_an_invalid_name_is_refused_with_the_rule(api: Service) -> None:
     for name in ("a b", "-a", "é", "a" * 65, "*", ">", "a~b", "a%0A"):
         answer = await api.admin.put(f"/api/types/{name}", {})
         assert (answer.status, answer["path"]) == (400, "name"), name
@@ -149,7 +149,7 @@ async def test_a_pattern_that_backtracks_without_end_is_cut_short(api: Service) 
         assert await api.alice.refusal("POST", "/api/task", {"type": "slow", "payload": payload}) == (400, "$.payload")
 
 
-async def test_a_schema_that_is_none_is_refused_and_no_reference_fetched(api: Service) -> None:
+async def test_an_invalid_schema_is_refused_and_no_reference_fetched(api: Service) -> None:
     for schema in (
         {"type": "nonsense"},
         {"properties": 5},

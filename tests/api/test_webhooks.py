@@ -40,7 +40,7 @@ async def cancelled(client: Client) -> str:
     return task_id
 
 
-# What is sent
+# Messages
 
 
 async def test_the_end_of_a_task_is_sent_signed(
@@ -82,7 +82,7 @@ async def test_the_data_is_the_event_as_the_streams_push_it(service: Service, re
         }
 
 
-async def test_a_delivery_that_was_not_there_when_looked_at_is_looked_at_again(
+async def test_a_delivery_that_is_not_found_at_first_is_looked_up_again(
     service: Service, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a cluster, from a NATS server that was away and is behind."""
@@ -115,7 +115,7 @@ async def test_only_events_and_types_that_were_chosen_are_sent(service: Service,
     assert last in {message.body["data"]["taskId"] for message in receiver.messages}
 
 
-async def test_a_webhook_of_one_task_is_sent_what_it_has_had_and_nothing_of_others(
+async def test_a_webhook_of_one_task_receives_all_its_events_and_no_others(
     service: Service, receiver: HookReceiver
 ) -> None:
     task_id = await service.alice.submit({"payload": 1})
@@ -129,7 +129,7 @@ async def test_a_webhook_of_one_task_is_sent_what_it_has_had_and_nothing_of_othe
     assert sorted(receiver.types) == ["task.cancelled", "task.submitted"]
 
 
-async def test_what_others_do_and_what_was_before_is_not_sent(service: Service, receiver: HookReceiver) -> None:
+async def test_earlier_events_and_those_of_other_owners_are_not_sent(service: Service, receiver: HookReceiver) -> None:
     await cancelled(service.alice)
     webhook_id, _ = await register(service.alice, receiver)
 
@@ -166,10 +166,10 @@ async def test_a_rotated_secret_signs_beside_the_one_before(service: Service, re
     assert message.signatures.split(" ") == [message.signature_with(rotated["secret"]), message.signature_with(first)]
 
 
-# What receivers do
+# Receivers
 
 
-async def test_what_is_refused_is_sent_again_with_the_same_id(service: Service, receiver: HookReceiver) -> None:
+async def test_a_refused_delivery_is_sent_again_with_the_same_id(service: Service, receiver: HookReceiver) -> None:
     receiver.answer = in_turn(500, 302, 200)
     webhook_id, secret = await register(service.alice, receiver)
 
@@ -203,7 +203,7 @@ async def test_a_receiver_that_is_away_gets_it_when_it_is_back(nats_url: str, re
     assert waiting["nextAttemptAt"] > waiting["createdAt"]
 
 
-async def test_one_that_does_not_answer_in_time_is_tried_again(service: Service, receiver: HookReceiver) -> None:
+async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(service: Service, receiver: HookReceiver) -> None:
     async def once(message: Message) -> Any:
         return await (hang if len(receiver.messages) == 1 else answers(200))(message)
 
@@ -281,7 +281,7 @@ async def test_a_receiver_that_hangs_holds_up_its_own_deliveries_only(
         assert stuck.most_at_once == 4
 
 
-async def test_what_a_receiver_is_behind_with_waits_in_the_log(
+async def test_the_backlog_of_a_slow_receiver_waits_in_the_log(
     service: Service, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lane, "MOST_WAITING", 5)
@@ -299,7 +299,9 @@ async def test_what_a_receiver_is_behind_with_waits_in_the_log(
     await wait_until(lambda: {message.body["data"]["taskId"] for message in receiver.messages} == ended, "all of them")
 
 
-async def test_one_that_is_back_is_sent_at_once_what_waits(nats_url: str, receiver: HookReceiver) -> None:
+async def test_a_receiver_that_is_back_receives_waiting_deliveries_at_once(
+    nats_url: str, receiver: HookReceiver
+) -> None:
     receiver.answer = answers(503)
     async with running_service(nats_url, webhook_retry_base=3600.0) as service:
         webhook_id, _ = await register(service.alice, receiver)
@@ -313,7 +315,7 @@ async def test_one_that_is_back_is_sent_at_once_what_waits(nats_url: str, receiv
         await settled(service.alice, webhook_id, "delivered", lane.DOWN_AFTER + 1)
 
 
-async def test_what_becomes_of_deliveries_is_measured(service: Service, receiver: HookReceiver) -> None:
+async def test_outcomes_of_deliveries_are_in_the_metrics(service: Service, receiver: HookReceiver) -> None:
     async def measured() -> dict[str, float]:
         text = (await service.alice.get("/metrics")).body
         lines = [line.split() for line in text.splitlines() if line.startswith("taskstream_webhook")]
@@ -349,7 +351,7 @@ async def test_it_waits_as_long_as_the_receiver_asks(nats_url: str, receiver: Ho
     assert 995_000 < waiting["nextAttemptAt"] - waiting["lastAttempt"]["at"] < 1_010_000
 
 
-async def test_what_a_deleted_webhook_had_to_send_is_dropped(service: Service, receiver: HookReceiver) -> None:
+async def test_waiting_deliveries_of_a_deleted_webhook_are_dropped(service: Service, receiver: HookReceiver) -> None:
     receiver.answer = hang
     webhook_id, _ = await register(service.alice, receiver)
     await cancelled(service.alice)
@@ -384,10 +386,10 @@ async def test_a_deleted_webhooks_secrets_are_overwritten_on_disk(
     assert on_disk() == 0
 
 
-# Who may have which
+# Registration
 
 
-async def test_an_owner_has_so_many_and_no_more(
+async def test_an_owner_has_at_most_the_limit_of_webhooks(
     api: Service, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskstream.api.routes.webhooks.MOST_PER_OWNER", 2)
@@ -401,7 +403,7 @@ async def test_an_owner_has_so_many_and_no_more(
     await register(api.bob, receiver)
 
 
-async def test_an_address_inside_is_refused_unless_it_is_allowed(nats_url: str) -> None:
+async def test_a_private_address_is_refused_unless_it_is_allowed(nats_url: str) -> None:
     async with running_service(nats_url, worker=False, allow_private_backends=False) as service:
         for url in ("http://127.0.0.1:9/hook", "http://169.254.169.254/", "http://[::1]/", "ftp://example.org/"):
             answer = await service.alice.post("/api/webhooks", {"url": url})
@@ -409,7 +411,7 @@ async def test_an_address_inside_is_refused_unless_it_is_allowed(nats_url: str) 
             assert "address" in answer["error"]
 
 
-async def test_an_address_that_is_refused_by_now_is_not_called(nats_url: str, receiver: HookReceiver) -> None:
+async def test_an_address_refused_since_registration_is_not_called(nats_url: str, receiver: HookReceiver) -> None:
     async with running_service(nats_url, worker=False) as service:
         webhook_id, _ = await register(service.alice, receiver)
         await cancelled(service.alice)
@@ -459,7 +461,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_a_registration_that_is_wrong_is_refused_and_told_why(api: Service) -> None:
+async def test_a_wrong_registration_is_refused_with_the_reason(api: Service) -> None:
     for body, path in WRONG:
         answer = await api.alice.post("/api/webhooks", body)
 

@@ -108,7 +108,7 @@ async def test_a_project_has_the_events_of_its_tasks_alone(api: Service) -> None
     assert (event["type"], event["taskId"], event["subscription"]) == ("TaskSubmitted", mine, "project:novel")
 
 
-async def test_all_is_all_of_mine_and_everybodys_for_admins(api: Service) -> None:
+async def test_all_means_the_callers_tasks_and_for_admins_those_of_all_owners(api: Service) -> None:
     async with connected(api.alice) as mine, connected(api.admin) as everybodys:
         await subscribed(mine, all=True)
         await subscribed(everybodys, all=True)

@@ -195,7 +195,7 @@ async def test_until_a_server_has_room_and_those_before_it_have_gone(service: Se
     ]
 
 
-# Who may know what
+# Access
 
 
 async def test_an_owner_learns_no_server_s_name(service: Service) -> None:
@@ -205,11 +205,11 @@ async def test_an_owner_learns_no_server_s_name(service: Service) -> None:
         assert (await service.admin.post("/api/servers", body)).status == 200
     task_id = await service.alice.submit({"payload": 1})
 
-    for client, told in ((service.alice, False), (service.admin, True), (service.auditor, True)):
+    for client, sees_servers in ((service.alice, False), (service.admin, True), (service.auditor, True)):
         answer = await client.get(f"/api/task/{task_id}/why")
         assert answer["verdicts"] == [{"verdict": "offline", "text": "are offline", "count": 2}]
-        assert any(name in str(answer.body) for name in names) == told
-        assert (answer["servers"] is not None) == told
+        assert any(name in str(answer.body) for name in names) == sees_servers
+        assert (answer["servers"] is not None) == sees_servers
 
 
 # Without a scheduler
@@ -257,7 +257,7 @@ async def test_a_scheduler_that_does_not_know_a_task_yet_changes_nothing(api: Se
     assert [answer["keeper"] for answer in found] == ["answered"] * 2
 
 
-# At work, and over
+# Running and ended
 
 
 async def test_a_task_that_runs_says_where_and_how_far(service: Service, backend: BackendServer) -> None:

@@ -1,4 +1,4 @@
-"""What holds for every dialect, through the real transport and a real connection."""
+"""Conformance suite: run for every dialect, through the real transport and a real connection."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MAX_RESULT = 1_000_000
 
 
 class Wired:
-    """A dialect, what its servers say, and a server that says it."""
+    """A dialect, its wire fixture, and a server that answers with it."""
 
     def __init__(self, fixture: WireFixture, server: WireServer, backend: BackendClient) -> None:
         self.wire = fixture
@@ -69,7 +69,7 @@ class Wired:
         )
 
     async def call(self, answer: Any, seconds: float = 10) -> Answer:
-        """Return what comes of a call that the server answers so."""
+        """Return the outcome of a call with this answer."""
         self.server.answer = answer
 
         async def on_update(update: Update) -> None:
@@ -141,7 +141,7 @@ async def test_a_rejection_has_its_reason(wired: Wired) -> None:
     assert "no such voice" in answer.error
 
 
-async def test_busy_is_told_from_failed(wired: Wired) -> None:
+async def test_busy_is_not_an_error(wired: Wired) -> None:
     wire = wired.wire.busy()
     answer = await wired.call(wire)
 

@@ -161,7 +161,7 @@ async def test_a_badly_written_address_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://134744072/", "http://0x8.8.8.8/", "http://8.8.2056/", "http://010.8.8.8/"])
-async def test_a_harmless_address_in_an_odd_spelling_is_given_back_to_be_rewritten(url: str) -> None:
+async def test_a_public_address_in_an_odd_spelling_is_refused_with_the_usual_one(url: str) -> None:
     with pytest.raises(InvalidAddress, match=r"write the host as 8\.8\.8\.8"):
         await policy().check_url(url)
 
@@ -352,7 +352,7 @@ async def test_a_listed_name_keeps_its_other_addresses_when_one_is_down(backend:
         assert await get(session, at(backend, "gpu")) == 200
 
 
-async def test_a_server_that_is_down_is_no_matter_of_policy() -> None:
+async def test_a_server_that_is_down_is_not_refused_by_policy() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         async with policy(private=True).session() as session:
@@ -390,7 +390,7 @@ async def test_an_answer_of_exactly_the_limit_is_read(backend: WireServer) -> No
         assert await read_capped(response, 1000) == b"x" * 1000
 
 
-async def test_a_larger_answer_is_refused_by_what_it_announces(backend: WireServer) -> None:
+async def test_a_larger_answer_is_refused_by_its_content_length(backend: WireServer) -> None:
     late = asyncio.Event()
 
     async def announce(request: web.Request) -> web.StreamResponse:

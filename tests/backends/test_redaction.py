@@ -1,4 +1,4 @@
-"""What a server says loses the key that it echoes, in each form, and nothing else."""
+"""The echoed key is removed from an answer, in each encoding, and nothing else is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_each_form_is_taken_out_and_json_stays_json(form: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["", "x", "none", "null", "data", "status", "metadata"])
-def test_a_word_too_short_to_be_a_secret_leaves_the_answer_as_it_is(word: str) -> None:
+def test_a_key_too_short_to_be_a_secret_is_not_redacted(word: str) -> None:
     text = b'{"data": null, "metadata": {"status": "FINISHED"}}'
 
     assert without_key(text, word) == text

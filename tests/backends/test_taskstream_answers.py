@@ -1,4 +1,4 @@
-"""The dialect `taskstream`: what a server's answer means."""
+"""The dialect `taskstream`: the outcome of each answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CALL = Call(
 
 
 def answer(status: int, body: Any = b"", *, reports: bool = False, retry_after: timedelta | None = None) -> Answer:
-    """Return what an answer means; `body` is bytes, or what is sent as JSON."""
+    """Return the outcome of an answer; a `body` other than bytes is sent as JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     server = ServerRegistered(server_id="s1", name="", provider="", predict_url="http://s1", callback=reports)
     reply = Reply(status=status, headers={}, body=sent, retry_after=retry_after, elapsed_ms=1234)
@@ -116,7 +116,7 @@ def test_the_result_of_another_task_is_a_bad_answer(status: str, reports: bool) 
 
 
 @pytest.mark.parametrize("task_id", ["", "job-17", None, 5, ["0" * 26 + "~somebody"]])
-def test_an_id_that_is_none_of_ours_says_nothing(task_id: Any) -> None:
+def test_an_id_in_another_format_is_ignored(task_id: Any) -> None:
     """Older backends have put their own there."""
     assert isinstance(answer(200, {**task_result(), "task_id": task_id}), Completed)
 
@@ -150,7 +150,7 @@ def test_a_failed_result_inside_a_200_fails_the_task_with_its_message(
     [b"", b"<html>", b'{"a":', b"{}{}", b"nan", b'"\xff"', b'{"metadata": "\xff"}', b"[" * 5000 + b"]" * 5000],
     ids=["empty", "html", "cut", "two", "nan", "no UTF-8", "no UTF-8 within", "very deep"],
 )
-def test_a_success_with_something_that_cannot_be_kept_is_a_bad_answer(status: int, body: bytes, reports: bool) -> None:
+def test_a_success_with_a_body_that_is_not_json_is_a_bad_answer(status: int, body: bytes, reports: bool) -> None:
     found = answer(status, body, reports=reports)
 
     assert isinstance(found, Failed)
@@ -197,7 +197,7 @@ def test_a_202_of_a_server_that_reports_is_an_acceptance_with_the_servers_own_id
      b"[" * 5000],
     ids=["empty", "text", "null", "list", "number", "other status", "no UTF-8", "very deep"],
 )  # fmt: skip
-def test_a_202_that_says_nothing_we_know_is_an_acceptance_all_the_same(body: bytes) -> None:
+def test_a_202_with_an_unknown_body_is_still_an_acceptance(body: bytes) -> None:
     assert answer(202, body, reports=True) == Accepted(None)
 
 
@@ -269,7 +269,7 @@ def test_the_servers_own_reason_is_kept_if_it_is_text(status: int, body: Any, re
     st.binary(max_size=50) | st.recursive(st.none() | st.text(), st.lists).map(lambda it: json.dumps(it).encode()),
     st.booleans(),
 )
-def test_every_answer_means_something(status: int, body: bytes, reports: bool) -> None:
+def test_every_answer_has_an_outcome(status: int, body: bytes, reports: bool) -> None:
     found = answer(status, body, reports=reports)
 
     if not 200 <= status < 300:

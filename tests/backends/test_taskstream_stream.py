@@ -1,4 +1,4 @@
-"""The dialect `taskstream`: what a streamed answer says, however it arrives in pieces. Pure."""
+"""The dialect `taskstream`: updates and end of a streamed answer, in whatever pieces it arrives. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ framings = pytest.mark.parametrize("framing", ["events", "lines"])
 
 
 def read(framing: Framing, chunks: list[bytes]) -> list[Update | Answer]:
-    """Return all that is said, up to the end of the attempt."""
+    """Return all updates, up to the end of the attempt."""
     texts = Texts(framing)
     reader = Taskstream().open_stream(SERVER, CALL, 200)
     assert reader is not None
@@ -58,7 +58,7 @@ def only(update: Any, framing: Framing = "lines") -> Update | Answer:
 
 
 def progress(update: Any) -> dict[str, Any]:
-    """Return the fields of progress that are not as if unsaid."""
+    """Return the fields of progress that have a value."""
     said = only(update)
     assert isinstance(said, Update)
     fields = {"progress": said.progress, "message": said.message, "log": "".join(said.lines), "output": said.output,
@@ -109,19 +109,19 @@ def test_updates_are_the_same_in_whatever_pieces_they_arrive(
 
 
 @given(st.lists(st.binary(max_size=30), max_size=6), st.sampled_from(["events", "lines"]))
-def test_no_bytes_do_more_than_to_be_refused(chunks: list[bytes], framing: Framing) -> None:
+def test_any_bytes_are_read_or_refused(chunks: list[bytes], framing: Framing) -> None:
     with contextlib.suppress(BadAnswer):
         read(framing, chunks)
 
 
 @framings
-def test_what_lacks_its_last_line_end_counts(framing: Framing) -> None:
+def test_the_last_update_needs_no_line_end(framing: Framing) -> None:
     body = framed(framing, {"progress": 1}) + framed(framing, {"data": 1}).rstrip()
 
     assert isinstance(read(framing, [body])[-1], Completed)
 
 
-def test_of_an_event_only_the_data_counts_and_its_lines_are_one_text() -> None:
+def test_only_the_data_lines_of_an_event_count_and_they_are_one_text() -> None:
     body = b'event: progress\nid: 7\nretry: 1\ndata: {"progress":\ndata:5}\n\nevent: ping\n\ndata\n\n: comment\n\n'
 
     (said,) = read("events", [body])
@@ -147,7 +147,7 @@ def test_an_update_and_its_short_form_say_the_same() -> None:
 
 
 @pytest.mark.parametrize("status", ["PROCESSING", "WAITING"])
-def test_data_beside_a_status_that_goes_on_is_no_end(status: str) -> None:
+def test_data_with_a_status_that_is_not_final_is_no_end(status: str) -> None:
     assert progress({"data": {}, "metadata": {"status": status, "progress": 3}}) == {"progress": 3}
     assert progress({"data": {}, "status": status, "progress": 3}) == {"progress": 3}
 

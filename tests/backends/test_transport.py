@@ -1,4 +1,4 @@
-"""What the transport makes of headers, and of connections that fail."""
+"""`Retry-After`, and the descriptions of connection errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_pause_is_read_as_seconds_or_as_a_date(value: str, seconds: float) -> 
      "Fri, 02 Jan 2026 03:04:35 -0000"],
     ids=["none", "empty", "word", "negative", "fraction", "superscript", "huge", "absurd", "no date", "no zone"],
 )  # fmt: skip
-def test_what_is_neither_asks_for_no_pause(value: str | None) -> None:
+def test_an_invalid_retry_after_is_ignored(value: str | None) -> None:
     assert parse_retry_after(value, NOW) is None
 
 
@@ -76,7 +76,7 @@ REFUSED = ConnectionRefusedError(111, "Connect call failed ('10.1.2.3', 8443)")
     ],
     ids=lambda it: type(it).__name__ if isinstance(it, Exception) else "",
 )
-def test_what_went_wrong_is_said_without_the_address(error: Exception, says: str) -> None:
+def test_a_connection_error_is_described_without_the_address(error: Exception, says: str) -> None:
     found = describe(error)
 
     assert says in found
@@ -84,5 +84,5 @@ def test_what_went_wrong_is_said_without_the_address(error: Exception, says: str
         assert secret not in found
 
 
-def test_the_example_errors_do_name_the_address_themselves() -> None:
+def test_the_example_errors_contain_the_address() -> None:
     assert "secret-host" in str(aiohttp.ClientConnectorError(KEY, SimpleNamespace(strerror="x", errno=1)))  # type: ignore[arg-type]

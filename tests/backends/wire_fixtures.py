@@ -1,4 +1,4 @@
-"""What servers of each dialect say on the wire, for the conformance suite. A dialect without a fixture fails it."""
+"""Wire fixtures: the answers of servers of each dialect. The conformance suite fails for a dialect without one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StreamWire(Struct, frozen=True):
 
 
 class WireFixture(ABC):
-    """The words of one dialect."""
+    """Requests and answers of one dialect."""
 
     @abstractmethod
     def server(self, url: str) -> ServerRegistered:
@@ -43,7 +43,7 @@ class WireFixture(ABC):
 
     @abstractmethod
     def failure(self, reason: str) -> Wire:
-        """Return an answer that says that the task itself failed."""
+        """Return an answer that reports the task as failed."""
 
     @abstractmethod
     def rejection(self, reason: str) -> Wire:

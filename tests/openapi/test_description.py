@@ -139,7 +139,7 @@ async def test_every_error_answer_is_a_problem_document(document: dict[str, Any]
                 assert media[1]["example"]["status"] == int(status)
 
 
-async def test_a_submission_documents_what_a_429_tells(document: dict[str, Any]) -> None:
+async def test_a_submission_documents_its_429(document: dict[str, Any]) -> None:
     refused = document["paths"]["/task"]["post"]["responses"]["429"]
 
     assert refused["headers"].keys() == {"Retry-After", "RateLimit", "RateLimit-Policy"}
@@ -152,7 +152,7 @@ async def test_readiness_documents_its_503(document: dict[str, Any]) -> None:
     assert answers["503"]["content"]["application/json"]["schema"]["$ref"] == "#/components/schemas/Ready"
 
 
-async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+async def test_every_reference_resolves(document: dict[str, Any]) -> None:
     found = set(references(document))
 
     assert found

@@ -1,4 +1,4 @@
-"""What a listener has had live, it is not told again by the event that sums it up; what it has not had, it is told."""
+"""A follower receives from a batch's event only the reports that it did not receive live."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def live(index: int, lines: list[str], output: str, batch: str) -> LiveReport:
 
 
 @given(batches=st.lists(reports, min_size=1, max_size=4), lost=st.sets(st.tuples(st.integers(0, 3), st.integers(0, 7))))
-def test_every_line_and_every_piece_of_output_is_told_once_and_in_order(
+def test_every_line_and_every_piece_of_output_is_sent_once_and_in_order(
     batches: list[list[tuple[list[str], str]]], lost: set[tuple[int, int]]
 ) -> None:
-    """Each batch is pushed, with some reports lost on the way; then the log's event of it comes."""
+    """Each batch is pushed with some reports lost; then its event arrives from the log."""
     seen = Seen()
     for number, batch in enumerate(batches):
         lines: list[str] = []
@@ -55,13 +55,13 @@ def test_the_next_batch_may_begin_before_the_log_has_the_one_before() -> None:
     assert seen.rest_of(ProgressReported(attempt=1, lines=("b",), batch="second")) is None
 
 
-def test_an_event_that_sums_nothing_up_is_told_whole() -> None:
+def test_an_event_without_a_batch_is_sent_whole() -> None:
     event = ProgressReported(attempt=1, progress=5.0)
 
     assert Seen().rest_of(event) is event
 
 
-def test_a_report_that_is_later_than_the_event_that_sums_it_up_is_not_told_again() -> None:
+def test_a_report_later_than_the_event_of_its_batch_is_not_sent_again() -> None:
     seen = Seen()
 
     assert seen.rest_of(ProgressReported(attempt=1, lines=("a",), batch="first")) is not None
