@@ -21,7 +21,7 @@ from msgspec.structs import asdict
 from taskstream.settings import PREFIX, Settings, variable
 
 from .legality import check_history
-from .service import Client, Door, quick_settings
+from .service import Client, ServiceClients, quick_settings
 from .waiting import POLL_SECONDS, NotInTime, wait_until
 
 TAIL_LINES = 40
@@ -323,10 +323,10 @@ def _quick_with(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def door(url: str) -> AsyncIterator[Door]:
+async def clients_of(url: str) -> AsyncIterator[ServiceClients]:
     """Yield clients of the service at a URL."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as session:
-        yield Door(session, url)
+        yield ServiceClients(session, url)
 
 
 async def legal(client: Client, task_id: str) -> list[dict[str, Any]]:

@@ -191,7 +191,7 @@ class Client:
         await wait_until(look, f"server {server_id} to be {status}")
 
 
-class Door:
+class ServiceClients:
     """Clients of a service, by its URL."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
@@ -212,7 +212,7 @@ class Door:
         return Client(self._session, self.url, bearer)
 
 
-class Service(Door):
+class Service(ServiceClients):
     """A service that runs in this process, and clients of it."""
 
     def __init__(self, container: Container, session: aiohttp.ClientSession) -> None:

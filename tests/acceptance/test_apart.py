@@ -7,7 +7,7 @@ import asyncio
 from testkit.backend import BackendServer
 from testkit.load import work
 from testkit.nats import NatsServer
-from testkit.processes import Processes, all_end, door, legal
+from testkit.processes import Processes, all_end, clients_of, legal
 from testkit.waiting import wait_until
 
 SERVERS = 12
@@ -20,7 +20,7 @@ async def test_two_of_each_are_one_service(processes: Processes, nats: NatsServe
     ids = {(await worker.logged("worker.started"))["worker"] for worker in workers}
     urls = [(await api.logged("ready"))["url"] for api in apis]
     backend.answer = work(0.05)
-    async with door(urls[0]) as one, door(urls[1]) as other:
+    async with clients_of(urls[0]) as one, clients_of(urls[1]) as other:
         for number in range(SERVERS):
             client = (one if number % 2 else other).admin
             await client.register(backend, f"server-{number}", online=False, maxConcurrent=2)
@@ -61,7 +61,7 @@ async def test_what_one_api_changes_the_other_shows_at_once(
 ) -> None:
     apis = [processes.start("api", "--port", "0", "--nats-url", nats.url) for _ in range(2)]
     urls = [(await api.logged("ready"))["url"] for api in apis]
-    async with door(urls[0]) as one, door(urls[1]) as other:
+    async with clients_of(urls[0]) as one, clients_of(urls[1]) as other:
         for _ in range(20):
             task_id = await one.alice.submit({"payload": {}})
             assert (await other.alice.post(f"/api/task/{task_id}/cancel")).status == 200
@@ -81,7 +81,7 @@ async def test_what_one_api_changes_the_other_shows_at_once(
 
 async def test_without_nats_it_says_503_and_when_to_come_again(processes: Processes, nats: NatsServer) -> None:
     api = processes.start("api", "--port", "0", "--nats-url", nats.url)
-    async with door((await api.logged("ready"))["url"]) as service:
+    async with clients_of((await api.logged("ready"))["url"]) as service:
         task_id = await service.alice.submit({"payload": {}})
 
         nats.kill()
@@ -113,7 +113,7 @@ async def test_a_rebuild_beside_a_running_worker_finds_no_difference(
 ) -> None:
     api = processes.start("api", "--port", "0", "--nats-url", nats.url)
     processes.start("worker", "--nats-url", nats.url)
-    async with door((await api.logged("ready"))["url"]) as service:
+    async with clients_of((await api.logged("ready"))["url"]) as service:
         await service.admin.register(backend, "echo")
         tasks = [await service.alice.submit({"payload": {"n": n}}) for n in range(30)]
         await all_end(service.alice, len(tasks))

@@ -19,8 +19,8 @@ from taskstream.streams.topology.definitions import TASKS
 from testkit.backend import BackendServer, accept, echo, finished, hold, status
 from testkit.histories import whole_log
 from testkit.load import Load, work
-from testkit.processes import Processes, Up, all_end, door, legal
-from testkit.service import Door
+from testkit.processes import Processes, Up, all_end, clients_of, legal
+from testkit.service import ServiceClients
 from testkit.waiting import wait_until
 
 LOAD = 400
@@ -70,13 +70,13 @@ async def backends() -> AsyncIterator[dict[str, BackendServer]]:
         yield {name: await stack.enter_async_context(BackendServer(answer)) for name, answer in answers.items()}
 
 
-async def register(service: Door, backends: dict[str, BackendServer]) -> None:
+async def register(service: ServiceClients, backends: dict[str, BackendServer]) -> None:
     for name, backend in backends.items():
         more: dict[str, Any] = {"async": True, "callback": True} if name == "reported" else {}
         await service.admin.register(backend, name, types=[name], apiKey=f"key of {name}", **more)
 
 
-async def begin(service: Door, backends: dict[str, BackendServer]) -> dict[str, str]:
+async def begin(service: ServiceClients, backends: dict[str, BackendServer]) -> dict[str, str]:
     """Return tasks in every state that a backup may meet: ended, in a call, accepted, waiting for a retry."""
     alice = service.alice
     tasks = {"large": await alice.submit({"type": "large", "payload": {}})}
@@ -105,7 +105,7 @@ async def test_a_backup_under_load_is_restored_with_all_that_was_acknowledged(
 ) -> None:
     folder = tmp_path / "backup"
     up = await processes.up()
-    async with door(up.url) as service:
+    async with clients_of(up.url) as service:
         await register(service, backends)
         tasks = await begin(service, backends)
         load = Load(service.alice, LOAD)
@@ -126,7 +126,7 @@ async def test_a_backup_under_load_is_restored_with_all_that_was_acknowledged(
         backends[name].answer = echo
     backends["slow"].let_go.set()
     up = await processes.up(up.port)  # the same port: the call that is still to be reported on was told it
-    async with door(up.url) as service:
+    async with clients_of(up.url) as service:
         last = read_manifest(folder).part(TASKS).last_sequence
         submitted = sum(".submitted." in event.subject for event in original if event.sequence <= last)
         assert f"tasks: {submitted}," in told
@@ -149,7 +149,7 @@ async def test_a_backup_under_load_is_restored_with_all_that_was_acknowledged(
         assert (await done(processes, "rebuild", "--nats-url", nats_url(up))).count("no differences") == 2
 
 
-async def check_ends(service: Door, tasks: dict[str, str], promised: dict[int, str]) -> None:
+async def check_ends(service: ServiceClients, tasks: dict[str, str], promised: dict[int, str]) -> None:
     """See that each promised task has ended, once, by a legal history, and the others after the attempts they need."""
     for number, task_id in promised.items():
         end = (await legal(service.alice, task_id))[-1]
@@ -165,7 +165,7 @@ async def test_without_a_service_the_data_folder_is_backed_up_all_the_same(
     processes: Processes, tmp_path: Path
 ) -> None:
     up = await processes.up()
-    async with door(up.url) as service:
+    async with clients_of(up.url) as service:
         await service.alice.submit({"payload": {}})
     up.kill_all()
     await done(processes, "backup", str(tmp_path / "backup"), "--data-dir", str(up.data))

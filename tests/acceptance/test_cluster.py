@@ -16,7 +16,7 @@ from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import TASKS
 from testkit.backend import BackendServer
 from testkit.load import Load, report_later, work
-from testkit.processes import Processes, Up, door
+from testkit.processes import Processes, Up, clients_of
 from testkit.waiting import wait_until
 from tests.acceptance.test_service_killed import check_load, register
 
@@ -61,7 +61,7 @@ async def test_the_leader_is_killed_under_load_and_nothing_is_lost(
     backend.answer = work()
     async with BackendServer(report_later) as patient:
         up = await processes.up(CLUSTER="3")
-        async with door(up.url) as service:
+        async with clients_of(up.url) as service:
             await register(service, backend, patient)
             load = Load(service.alice, TASKS_SUBMITTED)
             submitting = asyncio.create_task(load.run())
@@ -89,7 +89,7 @@ async def test_all_of_it_is_killed_and_finds_everything_again_at_the_same_addres
     async with BackendServer(report_later) as patient:
         up = await processes.up(CLUSTER="3")
         where = urls(up.data)
-        async with door(up.url) as service:
+        async with clients_of(up.url) as service:
             await register(service, backend, patient)
             load = Load(service.alice, TASKS_SUBMITTED // 2)
             submitting = asyncio.create_task(load.run())

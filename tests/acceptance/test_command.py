@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from taskstream.settings import Settings, variable
-from testkit.processes import Processes, door, environment
+from testkit.processes import Processes, clients_of, environment
 from testkit.service import SECRET
 
 
@@ -69,7 +69,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 async def test_every_line_of_its_log_is_json_and_tells_no_secret(processes: Processes) -> None:
     up = await processes.up()
-    async with door(up.url) as service:
+    async with clients_of(up.url) as service:
         await service.alice.post("/api/task", b"no json")
         await service.alice.submit({"payload": {"password": "swordfish"}})
     up.terminate()
@@ -86,7 +86,7 @@ async def test_a_second_one_on_the_same_folder_is_refused_and_the_first_goes_on(
     assert await second.ended() == 1
     assert "another data folder" in second.tail()
     assert "Traceback" not in second.tail()
-    async with door(first.url) as service:
+    async with clients_of(first.url) as service:
         assert (await service.alice.post("/api/task", {"payload": {}})).status == 200
 
 
@@ -96,7 +96,7 @@ async def test_a_token_of_the_command_opens_the_door(processes: Processes, tmp_p
     claims = jwt.decode(made.stdout.strip(), SECRET, algorithms=["HS256"])
     assert (claims["sub"], claims["roles"], claims["exp"] - claims["iat"]) == ("carol", ["admin"], 60)
     up = await processes.up()
-    async with door(up.url) as service:
+    async with clients_of(up.url) as service:
         service.alice.bearer = made.stdout.strip()
         assert (await service.alice.get("/api/servers")).status == 200
 

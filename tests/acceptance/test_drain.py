@@ -10,13 +10,13 @@ import pytest
 
 from testkit.backend import BackendServer, hold
 from testkit.nats import NatsServer
-from testkit.processes import Processes, door
+from testkit.processes import Processes, clients_of
 from testkit.waiting import wait_until
 
 
 async def test_while_draining_it_still_answers_and_closes_connections(processes: Processes, nats: NatsServer) -> None:
     api = processes.start("api", "--port", "0", "--nats-url", nats.url, DRAIN="3")
-    async with door((await api.logged("ready"))["url"]) as service:
+    async with clients_of((await api.logged("ready"))["url"]) as service:
         before = await service.alice.post("/api/task", {"payload": {}})
         assert "close" not in before.headers.get("Connection", "")
         assert (await service.alice.get("/health/ready")).status == 200
@@ -56,7 +56,7 @@ async def test_a_worker_says_so_too_until_its_last_call_has_ended(
     worker = processes.start("worker", "--nats-url", nats.url, "--metrics-port", port, SHUTDOWN_GRACE="600")
     await worker.logged("worker.started")
     backend.answer = hold
-    async with door(url) as service, door(f"http://127.0.0.1:{port}") as side:
+    async with clients_of(url) as service, clients_of(f"http://127.0.0.1:{port}") as side:
         await service.admin.register(backend, "held")
         task_id = await service.alice.submit({"payload": {}})
         await wait_until(lambda: backend.calls, "the call")

@@ -18,8 +18,8 @@ from aiohttp import web
 from nats.aio.client import Client as Nats
 
 from testkit.backend import BackendServer, finished
-from testkit.processes import Processes, Up, door
-from testkit.service import Client, Door
+from testkit.processes import Processes, Up, clients_of
+from testkit.service import Client, ServiceClients
 from testkit.waiting import wait_until
 
 CANARY = "this the servers say, too"
@@ -98,7 +98,7 @@ class Ear:
                 self.heard += chunk
 
 
-async def answers_about(service: Door, ids: dict[str, str], *, ended: bool) -> bytes:
+async def answers_about(service: ServiceClients, ids: dict[str, str], *, ended: bool) -> bytes:
     """Return all that can be read about these tasks, headers included; their streams, too, once these have an end."""
     auditor = service.client("eve", "auditor")
     paths = ["/api/tasks", "/api/queue/tasks", "/api/active-tasks", "/metrics", "/health/ready"]
@@ -114,7 +114,7 @@ async def answers_about(service: Door, ids: dict[str, str], *, ended: bool) -> b
     return found
 
 
-async def queue(service: Door, project: str, key: str, **headers: str) -> tuple[int, bytes]:
+async def queue(service: ServiceClients, project: str, key: str, **headers: str) -> tuple[int, bytes]:
     """Queue a chapter; return status and body."""
     url = f"{service.url}/api/projects/{project}/queue-chapters"
     headers = {"Authorization": f"Bearer {service.alice.bearer}", "X-AI-Key": key, **headers}
@@ -122,7 +122,7 @@ async def queue(service: Door, project: str, key: str, **headers: str) -> tuple[
         return response.status, await response.read()
 
 
-async def refused_requests(service: Door, key: str) -> bytes:
+async def refused_requests(service: ServiceClients, key: str) -> bytes:
     """Send the key with requests that are refused; return what they are answered."""
     answers = [
         await queue(service, "p", key, **{"X-AI-BaseUrl": f"ftp://{quote(key, safe='')}"}),
@@ -157,7 +157,7 @@ async def sealed_keys(nats: Nats) -> list[bytes]:
 async def test_the_key_is_found_nowhere(processes: Processes) -> None:
     keys = {kind: new_key(kind) for kind in (*ENDS, "generated", "request")}
     up = await processes.up(LOG_LEVEL="debug")
-    async with BackendServer(repeat_the_key) as backend, door(up.url) as service:
+    async with BackendServer(repeat_the_key) as backend, clients_of(up.url) as service:
         nats = await of_embedded(up)
         await service.admin.register(backend, "writer", types=["chapter"], callback=True, **{"async": True})
         ear = Ear(service.alice)

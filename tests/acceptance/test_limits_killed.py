@@ -13,8 +13,8 @@ from aiohttp import web
 
 from testkit.backend import BackendServer, finished
 from testkit.nats import NatsServer
-from testkit.processes import Process, Processes, all_end, door, legal
-from testkit.service import Door
+from testkit.processes import Process, Processes, all_end, clients_of, legal
+from testkit.service import ServiceClients
 from testkit.waiting import POLL_SECONDS, wait_until
 
 TASKS = 140
@@ -66,7 +66,7 @@ class Service:
         self._nats = nats
         self.apis: list[Process] = []
         self.workers: list[Process] = []
-        self.doors: list[Door] = []
+        self.doors: list[ServiceClients] = []
         """Of the APIs, in the same order."""
         self.stack = contextlib.AsyncExitStack()
 
@@ -101,7 +101,7 @@ class Service:
     async def _api(self) -> Process:
         running = self._processes.start("api", "--nats-url", self._nats.url)
         url = (await running.logged("ready"))["url"]
-        self.doors.append(await self.stack.enter_async_context(door(url)))
+        self.doors.append(await self.stack.enter_async_context(clients_of(url)))
         return running
 
     async def _worker(self) -> Process:

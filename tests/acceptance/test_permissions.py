@@ -14,9 +14,9 @@ from taskstream.streams.jetstream.api import api
 from testkit.backend import BackendServer, hold, status
 from testkit.load import report_later
 from testkit.nats import NatsServer
-from testkit.processes import Processes, door
+from testkit.processes import Processes, clients_of
 from testkit.receiver import HookReceiver
-from testkit.service import Door
+from testkit.service import ServiceClients
 from testkit.sse import opened, received
 from testkit.waiting import wait_until
 
@@ -54,7 +54,7 @@ async def test_each_part_may_do_its_work_and_nothing_else(
     url = (await api_process.logged("ready"))["url"]
     worker = processes.start("worker", INLINE_RESULT="100", PUBLIC_URL=url, **as_user("worker", guarded))
     await worker.logged("worker.started")
-    async with door(url) as service, BackendServer(report_later) as patient, BackendServer(hold) as slow:
+    async with clients_of(url) as service, BackendServer(report_later) as patient, BackendServer(hold) as slow:
         await service.admin.put("/api/types/slow", {"attempts": 1})
         await service.admin.put("/api/types/patient", {"attempts": 2})
         await service.admin.register(backend, "echo", types=["default"], apiKey="key-of-the-backend")
@@ -96,7 +96,7 @@ async def test_each_part_may_do_its_work_and_nothing_else(
     assert not re.findall(r".*Violation.*", (guarded.folder / "nats.log").read_text())
 
 
-async def push_does_its_work(service: Door) -> None:
+async def push_does_its_work(service: ServiceClients) -> None:
     """Have a task with a key of its own fail, and be told of it by stream and by webhook."""
     async with HookReceiver() as receiver:
         registered = await service.alice.post("/api/webhooks", {"url": receiver.url})
@@ -112,7 +112,7 @@ async def push_does_its_work(service: Door) -> None:
         assert (await service.alice.delete(f"/api/webhooks/{webhook_id}")).status == 200
 
 
-async def the_scheduler_does_its_work(service: Door) -> None:
+async def the_scheduler_does_its_work(service: ServiceClients) -> None:
     """Have tasks held, which are somebody else's, ask why, and have them queued."""
     bob = service.client("bob")
     assert (await service.admin.put("/api/types/slow", {"concurrency": 1})).status == 200
@@ -128,7 +128,7 @@ async def the_scheduler_does_its_work(service: Door) -> None:
         assert (await bob.post(f"/api/task/{task_id}/cancel")).status == 200
 
 
-async def schedules_do_their_work(service: Door) -> None:
+async def schedules_do_their_work(service: ServiceClients) -> None:
     """Have a schedule fire, which is somebody else's, and delete it."""
     created = await service.admin.post("/api/schedules", {"cron": "* * * * * *", "task": {"payload": {}}})
     assert created.status == 200, created

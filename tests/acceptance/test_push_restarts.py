@@ -14,7 +14,7 @@ import pytest
 
 from testkit.backend import BackendServer, accept
 from testkit.nats import NatsServer
-from testkit.processes import Processes, door
+from testkit.processes import Processes, clients_of
 from testkit.service import Client
 from testkit.sse import opened
 from testkit.waiting import wait_until
@@ -110,7 +110,7 @@ async def test_nothing_is_missed_and_nothing_is_told_twice(
     followed = processes.start("api", "--port", "0", "--nats-url", nats.url)
     url, followed_url = [(await api.logged("ready"))["url"] for api in (steady, followed)]
     processes.start("worker", "--nats-url", nats.url, PUBLIC_URL=url)
-    async with BackendServer(accept) as patient, door(url) as service, door(followed_url) as shaky:
+    async with BackendServer(accept) as patient, clients_of(url) as service, clients_of(followed_url) as shaky:
         await service.admin.register(backend, "quick", types=["default"], maxConcurrent=8)
         await service.admin.register(patient, "patient", types=["long"], callback=True, **{"async": True})
         long = await service.alice.submit({"type": "long", "payload": 0})

@@ -15,8 +15,8 @@ from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import decode
 from taskstream.streams.topology.definitions import SCHEDULES, TIMERS
 from testkit.nats import NatsServer
-from testkit.processes import Process, Processes, Up, door
-from testkit.service import Client, Door, quick_settings
+from testkit.processes import Process, Processes, Up, clients_of
+from testkit.service import Client, ServiceClients, quick_settings
 from testkit.waiting import wait_until
 
 COUNT = 12
@@ -106,7 +106,7 @@ async def test_of_two_workers_either_may_be_killed(processes: Processes, nats: N
     workers = [worker(), worker()]
     for one in workers:
         await one.logged("worker.started")
-    async with door((await api.logged("ready"))["url"]) as service:
+    async with clients_of((await api.logged("ready"))["url"]) as service:
         ids = [await create(service.alice) for _ in range(COUNT)]
         await fired_more(service.alice, ids, 1)
         for _ in range(2):
@@ -125,7 +125,7 @@ async def test_of_two_workers_either_may_be_killed(processes: Processes, nats: N
 
 async def test_nothing_is_lost_when_all_of_it_is_killed(processes: Processes) -> None:
     up = await processes.up()
-    async with door(up.url) as service:
+    async with clients_of(up.url) as service:
         ids = [await create(service.alice) for _ in range(COUNT)]
         await fired_more(service.alice, ids, 1)
 
@@ -139,7 +139,7 @@ async def test_nothing_is_lost_when_all_of_it_is_killed(processes: Processes) ->
 
 async def test_what_is_restored_from_a_backup_goes_on(processes: Processes, tmp_path: Path) -> None:
     up = await processes.up()
-    async with door(up.url) as service:
+    async with clients_of(up.url) as service:
         ids = [await create(service.alice) for _ in range(COUNT)]
         await fired_more(service.alice, ids, 1)
         backup = processes.start("backup", str(tmp_path / "backup"), "--data-dir", str(up.data))
@@ -161,7 +161,7 @@ def nats_url(up: Up) -> str:
     return f"nats://127.0.0.1:{take_port(up.data / f'nats-server_{up.nats_pid}.ports')}"
 
 
-async def all_is_well(service: Door, url: str, ids: list[str]) -> None:
+async def all_is_well(service: ServiceClients, url: str, ids: list[str]) -> None:
     await pause_all(service.alice, ids)
     await nothing_due(url)
     assert_each_second_once(await fired_runs(url), await tasks_by_schedule(service.alice), ids)

@@ -7,8 +7,8 @@ from collections import Counter
 
 from testkit.backend import BackendServer, hold
 from testkit.load import Load, report_later, work
-from testkit.processes import Processes, all_end, door, legal
-from testkit.service import Client, Door
+from testkit.processes import Processes, all_end, clients_of, legal
+from testkit.service import Client, ServiceClients
 from testkit.waiting import wait_until
 
 TASKS = 300
@@ -29,7 +29,7 @@ async def check_load(client: Client, load: Load) -> None:
     await asyncio.gather(*(check(number, task_id) for number, task_id in load.acknowledged.items()))
 
 
-async def register(service: Door, quick: BackendServer, patient: BackendServer) -> None:
+async def register(service: ServiceClients, quick: BackendServer, patient: BackendServer) -> None:
     """Register a server that answers, and one that reports."""
     await service.admin.register(quick, "quick")
     await service.admin.register(patient, "patient", **{"async": True, "callback": True})
@@ -39,7 +39,7 @@ async def test_no_acknowledged_task_is_lost_and_each_ends_once(processes: Proces
     backend.answer = work()
     async with BackendServer(report_later) as patient:
         up = await processes.up()
-        async with door(up.url) as service:
+        async with clients_of(up.url) as service:
             await register(service, backend, patient)
             load = Load(service.alice, TASKS)
             submitting = asyncio.create_task(load.run())
@@ -64,7 +64,7 @@ async def test_nats_alone_is_started_again_and_nothing_is_lost(processes: Proces
     backend.answer = work()
     async with BackendServer(report_later) as patient:
         up = await processes.up()
-        async with door(up.url) as service:
+        async with clients_of(up.url) as service:
             await register(service, backend, patient)
             load = Load(service.alice, TASKS)
             submitting = asyncio.create_task(load.run())
@@ -86,7 +86,7 @@ async def test_a_graceful_end_hands_back_what_takes_too_long(processes: Processe
     backend.answer = work(0.1)
     async with BackendServer(hold) as slow:
         up = await processes.up()
-        async with door(up.url) as service:
+        async with clients_of(up.url) as service:
             await service.admin.register(backend, "quick", types=["default"])
             await service.admin.register(slow, "slow", types=["long"])
             long = [await service.alice.submit({"type": "long", "payload": {}}) for _ in range(3)]
@@ -119,7 +119,7 @@ async def test_a_graceful_end_hands_back_what_takes_too_long(processes: Processe
 
 async def test_what_was_done_is_not_done_again(processes: Processes, backend: BackendServer) -> None:
     up = await processes.up()
-    async with door(up.url) as service:
+    async with clients_of(up.url) as service:
         await service.admin.register(backend, "echo")
         done = [await service.alice.submit({"payload": {"n": n}}) for n in range(40)]
         await all_end(service.alice, len(done))

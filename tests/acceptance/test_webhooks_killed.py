@@ -8,9 +8,9 @@ from collections import Counter
 from aiohttp import web
 
 from testkit.nats import NatsServer
-from testkit.processes import Processes, door
+from testkit.processes import Processes, clients_of
 from testkit.receiver import HookReceiver, Message, register, settled
-from testkit.service import Door
+from testkit.service import ServiceClients
 from testkit.waiting import wait_until
 
 TASKS = 42
@@ -33,7 +33,7 @@ class Moody:
         return web.Response(status=204)
 
 
-async def cancel_many(service: Door, count: int) -> set[str]:
+async def cancel_many(service: ServiceClients, count: int) -> set[str]:
     """Submit tasks that no server runs, and end them."""
     ended = set()
     for _ in range(count):
@@ -49,7 +49,7 @@ async def test_another_worker_goes_on_where_the_killed_one_was(processes: Proces
     for worker in workers:
         await worker.logged("worker.started")
     moody = Moody()
-    async with door((await api.logged("ready"))["url"]) as service, HookReceiver(moody) as receiver:
+    async with clients_of((await api.logged("ready"))["url"]) as service, HookReceiver(moody) as receiver:
         webhook_id, _ = await register(service.alice, receiver)
         wanted = await cancel_many(service, TASKS)
         await wait_until(lambda: len(moody.taken) >= TASKS // 6, "some of them")
@@ -66,7 +66,7 @@ async def test_another_worker_goes_on_where_the_killed_one_was(processes: Proces
 async def test_nothing_is_lost_when_all_of_it_is_killed(processes: Processes) -> None:
     moody = Moody()
     up = await processes.up(**QUICK)
-    async with door(up.url) as service, HookReceiver(moody) as receiver:
+    async with clients_of(up.url) as service, HookReceiver(moody) as receiver:
         webhook_id, _ = await register(service.alice, receiver)
         wanted = await cancel_many(service, TASKS)
         await wait_until(lambda: len(moody.taken) >= TASKS // 6, "some of them")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testkit.backend import BackendServer, accept, hold
 from testkit.nats import NatsServer
-from testkit.processes import Processes, door, legal
+from testkit.processes import Processes, clients_of, legal
 from testkit.waiting import wait_until
 
 
@@ -15,7 +15,7 @@ async def test_its_task_is_run_again_by_another_and_ends_once(
     workers = [processes.start("worker", "--nats-url", nats.url) for _ in range(2)]
     by_id = {(await worker.logged("worker.started"))["worker"]: worker for worker in workers}
     backend.answer = hold
-    async with door((await api.logged("ready"))["url"]) as service:
+    async with clients_of((await api.logged("ready"))["url"]) as service:
         await service.admin.register(backend, "only")
         task_id = await service.alice.submit({"payload": {}})
         await wait_until(lambda: len(backend.calls) == 1, "the call")
@@ -50,7 +50,7 @@ async def test_what_a_callback_server_has_accepted_goes_on_without_the_worker(
     url = (await api.logged("ready"))["url"]
     worker = processes.start("worker", "--nats-url", nats.url, PUBLIC_URL=url)
     backend.answer = accept
-    async with door(url) as service:
+    async with clients_of(url) as service:
         await service.admin.register(backend, "patient", **{"async": True, "callback": True})
         task_id = await service.alice.submit({"payload": {}})
 

@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 
 from testkit.browser import Page, chromium
 from testkit.nats import NatsServer
-from testkit.processes import Processes, door
-from testkit.service import Door
+from testkit.processes import Processes, clients_of
+from testkit.service import ServiceClients
 
 PAGE = Path(__file__).with_name("page.html").read_text()
 RESTARTS = 2
@@ -17,7 +17,7 @@ TASKS = 10
 """Each time."""
 
 
-async def submit_and_cancel(service: Door) -> list[str]:
+async def submit_and_cancel(service: ServiceClients) -> list[str]:
     """Have two events happen to each of a few tasks; return the tasks."""
     ids = await asyncio.gather(*(service.alice.submit({"payload": number}) for number in range(TASKS)))
     for task_id in ids:
@@ -36,7 +36,7 @@ async def test_a_page_misses_nothing_and_is_told_nothing_twice_while_its_api_is_
         steady = processes.start("api", "--port", "0", "--nats-url", nats.url)
         followed = processes.start("api", "--port", "0", "--nats-url", nats.url, CORS_ORIGINS=shown.url)
         url = (await followed.logged("ready"))["url"]
-        async with door((await steady.logged("ready"))["url"]) as service:
+        async with clients_of((await steady.logged("ready"))["url"]) as service:
             token = (await service.alice.post("/api/stream-tokens"))["token"]
             with chromium(tmp_path, f"{shown.url}/#{urlencode({'api': url, 'token': token})}"):
                 for name in ("sse", "ws"):
@@ -71,7 +71,7 @@ async def test_a_page_of_an_origin_that_is_not_allowed_is_told_nothing(
     async with Page(PAGE) as shown:
         api = processes.start("api", "--port", "0", "--nats-url", nats.url, CORS_ORIGINS="http://elsewhere.example")
         url = (await api.logged("ready"))["url"]
-        async with door(url) as service:
+        async with clients_of(url) as service:
             await service.alice.submit({"payload": 1})
             token = (await service.alice.post("/api/stream-tokens"))["token"]
             with chromium(tmp_path, f"{shown.url}/#{urlencode({'api': url, 'token': token})}"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from testkit.browser import Page, chromium
 from testkit.nats import NatsServer
-from testkit.processes import Processes, door
+from testkit.processes import Processes, clients_of
 from testkit.service import Service
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "push.md").read_text()
@@ -42,7 +42,7 @@ async def test_python_goes_on_where_the_service_was_killed(processes: Processes,
     exec(example("python"), names)
     api = processes.start("api", "--port", "0", "--nats-url", nats.url)
     url = (await api.logged("ready"))["url"]
-    async with door(url) as service:
+    async with clients_of(url) as service:
         task_id = await service.alice.submit({"payload": 1})
         async with contextlib.aclosing(names["follow"](url, service.alice.bearer)) as events:
             _, state = await anext(events)
@@ -67,7 +67,7 @@ async def test_a_page_gets_itself_another_token(processes: Processes, nats: Nats
     async with Page(f"{html}{example('js')}</script>") as shown:
         api = processes.start("api", "--port", "0", "--nats-url", nats.url, CORS_ORIGINS=shown.url)
         url = (await api.logged("ready"))["url"]
-        async with door(url) as service:
+        async with clients_of(url) as service:
             task_id = await service.alice.submit({"payload": 1})
             about = json.dumps({"url": url, "bearer": service.alice.bearer})
             with chromium(tmp_path, f"{shown.url}/#{about.replace(' ', '').replace(chr(34), '%22')}"):
