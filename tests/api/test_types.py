@@ -81,19 +81,21 @@ async def test_the_default_type_is_always_there(api: Service) -> None:
 async def test_a_type_sets_how_its_tasks_are_tried(api: Service) -> None:
     """The task's own options come first, then those of its type, then the service's settings."""
     await api.admin.put("/api/types/resize", RESIZE | {"schema": None})
+    await api.admin.put("/api/types/default", {"attempts": 9, "timeout": 7})
+    await api.admin.put("/api/types/gone", RESIZE)
+    await api.admin.delete("/api/types/gone")
     settings = api.container.settings
+    service = (settings.attempts, settings.attempt_timeout, settings.retry_base, settings.retry_cap)
 
     for body, pool, priority, policy in [
         ({"type": "resize", "payload": 1}, "gpu", "low", (5, 120, 0.5, 60)),
         (
-            {"type": "resize", "payload": 1, "attempts": 2, "priority": "high", "timeout": 1},
-            "gpu", "high", (2, 1, 0.5, 60),
+            {"type": "resize", "payload": 1, "attempts": 2, "priority": "high", "timeout": 1.5},
+            "gpu", "high", (2, 1.5, 0.5, 60),
         ),
-        (
-            {"type": "nobody knows it", "payload": 1},
-            "default", "normal",
-            (settings.attempts, settings.attempt_timeout, settings.retry_base, settings.retry_cap),
-        ),
+        ({"a": 1}, "default", "normal", (9, 7, settings.retry_base, settings.retry_cap)),
+        ({}, "default", "normal", (9, 7, settings.retry_base, settings.retry_cap)),
+        *[({"type": name, "payload": 1}, "default", "normal", service) for name in ("nobody knows it", "gone")],
     ]:  # fmt: skip
         (event,) = await api.alice.history(await api.alice.submit(body))
         assert (event["pool"], event["priority"], event["policy"]["attempts"]) == (pool, priority, policy[0]), body
