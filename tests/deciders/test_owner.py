@@ -91,7 +91,7 @@ def test_an_owner_may_be_limited_where_the_service_is_not() -> None:
     st.none() | st.sampled_from([0.0, 0.5, 2.0]),
     st.none() | st.integers(0, 3),
 )
-def test_whoever_sets_all_three_owes_nothing_to_the_service(
+def test_an_owner_with_all_three_limits_has_none_of_the_services(
     concurrency: int | None, per_second: float | None, waiting: int | None
 ) -> None:
     own = {"concurrency": concurrency or 0, "per_second": per_second or 0.0, "waiting": waiting or 0}

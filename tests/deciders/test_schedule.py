@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given as hypothesis_given
@@ -348,16 +347,3 @@ def test_each_run_of_a_day_fires_or_is_skipped_and_none_twice(
     assert len({run_ref(REF, at) for at in found}) == len(found)
     if catch_up == 100 and len(wanted) <= 100:
         assert found == wanted
-
-
-@pytest.mark.parametrize(("zone", "begin"), CHANGES)
-def test_a_quiet_day_fires_each_hour_at_its_minute(zone: str, begin: datetime) -> None:
-    day = Day(ScheduleSettings(cron="30 * * * *", time_zone=zone, task=HOURLY.task), begin)
-    while day.now < begin + timedelta(days=1):
-        assert day.state.next_at is not None
-        day.now = day.state.next_at
-        day.attend()
-
-    clocks = [at.astimezone(ZoneInfo(zone)) for at in day.occurrences]
-    assert {clock.minute for clock in clocks} == {30}
-    assert day.state.counts == Counts(fired=len(clocks))

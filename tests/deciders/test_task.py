@@ -49,7 +49,6 @@ from taskstream.events.task import (
 
 from .support import (
     NOW,
-    POLICY,
     RESULT,
     Given,
     attempt_failed,
@@ -108,6 +107,9 @@ def fail(reporter: Reporter, digest: str = "d2") -> FailTask:
     return FailTask(reporter=reporter, error="no such model", result=None, update_digest=digest)
 
 
+REPORTS = [progress, succeed, fail]
+
+
 def test_the_examples_are_in_the_states_their_names_say() -> None:
     assert isinstance(waiting.state, Waiting)
     assert isinstance(running.state, Processing)
@@ -117,6 +119,13 @@ def test_the_examples_are_in_the_states_their_names_say() -> None:
         "failed",
         "cancelled",
     ]
+
+
+@pytest.mark.parametrize(
+    "command", [start(), *(report(OWNER) for report in REPORTS), CancelTask(reason="no"), RetryTask(reason="once more")]
+)
+def test_nothing_is_done_with_a_task_that_is_not_there(command: Any) -> None:
+    given.when(command).is_refused(NotFound)
 
 
 # Submit
@@ -192,10 +201,6 @@ def test_an_ended_task_is_not_started(state: Given) -> None:
     state.when(start()).is_refused(AlreadyEnded)
 
 
-def test_a_task_that_is_not_there_is_not_started() -> None:
-    given.when(start()).is_refused(NotFound)
-
-
 # Accept
 
 
@@ -214,7 +219,7 @@ def test_an_acceptance_that_comes_after_the_callback_or_too_late_changes_nothing
 
 
 @pytest.mark.parametrize("reporter", [WORKER, TOKEN_HOLDER, SERVER, NAMELESS, OWNER])
-def test_progress_is_taken_from_whoever_speaks_for_the_attempt(reporter: Reporter) -> None:
+def test_progress_is_taken_from_all_that_speak_for_the_attempt(reporter: Reporter) -> None:
     running.when(progress(reporter, custom_data=Raw(b'{"eta":3}'))).then(
         ProgressReported(attempt=1, progress=40.0, message="4 of 10", custom_data=Raw(b'{"eta":3}'))
     )
@@ -250,9 +255,6 @@ def test_a_task_taken_over_by_a_report_is_not_claimed_by_a_worker() -> None:
 
 
 # Who may report
-
-
-REPORTS = [progress, succeed, fail]
 
 
 @pytest.mark.parametrize("report", REPORTS)
@@ -296,11 +298,6 @@ def test_a_person_may_overrule_whatever_attempt_there_is(report: Any) -> None:
     assert waiting.when(report(OWNER)).events[0].attempt == 1
 
 
-@pytest.mark.parametrize("report", REPORTS)
-def test_nobody_reports_on_a_task_that_is_not_there(report: Any) -> None:
-    given.when(report(OWNER)).is_refused(NotFound)
-
-
 @pytest.mark.parametrize("state", [finished, failed_for_good, called_off])
 def test_progress_after_the_end_is_refused(state: Given) -> None:
     state.when(progress(SERVER)).is_refused(AlreadyEnded)
@@ -329,7 +326,7 @@ def test_a_server_may_end_a_task_that_nobody_started() -> None:
 
 
 @pytest.mark.parametrize("reporter", [WORKER, TOKEN_HOLDER, SERVER, NAMELESS, OWNER])
-def test_the_same_final_update_again_changes_nothing_whoever_sends_it(reporter: Reporter) -> None:
+def test_the_same_final_update_again_changes_nothing_from_any_reporter(reporter: Reporter) -> None:
     finished.when(succeed(reporter)).is_quiet()
     failed_for_good.when(fail(reporter)).is_quiet()
 
@@ -370,12 +367,6 @@ def test_the_last_attempt_that_fails_ends_the_task_with_its_error() -> None:
     last.when(fail_attempt(3, kind="timeout", error="too slow")).then(
         TaskFailed(attempt=3, server_id="s3", kind="timeout", error="too slow")
     ).is_quiet()
-
-
-def test_a_task_with_one_attempt_fails_at_its_first_failure() -> None:
-    once = given(submitted(policy=replace(POLICY, attempts=1)), started(1))
-
-    assert isinstance(once.when(fail_attempt()).events[0], TaskFailed)
 
 
 @pytest.mark.parametrize("kind", ["rejected", "failed"])
@@ -487,12 +478,9 @@ def test_an_attempt_that_was_dealt_with_is_not_handed_back(state: Given) -> None
 # Cancel
 
 
-def test_a_waiting_task_is_cancelled_without_an_attempt() -> None:
-    waiting.when(CancelTask(reason="no")).then(TaskCancelled(attempt=0, server_id="", reason="no")).is_quiet()
-
-
-def test_a_task_that_waits_for_its_retry_is_cancelled_without_an_attempt() -> None:
-    retrying.when(CancelTask(reason="no")).then(TaskCancelled(attempt=0, server_id="", reason="no")).is_quiet()
+@pytest.mark.parametrize("state", [waiting, retrying])
+def test_a_waiting_task_is_cancelled_without_an_attempt(state: Given) -> None:
+    state.when(CancelTask(reason="no")).then(TaskCancelled(attempt=0, server_id="", reason="no")).is_quiet()
 
 
 def test_a_running_task_is_cancelled_naming_attempt_and_server() -> None:
@@ -504,10 +492,6 @@ def test_a_running_task_is_cancelled_naming_attempt_and_server() -> None:
 @pytest.mark.parametrize("state", [finished, failed_for_good])
 def test_a_task_that_ended_otherwise_is_not_cancelled(state: Given) -> None:
     state.when(CancelTask(reason="no")).is_refused(AlreadyEnded, state.state.outcome)
-
-
-def test_a_task_that_is_not_there_is_not_cancelled() -> None:
-    given.when(CancelTask(reason="no")).is_refused(NotFound)
 
 
 # Retry from outside
@@ -540,10 +524,6 @@ def test_a_retried_task_ends_anew_whatever_ended_it_before() -> None:
 )
 def test_a_task_that_has_not_failed_is_not_retried(state: Given, says: str) -> None:
     state.when(RetryTask(reason="once more")).is_refused(NotRetryable, says)
-
-
-def test_a_task_that_is_not_there_is_not_retried() -> None:
-    given.when(RetryTask(reason="once more")).is_refused(NotFound)
 
 
 # Requeue

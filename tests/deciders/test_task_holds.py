@@ -28,7 +28,6 @@ from taskstream.commands.task_commands import (
 from taskstream.commands.task_state import UNKNOWN, Held, Waiting, evolve
 from taskstream.errors import AttemptNotCurrent, NotGranted, NotQueued, NotRetryable, RetryTooLate, TimeIsUp
 from taskstream.events.task import (
-    AttemptStarted,
     Plan,
     TaskCancelled,
     TaskDeleted,
@@ -319,14 +318,6 @@ def test_a_child_does_what_it_chose_when_a_parent_does_not_succeed(choice: Any, 
 @pytest.mark.parametrize("state", [given, waiting, running, *(running(end) for end in ENDS)])
 def test_a_parent_changes_nothing_for_a_child_that_is_not_held(state: Given) -> None:
     state.when(BY_PARENT).is_quiet()
-
-
-def test_an_attempt_of_a_released_task_is_like_any_other() -> None:
-    released.when(START).then(
-        AttemptStarted(
-            attempt=1, server_id="s1", worker_id="w1", deadline=NOW + POLICY.timeout, token_digest="token of 1"
-        )
-    )
 
 
 def test_a_child_that_is_retried_is_held_with_its_whole_budget() -> None:

@@ -48,6 +48,13 @@ CODECS: dict[str, Codec[Any]] = {
 }
 TYPES = {event.__name__: event for vocabulary, _ in VOCABULARIES for event in get_args(vocabulary)}
 
+
+def golden(vocabulary: Any) -> list[Any]:
+    """Return an event of each type, with every field."""
+    names = [event.__name__ for event in get_args(vocabulary)]
+    return [CODECS[name].decode((GOLDEN / f"{name}.json").read_bytes()).event for name in names]
+
+
 files = pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambda file: file.stem)
 
 

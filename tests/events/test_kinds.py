@@ -11,7 +11,6 @@ import pytest
 from taskstream.commands.task import decide
 from taskstream.commands.task_commands import RetryTask, SubmitTask
 from taskstream.commands.task_state import UNKNOWN, Ended, Processing, TaskState, Unknown, evolve
-from taskstream.events.codec import task_codec
 from taskstream.events.kinds import TASK_EVENTS, kind_of, word_of
 from taskstream.events.subjects import event_subject, server_token, task_root, task_word, tasks_filter
 from taskstream.events.task import Plan, TaskEvent
@@ -22,8 +21,8 @@ from testkit.legality import IllegalHistory, check_history
 
 from ..deciders.support import NOW, Given, attempt_failed, failed, started, stored, submitted
 from ..scheduling.simulation import Simulation
-from .test_golden import VOCABULARIES
-from .test_subjects import REF, check, golden
+from .test_golden import VOCABULARIES, golden
+from .test_subjects import REF, check
 
 HISTORIES: list[list[TaskEvent]] = [
     [],
@@ -33,7 +32,7 @@ HISTORIES: list[list[TaskEvent]] = [
     [submitted(), started(1), attempt_failed(1)],
     [submitted(), started(1), failed(1)],
 ]
-each_event = pytest.mark.parametrize("event", golden(TaskEvent, task_codec), ids=lambda event: type(event).__name__)
+each_event = pytest.mark.parametrize("event", golden(TaskEvent), ids=lambda event: type(event).__name__)
 
 
 def state_after(events: list[TaskEvent]) -> TaskState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,15 +13,15 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from taskstream.events.ids import TaskRef
-from taskstream.events.task import RetryPolicy, TaskSubmitted
+from taskstream.events.task import TaskSubmitted
 from taskstream.projections.fleet import Fleet
 from taskstream.scheduling.backlog_report import BacklogReport, OwnerBacklog
 from taskstream.scheduling.windows import window
 from taskstream.submission.admission import Admission
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+from ..deciders.support import NOW, POLICY
+
 SECOND = timedelta(seconds=1)
-POLICY = RetryPolicy(attempts=3, backoff_base=SECOND, backoff_cap=SECOND, timeout=SECOND)
 WINDOW = window("default", "normal", "default", None)
 SIZE = 4
 
@@ -125,7 +125,7 @@ def test_without_a_scheduler_an_owner_has_a_window_and_what_starts_in_a_moment()
     assert held.index(True) == SIZE + 2
 
 
-def test_those_on_their_way_into_the_log_count() -> None:
+def test_submissions_in_flight_count() -> None:
     submitter = Submitter()
 
     with contextlib.ExitStack() as under_way:
