@@ -1,6 +1,6 @@
-"""Says what a run's evidence shows to be wrong. Pure: the same evidence, the same answer.
+"""Checks of a run's evidence. Pure: the same evidence gives the same violations.
 
-Each check is a generator of violations over the evidence, and has one entry in CHECKS.
+Each check is a generator of violations over the evidence. Its name in CHECKS is that of the function, with dashes.
 """
 
 from __future__ import annotations
@@ -13,18 +13,10 @@ from msgspec import Struct
 
 from testkit.legality import IllegalHistory, check_history
 
-from .evidence import FINAL, Call, Evidence, Jump, growth, in_use
+from .evidence import ATTEMPT_OVER, FINAL, Call, Evidence, Finding, Jump, growth, in_use
 from .hold_checks import HOLD_CHECKS
-from .push_checks import (
-    nothing_follows_the_end,
-    progress_is_told_once,
-    streams_are_understood,
-    subscribers_hear_all,
-    webhook_messages_are_one,
-    webhooks_deliver_all,
-)
+from .push_checks import PUSH_CHECKS
 
-ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
 CLOCK_SECONDS = 0.05
 """Times of one machine's processes are compared; a process reads its clock a moment before it acts."""
 LEEWAY_SECONDS = 10.0
@@ -46,7 +38,7 @@ class Violation(Struct, frozen=True):
     task: str = ""
 
 
-Check: TypeAlias = Callable[[Evidence], Iterator[tuple[str, str]]]
+Check: TypeAlias = Callable[[Evidence], Iterator[Finding]]
 
 
 def check(evidence: Evidence) -> list[Violation]:
@@ -57,7 +49,7 @@ def check(evidence: Evidence) -> list[Violation]:
 # Submissions
 
 
-def acknowledged_is_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def acknowledged_is_kept(evidence: Evidence) -> Iterator[Finding]:
     """An acknowledged submit is in the log, under the id that was answered, with the payload that was sent."""
     marks = _marks(evidence)
     for call in evidence.calls:
@@ -69,7 +61,7 @@ def acknowledged_is_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 yield f"acknowledged for {call.before['mark']}, and holds {marks[task]}", task
 
 
-def nothing_is_doubled(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def nothing_is_doubled(evidence: Evidence) -> Iterator[Finding]:
     """What was submitted once, or under one key, is one task at most; and nothing is there that nobody submitted."""
     tasks: dict[str, list[str]] = defaultdict(list)
     for task, mark in _marks(evidence, of_schedules=False).items():
@@ -83,8 +75,8 @@ def nothing_is_doubled(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield f"in the log, and submitted by nobody: {mark}", found[0]
 
 
-def keys_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """A key stands for one task for ever; with another body it is refused."""
+def keys_are_kept(evidence: Evidence) -> Iterator[Finding]:
+    """A key always stands for the same task; with another body it is refused."""
     answered: dict[tuple[str, str], set[str]] = defaultdict(set)
     for call in evidence.calls:
         key = call.before.get("key")
@@ -99,7 +91,7 @@ def keys_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield f"one key, several tasks: {key}: {', '.join(sorted(tasks))}", min(tasks)
 
 
-def acknowledged_changes_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def acknowledged_changes_are_kept(evidence: Evidence) -> Iterator[Finding]:
     """An acknowledged cancel or retry is in the task's history."""
     histories = evidence.histories()
     wanted: Counter[tuple[str, str]] = Counter()
@@ -121,7 +113,7 @@ def acknowledged_changes_are_kept(evidence: Evidence) -> Iterator[tuple[str, str
 # Histories
 
 
-def histories_are_legal(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def histories_are_legal(evidence: Evidence) -> Iterator[Finding]:
     """Every history is one that allowed steps lead to: attempts without a gap and within their limit, one end."""
     for task, history in evidence.histories().items():
         try:
@@ -130,7 +122,7 @@ def histories_are_legal(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield str(error).splitlines()[0], task
 
 
-def log_is_contiguous(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def log_is_contiguous(evidence: Evidence) -> Iterator[Finding]:
     """The log has every sequence from 1 to its end, once."""
     expected = 1
     for entry in evidence.log:
@@ -141,7 +133,7 @@ def log_is_contiguous(evidence: Evidence) -> Iterator[tuple[str, str]]:
         expected = entry.sequence + 1
 
 
-def everything_ends(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def everything_ends(evidence: Evidence) -> Iterator[Finding]:
     """After healing every task ends. One that has not, and that nothing will ever move, is an orphan."""
     for task, history in evidence.histories().items():
         last = history[-1]["event"]
@@ -159,7 +151,7 @@ def everything_ends(evidence: Evidence) -> Iterator[tuple[str, str]]:
 # Attempts
 
 
-def calls_were_started(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def calls_were_started(evidence: Evidence) -> Iterator[Finding]:
     """Every call of a backend has its AttemptStarted before it, for that server, and no attempt is called twice."""
     started: dict[tuple[str, int], dict[str, Any]] = {}
     for task, history in evidence.histories().items():
@@ -183,7 +175,7 @@ def calls_were_started(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield f"attempt {place[1]} was called more than once", place[0]
 
 
-def results_are_the_tasks_own(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def results_are_the_tasks_own(evidence: Evidence) -> Iterator[Finding]:
     """The result a task ended with is what its own attempt's server made of its own payload."""
     marks = _marks(evidence)
     for task, history in evidence.histories().items():
@@ -196,7 +188,7 @@ def results_are_the_tasks_own(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 yield f"ended with {data}, and should with {wanted}", task
 
 
-def forged_reports_are_refused(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def forged_reports_are_refused(evidence: Evidence) -> Iterator[Finding]:
     """A report with a token of nobody or of another task is a 401, one of an attempt that is over a 409."""
     for line in evidence.backends:
         if line["what"] != "reported" or not 200 <= line["answered"] < 300:
@@ -207,7 +199,7 @@ def forged_reports_are_refused(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield f"a report of an older attempt was accepted ({line['answered']})", line["task"]
 
 
-def limits_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def limits_are_kept(evidence: Evidence) -> Iterator[Finding]:
     """No server has more attempts at once than its limit.
 
     Counted are calls a server has taken and not answered (or accepted and not reported the end of), as long as the log
@@ -259,7 +251,7 @@ def _running(evidence: Evidence, server: str) -> Iterator[tuple[str, float, floa
 # Reads
 
 
-def tenants_are_apart(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def tenants_are_apart(evidence: Evidence) -> Iterator[Finding]:
     """Nobody is shown another tenant's data."""
     for call in evidence.calls:
         tenant = call.before["tenant"]
@@ -271,8 +263,8 @@ def tenants_are_apart(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield f"{tenant} could {verb} another tenant's task ({call.before['call']})", str(call.task)
 
 
-def writes_are_read(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Whoever was told that a task is there, or has ended, is not told otherwise later."""
+def writes_are_read(evidence: Evidence) -> Iterator[Finding]:
+    """After an answer that a task exists, or has ended, no later answer says otherwise."""
     ended: dict[str, float] = {}
     renewed: set[str] = set()
     there: dict[str, float] = {}
@@ -295,7 +287,7 @@ def writes_are_read(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 yield f"a task that had ended is shown as {shows} ({call.before['call']})", task
 
 
-def answers_are_understood(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def answers_are_understood(evidence: Evidence) -> Iterator[Finding]:
     """No answer is an error of ours: where something is away it is a 503 that says when to ask again.
 
     A good token is refused only by an API whose clock is so wrong that it must take it for one of another time; a task
@@ -332,7 +324,7 @@ def answers_are_understood(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _is_of_another_time(call: Call, jumps: Sequence[Jump]) -> bool:
-    """Tell whether some clock the API may have had during a call makes its token one of the future, or of the past."""
+    """Return True if a clock that the API may have had during a call puts its token into the future or the past."""
     begins, ends = call.before["at"], call.after["at"]
     wrong = _wrong(call, jumps)
     token = call.before["token"]
@@ -341,7 +333,7 @@ def _is_of_another_time(call: Call, jumps: Sequence[Jump]) -> bool:
 
 
 def _is_too_late(call: Call, jumps: Sequence[Jump]) -> bool:
-    """Tell whether some clock the API may have had during a call says that a task's last instant has passed."""
+    """Return True if by a clock that the API may have had during a call the task's last instant has passed."""
     return bool(call.before.get("last_at", 1e99) <= call.after["at"] + max([0.0, *_wrong(call, jumps)]))
 
 
@@ -358,7 +350,7 @@ def _wrong(call: Call, jumps: Sequence[Jump]) -> list[float]:
 # What is left
 
 
-def projections_equal_the_fold(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def projections_equal_the_fold(evidence: Evidence) -> Iterator[Finding]:
     """Each bucket holds, byte for byte, what the fold of the log gives."""
     for bucket in evidence.buckets:
         for key in sorted(bucket.wanted.keys() | bucket.found.keys()):
@@ -373,7 +365,7 @@ def _task_of_key(key: str) -> str:
     return f"{unique}~{owner}" if key.startswith(("task.", "active.")) else ""
 
 
-def dispatch_is_live(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def dispatch_is_live(evidence: Evidence) -> Iterator[Finding]:
     """After healing every API is ready, and what is submitted is done, in time."""
     for probe in evidence.probes:
         if probe.seconds is None or probe.seconds > evidence.live_within_seconds:
@@ -381,7 +373,7 @@ def dispatch_is_live(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield f"after healing, for {probe.what}: {took}", ""
 
 
-def nothing_is_left_over(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def nothing_is_left_over(evidence: Evidence) -> Iterator[Finding]:
     """Streams and consumers are those there were; what a dead process left behind is forgotten by itself."""
     before, after = evidence.streams
     if before != after:
@@ -399,7 +391,7 @@ def nothing_is_left_over(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield f"{now[stream]} consumers of {stream} are in use, before there were {once[stream]}", ""
 
 
-def resources_are_given_back(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def resources_are_given_back(evidence: Evidence) -> Iterator[Finding]:
     """After quiet every process is back at what it had when it was warm, but for a measured margin."""
     for name, more in sorted(growth(evidence).items()):
         if more.descriptors > MORE_DESCRIPTORS:
@@ -408,7 +400,7 @@ def resources_are_given_back(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield f"{name} has {more.megabytes:.0f} MB more than when it was warm", ""
 
 
-def nobody_died(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def nobody_died(evidence: Evidence) -> Iterator[Finding]:
     """No process ends by itself."""
     for text in evidence.exits:
         yield text, ""
@@ -417,38 +409,35 @@ def nobody_died(evidence: Evidence) -> Iterator[tuple[str, str]]:
 def _marks(evidence: Evidence, *, of_schedules: bool = True) -> dict[str, str]:
     """Return the mark of each submitted task, by task id; all tasks of a schedule have the same one."""
     return {
-        entry.task: entry.recorded["event"]["payload"]["mark"]
+        entry.task: entry.event["payload"]["mark"]
         for entry in evidence.log
-        if entry.recorded["event"]["type"] == "TaskSubmitted"
-        and (of_schedules or not entry.recorded["event"].get("schedule"))
+        if entry.type == "TaskSubmitted" and (of_schedules or not entry.event.get("schedule"))
     }
 
 
 CHECKS: dict[str, Check] = {
-    "acknowledged-is-kept": acknowledged_is_kept,
-    "nothing-is-doubled": nothing_is_doubled,
-    "keys-are-kept": keys_are_kept,
-    "acknowledged-changes-are-kept": acknowledged_changes_are_kept,
-    "histories-are-legal": histories_are_legal,
-    "log-is-contiguous": log_is_contiguous,
-    "everything-ends": everything_ends,
-    "calls-were-started": calls_were_started,
-    "results-are-the-tasks-own": results_are_the_tasks_own,
-    "forged-reports-are-refused": forged_reports_are_refused,
-    "limits-are-kept": limits_are_kept,
-    **HOLD_CHECKS,
-    "tenants-are-apart": tenants_are_apart,
-    "writes-are-read": writes_are_read,
-    "answers-are-understood": answers_are_understood,
-    "subscribers-hear-all": subscribers_hear_all,
-    "progress-is-told-once": progress_is_told_once,
-    "nothing-follows-the-end": nothing_follows_the_end,
-    "streams-are-understood": streams_are_understood,
-    "webhooks-deliver-all": webhooks_deliver_all,
-    "webhook-messages-are-one": webhook_messages_are_one,
-    "projections-equal-the-fold": projections_equal_the_fold,
-    "dispatch-is-live": dispatch_is_live,
-    "nothing-is-left-over": nothing_is_left_over,
-    "resources-are-given-back": resources_are_given_back,
-    "nobody-died": nobody_died,
+    check.__name__.replace("_", "-"): check
+    for check in (
+        acknowledged_is_kept,
+        nothing_is_doubled,
+        keys_are_kept,
+        acknowledged_changes_are_kept,
+        histories_are_legal,
+        log_is_contiguous,
+        everything_ends,
+        calls_were_started,
+        results_are_the_tasks_own,
+        forged_reports_are_refused,
+        limits_are_kept,
+        *HOLD_CHECKS,
+        tenants_are_apart,
+        writes_are_read,
+        answers_are_understood,
+        *PUSH_CHECKS,
+        projections_equal_the_fold,
+        dispatch_is_live,
+        nothing_is_left_over,
+        resources_are_given_back,
+        nobody_died,
+    )
 }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
 Line = dict[str, Any]
 FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
+ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
+Finding: TypeAlias = tuple[str, str]
+"""What is wrong, and the task that it is about; empty: none."""
 
 
 class Entry(Struct, frozen=True):
@@ -20,6 +23,15 @@ class Entry(Struct, frozen=True):
     recorded: dict[str, Any]
     stored_at: float
     """By NATS' clock, which is right; `at` of the event is by that of a process of ours, which may not be."""
+
+    @property
+    def event(self) -> Line:
+        found: Line = self.recorded["event"]
+        return found
+
+    @property
+    def type(self) -> str:
+        return str(self.event["type"])
 
     @property
     def task(self) -> str:

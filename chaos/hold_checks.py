@@ -7,7 +7,7 @@ clocks of our processes decide that it has come: a check forgives by how much th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from graphlib import TopologicalSorter
 from typing import Any
@@ -16,9 +16,8 @@ from msgspec import Struct
 
 from testkit.dags import Node, predicted, will_run
 
-from .evidence import FINAL, Entry, Evidence, Line, Recurring, SharedLimit
+from .evidence import ATTEMPT_OVER, FINAL, Entry, Evidence, Finding, Line, Recurring, SharedLimit
 
-ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
 OUTCOMES = {"TaskSucceeded": "succeeded", "TaskFailed": "failed", "TaskCancelled": "cancelled"}
 STATUSES = {"TaskSucceeded": "FINISHED", "TaskFailed": "FAILED", "TaskCancelled": "CANCELLED"}
 CLOCK_SECONDS = 0.1
@@ -37,8 +36,7 @@ class Held(Struct):
 
     @property
     def event(self) -> Line:
-        found: Line = self.submitted.recorded["event"]
-        return found
+        return self.submitted.event
 
     @property
     def plan(self) -> Line:
@@ -51,7 +49,7 @@ class Held(Struct):
     @property
     def end(self) -> Line | None:
         """How it ended first; None: it has not."""
-        return self.ends[0].recorded["event"] if self.ends else None
+        return self.ends[0].event if self.ends else None
 
     @property
     def is_given(self) -> bool:
@@ -78,7 +76,7 @@ class Held(Struct):
 def _tasks(evidence: Evidence) -> dict[str, Held]:
     tasks: dict[str, Held] = {}
     for entry in evidence.log:
-        kind = _kind(entry)
+        kind = entry.type
         if kind == "TaskSubmitted":
             tasks.setdefault(entry.task, Held(entry.task, entry, [], []))
         elif (task := tasks.get(entry.task)) is not None:
@@ -89,14 +87,10 @@ def _tasks(evidence: Evidence) -> dict[str, Held]:
     return tasks
 
 
-def _kind(entry: Entry) -> str:
-    return str(entry.recorded["event"]["type"])
-
-
 # Limits
 
 
-def shared_limits_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def shared_limits_are_kept(evidence: Evidence) -> Iterator[Finding]:
     """At no place of the log do more attempts of an owner, a type or a key run than their limit.
 
     An attempt whose worker was killed runs until the log says that it is over.
@@ -105,7 +99,7 @@ def shared_limits_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for limit in evidence.shared_limits:
         running: dict[str, set[str]] = defaultdict(set)
         for entry in evidence.log if limit.concurrency is not None else ():
-            kind = _kind(entry)
+            kind = entry.type
             name = tasks[entry.task].shares(limit) if entry.task in tasks else None
             if name is None:
                 continue
@@ -121,7 +115,7 @@ def shared_limits_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 running[name].discard(entry.task)
 
 
-def rates_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def rates_are_kept(evidence: Evidence) -> Iterator[Finding]:
     """Within any stretch of t seconds no more attempts of an owner or a type start than burst + rate * t.
 
     One that a worker gave back at its shutdown may start again. While a clock jumps, as much more is forgiven as the
@@ -137,17 +131,17 @@ def rates_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
             name = tasks[entry.task].shares(limit) if entry.task in tasks else None
             if name is None:
                 continue
-            if _kind(entry) == "AttemptReturned":
+            if entry.type == "AttemptReturned":
                 returned.add(entry.task)
-            elif _kind(entry) == "AttemptStarted" and entry.task in returned:
+            elif entry.type == "AttemptStarted" and entry.task in returned:
                 returned.discard(entry.task)
-            elif _kind(entry) == "AttemptStarted":
+            elif entry.type == "AttemptStarted":
                 starts[name].append(entry)
         for name, entries in starts.items():
             yield from _too_many(evidence, limit, name, entries)
 
 
-def _too_many(evidence: Evidence, limit: SharedLimit, name: str, starts: Sequence[Entry]) -> Iterator[tuple[str, str]]:
+def _too_many(evidence: Evidence, limit: SharedLimit, name: str, starts: Sequence[Entry]) -> Iterator[Finding]:
     rate = limit.per_second or 0.0
     for first, since in enumerate(starts):
         for last in range(first + limit.burst, len(starts)):
@@ -166,7 +160,7 @@ def _too_many(evidence: Evidence, limit: SharedLimit, name: str, starts: Sequenc
 # Parents
 
 
-def children_follow_their_parents(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def children_follow_their_parents(evidence: Evidence) -> Iterator[Finding]:
     """A task starts after all that it depends on have ended, and its server is told how each of them did."""
     tasks = _tasks(evidence)
     for task in tasks.values():
@@ -185,7 +179,7 @@ def _ended(tasks: dict[str, Held], task: str) -> bool:
     return task in tasks and tasks[task].end is not None
 
 
-def dags_end_as_predicted(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def dags_end_as_predicted(evidence: Evidence) -> Iterator[Finding]:
     """A task that depends on others ends in the state that theirs lead to, and runs only where they allow it.
 
     How a task ends that runs is its own business; so is one that was cancelled by its owner, replaced, or out of time.
@@ -217,7 +211,7 @@ def dags_end_as_predicted(evidence: Evidence) -> Iterator[tuple[str, str]]:
 # Times
 
 
-def times_are_kept(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def times_are_kept(evidence: Evidence) -> Iterator[Finding]:
     """Nothing starts before its time or when it is too late, and nothing goes on long after its deadline."""
     for task in _tasks(evidence).values():
         not_before, last = _instant(task.plan, "not_before"), _last(task.plan)
@@ -262,7 +256,7 @@ def _wrong(evidence: Evidence, since: float, until: float) -> tuple[float, float
 # Batches
 
 
-def batches_are_whole(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def batches_are_whole(evidence: Evidence) -> Iterator[Finding]:
     """A batch is there with all its tasks, in the order in which they were sent, or it is not there."""
     marks = {task.id: task.event["payload"].get("mark") for task in _tasks(evidence).values()}
     acknowledged: set[str] = set()
@@ -288,7 +282,7 @@ def batches_are_whole(evidence: Evidence) -> Iterator[tuple[str, str]]:
 # Recurring schedules
 
 
-def schedules_fire_once(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def schedules_fire_once(evidence: Evidence) -> Iterator[Finding]:
     """Each occurrence fires at most once and has one task of its own; none is left out that should not be."""
     submitted: dict[str, set[str]] = defaultdict(set)
     for task in _tasks(evidence).values():
@@ -314,7 +308,7 @@ def schedules_fire_once(evidence: Evidence) -> Iterator[tuple[str, str]]:
         yield from _occurrences(evidence, one)
 
 
-def _occurrences(evidence: Evidence, one: Recurring) -> Iterator[tuple[str, str]]:
+def _occurrences(evidence: Evidence, one: Recurring) -> Iterator[Finding]:
     """Follow a schedule from one event to the next: what each deals with begins where the one before ended."""
     expected: int | None = None
     fired = skipped = 0
@@ -355,12 +349,12 @@ def _second(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
 
 
-HOLD_CHECKS: dict[str, Callable[[Evidence], Iterator[tuple[str, str]]]] = {
-    "shared-limits-are-kept": shared_limits_are_kept,
-    "rates-are-kept": rates_are_kept,
-    "children-follow-their-parents": children_follow_their_parents,
-    "dags-end-as-predicted": dags_end_as_predicted,
-    "times-are-kept": times_are_kept,
-    "batches-are-whole": batches_are_whole,
-    "schedules-fire-once": schedules_fire_once,
-}
+HOLD_CHECKS = (
+    shared_limits_are_kept,
+    rates_are_kept,
+    children_follow_their_parents,
+    dags_end_as_predicted,
+    times_are_kept,
+    batches_are_whole,
+    schedules_fire_once,
+)

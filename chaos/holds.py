@@ -16,6 +16,7 @@ import aiohttp
 from msgspec import Struct
 
 from testkit.dags import CHOICES
+from testkit.service import Client as Caller
 from testkit.service import token
 
 from .evidence import Recurring, SharedLimit
@@ -71,10 +72,8 @@ SCHEDULES = (
 class HoldingClient(Client):
     """A client whose tasks are held for one reason or another."""
 
-    def __init__(
-        self, tenant: str, number: int, urls: Sequence[str], session: aiohttp.ClientSession, journal: Journal, seed: int
-    ) -> None:
-        super().__init__(tenant, number, urls, session, journal, seed)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._batches: list[tuple[str, list[dict[str, Any]]]] = []
         """Those that were sent, with their keys."""
 
@@ -103,8 +102,7 @@ class HoldingClient(Client):
             await self.submit(one, "repeat")
 
     def _body(self, orders: Sequence[str] = ()) -> dict[str, Any]:
-        mark = f"mk-{self.tenant}-{self.number}-{self._marks}"
-        self._marks += 1
+        mark = self.new_mark()
         seconds = round(self._chance.random() * 0.4, 2)
         payload = {"mark": mark, "do": orders or self._chance.choice(ORDERS), "seconds": seconds}
         return {"payload": payload, "timeout": 3, "attempts": 4}
@@ -199,12 +197,11 @@ class Holds:
 
     async def start(self) -> None:
         """Set the limits, create the schedules, and begin to submit."""
-        headers = {"Authorization": f"Bearer {token('root', 'admin')}"}
+        admin = Caller(self._session, self._urls[0], token("root", "admin"))
         settings = {f"/api/types/{name}": {"attempts": 4, **body} for name, body in TYPES.items()}
         settings |= {f"/api/owners/{owner}/limits": body for owner, body in OWNER_LIMITS.items()}
         for path, body in settings.items():
-            async with self._session.put(self._urls[0] + path, json=body, headers=headers) as answer:
-                assert answer.status == 200, await answer.text()
+            await admin.done("PUT", path, body)
         by_name = {client.tenant: client for client in self.clients}
         self.recurring = list(
             await asyncio.gather(

@@ -119,6 +119,11 @@ class Client:
         """Ids of the tasks that were acknowledged last."""
         return [one.task_id for one in self.submitted[-20:] if one.task_id]
 
+    def new_mark(self) -> str:
+        """Return a mark that no other payload has."""
+        self._marks += 1
+        return f"mk-{self.tenant}-{self.number}-{self._marks - 1}"
+
     # Operations
 
     async def operate(self, others: Sequence[str]) -> None:
@@ -149,8 +154,7 @@ class Client:
         orders: Sequence[str] = QUICK
         if chance > 0.7:
             orders = self._chance.choice(BAD_ANSWERS if chance < 0.88 else BAD_REPORTS)
-        mark = f"mk-{self.tenant}-{self.number}-{self._marks}"
-        self._marks += 1
+        mark = self.new_mark()
         body: dict[str, Any] = {
             "payload": {"mark": mark, "do": orders, "seconds": round(self._chance.random() ** 3, 2)},
             "timeout": self._chance.choice((3, 4)),
@@ -188,8 +192,7 @@ class Client:
 
     async def conflict(self, one: Submitted) -> None:
         """Use a key that stands for a task with another body."""
-        mark = f"mk-{self.tenant}-{self.number}-{self._marks}"
-        self._marks += 1
+        mark = self.new_mark()
         body = {"payload": {"mark": mark, "do": ["ok"]}}
         headers = {"Idempotency-Key": one.key or ""}
         await self.call("conflict", "POST", "/api/task", body, headers, key=one.key, mark=mark)

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .evidence import FINAL, Entry, Evidence, Heard, Line, Received
+from .evidence import FINAL, Entry, Evidence, Finding, Heard, Line, Received
 
 PROGRESS = "ProgressReported"
 IN_FLIGHT_SECONDS = 5.0
@@ -17,7 +17,7 @@ SHOWN = 5
 # Subscribers
 
 
-def subscribers_hear_all(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def subscribers_hear_all(evidence: Evidence) -> Iterator[Finding]:
     """Each subscriber was told every event of its tasks once, in the order of the log and as the log has it."""
     log = {entry.sequence: entry for entry in evidence.log}
     for heard in evidence.heard:
@@ -29,23 +29,23 @@ def subscribers_hear_all(evidence: Evidence) -> Iterator[tuple[str, str]]:
         if heard.task is not None:
             yield from _of_the_end(heard, heard.task, evidence.log)
         told = [one.event for one in heard.told if one.event and one.event["type"] != PROGRESS]
-        wanted = [entry for entry in _span(evidence.log, heard) if _type(entry) != PROGRESS]
+        wanted = [entry for entry in _span(evidence.log, heard) if entry.type != PROGRESS]
         yield from _differences(heard, wanted, told)
         for event in told:
             entry = log.get(event["sequence"])
-            if entry and (event["taskId"], event["event"]) != (entry.task, entry.recorded["event"]):
+            if entry and (event["taskId"], event["event"]) != (entry.task, entry.event):
                 yield f"{heard.who} was told of {entry.sequence} something else than the log says", entry.task
 
 
-def _of_the_end(heard: Heard, task: str, log: Sequence[Entry]) -> Iterator[tuple[str, str]]:
-    ends = [entry.sequence for entry in log if entry.task == task and _type(entry) in FINAL]
+def _of_the_end(heard: Heard, task: str, log: Sequence[Entry]) -> Iterator[Finding]:
+    ends = [entry.sequence for entry in log if entry.task == task and entry.type in FINAL]
     if heard.ended and heard.until not in ends:
         yield f"{heard.who} was told that there is no more after {heard.until}, which ends nothing", task
     elif ends and not heard.ended:
         yield f"{heard.who} was never told that it has all", task
 
 
-def _differences(heard: Heard, wanted: Sequence[Entry], told: Sequence[Line]) -> Iterator[tuple[str, str]]:
+def _differences(heard: Heard, wanted: Sequence[Entry], told: Sequence[Line]) -> Iterator[Finding]:
     tasks = {entry.sequence: entry.task for entry in wanted} | {event["sequence"]: event["taskId"] for event in told}
     sequences = [event["sequence"] for event in told]
     expected = {entry.sequence for entry in wanted}
@@ -63,7 +63,7 @@ def _differences(heard: Heard, wanted: Sequence[Entry], told: Sequence[Line]) ->
             yield f"{heard.who} {verb} {', '.join(map(str, which[:SHOWN]))}{more}", tasks[which[0]]
 
 
-def progress_is_told_once(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def progress_is_told_once(evidence: Evidence) -> Iterator[Finding]:
     """Every report of progress in the log was told, none twice, in the order of the log.
 
     Told live or by the log, whole or in part: what counts are the pieces of output, each of which was sent once. Some
@@ -77,8 +77,8 @@ def progress_is_told_once(evidence: Evidence) -> Iterator[tuple[str, str]]:
         logged = _logged_pieces(evidence.log)
         wanted: dict[str, list[str]] = {}
         for entry in _span(evidence.log, heard):
-            if _type(entry) == PROGRESS:
-                wanted.setdefault(entry.task, []).extend(_pieces(entry.recorded["event"]))
+            if entry.type == PROGRESS:
+                wanted.setdefault(entry.task, []).extend(_pieces(entry.event))
         for task in told.keys() | wanted.keys():
             pieces, expected = told.get(task, []), wanted.get(task, [])
             often = [piece for piece, count in Counter(pieces).items() if count > max(1, logged[piece])]
@@ -91,14 +91,14 @@ def progress_is_told_once(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _logged_pieces(log: Sequence[Entry]) -> Counter[str]:
-    return Counter(piece for entry in log if _type(entry) == PROGRESS for piece in _pieces(entry.recorded["event"]))
+    return Counter(piece for entry in log if entry.type == PROGRESS for piece in _pieces(entry.event))
 
 
 def _pieces(event: Line) -> list[str]:
     return [piece.rstrip() for piece in str(event.get("output", "")).split(";")[:-1]]
 
 
-def nothing_follows_the_end(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def nothing_follows_the_end(evidence: Evidence) -> Iterator[Finding]:
     """Nobody is told of progress once he was told of the end, unless the task was taken up again."""
     for heard in evidence.heard:
         ended: set[str] = set()
@@ -112,7 +112,7 @@ def nothing_follows_the_end(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 yield f"{heard.who} was told of progress after the end: {event['event']}", task
 
 
-def streams_are_understood(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def streams_are_understood(evidence: Evidence) -> Iterator[Finding]:
     """Who asks for a stream gets it, or a 503 that says when to ask again."""
     for heard in evidence.heard:
         for text, count in Counter(heard.refusals).items():
@@ -125,14 +125,10 @@ def _span(log: Sequence[Entry], heard: Heard) -> list[Entry]:
     return [entry for entry in log if after < entry.sequence <= heard.until and heard.has(entry.task)]
 
 
-def _type(entry: Entry) -> str:
-    return str(entry.recorded["event"]["type"])
-
-
 # Webhooks
 
 
-def webhooks_deliver_all(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def webhooks_deliver_all(evidence: Evidence) -> Iterator[Finding]:
     """Each event that a webhook wants was taken by its receiver, and is listed as delivered once; no other was sent."""
     for received in evidence.received:
         name = f"{received.owner}'s {received.who} webhook"
@@ -164,7 +160,7 @@ def _taken(received: Received) -> set[int]:
     return {ids[line["id"]] for line in received.calls if 200 <= line["answered"] < 300 and line["id"] in ids}
 
 
-def _left_alone(name: str, received: Received, has_events: bool) -> Iterator[tuple[str, str]]:
+def _left_alone(name: str, received: Received, has_events: bool) -> Iterator[Finding]:
     """A receiver that answers 410 is sent nothing more."""
     if received.disabled_at is None:
         if has_events:
@@ -175,7 +171,7 @@ def _left_alone(name: str, received: Received, has_events: bool) -> Iterator[tup
         yield f"{name} was sent {len(late)} messages after it was disabled", ""
 
 
-def webhook_messages_are_one(evidence: Evidence) -> Iterator[tuple[str, str]]:
+def webhook_messages_are_one(evidence: Evidence) -> Iterator[Finding]:
     """A message is signed, says what the log says, and has one id with each try; no redirect is followed."""
     log = {entry.sequence: entry for entry in evidence.log}
     for received in evidence.received:
@@ -194,7 +190,17 @@ def webhook_messages_are_one(evidence: Evidence) -> Iterator[tuple[str, str]]:
                 yield f"{name} was sent {line['id']}, which is no event of the log: {line['message']}", ""
                 continue
             said = (line["message"]["type"], data["type"], data["taskId"], data["event"])
-            if said != (f"task.{entry.kind}", _type(entry), entry.task, entry.recorded["event"]):
+            if said != (f"task.{entry.kind}", entry.type, entry.task, entry.event):
                 yield f"{name} was told of {entry.sequence} something else than the log says", entry.task
             if ids.setdefault(entry.sequence, line["id"]) != line["id"]:
                 yield f"{name} was sent {entry.sequence} as {line['id']} and as {ids[entry.sequence]}", entry.task
+
+
+PUSH_CHECKS = (
+    subscribers_hear_all,
+    progress_is_told_once,
+    nothing_follows_the_end,
+    streams_are_understood,
+    webhooks_deliver_all,
+    webhook_messages_are_one,
+)

@@ -1,15 +1,17 @@
-"""Waits until a run has come to rest: every task ended, projections at the ends of their logs, resources given back."""
+"""The end of a run: waits until it is at rest, and the evidence that every kind of run leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from .checker import MORE_DESCRIPTORS
 from .collect import Reader
-from .evidence import FINAL, ConsumerSeen, Recurring, Resources, in_use
-from .system import System
+from .evidence import FINAL, ConsumerSeen, Recurring, Resources, in_use, pair
+from .journal import read
+from .system import LIMITS, System
 
 QUIET_SECONDS = 180.0
 """Longest wait after healing until no task is active. A task's attempts take seconds each, see the load."""
@@ -21,7 +23,7 @@ POLL_SECONDS = 0.5
 async def until_quiet(reader: Reader, since: float, patience: float = QUIET_SECONDS) -> None:
     """Wait until every task has ended, or patience (in seconds) is spent."""
     while time.monotonic() - since < patience:
-        last = {entry.task: entry.recorded["event"]["type"] for entry in await reader.log()}
+        last = {entry.task: entry.type for entry in await reader.log()}
         if all(event in FINAL for event in last.values()):
             return
         await asyncio.sleep(POLL_SECONDS)
@@ -70,3 +72,29 @@ async def given_back(system: System, warm: dict[str, Resources]) -> dict[str, Re
         if spared or time.monotonic() > give_up_at:
             return found
         await asyncio.sleep(POLL_SECONDS)
+
+
+class Before(NamedTuple):
+    """Streams, consumers and resources of a warm system, before the first fault."""
+
+    streams: list[str]
+    consumers: list[ConsumerSeen]
+    resources: dict[str, Resources]
+
+
+async def common_evidence(system: System, reader: Reader, before: Before) -> dict[str, Any]:
+    """Return the fields of the evidence that every kind of run has; the system must be quiet."""
+    return {
+        "calls": pair(read(system.folder / "clients.jsonl")),
+        "log": await reader.log(),
+        "turns": await reader.turns(),
+        "backends": system.backend_lines(),
+        "buckets": [await reader.tasks_bucket(), await reader.registry_bucket()],
+        "queued": await reader.queued(),
+        "timed": await reader.timed(),
+        "limits": LIMITS,
+        "streams": (before.streams, await reader.streams()),
+        "consumers": (before.consumers, await settled(reader, before.consumers)),
+        "resources": (before.resources, await given_back(system, before.resources)),
+        "exits": [str(found) for found in system.exits() if not found.never_ran],
+    }

@@ -1,4 +1,4 @@
-"""Tells a person what a run showed: with each violation, all that is known of its task."""
+"""The report of a run: a summary, and each violation with all that is known of its task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from .checker import Violation
-from .evidence import Evidence, Line, Resources, growth
+from .evidence import FINAL, Evidence, Line, Resources, growth
 from .run import Outcome
 
 SHOWN_IN_FULL = 2
@@ -19,11 +19,9 @@ SHOWN_IN_SHORT = 6
 def summary(outcome: Outcome) -> str:
     """Return one line: what was done and whether it held."""
     evidence = outcome.evidence
-    ends = Counter(
-        entry.recorded["event"]["type"] for entry in evidence.log if entry.subject.split(".")[3] in _FINAL_TOKENS
-    )
+    ends = Counter(entry.type for entry in evidence.log if entry.type in FINAL)
     answers = Counter(call.status for call in evidence.calls)
-    submitted = [entry.recorded["event"] for entry in evidence.log if entry.kind == "submitted"]
+    submitted = [entry.event for entry in evidence.log if entry.kind == "submitted"]
     grown = growth(evidence).values() or [Resources(0, 0.0)]
     verdict = f"{len(outcome.violations)} VIOLATIONS" if outcome.violations else "held"
     return (
@@ -44,9 +42,6 @@ def summary(outcome: Outcome) -> str:
         f"at most {max(more.descriptors for more in grown)} descriptors and "
         f"{max(more.megabytes for more in grown):.0f} MB more than when warm"
     )
-
-
-_FINAL_TOKENS = frozenset({"succeeded", "failed", "cancelled"})
 
 
 def violations(outcome: Outcome) -> Iterator[str]:

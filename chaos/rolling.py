@@ -31,13 +31,13 @@ from testkit.service import token
 from .balancer import Balancer, Passage
 from .checker import Violation, check
 from .collect import Reader
-from .evidence import Evidence, pair
-from .journal import Journal, read
+from .evidence import Evidence
+from .journal import Journal
 from .load import CLIENTS_PER_TENANT, TENANTS, Client, Submitted
 from .machine import Machine
-from .quiet import given_back, settled, until_projected, until_quiet
+from .quiet import Before, common_evidence, until_projected, until_quiet
 from .schedule import APIS, WORKERS, nats_names
-from .system import LIMITS, System, ready
+from .system import System, ready
 
 DRAIN_SECONDS = 1.5
 """Several of the balancer's probes."""
@@ -102,8 +102,7 @@ class SteadyClient(Client):
     """A client whose tasks are short and go well."""
 
     def _new(self) -> Submitted:
-        mark = f"mk-{self.tenant}-{self.number}-{self._marks}"
-        self._marks += 1
+        mark = self.new_mark()
         payload = {"mark": mark, "do": ["ok"], "seconds": round(self._chance.random() * 0.1, 3)}
         body: dict[str, Any] = {"payload": payload, "timeout": 4, "attempts": 5}
         if self._chance.random() < 0.3:
@@ -129,7 +128,7 @@ async def roll(nodes: int, drain_seconds: float, folder: Path, seed: int = 1) ->
         system = RollingSystem(folder, nodes, drain_seconds)
         await system.start(stack)
         async with Reader(system.nats_urls) as reader:
-            before = await reader.streams(), await reader.consumers(), system.resources()
+            before = Before(await reader.streams(), await reader.consumers(), system.resources())
         balancer = await stack.enter_async_context(Balancer(system.urls))
         for url in system.urls:
             await balancer.is_in_rotation(url)
@@ -142,21 +141,7 @@ async def roll(nodes: int, drain_seconds: float, folder: Path, seed: int = 1) ->
         async with Reader(system.nats_urls) as reader:
             await until_quiet(reader, time.monotonic())
             await until_projected(reader)
-            streams, consumers, resources = before
-            evidence = Evidence(
-                calls=pair(read(folder / "clients.jsonl")),
-                log=await reader.log(),
-                turns=await reader.turns(),
-                backends=system.backend_lines(),
-                buckets=[await reader.tasks_bucket(), await reader.registry_bucket()],
-                queued=await reader.queued(),
-                timed=await reader.timed(),
-                limits=LIMITS,
-                streams=(streams, await reader.streams()),
-                consumers=(consumers, await settled(reader, consumers)),
-                resources=(resources, await given_back(system, resources)),
-                exits=[str(found) for found in system.exits() if not found.never_ran],
-            )
+            evidence = Evidence(**await common_evidence(system, reader, before))
     journal.close()
     failed = [Violation("requests-are-answered", str(one)) for one in balancer.passages if one.failure]
     return Rolled(restarts=restarts, passages=balancer.passages, violations=[*failed, *check(evidence)])

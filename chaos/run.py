@@ -14,17 +14,25 @@ from testkit.waiting import NotInTime
 
 from .checker import Violation, check
 from .collect import Reader
-from .evidence import ConsumerSeen, Evidence, Probe, in_use, jumps, pair
+from .evidence import ConsumerSeen, Evidence, Probe, in_use, jumps
 from .holds import SHARED_LIMITS, Holds
 from .injector import Injector
 from .journal import Journal, read
 from .load import Load, Submitted
 from .machine import Machine
-from .quiet import POLL_SECONDS, QUIET_SECONDS, given_back, settled, until_fired, until_projected, until_quiet
+from .quiet import (
+    POLL_SECONDS,
+    QUIET_SECONDS,
+    Before,
+    common_evidence,
+    until_fired,
+    until_projected,
+    until_quiet,
+)
 from .receivers import Receivers
 from .schedule import Fault
 from .subscribers import Subscribers
-from .system import GRACE_SECONDS, LIMITS, ready, running
+from .system import GRACE_SECONDS, ready, running
 
 WARM_UP_SECONDS = 2.0
 """Of load before the first fault: connections are open and caches have something in them."""
@@ -60,8 +68,7 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
         receivers.start()
         subscribers.start()
         async with Reader(system.nats_urls) as reader:
-            streams, consumers = await reader.streams(), await _warmed_up(reader)
-        warm = system.resources()
+            before = Before(await reader.streams(), await _warmed_up(reader), system.resources())
         await Injector(system, load, injected).run(faults)
         await asyncio.gather(load.stop(), holds.stop())
         await receivers.reform()
@@ -81,27 +88,16 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
             log = await reader.log()
             heard, received = await asyncio.gather(subscribers.finish(log), receivers.finish(log))
             evidence = Evidence(
-                calls=pair(read(folder / "clients.jsonl")),
-                log=await reader.log(),
-                turns=await reader.turns(),
+                **await common_evidence(system, reader, before),
                 heard=heard,
                 received=received,
-                backends=system.backend_lines(),
-                buckets=[await reader.tasks_bucket(), await reader.registry_bucket()],
-                queued=await reader.queued(),
-                timed=await reader.timed(),
                 probes=[*readiness, *probes],
                 live_within_seconds=LIVE_WITHIN_SECONDS,
-                limits=LIMITS,
                 shared_limits=list(SHARED_LIMITS),
                 recurring=[replace(one, events=await reader.schedule_events(one.id)) for one in holds.recurring],
                 grace_seconds=GRACE_SECONDS,
                 was_full=any(fault.kind == "disk_full" for fault in faults),
-                streams=(streams, await reader.streams()),
-                consumers=(consumers, await settled(reader, consumers)),
-                resources=(warm, await given_back(system, warm)),
                 jumps=jumps(read(folder / "faults.jsonl")),
-                exits=[str(found) for found in system.exits() if not found.never_ran],
             )
     clients.close()
     injected.close()

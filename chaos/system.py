@@ -18,7 +18,7 @@ from taskstream.nats_server.config import CONFIG, with_values
 from taskstream.nats_server.server import find_executable
 from testkit.link import Link
 from testkit.processes import Exit, Supervised, environment, python, quick
-from testkit.service import token
+from testkit.service import Client, token
 from testkit.usage import descriptors, resident_mb
 from testkit.waiting import until_ok, until_open
 
@@ -31,7 +31,6 @@ from .schedule import APIS, BACKENDS, OURS, WORKERS, links, nats_names, routes
 from .skewed import Clock
 
 START_SECONDS = 120.0
-POLL_SECONDS = 0.1
 CLIENT_SECONDS = 5.0
 PORTS = (20_000, 32_000)
 LIMITS = {"backend-1": 4, "backend-2": 3, "backend-3": 5}
@@ -212,10 +211,9 @@ class System:
         return [self.links[way] for way in ways if way in self.links]
 
     async def _register(self) -> None:
-        headers = {"Authorization": f"Bearer {token('root', 'admin')}"}
         async with asyncio.timeout(START_SECONDS), _session() as session:
-            async with session.put(f"{self.urls[0]}/api/types/batch", json={"attempts": 4}, headers=headers) as answer:
-                assert answer.status == 200, await answer.text()
+            admin = Client(session, self.urls[0], token("root", "admin"))
+            await admin.done("PUT", "/api/types/batch", {"attempts": 4})
             for name in BACKENDS:
                 base = f"http://127.0.0.1:{self.links[f'workers>{name}'].port}"
                 body = {
@@ -227,14 +225,9 @@ class System:
                     "callback": name in REPORTING,
                     "maxConcurrent": LIMITS[name],
                 }
-                async with session.post(f"{self.urls[0]}/api/servers", json=body, headers=headers) as answer:
-                    assert answer.status == 200, await answer.text()
+                await admin.done("POST", "/api/servers", body)
             for name in BACKENDS:
-                while True:
-                    async with session.get(f"{self.urls[0]}/api/servers/{name}", headers=headers) as answer:
-                        if (await answer.json()).get("status") == "online":
-                            break
-                    await asyncio.sleep(POLL_SECONDS)
+                await admin.server_is(name, "online")
 
     def resources(self) -> dict[str, Resources]:
         """Return what each process of ours has; one that does not run has nothing."""

@@ -18,6 +18,7 @@ import aiohttp
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from taskstream.nats_server.server import take_port
 from taskstream.settings import PREFIX, Settings, variable
 
 from .legality import check_history
@@ -260,6 +261,11 @@ class Up(Process):
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int((self.data / "nats-server.pid").read_text())
         return None
+
+    @property
+    def nats_url(self) -> str:
+        """The URL of its nats-server, which runs."""
+        return f"nats://127.0.0.1:{take_port(self.data / f'nats-server_{self.nats_pid}.ports')}"
 
     def kill_nats(self) -> None:
         """Kill its nats-server."""

@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 
 from taskstream.backup.folder import read_manifest
-from taskstream.nats_server.server import take_port
 from taskstream.streams.client.connection import open_connection
 from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.topology.definitions import TASKS
@@ -31,13 +30,9 @@ async def large(server: BackendServer, task: dict[str, Any], _: web.Request) -> 
     return web.json_response(finished(task, LARGE))
 
 
-def nats_url(up: Up) -> str:
-    return f"nats://127.0.0.1:{take_port(up.data / f'nats-server_{up.nats_pid}.ports')}"
-
-
 async def log_of(up: Up) -> list[Position]:
     """Return the whole log of tasks of a running `up`."""
-    connection = await open_connection(nats_url(up), "test")
+    connection = await open_connection(up.nats_url, "test")
     try:
         return await whole_log(connection)
     finally:
@@ -146,7 +141,7 @@ async def test_a_backup_under_load_is_restored_with_all_that_was_acknowledged(
         for number in set(range(LOAD)) - set(promised):
             assert (await load.again(number)).status == 200
         await all_end(service.alice, LOAD + len(tasks))
-        assert (await done(processes, "rebuild", "--nats-url", nats_url(up))).count("no differences") == 2
+        assert (await done(processes, "rebuild", "--nats-url", up.nats_url)).count("no differences") == 2
 
 
 async def check_ends(service: ServiceClients, tasks: dict[str, str], promised: dict[int, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -15,10 +14,9 @@ from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import TASKS
 from testkit.backend import BackendServer
-from testkit.load import Load, report_later, work
-from testkit.processes import Processes, Up, clients_of
+from testkit.processes import Processes, Up
 from testkit.waiting import wait_until
-from tests.acceptance.test_service_killed import check_load, register
+from tests.acceptance.test_service_killed import acknowledged, under_load
 
 NODES = ("node-1", "node-2", "node-3")
 TASKS_SUBMITTED = 300
@@ -58,24 +56,16 @@ async def all_replicas_are_current(up: Up) -> bool:
 async def test_the_leader_is_killed_under_load_and_nothing_is_lost(
     processes: Processes, backend: BackendServer
 ) -> None:
-    backend.answer = work()
-    async with BackendServer(report_later) as patient:
-        up = await processes.up(CLUSTER="3")
-        async with clients_of(up.url) as service:
-            await register(service, backend, patient)
-            load = Load(service.alice, TASKS_SUBMITTED)
-            submitting = asyncio.create_task(load.run())
-            await wait_until(lambda: len(load.acknowledged) >= TASKS_SUBMITTED // 6, "some acknowledged tasks")
-            leader, before = await leader_of_the_log(up), pids(up)
-            victim = before[leader]
-            assert victim is not None
+    async with under_load(processes, backend, TASKS_SUBMITTED, CLUSTER="3") as (up, load):
+        await acknowledged(load, TASKS_SUBMITTED // 6)
+        leader, before = await leader_of_the_log(up), pids(up)
+        victim = before[leader]
+        assert victim is not None
 
-            os.kill(victim, signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
 
-            await wait_until(lambda: pids(up)[leader] not in (None, victim), "the server to be started again")
-            await submitting
-            await check_load(service.alice, load)
-            await wait_until(lambda: all_replicas_are_current(up), "three copies of the log")
+        await wait_until(lambda: pids(up)[leader] not in (None, victim), "the server to be started again")
+    await wait_until(lambda: all_replicas_are_current(up), "three copies of the log")
     assert load.lost == 0
     assert all(status == 503 and "Retry-After" in headers for status, headers in load.refused), load.refused
     assert {name for name, pid in pids(up).items() if pid != before[name]} == {leader}
@@ -85,27 +75,18 @@ async def test_the_leader_is_killed_under_load_and_nothing_is_lost(
 async def test_all_of_it_is_killed_and_finds_everything_again_at_the_same_addresses(
     processes: Processes, backend: BackendServer
 ) -> None:
-    backend.answer = work()
-    async with BackendServer(report_later) as patient:
-        up = await processes.up(CLUSTER="3")
+    async with under_load(processes, backend, TASKS_SUBMITTED // 2, CLUSTER="3") as (up, load):
         where = urls(up.data)
-        async with clients_of(up.url) as service:
-            await register(service, backend, patient)
-            load = Load(service.alice, TASKS_SUBMITTED // 2)
-            submitting = asyncio.create_task(load.run())
-            await wait_until(lambda: len(load.acknowledged) >= TASKS_SUBMITTED // 6, "some acknowledged tasks")
-            promised = dict(load.acknowledged)
+        promised = await acknowledged(load, TASKS_SUBMITTED // 6)
 
-            for pid in (*pids(up).values(), up.pid):
-                assert pid is not None
-                os.kill(pid, signal.SIGKILL)
-            await up.ended()
+        for pid in (*pids(up).values(), up.pid):
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        await up.ended()
 
-            up = await processes.up(up.port, CLUSTER="3")
-            await submitting
-            await check_load(service.alice, load)
-            assert promised.items() <= load.acknowledged.items()
-        assert urls(up.data) == where
+        await up.serve()
+    assert promised.items() <= load.acknowledged.items()
+    assert urls(up.data) == where
 
     up.terminate()
     assert await up.ended() == 0

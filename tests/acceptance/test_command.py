@@ -29,12 +29,24 @@ def run(*arguments: str, folder: Path, **settings: str) -> subprocess.CompletedP
     )
 
 
-def test_up_without_a_secret_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
-    refused = run("up", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("command", "settings", "named"),
+    [
+        (["up"], {}, "TASKSTREAM_JWT_SECRET"),
+        (["token", "--sub", "carol"], {}, "TASKSTREAM_JWT_SECRET"),
+        (["api"], {"JWT_SECRET": SECRET, "PORT": "0"}, "TASKSTREAM_NATS_URL"),
+        (["worker"], {"JWT_SECRET": SECRET}, "TASKSTREAM_NATS_URL"),
+        (["up"], {"JWT_SECRET": SECRET, "RETRY_BASE": "soon"}, "TASKSTREAM_RETRY_BASE"),
+    ],
+)
+def test_a_missing_or_bad_setting_is_named_and_nothing_is_begun(
+    tmp_path: Path, command: list[str], settings: dict[str, str], named: str
+) -> None:
+    refused = run(*command, folder=tmp_path, **settings)
     assert refused.returncode == 2
-    assert "TASKSTREAM_JWT_SECRET" in refused.stderr
+    assert named in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert list(tmp_path.iterdir()) == []  # nothing was begun
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_short_secret_is_refused(tmp_path: Path) -> None:
@@ -43,19 +55,6 @@ def test_a_short_secret_is_refused(tmp_path: Path) -> None:
     assert "32" in refused.stderr
     assert "too short" not in refused.stderr.replace("is too short", "")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("command", ["api", "worker"])
-def test_without_a_nats_url_the_parts_are_refused(tmp_path: Path, command: str) -> None:
-    refused = run(command, folder=tmp_path, JWT_SECRET=SECRET, PORT="0")
-    assert refused.returncode == 2
-    assert "TASKSTREAM_NATS_URL" in refused.stderr
-
-
-def test_a_setting_with_a_bad_value_is_named(tmp_path: Path) -> None:
-    refused = run("up", folder=tmp_path, JWT_SECRET=SECRET, RETRY_BASE="soon")
-    assert refused.returncode == 2
-    assert "TASKSTREAM_RETRY_BASE" in refused.stderr
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
@@ -99,12 +98,6 @@ async def test_a_token_of_the_command_opens_the_door(processes: Processes, tmp_p
     async with clients_of(up.url) as service:
         service.alice.bearer = made.stdout.strip()
         assert (await service.alice.get("/api/servers")).status == 200
-
-
-def test_a_token_needs_the_secret(tmp_path: Path) -> None:
-    refused = run("token", "--sub", "carol", folder=tmp_path)
-    assert refused.returncode == 2
-    assert "TASKSTREAM_JWT_SECRET" in refused.stderr
 
 
 def test_settings_lists_every_setting(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The demo that `make demo` runs, with fewer tasks."""
+"""The demos of `make demo`, with fewer tasks, and of `make demo-queue`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ async def test_it_ends_well_by_itself_and_leaves_nothing(tmp_path: Path) -> None
     assert re.search(r"sync .* offline$", said, re.MULTILINE), said
     assert f"{TASKS} of them end one" in said, said
     assert re.search(r"AttemptStarted +try 1.*(.*\n)+?.*AttemptFailed.*(.*\n)+?.*AttemptStarted +try 2", said), said
-    assert gone(said)
-    assert not list(tmp_path.glob("taskstream-demo-*"))
+    assert_nothing_is_left(tmp_path, said, 4)
 
 
 async def test_interrupted_it_ends_everything_it_started(tmp_path: Path) -> None:
@@ -44,12 +43,23 @@ async def test_interrupted_it_ends_everything_it_started(tmp_path: Path) -> None
     said = process.output()
     assert "Traceback" not in said
     assert "Stopped." in said
-    assert gone(said)
-    assert not list(tmp_path.glob("taskstream-demo-*"))
+    assert_nothing_is_left(tmp_path, said, 4)
 
 
-def gone(said: str) -> bool:
-    """Return True if all processes that the demo named have ended."""
+async def test_the_novel_is_written_and_followed_through_a_crash_of_the_service(tmp_path: Path) -> None:
+    ended = await run_to_end(tmp_path, python("demo", "queue"), LONGEST_SECONDS, TMPDIR=str(tmp_path))
+    said = ended.output()
+    assert ended.status == 0, said
+    live, result = said.split("The result")
+    assert re.search(r"chapter 2: .*(.*\n)+?.*kill -9 \d+: the service is gone(.*\n)+?.*chapter 3: ", live), said
+    assert [int(index) for index in re.findall(r"^  (\d)\. \S.* words\)$", result, re.MULTILINE)] == [1, 2, 3, 4, 5]
+    assert "an outline of 40 chapters" in result, said
+    assert_nothing_is_left(tmp_path, said, 3)
+
+
+def assert_nothing_is_left(folder: Path, said: str, processes: int) -> None:
+    """Check that all processes that the demo named have ended, and that its folder is removed."""
     pids = re.findall(r"process +(\d+)", said)
-    assert len(pids) == 4, said
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert len(pids) == processes, said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not list(folder.glob("taskstream-demo-*"))

@@ -18,7 +18,7 @@ from aiohttp import web
 from nats.aio.client import Client as Nats
 
 from testkit.backend import BackendServer, finished
-from testkit.processes import Processes, Up, clients_of
+from testkit.processes import Processes, clients_of
 from testkit.service import Client, ServiceClients
 from testkit.waiting import wait_until
 
@@ -134,12 +134,6 @@ async def refused_requests(service: ServiceClients, key: str) -> bytes:
     return b"".join(body for _, body in answers)
 
 
-async def of_embedded(up: Up) -> Nats:
-    log = (up.data / "nats-server.log").read_text()
-    port = re.findall(r"client connections on 127\.0\.0\.1:(\d+)", log)[-1]
-    return await nats_py.connect(f"nats://127.0.0.1:{port}")
-
-
 async def sealed_keys(nats: Nats) -> list[bytes]:
     """Return what the bucket of secrets has."""
     bucket = await nats.jetstream().key_value("secrets")
@@ -158,7 +152,7 @@ async def test_the_key_is_found_nowhere(processes: Processes) -> None:
     keys = {kind: new_key(kind) for kind in (*ENDS, "generated", "request")}
     up = await processes.up(LOG_LEVEL="debug")
     async with BackendServer(repeat_the_key) as backend, clients_of(up.url) as service:
-        nats = await of_embedded(up)
+        nats = await nats_py.connect(up.nats_url)
         await service.admin.register(backend, "writer", types=["chapter"], callback=True, **{"async": True})
         ear = Ear(service.alice)
         listening = asyncio.create_task(ear.listen())

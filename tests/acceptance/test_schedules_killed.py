@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,11 @@ from taskstream.container import open_container
 from taskstream.events.codec import schedule_codec
 from taskstream.events.schedule import Run, ScheduleFired
 from taskstream.events.subjects import schedule_ref
-from taskstream.nats_server.server import take_port
 from taskstream.streams.jetstream.messages import read
 from taskstream.streams.log import decode
 from taskstream.streams.topology.definitions import SCHEDULES, TIMERS
 from testkit.nats import NatsServer
-from testkit.processes import Process, Processes, Up, clients_of
+from testkit.processes import Process, Processes, clients_of
 from testkit.service import Client, ServiceClients, quick_settings
 from testkit.waiting import wait_until
 
@@ -71,24 +71,14 @@ async def fired_runs(url: str) -> dict[str, list[Run]]:
         return runs
 
 
-async def all_due(url: str) -> None:
-    """Wait until each schedule has fallen due, with nobody there to see to it."""
+async def until_due(url: str, is_so: Callable[[int], bool], what: str) -> None:
+    """Wait until the number of due timers of schedules is as wanted."""
     async with await open_container(quick_settings(), url, durability="always") as container:
 
         async def look() -> bool:
-            return len(await read(container.reading, TIMERS, "due.schedule.>")) >= COUNT
+            return is_so(len(await read(container.reading, TIMERS, "due.schedule.>")))
 
-        await wait_until(look, "all schedules to fall due")
-
-
-async def nothing_due(url: str) -> None:
-    """Wait until all that has fallen due is dealt with."""
-    async with await open_container(quick_settings(), url, durability="always") as container:
-
-        async def look() -> bool:
-            return not await read(container.reading, TIMERS, "due.schedule.>")
-
-        await wait_until(look, "the workers to have dealt with what was due")
+        await wait_until(look, what)
 
 
 def assert_each_second_once(runs: dict[str, list[Run]], tasks: dict[str, list[str]], ids: list[str]) -> None:
@@ -116,7 +106,7 @@ async def test_of_two_workers_either_may_be_killed(processes: Processes, nats: N
             await workers[-1].logged("worker.started")
         for one in workers:
             one.kill()
-        await all_due(nats.url)
+        await until_due(nats.url, lambda due: due >= COUNT, "all schedules to fall due")
         await worker().logged("worker.started")
         await fired_more(service.alice, ids, 3)
 
@@ -134,7 +124,7 @@ async def test_nothing_is_lost_when_all_of_it_is_killed(processes: Processes) ->
             up = await processes.up(up.port)
             await fired_more(service.alice, ids, 2)
 
-        await all_is_well(service, nats_url(up), ids)
+        await all_is_well(service, up.nats_url, ids)
 
 
 async def test_what_is_restored_from_a_backup_goes_on(processes: Processes, tmp_path: Path) -> None:
@@ -154,14 +144,10 @@ async def test_what_is_restored_from_a_backup_goes_on(processes: Processes, tmp_
         up = await processes.up(up.port)
         await fired_more(service.alice, ids, 2)
 
-        await all_is_well(service, nats_url(up), ids)
-
-
-def nats_url(up: Up) -> str:
-    return f"nats://127.0.0.1:{take_port(up.data / f'nats-server_{up.nats_pid}.ports')}"
+        await all_is_well(service, up.nats_url, ids)
 
 
 async def all_is_well(service: ServiceClients, url: str, ids: list[str]) -> None:
     await pause_all(service.alice, ids)
-    await nothing_due(url)
+    await until_due(url, lambda due: not due, "the workers to have dealt with what was due")
     assert_each_second_once(await fired_runs(url), await tasks_by_schedule(service.alice), ids)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import AsyncIterator
 
 from testkit.backend import BackendServer, hold
 from testkit.load import Load, report_later, work
-from testkit.processes import Processes, all_end, clients_of, legal
-from testkit.service import Client, ServiceClients
+from testkit.processes import Processes, Up, all_end, clients_of, legal
+from testkit.service import Client
 from testkit.waiting import wait_until
 
 TASKS = 300
 
 
 async def check_load(client: Client, load: Load) -> None:
-    """See that each acknowledged task ended once, well, with its own result, by a legal history."""
+    """Check that each acknowledged task succeeded once, with its own result, by a legal history."""
     await all_end(client, load.count)
     assert len(set(load.acknowledged.values())) == load.count, "one task for each key"
     gate = asyncio.Semaphore(16)
@@ -29,54 +31,55 @@ async def check_load(client: Client, load: Load) -> None:
     await asyncio.gather(*(check(number, task_id) for number, task_id in load.acknowledged.items()))
 
 
-async def register(service: ServiceClients, quick: BackendServer, patient: BackendServer) -> None:
-    """Register a server that answers, and one that reports."""
-    await service.admin.register(quick, "quick")
-    await service.admin.register(patient, "patient", **{"async": True, "callback": True})
+@contextlib.asynccontextmanager
+async def under_load(
+    processes: Processes, backend: BackendServer, count: int = TASKS, **settings: str
+) -> AsyncIterator[tuple[Up, Load]]:
+    """Run a service with a server that answers and one that reports, under load; check the load after the block."""
+    backend.answer = work()
+    async with BackendServer(report_later) as patient:
+        up = await processes.up(**settings)
+        async with clients_of(up.url) as service:
+            await service.admin.register(backend, "quick")
+            await service.admin.register(patient, "patient", **{"async": True, "callback": True})
+            load = Load(service.alice, count)
+            submitting = asyncio.create_task(load.run())
+            yield up, load
+            await submitting
+            await check_load(service.alice, load)
+
+
+async def acknowledged(load: Load, count: int) -> dict[int, str]:
+    """Wait for so many acknowledged tasks; return them by number."""
+    await wait_until(lambda: len(load.acknowledged) >= count, f"{count} acknowledged tasks")
+    return dict(load.acknowledged)
 
 
 async def test_no_acknowledged_task_is_lost_and_each_ends_once(processes: Processes, backend: BackendServer) -> None:
-    backend.answer = work()
-    async with BackendServer(report_later) as patient:
-        up = await processes.up()
-        async with clients_of(up.url) as service:
-            await register(service, backend, patient)
-            load = Load(service.alice, TASKS)
-            submitting = asyncio.create_task(load.run())
-            promised: dict[int, str] = {}
-            for part in (TASKS // 6, TASKS // 2):
-                await wait_until(lambda part=part: len(load.acknowledged) >= part, f"{part} acknowledged tasks")
-                promised = dict(load.acknowledged)
+    promised: dict[int, str] = {}
+    async with under_load(processes, backend) as (up, load):
+        for part in (TASKS // 6, TASKS // 2):
+            promised = await acknowledged(load, part)
 
-                up.kill_all()
+            up.kill_all()
 
-                up = await processes.up(up.port)
-            await submitting
-            await check_load(service.alice, load)
-            for number, task_id in promised.items():
-                assert load.acknowledged[number] == task_id
-                answer = await load.again(number)
-                assert (answer.status, answer["taskId"]) == (200, task_id)
-            await all_end(service.alice, TASKS)  # repeating made no further task
+            await up.serve()
+        await acknowledged(load, TASKS)
+        for number, task_id in promised.items():
+            assert load.acknowledged[number] == task_id
+            answer = await load.again(number)
+            assert (answer.status, answer["taskId"]) == (200, task_id)  # repeating makes no further task
 
 
 async def test_nats_alone_is_started_again_and_nothing_is_lost(processes: Processes, backend: BackendServer) -> None:
-    backend.answer = work()
-    async with BackendServer(report_later) as patient:
-        up = await processes.up()
-        async with clients_of(up.url) as service:
-            await register(service, backend, patient)
-            load = Load(service.alice, TASKS)
-            submitting = asyncio.create_task(load.run())
-            for part in (TASKS // 6, TASKS // 2):
-                await wait_until(lambda part=part: len(load.acknowledged) >= part, f"{part} acknowledged tasks")
-                killed = up.nats_pid
+    async with under_load(processes, backend) as (up, load):
+        for part in (TASKS // 6, TASKS // 2):
+            await acknowledged(load, part)
+            killed = up.nats_pid
 
-                up.kill_nats()
+            up.kill_nats()
 
-                await wait_until(lambda killed=killed: up.nats_pid not in (None, killed), "another nats-server")
-            await submitting
-            await check_load(service.alice, load)
+            await wait_until(lambda killed=killed: up.nats_pid not in (None, killed), "another nats-server")
     assert load.lost == 0
     assert all(status == 503 and "Retry-After" in headers for status, headers in load.refused)
     assert up.pid

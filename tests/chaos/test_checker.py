@@ -219,6 +219,20 @@ def step(name: str, *arguments: Any, **fields: Any) -> tuple[str, tuple[Any, ...
     return name, arguments, fields
 
 
+def called(*arguments: Any, **fields: Any) -> Callable[[], Evidence]:
+    """Return a making of evidence in which a client made one more call."""
+    return story(step("call", *arguments, **fields))
+
+
+def about(task: str, **more: Any) -> dict[str, Any]:
+    return {"task_id": task, "marks": [], **more}
+
+
+def another_task(mark: str) -> Callable[[], Evidence]:
+    fields = {"payload": {"mark": mark}, "policy": {"attempts": 1}}
+    return story(step("event", "2" * 26 + "~alice", 20, "TaskSubmitted", **fields))
+
+
 def doctored(change: Callable[[Evidence], Any]) -> Callable[[], Evidence]:
     def make() -> Evidence:
         evidence = copy.deepcopy(good().evidence())
@@ -295,49 +309,16 @@ DUE_TIMERS = ConsumerSeen("TIMERS", "due-timers", True, 1, 0)
 VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("acknowledged-is-kept", "a lost task", doctored(without(lambda entry: entry.task == ONE))),
     ("acknowledged-is-kept", "another payload", changed_event(1, payload={"mark": "mk-alice-0-7"})),
-    (
-        "nothing-is-doubled",
-        "one submit, two tasks",
-        story(
-            step(
-                "event", "2" * 26 + "~alice", 20, "TaskSubmitted", payload={"mark": MARKS[ONE]}, policy={"attempts": 1}
-            )
-        ),
-    ),
-    (
-        "nothing-is-doubled",
-        "a task of nobody",
-        story(
-            step(
-                "event",
-                "2" * 26 + "~alice",
-                20,
-                "TaskSubmitted",
-                payload={"mark": "mk-bob-5-5"},
-                policy={"attempts": 1},
-            )
-        ),
-    ),
-    (
-        "keys-are-kept",
-        "one key, two tasks",
-        story(step("call", 20, "repeat", 200, key="k", mark=MARKS[ONE], said={"task_id": TWO, "marks": []})),
-    ),
+    ("nothing-is-doubled", "one submit, two tasks", another_task(MARKS[ONE])),
+    ("nothing-is-doubled", "a task of nobody", another_task("mk-bob-5-5")),
+    ("keys-are-kept", "one key, two tasks", called(20, "repeat", 200, key="k", mark=MARKS[ONE], said=about(TWO))),
     (
         "keys-are-kept",
         "another body accepted",
-        story(step("call", 20, "conflict", 200, key="k", mark="mk-alice-0-8", said={"task_id": ONE, "marks": []})),
+        called(20, "conflict", 200, key="k", mark="mk-alice-0-8", said=about(ONE)),
     ),
-    (
-        "acknowledged-changes-are-kept",
-        "a lost cancel",
-        story(step("call", 20, "cancel", 200, task=TWO, said={"task_id": TWO, "marks": []})),
-    ),
-    (
-        "acknowledged-changes-are-kept",
-        "a lost retry",
-        story(step("call", 20, "retry", 200, task=TWO, said={"task_id": TWO, "marks": []})),
-    ),
+    ("acknowledged-changes-are-kept", "a lost cancel", called(20, "cancel", 200, task=TWO, said=about(TWO))),
+    ("acknowledged-changes-are-kept", "a lost retry", called(20, "retry", 200, task=TWO, said=about(TWO))),
     ("histories-are-legal", "two ends", story(step("succeeded", ONE, 20))),
     ("histories-are-legal", "an attempt after the end", story(step("started", ONE, 20, attempt=2))),
     ("histories-are-legal", "a gap in the attempts", changed_event(7, attempt=3)),
@@ -376,32 +357,24 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
             step("succeeded", TWO, 25, attempt=3),
         ),
     ),
-    (
-        "tenants-are-apart",
-        "another tenant's mark",
-        story(step("call", 20, "list", 200, tenant="bob", said={"marks": [MARKS[ONE]]})),
-    ),
-    ("tenants-are-apart", "another tenant's task", story(step("call", 20, "pry", 200, tenant="bob", task=ONE))),
-    ("tenants-are-apart", "a usurper", story(step("call", 20, "usurp", 200, tenant="bob", task=ONE))),
-    ("writes-are-read", "a task that is gone", story(step("call", 20, "read", 404, task=ONE))),
+    ("tenants-are-apart", "another tenant's mark", called(20, "list", 200, tenant="bob", said={"marks": [MARKS[ONE]]})),
+    ("tenants-are-apart", "another tenant's task", called(20, "pry", 200, tenant="bob", task=ONE)),
+    ("tenants-are-apart", "a usurper", called(20, "usurp", 200, tenant="bob", task=ONE)),
+    ("writes-are-read", "a task that is gone", called(20, "read", 404, task=ONE)),
     (
         "writes-are-read",
         "an end that is undone",
-        story(step("call", 20, "read", 200, task=ONE, said={"task_id": ONE, "shows": "PROCESSING", "marks": []})),
+        called(20, "read", 200, task=ONE, said=about(ONE, shows="PROCESSING")),
     ),
-    ("answers-are-understood", "an error of ours", story(step("call", 20, "list", 500, said={"said": "oh"}))),
-    ("answers-are-understood", "no Retry-After", story(step("call", 20, "list", 503, said={"said": "away"}))),
-    (
-        "answers-are-understood",
-        "too late, and it is not",
-        story(step("call", 20, "submit", 400, mark="m", last_at=START + 25)),
-    ),
+    ("answers-are-understood", "an error of ours", called(20, "list", 500, said={"said": "oh"})),
+    ("answers-are-understood", "no Retry-After", called(20, "list", 503, said={"said": "away"})),
+    ("answers-are-understood", "too late, and it is not", called(20, "submit", 400, mark="m", last_at=START + 25)),
     (
         "answers-are-understood",
         "too late, and it is there",
-        story(step("call", 20, "repeat", 400, key="k", mark=MARKS[ONE], last_at=START + 5)),
+        called(20, "repeat", 400, key="k", mark=MARKS[ONE], last_at=START + 5),
     ),
-    ("answers-are-understood", "a good token refused", story(step("call", 20, "list", 401))),
+    ("answers-are-understood", "a good token refused", called(20, "list", 401)),
     (
         "answers-are-understood",
         "refused by a clock that is hardly wrong",
@@ -518,7 +491,8 @@ def test_a_receiver_may_get_a_message_again_but_none_after_it_refused() -> None:
 
 
 def test_every_check_has_been_seen_to_catch_something() -> None:
-    assert {name for name, _, _ in VIOLATIONS} == CHECKS.keys() - HOLD_CHECKS.keys()
+    held = {check.__name__.replace("_", "-") for check in HOLD_CHECKS}
+    assert {name for name, _, _ in VIOLATIONS} == CHECKS.keys() - held
 
 
 def test_a_call_of_an_abandoned_attempt_does_not_count_towards_the_limit() -> None:
