@@ -32,7 +32,7 @@ BODY = b'{"prompt": "task", "sent": 0}'
 PUBLISHES_PER_TASK = 3
 
 Cpu = Callable[[], float]
-"""Returns the CPU seconds used so far by those who are counted."""
+"""Returns the CPU seconds used so far by the processes that are counted."""
 
 
 async def measure(options: argparse.Namespace) -> Runs:

@@ -41,7 +41,7 @@ LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "everybodys_failed": ("root", "admin", {"status": "FAILED"}),
     "everybodys_active": ("root", "admin", {"status": "WAITING,PROCESSING"}),
 }
-"""Who asks, in which role, for what."""
+"""The user, the role and the query of each list."""
 
 
 async def measure(options: argparse.Namespace) -> Runs:

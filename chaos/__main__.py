@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def _held(seed: int, faults: list[Fault], machine: Machine, options: argparse.Namespace) -> bool:
-    """Run a seed and say what came of it; tell whether everything held."""
+    """Run a seed and print its report; return True if every promise held."""
     with (
         tempfile.TemporaryDirectory(prefix="taskstream-chaos-")
         if not options.keep

@@ -31,7 +31,7 @@ REPORT_TRIES = 60
 REPORT_PAUSE_SECONDS = 0.2
 REPORTS_A_SECOND = 40
 PADDING = 3_000 * " "
-"""Of each piece of output: who reads nothing has soon more waiting for him than there is room."""
+"""Of each piece of output: for a client that does not read, the buffers are soon full."""
 TRICKLE_SECONDS = 0.5
 GIVE_UP_SECONDS = 30.0
 FORGED = "forged-forged-forged-forged-forged-forged-"
@@ -306,7 +306,7 @@ async def report_older(backend: Backend, attempt: Attempt) -> None:
 
 
 async def report_forged(backend: Backend, attempt: Attempt) -> None:
-    """Report with a token nobody gave out, then with that of another task, then well."""
+    """Report with a forged token, then with that of another task, then with its own."""
     await backend.report(attempt, token=FORGED, kind="forged")
     for task_id, attempts in list(backend.earlier.items())[-5:]:
         if task_id != attempt.task_id:

@@ -20,7 +20,7 @@ from .push_checks import PUSH_CHECKS
 CLOCK_SECONDS = 0.05
 """Times of one machine's processes are compared; a process reads its clock a moment before it acts."""
 LEEWAY_SECONDS = 10.0
-"""How much an API forgives in the times of a token, unless it is told otherwise."""
+"""How much an API forgives in the times of a token, by default."""
 FORGETTING_SECONDS = 60.0
 """Longest that an unused consumer may live."""
 READERS = 4
@@ -62,7 +62,7 @@ def acknowledged_is_kept(evidence: Evidence) -> Iterator[Finding]:
 
 
 def nothing_is_doubled(evidence: Evidence) -> Iterator[Finding]:
-    """What was submitted once, or under one key, is one task at most; and nothing is there that nobody submitted."""
+    """One submission, or one key, gives one task at most; no task exists that was not submitted."""
     tasks: dict[str, list[str]] = defaultdict(list)
     for task, mark in _marks(evidence, of_schedules=False).items():
         tasks[mark].append(task)
@@ -189,7 +189,7 @@ def results_are_the_tasks_own(evidence: Evidence) -> Iterator[Finding]:
 
 
 def forged_reports_are_refused(evidence: Evidence) -> Iterator[Finding]:
-    """A report with a token of nobody or of another task is a 401, one of an attempt that is over a 409."""
+    """A report with a forged token or one of another task is a 401, one of an attempt that is over a 409."""
     for line in evidence.backends:
         if line["what"] != "reported" or not 200 <= line["answered"] < 300:
             continue
@@ -252,7 +252,7 @@ def _running(evidence: Evidence, server: str) -> Iterator[tuple[str, float, floa
 
 
 def tenants_are_apart(evidence: Evidence) -> Iterator[Finding]:
-    """Nobody is shown another tenant's data."""
+    """No tenant sees another tenant's data."""
     for call in evidence.calls:
         tenant = call.before["tenant"]
         foreign = [mark for mark in call.after.get("marks", []) if not mark.startswith(f"mk-{tenant}-")]
@@ -374,7 +374,7 @@ def dispatch_is_live(evidence: Evidence) -> Iterator[Finding]:
 
 
 def nothing_is_left_over(evidence: Evidence) -> Iterator[Finding]:
-    """Streams and consumers are those there were; what a dead process left behind is forgotten by itself."""
+    """Streams and consumers are those there were; what a dead process left behind expires."""
     before, after = evidence.streams
     if before != after:
         yield f"streams were {before}, and are {after}", ""
@@ -401,7 +401,7 @@ def resources_are_given_back(evidence: Evidence) -> Iterator[Finding]:
 
 
 def nobody_died(evidence: Evidence) -> Iterator[Finding]:
-    """No process ends by itself."""
+    """No process ends unexpectedly."""
     for text in evidence.exits:
         yield text, ""
 

@@ -75,7 +75,7 @@ class Reader:
         await self._client.close()
 
     async def _api(self, name: str, body: Any = None) -> dict[str, Any]:
-        """Call JetStream; again and again while nobody leads."""
+        """Call JetStream; repeat while there is no leader."""
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:

@@ -61,7 +61,7 @@ class Disk:
                 await asyncio.sleep(UNMOUNT_PAUSE_SECONDS)
 
     async def sync(self) -> None:
-        """Write out whatever is not on the disk yet, as the kernel does after half a minute by itself."""
+        """Write out whatever is not on the disk yet, as the kernel does after half a minute."""
         await command("sync", "--file-system", self.folder)
 
     def cut_power(self) -> None:

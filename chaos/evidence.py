@@ -75,7 +75,7 @@ class ConsumerSeen(Struct, frozen=True):
     waiting: int
     """Requests for messages that wait at it: somebody uses it."""
     forgotten_after_seconds: float
-    """How long it may be idle; 0: for ever."""
+    """How long it may be idle; 0: without limit."""
 
 
 class SharedLimit(Struct, frozen=True):
@@ -142,7 +142,7 @@ class Jump(Struct, frozen=True):
 
 
 class Told(Struct, frozen=True):
-    """What one message of a stream told a subscriber."""
+    """One message that a subscriber received."""
 
     place: str
     """Where to go on after it; empty: where it was before."""
@@ -151,7 +151,7 @@ class Told(Struct, frozen=True):
 
 
 class Heard(Struct, kw_only=True):
-    """What one subscriber was told, over all its connections."""
+    """What one subscriber received, over all its connections."""
 
     who: str
     owner: str | None = None
@@ -159,13 +159,13 @@ class Heard(Struct, kw_only=True):
     task: str | None = None
     """Id of the one task it follows."""
     after: int | None = None
-    """Sequence after which it is told everything; None: it never got so far as to know."""
+    """Sequence after which it receives everything; None: it never received one."""
     until: int = 0
-    """Sequence up to which it knows that it was told everything."""
+    """Sequence up to which it received everything, by the stream's ids."""
     wanted: int | None = None
     """Sequence up to which there was something to tell; None: it wanted to the end of its task."""
     ended: bool = False
-    """It was told that its task has ended, and that this was all."""
+    """The stream said that its task has ended."""
     told: list[Told] = []
     connections: int = 0
     dropped: int = 0
@@ -174,7 +174,7 @@ class Heard(Struct, kw_only=True):
     """Answers that were neither a stream nor a 503 with `Retry-After`."""
 
     def has(self, task: str) -> bool:
-        """Tell whether a task is one of those it follows."""
+        """Return True if it follows a task."""
         if self.task is not None:
             return task == self.task
         return self.owner is None or task.endswith(f"~{self.owner}")
@@ -187,7 +187,7 @@ class Received(Struct, kw_only=True):
     owner: str
     kinds: frozenset[str]
     """Elements of the subjects of the events it is to be sent."""
-    mood: str = ""
+    mode: str = ""
     """What it always did; empty: one thing or another, and took all in the end."""
     calls: list[Line] = []
     """Of the receiver, in order: `at`, `id`, whether `signed`, `message` (None: not read), what was `answered`."""
@@ -197,7 +197,7 @@ class Received(Struct, kw_only=True):
     """When it was seen to be disabled; None: it was not."""
 
     def wants(self, entry: Entry) -> bool:
-        """Tell whether an event is to be sent to it."""
+        """Return True if it wants an event."""
         return entry.owner == self.owner and entry.kind in self.kinds
 
 

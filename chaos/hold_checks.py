@@ -1,4 +1,4 @@
-"""Says what a run's evidence shows to be wrong about holds: limits, parents, times, batches, recurring schedules.
+"""Checks of holds: limits, parents, times, batches, recurring schedules.
 
 What counts is the order of the log, and the time at which NATS stored an event. Where a task waits for an instant, the
 clocks of our processes decide that it has come: a check forgives by how much the worst of them was wrong.
@@ -161,7 +161,7 @@ def _too_many(evidence: Evidence, limit: SharedLimit, name: str, starts: Sequenc
 
 
 def children_follow_their_parents(evidence: Evidence) -> Iterator[Finding]:
-    """A task starts after all that it depends on have ended, and its server is told how each of them did."""
+    """A task starts after all that it depends on have ended, and its server receives the outcome of each."""
     tasks = _tasks(evidence)
     for task in tasks.values():
         for parent in (tasks[parent] for parent in task.parents if parent in tasks):

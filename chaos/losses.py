@@ -127,7 +127,7 @@ async def measure(fault: str, sync_interval: str, folder: Path) -> Losses:
 
 
 async def _is_taken(client: Client) -> bool:
-    """Publish; tell whether it was acknowledged."""
+    """Publish; return True if it was acknowledged."""
     try:
         answer = await client.request(SUBJECT, BODY, timeout=ANSWER_SECONDS)
     except nats.errors.Error:

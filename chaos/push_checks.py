@@ -1,4 +1,4 @@
-"""Says what subscribers and receivers of webhooks were told that they should not have been, and what they were not."""
+"""Checks of what subscribers and receivers of webhooks received, and of what they did not."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SHOWN = 5
 # Subscribers
 
 
-def subscribers_hear_all(evidence: Evidence) -> Iterator[Finding]:
-    """Each subscriber was told every event of its tasks once, in the order of the log and as the log has it."""
+def subscribers_receive_all(evidence: Evidence) -> Iterator[Finding]:
+    """Each subscriber received every event of its tasks once, in the order of the log and as the log has it."""
     log = {entry.sequence: entry for entry in evidence.log}
     for heard in evidence.heard:
         if heard.after is None and heard.wanted != 0:
@@ -63,11 +63,11 @@ def _differences(heard: Heard, wanted: Sequence[Entry], told: Sequence[Line]) ->
             yield f"{heard.who} {verb} {', '.join(map(str, which[:SHOWN]))}{more}", tasks[which[0]]
 
 
-def progress_is_told_once(evidence: Evidence) -> Iterator[Finding]:
-    """Every report of progress in the log was told, none twice, in the order of the log.
+def progress_is_sent_once(evidence: Evidence) -> Iterator[Finding]:
+    """Every report of progress in the log was sent, none twice, in the order of the log.
 
-    Told live or by the log, whole or in part: what counts are the pieces of output, each of which was sent once. Some
-    are told live that the log never has: those of a process that is killed, or of an attempt that is over.
+    Live or from the log, whole or in part: the pieces of output count, each of which the backend sent once. Some are
+    sent live and never reach the log: those of a process that is killed, or of an attempt that is over.
     """
     for heard in evidence.heard:
         told: dict[str, list[str]] = {}
@@ -99,7 +99,7 @@ def _pieces(event: Line) -> list[str]:
 
 
 def nothing_follows_the_end(evidence: Evidence) -> Iterator[Finding]:
-    """Nobody is told of progress once he was told of the end, unless the task was taken up again."""
+    """No progress follows the end of a task, unless the task was queued again."""
     for heard in evidence.heard:
         ended: set[str] = set()
         for event in (one.event for one in heard.told if one.event):
@@ -113,14 +113,14 @@ def nothing_follows_the_end(evidence: Evidence) -> Iterator[Finding]:
 
 
 def streams_are_understood(evidence: Evidence) -> Iterator[Finding]:
-    """Who asks for a stream gets it, or a 503 that says when to ask again."""
+    """A request for a stream gets it, or a 503 that says when to ask again."""
     for heard in evidence.heard:
         for text, count in Counter(heard.refusals).items():
             yield f"{heard.who} was answered {count} times: {text}", heard.task or ""
 
 
 def _span(log: Sequence[Entry], heard: Heard) -> list[Entry]:
-    """Return the events that a subscriber is to have been told of."""
+    """Return the events that a subscriber must have received."""
     after = heard.after or 0
     return [entry for entry in log if after < entry.sequence <= heard.until and heard.has(entry.task)]
 
@@ -141,11 +141,11 @@ def webhooks_deliver_all(evidence: Evidence) -> Iterator[Finding]:
         for sequence, status in statuses.items():
             if len(status) > 1:
                 yield f"{name} has {len(status)} deliveries of {sequence}", wanted.get(sequence, "")
-            if received.mood == "hangs" and "delivered" in status:
+            if received.mode == "hangs" and "delivered" in status:
                 yield f"{name} is said to have taken {sequence}, and never answered", wanted.get(sequence, "")
-        if received.mood == "refuses":
+        if received.mode == "refuses":
             yield from _left_alone(name, received, bool(wanted))
-        if received.mood not in ("hangs", "refuses"):
+        if received.mode not in ("hangs", "refuses"):
             taken = _taken(received)
             for sequence, task in wanted.items():
                 if sequence not in taken:
@@ -180,7 +180,7 @@ def webhook_messages_are_one(evidence: Evidence) -> Iterator[Finding]:
         for line in received.calls:
             if not line["path"].endswith(f"/{received.who}"):
                 yield f"{name} was sent something at {line['path']}", ""
-            if line["mood"] == "ignores":
+            if line["mode"] == "ignores":
                 continue
             if not line["signed"]:
                 yield f"{name} was sent {line['id']} with a wrong signature", ""
@@ -197,8 +197,8 @@ def webhook_messages_are_one(evidence: Evidence) -> Iterator[Finding]:
 
 
 PUSH_CHECKS = (
-    subscribers_hear_all,
-    progress_is_told_once,
+    subscribers_receive_all,
+    progress_is_sent_once,
     nothing_follows_the_end,
     streams_are_understood,
     webhooks_deliver_all,

@@ -16,7 +16,7 @@ from .system import LIMITS, System
 QUIET_SECONDS = 180.0
 """Longest wait after healing until no task is active. A task's attempts take seconds each, see the load."""
 SETTLE_SECONDS = 60.0
-"""Longest wait for what goes by itself."""
+"""Longest wait for consumers, connections and projections to settle."""
 POLL_SECONDS = 0.5
 
 

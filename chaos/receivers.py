@@ -1,6 +1,6 @@
 """Receivers of webhooks: HTTP servers that come, go, hang and lie, and note what they are sent and what they answer.
 
-A receiver does what its mood says, for a moment, then it has another. In the end it takes everything.
+A receiver does what its mode says, for a moment, then it has another. In the end it takes everything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from testkit.service import Client, token
 
 from .evidence import Entry, Line, Received
 
-Mood: TypeAlias = Literal[
+Mode: TypeAlias = Literal[
     "takes",  # 204
     "gone",  # nobody listens on its port
     "hangs",  # never answers
@@ -36,10 +36,10 @@ Mood: TypeAlias = Literal[
     "floods",  # 200, and 2 MB
     "refuses",  # 410
 ]
-MOODS: tuple[Mood, ...] = tuple(mood for mood in get_args(Mood) if mood != "refuses")
+MODES: tuple[Mode, ...] = tuple(mode for mode in get_args(Mode) if mode != "refuses")
 HONESTY = 3
-"""How much likelier than any other mood it is to take what comes."""
-SHORTEST_MOOD_SECONDS, LONGEST_MOOD_SECONDS = 0.2, 2.5
+"""How much likelier than any other mode it is to take what comes."""
+SHORTEST_MODE_SECONDS, LONGEST_MODE_SECONDS = 0.2, 2.5
 HUGE_BYTES = 2_000_000
 FINISH_SECONDS = 90.0
 """How long it may take until all has been taken, once all is quiet."""
@@ -52,14 +52,14 @@ ELSEWHERE = "/elsewhere"
 class Receiver(HttpServer):
     """One receiver and its webhook. Use as an async context manager; it listens in between."""
 
-    def __init__(self, received: Received, events: Sequence[str], port: int, mood: Mood | None, seed: int) -> None:
-        """`mood`: the one that it keeps; None: it changes."""
+    def __init__(self, received: Received, events: Sequence[str], port: int, mode: Mode | None, seed: int) -> None:
+        """`mode`: the one that it keeps; None: it changes."""
         super().__init__(port)
         self.received = received
         self.events = list(events)
         self.webhook_id = ""
-        self._constant = mood
-        self._mood: Mood = mood or "takes"
+        self._constant = mode
+        self._mode: Mode = mode or "takes"
         self._chance = random.Random(f"{seed}/{received.who}")
         self._webhook: Webhook | None = None
         self._changed = asyncio.Event()
@@ -89,13 +89,13 @@ class Receiver(HttpServer):
         self.webhook_id = webhook_id
         self._webhook = Webhook(secret)
 
-    def start_moods(self) -> None:
-        """Change the mood from now on, unless it is a constant one."""
+    def start_modes(self) -> None:
+        """Change the mode from now on, unless it is a constant one."""
         if self._constant is None:
             self._changing = asyncio.create_task(self._change())
 
     async def reform(self) -> None:
-        """Take everything from now on, unless the mood is a constant one."""
+        """Take everything from now on, unless the mode is a constant one."""
         if self._changing is not None:
             self._changing.cancel()
             await asyncio.wait([self._changing])
@@ -103,38 +103,38 @@ class Receiver(HttpServer):
 
     async def _change(self) -> None:
         while True:
-            await asyncio.sleep(self._chance.uniform(SHORTEST_MOOD_SECONDS, LONGEST_MOOD_SECONDS))
-            weights = [HONESTY if mood == "takes" else 1 for mood in MOODS]
-            await self._turn(self._chance.choices(MOODS, weights)[0])
+            await asyncio.sleep(self._chance.uniform(SHORTEST_MODE_SECONDS, LONGEST_MODE_SECONDS))
+            weights = [HONESTY if mode == "takes" else 1 for mode in MODES]
+            await self._turn(self._chance.choices(MODES, weights)[0])
 
-    async def _turn(self, mood: Mood) -> None:
-        self._mood = mood
+    async def _turn(self, mode: Mode) -> None:
+        self._mode = mode
         self._changed.set()
         self._changed = asyncio.Event()
-        if mood == "gone":
+        if mode == "gone":
             await self.stop()
         elif self._runner is None:
             await self.start()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        mood = self._mood
+        mode = self._mode
         line: Line = {
             "at": time.time(),
             "id": request.headers.get("webhook-id", ""),
-            "mood": mood,
+            "mode": mode,
             "path": request.path,
         }
         line |= {"signed": None, "message": None, "answered": 0}
         self.received.calls.append(line)
-        if mood != "ignores":
+        if mode != "ignores":
             body = await request.read()
             line["signed"] = self._is_signed(body, dict(request.headers))
             with contextlib.suppress(msgspec.DecodeError):
                 line["message"] = msgspec.json.decode(body)
-        if mood == "hangs":
+        if mode == "hangs":
             await self._changed.wait()
             return break_off(request)
-        answer = ANSWERS[mood](request)
+        answer = ANSWERS[mode](request)
         line["answered"] = answer.status
         return answer
 
@@ -147,7 +147,7 @@ class Receiver(HttpServer):
         return True
 
 
-ANSWERS: dict[Mood, Callable[[web.BaseRequest], web.Response]] = {
+ANSWERS: dict[Mode, Callable[[web.BaseRequest], web.Response]] = {
     "takes": lambda _: web.Response(status=204),
     "fails": lambda _: web.Response(status=500, text="oh"),
     "busy": lambda _: web.Response(status=429, headers={"Retry-After": "1"}),
@@ -167,15 +167,15 @@ class Receivers:
         """`ports`: four or more that are free."""
         free = iter(ports)
 
-        def receiver(who: str, owner: str, events: Sequence[str], mood: Mood | None) -> Receiver:
-            received = Received(who=who, owner=owner, kinds=frozenset(), mood=mood or "")
-            return Receiver(received, events, next(free), mood, seed)
+        def receiver(who: str, owner: str, events: Sequence[str], mode: Mode | None) -> Receiver:
+            received = Received(who=who, owner=owner, kinds=frozenset(), mode=mode or "")
+            return Receiver(received, events, next(free), mode, seed)
 
         self._url = url
         self.all = [
             receiver("steady", "alice", ["all"], "takes"),
-            receiver("moody", "alice", ["ended", "attempts"], None),
-            receiver("moody", "bob", ["ended", "task.submitted"], None),
+            receiver("flaky", "alice", ["ended", "attempts"], None),
+            receiver("flaky", "bob", ["ended", "task.submitted"], None),
             receiver("silent", "bob", ["ended"], "hangs"),
             receiver("leaving", "carol", ["ended"], "refuses"),
         ]
@@ -197,7 +197,7 @@ class Receivers:
 
     def start(self) -> None:
         for receiver in self.all:
-            receiver.start_moods()
+            receiver.start_modes()
 
     async def reform(self) -> None:
         """Have all take what comes, but for those that never do."""
@@ -221,9 +221,9 @@ class Receivers:
     async def _is_finished(self, receiver: Receiver, wanted: set[int]) -> bool:
         received = receiver.received
         received.deliveries = await self._deliveries(receiver)
-        if received.mood == "hangs":
+        if received.mode == "hangs":
             return wanted <= {delivery["sequence"] for delivery in received.deliveries}
-        if received.mood == "refuses":
+        if received.mode == "refuses":
             webhook = await self._owner(receiver).done("GET", f"/api/webhooks/{receiver.webhook_id}")
             received.disabled_at = None if webhook["active"] else time.time()
             return received.disabled_at is not None or not wanted

@@ -249,7 +249,7 @@ async def _quietly(_: Exception) -> None:
 
 
 async def _groups(client: nats.NATS) -> dict[str, bool] | None:
-    """Return whether any replica is behind, by stream and by stream and consumer; None if nobody can tell now."""
+    """Return whether any replica is behind, by stream and by stream and consumer; None while NATS cannot answer."""
     found: dict[str, bool] = {}
     try:
         for stream in await _all(client, "STREAM.LIST", "streams"):

@@ -1,7 +1,6 @@
-"""Subscribers over server-sent events and WebSocket that are cut off, hang, come again, and note what they are told.
+"""Subscribers over server-sent events and WebSocket that are cut off, hang, reconnect, and record what they receive.
 
-Each comes again after the last id it had, at whichever API answers. What it was told over all its connections is put
-together, and must be what the log says.
+Each reconnects after its last id, to either API. All that it received over its connections must be what the log says.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ PAUSE_SECONDS = 0.2
 CLOSE_SECONDS = 0.1
 LINK_CHANCE = 0.5
 FINISH_SECONDS = 90.0
-"""How long a subscriber may take to be told the rest, once all is quiet."""
+"""How long a subscriber may take to receive the rest, once all is quiet."""
 DRAIN_SECONDS = 1.0
 """What is in the buffers of a connection that has been ended is read sooner."""
 MOST_TASKS = 99
@@ -50,7 +49,7 @@ class NotNow(Exception):
 
 
 class Ended(Exception):
-    """The task has ended, and all of it was told."""
+    """The task has ended, and the subscriber has all its events."""
 
 
 class Subscriber:
@@ -85,7 +84,7 @@ class Subscriber:
         raise NotImplementedError
 
     async def run(self) -> None:
-        """Come again and again until it has all."""
+        """Reconnect until it has all."""
         while not self.over:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, NotNow, asyncio.IncompleteReadError):
                 stay = self.chance.uniform(SHORTEST_STAY, 1) * self.longest_stay_seconds
@@ -210,14 +209,14 @@ class OverWebSocket(Subscriber):
             raise
 
 
-class Glutton(OverWebSocket):
-    """Asks for everything, from the beginning and several times over, and reads nothing of it until it is dropped.
+class NonReader(OverWebSocket):
+    """Subscribes to everything from the beginning, several times, and reads nothing until it is dropped.
 
-    It notes nothing but that: nobody else is to notice it.
+    It records only that; other subscribers must not be affected.
     """
 
     def __init__(self, tasks: Callable[[], Sequence[str]], urls: Sequence[str], chance: random.Random) -> None:
-        super().__init__(Heard(who="Glutton", wanted=0), urls, _token("root", "admin"), chance)
+        super().__init__(Heard(who="NonReader", wanted=0), urls, _token("root", "admin"), chance)
         self.receive_bytes = SMALL_BUFFER_BYTES
         self.longest_stay_seconds = 2 * SLEEP_SECONDS
         self._tasks = tasks
@@ -253,23 +252,23 @@ class Subscribers:
         self._passing: list[Subscriber] = []
         """Of one task each."""
         self._running: list[asyncio.Task[None]] = []
-        self._glutton = Glutton(tasks, urls, random.Random(f"{seed}/glutton"))
-        self._gorging: asyncio.Task[None] | None = None
+        self._non_reader = NonReader(tasks, urls, random.Random(f"{seed}/non-reader"))
+        self._non_reading: asyncio.Task[None] | None = None
         self._stopping = False
 
     async def __aenter__(self) -> Subscribers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stop_gorging()
+        await self._stop_non_reader()
         for running in self._running:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _stop_gorging(self) -> None:
-        if self._gorging is not None:
-            self._gorging.cancel()
-            await asyncio.wait([self._gorging])
+    async def _stop_non_reader(self) -> None:
+        if self._non_reading is not None:
+            self._non_reading.cancel()
+            await asyncio.wait([self._non_reading])
 
     def start(self) -> None:
         self._lasting = [
@@ -281,7 +280,7 @@ class Subscribers:
             self._sleeper(self._lasts(OverSse, None, place="0")),
             self._sleeper(self._lasts(OverWebSocket, None, place="0")),
         ]
-        self._gorging = asyncio.create_task(self._glutton.run())
+        self._non_reading = asyncio.create_task(self._non_reader.run())
         self._running = [asyncio.create_task(subscriber.run()) for subscriber in self._lasting]
         self._running += [
             asyncio.create_task(self._follow_tasks(door, number))
@@ -290,9 +289,9 @@ class Subscribers:
         ]
 
     async def finish(self, log: Sequence[Entry]) -> list[Heard]:
-        """Have each be told the rest of a log that has come to its end, and return what all were told."""
+        """Wait until each has the rest of a log that has come to its end; return what all received."""
         self._stopping = True
-        await self._stop_gorging()
+        await self._stop_non_reader()
         for subscriber in self._lasting:
             ends = [entry.sequence for entry in log if subscriber.heard.has(entry.task)]
             subscriber.finish(max(ends, default=0))
@@ -301,7 +300,7 @@ class Subscribers:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FINISH_SECONDS):
                 await asyncio.gather(*self._running)
-        return [subscriber.heard for subscriber in (*self._lasting, *self._passing, self._glutton)]
+        return [subscriber.heard for subscriber in (*self._lasting, *self._passing, self._non_reader)]
 
     async def _follow_tasks(self, door: type[Subscriber], number: int) -> None:
         """Follow one task after the other, each to its end."""

@@ -105,7 +105,7 @@ class System:
         return sorted(lines, key=lambda line: line["at"])
 
     def exits(self) -> list[Exit]:
-        """Return every end that nobody asked for."""
+        """Return every unexpected end of a process."""
         return [found for process in self.processes.values() for found in process.exits]
 
     async def start(self, stack: AsyncExitStack) -> None:
@@ -263,9 +263,9 @@ def _cluster_names(nodes: int) -> tuple[str, ...]:
 
 
 def _free_ports() -> Iterator[int]:
-    """Yield ports nobody listens on now.
+    """Yield free ports.
 
-    They are below those that the kernel gives out by itself: a process that is down must find its own again.
+    They are below the kernel's range for outgoing connections: a process that is down must find its own port free.
     """
     taken: set[int] = set()
     while True:

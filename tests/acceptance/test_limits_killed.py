@@ -1,4 +1,4 @@
-"""Two APIs and two workers, each killed in turn under shared limits: none is exceeded, and nothing is held for ever."""
+"""Two APIs and two workers, each killed in turn under shared limits: none is exceeded, and every task ends."""
 
 from __future__ import annotations
 

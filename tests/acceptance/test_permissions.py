@@ -97,7 +97,7 @@ async def test_each_part_may_do_its_work_and_nothing_else(
 
 
 async def push_does_its_work(service: ServiceClients) -> None:
-    """Have a task with a key of its own fail, and be told of it by stream and by webhook."""
+    """Cancel a task with a key of its own, and receive that by stream and by webhook."""
     async with HookReceiver() as receiver:
         registered = await service.alice.post("/api/webhooks", {"url": receiver.url})
         assert registered.status == 200, registered

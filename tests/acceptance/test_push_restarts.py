@@ -1,4 +1,4 @@
-"""Clients cut off at random, from an API that is killed again and again, miss nothing and are told nothing twice."""
+"""Clients cut off at random, from an API that is killed again and again, miss no event and receive none twice."""
 
 from __future__ import annotations
 

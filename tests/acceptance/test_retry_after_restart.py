@@ -18,7 +18,7 @@ async def test_a_retry_comes_by_its_timer_and_needs_no_reconciler(processes: Pro
     backend.answer = at_first(status(500))
     up = await processes.up()
     async with clients_of(up.url) as service:
-        await service.admin.register(backend, "moody")
+        await service.admin.register(backend, "failing")
         wanted = ["TaskSubmitted", "AttemptStarted", "AttemptFailed", "AttemptStarted", "TaskSucceeded"]
         assert await retried(service) == wanted
 

@@ -19,7 +19,7 @@ TASKS = 42
 QUICK = {"WEBHOOK_RETRY_BASE": "0.1", "WEBHOOK_RETRY_CAP": "0.5", "WEBHOOK_ATTEMPTS": "50"}
 
 
-class Moody:
+class Flaky:
     """Takes a moment for each, and fails every third call."""
 
     def __init__(self) -> None:
@@ -48,16 +48,16 @@ async def cancel_many(service: ServiceClients, count: int) -> set[str]:
 @contextlib.asynccontextmanager
 async def interrupted(service: ServiceClients) -> AsyncIterator[None]:
     """Have webhooks sent; the block interrupts that. Check that all are delivered in the end."""
-    moody = Moody()
-    async with HookReceiver(moody) as receiver:
+    flaky = Flaky()
+    async with HookReceiver(flaky) as receiver:
         webhook_id, _ = await register(service.alice, receiver)
         wanted = await cancel_many(service, TASKS)
-        await wait_until(lambda: len(moody.taken) >= TASKS // 6, "some of them")
+        await wait_until(lambda: len(flaky.taken) >= TASKS // 6, "some of them")
         yield
         wanted |= await cancel_many(service, TASKS // 6)
-        await wait_until(lambda: moody.taken.keys() >= wanted, "all of them")
+        await wait_until(lambda: flaky.taken.keys() >= wanted, "all of them")
         found = await settled(service.alice, webhook_id, "delivered", len(wanted))
-    assert {delivery["taskId"] for delivery in found} == wanted == set(moody.taken)
+    assert {delivery["taskId"] for delivery in found} == wanted == set(flaky.taken)
 
 
 async def test_another_worker_goes_on_where_the_killed_one_was(processes: Processes, nats: NatsServer) -> None:

@@ -1,4 +1,4 @@
-"""Push in a real browser, from another origin: what a page is told, also when the API it listens to is killed."""
+"""Push in a real browser, from another origin: the events that a page receives, also when its API is killed."""
 
 from __future__ import annotations
 

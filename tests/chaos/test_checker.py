@@ -111,7 +111,7 @@ class Story:
             consumers=([ConsumerSeen("TIMERS", "due-timers", True, 1, 0)],) * 2,
             resources=({"api-1": Resources(20, 80.0)}, {"api-1": Resources(22, 85.0)}),
             heard=[self.heard("all"), self.heard("one", ONE), self.heard("live", live=True)],
-            received=[self.received("steady"), self.received("moody"), self.received("silent", "hangs")],
+            received=[self.received("steady"), self.received("flaky"), self.received("silent", "hangs")],
         )
 
     def heard(self, who: str, task: str | None = None, *, live: bool = False) -> Heard:
@@ -136,25 +136,25 @@ class Story:
             told=told,
         )
 
-    def received(self, who: str, mood: str = "") -> Received:
+    def received(self, who: str, mode: str = "") -> Received:
         """Return what a webhook's receiver is sent."""
         kinds = frozenset({"submitted", "succeeded"})
         sent = [entry for entry in self.log if entry.kind in kinds]
-        status = "waiting" if mood else "delivered"
+        status = "waiting" if mode else "delivered"
         return Received(
             who=who,
             owner="alice",
             kinds=kinds,
-            mood=mood,
+            mode=mode,
             calls=[
                 {
                     "at": entry.stored_at,
                     "id": f"msg_{entry.sequence}",
                     "path": f"/{who}",
-                    "mood": mood or "takes",
+                    "mode": mode or "takes",
                     "signed": True,
                     "message": {"type": f"task.{entry.kind}", "data": pushed(entry, entry.sequence)},
-                    "answered": 0 if mood else 204,
+                    "answered": 0 if mode else 204,
                 }
                 for entry in sent
             ],
@@ -297,7 +297,7 @@ def split_progress(heard: Heard, *outputs: str) -> None:
 
 def refused_for_good(*, disabled: bool, calls_after: bool) -> Callable[[Received], None]:
     def change(received: Received) -> None:
-        received.mood = "refuses"
+        received.mode = "refuses"
         received.disabled_at = START + (0 if calls_after else 100) if disabled else None
         for line in received.calls:
             line["answered"] = 410
@@ -383,23 +383,27 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("answers-are-understood", "refused by a clock that is right again", refused(Jump("api-1", START, START + 9, -90))),
     ("answers-are-understood", "refused by another's clock", refused(Jump("api-2", START, START + 40, -90))),
     ("answers-are-understood", "refused by a clock that is ahead", refused(Jump("api-1", START, START + 40, 90))),
-    ("subscribers-hear-all", "an event that was not told", heard(lambda one: one.told.pop(4))),
-    ("subscribers-hear-all", "an event told twice", heard(told_again(4))),
-    ("subscribers-hear-all", "events out of order", heard(lambda one: swapped(one.told))),
-    ("subscribers-hear-all", "an event of another's task", heard(lambda one: setattr(one, "task", ONE))),
-    ("subscribers-hear-all", "another event", heard(lambda one: one.told[4].event["event"].update(attempt=9))),
-    ("subscribers-hear-all", "nothing at all", heard(lambda one: setattr(one, "after", None))),
-    ("subscribers-hear-all", "not the end", heard(lambda one: (setattr(one, "until", 8), one.told.pop()))),
-    ("subscribers-hear-all", "an end before the end", heard(lambda one: (setattr(one, "until", 2), one.told.pop()), 1)),
-    ("subscribers-hear-all", "no end", heard(lambda one: setattr(one, "ended", False), 1)),
-    ("progress-is-told-once", "not told", heard(lambda one: one.told.pop(7))),
-    ("progress-is-told-once", "told in part", heard(lambda one: split_progress(one, "one/2/1;"), 2)),
+    ("subscribers-receive-all", "an event that was not told", heard(lambda one: one.told.pop(4))),
+    ("subscribers-receive-all", "an event told twice", heard(told_again(4))),
+    ("subscribers-receive-all", "events out of order", heard(lambda one: swapped(one.told))),
+    ("subscribers-receive-all", "an event of another's task", heard(lambda one: setattr(one, "task", ONE))),
+    ("subscribers-receive-all", "another event", heard(lambda one: one.told[4].event["event"].update(attempt=9))),
+    ("subscribers-receive-all", "nothing at all", heard(lambda one: setattr(one, "after", None))),
+    ("subscribers-receive-all", "not the end", heard(lambda one: (setattr(one, "until", 8), one.told.pop()))),
     (
-        "progress-is-told-once",
+        "subscribers-receive-all",
+        "an early end",
+        heard(lambda one: (setattr(one, "until", 2), one.told.pop()), 1),
+    ),
+    ("subscribers-receive-all", "no end", heard(lambda one: setattr(one, "ended", False), 1)),
+    ("progress-is-sent-once", "not told", heard(lambda one: one.told.pop(7))),
+    ("progress-is-sent-once", "told in part", heard(lambda one: split_progress(one, "one/2/1;"), 2)),
+    (
+        "progress-is-sent-once",
         "told live and by the log",
         heard(lambda one: split_progress(one, "one/2/1;", "one/2/1;one/2/2;"), 2),
     ),
-    ("progress-is-told-once", "out of order", heard(lambda one: split_progress(one, "one/2/2;", "one/2/1;"), 2)),
+    ("progress-is-sent-once", "out of order", heard(lambda one: split_progress(one, "one/2/2;", "one/2/1;"), 2)),
     ("nothing-follows-the-end", "progress after the end", heard(told_again(7), 2)),
     ("streams-are-understood", "an error of ours", heard(lambda one: one.refusals.append("500 oh"))),
     ("webhooks-deliver-all", "no delivery", received(lambda one: (one.deliveries.pop(), one.calls.pop()))),

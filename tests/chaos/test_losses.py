@@ -16,7 +16,7 @@ from testkit.processes import python, run_to_end
 
 
 async def losses(folder: Path, fault: str, sync_interval: str) -> dict[str, int]:
-    """Do it to a nats-server that syncs as told; return what it had acknowledged, and what it kept of it."""
+    """Apply a fault to a nats-server with a sync interval; return how many messages it acknowledged and kept."""
     ended = await run_to_end(folder, python("chaos.losses", fault, "--sync-interval", sync_interval))
     if ended.status == NO_DISKS:
         pytest.skip(ended.tail())  # the kernel refuses: without root there is no disk to cut

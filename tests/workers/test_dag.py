@@ -58,7 +58,7 @@ async def test_a_random_dag_ends_as_the_model_says_though_the_scheduler_changes(
     assert {*predicted(nodes)} == {*STATUSES}, "the seed gives each outcome"
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(running_service(nats_url))
-        await wait_until(lambda: is_kept(first), "the first worker to keep")
+        await wait_until(lambda: is_kept(first), "the first worker to hold the scheduler's lease")
         async with running_service(nats_url) as second:
             await second.admin.register(backend, "s", maxConcurrent=4)
             tasks: list[str] = []

@@ -1,4 +1,4 @@
-"""What a task's server is told of the tasks it depends on is read once for many that start together."""
+"""The results of a task's parents are read once for many tasks that start together."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Tail:
 
 
 class Dispatch:
-    """What slots and the runner are told."""
+    """The calls that slots and the runner receive."""
 
     def __init__(self) -> None:
         self.freed: list[tuple[str, Any]] = []

@@ -28,7 +28,7 @@ from testkit.waiting import wait_until
 from .behaviour import called, errors, queue_holds, submit_all, types
 
 NO_OTHER_WAY: dict[str, Any] = {"ack_wait": 60.0, "reconcile_interval": 600.0}
-"""Settings under which what goes by itself after a while goes too late for a test."""
+"""Settings under which timeouts and the reconciler come too late for a test."""
 
 
 @contextlib.asynccontextmanager
