@@ -6,9 +6,12 @@ import asyncio
 import errno
 import fcntl
 import os
+import signal
 import struct
 from pathlib import Path
 from typing import Self
+
+from testkit.processes import Supervised
 
 from .machine import CommandFailed, command
 
@@ -92,3 +95,14 @@ class Disk:
     def relieve(self) -> None:
         """Give the room back that `fill` took."""
         self._ballast.unlink(missing_ok=True)
+
+
+async def lose_power(process: Supervised, disk: Disk, seconds: float = 0.0) -> None:
+    """Cut the power of a nats-server and of its disk; start both again after a while."""
+    process.signal(signal.SIGSTOP)  # it must do nothing more, not even notice
+    disk.cut_power()
+    await process.take_down()
+    await disk.unmount()
+    await asyncio.sleep(seconds)
+    await disk.mount()
+    process.start()

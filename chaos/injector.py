@@ -12,6 +12,7 @@ import aiohttp
 import nats
 import nats.errors
 
+from .disk import lose_power
 from .journal import Journal
 from .load import Load
 from .schedule import APIS, Fault
@@ -74,7 +75,9 @@ class Injector:
                 await asyncio.sleep(fault.duration)
                 await self._system.rejoin(fault.target)
             case "power_cut":
-                await self._cut_power(fault)
+                process = self._system.processes[fault.target]
+                async with process.busy:
+                    await lose_power(process, self._system.disks[fault.target], fault.duration)
             case "disk_full":
                 await self._fill_disk(fault)
             case "clock":
@@ -92,17 +95,6 @@ class Injector:
                 self._load.burst = True
                 await asyncio.sleep(fault.duration)
                 self._load.burst = False
-
-    async def _cut_power(self, fault: Fault) -> None:
-        process, disk = self._system.processes[fault.target], self._system.disks[fault.target]
-        async with process.busy:
-            process.signal(signal.SIGSTOP)  # it is to do nothing more, not even to notice
-            disk.cut_power()
-            await process.take_down()
-            await disk.unmount()
-            await asyncio.sleep(fault.duration)
-            await disk.mount()
-            process.start()
 
     async def _fill_disk(self, fault: Fault) -> None:
         process, disk = self._system.processes[fault.target], self._system.disks[fault.target]

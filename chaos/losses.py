@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -28,7 +27,7 @@ from taskstream.nats_server.server import find_executable
 from testkit.processes import Supervised
 from testkit.waiting import free_port
 
-from .disk import Disk
+from .disk import Disk, lose_power
 from .machine import seclude
 
 STREAM = "CONTROL"
@@ -93,12 +92,7 @@ async def power_cut(server: Bare) -> Losses:
     stream = (await server.connect()).jetstream()
     for _ in range(MESSAGES):
         await stream.publish(SUBJECT, BODY)
-    server.process.signal(signal.SIGSTOP)
-    server.disk.cut_power()
-    await server.process.take_down()
-    await server.disk.unmount()
-    await server.disk.mount()
-    server.process.start()
+    await lose_power(server.process, server.disk)
     return Losses(MESSAGES, min(MESSAGES, await server.kept()))
 
 

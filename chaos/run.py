@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -150,7 +149,3 @@ async def _probe_one(load: Load, since: float, kind: str, task_type: str | None)
                 return Probe(kind, time.monotonic() - since)
         await asyncio.sleep(POLL_SECONDS)
     return Probe(kind, None)
-
-
-def describe(faults: Sequence[Fault]) -> str:
-    return "\n".join(f"  {fault}" for fault in faults)

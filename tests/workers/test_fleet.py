@@ -307,18 +307,16 @@ async def test_servers_take_turns_when_that_is_the_setting(nats_url: str, backen
     async with BackendServer() as other, running_service(nats_url, balancing="round-robin") as service:
         await service.admin.register(backend, "large", maxConcurrent=100)
         await service.admin.register(other, "small", maxConcurrent=1)
-        await called_in_turn(service, backend, other)
 
+        async def served_by(number: int) -> str:
+            return str((await service.alice.ended(await service.alice.submit({"payload": number})))["serverId"])
 
-async def called_in_turn(service: Service, backend: BackendServer, other: BackendServer) -> None:
-    async def both_take_part() -> bool:
-        await service.alice.ended(await service.alice.submit({"payload": 0}))
-        return bool(backend.calls and other.calls)
+        async def both_take_part() -> bool:
+            await served_by(0)
+            return bool(backend.calls and other.calls)
 
-    await wait_until(both_take_part, "the worker to speak for both servers")
-    servers = [
-        (await service.alice.ended(await service.alice.submit({"payload": number})))["serverId"] for number in range(6)
-    ]
+        await wait_until(both_take_part, "the worker to speak for both servers")
+        servers = [await served_by(number) for number in range(6)]
     assert servers in (["large", "small"] * 3, ["small", "large"] * 3)
 
 
