@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -26,6 +25,7 @@ from taskstream.settings import Settings
 from taskstream.streams.buckets import Bucket
 from taskstream.streams.client.connection import open_connection
 from taskstream.streams.jetstream.messages import Position
+from taskstream.workers.fleet.assignment import preferred
 from taskstream.workers.fleet.capacity import policy
 from taskstream.workers.fleet.slots import Slots
 from testkit.processes import Process
@@ -196,12 +196,12 @@ class _Standing:
     async def change_hands(self) -> dict[str, float]:
         """Return how long a second worker takes to have its half of the servers, and all after a kill of the first."""
         second = self.bench.command("second-worker", "worker")
+        [first] = set((await self._holders()).values())
         started = time.perf_counter()
         second.start()
         try:
             await _until(self._are_shared, "the second worker to have its share")
             shared_seconds = time.perf_counter() - started
-            [first] = [holder for holder, _ in (await self._holders()).most_common(1)]
             self.bench.processes["worker"].kill()
             started = time.perf_counter()
             await _until(self._has_none_of(first), "the second worker to have all")
@@ -213,12 +213,15 @@ class _Standing:
             await second.shut_down()
         return {"shared_with_second_worker_seconds": shared_seconds, "taken_over_after_kill_seconds": taken_seconds}
 
-    async def _holders(self) -> Counter[str]:
-        return Counter(entry.value.decode() for entry in await self._leases.scan("lease.server.*"))
+    async def _holders(self) -> dict[str, str]:
+        """Return which worker has the lease of each server."""
+        leases = await self._leases.scan("lease.server.*")
+        return {entry.key.removeprefix("lease.server."): entry.value.decode() for entry in leases}
 
     async def _are_shared(self) -> bool:
-        counts = (await self._holders()).most_common()
-        return len(counts) == 2 and min(count for _, count in counts) > 0.4 * len(self._ports)
+        holders = await self._holders()
+        workers = set(holders.values())
+        return len(workers) == 2 and all(preferred(server, workers) == worker for server, worker in holders.items())
 
     async def die(self) -> dict[str, float]:
         """Return how the service takes it when all backends refuse connections from one moment on."""
@@ -248,7 +251,7 @@ class _Standing:
     def _has_none_of(self, worker: str) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:
             holders = await self._holders()
-            return not holders[worker] and holders.total() == len(self._ports)
+            return worker not in holders.values() and len(holders) == len(self._ports)
 
         return look
 
