@@ -154,10 +154,10 @@ async def test_a_listener_gets_what_a_subscriber_gets_and_one_that_fails_fails_a
     await connection.publish("s.2", b"", headers={"Name": "value"})
     await wait_until(lambda: len(received) == 2, "both messages")
 
-    def told(messages: list[Msg]) -> list[tuple[str, str, bytes, dict[str, str] | None]]:
+    def content(messages: list[Msg]) -> list[tuple[str, str, bytes, dict[str, str] | None]]:
         return [(message.subject, message.reply, message.data, message.headers) for message in messages]
 
-    assert told(heard) == told(received) == [("s.1", "r", b"bare", None), ("s.2", "", b"", {"Name": "value"})]
+    assert content(heard) == content(received) == [("s.1", "r", b"bare", None), ("s.2", "", b"", {"Name": "value"})]
 
     await listening.unsubscribe()
     await connection.publish("s.3")

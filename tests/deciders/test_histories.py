@@ -164,11 +164,11 @@ class Step(NamedTuple):
     events: list[Event]
 
 
-def tell(first: Make, asked: list[tuple[Make, float]]) -> list[Step]:
+def play(first: Make, asked: list[tuple[Make, float]]) -> list[Step]:
     """Run commands over a new task; each comes a while after the one before. Anything but a refusal is raised."""
     state: task_state.TaskState = task_state.UNKNOWN
     now = NOW
-    told = []
+    played = []
     before, *after = asked  # the first comes when there is no task yet
     for make, later in [before, (first, 0.0), *after]:
         now += seconds(later)
@@ -177,14 +177,14 @@ def tell(first: Make, asked: list[tuple[Make, float]]) -> list[Step]:
             events = list(decide(command, state, now))
         except Refused:
             events = []
-        told.append(Step(state, command, now, events))
+        played.append(Step(state, command, now, events))
         for event in events:
             state = task_state.evolve(state, recorded(event, now))
-    return told
+    return played
 
 
-def history(told: list[Step]) -> list[Stored[Any]]:
-    entries = [recorded(event, step.now) for step in told for event in step.events]
+def history(played: list[Step]) -> list[Stored[Any]]:
+    entries = [recorded(event, step.now) for step in played for event in step.events]
     return [Stored(sequence, entry) for sequence, entry in enumerate(entries, 1)]
 
 
@@ -233,15 +233,15 @@ def check_legal(events: list[Event]) -> None:
 @settings(max_examples=300)
 @given(histories)
 def test_any_history_that_commands_can_make_is_legal(asked: Asked) -> None:
-    check_legal([stored.recorded.event for stored in history(tell(*asked))])
+    check_legal([stored.recorded.event for stored in history(play(*asked))])
 
 
 @settings(max_examples=300)
 @given(histories)
 def test_a_state_says_what_its_history_says(asked: Asked) -> None:
-    told = tell(*asked)
-    state = told[-1].state
-    events = [event for step in told[:-1] for event in step.events]
+    played = play(*asked)
+    state = played[-1].state
+    events = [event for step in played[:-1] for event in step.events]
 
     if isinstance(state, task_state.Unknown):
         assert not events
@@ -265,7 +265,7 @@ def test_a_state_says_what_its_history_says(asked: Asked) -> None:
 def test_what_is_shown_of_a_task_agrees_with_what_is_decided_on(asked: Asked) -> None:
     state: task_state.TaskState = task_state.UNKNOWN
     view: TaskView | None = None
-    for stored in history(tell(*asked)):
+    for stored in history(play(*asked)):
         state = task_state.evolve(state, stored.recorded)
         view = fold(view, stored)
         assert view is not None
@@ -296,8 +296,8 @@ def check_agreement(view: TaskView, state: task_state.TaskState) -> None:
 @settings(max_examples=300)
 @given(histories)
 def test_a_command_given_again_at_once_is_quiet_or_refused(asked: Asked) -> None:
-    told = tell(*asked)
-    for step in told:
+    played = play(*asked)
+    for step in played:
         if not step.events:
             continue
         state = step.state

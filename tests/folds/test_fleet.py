@@ -266,28 +266,28 @@ def test_a_type_has_the_limits_it_was_defined_with() -> None:
     assert fleet.type_limits("outline") == fleet.type_limits("never") == NO_LIMITS
 
 
-def test_watchers_of_limits_are_told_of_owners_and_types_and_not_of_servers() -> None:
-    fleet, told = Fleet(), []
-    fleet.watch_limits(lambda: told.append(fleet.sequence))
+def test_watchers_of_limits_are_called_for_owners_and_types_and_not_for_servers() -> None:
+    fleet, calls = Fleet(), []
+    fleet.watch_limits(lambda: calls.append(fleet.sequence))
 
     fleet.apply(positions(registered("s1")))
     fleet.apply(positions(defined("chapter"), first=2))
     fleet.apply(positions(OwnerLimited(owner="alice", concurrency=1), registered("s2"), first=3))
     fleet.apply(positions(OwnerLimited(owner="alice", concurrency=1), first=3))
 
-    assert told == [2, 4]
+    assert calls == [2, 4]
 
 
 def test_undecodable_owner_limits_fall_back_to_the_services_and_watchers_are_called() -> None:
-    fleet, told = Fleet(SERVICE), []
+    fleet, calls = Fleet(SERVICE), []
     fleet.apply(positions(OwnerLimited(owner="alice", waiting=1)))
-    fleet.watch_limits(lambda: told.append(fleet.sequence))
+    fleet.watch_limits(lambda: calls.append(fleet.sequence))
     (position,) = positions(OwnerLimited(owner="alice", waiting=2), first=2)
 
     fleet.reflect([position._replace(data=b"\xff")])
 
     assert fleet.allowance("alice") == SERVICE
-    assert told == [2]
+    assert calls == [2]
     assert list(fleet.unreadable) == ["owner.alice"]
 
 
@@ -383,35 +383,35 @@ def test_an_event_that_does_not_decode_stops_the_fold_before_it() -> None:
     assert fleet.sequence == 1
 
 
-def test_watchers_are_told_of_changes_and_of_nothing_else() -> None:
-    fleet, told = Fleet(), []
-    fleet.watch(lambda names: told.append((fleet.sequence, sorted(names))))
+def test_watchers_are_called_after_changes_only() -> None:
+    fleet, calls = Fleet(), []
+    fleet.watch(lambda names: calls.append((fleet.sequence, sorted(names))))
     log = positions(registered("s1"), registered("s2"))
 
     fleet.apply(log)
     fleet.apply(log)
     fleet.apply([])
 
-    assert told == [(2, ["s1", "s2"])]
+    assert calls == [(2, ["s1", "s2"])]
 
 
 def test_a_change_of_a_type_is_one_of_every_server() -> None:
-    fleet, told = fleet_of(registered("s1"), registered("s2")), []
-    fleet.watch(lambda names: told.append(sorted(names)))
+    fleet, calls = fleet_of(registered("s1"), registered("s2")), []
+    fleet.watch(lambda names: calls.append(sorted(names)))
 
     fleet.apply(positions(defined("chapter", "text"), first=3))
 
-    assert told == [["s1", "s2"]]
+    assert calls == [["s1", "s2"]]
 
 
-def test_watchers_are_told_of_what_came_before_an_event_that_does_not_decode() -> None:
-    fleet, told = Fleet(), []
-    fleet.watch(lambda names: told.append(sorted(names)))
+def test_watchers_are_called_for_what_came_before_an_event_that_does_not_decode() -> None:
+    fleet, calls = Fleet(), []
+    fleet.watch(lambda names: calls.append(sorted(names)))
     good, other = positions(registered("s1"), registered("s2"))
 
     fleet.reflect([good, other._replace(data=b"\xff")])
 
-    assert ["s1"] in told
+    assert ["s1"] in calls
 
 
 async def test_a_sequence_already_reached_is_not_waited_for() -> None:

@@ -28,7 +28,7 @@ from ..deciders.support import (
     submitted,
     succeeded,
 )
-from ..deciders.test_histories import Asked, histories, history, tell
+from ..deciders.test_histories import Asked, histories, history, play
 
 PROGRESS = ProgressReported(attempt=1, progress=40.0, message="4 of 10", custom_data=Raw(b"1"))
 
@@ -237,7 +237,7 @@ def test_a_view_reads_back_as_it_was_written() -> None:
 
 @given(histories, st.data())
 def test_any_suffix_delivered_again_changes_nothing(asked: Asked, data: st.DataObject) -> None:
-    entries = history(tell(*asked))
+    entries = history(play(*asked))
     view = fold_all(None, entries)
 
     again = data.draw(st.integers(0, len(entries)))
@@ -247,7 +247,7 @@ def test_any_suffix_delivered_again_changes_nothing(asked: Asked, data: st.DataO
 
 @given(histories, st.data())
 def test_a_fold_begun_again_on_the_way_comes_to_the_same(asked: Asked, data: st.DataObject) -> None:
-    entries = history(tell(*asked))
+    entries = history(play(*asked))
     stop = data.draw(st.integers(0, len(entries)))
     again = data.draw(st.integers(0, stop))
 

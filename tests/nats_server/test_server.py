@@ -27,7 +27,7 @@ async def main():
     server = EmbeddedNats(pathlib.Path(sys.argv[1]))
     await server.start()
     print(server.pid, server.url, flush=True)
-    await asyncio.to_thread(sys.stdin.read)  # until it is killed, or whoever started it is gone
+    await asyncio.to_thread(sys.stdin.read)  # until it is killed, or its parent has ended
 
 asyncio.run(main())
 """

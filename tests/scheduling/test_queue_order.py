@@ -1,4 +1,4 @@
-"""Whose turn it is among queues: strict priority, with ageing, over simulated arrivals."""
+"""The order of queues: strict priority, with ageing, over simulated arrivals."""
 
 from __future__ import annotations
 

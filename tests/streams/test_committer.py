@@ -279,11 +279,11 @@ async def test_of_appends_together_none_is_stored_if_one_lost_its_race(
 async def test_appends_together_may_be_fenced_by_a_subject_of_their_own(
     container: Container, committer: Committer
 ) -> None:
-    """Of two who both took their turn from the same place, one releases all and the other nothing."""
-    turn = Append(messages=[StreamMessage("task.turn", b"me")], guard="task.turn", expected=0)
+    """Of two appends with the same fence, one is stored as a whole and the other not at all."""
+    fence = Append(messages=[StreamMessage("task.fence", b"me")], guard="task.fence", expected=0)
 
     outcomes = await asyncio.gather(
-        *(committer.append_together([turn, *(to(f"{who}{n}", b"a", b"b") for n in range(20))]) for who in "xy"),
+        *(committer.append_together([fence, *(to(f"{who}{n}", b"a", b"b") for n in range(20))]) for who in "xy"),
         return_exceptions=True,
     )
 

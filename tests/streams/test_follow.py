@@ -224,7 +224,7 @@ async def test_a_follower_that_is_cancelled_just_when_something_comes_ends(conta
     follower = following(container)
     await wait_until(lambda: follower.caught_up, "it to have caught up")
 
-    container.reading.lose_answers()  # whoever waits hears of it
+    container.reading.lose_answers()  # every waiting request fails
     for _ in range(turns):
         await asyncio.sleep(0)
 

@@ -303,6 +303,31 @@ async def test_after_a_time_without_looking_nobody_is_thought_dead(
     assert await Lease(heir, "thing").acquire()
 
 
+async def test_a_lease_is_not_held_after_a_lapse_until_it_was_looked_at(
+    clock: Clock, holder: Membership, lease: Lease, heir: Membership
+) -> None:
+    clock.now += TTL_SECONDS
+    await heir.renew()
+    await Lease(heir, "thing").take_over()
+
+    await holder.renew()
+
+    assert holder.is_current
+    assert not lease.held
+    assert not await lease.acquire()
+
+
+async def test_a_lease_that_nobody_took_meanwhile_is_held_again_once_it_was_looked_at(
+    clock: Clock, holder: Membership, lease: Lease
+) -> None:
+    clock.now += TTL_SECONDS
+    await holder.renew()
+    assert not lease.held
+
+    assert await lease.acquire()
+    assert lease.held
+
+
 async def test_presences_are_renewed_until_one_leaves(container: Container) -> None:
     members = Membership(container.buckets.leases, "worker", 0.4)
     running = asyncio.create_task(members.run())

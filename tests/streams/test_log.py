@@ -195,15 +195,15 @@ async def test_entries_appended_together_are_stored_in_their_order(log: Log[Task
 
 
 async def test_a_fence_that_has_moved_on_keeps_all_entries_out(container: Container, log: Log[TaskEvent]) -> None:
-    def turn(expected: int) -> Append:
-        return Append(messages=[StreamMessage("task.turn", b"")], guard="task.turn", expected=expected)
+    def fence(expected: int) -> Append:
+        return Append(messages=[StreamMessage("task.fence", b"")], guard="task.fence", expected=expected)
 
-    last = await log.append_together([entry(0, "a"), entry(1, "b")], fence=turn(0))
+    last = await log.append_together([entry(0, "a"), entry(1, "b")], fence=fence(0))
 
     with pytest.raises(Conflict):
-        await log.append_together([entry(2, "c")], fence=turn(0))
+        await log.append_together([entry(2, "c")], fence=fence(0))
     assert last == 3
-    assert await log.append_together([entry(3, "d")], fence=turn(1)) == 5
+    assert await log.append_together([entry(3, "d")], fence=fence(1)) == 5
     assert await ids(log, ref(2)) == []
 
 

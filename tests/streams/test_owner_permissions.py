@@ -1,4 +1,4 @@
-"""Plain NATS: with `deploy/nats/owner-permissions.conf`, an owner's client hears of its own tasks, and that is all."""
+"""Plain NATS: with `deploy/nats/owner-permissions.conf`, an owner's client receives its own tasks only."""
 
 from __future__ import annotations
 
@@ -56,24 +56,24 @@ async def service(closed_nats: NatsServer) -> AsyncIterator[Service]:
 
 
 class Subscriber:
-    """A NATS client that notes what it hears, and what it is refused."""
+    """A NATS client that records messages and refusals."""
 
     def __init__(self, client: Nats) -> None:
         self.client = client
-        self.heard: list[Msg] = []
+        self.received_messages: list[Msg] = []
         self.refused: list[str] = []
 
     @property
     def events(self) -> list[tuple[int, str]]:
         """Sequence and type of each event that is in the log."""
-        stored = [message for message in self.heard if message.subject.startswith("event.")]
+        stored = [message for message in self.received_messages if message.subject.startswith("event.")]
         return [
             (int((message.headers or {})["Nats-Sequence"]), json.loads(message.data)["event"]["type"])
             for message in stored
         ]
 
     async def note(self, message: Msg) -> None:
-        self.heard.append(message)
+        self.received_messages.append(message)
 
     async def listen(self, *subjects: str) -> None:
         for subject in subjects:
@@ -119,7 +119,7 @@ async def test_an_owner_hears_each_event_as_it_is_in_the_log_and_nothing_of_othe
         await wait_until(lambda: len(alice.events) >= len(expected), "all of them")
 
     assert alice.events == sorted(expected)
-    assert {message.subject.split(".")[1] for message in alice.heard} == {"alice"}
+    assert {message.subject.split(".")[1] for message in alice.received_messages} == {"alice"}
 
 
 async def test_what_a_guard_refuses_is_not_heard(service: Service, alice: Subscriber) -> None:
@@ -162,9 +162,9 @@ async def test_reports_of_progress_are_heard_live(service: Service, alice: Subsc
         await wait_until(lambda: backend.calls, "the call")
         for number in range(30):
             await backend.report(backend.calls[0], "PROCESSING", output=f"{number};")
-        await wait_until(lambda: len(alice.heard) > 3, "reports")
+        await wait_until(lambda: len(alice.received_messages) > 3, "reports")
 
-    assert all(json.loads(message.data)["event"]["output"].endswith(";") for message in alice.heard)
+    assert all(json.loads(message.data)["event"]["output"].endswith(";") for message in alice.received_messages)
 
 
 async def test_nothing_else_may_be_subscribed_to(service: Service, alice: Subscriber) -> None:
@@ -176,7 +176,7 @@ async def test_nothing_else_may_be_subscribed_to(service: Service, alice: Subscr
         await alice.is_refused(f'subscription to "{subject}"')
 
     await service.bob.submit({"payload": 1})
-    assert alice.heard == []
+    assert alice.received_messages == []
 
 
 async def test_nothing_may_be_published(service: Service, alice: Subscriber) -> None:

@@ -188,7 +188,7 @@ async def test_on_a_cluster_what_is_appended_together_is_stored_as_a_whole(
     committers = [Committer(connection) for _ in range(5)]
 
     def appends(who: int) -> list[Append]:
-        subjects = ["task.turn", *(f"task.alice.w{who}n{number}.noted" for number in range(20))]
+        subjects = ["task.fence", *(f"task.alice.w{who}n{number}.noted" for number in range(20))]
         return [Append(messages=[StreamMessage(subject, b"x")], guard=subject, expected=0) for subject in subjects]
 
     outcomes = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Whether the NATS we are connected to can keep our promises."""
+"""The checks of a NATS server: version, durability, clock."""
 
 from __future__ import annotations
 

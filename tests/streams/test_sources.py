@@ -1,4 +1,4 @@
-"""A source that was refused is asked for at once when it is set up afresh, from where it is told to begin."""
+"""A refused source of a stream is renewed at once, from a given sequence."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def take_sources_out(connection: Connection) -> None:
 
 
 async def drain(connection: Connection) -> None:
-    """Have three tasks go through the queue, and tell its sources a floor below them."""
+    """Pass three tasks through the queue, and raise the floor of its sources to the second."""
     await ensure_streams(connection, SETTINGS)
     await submit(connection, "a", "b", "c")
     await queued_to_be(connection, 3)

@@ -78,7 +78,7 @@ async def test_the_subjects_of_an_older_version_are_added_to_and_what_is_stored_
 
 
 async def test_sources_that_are_missing_are_put_back(connection: Connection) -> None:
-    """Whoever was setting them up afresh was killed."""
+    """The process that was recreating them was killed."""
     await ensure_streams(connection, SETTINGS)
     wanted = (await configs(connection))[DISPATCH]
     await api(connection, f"STREAM.UPDATE.{DISPATCH}", wanted | {"sources": wanted["sources"][2:]})

@@ -1,4 +1,4 @@
-"""Whether a new task is held: by the last backlog report, and by what was submitted here since."""
+"""Admission: a new task is held by the last backlog report, and by submissions here since."""
 
 from __future__ import annotations
 
