@@ -16,7 +16,7 @@ from ..events.task import TaskDeleted
 from ..projections.batches import Batch, progress
 from ..projections.task_view import ACTIVE
 from ..push.feed import FeedItem, FeedPosition
-from ..push.hub import Scope, Update
+from ..push.hub import LoggedEvent, Scope
 from ..push.pushed_event import encoded
 from ..push.subscription_filter import SubscriptionFilter
 from ..streams.jetstream.messages import last_sequence
@@ -132,11 +132,11 @@ class EventStream:
             if what is None:
                 yield _message(item)
                 continue
-            if what.ref not in refs or (isinstance(what, Update) and what.sequence <= sent.get(what.ref, 0)):
+            if what.ref not in refs or (isinstance(what, LoggedEvent) and what.sequence <= sent.get(what.ref, 0)):
                 continue
-            if isinstance(what, Update) and what.kind in ENDING_WORDS:
+            if isinstance(what, LoggedEvent) and what.kind in ENDING_WORDS:
                 running.discard(what.ref)
-            elif isinstance(what, Update) and what.kind != word_of(TaskDeleted):
+            elif isinstance(what, LoggedEvent) and what.kind != word_of(TaskDeleted):
                 running.add(what.ref)
             yield _message(item)
             if not running and after.sequence >= last:

@@ -16,7 +16,7 @@ from ..events.task import ProgressReported
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
 from ..streams.topology.definitions import TASKS
-from .hub import Hub, LiveUpdate, Scope, Update, update_at
+from .hub import Hub, LiveEvent, LoggedEvent, Scope, event_at
 from .live import Seen
 
 READ_AT_ONCE = 256
@@ -51,14 +51,14 @@ class FeedPosition:
 class FeedItem(NamedTuple):
     """One item of a feed."""
 
-    what: Update | LiveUpdate | None
+    what: LoggedEvent | LiveEvent | None
     """None: the log now has what was pushed live; only the position has moved."""
     place: str
 
     @property
     def is_end(self) -> bool:
         """True if the event ends its task."""
-        return isinstance(self.what, Update) and self.what.kind in ENDING_WORDS
+        return isinstance(self.what, LoggedEvent) and self.what.kind in ENDING_WORDS
 
 
 class Feeds:
@@ -82,10 +82,10 @@ class Feeds:
                 while True:
                     update = await listener.next(pause_seconds)
                     match update:
-                        case Update() if update.sequence > place.sequence:
+                        case LoggedEvent() if update.sequence > place.sequence:
                             yield _advance(update, place)
                         # Before this position the log may have had the report already, and later events.
-                        case LiveUpdate() if update.position >= place.sequence and place.seen.takes(update.report):
+                        case LiveEvent() if update.position >= place.sequence and place.seen.takes(update.report):
                             yield FeedItem(update, str(place))
                         case None if listener.overflowed or listener.ended:
                             break
@@ -94,7 +94,7 @@ class Feeds:
                         case _:
                             pass
 
-    async def _stored(self, scope: Scope, after: int) -> AsyncIterator[Update]:
+    async def _stored(self, scope: Scope, after: int) -> AsyncIterator[LoggedEvent]:
         """Yield the events of a scope in the log after a sequence, up to the end of the log at the call."""
         end = await last_sequence(self._reading, TASKS, scope.subject)
         tries = 0
@@ -102,7 +102,7 @@ class Feeds:
             positions = await read(self._reading, TASKS, scope.subject, after + 1, READ_AT_ONCE)
             for position in positions:
                 after = position.sequence
-                update = update_at(position)
+                update = event_at(position)
                 if update is not None:
                     yield update
             if not positions:  # from a replica that lags behind
@@ -112,10 +112,10 @@ class Feeds:
                 await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
 
 
-def _advance(update: Update, place: FeedPosition) -> FeedItem:
+def _advance(update: LoggedEvent, place: FeedPosition) -> FeedItem:
     """Move the position to an event; return the part of the event that was not pushed live."""
     place.sequence = update.sequence
-    what: Update | None = update
+    what: LoggedEvent | None = update
     event = update.event if update.kind in LIVE_WORDS else None
     if isinstance(event, ProgressReported):
         rest = place.seen.rest_of(event)

@@ -64,7 +64,7 @@ START_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 
 
-class Update:
+class LoggedEvent:
     """An event of a task at its place in the log; decoded once, for all listeners."""
 
     def __init__(self, position: Position) -> None:
@@ -87,24 +87,24 @@ class Update:
     def event(self) -> TaskEvent:
         return self.stored.recorded.event
 
-    def with_event(self, event: TaskEvent) -> Update:
+    def with_event(self, event: TaskEvent) -> LoggedEvent:
         """Return this with another event in its place."""
-        other = Update(self._position)
+        other = LoggedEvent(self._position)
         sequence, recorded = self.stored
         other.stored = Stored(sequence, replace(recorded, event=event))
         return other
 
 
-def update_at(position: Position) -> Update | None:
+def event_at(position: Position) -> LoggedEvent | None:
     """Return the event of a message; None if its subject names no task: then nobody can subscribe to it."""
     try:
-        return Update(position)
+        return LoggedEvent(position)
     except ValueError:
         log.warning("hub.skipped", subject=position.subject, sequence=position.sequence)
         return None
 
 
-class LiveUpdate:
+class LiveEvent:
     """A report of progress that the log does not have yet."""
 
     def __init__(self, ref: TaskRef, report: LiveReport, size_bytes: int) -> None:
@@ -145,11 +145,11 @@ class Listener:
         """Events were dropped since `clear`: read them from the log."""
         self.ended = False
         """Nothing more comes: the process stops."""
-        self._queue: deque[Update | LiveUpdate] = deque()
+        self._queue: deque[LoggedEvent | LiveEvent] = deque()
         self._waiting_bytes = 0
         self._news = asyncio.Event()
 
-    def offer(self, update: Update | LiveUpdate) -> None:
+    def offer(self, update: LoggedEvent | LiveEvent) -> None:
         if self.overflowed:
             return
         if len(self._queue) >= QUEUE_LENGTH or self._waiting_bytes > QUEUE_BYTES:
@@ -169,7 +169,7 @@ class Listener:
         self._waiting_bytes = 0
         self.overflowed = False
 
-    async def next(self, timeout_seconds: float) -> Update | LiveUpdate | None:
+    async def next(self, timeout_seconds: float) -> LoggedEvent | LiveEvent | None:
         """Return the next event; None if none came in time, or if `overflowed` or `ended` is set."""
         if not self._queue and not self.overflowed and not self.ended:
             self._news.clear()
@@ -201,7 +201,7 @@ class Hub:
         """Batches that the log has had lately; their late reports are dropped."""
         self._position = 0
         """Sequence of the last event that was delivered."""
-        self._held: deque[LiveUpdate] = deque()
+        self._held: deque[LiveEvent] = deque()
         """Reports that came before the event they follow."""
 
     @property
@@ -291,7 +291,7 @@ class Hub:
                 await subscription.unsubscribe()
 
     def _deliver(self, position: Position) -> None:
-        update = update_at(position)
+        update = event_at(position)
         if update is not None:
             self._remember_late(update)
             self._offer(update)
@@ -304,9 +304,9 @@ class Hub:
         ref = live_ref(message.subject)
         report = decode_live(message.data) if any(self._listeners_of(ref)) else None
         if report is not None:
-            self._offer_in_order(LiveUpdate(ref, report, len(message.data)))
+            self._offer_in_order(LiveEvent(ref, report, len(message.data)))
 
-    def _offer_in_order(self, update: LiveUpdate) -> None:
+    def _offer_in_order(self, update: LiveEvent) -> None:
         """Offer a report after the event it follows, unless it is late."""
         if update.report.after > self._position:
             if len(self._held) < HELD:
@@ -315,7 +315,7 @@ class Hub:
             update.position = self._position
             self._offer(update)
 
-    def _offer(self, update: Update | LiveUpdate) -> None:
+    def _offer(self, update: LoggedEvent | LiveEvent) -> None:
         for listener in list(self._listeners_of(update.ref)):
             listener.offer(update)
 
@@ -323,7 +323,7 @@ class Hub:
         for key in (ref, ref.owner, None):
             yield from self._listeners.get(key, ())
 
-    def _remember_late(self, update: Update) -> None:
+    def _remember_late(self, update: LoggedEvent) -> None:
         """Remember ended tasks and logged batches, to drop late reports."""
         if update.kind in ENDING_WORDS:
             _remember(self._ended_tasks, update.ref)

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from ..wire.fields import iso
-from .hub import LiveUpdate, Update
+from .hub import LiveEvent, LoggedEvent
 
 
 class PushedEvent(Struct, kw_only=True, rename="camel"):
@@ -29,15 +29,15 @@ class PushedEvent(Struct, kw_only=True, rename="camel"):
 _encode = msgspec.json.Encoder().encode
 
 
-def encoded(update: Update | LiveUpdate) -> bytes:
+def encoded(update: LoggedEvent | LiveEvent) -> bytes:
     """Return the JSON of an event; encoded once for all subscribers."""
     if update.encoded is None:
-        about = update.stored.recorded if isinstance(update, Update) else update.report
+        about = update.stored.recorded if isinstance(update, LoggedEvent) else update.report
         update.encoded = _encode(
             PushedEvent(
                 type=type(about.event).__name__,
                 task_id=update.ref.id,
-                sequence=update.sequence if isinstance(update, Update) else None,
+                sequence=update.sequence if isinstance(update, LoggedEvent) else None,
                 at=iso(about.at),
                 by={"kind": about.by.kind, "id": about.by.id},
                 event=about.event,

@@ -12,7 +12,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from .hub import LiveUpdate, Update
+from .hub import LiveEvent, LoggedEvent
 
 REMEMBERED = 20_000
 
@@ -41,7 +41,7 @@ class TaskAttributeReader:
         self._reading = reading
         self._known: dict[TaskRef, TaskAttributes] = {}
 
-    async def wants(self, choice: SubscriptionFilter, update: Update | LiveUpdate) -> bool:
+    async def wants(self, choice: SubscriptionFilter, update: LoggedEvent | LiveEvent) -> bool:
         """Return True if a filter selects an event. Raises StoreUnavailable if its task cannot be read."""
         if choice.events and type(update.event).__name__ not in choice.events:
             return False

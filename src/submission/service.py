@@ -42,7 +42,7 @@ from ..events.task import TaskCancelled, TaskEvent, TaskSubmitted
 from ..projections.batches import Batch, BatchReader
 from ..projections.fleet import Fleet
 from ..push.feed import FeedPosition, Feeds
-from ..push.hub import Scope, Update
+from ..push.hub import LoggedEvent, Scope
 from ..runtime import metrics
 from ..runtime.metrics import labelled
 from ..scheduling.backlog_report import decode as decode_report
@@ -225,7 +225,7 @@ class SubmissionService:
                 contextlib.aclosing(self._feeds.feed(scope, position, DECIDED_SECONDS)) as feed,
             ):
                 async for item in feed:
-                    if item is None or not isinstance(item.what, Update) or item.what.ref not in undecided:
+                    if item is None or not isinstance(item.what, LoggedEvent) or item.what.ref not in undecided:
                         continue
                     if isinstance(item.what.event, TaskCancelled):
                         refused[item.what.ref] = item.what.event.reason

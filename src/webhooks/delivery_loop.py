@@ -24,7 +24,7 @@ from ..events.envelope import Actor
 from ..events.ids import WebhookRef, delivery_id, parse_task_id
 from ..events.subjects import TASK_SUBJECTS
 from ..push.feed import FeedPosition, Feeds
-from ..push.hub import Scope, Update
+from ..push.hub import LoggedEvent, Scope
 from ..push.live import LiveReport, Seen
 from ..push.pushed_event import encoded
 from ..push.subscription_filter import TaskAttributeReader
@@ -172,7 +172,7 @@ class DeliveryLoop(Service):
         async with contextlib.aclosing(self._feeds.feed(scope, place, SAVE_SECONDS)) as feed:
             async for item in feed:
                 update = item.what if item is not None else None
-                if isinstance(update, Update) and await self._wants(update):
+                if isinstance(update, LoggedEvent) and await self._wants(update):
                     await self._until_fewer_wait()
                     await tools.deliveries.make(
                         self._ref, self._delivery_of(update), maybe_made=update.sequence <= maybe_made
@@ -181,7 +181,7 @@ class DeliveryLoop(Service):
                     saved, save_at = place.sequence, loop.time() + SAVE_SECONDS
                     await tools.deliveries.move(self._ref, saved)
 
-    async def _wants(self, update: Update) -> bool:
+    async def _wants(self, update: LoggedEvent) -> bool:
         settings = self._webhook.settings
         if update.kind not in settings.events:
             return False
@@ -191,7 +191,7 @@ class DeliveryLoop(Service):
         while self.waiting >= MOST_WAITING:  # noqa: ASYNC110 - seconds matter little here
             await asyncio.sleep(SAVE_SECONDS)
 
-    def _delivery_of(self, update: Update) -> WebhookDelivery:
+    def _delivery_of(self, update: LoggedEvent) -> WebhookDelivery:
         at = update.stored.recorded.at
         return WebhookDelivery(
             id=delivery_id(self._ref, update.sequence, at),
@@ -321,7 +321,7 @@ class DeliveryLoop(Service):
                 raise
             message = answer["message"]
             stored = Position(delivery.sequence, message["subject"], base64.b64decode(message["data"]))
-            data = encoded(Update(stored))
+            data = encoded(LoggedEvent(stored))
         return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
 
 

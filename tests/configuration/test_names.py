@@ -104,3 +104,13 @@ def test_public_names_stay_as_they_are(kind: str) -> None:
         GOLDEN.write_bytes(msgspec.json.format(msgspec.json.encode(found, order="sorted"), indent=2) + b"\n")
 
     assert found[kind] == msgspec.json.decode(GOLDEN.read_bytes())[kind]
+
+
+def test_a_class_name_is_defined_in_one_module() -> None:
+    modules: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                modules.setdefault(node.name, set()).add(str(path.relative_to(SOURCE)))
+
+    assert {name: found for name, found in modules.items() if len(found) > 1} == {}
