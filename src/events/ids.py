@@ -130,12 +130,12 @@ def batch_of(ref: TaskRef) -> BatchRef:
     return BatchRef(ref.owner, ref.unique[:-BATCH_DIGITS] + "0" * BATCH_DIGITS)
 
 
-def nth(batch: BatchRef, place: int) -> TaskRef:
-    """Return a batch's task by its place, from 0."""
-    return TaskRef(batch.owner, batch.unique[:-BATCH_DIGITS] + _CROCKFORD[place >> 5] + _CROCKFORD[place & 31])
+def nth(batch: BatchRef, index: int) -> TaskRef:
+    """Return a batch's task by its index, from 0."""
+    return TaskRef(batch.owner, batch.unique[:-BATCH_DIGITS] + _CROCKFORD[index >> 5] + _CROCKFORD[index & 31])
 
 
-def place_of(ref: TaskRef) -> int:
+def batch_index(ref: TaskRef) -> int:
     """Return the index of a task in its batch, from 0; the inverse of `nth`."""
     return _CROCKFORD.index(ref.unique[-2]) << 5 | _CROCKFORD.index(ref.unique[-1])
 

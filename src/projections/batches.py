@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ..errors import NotFound
 from ..events.codec import task_codec
-from ..events.ids import BatchRef, TaskRef, batch_of, nth, place_of
+from ..events.ids import BatchRef, TaskRef, batch_index, batch_of, nth
 from ..events.subjects import submission_filter
 from ..events.task import TaskSubmitted
 from ..streams.client.connection import Connection
@@ -139,7 +139,7 @@ class BatchReader:
         found = []
         for run, refs in runs.items():
             # Two tasks show a batch, or its first task. Any other batch is found further back.
-            if len(refs) < 2 and place_of(refs[0]) != 0:
+            if len(refs) < 2 and batch_index(refs[0]) != 0:
                 continue
             with contextlib.suppress(NotFound):  # no batch, or its beginning is past its retention
                 batch = await self.find(run.ref)
@@ -178,7 +178,7 @@ def _runs(places: Sequence[SubmissionPlace]) -> dict[SubmissionRange, list[TaskR
     """Return the ranges of submissions, newest first; a single task is a range, too."""
     runs: dict[SubmissionRange, list[TaskRef]] = {}
     for sequence, ref in places:
-        runs.setdefault(SubmissionRange(batch_of(ref), sequence - place_of(ref)), []).append(ref)
+        runs.setdefault(SubmissionRange(batch_of(ref), sequence - batch_index(ref)), []).append(ref)
     return runs
 
 

@@ -1,4 +1,4 @@
-"""The queue surface over HTTP (contract, section 2)."""
+"""The queue surface over HTTP."""
 
 from __future__ import annotations
 

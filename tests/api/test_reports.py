@@ -1,4 +1,4 @@
-"""`PUT /api/task/{id}`: an update of a task, from its backend or its owner (contract, section 1)."""
+"""`PUT /api/task/{id}`: an update of a task, from its backend or its owner."""
 
 from __future__ import annotations
 

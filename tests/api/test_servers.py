@@ -1,4 +1,4 @@
-"""The fleet over HTTP: admins only (contract, section 1)."""
+"""The fleet over HTTP: admins only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks over HTTP: submissions, answers and refusals (contract, section 1)."""
+"""Tasks over HTTP: submissions, answers and refusals."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from taskstream.events.ids import (
     BatchRef,
     TaskRef,
     batch_for_key,
+    batch_index,
     batch_of,
     new_batch,
     new_ref,
@@ -23,7 +24,6 @@ from taskstream.events.ids import (
     owner_token,
     parse_batch_id,
     parse_task_id,
-    place_of,
     ref_for_key,
     token,
 )
@@ -205,7 +205,7 @@ def test_a_batch_leads_to_its_tasks_and_they_lead_back(batch: BatchRef, place: i
 
     assert parse_task_id(task.id) == task
     assert batch_of(task) == batch
-    assert place_of(task) == place
+    assert batch_index(task) == place
 
 
 @given(batches, batches, places, places)

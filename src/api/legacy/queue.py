@@ -1,4 +1,4 @@
-"""The queue surface: chapter and outline tasks of a user's projects (contract, section 2).
+"""The queue surface: chapter and outline tasks of a user's projects.
 
 They are tasks like all others, of the types `chapter` and `outline`, in the words and shapes of older clients.
 """

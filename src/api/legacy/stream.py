@@ -1,4 +1,4 @@
-"""`generate-stream`, kept for older clients: the events of a chapter task in their vocabulary (contract, section 2).
+"""`generate-stream`, kept for older clients: the events of a chapter task in their vocabulary.
 
 A server reports chapters in `custom_data` of its progress: `chapterIndex`, `status` (`complete` and `error` end the
 chapter, anything else is on the way), `title`, `preview`, `wordCount`, `error`.

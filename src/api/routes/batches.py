@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from ...container import Container
 from ...errors import NotFound
-from ...events.ids import batch_for_key, new_batch, owner_token, place_of
+from ...events.ids import batch_for_key, batch_index, new_batch, owner_token
 from ...projections.batches import ListedBatches, progress
 from ...projections.task_view import ACTIVE, Listed
 from ...submission.batch_body import MOST_TASKS, BatchItem
@@ -73,7 +73,7 @@ def _countable(page: ListedBatches) -> ListedBatches:
 async def _page_of_tasks(
     container: Container, batch_id: str, tasks: Sequence[Listed], limit: int, *, results: bool
 ) -> BatchTaskPage:
-    """Return the page that starts with the first of these tasks. Its cursor is the place of the next task."""
+    """Return the page that starts with the first of these tasks. Its cursor is the index of the next task."""
     shown: list[BatchTask] = []
     size = 0
     for listed in tasks[:limit]:
@@ -84,7 +84,7 @@ async def _page_of_tasks(
             result = (await container.tasks.detail(listed.ref, deleted=True)).result
         size += len(bytes(result)) if result is not None else 0
         shown.append(batch_task(listed, result, container.settings))
-    following = place_of(tasks[len(shown)].ref) if len(shown) < len(tasks) else None
+    following = batch_index(tasks[len(shown)].ref) if len(shown) < len(tasks) else None
     return BatchTaskPage(batch_id=batch_id, tasks=shown, next_cursor=next_cursor(following))
 
 
@@ -117,9 +117,9 @@ def batch_router(container: Container) -> Router:
     async def submit_batch(request: ApiRequest, idempotency_key: IdempotencyKey = None) -> BatchAnswer:
         """Accept 1 to 1,000 tasks, all or none. When this answers, they are on disk.
 
-        Each task is in one of the two forms of `POST /api/task`. Numbers in `dependsOn` are places in this batch. A
+        Each task is in one of the two forms of `POST /api/task`. Numbers in `dependsOn` are indexes in this batch. A
         body sent as `application/x-ndjson` has one task per line. If tasks are wrong, `errors` of the 400 has the
-        place, the error and the path of each.
+        index, the error and the path of each.
         """
         owner = request.user.subject
         body = await read_body(request)
@@ -186,7 +186,7 @@ def batch_router(container: Container) -> Router:
         rest = [
             listed
             for listed in tasks
-            if place_of(listed.ref) >= first and (not statuses or listed.view.status in statuses)
+            if batch_index(listed.ref) >= first and (not statuses or listed.view.status in statuses)
         ]
         return await _page_of_tasks(container, batch_id, rest, limit, results=results)
 

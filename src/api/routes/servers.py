@@ -1,4 +1,4 @@
-"""Routes of servers (contract, section 1): register, list, heartbeat, drain, remove. Admins only."""
+"""Routes of servers: register, list, heartbeat, drain, remove. Admins only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task surface: submit, read, update, command and list tasks (contract, section 1)."""
+"""Routes of tasks: submit, read, update, command and list them."""
 
 from __future__ import annotations
 

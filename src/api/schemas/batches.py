@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from ...events.ids import BatchRef, place_of
+from ...events.ids import BatchRef, batch_index
 from ...projections.batches import Batch, BatchProgress
 from ...projections.task_view import Listed, Status
 from ...settings import Settings
@@ -21,7 +21,7 @@ class RefusedItem(Struct, kw_only=True):
     """A task of a batch that was cancelled at once."""
 
     index: int
-    """Its place in the batch, from 0."""
+    """Its index in the batch, from 0."""
     error: str
 
 
@@ -84,7 +84,7 @@ class BatchTask(TaskSummary, kw_only=True, rename="camel"):
     """A task of a batch."""
 
     index: int
-    """Its place in the batch, from 0."""
+    """Its index in the batch, from 0."""
     result: Any
     """A TaskResult; null without `results`."""
 
@@ -116,7 +116,7 @@ def batch_answer(batch: BatchRef, submitted: SubmittedBatch) -> BatchAnswer:
         batch_id=batch.id,
         task_ids=[ref.id for ref in submitted.refs],
         repeated=not submitted.is_new,
-        refused=[RefusedItem(index=place_of(ref), error=refused[ref]) for ref in submitted.refs if ref in refused],
+        refused=[RefusedItem(index=batch_index(ref), error=refused[ref]) for ref in submitted.refs if ref in refused],
     )
 
 
@@ -147,4 +147,4 @@ def listed_batch(batch: Batch, counted: BatchProgress | None) -> ListedBatch:
 
 def batch_task(listed: Listed, result: Raw | None, settings: Settings) -> BatchTask:
     summary = msgspec.structs.asdict(task_summary(listed, settings))
-    return BatchTask(**summary, index=place_of(listed.ref), result=result)
+    return BatchTask(**summary, index=batch_index(listed.ref), result=result)

@@ -1,4 +1,4 @@
-"""Tasks as clients of the queue surface see them (contract, section 2). Times are milliseconds since the epoch."""
+"""Tasks as clients of the queue surface see them. Times are milliseconds since the epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract's update and TaskResult, read in one way: as an answer, as a part of a streamed one, and as a callback.
+"""Updates and TaskResults, read in one way: as an answer, as a part of a streamed one, and as a callback.
 
 The outcome depends on `status`, `data` and `message` alone. Any other field is kept as it came, and a wrong one never
 turns an ending into something else.
@@ -151,7 +151,7 @@ class TaskUpdate(Struct, frozen=True):
 
 
 def read_update(text: bytes, content: Any, *, may_be_short: bool = False) -> TaskUpdate:
-    """Return the update in a JSON text that holds `content`. Raises InvalidInput if its status is none of the contract.
+    """Return the update in a JSON text that holds `content`. Raises InvalidInput for an unknown status.
 
     In short (`may_be_short`), the fields of metadata are at the top, and the status may be left out: with `data` it is
     FINISHED, without PROCESSING.

@@ -1,4 +1,4 @@
-"""Taskstream's own wire format (the contract, section 1: what a backend server sees)."""
+"""Taskstream's own wire format, as docs/backends.md describes it."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _reports(server: ServerRegistered) -> bool:
 
 
 def _model_headers(call: Call) -> dict[str, str]:
-    """Return the headers that name the model to use (contract, section 2)."""
+    """Return the headers that name the model to use."""
     chosen = call.model or ModelChoice()
     headers = {
         "X-AI-Provider": chosen.provider,
