@@ -72,7 +72,7 @@ class TaskDemo(Demo):
             submitted.cancel()
         facts = await self._facts(tasks)
         self._show_history(facts, tasks)
-        self.screen.title("The sum, as the service reports it")
+        self.screen.title("The totals, as the service reports them")
         for line in summary.table(facts):
             self.screen.say(f"  {line}".rstrip())
         for backend in self._backends.values():

@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"taskstream {version('taskstream')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    up = _command(commands, "up", _service(running.run_all), "run API, worker, and without --nats-url a nats-server")
+    up = _command(
+        commands, "up", _service(running.run_all), "run API and worker, and a nats-server unless a NATS is given"
+    )
     up.add_argument("--host")
     up.add_argument("--port", type=int)
     up.add_argument("--data-dir")

@@ -164,7 +164,9 @@ def _by_limit(limit: BlockingLimit, ahead: int, view: TaskView, since: datetime)
     }
     what = _whose(limit, view)
     if limit.kind == "window":
-        text = f"{limit.counted} of {what} are in the queue, the most at a time, so that others' come between"
+        text = (
+            f"{limit.counted} of {what} are in the queue, the most at a time, so that other owners' tasks come between"
+        )
         return Hold(kind="window", since=since, text=text, release="one of those starts" + _behind(ahead), data=data)
     if limit.kind == "key":
         data["concurrencyKey"] = (view.plan or NO_PLAN).concurrency_key
@@ -233,10 +235,10 @@ def _have(number: int) -> str:
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "able": ("has a free slot", "have free slots"),
-    "standby": ("is there for overflow", "are there for overflow"),
+    "standby": ("is on standby for a larger backlog", "are on standby for a larger backlog"),
     "at-limit": ("runs as many tasks as it takes", "run as many tasks as they take"),
-    "circuit-half-open": ("is being tried again after failures", "are being tried again after failures"),
-    "circuit-open": ("is left alone for a while after failures", "are left alone for a while after failures"),
+    "circuit-half-open": ("runs one trial task after failures", "run one trial task after failures"),
+    "circuit-open": ("gets no tasks for a while after failures", "get no tasks for a while after failures"),
     "maintenance": ("is in maintenance", "are in maintenance"),
     "offline": ("is offline", "are offline"),
     "label-missing": ("lacks a label that it requires", "lack a label that it requires"),
@@ -324,8 +326,8 @@ def _not_queued(since: datetime) -> Hold:
     return Hold(
         kind="not-queued",
         since=since,
-        text="it is in no queue: it is about to come there, or a worker has just taken it out",
-        release="it is there; if it was lost, the reconciler puts it back",
+        text="it is not in its queue: it has not arrived yet, or a worker has just taken it",
+        release="it is in its queue; the reconciler requeues a lost task",
         data={},
     )
 
@@ -353,7 +355,7 @@ def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered]) -
         kind="no-server",
         since=since,
         text=f"no server can take it: {in_words(counts)}",
-        release=f"a server for the type {view.task_type!r}{labels} is there"
+        release=f"a server for the type {view.task_type!r}{labels} is available"
         + (f"; the circuit of one closes at {iso(until)} at the earliest" if until else ""),
         data={"type": view.task_type, "require": require, "verdicts": dict(counts), "until": until},
     )
@@ -363,7 +365,7 @@ def _busy(since: datetime, counts: Counter[Verdict]) -> Hold:
     if counts["at-limit"]:
         release = "one of those ends a task"
     elif counts["circuit-half-open"]:
-        release = "the trial has ended well"
+        release = "the trial has succeeded"
     else:
         release = "more tasks wait, or one has waited for long enough"
     busy = Counter({verdict: count for verdict, count in counts.items() if verdict in BUSY})

@@ -208,12 +208,12 @@ def test_a_task_may_end_without_data_and_a_failure_has_its_reason(update: Any, k
 @pytest.mark.parametrize(
     ("update", "says"),
     [
-        (b"<html>", "no JSON"),
-        (b'{"progress": 1}{"progress": 2}', "no JSON"),
-        (b'{"message": "\xff"}', "no JSON"),
+        (b"<html>", "not JSON"),
+        (b'{"progress": 1}{"progress": 2}', "not JSON"),
+        (b'{"message": "\xff"}', "not JSON"),
         (b"[" * 5000 + b"]" * 5000, "deeper than"),
-        (b"[1]", "no JSON object"),
-        (b"null", "no JSON object"),
+        (b"[1]", "not a JSON object"),
+        (b"null", "not a JSON object"),
         ({}, "no field of an update"),
         ({"choices": []}, "no field of an update"),
         ({"progress": 101}, "$.progress"),

@@ -166,7 +166,7 @@ async def no_line(server: BackendServer, task: dict[str, Any], say: Say, request
 BROKEN = {
     "no-end": (no_end, "bad_answer", "without a result"),
     "broken": (broken, "unreachable", "broke off"),
-    "garbage": (garbage, "bad_answer", "part 2 of the streamed answer is no JSON"),
+    "garbage": (garbage, "bad_answer", "part 2 of the streamed answer is not JSON"),
     "of-another": (of_another, "bad_answer", "another task"),
     "endless": (endless, "timeout", "within the attempt's time"),
     "too-large": (too_large, "bad_answer", "larger than 200000 bytes"),

@@ -109,7 +109,7 @@ class Authenticator:
         if len(token) > MAX_TOKEN:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN} characters")
         if not token.isascii():  # PyJWT encodes the token, and fails on lone surrogates
-            raise Unauthenticated("this is not a JWT")
+            raise Unauthenticated("the token is not a JWT")
         claims = self._verify(token, await self._key_of(token))
         identity = _identity(claims)
         now = self._now()  # again: fetching keys may have taken seconds
@@ -216,7 +216,7 @@ def _reasons() -> Iterator[None]:
     except jwt.InvalidAudienceError:
         raise Unauthenticated("the token is for another audience") from None
     except jwt.DecodeError:
-        raise Unauthenticated("this is not a JWT") from None
+        raise Unauthenticated("the token is not a JWT") from None
     except jwt.InvalidKeyError:
         raise Unauthenticated("the key of the token is too short to be trusted") from None
     except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, OverflowError):

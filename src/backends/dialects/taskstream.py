@@ -150,7 +150,7 @@ class _UpdateStream(StreamReader):
     def read(self, text: bytes, elapsed_ms: int) -> Update | Answer | None:
         content = _json(text)
         if not isinstance(content, dict):
-            raise BadAnswer("is no JSON object")
+            raise BadAnswer("is not a JSON object")
         if not SHORT & content.keys():
             raise BadAnswer("has no field of an update")
         try:
@@ -160,7 +160,7 @@ class _UpdateStream(StreamReader):
             if not update.is_final:
                 return update.progress()
         except InvalidInput as error:
-            raise BadAnswer(f"is no update: {error}") from None
+            raise BadAnswer(f"is not an update: {error}") from None
         return update.ending(update.result(self._task_id, **_seen(self._server_id, update.status, elapsed_ms)))
 
     def end(self) -> Answer:
@@ -203,7 +203,7 @@ def _json(text: bytes) -> Any:
     except RecursionError:
         too_deep = True
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise BadAnswer("is no JSON") from None
+        raise BadAnswer("is not JSON") from None
     if too_deep:
         raise BadAnswer(f"is nested deeper than {DEEPEST_ANSWER} levels")
     return content

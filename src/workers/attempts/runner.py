@@ -216,12 +216,14 @@ class AttemptRunner:
             key_id = server.settings.api_key_id
             api_key = await self._secrets.get(server.server_id, key_id) if key_id else None
         except SealingError:
-            return Failed(kind="error", error="the server's API key does not open; register the server again")
+            return Failed(kind="error", error="the server's API key cannot be decrypted; register the server again")
         try:
             key_id = queued.submitted.key_id
             model_key = await self._secrets.get(queued.ref, key_id) if key_id else None
         except SealingError:
-            return Failed(kind="rejected", error="the key of the model does not open; submit the task again with it")
+            return Failed(
+                kind="rejected", error="the model key cannot be decrypted; submit the task again with the key"
+            )
         call = Call(
             task_id=queued.ref.id,
             task_type=queued.submitted.task_type,
@@ -244,7 +246,7 @@ class AttemptRunner:
         except asyncio.CancelledError:
             if self._is_given_up(under_way):
                 return None
-            raise  # it was not the call that was cancelled, but this
+            raise  # this attempt was cancelled, not only its call
         finally:
             under_way.call = None
 
