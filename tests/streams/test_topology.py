@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import structlog
 
 from taskstream.errors import TopologyMismatch
 from taskstream.settings import Settings
@@ -172,3 +173,14 @@ async def test_consumers_of_different_pools_and_priorities_get_along(connection:
             await ensure_consumer(connection, DISPATCH, pool_consumer(pool, priority, SETTINGS))
 
     assert len((await api(connection, f"CONSUMER.NAMES.{DISPATCH}"))["consumers"]) == 6
+
+
+async def test_a_new_consumer_on_a_stream_that_had_messages_is_made_once(connection: Connection) -> None:
+    await ensure_streams(connection, SETTINGS)
+    await connection.request("due.check.one", b"")
+    await api(connection, f"STREAM.PURGE.{TIMERS}")
+
+    with structlog.testing.capture_logs() as lines:
+        await ensure_consumer(connection, TIMERS, due_consumer(SETTINGS))
+
+    assert lines == []

@@ -185,8 +185,8 @@ async def ensure_consumer(connection: Connection, stream: str, wanted: dict[str,
 async def _ensure_consumer(connection: Connection, stream: str, wanted: dict[str, Any]) -> None:
     """Create or update a consumer of one name.
 
-    A new consumer must start at the beginning. After a power cut NATS may have lost the consumer and kept its position;
-    it would skip the messages that the stream was filled with again.
+    A new consumer must start at the first message. After a power cut NATS may have lost the consumer and kept its
+    position; it would skip the messages that the stream was filled with again.
     """
     name = wanted["name"]
     body = {"stream_name": stream, "config": wanted}
@@ -198,7 +198,8 @@ async def _ensure_consumer(connection: Connection, stream: str, wanted: dict[str
             raise
         is_new = True
     made = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", body)
-    if is_new and made["delivered"]["stream_seq"]:
+    skipped = made["delivered"]["stream_seq"] if is_new else 0
+    if skipped and skipped >= (await api(connection, f"STREAM.INFO.{stream}"))["state"]["first_seq"]:
         log.warning("consumer.recreated", stream=stream, consumer=name)
         await api(connection, f"CONSUMER.DELETE.{stream}.{name}")
         await api(connection, f"CONSUMER.CREATE.{stream}.{name}", body)
