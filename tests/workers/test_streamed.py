@@ -155,8 +155,8 @@ async def endless(server: BackendServer, task: dict[str, Any], say: Say, request
 
 
 async def too_large(server: BackendServer, task: dict[str, Any], say: Say, request: web.Request) -> None:
-    for _ in range(1_000):
-        await say({"output": "x" * 1_000})
+    for _ in range(10):
+        await say({"output": "x" * 100_000})
 
 
 async def no_line(server: BackendServer, task: dict[str, Any], say: Say, request: web.Request) -> None:
