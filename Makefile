@@ -1,4 +1,4 @@
-# Each target works by itself on a machine with Python 3.11 or newer, make and git.
+# Each target works alone on a machine with Python 3.11 or newer, make and git.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -14,14 +14,14 @@ help: ## this list
 setup: $(READY) ## the virtual environment in .venv: pinned versions, checked by hash, and this package
 
 $(READY): requirements-dev.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (or say which: make PYTHON=…)" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name it with make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check; echo "pyproject.toml has changed: make lock" >&2; exit 1; }
 	@touch $@
 
-demo: $(READY) ## see it work: a server, a few tasks, a crash, and nothing lost
+demo: $(READY) ## a service, three servers, a few hundred tasks, a kill -9, and nothing lost
 	$(BIN)/python -m demo $(ARGS)
 
 demo-queue: $(READY) ## see a novel being written, live, and a crash in the middle
@@ -51,7 +51,7 @@ profile: $(READY) ## where the CPU goes under load: flame graphs in build/
 SEEDS ?= 1-100
 SECONDS ?= 60
 
-chaos: $(READY) ## break it by a plan, and check what it promised: make chaos ARGS="--seed 7 --seconds 20 --nodes 3"
+chaos: $(READY) ## kill, stop and disconnect processes from a seed, then check every promise: make chaos ARGS="--seed 7 --seconds 20 --nodes 3"
 	$(BIN)/python -m chaos $(ARGS)
 
 chaos-long: $(READY) ## the same all night, on one and on three nats-servers: make chaos-long SEEDS=1-100
