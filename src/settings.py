@@ -218,16 +218,22 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
     hints = get_type_hints(Settings, include_extras=True)
     values: dict[str, Any] = {}
     for field in Settings.__struct_fields__:
-        name = variable(field)
-        text = environ.get(name, "").strip()
-        if not text:
-            continue
-        raw: Any = [part.strip() for part in text.split(",") if part.strip()] if "tuple" in str(hints[field]) else text
-        try:
-            values[field] = msgspec.convert(raw, hints[field], strict=False)
-        except msgspec.ValidationError as error:
-            raise InvalidSettings(f"{name}={text!r}: {error}") from None
-    return Settings(**(values | {key: value for key, value in overrides.items() if value is not None}))
+        text = environ.get(variable(field), "").strip()
+        if text:
+            is_list = "tuple" in str(hints[field])
+            raw = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
+            values[field] = _convert(field, text, raw, hints[field])
+    for field, value in overrides.items():
+        if value is not None:
+            values[field] = _convert(field, value, value, hints[field])
+    return Settings(**values)
+
+
+def _convert(field: str, given: Any, raw: Any, hint: Any) -> Any:
+    try:
+        return msgspec.convert(raw, hint, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidSettings(f"{variable(field)}={given!r}: {error}") from None
 
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -122,6 +122,11 @@ def test_an_argument_overrules_the_environment_unless_it_is_none() -> None:
     assert (found.port, found.host) == (1234, "0.0.0.0")
 
 
+def test_an_argument_out_of_range_is_refused_as_the_variable_would_be() -> None:
+    with pytest.raises(InvalidSettings, match="TASKSTREAM_PORT=99999: "):
+        load({}, port=99_999)
+
+
 def test_a_variable_that_looks_like_a_setting_and_is_none_is_found() -> None:
     environment = {
         "TASKSTREAM_PROT": "1",
