@@ -15,6 +15,7 @@ import uvloop
 from msgspec.structs import replace
 
 from . import running, settings
+from .api.auth.access import ROLES
 from .api.auth.authenticator import make_token
 from .backup import backup, restore
 from .backup.folder import Progress
@@ -25,7 +26,6 @@ from .runtime import logs
 from .settings import InvalidSettings, Settings
 from .vault.sealing import new_key
 
-ROLES = ("admin", "user", "service", "auditor")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 PROGRESS_SECONDS = 0.1
@@ -55,21 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     up = _command(
         commands, "up", _service(running.run_all), "run API and worker, and a nats-server unless a NATS is given"
     )
-    up.add_argument("--host")
-    up.add_argument("--port", type=int)
-    up.add_argument("--data-dir")
-    up.add_argument("--nats-url")
+    _settings_options(up, "host", "port", "data_dir", "nats_url")
     up.add_argument(
         "--cluster", type=int, choices=(1, 3, 5), help="number of nats-servers to start, as a cluster for trials"
     )
 
     api = _command(commands, "api", _service(running.run_api), "run the API only")
-    api.add_argument("--host")
-    api.add_argument("--port", type=int)
-    api.add_argument("--nats-url")
+    _settings_options(api, "host", "port", "nats_url")
 
     worker = _command(commands, "worker", _service(running.run_worker), "run a worker only")
-    worker.add_argument("--nats-url")
+    _settings_options(worker, "nats_url")
     worker.add_argument("--metrics-port", type=int, help="port that serves /metrics and /health")
 
     token = _command(commands, "token", _token, "print a development token, signed with TASKSTREAM_JWT_SECRET")
@@ -95,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--again", action="store_true", help="first remove what an interrupted restore has left")
 
     rebuilding = _command(commands, "rebuild", _rebuild, "rebuild the projections from the log and report differences")
-    rebuilding.add_argument("--nats-url")
+    _settings_options(rebuilding, "nats_url")
     rebuilding.add_argument(
         "--recreate",
         action="store_true",
@@ -112,6 +107,14 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
     return parser
+
+
+def _settings_options(parser: argparse.ArgumentParser, *fields: str) -> None:
+    """Add an option for each setting; it wins over the setting's variable."""
+    meanings = {name: meaning for name, _, meaning in settings.table()}
+    for field in fields:
+        numeric = {"type": int} if field == "port" else {}
+        parser.add_argument(f"--{field.replace('_', '-')}", help=meanings[settings.variable(field)], **numeric)  # type: ignore[arg-type]
 
 
 def _load(options: argparse.Namespace) -> Settings:

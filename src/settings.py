@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from .wire.validation_errors import invalid
+
 PREFIX = "TASKSTREAM_"
 
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
@@ -233,7 +235,8 @@ def _convert(field: str, given: Any, raw: Any, hint: Any) -> Any:
     try:
         return msgspec.convert(raw, hint, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidSettings(f"{variable(field)}={given!r}: {error}") from None
+        requirement, _, _ = invalid(error, hint).detail.partition("; given: ")
+        raise InvalidSettings(f"{variable(field)}={given!r}: {requirement}") from None
 
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -99,7 +99,7 @@ class Restored(Struct, frozen=True, kw_only=True):
             problems.append(
                 f"{self.report.lost_results:,} large results are not in the object store: they may be past retention"
             )
-        problems += [f"{fault}: run the version that wrote it" for fault in self.report.faults]
+        problems += [f"{fault}: run the version that wrote the event" for fault in self.report.faults]
         return problems
 
 

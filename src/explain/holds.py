@@ -146,7 +146,7 @@ def _by_time(plan: Plan, since: datetime, now: datetime) -> list[Hold]:
         Hold(
             kind="time",
             since=since,
-            text="it may not start before its `runAt`",
+            text="it may not start yet (`runAt` or `delay`)",
             release=iso(plan.not_before),
             data={"runAt": plan.not_before},
         )

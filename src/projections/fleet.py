@@ -288,7 +288,7 @@ class Fleet:
 
     def _leave_out(self, position: Position, error: UnreadableEvent) -> None:
         key, kind, name = _about(position)
-        log.error("fleet.unreadable", left_out=key, reason=str(error), action="run the version that wrote it")
+        log.error("fleet.unreadable", left_out=key, reason=str(error), action="run the version that wrote the event")
         self.unreadable[key] = error
         self._views[kind].pop(name, None)
         self.sequence = max(self.sequence, position.sequence)

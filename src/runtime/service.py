@@ -152,7 +152,9 @@ class Service:
 
     async def _halt(self, error: UnreadableEvent) -> None:
         self.halted = str(error)
-        log.error("service.halted", service=self.name, reason=self.halted, action="run the version that wrote it")
+        log.error(
+            "service.halted", service=self.name, reason=self.halted, action="run the version that wrote the event"
+        )
         if self._lease is not None:
             await self._lease.release()
 

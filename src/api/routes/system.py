@@ -74,7 +74,7 @@ def unreadable(container: Container) -> list[str]:
     """Return a warning for each service, server or type that this process leaves out because of an unreadable event."""
     halted = [f"the service {name} has stopped here: {why}" for name, why in container.services.halted.items()]
     left_out = [f"{name} is left out here: {why}" for name, why in container.fleet.unreadable.items()]
-    return [f"{text}; run the version that wrote it" for text in (*halted, *left_out)]
+    return [f"{text}; run the version that wrote the event" for text in (*halted, *left_out)]
 
 
 def server_states(container: Container) -> dict[str, int]:
