@@ -38,6 +38,7 @@ USED = {
     "_ping_interval_task",
     "_process_op_err",  # a reconnect: tests/streams/test_silent_server.py
     "_reading_task",
+    "_reconnection_task",  # a close without NATS: tests/workers/test_stop_without_nats.py
     "_send_command",
     "_status",
     "_transport",  # test_its_socket_…

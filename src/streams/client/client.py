@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 TCP_USER_TIMEOUT_MS = 6_000
 PERMISSIONS = "permissions violation"
 STALE = "stale connection"
+CANCEL_TRIES = 100
+CANCEL_SECONDS = 0.05
 
 
 class NoTls(nats.errors.Error):
@@ -104,6 +107,22 @@ class NatsClient(nats.aio.client.Client):
             connected.setsockopt(socket.IPPROTO_TCP, option, TCP_USER_TIMEOUT_MS)
         except (AttributeError, OSError):
             log.warning("nats.no-user-timeout")
+
+    async def close(self) -> None:
+        """Close the connection and end a reconnect in progress.
+
+        nats-py cancels a reconnect once. On Python 3.11 `wait_for` may swallow the cancellation; the reconnect then
+        never ends, and neither does the process.
+        """
+        await super().close()
+        reconnect = self._reconnection_task
+        if reconnect is None or reconnect is asyncio.current_task():
+            return
+        for _ in range(CANCEL_TRIES):
+            if reconnect.done():
+                return
+            reconnect.cancel()
+            await asyncio.wait([reconnect], timeout=CANCEL_SECONDS)
 
     async def drop(self) -> None:
         """Abort the connection and reconnect, also if nats-py's read loop has ended unnoticed."""
