@@ -1,4 +1,4 @@
-"""What pushing costs, over server-sent events and over WebSocket separately.
+"""The cost of push, for server-sent events and for WebSocket.
 
 Idle subscribers follow owners without tasks; active ones all follow the owner whose tasks run. Delivery time is from
 the event's `at` (before it is appended and synced) to its receipt. The CPU time of a delivery is what the API's process

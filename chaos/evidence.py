@@ -12,7 +12,7 @@ Line = dict[str, Any]
 FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
 Finding: TypeAlias = tuple[str, str]
-"""What is wrong, and the task that it is about; empty: none."""
+"""A fault and its task; an empty task: the fault concerns no single task."""
 
 
 class Entry(Struct, frozen=True):
@@ -151,7 +151,7 @@ class Told(Struct, frozen=True):
 
 
 class Heard(Struct, kw_only=True):
-    """What one subscriber received, over all its connections."""
+    """The messages of one subscriber, over all its connections."""
 
     who: str
     owner: str | None = None

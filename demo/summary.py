@@ -18,7 +18,7 @@ SHOWN = 5
 
 
 class DemoFacts(NamedTuple):
-    """What the service reports at the end."""
+    """The service's own report at the end."""
 
     tasks: Sequence[Mapping[str, Any]]
     """From `GET /api/tasks`."""
