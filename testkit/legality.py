@@ -10,7 +10,7 @@ FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 OF_AN_ATTEMPT = frozenset(
     {"AttemptAccepted", "ProgressReported", "AttemptFailed", "AttemptReturned", "TaskSucceeded", "TaskFailed"}
 )
-OF_NO_ATTEMPT = frozenset({"expired", "deadline", "parent_failed"})
+OF_NO_ATTEMPT = frozenset({"expired", "deadline", "parent_failed", "busy"})
 """Failures of a task that waits."""
 EARLY = timedelta(milliseconds=250)
 """How much before its time a retry may start (EARLIEST_START of the deciders)."""

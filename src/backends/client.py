@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import errno
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from ..clock import utc_now
 from ..events.server import ServerRegistered
 from ..wire.body_limit import AnswerTooLarge, read_capped
 from .dialects import dialect_of
-from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Update
+from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Unsent, Update
 from .dialects.framing import FRAMINGS, Texts
 from .redaction import without_key
 
@@ -68,7 +69,11 @@ class BackendClient:
             return Failed(kind="bad_answer", error=f"the answer is larger than {self._max_result_bytes} bytes")
         except BadAnswer as error:
             return Failed(kind="bad_answer", error=str(error)[:LONGEST_ERROR])
+        except MemoryError:
+            return Unsent(error="this worker is out of memory")
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if (lack := local_lack(error)) is not None:
+                return Unsent(error=lack)
             return Failed(kind="unreachable", error=describe(error))
         except asyncio.CancelledError:
             await self._cancel(dialect.cancel(server, call))
@@ -166,6 +171,25 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
         return max(email.utils.parsedate_to_datetime(value) - now, timedelta(0))
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+LOCAL_LACKS: dict[int, str] = {
+    errno.EMFILE: "this worker has no file descriptor left (raise its `ulimit -n`)",
+    errno.ENFILE: "this machine has no file descriptor left",
+    errno.ENOMEM: "this machine is out of memory",
+    errno.ENOBUFS: "this machine has no buffer space left for connections",
+    errno.EADDRNOTAVAIL: "this machine has no local port left for connections",
+}
+"""Errors of a connection that say nothing about the server."""
+
+
+def local_lack(error: BaseException | None) -> str | None:
+    """Return what this machine lacks if that is why a connection failed; None if the server or the network is."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in LOCAL_LACKS:
+            return LOCAL_LACKS[error.errno]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def describe(error: Exception) -> str:

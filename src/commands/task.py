@@ -186,7 +186,11 @@ def return_attempt(command: commands.ReturnAttempt, state: TaskState) -> Sequenc
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt:
         return []
-    return [events.AttemptReturned(attempt=command.attempt, server_id=running.server_id, reason=command.reason)]
+    return [
+        events.AttemptReturned(
+            attempt=command.attempt, server_id=running.server_id, reason=command.reason, kind=command.kind
+        )
+    ]
 
 
 def cancel(command: commands.CancelTask, state: TaskState) -> Sequence[TaskEvent]:

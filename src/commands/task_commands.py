@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Raw, Struct
 
 from ..events.envelope import NULL
-from ..events.task import FailureKind, StoredResult, TaskSubmitted
+from ..events.task import FailureKind, ReturnKind, StoredResult, TaskSubmitted
 
 
 class SubmitTask(Struct, frozen=True, kw_only=True):
@@ -113,8 +113,11 @@ class FailAttempt(Struct, frozen=True, kw_only=True):
 
 
 class ReturnAttempt(Struct, frozen=True, kw_only=True):
+    """Queue the task again, without counting the attempt as a failure."""
+
     attempt: int
     reason: str
+    kind: ReturnKind = "shutdown"
 
 
 class CancelTask(Struct, frozen=True, kw_only=True):

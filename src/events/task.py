@@ -27,6 +27,13 @@ FailureKind = Literal[
     "parent_failed",  # a task it depends on did not succeed
 ]
 
+ReturnKind = Literal[
+    "shutdown",  # the worker ended before the outcome was known
+    "busy",  # the server took no task
+    "unsent",  # the worker could not send the request: no memory, no file descriptor
+]
+"""Why an attempt does not count as a failure."""
+
 ParentFailure = Literal["fail", "run", "skip"]
 """What happens to a task if a parent does not succeed: it fails, runs anyway, or is cancelled (`skip`)."""
 
@@ -185,11 +192,12 @@ class AttemptFailed(Event, frozen=True, kw_only=True):
 
 
 class AttemptReturned(Event, frozen=True, kw_only=True):
-    """A worker returned an unfinished attempt at its shutdown. It does not count as a failure."""
+    """An attempt came to nothing and does not count as a failure: the task is back in its queue at once."""
 
     attempt: int
     server_id: str
     reason: str
+    kind: ReturnKind = "shutdown"
 
 
 class TaskSucceeded(Event, frozen=True, kw_only=True):

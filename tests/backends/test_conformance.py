@@ -21,6 +21,7 @@ from taskstream.backends.dialects import DIALECTS
 from taskstream.backends.dialects.dialect import (
     Accepted,
     Answer,
+    Busy,
     Call,
     Completed,
     Dialect,
@@ -145,8 +146,7 @@ async def test_busy_is_not_an_error(wired: Wired) -> None:
     wire = wired.wire.busy()
     answer = await wired.call(wire)
 
-    assert isinstance(answer, Failed)
-    assert answer.kind == "busy"
+    assert isinstance(answer, Busy)
     assert answer.retry_after == (timedelta(seconds=7) if "Retry-After" in wire.headers else None)
 
 

@@ -14,6 +14,7 @@ from msgspec import Raw
 from taskstream.backends.dialects.dialect import (
     Accepted,
     Answer,
+    Busy,
     Call,
     Completed,
     Failed,
@@ -229,7 +230,6 @@ def test_a_result_of_a_server_without_callbacks_ends_the_task_whatever_its_statu
     [
         ("rejected", (400, 401, 403, 404, 405, 409, 410, 413, 418, 422, 499), ""),
         ("error", (408, 425, 500, 501, 502, 504, 599), ""),
-        ("busy", (429, 503), ""),
         ("bad_answer", (301, 302, 303, 307, 308, 304, 100, 101), "; redirects are not followed"),
     ],
 )
@@ -239,8 +239,17 @@ def test_the_kind_of_a_failure_is_read_from_its_status(
     pause = timedelta(seconds=7)
     for status in statuses:
         found = answer(status, reports=reports, retry_after=pause)
-        waits = pause if kind in ("error", "busy") else None
+        waits = pause if kind == "error" else None
         assert found == Failed(kind=kind, error=f"the server answered {status}{more}", retry_after=waits), status
+
+
+@both
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("pause", [None, timedelta(0), timedelta(seconds=7)])
+def test_busy_is_no_failure(status: int, pause: timedelta | None, reports: bool) -> None:
+    found = answer(status, {"error": "full"}, reports=reports, retry_after=pause)
+
+    assert found == Busy(error=f"the server answered {status}: full", retry_after=pause)
 
 
 @pytest.mark.parametrize("status", [422, 500])
@@ -273,6 +282,6 @@ def test_every_answer_has_an_outcome(status: int, body: bytes, reports: bool) ->
     found = answer(status, body, reports=reports)
 
     if not 200 <= status < 300:
-        assert isinstance(found, Failed)
+        assert isinstance(found, Failed | Busy)
     elif isinstance(found, Completed | FailedByBackend):
         json.loads(found.result)

@@ -62,10 +62,8 @@ async def failed(server: BackendServer, task: dict[str, Any], request: web.Reque
 COME_TO_NOTHING: dict[str, tuple[Answerer, str]] = {
     "408": (status(408), "error"),
     "425": (status(425), "error"),
-    "429": (status(429, headers={"Retry-After": "0"}), "busy"),
     "500": (status(500), "error"),
     "502": (status(502), "error"),
-    "503": (status(503, headers={"Retry-After": "0"}), "busy"),
     "redirect": (status(307, headers={"Location": "/predict"}), "bad_answer"),
     "garbage": (garbage, "bad_answer"),
     "no-http": (no_http, "unreachable"),
@@ -181,12 +179,12 @@ async def test_a_task_is_not_sent_again_before_the_server_wants_it(
 ) -> None:
     arrived: list[float] = []
 
-    async def busy_once(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+    async def fail_once(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
         arrived.append(time.time())
         wanted = "1" if form == "seconds" else email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=2))
-        return await at_first(status(503, headers={"Retry-After": wanted}))(server, task, request)
+        return await at_first(status(500, headers={"Retry-After": wanted}))(server, task, request)
 
-    backend.answer = busy_once
+    backend.answer = fail_once
     await service.admin.register(backend, "only")
 
     task_id = await service.alice.submit({"payload": 1})

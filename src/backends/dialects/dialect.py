@@ -99,9 +99,23 @@ class Failed(Struct, frozen=True, kw_only=True):
     retry_after: timedelta | None = None
 
 
+class Busy(Struct, frozen=True, kw_only=True):
+    """The server is healthy and takes no task now. The attempt does not count; another server may take the task."""
+
+    error: str
+    retry_after: timedelta | None = None
+    """How long the server asks to be left alone; None: it does not say."""
+
+
+class Unsent(Struct, frozen=True, kw_only=True):
+    """The request was not sent because of an error of this process. It counts against neither task nor server."""
+
+    error: str
+
+
 Ending: TypeAlias = Completed | FailedByBackend
 """The server's own verdict: it ends the task."""
-Answer: TypeAlias = Ending | Accepted | Failed
+Answer: TypeAlias = Ending | Accepted | Busy | Unsent | Failed
 
 
 class Update(Struct, frozen=True, kw_only=True):
@@ -168,7 +182,10 @@ class Dialect(ABC):
 
     @abstractmethod
     def read_answer(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
-        """Return what an answer means. Never raises: a reply that makes no sense is a Failed."""
+        """Return what an answer means. Never raises: a reply that makes no sense is a Failed.
+
+        The dialect defines which statuses mean Busy.
+        """
 
     @abstractmethod
     def cancel(self, server: ServerRegistered, call: Call) -> Request | None:

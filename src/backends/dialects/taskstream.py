@@ -9,12 +9,13 @@ from msgspec import Raw, Struct
 
 from ...errors import InvalidInput
 from ...events.server import ServerRegistered
-from ...events.task import FailureKind, ModelChoice
+from ...events.task import ModelChoice
 from ...wire.validation_errors import deeper_than
 from .dialect import (
     Accepted,
     Answer,
     BadAnswer,
+    Busy,
     Call,
     Completed,
     Dialect,
@@ -33,7 +34,7 @@ LONGEST_REASON = 300
 DEEPEST_ANSWER = 500
 """Levels of nesting. A deeper result would be stored, and then not decode where the stack is deeper than here."""
 BUSY = frozenset({429, 503})
-TRY_AGAIN = frozenset({408, 425, 429})
+TRY_AGAIN = frozenset({408, 425})
 OF_ANOTHER_TASK = "the server answered with the result of another task"
 
 
@@ -99,9 +100,10 @@ class Taskstream(Dialect):
         status = reply.status
         if 200 <= status < 300:
             return self._read_success(server, call, reply)
+        if status in BUSY:
+            return Busy(error=_reason(reply), retry_after=reply.retry_after)
         if status >= 500 or status in TRY_AGAIN:
-            kind: FailureKind = "busy" if status in BUSY else "error"
-            return Failed(kind=kind, error=_reason(reply), retry_after=reply.retry_after)
+            return Failed(kind="error", error=_reason(reply), retry_after=reply.retry_after)
         if status >= 400:
             return Failed(kind="rejected", error=_reason(reply))
         return Failed(kind="bad_answer", error=f"the server answered {status}; redirects are not followed")

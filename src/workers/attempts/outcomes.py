@@ -11,7 +11,7 @@ import math
 import structlog
 
 from ...backends.client import OnUpdate
-from ...backends.dialects.dialect import Accepted, Answer, Completed, Failed, FailedByBackend, Update
+from ...backends.dialects.dialect import Accepted, Answer, Busy, Completed, Failed, FailedByBackend, Unsent, Update
 from ...clock import jitter
 from ...commands.handler import PATIENCE_SECONDS, Known
 from ...commands.task_commands import AcceptAttempt, FailAttempt, Reporter, ReturnAttempt
@@ -21,6 +21,7 @@ from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef
 from ...events.subjects import server_token
+from ...events.task import ReturnKind
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...streams.timers import Timers
@@ -100,7 +101,7 @@ class Outcomes:
         return record
 
     async def record(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer) -> None:
-        """Record an outcome and set the timer it needs; then its queue message may be acked.
+        """Record an outcome and set the timer it needs; then its queue message may be acked, or nak'ed if it returned.
 
         An outcome that the log refuses (the task was cancelled, the attempt declared lost) is dropped.
         Raises StoreUnavailable only if a timer could not be set.
@@ -112,11 +113,18 @@ class Outcomes:
             outcome = "late"
         labelled(metrics.attempts, server_id, outcome).inc()
 
-    async def return_attempt(self, ref: TaskRef, claimed: Known[TaskState], reason: str) -> None:
-        """Record that the attempt was given up before its outcome was known; it does not count."""
-        await self._reports.flush(ref)
-        command = ReturnAttempt(attempt=_processing(claimed).facts.attempt, reason=reason)
-        await self._commands.task(ref, command, by=self._worker, known=claimed)
+    async def return_attempt(
+        self,
+        ref: TaskRef,
+        claimed: Known[TaskState],
+        reason: str,
+        kind: ReturnKind = "shutdown",
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """Record that the attempt came to nothing and does not count; then its queue message is to be nak'ed."""
+        await self._reports.flush(ref, patience_seconds)
+        command = ReturnAttempt(attempt=_processing(claimed).facts.attempt, reason=reason, kind=kind)
+        await self._commands.task(ref, command, by=self._worker, known=claimed, patience_seconds=patience_seconds)
 
     async def _append(self, ref: TaskRef, server_id: str, claimed: Known[TaskState], answer: Answer) -> str:
         """Append the outcome; return its name for the metrics."""
@@ -149,6 +157,10 @@ class Outcomes:
                 else:  # the callback was faster than the acceptance
                     self._slots.ended_elsewhere(server_token(server_id), ref)
                 return "accepted"
+            case Busy() | Unsent():
+                kind: ReturnKind = "busy" if isinstance(answer, Busy) else "unsent"
+                await self.return_attempt(ref, claimed, answer.error, kind, math.inf)
+                return kind
             case Failed():
                 await self._reports.flush(ref, math.inf)
                 await fail_attempt(

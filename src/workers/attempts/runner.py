@@ -12,13 +12,14 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Coroutine
+from datetime import timedelta
 
 import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ...backends.client import BackendClient
-from ...backends.dialects.dialect import Accepted, Answer, Call, Failed, ParentResult
+from ...backends.dialects.dialect import Accepted, Answer, Busy, Call, Failed, ParentResult, Unsent
 from ...clock import secret_token
 from ...commands.handler import Known
 from ...commands.server import CircuitIsOpen, Present, TryCircuit
@@ -41,6 +42,9 @@ from .parents import Parents
 from .stale_delivery import LOOK_AGAIN, StaleDeliveries
 
 log = structlog.get_logger(__name__)
+
+UNSENT_PAUSE = timedelta(seconds=1)
+"""Delay before a task is tried again that could not be sent: this process lacks descriptors or memory."""
 
 
 class ReadyTask(Struct, frozen=True, kw_only=True):
@@ -173,7 +177,7 @@ class AttemptRunner:
             return
         await self._outcomes.record(queued.ref, server_id, claimed, answer)
         del self._under_way[queued.ref]  # a retry may come at once
-        await self._in_flight.ack(queued.message)
+        await self._release(queued, answer)
         await self._circuit_breaker.update(server, answer, failures)
 
     async def _claim(self, queued: ReadyTask, server: Present, token: str) -> Known[TaskState] | None:
@@ -249,6 +253,16 @@ class AttemptRunner:
             raise  # this attempt was cancelled, not only its call
         finally:
             under_way.call = None
+
+    async def _release(self, queued: ReadyTask, answer: Answer) -> None:
+        """Ack the message of an outcome; nak it if the attempt was returned: the task is still in its queue."""
+        match answer:
+            case Busy():
+                await self._in_flight.nak(queued.message)  # another server may take it at once
+            case Unsent():
+                await self._in_flight.nak(queued.message, UNSENT_PAUSE)
+            case _:
+                await self._in_flight.ack(queued.message)
 
     def _is_given_up(self, under_way: _UnderWay) -> bool:
         return self._stopping or under_way.is_cancelled

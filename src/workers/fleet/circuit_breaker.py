@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from ...backends.dialects.dialect import Answer, Failed
+from ...backends.dialects.dialect import Answer, Busy, Failed, Unsent
 from ...commands.server import CircuitIsClosed, CloseCircuit, OpenCircuit, Present
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 COUNTS_AGAINST_SERVER = frozenset({"error", "unreachable", "timeout", "bad_answer"})
 BUSY_PAUSE = timedelta(seconds=1)
 """Pause of a busy server that sends no `Retry-After`."""
+SHORTEST_PAUSE = timedelta(milliseconds=250)
+"""Also of a server that asks for none: its tasks return to the queue at once."""
 
 
 class CircuitBreaker:
@@ -36,17 +38,21 @@ class CircuitBreaker:
 
         Called before the slot is free, so that no other task gets it meanwhile.
         """
+        if isinstance(answer, Unsent):
+            return 0  # it says nothing about the server
         failing = _counts_against(answer)
         failures = self._slots.count(server.server_id, "failing" if failing else "well")
         if failing and self._opens(server, failures):
             # The event of the open circuit takes a moment to reach this worker's fleet.
             self._slots.pause(server.server_id, timedelta(seconds=self._settings.circuit_cooldown))
-        elif isinstance(answer, Failed) and answer.kind == "busy":
-            self._slots.pause(server.server_id, answer.retry_after or BUSY_PAUSE)
+        elif isinstance(answer, Busy):
+            self._slots.pause(server.server_id, max(answer.retry_after or BUSY_PAUSE, SHORTEST_PAUSE))
         return failures
 
     async def update(self, server: Present, answer: Answer, failures: int) -> None:
         """Open the circuit of a server that keeps failing; close it after a successful trial."""
+        if isinstance(answer, Unsent):
+            return
         server_id = server.server_id
         try:
             if not _counts_against(answer):
