@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ..errors import NotFound
+from ..instants import milliseconds, whole_seconds
 
 OWNER_TOKEN_LENGTH = 36
 """Longest owner token: a UUID fits, and a whole task id stays within 64 characters."""
@@ -93,7 +94,7 @@ def owner_token(subject: str) -> str:
 
 def new_ref(owner: str, now: datetime, chance: int) -> TaskRef:
     """Return a new task key of an owner token: a ULID from `now` and 80 random bits."""
-    return TaskRef(owner, _base32(int(now.timestamp() * 1000) << 80 | chance))
+    return TaskRef(owner, _base32(milliseconds(now) << 80 | chance))
 
 
 def ref_for_key(owner: str, idempotency_key: str) -> TaskRef:
@@ -162,7 +163,7 @@ def parse_schedule_id(schedule_id: str) -> ScheduleRef:
 
 def run_ref(ref: ScheduleRef, occurrence: datetime) -> TaskRef:
     """Return the task key for a run of a schedule: always the same. No Idempotency-Key has a line break."""
-    return ref_for_key(ref.owner, f"schedule\n{ref.id}\n{int(occurrence.timestamp())}")
+    return ref_for_key(ref.owner, f"schedule\n{ref.id}\n{whole_seconds(occurrence)}")
 
 
 def triggered_ref(ref: ScheduleRef, idempotency_key: str) -> TaskRef:
@@ -183,7 +184,7 @@ def parse_webhook_id(webhook_id: str) -> WebhookRef:
 def delivery_id(ref: WebhookRef, sequence: int, at: datetime) -> str:
     """Return the id of a webhook's delivery of one event: always the same. Ids of later events sort after it."""
     digest = hashlib.sha256(f"{ref.id}\n{sequence}".encode()).digest()
-    return _base32(int(at.timestamp() * 1000) << 80 | int.from_bytes(digest[:10], "big"))
+    return _base32(milliseconds(at) << 80 | int.from_bytes(digest[:10], "big"))
 
 
 def is_delivery_id(text: str) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from ..events.ids import TaskRef
+from ..instants import epoch_seconds
 from ..scheduling.held_tasks import HeldTasks
 from ..scheduling.limit import Limit, LimitKind, Stage, TaskEntry
 from ..scheduling.limiter import ENOUGH
@@ -71,9 +72,9 @@ def explain(held_tasks: HeldTasks, ref: TaskRef, as_of: int, now: float) -> Expl
 
 def _starts_at(entry: TaskEntry, now: float) -> float | None:
     not_before = entry.plan.not_before
-    if not_before is None or entry.attempt > 0 or not_before.timestamp() <= now:
+    if not_before is None or entry.attempt > 0 or epoch_seconds(not_before) <= now:
         return None
-    return not_before.timestamp()
+    return epoch_seconds(not_before)
 
 
 def _blocking_limit(limit: Limit, now: float) -> BlockingLimit:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
 from ..events.task import NO_PLAN, ParentFailure, Plan
+from ..instants import from_seconds, iso
 from ..projections.task_view import ACTIVE, TaskView, awaited
 from ..scheduling.eligibility import Considered, Stop, Verdict
 from ..scheduling.limit import LimitKind
-from ..wire.fields import iso
 from .explanation import BlockingLimit, Explanation
 
 HoldKind: TypeAlias = Literal[
@@ -159,7 +159,7 @@ def _by_limit(limit: BlockingLimit, ahead: int, view: TaskView, since: datetime)
         "concurrency": limit.concurrency,
         "perSecond": limit.per_second,
         "burst": limit.burst,
-        "opensAt": datetime.fromtimestamp(limit.opens_at, UTC) if limit.opens_at is not None else None,
+        "opensAt": from_seconds(limit.opens_at) if limit.opens_at is not None else None,
         "ahead": ahead,
     }
     what = _whose(limit, view)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..wire.fields import iso
+from ..instants import iso
 from .hub import LiveEvent, LoggedEvent
 
 

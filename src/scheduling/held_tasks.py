@@ -21,6 +21,7 @@ from ..events.envelope import Recorded
 from ..events.ids import TaskRef, parse_task_id
 from ..events.kinds import kind_of
 from ..events.task import NO_PLAN, TaskEvent, TaskSubmitted
+from ..instants import epoch_seconds
 from .backlog_report import OwnerBacklog
 from .limit import LimitKey, Stage, TaskEntry
 from .limiter import SERVERS, Limiter, LimitRules
@@ -80,7 +81,7 @@ class HeldTasks:
                 limit.members[entry.ref] = entry
         self._count_waiting(entry, 1)
         if (last := last_start(entry.plan)) is not None:
-            self._check_at(last.timestamp(), entry.ref)
+            self._check_at(epoch_seconds(last), entry.ref)
         if entry.stage is Stage.HELD:
             self._find_holds(entry, now)
         self._apply_conflict_rule(entry, now)
@@ -103,14 +104,14 @@ class HeldTasks:
                 self._move(entry, Stage.HELD)
                 self._recheck(entry, now)  # its parents had ended before it was queued
             case events.TaskQueued():
-                self._move(entry, Stage.QUEUED, granted=event.granted, at=recorded.at.timestamp())
+                self._move(entry, Stage.QUEUED, granted=event.granted, at=epoch_seconds(recorded.at))
             case events.AttemptStarted():
                 self._start(entry, now)
                 entry.attempt = event.attempt
             case events.AttemptFailed():
                 self._move(entry, Stage.RETRYING)
             case events.AttemptReturned():
-                self._move(entry, Stage.QUEUED, granted=entry.granted, at=recorded.at.timestamp())
+                self._move(entry, Stage.QUEUED, granted=entry.granted, at=epoch_seconds(recorded.at))
             case events.TaskSucceeded():
                 self._end(entry, "succeeded", sequence, now)
             case events.TaskFailed():
@@ -191,10 +192,10 @@ class HeldTasks:
             if entry is None:
                 continue
             last = last_start(entry.plan)
-            if last is not None and last.timestamp() <= now:
+            if last is not None and epoch_seconds(last) <= now:
                 self._due.append(DueCommand(entry.ref, ExpireTask()))
-                if (ends_by := entry.plan.ends_by) is not None and ends_by.timestamp() > now:
-                    self._check_at(ends_by.timestamp(), entry.ref)
+                if (ends_by := entry.plan.ends_by) is not None and epoch_seconds(ends_by) > now:
+                    self._check_at(epoch_seconds(ends_by), entry.ref)
             elif entry.stage is Stage.HELD:
                 self._recheck(entry, now)
         due = {(type(each), each): each for each in self._due}  # named tuples of different types may be equal
@@ -333,7 +334,7 @@ class HeldTasks:
         """Hand a held task to the limiter if it needs nothing but capacity; else recheck it when its time comes."""
         if entry.flow is not None or entry.parents:
             return
-        starts_at = entry.plan.not_before.timestamp() if entry.plan.not_before and entry.attempt == 0 else 0.0
+        starts_at = epoch_seconds(entry.plan.not_before) if entry.plan.not_before and entry.attempt == 0 else 0.0
         if starts_at > now:
             self._check_at(starts_at, entry.ref)
         else:
@@ -383,7 +384,7 @@ def submitted(ref: TaskRef, sequence: int, event: TaskSubmitted, at: datetime) -
         pool=event.pool,
         priority=event.priority,
         task_type=event.task_type,
-        submitted_at=at.timestamp(),
+        submitted_at=epoch_seconds(at),
         stage=Stage.HELD if event.held else Stage.QUEUED,
         plan=event.plan or NO_PLAN,
     )

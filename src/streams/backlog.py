@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ..instants import parse_nats_time
 from .client.connection import Connection, status_of
 from .jetstream.api import api
 from .topology.definitions import DISPATCH
@@ -69,7 +70,7 @@ async def waiting_since(connection: Connection, filter_subject: str, backlog: Ba
     headers = answer.headers or {}
     if status_of(answer) is not None or "Nats-Time-Stamp" not in headers:
         return None  # it has been delivered since
-    return datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"]))
+    return parse_nats_time(headers["Nats-Time-Stamp"])
 
 
 class InQueue(NamedTuple):
@@ -98,9 +99,3 @@ async def find_in_queue(connection: Connection, subject: str, filter_subject: st
     answers = await connection.request_many(get, request)
     after = int((answers[0].headers or {}).get("Nats-Num-Pending", 0))
     return InQueue(max(0, backlog.waiting - after - 1), handed_out=False)
-
-
-def _microseconds(stamp: str) -> str:
-    """Return an RFC 3339 time in UTC, with nanoseconds or fewer digits, in the form that Python reads."""
-    whole, _, fraction = stamp.removesuffix("Z").partition(".")
-    return f"{whole}.{fraction[:6]:0<6}+00:00"

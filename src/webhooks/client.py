@@ -16,6 +16,7 @@ from ..backends.egress import refused_by_policy
 from ..clock import utc_now
 from ..commands.webhook import Registered
 from ..events.ids import WebhookRef
+from ..instants import whole_seconds
 from ..vault.sealing import SealingError
 from ..vault.secrets import SecretStore
 from ..wire.body_limit import AnswerTooLarge, read_capped
@@ -94,7 +95,7 @@ class WebhookClient:
             "Content-Type": "application/json",
             "User-Agent": "taskstream-webhooks",
             "webhook-id": name,
-            "webhook-timestamp": str(int(at.timestamp())),
+            "webhook-timestamp": str(whole_seconds(at)),
             "webhook-signature": " ".join(Webhook(secret).sign(name, at, text) for secret in secrets),
         }
 

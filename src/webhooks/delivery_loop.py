@@ -23,6 +23,7 @@ from ..errors import Refused, StoreError, UnreadableEvent
 from ..events.envelope import Actor
 from ..events.ids import WebhookRef, delivery_id, parse_task_id
 from ..events.subjects import TASK_SUBJECTS
+from ..instants import iso
 from ..push.feed import FeedPosition, Feeds
 from ..push.hub import LoggedEvent, Scope
 from ..push.live import LiveReport, Seen
@@ -37,7 +38,6 @@ from ..streams.jetstream.api import ApiError, api
 from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
 from ..streams.topology.definitions import TASKS
 from ..vault.secrets import SecretStore
-from ..wire.fields import iso
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery
 

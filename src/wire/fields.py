@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..errors import InvalidInput
+from ..instants import LAST_MILLISECOND, from_milliseconds
 
 # Python lets `$` match before a final line feed; ECMA 262 does not. `(?!\n)` refuses it in both.
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$(?!\n)"
@@ -32,7 +33,7 @@ ServerName = Annotated[str, Meta(min_length=1, max_length=128, pattern=SERVER_ID
 DurationSeconds = Annotated[float, Meta(ge=0.001, le=7 * 86_400, extra={"unit": "seconds"})]
 """Seconds, from a millisecond to a week."""
 Instant = (
-    Annotated[int, Meta(ge=0, le=253_402_300_799_999, extra={"unit": "milliseconds since the epoch"})]
+    Annotated[int, Meta(ge=0, le=LAST_MILLISECOND, extra={"unit": "milliseconds since the epoch"})]
     | Annotated[datetime, Meta(tz=True)]
 )
 """Milliseconds since the epoch, or ISO 8601 text with an offset."""
@@ -47,23 +48,8 @@ def instant(given: int | datetime | None, path: str) -> datetime | None:
     `path`: where it was given, as in `$.runAt`.
     """
     if isinstance(given, int):
-        return datetime.fromtimestamp(given / 1000, UTC)
+        return from_milliseconds(given)
     try:
         return given.astimezone(UTC) if given is not None else None
     except OverflowError:
         raise InvalidInput(f"must lie in the years 1 to 9999 in UTC; given: {given}", path) from None
-
-
-def milliseconds(instant: datetime) -> int:
-    """Return milliseconds since the epoch."""
-    return int(instant.timestamp() * 1000)
-
-
-def optional_milliseconds(instant: datetime | None) -> int | None:
-    """Return milliseconds since the epoch, None for None."""
-    return milliseconds(instant) if instant else None
-
-
-def iso(instant: datetime) -> str:
-    """Return ISO 8601 text in UTC, with milliseconds and a `Z`; `instant` must be in UTC."""
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.") + f"{instant.microsecond // 1000:03d}Z"

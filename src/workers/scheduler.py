@@ -33,6 +33,7 @@ from ..events.subjects import SCHEDULER_BACKLOG, SCHEDULER_EXPLAIN, SCHEDULER_FE
 from ..events.task import AttemptStarted, TaskEvent
 from ..explain.explanation import encode as encode_explanation
 from ..explain.explanation import explain
+from ..instants import epoch_seconds
 from ..projections.active import entered_tasks, projected
 from ..projections.task_view import TaskView, awaited
 from ..projections.task_view import fold as fold_view
@@ -363,10 +364,10 @@ def entry_of(ref: TaskRef, view: TaskView) -> TaskEntry:
         pool=view.pool,
         priority=view.priority,
         task_type=view.task_type,
-        submitted_at=view.created_at.timestamp(),
+        submitted_at=epoch_seconds(view.created_at),
         stage=stage,
         granted=view.granted,
-        granted_at=view.updated_at.timestamp(),
+        granted_at=epoch_seconds(view.updated_at),
         attempt=view.attempt,
         renewed_after=view.renewed_after,
         plan=awaited(view),

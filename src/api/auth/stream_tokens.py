@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from ...instants import from_seconds, milliseconds
 from ...vault.sealing import DoesNotOpen, Sealer
 from .authenticator import Identity, Unauthenticated
 from .keys import Clock
@@ -41,7 +42,7 @@ class StreamTokens:
         expires = self._now() + LIFETIME_SECONDS
         content = _Content(identity.subject, sorted(identity.roles), expires)
         sealed = self._sealer.seal(msgspec.json.encode(content).decode(), PURPOSE).decode()
-        return StreamToken(token=sealed, expires_at=int(expires * 1000))
+        return StreamToken(token=sealed, expires_at=milliseconds(from_seconds(expires)))
 
     def identify(self, token: str) -> Identity:
         """Return the caller a token was made for. Raises Unauthenticated and SealingUnavailable."""

@@ -11,9 +11,9 @@ from ...errors import NotFound
 from ...events.ids import token
 from ...events.subjects import pool_filter, server_token
 from ...events.task import PRIORITIES
+from ...instants import iso
 from ...projections.active import count_running
 from ...streams.backlog import Backlog, backlogs, waiting_since
-from ...wire.fields import iso
 from ..auth.access import ApiRequest, Origin, origin
 from ..bodies import read_as
 from ..parameters import Cursor, Limit, PoolNameInPath, page_of

@@ -24,12 +24,12 @@ from ...container import Container
 from ...errors import InvalidInput, NotFound
 from ...events.server import Overflow, ServerEvent, ServerRegistered
 from ...events.subjects import server_token
+from ...instants import iso
 from ...projections.active import projection_reaches, running_on
 from ...projections.heartbeats import Heartbeat
 from ...streams.jetstream.api import api
 from ...streams.topology.definitions import TASKS
 from ...wire.addresses import BadAddress
-from ...wire.fields import iso
 from ..auth.access import ApiRequest, Origin, origin
 from ..bodies import read_as
 from ..parameters import Cursor, ServerId, ServerLimit, page_of

@@ -14,12 +14,12 @@ from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken
 from ...events.ids import WebhookRef, delivery_id, is_delivery_id, new_webhook_ref, owner_token, parse_webhook_id
 from ...events.subjects import TASK_SUBJECTS
 from ...events.webhook import WebhookRegistered, WebhookSettings
+from ...instants import optional_milliseconds
 from ...projections.webhooks import load_webhooks
 from ...streams.jetstream.messages import last_sequence
 from ...streams.topology.definitions import TASKS
 from ...vault.secrets import new_signing_secret
 from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
-from ...wire.fields import optional_milliseconds
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_owner, origin, owned_ref
 from ..bodies import read_as
 from ..parameters import (

@@ -27,11 +27,11 @@ from ...events.task import (
 )
 from ...explain.explanation import Explanation, decode
 from ...explain.holds import Hold, ParentState, QueueState, held_by, queued_behind, summary, unserved_by
+from ...instants import milliseconds
 from ...projections.active import count_running
 from ...projections.task_view import TaskView, fold
 from ...scheduling.eligibility import Considered, Standing, Stop, allowance, considered, missing_label, serves, stops
 from ...streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
-from ...wire.fields import milliseconds
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
 from ..parameters import TaskId
 from ..routing import Routes

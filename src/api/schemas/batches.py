@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ...events.ids import BatchRef, batch_index
+from ...instants import milliseconds, optional_milliseconds
 from ...projections.batches import Batch, BatchProgress
 from ...projections.task_view import Listed, Status
 from ...settings import Settings
 from ...submission.service import SubmittedBatch
-from ...wire.fields import milliseconds, optional_milliseconds
 from .shared import Page
 from .tasks import TaskSummary, task_summary
 

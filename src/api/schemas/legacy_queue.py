@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ...events.ids import token
+from ...instants import milliseconds, optional_milliseconds
 from ...projections.task_view import Listed, Status
-from ...wire.fields import milliseconds, optional_milliseconds
 
 QueueType = Literal["chapter", "outline"]
 QueueStatus = Literal["pending", "processing", "completed", "failed"]

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from ...commands.pause import Pause
 from ...events.task import Priority
-from ...wire.fields import iso
+from ...instants import iso
 from .shared import Page
 
 

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from ...commands.recurrence import LONGEST_CRON, occurrences
 from ...commands.schedule import Created, Failure
 from ...events.schedule import Missed, Run
-from ...wire.fields import milliseconds, optional_milliseconds
+from ...instants import milliseconds, optional_milliseconds
 from .shared import Page
 
 NEXT_RUNS = 5

@@ -9,8 +9,9 @@ from msgspec import Meta, Struct
 
 from ...commands.server import CircuitIsClosed, Present
 from ...events.server import Overflow
+from ...instants import iso
 from ...projections.heartbeats import Heartbeat
-from ...wire.fields import DurationSeconds, Name, ServerName, iso
+from ...wire.fields import DurationSeconds, Name, ServerName
 from .shared import Page, ReasonBody
 
 _URL = {"format": "uri", "pattern": "^https?://"}

@@ -11,10 +11,10 @@ from ...backends.dialects.task_update import UpdateMetadata
 from ...events.envelope import Stored
 from ...events.ids import TaskRef
 from ...events.task import NO_PLAN, FailureKind, ParentFailure, Priority, TaskEvent
+from ...instants import iso, milliseconds, optional_milliseconds
 from ...projections.task_reader import TaskDetail
 from ...projections.task_view import Listed, Status, TaskView
 from ...settings import Settings
-from ...wire.fields import iso, milliseconds, optional_milliseconds
 from .shared import Page
 
 

@@ -9,9 +9,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from ...commands.webhook import Registered
 from ...errors import InvalidInput
 from ...events.kinds import ATTEMPT_WORDS, ENDING_WORDS, LIVE_WORDS, TASK_WORDS
+from ...instants import milliseconds, optional_milliseconds
 from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
 from ...wire.addresses import MAX_URL
-from ...wire.fields import milliseconds, optional_milliseconds
 from .shared import Page
 from .types import TypeName
 

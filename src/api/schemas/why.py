@@ -14,9 +14,9 @@ from ...commands.task_holds import last_start, late_kind, option
 from ...events.envelope import Recorded
 from ...events.task import NO_PLAN, FailureKind, TaskEvent
 from ...explain.holds import VERDICTS, Hold, HoldKind
+from ...instants import milliseconds, optional_milliseconds
 from ...projections.task_view import Status, TaskView
 from ...scheduling.eligibility import Considered, Verdict
-from ...wire.fields import milliseconds, optional_milliseconds
 
 
 class HoldInfo(Struct, kw_only=True):

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 from ...errors import InvalidInput
 from ...events.server import ServerRegistered
 from ...events.task import ModelChoice
+from ...instants import milliseconds
 from ...wire.validation_errors import deeper_than
 from .dialect import (
     Accepted,
@@ -82,7 +83,7 @@ class Taskstream(Dialect):
             request=call.payload,
             is_async=server.is_async,
             attempt=call.attempt,
-            deadline=int(call.deadline.timestamp() * 1000),
+            deadline=milliseconds(call.deadline),
             callback_url=call.callback_url if reports else None,
             callback_token=call.callback_token if reports else None,
             parents=call.parents,

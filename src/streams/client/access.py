@@ -10,7 +10,7 @@ import base64
 import re
 import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -20,6 +20,7 @@ import nkeys  # type: ignore[import-untyped]
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ...instants import from_seconds
 from ...settings import InvalidSettings, Settings, variable
 
 DEFAULT_PORT = 4222
@@ -43,7 +44,7 @@ class Credentials(NamedTuple):
         try:
             body = self.jwt.split(".")[1]
             claims = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-            return datetime.fromtimestamp(claims["exp"], UTC) if claims.get("exp") else None
+            return from_seconds(claims["exp"]) if claims.get("exp") else None
         except (IndexError, ValueError, TypeError, AttributeError, OverflowError, msgspec.MsgspecError):
             return None
 

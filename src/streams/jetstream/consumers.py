@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -14,6 +15,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from ...errors import StoreError, StoreUnavailable
+from ...instants import nanoseconds
 from ..client.connection import Connection, status_of
 from .api import api
 from .messages import Position
@@ -113,7 +115,7 @@ class Consumer:
         self._receive = receive
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(expires_seconds + ANSWER_GRACE_SECONDS, self._finish, None)
-        request = msgspec.json.encode({"batch": 1, "expires": round(expires_seconds * 1_000_000_000)})
+        request = msgspec.json.encode({"batch": 1, "expires": nanoseconds(timedelta(seconds=expires_seconds))})
         try:
             await self._connection.publish(self._subject, request, self._wait_inbox)
         except StoreUnavailable:
@@ -183,7 +185,9 @@ async def _follow_once(
     # The consumer is in memory. If the connection is lost, the consumer probably is too, without any message.
     loss = connection.open_inbox(arrived.put_nowait)
     subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
-    request = msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": round(FOLLOW_EXPIRES_SECONDS * 1_000_000_000)})
+    request = msgspec.json.encode(
+        {"batch": FOLLOW_BATCH, "expires": nanoseconds(timedelta(seconds=FOLLOW_EXPIRES_SECONDS))}
+    )
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
     wanted = expected = pending = 0
     positions: list[Position] = []

@@ -42,6 +42,7 @@ from ...events.subjects import (
     pool_filter,
     timer_subject,
 )
+from ...instants import nanoseconds
 from ...settings import Settings
 
 TASKS = "TASKS"
@@ -58,10 +59,6 @@ DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats")
 """Streams whose content can be derived from the logs or is sent again: not synced if there is one server."""
 DEDUPLICATION = timedelta(seconds=10)
 """As short as possible: guards prevent duplicates; we send no message ids."""
-
-
-def nanoseconds(duration: timedelta) -> int:
-    return round(duration.total_seconds() * 1_000_000_000)
 
 
 def streams(settings: Settings) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ class ServerChecks(Struct, frozen=True, kw_only=True):
                 "cannot check that NATS syncs before it acknowledges. Set TASKSTREAM_NATS_MONITOR_URL, and "
                 "`jetstream { sync_interval: always }` on every server"
             )
-        if abs(self.clock_difference_ms) > LARGEST_CLOCK_DIFFERENCE.total_seconds() * 1000:
+        if abs(self.clock_difference_ms) > LARGEST_CLOCK_DIFFERENCE / timedelta(milliseconds=1):
             found.append(f"NATS' clock differs from ours by {self.clock_difference_ms:.0f} ms. Synchronise the clocks")
         return found
 
@@ -98,7 +98,7 @@ async def clock_difference_ms(connection: Connection) -> float:
     theirs = msgspec.convert(streams[0]["ts"], datetime)
     half_trip = (after - before) / 2
     ahead = theirs - (before + half_trip)
-    return 0.0 if abs(ahead) <= half_trip else ahead.total_seconds() * 1000
+    return 0.0 if abs(ahead) <= half_trip else ahead / timedelta(milliseconds=1)
 
 
 async def _durability(monitor_url: str | None, access: Access) -> Durability:

@@ -10,9 +10,9 @@ import msgspec
 from nats.aio.msg import Msg
 
 from ...errors import StoreUnavailable
+from ...instants import nanoseconds
 from ...runtime.service import Service
 from ...streams.client.connection import Connection
-from ...streams.topology.definitions import nanoseconds
 
 BEATS_PER_ACK_WAIT = 3
 

@@ -23,6 +23,7 @@ from ...commands.task_state import Waiting
 from ...container import Container
 from ...errors import Refused, StoreUnavailable, UnreadableEvent
 from ...events.envelope import Actor
+from ...instants import from_nanoseconds
 from ...runtime import metrics
 from ...runtime.service import Service
 from ...scheduling.eligibility import is_able
@@ -205,8 +206,8 @@ class Dispatcher(Service):
         """Return the kinds of tasks for which servers are kept from a task: none if that has aged."""
         kept = self._redelivery.kept_from(queue.pool, queue.priority, time.monotonic())
         if kept and self._ageing_seconds:
-            waited = time.time() - delivery_info(message).stored_nanoseconds / 1e9
-            return () if waited > self._ageing_seconds else kept
+            waited = utc_now() - from_nanoseconds(delivery_info(message).stored_nanoseconds)
+            return () if waited > timedelta(seconds=self._ageing_seconds) else kept
         return kept
 
     async def _place(self, queue: PoolQueue, message: Msg) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 from nats.aio.msg import Msg
@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from ...events.ids import token
 from ...events.subjects import pool_filter
 from ...events.task import PRIORITIES, Priority
+from ...instants import from_nanoseconds
 from ...scheduling.queue_order import Ahead
 from ...settings import Settings
 from ...streams.backlog import Backlog
@@ -133,7 +134,7 @@ class PoolQueue:
 
 
 def _stored_at(info: DeliveryInfo) -> datetime:
-    return datetime.fromtimestamp(info.stored_nanoseconds / 1e9, UTC)
+    return from_nanoseconds(info.stored_nanoseconds)
 
 
 class Queues:
