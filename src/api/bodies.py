@@ -10,14 +10,13 @@ from litestar.exceptions import ClientException, HTTPException, InternalServerEx
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ..submission.body import parse_json_object
+from ..wire.json_text import BYTE_ORDER_MARK
 from ..wire.validation_errors import invalid, malformed
 from .auth.access import ApiRequest
 
 T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 async def read_body(request: ApiRequest) -> bytes:

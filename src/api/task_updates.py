@@ -7,10 +7,10 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
+import msgspec
 from litestar.exceptions import HTTPException
 
-from ..backends.dialects.dialect import Update
-from ..backends.dialects.task_update import TaskUpdate, read_update
+from ..backends.dialects.task_update import DEEPEST_ANSWER, TaskUpdate, read_update
 from ..backends.redaction import without_key
 from ..commands.task_commands import Reporter
 from ..container import Container
@@ -18,8 +18,9 @@ from ..errors import InvalidInput, NotFound
 from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, parse_task_id
 from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
-from ..submission.body import parse_json_object
+from ..submission.body import as_object, parse_json_object
 from ..vault.sealing import SealingError
+from ..wire.json_text import read_json
 from .auth.access import ApiRequest, actor, owned_ref
 from .auth.authenticator import Identity, Unauthenticated
 from .bodies import read_body
@@ -39,7 +40,7 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
     else:
         ref, history, started = await _by_attempt(container, request.auth, task_id)
     body = without_key(await read_body(request), await _model_key(container, ref, history))
-    update, progress = parse_update(body, task_id, settings.max_json_depth)
+    update = parse_update(body, task_id, settings.max_json_depth)
     if not update.is_final and len(body) > settings.max_body:
         raise HTTPException(status_code=413, detail=f"a progress report may have {settings.max_body} bytes at most")
     reporter, by = _reporter(container, request.user, update.server_id, started)
@@ -51,7 +52,7 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
             ref, ending, reporter, name=digest, update_digest=digest, by=by, cause=cause, known=known
         )
     else:
-        await container.reports.progress(ref, progress, reporter, by=by, cause=cause, known=known)
+        await container.reports.progress(ref, update.progress(), reporter, by=by, cause=cause, known=known)
     return task_answer(await container.tasks.detail(ref), settings)
 
 
@@ -96,16 +97,20 @@ def _reporter(
     return Reporter(kind="person", server_id=server_id), actor(identity)
 
 
-def parse_update(body: bytes, task_id: str, max_depth: int) -> tuple[TaskUpdate, Update]:
-    """Return a body as an update, and as progress. Raises InvalidInput for any documented field with a wrong value."""
-    content = parse_json_object(body, max_depth)
-    update = read_update(body, content)
-    progress = update.progress()
-    if not isinstance(content.get("backend_task_id"), str | None):
-        raise InvalidInput("must be a string or null", "$.backend_task_id")
-    if content.get("task_id") not in (None, task_id):
-        raise InvalidInput("must be the id in the path, or left out", "$.task_id")
-    return update, progress
+def parse_update(body: bytes, task_id: str, max_depth: int) -> TaskUpdate:
+    """Return a body as an update; a wrong value of any other field than the status does not lose it.
+
+    It may be as deep as an answer, where that is deeper than other bodies. Raises InvalidInput.
+    """
+    depth = max(max_depth, DEEPEST_ANSWER)
+    try:
+        text, content = read_json(body)
+    except (msgspec.DecodeError, RecursionError):
+        text, content = body, parse_json_object(body, depth)  # raises, and says what is wrong
+    update = read_update(text, as_object(content, text, depth))
+    if update.is_of_another(task_id):
+        raise InvalidInput("is the id of another task; send the id in the path, or leave it out", "$.task_id")
+    return update
 
 
 def attempt_of_token(token: str, history: Sequence[Stored[TaskEvent]]) -> AttemptStarted | None:

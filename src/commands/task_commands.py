@@ -83,12 +83,14 @@ class ReportProgress(Struct, frozen=True, kw_only=True):
     output: str = ""
     batch: str = ""
     reports: int = 1
+    notes: tuple[str, ...] = ()
 
 
 class SucceedTask(Struct, frozen=True, kw_only=True):
     reporter: Reporter
     result: StoredResult
     update_digest: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class FailTask(Struct, frozen=True, kw_only=True):
@@ -98,6 +100,7 @@ class FailTask(Struct, frozen=True, kw_only=True):
     error: str
     result: StoredResult | None
     update_digest: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class FailAttempt(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         output=command.output,
         batch=command.batch,
         reports=command.reports,
+        notes=command.notes,
     )
     if isinstance(state, Processing):
         return [report]
@@ -51,6 +52,7 @@ def succeed(command: SucceedTask, state: TaskState) -> Sequence[TaskEvent]:
             server_id=_server_reported(command.reporter, state),
             result=command.result,
             update_digest=command.update_digest,
+            notes=command.notes,
         )
     ]
 
@@ -67,6 +69,7 @@ def fail(command: FailTask, state: TaskState) -> Sequence[TaskEvent]:
             error=command.error,
             result=command.result,
             update_digest=command.update_digest,
+            notes=command.notes,
         )
     ]
 

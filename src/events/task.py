@@ -178,6 +178,8 @@ class ProgressReported(Event, frozen=True, kw_only=True):
     """Name of the live reports that this sums up; empty: none were pushed."""
     reports: int = 1
     """Number of reports in this event."""
+    notes: tuple[str, ...] = ()
+    """What of the reports was left out, clamped or shortened, and why."""
 
 
 class AttemptFailed(Event, frozen=True, kw_only=True):
@@ -206,6 +208,8 @@ class TaskSucceeded(Event, frozen=True, kw_only=True):
     result: StoredResult
     update_digest: str = ""
     """SHA-256 of the update that ended the task, hex. The same update again is not a conflict."""
+    notes: tuple[str, ...] = ()
+    """What of the answer was left out, clamped or shortened, and why."""
 
 
 class TaskFailed(Event, frozen=True, kw_only=True):
@@ -217,6 +221,7 @@ class TaskFailed(Event, frozen=True, kw_only=True):
     error: str
     result: StoredResult | None = None
     update_digest: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class TaskCancelled(Event, frozen=True, kw_only=True):

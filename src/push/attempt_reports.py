@@ -46,6 +46,8 @@ PER_SECOND = 4.0
 BURST = 8.0
 MOST_OUTPUT = 64 * 1024
 """Characters of output and lines that may wait; with more, they are appended without a token."""
+MOST_NOTES = 20
+"""Notes of merged reports; equal ones count once."""
 REMEMBERED = 10_000
 OBJECT_PAUSE_SECONDS = 5.0
 """How long a large result waits before the object store is asked again."""
@@ -136,9 +138,11 @@ class AttemptReports:
         result = await self._store(ref, name, ending.result, patience_seconds)
         has_moved = await self.flush(ref, patience_seconds)
         command = (
-            SucceedTask(reporter=reporter, result=result, update_digest=update_digest)
+            SucceedTask(reporter=reporter, result=result, update_digest=update_digest, notes=ending.notes)
             if isinstance(ending, Completed)
-            else FailTask(reporter=reporter, error=ending.error, result=result, update_digest=update_digest)
+            else FailTask(
+                reporter=reporter, error=ending.error, result=result, update_digest=update_digest, notes=ending.notes
+            )
         )
         await self._commands.task(
             ref, command, by=by, cause=cause, known=None if has_moved else known, patience_seconds=patience_seconds
@@ -245,4 +249,5 @@ def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgr
         output=first.output + second.output,
         batch=first.batch,
         reports=first.reports + 1,
+        notes=tuple(dict.fromkeys((*first.notes, *second.notes)))[:MOST_NOTES],
     )

@@ -24,6 +24,7 @@ from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
 from ..settings import Settings
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
+from ..wire.json_text import half_surrogate
 from ..wire.validation_errors import breaks_schema, deeper_than, invalid, malformed
 
 SCHEMA_CACHE = 256
@@ -232,7 +233,11 @@ def parse_json_object(body: bytes, max_depth: int) -> dict[str, Any]:
     """Return the JSON object in a body. Raises InvalidInput for anything else, and for too many levels of nesting."""
     if not body.strip():
         raise InvalidInput("the body is empty; send a JSON object")
-    content = parse_json(body, "body", max_depth)
+    return as_object(parse_json(body, "body", max_depth), body, max_depth)
+
+
+def as_object(content: Any, body: bytes, max_depth: int) -> dict[str, Any]:
+    """Return the content of a body if it is an object of no more than `max_depth` levels. Raises InvalidInput."""
     if not isinstance(content, dict):
         raise InvalidInput("the body must be a JSON object", "$")
     if deeper_than(max_depth, body, content):
@@ -250,4 +255,7 @@ def parse_json(text: bytes, what: str, max_depth: int) -> Any:
     except RecursionError:
         raise InvalidInput(f"the {what} is nested deeper than {max_depth} levels") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if (place := half_surrogate(text)) is not None:
+            problem = f"half of a surrogate pair at byte {place}; send the whole character"
+            raise InvalidInput(f"the {what} is not valid JSON: {problem}") from None
         raise malformed(error, what) from None

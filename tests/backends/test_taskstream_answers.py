@@ -21,8 +21,8 @@ from taskstream.backends.dialects.dialect import (
     FailedByBackend,
     Reply,
 )
-from taskstream.backends.dialects.task_update import LONGEST_MESSAGE
-from taskstream.backends.dialects.taskstream import DEEPEST_ANSWER, LONGEST_REASON, Taskstream
+from taskstream.backends.dialects.task_update import DEEPEST_ANSWER, LONGEST_MESSAGE
+from taskstream.backends.dialects.taskstream import Taskstream
 from taskstream.events.server import ServerRegistered
 from taskstream.events.task import FailureKind
 
@@ -37,11 +37,20 @@ CALL = Call(
 )
 
 
-def answer(status: int, body: Any = b"", *, reports: bool = False, retry_after: timedelta | None = None) -> Answer:
+def answer(
+    status: int,
+    body: Any = b"",
+    *,
+    reports: bool = False,
+    retry_after: timedelta | None = None,
+    media_type: str = "application/json",
+) -> Answer:
     """Return the outcome of an answer; a `body` other than bytes is sent as JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     server = ServerRegistered(server_id="s1", name="", provider="", predict_url="http://s1", callback=reports)
-    reply = Reply(status=status, headers={}, body=sent, retry_after=retry_after, elapsed_ms=1234)
+    reply = Reply(
+        status=status, headers={"Content-Type": media_type}, body=sent, retry_after=retry_after, elapsed_ms=1234
+    )
     return Taskstream().read_answer(server, CALL, reply)
 
 
@@ -79,9 +88,11 @@ def test_a_task_result_ends_the_task_and_is_kept_as_it_came(status: int, reports
         3.5,
         {},
         {"data": 1},
-        {"metadata": {"status": "FINISHED"}},
-        {"data": 1, "metadata": {"status": "DONE"}},
         {"data": 1, "metadata": None},
+        {"data": 1, "metadata": {"model": "x"}},
+        {"status": "failed", "error": "a word of the model's own"},
+        {"task_id": "t1", "status": "FINISHED", "text": "x"},
+        {"task_id": "t1", "status": "ok", "text": "x"},
     ],
     ids=repr,
 )
@@ -129,10 +140,15 @@ def test_an_id_in_another_format_is_ignored(task_id: Any) -> None:
         (task_result("FAILED", message="no such model"), "no such model"),
         (task_result("FAILED", message=None), "the server reports failure"),
         (task_result("FAILED", message=""), "the server reports failure"),
-        (task_result("FAILED", message="y" * 5000), "y" * LONGEST_MESSAGE),
+        (task_result("FAILED", message="y" * 5000), "y" * (LONGEST_MESSAGE - 1) + "…"),
+        (task_result("FAILED", message={"message": "no memory", "code": 3}), "no memory"),
+        (task_result("FAILED", message=7), "the server reports failure"),
+        (task_result("FAILED", error={"message": "no memory"}), "no memory"),
         ({"metadata": {"status": "FAILED", "message": "no memory"}}, "no memory"),
+        ({"metadata": {"status": "FAILED"}, "error": "no memory"}, "no memory"),
+        ({"metadata": {"status": "FAILED"}, "data": {"error": "no memory"}}, "no memory"),
     ],
-    ids=["message", "null", "empty", "long", "no data"],
+    ids=["message", "null", "empty", "long", "object", "number", "error", "no data", "beside", "in the data"],
 )
 def test_a_failed_result_inside_a_200_fails_the_task_with_its_message(
     body: dict[str, Any], error: str, reports: bool
@@ -148,8 +164,8 @@ def test_a_failed_result_inside_a_200_fails_the_task_with_its_message(
 @pytest.mark.parametrize("status", [200, 204, 206])
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b'{"a":', b"{}{}", b"nan", b'"\xff"', b'{"metadata": "\xff"}', b"[" * 5000 + b"]" * 5000],
-    ids=["empty", "html", "cut", "two", "nan", "no UTF-8", "no UTF-8 within", "very deep"],
+    [b"", b"<html>", b'{"a":', b"{}{}", b"nan", b"1e999", b"[" * 5000 + b"]" * 5000],
+    ids=["empty", "html", "cut", "two", "nan", "infinite", "very deep"],
 )
 def test_a_success_with_a_body_that_is_not_json_is_a_bad_answer(status: int, body: bytes, reports: bool) -> None:
     found = answer(status, body, reports=reports)
@@ -171,16 +187,124 @@ def test_an_answer_nested_deeper_than_it_could_be_read_again_is_a_bad_answer() -
 
 @both
 @pytest.mark.parametrize(
-    "wrong", [{"progress": "all"}, {"progress": 101}, {"message": {"text": "x"}}, {"server_id": 7}, {"log": 1}], ids=str
+    ("came", "kept", "note"),
+    [
+        ({"progress": "all"}, {}, 'progress: left out; must be a number, given: "all"'),
+        ({"progress": "40%"}, {}, 'progress: left out; must be a number, given: "40%"'),
+        ({"progress": True}, {}, "progress: left out; must be a number, given: true"),
+        ({"progress": 101}, {"progress": 100}, "progress: clamped to 100"),
+        ({"progress": 10**400}, {"progress": 100}, "progress: clamped to 100"),
+        ({"progress": -3}, {"progress": 0}, "progress: clamped to 0"),
+        ({"progress": 100.00000000000001}, {"progress": 100}, None),
+        ({"progress": " 40 "}, {"progress": 40}, None),
+        ({"message": {"code": 1}}, {}, "message: left out; must be text, given: an object"),
+        (
+            {"message": {"message": "x"}},
+            {"message": "x"},
+            "message: must be text, given: an object; the text in it is used",
+        ),
+        ({"message": "x" * 2_001}, {"message": "x" * 1_999 + "…"}, "message: shortened from 2,001 to 2,000 characters"),
+        ({"server_id": 7}, {"server_id": "7"}, None),
+        ({"server_id": "x" * 129}, {}, "server_id: left out; longer than 128 characters"),
+        ({"processing_time": "fast"}, {}, 'processing_time: left out; must be a number, given: "fast"'),
+        ({"queue_time": []}, {}, "queue_time: left out; must be a number, given: a list"),
+        ({"log": 1}, {}, "log: left out; must be text, given: a number"),
+        ({"output": {}}, {}, "output: left out; must be text, given: an object"),
+    ],
+    ids=lambda it: str(it)[:40],
 )
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
-def test_a_wrong_cosmetic_field_does_not_change_the_outcome(status: str, wrong: Any, reports: bool) -> None:
-    body = {**task_result(status, **wrong), "backend_task_id": 123}
+def test_no_result_is_lost_over_a_cosmetic_field(
+    status: str, came: Any, kept: Any, note: str | None, reports: bool
+) -> None:
+    body = task_result(status) | {"metadata": {"status": status, "mood": [1.0], **came}}
 
     found = answer(200, body, reports=reports)
 
     assert isinstance(found, Completed if status == "FINISHED" else FailedByBackend)
-    assert json.loads(found.result) == body
+    assert json.loads(found.result) == body | {"metadata": {"status": status, "mood": [1.0], **kept}}
+    assert found.notes == ((note,) if note else ())
+
+
+@both
+@pytest.mark.parametrize("said", ["failed", "Failed", " FAILED\n", "fAiLeD"])
+def test_a_status_is_read_in_any_case_and_kept_as_the_word_it_is(said: str, reports: bool) -> None:
+    found = answer(200, {"metadata": {"status": said, "message": "CUDA OOM"}}, reports=reports)
+
+    assert isinstance(found, FailedByBackend)
+    assert found.error == "CUDA OOM"
+    assert json.loads(found.result)["metadata"] == {"status": "FAILED", "message": "CUDA OOM"}
+    finished = answer(200, {"metadata": {"status": said.lower().replace("failed", "finished")}}, reports=reports)
+    assert isinstance(finished, Completed)
+
+
+@both
+@pytest.mark.parametrize(
+    "said", ["DONE", "succeeded", "error", "", "FINISHED!", "\ufb01nished", None, 1, True, {}, ["FINISHED"]], ids=repr
+)
+@pytest.mark.parametrize("more", [{}, {"data": 1}], ids=["without data", "with data"])
+def test_a_status_that_is_no_known_word_is_a_bad_answer_and_never_a_success(
+    said: Any, more: Any, reports: bool
+) -> None:
+    found = answer(200, {"metadata": {"status": said}, **more}, reports=reports)
+
+    assert isinstance(found, Failed)
+    assert found.kind == "bad_answer"
+    assert "$.metadata.status: is required and must be one of WAITING, PROCESSING, FINISHED, FAILED" in found.error
+
+
+@both
+def test_a_result_without_data_has_null(reports: bool) -> None:
+    found = answer(200, {"metadata": {"status": "FINISHED"}, "text": "kept"}, reports=reports)
+
+    assert isinstance(found, Completed)
+    assert json.loads(found.result) == {
+        "task_id": "t1",
+        "backend_task_id": None,
+        "data": None,
+        "metadata": {"status": "FINISHED"},
+        "text": "kept",
+    }
+
+
+@both
+@pytest.mark.parametrize(("came", "kept"), [(123, "123"), (1.5, None), ({}, None), ("x" * 513, None), ("b7", "b7")])
+def test_the_servers_own_id_may_be_a_number(came: Any, kept: str | None, reports: bool) -> None:
+    found = answer(200, task_result("FAILED") | {"backend_task_id": came}, reports=reports)
+
+    assert isinstance(found, FailedByBackend)
+    assert json.loads(found.result)["backend_task_id"] == kept
+    assert bool(found.notes) == (kept is None)
+
+
+def test_data_is_kept_byte_for_byte_when_something_else_is_not() -> None:
+    body = b'{"metadata": {"status":"finished", "x": [1.0]}, "data": { "a" : 1e2 }, "extra": 1.50}'
+
+    found = answer(200, body)
+
+    assert isinstance(found, Completed)
+    assert b'"data":{ "a" : 1e2 }' in found.result
+    assert b'"x":[1.0]' in found.result
+    assert b'"extra":1.50' in found.result
+
+
+@both
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (b'\xef\xbb\xbf{"data": 1, "metadata": {"status": "FAILED"}}', 1),
+        (b'{"data": "half \\ud83d of it", "metadata": {"status": "FAILED"}}', "half \ufffd of it"),
+        (b'{"data": "\\udc00", "metadata": {"status": "FAILED"}}', "\ufffd"),
+        (b'{"data": "caf\xe9", "metadata": {"status": "FAILED"}}', "caf\ufffd"),
+        (b'{"data": "\\ud83d\\ude00 \\\\ud83d \xff", "metadata": {"status": "FAILED"}}', "\U0001f600 \\ud83d \ufffd"),
+    ],
+    ids=["byte order mark", "first half", "second half", "Latin-1", "all of it"],
+)
+def test_text_that_is_not_quite_unicode_is_read_all_the_same(sent: bytes, read: Any, reports: bool) -> None:
+    found = answer(200, sent, reports=reports)
+
+    assert isinstance(found, FailedByBackend)
+    assert json.loads(found.result)["data"] == read
 
 
 # 202
@@ -194,31 +318,62 @@ def test_a_202_of_a_server_that_reports_is_an_acceptance_with_the_servers_own_id
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"ok", b"null", b"[]", b'{"backend_task_id": 7}', b'{"status": "QUEUED"}', b'{"backend_task_id": "\xff"}',
-     b"[" * 5000],
-    ids=["empty", "text", "null", "list", "number", "other status", "no UTF-8", "very deep"],
+    [b"", b"ok", b"null", b"[]", b'{"backend_task_id": 7.5}', b'{"status": "QUEUED"}', b"[" * 5000,
+      b'{"metadata": {"status": "QUEUED"}}'],
+    ids=["empty", "text", "null", "list", "number", "other status", "very deep", "other status within"],
 )  # fmt: skip
 def test_a_202_with_an_unknown_body_is_still_an_acceptance(body: bytes) -> None:
     assert answer(202, body, reports=True) == Accepted(None)
 
 
-def test_a_202_of_a_server_that_does_not_report_is_its_whole_answer() -> None:
-    found = answer(202, {"task_id": "t1", "status": "PROCESSING"})
+@both
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "failed"])
+def test_a_202_whose_body_is_a_final_result_is_final(status: str, reports: bool) -> None:
+    found = answer(202, task_result(status), reports=reports)
 
-    assert isinstance(found, Completed)
-    assert json.loads(found.result)["data"] == {"task_id": "t1", "status": "PROCESSING"}
+    assert isinstance(found, Completed if status == "FINISHED" else FailedByBackend)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"task_id": "t1", "backend_task_id": "b7", "status": "PROCESSING"}, {"job": 7}, {}, None, task_result("WAITING")],
+    ids=repr,
+)
+def test_a_202_of_a_server_without_callbacks_is_no_result(body: Any) -> None:
+    found = answer(202, body)
+
+    assert isinstance(found, Failed)
+    assert found.kind == "bad_answer"
+    assert "with `callback: true`" in found.error
 
 
 def test_a_200_that_says_the_task_goes_on_is_an_acceptance_of_a_server_that_reports() -> None:
-    for status in ("PROCESSING", "WAITING"):
+    for status in ("PROCESSING", "WAITING", "processing"):
         assert answer(200, task_result(status), reports=True) == Accepted("b7")
+        short = {"task_id": "t1", "backend_task_id": 7, "status": status, "message": "queued"}
+        assert answer(200, short, reports=True) == Accepted("7")
     assert answer(200, {"metadata": {"status": "PROCESSING"}}, reports=True) == Accepted(None)
 
 
-def test_a_result_of_a_server_without_callbacks_ends_the_task_whatever_its_status() -> None:
-    body = json.dumps(task_result("PROCESSING")).encode()
+@pytest.mark.parametrize("status", ["PROCESSING", "WAITING", "processing"])
+def test_a_task_that_goes_on_at_a_server_without_callbacks_is_a_bad_answer(status: str) -> None:
+    for body in (task_result(status), {"task_id": "t1", "status": status}, {"backend_task_id": "b", "status": status}):
+        found = answer(200, body)
+        assert isinstance(found, Failed)
+        assert found.kind == "bad_answer"
+        assert f"reports {status.upper()}. Register a server that reports later with `callback: true`" in found.error
 
-    assert answer(200, body) == Completed(body)
+
+@both
+@pytest.mark.parametrize("status", [200, 202])
+def test_a_failure_in_the_shape_of_an_acceptance_is_a_failure(status: int, reports: bool) -> None:
+    body = {"task_id": "t1", "backend_task_id": "b7", "status": "failed", "message": "CUDA OOM", "progress": "40%"}
+
+    found = answer(status, body, reports=reports)
+
+    assert isinstance(found, FailedByBackend)
+    assert found.error == "CUDA OOM"
+    assert json.loads(found.result)["metadata"]["status"] == "FAILED"
 
 
 # Refusals
@@ -259,8 +414,7 @@ def test_busy_is_no_failure(status: int, pause: timedelta | None, reports: bool)
         *[({field: "width must be even", "trace": "…"}, ": width must be even") for field in ("error", "detail")],
         ({"message": "width must be even"}, ": width must be even"),
         ({"message": "c", "detail": "b", "error": "a"}, ": a"),
-        ({"error": "x" * 5000}, ": " + "x" * LONGEST_REASON),
-        *[(body, "") for body in (b"", b"<html>Traceback", b"[1]", b'{"error": "\xff"}', b"[" * 5000)],
+        *[(body, "") for body in (b"", b"<html>Traceback", b"[1]", b'{"error": ', b"[" * 5000)],
         ({"error": {"code": 3}}, ""),
         ({"error": ""}, ""),
     ],

@@ -76,6 +76,8 @@ class Completed(Struct, frozen=True):
     """The task succeeded; `result` is a TaskResult, JSON."""
 
     result: bytes
+    notes: tuple[str, ...] = ()
+    """What of the answer was left out, clamped or shortened."""
 
 
 class FailedByBackend(Struct, frozen=True):
@@ -83,6 +85,7 @@ class FailedByBackend(Struct, frozen=True):
 
     result: bytes
     error: str
+    notes: tuple[str, ...] = ()
 
 
 class Accepted(Struct, frozen=True):
@@ -129,6 +132,8 @@ class Update(Struct, frozen=True, kw_only=True):
     """Of the server's log."""
     output: str = ""
     """What the task has produced since the last update, as text."""
+    notes: tuple[str, ...] = ()
+    """What of the update was left out, clamped or shortened."""
 
     def command(self, reporter: Reporter) -> ReportProgress:
         """Return the command that records this update."""
@@ -139,6 +144,7 @@ class Update(Struct, frozen=True, kw_only=True):
             custom_data=self.custom_data,
             lines=self.lines,
             output=self.output,
+            notes=self.notes,
         )
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from ...wire.json_text import BYTE_ORDER_MARK
+
 Framing = Literal["events", "lines"]
 FRAMINGS: dict[str, Framing] = {
     "text/event-stream": "events",
@@ -16,7 +18,6 @@ FRAMINGS: dict[str, Framing] = {
 }
 """By media type."""
 LINE_ENDS: dict[Framing, re.Pattern[bytes]] = {"events": re.compile(rb"\r\n?|\n"), "lines": re.compile(rb"\n")}
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Texts:

@@ -11,7 +11,8 @@ from ...errors import InvalidInput
 from ...events.server import ServerRegistered
 from ...events.task import ModelChoice
 from ...instants import milliseconds
-from ...wire.validation_errors import deeper_than
+from ...wire.json_text import Json, read_json
+from ...wire.validation_errors import deeper_than, malformed
 from .dialect import (
     Accepted,
     Answer,
@@ -28,14 +29,21 @@ from .dialect import (
     StreamReader,
     Update,
 )
-from .task_update import SHORT, read_update, wrapped
+from .reasons import reason_in, reason_of
+from .task_update import (
+    DEEPEST_ANSWER,
+    SHORT,
+    TaskUpdate,
+    has_status,
+    read_backend_task_id,
+    read_update,
+    status_of,
+    wrapped,
+)
 
-LONGEST_REASON = 300
-"""Characters of a server's own words kept in a refusal."""
-DEEPEST_ANSWER = 500
-"""Levels of nesting. A deeper result would be stored, and then not decode where the stack is deeper than here."""
 BUSY = frozenset({429, 503})
 TRY_AGAIN = frozenset({408, 425})
+REGISTER = "Register a server that reports later with `callback: true`; any other answers with the result"
 OF_ANOTHER_TASK = "the server answered with the result of another task"
 
 
@@ -53,21 +61,7 @@ class _Predict(Struct, kw_only=True, omit_defaults=True):
     """The tasks it depends on, in the order in which it names them."""
 
 
-class _Acceptance(Struct, kw_only=True):
-    backend_task_id: str | None = None
-
-
-class _Refusal(Struct):
-    """Where servers put the reason of a refusal."""
-
-    error: str | None = None
-    detail: str | None = None
-    message: str | None = None
-
-
 _encode = msgspec.json.Encoder().encode
-_acceptance = msgspec.json.Decoder(_Acceptance)
-_refusal = msgspec.json.Decoder(_Refusal)
 
 
 class Taskstream(Dialect):
@@ -110,24 +104,30 @@ class Taskstream(Dialect):
         return Failed(kind="bad_answer", error=f"the server answered {status}; redirects are not followed")
 
     def _read_success(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
-        reports, body = _reports(server), reply.body
-        if reports and reply.status == 202:
-            return Accepted(_backend_task_id(body))
+        reports = _reports(server)
+        is_acceptance = reports and reply.status == 202
         try:
-            content = _json(body)
+            text, content = _json(reply.body)
+            update = _update_in(text, content, call)
         except BadAnswer as error:
-            return Failed(kind="bad_answer", error=f"the server answered {reply.status}, and the answer {error}")
-        try:
-            update = read_update(body, content)
-        except InvalidInput:
-            return Completed(_whole(server, call, reply))
+            if is_acceptance:
+                return Accepted(None)
+            return _bad(reply, f"the answer {error}")
+        if update is None:
+            if is_acceptance:
+                return Accepted(_backend_task_id(content))
+            if reply.status == 202:
+                return _bad(reply, f"it has no result. {REGISTER}")
+            return Completed(wrapped(call.task_id, text, **_seen(server.server_id, "FINISHED", reply.elapsed_ms)))
         if update.is_of_another(call.task_id):
             return Failed(kind="bad_answer", error=OF_ANOTHER_TASK)
-        if update.status == "FAILED":
-            return update.ending(body if update.has_data else update.result(call.task_id))
-        if reports and not update.is_final:
-            return Accepted(update.backend_task_id)
-        return Completed(body if update.has_data else _whole(server, call, reply))
+        if not update.is_final:
+            return Accepted(update.backend_task_id) if reports else _bad(reply, f"reports {update.status}. {REGISTER}")
+        if update.is_short:
+            return update.ending(
+                update.result(call.task_id, **_seen(server.server_id, update.status, reply.elapsed_ms))
+            )
+        return update.ending(update.whole_result(call.task_id))
 
     def cancel(self, server: ServerRegistered, call: Call) -> Request | None:  # noqa: ARG002
         return None
@@ -151,9 +151,11 @@ class _UpdateStream(StreamReader):
         self._task_id = task_id
 
     def read(self, text: bytes, elapsed_ms: int) -> Update | Answer | None:
-        content = _json(text)
+        text, content = _json(text)
         if not isinstance(content, dict):
             raise BadAnswer("is not a JSON object")
+        if content.get("error") and not (has_status(content) or "status" in content):
+            raise BadAnswer(f"reports an error: {reason_in(content)}")
         if not SHORT & content.keys():
             raise BadAnswer("has no field of an update")
         try:
@@ -193,38 +195,54 @@ def _seen(server_id: str, status: str, elapsed_ms: int) -> dict[str, Any]:
     return {**seen, **({"progress": 100} if status == "FINISHED" else {}), "status": status, "message": None}
 
 
-def _whole(server: ServerRegistered, call: Call, reply: Reply) -> bytes:
-    """Return the TaskResult for JSON of any other shape: all of it is the data."""
-    return wrapped(call.task_id, reply.body, **_seen(server.server_id, "FINISHED", reply.elapsed_ms))
+def _update_in(text: bytes, content: Any, call: Call) -> TaskUpdate | None:
+    """Return the update in an answer; None if it is none, so that the answer is data. Raises BadAnswer.
+
+    Without `metadata`, an object that names the task and says that it has failed, or goes on, is an update in short.
+    """
+    try:
+        if has_status(content):
+            return read_update(text, content)
+    except InvalidInput as error:
+        raise BadAnswer(f"is no TaskResult: {error}") from None
+    if not isinstance(content, dict) or "metadata" in content or "data" in content:
+        return None
+    names_task = content.get("task_id") == call.task_id or "backend_task_id" in content
+    if names_task and status_of(content.get("status")) in ("WAITING", "PROCESSING", "FAILED"):
+        return read_update(text, content, may_be_short=True)
+    return None
 
 
-def _json(text: bytes) -> Any:
+def _bad(reply: Reply, what: str) -> Failed:
+    return Failed(kind="bad_answer", error=f"the server answered {reply.status}, and {what}")
+
+
+def _json(text: bytes) -> Json:
     """Return what JSON holds. Raises BadAnswer for anything else, and for what is nested too deep to be read again."""
     try:
-        content = msgspec.json.decode(text)
-        too_deep = deeper_than(DEEPEST_ANSWER, text, content)
+        found = read_json(text)
+        too_deep = deeper_than(DEEPEST_ANSWER, *found)
     except RecursionError:
         too_deep = True
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise BadAnswer("is not JSON") from None
+    except msgspec.DecodeError as error:
+        raise BadAnswer(f"is not JSON: {malformed(error, 'text').detail}") from None
     if too_deep:
         raise BadAnswer(f"is nested deeper than {DEEPEST_ANSWER} levels")
-    return content
+    return found
 
 
-def _backend_task_id(body: bytes) -> str | None:
+def _backend_task_id(content: Any) -> str | None:
     """Return the server's own id for the task, from a 202; one that says nothing we know accepts all the same."""
-    try:
-        return _acceptance.decode(body).backend_task_id
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
+    return read_backend_task_id(content) if isinstance(content, dict) else None
 
 
 def _reason(reply: Reply) -> str:
     """Return the status and the server's own words, if it has some that are meant to be read."""
-    try:
-        refusal = _refusal.decode(reply.body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return f"the server answered {reply.status}"
-    reason = refusal.error or refusal.detail or refusal.message
-    return f"the server answered {reply.status}" + (f": {reason[:LONGEST_REASON]}" if reason else "")
+    reason = reason_of(reply.body, media_type_of(reply))
+    return f"the server answered {reply.status}" + (f": {reason}" if reason else "")
+
+
+def media_type_of(reply: Reply) -> str:
+    """Return the media type of an answer, in lower case and without parameters; empty if it has none."""
+    headers = {name.lower(): value for name, value in reply.headers.items()}
+    return headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,0 +1,118 @@
+"""No task ends as the opposite of what its server reported, whichever way the report came: answer, stream, callback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any, Literal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from taskstream.api.task_updates import parse_update
+from taskstream.backends.dialects.dialect import Accepted, Answer, BadAnswer, Completed, Failed, FailedByBackend, Update
+from taskstream.backends.dialects.task_update import STATUSES
+from taskstream.backends.dialects.taskstream import Taskstream
+from taskstream.errors import InvalidInput
+
+from .test_taskstream_answers import CALL, answer
+from .test_taskstream_stream import SERVER
+
+Way = Literal["answer", "answer 202", "reporting answer", "reporting 202", "stream", "callback"]
+WAYS: list[Way] = ["answer", "answer 202", "reporting answer", "reporting 202", "stream", "callback"]
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+COSMETIC = ["server_id", "progress", "message", "processing_time", "model_time", "queue_time", "log", "output", "error"]
+
+
+@st.composite
+def spelled(draw: st.DrawFn, word: str) -> str:
+    """Draw a spelling of a status: in any case, with spaces around it."""
+    letters = [draw(st.sampled_from([letter.lower(), letter])) for letter in word]
+    space = st.text(" \t\n", max_size=2)
+    return draw(space) + "".join(letters) + draw(space)
+
+
+@st.composite
+def reports(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
+    """Draw a TaskResult with anything in its other fields, and the status it means; None for no known one."""
+    meant: str | None = draw(st.sampled_from([*STATUSES, None]))
+    said = draw(junk if meant is None else spelled(meant))
+    if meant is None and isinstance(said, str) and said.strip().upper() in STATUSES:
+        meant = said.strip().upper()
+    metadata = draw(st.dictionaries(st.sampled_from(COSMETIC), junk)) | {"status": said}
+    outer = draw(st.dictionaries(st.sampled_from(["backend_task_id", "data", "message", "extra", "status"]), junk))
+    return meant, outer | {"metadata": metadata}
+
+
+def received(way: Way, body: bytes) -> Answer | Update | None:
+    """Return the outcome of a report that came this way; None if it is refused."""
+    match way:
+        case "answer" | "answer 202":
+            return answer(202 if way == "answer 202" else 200, body)
+        case "reporting answer" | "reporting 202":
+            return answer(202 if way == "reporting 202" else 200, body, reports=True)
+        case "stream":
+            reader = Taskstream().open_stream(SERVER, CALL, 200)
+            assert reader is not None
+            with contextlib.suppress(BadAnswer):
+                return reader.read(body, 5)
+            return None
+        case "callback":
+            with contextlib.suppress(InvalidInput):
+                update = parse_update(body, CALL.task_id, 64)
+                return update.ending(update.result(CALL.task_id)) if update.is_final else update.progress()
+            return None
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(reports())
+@example(("FAILED", {"metadata": {"status": "FAILED", "message": "CUDA OOM"}}))
+@example(("FAILED", {"metadata": {"status": "FAILED"}, "backend_task_id": 123}))
+@example(("FAILED", {"metadata": {"status": "FAILED", "progress": "40%"}}))
+@example(("FAILED", {"metadata": {"status": "FAILED", "message": {"code": 3}}}))
+@example(("FAILED", {"metadata": {"status": "failed"}}))
+@example(("PROCESSING", {"metadata": {"status": "PROCESSING"}, "data": 1}))
+@example((None, {"metadata": {"status": "DONE"}, "data": 1}))
+@example(("FINISHED", {"metadata": {"status": "FINISHED", "progress": 100.00000000000001}, "data": 1}))
+def test_no_task_ends_as_the_opposite_of_its_servers_report(way: Way, report: tuple[str | None, Any]) -> None:
+    meant, body = report
+
+    found = received(way, json.dumps(body).encode())
+
+    match meant:
+        case "FINISHED":
+            assert isinstance(found, Completed)
+        case "FAILED":
+            assert isinstance(found, FailedByBackend)
+            assert found.error
+        case "PROCESSING" | "WAITING":
+            accepts = way in ("reporting answer", "reporting 202")
+            assert isinstance(found, Accepted if accepts else Update if way in ("stream", "callback") else Failed)
+        case _:
+            assert found is None or isinstance(found, Failed | Accepted)
+            assert isinstance(found, Accepted) == (way == "reporting 202")
+    if isinstance(found, Completed | FailedByBackend):
+        result = json.loads(found.result)
+        assert result["data"] == body.get("data")
+        assert result["metadata"]["status"] == meant
+        assert len(found.notes) <= len(COSMETIC)
+        assert all(len(note) < 200 for note in found.notes)
+        _assert_documented(result)
+
+
+def _assert_documented(result: dict[str, Any]) -> None:
+    """Assert that the documented fields of a result have the documented types."""
+    metadata = result["metadata"]
+    assert isinstance(result.get("backend_task_id"), str | None)
+    for name in ("server_id", "message", "log", "output"):
+        assert isinstance(metadata.get(name), str | None), name
+    for name in ("progress", "processing_time", "model_time", "queue_time"):
+        assert isinstance(metadata.get(name), int | float | None), name
+        assert not isinstance(metadata.get(name), bool), name
+    assert 0 <= (metadata.get("progress") or 0) <= 100

@@ -1,0 +1,58 @@
+"""JSON text from outside is made readable, and changed only where it was not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskstream.wire.json_text import half_surrogate, mend, read_json
+
+values = st.recursive(st.none() | st.integers(-(10**9), 10**9) | st.text(), st.lists)
+
+
+@given(values, st.booleans())
+def test_readable_text_is_not_changed(value: Any, is_ascii: bool) -> None:
+    text = json.dumps(value, ensure_ascii=is_ascii).encode()
+
+    assert read_json(text) == (text, value)
+    assert mend(text) == text
+
+
+@given(st.lists(st.sampled_from(["\\ud83d", "\\udc00", "\\ud83d\\ude00", "\\\\", "\\\\ud83d", "a", '\\"', "\\n", "é"])))
+def test_each_half_of_a_surrogate_pair_is_replaced_and_nothing_else(parts: list[str]) -> None:
+    text = '"' + "".join(parts) + '"'
+    # Python's own decoder takes halves; encoding by UTF-16 unit shows which of them are not in a pair.
+    expected = json.loads(text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    found = read_json(text.encode()).content
+
+    assert found == expected
+    assert (half_surrogate(text.encode()) is not None) == ("\ufffd" in expected)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_read_or_refused(text: bytes) -> None:
+    try:
+        mended, content = read_json(text)
+    except msgspec.DecodeError:
+        return
+    assert msgspec.json.decode(mended) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        (b'\xef\xbb\xbf"\\ud83d"', "\ufffd"),
+        (b'"caf\xe9"', "caf\ufffd"),
+        (b'"\xed\xa0\xbd"', "\ufffd\ufffd\ufffd"),
+        (b'{"\\udc00": "\\uD83D\\u0041"}', {"\ufffd": "\ufffdA"}),
+    ],
+)
+def test_what_is_not_quite_unicode_is_read(text: bytes, content: Any) -> None:
+    assert read_json(text).content == content
