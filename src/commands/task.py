@@ -62,7 +62,7 @@ def decide(  # noqa: PLR0912 - one case for each command
         case commands.FailAttempt():
             return fail_attempt(command, state, now)
         case commands.ReturnAttempt():
-            return return_attempt(command, state)
+            return return_attempt(command, state, now)
         case commands.CancelTask():
             return cancel(command, state)
         case commands.RetryTask():
@@ -77,6 +77,8 @@ def decide(  # noqa: PLR0912 - one case for each command
             return task_holds.release(command, state)
         case commands.ExpireTask():
             return task_holds.expire(state, now)
+        case commands.EndBusyWait():
+            return task_holds.end_busy_wait(state, now)
         case commands.FailByParent():
             return task_holds.fail_by_parent(command, state)
         case commands.CancelUnstarted():
@@ -148,9 +150,7 @@ def fail_attempt(command: commands.FailAttempt, state: TaskState, now: datetime)
     retry_at = now + backoff(command, facts)
     last = task_holds.last_start(facts.plan)
     if last is not None and last <= retry_at:
-        kind = task_holds.late_kind(facts.plan)
-        too_late = f"another attempt could not start before its `{task_holds.option(kind)}`, {task_holds.instant(last)}"
-        return [_ended_by_failure(running, kind, f"{command.error}; {too_late}")]
+        return [_ended_by_failure(running, task_holds.late_kind(facts.plan), _too_late(command.error, facts, last))]
     return [
         events.AttemptFailed(
             attempt=command.attempt,
@@ -160,6 +160,11 @@ def fail_attempt(command: commands.FailAttempt, state: TaskState, now: datetime)
             retry_at=retry_at,
         )
     ]
+
+
+def _too_late(error: str, facts: TaskFacts, last: datetime) -> str:
+    option = task_holds.option(task_holds.late_kind(facts.plan))
+    return f"{error}; another attempt could not start before its `{option}`, {task_holds.instant(last)}"
 
 
 def _ended_by_failure(running: Processing, kind: FailureKind, error: str) -> events.TaskFailed:
@@ -182,10 +187,18 @@ def backoff(command: commands.FailAttempt, facts: TaskFacts) -> timedelta:
     return max(bound * command.jitter, asked)
 
 
-def return_attempt(command: commands.ReturnAttempt, state: TaskState) -> Sequence[TaskEvent]:
+def return_attempt(command: commands.ReturnAttempt, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt:
         return []
+    if command.kind != "shutdown":
+        facts = running.facts
+        last = task_holds.last_start(facts.plan)
+        if last is not None and last <= now:
+            kind = task_holds.late_kind(facts.plan)
+            return [_ended_by_failure(running, kind, _too_late(command.reason, facts, last))]
+        if facts.busy_until is not None and facts.busy_until <= now:
+            return [_ended_by_failure(running, "busy", task_holds.busy_for_too_long(facts, command.reason))]
     return [
         events.AttemptReturned(
             attempt=command.attempt, server_id=running.server_id, reason=command.reason, kind=command.kind

@@ -34,6 +34,10 @@ class ExpireTask(Struct, frozen=True, kw_only=True):
     """Fail a task that did not start by its `expiresAt`, or did not end by its `deadline`."""
 
 
+class EndBusyWait(Struct, frozen=True, kw_only=True):
+    """Fail a waiting task for which every server has been busy for too long."""
+
+
 class FailByParent(Struct, frozen=True, kw_only=True):
     """Apply `onParentFailure` to a held task of which a parent did not succeed."""
 
@@ -162,6 +166,7 @@ TaskCommand: TypeAlias = (
     | HoldTask
     | ReleaseTask
     | ExpireTask
+    | EndBusyWait
     | FailByParent
     | CancelUnstarted
 )

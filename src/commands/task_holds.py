@@ -62,6 +62,24 @@ def expire(state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     return [TaskFailed(attempt=facts.attempt, server_id=server_id, kind=kind, error=error)]
 
 
+def end_busy_wait(state: TaskState, now: datetime) -> Sequence[TaskEvent]:
+    if not isinstance(state, Waiting) or state.facts.busy_until is None or state.facts.busy_until > now:
+        return []
+    facts = state.facts
+    error = busy_for_too_long(facts, facts.unserved_reason)
+    return [TaskFailed(attempt=facts.attempt, server_id="", kind="busy", error=error)]
+
+
+def busy_for_too_long(facts: TaskFacts, reason: str) -> str:
+    """Return the error of a task that no server took for as long as its type's `busyFor`."""
+    assert facts.unserved_since is not None
+    return (
+        f"no server has taken it since {instant(facts.unserved_since)}, longer than the `busyFor` of its type "
+        f"({facts.policy.busy_for.total_seconds():g} s); the last attempt: {reason}. Retry it when servers have "
+        f"capacity, or raise `busyFor`"
+    )
+
+
 def last_start(plan: Plan) -> datetime | None:
     """Return the instant from which a task may not start any more; None if there is none."""
     return min((at for at in (plan.expires_at, plan.ends_by) if at is not None), default=None)

@@ -43,6 +43,15 @@ class TaskFacts(Struct, frozen=True, kw_only=True):
     failures: int = 0
     """Failed attempts of the present budget; a returned attempt does not count."""
     last_server_id: str = ""
+    unserved_since: datetime | None = None
+    """UTC. Since when its attempts have been returned because no server took it; None: the last one was not."""
+    unserved_reason: str = ""
+    """Why the last attempt was returned."""
+
+    @property
+    def busy_until(self) -> datetime | None:
+        """Return when it fails if no server takes it before; None if it does not wait for a busy server."""
+        return self.unserved_since + self.policy.busy_for if self.unserved_since else None
 
 
 class Unknown(Struct, frozen=True):
@@ -110,9 +119,10 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
     facts = state.facts
     match event:
         case events.TaskHeld():
+            facts = replace(facts, unserved_since=None)
             return Held(facts=replace(facts, failures=0) if event.renewed else facts)
         case events.TaskQueued():
-            facts = replace(facts, failures=0) if event.renewed else facts
+            facts = replace(facts, failures=0, unserved_since=None) if event.renewed else facts
             return Waiting(facts=facts, granted=event.granted)
         case events.AttemptStarted():
             return Processing(
@@ -129,8 +139,11 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
         case events.ProgressReported():
             return state
         case events.AttemptFailed():
-            return Waiting(facts=replace(facts, failures=facts.failures + 1), not_before=event.retry_at)
+            facts = replace(facts, failures=facts.failures + 1, unserved_since=None)
+            return Waiting(facts=facts, not_before=event.retry_at)
         case events.AttemptReturned():
+            since = None if event.kind == "shutdown" else facts.unserved_since or recorded.at
+            facts = replace(facts, unserved_since=since, unserved_reason=event.reason)
             return Waiting(facts=facts, granted=isinstance(state, Processing) and state.granted)
         case events.TaskSucceeded():
             return Ended(facts=facts, outcome="succeeded", update_digest=event.update_digest)

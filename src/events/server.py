@@ -40,6 +40,8 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
     overflow: Overflow | None = None
     """None: it takes tasks whenever it has a free slot."""
+    busy_status: tuple[int, ...] | None = None
+    """Statuses of answers that mean that it is busy; None: those of its dialect."""
 
 
 class ServerWentOnline(Event, frozen=True, kw_only=True):

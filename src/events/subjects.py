@@ -25,7 +25,7 @@ from .envelope import Event
 from .ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
 from .kinds import TASK_EVENTS, word_of
 
-TimerKind: TypeAlias = Literal["retry", "deadline", "check", "schedule"]
+TimerKind: TypeAlias = Literal["retry", "deadline", "busy", "check", "schedule"]
 
 TASK_SUBJECTS = "task.>"
 REPUBLISHED_SUBJECTS = "event.>"

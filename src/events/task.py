@@ -16,7 +16,7 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 FailureKind = Literal[
     "rejected",  # the backend refused the request: no retry
     "failed",  # the backend ran it and reported a failure: no retry
-    "busy",  # 429, or 503 with Retry-After: the server is healthy but full
+    "busy",  # every server that could take it has been busy for too long
     "error",  # 408, 425, 5xx
     "unreachable",  # refused, reset, not resolved, forbidden address
     "timeout",  # no outcome before the deadline of the attempt
@@ -38,7 +38,10 @@ ParentFailure = Literal["fail", "run", "skip"]
 """What happens to a task if a parent does not succeed: it fails, runs anyway, or is cancelled (`skip`)."""
 
 
-class RetryPolicy(Struct, frozen=True, kw_only=True):
+BUSY_FOR = timedelta(hours=1)
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How often a task is tried, and how long; fixed at submission, so that later settings do not change it."""
 
     attempts: int
@@ -48,6 +51,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     backoff_cap: timedelta
     timeout: timedelta
     """How long one attempt may take."""
+    busy_for: timedelta = BUSY_FOR
+    """How long it may wait for servers that are all busy; then it fails."""
 
 
 class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):

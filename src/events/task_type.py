@@ -34,6 +34,8 @@ class TypeDefined(Event, frozen=True, kw_only=True):
     key_concurrency: int = 1
     """Tasks with the same concurrency key that run concurrently."""
     on_conflict: OnConflict = "wait"
+    busy_for: timedelta | None = None
+    """How long a task may wait for servers that are all busy."""
 
 
 class TypeDeleted(Event, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, assert_never
 
 import msgspec
@@ -13,7 +13,7 @@ from ..events import task as events
 from ..events.envelope import NULL, Recorded, Stored
 from ..events.ids import TaskRef
 from ..events.subjects import NO_SERVER, server_token
-from ..events.task import NO_PLAN, FailureKind, Plan, Priority, TaskEvent, TaskSubmitted
+from ..events.task import BUSY_FOR, NO_PLAN, FailureKind, Plan, Priority, TaskEvent, TaskSubmitted
 
 Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"]
 ACTIVE: frozenset[Status] = frozenset({"WAITING", "PROCESSING"})
@@ -67,6 +67,9 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan: Plan | None = None
     batch: str = ""
     schedule: str = ""
+    busy_until: datetime | None = None
+    """UTC. When it fails if every server stays busy; None: its last attempt was not returned by a busy server."""
+    busy_for: timedelta = BUSY_FOR
     failure: FailureKind | None = None
     """Kind of the failure that ended it, or of its last attempt's failure."""
 
@@ -111,6 +114,7 @@ def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: in
         plan=event.plan,
         batch=event.batch,
         schedule=event.schedule,
+        busy_for=event.policy.busy_for,
     )
 
 
@@ -122,7 +126,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
         case events.TaskHeld():
             renewed_after = view.sequence if event.renewed else 0
             view = _renewed(view) if event.renewed else view
-            return _waiting(view, held=True, granted=False, renewed_after=renewed_after)
+            return _waiting(view, held=True, granted=False, busy_until=None, renewed_after=renewed_after)
         case events.TaskQueued():
             view = _renewed(view) if event.renewed else view
             return _waiting(view, held=False, granted=event.granted, renewed_after=0, released=True)
@@ -145,10 +149,12 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
             progress = view.progress if event.progress is None else event.progress
             return replace(view, progress=progress, message=event.message)
         case events.AttemptFailed():
-            failed = replace(view, granted=False, error=event.error, failure=event.kind)
+            failed = replace(view, granted=False, error=event.error, failure=event.kind, busy_until=None)
             return _waiting(failed, retry_at=event.retry_at, progress=None, message=None)
         case events.AttemptReturned():
-            return _waiting(view, progress=None, message=None)
+            until = None if event.kind == "shutdown" else view.busy_until or recorded.at + view.busy_for
+            # It does not count, so there may be one more.
+            return _waiting(view, progress=None, message=None, busy_until=until, attempts=view.attempts + 1)
         case events.TaskSucceeded():
             return replace(
                 _ended(view, recorded, event.server_id), status="FINISHED", error="", failure=None, progress=100.0
@@ -180,7 +186,9 @@ def _waiting(view: TaskView, *, retry_at: datetime | None = None, **changes: Any
 
 
 def _renewed(view: TaskView) -> TaskView:
-    return replace(view, progress=None, message=None, error="", failure=None, attempts=view.attempt + view.budget)
+    return replace(
+        view, progress=None, message=None, error="", failure=None, busy_until=None, attempts=view.attempt + view.budget
+    )
 
 
 def _ended(view: TaskView, recorded: Recorded[TaskEvent], server_id: str) -> TaskView:
@@ -193,6 +201,7 @@ def _ended(view: TaskView, recorded: Recorded[TaskEvent], server_id: str) -> Tas
         retry_at=None,
         accepted=False,
         deadline=None,
+        busy_until=None,
     )
 
 

@@ -33,6 +33,10 @@ class Timers:
         body = msgspec.json.encode({"attempt": attempt})
         await self._set(timer_subject("deadline", *ref), due_subject("deadline", *ref), at, body)
 
+    async def watch_busy_wait(self, ref: TaskRef, at: datetime) -> None:
+        """Set the timer at which a task fails if every server is still busy."""
+        await self._set(timer_subject("busy", *ref), due_subject("busy", *ref), at, b"{}")
+
     async def check_server(self, server_id: str, at: datetime, body: bytes = b"{}") -> None:
         """Set the timer of a server's next health check."""
         name = server_token(server_id)

@@ -19,7 +19,7 @@ from ..clock import utc_now
 from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
 from ..errors import InvalidInput
 from ..events.envelope import NULL
-from ..events.task import NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, RetryPolicy, TaskSubmitted
+from ..events.task import BUSY_FOR, NO_PLAN, ModelChoice, ParentFailure, Plan, Priority, RetryPolicy, TaskSubmitted
 from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
 from ..settings import Settings
@@ -165,6 +165,7 @@ class TypeRules:
             backoff_base=own.backoff_base or timedelta(seconds=settings.retry_base),
             backoff_cap=own.backoff_cap or timedelta(seconds=settings.retry_cap),
             timeout=timeout if request.units == 1 else min(timeout * request.units, LONGEST_TIMEOUT),
+            busy_for=own.busy_for or BUSY_FOR,
         )
         return TaskSubmitted(
             owner=request.owner,

@@ -42,7 +42,7 @@ from ..streams.jetstream.messages import SUBJECTS_PAGE, last_sequence, list_subj
 from ..streams.leases import Lease, Membership
 from ..streams.topology.definitions import DISPATCH, RETRIES, TASKS, TIMERS
 from ..streams.topology.sources import raise_floor
-from .attempts.outcomes import DEADLINE_PASSED, WORKER_LOST, fail_attempt
+from .attempts.outcomes import DEADLINE_PASSED, WORKER_LOST, end_busy_wait, fail_attempt
 from .cron import Cron
 
 log = structlog.get_logger(__name__)
@@ -63,6 +63,7 @@ class Remedy(Enum):
     QUEUE_AGAIN = auto()
     ATTEMPT_LOST = auto()
     ATTEMPT_EXPIRED = auto()
+    BUSY_TOO_LONG = auto()
 
 
 def diagnose(view: TaskView, now: datetime, *, queued: bool, worker_alive: bool) -> Remedy:
@@ -79,6 +80,8 @@ def diagnose(view: TaskView, now: datetime, *, queued: bool, worker_alive: bool)
         return Remedy.ATTEMPT_EXPIRED if overdue else Remedy.NONE
     if view.held:
         return Remedy.NONE  # the scheduler queues it
+    if view.busy_until is not None and view.busy_until + SETTLED_AFTER < now:
+        return Remedy.BUSY_TOO_LONG
     due_at = view.retry_at or view.updated_at
     return Remedy.QUEUE_AGAIN if not queued and due_at + SETTLED_AFTER < now else Remedy.NONE
 
@@ -183,6 +186,9 @@ class Reconciler(Service):
             case Remedy.ATTEMPT_EXPIRED:
                 await fail_attempt(self._container, task.ref, task.view.attempt, DEADLINE_PASSED, by=BY)
                 counts["attempts_expired"] += 1
+            case Remedy.BUSY_TOO_LONG:
+                await end_busy_wait(self._container, task.ref, by=BY)
+                counts["busy_too_long"] += 1
             case Remedy.NONE:
                 pass
 

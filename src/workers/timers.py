@@ -21,7 +21,7 @@ from ..streams.jetstream.consumers import Consumer, delivery_info
 from ..streams.topology.definitions import DUE_CONSUMER, TIMERS, due_consumer
 from ..streams.topology.ensure import ensure_consumer
 from .attempts.in_flight import InFlight
-from .attempts.outcomes import DEADLINE_PASSED, fail_attempt
+from .attempts.outcomes import DEADLINE_PASSED, end_busy_wait, fail_attempt
 from .cron import Cron
 from .fleet.health import Health
 
@@ -137,5 +137,8 @@ class DueTimers(Service):
                     await fail_attempt(
                         self._container, TaskRef(owner, unique), attempt, DEADLINE_PASSED, by=Actor("timer", "deadline")
                     )
+            case ["due", "busy", owner, unique]:
+                with contextlib.suppress(Refused):
+                    await end_busy_wait(self._container, TaskRef(owner, unique), by=Actor("timer", "busy"))
             case _:
                 log.error("timers.unknown", subject=message.subject)

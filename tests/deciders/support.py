@@ -17,6 +17,7 @@ from taskstream.events.task import (
     AttemptReturned,
     AttemptStarted,
     RetryPolicy,
+    ReturnKind,
     StoredResult,
     TaskCancelled,
     TaskFailed,
@@ -140,6 +141,10 @@ def attempt_failed(attempt: int = 1, server_id: str = "s1", **more: Any) -> Atte
 
 def returned(attempt: int = 1, server_id: str = "s1") -> AttemptReturned:
     return AttemptReturned(attempt=attempt, server_id=server_id, reason="the worker is shutting down")
+
+
+def turned_away(attempt: int = 1, server_id: str = "s1", kind: ReturnKind = "busy") -> AttemptReturned:
+    return AttemptReturned(attempt=attempt, server_id=server_id, reason="the server answered 503", kind=kind)
 
 
 def queued(*, renewed: bool = False) -> TaskQueued:

@@ -119,8 +119,9 @@ attempt_failures: Any = st.builds(
     st.sampled_from([None, seconds(0), seconds(5), timedelta(days=2)]),
 )
 returns: Any = st.builds(
-    lambda offset: lambda state: task.ReturnAttempt(attempt=_current(state, offset), reason="shutdown"),
+    lambda offset, kind: lambda state: task.ReturnAttempt(attempt=_current(state, offset), reason="no", kind=kind),
     offsets,
+    st.sampled_from(["shutdown", "busy", "busy", "unsent"]),
 )
 others: Any = st.sampled_from([task.CancelTask, task.RetryTask, task.RetryTask, task.RequeueTask]).map(
     lambda command: lambda _: command(reason="so")
@@ -131,6 +132,7 @@ holds: Any = st.sampled_from(
         task.ReleaseTask(),
         task.ReleaseTask(),
         task.ExpireTask(),
+        task.EndBusyWait(),
         task.FailByParent(parent_id="p", outcome="failed"),
         task.CancelUnstarted(reason="so"),
     ]

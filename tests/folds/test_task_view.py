@@ -168,6 +168,7 @@ def test_the_next_attempt_still_shows_why_the_one_before_failed() -> None:
 def test_an_attempt_handed_back_leaves_no_trace_of_its_progress() -> None:
     assert effect(submitted(), started(), AttemptAccepted(attempt=1), PROGRESS, returned()) == {
         "status": "WAITING",
+        "attempts": 4,
         "accepted": False,
         "deadline": None,
         "progress": None,

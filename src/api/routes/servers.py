@@ -104,6 +104,7 @@ async def register(container: Container, body: RegisterBody, signed: Origin) -> 
         api_key_id=key_id,
         labels=body.labels,
         overflow=_overflow(body.overflow),
+        busy_status=None if body.busy_status is None else tuple(sorted(set(body.busy_status))),
     )
     handled = await command_server(container, body.id, RegisterServer(settings=registered), signed)
     if before is not None and before.api_key_id != key_id:

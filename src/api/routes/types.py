@@ -51,6 +51,7 @@ async def define_type(container: Container, name: str, body: TypeBody, signed: O
         limits=_limits(body),
         key_concurrency=body.key_concurrency,
         on_conflict=body.on_conflict,
+        busy_for=_duration(body.busy_for),
     )
     return await command_type(container, name, DefineType(definition=definition), signed)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from ...backends.dialects import dialect_of
 from ...commands.server import CircuitIsClosed, Present
 from ...events.server import Overflow
 from ...instants import iso
@@ -60,6 +61,8 @@ class RegisterBody(Struct, kw_only=True, rename="camel"):
     """Free text by which tasks choose servers (`require`, `prefer`)."""
     overflow: OverflowBody | None = None
     """When it takes work; null: whenever it has a free slot."""
+    busy_status: Annotated[list[Annotated[int, Meta(ge=400, le=599)]], Meta(max_length=20)] | None = None
+    """Statuses by which it says that it is busy (4xx, 5xx): the task waits and loses no attempt. Null: 429 and 503."""
 
 
 class HeartbeatBody(Struct, kw_only=True, rename="camel"):
@@ -97,6 +100,8 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     weight: int
     labels: dict[str, str]
     overflow: OverflowBody | None
+    busy_status: list[int]
+    """Statuses by which it says that it is busy."""
     has_api_key: bool
     """True if an API key is stored; the key itself is never returned."""
     status: Literal["online", "offline"]
@@ -181,6 +186,7 @@ def server_summary(server: Present, heartbeat: Heartbeat | None) -> ServerSummar
         weight=settings.weight,
         labels=settings.labels,
         overflow=_overflow(settings.overflow),
+        busy_status=sorted(dialect_of(settings).busy_status if settings.busy_status is None else settings.busy_status),
         has_api_key=bool(settings.api_key_id),
         status="online" if server.online else "offline",
         status_reason=server.status_reason,

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ...commands.task_type import DEFAULT_POOL, TypeState
 from ...events.limits import NO_LIMITS
-from ...events.task import Priority
+from ...events.task import BUSY_FOR, Priority
 from ...events.task_type import OnConflict, TypeDefined
 from ...settings import Concurrency, PerSecond, Settings
 from ...wire.fields import POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds
@@ -47,6 +47,8 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True)
     """Running tasks of the type with the same concurrency key."""
     on_conflict: OnConflict = "wait"
     """What happens to a new task whose key is in use: it waits, replaces waiting tasks, or is refused (cancelled)."""
+    busy_for: DurationSeconds | None = None
+    """Seconds a task may wait for servers that are all busy (default 3,600); then it fails."""
 
 
 class TypeSummary(Struct, kw_only=True, rename="camel"):
@@ -75,6 +77,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """Running tasks with the same concurrency key."""
     on_conflict: OnConflict
     """What happens to a new task whose key is in use."""
+    busy_for: float
+    """Seconds a task may wait for servers that are all busy."""
     pause: PauseInfo | None
     """Null: not paused."""
 
@@ -112,4 +116,5 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         burst=limits.most_at_once,
         key_concurrency=own.key_concurrency,
         on_conflict=own.on_conflict,
+        busy_for=(own.busy_for or BUSY_FOR).total_seconds(),
     )

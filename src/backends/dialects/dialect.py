@@ -177,6 +177,8 @@ class Dialect(ABC):
     """One wire format."""
 
     name: ClassVar[str]
+    busy_status: ClassVar[frozenset[int]]
+    """Statuses of answers that mean that a server is busy, unless its registration names others."""
 
     @abstractmethod
     def predict(self, server: ServerRegistered, call: Call) -> Request:
@@ -190,8 +192,12 @@ class Dialect(ABC):
     def read_answer(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
         """Return what an answer means. Never raises: a reply that makes no sense is a Failed.
 
-        The dialect defines which statuses mean Busy.
+        A status for which `means_busy` is true is a Busy.
         """
+
+    def means_busy(self, server: ServerRegistered, status: int) -> bool:
+        """Return True if a status means that the server is busy."""
+        return status in (self.busy_status if server.busy_status is None else server.busy_status)
 
     @abstractmethod
     def cancel(self, server: ServerRegistered, call: Call) -> Request | None:

@@ -41,8 +41,7 @@ from .task_update import (
     wrapped,
 )
 
-BUSY = frozenset({429, 503})
-TRY_AGAIN = frozenset({408, 425})
+TRY_AGAIN = frozenset({408, 425, 429})
 REGISTER = "Register a server that reports later with `callback: true`; any other answers with the result"
 OF_ANOTHER_TASK = "the server answered with the result of another task"
 
@@ -68,6 +67,7 @@ class Taskstream(Dialect):
     """`POST` of a task with its payload under `request`; a TaskResult, a 202 or a stream of updates in return."""
 
     name = "taskstream"
+    busy_status = frozenset({429, 503})
 
     def predict(self, server: ServerRegistered, call: Call) -> Request:
         reports = _reports(server)
@@ -95,7 +95,7 @@ class Taskstream(Dialect):
         status = reply.status
         if 200 <= status < 300:
             return self._read_success(server, call, reply)
-        if status in BUSY:
+        if self.means_busy(server, status):
             return Busy(error=_reason(reply), retry_after=reply.retry_after)
         if status >= 500 or status in TRY_AGAIN:
             return Failed(kind="error", error=_reason(reply), retry_after=reply.retry_after)

@@ -53,8 +53,8 @@ TIMERS = "TIMERS"
 RETRIES = "RETRIES"
 DISPATCH = "DISPATCH"
 DUE_CONSUMER = "due-timers"
-DUE: tuple[TimerKind, ...] = ("deadline", "check", "schedule")
-"""Kinds of timers in TIMERS: of attempts, servers and recurring schedules."""
+DUE: tuple[TimerKind, ...] = ("deadline", "busy", "check", "schedule")
+"""Kinds of timers in TIMERS: of attempts, tasks that wait for busy servers, servers and recurring schedules."""
 DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats")
 """Streams whose content can be derived from the logs or is sent again: not synced if there is one server."""
 DEDUPLICATION = timedelta(seconds=10)

@@ -12,9 +12,9 @@ import structlog
 
 from ...backends.client import OnUpdate
 from ...backends.dialects.dialect import Accepted, Answer, Busy, Completed, Failed, FailedByBackend, Unsent, Update
-from ...clock import jitter
+from ...clock import jitter, utc_now
 from ...commands.handler import PATIENCE_SECONDS, Known
-from ...commands.task_commands import AcceptAttempt, FailAttempt, Reporter, ReturnAttempt
+from ...commands.task_commands import AcceptAttempt, EndBusyWait, FailAttempt, Reporter, ReturnAttempt
 from ...commands.task_state import Processing, TaskState, Waiting
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
@@ -65,6 +65,13 @@ async def set_retry(timers: Timers, ref: TaskRef, state: TaskState) -> None:
     """Set the timer of a task that waits for its next attempt; for any other state do nothing."""
     if isinstance(state, Waiting) and state.not_before is not None:
         await timers.queue_task(ref, state.facts.pool, state.facts.priority, state.not_before)
+
+
+async def end_busy_wait(container: Container, ref: TaskRef, *, by: Actor) -> None:
+    """Fail a task for which every server has been busy for too long; if it has time left, set its timer again."""
+    state = (await container.commands.task(ref, EndBusyWait(), by=by)).known.state
+    if isinstance(state, Waiting) and state.facts.busy_until is not None:
+        await container.timers.watch_busy_wait(ref, state.facts.busy_until)
 
 
 class Outcomes:
@@ -159,6 +166,10 @@ class Outcomes:
                 return "accepted"
             case Busy() | Unsent():
                 kind: ReturnKind = "busy" if isinstance(answer, Busy) else "unsent"
+                facts = _processing(claimed).facts
+                if facts.unserved_since is None:
+                    # Before the event: the timer of a return that was not stored does nothing.
+                    await self._container.timers.watch_busy_wait(ref, utc_now() + facts.policy.busy_for)
                 await self.return_attempt(ref, claimed, answer.error, kind, math.inf)
                 return kind
             case Failed():
