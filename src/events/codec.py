@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from .envelope import Event, Recorded
+from .json_text import compact
 from .owner import OwnerEvent
 from .pool import PoolEvent
 from .schedule import ScheduleEvent
@@ -27,7 +28,8 @@ class Codec(Generic[E]):
         self._decoder: msgspec.json.Decoder[Recorded[E]] = msgspec.json.Decoder(recorded_type)
 
     def encode(self, recorded: Recorded[E]) -> bytes:
-        return _encoder.encode(recorded)
+        """Return the JSON of an event, without line breaks: the texts of others in it may have some."""
+        return compact(_encoder.encode(recorded))
 
     def decode(self, data: bytes) -> Recorded[E]:
         """Return the event. Raises msgspec.MsgspecError where it is none of this vocabulary."""

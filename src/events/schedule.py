@@ -25,7 +25,7 @@ class ScheduleSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     time_zone: str = "UTC"
     """IANA name of the time zone of `cron`."""
     task: Raw
-    """JSON text of the submission, byte for byte."""
+    """JSON text of the submission; if it had line breaks, without insignificant whitespace."""
     missed: Missed = "skip"
     catch_up: int = 1
     """With `catch_up`: how many missed runs are made up for, the latest ones."""

@@ -102,7 +102,7 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     """Subject of the JWT, unchanged."""
     task_type: str
     payload: Raw
-    """JSON text, byte for byte as submitted."""
+    """JSON text as submitted; if it had line breaks, without insignificant whitespace."""
     pool: str
     priority: Priority
     policy: RetryPolicy

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from ..events.envelope import Actor
+from ..events.json_text import compact
 from ..events.task import ProgressReported
 
 BATCHES_REMEMBERED = 40
@@ -35,7 +36,12 @@ class LiveReport(Struct, frozen=True, kw_only=True):
 
 
 _decode = msgspec.json.Decoder(LiveReport).decode
-encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(report: LiveReport) -> bytes:
+    """Return the JSON of a report, without line breaks."""
+    return compact(_encode(report))
 
 
 def decode(data: bytes) -> LiveReport | None:

@@ -9,6 +9,7 @@ from nats.js.object_store import ObjectStore
 
 from ..errors import NotFound, StoreUnavailable
 from ..events.ids import TaskRef
+from ..events.json_text import compact
 from ..events.task import StoredResult
 from .client.connection import Connection
 from .jetstream.messages import read
@@ -24,10 +25,11 @@ class Results:
         self._inline_bytes = inline_bytes
 
     async def store(self, ref: TaskRef, mark: str, result: bytes) -> StoredResult:
-        """Return a result in the form the event holds; a large one is on disk by then.
+        """Return a result in the form the event holds, without line breaks; a large one is on disk by then.
 
         `mark` distinguishes the results of one task. Raises StoreUnavailable; repeating is safe.
         """
+        result = compact(result)
         if len(result) <= self._inline_bytes:
             return StoredResult(inline=Raw(result), size_bytes=len(result))
         name = f"{ref.owner}.{ref.unique}.{mark}"
