@@ -16,7 +16,7 @@ import aiohttp
 
 from taskstream.api.auth.authenticator import make_token
 from testkit.service import SECRET
-from testkit.sse import EventStream
+from testkit.sse import EventStream, sequence_of
 
 from .evidence import Entry, Heard, Line, Told
 from .load import TOKEN_AGES_SECONDS, TOKEN_LIFETIME_SECONDS
@@ -134,10 +134,12 @@ class Subscriber:
 
     def _note(self, told: Told) -> None:
         heard = self.heard
-        is_state = told.event.get("type") == "state"
+        if told.event.get("type") in ("reset", "gap"):  # no run restores a log, or lets one age
+            heard.refusals.append(f"{told.event} after {self.place}")
+        is_state = told.event.get("type") in ("state", "reset", "gap")
         if told.place:
             self.place = told.place
-            sequence = int(told.place.partition(";")[0])
+            sequence = sequence_of(told.place)
             heard.until = sequence
             if heard.after is None:
                 heard.after = sequence
@@ -168,8 +170,8 @@ class OverSse(Subscriber):
                 raise Ended
             if stream.status != 200:
                 self.refused(stream.status, await stream.text(), stream.headers.get("Retry-After"))
-            async for sent in EventStream(stream, with_lone_ids=True):
-                yield Told(sent.id, sent.data)
+            async for sent in EventStream(stream, with_reached=True):
+                yield Told(sent.id, {} if sent.type == "reached" else sent.data)
 
 
 class OverWebSocket(Subscriber):

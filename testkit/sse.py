@@ -15,6 +15,11 @@ from testkit.service import Client
 RESUME_PAUSE_SECONDS = 0.3
 
 
+def sequence_of(event_id: str) -> int:
+    """Return the sequence in an id, which clients keep as it is: `<epoch>-<sequence>;…`."""
+    return int(event_id.partition(";")[0].rpartition("-")[2])
+
+
 class Sent(NamedTuple):
     """One event of a stream."""
 
@@ -25,7 +30,7 @@ class Sent(NamedTuple):
     @property
     def sequence(self) -> int:
         """Position in the log."""
-        return int(self.id.partition(";")[0])
+        return sequence_of(self.id)
 
     @property
     def type(self) -> str:
@@ -35,12 +40,12 @@ class Sent(NamedTuple):
 class EventStream:
     """An open stream: iterate over its events. Comments are counted, not yielded.
 
-    `with_lone_ids`: an id that comes without data is yielded too, as an event whose data is empty.
+    `with_reached`: messages that only move the position are yielded too.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, *, with_lone_ids: bool = False) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, *, with_reached: bool = False) -> None:
         self.response = response
-        self._with_lone_ids = with_lone_ids
+        self._with_reached = with_reached
         self.comments = 0
         self.last_id = ""
         """What a browser sends as `Last-Event-ID` when it reconnects."""
@@ -57,13 +62,17 @@ class EventStream:
                     fields[name] = value
                 else:
                     self.last_id = fields.get("id", self.last_id)
-                    if "data" in fields or (self._with_lone_ids and "id" in fields):
-                        yield Sent(fields.get("id", ""), json.loads(fields.get("data", "{}")))
+                    assert "data" in fields, f"a block without data: {fields}"
+                    sent = Sent(fields.get("id", ""), json.loads(fields["data"]))
+                    if self._with_reached or sent.type != "reached":
+                        yield sent
                     fields = {}
 
 
 @contextlib.asynccontextmanager
-async def opened(client: Client, path: str, last: int | str | None = None) -> AsyncIterator[EventStream]:
+async def opened(
+    client: Client, path: str, last: int | str | None = None, *, with_reached: bool = False
+) -> AsyncIterator[EventStream]:
     """Open a stream, from the last event received on."""
     headers = {"Accept": "text/event-stream"}
     if client.bearer:
@@ -72,7 +81,7 @@ async def opened(client: Client, path: str, last: int | str | None = None) -> As
         headers["Last-Event-ID"] = str(last)
     timeout = aiohttp.ClientTimeout(total=None, sock_read=None)
     async with client.session.get(client.url + path, headers=headers, timeout=timeout) as response:
-        yield EventStream(response)
+        yield EventStream(response, with_reached=with_reached)
 
 
 class ResumedStream:

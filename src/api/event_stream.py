@@ -2,10 +2,14 @@
 
 Each message carries the id to resume after. A client that resumes there misses nothing and receives nothing twice. The
 states at the start carry it only on the last of them: a client that disconnects before receives all states again.
+
+A stream that resumes says first up to where it has `reached`. If the id is not in this log, it says `reset` and starts
+with the states. If events after the id are past the retention, it says which: `gap`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
@@ -15,20 +19,19 @@ from ..events.kinds import ENDING_WORDS, word_of
 from ..events.task import TaskDeleted
 from ..projections.batches import Batch, progress
 from ..projections.task_view import ACTIVE
-from ..push.feed import FeedItem, FeedPosition
+from ..push.feed import FeedItem, FeedPosition, Start
 from ..push.hub import LoggedEvent, Scope
 from ..push.pushed_event import encoded
 from ..push.subscription_filter import SubscriptionFilter
-from ..streams.jetstream.messages import last_sequence
-from ..streams.topology.definitions import TASKS
 from .auth.access import READERS_OF_ALL, owned_batch, owned_ref
 from .auth.authenticator import Identity
 from .schemas.batches import batch_summary, encoded_batch
 from .schemas.tasks import encoded_state, task_answer, task_summary
 
-STREAM_TYPE = "text/event-stream"
-STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""`X-Accel-Buffering` keeps proxies such as nginx from delaying events."""
+REACHED = b'{"type":"reached"}'
+"""Everything up to the id was sent."""
+RESET = b'{"type":"reset"}'
+"""The id of the client is not in this log."""
 
 
 class PushMessage(NamedTuple):
@@ -37,7 +40,7 @@ class PushMessage(NamedTuple):
     event_id: str
     """The id to resume after; empty: unchanged."""
     data: bytes
-    """A JSON object with a `type`; empty if only the id has moved."""
+    """A JSON object with a `type`."""
 
 
 PushMessages = AsyncIterator[PushMessage | None]
@@ -45,62 +48,73 @@ PushMessages = AsyncIterator[PushMessage | None]
 
 
 class EventStream:
-    """The streams of one transport. `pause_seconds`: after how long without an event a stream yields None."""
+    """The streams of one transport. `pause_seconds`: after how long without a message a stream yields None.
+
+    `after` is the id that the client resumes after, None or empty to start with the state.
+    """
 
     def __init__(self, container: Container, pause_seconds: float) -> None:
         self._container = container
         self._pause_seconds = pause_seconds
 
-    async def of_task(self, identity: Identity, task_id: str, after: FeedPosition | None) -> PushMessages | None:
+    async def of_task(self, identity: Identity, task_id: str, after: str | None) -> PushMessages | None:
         """Return the messages about a task, up to its end; None if the client has them all.
 
-        `after`: where to resume; None: start with the state. Raises NotFound for a task the caller may not see.
+        Raises NotFound for a task the caller may not see.
         """
         ref = owned_ref(identity, task_id, *READERS_OF_ALL)
+        start = await self._container.feeds.start(after)
         detail = await self._container.tasks.detail(ref, deleted=identity.has(*READERS_OF_ALL))
         sequence = detail.view.sequence
         has_ended = detail.view.status not in ACTIVE
-        if after is not None:
-            return None if has_ended and after.sequence >= sequence else self._task_events(ref, after)
+        if place := start.resumed:
+            return (
+                None if has_ended and place.sequence >= sequence else _chain([], place, self._task_events(ref, place))
+            )
         details = task_answer(detail, self._container.settings).task_details
-        state = encoded_state(ref.id, sequence, details)
-        return _chain([state], str(sequence), None if has_ended else self._task_events(ref, FeedPosition(sequence)))
+        place = start.at(sequence)
+        events = None if has_ended else self._task_events(ref, place)
+        return _chain(_states(start, [encoded_state(ref.id, sequence, details)]), place, events)
 
-    async def of_all(self, scope: Scope, choice: SubscriptionFilter, after: FeedPosition | None) -> PushMessages:
+    async def of_all(self, scope: Scope, choice: SubscriptionFilter, after: str | None) -> PushMessages:
         """Return the messages about all tasks of a scope that pass a filter. They do not end.
 
-        `after`: where to resume; None: start with the states of the tasks that have not ended, oldest first.
+        They start with the states of the tasks that have not ended, oldest first.
         """
-        if after is not None:
-            return self._all_events(scope, choice, after)
+        start = await self._container.feeds.start(after)
+        if place := start.resumed:
+            return _chain([], place, self._all_events(scope, choice, place))
         sequence, current = await self._container.tasks.snapshot(scope.owner)
         states = [
             encoded_state(listed.ref.id, sequence, task_summary(listed, self._container.settings))
             for listed in reversed(current)
             if choice.has(listed.view.task_type, listed.view.project)
         ]
-        return _chain(states, str(sequence), self._all_events(scope, choice, FeedPosition(sequence)))
+        place = start.at(sequence)
+        return _chain(_states(start, states), place, self._all_events(scope, choice, place))
 
-    async def of_batch(self, identity: Identity, batch_id: str, after: FeedPosition | None) -> PushMessages | None:
+    async def of_batch(self, identity: Identity, batch_id: str, after: str | None) -> PushMessages | None:
         """Return the messages about a batch, up to the end of its last task; None if the client has them all.
 
-        `after`: where to resume; None: start with the batch and the state of each task. Raises NotFound for a batch the
-        caller may not see.
+        They start with the batch and the state of each task. Raises NotFound for a batch the caller may not see.
         """
         batch = await self._container.batches.find(owned_batch(identity, batch_id, *READERS_OF_ALL))
-        sequence = await last_sequence(self._container.reading, TASKS, ">")
+        start = await self._container.feeds.start(after)
         tasks = await self._container.batches.tasks(batch, deleted=identity.has(*READERS_OF_ALL))
         last = max(listed.view.sequence for listed in tasks)
         running = {listed.ref for listed in tasks if listed.view.status in ACTIVE}
-        if after is not None:
-            return None if not running and after.sequence >= last else self._batch_events(batch, after, running, last)
+        if place := start.resumed:
+            if not running and place.sequence >= last:
+                return None
+            return _chain([], place, self._batch_events(batch, place, running, last))
         sent = {ref: view.sequence for ref, view in tasks}
-        events = self._batch_events(batch, FeedPosition(sequence), running, last, sent) if running else None
+        place = start.at(start.extent.last)
+        events = self._batch_events(batch, place, running, last, sent) if running else None
         states = [
             encoded_state(listed.ref.id, listed.view.sequence, task_summary(listed, self._container.settings))
             for listed in tasks
         ]
-        return _chain([encoded_batch(batch_summary(batch, progress(tasks))), *states], str(sequence), events)
+        return _chain(_states(start, [encoded_batch(batch_summary(batch, progress(tasks))), *states]), place, events)
 
     async def _task_events(self, ref: TaskRef, after: FeedPosition) -> PushMessages:
         async for item in self._container.feeds.feed(Scope(ref=ref), after, self._pause_seconds):
@@ -109,9 +123,12 @@ class EventStream:
                 return
 
     async def _all_events(self, scope: Scope, choice: SubscriptionFilter, after: FeedPosition) -> PushMessages:
+        pace = _Pace(self._pause_seconds, after)
         async for item in self._container.feeds.feed(scope, after, self._pause_seconds):
             if item is None or item.what is None or await self._container.task_attributes.wants(choice, item.what):
-                yield _message(item)
+                yield pace.said(item)
+            elif pace.is_due:
+                yield pace.said(None)
 
     async def _batch_events(
         self,
@@ -127,34 +144,77 @@ class EventStream:
         """
         sent = sent or {}
         refs = frozenset(batch.refs)
+        pace = _Pace(self._pause_seconds, after)
         async for item in self._container.feeds.feed(Scope(owner=batch.ref.owner), after, self._pause_seconds):
             what = item.what if item is not None else None
             if what is None:
-                yield _message(item)
+                if item is None or item.gap is None or item.gap.last >= batch.sequence:
+                    yield pace.said(item)
                 continue
             if what.ref not in refs or (isinstance(what, LoggedEvent) and what.sequence <= sent.get(what.ref, 0)):
+                if pace.is_due:
+                    yield pace.said(None)
                 continue
             if isinstance(what, LoggedEvent) and what.kind in ENDING_WORDS:
                 running.discard(what.ref)
             elif isinstance(what, LoggedEvent) and what.kind != word_of(TaskDeleted):
                 running.add(what.ref)
-            yield _message(item)
+            yield pace.said(item)
             if not running and after.sequence >= last:
                 tasks = await self._container.batches.tasks(batch, deleted=True)
                 yield PushMessage("", encoded_batch(batch_summary(batch, progress(tasks))))
                 return
 
 
+class _Pace:
+    """When a stream last said something, so that it does so often enough though its events are not the client's.
+
+    `place` moves on with the feed. A client that is told where it is need not read the log again from its last event.
+    """
+
+    def __init__(self, pause_seconds: float, place: FeedPosition) -> None:
+        self._pause_seconds = pause_seconds
+        self._place = place
+        self._said = str(place)
+        self._now = asyncio.get_running_loop().time
+        self._at = self._now()
+
+    @property
+    def is_due(self) -> bool:
+        return self._now() - self._at >= self._pause_seconds
+
+    def said(self, item: FeedItem | None) -> PushMessage | None:
+        """Return the message for an item; for None, the position if it has moved."""
+        self._at = self._now()
+        place = str(self._place)
+        if item is None and place == self._said:
+            return None
+        self._said = place
+        return PushMessage(place, REACHED) if item is None else _message(item)
+
+
 def _message(item: FeedItem | None) -> PushMessage | None:
-    return None if item is None else PushMessage(item.place, encoded(item.what) if item.what else b"")
+    if item is None:
+        return None
+    if item.gap is not None:
+        return PushMessage(str(item.place), b'{"type":"gap","from":%d,"to":%d}' % item.gap)
+    return PushMessage(str(item.place), encoded(item.what) if item.what else REACHED)
 
 
-async def _chain(states: Sequence[bytes], event_id: str, events: PushMessages | None) -> PushMessages:
-    """Yield the states, the id with the last of them, then the events if more can come."""
-    *earlier, last = states or [b""]
+def _states(start: Start, states: Sequence[bytes]) -> list[bytes]:
+    """Return the messages before the events of a stream that does not resume."""
+    return [*([RESET] if start.is_foreign else []), *states]
+
+
+async def _chain(states: Sequence[bytes], place: FeedPosition, events: PushMessages | None) -> PushMessages:
+    """Yield the states, the id with the last of them, then the events if more can come.
+
+    Without a state after the `reset`, the id comes with a message of its own.
+    """
+    *earlier, last = states if states and states[-1] != RESET else [*states, REACHED]
     for state in earlier:
         yield PushMessage("", state)
-    yield PushMessage(event_id, last)
+    yield PushMessage(str(place), last)
     if events is not None:
         async for event in events:
             yield event

@@ -33,6 +33,7 @@ from ..streams.client.connection import Connection, open_connection
 from ..streams.jetstream.api import api, find_stream
 from ..streams.topology.definitions import DISPATCH, RETRIES, SCHEDULES, SERVERS, TASKS, WEBHOOKS, configurations
 from ..streams.topology.ensure import ensure_streams
+from ..streams.topology.epochs import epochs_in, new_epoch
 from ..streams.topology.server_checks import Durability, inspect
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from ..vault.sealing import Sealer
@@ -279,6 +280,8 @@ async def _put_back(
         "subjects": [f"{RESTORING}{part.name}"],
         "metadata": {MARK: f"{manifest.made_at:%Y-%m-%dT%H:%M:%SZ}"},
     }
+    if part.name == TASKS:  # what was written after the backup is not here: its positions are others from now on
+        config["metadata"] |= new_epoch(part.last_sequence + 1, epochs_in(part.config.get("metadata")))
     if config.get("max_age") and "duplicate_window" in config:  # NATS refuses to remember ids for longer than messages
         config["duplicate_window"] = min(config["duplicate_window"], config["max_age"])
 

@@ -7,45 +7,49 @@ duplicates are skipped by their sequence. After an overflow the feed resumes fro
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple
 
 from ..errors import StoreUnavailable
 from ..events.kinds import ENDING_WORDS, LIVE_WORDS
+from ..events.subjects import submission_filter
 from ..events.task import ProgressReported
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
 from ..streams.topology.definitions import TASKS
+from ..streams.topology.epochs import LogExtent, read_extent
 from .hub import Hub, LiveEvent, LoggedEvent, Scope, event_at
 from .live import Seen
 
 READ_AT_ONCE = 256
-LONGEST_SEQUENCE = 19
-LONGEST_PLACE = 4 * 1024
+LONGEST_EVENT_ID = 4 * 1024
+_EVENT_ID = re.compile(r"(?:([0-9a-z]{1,32})-)?([0-9]{1,18})((?:;[0-9a-z]{1,32}(?::[0-9]{1,18}){3})*)", re.ASCII)
+"""A position: `<epoch>-<sequence>`, then `;<batch>:<reports>:<lines>:<characters>` for each batch that was seen live.
+Before logs had epochs it began with the sequence."""
 
 
 class FeedPosition:
     """The position of a subscriber: a sequence of the log, and the live reports it has received beyond that.
 
-    As text: `4711`, or `4711;<batch>:…`.
+    As text it is an event id: `5f0c9e1b-4711`, or `5f0c9e1b-4711;<batch>:…`.
     """
 
-    def __init__(self, sequence: int, seen: Seen | None = None) -> None:
+    def __init__(self, sequence: int, seen: Seen | None = None, extent: LogExtent | None = None) -> None:
         self.sequence = sequence
         self.seen = seen or Seen()
-
-    @classmethod
-    def parse(cls, text: str) -> FeedPosition:
-        """Parse the text of a position. Raises ValueError."""
-        if not text.isascii() or len(text) > LONGEST_PLACE:
-            raise ValueError("not a position")
-        sequence, _, seen = text.partition(";")
-        if not sequence.isdigit() or len(sequence) > LONGEST_SEQUENCE:
-            raise ValueError("not a sequence")
-        return cls(int(sequence), Seen(seen))
+        self._extent = extent
+        """The log, which names the epoch of the sequence; None: nobody will resume here."""
 
     def __str__(self) -> str:
-        return f"{self.sequence}{self.seen}"
+        return f"{self._extent.name(self.sequence) if self._extent else self.sequence}{self.seen}"
+
+
+class Gap(NamedTuple):
+    """The sequences that a subscriber should receive next and that are past the retention, both included."""
+
+    first: int
+    last: int
 
 
 class FeedItem(NamedTuple):
@@ -53,7 +57,9 @@ class FeedItem(NamedTuple):
 
     what: LoggedEvent | LiveEvent | None
     """None: the log now has what was pushed live; only the position has moved."""
-    place: str
+    place: FeedPosition
+    """The position after it; it moves on with the feed."""
+    gap: Gap | None = None
 
     @property
     def is_end(self) -> bool:
@@ -61,10 +67,42 @@ class FeedItem(NamedTuple):
         return isinstance(self.what, LoggedEvent) and self.what.kind in ENDING_WORDS
 
 
+class Start(NamedTuple):
+    """The start of a stream: the log as it is, and what an event id means in it."""
+
+    extent: LogExtent
+    resumed: FeedPosition | None
+    """The position of the id; None: there was no id, or it is foreign."""
+    is_foreign: bool
+    """True: the id is not in this log."""
+
+    def at(self, sequence: int) -> FeedPosition:
+        return FeedPosition(sequence, extent=self.extent)
+
+
+def start_of(event_id: str | None, extent: LogExtent) -> Start:
+    """Return where a stream starts for an event id. A text that is no event id is a foreign one."""
+    if not event_id:
+        return Start(extent, None, is_foreign=False)
+    found = _EVENT_ID.fullmatch(event_id) if len(event_id) <= LONGEST_EVENT_ID else None
+    if found is None or not extent.has(found[1] or "", int(found[2])):
+        return Start(extent, None, is_foreign=True)
+    return Start(extent, FeedPosition(int(found[2]), Seen(found[3]), extent), is_foreign=False)
+
+
 class Feeds:
     def __init__(self, hub: Hub, reading: Connection) -> None:
         self.hub = hub
         self._reading = reading
+
+    async def start(self, event_id: str | None) -> Start:
+        """Return where a stream starts for an event id, or for none. Raises StoreUnavailable."""
+        extent = await read_extent(self._reading)
+        start = start_of(event_id, extent)
+        found = _EVENT_ID.fullmatch(event_id or "")
+        if start.is_foreign and found and found[1] in (None, extent.epochs[-1].id):
+            return start_of(event_id, await read_extent(self._reading, reaches=int(found[2])))
+        return start
 
     async def feed(
         self, scope: Scope, place: FeedPosition, pause_seconds: float
@@ -72,11 +110,14 @@ class Feeds:
         """Yield the events of a scope after a position, until the process stops.
 
         Progress comes live, before the log has it; the merged event of the log then has only what is new. None: nothing
-        came for `pause_seconds`. Raises StoreUnavailable if the log cannot be read.
+        came for `pause_seconds`. Raises StoreUnavailable if the log cannot be read, or does not have the position.
         """
         async with self.hub.listening(scope) as listener:
             while not listener.ended:
                 listener.clear()
+                if gap := await self._gap(scope, place):
+                    place.sequence = gap.last
+                    yield FeedItem(None, place, gap)
                 async for stored in self._stored(scope, place.sequence):
                     yield _advance(stored, place)
                 while True:
@@ -86,13 +127,26 @@ class Feeds:
                             yield _advance(update, place)
                         # Before this position the log may have had the report already, and later events.
                         case LiveEvent() if update.position >= place.sequence and place.seen.takes(update.report):
-                            yield FeedItem(update, str(place))
+                            yield FeedItem(update, place)
+                        case None if listener.is_lost:
+                            raise StoreUnavailable("the log was replaced by another one")
                         case None if listener.overflowed or listener.ended:
                             break
                         case None:
                             yield None
                         case _:
                             pass
+
+    async def _gap(self, scope: Scope, place: FeedPosition) -> Gap | None:
+        """Return the sequences after a position that are past the retention and may have held events of the scope."""
+        extent = await read_extent(self._reading, reaches=place.sequence)
+        if extent.last < place.sequence:
+            raise StoreUnavailable(f"{TASKS} ends at {extent.last}, before {place.sequence}")
+        if place.sequence >= extent.first - 1:
+            return None
+        if scope.ref is not None and await last_sequence(self._reading, TASKS, submission_filter(scope.ref)):
+            return None  # the oldest event of the task is there
+        return Gap(place.sequence + 1, extent.first - 1)
 
     async def _stored(self, scope: Scope, after: int) -> AsyncIterator[LoggedEvent]:
         """Yield the events of a scope in the log after a sequence, up to the end of the log at the call."""
@@ -120,4 +174,4 @@ def _advance(update: LoggedEvent, place: FeedPosition) -> FeedItem:
     if isinstance(event, ProgressReported):
         rest = place.seen.rest_of(event)
         what = update if rest is event else None if rest is None else update.with_event(rest)
-    return FeedItem(what, str(place))
+    return FeedItem(what, place)

@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from nats.aio.msg import Msg
 
-from ..errors import StoreError, StoreUnavailable, UnreadableEvent
+from ..errors import StoreError, StoreUnavailable, TaskstreamError, UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
@@ -38,9 +38,10 @@ from ..events.task import ProgressReported, TaskEvent
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
-from ..streams.jetstream.messages import Position
+from ..streams.jetstream.messages import Position, position_at
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
+from ..streams.topology.epochs import read_extent
 from .live import LiveReport
 from .live import decode as decode_live
 
@@ -62,6 +63,10 @@ HELD = 4_096
 """Live reports that wait for earlier events; beyond that, subscribers get them from the log."""
 START_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
+
+
+class LogReplaced(TaskstreamError):
+    """NATS has another log now: an older one was restored, or the last events of this one were lost."""
 
 
 class LoggedEvent:
@@ -145,6 +150,8 @@ class Listener:
         """Events were dropped since `clear`: read them from the log."""
         self.ended = False
         """Nothing more comes: the process stops."""
+        self.is_lost = False
+        """Nothing more comes: NATS has another log now, in which positions of this one mean nothing."""
         self._queue: deque[LoggedEvent | LiveEvent] = deque()
         self._waiting_bytes = 0
         self._news = asyncio.Event()
@@ -163,6 +170,10 @@ class Listener:
         self.ended = True
         self._news.set()
 
+    def lose(self) -> None:
+        self.is_lost = True
+        self._news.set()
+
     def clear(self) -> None:
         """Empty the queue, and end an overflow."""
         self._queue.clear()
@@ -170,7 +181,9 @@ class Listener:
         self.overflowed = False
 
     async def next(self, timeout_seconds: float) -> LoggedEvent | LiveEvent | None:
-        """Return the next event; None if none came in time, or if `overflowed` or `ended` is set."""
+        """Return the next event; None if none came in time, or if `overflowed`, `ended` or `is_lost` is set."""
+        if self.is_lost:
+            return None
         if not self._queue and not self.overflowed and not self.ended:
             self._news.clear()
             # Not `wait_for`: on Python 3.11 it makes a task each time, and may swallow a cancellation.
@@ -201,6 +214,8 @@ class Hub:
         """Batches that the log has had lately; their late reports are dropped."""
         self._position = 0
         """Sequence of the last event that was delivered."""
+        self._last: Position | None = None
+        """The last event that was delivered."""
         self._held: deque[LiveEvent] = deque()
         """Reports that came before the event they follow."""
 
@@ -239,9 +254,12 @@ class Hub:
     def end(self) -> None:
         """End all listeners: the process stops."""
         self._ended = True
-        for listener in [listener for group in self._listeners.values() for listener in group]:
+        for listener in self._all():
             listener.end()
         self._stop()
+
+    def _all(self) -> list[Listener]:
+        return [listener for group in self._listeners.values() for listener in group]
 
     async def _until_live(self) -> None:
         try:
@@ -262,9 +280,13 @@ class Hub:
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
-            self._ended_tasks.clear()
-            self._logged.clear()
-            self._held.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._last = None
+        self._ended_tasks.clear()
+        self._logged.clear()
+        self._held.clear()
 
     async def _read(self) -> None:
         after: int | None = None
@@ -276,13 +298,21 @@ class Hub:
                     if after is None:
                         last = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
                         self._position = after = max(0, last - BEFORE)
-                    async with contextlib.aclosing(follow(self._connection, TASKS, [TASK_SUBJECTS], after)) as batches:
+                    following = follow(self._connection, TASKS, [TASK_SUBJECTS], after, check=self._check_last)
+                    async with contextlib.aclosing(following) as batches:
                         async for positions in batches:
                             for position in positions:
                                 self._deliver(position)
                                 after = position.sequence
                             if not positions or after >= last:
                                 self._is_live.set()
+                except LogReplaced:
+                    log.warning("hub.log-replaced", listeners=self.listeners)
+                    self._is_live.clear()
+                    self._forget()
+                    after = None
+                    for listener in self._all():
+                        listener.lose()
                 except StoreError as error:
                     log.warning("hub.retrying", reason=str(error))
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -290,12 +320,26 @@ class Hub:
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
+    async def _check_last(self) -> None:
+        """Raise LogReplaced if the log has not got the last event that was delivered, and has not aged it out."""
+        last = self._last
+        if last is None:
+            return
+        extent = await read_extent(self._connection, reaches=last.sequence)
+        if extent.first > last.sequence:
+            has_it = extent.last >= last.sequence
+        else:
+            has_it = extent.last >= last.sequence and await position_at(self._connection, TASKS, last.sequence) == last
+        if not has_it:
+            raise LogReplaced
+
     def _deliver(self, position: Position) -> None:
         update = event_at(position)
         if update is not None:
             self._remember_late(update)
             self._offer(update)
         self._position = position.sequence
+        self._last = position
         held, self._held = self._held, deque()
         for report in held:
             self._offer_in_order(report)

@@ -39,7 +39,7 @@ async def subscribed(socket: Socket, **scope: Any) -> None:
     """Subscribe where no task is active: what comes first is the place to resume after."""
     assert (await ask(socket, type="subscribe", **scope))["type"] == "subscribed"
     reached = await next_message(socket)
-    assert (reached["type"], reached["id"].isdigit()) == ("reached", True)
+    assert (reached["type"], reached["id"].count("-")) == ("reached", 1)
 
 
 async def test_a_subscription_to_a_task_has_its_state_then_its_events_then_an_end(api: Service) -> None:
@@ -77,7 +77,8 @@ async def test_a_subscription_to_a_batch_has_its_tasks_their_events_and_its_end(
         assert rest[2]["batch"]["done"] is True
 
         await ask(socket, type="subscribe", batch=answer["batchId"], after=rest[0]["id"])
-        again = [await next_message(socket) for _ in range(3)]
+        reached, *again = [await next_message(socket) for _ in range(4)]
+        assert (reached["type"], reached["id"]) == ("reached", rest[0]["id"])
         assert again == rest[1:]
 
 

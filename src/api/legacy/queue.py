@@ -30,7 +30,6 @@ from ...submission.body import Submission, TaskRequest, fingerprint
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, origin, owned_ref
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..event_stream import STREAM_HEADERS, STREAM_TYPE
 from ..parameters import IdempotencyKey, TaskId, decoded, made_ref
 from ..routing import Routes
 from ..schemas.legacy_queue import (
@@ -42,6 +41,7 @@ from ..schemas.legacy_queue import (
     QueueTasksAnswer,
     queued_task,
 )
+from ..sse import STREAM_HEADERS, STREAM_TYPE
 from .stream import generated
 
 SHOWN_AFTER_END = timedelta(hours=1)

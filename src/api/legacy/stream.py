@@ -24,6 +24,7 @@ from ...events.task import (
 )
 from ...push.feed import FeedPosition, Feeds
 from ...push.hub import Scope
+from ..sse import block
 
 HEARTBEAT_SECONDS = 15.0
 T = TypeVar("T")
@@ -134,7 +135,7 @@ async def generated(feeds: Feeds, ref: TaskRef, after: int, total: int) -> Async
 
 
 def _line(message: dict[str, Any]) -> bytes:
-    return b"data: " + _encode(message) + b"\n\n"
+    return block(_encode(message))
 
 
 def _read(text: bytes | Raw, shape: type[T]) -> T | None:

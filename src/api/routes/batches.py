@@ -20,7 +20,7 @@ from ...projections.task_view import ACTIVE, Listed
 from ...submission.batch_body import MOST_TASKS, BatchItem
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_batch
 from ..bodies import read_as, read_body
-from ..event_stream import STREAM_TYPE, EventStream
+from ..event_stream import EventStream
 from ..openapi.description import schema_of
 from ..openapi.examples import BATCH_EXAMPLES
 from ..parameters import (
@@ -49,9 +49,10 @@ from ..schemas.batches import (
 )
 from ..schemas.bulk import BulkAnswer
 from ..schemas.shared import ReasonBody
+from ..sse import STREAM_TYPE
 from ..task_actions import BulkCommand, TaskAction, command_for
 from .bulk import COUNTS
-from .events import HEARTBEAT_SECONDS, After, LastEventId, Token, read_after, stream
+from .events import HEARTBEAT_SECONDS, After, LastEventId, Token, stream
 from .tasks import STATUSES, Statuses, bare_payload
 
 MOST_COUNTED = 10_000
@@ -203,7 +204,7 @@ def batch_router(container: Container) -> Router:
         Each `data` is JSON with a `type`: `batch`, `state`, then event names, and `batch` again at the end. It resumes
         like the stream of a task. A 204 means that nothing is left to send.
         """
-        return stream(await pushed.of_batch(request.user, batch_id, read_after(last_event_id, after)))
+        return stream(await pushed.of_batch(request.user, batch_id, last_event_id or after))
 
     @routes.post("/batches/{batch_id:str}/cancel", "Cancel a batch", COUNTS, body=ReasonBody)
     async def cancel_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:

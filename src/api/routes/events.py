@@ -11,22 +11,19 @@ from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
 from ...container import Container
-from ...errors import InvalidInput, StoreError
+from ...errors import StoreError
 from ...events.task import TaskEvent
-from ...push.feed import FeedPosition
 from ...push.hub import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import ApiRequest
 from ..auth.stream_tokens import StreamToken, StreamTokens
-from ..event_stream import STREAM_HEADERS, STREAM_TYPE, EventStream, PushMessage, PushMessages
+from ..event_stream import EventStream, PushMessages
 from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
 from ..routing import Routes
+from ..sse import HEARTBEAT, STREAM_HEADERS, STREAM_TYPE, block
 
 log = structlog.get_logger(__name__)
 
-BEGINNING = b"retry: 1000\n\n"
-"""A browser reconnects after this many milliseconds."""
-HEARTBEAT = b": heartbeat\n\n"
 HEARTBEAT_SECONDS = 15.0
 EVENTS = frozenset(event.__name__ for event in get_args(TaskEvent))
 
@@ -46,19 +43,16 @@ Token = Annotated[
 
 async def _sent(messages: PushMessages) -> AsyncIterator[bytes]:
     """Yield messages as blocks of a stream. A failing store ends the stream; the client reconnects and resumes."""
-    yield BEGINNING
+    is_first = True
     try:
         async for message in messages:
-            yield HEARTBEAT if message is None else _event(message)
+            if message is None:
+                yield HEARTBEAT
+            else:
+                yield block(message.data, message.event_id, is_first=is_first)
+                is_first = False
     except StoreError as error:
         log.warning("stream.broken", reason=str(error))
-
-
-def _event(message: PushMessage) -> bytes:
-    """Return a message as a block of a stream. Its JSON has no line breaks. Clients keep an id that comes alone."""
-    data = b"data: %b\n" % message.data if message.data else b""
-    event_id = b"id: %b\n" % message.event_id.encode() if message.event_id else b""
-    return b"%b%b\n" % (event_id, data)
 
 
 def stream(messages: PushMessages | None) -> Response[None] | Stream:
@@ -66,15 +60,6 @@ def stream(messages: PushMessages | None) -> Response[None] | Stream:
     if messages is None:
         return Response(None, status_code=204)
     return Stream(_sent(messages), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
-
-
-def read_after(header: str | None, query: str | None) -> FeedPosition | None:
-    """Return the position to resume after, None to begin with the present state. Raises InvalidInput."""
-    text = header or query
-    try:
-        return FeedPosition.parse(text) if text else None
-    except ValueError:
-        raise InvalidInput("not the id of an event; send the last id received, unchanged", "Last-Event-ID") from None
 
 
 def push_router(container: Container, tokens: StreamTokens) -> Router:
@@ -94,7 +79,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         Each `data` is JSON with a `type`: `state`, then the names of events. The `id` is the event's position in
         the log: a client that reconnects with the last one resumes after it. A 204 means that nothing follows.
         """
-        return stream(await pushed.of_task(request.user, task_id, read_after(last_event_id, after)))
+        return stream(await pushed.of_task(request.user, task_id, last_event_id or after))
 
     @routes.get("/tasks/stream", "Stream the events of all tasks", "Server-sent events", media_type=STREAM_TYPE)
     async def stream_tasks(
@@ -109,7 +94,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         """Send the present state of each task that has not ended, then the events of all tasks, new ones included."""
         choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
         scope = Scope(owner=listed_owner(request, owner))
-        return stream(await pushed.of_all(scope, choice, read_after(last_event_id, after)))
+        return stream(await pushed.of_all(scope, choice, last_event_id or after))
 
     @routes.post("/stream-tokens", "Get a token for streams", "A token and when it expires", never={503})
     async def make_stream_token(request: ApiRequest) -> StreamToken:

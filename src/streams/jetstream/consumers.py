@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import NamedTuple, TypeAlias
 
@@ -146,15 +146,23 @@ def _is_status(message: Msg) -> bool:
 
 
 async def follow(
-    connection: Connection, stream: str, filters: Sequence[str], after: int, linger_seconds: float = 0.0
+    connection: Connection,
+    stream: str,
+    filters: Sequence[str],
+    after: int,
+    linger_seconds: float = 0.0,
+    check: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[list[Position], None]:
     """Yield the messages after a sequence as they arrive, in order, without gaps and without end.
 
     Messages that arrive within `linger_seconds` are yielded together, unless a full batch has arrived already. An empty
-    list means that all messages up to now have been yielded. A lost connection or consumer causes no gap.
+    list means that all messages up to now have been yielded. A lost connection or consumer causes no gap. `check` is
+    awaited before each consumer; what it raises ends the messages, but for a StoreError, after which it is tried again.
     """
     while True:
         try:
+            if check is not None:
+                await check()
             async with contextlib.aclosing(_follow_once(connection, stream, filters, after, linger_seconds)) as batches:
                 async for positions in batches:
                     if positions:

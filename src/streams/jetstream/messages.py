@@ -51,8 +51,17 @@ async def last_sequence(connection: Connection, stream: str, filter_subject: str
 
 async def last_position(connection: Connection, stream: str, filter_subject: str) -> Position | None:
     """Return the last message on a filter as the leader knows it, None if there is none."""
+    return await _message(connection, stream, {"last_by_subj": filter_subject})
+
+
+async def position_at(connection: Connection, stream: str, sequence: int) -> Position | None:
+    """Return the message at a sequence as the leader knows it, None if there is none."""
+    return await _message(connection, stream, {"seq": sequence})
+
+
+async def _message(connection: Connection, stream: str, which: dict[str, object]) -> Position | None:
     try:
-        answer = await api(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": filter_subject})
+        answer = await api(connection, f"STREAM.MSG.GET.{stream}", which)
     except ApiError as error:
         if error.code == NO_MESSAGE_FOUND:
             return None

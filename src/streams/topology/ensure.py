@@ -9,7 +9,7 @@ import structlog
 
 from ...errors import TopologyMismatch
 from ...settings import Settings
-from ..client.connection import Connection
+from ..client.connection import Connection, NotPermitted
 from ..jetstream.api import (
     CONSUMER_NOT_FOUND,
     CONSUMER_NOT_MADE,
@@ -19,7 +19,8 @@ from ..jetstream.api import (
     api,
     find_stream,
 )
-from .definitions import DERIVED, configurations
+from .definitions import DERIVED, TASKS, configurations
+from .epochs import EPOCHS, derived_epoch, epochs_in, new_epoch
 from .startup_retry import NotReady, NotYet, StartupRetry
 
 log = structlog.get_logger(__name__)
@@ -82,6 +83,7 @@ async def ensure_streams(connection: Connection, settings: Settings, startup_ret
         elif changed:
             await startup_retry.wait(f"stream {name} to be changed", partial(_update, connection, found, changed))
             log.info("stream.updated", stream=name, **changed)
+    await _add_epoch(connection, startup_retry)
     for name in [wanted["name"] for wanted, _, changed in changes if changed.keys() & {"num_replicas", "placement"}]:
         try:
             await startup_retry.wait(f"the copies of {name}", partial(_settled, connection, name))
@@ -91,12 +93,26 @@ async def ensure_streams(connection: Connection, settings: Settings, startup_ret
 
 async def _create(connection: Connection, wanted: dict[str, Any]) -> None:
     name = wanted["name"]
+    identity = {"metadata": new_epoch(1)} if name == TASKS else {}
     try:
-        await api(connection, f"STREAM.CREATE.{name}", wanted)
+        await api(connection, f"STREAM.CREATE.{name}", wanted | identity)
     except ApiError as raced:
         if raced.code != STREAM_NAME_IN_USE:
             raise
         _differences(name, wanted, (await api(connection, f"STREAM.INFO.{name}"))["config"])
+
+
+async def _add_epoch(connection: Connection, startup_retry: StartupRetry) -> None:
+    """Give an epoch to a log of tasks that an older version created: the one that it is taken to have without this."""
+    info = await startup_retry.wait(f"stream {TASKS}", partial(api, connection, f"STREAM.INFO.{TASKS}"))
+    metadata = info["config"].get("metadata") or {}
+    if epochs_in(metadata):
+        return
+    changed = {"metadata": metadata | {EPOCHS: str(derived_epoch(info))}}
+    try:
+        await startup_retry.wait(f"stream {TASKS} to be changed", partial(_update, connection, info["config"], changed))
+    except NotPermitted as error:
+        log.warning("stream.no-epoch", stream=TASKS, reason=str(error))
 
 
 async def _settled(connection: Connection, name: str) -> None:
