@@ -177,7 +177,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     webhook_retry_base: Annotated[
         Seconds, about("maximum wait before a delivery's second try; times four for each further try")
     ] = 5.0
-    webhook_retry_cap: Annotated[Seconds, about("maximum wait between two tries of a delivery")] = 21_600.0
+    webhook_retry_cap: Annotated[
+        Seconds, about("maximum wait between two tries of a delivery, and maximum pause of a webhook")
+    ] = 21_600.0
+    webhook_pause_limit: Annotated[
+        Seconds,
+        about(
+            "time after which deliveries fail whose receiver only asks for pauses (429); "
+            "must be less than TASKSTREAM_DELIVERY_RETENTION"
+        ),
+    ] = 259_200.0
     webhook_timeout: Annotated[Seconds, about("maximum time for a webhook's receiver to answer")] = 15.0
 
     # Retention

@@ -46,11 +46,12 @@ source_renewals = Counter(
 )
 webhook_tries = Counter(
     "taskstream_webhook_tries",
-    "Webhook calls by outcome: delivered, retried, failed (no more tries), gone (410)",
+    "Webhook calls by outcome: delivered, retried, paused (no try was spent), failed (no more tries), gone (410)",
     ["outcome"],
     registry=REGISTRY,
 )
 webhook_waiting = Gauge("taskstream_webhook_deliveries_waiting", "Webhook deliveries that wait", registry=REGISTRY)
+webhooks_paused = Gauge("taskstream_webhooks_paused", "Webhooks whose receivers asked for a pause", registry=REGISTRY)
 webhook_lag_seconds = Histogram(
     "taskstream_webhook_lag_seconds",
     "Time from an event to its delivery",

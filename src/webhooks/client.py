@@ -27,6 +27,8 @@ MOST_READ = 64 * 1024
 LONGEST_SHOWN = 300
 """Characters of an answer that are kept for the owner."""
 GONE = 410
+TOO_MANY_REQUESTS = 429
+SERVICE_UNAVAILABLE = 503
 
 
 class WebhookOutcome(Struct, frozen=True, kw_only=True):
@@ -39,6 +41,12 @@ class WebhookOutcome(Struct, frozen=True, kw_only=True):
     def is_gone(self) -> bool:
         """True if the receiver answered 410: it wants no more deliveries."""
         return self.answer.status == GONE
+
+    @property
+    def asks_for_pause(self) -> bool:
+        """True if the receiver wants no message for a while: the webhook pauses, and the message keeps its tries."""
+        status = self.answer.status
+        return status == TOO_MANY_REQUESTS or (status == SERVICE_UNAVAILABLE and self.retry_after is not None)
 
 
 class WebhookClient:

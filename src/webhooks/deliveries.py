@@ -3,6 +3,7 @@
     waiting.<owner>.<webhook>.<id>    to be sent, for the first time or again
     done.<owner>.<webhook>.<id>       delivered, or given up
     position.<owner>.<webhook>        sequence in TASKS up to which every event to be sent has its delivery
+    pause.<owner>.<webhook>           until when nothing is sent; a worker that takes over keeps to it
 
 Authoritative: the log for what is to be sent, this bucket for what was. An id derives from the event, so creating a
 delivery twice creates one. A delivery that ends is written under `done`, then removed from `waiting`; after a crash
@@ -19,6 +20,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..commands.webhook import Registered
 from ..errors import Conflict, NotFound
 from ..events.ids import WebhookRef
 from ..streams.buckets import Bucket, BucketEntry
@@ -58,13 +60,22 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: datetime
     status: DeliveryStatus = "waiting"
     attempts: int = 0
-    """Tries so far."""
+    """Calls so far."""
     tries: int = 0
-    """Tries since it was created, or last repeated by hand."""
+    """Calls since it was created or last repeated by hand, without those that paused the webhook."""
     next_at: datetime | None = None
     """When it is tried next; None: it has ended."""
     ended_at: datetime | None = None
     last: LastAnswer | None = None
+    asked_at: datetime | None = None
+    """When it was last repeated by hand."""
+    paused_since: datetime | None = None
+    """The first of its calls since then that paused the webhook; None: none did."""
+
+    @property
+    def sendable_since(self) -> datetime:
+        """When it was created, or last repeated by hand."""
+        return self.asked_at or self.created_at
 
     @property
     def message_id(self) -> str:
@@ -84,13 +95,40 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
             ended_at=None if next_at else answer.at,
         )
 
+    def paused(self, answer: LastAnswer, next_at: datetime | None) -> WebhookDelivery:
+        """Return the delivery after a call that paused the webhook: it counts as no try. None: it has failed."""
+        since = self.paused_since or answer.at
+        return replace(self.tried(answer, next_at), tries=self.tries, paused_since=since)
+
     def given_up(self, at: datetime, error: str) -> WebhookDelivery:
         """Return the delivery as failed without a call."""
-        return self.tried(LastAnswer(at=at, error=error), None)
+        return replace(self.tried(LastAnswer(at=at, error=error), None), attempts=self.attempts, tries=self.tries)
 
     def asked_again(self, at: datetime) -> WebhookDelivery:
         """Return the delivery as due now, with all its tries before it."""
-        return replace(self, status="waiting", tries=0, next_at=at, ended_at=None)
+        return replace(self, status="waiting", tries=0, next_at=at, ended_at=None, asked_at=at, paused_since=None)
+
+
+class WebhookPause(Struct, frozen=True, kw_only=True):
+    """A time in which nothing is sent to a webhook, because its receiver asked for that."""
+
+    until: datetime
+    since: datetime
+    """When the first of the pauses in a row began: no message was accepted since."""
+    count: int
+    """How many pauses in a row, this one included."""
+    url: str
+    """The receiver that asked. Another URL is not paused."""
+    after: int
+    """The webhook's `after` then. Enabling the webhook changes it, and so ends the pause."""
+
+    def applies_to(self, webhook: Registered) -> bool:
+        """Return True if the webhook still has the receiver that asked, and was not enabled since."""
+        return (self.url, self.after) == (webhook.settings.url, webhook.after)
+
+    def until_now(self, webhook: Registered, now: datetime) -> datetime | None:
+        """Return when the pause of a webhook ends; None if it is not paused now."""
+        return self.until if webhook.active and self.applies_to(webhook) and self.until > now else None
 
 
 class ListedDeliveries(NamedTuple):
@@ -108,6 +146,7 @@ class StoredDelivery(NamedTuple):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(WebhookDelivery).decode
+_decode_pause = msgspec.json.Decoder(WebhookPause).decode
 
 
 class DeliveryStore:
@@ -150,7 +189,7 @@ class DeliveryStore:
             return
 
     async def ask_again(self, ref: WebhookRef, delivery_id: str, now: datetime) -> WebhookDelivery:
-        """Send a delivery now, whatever its status. Raises NotFound."""
+        """Send a delivery now, or once the webhook's pause ends, whatever its status. Raises NotFound."""
         key = _key("waiting", ref, delivery_id)
         while True:
             known, entry = await self._find(ref, delivery_id), await self.bucket.get_with_revision(key)
@@ -202,8 +241,26 @@ class DeliveryStore:
     async def move(self, ref: WebhookRef, position: int) -> None:
         await self.bucket.put(_position_key(ref), b"%d" % position)
 
+    async def pause(self, ref: WebhookRef) -> WebhookPause | None:
+        """Return the last pause of a webhook, which may be over or no longer apply."""
+        entry = await self.bucket.get(_pause_key(ref))
+        return _decode_pause(entry.value) if entry else None
+
+    async def pauses(self, owner: str | None = None) -> dict[WebhookRef, WebhookPause]:
+        """Return the last pauses of an owner token's webhooks (None: of all), as `pause` does."""
+        entries = await self.bucket.scan(f"pause.{owner or '*'}.*")
+        return {_ref_of(entry.key): _decode_pause(entry.value) for entry in entries}
+
+    async def set_pause(self, ref: WebhookRef, pause: WebhookPause | None) -> None:
+        """Store a pause; None: the receiver has accepted a message since."""
+        if pause is None:
+            await self.bucket.delete(_pause_key(ref))
+        else:
+            await self.bucket.put(_pause_key(ref), msgspec.json.encode(pause), headers=self._kept)
+
     async def forget(self, ref: WebhookRef) -> None:
-        """Remove the waiting deliveries and the position of a deleted webhook; those done expire."""
+        """Remove the waiting deliveries, the position and the pause of a deleted webhook; those done expire."""
+        await self.bucket.delete(_pause_key(ref))
         for entry in await self.bucket.scan(f"waiting.{ref.owner}.{ref.unique}.*"):
             await self.bucket.delete(entry.key)
         await self.bucket.delete(_position_key(ref))
@@ -233,15 +290,18 @@ class DeliveryChange(NamedTuple):
     delivery_id: str
     next_at: datetime | None
     """When it is to be tried; None: it no longer waits."""
+    since: datetime | None = None
+    """When it was created, or last repeated by hand; None: it no longer waits."""
 
 
 def delivery_change(position: Position) -> DeliveryChange:
     """Return what a message on WAITING_FILTER says."""
     _, _, _, owner, unique, delivery_id = position.subject.split(".")
     delivery = _decode(position.data) if position.data else None
-    return DeliveryChange(
-        WebhookRef(owner, unique), delivery_id, delivery.next_at or delivery.created_at if delivery else None
-    )
+    ref = WebhookRef(owner, unique)
+    if delivery is None:
+        return DeliveryChange(ref, delivery_id, None)
+    return DeliveryChange(ref, delivery_id, delivery.next_at or delivery.created_at, delivery.sendable_since)
 
 
 def _key(kind: str, ref: WebhookRef, delivery_id: str) -> str:
@@ -250,3 +310,13 @@ def _key(kind: str, ref: WebhookRef, delivery_id: str) -> str:
 
 def _position_key(ref: WebhookRef) -> str:
     return f"position.{ref.owner}.{ref.unique}"
+
+
+def _pause_key(ref: WebhookRef) -> str:
+    return f"pause.{ref.owner}.{ref.unique}"
+
+
+def _ref_of(key: str) -> WebhookRef:
+    """Return the webhook of a key."""
+    _, owner, unique = key.split(".")
+    return WebhookRef(owner, unique)

@@ -2,6 +2,11 @@
 
 Webhooks share nothing here, so a receiver that hangs delays its own deliveries and no others. The backlog of a slow one
 stays in the log of tasks: at most MOST_WAITING events wait as deliveries.
+
+A receiver that answers 429, or 503 with `Retry-After`, pauses its webhook: no message is sent until the pause ends,
+then one, and the others once a message is accepted. Such an answer is about the receiver, not the message, so it costs
+the message no try; `webhook_pause_limit` bounds the wait. The pause is stored before the outcome of the call that began
+it, so a worker that takes over sends nothing either.
 """
 
 from __future__ import annotations
@@ -9,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 import msgspec
 import structlog
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from ..clock import jitter, utc_now
 from ..commands.commands import Commands
@@ -39,7 +45,7 @@ from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequen
 from ..streams.topology.definitions import TASKS
 from ..vault.secrets import SecretStore
 from .client import WebhookClient, WebhookOutcome
-from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery
+from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery, WebhookPause
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +55,10 @@ MOST_WAITING = 1_000
 """Deliveries of one webhook; while as many wait, its events wait in the log."""
 DOWN_AFTER = 10
 """Failures in a row after which a success means that the receiver is back: waiting deliveries are sent at once."""
+LONGEST_OWN_PAUSE = timedelta(minutes=10)
+"""Longest pause if the receiver names none."""
+SHORTEST_ASKED = timedelta(seconds=1)
+"""A shorter `Retry-After` counts as none, so a receiver that always sends 0 is not called all the time."""
 TRY_AGAIN = timedelta(seconds=1)
 LOOK_AGAIN = timedelta(seconds=5)
 SAVE_SECONDS = 1.0
@@ -90,9 +100,15 @@ class DeliveryLoop(Service):
     """
 
     def __init__(
-        self, ref: WebhookRef, webhook: Registered, tools: DeliveryTools, feeds: Feeds, may_send: Callable[[], bool]
+        self,
+        ref: WebhookRef,
+        webhook: Registered,
+        tools: DeliveryTools,
+        feeds: Feeds,
+        may_send: Callable[[], bool],
+        pause: WebhookPause | None = None,
     ) -> None:
-        """`may_send` returns False once another worker may have taken over."""
+        """`may_send` returns False once another worker may have taken over. `pause`: that of an earlier worker."""
         super().__init__(f"webhook:{ref.id}", period_seconds=TRY_AGAIN.total_seconds())
         self._ref = ref
         self._webhook = webhook
@@ -101,11 +117,19 @@ class DeliveryLoop(Service):
         self._may_send = may_send
         self._waiting: dict[str, float] = {}
         """When deliveries are to be tried, by the event loop's clock."""
+        self._since: dict[str, datetime] = {}
+        """When each delivery that waits or is being sent was created, or last repeated by hand."""
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._missed: set[str] = set()
         """Deliveries that were not found: a replica that lags may have answered. Each is read once more."""
         self._failures = 0
         """In a row."""
+        self._last_pause: WebhookPause | None = None
+        """The present or last pause; None once a message was accepted after it."""
+        self._paused_until = 0.0
+        """By the event loop's clock."""
+        if pause is not None and pause.applies_to(webhook):
+            self._keep_to(pause)
         self._news = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._running = asyncio.create_task(self._send_all(), name=f"webhook-{ref.id}-send")
@@ -119,22 +143,31 @@ class DeliveryLoop(Service):
             self._follow()
         elif not webhook.active:
             self._stop_following()
+        if self._last_pause is not None and not self._last_pause.applies_to(webhook):
+            self._last_pause, self._paused_until = None, 0.0
         self._news.set()
+
+    @property
+    def is_paused(self) -> bool:
+        """True while the receiver wants no message."""
+        return self._webhook.active and self._pause_seconds() > 0
 
     @property
     def waiting(self) -> int:
         """How many deliveries wait, those being sent included."""
         return len(self._waiting) + len(self._sending)
 
-    def offer(self, name: str, at: datetime) -> None:
+    def offer(self, name: str, at: datetime, since: datetime) -> None:
         """Schedule a delivery for an instant, at most the longest backoff from now (another clock may be wrong)."""
         longest = timedelta(seconds=self._tools.settings.webhook_retry_cap)
+        self._since[name] = since
         self._wait(name, min(max(at - utc_now(), timedelta(0)), longest))
         self._news.set()
 
     def drop(self, name: str) -> None:
         """Unschedule a delivery."""
         self._waiting.pop(name, None)
+        self._since.pop(name, None)
         self._missed.discard(name)
 
     async def stop(self, grace_seconds: float = STOP_SECONDS) -> None:
@@ -216,8 +249,10 @@ class DeliveryLoop(Service):
         """Begin to send due deliveries, AT_ONCE at a time; return the seconds until the next is due, if known."""
         if not self._webhook.active:
             return None
+        if (paused := self._pause_seconds()) > 0:
+            return paused
         loop = asyncio.get_running_loop()
-        while len(self._sending) < (1 if self._failures else AT_ONCE):
+        while len(self._sending) < (1 if self._failures or self._last_pause is not None else AT_ONCE):
             idle = [(at, name) for name, at in self._waiting.items() if name not in self._sending]
             if not idle:
                 return None
@@ -261,7 +296,7 @@ class DeliveryLoop(Service):
             self._news.set()
 
     async def _deliver(self, held: StoredDelivery) -> None:
-        tools, delivery = self._tools, held.delivery
+        tools, delivery, webhook = self._tools, held.delivery, self._webhook
         body = await self._body(delivery)
         if not self._may_send():
             self._again(delivery.id, TRY_AGAIN)
@@ -269,13 +304,62 @@ class DeliveryLoop(Service):
         if body is None:
             await self._record(held, delivery.given_up(utc_now(), "the event is past its retention"))
             return
-        outcome = await tools.client.send(self._ref, self._webhook, delivery.message_id, body)
-        self._count(outcome)
+        if self._pause_seconds() > 0:  # since this began
+            self._again(delivery.id, timedelta(0))
+            return
+        outcome = await tools.client.send(self._ref, webhook, delivery.message_id, body)
+        if outcome.asks_for_pause:
+            await self._pause_after(held, outcome, webhook)
+            return
+        await self._count(outcome)
         if outcome.is_gone:
             await self._disable()
         after = delivery.tried(outcome.answer, self._next_at(delivery, outcome))
         _measure(outcome, after)
         await self._record(held, after)
+
+    # Pauses
+
+    def _pause_seconds(self) -> float:
+        """Return how much longer nothing may be sent; 0 or less if it may."""
+        return self._paused_until - asyncio.get_running_loop().time()
+
+    def _keep_to(self, pause: WebhookPause) -> None:
+        """Send nothing until a pause ends, at most the longest one from now (another clock may be wrong)."""
+        longest = timedelta(seconds=self._tools.settings.webhook_retry_cap)
+        left = min(pause.until - utc_now(), longest)
+        self._last_pause, self._paused_until = pause, asyncio.get_running_loop().time() + left.total_seconds()
+
+    async def _pause_after(self, held: StoredDelivery, outcome: WebhookOutcome, webhook: Registered) -> None:
+        """WebhookPause the webhook, and record the call, which costs no try."""
+        now, settings = utc_now(), self._tools.settings
+        pause = next_pause(self._last_pause, outcome.retry_after, webhook, now, settings, jitter())
+        if pause.applies_to(self._webhook):  # else the answer is of an earlier receiver
+            self._keep_to(pause)
+            await self._store_pause()
+        limit = timedelta(seconds=settings.webhook_pause_limit)
+        since = held.delivery.paused_since or now
+        is_over = now - since >= limit
+        answer = replace(outcome.answer, error=_gave_up(since)) if is_over else outcome.answer
+        # Due at once: what it waits for is the pause, which may end early. Messages due before it go first.
+        after = held.delivery.paused(answer, None if is_over else now)
+        labelled(metrics.webhook_tries, "failed" if is_over else "paused").inc()
+        await self._record(held, after)
+        if now - pause.since >= limit:
+            await self._give_up_before(now - limit, pause.since, now)
+
+    async def _store_pause(self) -> None:
+        await self._stored(lambda: self._tools.deliveries.set_pause(self._ref, self._last_pause))
+
+    async def _give_up_before(self, oldest: datetime, since: datetime, now: datetime) -> None:
+        """Give up the waiting deliveries created before `oldest`; `since` then the receiver only asks for pauses."""
+        old = [name for name in self._waiting if self._since.get(name, now) < oldest]
+        for name in old:
+            held = await self._tools.deliveries.waiting(self._ref, name)
+            if held is not None:
+                await self._record(held, held.delivery.given_up(now, _gave_up(since)))
+        if old:
+            log.warning("webhook.gave-up", webhook=self._ref.id, deliveries=len(old))
 
     def _next_at(self, delivery: WebhookDelivery, outcome: WebhookOutcome) -> datetime | None:
         settings = self._tools.settings
@@ -284,10 +368,15 @@ class DeliveryLoop(Service):
         asked = min(outcome.retry_after or timedelta(0), timedelta(seconds=settings.webhook_retry_cap))
         return utc_now() + max(backoff(delivery.tries + 1, settings, jitter()), asked)
 
-    def _count(self, outcome: WebhookOutcome) -> None:
+    async def _count(self, outcome: WebhookOutcome) -> None:
         if outcome.answer.error:
             self._failures += 1
             return
+        if self._pause_seconds() > 0:  # it was called before the pause
+            return
+        if self._last_pause is not None:
+            self._last_pause = None
+            await self._store_pause()
         if self._failures >= DOWN_AFTER:
             self._waiting = dict.fromkeys(self._waiting, asyncio.get_running_loop().time())
         self._failures = 0
@@ -298,12 +387,16 @@ class DeliveryLoop(Service):
             await self._tools.commands.webhooks.handle(self._ref, command, by=BY)
 
     async def _record(self, held: StoredDelivery, after: WebhookDelivery) -> None:
-        """Record a try, however long the store is away: an unrecorded delivery is sent again."""
+        """Record a call, however long the store is away: an unrecorded delivery is sent again."""
+        await self._stored(lambda: self._tools.deliveries.record(self._ref, held, after))
+
+    async def _stored(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write until the store has it."""
         while True:
             try:
-                await self._tools.deliveries.record(self._ref, held, after)
+                await write()
             except StoreError as error:
-                log.warning("delivery.retrying", delivery=after.id, reason=str(error))
+                log.warning("delivery.retrying", webhook=self._ref.id, reason=str(error))
                 await asyncio.sleep(TRY_AGAIN.total_seconds())
             else:
                 return
@@ -325,6 +418,10 @@ class DeliveryLoop(Service):
         return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
 
 
+def _gave_up(since: datetime) -> str:
+    return f"the receiver has only asked for pauses since {iso(since)}"
+
+
 def _measure(outcome: WebhookOutcome, after: WebhookDelivery) -> None:
     if outcome.is_gone:
         labelled(metrics.webhook_tries, "gone").inc()
@@ -341,4 +438,41 @@ def backoff(tries: int, settings: Settings, chance: float) -> timedelta:
     By default at most 5, 20, 80 s, 5, 21, 85 min, then 6 h. `chance`: in [0, 1).
     """
     bound = min(settings.webhook_retry_base * 4.0 ** min(tries - 1, 30), settings.webhook_retry_cap)
+    return timedelta(seconds=bound * (0.5 + chance / 2))
+
+
+def next_pause(
+    last: WebhookPause | None,
+    asked: timedelta | None,
+    webhook: Registered,
+    now: datetime,
+    settings: Settings,
+    chance: float,
+) -> WebhookPause:
+    """Return the pause after an answer that asks for one; `asked`: its `Retry-After`, None if it has no valid one.
+
+    An answer during a pause is of a call made before it: it can extend the pause, and counts as the same one.
+    """
+    if last is not None and not last.applies_to(webhook):
+        last = None
+    is_running = last is not None and last.until > now
+    count = last.count + (0 if is_running else 1) if last is not None else 1
+    longest = timedelta(seconds=settings.webhook_retry_cap)
+    length = asked if asked is not None and asked >= SHORTEST_ASKED else own_pause(count, settings, chance)
+    until = now + min(length, longest)
+    return WebhookPause(
+        until=max(until, last.until) if is_running and last is not None else until,
+        since=last.since if last is not None else now,
+        count=count,
+        url=webhook.settings.url,
+        after=webhook.after,
+    )
+
+
+def own_pause(count: int, settings: Settings, chance: float) -> timedelta:
+    """Return the pause if the receiver names none, the `count`-th in a row: 1, 2, 4, … times the base, 10 min at most.
+
+    Between half and all of that: by default at most 5, 10, 20 s, … `chance`: in [0, 1).
+    """
+    bound = min(settings.webhook_retry_base * 2.0 ** min(count - 1, 60), LONGEST_OWN_PAUSE.total_seconds())
     return timedelta(seconds=bound * (0.5 + chance / 2))

@@ -26,7 +26,7 @@ from ..runtime.service import Service
 from ..streams.jetstream.consumers import follow
 from ..streams.leases import Lease
 from ..streams.topology.definitions import WEBHOOKS
-from .deliveries import WAITING_FILTER, DeliveryChange, delivery_change
+from .deliveries import WAITING_FILTER, DeliveryChange, WebhookPause, delivery_change
 from .delivery_loop import DeliveryLoop, DeliveryTools
 
 log = structlog.get_logger(__name__)
@@ -78,12 +78,15 @@ class DeliveryLoops:
         self._feeds = Feeds(self._hub, tools.reading)
         self._webhooks = WebhookRegistry()
         self._loops: dict[WebhookRef, DeliveryLoop] = {}
+        self._pauses: dict[WebhookRef, WebhookPause] = {}
+        """Pauses that began before this worker took the lease."""
         self._early: dict[WebhookRef, list[DeliveryChange]] = {}
         """Deliveries of webhooks whose registration was not read yet: the two streams are read at the same time."""
         self._caught_up = asyncio.Event()
         self._unneeded: set[tuple[WebhookRef, str]] = set()
         """Secrets that no webhook used at the last sweep."""
         metrics.webhook_waiting.set_function(lambda: sum(loop.waiting for loop in self._loops.values()))
+        metrics.webhooks_paused.set_function(lambda: sum(loop.is_paused for loop in self._loops.values()))
 
     @property
     def halted(self) -> dict[str, str]:
@@ -97,6 +100,7 @@ class DeliveryLoops:
                 changed = self._webhooks.apply(positions)
                 if not positions and not self._caught_up.is_set():
                     changed = {ref for ref, _ in self._webhooks.registered()}
+                    self._pauses = await self._tools.deliveries.pauses()
                     self._caught_up.set()
                 if self._caught_up.is_set():
                     for ref in changed:
@@ -131,6 +135,7 @@ class DeliveryLoops:
         await asyncio.gather(*(loop.stop() for loop in self._loops.values()))
         self._hub.end()
         metrics.webhook_waiting.set_function(lambda: 0)
+        metrics.webhooks_paused.set_function(lambda: 0)
 
     def _used_by(self, ref: WebhookRef) -> set[str]:
         state = self._webhooks.state(ref)
@@ -144,7 +149,8 @@ class DeliveryLoops:
             if isinstance(state, DeletedWebhook):
                 await self._tools.deliveries.forget(ref)
         elif loop is None:
-            self._loops[ref] = DeliveryLoop(ref, state, self._tools, self._feeds, self._may_send)
+            pause = self._pauses.pop(ref, None)
+            self._loops[ref] = DeliveryLoop(ref, state, self._tools, self._feeds, self._may_send, pause)
             for change in self._early.pop(ref, ()):
                 await self._pass_on(change)
         else:
@@ -157,7 +163,7 @@ class DeliveryLoops:
                 await self._tools.deliveries.forget(change.ref)
         elif loop is None:
             self._early.setdefault(change.ref, []).append(change)
-        elif change.next_at is None:
+        elif change.next_at is None or change.since is None:
             loop.drop(change.delivery_id)
         else:
-            loop.offer(change.delivery_id, change.next_at)
+            loop.offer(change.delivery_id, change.next_at, change.since)

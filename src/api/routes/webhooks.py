@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from litestar import Router
@@ -64,12 +65,18 @@ async def find_webhook(
     return ref, _registered((await container.commands.webhooks.load(ref)).state, ref)
 
 
-async def find_active(container: Container, request: ApiRequest, webhook_id: str) -> WebhookRef:
+async def find_active(container: Container, request: ApiRequest, webhook_id: str) -> tuple[WebhookRef, Registered]:
     """Return a webhook that the caller may change and that sends events. Raises RuleBroken if it is not active."""
     ref, webhook = await find_webhook(container, request, webhook_id, "admin")
     if not webhook.active:
         raise RuleBroken("this webhook is not active and sends nothing; set `active` to true first")
-    return ref
+    return ref, webhook
+
+
+async def paused_until(container: Container, ref: WebhookRef, webhook: Registered) -> datetime | None:
+    """Return when a webhook's present pause ends; None if it is not paused."""
+    pause = await container.deliveries.pause(ref)
+    return pause.until_now(webhook, utc_now()) if pause is not None else None
 
 
 async def sequence_before(container: Container, request: ApiRequest, task_id: str | None) -> int:
@@ -128,7 +135,7 @@ def webhook_router(container: Container) -> Router:
     async def register_webhook(request: ApiRequest) -> WebhookSecret:
         """Send events of your tasks to a URL from now on, signed (Standard Webhooks).
 
-        A delivery that is not answered with a 2xx is retried for hours; a 410 disables the webhook.
+        A delivery that is not answered with a 2xx is retried for hours; a 410 disables the webhook, a 429 pauses it.
         """
         body = await read_as(request, WebhookBody, depth)
         await container.egress.check_url(body.url)
@@ -161,16 +168,23 @@ def webhook_router(container: Container) -> Router:
         request: ApiRequest, owner: Owner = None, limit: Limit = 50, cursor: Cursor = None
     ) -> WebhookPage:
         """List webhooks, newest first."""
-        found = dict((await load_webhooks(container.reading, listed_owner(request, owner))).registered())
+        of = listed_owner(request, owner)
+        found = dict((await load_webhooks(container.reading, of)).registered())
+        pauses, now = await container.deliveries.pauses(of), utc_now()
         shown, following = page_of((ref.id for ref in found), limit, read_id_cursor(cursor), newest_first=True)
         return WebhookPage(
-            webhooks=[webhook_summary(found[parse_webhook_id(name)]) for name in shown], next_cursor=following
+            webhooks=[
+                webhook_summary(found[ref], pauses[ref].until_now(found[ref], now) if ref in pauses else None)
+                for ref in map(parse_webhook_id, shown)
+            ],
+            next_cursor=following,
         )
 
     @routes.get("/{webhook_id:str}", "Read a webhook", "The webhook's present state")
     async def get_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
-        """Return a webhook; `disabledReason` says why it is not active."""
-        return webhook_summary((await find_webhook(container, request, webhook_id, *READERS_OF_ALL))[1])
+        """Return a webhook; `disabledReason` says why it is not active, `pausedUntil` how long nothing is sent."""
+        ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
+        return webhook_summary(webhook, await paused_until(container, ref, webhook))
 
     @routes.patch("/{webhook_id:str}", "Change a webhook", "The webhook's present state", body=WebhookChange)
     async def change_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
@@ -189,7 +203,8 @@ def webhook_router(container: Container) -> Router:
             reason=f"disabled by {request.user.subject}",
         )
         handled = await commands.webhooks.handle(ref, command, **origin(request))
-        return webhook_summary(_registered(handled.known.state, ref))
+        webhook = _registered(handled.known.state, ref)
+        return webhook_summary(webhook, await paused_until(container, ref, webhook))
 
     @routes.delete("/{webhook_id:str}", "Delete a webhook", "The webhook is deleted")
     async def delete_webhook(request: ApiRequest, webhook_id: WebhookId) -> DoneAnswer:
@@ -217,14 +232,14 @@ def _add_deliveries(routes: Routes, container: Container) -> None:
 
     @routes.post("/{webhook_id:str}/test", "Send a test", "The delivery, which is sent now", fails={409})
     async def send_test(request: ApiRequest, webhook_id: WebhookId) -> DeliverySummary:
-        """Send a message of type `webhook.test`, delivered like any other."""
-        ref = await find_active(container, request, webhook_id)
+        """Send a message of type `webhook.test`, delivered like any other: during a pause, when it ends."""
+        ref, webhook = await find_active(container, request, webhook_id)
         now = utc_now()
         delivery = WebhookDelivery(
             id=delivery_id(ref, random_bits(64), now), type="webhook.test", created_at=now, next_at=now
         )
         await deliveries.make(ref, delivery, maybe_made=False)
-        return delivery_summary(delivery)
+        return delivery_summary(delivery, await paused_until(container, ref, webhook))
 
     @routes.get("/{webhook_id:str}/deliveries", "List deliveries", "A page of deliveries, the last changed first")
     async def list_deliveries(
@@ -235,18 +250,20 @@ def _add_deliveries(routes: Routes, container: Container) -> None:
         cursor: Cursor = None,
     ) -> DeliveryPage:
         """List the deliveries of a webhook, sent and not yet sent. A page with a `nextCursor` may be short."""
-        ref, _ = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
+        ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
         page = await deliveries.page(ref, _checked_status(status), limit, read_cursor(cursor))
+        until = await paused_until(container, ref, webhook)
         return DeliveryPage(
-            deliveries=[delivery_summary(delivery) for delivery in page.deliveries],
+            deliveries=[delivery_summary(delivery, until) for delivery in page.deliveries],
             next_cursor=next_cursor(page.cursor),
         )
 
     @routes.get("/{webhook_id:str}/deliveries/{delivery_id:str}", "Read a delivery", "The delivery's present state")
     async def get_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
         """Return a delivery and the outcome of its last attempt."""
-        ref, _ = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
-        return delivery_summary(await deliveries.get(ref, _checked_delivery_id(delivery_id)))
+        ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
+        delivery = await deliveries.get(ref, _checked_delivery_id(delivery_id))
+        return delivery_summary(delivery, await paused_until(container, ref, webhook))
 
     @routes.post(
         "/{webhook_id:str}/deliveries/{delivery_id:str}/retry",
@@ -255,6 +272,10 @@ def _add_deliveries(routes: Routes, container: Container) -> None:
         fails={409},
     )
     async def retry_delivery(request: ApiRequest, webhook_id: WebhookId, delivery_id: DeliveryId) -> DeliverySummary:
-        """Send a delivery now, whatever its status, with the same `webhook-id` and a fresh budget of attempts."""
-        ref = await find_active(container, request, webhook_id)
-        return delivery_summary(await deliveries.ask_again(ref, _checked_delivery_id(delivery_id), utc_now()))
+        """Send a delivery now, whatever its status, with the same `webhook-id` and a fresh budget of attempts.
+
+        During a pause of the webhook it is sent when the pause ends.
+        """
+        ref, webhook = await find_active(container, request, webhook_id)
+        delivery = await deliveries.ask_again(ref, _checked_delivery_id(delivery_id), utc_now())
+        return delivery_summary(delivery, await paused_until(container, ref, webhook))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -73,6 +74,8 @@ class WebhookSummary(Struct, kw_only=True, rename="camel"):
     active: bool
     disabled_reason: str | None
     """Why it is not active; null: it is active."""
+    paused_until: int | None
+    """Nothing is sent until then: the receiver answered 429, or 503 with `Retry-After`. Null: not paused."""
     created_at: int
     updated_at: int
 
@@ -103,7 +106,8 @@ def kinds_of(names: list[str]) -> tuple[str, ...]:
     return tuple(word for word in TASK_WORDS if word in wanted)
 
 
-def webhook_summary(webhook: Registered) -> WebhookSummary:
+def webhook_summary(webhook: Registered, paused_until: datetime | None = None) -> WebhookSummary:
+    """Return a webhook as clients see it. `paused_until`: when its present pause ends, None for none."""
     settings = webhook.settings
     return WebhookSummary(
         id=webhook.webhook_id,
@@ -115,6 +119,7 @@ def webhook_summary(webhook: Registered) -> WebhookSummary:
         description=settings.description,
         active=webhook.active,
         disabled_reason=None if webhook.active else webhook.disabled_reason,
+        paused_until=optional_milliseconds(paused_until),
         created_at=milliseconds(webhook.created_at),
         updated_at=milliseconds(webhook.changed_at),
     )
@@ -150,8 +155,12 @@ class DeliverySummary(Struct, kw_only=True, rename="camel"):
     status: DeliveryStatus
     """`failed`: no more attempts."""
     attempts: int
+    """Calls so far. A call that paused the webhook counts here, and uses up no try."""
     created_at: int
     next_attempt_at: int | None
+    """Not before the webhook's pause ends."""
+    paused_until: int | None
+    """The end of the pause it waits for; null: it waits for none."""
     ended_at: int | None
     last_attempt: LastTry | None
 
@@ -162,8 +171,13 @@ class DeliveryPage(Page, kw_only=True, rename="camel"):
     deliveries: list[DeliverySummary]
 
 
-def delivery_summary(delivery: WebhookDelivery) -> DeliverySummary:
-    last = delivery.last
+def delivery_summary(delivery: WebhookDelivery, paused_until: datetime | None = None) -> DeliverySummary:
+    """Return a delivery as clients see it. `paused_until`: when the webhook's present pause ends, None for none."""
+    last, next_at = delivery.last, delivery.next_at
+    if next_at is None:
+        paused_until = None
+    elif paused_until is not None:
+        next_at = max(next_at, paused_until)
     return DeliverySummary(
         id=delivery.id,
         message_id=delivery.message_id,
@@ -173,7 +187,8 @@ def delivery_summary(delivery: WebhookDelivery) -> DeliverySummary:
         status=delivery.status,
         attempts=delivery.attempts,
         created_at=milliseconds(delivery.created_at),
-        next_attempt_at=optional_milliseconds(delivery.next_at),
+        next_attempt_at=optional_milliseconds(next_at),
+        paused_until=optional_milliseconds(paused_until),
         ended_at=optional_milliseconds(delivery.ended_at),
         last_attempt=None
         if last is None

@@ -16,7 +16,8 @@
     KV_leases      the presence of each process, and the holder of each lease
     KV_secrets     sealed keys of servers and tasks, and secrets of webhooks; never in a log
     KV_deliveries  deliveries of webhooks: `waiting.<owner>.<webhook>.<id>` and `done.…`;
-                   `position.<owner>.<webhook>`: the sequence of TASKS up to which all deliveries exist
+                   `position.<owner>.<webhook>`: the sequence of TASKS up to which all deliveries exist;
+                   `pause.<owner>.<webhook>`: until when its receiver wants no message
     OBJ_results    results too large for the log
 
 Logs and everything that cannot be derived are synced to disk before they are acknowledged (`sync_interval: always` in
