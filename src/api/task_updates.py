@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import msgspec
 from litestar.exceptions import HTTPException
 
-from ..backends.dialects.task_update import DEEPEST_ANSWER, TaskUpdate, read_update
+from ..backends.dialects.contents import DEEPEST_ANSWER
+from ..backends.dialects.task_update import TaskUpdate, read_update
 from ..backends.redaction import without_key
 from ..commands.task_commands import Reporter
 from ..container import Container

@@ -104,8 +104,8 @@ def _task_event(found: VerifyReport, results: set[str], position: Position) -> N
         found.unfinished.pop(ref, None)
     elif kind.activates:
         found.unfinished.setdefault(ref, position.sequence)
-    if isinstance(event, TaskSucceeded | TaskFailed) and event.result is not None and event.result.object_name:
-        results.add(event.result.object_name)
+    if isinstance(event, TaskSucceeded | TaskFailed) and event.result is not None:
+        results |= event.result.object_names
 
 
 def _schedule_event(schedules: set[ScheduleRef], position: Position) -> None:

@@ -20,7 +20,7 @@ FailureKind = Literal[
     "error",  # 408, 425, 5xx
     "unreachable",  # refused, reset, not resolved, forbidden address
     "timeout",  # no outcome before the deadline of the attempt
-    "bad_answer",  # 2xx with a body that is not JSON or too large
+    "bad_answer",  # 2xx with a body that cannot be understood or is too large
     "worker_lost",  # the worker that made the call is gone
     "expired",  # it had not started by its `expiresAt`
     "deadline",  # it had not ended by its `deadline`
@@ -55,6 +55,14 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long it may wait for servers that are all busy; then it fails."""
 
 
+class StoredFile(Struct, frozen=True, kw_only=True):
+    """The bytes of an answer that is neither JSON nor text, in the object store."""
+
+    object_name: str
+    media_type: str
+    size_bytes: int
+
+
 class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A TaskResult: inline, or in the object store if it is large."""
 
@@ -62,6 +70,13 @@ class StoredResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The JSON text as the backend sent it."""
     object_name: str | None = None
     size_bytes: int
+    file: StoredFile | None = None
+    """The file that its `data` refers to."""
+
+    @property
+    def object_names(self) -> set[str]:
+        """Return the names of its objects in the object store."""
+        return {name for name in (self.object_name, self.file and self.file.object_name) if name}
 
 
 class ModelChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,6 +14,9 @@ from .task import Priority
 OnConflict: TypeAlias = Literal["wait", "replace", "refuse"]
 """What happens to a new task whose concurrency key is in use: it waits, replaces waiting tasks, or is refused."""
 
+Accepts: TypeAlias = Literal["any", "json"]
+"""What a server may answer with status 2xx: JSON only, or also text, a file, or nothing."""
+
 
 class TypeDefined(Event, frozen=True, kw_only=True):
     """A type was given settings, in place of earlier ones. None: the service's default."""
@@ -36,6 +39,7 @@ class TypeDefined(Event, frozen=True, kw_only=True):
     on_conflict: OnConflict = "wait"
     busy_for: timedelta | None = None
     """How long a task may wait for servers that are all busy."""
+    accepts: Accepts = "any"
 
 
 class TypeDeleted(Event, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.kinds import ACTIVATING_WORDS, ENDING_WORDS
 from ..events.subjects import task_ref, task_root, tasks_filter
-from ..events.task import StoredResult, TaskEvent
+from ..events.task import StoredFile, StoredResult, TaskEvent
 from ..streams.buckets import Bucket, BucketEntry
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_sequence, read
@@ -102,21 +102,21 @@ class TaskReader:
         """Return the task that a history describes. A large result is read from the object store."""
         view: TaskView | None = None
         payload = Raw(b"null")
-        result: StoredResult | None = None
         for stored in history:
             view = fold(view, stored)
-            match stored.recorded.event:
-                case events.TaskSubmitted() as submitted:
-                    payload = submitted.payload
-                case events.TaskSucceeded() | events.TaskFailed() as ended:
-                    result = ended.result
-                case events.TaskQueued(renewed=True) | events.TaskHeld(renewed=True):
-                    result = None
-                case _:
-                    pass
+            if isinstance(stored.recorded.event, events.TaskSubmitted):
+                payload = stored.recorded.event.payload
         if view is None:
             raise NotFound("task", ref.id)
+        result = _stored_result(history)
         return TaskDetail(ref, view, payload, None if result is None else await self._results.read(result))
+
+    async def file(self, ref: TaskRef, *, deleted: bool = False) -> StoredFile:
+        """Return the file of a task's result. Raises NotFound, also if the result has none."""
+        result = _stored_result(await self.history(ref, deleted=deleted))
+        if result is None or result.file is None:
+            raise NotFound("file of the result of task", ref.id)
+        return result.file
 
     async def history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:
         """Return a task's events, oldest first.
@@ -275,3 +275,17 @@ class TaskReader:
                 return await self._log.load(task_root(ref))
 
         return dict(zip(refs, await asyncio.gather(*map(load, refs)), strict=True))
+
+
+def _stored_result(history: Sequence[Stored[TaskEvent]]) -> StoredResult | None:
+    """Return the result of the task's last end; None if it has none, or was retried since."""
+    result: StoredResult | None = None
+    for stored in history:
+        match stored.recorded.event:
+            case events.TaskSucceeded() | events.TaskFailed() as ended:
+                result = ended.result
+            case events.TaskQueued(renewed=True) | events.TaskHeld(renewed=True):
+                result = None
+            case _:
+                pass
+    return result

@@ -135,7 +135,7 @@ class AttemptReports:
         `name` names the result among those of the task. Repeating is safe. Raises what the decider raises, and
         StoreUnavailable when NATS has been away for `patience_seconds`.
         """
-        result = await self._store(ref, name, ending.result, patience_seconds)
+        result = await self._store(ref, name, ending, patience_seconds)
         has_moved = await self.flush(ref, patience_seconds)
         command = (
             SucceedTask(reporter=reporter, result=result, update_digest=update_digest, notes=ending.notes)
@@ -176,11 +176,13 @@ class AttemptReports:
             if task.flush is not None:
                 task.flush.cancel()
 
-    async def _store(self, ref: TaskRef, name: str, result: bytes, patience_seconds: float) -> StoredResult:
+    async def _store(self, ref: TaskRef, name: str, ending: Ending, patience_seconds: float) -> StoredResult:
+        file = ending.file if isinstance(ending, Completed) else None
+        content = None if file is None else (file.media_type, file.content)
         give_up_at = time.monotonic() + patience_seconds
         while True:
             try:
-                return await self._results.store(ref, name, result)
+                return await self._results.store(ref, name, ending.result, content)
             except StoreUnavailable as error:
                 if time.monotonic() + OBJECT_PAUSE_SECONDS > give_up_at:
                     raise

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 import nats.errors
 from msgspec import Raw
+from nats.js.api import ObjectInfo
 from nats.js.errors import ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from ..errors import NotFound, StoreUnavailable
 from ..events.ids import TaskRef
 from ..events.json_text import compact
-from ..events.task import StoredResult
+from ..events.task import StoredFile, StoredResult
 from .client.connection import Connection
 from .jetstream.messages import read
 
 BUCKET = "results"
+PARTS_AT_ONCE = 8
+"""Parts of a file held in memory, of 128 KiB each as nats-py stores them."""
 
 
 class Results:
@@ -24,17 +29,32 @@ class Results:
         self._objects = objects
         self._inline_bytes = inline_bytes
 
-    async def store(self, ref: TaskRef, mark: str, result: bytes) -> StoredResult:
-        """Return a result in the form the event holds, without line breaks; a large one is on disk by then.
+    async def store(
+        self, ref: TaskRef, mark: str, result: bytes, file: tuple[str, bytes] | None = None
+    ) -> StoredResult:
+        """Return a result in the form the event holds, without line breaks.
 
-        `mark` distinguishes the results of one task. Raises StoreUnavailable; repeating is safe.
+        A large one, and its file, are on disk by then. `mark` distinguishes the results of one task. `file`: its media
+        type and its bytes. Raises StoreUnavailable; repeating is safe.
         """
         result = compact(result)
-        if len(result) <= self._inline_bytes:
-            return StoredResult(inline=Raw(result), size_bytes=len(result))
         name = f"{ref.owner}.{ref.unique}.{mark}"
+        stored_file: StoredFile | None = None
+        if file is not None:
+            media_type, content = file
+            stored_file = StoredFile(object_name=f"{name}.file", media_type=media_type, size_bytes=len(content))
+            await self._objects.put(stored_file.object_name, content)
+        if len(result) <= self._inline_bytes:
+            return StoredResult(inline=Raw(result), size_bytes=len(result), file=stored_file)
         await self._objects.put(name, result)
-        return StoredResult(object_name=name, size_bytes=len(result))
+        return StoredResult(object_name=name, size_bytes=len(result), file=stored_file)
+
+    async def open(self, file: StoredFile) -> AsyncGenerator[bytes, None]:
+        """Return the bytes of a file in parts, which are read a few at a time.
+
+        Raises NotFound if it is past its retention, StoreUnavailable if NATS does not answer, then or later.
+        """
+        return await self._objects.open(file.object_name)
 
     async def read(self, stored: StoredResult) -> Raw | None:
         """Return a result. Raises NotFound if it is past its retention, StoreUnavailable if NATS does not answer."""
@@ -67,14 +87,34 @@ class Objects:
 
         nats-py's own `get` would wait without a limit for a missing part.
         """
-        try:
-            info = await (await self._bucket()).get_info(name)
-        except ObjectNotFoundError:
-            raise NotFound("result", name) from None
-        except (nats.errors.Error, TimeoutError) as error:
-            raise StoreUnavailable(f"the object store did not answer: {error}") from error
+        info = await self._info(name)
         parts = await read(self._connection, f"OBJ_{BUCKET}", f"$O.{BUCKET}.C.{info.nuid}") if info.size else []
         data = b"".join(part.data for part in parts)
         if len(data) != info.size:
             raise StoreUnavailable(f"the object store has {len(data)} of the {info.size} bytes of {name}")
         return data
+
+    async def open(self, name: str) -> AsyncGenerator[bytes, None]:
+        """Return the parts of an object, which are read a few at a time. Raises what `get` raises, then or later."""
+        info = await self._info(name)
+        return self._parts(name, info)
+
+    async def _parts(self, name: str, info: ObjectInfo) -> AsyncGenerator[bytes, None]:
+        missing, sequence = info.size or 0, 1
+        while missing > 0:
+            subject = f"$O.{BUCKET}.C.{info.nuid}"
+            parts = await read(self._connection, f"OBJ_{BUCKET}", subject, sequence, PARTS_AT_ONCE)
+            if not parts:
+                raise StoreUnavailable(f"the object store lacks {missing} of the {info.size} bytes of {name}")
+            for part in parts:
+                missing -= len(part.data)
+                yield part.data
+            sequence = parts[-1].sequence + 1
+
+    async def _info(self, name: str) -> ObjectInfo:
+        try:
+            return await (await self._bucket()).get_info(name)
+        except ObjectNotFoundError:
+            raise NotFound("result", name) from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise StoreUnavailable(f"the object store did not answer: {error}") from error

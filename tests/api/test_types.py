@@ -23,6 +23,7 @@ RESIZE = {
     "burst": 10,
     "keyConcurrency": 2,
     "onConflict": "replace",
+    "accepts": "json",
 }
 
 

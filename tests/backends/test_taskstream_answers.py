@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
+from taskstream.backends.dialects.contents import DEEPEST_ANSWER
 from taskstream.backends.dialects.dialect import (
     Accepted,
     Answer,
@@ -21,10 +23,11 @@ from taskstream.backends.dialects.dialect import (
     FailedByBackend,
     Reply,
 )
-from taskstream.backends.dialects.task_update import DEEPEST_ANSWER, LONGEST_MESSAGE
+from taskstream.backends.dialects.task_update import LONGEST_MESSAGE
 from taskstream.backends.dialects.taskstream import Taskstream
 from taskstream.events.server import ServerRegistered
 from taskstream.events.task import FailureKind
+from taskstream.events.task_type import Accepts
 
 CALL = Call(
     task_id="t1",
@@ -44,6 +47,7 @@ def answer(
     reports: bool = False,
     retry_after: timedelta | None = None,
     media_type: str = "application/json",
+    accepts: Accepts = "any",
 ) -> Answer:
     """Return the outcome of an answer; a `body` other than bytes is sent as JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -51,7 +55,7 @@ def answer(
     reply = Reply(
         status=status, headers={"Content-Type": media_type}, body=sent, retry_after=retry_after, elapsed_ms=1234
     )
-    return Taskstream().read_answer(server, CALL, reply)
+    return Taskstream().read_answer(server, replace(CALL, accepts=accepts), reply)
 
 
 def task_result(status: str = "FINISHED", **metadata: Any) -> dict[str, Any]:
@@ -164,11 +168,14 @@ def test_a_failed_result_inside_a_200_fails_the_task_with_its_message(
 @pytest.mark.parametrize("status", [200, 204, 206])
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b'{"a":', b"{}{}", b"nan", b"1e999", b"[" * 5000 + b"]" * 5000],
-    ids=["empty", "html", "cut", "two", "nan", "infinite", "very deep"],
+    [b"  ", b"<html>", b'{"a":', b"{}{}", b"nan", b"1e999", b"[" * 5000 + b"]" * 5000],
+    ids=["blank", "html", "cut", "two", "nan", "infinite", "very deep"],
 )
-def test_a_success_with_a_body_that_is_not_json_is_a_bad_answer(status: int, body: bytes, reports: bool) -> None:
-    found = answer(status, body, reports=reports)
+@pytest.mark.parametrize("media_type", ["application/json", "Application/Problem+JSON; charset=utf-8"])
+def test_a_body_declared_json_that_is_not_json_is_a_bad_answer(
+    status: int, body: bytes, media_type: str, reports: bool
+) -> None:
+    found = answer(status, body, reports=reports, media_type=media_type)
 
     assert isinstance(found, Failed)
     assert found.kind == "bad_answer"

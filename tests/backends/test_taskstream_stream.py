@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskstream.backends.dialects.contents import DEEPEST_ANSWER
 from taskstream.backends.dialects.dialect import Answer, BadAnswer, Completed, FailedByBackend, Update
 from taskstream.backends.dialects.framing import Framing, Texts
-from taskstream.backends.dialects.task_update import DEEPEST_ANSWER, LONGEST_MESSAGE
+from taskstream.backends.dialects.task_update import LONGEST_MESSAGE
 from taskstream.backends.dialects.taskstream import Taskstream
 from taskstream.events.server import ServerRegistered
 

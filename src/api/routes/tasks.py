@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 from litestar import Router
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import HeaderParameter, QueryParameter
+from litestar.response import Stream
+from litestar.response.base import ASGIResponse
 
 from ...container import Container
 from ...events.ids import new_ref, owner_token, ref_for_key
@@ -47,6 +49,13 @@ STATUSES: frozenset[str] = frozenset(get_args(Status))
 
 Statuses = Annotated[list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")]
 
+ANY_BYTES = "application/octet-stream"
+FILE_HEADERS = {
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+}
+"""A file comes from a server: a browser must run nothing of it in our origin."""
 LONGEST_WAIT = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
 
@@ -60,6 +69,13 @@ Prefer = Annotated[
         description=f"`wait=n`: wait up to n seconds, {LONGEST_WAIT} at most, for the end of the task",
     ),
 ]
+
+
+class FileStream(Stream):
+    """A file with its own media type: Litestar prefers the one that the route declares."""
+
+    def to_asgi_response(self, *given: Any, **options: Any) -> ASGIResponse:
+        return super().to_asgi_response(*given, **{**options, "media_type": self.media_type})
 
 
 def bare_payload() -> Schema:
@@ -141,6 +157,24 @@ def task_router(container: Container) -> Router:
         if wait:
             detail = await until_ended(container, detail, wait)
         return task_answer(detail, settings)
+
+    @routes.get(
+        "/task/{task_id:str}/result/file",
+        "Read the file of a result",
+        "The bytes as the server sent them, with their media type",
+        media_type=ANY_BYTES,
+    )
+    async def get_file(request: ApiRequest, task_id: TaskId) -> FileStream:
+        """Return the file of a result whose `data` is `{"$ref", "mediaType", "bytes"}`: an answer that was no JSON.
+
+        It is sent as an attachment, which browsers save and do not show: its content is the server's.
+        """
+        ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
+        file = await container.tasks.file(ref, deleted=request.user.has(*READERS_OF_ALL))
+        content = await container.results.open(file)
+        return FileStream(
+            content, media_type=file.media_type, headers={**FILE_HEADERS, "Content-Length": str(file.size_bytes)}
+        )
 
     @routes.put(
         "/task/{task_id:str}",

@@ -52,6 +52,7 @@ async def define_type(container: Container, name: str, body: TypeBody, signed: O
         key_concurrency=body.key_concurrency,
         on_conflict=body.on_conflict,
         busy_for=_duration(body.busy_for),
+        accepts=body.accepts,
     )
     return await command_type(container, name, DefineType(definition=definition), signed)
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ...commands.task_type import DEFAULT_POOL, TypeState
 from ...events.limits import NO_LIMITS
 from ...events.task import BUSY_FOR, Priority
-from ...events.task_type import OnConflict, TypeDefined
+from ...events.task_type import Accepts, OnConflict, TypeDefined
 from ...settings import Concurrency, PerSecond, Settings
 from ...wire.fields import POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds
 from .pools import PauseInfo, pause_info
@@ -49,6 +49,8 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True)
     """What happens to a new task whose key is in use: it waits, replaces waiting tasks, or is refused (cancelled)."""
     busy_for: DurationSeconds | None = None
     """Seconds a task may wait for servers that are all busy (default 3,600); then it fails."""
+    accepts: Accepts = "any"
+    """`json`: an answer of a server that is not JSON (text, a file, nothing) is a failed attempt."""
 
 
 class TypeSummary(Struct, kw_only=True, rename="camel"):
@@ -79,6 +81,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """What happens to a new task whose key is in use."""
     busy_for: float
     """Seconds a task may wait for servers that are all busy."""
+    accepts: Accepts
+    """What its servers may answer: JSON only, or also text, a file, or nothing."""
     pause: PauseInfo | None
     """Null: not paused."""
 
@@ -117,4 +121,5 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         key_concurrency=own.key_concurrency,
         on_conflict=own.on_conflict,
         busy_for=(own.busy_for or BUSY_FOR).total_seconds(),
+        accepts=own.accepts,
     )

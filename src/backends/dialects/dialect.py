@@ -17,6 +17,7 @@ from ...commands.task_commands import Reporter, ReportProgress
 from ...events.envelope import NULL
 from ...events.server import ServerRegistered
 from ...events.task import FailureKind, ModelChoice
+from ...events.task_type import Accepts
 
 
 class ParentResult(Struct, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ class Call(Struct, frozen=True, kw_only=True):
     model: ModelChoice | None = None
     model_key: str | None = None
     parents: list[ParentResult] | None = None
+    accepts: Accepts = "any"
+    """What the task's type accepts as an answer."""
 
     def __repr__(self) -> str:
         return f"Call({self.task_id}, attempt {self.attempt})"  # without its secrets
@@ -72,12 +75,21 @@ class Reply(Struct, frozen=True, kw_only=True):
     """Milliseconds since the request was sent."""
 
 
+class File(Struct, frozen=True):
+    """The bytes of an answer that is neither JSON nor text."""
+
+    media_type: str
+    content: bytes
+
+
 class Completed(Struct, frozen=True):
     """The task succeeded; `result` is a TaskResult, JSON."""
 
     result: bytes
     notes: tuple[str, ...] = ()
     """What of the answer was left out, clamped or shortened."""
+    file: File | None = None
+    """The file that the data of `result` refers to."""
 
 
 class FailedByBackend(Struct, frozen=True):

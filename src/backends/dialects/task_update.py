@@ -25,8 +25,6 @@ from .reasons import FIELDS, reason_in, shortened
 Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-DEEPEST_ANSWER = 500
-"""Levels of nesting. A deeper result would be stored, and then not decode where the stack is deeper than here."""
 LONGEST_MESSAGE = 2_000
 LONGEST_LINE = 8_000
 LONGEST_NAME = 128
@@ -243,8 +241,10 @@ def read_update(text: bytes, content: Any, *, may_be_short: bool = False) -> Tas
     return TaskUpdate(text, content, is_short, status, said, changed, tuple(notes))
 
 
-def read_backend_task_id(content: dict[str, Any]) -> str | None:
+def read_backend_task_id(content: Any) -> str | None:
     """Return the server's own id for the task in an acceptance; None for none, and for one of a wrong type."""
+    if not isinstance(content, dict):
+        return None
     value: str | None
     value, _ = READERS["backend_task_id"](content.get("backend_task_id"))
     return value

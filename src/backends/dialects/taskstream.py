@@ -11,8 +11,8 @@ from ...errors import InvalidInput
 from ...events.server import ServerRegistered
 from ...events.task import ModelChoice
 from ...instants import milliseconds
-from ...wire.json_text import Json, read_json
-from ...wire.validation_errors import deeper_than, malformed
+from ...wire.json_text import Json
+from .contents import Content, as_json, media_type_of, read_content
 from .dialect import (
     Accepted,
     Answer,
@@ -22,6 +22,7 @@ from .dialect import (
     Completed,
     Dialect,
     Failed,
+    File,
     ParentResult,
     Probe,
     Reply,
@@ -31,7 +32,6 @@ from .dialect import (
 )
 from .reasons import reason_in, reason_of
 from .task_update import (
-    DEEPEST_ANSWER,
     SHORT,
     TaskUpdate,
     has_status,
@@ -105,20 +105,15 @@ class Taskstream(Dialect):
 
     def _read_success(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
         reports = _reports(server)
-        is_acceptance = reports and reply.status == 202
         try:
-            text, content = _json(reply.body)
-            update = _update_in(text, content, call)
+            content = read_content(reply)
+            update = _update_in(content, call)
         except BadAnswer as error:
-            if is_acceptance:
+            if reports and reply.status == 202:
                 return Accepted(None)
             return _bad(reply, f"the answer {error}")
         if update is None:
-            if is_acceptance:
-                return Accepted(_backend_task_id(content))
-            if reply.status == 202:
-                return _bad(reply, f"it has no result. {REGISTER}")
-            return Completed(wrapped(call.task_id, text, **_seen(server.server_id, "FINISHED", reply.elapsed_ms)))
+            return _read_data(server, call, reply, content)
         if update.is_of_another(call.task_id):
             return Failed(kind="bad_answer", error=OF_ANOTHER_TASK)
         if not update.is_final:
@@ -151,7 +146,7 @@ class _UpdateStream(StreamReader):
         self._task_id = task_id
 
     def read(self, text: bytes, elapsed_ms: int) -> Update | Answer | None:
-        text, content = _json(text)
+        text, content = as_json(text)
         if not isinstance(content, dict):
             raise BadAnswer("is not a JSON object")
         if content.get("error") and not (has_status(content) or "status" in content):
@@ -195,11 +190,14 @@ def _seen(server_id: str, status: str, elapsed_ms: int) -> dict[str, Any]:
     return {**seen, **({"progress": 100} if status == "FINISHED" else {}), "status": status, "message": None}
 
 
-def _update_in(text: bytes, content: Any, call: Call) -> TaskUpdate | None:
+def _update_in(found: Content, call: Call) -> TaskUpdate | None:
     """Return the update in an answer; None if it is none, so that the answer is data. Raises BadAnswer.
 
     Without `metadata`, an object that names the task and says that it has failed, or goes on, is an update in short.
     """
+    if not isinstance(found, Json):
+        return None
+    text, content = found
     try:
         if has_status(content):
             return read_update(text, content)
@@ -217,32 +215,36 @@ def _bad(reply: Reply, what: str) -> Failed:
     return Failed(kind="bad_answer", error=f"the server answered {reply.status}, and {what}")
 
 
-def _json(text: bytes) -> Json:
-    """Return what JSON holds. Raises BadAnswer for anything else, and for what is nested too deep to be read again."""
-    try:
-        found = read_json(text)
-        too_deep = deeper_than(DEEPEST_ANSWER, *found)
-    except RecursionError:
-        too_deep = True
-    except msgspec.DecodeError as error:
-        raise BadAnswer(f"is not JSON: {malformed(error, 'text').detail}") from None
-    if too_deep:
-        raise BadAnswer(f"is nested deeper than {DEEPEST_ANSWER} levels")
-    return found
+def _read_data(server: ServerRegistered, call: Call, reply: Reply, content: Content) -> Answer:
+    """Return what an answer without an update means: all of it is the data of a task that succeeded, or it accepts.
+
+    A server that reports later accepts a task also by an answer that says nothing, such as `ok`.
+    """
+    reports = _reports(server)
+    if reply.status == 202 and not reports:
+        return _bad(reply, f"it has no result. {REGISTER}")
+    if reports and (reply.status == 202 or content is None or isinstance(content, str)):
+        return Accepted(read_backend_task_id(content.content) if isinstance(content, Json) else None)
+    if call.accepts == "json" and not isinstance(content, Json):
+        answered = media_type_of(reply) if content is not None else "nothing"
+        return _bad(reply, f"the answer is {answered or 'no JSON'}; the task's type accepts JSON only")
+    seen = _seen(server.server_id, "FINISHED", reply.elapsed_ms)
+    file = content if isinstance(content, File) else None
+    return Completed(wrapped(call.task_id, _data(call, content), **seen), file=file)
 
 
-def _backend_task_id(content: Any) -> str | None:
-    """Return the server's own id for the task, from a 202; one that says nothing we know accepts all the same."""
-    return read_backend_task_id(content) if isinstance(content, dict) else None
+def _data(call: Call, content: Content) -> bytes:
+    match content:
+        case Json():
+            return content.text
+        case File():
+            path = f"/api/task/{call.task_id}/result/file"
+            return _encode({"$ref": path, "mediaType": content.media_type, "bytes": len(content.content)})
+        case _:
+            return _encode(content)
 
 
 def _reason(reply: Reply) -> str:
     """Return the status and the server's own words, if it has some that are meant to be read."""
     reason = reason_of(reply.body, media_type_of(reply))
     return f"the server answered {reply.status}" + (f": {reason}" if reason else "")
-
-
-def media_type_of(reply: Reply) -> str:
-    """Return the media type of an answer, in lower case and without parameters; empty if it has none."""
-    headers = {name.lower(): value for name, value in reply.headers.items()}
-    return headers.get("content-type", "").partition(";")[0].strip().lower()

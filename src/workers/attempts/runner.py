@@ -83,6 +83,7 @@ class AttemptRunner:
         self._callback_base = container.settings.callback_base
         self._commands = container.commands
         self._secrets = container.secrets
+        self._fleet = container.fleet
         self._backend = backend
         self._slots = slots
         self._in_flight = in_flight
@@ -228,6 +229,7 @@ class AttemptRunner:
             return Failed(
                 kind="rejected", error="the model key cannot be decrypted; submit the task again with the key"
             )
+        definition = self._fleet.type_state(queued.submitted.task_type).definition
         call = Call(
             task_id=queued.ref.id,
             task_type=queued.submitted.task_type,
@@ -240,6 +242,7 @@ class AttemptRunner:
             model=queued.submitted.model,
             model_key=model_key,
             parents=parents,
+            accepts=definition.accepts if definition else "any",
         )
         if self._is_given_up(under_way):
             return None

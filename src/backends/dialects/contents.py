@@ -1,0 +1,110 @@
+"""The content of a successful answer: JSON, text, a file, or nothing. Pure.
+
+| Content-Type | content |
+|---|---|
+| `application/json`, `…+json` | JSON; anything else is a bad answer |
+| `image/*`, `audio/*`, `video/*` | a file |
+| any other | JSON if it is an object or an array, else text for `text/*`, else a file |
+| none | JSON of any kind, else text if it is UTF-8, else a file |
+
+Whatever its type, an empty body is nothing. Text and JSON are decoded by the `charset` that the type names.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from email.message import Message
+from typing import TypeAlias
+
+import msgspec
+
+from ...wire.json_text import BYTE_ORDER_MARK, Json, read_json
+from ...wire.validation_errors import deeper_than, malformed
+from .dialect import BadAnswer, File, Reply
+
+DEEPEST_ANSWER = 500
+"""Levels of nesting. A deeper result would be stored, and then not decode where the stack is deeper than here."""
+ANY_BYTES = "application/octet-stream"
+JSON_TYPES = frozenset({"application/json", "text/json"})
+FILE_KINDS = ("image/", "audio/", "video/")
+CHARSETS = frozenset({
+    "ascii", "utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "shift_jis", "euc_jp",
+    "euc_kr", "gb2312", "gbk", "gb18030", "big5", "koi8-r", *(f"iso8859-{part}" for part in range(1, 17)),
+    *(f"cp{page}" for page in range(1250, 1259)),
+})  # fmt: skip
+"""By Python's names. Any other, such as `idna` or `utf-7`, counts as UTF-8: some take quadratic time."""
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}", re.ASCII)
+_LOOKS_LIKE_JSON = re.compile(rb"\s*[\[{]")
+_LOOKS_LIKE_ANY_JSON = re.compile(rb'\s*(?:[\[{"\-0-9]|true\b|false\b|null\b)')
+
+Content: TypeAlias = Json | str | File | None
+
+
+def media_type_of(reply: Reply) -> str:
+    """Return the media type of an answer, in lower case and without parameters; empty if it has none."""
+    return _content_type(reply).partition(";")[0].strip().lower()
+
+
+def read_content(reply: Reply) -> Content:
+    """Return the content of an answer; None for an empty one. Raises BadAnswer."""
+    body = reply.body
+    if body in (b"", BYTE_ORDER_MARK):
+        return None
+    media_type = media_type_of(reply)
+    if media_type.startswith(FILE_KINDS):
+        return _file(media_type, body)
+    charset = _charset(reply)
+    text = body if charset == "utf-8" else body.decode(charset, "replace").encode()
+    if media_type in JSON_TYPES or media_type.endswith("+json"):
+        return as_json(text)
+    looks = _LOOKS_LIKE_JSON if media_type else _LOOKS_LIKE_ANY_JSON
+    if looks.match(text.removeprefix(BYTE_ORDER_MARK)):
+        try:
+            return as_json(text)
+        except BadAnswer:
+            pass
+    if media_type.startswith("text/") or (not media_type and _is_utf8(text)):
+        return text.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
+    return _file(media_type, body)
+
+
+def as_json(text: bytes) -> Json:
+    """Return what JSON holds. Raises BadAnswer for anything else, and for what is nested too deep to be read again."""
+    try:
+        found = read_json(text)
+        too_deep = deeper_than(DEEPEST_ANSWER, *found)
+    except RecursionError:
+        too_deep = True
+    except msgspec.DecodeError as error:
+        raise BadAnswer(f"is not JSON: {malformed(error, 'text').detail}") from None
+    if too_deep:
+        raise BadAnswer(f"is nested deeper than {DEEPEST_ANSWER} levels")
+    return found
+
+
+def _file(media_type: str, body: bytes) -> File:
+    return File(media_type if _MEDIA_TYPE.fullmatch(media_type) else ANY_BYTES, body)
+
+
+def _content_type(reply: Reply) -> str:
+    return next((value for name, value in reply.headers.items() if name.lower() == "content-type"), "")
+
+
+def _charset(reply: Reply) -> str:
+    """Return the charset of an answer, by Python's name of its codec."""
+    message = Message()
+    message["Content-Type"] = " ".join(_content_type(reply).split())
+    try:
+        name = codecs.lookup(message.get_content_charset("utf-8")).name
+    except (LookupError, ValueError):
+        return "utf-8"
+    return name if name in CHARSETS else "utf-8"
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        return "\x00" not in text.decode()
+    except UnicodeDecodeError:
+        return False
