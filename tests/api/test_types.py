@@ -24,6 +24,7 @@ RESIZE = {
     "keyConcurrency": 2,
     "onConflict": "replace",
     "accepts": "json",
+    "busyFor": 600,
 }
 
 

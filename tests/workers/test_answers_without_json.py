@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from taskstream.commands.task_commands import DeleteTask
+from taskstream.events.envelope import Actor
+from taskstream.events.ids import parse_task_id
 from testkit.backend import Answerer, BackendServer, at_first
 from testkit.service import Client, Service
 
@@ -72,7 +75,8 @@ async def test_an_image_is_a_file_that_owner_and_admin_read_and_nobody_else(
         assert headers["Content-Security-Policy"] == "sandbox"
     assert (await service.bob.get(path)).status == 404
     assert (await service.bearing("A" * 22).get(path)).status == 401
-    await service.alice.done("DELETE", f"/api/queue/tasks/{task_id}")
+    deletion = DeleteTask(reason="no longer wanted")
+    await service.container.commands.task(parse_task_id(task_id), deletion, by=Actor("user", "alice"))
     assert (await service.alice.get(path)).status == 404
 
 
