@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 import aiohttp
+from msgspec.structs import replace
 
 from ..clock import utc_now
 from ..events.server import ServerRegistered
 from ..wire.body_limit import AnswerTooLarge, read_capped
+from ..wire.connections import ALONE, UnaskedAnswer, doubt, is_certain, keep
 from .dialects import dialect_of
 from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Unsent, Update
 from .dialects.framing import FRAMINGS, Texts
@@ -33,7 +35,10 @@ OnUpdate: TypeAlias = Callable[[Update], Awaitable[None]]
 
 
 class BackendClient:
-    """Calls servers, each in its dialect, over one pooled session."""
+    """Calls servers, each in its dialect, over one session.
+
+    A health check has a connection of its own. A call's connection serves further calls if its answer names the task.
+    """
 
     def __init__(
         self,
@@ -61,7 +66,9 @@ class BackendClient:
                 framing = FRAMINGS.get(response.content_type)
                 if framing and (reader := dialect.open_stream(server, call, response.status)):
                     return await self._follow(response, Texts(framing), reader, call.model_key, on_update, started)
-                body = without_key(await read_capped(response, self._max_result_bytes), call.model_key)
+                received = await read_capped(response, self._max_result_bytes)
+                _settle(response, call, received)
+                body = without_key(received, call.model_key)
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
         except TimeoutError:
             return Failed(kind="timeout", error="the server did not answer within the attempt's time")
@@ -94,7 +101,8 @@ class BackendClient:
         assert request is not None
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._health_timeout_seconds), self._send(request) as response:
+            alone = replace(request, headers={**request.headers, **ALONE})
+            async with asyncio.timeout(self._health_timeout_seconds), self._send(alone) as response:
                 latency_ms = (time.perf_counter() - started) * 1000
                 limit = dialect.most_health_bytes
                 body = await read_capped(response, limit) if limit else b""
@@ -157,6 +165,14 @@ class BackendClient:
         return await read(texts.rest()) or reader.end()
 
 
+def _settle(response: aiohttp.ClientResponse, call: Call, body: bytes) -> None:
+    """Keep the connection for later calls if the answer names its task, which proves that it is this call's."""
+    if call.task_id.encode() in body:
+        keep(response)
+    elif response.ok and not is_certain(response):
+        doubt(response)  # the answer before named its task
+
+
 def _milliseconds_since(started: float) -> int:
     return round((time.perf_counter() - started) * 1000)
 
@@ -201,6 +217,8 @@ def describe(error: Exception) -> str:
             return "the server's certificate was not accepted"
         case aiohttp.ClientConnectorError():
             return "the server could not be reached"
+        case UnaskedAnswer():
+            return "the server sent an answer before it was asked"
         case aiohttp.ServerDisconnectedError() | ConnectionResetError():
             return "the server closed the connection without an answer"
         case aiohttp.ClientPayloadError():

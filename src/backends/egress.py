@@ -26,6 +26,7 @@ from aiohttp.connector import AddrInfoType
 from ..settings import InvalidSettings, Settings, variable
 from ..wire import addresses
 from ..wire.addresses import Address, BadAddress, InvalidAddress, Network, Reach
+from ..wire.connections import ExchangeConnector, open_session
 
 Resolve: TypeAlias = Callable[[str, int, socket.AddressFamily], Awaitable[list[ResolveResult]]]
 """(host name, port, family) -> its addresses; raises OSError when there are none."""
@@ -119,15 +120,16 @@ class EgressPolicy:
             self._check(found["host"], by_name=by_name, shown=host)
 
     def session(self) -> aiohttp.ClientSession:
-        """Open a pooled session that enforces the policy; call it in a running loop, and close it at the end.
+        """Open a session that enforces the policy; call it in a running loop, and close it at the end.
 
-        Connections are not limited in number. The session has no timeout: set one for each call, with
-        `allow_redirects=False`. (A redirect that is followed is checked like any other connect.) It uses no proxy, no
-        `.netrc` and no cookies. Read answers with `read_capped`, which also bounds compressed ones.
+        A connection is used again only after `connections.keep`. Connections are not limited in number. The session has
+        no timeout: set one for each call, with `allow_redirects=False`. (A redirect that is followed is checked like
+        any other connect.) It uses no proxy, no `.netrc` and no cookies. Read answers with `read_capped`, which also
+        bounds compressed ones.
 
         A connect that policy refuses raises an aiohttp.ClientConnectorError for which `refused_by_policy` is true.
         """
-        connector = aiohttp.TCPConnector(
+        connector = ExchangeConnector(
             limit=0,
             ttl_dns_cache=DNS_TTL,
             keepalive_timeout=IDLE_SECONDS,
@@ -136,11 +138,9 @@ class EgressPolicy:
             resolver=_CheckingResolver(self),
             socket_factory=self._open_socket,
         )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
+        return open_session(
+            connector,
             timeout=aiohttp.ClientTimeout(),
-            trust_env=False,
             # Compression is not requested. A compressed answer is still understood: aiohttp decompresses in steps of
             # some 64 KiB as the reader takes them, so `read_capped` stops a decompression bomb at its limit.
             headers={"Accept-Encoding": "identity"},

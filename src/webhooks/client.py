@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 
 import aiohttp
@@ -20,6 +21,7 @@ from ..instants import whole_seconds
 from ..vault.sealing import SealingError
 from ..vault.secrets import SecretStore
 from ..wire.body_limit import AnswerTooLarge, read_capped
+from ..wire.connections import ALONE, is_certain, keep
 from .deliveries import LastAnswer
 
 MOST_READ = 64 * 1024
@@ -50,7 +52,7 @@ class WebhookOutcome(Struct, frozen=True, kw_only=True):
 
 
 class WebhookClient:
-    """Calls receivers over one pooled session."""
+    """Calls receivers over one session. A connection serves further messages after a 2xx."""
 
     def __init__(
         self,
@@ -78,11 +80,13 @@ class WebhookClient:
         try:
             async with (
                 asyncio.timeout(self._timeout_seconds),
-                self._session.post(webhook.settings.url, data=body, headers=headers, allow_redirects=False) as response,
+                self._post(webhook.settings.url, headers, body) as response,
             ):
                 status = response.status
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), at)
                 text = shown(await read_capped(response, MOST_READ))
+                if not verdict(status):
+                    keep(response)
             trouble = verdict(status)
         except AnswerTooLarge:
             trouble = verdict(status or 0)
@@ -93,6 +97,16 @@ class WebhookClient:
         elapsed_ms = round((time.perf_counter() - started) * 1000)
         answer = LastAnswer(at=at, status=status, error=trouble, body=text, elapsed_ms=elapsed_ms)
         return WebhookOutcome(answer=answer, retry_after=retry_after)
+
+    @contextlib.asynccontextmanager
+    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Post a message. A refusal on a used connection may be another message's: that is asked again on a new one."""
+        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            if not verdict(response.status) or is_certain(response):
+                yield response
+                return
+        async with self._session.post(url, data=body, headers=headers | ALONE, allow_redirects=False) as response:
+            yield response
 
     async def _headers(
         self, ref: WebhookRef, webhook: Registered, name: str, at: datetime, body: bytes

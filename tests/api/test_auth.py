@@ -32,6 +32,7 @@ from taskstream.api.auth.authenticator import (
 from taskstream.api.auth.keys import JWKS_AGE, JWKS_PAUSE, FixedKey, RemoteKeys
 from taskstream.settings import InvalidSettings, Settings
 from testkit.http_server import HttpServer
+from testkit.raw_server import RawServer, answer
 from testkit.waiting import wait_until
 
 SECRET = "a secret of thirty-two bytes or more"
@@ -659,6 +660,21 @@ async def test_an_issuer_that_does_not_answer_is_given_up(
     issuer.answer = silent
     with pytest.raises(KeysUnavailable):
         await asyncio.wait_for(remote.identify(signed("ES256", "a")), 60)
+
+
+async def test_a_document_nobody_asked_for_gives_no_keys(clock: Clock) -> None:
+    ours, theirs = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    documents = [answer(json.dumps({"keys": [jwk("ES256", "a", key)]}).encode()) for key in (ours, theirs)]
+    async with RawServer(lambda _: documents[0]) as server:
+        remote = build(clock, clock, jwt_jwks_url=server.url)
+        for subject in ("ada", "grace", "joan"):
+            await refuses(remote, signed("ES256", "unknown"), "no key that is known")  # which fetches
+            await remote.identify(signed("ES256", "a", ours, sub=subject))
+            await refuses(remote, signed("ES256", "a", theirs), "signature")
+            server.connections[-1].send(documents[1])
+            clock.advance(JWKS_PAUSE)
+        await remote.close()
+    assert len(server.requests) == 3
 
 
 async def fetched(remote: Authenticator) -> None:

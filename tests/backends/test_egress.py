@@ -23,6 +23,7 @@ from taskstream.backends.egress import AddressRefused, EgressPolicy, ForbiddenAd
 from taskstream.settings import InvalidSettings, Settings
 from taskstream.wire.addresses import BadAddress, InvalidAddress
 from taskstream.wire.body_limit import AnswerTooLarge, read_capped
+from taskstream.wire.connections import keep
 
 from .wire_fixtures import Wire
 from .wire_server import WireServer
@@ -366,7 +367,9 @@ async def test_connections_are_kept_and_cookies_are_not(backend: WireServer) -> 
     # aiohttp keeps no cookies of addresses in any case, so this needs a name.
     async with policy("gpu.example", names={"gpu.example": "127.0.0.1"}).session() as session:
         for _ in range(3):
-            await get(session, at(backend, "gpu.example"))
+            async with session.get(at(backend, "gpu.example"), timeout=TIMEOUT, allow_redirects=False) as response:
+                await response.read()
+                keep(response)
     assert len(backend.received) == 3
     assert len({request.connection for request in backend.received}) == 1
     assert all("Cookie" not in request.headers for request in backend.received)

@@ -26,6 +26,7 @@ from jwt.algorithms import HMACAlgorithm
 
 from ...settings import InvalidSettings, Settings, variable
 from ...wire.body_limit import AnswerTooLarge, read_capped
+from ...wire.connections import ALONE, open_session
 
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 Key: TypeAlias = bytes | PublicKey | jwt.PyJWK
@@ -160,10 +161,8 @@ class RemoteKeys:
 
     async def _download(self) -> bytes:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=JWKS_TIMEOUT)
-            )
-        async with self._session.get(self._url, allow_redirects=False) as response:
+            self._session = open_session(timeout=aiohttp.ClientTimeout(total=JWKS_TIMEOUT))
+        async with self._session.get(self._url, headers=ALONE, allow_redirects=False) as response:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
             return await read_capped(response, JWKS_MAX)

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ...clock import utc_now
 from ...errors import StoreUnavailable, TaskstreamError
+from ...wire.connections import open_session
 from ..client.access import ANYBODY, Access, shown
 from ..client.connection import Connection
 
@@ -105,9 +106,8 @@ async def _durability(monitor_url: str | None, access: Access) -> Durability:
     if monitor_url is None:
         return "unknown"
     try:
-        timeout = aiohttp.ClientTimeout(total=3)
         async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
+            open_session(timeout=aiohttp.ClientTimeout(total=3)) as session,
             session.get(f"{monitor_url.rstrip('/')}/varz", ssl=access.ssl_context()) as response,
         ):
             config: dict[str, Any] = (await response.json()).get("jetstream", {}).get("config", {})

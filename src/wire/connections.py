@@ -1,0 +1,287 @@
+"""HTTP sessions whose connections belong to one exchange: what arrives outside it is never taken for an answer.
+
+HTTP/1.1 ties an answer to its request by order alone. A server that answers twice, or late, on a connection that is
+kept gives the second answer to whoever asks next. aiohttp puts a kept connection back into use without a check. So:
+
+* What arrives while no request is under way closes the connection (`_Exchange`). Data that the event loop
+  has not read yet is found in the socket, before a connection is chosen and again before the first byte is written.
+* A connection is kept only if the caller knows that the answer was its own (`keep`). Any other is
+  closed after its answer.
+* An origin that sent what nobody asked for, or an answer in doubt, gets a connection per request for DISTRUST_SECONDS.
+* A request with ALONE gets a connection of its own.
+
+What remains: an answer nobody asked for that crosses the first bytes of the next request on a kept connection. It
+cannot be recognized here. Callers have the means: an id in the answer, or another request with ALONE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import fcntl
+import functools
+import select
+import struct
+import termios
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+import aiohttp
+import structlog
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+from aiohttp.connector import Connection
+from yarl import URL
+
+log = structlog.get_logger(__name__)
+
+ALONE = {"Connection": "close"}
+"""Headers of a request that gets a new connection, which is closed after the answer."""
+DISTRUST_SECONDS = 600.0
+MOST_DISTRUSTED = 1_000
+"""Origins remembered. With more, the oldest is forgotten: it is found out again."""
+
+
+class UnaskedAnswer(aiohttp.ServerDisconnectedError):
+    """The server sent something before the first byte of the request was written; nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("the server sent an answer before it was asked")
+
+
+Origin: TypeAlias = tuple[str | None, int | None]
+"""The host and port of an address."""
+
+
+class _Phase(enum.Enum):
+    IDLE = enum.auto()
+    """New, kept, or closed."""
+    PREPARED = enum.auto()
+    """A request has the connection; nothing of it is written."""
+    UNDER_WAY = enum.auto()
+    """The first byte of the request is written, and the answer is not complete."""
+
+
+class ExchangeConnector(aiohttp.TCPConnector):
+    """The pool of connections of one session."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        make: Callable[..., ResponseHandler] = _Exchange
+        self._factory = functools.partial(make, loop=self._loop, pool=self)
+        self._distrusted: dict[Origin, float] = {}
+        """Until when, by the event loop's clock; oldest first."""
+
+    def distrust(self, url: URL) -> None:
+        """Use no connection to an origin twice for DISTRUST_SECONDS."""
+        origin = (url.raw_host, url.port)
+        if self._distrusted.pop(origin, None) is None:
+            log.warning("connections.distrusted", host=url.raw_host, port=url.port)
+            if len(self._distrusted) >= MOST_DISTRUSTED:
+                del self._distrusted[next(iter(self._distrusted))]
+        self._distrusted[origin] = self._loop.time() + DISTRUST_SECONDS
+
+    def trusts(self, url: URL) -> bool:
+        """Return False while connections to an origin are used once."""
+        if not self._distrusted or (until := self._distrusted.get(origin := (url.raw_host, url.port))) is None:
+            return True
+        if self._loop.time() < until:
+            return False
+        del self._distrusted[origin]
+        return True
+
+    async def _get(self, key: ConnectionKey, traces: list[Any]) -> Connection | None:
+        """Return a kept connection on which nothing has arrived since; close the others that come before it."""
+        while (connection := await super()._get(key, traces)) is not None:
+            exchange = connection.protocol
+            if isinstance(exchange, _Exchange) and exchange.may_begin_again():
+                return connection
+            connection.close()
+        return None
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        assert isinstance(protocol, _Exchange)
+        super()._release(key, protocol, should_close=protocol.end() or should_close)
+
+
+class _Exchange(ResponseHandler):
+    """The client's end of a connection. Outside an exchange, whatever arrives closes it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: ExchangeConnector) -> None:
+        super().__init__(loop)
+        self._pool = pool
+        self._phase = _Phase.IDLE
+        self._begun = 0
+        self._is_kept = False
+        self._is_alone = False
+        self._url = URL()
+        self._arrived = select.poll()
+        self._is_encrypted = False
+
+    @property
+    def is_used(self) -> bool:
+        """True if the exchange is not the first one of its connection."""
+        return self._begun > 1
+
+    def may_begin_again(self) -> bool:
+        """Return True if the last answer was its request's, and neither data nor an end has come since."""
+        return self._is_kept and self._pool.trusts(self._url) and not (self.should_close or self._arrived.poll(0))
+
+    def prepare(self, url: URL, *, alone: bool) -> None:
+        """Take a request. What arrives before its first byte is written makes it fail with UnaskedAnswer."""
+        self._phase, self._is_kept = _Phase.PREPARED, False
+        self._url, self._is_alone = url, alone
+
+    def begin(self) -> bool:
+        """Return True if the first byte may be written, which must follow at once; the request has failed if not."""
+        # TLS has records of its own that arrive unasked (session tickets); `data_received` sees only data.
+        if not self._is_encrypted and self._arrived.poll(0) and self._bytes_arrived():
+            self._refuse()
+        if self._exception is not None or self._phase is not _Phase.PREPARED:
+            return False
+        self._phase = _Phase.UNDER_WAY
+        self._begun += 1
+        return True
+
+    def end(self) -> bool:
+        """End the exchange; return True if the connection must be closed."""
+        self._phase = _Phase.IDLE
+        # An answer that comes before all of the request is sent: the server may take the rest for the next request.
+        return self._is_alone or (self.transport is not None and self.transport.get_write_buffer_size() > 0)
+
+    def keep(self) -> None:
+        """Allow another exchange."""
+        self._is_kept = True
+
+    def discard(self) -> None:
+        """Close the connection, at the end of the exchange if it is under way."""
+        self.force_close()
+        if self._phase is _Phase.IDLE:
+            self.close()
+
+    def doubt(self) -> None:
+        """Stop reusing connections to this origin."""
+        self._pool.distrust(self._url)
+
+    # Called by aiohttp and the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._arrived.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._is_encrypted = transport.get_extra_info("ssl_object") is not None
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is _Phase.UNDER_WAY or not data:
+            super().data_received(data)
+        else:
+            self._refuse()
+        if self._phase is _Phase.IDLE and self.should_close:  # the answer is complete, and more came with it
+            self._refuse()
+
+    def start_timeout(self) -> None:
+        # The request is written now; one without a body, immediately after this call.
+        if self._phase is _Phase.UNDER_WAY or self.begin():
+            super().start_timeout()
+
+    def _bytes_arrived(self) -> int:
+        """Return how many bytes are in the socket: 0 if only its end has come."""
+        if not self.is_connected() or self.transport is None:
+            return 0
+        socket = self.transport.get_extra_info("socket")
+        (count,) = struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.FIONREAD, struct.pack("i", 0)))
+        return int(count)
+
+    def _refuse(self) -> None:
+        if self.transport is None:
+            return
+        if self._begun:
+            self._pool.distrust(self._url)
+        self._buffer.clear()
+        self.transport.abort()
+        self.set_exception(UnaskedAnswer())
+
+
+class _Request(ClientRequest):
+    """A request that begins an exchange with its first byte."""
+
+    is_alone = False
+
+    @property
+    def connection_key(self) -> ConnectionKey:
+        """The key of connections in the pool; one that nothing else has if the request wants its own."""
+        key = super().connection_key
+        if self.headers.get("Connection") != ALONE["Connection"]:
+            return key
+        self.is_alone = True
+        return key._replace(proxy_headers_hash=id(self))
+
+    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        """Send the request. This and `start` only return a coroutine: one of their own would cost every call."""
+        exchange = conn.protocol
+        assert isinstance(exchange, _Exchange)
+        exchange.prepare(self.url, alone=self.is_alone)
+        return super().send(conn)
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        exchange = conn.protocol
+        if isinstance(exchange, _Exchange) and exchange.begin():
+            await super().write_bytes(writer, conn, content_length)
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer. Its connection is closed after it unless `keep` was called."""
+
+    exchange: _Exchange | None = None
+    is_kept = False
+
+    def start(self, connection: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        assert isinstance(connection.protocol, _Exchange)
+        self.exchange = connection.protocol
+        return super().start(connection)
+
+    def release(self) -> Any:
+        released = super().release()
+        if not self.is_kept and self.exchange is not None:
+            self.exchange.discard()
+        return released
+
+
+def keep(response: aiohttp.ClientResponse) -> None:
+    """Let later requests use the connection. The answer was read to its end, and is known to be this request's."""
+    assert isinstance(response, _Response)
+    response.is_kept = True
+    _exchange_of(response).keep()
+
+
+def doubt(response: aiohttp.ClientResponse) -> None:
+    """Use no connection to this origin twice for a while: the answer may be another request's."""
+    _exchange_of(response).doubt()
+
+
+def is_certain(response: aiohttp.ClientResponse) -> bool:
+    """Return True if the connection was new: the answer cannot be another request's."""
+    return not _exchange_of(response).is_used
+
+
+def open_session(connector: ExchangeConnector | None = None, **options: Any) -> aiohttp.ClientSession:
+    """Open a session without cookies, proxies and `.netrc`; call it in a running loop, and close it at the end.
+
+    `options` are those of aiohttp.ClientSession. Use each answer in an `async with`.
+    """
+    return aiohttp.ClientSession(
+        connector=connector or ExchangeConnector(),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        request_class=_Request,
+        response_class=_Response,
+        **options,
+    )
+
+
+def _exchange_of(response: aiohttp.ClientResponse) -> _Exchange:
+    assert isinstance(response, _Response)
+    assert response.exchange is not None
+    return response.exchange

@@ -1,0 +1,345 @@
+"""A connection belongs to one exchange: what arrives before the next request is not its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskstream.wire import connections
+from taskstream.wire.connections import ALONE, UnaskedAnswer, doubt, is_certain, keep, open_session
+from testkit.certificates import Authority
+from testkit.raw_server import RawRequest, RawServer, answer
+from testkit.waiting import wait_until
+
+STRAY = answer(b"of another request")
+BODY = 6 * b"0123456789"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with open_session() as session:
+        yield session
+
+
+def echo(request: RawRequest) -> bytes:
+    """Answer with the body of the request."""
+    return answer(request.body)
+
+
+async def ask(session: aiohttp.ClientSession, server: RawServer, text: str = "", **options: Any) -> str:
+    """Return the body of an answer, and keep the connection."""
+    async with session.post(server.url, data=text.encode(), **options) as response:
+        body = await response.text()
+        keep(response)
+    return body
+
+
+async def answers_are_own(session: aiohttp.ClientSession, server: RawServer) -> None:
+    """Make three exchanges one after another, and three at once."""
+    for text in ("one", "two", "three"):
+        assert await ask(session, server, text) == text
+    texts = ["four", "five", "six"]
+    assert await asyncio.gather(*(ask(session, server, text) for text in texts)) == texts
+
+
+# What is kept
+
+
+async def test_a_connection_is_used_again_once_its_answer_is_known_to_be_its_own(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with RawServer(echo) as server:
+        for text in ("one", "two", "three"):
+            assert await ask(session, server, text) == text
+        assert [request.nth for request in server.requests] == [1, 2, 3]
+
+
+async def test_a_connection_of_which_nobody_said_so_is_closed(session: aiohttp.ClientSession) -> None:
+    async with RawServer(echo) as server:
+        for _ in range(2):
+            async with session.post(server.url, data=b"x") as response:
+                assert await response.read() == b"x"
+                assert is_certain(response)
+        await wait_until(lambda: not any(each.is_open for each in server.connections), "the connections to close")
+        assert [request.nth for request in server.requests] == [1, 1]
+
+
+async def test_a_request_alone_takes_no_kept_connection_and_leaves_none(session: aiohttp.ClientSession) -> None:
+    async with RawServer(echo) as server:
+        await ask(session, server)
+        await ask(session, server, headers=ALONE)
+        await ask(session, server)
+        await ask(session, server, headers=ALONE)
+        await wait_until(lambda: [each.is_open for each in server.connections] == [True, False, False], "closed ones")
+        assert [request.nth for request in server.requests] == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize(("seconds", "nth"), [(600.0, [1, 1, 1, 1]), (0.0, [1, 1, 2, 3])])
+async def test_after_a_stray_answer_each_request_gets_a_new_connection_for_a_while(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, seconds: float, nth: list[int]
+) -> None:
+    monkeypatch.setattr(connections, "DISTRUST_SECONDS", seconds)
+    async with RawServer(echo) as server, RawServer(echo) as other:
+        await ask(session, server)
+        server.connections[0].send(STRAY)
+        await wait_until(lambda: not server.connections[0].is_open, "the connection to close")
+        for _ in range(3):
+            await ask(session, server)
+            await ask(session, other)
+        assert [request.nth for request in server.requests] == nth
+        assert len(other.connections) == 1
+
+
+async def test_after_a_doubt_likewise_and_so_many_origins_are_remembered(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST_DISTRUSTED", 2)
+    async with RawServer(echo) as first, RawServer(echo) as second, RawServer(echo) as third:
+        for server in (first, second, second, third):
+            async with session.post(server.url) as response:
+                doubt(response)
+        for server in (first, second, third):
+            await ask(session, server)
+            await ask(session, server)
+        assert [len(server.connections) for server in (first, second, third)] == [2, 4, 3]
+
+
+# What arrives while nothing is asked
+
+
+STRAYS = {
+    "answer": STRAY,
+    "two answers": 2 * STRAY,
+    "part of one": STRAY[:7],
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "408": b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    "line end": b"\r\n",
+    "no HTTP": b"no HTTP",
+}
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "in the socket"])
+async def test_what_arrives_between_two_exchanges_is_nobodys(
+    session: aiohttp.ClientSession, stray: str, is_read: bool
+) -> None:
+    async with RawServer(echo) as server:
+        for text in ("one", "two", "three"):
+            assert await ask(session, server, text) == text
+            server.connections[-1].send(STRAYS[stray])
+            if is_read:
+                await wait_until(lambda: not server.connections[-1].is_open, "the connection to close")
+        await answers_are_own(session, server)
+
+
+@pytest.mark.parametrize("stray", sorted(STRAYS.keys() - {"no HTTP"}))  # with that, the answer is broken as a whole
+async def test_what_arrives_together_with_an_answer_is_nobodys(session: aiohttp.ClientSession, stray: str) -> None:
+    async with RawServer(lambda request: echo(request) + STRAYS[stray]) as server:
+        await answers_are_own(session, server)
+        server.respond = echo
+        await answers_are_own(session, server)
+
+
+async def test_a_connection_that_the_server_has_closed_is_not_used(session: aiohttp.ClientSession) -> None:
+    async with RawServer(echo) as server:
+        for text in ("one", "two", "three"):
+            assert await ask(session, server, text) == text
+            server.connections[-1].end()
+
+
+async def test_an_answer_before_the_first_byte_of_a_request_is_not_its_answer(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with RawServer(echo) as server:
+        server.banner = STRAY
+        with pytest.raises(UnaskedAnswer):
+            await ask(session, server, "one")
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.get(server.url)
+        assert server.requests == []
+
+
+async def test_a_request_that_was_given_a_connection_writes_nothing_if_data_comes_first(
+    session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RawServer(echo) as server:
+        await ask(session, server)
+        send = connections._Request.send
+
+        async def send_late(request: Any, connection: Any) -> aiohttp.ClientResponse:
+            server.connections[0].send(STRAY)  # between the choice of the connection and the first byte
+            return await send(request, connection)
+
+        monkeypatch.setattr(connections._Request, "send", send_late)
+        with pytest.raises(UnaskedAnswer):
+            await ask(session, server, "one")
+        assert len(server.requests) == 1
+
+
+# Ends of exchanges
+
+
+async def test_what_is_longer_than_its_content_length_spoils_no_other_answer(
+    session: aiohttp.ClientSession,
+) -> None:
+    def cut(request: RawRequest) -> bytes:
+        return answer(request.body[:2]) + (request.body[2:] if request.nth > 1 else b"")
+
+    async with RawServer(cut) as server:
+        for text in ("one", "two", "three"):
+            async with session.post(server.url, data=text.encode()) as response:
+                assert await response.text() == text[:2]
+                keep(response)
+            server.connections[-1].send(text[2:].encode())
+
+
+async def test_a_204_has_no_body_whatever_follows(session: aiohttp.ClientSession) -> None:
+    async with RawServer(lambda _: b"HTTP/1.1 204 No Content\r\n\r\n" + STRAY) as server:
+        for _ in range(3):
+            assert await ask(session, server) == ""
+        server.respond = echo
+        await answers_are_own(session, server)
+
+
+async def test_early_hints_belong_to_their_answer(session: aiohttp.ClientSession) -> None:
+    hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    async with RawServer(lambda request: hints + echo(request)) as server:
+        await answers_are_own(session, server)
+        assert len(server.connections) == 3
+
+
+async def test_an_upgrade_that_was_not_asked_for_ends_its_connection(session: aiohttp.ClientSession) -> None:
+    async with RawServer(
+        lambda _: b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    ) as server:
+        async with session.post(server.url, data=b"x") as response:
+            assert response.status == 101
+        server.respond = echo
+        await answers_are_own(session, server)
+        assert server.requests[1].nth == 1
+
+
+@pytest.mark.parametrize("size", [20, 1_000_000])
+async def test_an_answer_before_the_whole_request_ends_its_connection(
+    session: aiohttp.ClientSession, size: int
+) -> None:
+    """The server takes the rest of the body for the next request, and answers that too."""
+    refusal = answer(b"", "413 Content Too Large")
+    async with RawServer(lambda _: refusal) as server:
+        server.answers_early = True
+        for _ in range(3):
+            async with session.post(server.url, data=size // 4 * b"\r\n\r\n") as response:
+                assert response.status == 413
+                keep(response)
+        server.answers_early, server.respond = False, echo
+        await answers_are_own(session, server)
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancel", "half read"])
+async def test_an_exchange_that_is_broken_off_ends_its_connection(session: aiohttp.ClientSession, end: str) -> None:
+    part = answer(BODY)[:-10]
+    async with RawServer(lambda _: part if end == "half read" else b"") as server:
+
+        async def broken_off() -> None:
+            async with session.post(server.url, data=b"x") as response:
+                await response.content.readexactly(10)
+                keep(response)
+
+        if end == "half read":
+            await broken_off()
+        elif end == "cancel":
+            task = asyncio.create_task(broken_off())
+            await wait_until(lambda: server.requests, "the request")
+            task.cancel()
+            await asyncio.wait([task])
+        else:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(broken_off(), 0.01)
+        for connection in server.connections:
+            connection.send(answer(BODY))
+        server.respond = echo
+        await answers_are_own(session, server)
+        assert server.requests[-6].nth == 1
+
+
+# Any order of these
+
+Step = st.tuples(st.booleans(), st.booleans(), st.sampled_from([b"", STRAY, STRAY[:9], b"\r\n"]), st.booleans())
+
+
+@given(st.lists(Step, min_size=1, max_size=12))
+async def test_whatever_a_server_sends_between_exchanges_each_answer_is_of_its_request(
+    steps: list[tuple[bool, bool, bytes, bool]],
+) -> None:
+    stray_with = b""
+    async with RawServer(lambda request: echo(request) + stray_with) as server, open_session() as session:
+        for number, (is_kept, is_with_answer, stray, is_read) in enumerate(steps):
+            stray_with = stray if is_with_answer else b""
+            async with session.post(server.url, data=str(number).encode()) as response:
+                assert await response.text() == str(number)
+                if is_kept:
+                    keep(response)
+            if not is_with_answer:
+                server.connections[-1].send(stray)
+            if is_read:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+
+# TLS, and the event loop of the service
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = Authority(tmp_path)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(*authority.issue("127.0.0.1"))
+    return serving, ssl.create_default_context(cafile=str(authority.file))
+
+
+async def over_tls(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    serving, trusting = contexts
+    async with RawServer(echo, context=serving) as server, open_session() as session:
+        for text in ("one", "two", "three"):
+            assert await ask(session, server, text, ssl=trusting) == text
+        assert len(server.connections) < 3  # tickets may come late, and cost a connection
+        for text in ("four", "five", "six"):
+            server.connections[-1].send(STRAY)
+            assert await ask(session, server, text, ssl=trusting) == text
+            server.connections[-1].send(STRAY)
+            await wait_until(lambda: not server.connections[-1].is_open, "the connection to close")
+
+
+async def in_the_clear(_: object) -> None:
+    async with RawServer(echo) as server, open_session() as session:
+        await answers_are_own(session, server)
+        assert len(server.connections) == 3
+        for text in ("one", "two", "three"):
+            for connection in server.connections:
+                connection.send(STRAY)
+            assert await ask(session, server, text) == text
+        server.banner = STRAY
+        for connection in server.connections:
+            connection.send(STRAY)
+        with pytest.raises(UnaskedAnswer):
+            await ask(session, server, "four")
+
+
+@pytest.mark.parametrize("scenario", [over_tls, in_the_clear])
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_it_holds_with_tls_and_with_the_services_event_loop(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    scenario: Callable[[Any], Coroutine[Any, Any, None]],
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(scenario(contexts))
