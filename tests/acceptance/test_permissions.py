@@ -11,6 +11,8 @@ import pytest
 from taskstream.streams.client.access import Access
 from taskstream.streams.client.connection import NotPermitted, open_connection
 from taskstream.streams.jetstream.api import api
+from taskstream.streams.topology.definitions import TASKS
+from taskstream.streams.topology.epochs import read_extent
 from testkit.backend import BackendServer, hold, status
 from testkit.load import report_later
 from testkit.nats import NatsServer
@@ -167,3 +169,26 @@ async def test_a_wrong_password_ends_the_start_at_once(processes: Processes, gua
     assert "taskstream: NATS refuses user 'worker' with that password" in refused.tail()
     assert "Traceback" not in refused.tail()
     assert "swordfish" not in refused.tail()
+
+
+async def test_a_log_of_an_older_version_has_an_epoch_though_the_api_may_not_store_it(
+    processes: Processes, guarded: NatsServer
+) -> None:
+    setup = processes.start("rebuild", **as_user("setup", guarded))
+    assert await setup.ended() == 0, setup.tail()
+    access = Access(user="setup", password=PASSWORD, inbox_prefix="_INBOX_setup")
+    connection = await open_connection(guarded.url, "test", access)
+    config = (await api(connection, f"STREAM.INFO.{TASKS}"))["config"]
+    await api(connection, f"STREAM.UPDATE.{TASKS}", config | {"metadata": {}})
+    derived = (await read_extent(connection)).epochs
+    api_process = processes.start("api", "--port", "0", **as_user("api", guarded))
+    await api_process.logged("stream.no-epoch")
+    url = (await api_process.logged("ready"))["url"]
+    async with clients_of(url) as service, opened(service.alice, "/api/tasks/stream", with_reached=True) as stream:
+        [reached] = await received(stream, 1)
+    assert reached.id == f"{derived[0].id}-0"
+
+    setup = processes.start("rebuild", **as_user("setup", guarded))
+    assert await setup.ended() == 0, setup.tail()
+    assert (await read_extent(connection)).epochs == derived
+    await connection.close()

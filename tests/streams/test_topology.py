@@ -22,6 +22,8 @@ from taskstream.streams.topology.definitions import (
     streams,
 )
 from taskstream.streams.topology.ensure import ensure_consumer, ensure_streams
+from taskstream.streams.topology.epochs import EPOCHS, Epoch, read_extent
+from testkit.nats import NatsServer
 
 SETTINGS = Settings()
 
@@ -50,6 +52,51 @@ async def test_several_may_make_them_side_by_side(connection: Connection, nats_u
     assert set(await configs(connection)) == {wanted["name"] for wanted in streams(SETTINGS)}
     for one in others:
         await one.close()
+
+
+async def test_a_log_has_one_epoch_however_many_processes_create_it(connection: Connection, nats_url: str) -> None:
+    others = [await open_connection(nats_url, "test") for _ in range(3)]
+
+    async def epochs_seen_by(one: Connection) -> tuple[Epoch, ...]:
+        await ensure_streams(one, SETTINGS)
+        return (await read_extent(one)).epochs
+
+    [seen] = set(await asyncio.gather(*(epochs_seen_by(one) for one in [connection, *others])))
+
+    assert [epoch.first for epoch in seen] == [1]
+    for one in others:
+        await one.close()
+
+
+async def test_each_new_log_has_an_epoch_of_its_own(connection: Connection) -> None:
+    found = set()
+    for _ in range(3):
+        await ensure_streams(connection, SETTINGS)
+        found.add((await read_extent(connection)).epochs)
+        await api(connection, f"STREAM.DELETE.{TASKS}")
+
+    assert len(found) == 3
+
+
+async def test_a_log_of_an_older_version_gets_the_epoch_that_it_is_taken_to_have(nats: NatsServer) -> None:
+    """Every process names the same one, before it is stored and after a restart of NATS."""
+    connection = await open_connection(nats.url, "test")
+    [wanted] = [wanted for wanted in streams(SETTINGS) if wanted["name"] == TASKS]
+    await api(connection, f"STREAM.CREATE.{TASKS}", wanted)
+    before = await read_extent(connection)
+    await connection.close()
+    nats.stop()
+    nats.start()
+    connection = await open_connection(nats.url, "test")
+    assert await read_extent(connection) == before
+
+    await ensure_streams(connection, SETTINGS)
+
+    assert (await configs(connection))[TASKS]["metadata"][EPOCHS] == str(before.epochs[0])
+    assert await read_extent(connection) == before
+    await ensure_streams(connection, Settings(task_retention=86_400.0))
+    assert await read_extent(connection) == before
+    await connection.close()
 
 
 async def test_what_may_be_tuned_is_updated_and_keeps_what_is_stored(connection: Connection) -> None:
