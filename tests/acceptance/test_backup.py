@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from aiohttp import web
@@ -19,7 +19,8 @@ from testkit.backend import BackendServer, accept, echo, finished, hold, status
 from testkit.histories import whole_log
 from testkit.load import Load, work
 from testkit.processes import Processes, Up, all_end, clients_of, legal
-from testkit.service import ServiceClients
+from testkit.service import Client, ServiceClients
+from testkit.sse import opened, sequence_of
 from testkit.waiting import wait_until
 
 LOAD = 400
@@ -166,3 +167,90 @@ async def test_without_a_service_the_data_folder_is_backed_up_all_the_same(
     await done(processes, "backup", str(tmp_path / "backup"), "--data-dir", str(up.data))
     told = await done(processes, "restore", "--check", str(tmp_path / "backup"))
     assert "tasks: 1, of which 1 have not ended" in told
+
+
+class Follower:
+    """A client that comes with an id, until it has an event of a task."""
+
+    def __init__(self, client: Client, last: str, task_id: str) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self._client = client
+        self._last = last
+        self._task_id = task_id
+
+    @property
+    def types(self) -> list[str]:
+        return [message["type"] for message in self.heard]
+
+    async def over_sse(self, path: str) -> Self:
+        async with asyncio.timeout(60), opened(self._client, path, self._last, with_reached=True) as stream:
+            async for sent in stream:
+                if self._has_heard(sent.data | {"id": sent.id}):
+                    break
+        return self
+
+    async def over_websocket(self, **scope: Any) -> Self:
+        headers = {"Authorization": f"Bearer {self._client.bearer}"}
+        url = f"{self._client.url}/ws"
+        async with asyncio.timeout(60), self._client.session.ws_connect(url, headers=headers) as socket:
+            await socket.send_json({"type": "subscribe", "after": self._last, **scope})
+            await socket.receive_json()
+            async for message in socket:
+                if self._has_heard(message.json()):
+                    break
+        return self
+
+    def _has_heard(self, message: dict[str, Any]) -> bool:
+        self.heard.append(message)
+        return message.get("taskId") == self._task_id and message["type"] != "state"
+
+
+async def test_after_a_restore_a_client_with_an_id_of_the_former_log_starts_anew_and_misses_nothing(
+    processes: Processes, tmp_path: Path
+) -> None:
+    """Past the end, or below the end and of what was lost; an id from before the backup goes on."""
+    up = await processes.up()
+    async with clients_of(up.url) as service:
+        batch = await service.alice.post("/api/tasks/batch", [{"n": 1}, {"n": 2}])
+        task_id = batch["taskIds"][1]
+
+        async def id_of(task_id: str) -> str:
+            heard = (await Follower(service.alice, "0", task_id).over_sse("/api/tasks/stream")).heard
+            return str(heard[-1]["id"])
+
+        kept = await id_of(task_id)
+        await done(processes, "backup", str(tmp_path / "backup"), "--data-dir", str(up.data))
+        lost = [await service.alice.submit({"payload": number}) for number in range(10)]
+        below_end, past_end = await id_of(lost[0]), await id_of(lost[-1])
+        up.kill_all()
+
+    processes.folder = tmp_path / "elsewhere"
+    processes.folder.mkdir()
+    await done(processes, "restore", str(tmp_path / "backup"), "--data-dir", str(processes.folder / "data"))
+    up = await processes.up()
+    async with clients_of(up.url) as service:
+        alice = service.alice
+        for place in range(3):  # the restored log passes one of the ids
+            await alice.submit({"payload": f"new {place}"})
+        assert sequence_of(below_end) < (await log_of(up))[-1].sequence < sequence_of(past_end)
+        followers: dict[str, list[Follower]] = {}
+        following = []
+        for last in (kept, below_end, past_end):
+            of_last = followers[last] = [Follower(alice, last, task_id) for _ in range(6)]
+            for path in ("tasks", f"task/{task_id}", f"batches/{batch['batchId']}"):
+                following.append(of_last[len(following) % 6].over_sse(f"/api/{path}/stream"))
+            for scope in ({"all": True}, {"task": task_id}, {"batch": batch["batchId"]}):
+                following.append(of_last[len(following) % 6].over_websocket(**scope))
+        running = asyncio.gather(*following)
+        everybody = [follower for of_last in followers.values() for follower in of_last]
+        await wait_until(lambda: running.done() or all(follower.heard for follower in everybody), "all to be answered")
+        await alice.done("POST", f"/api/task/{task_id}/cancel")
+        await running
+
+    assert {follower.types[-1] for follower in everybody} == {"TaskCancelled"}
+    for follower in followers[kept]:
+        assert not {"reset", "state"} & set(follower.types)
+    for follower in followers[below_end] + followers[past_end]:
+        assert follower.types[0] == "reset"
+        states = [message["taskId"] for message in follower.heard if message["type"] == "state"]
+        assert task_id in states
