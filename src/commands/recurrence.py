@@ -1,8 +1,13 @@
 """Occurrences of a cron expression in a time zone.
 
-At clock changes the rules are those of Debian's cron, which cronsim follows. A run at a fixed hour that is skipped in
-spring runs right after the change; one whose hour repeats in autumn runs once, the first time. An expression with a
-star for the hour or the minute, or with seconds, follows real time: it runs in every hour of the day.
+cronsim reads an expression and yields the local times that it names, on a clock that never changes. This module maps
+them to instants, because cronsim steps over a change in whole hours and loses runs where it is half an hour
+(Australia/Lord_Howe). The rules are those of Debian's cron:
+
+* A **fixed time**, with five fields and no star at the beginning of minute and hour, runs once for each local time. A
+  local time that is skipped runs at the first instant after the gap. One that repeats runs the first time.
+* Anything else **follows the clock**: it runs at each instant whose local time matches. So it does not run in a gap,
+  and runs twice where local times repeat.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import itertools
 import zoneinfo
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 
 from cronsim import CronSim, CronSimError
@@ -33,6 +38,11 @@ COUNTED = 1_000
 """Most past occurrences that are enumerated."""
 RESOLUTION = timedelta(seconds=1)
 """Occurrences are whole seconds."""
+STEP = timedelta(hours=12)
+"""No zone changes its clock twice within that time."""
+CRON_FIELDS = 5
+"""Fields of an expression without seconds."""
+NO_OFFSET = timedelta(0)
 
 
 def check(cron: str, time_zone: str, now: datetime) -> None:
@@ -73,13 +83,75 @@ def _zones() -> frozenset[str]:
 
 def occurrences(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     """Yield the instants after one, in UTC, each later than the one before."""
+    expression = NAMED.get(cron.strip().lower(), cron)
     zone = UTC if time_zone == "UTC" else zoneinfo.ZoneInfo(time_zone)
+    return _fixed(expression, zone, after) if _is_fixed(expression) else _following_the_clock(expression, zone, after)
+
+
+def _is_fixed(expression: str) -> bool:
+    """Return True for a fixed time, as Debian's cron distinguishes it."""
+    fields = expression.split()
+    return len(fields) == CRON_FIELDS and not fields[0].startswith("*") and not fields[1].startswith("*")
+
+
+def _fixed(expression: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
     last = after
-    for found in CronSim(NAMED.get(cron.strip().lower(), cron), after.astimezone(zone)):
-        # Where the clocks change, several local times are one instant, or one before `after`.
-        if (instant := found.astimezone(UTC)) > last:
-            yield instant
-            last = instant
+    for local in CronSim(expression, after.astimezone(zone).replace(tzinfo=None)):
+        # Local times in a gap are all the same instant, and one that repeats may be before `after`.
+        if (found := _first_instant(local, zone)) > last:
+            yield found
+            last = found
+
+
+def _first_instant(local: datetime, zone: tzinfo) -> datetime:
+    """Return the first instant with a local time; if the clock skips it, the first one after the gap."""
+    before, after = (local.replace(tzinfo=zone, fold=fold).utcoffset() or NO_OFFSET for fold in (0, 1))
+    if after <= before:
+        return (local - before).replace(tzinfo=UTC)
+    return _change((local - after).replace(tzinfo=UTC), (local - before).replace(tzinfo=UTC), before, zone)
+
+
+def _following_the_clock(expression: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
+    """Yield matching instants, from one change of the clock to the next: in between, the offset is the same."""
+    at, change = after.replace(microsecond=0), None
+    while True:
+        offset = _offset(change or at, zone)
+        local = (at + offset).replace(tzinfo=None)
+        change = None
+        for found_local in CronSim(expression, local):
+            found = (found_local - offset).replace(tzinfo=UTC)
+            if (change := _next_change(at, found, offset, zone)) is not None:
+                at = change - RESOLUTION  # local times from the change on
+                break
+            yield found
+            at = found
+        if change is None:
+            return
+
+
+def _next_change(at: datetime, end: datetime, offset: timedelta, zone: tzinfo) -> datetime | None:
+    """Return the first instant after `at`, up to `end`, at which the offset is another one; None if there is none."""
+    while at < end:
+        later = min(at + STEP, end)
+        if _offset(later, zone) != offset:
+            return _change(at, later, offset, zone)
+        at = later
+    return None
+
+
+def _change(early: datetime, late: datetime, offset: timedelta, zone: tzinfo) -> datetime:
+    """Return the second after `early`, at most `late`, from which an offset no longer holds; at `late` it does not."""
+    while late - early > RESOLUTION:
+        middle = early + (late - early) // (2 * RESOLUTION) * RESOLUTION
+        if _offset(middle, zone) == offset:
+            early = middle
+        else:
+            late = middle
+    return late
+
+
+def _offset(at: datetime, zone: tzinfo) -> timedelta:
+    return at.astimezone(zone).utcoffset() or NO_OFFSET
 
 
 def next_after(cron: str, time_zone: str, after: datetime) -> datetime | None:

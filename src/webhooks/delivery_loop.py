@@ -331,7 +331,7 @@ class DeliveryLoop(Service):
         self._last_pause, self._paused_until = pause, asyncio.get_running_loop().time() + left.total_seconds()
 
     async def _pause_after(self, held: StoredDelivery, outcome: WebhookOutcome, webhook: Registered) -> None:
-        """WebhookPause the webhook, and record the call, which costs no try."""
+        """Pause the webhook, and record the call, which costs no try."""
         now, settings = utc_now(), self._tools.settings
         pause = next_pause(self._last_pause, outcome.retry_after, webhook, now, settings, jitter())
         if pause.applies_to(self._webhook):  # else the answer is of an earlier receiver
