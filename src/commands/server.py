@@ -26,10 +26,12 @@ class CircuitIsClosed(Struct, frozen=True, tag="closed"):
 
 
 class CircuitIsOpen(Struct, frozen=True, kw_only=True, tag="open"):
-    """Nothing is sent before `until`."""
+    """Nothing is sent before `until`, except a trial of another owner than the one whose tasks failed."""
 
     until: datetime
     failures: int
+    owner: str = ""
+    """Token of the only owner whose tasks failed. Empty: there are several, or no task can be the cause."""
 
 
 class CircuitIsHalfOpen(Struct, frozen=True, kw_only=True, tag="half-open"):
@@ -97,6 +99,8 @@ class OpenCircuit(Struct, frozen=True, kw_only=True):
     reason: str
     cooldown: timedelta
     """For the first opening; it doubles while trials fail, up to LONGEST_COOLDOWN."""
+    owner: str = ""
+    """Token of the only owner whose tasks failed. Empty: there are several, or no task can be the cause."""
 
 
 class TryCircuit(Struct, frozen=True):
@@ -163,9 +167,16 @@ def set_maintenance(command: SetMaintenance, state: Present) -> Sequence[ServerE
 
 
 def open_circuit(command: OpenCircuit, state: Present, now: datetime) -> Sequence[ServerEvent]:
+    """Open a circuit; one that is open on account of one owner's tasks stays open for all if another's fail too."""
     match state.circuit:
-        case CircuitIsOpen():
-            return []
+        case CircuitIsOpen(owner=owner) as circuit:
+            if owner in ("", command.owner):
+                return []
+            return [
+                events.CircuitOpened(
+                    server_id=state.server_id, reason=command.reason, until=circuit.until, failures=circuit.failures
+                )
+            ]
         case CircuitIsHalfOpen(failures=failures):
             failures += 1
         case CircuitIsClosed():
@@ -179,6 +190,7 @@ def open_circuit(command: OpenCircuit, state: Present, now: datetime) -> Sequenc
             reason=command.reason,
             until=now + min(command.cooldown * factor, LONGEST_COOLDOWN),
             failures=failures,
+            owner=command.owner,
         )
     ]
 
@@ -211,7 +223,8 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
         case events.MaintenanceEnded():
             return replace(state, maintenance=False, maintenance_reason="", maintenance_since=None)
         case events.CircuitOpened():
-            return replace(state, circuit=CircuitIsOpen(until=event.until, failures=event.failures))
+            circuit = CircuitIsOpen(until=event.until, failures=event.failures, owner=event.owner)
+            return replace(state, circuit=circuit)
         case events.CircuitHalfOpened():
             failures = 0 if isinstance(state.circuit, CircuitIsClosed) else state.circuit.failures
             return replace(state, circuit=CircuitIsHalfOpen(failures=failures))

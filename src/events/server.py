@@ -75,6 +75,9 @@ class CircuitOpened(Event, frozen=True, kw_only=True):
     """UTC."""
     failures: int
     """Consecutive openings. The cool-down doubles with each."""
+    owner: str = ""
+    """Token of the only owner whose tasks failed: a task of another one may probe the server at once. Empty: there are
+    several, or no task can be the cause."""
 
 
 class CircuitHalfOpened(Event, frozen=True, kw_only=True):

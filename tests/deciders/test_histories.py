@@ -327,7 +327,12 @@ server_commands: Any = st.one_of(
     st.builds(server.MarkOnline, reason=st.just("")),
     st.builds(server.MarkOffline, reason=st.just("")),
     st.builds(server.SetMaintenance, maintenance=st.booleans()),
-    st.builds(server.OpenCircuit, reason=st.just(""), cooldown=st.timedeltas(seconds(0.1), timedelta(days=366))),
+    st.builds(
+        server.OpenCircuit,
+        reason=st.just(""),
+        cooldown=st.timedeltas(seconds(0.1), timedelta(days=366)),
+        owner=st.sampled_from(["", "alice", "bob"]),
+    ),
     st.just(server.TryCircuit()),
     st.builds(server.CloseCircuit, reason=st.just("")),
     st.builds(server.RemoveServer, reason=st.just("")),

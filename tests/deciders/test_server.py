@@ -53,8 +53,8 @@ CLOSED = CircuitClosed(server_id="s1", reason="works again")
 SOON = NOW + seconds(15)
 
 
-def opened(failures: int = 1, until: datetime = SOON) -> CircuitOpened:
-    return CircuitOpened(server_id="s1", reason="5 failed", until=until, failures=failures)
+def opened(failures: int = 1, until: datetime = SOON, owner: str = "") -> CircuitOpened:
+    return CircuitOpened(server_id="s1", reason="5 failed", until=until, failures=failures, owner=owner)
 
 
 new = given(registered())
@@ -174,6 +174,29 @@ def test_a_circuit_opens_for_its_cool_down_and_only_once() -> None:
 
     after.is_quiet()
     assert circuit(after.given) == CircuitIsOpen(until=NOW + seconds(15), failures=1)
+
+
+def opens_for(owner: str) -> OpenCircuit:
+    return OpenCircuit(reason="5 failed", cooldown=seconds(15), owner=owner)
+
+
+def test_a_circuit_that_opens_on_account_of_one_owner_says_so() -> None:
+    after = online.when(opens_for("mallory")).then(opened(1, owner="mallory"))
+
+    after.is_quiet()
+    assert circuit(after.given) == CircuitIsOpen(until=SOON, failures=1, owner="mallory")
+
+
+def test_a_circuit_that_opened_on_account_of_one_owner_stays_open_for_all_once_another_s_tasks_fail() -> None:
+    after = online(opened(2, owner="mallory")).when(opens_for("bob"), at=NOW + seconds(5)).then(opened(2))
+
+    assert circuit(after.given) == CircuitIsOpen(until=SOON, failures=2)
+    for owner in ("", "bob", "mallory"):
+        after.given.when(opens_for(owner), at=NOW + seconds(5)).is_quiet()
+
+
+def test_a_failed_trial_is_of_the_owner_whose_task_it_was() -> None:
+    on_trial.when(opens_for("mallory")).then(opened(2, until=NOW + seconds(30), owner="mallory"))
 
 
 def test_a_circuit_lets_one_attempt_try_when_its_time_is_up_and_not_before() -> None:
