@@ -81,7 +81,8 @@ class BackendClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if (lack := local_lack(error)) is not None:
                 return Unsent(error=lack)
-            return Failed(kind="unreachable", error=describe(error))
+            is_unreached = isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
+            return Failed(kind="unreachable", error=describe(error), is_unreached=is_unreached)
         except asyncio.CancelledError:
             await self._cancel(dialect.cancel(server, call))
             raise

@@ -58,7 +58,12 @@ class Worker:
         in_flight = InFlight(container.consuming, settings.ack_wait)
         tail = Tail(container.reading, TASKS, TASK_SUBJECTS)
         self._slots = slots = Slots(
-            container.fleet, policy(settings.balancing, jitter), utc_now, in_force=lambda: self._assignment.in_force
+            container.fleet,
+            policy(settings.balancing, jitter),
+            utc_now,
+            lambda: self._assignment.in_force,
+            settings.circuit_failures,
+            settings.circuit_cooldown,
         )
         self._assignment = ServerAssignment(container, members, slots)
         self._runner = runner = AttemptRunner(container, members, slots, in_flight, backend)

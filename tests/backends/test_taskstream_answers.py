@@ -402,7 +402,8 @@ def test_the_kind_of_a_failure_is_read_from_its_status(
     for status in statuses:
         found = answer(status, reports=reports, retry_after=pause)
         waits = pause if kind == "error" else None
-        assert found == Failed(kind=kind, error=f"the server answered {status}{more}", retry_after=waits), status
+        said = f"the server answered {status}{more}"
+        assert found == Failed(kind=kind, error=said, retry_after=waits, is_neutral=status in (408, 425)), status
 
 
 @both

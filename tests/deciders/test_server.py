@@ -187,7 +187,7 @@ def test_a_circuit_that_opens_on_account_of_one_owner_says_so() -> None:
     assert circuit(after.given) == CircuitIsOpen(until=SOON, failures=1, owner="mallory")
 
 
-def test_a_circuit_that_opened_on_account_of_one_owner_stays_open_for_all_once_another_s_tasks_fail() -> None:
+def test_a_circuit_open_for_one_owner_is_open_for_all_once_another_s_tasks_fail() -> None:
     after = online(opened(2, owner="mallory")).when(opens_for("bob"), at=NOW + seconds(5)).then(opened(2))
 
     assert circuit(after.given) == CircuitIsOpen(until=SOON, failures=2)

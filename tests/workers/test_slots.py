@@ -336,13 +336,6 @@ def test_a_circuit_that_closed_gives_all_the_room_again(worker: Worker) -> None:
     assert worker.slots.free("default") == 10
 
 
-def test_failures_are_counted_in_a_row(worker: Worker) -> None:
-    worker.serves()
-
-    assert [worker.slots.count("s1", verdict) for verdict in ("failing", "failing", "well", "failing")] == [1, 2, 0, 1]  # type: ignore[arg-type]
-    assert worker.slots.count("s2", "failing") == 0
-
-
 # Handing over
 
 
@@ -397,11 +390,9 @@ def test_what_ends_after_the_handover_is_none_of_this_workers_business(worker: W
 def test_a_server_taken_back_begins_with_a_clean_sheet(worker: Worker) -> None:
     worker.serves()
     worker.slots.begin("s1", TASKS[0])
-    worker.slots.count("s1", "failing")
     worker.slots.set_accepting("s1", accepting=False)
 
     worker.slots.add("s1", [TASKS[1]])
 
     assert worker.slots.running("s1") == 1
-    assert worker.slots.count("s1", "failing") == 1
     assert worker.has_room()

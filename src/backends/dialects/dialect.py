@@ -112,6 +112,10 @@ class Failed(Struct, frozen=True, kw_only=True):
     kind: FailureKind
     error: str
     retry_after: timedelta | None = None
+    is_neutral: bool = False
+    """It says nothing about the server: it is about this request, or about this service."""
+    is_unreached: bool = False
+    """The server got nothing of the task, so no payload can be the cause."""
 
 
 class Busy(Struct, frozen=True, kw_only=True):

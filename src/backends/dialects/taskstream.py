@@ -98,7 +98,8 @@ class Taskstream(Dialect):
         if self.means_busy(server, status):
             return Busy(error=_reason(reply), retry_after=reply.retry_after)
         if status >= 500 or status in TRY_AGAIN:
-            return Failed(kind="error", error=_reason(reply), retry_after=reply.retry_after)
+            is_neutral = status in TRY_AGAIN  # about this request
+            return Failed(kind="error", error=_reason(reply), retry_after=reply.retry_after, is_neutral=is_neutral)
         if status >= 400:
             return Failed(kind="rejected", error=_reason(reply))
         return Failed(kind="bad_answer", error=f"the server answered {status}; redirects are not followed")

@@ -34,7 +34,7 @@ from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...streams.leases import Membership
 from ...vault.sealing import SealingError
-from ..fleet.circuit_breaker import CircuitBreaker
+from ..fleet.circuit_breaker import CircuitBreaker, Consequence
 from ..fleet.slots import Slots
 from .in_flight import InFlight
 from .outcomes import Outcomes
@@ -157,7 +157,7 @@ class AttemptRunner:
         started = time.perf_counter()
         claimed: Known[TaskState] | None = None
         answer: Answer | None = None
-        failures = 0
+        consequence: Consequence | None = None
         try:
             parents = await self._parents.of(queued.submitted.plan)
             token = secret_token()
@@ -167,7 +167,9 @@ class AttemptRunner:
             answer = await self._call(queued, server, claimed, token, parents)
             if answer is not None:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
-                failures = self._circuit_breaker.count(server, answer)
+                consequence = self._circuit_breaker.count(
+                    server, queued.ref, queued.submitted.task_type, claimed.state, answer
+                )
         finally:
             if claimed is None:
                 self._slots.withdraw(server_id, queued.ref)
@@ -179,7 +181,8 @@ class AttemptRunner:
         await self._outcomes.record(queued.ref, server_id, claimed, answer)
         del self._under_way[queued.ref]  # a retry may come at once
         await self._release(queued, answer)
-        await self._circuit_breaker.update(server, answer, failures)
+        if consequence is not None:
+            await self._circuit_breaker.update(server, consequence)
 
     async def _claim(self, queued: ReadyTask, server: Present, token: str) -> Known[TaskState] | None:
         """Append the start of the attempt. None if the task cannot be started: its message has been handled."""
@@ -221,14 +224,14 @@ class AttemptRunner:
             key_id = server.settings.api_key_id
             api_key = await self._secrets.get(server.server_id, key_id) if key_id else None
         except SealingError:
-            return Failed(kind="error", error="the server's API key cannot be decrypted; register the server again")
+            error = "the server's API key cannot be decrypted; register the server again"
+            return Failed(kind="error", error=error, is_unreached=True)
         try:
             key_id = queued.submitted.key_id
             model_key = await self._secrets.get(queued.ref, key_id) if key_id else None
         except SealingError:
-            return Failed(
-                kind="rejected", error="the model key cannot be decrypted; submit the task again with the key"
-            )
+            error = "the model key cannot be decrypted; submit the task again with the key"
+            return Failed(kind="rejected", error=error, is_neutral=True)
         definition = self._fleet.type_state(queued.submitted.task_type).definition
         call = Call(
             task_id=queued.ref.id,

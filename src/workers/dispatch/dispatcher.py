@@ -185,8 +185,10 @@ class Dispatcher(Service):
             # Also without a free slot: else a queue believed empty is not served while others fill every slot.
             if not queue.is_awaited and self._slots.serves(queue.pool):
                 await queue.wait()
+        # A little later than the change, as the loop may wake up early by its clock's resolution.
+        seconds = min(IDLE_LOOK_SECONDS, self._slots.next_change_in() + 0.001)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_LOOK_SECONDS):  # not `wait_for`: it makes a task each time
+            async with asyncio.timeout(seconds):  # not `wait_for`: it makes a task each time
                 await self._slots.freed.wait()
 
     def _free_slots(self, queue: PoolQueue) -> int:
@@ -261,7 +263,7 @@ class Dispatcher(Service):
             return
         require, prefer = _labels(ready)
         kept = self._kept_from(queue, ready.message)
-        server_id = self._slots.choose(ready.submitted.task_type, ready.avoid, require, prefer, kept)
+        server_id = self._slots.choose(ready.submitted.task_type, ready.avoid, require, prefer, kept, ready.ref)
         if self._runner.is_under_way(ready.ref):  # a second message of the task: the first one's work comes first
             await self._pass_over(queue, ready, growing(delivered))
         elif server_id is None:
@@ -301,6 +303,8 @@ class Dispatcher(Service):
         if served:
             self._redelivery.keep(queue.pool, queue.priority, _kind(ready), time.monotonic())
         pause = FIRST_RETURN if served else growing(delivered)
+        if wait := self._slots.admitted_in(ready.ref):  # until the task may be the trial of a server
+            pause = min(pause, timedelta(seconds=wait))
         await self._pass_over(queue, ready, self._spread(ready, pause))
 
     def _spread(self, ready: ReadyTask, pause: timedelta) -> timedelta:

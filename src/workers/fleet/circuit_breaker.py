@@ -1,82 +1,135 @@
-"""The circuit breaker: a server's circuit opens when attempts on it keep failing, and closes when a trial succeeds.
+"""The circuit breaker: a server's circuit opens when the server keeps failing, and closes when a trial succeeds.
 
-A busy answer, or one that rejects the task, comes from a healthy server and counts as success.
+What an answer says about its server:
+
+* success: the server did the work, accepted it, or rejected the task (4xx): it is alive;
+* failure: no answer, a broken one, 5xx, and no answer in the time that the type allows;
+* nothing: anything that the task's owner chose (a shorter `timeout`, a `deadline`), an answer that is bad for this
+  payload, a busy server, an error of this process, a cancelled call.
+
+Whether failures are the server's fault is judged in `scheduling.server_failures`.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import assert_never
 
 import structlog
+from msgspec import Struct
 
-from ...backends.dialects.dialect import Answer, Busy, Failed, Unsent
+from ...backends.dialects.dialect import Accepted, Answer, Busy, Completed, Failed, FailedByBackend, Unsent
 from ...commands.server import CircuitIsClosed, CloseCircuit, OpenCircuit, Present
+from ...commands.task_state import Processing, TaskState
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
+from ...events.ids import TaskRef
+from ...scheduling.server_failures import Evidence, Verdict
+from .local_circuit import Turn
 from .slots import Slots
 
 log = structlog.get_logger(__name__)
 
-COUNTS_AGAINST_SERVER = frozenset({"error", "unreachable", "timeout", "bad_answer"})
 BUSY_PAUSE = timedelta(seconds=1)
 """Pause of a busy server that sends no `Retry-After`."""
 SHORTEST_PAUSE = timedelta(milliseconds=250)
 """Also of a server that asks for none: its tasks return to the queue at once."""
 
 
+class Consequence(Struct, frozen=True, kw_only=True):
+    """What an answer means for its server, to be recorded."""
+
+    is_alive: bool
+    turn: Turn
+    error: str = ""
+    """Why the attempt failed."""
+
+
 class CircuitBreaker:
     def __init__(self, container: Container, slots: Slots, worker: Actor) -> None:
         self._settings = container.settings
         self._servers = container.commands.servers
+        self._fleet = container.fleet
         self._heartbeats = container.heartbeats
         self._slots = slots
         self._worker = worker
 
-    def count(self, server: Present, answer: Answer) -> int:
-        """Count an answer for or against its server, and pause a busy one; return its failures in a row.
+    def count(self, server: Present, ref: TaskRef, task_type: str, state: TaskState, answer: Answer) -> Consequence:
+        """Count an answer for or against its server, and pause a busy one; return what is to be recorded.
 
-        Called before the slot is free, so that no other task gets it meanwhile.
+        `state`: the task's, as the attempt's start left it. Called before the slot is free, so that no other task gets
+        it meanwhile.
         """
-        if isinstance(answer, Unsent):
-            return 0  # it says nothing about the server
-        failing = _counts_against(answer)
-        failures = self._slots.count(server.server_id, "failing" if failing else "well")
-        if failing and self._opens(server, failures):
-            # The event of the open circuit takes a moment to reach this worker's fleet.
-            self._slots.pause(server.server_id, timedelta(seconds=self._settings.circuit_cooldown))
-        elif isinstance(answer, Busy):
+        verdict = verdict_on(answer, had_time=self._had_time(task_type, state))
+        if isinstance(answer, Busy):
             self._slots.pause(server.server_id, max(answer.retry_after or BUSY_PAUSE, SHORTEST_PAUSE))
-        return failures
+        turn = self._slots.judge(server.server_id, ref, verdict)
+        if not self._slots.is_assigned(server.server_id):
+            turn = _trial_without_slot(server, ref, verdict)
+        return Consequence(
+            is_alive=verdict == "success" or isinstance(answer, Busy),
+            turn=turn,
+            error=answer.error if isinstance(answer, Failed) else "",
+        )
 
-    async def update(self, server: Present, answer: Answer, failures: int) -> None:
-        """Open the circuit of a server that keeps failing; close it after a successful trial."""
-        if isinstance(answer, Unsent):
-            return
+    async def update(self, server: Present, consequence: Consequence) -> None:
+        """Record that a server is alive, and that its circuit opens or closes."""
         server_id = server.server_id
         try:
-            if not _counts_against(answer):
+            if consequence.is_alive:
                 await self._heartbeats.note(server_id)
-                if _is_trial(server):
+            match consequence.turn:
+                case None:
+                    pass
+                case "closes":
                     await self._servers.handle(server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker)
-            elif self._opens(server, failures):
-                assert isinstance(answer, Failed)
-                command = OpenCircuit(
-                    reason=f"{failures} attempts failed in a row, the last because {answer.error}",
-                    cooldown=timedelta(seconds=self._settings.circuit_cooldown),
-                )
-                await self._servers.handle(server_id, command, by=self._worker)
+                case Evidence(failures=failures, owner=owner):
+                    if failures > 1:
+                        reason = f"{failures} attempts failed in a row, the last because {consequence.error}"
+                    else:
+                        reason = f"a trial failed because {consequence.error}"
+                    cooldown = timedelta(seconds=self._settings.circuit_cooldown)
+                    command = OpenCircuit(reason=reason, cooldown=cooldown, owner=owner)
+                    await self._servers.handle(server_id, command, by=self._worker)
         except (Refused, StoreUnavailable) as error:
             log.info("circuit-breaker.unchanged", server=server_id, reason=str(error))
 
-    def _opens(self, server: Present, failures: int) -> bool:
-        return failures >= self._settings.circuit_failures or _is_trial(server)
+    def _had_time(self, task_type: str, state: TaskState) -> bool:
+        """Return True if an attempt had the time that its type allows: no choice of its owner made it shorter."""
+        if not isinstance(state, Processing):
+            return False
+        definition = self._fleet.type_state(task_type).definition
+        allowed = definition.timeout if definition else None
+        allowed = allowed or timedelta(seconds=self._settings.attempt_timeout)
+        return state.facts.policy.timeout >= allowed and state.deadline != state.facts.plan.ends_by
 
 
-def _counts_against(answer: Answer) -> bool:
-    return isinstance(answer, Failed) and answer.kind in COUNTS_AGAINST_SERVER
+def verdict_on(answer: Answer, *, had_time: bool) -> Verdict:
+    """Return what an answer says about its server. `had_time`: the attempt had the time that its type allows."""
+    match answer:
+        case Completed() | FailedByBackend() | Accepted():
+            return "success"
+        case Busy() | Unsent():
+            return "neutral"
+        case Failed(is_neutral=True):
+            return "neutral"
+        case Failed(is_unreached=True):
+            return "unreached"
+        case Failed(kind="error" | "unreachable"):
+            return "failure"
+        case Failed(kind="timeout"):
+            return "failure" if had_time else "neutral"
+        case Failed(kind="rejected"):
+            return "success"
+        case Failed():
+            return "neutral"
+        case _:
+            assert_never(answer)
 
 
-def _is_trial(server: Present) -> bool:
-    """Return True if the attempt was a trial: the circuit was not closed when it began."""
-    return not isinstance(server.circuit, CircuitIsClosed)
+def _trial_without_slot(server: Present, ref: TaskRef, verdict: Verdict) -> Turn:
+    """Return what follows from an attempt on a server that was handed over meanwhile: only a trial says anything."""
+    if isinstance(server.circuit, CircuitIsClosed) or verdict == "neutral":
+        return None
+    return "closes" if verdict == "success" else Evidence(1, "" if verdict == "unreached" else ref.owner)

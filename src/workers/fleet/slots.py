@@ -5,29 +5,33 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import assert_never
 
 from msgspec import Struct
 
-from ...commands.server import CircuitIsClosed, CircuitIsOpen, Present
+from ...commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
 from ...events.ids import TaskRef
 from ...events.subjects import server_token
 from ...projections.fleet import Fleet
 from ...runtime import metrics
 from ...runtime.metrics import labelled
 from ...scheduling.redelivery import TaskKind
+from ...scheduling.server_failures import Verdict
 from .capacity import NO_LABELS, Candidate, Capacity, Policy, ServerCapacity
+from .local_circuit import LocalCircuit, Shut, Turn
 
 LONGEST_PAUSE = timedelta(minutes=5)
 """Cap on the pause that a server asks for: one task's `Retry-After` is no verdict on all others."""
 
-NOTHING: Counter[str] = Counter()
+RECHECK_TOLERANCE_SECONDS = 0.001
+"""An instant read from the wall clock moves by less than that between two looks."""
 
-Verdict = Literal["well", "failing"]
+NOTHING: Counter[str] = Counter()
 
 
 class _Load(Struct):
@@ -39,10 +43,11 @@ class _Load(Struct):
     elsewhere: dict[TaskRef, float]
     """Attempts that run on the server without a call of ours (accepted ones, and those of a former holder) and since
     when that is known, monotonic."""
+    circuit: LocalCircuit
     paused_until: float = 0.0
-    """Monotonic. The server said it was busy, or it keeps failing."""
-    failures: int = 0
-    """In a row."""
+    """Monotonic. The server said it was busy."""
+    rechecked_at: float = math.inf
+    """When the server's capacity is computed again without any event, monotonic."""
     accepting: bool = True
     """False while the lease is being handed over."""
     last_choice: int = 0
@@ -60,15 +65,27 @@ class _Load(Struct):
 class Slots:
     """The servers assigned to this worker, by token, and their slots."""
 
-    def __init__(self, fleet: Fleet, policy: Policy, now: Callable[[], datetime], in_force: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        policy: Policy,
+        now: Callable[[], datetime],
+        in_force: Callable[[], bool],
+        circuit_failures: int = 5,
+        circuit_cooldown_seconds: float = 15.0,
+    ) -> None:
         """`in_force` returns False while this worker's leases may be lost; then no server has a free slot."""
         self._fleet = fleet
+        self._circuit_failures = circuit_failures
+        self._circuit_cooldown_seconds = circuit_cooldown_seconds
         self._now = now
         self._in_force = in_force
         self._loads: dict[str, _Load] = {}
         self._capacity = Capacity(policy)
         self._opens_at: list[tuple[float, str]] = []
         """A heap of instants at which a pause or an open circuit ends, monotonic, each with the server."""
+        self._on_trial: set[str] = set()
+        """Names of the servers whose circuit is not closed and that may have a trial."""
         self._choices = itertools.count(1)
         self.freed = asyncio.Event()
         """Set whenever more slots may be free than before."""
@@ -80,7 +97,10 @@ class Slots:
         """Add a server assigned to this worker, on which these attempts are running already."""
         since = time.monotonic()
         self._loads[server_token(server_id)] = _Load(
-            server_id=server_id, calls=set(), elsewhere=dict.fromkeys(running, since)
+            server_id=server_id,
+            calls=set(),
+            elsewhere=dict.fromkeys(running, since),
+            circuit=LocalCircuit(self._circuit_failures, self._circuit_cooldown_seconds),
         )
         self._refresh(server_token(server_id))
         self.freed.set()
@@ -89,7 +109,7 @@ class Slots:
         """Remove a server that is no longer assigned to this worker; its calls go on."""
         load = self._loads.pop(name, None)
         if load is not None:
-            self._capacity.remove(load.server_id)
+            self._remove(name, load)
             labelled(metrics.running, load.server_id).set(0)
 
     def set_accepting(self, name: str, accepting: bool) -> None:
@@ -113,6 +133,7 @@ class Slots:
     def begin(self, server_id: str, ref: TaskRef) -> None:
         """Take a slot for a call that this worker begins."""
         load = self._loads[server_token(server_id)]
+        load.circuit.start(ref, time.monotonic())
         load.calls.add(ref)
         load.allowance = max(0, load.allowance - 1)
         load.last_choice = next(self._choices)
@@ -123,6 +144,7 @@ class Slots:
         load = self._loads.get(server_token(server_id))
         if load is None:
             return
+        load.circuit.end(ref, "neutral", time.monotonic())  # unless it was judged
         load.calls.discard(ref)
         if continues:
             load.elsewhere[ref] = time.monotonic()
@@ -135,6 +157,7 @@ class Slots:
         """Free the slot of a call that did not begin; another attempt of the task may run on the server."""
         load = self._loads.get(server_token(server_id))
         if load is not None:
+            load.circuit.end(ref, "neutral", time.monotonic())
             load.calls.discard(ref)
             self._has_changed(load)
             self.freed.set()
@@ -169,13 +192,23 @@ class Slots:
             self._refresh(server_token(server_id))
             asyncio.get_running_loop().call_later(seconds, self.freed.set)
 
-    def count(self, server_id: str, verdict: Verdict) -> int:
-        """Count an attempt for or against its server; return the failures in a row."""
+    def judge(self, server_id: str, ref: TaskRef, verdict: Verdict) -> Turn:
+        """Record what the end of a call says about its server, before its slot is free; return what follows."""
         load = self._loads.get(server_token(server_id))
         if load is None:
-            return 0
-        load.failures = load.failures + 1 if verdict == "failing" else 0
-        return load.failures
+            return None
+        turn = load.circuit.end(ref, verdict, time.monotonic())
+        self._refresh(server_token(server_id))
+        return turn
+
+    def admitted_in(self, ref: TaskRef) -> float:
+        """Return in how many seconds a task may be the trial of some server whose circuit is not closed.
+
+        0: it may be now, or no such server may have a trial.
+        """
+        now = time.monotonic()
+        waits = (self._loads[name].circuit.admits_at(ref, now) - now for name in self._on_trial)
+        return max(0.0, min(waits, default=0.0))
 
     # Overflow
 
@@ -206,15 +239,20 @@ class Slots:
         require: Mapping[str, str] = NO_LABELS,
         prefer: Mapping[str, str] = NO_LABELS,
         kept: Iterable[TaskKind] = (),
+        ref: TaskRef | None = None,
     ) -> str | None:
         """Return the id of the server that gets the next task of a type; None if none has a free slot.
 
         It has all required labels, and no other has more of the preferred ones. The one to `avoid` is chosen only if
-        there is no other; servers kept for tasks of some kinds are not chosen.
+        there is no other; not chosen are servers kept for tasks of some kinds, and those whose trial is kept from the
+        task `ref`.
         """
         if not self._is_open():
             return None
-        return self._capacity.choose(task_type, avoid, require, prefer, self._able(kept) if kept else ())
+        closed = self._able(kept) if kept else set()
+        if self._on_trial and ref is not None:
+            closed |= self._kept_trials(ref)
+        return self._capacity.choose(task_type, avoid, require, prefer, closed)
 
     def serves(self, pool: str) -> bool:
         """Return True if a server that may be sent tasks serves a pool, whether or not it has a free slot."""
@@ -231,15 +269,28 @@ class Slots:
         free = min(self._capacity.free_slots(pool) - coming[pool], self._capacity.total_free_slots - coming.total())
         return free - self._capacity.free_slots_of(self._able(kept)) if kept else free
 
+    def next_change_in(self) -> float:
+        """Return in how many seconds a pause or an open circuit ends; infinite if none will."""
+        self._is_open()
+        return self._opens_at[0][0] - time.monotonic() if self._opens_at else math.inf
+
     def _able(self, kinds: Iterable[TaskKind]) -> set[str]:
         """Return the servers with a free slot that can take tasks of some kinds."""
         return {name for kind in kinds for name in self._capacity.able(kind.task_type, dict(kind.require))}
+
+    def _kept_trials(self, ref: TaskRef) -> set[str]:
+        """Return the servers whose trial is kept from a task."""
+        now = time.monotonic()
+        loads = (self._loads[name] for name in self._on_trial)
+        return {load.server_id for load in loads if load.circuit.admits_at(ref, now) > now}
 
     def _is_open(self) -> bool:
         """Bring back the servers whose pause has ended; return True if tasks may be sent at all."""
         now = time.monotonic()
         while self._opens_at and self._opens_at[0][0] <= now:
             _, name = heapq.heappop(self._opens_at)
+            if name in self._loads:
+                self._loads[name].rechecked_at = math.inf
             self._refresh(name)
         return self._in_force()
 
@@ -258,15 +309,25 @@ class Slots:
         if load is None:
             return
         if server is None or not load.accepting or not server.online or server.maintenance:
-            self._capacity.remove(load.server_id)
+            self._remove(name, load)
             return
-        opens_at = max(load.paused_until, self._circuit_open_until(server))
-        if opens_at > time.monotonic():
-            self._capacity.remove(load.server_id)
-            heapq.heappush(self._opens_at, (opens_at, name))
+        now = time.monotonic()
+        if load.paused_until > now:
+            self._remove(name, load)
+            self._recheck(name, load, load.paused_until)
             return
         settings = server.settings
-        capacity = settings.max_concurrent if isinstance(server.circuit, CircuitIsClosed) else 1
+        load.circuit.record(self._shut(server, now))
+        capacity = load.circuit.capacity(load.running, settings.max_concurrent, now)
+        if (changes_at := load.circuit.changes_at(now)) is not None:
+            self._recheck(name, load, changes_at)
+        if not capacity:
+            self._remove(name, load)
+            return
+        if load.circuit.shut(now) is None:
+            self._on_trial.discard(name)
+        else:
+            self._on_trial.add(name)
         if settings.overflow is not None:  # on standby its queues are still listened to
             capacity = min(capacity, load.running + load.allowance)
         self._capacity.put(
@@ -278,8 +339,23 @@ class Slots:
             )
         )
 
-    def _circuit_open_until(self, server: Present) -> float:
-        """Return when an open circuit lets an attempt through, monotonic; 0 for a circuit that is not open."""
-        if not isinstance(server.circuit, CircuitIsOpen):
-            return 0.0
-        return time.monotonic() + (server.circuit.until - self._now()).total_seconds()
+    def _remove(self, name: str, load: _Load) -> None:
+        self._capacity.remove(load.server_id)
+        self._on_trial.discard(name)
+
+    def _recheck(self, name: str, load: _Load, at: float) -> None:
+        if at < load.rechecked_at - RECHECK_TOLERANCE_SECONDS:
+            load.rechecked_at = at
+            heapq.heappush(self._opens_at, (at, name))
+
+    def _shut(self, server: Present, now: float) -> Shut | None:
+        """Return what the log says of a server's circuit."""
+        match server.circuit:
+            case CircuitIsClosed():
+                return None
+            case CircuitIsHalfOpen():
+                return Shut(0.0)
+            case CircuitIsOpen(until=until, owner=owner):
+                return Shut(now + (until - self._now()).total_seconds(), owner)
+            case _:
+                assert_never(server.circuit)

@@ -1,0 +1,210 @@
+"""Who may try a server whose circuit is not closed, and what an attempt's end does to the circuit."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskstream.events.ids import TaskRef
+from taskstream.scheduling.server_failures import Evidence, Verdict
+from taskstream.workers.fleet.local_circuit import PATIENCE_SECONDS, SETTLED_SECONDS, LocalCircuit, Shut
+
+COOLDOWN = 15.0
+BAD = TaskRef("mallory", "bad")
+OTHER_BAD = TaskRef("mallory", "other")
+GOOD = TaskRef("bob", "good")
+
+
+class Circuit:
+    """A server's circuit, at a time that the test moves, with room for ten attempts."""
+
+    def __init__(self) -> None:
+        self.local = LocalCircuit(most_failures=2, cooldown_seconds=COOLDOWN)
+        self.now = 1_000.0
+        self.running = 0
+
+    def start(self, *tasks: TaskRef) -> None:
+        for task in tasks:
+            self.running += 1
+            self.local.start(task, self.now)
+
+    def end(self, task: TaskRef, verdict: Verdict) -> object:
+        self.running -= 1
+        return self.local.end(task, verdict, self.now)
+
+    def attempt(self, task: TaskRef, verdict: Verdict) -> object:
+        self.start(task)
+        return self.end(task, verdict)
+
+    def opens(self) -> None:
+        """Have the circuit open on account of mallory."""
+        self.attempt(BAD, "failure")
+        assert self.attempt(OTHER_BAD, "failure") == Evidence(2, "mallory")
+
+    def cools_down(self) -> None:
+        """Let the cool-down pass."""
+        self.now += COOLDOWN
+        self.local.record(Shut(self.now))
+
+    @property
+    def free(self) -> int:
+        return self.local.capacity(self.running, 10, self.now) - self.running
+
+    def admits(self, task: TaskRef) -> bool:
+        return self.local.admits_at(task, self.now) <= self.now
+
+
+@pytest.fixture
+def circuit() -> Circuit:
+    return Circuit()
+
+
+def test_a_closed_circuit_admits_all(circuit: Circuit) -> None:
+    circuit.attempt(BAD, "failure")
+
+    assert circuit.free == 10
+    assert circuit.admits(BAD)
+
+
+def test_a_circuit_that_opened_on_account_of_one_owner_admits_another_at_once(circuit: Circuit) -> None:
+    circuit.opens()
+
+    assert circuit.free == 1
+    assert [circuit.admits(task) for task in (BAD, TaskRef("mallory", "new"), GOOD)] == [False, False, True]
+    assert circuit.attempt(GOOD, "success") == "closes"
+    assert circuit.free == 10
+    assert circuit.admits(BAD)
+
+
+def test_once_a_second_owner_s_trial_failed_all_wait_for_the_rest_of_the_cool_down(circuit: Circuit) -> None:
+    circuit.opens()
+    circuit.now += 5
+
+    assert circuit.attempt(GOOD, "failure") == Evidence(1, "bob")
+
+    assert circuit.free == 0
+    assert not circuit.admits(TaskRef("carol", "1"))
+    circuit.now += COOLDOWN - 5
+    circuit.local.record(Shut(circuit.now))
+    assert circuit.free == 1
+    assert circuit.admits(TaskRef("carol", "1"))
+
+
+def test_a_circuit_that_opened_for_a_refused_connection_admits_nobody(circuit: Circuit) -> None:
+    circuit.attempt(BAD, "unreached")
+    assert circuit.attempt(OTHER_BAD, "unreached") == Evidence(2, "")
+
+    assert circuit.free == 0
+
+
+def test_a_trial_is_kept_for_others_than_the_task_that_failed_for_a_while(circuit: Circuit) -> None:
+    circuit.opens()
+    circuit.cools_down()
+    untried = TaskRef("mallory", "untried")
+
+    def admitted() -> list[bool]:
+        return [circuit.admits(task) for task in (GOOD, untried, BAD)]
+
+    assert admitted() == [True, False, False]
+    circuit.now += PATIENCE_SECONDS
+    assert admitted() == [True, True, False]
+    circuit.now += PATIENCE_SECONDS
+    assert admitted() == [True, True, True]  # a lone task is the trial in the end
+
+
+def test_one_trial_at_a_time(circuit: Circuit) -> None:
+    circuit.opens()
+    circuit.cools_down()
+
+    circuit.start(GOOD)
+    assert circuit.free == 0
+    assert circuit.end(GOOD, "neutral") is None
+    assert circuit.free == 1
+
+
+def test_a_trial_that_ends_neutrally_neither_closes_nor_opens(circuit: Circuit) -> None:
+    circuit.opens()
+    circuit.cools_down()
+
+    for number in range(10):
+        assert circuit.free == 1
+        assert circuit.attempt(TaskRef("bob", str(number)), "neutral") is None
+    assert circuit.attempt(GOOD, "success") == "closes"
+
+
+def test_a_trial_that_lasts_longer_than_the_cool_down_lets_another_be_made(circuit: Circuit) -> None:
+    circuit.opens()
+    circuit.cools_down()
+    circuit.start(GOOD)
+
+    circuit.local.record(Shut(0.0))  # half-open, says the log
+    assert circuit.free == 0
+    assert circuit.local.changes_at(circuit.now) == circuit.now + COOLDOWN
+    circuit.now += COOLDOWN
+    assert circuit.free == 1
+    assert not circuit.admits(BAD)
+    assert circuit.attempt(TaskRef("carol", "quick"), "success") == "closes"
+    assert circuit.end(GOOD, "failure") is None  # it began before the circuit closed
+
+
+def test_what_began_before_the_circuit_opened_takes_no_trial_s_place(circuit: Circuit) -> None:
+    old = [TaskRef("bob", str(number)) for number in range(5)]
+    circuit.start(*old)
+    circuit.opens()
+    circuit.cools_down()
+
+    assert circuit.free == 1
+    assert circuit.end(old[0], "failure") is None
+    assert circuit.end(old[1], "success") is None
+    assert circuit.free == 1
+
+
+def test_a_failed_trial_opens_the_circuit_again_on_account_of_its_owner(circuit: Circuit) -> None:
+    circuit.attempt(GOOD, "failure")
+    circuit.attempt(BAD, "failure")
+    circuit.cools_down()
+    circuit.now += 2 * PATIENCE_SECONDS
+
+    assert circuit.attempt(BAD, "failure") == Evidence(1, "mallory")
+
+    assert [circuit.admits(task) for task in (BAD, GOOD, TaskRef("carol", "1"))] == [False, False, True]
+
+
+def test_a_close_that_was_not_stored_is_tried_again(circuit: Circuit) -> None:
+    circuit.opens()
+    circuit.cools_down()
+    circuit.attempt(GOOD, "success")
+    circuit.local.record(Shut(0.0))
+    assert circuit.free == 10
+
+    assert circuit.local.changes_at(circuit.now) == circuit.now + SETTLED_SECONDS
+    circuit.now += SETTLED_SECONDS
+    assert circuit.free == 1
+    assert circuit.attempt(GOOD, "success") == "closes"
+
+
+def test_an_opening_that_was_not_stored_lasts_for_a_cool_down(circuit: Circuit) -> None:
+    circuit.opens()
+    assert circuit.local.changes_at(circuit.now) == circuit.now + COOLDOWN
+
+    circuit.now += COOLDOWN
+
+    assert circuit.free == 10
+
+
+def test_a_worker_that_takes_over_a_half_open_circuit_makes_a_trial_at_once(circuit: Circuit) -> None:
+    circuit.running = 3  # the former holder's, among them its trial
+    circuit.local.record(Shut(0.0))
+
+    assert circuit.free == 1
+    assert circuit.admits(BAD)
+    assert circuit.attempt(BAD, "success") == "closes"
+
+
+def test_a_worker_that_takes_over_an_open_circuit_keeps_to_what_the_log_says(circuit: Circuit) -> None:
+    circuit.local.record(Shut(circuit.now + 5, "mallory"))
+
+    assert [circuit.admits(task) for task in (BAD, GOOD)] == [False, True]
+    circuit.now += 5
+    assert [circuit.admits(task) for task in (BAD, GOOD)] == [False, True]
+    circuit.now += PATIENCE_SECONDS
+    assert circuit.admits(BAD)
