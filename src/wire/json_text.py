@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-REPLACEMENT = rb"\ufffd"
-"""U+FFFD, escaped."""
+REPLACEMENT = rb"\\ufffd"
+"""U+FFFD, escaped; as a template of `re`."""
 
-# Reads each escape from its backslash on, so that the text `\\ud800` (an escaped backslash) is not taken for one.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
+_FIRST, _SECOND = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+# A first half without a second one after it, or a second half without a first one before it. The alternatives share
+# their beginning, so that `re` skips text without escapes quickly.
+_HALF = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!%b)|(?<!%b\\u[dD])[c-fC-F][0-9a-fA-F]{2})" % (_SECOND, _FIRST))
+_BACKSLASH, _HIDDEN = rb"\\", b"\x00\x00"
+"""An escaped backslash, hidden while halves are searched, and what hides it: no JSON has a NUL."""
 
 
 class Json(NamedTuple):
@@ -45,10 +47,17 @@ def read_json(text: bytes) -> Json:
 
 
 def mend(text: bytes) -> bytes:
-    """Return a JSON text with U+FFFD for each half surrogate pair and each sequence that is not UTF-8."""
-    return _ESCAPE.sub(lambda escape: REPLACEMENT if escape[1] else escape[0], text.decode(errors="replace").encode())
+    """Return a JSON text with U+FFFD for each half surrogate pair and each sequence that is not UTF-8.
+
+    Text with a NUL, which is not JSON, is returned unchanged.
+    """
+    if b"\x00" in text:
+        return text
+    hidden = text.decode(errors="replace").encode().replace(_BACKSLASH, _HIDDEN)
+    return _HALF.sub(REPLACEMENT, hidden).replace(_HIDDEN, _BACKSLASH)
 
 
 def half_surrogate(text: bytes) -> int | None:
     """Return the place of the first half of a surrogate pair in a JSON text, in bytes from 0; None if there is none."""
-    return next((escape.start() for escape in _ESCAPE.finditer(text) if escape[1]), None)
+    found = _HALF.search(text.replace(_BACKSLASH, _HIDDEN))
+    return found.start() if found else None
