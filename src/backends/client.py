@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from ..clock import utc_now
 from ..events.server import ServerRegistered
-from ..wire.body_limit import AnswerTooLarge, read_capped
+from ..wire.body_limit import AnswerTooLarge, BadEncoding, chunks, read_capped
 from ..wire.connections import ALONE, UnaskedAnswer, doubt, is_certain, keep
 from .dialects import dialect_of
 from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Unsent, Update
@@ -137,7 +137,7 @@ class BackendClient:
         started: float,
     ) -> Answer:
         """Pass on what a server streams until it says how the attempt has ended, and close the connection then."""
-        size = count = 0
+        count = 0
 
         async def read(completed: Iterator[bytes]) -> Answer | None:
             nonlocal count
@@ -156,13 +156,11 @@ class BackendClient:
                 await on_update(found)
             return None
 
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > self._max_result_bytes:
-                raise AnswerTooLarge(self._max_result_bytes)
-            if answer := await read(texts.feed(chunk)):
-                response.close()
-                return answer
+        async with contextlib.aclosing(chunks(response, self._max_result_bytes)) as pieces:
+            async for piece in pieces:
+                if answer := await read(texts.feed(piece)):
+                    response.close()
+                    return answer
         return await read(texts.rest()) or reader.end()
 
 
@@ -222,9 +220,21 @@ def describe(error: Exception) -> str:
             return "the server sent an answer before it was asked"
         case aiohttp.ServerDisconnectedError() | ConnectionResetError():
             return "the server closed the connection without an answer"
+        case aiohttp.ClientResponseError():
+            return "the server's answer is not valid HTTP" + _first_line(error.message)
+        case BadEncoding():
+            return "the server's answer is not compressed as its Content-Encoding says"
         case aiohttp.ClientPayloadError():
             return "the server broke off its answer"
+        case aiohttp.ClientOSError(__cause__=ConnectionResetError()):
+            return "the server closed the connection before it had the whole request"
         case aiohttp.InvalidURL():
             return "the server's address is not valid"
         case _:
             return "the connection to the server failed"
+
+
+def _first_line(message: str) -> str:
+    """Return what aiohttp's parser found, without the bytes that it quotes below: ": Bad status line"."""
+    found = message.strip().partition("\n")[0].partition(": b'")[0].rstrip(":")
+    return f": {found[:80]}" if found else ""

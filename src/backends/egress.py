@@ -141,10 +141,7 @@ class EgressPolicy:
         return open_session(
             connector,
             timeout=aiohttp.ClientTimeout(),
-            # Compression is not requested. A compressed answer is still understood: aiohttp decompresses in steps of
-            # some 64 KiB as the reader takes them, so `read_capped` stops a decompression bomb at its limit.
-            headers={"Accept-Encoding": "identity"},
-            auto_decompress=True,
+            headers={"Accept-Encoding": "identity"},  # a compressed answer is understood all the same
         )
 
     def _allows_name(self, name: str) -> bool:

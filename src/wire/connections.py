@@ -269,12 +269,14 @@ def is_certain(response: aiohttp.ClientResponse) -> bool:
 def open_session(connector: ExchangeConnector | None = None, **options: Any) -> aiohttp.ClientSession:
     """Open a session without cookies, proxies and `.netrc`; call it in a running loop, and close it at the end.
 
-    `options` are those of aiohttp.ClientSession. Use each answer in an `async with`.
+    `options` are those of aiohttp.ClientSession. Use each answer in an `async with`, and read it with `read_capped` or
+    `chunks`, which decompress it.
     """
     return aiohttp.ClientSession(
         connector=connector or ExchangeConnector(),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
+        auto_decompress=False,
         request_class=_Request,
         response_class=_Response,
         **options,

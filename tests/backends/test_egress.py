@@ -425,7 +425,15 @@ async def test_a_compressed_bomb_bursts_at_the_limit(backend: WireServer) -> Non
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert peak < 5_000_000  # bytes; that aiohttp inflates in steps is what we rely on
+    assert peak < 5_000_000  # bytes
+
+
+async def test_members_of_nothing_are_no_way_around_the_limit(backend: WireServer) -> None:
+    """Each member costs 20 bytes and holds none, so only what is sent can be counted."""
+    backend.answer = Wire(200, gzip.compress(b"") * 10_000, headers={"Content-Encoding": "gzip"})
+    async with policy(private=True).session() as session, session.get(at(backend), timeout=TIMEOUT) as response:
+        with pytest.raises(AnswerTooLarge):
+            await read_capped(response, 100_000)
 
 
 async def test_compression_is_not_asked_for_but_understood(backend: WireServer) -> None:

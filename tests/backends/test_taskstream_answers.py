@@ -392,7 +392,8 @@ def test_a_failure_in_the_shape_of_an_acceptance_is_a_failure(status: int, repor
     [
         ("rejected", (400, 401, 403, 404, 405, 409, 410, 413, 418, 422, 499), ""),
         ("error", (408, 425, 500, 501, 502, 504, 599), ""),
-        ("bad_answer", (301, 302, 303, 307, 308, 304, 100, 101), "; redirects are not followed"),
+        ("bad_answer", (301, 302, 303, 307, 308, 304), "; redirects are not followed"),
+        ("bad_answer", (100, 101), "; that is no answer to a task"),
     ],
 )
 def test_the_kind_of_a_failure_is_read_from_its_status(

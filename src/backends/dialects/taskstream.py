@@ -102,7 +102,8 @@ class Taskstream(Dialect):
             return Failed(kind="error", error=_reason(reply), retry_after=reply.retry_after, is_neutral=is_neutral)
         if status >= 400:
             return Failed(kind="rejected", error=_reason(reply))
-        return Failed(kind="bad_answer", error=f"the server answered {status}; redirects are not followed")
+        what = "redirects are not followed" if status >= 300 else "that is no answer to a task"
+        return Failed(kind="bad_answer", error=f"the server answered {status}; {what}")
 
     def _read_success(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
         reports = _reports(server)
