@@ -141,7 +141,6 @@ class EgressPolicy:
         return open_session(
             connector,
             timeout=aiohttp.ClientTimeout(),
-            headers={"Accept-Encoding": "identity"},  # a compressed answer is understood all the same
         )
 
     def _allows_name(self, name: str) -> bool:

@@ -269,11 +269,12 @@ def is_certain(response: aiohttp.ClientResponse) -> bool:
 def open_session(connector: ExchangeConnector | None = None, **options: Any) -> aiohttp.ClientSession:
     """Open a session without cookies, proxies and `.netrc`; call it in a running loop, and close it at the end.
 
-    `options` are those of aiohttp.ClientSession. Use each answer in an `async with`, and read it with `read_capped` or
-    `chunks`, which decompress it.
+    `options` are those of aiohttp.ClientSession. Use each answer in an `async with`. The session asks for no
+    compression; read answers with `read_capped` or `chunks`, which decompress those that come compressed all the same.
     """
     return aiohttp.ClientSession(
         connector=connector or ExchangeConnector(),
+        headers={"Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,
