@@ -40,6 +40,8 @@ RESOLUTION = timedelta(seconds=1)
 """Occurrences are whole seconds."""
 STEP = timedelta(hours=12)
 """No zone changes its clock twice within that time."""
+NEAR = timedelta(days=2)
+"""Longer than any change; the longest, in Pacific/Apia, skipped a day."""
 CRON_FIELDS = 5
 """Fields of an expression without seconds."""
 NO_OFFSET = timedelta(0)
@@ -113,20 +115,28 @@ def _first_instant(local: datetime, zone: tzinfo) -> datetime:
 
 def _following_the_clock(expression: str, zone: tzinfo, after: datetime) -> Iterator[datetime]:
     """Yield matching instants, from one change of the clock to the next: in between, the offset is the same."""
-    at, change = after.replace(microsecond=0), None
+    at, resume_at = after.replace(microsecond=0), after
     while True:
-        offset = _offset(change or at, zone)
-        local = (at + offset).replace(tzinfo=None)
-        change = None
-        for found_local in CronSim(expression, local):
-            found = (found_local - offset).replace(tzinfo=UTC)
-            if (change := _next_change(at, found, offset, zone)) is not None:
-                at = change - RESOLUTION  # local times from the change on
+        offset = _offset(resume_at, zone)
+        for local in CronSim(expression, (at + offset).replace(tzinfo=None)):
+            found = (local - offset).replace(tzinfo=UTC)
+            if (interrupted_at := _interrupted_at(at, found, offset, zone)) is not None:
+                resume_at, at = interrupted_at, interrupted_at - RESOLUTION
                 break
             yield found
             at = found
-        if change is None:
+        else:
             return
+
+
+def _interrupted_at(at: datetime, found: datetime, offset: timedelta, zone: tzinfo) -> datetime | None:
+    """Return from when the search for the match after `at` must begin again with another offset; None: `found` is it.
+
+    A change moves the clock by less than NEAR, so one that is further from both matches leaves no match in between.
+    """
+    if found - at <= 2 * NEAR:
+        return _next_change(at, found, offset, zone)
+    return _next_change(at, at + NEAR, offset, zone) or found - NEAR
 
 
 def _next_change(at: datetime, end: datetime, offset: timedelta, zone: tzinfo) -> datetime | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import zoneinfo
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from taskstream.commands import recurrence
 from taskstream.commands.recurrence import _zones, check, next_after, occurrences
 from taskstream.errors import InvalidInput
 
@@ -168,6 +169,22 @@ def test_unusual_changes_are_as_an_oracle_says(name: str, day: str) -> None:
     assert disagreements(name, change) == []
 
 
+@pytest.mark.parametrize("name", ["Australia/Lord_Howe", "Antarctica/Troll", "Europe/Berlin", "America/Havana"])
+def test_a_rare_run_on_the_day_of_a_change_is_as_an_oracle_says(name: str) -> None:
+    """However long before the search begins."""
+    for change in changes(ZoneInfo(name), *YEARS):
+        clock = clock_around(change, ZoneInfo(name))
+        day = clock[len(clock) // 2][1]
+        for cron in FOLLOWING:
+            rare = " ".join([*cron.split()[:2], str(day.day), str(day.month), "*"])
+            wanted = [
+                at for at in following_the_clock(cron, clock) if at.astimezone(ZoneInfo(name)).date() == day.date()
+            ]
+            found = occurrences(rare, name, clock[0][0] - timedelta(days=70))
+            begin = itertools.dropwhile(lambda at, first=clock[0][0]: at < first, found)
+            assert list(itertools.takewhile(lambda at, last=clock[-1][0]: at <= last, begin)) == wanted, (rare, name)
+
+
 # The instances
 
 
@@ -206,6 +223,24 @@ def test_a_rare_day_is_found_years_away(cron: str, found: str) -> None:
 
     assert next_after(cron, "Europe/Berlin", now) == datetime.fromisoformat(found)
     check(cron, "Europe/Berlin", now)
+
+
+def test_runs_that_are_decades_apart_cost_few_looks_at_the_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of schedules shows the next runs of each."""
+    looks = 0
+
+    def counted(at: datetime, zone: tzinfo) -> timedelta:
+        nonlocal looks
+        looks += 1
+        return offset_of(at, zone)
+
+    offset_of = recurrence._offset
+    monkeypatch.setattr(recurrence, "_offset", counted)
+
+    found = list(itertools.islice(occurrences("0 0 0 29 2 */7", "Europe/Berlin", YEARS[0]), 5))
+
+    assert [at.astimezone(ZoneInfo("Europe/Berlin")).year for at in found] == [2032, 2060, 2088, 2128, 2156]
+    assert looks < 100
 
 
 @pytest.mark.parametrize("cron", ["0 0 30 2 *", "* * 30 2 *", "0 0 31 4,6 *", "* * * 2 */7#5"])
