@@ -22,10 +22,12 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..container import open_container
+from ..container import Container, open_container
+from ..errors import UnreadableEvent
 from ..nats_server.cluster import check_size
 from ..nats_server.config import CONFIG, with_values
 from ..nats_server.server import STORE, EmbeddedNats, end_stale_server, lock
+from ..projections.webhooks import load_webhooks
 from ..settings import Settings, variable
 from ..streams.buckets import Bucket
 from ..streams.client.access import MEANT_FOR_A_GIVEN_NATS, Access
@@ -33,7 +35,7 @@ from ..streams.client.connection import Connection, open_connection
 from ..streams.jetstream.api import api, find_stream
 from ..streams.topology.definitions import DISPATCH, RETRIES, SCHEDULES, SERVERS, TASKS, WEBHOOKS, configurations
 from ..streams.topology.ensure import ensure_streams
-from ..streams.topology.epochs import epochs_in, new_epoch
+from ..streams.topology.epochs import epochs_in, new_epoch, read_extent
 from ..streams.topology.server_checks import Durability, inspect
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
 from ..vault.sealing import Sealer
@@ -161,6 +163,7 @@ async def _into_nats(
         await _open_streams(connection, settings)
         await _create_queue(connection, settings, found_there.floor)
     async with await open_container(settings, url, durability) as container:
+        await start_webhooks(container)
         if not found_there.faults:
             await rebuild(container)
     return Restored(manifest=manifest, report=found_there)
@@ -322,3 +325,15 @@ async def _create_queue(connection: Connection, settings: Settings, floor: int) 
                 source["opt_start_seq"] = floor
         await api(connection, f"STREAM.CREATE.{name}", wanted)
     await ensure_streams(connection, settings)
+
+
+async def start_webhooks(container: Container) -> None:
+    """Make webhooks that were registered while the backup was made start at the end of the log that is restored."""
+    end = (await read_extent(container.reading)).last
+    try:
+        registry = await load_webhooks(container.reading, None)
+    except UnreadableEvent as error:  # a worker would halt there too
+        log.warning("restore.webhooks-unreadable", reason=str(error))
+        return
+    for ref, webhook in registry.registered():
+        await container.deliveries.start(ref, webhook.after, end)

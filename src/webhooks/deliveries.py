@@ -3,6 +3,7 @@
     waiting.<owner>.<webhook>.<id>    to be sent, for the first time or again
     done.<owner>.<webhook>.<id>       delivered, or given up
     position.<owner>.<webhook>        sequence in TASKS up to which every event to be sent has its delivery
+    replaced.<owner>.<webhook>        `after` of the webhook if it was in a log that is gone: the position counts alone
     pause.<owner>.<webhook>           until when nothing is sent; a worker that takes over keeps to it
 
 Authoritative: the log for what is to be sent, this bucket for what was. An id derives from the event, so creating a
@@ -238,6 +239,23 @@ class DeliveryStore:
         entry = await self.bucket.get(_position_key(ref))
         return int(entry.value) if entry else 0
 
+    async def start(self, ref: WebhookRef, after: int, end: int) -> int:
+        """Return the sequence after which a webhook's events are to become deliveries.
+
+        It is the position, or the webhook's `after` if that is later. One beyond the `end` of the log is of a log that
+        an older one has replaced, or that lost its last events: what comes next in the log is sent, from now on too.
+        """
+        position = await self.position(ref)
+        replaced = await self.bucket.get(_replaced_key(ref))
+        if replaced is None or int(replaced.value) != after:
+            position = max(position, after)
+        if position <= end:
+            return position
+        if after > end:
+            await self.bucket.put(_replaced_key(ref), b"%d" % after)
+        await self.move(ref, end)
+        return end
+
     async def move(self, ref: WebhookRef, position: int) -> None:
         await self.bucket.put(_position_key(ref), b"%d" % position)
 
@@ -264,6 +282,7 @@ class DeliveryStore:
         for entry in await self.bucket.scan(f"waiting.{ref.owner}.{ref.unique}.*"):
             await self.bucket.delete(entry.key)
         await self.bucket.delete(_position_key(ref))
+        await self.bucket.delete(_replaced_key(ref))
 
     async def _find(self, ref: WebhookRef, delivery_id: str) -> WebhookDelivery:
         entries = [await self.bucket.get(_key(kind, ref, delivery_id)) for kind in ("waiting", "done")]
@@ -306,6 +325,10 @@ def delivery_change(position: Position) -> DeliveryChange:
 
 def _key(kind: str, ref: WebhookRef, delivery_id: str) -> str:
     return f"{kind}.{ref.owner}.{ref.unique}.{delivery_id}"
+
+
+def _replaced_key(ref: WebhookRef) -> str:
+    return f"replaced.{ref.owner}.{ref.unique}"
 
 
 def _position_key(ref: WebhookRef) -> str:

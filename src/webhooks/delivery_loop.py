@@ -43,6 +43,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.api import ApiError, api
 from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
 from ..streams.topology.definitions import TASKS
+from ..streams.topology.epochs import read_extent
 from ..vault.secrets import SecretStore
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery, WebhookPause
@@ -195,7 +196,8 @@ class DeliveryLoop(Service):
     async def _serve(self) -> None:
         """Create a delivery of each wanted event after the stored position, until cancelled."""
         tools, webhook = self._tools, self._webhook
-        saved = max(await tools.deliveries.position(self._ref), webhook.after)
+        end = (await read_extent(tools.reading)).last
+        saved = await tools.deliveries.start(self._ref, webhook.after, end)
         maybe_made = await last_sequence(tools.reading, TASKS, TASK_SUBJECTS)
         task_id = webhook.settings.task_id
         scope = Scope(ref=parse_task_id(task_id)) if task_id else Scope(owner=self._ref.owner)

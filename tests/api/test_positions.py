@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taskstream.backup.snapshots import restore_snapshot, take_snapshot
 from taskstream.push.feed import LONGEST_EVENT_ID, start_of
 from taskstream.streams.jetstream.api import api as call
 from taskstream.streams.topology.definitions import TASKS
-from taskstream.streams.topology.epochs import Epoch, LogExtent, epochs_in, extent_in, new_epoch, read_extent
+from taskstream.streams.topology.epochs import Epoch, LogExtent, epochs_in, extent_in, read_extent
+from testkit.replaced_log import saved_log
 from testkit.service import Client, Service, running_service
 from testkit.sse import opened, sequence_of
 from testkit.waiting import wait_until
@@ -243,8 +243,7 @@ async def test_when_the_log_is_replaced_open_streams_end_and_start_anew(nats_url
     async with running_service(nats_url, worker=False) as service:
         connection = service.container.appending
         kept = await service.alice.submit({"payload": "kept"})
-        chunks: list[bytes] = []
-        snapshot = await take_snapshot(connection, TASKS, chunks.append)
+        put_back = await saved_log(connection)
         last = await service.alice.submit({"payload": "lost"})
         connections = {"sse": sse("/api/tasks/stream", in_header=True), "ws": websocket(all=True)}
         async with contextlib.AsyncExitStack() as stack:
@@ -255,12 +254,7 @@ async def test_when_the_log_is_replaced_open_streams_end_and_start_anew(nats_url
                     pass
                 ids[name] = message["id"]
 
-            await call(connection, f"STREAM.DELETE.{TASKS}")
-            end = snapshot.state["last_seq"]
-            epochs = epochs_in(snapshot.config["metadata"])
-            restored = snapshot.config | {"metadata": new_epoch(end + 1, epochs)}
-            await restore_snapshot(connection, type(snapshot)(config=restored, state=snapshot.state), chunks)
-
+            await put_back()
             for name, messages in streams.items():
                 rest = (
                     [message async for message in messages if message["type"] == "error"]

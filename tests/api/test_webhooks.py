@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
+from taskstream.backup.restore import start_webhooks
+from taskstream.events.ids import WebhookRef, parse_webhook_id
+from taskstream.streams.topology.epochs import read_extent
 from taskstream.webhooks import delivery_loop as lane
 from taskstream.webhooks.deliveries import DeliveryStore, StoredDelivery
 from testkit.backend import BackendServer
 from testkit.nats import NatsServer
 from testkit.receiver import HookReceiver, Message, answers, deliveries, hang, in_turn, register, settled
+from testkit.replaced_log import saved_log
 from testkit.service import Client, Service, running_service
 from testkit.waiting import wait_until
 
@@ -139,6 +143,69 @@ async def test_earlier_events_and_those_of_other_owners_are_not_sent(service: Se
     (message,) = await receiver.has(1)
     assert message.body["data"]["taskId"] == task_id
     assert len(await settled(service.alice, webhook_id, "delivered")) == 1
+
+
+@pytest.mark.parametrize(
+    ("position", "after", "end", "starts"),
+    [
+        (0, 0, 0, 0),
+        (0, 5, 9, 5),
+        (7, 5, 9, 7),
+        (5, 7, 9, 7),  # enabled again later
+        (9, 5, 7, 7),  # the log lost its last events
+        (0, 9, 7, 7),  # registered in a log that an older one replaced
+        (5, 9, 7, 7),
+    ],
+)
+async def test_a_webhook_starts_at_no_position_past_the_end_of_the_log(
+    api: Service, position: int, after: int, end: int, starts: int
+) -> None:
+    deliveries, ref = api.container.deliveries, WebhookRef("alice", "x")
+    await deliveries.move(ref, position)
+
+    assert await deliveries.start(ref, after, end) == starts
+    await deliveries.move(ref, starts + 1)
+    assert await deliveries.start(ref, after, 100) == starts + 1, "as the log passes the old position"
+    assert await deliveries.start(ref, 50, 100) == 50, "enabled in this log"
+
+
+async def test_a_webhook_of_a_log_that_was_replaced_gets_all_events_of_the_new_one(
+    service: Service, receiver: HookReceiver
+) -> None:
+    put_back = await saved_log(service.container.appending)
+    for _ in range(5):
+        await cancelled(service.alice)
+    webhook_id, _ = await register(service.alice, receiver)
+    await put_back()
+    (end, ref) = (await read_extent(service.container.reading)).last, parse_webhook_id(webhook_id)
+
+    async def has_started() -> bool:
+        entry = await service.container.buckets.deliveries.get(f"position.{ref.owner}.{ref.unique}")
+        return entry is not None and int(entry.value) == end
+
+    await wait_until(has_started, "the webhook to start at the end of the new log")
+    task_ids = [await cancelled(service.alice) for _ in range(8)]
+    messages = await receiver.has(8)
+
+    assert {message.body["data"]["taskId"] for message in messages} == set(task_ids)
+
+
+async def test_a_webhook_registered_during_a_backup_gets_all_events_after_the_restore(
+    nats_url: str, receiver: HookReceiver
+) -> None:
+    """Also if the restored log passes the sequence of its registration before a worker starts."""
+    async with running_service(nats_url, worker=False, **QUICK) as service:
+        put_back = await saved_log(service.container.appending)
+        for _ in range(2):
+            await cancelled(service.alice)
+        await register(service.alice, receiver)
+        await put_back()
+        await start_webhooks(service.container)
+        task_ids = [await cancelled(service.alice) for _ in range(4)]
+    async with running_service(nats_url, **QUICK):
+        messages = await receiver.has(4)
+
+    assert {message.body["data"]["taskId"] for message in messages} == set(task_ids)
 
 
 async def test_a_test_is_sent_on_demand(service: Service, receiver: HookReceiver) -> None:
