@@ -138,7 +138,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Seconds, about("time without heartbeat after which a server without health URL is offline")
     ] = 60.0
     circuit_failures: Annotated[
-        int, Meta(ge=1), about("consecutive failed attempts that open a server's circuit breaker")
+        int, Meta(ge=1), about("failures since the last success that open a server's circuit breaker")
     ] = 5
     circuit_cooldown: Annotated[
         float, Meta(gt=0, le=300), about("time a circuit breaker stays open before one trial; doubles up to 300")

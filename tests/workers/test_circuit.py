@@ -228,6 +228,25 @@ async def test_a_long_trial_keeps_nobody_from_the_server(nats_url: str) -> None:
         assert (await changes(service))[-1] == "CircuitClosed"
 
 
+async def test_a_worker_that_ends_during_a_trial_does_not_leave_the_server_shut(nats_url: str) -> None:
+    quick = {"circuit_failures": 2, "circuit_cooldown": 0.5, "shutdown_grace": 0}
+    async with BackendServer(choking(status(500))) as backend:
+        async with running_service(nats_url, **quick) as service:
+            await service.admin.register(backend, "gpu", maxConcurrent=4)
+            await submit_all(service.alice, [{"payload": "poison", "attempts": 1}] * 2)
+            await has_changed(service, "CircuitOpened")
+            backend.answer = hold
+            tasks = await submit_all(service.alice, [{"payload": number} for number in range(3)])
+            await has_changed(service, "CircuitOpened", "CircuitHalfOpened")
+            await wait_until(lambda: len(backend.calls) == 3, "the trial")
+        backend.answer = echo
+
+        async with running_service(nats_url, **quick) as service:
+            for task_id in tasks:
+                assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+            await has_changed(service, "CircuitOpened", "CircuitHalfOpened", "CircuitClosed")
+
+
 async def test_quick_errors_do_not_outrun_slow_successes(nats_url: str) -> None:
     async def answer(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
         if task["request"] % 8 == 7 and task["attempt"] == 1:

@@ -113,7 +113,8 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     maintenance_reason: str | None
     maintenance_since: str | None
     circuit: Literal["closed", "open", "half-open"]
-    """Circuit breaker. `open`: no tasks until `circuitOpenUntil`; `half-open`: one task on trial."""
+    """Circuit breaker. `open`: no tasks until `circuitOpenUntil`, or only a trial of another owner than the one whose
+    tasks failed; `half-open`: one task on trial."""
     circuit_open_until: str | None
     registered_at: str
     last_heartbeat: str | None
