@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +12,11 @@ from .evidence import FINAL, Entry, Evidence, Finding, Heard, Line, Received
 PROGRESS = "ProgressReported"
 IN_FLIGHT_SECONDS = 5.0
 """A call that was under way when a webhook was disabled arrives within the time that a receiver has to answer."""
+PAUSE_SECONDS = 0.9
+"""A little less than busy receivers ask for."""
+MOST_UNDER_WAY = 8
+"""Four calls of a sender, and four of one that took over from it before it had stored the pause."""
+TOO_MANY_REQUESTS = 429
 SHOWN = 5
 
 
@@ -196,6 +202,19 @@ def webhook_messages_are_one(evidence: Evidence) -> Iterator[Finding]:
                 yield f"{name} was sent {entry.sequence} as {line['id']} and as {ids[entry.sequence]}", entry.task
 
 
+def webhook_pauses_are_kept(evidence: Evidence) -> Iterator[Finding]:
+    """After a receiver answered 429 with `Retry-After: 1`, it was sent no more than what was under way already."""
+    for received in evidence.received:
+        times = sorted(line["at"] for line in received.calls)
+        for line in received.calls:
+            if line["answered"] != TOO_MANY_REQUESTS:
+                continue
+            after = bisect_right(times, line["at"] + PAUSE_SECONDS) - bisect_right(times, line["at"])
+            if after > MOST_UNDER_WAY:
+                yield f"{received.owner}'s {received.who} webhook was sent {after} messages during a pause", ""
+                break
+
+
 PUSH_CHECKS = (
     subscribers_receive_all,
     progress_is_sent_once,
@@ -203,4 +222,5 @@ PUSH_CHECKS = (
     streams_are_understood,
     webhooks_deliver_all,
     webhook_messages_are_one,
+    webhook_pauses_are_kept,
 )

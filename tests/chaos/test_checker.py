@@ -305,6 +305,17 @@ def refused_for_good(*, disabled: bool, calls_after: bool) -> Callable[[Received
     return change
 
 
+def called_while_busy(count: int) -> Callable[[Received], None]:
+    """Have a receiver answer 429, and be called again so many times within a tenth of a second."""
+
+    def change(received: Received) -> None:
+        first = received.calls[0]
+        again = [{**first, "at": first["at"] + 0.1 * number / count, "answered": 429} for number in range(count + 1)]
+        received.calls[:0] = again
+
+    return change
+
+
 DUE_TIMERS = ConsumerSeen("TIMERS", "due-timers", True, 1, 0)
 VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("acknowledged-is-kept", "a lost task", doctored(without(lambda entry: entry.task == ONE))),
@@ -443,6 +454,7 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
         "no event of the log",
         received(lambda one: one.calls[0]["message"]["data"].update(sequence=77)),
     ),
+    ("webhook-pauses-are-kept", "called on and on", received(called_while_busy(9))),
     ("projections-equal-the-fold", "changed", set_to(buckets=[Bucket("tasks", {"a": b"1"}, {"a": b"2"})])),
     ("projections-equal-the-fold", "missing", set_to(buckets=[Bucket("tasks", {}, {"a": b"2"})])),
     ("projections-equal-the-fold", "extra", set_to(buckets=[Bucket("tasks", {"a": b"1"}, {})])),
