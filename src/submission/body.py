@@ -256,7 +256,16 @@ def parse_json(text: bytes, what: str, max_depth: int) -> Any:
     except RecursionError:
         raise InvalidInput(f"the {what} is nested deeper than {max_depth} levels") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if (place := half_surrogate(text)) is not None:
-            problem = f"half of a surrogate pair at byte {place}; send the whole character"
-            raise InvalidInput(f"the {what} is not valid JSON: {problem}") from None
-        raise malformed(error, what) from None
+        raise _unreadable(text, error, what) from None
+
+
+def _unreadable(text: bytes, error: msgspec.DecodeError | UnicodeDecodeError, what: str) -> InvalidInput:
+    """Return the error about a text that is not JSON, with the place in the whole text."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as in_text:
+        return malformed(in_text, what)
+    if (place := half_surrogate(text)) is not None:
+        problem = f"half of a surrogate pair at byte {place}; send the whole character"
+        return InvalidInput(f"the {what} is not valid JSON: {problem}")
+    return malformed(error, what)

@@ -25,10 +25,15 @@ from testkit.waiting import wait_until
 
 LOAD = 400
 LARGE = {"text": "x" * 700_000}
+IMAGE = b"\x89PNG\xff" * 100_000
 
 
 async def large(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
     return web.json_response(finished(task, LARGE))
+
+
+async def image(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
+    return web.Response(body=IMAGE, content_type="image/png")
 
 
 async def log_of(up: Up) -> list[Position]:
@@ -58,6 +63,7 @@ async def backends() -> AsyncIterator[dict[str, BackendServer]]:
     answers = {
         "default": work(),
         "large": large,
+        "image": image,
         "reported": accept,
         "slow": hold,
         "flaky": status(503, headers={"Retry-After": "5"}),
@@ -73,10 +79,11 @@ async def register(service: ServiceClients, backends: dict[str, BackendServer]) 
 
 
 async def begin(service: ServiceClients, backends: dict[str, BackendServer]) -> dict[str, str]:
-    """Return tasks in every state that a backup may meet: ended, in a call, accepted, waiting for a retry."""
+    """Return tasks in every state that a backup may meet: ended, in a call, accepted, waiting for a busy server."""
     alice = service.alice
-    tasks = {"large": await alice.submit({"type": "large", "payload": {}})}
-    await alice.ended(tasks["large"])
+    tasks = {name: await alice.submit({"type": name, "payload": {}}) for name in ("large", "image")}
+    for task_id in tasks.values():
+        await alice.ended(task_id)
     tasks["reported"] = await alice.submit({"type": "reported", "payload": {}})
     await wait_until(lambda: len(backends["reported"].calls) == 1, "the call that will be reported on")
     tasks["unreported"] = await alice.submit({"type": "reported", "payload": {}, "timeout": 6})
@@ -86,7 +93,7 @@ async def begin(service: ServiceClients, backends: dict[str, BackendServer]) -> 
         "reported": "AttemptAccepted",
         "unreported": "AttemptAccepted",
         "slow": "AttemptStarted",
-        "flaky": "AttemptFailed",
+        "flaky": "AttemptReturned",
     }
 
     async def are_there() -> bool:
@@ -150,11 +157,15 @@ async def check_ends(service: ServiceClients, tasks: dict[str, str], promised: d
     for number, task_id in promised.items():
         end = (await legal(service.alice, task_id))[-1]
         assert end["result"]["inline"]["data"] == {"number": number}
-    for name, attempts in {"large": 1, "reported": 1, "unreported": 2, "slow": 2, "flaky": 2}.items():
+    for name, attempts in {"large": 1, "image": 1, "reported": 1, "unreported": 2, "slow": 2, "flaky": 2}.items():
         end = (await legal(service.alice, tasks[name]))[-1]
         assert end["type"] == "TaskSucceeded"
         assert end["attempt"] == attempts or (attempts == 2 and end["attempt"] > 2), end  # a slow machine took longer
     assert (await service.alice.details(tasks["large"]))["result"]["data"] == LARGE
+    file = (await service.alice.details(tasks["image"]))["result"]["data"]["$ref"]
+    alice = service.alice
+    async with alice.session.get(alice.url + file, headers={"Authorization": f"Bearer {alice.bearer}"}) as response:
+        assert (response.status, await response.read()) == (200, IMAGE)
 
 
 async def test_without_a_service_the_data_folder_is_backed_up_all_the_same(

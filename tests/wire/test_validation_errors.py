@@ -10,8 +10,10 @@ import msgspec
 import pytest
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from taskstream.errors import InvalidInput
+from taskstream.submission.body import parse_json
 from taskstream.wire.fields import DurationSeconds, Instant, Name, ServerName
-from taskstream.wire.validation_errors import breaks_schema, invalid, malformed, parameter_error
+from taskstream.wire.validation_errors import breaks_schema, invalid, parameter_error
 
 Short = Annotated[str, Meta(max_length=2)]
 
@@ -120,14 +122,22 @@ def test_a_union_of_messages_names_its_types(body: Any, error: str) -> None:
         (b'{"a":', "the line is not valid JSON: it ends too early"),
         (b'{"a" 1}', "the line is not valid JSON at byte 5: expected ':'"),
         (b"{'a':1}", "the line is not valid JSON at byte 1: object keys must be strings"),
-        (b'"\xff"', "the line is not valid JSON: it is not UTF-8 at byte 0"),
+        (b'{"a": "\xff"}', "the line is not valid JSON: it is not UTF-8 at byte 7"),
+        (
+            b'{"a": "\\ud83d"}',
+            "the line is not valid JSON: half of a surrogate pair at byte 7; send the whole character",
+        ),
+        (
+            b'["\\\\ud83d", "\\ude00"]',
+            "the line is not valid JSON: half of a surrogate pair at byte 13; send the whole character",
+        ),
     ],
 )
 def test_malformed_json_names_the_byte(body: bytes, error: str) -> None:
-    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)) as caught:
-        msgspec.json.decode(body)
+    with pytest.raises(InvalidInput) as caught:
+        parse_json(body, "line", 64)
 
-    assert str(malformed(caught.value, "line")) == error
+    assert str(caught.value) == error
 
 
 @pytest.mark.parametrize(
