@@ -204,6 +204,7 @@ async def test_a_server_that_is_away_is_unreachable(wired: Wired) -> None:
 
     assert isinstance(answer, Failed)
     assert answer.kind == "unreachable"
+    assert answer.is_unreached
 
 
 async def test_a_call_that_is_cancelled_is_closed(wired: Wired) -> None:

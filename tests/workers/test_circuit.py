@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from taskstream.backends.dialects.dialect import (
+    Accepted,
+    Answer,
+    Busy,
+    Completed,
+    Failed,
+    FailedByBackend,
+    Unsent,
+)
 from taskstream.events.server import CircuitOpened, ServerEvent
 from taskstream.events.subjects import server_root
+from taskstream.scheduling.server_failures import Verdict
+from taskstream.workers.fleet.circuit_breaker import verdict_on
 from testkit.backend import Answerer, BackendServer, echo, hold, status
 from testkit.http_server import break_off
 from testkit.service import Client, Service, running_service
@@ -40,6 +51,35 @@ def choking(on_poison: Answerer) -> Answerer:
         return await echo(server, task, request)
 
     return answer
+
+
+VERDICTS: list[tuple[Answer, Verdict]] = [
+    (Completed(b"{}"), "success"),
+    (FailedByBackend(b"{}", "no"), "success"),
+    (Accepted(None), "success"),
+    (Failed(kind="rejected", error="422"), "success"),
+    (Failed(kind="rejected", error="the model key cannot be decrypted", is_neutral=True), "neutral"),
+    (Failed(kind="error", error="500"), "failure"),
+    (Failed(kind="error", error="408", is_neutral=True), "neutral"),
+    (Failed(kind="error", error="the API key cannot be decrypted", is_unreached=True), "unreached"),
+    (Failed(kind="unreachable", error="reset"), "failure"),
+    (Failed(kind="unreachable", error="refused", is_unreached=True), "unreached"),
+    (Failed(kind="timeout", error="300 s"), "failure"),
+    (Failed(kind="bad_answer", error="no JSON"), "neutral"),
+    (Busy(error="full"), "neutral"),
+    (Unsent(error="no file descriptor left"), "neutral"),
+]
+
+
+@pytest.mark.parametrize(("answer", "verdict"), VERDICTS, ids=repr)
+def test_what_an_answer_says_about_its_server(answer: Answer, verdict: Verdict) -> None:
+    assert verdict_on(answer, had_time=True) == verdict
+    if not (isinstance(answer, Failed) and answer.kind == "timeout"):
+        assert verdict_on(answer, had_time=False) == verdict
+
+
+def test_a_timeout_that_the_owner_chose_says_nothing() -> None:
+    assert verdict_on(Failed(kind="timeout", error="0.01 s"), had_time=False) == "neutral"
 
 
 async def recorded(service: Service, server_id: str = "gpu") -> list[ServerEvent]:
@@ -264,6 +304,21 @@ async def test_quick_errors_do_not_outrun_slow_successes(nats_url: str) -> None:
             assert (await service.alice.ended(task_id))["status"] == "FINISHED"
 
         assert await changes(service) == []
+
+
+async def test_a_server_that_never_answers_opens_by_the_time_of_the_type(nats_url: str, backend: BackendServer) -> None:
+    backend.answer = hold
+    async with running_service(nats_url, circuit_failures=3, circuit_cooldown=60) as service:
+        await service.admin.register(backend, "gpu")
+        await service.admin.done("PUT", "/api/types/slow", {"timeout": 0.2})
+
+        chosen: dict[str, Any] = {"type": "slow", "payload": 0, "attempts": 1}
+        for timeout in (0.1, 0.1999):
+            await have_failed(service.alice, await submit_all(service.alice, [chosen | {"timeout": timeout}] * 5), 5)
+        assert await changes(service) == []
+
+        await submit_all(service.alice, [chosen, chosen | {"timeout": 0.2}, chosen | {"timeout": 0.3}])
+        await has_changed(service, "CircuitOpened")
 
 
 async def test_a_server_that_is_gone_opens_for_all_and_recovers(nats_url: str, backend: BackendServer) -> None:

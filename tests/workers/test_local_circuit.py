@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
 from taskstream.scheduling.server_failures import Evidence, Verdict
@@ -188,6 +192,52 @@ def test_an_opening_that_was_not_stored_lasts_for_a_cool_down(circuit: Circuit) 
 
     circuit.now += COOLDOWN
 
+    assert circuit.free == 10
+
+
+ops = st.one_of(
+    st.tuples(st.just("start"), st.integers(0, 9)),
+    st.tuples(st.just("end"), st.sampled_from(["success", "failure", "unreached", "neutral"])),
+    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.1, 1.0, 20.0])),
+    st.tuples(st.just("record"), st.sampled_from(["closed", "half-open", "open", "open for mallory"])),
+)
+
+
+@given(st.lists(ops, max_size=60))
+def test_whatever_happens_trials_are_few_and_no_server_stays_shut(steps: list[tuple[str, Any]]) -> None:
+    circuit = Circuit()
+    running: list[TaskRef] = []
+    for step, value in steps:
+        match step:
+            case "start":
+                task = TaskRef(("bob", "mallory")[value % 2], str(value))
+                if circuit.free > 0 and circuit.admits(task) and task not in running:
+                    circuit.start(task)
+                    running.append(task)
+            case "end" if running:
+                circuit.end(running.pop(0), value)
+            case "wait":
+                circuit.now += value
+            case "record":
+                shut = {
+                    "closed": None,
+                    "half-open": Shut(0.0),
+                    "open": Shut(circuit.now + COOLDOWN),
+                    "open for mallory": Shut(circuit.now + COOLDOWN, "mallory"),
+                }
+                circuit.local.record(shut[value])
+        assert circuit.local.shut(circuit.now) is None or circuit.free <= 1
+        if circuit.local.shut(circuit.now) is None:
+            assert circuit.free == 10 - len(running)
+
+    for task in running:
+        circuit.end(task, "neutral")
+    circuit.now += COOLDOWN + 2 * PATIENCE_SECONDS
+    for task in (BAD, GOOD):
+        assert circuit.free >= 1
+        assert circuit.admits(task)
+    if circuit.local.shut(circuit.now) is not None:
+        assert circuit.attempt(BAD, "success") == "closes"
     assert circuit.free == 10
 
 
