@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -28,6 +29,8 @@ from ..streams.buckets import Bucket, BucketEntry
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.messages import Position, read_backwards
+
+log = structlog.get_logger(__name__)
 
 LONGEST_WALK = 20_000
 """Records that one page may search."""
@@ -146,7 +149,7 @@ class StoredDelivery(NamedTuple):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(WebhookDelivery).decode
+_decode_delivery = msgspec.json.Decoder(WebhookDelivery).decode
 _decode_pause = msgspec.json.Decoder(WebhookPause).decode
 
 
@@ -175,7 +178,8 @@ class DeliveryStore:
         if done is not None and done.revision > entry.revision:
             await self._remove(key, entry.revision)
             return None
-        return StoredDelivery(_decode(entry.value), entry.revision)
+        delivery = _read_delivery(entry.value, key)
+        return StoredDelivery(delivery, entry.revision) if delivery is not None else None
 
     async def record(self, ref: WebhookRef, held: StoredDelivery, after: WebhookDelivery) -> None:
         """Record a try. A delivery that was repeated by hand meanwhile goes on waiting."""
@@ -220,7 +224,7 @@ class DeliveryStore:
         async with contextlib.aclosing(steps):
             async for positions, lower in steps:
                 for position in positions:
-                    delivery = _decode(position.data) if position.data else None
+                    delivery = _read_delivery(position.data, position.subject) if position.data else None
                     if delivery is None or (status and delivery.status != status) or delivery.id in found:
                         continue
                     found[delivery.id] = delivery
@@ -262,12 +266,13 @@ class DeliveryStore:
     async def pause(self, ref: WebhookRef) -> WebhookPause | None:
         """Return the last pause of a webhook, which may be over or no longer apply."""
         entry = await self.bucket.get(_pause_key(ref))
-        return _decode_pause(entry.value) if entry else None
+        return _read_pause(entry) if entry else None
 
     async def pauses(self, owner: str | None = None) -> dict[WebhookRef, WebhookPause]:
         """Return the last pauses of an owner token's webhooks (None: of all), as `pause` does."""
         entries = await self.bucket.scan(f"pause.{owner or '*'}.*")
-        return {_ref_of(entry.key): _decode_pause(entry.value) for entry in entries}
+        found = {_ref_of(entry.key): _read_pause(entry) for entry in entries}
+        return {ref: pause for ref, pause in found.items() if pause is not None}
 
     async def set_pause(self, ref: WebhookRef, pause: WebhookPause | None) -> None:
         """Store a pause; None: the receiver has accepted a message since."""
@@ -287,9 +292,10 @@ class DeliveryStore:
     async def _find(self, ref: WebhookRef, delivery_id: str) -> WebhookDelivery:
         entries = [await self.bucket.get(_key(kind, ref, delivery_id)) for kind in ("waiting", "done")]
         present: list[BucketEntry] = [entry for entry in entries if entry is not None]
-        if not present:
-            raise NotFound("delivery", delivery_id)
-        return _decode(max(present, key=lambda entry: entry.revision).value)
+        for entry in sorted(present, key=lambda entry: entry.revision, reverse=True):
+            if (delivery := _read_delivery(entry.value, entry.key)) is not None:
+                return delivery
+        raise NotFound("delivery", delivery_id)
 
     async def _remove(self, key: str, revision: int) -> None:
         """Remove a waiting delivery, unless it was repeated meanwhile."""
@@ -316,11 +322,29 @@ class DeliveryChange(NamedTuple):
 def delivery_change(position: Position) -> DeliveryChange:
     """Return what a message on WAITING_FILTER says."""
     _, _, _, owner, unique, delivery_id = position.subject.split(".")
-    delivery = _decode(position.data) if position.data else None
+    delivery = _read_delivery(position.data, position.subject) if position.data else None
     ref = WebhookRef(owner, unique)
     if delivery is None:
         return DeliveryChange(ref, delivery_id, None)
     return DeliveryChange(ref, delivery_id, delivery.next_at or delivery.created_at, delivery.sendable_since)
+
+
+def _read_delivery(value: bytes, key: str) -> WebhookDelivery | None:
+    """Return a stored delivery; None if it is damaged: one such record must not stop all webhooks."""
+    try:
+        return _decode_delivery(value)
+    except msgspec.MsgspecError as error:
+        log.error("delivery.unreadable", key=key, reason=str(error))
+        return None
+
+
+def _read_pause(entry: BucketEntry) -> WebhookPause | None:
+    """Return a stored pause; None if it is damaged."""
+    try:
+        return _decode_pause(entry.value)
+    except msgspec.MsgspecError as error:
+        log.error("pause.unreadable", key=entry.key, reason=str(error))
+        return None
 
 
 def _key(kind: str, ref: WebhookRef, delivery_id: str) -> str:

@@ -215,6 +215,22 @@ async def test_a_receiver_that_only_asks_for_pauses_is_given_up_with_that_reason
         assert any(one["attempts"] == 0 for one in failed)
 
 
+async def test_damaged_records_stop_neither_their_webhook_nor_others(nats_url: str) -> None:
+    async with HookReceiver() as receiver:
+        async with running_service(nats_url) as service:
+            webhook_id, _ = await register(service.alice, receiver)
+            bucket, key = service.container.buckets.deliveries, f"alice.{webhook_id.split('~')[0]}"
+            await bucket.put(f"pause.{key}", b'{"until":1}')
+            await bucket.put(f"waiting.{key}.01KDW1Z6P0C6N4T0Z5V3Q9H8RB", b"\x00")
+            sent = await service.alice.done("POST", f"/api/webhooks/{webhook_id}/test")
+            await receiver.has(1)
+            assert [found["id"] for found in await settled(service.alice, webhook_id, "delivered")] == [sent["id"]]
+            assert (await webhook_of(service.alice, webhook_id))["pausedUntil"] is None
+        async with running_service(nats_url) as service:
+            await service.alice.done("POST", f"/api/webhooks/{webhook_id}/test")
+            await receiver.has(2)
+
+
 async def test_failures_without_a_pause_still_use_up_the_tries(nats_url: str) -> None:
     async with (
         HookReceiver(in_turn(429, 500, 429, 500)) as receiver,
