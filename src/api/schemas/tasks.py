@@ -130,7 +130,7 @@ class UpdateBody(Struct, kw_only=True):
     backend_task_id: str | None = None
     """The server's own id for the task."""
     task_id: str | None = None
-    """Optional; must be the id in the path."""
+    """Optional; the id of another task is refused."""
 
 
 class _PushedState(Struct, kw_only=True, rename="camel", tag="state"):

@@ -94,8 +94,11 @@ def _content_type(reply: Reply) -> str:
 
 def _charset(reply: Reply) -> str:
     """Return the charset of an answer, by Python's name of its codec."""
+    content_type = " ".join(_content_type(reply).split())
+    if "charset" not in content_type.lower():
+        return "utf-8"
     message = Message()
-    message["Content-Type"] = " ".join(_content_type(reply).split())
+    message["Content-Type"] = content_type
     try:
         name = codecs.lookup(message.get_content_charset("utf-8")).name
     except (LookupError, ValueError):
