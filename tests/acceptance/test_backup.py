@@ -216,7 +216,7 @@ class Follower:
         return message.get("taskId") == self._task_id and message["type"] != "state"
 
 
-async def test_after_a_restore_a_client_with_an_id_of_the_former_log_starts_anew_and_misses_nothing(
+async def test_after_a_restore_a_client_with_an_id_of_the_former_log_misses_nothing(
     processes: Processes, tmp_path: Path
 ) -> None:
     """Past the end, or below the end and of what was lost; an id from before the backup goes on."""

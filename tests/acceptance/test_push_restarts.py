@@ -81,9 +81,9 @@ class Follower(ABC):
 
 class OverSse(Follower):
     async def connected(self) -> AsyncIterator[tuple[str, Event]]:
-        async with opened(self.client, "/api/tasks/stream", last=self.last) as stream:
+        async with opened(self.client, "/api/tasks/stream", last=self.last, with_reached=True) as stream:
             async for sent in stream:
-                yield sent.id, sent.data
+                yield sent.id, {} if sent.type == "reached" else sent.data
         raise aiohttp.ClientConnectionError
 
 

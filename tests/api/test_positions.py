@@ -189,6 +189,25 @@ async def test_an_id_that_is_longer_than_any_of_ours_is_foreign(api: Service) ->
         assert (await anext(messages))["type"] == "reset"
 
 
+async def test_a_history_goes_on_after_a_sequence_or_an_id_and_says_if_it_is_foreign(api: Service) -> None:
+    task_id = await api.alice.submit({"payload": 1})
+    await api.alice.done("POST", f"/api/task/{task_id}/cancel")
+    epoch = (await read_extent(api.container.reading)).epochs[0].id
+    pages = {
+        after: await api.alice.done("GET", f"/api/task/{task_id}/events?after={after}")
+        for after in ("0", "1", "2", f"{epoch}-1", "3", "cccccccc-1", "x", "-1")
+    }
+
+    found = {after: ([entry["sequence"] for entry in page["events"]], page["reset"]) for after, page in pages.items()}
+    assert found == {
+        "0": ([1, 2], False),
+        "1": ([2], False),
+        "2": ([], False),
+        f"{epoch}-1": ([2], False),
+        **dict.fromkeys(("3", "cccccccc-1", "x", "-1"), ([1, 2], True)),
+    }
+
+
 # Events past the retention
 
 

@@ -229,17 +229,25 @@ def task_router(container: Container) -> Router:
     async def list_events(
         request: ApiRequest,
         task_id: TaskId,
-        after: Annotated[int, QueryParameter(ge=0, description="Only events after this sequence")] = 0,
+        after: Annotated[
+            str | None, QueryParameter(description="Only events after this sequence, or after the id of a pushed event")
+        ] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 200,
     ) -> EventPage:
-        """Return the events of a task as recorded, oldest first."""
+        """Return the events of a task as recorded, oldest first.
+
+        If `after` is not in this log, because an older one was restored, `reset` is true and the page is the first.
+        """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         history = await container.tasks.history(ref, deleted=request.user.has(*READERS_OF_ALL))
-        later = [stored for stored in history if stored.sequence > after]
+        start = await container.feeds.start(after) if after else None
+        place = start.resumed.sequence if start and start.resumed else 0
+        later = [stored for stored in history if stored.sequence > place]
         return EventPage(
             task_id=task_id,
             events=[recorded_event(stored) for stored in later[:limit]],
             next_after=later[limit - 1].sequence if len(later) > limit else None,
+            reset=start is not None and start.is_foreign,
         )
 
     return routes.router()

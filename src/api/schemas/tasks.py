@@ -119,6 +119,8 @@ class EventPage(Struct, kw_only=True, rename="camel"):
     events: list[RecordedEvent]
     next_after: int | None
     """Pass as `after` to get the next page; null after the last page."""
+    reset: bool = False
+    """True: `after` is not in this log, so the page starts with the oldest event."""
 
 
 class UpdateBody(Struct, kw_only=True):

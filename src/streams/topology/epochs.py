@@ -1,4 +1,4 @@
-"""The identity of the log of tasks: its epochs, and the positions that are in it (ADR 14).
+"""The identity of the log of tasks: its epochs, and the positions that are in it (ADR 16).
 
 A log begins an epoch, with a random id, when it is created and when it is restored from a backup. They are in the
 metadata of the stream, as `<id>:<first sequence>`, oldest first. A position names the epoch of its sequence. So a
