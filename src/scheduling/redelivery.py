@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..events.task import PRIORITIES, Priority
+
+K = TypeVar("K")
 
 LONGEST_RETURN = timedelta(seconds=60)
 FIRST_RETURN = timedelta(milliseconds=50)
 LONGEST_GROWN_RETURN = timedelta(seconds=8)
 """Longest pause: how long a server may be there before a task that waited for one is tried on it."""
 RETURNS_PER_SECOND = 200
-"""Tasks of one kind that return per second. More would only cost CPU."""
+"""Tasks of one kind that return per second, shared among their owners. More would only cost CPU."""
 KINDS_REMEMBERED = 1_000
 KEPT_SECONDS = 2 * FIRST_RETURN.total_seconds()
 """How long slots stay reserved for a kind after one of its tasks was last seen; its return takes most of that."""
@@ -34,18 +36,26 @@ class RedeliveryDelays:
     """Times are monotonic, in seconds."""
 
     def __init__(self) -> None:
-        self._back_at: dict[TaskKind, float] = {}
-        """When the last task that was returned is redelivered."""
+        self._back_at: dict[TaskKind, dict[str, float]] = {}
+        """By kind and owner: when the last task that was returned is redelivered."""
         self._kept_until: dict[tuple[str, Priority], dict[TaskKind, float]] = {}
         """By pool and priority."""
 
-    def spread(self, kind: TaskKind, pause: timedelta, now: float) -> timedelta:
-        """Return the pause, made longer so that at most RETURNS_PER_SECOND tasks of a kind are redelivered."""
+    def spread(self, kind: TaskKind, owner: str, pause: timedelta, now: float) -> timedelta:
+        """Return the pause, made longer so that about RETURNS_PER_SECOND tasks of a kind are redelivered.
+
+        An owner's many tasks make only that owner's pauses longer.
+        """
         if len(self._back_at) > KINDS_REMEMBERED:
-            self._back_at = {each: at for each, at in self._back_at.items() if at > now}
-        at = max(now + pause.total_seconds(), self._back_at.get(kind, 0.0) + 1 / RETURNS_PER_SECOND)
+            self._back_at = {each: back_at for each, back_at in self._back_at.items() if max(back_at.values()) > now}
+        back_at = self._back_at.setdefault(kind, {})
+        _forget_past(back_at, now)
+        last = back_at.get(owner)
+        at = now + pause.total_seconds()
+        if last is not None:
+            at = max(at, last + len(back_at) / RETURNS_PER_SECOND)
         at = min(at, now + LONGEST_RETURN.total_seconds())
-        self._back_at[kind] = at
+        back_at[owner] = at
         return timedelta(seconds=at - now)
 
     def keep(self, pool: str, priority: Priority, kind: TaskKind, now: float) -> None:
@@ -58,7 +68,7 @@ class RedeliveryDelays:
     def keep_on(self, pool: str, priority: Priority, kind: TaskKind, now: float) -> None:
         """Extend the reservation for a kind of which a task starts, if more of its tasks are on their way."""
         kept = self._kept_until.get((pool, priority))
-        if kept and kind in kept and self._back_at.get(kind, 0.0) > now:
+        if kept and kind in kept and max(self._back_at.get(kind, {}).values(), default=0.0) > now:
             kept[kind] = now + KEPT_SECONDS
 
     def keeps_any(self, pool: str, priority: Priority) -> bool:
@@ -81,6 +91,6 @@ def growing(delivered: int) -> timedelta:
     return min(FIRST_RETURN * factor, LONGEST_GROWN_RETURN)
 
 
-def _forget_past(kept: dict[TaskKind, float], now: float) -> None:
-    for kind in [kind for kind, until in kept.items() if until <= now]:
-        del kept[kind]
+def _forget_past(until: dict[K, float], now: float) -> None:
+    for key in [key for key, at in until.items() if at <= now]:
+        del until[key]

@@ -308,7 +308,7 @@ class Dispatcher(Service):
         await self._pass_over(queue, ready, self._spread(ready, pause))
 
     def _spread(self, ready: ReadyTask, pause: timedelta) -> timedelta:
-        return self._redelivery.spread(_kind(ready), pause, time.monotonic())
+        return self._redelivery.spread(_kind(ready), ready.ref.owner, pause, time.monotonic())
 
     async def _pass_over(self, queue: PoolQueue, ready: ReadyTask, pause: timedelta) -> None:
         """Nak a task that does not start here now, though a slot is free, with a delay."""
