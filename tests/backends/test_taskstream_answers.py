@@ -131,6 +131,16 @@ def test_the_result_of_another_task_is_a_bad_answer(status: str, reports: bool) 
     )
 
 
+def test_the_acceptance_of_another_task_is_a_bad_answer() -> None:
+    body = {"task_id": "0" * 26 + "~somebody", "backend_task_id": "b7", "status": "QUEUED"}
+
+    found = answer(202, body, reports=True)
+
+    assert isinstance(found, Failed)
+    assert found.error == "the server answered with the result of another task"
+    assert answer(202, body | {"task_id": "job-17"}, reports=True) == Accepted("b7")
+
+
 @pytest.mark.parametrize("task_id", ["", "job-17", None, 5, ["0" * 26 + "~somebody"]])
 def test_an_id_in_another_format_is_ignored(task_id: Any) -> None:
     """Older backends have put their own there."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from email.message import Message
 from typing import TypeAlias
 
 import msgspec
@@ -36,6 +35,7 @@ CHARSETS = frozenset({
 """By Python's names. Any other, such as `idna` or `utf-7`, counts as UTF-8: some take quadratic time."""
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}", re.ASCII)
+_CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([\w.:+-]{1,40})""", re.ASCII | re.IGNORECASE)
 _LOOKS_LIKE_JSON = re.compile(rb"\s*[\[{]")
 _LOOKS_LIKE_ANY_JSON = re.compile(rb'\s*(?:[\[{"\-0-9]|true\b|false\b|null\b)')
 
@@ -94,13 +94,9 @@ def _content_type(reply: Reply) -> str:
 
 def _charset(reply: Reply) -> str:
     """Return the charset of an answer, by Python's name of its codec."""
-    content_type = " ".join(_content_type(reply).split())
-    if "charset" not in content_type.lower():
-        return "utf-8"
-    message = Message()
-    message["Content-Type"] = content_type
+    found = _CHARSET.search(_content_type(reply))
     try:
-        name = codecs.lookup(message.get_content_charset("utf-8")).name
+        name = codecs.lookup(found[1]).name if found else "utf-8"
     except (LookupError, ValueError):
         return "utf-8"
     return name if name in CHARSETS else "utf-8"

@@ -116,9 +116,8 @@ class TaskUpdate(Struct, frozen=True):
         return hashlib.sha256(self.status.encode() + b"\n" + bytes(_parts.decode(self.text).data)).hexdigest()
 
     def is_of_another(self, task_id: str) -> bool:
-        """Return True if the server names another task of ours. Older servers put their own ids here."""
-        named = self.content.get("task_id")
-        return named != task_id and isinstance(named, str) and is_task_id(named)
+        """Return True if the server names another task of ours."""
+        return names_another(self.content, task_id)
 
     def progress(self) -> Update:
         """Return the update as progress."""
@@ -191,6 +190,12 @@ class TaskUpdate(Struct, frozen=True):
 def has_status(content: Any) -> bool:
     """Return True for a TaskResult: an object whose `metadata` has a `status`, whatever that says."""
     return isinstance(content, dict) and isinstance(content.get("metadata"), dict) and "status" in content["metadata"]
+
+
+def names_another(content: Any, task_id: str) -> bool:
+    """Return True if an answer names another task of ours. Older servers put their own ids there."""
+    named = content.get("task_id") if isinstance(content, dict) else None
+    return named != task_id and isinstance(named, str) and is_task_id(named)
 
 
 def status_of(said: Any) -> Status | None:

@@ -35,6 +35,7 @@ from .task_update import (
     SHORT,
     TaskUpdate,
     has_status,
+    names_another,
     read_backend_task_id,
     read_update,
     status_of,
@@ -226,7 +227,10 @@ def _read_data(server: ServerRegistered, call: Call, reply: Reply, content: Cont
     if reply.status == 202 and not reports:
         return _bad(reply, f"it has no result. {REGISTER}")
     if reports and (reply.status == 202 or content is None or isinstance(content, str)):
-        return Accepted(read_backend_task_id(content.content) if isinstance(content, Json) else None)
+        acceptance = content.content if isinstance(content, Json) else None
+        if names_another(acceptance, call.task_id):
+            return Failed(kind="bad_answer", error=OF_ANOTHER_TASK)
+        return Accepted(read_backend_task_id(acceptance))
     if call.accepts == "json" and not isinstance(content, Json):
         answered = media_type_of(reply) if content is not None else "nothing"
         return _bad(reply, f"the answer is {answered or 'no JSON'}; the task's type accepts JSON only")
