@@ -91,11 +91,11 @@ def _reporter(
     if started is not None:
         reporter = Reporter(kind="server", attempt=started.attempt, server_id=started.server_id)
         return reporter, Actor("server", started.server_id)
+    if not identity.has("service"):
+        return Reporter(kind="person"), actor(identity)
     # A backend may use another name than it was registered with; such a name is ignored.
     server_id = server_id if container.fleet.knows(server_id) else ""
-    if identity.has("service"):
-        return Reporter(kind="server", server_id=server_id), Actor("server", server_id or identity.subject)
-    return Reporter(kind="person", server_id=server_id), actor(identity)
+    return Reporter(kind="server", server_id=server_id), Actor("server", identity.subject)
 
 
 def parse_update(body: bytes, task_id: str, max_depth: int) -> TaskUpdate:

@@ -77,6 +77,11 @@ class Reporter(Struct, frozen=True, kw_only=True):
     server_id: str = ""
     """Empty for a server that does not know the id it is registered under."""
 
+    @property
+    def server_named(self) -> str:
+        """Return the server that events may name on the reporter's word alone: a person's word names none."""
+        return "" if self.kind == "person" else self.server_id
+
 
 class ReportProgress(Struct, frozen=True, kw_only=True):
     reporter: Reporter

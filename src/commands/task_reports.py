@@ -32,10 +32,10 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
     )
     if isinstance(state, Processing):
         return [report]
-    # It had not started: the server takes it by this report.
+    # It had not started: the reporter takes it by this report. No worker chose a server, so it occupies none.
     claim = AttemptStarted(
         attempt=report.attempt,
-        server_id=command.reporter.server_id,
+        server_id=command.reporter.server_named,
         worker_id="",
         deadline=attempt_deadline(facts, now),
     )
@@ -93,7 +93,7 @@ def _reported(reporter: Reporter, state: TaskState) -> TaskFacts:
         case Processing(facts=facts):
             by_attempt = reporter.attempt is not None and reporter.attempt != facts.attempt
             by_other_server = reporter.kind == "server" and reporter.server_id not in ("", state.server_id)
-            if by_attempt or by_other_server:
+            if by_attempt or (by_other_server and state.server_id):
                 raise AttemptNotCurrent(facts.attempt)
             return facts
         case Held(facts=facts):
@@ -114,4 +114,4 @@ def _attempt_reported(facts: TaskFacts, state: TaskState) -> int:
 
 
 def _server_reported(reporter: Reporter, state: TaskState) -> str:
-    return state.server_id if isinstance(state, Processing) else reporter.server_id
+    return state.server_id if isinstance(state, Processing) else reporter.server_named

@@ -84,6 +84,11 @@ class Processing(Struct, frozen=True, kw_only=True):
     accepted: bool = False
     """The server accepted it (202) and reports by callback."""
 
+    @property
+    def occupied_server_id(self) -> str:
+        """Return the server that it takes a slot of; empty if no worker started it: a report took it."""
+        return self.server_id if self.worker_id else ""
+
 
 class Ended(Struct, frozen=True, kw_only=True):
     facts: TaskFacts

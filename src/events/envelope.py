@@ -20,7 +20,10 @@ ActorKind = Literal["user", "server", "worker", "timer", "system"]
 
 
 class Actor(Struct, frozen=True):
-    """The author of an event: a JWT subject, a server id, a worker id, the kind of a timer, or a service of ours."""
+    """The author of an event: a JWT subject, a server id, a worker id, the kind of a timer, or a service of ours.
+
+    Of kind `server`: the server of the callback token, otherwise the subject of a JWT with the role `service`.
+    """
 
     kind: ActorKind
     id: str

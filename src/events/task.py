@@ -167,8 +167,9 @@ class AttemptStarted(Event, frozen=True, kw_only=True):
     attempt: int
     """1 for the first try."""
     server_id: str
+    """Empty if none is known: a person took the task by reporting progress on it, or a server of unknown name."""
     worker_id: str
-    """Empty if a server took the task by reporting progress on it."""
+    """Empty if a report took the task; who sent it is in the envelope. It takes a slot of no server then."""
     deadline: datetime
     """UTC. Past this instant the attempt counts as lost."""
     token_digest: str = ""

@@ -95,19 +95,23 @@ async def _listed(bucket: Bucket, key_filter: str) -> list[Listed]:
 
 
 async def remove_stale(bucket: Bucket) -> int:
-    """Remove active keys that contradict the newer view of their task; return how many.
+    """Replace active keys that contradict the newer view of their task; return how many.
 
-    A killed NATS may bring back a removed key. A key newer than its view is not stale: the view follows.
+    A killed NATS may bring back a removed key, and an older version named the server that a report claimed. A key newer
+    than its view is not stale: the view follows.
     """
     found = await _entries(bucket, ["active.>"])
     views = await bucket.get_many(list({view_key(ref_of(entry.key)) for entry in found}))
     count = 0
+    keys = {entry.key for entry in found}
     for entry in found:
         ref = ref_of(entry.key)
         held = views.get(view_key(ref))
         view = decode_view(held.value) if held else None
-        if view is None or active_key(ref, view) == entry.key or int(entry.value) > view.sequence:
+        if view is None or (right := active_key(ref, view)) == entry.key or int(entry.value) > view.sequence:
             continue
+        if right is not None and right not in keys:
+            await bucket.put(right, b"%d" % view.sequence)
         with contextlib.suppress(Conflict):
             await bucket.delete(entry.key, expected=entry.revision)
             count += 1

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ..events import task as events
 from ..events.envelope import NULL, Recorded, Stored
 from ..events.ids import TaskRef
-from ..events.subjects import NO_SERVER, server_token
+from ..events.subjects import server_token
 from ..events.task import BUSY_FOR, NO_PLAN, FailureKind, Plan, Priority, TaskEvent, TaskSubmitted
 
 Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"]
@@ -72,6 +72,11 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     busy_for: timedelta = BUSY_FOR
     failure: FailureKind | None = None
     """Kind of the failure that ended it, or of its last attempt's failure."""
+
+    @property
+    def occupied_server_id(self) -> str:
+        """Return the server that it takes a slot of; empty if it does not run, or no worker started it."""
+        return self.server_id if self.worker_id and self.status == "PROCESSING" else ""
 
 
 class Listed(NamedTuple):
@@ -210,10 +215,10 @@ def view_key(ref: TaskRef) -> str:
 
 
 def active_key(ref: TaskRef, view: TaskView) -> str | None:
-    """Return the key of an active task, which names the server it runs on; None once it has ended."""
-    if view.status == "PROCESSING":
-        return f"active.{server_token(view.server_id)}.{ref.owner}.{ref.unique}"
-    return f"active.{NO_SERVER}.{ref.owner}.{ref.unique}" if view.status == "WAITING" else None
+    """Return the key of an active task, which names the server it takes a slot of; None once it has ended."""
+    if view.status not in ACTIVE:
+        return None
+    return f"active.{server_token(view.occupied_server_id)}.{ref.owner}.{ref.unique}"
 
 
 encode = msgspec.json.Encoder().encode

@@ -106,7 +106,7 @@ class HeldTasks:
             case events.TaskQueued():
                 self._move(entry, Stage.QUEUED, granted=event.granted, at=epoch_seconds(recorded.at))
             case events.AttemptStarted():
-                self._start(entry, now)
+                self._start(entry, Stage.RUNNING if event.worker_id else Stage.REPORTED, now)
                 entry.attempt = event.attempt
             case events.AttemptFailed():
                 self._move(entry, Stage.RETRYING)
@@ -268,10 +268,10 @@ class HeldTasks:
         for limit in entry.limits:
             limit.enter(entry)
 
-    def _start(self, entry: TaskEntry, now: float) -> None:
-        self._move(entry, Stage.RUNNING, granted=entry.granted)
+    def _start(self, entry: TaskEntry, stage: Stage, now: float) -> None:
+        self._move(entry, stage, granted=entry.granted)
         for limit in entry.limits[1:]:
-            limit.started(now)
+            limit.started(entry, now)
 
     def _end(self, entry: TaskEntry, outcome: ParentOutcome, sequence: int, now: float) -> None:
         self.limiter.remove(entry)
@@ -290,7 +290,7 @@ class HeldTasks:
                 self.limiter.recheck(limit)
 
     def _count_waiting(self, entry: TaskEntry, change: Literal[1, -1]) -> None:
-        """Count a task as waiting, or uncount it, if it waits at its present stage."""
+        """Count a task as waiting, or uncount it, if it waits for a worker at its present stage."""
         if entry.stage is Stage.RUNNING:
             return
         if entry.stage is Stage.HELD:

@@ -40,6 +40,8 @@ class Stage(Enum):
     HELD = "held"
     QUEUED = "queued"
     RUNNING = "running"
+    REPORTED = "reported"
+    """A report took it, and no worker started it: it counts towards its owner's limits and no shared ones."""
     RETRYING = "retrying"
     """It waits for its next attempt, and returns to its queue when that is due."""
 
@@ -74,7 +76,7 @@ class TaskEntry(Struct, kw_only=True, eq=False):
 
     @property
     def is_counted(self) -> bool:
-        """True if it counts towards concurrency limits."""
+        """True if it counts towards all its concurrency limits."""
         return self.stage is Stage.RUNNING or (self.stage is Stage.QUEUED and self.granted)
 
     @property
@@ -158,22 +160,21 @@ class Limit:
 
     def enter(self, entry: TaskEntry) -> None:
         """Count a task, if it counts here at its present stage."""
-        if self.key.kind == "window":
-            self.counted += entry.stage is Stage.QUEUED
-        elif entry.is_counted:
-            self.counted += 1
-            if entry.is_pending:
-                self.pending[entry.ref] = entry
+        self.counted += self._counts(entry)
+        if entry.is_pending and self.key.kind != "window":
+            self.pending[entry.ref] = entry
 
     def leave(self, entry: TaskEntry) -> bool:
         """Uncount a task, before its stage changes; return True if that frees capacity."""
-        if self.key.kind == "window":
-            counts = entry.stage is Stage.QUEUED
-        else:
-            counts = entry.is_counted
-            self.pending.pop(entry.ref, None)
+        counts = self._counts(entry)
+        self.pending.pop(entry.ref, None)
         self.counted -= counts
         return counts
+
+    def _counts(self, entry: TaskEntry) -> bool:
+        if self.key.kind == "window":
+            return entry.stage is Stage.QUEUED
+        return entry.is_counted or (entry.stage is Stage.REPORTED and self.key.kind in ("owner", "key"))
 
     def set_bounds(self, bounds: Bounds, now: float) -> None:
         """Change the bounds. Starts before there was a rate do not count towards it."""
@@ -220,9 +221,9 @@ class Limit:
         wanted = len(self.pending) + 1.0
         return self._tokens.reaches_at(wanted, now) if wanted <= self._tokens.burst else None
 
-    def started(self, now: float) -> None:
-        """Take a token for a task that has started. It was pending until this is seen."""
-        if self._tokens is not None:
+    def started(self, entry: TaskEntry, now: float) -> None:
+        """Take a token for a task that has started, if it counts here. It was pending until this is seen."""
+        if self._tokens is not None and self._counts(entry):
             self._tokens.take(now)
 
 

@@ -154,7 +154,8 @@ class Scheduler(Service):
         now = time.time()
         for position in positions:
             ref, (sequence, recorded) = task_ref(position.subject), decode(task_codec, position)
-            if isinstance(recorded.event, AttemptStarted) and (entry := self._held_tasks.find(ref)):
+            event = recorded.event
+            if isinstance(event, AttemptStarted) and event.worker_id and (entry := self._held_tasks.find(ref)):
                 self._started[entry.pool] += 1
             self._held_tasks.apply(ref, sequence, recorded, now)
             self._as_of = sequence
@@ -352,7 +353,7 @@ def _release(entry: TaskEntry, at: datetime) -> LogEntry[TaskEvent]:
 def entry_of(ref: TaskRef, view: TaskView) -> TaskEntry:
     """Return the entry of a task as its view has it."""
     if view.status == "PROCESSING":
-        stage = Stage.RUNNING
+        stage = Stage.RUNNING if view.worker_id else Stage.REPORTED
     elif view.held:
         stage = Stage.HELD
     else:

@@ -94,7 +94,8 @@ async def test_a_service_token_reports_on_any_task(service: Service, accepted: d
 
     assert (await backend.put(f"/api/task/{accepted['task_id']}", DONE)).status == 200
     events = (await service.alice.get(f"/api/task/{accepted['task_id']}/events"))["events"]
-    assert events[-1]["by"] == {"kind": "server", "id": "gpu"}
+    assert events[-1]["by"] == {"kind": "server", "id": "backend"}
+    assert events[-1]["event"]["server_id"] == "gpu"
 
 
 async def test_a_server_does_not_report_on_what_another_server_has(service: Service, accepted: dict[str, Any]) -> None:

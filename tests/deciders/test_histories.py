@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from hypothesis import given, settings
@@ -236,6 +237,27 @@ def check_legal(events: list[Event]) -> None:
 @given(histories)
 def test_any_history_that_commands_can_make_is_legal(asked: Asked) -> None:
     check_legal([stored.recorded.event for stored in history(play(*asked))])
+
+
+def occupied(state: task_state.TaskState) -> str:
+    return state.occupied_server_id if isinstance(state, task_state.Processing) else ""
+
+
+@settings(max_examples=300)
+@given(histories)
+def test_limits_are_kept_only_a_worker_makes_a_task_take_a_slot(asked: Asked) -> None:
+    """A report leaves the slot as it is, or ends the task."""
+    played = play(*asked)
+    for step, after in pairwise(played):
+        if isinstance(step.command, task.StartAttempt) and step.events:
+            assert occupied(after.state) == step.command.server_id
+        else:
+            assert occupied(after.state) in ("", occupied(step.state))
+        if isinstance(step.command, task.ReportProgress):
+            assert occupied(after.state) == occupied(step.state)
+        by_person = getattr(getattr(step.command, "reporter", None), "kind", "") == "person"
+        if by_person and not isinstance(step.state, task_state.Processing):
+            assert {event.server_id for event in step.events if not isinstance(event, ProgressReported)} <= {""}
 
 
 @settings(max_examples=300)

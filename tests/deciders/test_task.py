@@ -242,6 +242,28 @@ def test_a_server_that_reports_on_a_task_nobody_started_takes_it_over() -> None:
     after.given.when(succeed(SERVER)).then(succeeded(1, update_digest="d1"))
 
 
+@pytest.mark.parametrize("reporter", [SERVER, NAMELESS, OWNER, NAMING])
+def test_limits_are_kept_a_task_taken_by_a_report_takes_a_slot_of_no_server(reporter: Reporter) -> None:
+    taken = waiting(*waiting.when(progress(reporter)).events).state
+
+    assert isinstance(taken, Processing)
+    assert taken.occupied_server_id == ""
+
+
+def test_a_person_names_no_server_by_a_report() -> None:
+    claim = AttemptStarted(attempt=1, server_id="", worker_id="", deadline=NOW + seconds(300))
+
+    assert waiting.when(progress(NAMING)).events[0] == claim
+    waiting.when(succeed(NAMING)).then(succeeded(1, "", update_digest="d1"))
+    waiting.when(fail(NAMING)).then(failed(1, "", update_digest="d2"))
+
+
+def test_a_server_ends_a_task_that_a_person_took() -> None:
+    taken = waiting(*waiting.when(progress(NAMING)).events)
+
+    taken.when(succeed(SERVER)).then(succeeded(1, "", update_digest="d1"))
+
+
 def test_a_server_nobody_registered_may_take_a_fresh_task_over_by_a_report() -> None:
     outcome = waiting.when(progress(NAMELESS))
 

@@ -83,7 +83,7 @@ async def agrees(container: Container) -> None:
 
 @pytest.mark.parametrize("batch", [1, 7, 1_000])
 async def test_the_bucket_is_the_fold_of_the_log_byte_for_byte(container: Container, batch: int) -> None:
-    await wander(container.commands, TASK_REFS, 300, seed=batch)
+    await wander(container.commands, TASK_REFS, 300, seed=batch + 1)
 
     await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading), batch)
 
@@ -203,6 +203,22 @@ async def test_active_keys_that_a_killed_nats_has_brought_back_are_removed(conta
 
     keys = {entry.key for entry in await bucket.scan("active.>")}
     assert keys == {f"active.{name}.{ref(2).owner}.{ref(2).unique}" for name in ("s1", "=")}
+
+
+async def test_a_key_of_an_older_version_that_names_a_claimed_server_is_replaced(container: Container) -> None:
+    bucket = container.buckets.tasks
+    report = task.ReportProgress(reporter=task.Reporter(kind="server", server_id="s1"), progress=1.0)
+    await give(container.commands, ref(), submission(), report)
+    await project(TaskProjection(bucket), await whole_log(container.reading))
+    (right,) = await bucket.scan("active.>")
+    await bucket.delete(right.key)
+    await bucket.put(f"active.s1.{ref().owner}.{ref().unique}", b"3")
+    assert await running_on(bucket, "s1") == []
+
+    assert await remove_stale(bucket) == 1
+
+    assert [entry.key for entry in await bucket.scan("active.>")] == [right.key]
+    assert [found.ref for found in await active_tasks(bucket)] == [ref()]
 
 
 async def test_two_projectors_at_once_do_no_harm(container: Container) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from taskstream.commands.task_commands import CancelUnstarted, ExpireTask, HoldTask
+from taskstream.events.ids import TaskRef
 from taskstream.events.task import AttemptStarted, TaskQueued
 from taskstream.scheduling.backlog_report import OwnerBacklog
 from taskstream.scheduling.held_tasks import AskParent, DueCommand, Reread
@@ -451,6 +452,43 @@ def test_a_key_is_its_owners_own() -> None:
 
     assert simulation.release() == [alices, bobs]
     assert simulation.due == []
+
+
+def take(simulation: Simulation, ref: TaskRef) -> None:
+    """Have a task taken by a report."""
+    simulation.say(ref, AttemptStarted(attempt=1, server_id="s", worker_id="", deadline=simulation.at))
+
+
+@pytest.mark.parametrize("bounds", [Bounds(concurrency=1), Bounds(per_second=0.1, burst=1)])
+def test_a_task_taken_by_a_report_counts_towards_no_limit_of_its_type(bounds: Bounds) -> None:
+    simulation = Simulation(FixedRules({"type": bounds}))
+    for held in (True, False):
+        take(simulation, simulation.submit("alice", held=held))
+    others = simulation.submit("bob")
+
+    assert simulation.release() == [others]
+
+
+@pytest.mark.parametrize("kind", ["owner", "key"])
+def test_a_task_taken_by_a_report_counts_towards_its_owners_own_limits(kind: str) -> None:
+    simulation = one_at_a_time(kind)
+    taken, other = (simulation.submit(concurrency_key="k") for _ in range(2))
+    take(simulation, taken)
+
+    assert simulation.release() == []
+    simulation.succeed(taken)
+    assert simulation.release() == [other]
+
+
+def test_a_task_taken_by_a_report_counts_as_waiting(simulation: Simulation) -> None:
+    taken, started = simulation.submit(), simulation.submit()
+    simulation.release()
+    take(simulation, taken)
+    simulation.start(started)
+
+    assert simulation.held_tasks.backlogs(1)["alice"].waiting == 1
+    simulation.fail(taken)
+    assert simulation.held_tasks.backlogs(1) == {}
 
 
 @pytest.mark.parametrize("kind", ["owner", "type"])

@@ -158,6 +158,9 @@ def running_info(view: TaskView, since: datetime) -> RunningInfo:
 
 def running_sentence(view: TaskView) -> str:
     how_far = f", at {view.progress:g} %" if view.progress is not None else ""
+    if not view.worker_id:
+        where = f" as {view.server_id}" if view.server_id else ""
+        return f"A report took it{where}, attempt {view.attempt} of {view.attempts}{how_far}. It takes no slot."
     return f"It runs on {view.server_id}: attempt {view.attempt} of {view.attempts}{how_far}."
 
 

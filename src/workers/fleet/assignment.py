@@ -216,12 +216,12 @@ class ServerAssignment(Service):
                     slots.ended_elsewhere(name, ref)
 
     async def _runs_on(self, name: str, ref: TaskRef) -> bool:
-        """Return True if the log says that a server works on a task, or an event of it does not decode."""
+        """Return True if the log says that a task takes a slot of a server, or an event of it does not decode."""
         try:
             state = (await self._tasks.load(ref)).state
         except UnreadableEvent:
             return True  # its slot stays taken: only a newer version knows better
-        return isinstance(state, Processing) and server_token(state.server_id) == name
+        return isinstance(state, Processing) and server_token(state.occupied_server_id) == name
 
     def _may_change_hands(self, name: str) -> bool:
         """Return True if a server of another worker is idle here; for a busy one, hold back new calls for a while."""
