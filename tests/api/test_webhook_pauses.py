@@ -20,6 +20,7 @@ from taskstream.webhooks.deliveries import LastAnswer, WebhookDelivery, WebhookP
 from taskstream.webhooks.delivery_loop import AT_ONCE, LONGEST_OWN_PAUSE, next_pause, own_pause
 from testkit.receiver import HookReceiver, Message, answers, deliveries, in_turn, register, settled
 from testkit.service import Client, running_service
+from testkit.waiting import wait_until
 
 ONE_TRY = {"webhook_attempts": 1, "webhook_retry_base": 0.05, "webhook_retry_cap": 0.2, "webhook_timeout": 5.0}
 """A message that loses a try fails. No pause is longer than 0.2 s, whatever the receiver asks for."""
@@ -198,6 +199,21 @@ async def test_a_retry_by_hand_waits_for_the_pause_and_another_url_ends_it(nats_
         assert (test["status"], test["nextAttemptAt"], test["pausedUntil"]) == ("waiting", until, until)
         assert changed["pausedUntil"] is None
         assert (len(receiver.messages), len(other.messages)) == (1, 2)
+
+
+async def test_a_deleted_webhook_leaves_no_pause_behind(nats_url: str) -> None:
+    async with HookReceiver(answers(429, **HOUR)) as receiver, running_service(nats_url) as service:
+        bucket = service.container.buckets.deliveries
+        webhook_id, _ = await register(service.alice, receiver)
+        await service.alice.post(f"/api/webhooks/{webhook_id}/test")
+        await paused(service.alice, webhook_id)
+
+        await service.alice.done("DELETE", f"/api/webhooks/{webhook_id}")
+
+        async def is_empty() -> bool:
+            return not await bucket.scan("pause.>") and not await bucket.scan("waiting.>")
+
+        await wait_until(is_empty, "no pause and no delivery")
 
 
 async def test_a_receiver_that_only_asks_for_pauses_is_given_up_with_that_reason(nats_url: str) -> None:
