@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -237,6 +238,7 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
     "able": ("has a free slot", "have free slots"),
     "standby": ("is on standby for a larger backlog", "are on standby for a larger backlog"),
     "at-limit": ("runs as many tasks as it takes", "run as many tasks as they take"),
+    "busy": ("has said that it is busy", "have said that they are busy"),
     "circuit-half-open": ("runs one trial task after failures", "run one trial task after failures"),
     "circuit-open": ("gets no tasks for a while after failures", "get no tasks for a while after failures"),
     "maintenance": ("is in maintenance", "are in maintenance"),
@@ -245,8 +247,8 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
     "other-types": ("does not serve its type", "do not serve its type"),
 }
 """Each verdict in words, for one server and for several; those closest to a start first."""
-BUSY: frozenset[Verdict] = frozenset({"standby", "at-limit", "circuit-half-open"})
-"""Verdicts that end when other tasks end."""
+BUSY: frozenset[Verdict] = frozenset({"standby", "at-limit", "busy", "circuit-half-open"})
+"""Verdicts that end when other tasks end, or without anyone's action."""
 
 
 class QueueState(NamedTuple):
@@ -285,7 +287,7 @@ def queued_behind(
     holds += unserved_by(view, since, stops, servers, in_full=in_full)
     counts = Counter(server.verdict for server in servers)
     if not counts["able"] and counts.keys() & BUSY:
-        holds.append(_busy(since, counts))
+        holds.append(_busy(view, since, servers, now))
     if not holds or holds[-1].kind == "server-busy":
         holds += _place(since, queue)
     return holds
@@ -361,21 +363,39 @@ def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered]) -
     )
 
 
-def _busy(since: datetime, counts: Counter[Verdict]) -> Hold:
-    if counts["at-limit"]:
+def _busy(view: TaskView, since: datetime, servers: Sequence[Considered], now: datetime) -> Hold:
+    counts = Counter(server.verdict for server in servers)
+    busy = Counter({verdict: count for verdict, count in counts.items() if verdict in BUSY})
+    data: dict[str, Any] = {"verdicts": dict(counts), "until": None, "busySince": None, "failsAt": view.busy_until}
+    text = f"no server that could take it has a free slot: {in_words(busy)}"
+    said_so = [server for server in servers if server.verdict == "busy"]
+    if said_so:
+        data["busySince"] = min(server.since for server in said_so if server.since is not None)
+        data["until"] = min((server.until for server in said_so if server.until is not None), default=None)
+        at = f"busy since {data['busySince']:%H:%M:%S} UTC"
+        if busy.keys() == {"busy"}:
+            servers_text = f"{len(said_so)} servers" if len(said_so) > 1 else "1 server"
+            all_of_them = {1: "", 2: "both "}.get(len(said_so), "all ")
+            text = f"{servers_text} could take it, {all_of_them}{at}"
+        else:
+            text += f" ({at})"
+    if said_so and not counts["at-limit"]:
+        release = "a busy server takes tasks again; " + _next_try(data["until"], now)
+        if view.busy_until is not None:
+            release += f"; it fails at {iso(view.busy_until)} if none does"
+    elif counts["at-limit"]:
         release = "one of those ends a task"
     elif counts["circuit-half-open"]:
         release = "the trial has succeeded"
     else:
         release = "more tasks wait, or one has waited for long enough"
-    busy = Counter({verdict: count for verdict, count in counts.items() if verdict in BUSY})
-    return Hold(
-        kind="server-busy",
-        since=since,
-        text=f"no server that could take it has a free slot: {in_words(busy)}",
-        release=release,
-        data={"verdicts": dict(counts)},
-    )
+    return Hold(kind="server-busy", since=since, text=text, release=release, data=data)
+
+
+def _next_try(at: datetime | None, now: datetime) -> str:
+    if at is None or at <= now:
+        return "the next try is due"
+    return f"next try in {math.ceil((at - now).total_seconds())} s"
 
 
 def _place(since: datetime, queue: QueueState) -> list[Hold]:

@@ -37,6 +37,23 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.heard_at if self.checked_at else self.seen_at
 
 
+class BusyServer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the worker that dispatches to a server assumes after a busy answer."""
+
+    seen_at: datetime
+    """UTC. When this was written. Versions before this record read every value of the bucket as a Heartbeat."""
+    since: datetime | None = None
+    """UTC. The first busy answer since it last took a task; None: it takes tasks, as many as `limit`."""
+    next_try_at: datetime | None = None
+    """UTC. When it gets the next task, at the earliest."""
+    limit: int | None = None
+    """How many tasks it is sent at a time; None: as many as registered."""
+
+
+BUSY = "busy."
+"""Prefix of the keys of busy servers."""
+
+
 class Heartbeats:
     """The heartbeats bucket."""
 
@@ -54,7 +71,7 @@ class Heartbeats:
 
     async def all(self) -> dict[str, Heartbeat]:
         """Return the last heartbeat of each server, by server token; without servers that have none."""
-        return {entry.key: msgspec.json.decode(entry.value, type=Heartbeat) for entry in await self._bucket.scan()}
+        return {entry.key: msgspec.json.decode(entry.value, type=Heartbeat) for entry in await self._bucket.scan("*")}
 
     async def note(self, server_id: str) -> None:
         """Count an answered task as a sign of life. Writes at most once per quarter of the TTL."""
@@ -66,5 +83,23 @@ class Heartbeats:
             known = await self.get(server_id) or Heartbeat(seen_at=utc_now())
             await self.put(server_id, replace(known, seen_at=utc_now(), checked_at=None))
 
+    async def put_busy(self, server_id: str, busy: BusyServer | None) -> None:
+        """Record what is assumed about a busy server; None: nothing is."""
+        key = BUSY + server_token(server_id)
+        if busy is None:
+            await self._bucket.delete(key)
+        else:
+            await self._bucket.put(key, msgspec.json.encode(busy))
+
+    async def busy(self, server_id: str) -> BusyServer | None:
+        entry = await self._bucket.get(BUSY + server_token(server_id))
+        return msgspec.json.decode(entry.value, type=BusyServer) if entry else None
+
+    async def all_busy(self) -> dict[str, BusyServer]:
+        """Return what is assumed about each busy server, by server token."""
+        entries = await self._bucket.scan(BUSY + "*")
+        return {entry.key.removeprefix(BUSY): msgspec.json.decode(entry.value, type=BusyServer) for entry in entries}
+
     async def forget(self, server_id: str) -> None:
         await self._bucket.delete(server_token(server_id))
+        await self.put_busy(server_id, None)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+from ..commands import task_holds
 from ..commands.pause import Pause
 from ..commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
 from ..events.server import Overflow, ServerRegistered
@@ -20,7 +21,8 @@ Verdict: TypeAlias = Literal[
     "maintenance",  # or being drained
     "circuit-open",  # its attempts failed repeatedly
     "circuit-half-open",  # one attempt probes whether it has recovered
-    "at-limit",  # runs `maxConcurrent` tasks
+    "busy",  # it said so, and has taken no task since
+    "at-limit",  # runs `maxConcurrent` tasks, or as many as it takes
     "standby",  # an overflow server whose bounds are not reached
 ]
 
@@ -33,6 +35,12 @@ class Standing(NamedTuple):
     """Number of tasks it runs; None: not known."""
     stands_by: bool = False
     """True for an overflow server whose bounds are not reached."""
+    busy_since: datetime | None = None
+    """UTC. Since when it has said that it is busy; None: it takes tasks."""
+    next_try_at: datetime | None = None
+    """UTC. When a busy server gets its next task, at the earliest."""
+    limit: int | None = None
+    """How many tasks it takes at a time, by its busy answers; None: as many as registered."""
 
 
 class Considered(Struct, frozen=True, kw_only=True):
@@ -44,6 +52,8 @@ class Considered(Struct, frozen=True, kw_only=True):
     """The verdict in words, with its figures."""
     until: datetime | None = None
     """UTC. When it ends without anyone's action; None: not known."""
+    since: datetime | None = None
+    """UTC. Since when it is busy; None: it is not, or it is not known."""
 
 
 class Stop(Struct, frozen=True, kw_only=True):
@@ -94,8 +104,8 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
     server, running = standing.server, standing.running
     settings = server.settings
 
-    def verdict(code: Verdict, text: str, until: datetime | None = None) -> Considered:
-        return Considered(server_id=server.server_id, verdict=code, text=text, until=until)
+    def verdict(code: Verdict, text: str, until: datetime | None = None, since: datetime | None = None) -> Considered:
+        return Considered(server_id=server.server_id, verdict=code, text=text, until=until, since=since)
 
     if not serves(settings, task_type):
         return verdict("other-types", f"does not serve the type {task_type!r}")
@@ -113,8 +123,15 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
             return verdict("circuit-half-open", "its attempts kept failing; one is out to see whether it has recovered")
         case CircuitIsClosed():
             pass
+    if standing.busy_since is not None:
+        at = task_holds.instant(standing.busy_since)
+        text = f"has answered since {at} that it is busy; it is tried again after a pause"
+        return verdict("busy", text, standing.next_try_at, standing.busy_since)
     if running is not None and running >= settings.max_concurrent:
         return verdict("at-limit", f"runs {running} of at most {settings.max_concurrent} tasks")
+    if running is not None and standing.limit is not None and running >= standing.limit:
+        registered = f"{settings.max_concurrent} are registered"
+        return verdict("at-limit", f"runs {running} tasks, and said that it was busy when sent more; {registered}")
     if standing.stands_by:
         return verdict("standby", "helps out only when more tasks wait, or wait for longer")
     load = (

@@ -33,6 +33,7 @@ from .dispatch.dispatcher import Dispatcher
 from .dispatch.queues import Queues
 from .dispatch.sourcing import LoneSourcing, Sourcing
 from .fleet.assignment import ServerAssignment
+from .fleet.busy_reports import BusyReports
 from .fleet.capacity import policy
 from .fleet.health import Health
 from .fleet.slots import Slots
@@ -94,6 +95,7 @@ class Worker:
             TaskEventListener(tail, container.reading, slots, runner),
             self._assignment,
             BacklogMonitor(container, slots, queues),
+            BusyReports(container, slots),
             self._due_timers,
             reconciler,
             Scheduler(container, members, tail),

@@ -191,7 +191,7 @@ async def test_until_a_server_has_room_and_those_before_it_have_gone(service: Se
     assert last["data"]["ahead"] in (1, 2), "one of those before it may have been taken out in advance"
     assert last["data"]["higherPriority"] in (2, 3)
     assert found["servers"] == [
-        {"serverId": "only", "verdict": "at-limit", "text": "runs 1 of at most 1 tasks", "until": None}
+        {"serverId": "only", "verdict": "at-limit", "text": "runs 1 of at most 1 tasks", "until": None, "since": None}
     ]
 
 

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from taskstream.events.envelope import Event
 from taskstream.events.ids import TaskRef
@@ -21,6 +23,7 @@ from taskstream.events.server import (
     ServerWentOffline,
     ServerWentOnline,
 )
+from taskstream.projections.heartbeats import BusyServer
 from taskstream.workers.fleet import slots as slots_module
 from taskstream.workers.fleet.capacity import policy
 from taskstream.workers.fleet.slots import Slots
@@ -28,6 +31,12 @@ from taskstream.workers.fleet.slots import Slots
 from ..deciders.support import NOW, defined, registered, seconds
 from ..folds.test_fleet import Fleet, positions
 
+CHANGES: dict[str, Event] = {
+    "half": CircuitHalfOpened(server_id="s1"),
+    "close": CircuitClosed(server_id="s1", reason=""),
+    "offline": ServerWentOffline(server_id="s1", reason=""),
+    "online": ServerWentOnline(server_id="s1", reason=""),
+}
 TASKS = [TaskRef("alice", f"task{number}") for number in range(9)]
 
 
@@ -39,7 +48,9 @@ class Worker:
         self.now: datetime = NOW
         self.elapsed = 100.0
         self.in_force = True
-        self.slots = Slots(self.fleet, policy("least-loaded", lambda: 0.5), lambda: self.now, lambda: self.in_force)
+        self.slots = Slots(
+            self.fleet, policy("least-loaded", lambda: 0.5), lambda: self.now, lambda: self.in_force, chance=lambda: 0.0
+        )
         monkeypatch.setattr(slots_module, "time", SimpleNamespace(monotonic=lambda: self.elapsed))
 
     def happens(self, *events: Event) -> None:
@@ -51,6 +62,17 @@ class Worker:
             registered(server_id, max_concurrent=most, types=types), ServerWentOnline(server_id=server_id, reason="")
         )
         self.slots.add(server_id, TASKS[:running])
+
+    def turn_away(self, server_id: str, retry_after: timedelta | None = None) -> None:
+        """Have a server answer a call that it is busy."""
+        self.slots.begin(server_id, TASKS[0])
+        self.slots.refuse(server_id, TASKS[0], retry_after)
+        self.slots.end(server_id, TASKS[0])
+
+    def refresh(self) -> None:
+        """Have everything computed anew that depends on the clock."""
+        self.slots.set_accepting("s1", accepting=False)
+        self.slots.set_accepting("s1", accepting=True)
 
     def later(self, duration: timedelta) -> None:
         self.now += duration
@@ -278,11 +300,11 @@ def test_nothing_is_sent_while_leases_are_not_in_force(worker: Worker) -> None:
     assert not worker.slots.serves("default")
 
 
-async def test_a_busy_server_is_left_alone_for_as_long_as_it_asked(worker: Worker) -> None:
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asked(worker: Worker) -> None:
     worker.serves("s1")
     worker.serves("s2")
 
-    worker.slots.pause("s1", seconds(7))
+    worker.turn_away("s1", seconds(7))
 
     assert worker.taken() == ["s2"]
     worker.later(seconds(6.9))
@@ -291,13 +313,147 @@ async def test_a_busy_server_is_left_alone_for_as_long_as_it_asked(worker: Worke
     assert worker.taken() == ["s1", "s2"]
 
 
-async def test_the_end_of_a_pause_is_room(worker: Worker) -> None:
+def test_a_busy_server_is_sent_as_many_as_it_was_running(worker: Worker) -> None:
+    worker.serves(most=9)
+    for ref in TASKS[:4]:
+        worker.slots.begin("s1", ref)
+    worker.slots.refuse("s1", TASKS[3], None)
+    worker.slots.end("s1", TASKS[3])
+
+    worker.later(seconds(0.3))
+    assert worker.slots.free("default") == 0
+    worker.slots.end("s1", TASKS[0])
+    assert worker.slots.free("default") == 1
+
+
+def test_a_server_whose_requests_cannot_be_sent_rests_and_is_not_busy(worker: Worker) -> None:
+    worker.serves(most=9)
+
+    worker.slots.rest("s1")
+
+    assert not worker.has_room()
+    assert worker.slots.busy_news() == {}
+    worker.later(seconds(0.3))
+    assert worker.slots.free("default") == 9
+
+
+def test_what_is_assumed_of_a_busy_server_is_news_once(worker: Worker) -> None:
     worker.serves()
-    worker.slots.freed.clear()
+    worker.turn_away("s1", seconds(7))
 
-    worker.slots.pause("s1", seconds(0))
+    assert worker.slots.busy_news() == {"s1": BusyServer(seen_at=NOW, since=NOW, next_try_at=NOW + seconds(7), limit=1)}
+    assert worker.slots.busy_news() == {}
+    worker.later(seconds(7))
+    for _ in range(2):
+        worker.slots.begin("s1", TASKS[0])
+        worker.slots.take("s1", TASKS[0])
+        worker.slots.end("s1", TASKS[0])
+    assert worker.slots.busy_news() == {"s1": None}
 
-    await worker.slots.freed.wait()
+
+def test_the_next_worker_of_a_busy_server_goes_on_where_the_last_one_was(worker: Worker) -> None:
+    worker.serves(most=9)
+    busy = BusyServer(seen_at=NOW, since=NOW - seconds(9), next_try_at=NOW + seconds(7), limit=2)
+
+    worker.slots.add("s1", [], busy)
+
+    assert not worker.has_room()
+    assert worker.slots.next_change_in() == pytest.approx(7)
+    worker.later(seconds(7))
+    assert worker.slots.free("default") == 2
+
+
+def test_tasks_of_an_owner_whose_tasks_alone_are_refused_are_not_sent(worker: Worker) -> None:
+    worker.serves()
+    bobs = TaskRef("bob", "one")
+    for refused in (TASKS[0], bobs, TASKS[1]):
+        worker.slots.begin("s1", refused)
+        if refused is bobs:
+            worker.slots.take("s1", bobs)
+        else:
+            worker.slots.refuse("s1", refused, seconds(10))
+        worker.slots.end("s1", refused)
+        worker.later(seconds(11))
+
+    worker.slots.begin("s1", TASKS[2])
+    worker.slots.refuse("s1", TASKS[2], seconds(10))
+    worker.slots.end("s1", TASKS[2])
+
+    assert worker.slots.choose("any type", ref=TASKS[3]) is None
+    assert worker.slots.rests_in(TASKS[3], "any type", {}) == pytest.approx(10)
+    assert worker.slots.choose("any type", ref=bobs) == "s1"
+
+
+# No wake-up is missed: the dispatcher waits no longer than `next_change_in` without news
+
+happenings = st.lists(
+    st.tuples(
+        st.sampled_from(["begin", "refuse", "fail", "take", "rest", "open", "half", "close", "offline", "online"]),
+        st.sampled_from([None, seconds(0), seconds(1.5), seconds(40)]),
+        st.sampled_from([0.0, 0.0004, 0.3, 20.0]),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(happenings)
+def test_no_slot_becomes_free_without_news_before_the_instant_that_was_announced(
+    monkeypatch: pytest.MonkeyPatch, story: list[tuple[str, timedelta | None, float]]
+) -> None:
+    worker = Worker(monkeypatch)
+    worker.serves(most=4)
+    calls: list[TaskRef] = []
+    for number, (what, pause, later) in enumerate(story):
+        if what == "begin" and worker.has_room():
+            calls.append(TaskRef("alice", f"t{number}"))
+            worker.slots.begin("s1", calls[-1])
+        elif what in ("refuse", "take", "fail", "rest") and calls:
+            ref = calls.pop(0)
+            match what:
+                case "refuse":
+                    worker.slots.refuse("s1", ref, pause)
+                case "take":
+                    worker.slots.take("s1", ref)
+                case "rest":
+                    worker.slots.rest("s1")
+            worker.slots.judge("s1", ref, "failure" if what == "fail" else "neutral")
+            worker.slots.end("s1", ref)
+        elif what == "open":
+            until = worker.now + (pause or seconds(1))
+            worker.happens(CircuitOpened(server_id="s1", reason="", until=until, failures=1))
+        elif what in CHANGES:
+            worker.happens(CHANGES[what])
+        free, change_in = worker.slots.free("default"), worker.slots.next_change_in()
+        before = min(later, change_in * 0.999)
+        worker.later(timedelta(seconds=before))
+        worker.refresh()
+        assert worker.slots.free("default") <= free, "without news nothing was free before the announced instant"
+        worker.later(timedelta(seconds=later - before))
+
+    # Whatever happened: if nothing else does, the server is sent tasks again, if the log says that it may be.
+    worker.happens(CHANGES["online"], CHANGES["close"])
+    for _ in range(60):
+        if worker.slots.free("default") or calls:
+            break
+        change_in = worker.slots.next_change_in()
+        assert change_in < math.inf, "it would never be looked at again"
+        worker.later(timedelta(seconds=change_in + 0.001))
+    assert worker.slots.free("default") or calls
+
+
+async def test_a_pause_ends_with_a_look_though_the_loop_wakes_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop counts whole milliseconds: a wait may end before the instant. Then the rest is waited for."""
+    worker = Worker(monkeypatch)
+    worker.serves()
+    worker.turn_away("s1", seconds(1))
+
+    worker.elapsed += 0.9995  # the wake-up came half a millisecond early
+
+    assert not worker.has_room()
+    assert 0 < worker.slots.next_change_in() < 0.001
+    worker.elapsed += 0.001
+    assert worker.has_room()
 
 
 # Circuit

@@ -164,15 +164,21 @@ def server_router(container: Container) -> Router:
         servers = {server.server_id: server for server in container.fleet.servers()}
         shown, following = page_of(servers, limit, cursor)
         heartbeats = await container.heartbeats.all()
+        busy = await container.heartbeats.all_busy()
+        tokens = {name: server_token(name) for name in shown}
         return ServerPage(
-            servers=[server_summary(servers[name], heartbeats.get(server_token(name))) for name in shown],
+            servers=[
+                server_summary(servers[name], heartbeats.get(tokens[name]), busy.get(tokens[name])) for name in shown
+            ],
             next_cursor=following,
         )
 
     @routes.get("/{server_id:str}", "Read a server", "The server's present state")
     async def get_server(server_id: ServerId) -> ServerSummary:
         """Return a server and its `status`: `online` or `offline`, with the reason."""
-        return server_summary(await find_server(container, server_id), await container.heartbeats.get(server_id))
+        heartbeats = container.heartbeats
+        found = await find_server(container, server_id)
+        return server_summary(found, await heartbeats.get(server_id), await heartbeats.busy(server_id))
 
     @routes.post("/{server_id:str}/heartbeat", "Send a heartbeat", "The heartbeat is recorded", body=HeartbeatBody)
     async def send_heartbeat(request: ApiRequest, server_id: ServerId) -> HeartbeatAnswer:

@@ -22,6 +22,7 @@ from ...events.task import (
     NO_PLAN,
     PRIORITIES,
     AttemptFailed,
+    AttemptReturned,
     TaskEvent,
     TaskFailed,
 )
@@ -170,10 +171,21 @@ async def consider_servers(container: Container, view: TaskView) -> list[Conside
     ]
     running = await count_running(container.buckets.tasks, [server_token(server.server_id) for server in fitting])
     on_standby = await _on_standby(container, fitting, running)
-    standings = [
-        Standing(server, running.get(server_token(server.server_id)), server.server_id in on_standby)
-        for server in servers
-    ]
+    busy = await container.heartbeats.all_busy()
+    standings = []
+    for server in servers:
+        name = server_token(server.server_id)
+        assumed = busy.get(name)
+        standings.append(
+            Standing(
+                server,
+                running.get(name),
+                server.server_id in on_standby,
+                busy_since=assumed.since if assumed else None,
+                next_try_at=assumed.next_try_at if assumed else None,
+                limit=assumed.limit if assumed else None,
+            )
+        )
     return considered(view.task_type, require, standings)
 
 
@@ -249,8 +261,13 @@ def _ending(history: Sequence[Stored[TaskEvent]]) -> Recorded[TaskEvent]:
 
 
 def _last_error(history: Sequence[Stored[TaskEvent]]) -> str | None:
-    events = (stored.recorded.event for stored in reversed(history))
-    return next((event.error for event in events if isinstance(event, AttemptFailed | TaskFailed)), None)
+    for stored in reversed(history):
+        match stored.recorded.event:
+            case AttemptFailed(error=error) | TaskFailed(error=error):
+                return error
+            case AttemptReturned(kind="busy" | "unsent", reason=reason):
+                return reason
+    return None
 
 
 def why_router(container: Container) -> Router:

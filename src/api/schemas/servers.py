@@ -11,7 +11,7 @@ from ...backends.dialects import dialect_of
 from ...commands.server import CircuitIsClosed, Present
 from ...events.server import Overflow
 from ...instants import iso
-from ...projections.heartbeats import Heartbeat
+from ...projections.heartbeats import BusyServer, Heartbeat
 from ...wire.fields import DurationSeconds, Name, ServerName
 from .shared import Page, ReasonBody
 
@@ -121,6 +121,12 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """The last heartbeat, successful health check or successful task."""
     latency_ms: float | None
     """Of the last successful health check."""
+    busy_since: str | None
+    """Since when it has answered that it is busy, without taking a task; null: it takes tasks."""
+    next_try_at: str | None
+    """When a busy server gets its next task, at the earliest."""
+    current_limit: int
+    """Tasks it is sent at a time now: `maxConcurrent`, or fewer since it said that it was busy."""
     active_tasks: int | None
     """From the server's last heartbeat."""
     metrics: dict[str, Any] | None
@@ -171,7 +177,7 @@ class CleanupAnswer(Struct, kw_only=True, rename="camel"):
     """Their ids."""
 
 
-def server_summary(server: Present, heartbeat: Heartbeat | None) -> ServerSummary:
+def server_summary(server: Present, heartbeat: Heartbeat | None, busy: BusyServer | None) -> ServerSummary:
     settings = server.settings
     circuit = server.circuit
     until = getattr(circuit, "until", None)
@@ -200,6 +206,9 @@ def server_summary(server: Present, heartbeat: Heartbeat | None) -> ServerSummar
         registered_at=iso(server.registered_at),
         last_heartbeat=iso(heartbeat.seen_at) if heartbeat else None,
         latency_ms=heartbeat.latency_ms if heartbeat else None,
+        busy_since=iso(busy.since) if busy and busy.since else None,
+        next_try_at=iso(busy.next_try_at) if busy and busy.next_try_at else None,
+        current_limit=min((busy and busy.limit) or settings.max_concurrent, settings.max_concurrent),
         active_tasks=heartbeat.active_tasks if heartbeat else None,
         metrics=heartbeat.metrics if heartbeat else None,
     )

@@ -41,7 +41,9 @@ class ServerVerdict(Struct, kw_only=True, rename="camel"):
     text: str
     """The verdict in words, with details."""
     until: int | None
-    """When the verdict ends without action; null if unknown."""
+    """When the verdict ends without action, or a busy server is tried again; null if unknown."""
+    since: int | None
+    """Since when the server has said that it is busy; null: it has not."""
 
 
 class VerdictCount(Struct, kw_only=True):
@@ -139,6 +141,7 @@ def server_verdicts(servers: Sequence[Considered]) -> list[ServerVerdict]:
             verdict=server.verdict,
             text=server.text,
             until=optional_milliseconds(server.until),
+            since=optional_milliseconds(server.since),
         )
         for server in sorted(servers, key=lambda server: server.server_id)[:SERVERS_LISTED]
     ]
@@ -196,7 +199,7 @@ def ended_sentence(view: TaskView, by: dict[str, str]) -> str:
             return f"It succeeded, on attempt {view.attempt} of {view.attempts}."
         case "FAILED" if view.failure == "parent_failed":
             return f"It failed before it started: {error}."
-        case "FAILED" if view.failure in ("expired", "deadline"):
+        case "FAILED" if view.failure in ("expired", "deadline", "busy"):
             return f"It failed: {error}."
         case "FAILED":
             return f"It failed for good, on attempt {view.attempt} of {view.attempts}: {error}."

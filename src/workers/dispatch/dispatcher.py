@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -48,6 +49,9 @@ has more of the labels it prefers."""
 RETURNS_FOR_ANOTHER_SERVER = 2
 RETRY_SECONDS = 0.5
 DRAIN_SECONDS = 2.0
+LONGEST_REST = timedelta(seconds=5)
+"""Longest delay before a task returns whose owner a server has refused: another server may have a free slot by then."""
+WAKE_LATE_SECONDS = 0.001
 IDLE_LOOK_SECONDS = 5.0
 """How often free slots are looked for without news of any: news can be lost."""
 
@@ -185,11 +189,16 @@ class Dispatcher(Service):
             # Also without a free slot: else a queue believed empty is not served while others fill every slot.
             if not queue.is_awaited and self._slots.serves(queue.pool):
                 await queue.wait()
-        # A little later than the change, as the loop may wake up early by its clock's resolution.
-        seconds = min(IDLE_LOOK_SECONDS, self._slots.next_change_in() + 0.001)
+        # The loop may wake up early: uvloop counts whole milliseconds. Then this waits for the rest, in the next round.
+        seconds = min(IDLE_LOOK_SECONDS, self._next_change_in() + WAKE_LATE_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # not `wait_for`: it makes a task each time
                 await self._slots.freed.wait()
+
+    def _next_change_in(self) -> float:
+        """Return in how many seconds slots become free without news: a pause ends, or slots are kept no longer."""
+        kept = self._recheck_at - time.monotonic()
+        return min(self._slots.next_change_in(), kept if kept > 0 else math.inf)
 
     def _free_slots(self, queue: PoolQueue) -> int:
         return self._slots.free(queue.pool, self._loading)
@@ -201,7 +210,6 @@ class Dispatcher(Service):
         free = self._slots.free(queue.pool, self._loading, kept)
         if kept and free <= 0 and self._recheck_at <= now:
             self._recheck_at = min(kept.values())
-            asyncio.get_running_loop().call_later(self._recheck_at - now, self._slots.freed.set)
         return free
 
     def _kept_from(self, queue: PoolQueue, message: Msg) -> Collection[TaskKind]:
@@ -298,6 +306,10 @@ class Dispatcher(Service):
             await self._nak_at_once(queue, [ready.message], "no-free-slot")
             return
         require, _ = _labels(ready)
+        if rest := self._slots.rests_in(ready.ref, ready.submitted.task_type, require):
+            metrics.queue_returns.labels("owner-refused").inc()
+            await self._pass_over(queue, ready, min(timedelta(seconds=rest), LONGEST_REST))
+            return
         served = any(is_able(server, ready.submitted.task_type, require) for server in self._fleet.servers())
         metrics.queue_returns.labels("no-free-slot" if served else "not-served").inc()
         if served:

@@ -61,6 +61,7 @@ class ServerAssignment(Service):
         super().__init__("server-assignment", period_seconds=members.period_seconds)
         self._members = members
         self._fleet = container.fleet
+        self._heartbeats = container.heartbeats
         self._tasks_bucket = container.buckets.tasks
         self._connection = container.reading
         self._tasks = container.commands.tasks
@@ -131,7 +132,9 @@ class ServerAssignment(Service):
         if lapses != self._members.lapses:
             return counts  # this process was stopped meanwhile: what it has read may be old
         await self._drop_lost_leases(entries)
-        self._confirmed_lapses = lapses
+        if not self.in_force:
+            self._confirmed_lapses = lapses
+            self._slots.freed.set()  # its servers have free slots again
         await self._update_projected()
         for name in list(self._leases):
             if self._is_assigned_here(name):
@@ -179,7 +182,8 @@ class ServerAssignment(Service):
         async def add_slots(name: str) -> None:
             server = self._fleet.by_token(name)
             if server is not None:
-                self._slots.add(server.server_id, await running_on(self._tasks_bucket, name))
+                busy = await self._heartbeats.busy(server.server_id)
+                self._slots.add(server.server_id, await running_on(self._tasks_bucket, name), busy)
 
         try:
             await _run_all([take(name) for name in names])

@@ -31,11 +31,6 @@ from .slots import Slots
 
 log = structlog.get_logger(__name__)
 
-BUSY_PAUSE = timedelta(seconds=1)
-"""Pause of a busy server that sends no `Retry-After`."""
-SHORTEST_PAUSE = timedelta(milliseconds=250)
-"""Also of a server that asks for none: its tasks return to the queue at once."""
-
 
 class Consequence(Struct, frozen=True, kw_only=True):
     """What an answer means for its server, to be recorded."""
@@ -62,8 +57,15 @@ class CircuitBreaker:
         it meanwhile.
         """
         verdict = verdict_on(answer, had_time=self._had_time(task_type, state))
-        if isinstance(answer, Busy):
-            self._slots.pause(server.server_id, max(answer.retry_after or BUSY_PAUSE, SHORTEST_PAUSE))
+        match answer:
+            case Busy(retry_after=retry_after):
+                self._slots.refuse(server.server_id, ref, retry_after)
+            case Unsent():
+                self._slots.rest(server.server_id)
+            case Failed(kind="unreachable"):
+                pass
+            case _:
+                self._slots.take(server.server_id, ref)
         turn = self._slots.judge(server.server_id, ref, verdict)
         if not self._slots.is_assigned(server.server_id):
             turn = _trial_without_slot(server, ref, verdict)

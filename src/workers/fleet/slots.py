@@ -12,21 +12,22 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from ...clock import jitter
 from ...commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
 from ...events.ids import TaskRef
 from ...events.subjects import server_token
 from ...projections.fleet import Fleet
+from ...projections.heartbeats import BusyServer
 from ...runtime import metrics
 from ...runtime.metrics import labelled
+from ...scheduling.eligibility import is_there_for
 from ...scheduling.redelivery import TaskKind
 from ...scheduling.server_failures import Verdict
+from .busy import Begun, Busyness
 from .capacity import NO_LABELS, Candidate, Capacity, Policy, ServerCapacity
 from .local_circuit import LocalCircuit, Shut, Turn
-
-LONGEST_PAUSE = timedelta(minutes=5)
-"""Cap on the pause that a server asks for: one task's `Retry-After` is no verdict on all others."""
 
 RECHECK_TOLERANCE_SECONDS = 0.001
 """An instant read from the wall clock moves by less than that between two looks."""
@@ -44,8 +45,13 @@ class _Load(Struct):
     """Attempts that run on the server without a call of ours (accepted ones, and those of a former holder) and since
     when that is known, monotonic."""
     circuit: LocalCircuit
-    paused_until: float = 0.0
-    """Monotonic. The server said it was busy."""
+    busy: Busyness
+    begun: dict[TaskRef, Begun] = field(default_factory=dict)
+    """Of the calls: how it was when each began."""
+    taken: set[TaskRef] = field(default_factory=set)
+    """Calls whose task the server has taken, though they have not ended."""
+    noted: tuple[datetime | None, int | None, float] = (None, None, 0.0)
+    """What was last reported of `busy`."""
     rechecked_at: float = math.inf
     """When the server's capacity is computed again without any event, monotonic."""
     accepting: bool = True
@@ -61,6 +67,12 @@ class _Load(Struct):
     def running(self) -> int:
         return len(self.calls) + len(self.elsewhere) - len(self.elsewhere.keys() & self.calls)
 
+    def forget(self, ref: TaskRef) -> None:
+        """Forget a call that is over."""
+        self.calls.discard(ref)
+        self.begun.pop(ref, None)
+        self.taken.discard(ref)
+
 
 class Slots:
     """The servers assigned to this worker, by token, and their slots."""
@@ -73,8 +85,10 @@ class Slots:
         in_force: Callable[[], bool],
         circuit_failures: int = 5,
         circuit_cooldown_seconds: float = 15.0,
+        chance: Callable[[], float] = jitter,
     ) -> None:
         """`in_force` returns False while this worker's leases may be lost; then no server has a free slot."""
+        self._chance = chance
         self._fleet = fleet
         self._circuit_failures = circuit_failures
         self._circuit_cooldown_seconds = circuit_cooldown_seconds
@@ -86,6 +100,10 @@ class Slots:
         """A heap of instants at which a pause or an open circuit ends, monotonic, each with the server."""
         self._on_trial: set[str] = set()
         """Names of the servers whose circuit is not closed and that may have a trial."""
+        self._refusing: set[str] = set()
+        """Names of the servers that have refused tasks of some owners."""
+        self._busy_news: set[str] = set()
+        """Ids of servers of which other assumptions hold than were last reported."""
         self._choices = itertools.count(1)
         self.freed = asyncio.Event()
         """Set whenever more slots may be free than before."""
@@ -93,14 +111,18 @@ class Slots:
 
     # Which servers
 
-    def add(self, server_id: str, running: Iterable[TaskRef]) -> None:
-        """Add a server assigned to this worker, on which these attempts are running already."""
+    def add(self, server_id: str, running: Iterable[TaskRef], busy: BusyServer | None = None) -> None:
+        """Add a server assigned to this worker, on which these attempts are running already.
+
+        `busy`: what the worker before assumed about it.
+        """
         since = time.monotonic()
         self._loads[server_token(server_id)] = _Load(
             server_id=server_id,
             calls=set(),
             elsewhere=dict.fromkeys(running, since),
             circuit=LocalCircuit(self._circuit_failures, self._circuit_cooldown_seconds),
+            busy=self._restored(busy, since),
         )
         self._refresh(server_token(server_id))
         self.freed.set()
@@ -110,6 +132,7 @@ class Slots:
         load = self._loads.pop(name, None)
         if load is not None:
             self._remove(name, load)
+            self._refusing.discard(name)
             labelled(metrics.running, load.server_id).set(0)
 
     def set_accepting(self, name: str, accepting: bool) -> None:
@@ -133,7 +156,9 @@ class Slots:
     def begin(self, server_id: str, ref: TaskRef) -> None:
         """Take a slot for a call that this worker begins."""
         load = self._loads[server_token(server_id)]
-        load.circuit.start(ref, time.monotonic())
+        now = time.monotonic()
+        load.circuit.start(ref, now)
+        load.begun[ref] = load.busy.begin(ref.owner, load.running, now)
         load.calls.add(ref)
         load.allowance = max(0, load.allowance - 1)
         load.last_choice = next(self._choices)
@@ -145,7 +170,7 @@ class Slots:
         if load is None:
             return
         load.circuit.end(ref, "neutral", time.monotonic())  # unless it was judged
-        load.calls.discard(ref)
+        load.forget(ref)
         if continues:
             load.elsewhere[ref] = time.monotonic()
         else:
@@ -158,7 +183,7 @@ class Slots:
         load = self._loads.get(server_token(server_id))
         if load is not None:
             load.circuit.end(ref, "neutral", time.monotonic())
-            load.calls.discard(ref)
+            load.forget(ref)
             self._has_changed(load)
             self.freed.set()
 
@@ -183,14 +208,49 @@ class Slots:
 
     # How the server does
 
-    def pause(self, server_id: str, pause: timedelta) -> None:
-        """Send nothing to a server for a while, LONGEST_PAUSE at most."""
+    def refuse(self, server_id: str, ref: TaskRef, retry_after: timedelta | None) -> None:
+        """Record a busy answer to a call, before its slot is free."""
+        name = server_token(server_id)
+        load = self._loads.get(name)
+        begun = load.begun.get(ref) if load is not None else None
+        if load is None or begun is None:
+            return  # the server was handed over meanwhile
+        others = load.running - 1
+        load.busy.refuse(ref.owner, begun, others, retry_after, time.monotonic(), self._now(), self._chance())
+        self._refusing.add(name)
+        self._refresh(name)
+
+    def take(self, server_id: str, ref: TaskRef) -> None:
+        """Record that a server took the task of a call."""
+        load, server = self._loads.get(server_token(server_id)), self._fleet.find(server_id)
+        begun = load.begun.get(ref) if load is not None else None
+        if load is not None and begun is not None and server is not None and ref not in load.taken:
+            load.busy.take(ref.owner, begun, time.monotonic(), server.settings.max_concurrent)
+
+    def rest(self, server_id: str) -> None:
+        """Send nothing to a server for a while: this process could not send a request."""
         load = self._loads.get(server_token(server_id))
         if load is not None:
-            seconds = min(pause, LONGEST_PAUSE).total_seconds()
-            load.paused_until = max(load.paused_until, time.monotonic() + seconds)
+            load.busy.rest(time.monotonic(), self._chance())
             self._refresh(server_token(server_id))
-            asyncio.get_running_loop().call_later(seconds, self.freed.set)
+
+    def busy_news(self) -> dict[str, BusyServer | None]:
+        """Return what is assumed about each server of which that has changed since the last call; None: nothing."""
+        names, self._busy_news = self._busy_news, set()
+        loads = {name: load for name in names if (load := self._loads.get(server_token(name))) is not None}
+        return {name: self._reported(load) for name, load in loads.items()}
+
+    def rests_in(self, ref: TaskRef, task_type: str, require: Mapping[str, str]) -> float:
+        """Return in how many seconds a server that refused a task's owner may be sent the task; 0: there is none."""
+        now = time.monotonic()
+        waits = [
+            wait
+            for name in self._refusing
+            if (wait := self._loads[name].busy.rests_until(ref.owner) - now) > 0
+            and (server := self._fleet.by_token(name)) is not None
+            and is_there_for(server, task_type, require)
+        ]
+        return min(waits, default=0.0)
 
     def judge(self, server_id: str, ref: TaskRef, verdict: Verdict) -> Turn:
         """Record what the end of a call says about its server, before its slot is free; return what follows."""
@@ -244,14 +304,18 @@ class Slots:
         """Return the id of the server that gets the next task of a type; None if none has a free slot.
 
         It has all required labels, and no other has more of the preferred ones. The one to `avoid` is chosen only if
-        there is no other; not chosen are servers kept for tasks of some kinds, and those whose trial is kept from the
-        task `ref`.
+        there is no other; not chosen are servers kept for tasks of some kinds, those whose trial is kept from the task
+        `ref`, and those that have refused its owner.
         """
         if not self._is_open():
             return None
         closed = self._able(kept) if kept else set()
         if self._on_trial and ref is not None:
             closed |= self._kept_trials(ref)
+        if self._refusing and ref is not None:
+            now = time.monotonic()
+            loads = (self._loads[name] for name in self._refusing)
+            closed |= {load.server_id for load in loads if load.busy.rests_until(ref.owner) > now}
         return self._capacity.choose(task_type, avoid, require, prefer, closed)
 
     def serves(self, pool: str) -> bool:
@@ -312,13 +376,14 @@ class Slots:
             self._remove(name, load)
             return
         now = time.monotonic()
-        if load.paused_until > now:
-            self._remove(name, load)
-            self._recheck(name, load, load.paused_until)
-            return
         settings = server.settings
+        most = self._busy_limit(name, load, settings.max_concurrent, now)
+        if load.busy.paused_until > now:
+            self._remove(name, load)
+            self._recheck(name, load, load.busy.paused_until)
+            return
         load.circuit.record(self._shut(server, now))
-        capacity = load.circuit.capacity(load.running, settings.max_concurrent, now)
+        capacity = load.circuit.capacity(load.running, most, now)
         if (changes_at := load.circuit.changes_at(now)) is not None:
             self._recheck(name, load, changes_at)
         if not capacity:
@@ -338,6 +403,46 @@ class Slots:
                 labels=settings.labels,
             )
         )
+
+    def _busy_limit(self, name: str, load: _Load, most: int, now: float) -> int:
+        """Return how many tasks a server is sent at a time, of `most` registered."""
+        busy = load.busy
+        if not busy.refuses_owners:
+            self._refusing.discard(name)
+        if busy.limit is not None:
+            for ref, begun in load.begun.items():
+                if begun.at + busy.taken_after <= now and ref not in load.taken:
+                    load.taken.add(ref)
+                    busy.take(ref.owner, begun, now, most)
+            busy.probe(now, load.running, most)
+        if busy.limit is not None:
+            waits = [
+                begun.at + busy.taken_after
+                for ref, begun in load.begun.items()
+                if begun.round == busy.round and ref not in load.taken
+            ]
+            if load.running >= busy.limit and busy.probes_at > now:
+                waits.append(busy.probes_at)
+            if waits:
+                self._recheck(name, load, min(waits))
+        state = (busy.since, busy.limit, busy.paused_until if busy.since else 0.0)
+        if state != load.noted:
+            load.noted = state
+            self._busy_news.add(load.server_id)
+        return most if busy.limit is None else min(busy.limit, most)
+
+    def _reported(self, load: _Load) -> BusyServer | None:
+        busy, now = load.busy, self._now()
+        if busy.since is None and busy.limit is None:
+            return None
+        until = now + timedelta(seconds=max(0.0, busy.paused_until - time.monotonic())) if busy.since else None
+        return BusyServer(seen_at=now, since=busy.since, next_try_at=until, limit=busy.limit)
+
+    def _restored(self, before: BusyServer | None, now: float) -> Busyness:
+        if before is None:
+            return Busyness()
+        left = (before.next_try_at - self._now()).total_seconds() if before.next_try_at else 0.0
+        return Busyness.restored(before.since, before.limit, now + left, now)
 
     def _remove(self, name: str, load: _Load) -> None:
         self._capacity.remove(load.server_id)
