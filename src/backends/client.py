@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import email.utils
 import errno
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
@@ -113,6 +114,8 @@ class BackendClient:
         except AnswerTooLarge:
             return Probe(well=False, reason=f"the answer to the health check is larger than {limit} bytes")
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if (lack := local_lack(error)) is not None:
+                return Probe(well=False, reason=lack, is_ours=True)
             return Probe(well=False, reason=describe(error))
         return dialect.read_health(response.status, body)._replace(latency_ms=latency_ms)
 
@@ -198,12 +201,20 @@ LOCAL_LACKS: dict[int, str] = {
 """Errors of a connection that say nothing about the server."""
 
 
-def local_lack(error: BaseException | None) -> str | None:
-    """Return what this machine lacks if that is why a connection failed; None if the server or the network is."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in LOCAL_LACKS:
-            return LOCAL_LACKS[error.errno]
-        error = error.__cause__ or error.__context__
+def local_lack(error: Exception) -> str | None:
+    """Return what this machine lacks if that is why nothing was sent; None if the server or the network is to blame."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return _lack_of_descriptors()  # the resolver does not say what it lacked
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return LOCAL_LACKS.get(error.os_error.errno or 0)
+    return None
+
+
+def _lack_of_descriptors() -> str | None:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        return LOCAL_LACKS.get(error.errno or 0)
     return None
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import re
+import socket
+import sys
 import time
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from taskstream.backends.egress import EgressPolicy
 from testkit.backend import Answerer, BackendServer, echo, finished, status
-from testkit.service import Service
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
-from .behaviour import errors, submit_all
+from .behaviour import called, errors, submit_all
+from .test_fleet import names, recorded
 
 
 def busy_until(count: int, code: int = 503, headers: dict[str, str] | None = None) -> Answerer:
@@ -160,3 +168,215 @@ async def test_a_server_shows_by_which_statuses_it_is_busy(service: Service, bac
 
     assert (await service.admin.get("/api/servers/plain"))["busyStatus"] == [429, 503]
     assert (await service.admin.get("/api/servers/own"))["busyStatus"] == [409, 503]
+
+
+# The server: paused, and sent as many as it takes
+
+
+async def test_a_server_with_a_smaller_limit_than_registered_settles(service: Service, backend: BackendServer) -> None:
+    """Bounds the log too: a refused attempt is two events."""
+    backend.answer = at_most(3, moment)
+    await service.admin.register(backend, "small", maxConcurrent=10)
+
+    tasks = await submit_all(service.alice, [{"payload": number, "attempts": 1} for number in range(100)])
+    ended = [await service.alice.ended(task_id) for task_id in tasks]
+    refused = sum([turned_away(await service.alice.history(task_id)) for task_id in tasks])
+
+    assert {details["status"] for details in ended} == {"FINISHED"}
+    assert refused <= 20
+    assert len(backend.calls) == len(tasks) + refused
+
+
+async def test_a_server_that_stays_busy_does_not_fill_the_log(service: Service, backend: BackendServer) -> None:
+    backend.answer = status(503)
+    await service.admin.register(backend, "busy", maxConcurrent=10)
+
+    tasks = await submit_all(service.alice, [{"payload": number} for number in range(30)])
+    await wait_until(lambda: len(backend.calls) >= 13, "the first to be refused, then one for each pause")
+
+    # Ten were sent together. Each call since then followed a pause, and each call is two events.
+    events = [event["type"] for task_id in tasks for event in await service.alice.history(task_id)]
+    of_calls = [event for event in events if event in ("AttemptStarted", "AttemptReturned")]
+    assert len(of_calls) <= 2 * (len(backend.calls) + 1)
+    shown = await service.admin.until(
+        "/api/servers/busy", lambda server: server["busySince"] is not None, "the server to be shown as busy"
+    )
+    assert shown["currentLimit"] == 1
+
+
+async def test_work_goes_on_as_soon_as_a_pause_ends(service: Service, backend: BackendServer) -> None:
+    """Also if news of tasks is all that could wake the worker: none comes during the pause."""
+    backend.answer = busy_until(1)
+    await service.admin.register(backend, "once", maxConcurrent=1)
+    tasks = await submit_all(service.alice, [{"payload": number} for number in range(5)])
+
+    for task_id in tasks:
+        assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+
+    started = [
+        entry["at"]
+        for task_id in tasks
+        for entry in await service.alice.recorded(task_id)
+        if entry["event"]["type"] == "AttemptStarted"
+    ]
+    assert len(started) == 6
+
+
+async def test_why_says_that_all_servers_are_busy_since_when_and_when_the_next_try_is(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = status(503, headers={"Retry-After": "60"})
+    async with BackendServer(backend.answer) as other:
+        await service.admin.register(backend, "one")
+        await service.admin.register(other, "two")
+        task_id = await service.alice.submit({"payload": 1})
+
+        def both_busy(answer: dict[str, Any]) -> bool:
+            return [hold["kind"] for hold in answer["holds"]] == ["server-busy"] and "both busy" in answer["summary"]
+
+        found = await service.admin.until(f"/api/task/{task_id}/why", both_busy, "both servers to be busy")
+
+        [held] = found["holds"]
+        assert re.fullmatch(r"2 servers could take it, both busy since \d\d:\d\d:\d\d UTC", held["text"])
+        assert re.search(r"next try in \d+ s; it fails at 20.* if none does", held["release"])
+        assert held["data"]["until"] > held["data"]["busySince"]
+        assert held["data"]["failsAt"] >= held["data"]["busySince"] + 3_600_000
+        assert {(each["verdict"], each["since"] is None) for each in found["servers"]} == {("busy", False)}
+        assert found["lastError"] == "the server answered 503: status 503"
+        shown = await service.admin.get("/api/servers/one")
+        assert (shown["currentLimit"], shown["busySince"] is None, shown["nextTryAt"] is None) == (1, False, False)
+
+
+async def test_a_server_that_takes_tasks_again_is_not_shown_as_busy(service: Service, backend: BackendServer) -> None:
+    backend.answer = busy_until(3)
+    await service.admin.register(backend, "warm", maxConcurrent=2)
+    await service.alice.ended(await service.alice.submit({"payload": 1}))
+
+    await service.admin.until(
+        "/api/servers/warm",
+        lambda server: (server["busySince"], server["nextTryAt"], server["currentLimit"]) == (None, None, 2),
+        "no sign of its busy time",
+    )
+
+
+async def test_the_refusals_of_one_owners_tasks_do_not_pause_the_server_for_others(
+    service: Service, backend: BackendServer
+) -> None:
+    """The rate limit of an owner's model key comes as a 429 of the server."""
+
+    async def by_owner(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+        alices = task["request"] == "alice"
+        return await (status(429, headers={"Retry-After": "3600"}) if alices else moment)(server, task, request)
+
+    backend.answer = by_owner
+    await service.admin.register(backend, "shared", maxConcurrent=4)
+    await service.bob.ended(await service.bob.submit({"payload": "bob"}))
+    alices = await submit_all(service.alice, [{"payload": "alice"} for _ in range(10)])
+    await called(backend, 2)
+
+    for _ in range(10):
+        bobs = await submit_all(service.bob, [{"payload": "bob"} for _ in range(10)])
+        for task_id in bobs:
+            assert (await service.bob.ended(task_id))["status"] == "FINISHED"
+
+    assert sum([turned_away(await service.alice.history(task_id)) for task_id in alices]) <= 15
+
+
+# Errors of our own
+
+LACKS = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL]
+
+
+class Lacking:
+    """Sockets for calls: so many times none can be opened, with this error."""
+
+    def __init__(self) -> None:
+        self.times, self.code = 0, 0
+
+    def open_socket(self, info: Any) -> socket.socket:
+        if self.times:
+            self.times -= 1
+            raise OSError(self.code, os.strerror(self.code))
+        return socket.socket(*info[:3])
+
+
+@pytest.fixture
+def lacking(monkeypatch: pytest.MonkeyPatch) -> Lacking:
+    lacking = Lacking()
+    monkeypatch.setattr(EgressPolicy, "_open_socket", lacking.open_socket)
+    return lacking
+
+
+@pytest.mark.parametrize("code", LACKS, ids=errno.errorcode.get)
+async def test_a_lack_of_this_process_counts_neither_against_the_task_nor_the_server(
+    lacking: Lacking, nats_url: str, backend: BackendServer, code: int
+) -> None:
+    async with running_service(nats_url, circuit_failures=1) as service:
+        await service.admin.register(backend, "well", health=False, online=False)
+        await service.admin.post("/api/servers/well/heartbeat")
+        lacking.times, lacking.code = 3, code
+
+        task_id = await service.alice.submit({"payload": 1, "attempts": 1})
+        details = await service.alice.ended(task_id)
+        history = await service.alice.history(task_id)
+
+        assert (details["status"], details["attempt"]) == ("FINISHED", 4)
+        assert errors(history) == []
+        assert [event["kind"] for event in history if event["type"] == "AttemptReturned"] == ["unsent"] * 3
+        shown = await service.admin.get("/api/servers/well")
+        assert (shown["circuit"], shown["busySince"]) == ("closed", None)
+        assert len(backend.calls) == 1
+
+
+async def test_a_health_check_that_cannot_be_sent_says_nothing_about_the_server(
+    lacking: Lacking, nats_url: str, backend: BackendServer
+) -> None:
+    async with running_service(nats_url, health_interval=0.1) as service:
+        await service.admin.register(backend, "well")
+        lacking.times, lacking.code = 5, errno.EMFILE
+
+        seen = backend.health_checks
+        await wait_until(lambda: backend.health_checks >= seen + 2, "checks after those that could not be sent")
+
+        assert lacking.times == 0
+        assert names(await recorded(service, "well")) == ["ServerRegistered", "ServerWentOnline"]
+
+
+OUT_OF_DESCRIPTORS = """
+import asyncio, os, resource, sys
+from datetime import UTC, datetime, timedelta
+import aiohttp
+from msgspec import Raw
+from taskstream.backends.client import BackendClient
+from taskstream.backends.dialects.dialect import Call
+from taskstream.events.server import ServerRegistered
+
+async def main():
+    async with aiohttp.ClientSession() as session:
+        client = BackendClient(session, 1000, 5.0)
+        call = Call(task_id="t", task_type="d", attempt=1, payload=Raw(b"1"), callback_url="", callback_token="",
+                    deadline=datetime.now(UTC) + timedelta(seconds=20))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        taken = []
+        try:
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+        for host in sys.argv[1:]:
+            server = ServerRegistered(server_id="s", name="s", provider="p", predict_url=f"http://{host}:9/predict",
+                                      health_url=f"http://{host}:9/health")
+            print(type(await client.call(server, call, None)).__name__, (await client.probe(server)).is_ours)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_without_descriptors_blames_no_server() -> None:
+    """With a real limit. A name is resolved first, and the resolver does not say what it lacks."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OUT_OF_DESCRIPTORS, "127.0.0.1", "backend.example", stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+
+    assert printed.decode().split("\n") == ["Unsent True", "Unsent True", ""]

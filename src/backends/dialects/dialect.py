@@ -171,6 +171,8 @@ class Probe(NamedTuple):
     reason: str
     latency_ms: float | None = None
     timed_out: bool = False
+    is_ours: bool = False
+    """True: this process could not send the check, which says nothing about the server."""
 
 
 class BadAnswer(Exception):

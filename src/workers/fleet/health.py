@@ -61,6 +61,11 @@ class Health:
             self._fleet.must_be_readable(f"server.{server_name}")
             return  # removed: no further check
         probe = await self._probe(server)
+        if probe.is_ours:
+            log.warning("health.not-checked", server=server.server_id, reason=probe.reason)
+            again_at = utc_now() + timedelta(seconds=self._settings.failing_interval)
+            await self._timers.check_server(server.server_id, again_at, body)  # by any worker
+            return
         try:
             await self._record(server, probe)
         except NotFound:
