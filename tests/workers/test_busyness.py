@@ -227,7 +227,7 @@ def test_refusals_of_two_owners_are_the_servers() -> None:
     assert story.turn_away(B, retry_after=seconds(60)) == 60
 
 
-def test_a_full_server_that_takes_a_task_when_it_has_room_again_does_not_accuse_the_refused() -> None:
+def test_a_full_server_that_has_room_again_does_not_accuse_the_refused() -> None:
     story = Story()
     for _ in range(3):
         story.begin(B)
