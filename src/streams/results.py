@@ -15,7 +15,7 @@ from ..events.ids import TaskRef
 from ..events.json_text import compact
 from ..events.task import StoredFile, StoredResult
 from .client.connection import Connection
-from .jetstream.messages import read
+from .jetstream.messages import Position, read
 
 BUCKET = "results"
 PARTS_AT_ONCE = 8
@@ -97,19 +97,25 @@ class Objects:
     async def open(self, name: str) -> AsyncGenerator[bytes, None]:
         """Return the parts of an object, which are read a few at a time. Raises what `get` raises, then or later."""
         info = await self._info(name)
-        return self._parts(name, info)
+        return self._parts(name, info, await self._read_parts(name, info, 1))
 
-    async def _parts(self, name: str, info: ObjectInfo) -> AsyncGenerator[bytes, None]:
-        missing, sequence = info.size or 0, 1
-        while missing > 0:
-            subject = f"$O.{BUCKET}.C.{info.nuid}"
-            parts = await read(self._connection, f"OBJ_{BUCKET}", subject, sequence, PARTS_AT_ONCE)
-            if not parts:
-                raise StoreUnavailable(f"the object store lacks {missing} of the {info.size} bytes of {name}")
+    async def _parts(self, name: str, info: ObjectInfo, parts: list[Position]) -> AsyncGenerator[bytes, None]:
+        missing = info.size or 0
+        while True:
             for part in parts:
                 missing -= len(part.data)
                 yield part.data
-            sequence = parts[-1].sequence + 1
+            if missing <= 0:
+                return
+            parts = await self._read_parts(name, info, parts[-1].sequence + 1)
+
+    async def _read_parts(self, name: str, info: ObjectInfo, from_sequence: int) -> list[Position]:
+        """Return the next parts. Raises StoreUnavailable if there are none: one more is expected."""
+        subject = f"$O.{BUCKET}.C.{info.nuid}"
+        parts = await read(self._connection, f"OBJ_{BUCKET}", subject, from_sequence, PARTS_AT_ONCE)
+        if not parts:
+            raise StoreUnavailable(f"the object store lacks parts of {name}")
+        return parts
 
     async def _info(self, name: str) -> ObjectInfo:
         try:

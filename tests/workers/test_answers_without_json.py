@@ -10,6 +10,7 @@ from aiohttp import web
 from taskstream.commands.task_commands import DeleteTask
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import parse_task_id
+from taskstream.streams.jetstream.api import api
 from testkit.backend import Answerer, BackendServer, at_first
 from testkit.service import Client, Service
 
@@ -120,3 +121,17 @@ async def test_a_type_may_accept_json_only(service: Service, backend: BackendSer
 
 async def test_what_a_type_accepts_is_a_known_word(service: Service) -> None:
     assert await service.admin.refusal("PUT", "/api/types/tables", {"accepts": "xml"}) == (400, "$.accepts")
+
+
+async def test_a_file_whose_parts_are_missing_is_a_503_and_never_a_shorter_file(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = answering(PNG, "image/png")
+    await service.admin.register(backend, "only")
+    task_id = await service.alice.submit({"payload": 1})
+    await service.alice.ended(task_id)
+
+    await api(service.container.appending, "STREAM.PURGE.OBJ_results", {"filter": "$O.results.C.>"})
+    answer = await service.alice.get(f"/api/task/{task_id}/result/file")
+
+    assert answer.status == 503
