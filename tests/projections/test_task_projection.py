@@ -205,7 +205,7 @@ async def test_active_keys_that_a_killed_nats_has_brought_back_are_removed(conta
     assert keys == {f"active.{name}.{ref(2).owner}.{ref(2).unique}" for name in ("s1", "=")}
 
 
-async def test_a_key_of_an_older_version_that_names_a_claimed_server_is_replaced(container: Container) -> None:
+async def test_an_older_versions_key_that_names_a_claimed_server_is_replaced(container: Container) -> None:
     bucket = container.buckets.tasks
     report = task.ReportProgress(reporter=task.Reporter(kind="server", server_id="s1"), progress=1.0)
     await give(container.commands, ref(), submission(), report)
