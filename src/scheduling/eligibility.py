@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..commands import task_holds
 from ..commands.pause import Pause
@@ -92,6 +93,14 @@ def is_there_for(server: Present, task_type: str, require: Mapping[str, str]) ->
         and not server.maintenance
         and (not require or missing_label(server.settings, require) is None)
     )
+
+
+def as_seen_by(owner: str, server: Present) -> Present:
+    """Return a server as it is for an owner (by token): its circuit is on trial if only another's tasks opened it."""
+    match server.circuit:
+        case CircuitIsOpen(owner=cause, failures=failures) if cause not in ("", owner):
+            return replace(server, circuit=CircuitIsHalfOpen(failures=failures))
+    return server
 
 
 def considered(task_type: str, require: Mapping[str, str], standings: Iterable[Standing]) -> list[Considered]:

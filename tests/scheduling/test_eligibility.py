@@ -13,7 +13,7 @@ from taskstream.commands.pause import Pause
 from taskstream.commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
 from taskstream.events.envelope import Actor
 from taskstream.events.server import Overflow
-from taskstream.scheduling.eligibility import Standing, allowance, considered, is_able, stops
+from taskstream.scheduling.eligibility import Standing, allowance, as_seen_by, considered, is_able, stops
 
 from ..deciders.support import NOW, registered
 
@@ -48,6 +48,18 @@ def test_the_verdict_has_a_code_and_words(verdict: str, text: str, standing: Sta
     assert (found.server_id, found.verdict) == ("s1", verdict)
     assert text in found.text
     assert found.until == (NOW if verdict == "circuit-open" else None)
+
+
+@pytest.mark.parametrize(
+    ("cause", "owner", "verdict"),
+    [("", "bob", "circuit-open"), ("mallory", "mallory", "circuit-open"), ("mallory", "bob", "circuit-half-open")],
+)
+def test_a_circuit_that_one_owner_s_tasks_opened_is_on_trial_for_others(cause: str, owner: str, verdict: str) -> None:
+    broken = server(circuit=CircuitIsOpen(until=NOW, failures=1, owner=cause))
+
+    [found] = considered("chapter", {}, [Standing(as_seen_by(owner, broken))])
+
+    assert found.verdict == verdict
 
 
 def test_every_server_is_considered_in_the_order_given() -> None:

@@ -20,6 +20,7 @@ from taskstream.backends.dialects.dialect import (
 )
 from taskstream.events.server import CircuitOpened, ServerEvent
 from taskstream.events.subjects import server_root
+from taskstream.instants import iso, milliseconds
 from taskstream.scheduling.server_failures import Verdict
 from taskstream.workers.fleet.circuit_breaker import verdict_on
 from testkit.backend import Answerer, BackendServer, echo, hold, status
@@ -192,6 +193,11 @@ async def test_a_circuit_that_poison_has_opened_lets_another_owner_through_at_on
         await has_changed(service, "CircuitOpened")
         (opened,) = [event for event in await recorded(service) if isinstance(event, CircuitOpened)]
         assert opened.owner == "alice"
+        why = await service.admin.done("GET", f"/api/task/{poison[-1]}/why")
+        shown = await service.admin.done("GET", "/api/servers/gpu")
+        until = milliseconds(opened.until)
+        assert [(each["verdict"], each["until"]) for each in why["servers"]] == [("circuit-open", until)]
+        assert (shown["circuit"], shown["circuitOpenUntil"]) == ("open", iso(opened.until))
 
         await all_finish(service.bob, 5)
 

@@ -31,7 +31,17 @@ from ...explain.holds import Hold, ParentState, QueueState, held_by, queued_behi
 from ...instants import milliseconds
 from ...projections.active import count_running
 from ...projections.task_view import TaskView, fold
-from ...scheduling.eligibility import Considered, Standing, Stop, allowance, considered, missing_label, serves, stops
+from ...scheduling.eligibility import (
+    Considered,
+    Standing,
+    Stop,
+    allowance,
+    as_seen_by,
+    considered,
+    missing_label,
+    serves,
+    stops,
+)
 from ...streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
 from ..parameters import TaskId
@@ -86,14 +96,14 @@ async def explain_task(container: Container, ref: TaskRef, *, reads_all: bool) -
         if view.status != "WAITING":
             break
         if not view.held:
-            servers = await consider_servers(container, view)
+            servers = await consider_servers(container, view, ref.owner)
             queue = await queue_state(container, task)
             stopped = paused_by(container, view)
             holds = queued_behind(view, task.since, stopped, servers, queue, utc_now(), in_full=reads_all)
             break
         explanation = await ask_scheduler(container, ref)
         scheduler = "answered" if explanation is not None else "silent"
-        servers = await consider_servers(container, view)
+        servers = await consider_servers(container, view, ref.owner)
         unserved = unserved_by(view, task.since, paused_by(container, view), servers, in_full=reads_all)
         parents = await parent_states(container, task)
         holds = held_by(view, task.since, explanation, parents, unserved, utc_now())
@@ -159,11 +169,11 @@ async def queue_state(container: Container, task: TaskHistory) -> QueueState:
     )
 
 
-async def consider_servers(container: Container, view: TaskView) -> list[Considered]:
-    """Return a verdict on each server as a place for a task."""
+async def consider_servers(container: Container, view: TaskView, owner: str) -> list[Considered]:
+    """Return a verdict on each server as a place for a task. `owner`: the owner's token."""
     require = (view.plan or NO_PLAN).require
     await container.fleet.catch_up(container.reading)
-    servers = list(container.fleet.servers())
+    servers = [as_seen_by(owner, server) for server in container.fleet.servers()]
     fitting = [
         server
         for server in servers
