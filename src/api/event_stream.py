@@ -118,7 +118,7 @@ class EventStream:
 
     async def _task_events(self, ref: TaskRef, after: FeedPosition) -> PushMessages:
         async for item in self._container.feeds.feed(Scope(ref=ref), after, self._pause_seconds):
-            yield _message(item)
+            yield None if item is None else PushMessage(str(item.place), _data(item))
             if item is not None and item.is_end:
                 return
 
@@ -190,15 +190,13 @@ class _Pace:
         if item is None and place == self._said:
             return None
         self._said = place
-        return PushMessage(place, REACHED) if item is None else _message(item)
+        return PushMessage(place, REACHED if item is None else _data(item))
 
 
-def _message(item: FeedItem | None) -> PushMessage | None:
-    if item is None:
-        return None
+def _data(item: FeedItem) -> bytes:
     if item.gap is not None:
-        return PushMessage(str(item.place), b'{"type":"gap","from":%d,"to":%d}' % item.gap)
-    return PushMessage(str(item.place), encoded(item.what) if item.what else REACHED)
+        return b'{"type":"gap","from":%d,"to":%d}' % item.gap
+    return encoded(item.what) if item.what else REACHED
 
 
 def _states(start: Start, states: Sequence[bytes]) -> list[bytes]:
