@@ -24,8 +24,9 @@ from taskstream.streams.committer import Append, Committer, StreamMessage
 from taskstream.streams.jetstream.api import ApiError, api
 from taskstream.streams.jetstream.messages import last_sequence
 from taskstream.streams.log import Log, LogEntry
-from taskstream.streams.topology.definitions import DERIVED, DISPATCH, TASKS, streams
+from taskstream.streams.topology.definitions import DERIVED, DISPATCH, TASKS, configurations, streams
 from taskstream.streams.topology.ensure import ensure_streams
+from taskstream.streams.topology.epochs import read_extent
 from taskstream.streams.topology.recreate import WorkersRunning
 from taskstream.streams.topology.startup_retry import NotReady, StartupRetry, leader_elected
 from testkit.backend import BackendServer
@@ -69,6 +70,36 @@ async def servers_of(connection: Connection, name: str) -> set[str]:
     found = (await info(connection, name))["cluster"]
     # While a leader is being elected there is none.
     return {found.get("leader", ""), *(replica["name"] for replica in found.get("replicas", ()))}
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+async def test_a_replicated_log_has_one_epoch_whoever_creates_it_and_leads_it(
+    cluster: NatsCluster, connection: Connection, is_old: bool
+) -> None:
+    """Created by several processes at once, or by an older version, which knew no epochs."""
+    settings = Settings(replicas=3)
+    if is_old:
+        [wanted] = [wanted for wanted in configurations(settings) if wanted["name"] == TASKS]
+        await StartupRetry().wait("the log", lambda: api(connection, f"STREAM.CREATE.{TASKS}", wanted))
+        derived = (await read_extent(connection)).epochs
+    others = [await open_connection(url, "test") for url in cluster.url.split(",")]
+    await asyncio.gather(*(ensure_streams(one, settings) for one in [connection, *others]))
+    seen = {(await read_extent(one)).epochs for one in others}
+    for _ in range(2):
+        leader = (await info(connection, TASKS))["cluster"]["leader"]
+        await api(connection, f"STREAM.LEADER.STEPDOWN.{TASKS}")
+
+        async def has_another(leader: str = leader) -> bool:
+            return (await info(connection, TASKS))["cluster"].get("leader", "") not in ("", leader)
+
+        await wait_until(has_another, "another leader")
+        seen.add((await StartupRetry().wait("the log", lambda: read_extent(connection))).epochs)
+
+    assert len(seen) == 1
+    if is_old:
+        assert seen == {derived}
+    for one in others:
+        await one.close()
 
 
 async def test_streams_are_kept_where_the_tags_are(connection: Connection) -> None:
