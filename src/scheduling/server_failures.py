@@ -72,6 +72,8 @@ class ServerFailures:
         self._counts_from = 0
         """Failures of attempts with this number or a lower one do not count."""
         self._failures: deque[_Failure] = deque()
+        self._failed: Counter[str] = Counter()
+        """How many of them each owner has."""
         self._first_failure: _Attempt | None = None
         """The first of these attempts that started. None: there is none."""
         self._successes: OrderedDict[str, float] = OrderedDict()
@@ -103,6 +105,7 @@ class ServerFailures:
         """Start anew: the circuit has opened or closed. Failures of running attempts will not count either."""
         self._counts_from = self._started
         self._failures.clear()
+        self._failed.clear()
         self._first_failure = None
 
     def judge(self, now: float) -> Evidence | None:
@@ -110,16 +113,19 @@ class ServerFailures:
         first, failures = self._first_failure, self._failures
         if first is None or len(failures) < self._most_failures:
             return None
-        if len({failure.task for failure in failures}) == 1:
+        if all(failure.task == failures[0].task for failure in failures):
             return None
         was_well = any(until >= first.since for until in self._successes.values())
         if was_well and len(failures) < 2 * self._most_failures:
             return None
         successful = {owner for owner, until in self._successes.items() if until >= now}
+        unreached = [failure.task for failure in failures if failure.unreached]
+        failed = self._failed
+        if 2 * len(failed) <= len(failed.keys() | successful) and 2 * len(unreached) <= len(failures):
+            return None  # whatever survives
         surviving = self._surviving(first, now)
-        if self._most_are_unreached(surviving.total()):
+        if 2 * len(unreached) > len(failures) + surviving.total() and len(set(unreached)) > 1:
             return Evidence(len(failures), owner="")
-        failed = Counter(failure.task.owner for failure in failures)
         rates = [count / (count + surviving[owner]) for owner, count in failed.items()]
         owners = len(failed.keys() | surviving.keys() | successful)
         if 2 * sum(rates) <= owners:
@@ -136,6 +142,7 @@ class ServerFailures:
         self._counts_from = max(self._counts_from, attempt.number)
         if self._failures:
             self._failures = deque(each for each in self._failures if each.attempt.number > self._counts_from)
+            self._failed = Counter(each.task.owner for each in self._failures)
             self._first_failure = min((each.attempt for each in self._failures), default=None)
         _put_last(self._successes, task.owner, now + max(RECENT_SECONDS, now - attempt.since))
         self._failed_tasks.pop(task, None)
@@ -147,9 +154,10 @@ class ServerFailures:
             _put_last(self._failed_owners, task.owner, None)
         if attempt.number > self._counts_from:
             self._failures.append(_Failure(attempt, task, now - attempt.since, unreached))
+            self._failed[task.owner] += 1
             self._first_failure = min(self._first_failure or attempt, attempt)
             if len(self._failures) > REMEMBERED + 2 * len(self._running):  # else they could never be most
-                self._failures.popleft()
+                self._failed -= Counter([self._failures.popleft().task.owner])
 
     def _surviving(self, first: _Attempt, now: float) -> Counter[str]:
         """Return by owner how many running attempts count as not failed."""
@@ -159,10 +167,6 @@ class ServerFailures:
             for task, attempt in self._running.items()
             if attempt.number > first.number and now - attempt.since >= quickest
         )
-
-    def _most_are_unreached(self, surviving: int) -> bool:
-        unreached = [failure for failure in self._failures if failure.unreached]
-        return 2 * len(unreached) > len(self._failures) + surviving and len({each.task for each in unreached}) > 1
 
 
 K = TypeVar("K")
