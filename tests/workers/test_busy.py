@@ -15,6 +15,10 @@ import pytest
 from aiohttp import web
 
 from taskstream.backends.egress import EgressPolicy
+from taskstream.clock import utc_now
+from taskstream.events.ids import parse_task_id
+from taskstream.streams.jetstream.messages import list_subjects
+from taskstream.streams.topology.definitions import TIMERS
 from testkit.backend import Answerer, BackendServer, echo, finished, status
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
@@ -380,3 +384,31 @@ async def test_a_process_without_descriptors_blames_no_server() -> None:
     printed, _ = await process.communicate()
 
     assert printed.decode().split("\n") == ["Unsent True", "Unsent True", ""]
+
+
+# What a crash leaves
+
+
+async def test_a_stale_timer_of_the_wait_changes_nothing_and_an_early_one_is_set_again(
+    service: Service, backend: BackendServer
+) -> None:
+    backend.answer = status(503, headers={"Retry-After": "300"})
+    await service.admin.register(backend, "busy")
+    waiting = await service.alice.submit({"payload": 1})
+    await wait_until(lambda: len(backend.calls) == 1, "the call")
+    await service.alice.reaches(waiting, "WAITING")
+    cancelled = await service.alice.submit({"payload": 2})
+    await service.alice.post(f"/api/task/{cancelled}/cancel")
+    timers, reading = service.container.timers, service.container.reading
+
+    for task_id in (waiting, cancelled):
+        await timers.watch_busy_wait(parse_task_id(task_id), utc_now())
+
+    async def timers_left() -> list[str] | None:
+        left = await list_subjects(reading, TIMERS, "*.busy.>")
+        return left if [subject.split(".")[0] for subject in left] == ["timer"] else None
+
+    [left] = await wait_until(timers_left, "both timers to be handled, and that of the waiting task to be set again")
+    assert left.endswith(parse_task_id(waiting).unique)
+    assert (await service.alice.details(waiting))["status"] == "WAITING"
+    assert (await service.alice.details(cancelled))["status"] == "CANCELLED"

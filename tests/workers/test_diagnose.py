@@ -11,7 +11,7 @@ from taskstream.events.task import AttemptAccepted
 from taskstream.projections.task_view import TaskView
 from taskstream.workers.reconciler import FORGOTTEN_AFTER, SETTLED_AFTER, Remedy, diagnose
 
-from ..deciders.support import NOW, attempt_failed, queued, returned, seconds, started, submitted
+from ..deciders.support import NOW, attempt_failed, queued, returned, seconds, started, submitted, turned_away
 from ..folds.test_task_view import view_of
 
 SETTLED = NOW + SETTLED_AFTER + timedelta(milliseconds=1)
@@ -97,3 +97,12 @@ def test_a_task_that_a_server_took_by_itself_expires_like_an_accepted_one() -> N
 
     assert diagnose(view, NOW, queued=False, worker_alive=False) is Remedy.NONE
     assert diagnose(view, SETTLED, queued=False, worker_alive=False) is Remedy.ATTEMPT_EXPIRED
+
+
+def test_a_wait_for_busy_servers_ends_though_its_timer_was_lost() -> None:
+    view = view_of(submitted(), started(), turned_away(), started(2), turned_away(2))
+    assert view.busy_until is not None
+    settled = view.busy_until + SETTLED_AFTER
+
+    assert diagnose(view, settled, queued=True, worker_alive=False) is Remedy.NONE
+    assert diagnose(view, settled + INSTANT, queued=True, worker_alive=False) is Remedy.BUSY_TOO_LONG
