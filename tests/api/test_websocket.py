@@ -56,6 +56,12 @@ async def test_a_subscription_to_a_task_has_its_state_then_its_events_then_an_en
     assert ended == {"type": "ended", "subscription": name}
 
 
+async def test_a_byte_order_mark_before_a_message_is_no_error(api: Service) -> None:
+    async with connected(api.alice) as socket:
+        await socket.send_str('\ufeff{"type":"ping"}')
+        assert await next_message(socket) == {"type": "pong"}
+
+
 async def test_a_subscription_to_a_batch_has_its_tasks_their_events_and_its_end(api: Service) -> None:
     answer = await api.alice.post("/api/tasks/batch", [{"n": 1}, {"n": 2}])
     name = f"batch:{answer['batchId']}"

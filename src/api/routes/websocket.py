@@ -157,7 +157,7 @@ class Session:
         if len(text) > LONGEST_MESSAGE:
             raise InvalidInput(f"must be at most {LONGEST_MESSAGE:,} characters")
         try:
-            message = _message.decode(text)
+            message = _message.decode(text.removeprefix("\ufeff"))
         except msgspec.ValidationError as error:
             raise invalid(error, _message.type) from None
         except msgspec.DecodeError as error:
