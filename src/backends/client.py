@@ -62,17 +62,27 @@ class BackendClient:
         dialect = dialect_of(server)
         seconds_left = (call.deadline - self._now()).total_seconds()
         started = time.perf_counter()
+        is_recording = False
+
+        async def record(update: Update) -> None:
+            nonlocal is_recording
+            is_recording = True
+            await on_update(update)
+            is_recording = False
+
         try:
             async with asyncio.timeout(seconds_left), self._send(dialect.predict(server, call)) as response:
                 framing = FRAMINGS.get(response.content_type)
                 if framing and (reader := dialect.open_stream(server, call, response.status)):
-                    return await self._follow(response, Texts(framing), reader, call.model_key, on_update, started)
+                    return await self._follow(response, Texts(framing), reader, call.model_key, record, started)
                 received = await read_capped(response, self._max_result_bytes)
                 _settle(response, call, received)
                 body = without_key(received, call.model_key)
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
         except TimeoutError:
-            return Failed(kind="timeout", error="the server did not answer within the attempt's time")
+            # If its progress could not be recorded in time, the server is not to blame.
+            error = "the server did not answer within the attempt's time"
+            return Failed(kind="timeout", error=error, is_neutral=is_recording)
         except AnswerTooLarge:
             return Failed(kind="bad_answer", error=f"the answer is larger than {self._max_result_bytes} bytes")
         except BadAnswer as error:

@@ -69,12 +69,14 @@ class Wired:
             model_key=KEY,
         )
 
-    async def call(self, answer: Any, seconds: float = 10) -> Answer:
-        """Return the outcome of a call with this answer."""
+    async def call(self, answer: Any, seconds: float = 10, *, records: bool = True) -> Answer:
+        """Return the outcome of a call with this answer. `records`: its progress can be recorded."""
         self.server.answer = answer
 
         async def on_update(update: Update) -> None:
             self.updates.append(update)
+            if not records:
+                await asyncio.Event().wait()
 
         return await self.backend.call(self.registered, self.call_of(seconds), on_update)
 
@@ -195,6 +197,15 @@ async def test_no_answer_in_time_is_a_timeout(wired: Wired) -> None:
 
     assert isinstance(answer, Failed)
     assert answer.kind == "timeout"
+    assert not answer.is_neutral
+
+
+async def test_a_timeout_while_progress_cannot_be_recorded_is_not_the_server_s(wired: Wired) -> None:
+    answer = await wired.call(wired.stream("a", "b"), seconds=0.5, records=False)
+
+    assert len(wired.updates) == 1
+    assert isinstance(answer, Failed)
+    assert (answer.kind, answer.is_neutral) == ("timeout", True)
 
 
 async def test_a_server_that_is_away_is_unreachable(wired: Wired) -> None:
