@@ -137,8 +137,9 @@ class Capacity:
 
     @contextlib.contextmanager
     def _without(self, server_ids: Collection[str]) -> Iterator[None]:
-        """Keep some servers with a free slot from being chosen meanwhile."""
-        left = [self._servers[server_id] for server_id in server_ids]
+        """Keep some servers from being chosen meanwhile. Those without a free slot, or unknown, never are."""
+        found = map(self._servers.get, server_ids)
+        left = [server for server in found if server is not None and server.free_slots]
         for server in left:
             self._remove_candidate(server)
         try:
