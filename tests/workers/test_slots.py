@@ -442,6 +442,18 @@ def test_no_slot_becomes_free_without_news_before_the_instant_that_was_announced
     assert worker.slots.free("default") or calls
 
 
+def test_an_end_of_a_pause_is_news_whoever_finds_it(worker: Worker) -> None:
+    """Found between the last round of the dispatcher and its wait, it would be missed."""
+    worker.serves()
+    worker.turn_away("s1", seconds(1))
+    worker.slots.freed.clear()
+
+    worker.later(seconds(1))
+    worker.slots.next_change_in()
+
+    assert worker.slots.freed.is_set()
+
+
 async def test_a_pause_ends_with_a_look_though_the_loop_wakes_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """uvloop counts whole milliseconds: a wait may end before the instant. Then the rest is waited for."""
     worker = Worker(monkeypatch)

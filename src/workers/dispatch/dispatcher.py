@@ -81,7 +81,7 @@ class Dispatcher(Service):
         self._loading: Counter[str] = Counter()
         """By pool: messages taken out whose history is being read; they will need a slot too."""
         self._redelivery = RedeliveryDelays()
-        self._recheck_at = 0.0
+        self._recheck_at = math.inf
         """When slots that are kept are checked again, monotonic."""
         self._owed: set[str] = set()
         """Pools in which the last task was taken by its age, so that strict order comes next."""
@@ -124,6 +124,8 @@ class Dispatcher(Service):
 
     async def run_once(self) -> Mapping[str, int]:
         """Go over the queues once; return how many messages were taken out."""
+        if self._recheck_at <= time.monotonic():
+            self._recheck_at = math.inf  # set again by what is still kept
         taken = await self._serve_aged() if self._ageing_seconds else 0
         for queue in self._queues.in_order():
             if queue.ahead.may_have_more:
@@ -197,8 +199,7 @@ class Dispatcher(Service):
 
     def _next_change_in(self) -> float:
         """Return in how many seconds slots become free without news: a pause ends, or slots are kept no longer."""
-        kept = self._recheck_at - time.monotonic()
-        return min(self._slots.next_change_in(), kept if kept > 0 else math.inf)
+        return max(0.0, min(self._slots.next_change_in(), self._recheck_at - time.monotonic()))
 
     def _free_slots(self, queue: PoolQueue) -> int:
         return self._slots.free(queue.pool, self._loading)
@@ -208,8 +209,8 @@ class Dispatcher(Service):
         now = time.monotonic()
         kept = self._redelivery.kept_from(queue.pool, queue.priority, now)
         free = self._slots.free(queue.pool, self._loading, kept)
-        if kept and free <= 0 and self._recheck_at <= now:
-            self._recheck_at = min(kept.values())
+        if kept and free <= 0:
+            self._recheck_at = min(self._recheck_at, *kept.values())
         return free
 
     def _kept_from(self, queue: PoolQueue, message: Msg) -> Collection[TaskKind]:

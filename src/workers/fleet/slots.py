@@ -356,6 +356,7 @@ class Slots:
             if name in self._loads:
                 self._loads[name].rechecked_at = math.inf
             self._refresh(name)
+            self.freed.set()  # whoever looked may have had another reason than to start tasks
         return self._in_force()
 
     def _on_fleet_change(self, names: Collection[str]) -> None:
