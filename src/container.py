@@ -31,9 +31,11 @@ from .settings import Settings
 from .streams.buckets import Bucket
 from .streams.client.access import Access
 from .streams.client.connection import Connection, open_connection
+from .streams.jetstream.messages import stream_info
 from .streams.leases import Membership
 from .streams.results import Objects, Results
 from .streams.timers import Timers
+from .streams.topology.definitions import SERVERS
 from .streams.topology.ensure import ensure_streams
 from .streams.topology.server_checks import Durability, ServerChecks, inspect
 from .streams.topology.startup_retry import StartupRetry, leader_elected
@@ -110,7 +112,8 @@ class Container:
 
     async def start(self) -> None:
         await self.submissions.listen(self.consuming)
-        await self.fleet.restore(self.buckets.registry)
+        end = int((await stream_info(self.reading, SERVERS))["state"]["last_seq"])
+        await self.fleet.restore(self.buckets.registry, end)
         self.services.start(FleetFollower(self.fleet, self.consuming, self.fleet_is_current))
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
 

@@ -1,4 +1,4 @@
-"""The log of tasks, replaced by an older one as a restore does it, under a service that runs on."""
+"""A log, replaced by an older one as a restore does it, under a service that runs on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from taskstream.streams.topology.definitions import TASKS
 from taskstream.streams.topology.epochs import epochs_in, new_epoch
 
 
-async def saved_log(connection: Connection) -> Callable[[], Awaitable[None]]:
+async def saved_log(connection: Connection, stream: str = TASKS) -> Callable[[Connection], Awaitable[None]]:
     """Save the log as it is; return a function that puts it in place of the one that is there then."""
     chunks: list[bytes] = []
-    snapshot = await take_snapshot(connection, TASKS, chunks.append)
+    snapshot = await take_snapshot(connection, stream, chunks.append)
 
-    async def put_back() -> None:
-        await api(connection, f"STREAM.DELETE.{TASKS}")
-        epoch = new_epoch(snapshot.state["last_seq"] + 1, epochs_in(snapshot.config["metadata"]))
+    async def put_back(connection: Connection) -> None:
+        await api(connection, f"STREAM.DELETE.{stream}")
+        epoch = new_epoch(snapshot.state["last_seq"] + 1, epochs_in(snapshot.config.get("metadata")))
         restored = replace(snapshot, config=snapshot.config | {"metadata": epoch})
         await restore_snapshot(connection, restored, chunks)
 

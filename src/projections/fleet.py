@@ -23,7 +23,7 @@ from ..events.limits import NO_LIMITS, Limits
 from ..events.owner import OwnerLimited
 from ..events.server import ServerEvent
 from ..events.subjects import FLEET, pool_root, server_root, server_token, type_root
-from ..streams.buckets import Bucket
+from ..streams.buckets import Bucket, forget
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
@@ -321,9 +321,15 @@ class Fleet:
         for each in pools:
             self._types_of.setdefault(each, set()).add(name)
 
-    async def restore(self, bucket: Bucket) -> None:
-        """Load the registry bucket, to start from it instead of the first event of the log."""
-        for entry in await bucket.scan():
+    async def restore(self, bucket: Bucket, end: int | None = None) -> None:
+        """Load the registry bucket, to start from it instead of the first event of the log.
+
+        `end`: of the log. A bucket that is ahead of it reflects events that NATS has lost, so it is not loaded.
+        """
+        entries = await bucket.scan()
+        if end is not None and any(entry.key == CHECKPOINT and int(entry.value) > end for entry in entries):
+            return
+        for entry in entries:
             kind, _, name = entry.key.partition(".")
             if kind in self._views:
                 self._views[kind].restore(name, entry.value)
@@ -363,6 +369,10 @@ class RegistryProjection:
         self._checkpoint_revision = await self._stored_revision()
         await self._fleet.restore(self._bucket)
         return self._fleet.sequence
+
+    async def forget(self) -> None:
+        """Remove all that the bucket holds: the log has lost events that it reflects."""
+        await forget(self._bucket, CHECKPOINT)
 
     async def is_intact(self) -> bool:
         """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""

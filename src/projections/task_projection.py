@@ -18,7 +18,7 @@ from ..events.codec import task_codec
 from ..events.ids import TaskRef
 from ..events.subjects import history_filter, task_ref, task_root
 from ..events.task import TaskSubmitted
-from ..streams.buckets import Bucket, BucketEntry, Write
+from ..streams.buckets import Bucket, BucketEntry, Write, forget
 from ..streams.jetstream.messages import Position, read
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
@@ -89,6 +89,10 @@ class TaskProjection:
         for key in await active_keys(self._bucket):
             self._listed.setdefault(ref_of(key), set()).add(key)
         return self._checkpoint
+
+    async def forget(self) -> None:
+        """Remove all that the bucket holds: the log has lost events that it reflects."""
+        await forget(self._bucket, CHECKPOINT)
 
     async def is_intact(self) -> bool:
         """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""

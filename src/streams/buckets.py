@@ -208,3 +208,10 @@ def _headers(write: Write) -> dict[str, str]:
     if write.expected is not None:
         headers[EXPECTED] = str(write.expected)
     return headers
+
+
+async def forget(bucket: Bucket, checkpoint: str) -> None:
+    """Remove all keys of a projection, then set its checkpoint to the beginning of the log. Repeating is safe."""
+    async for entries in bucket.pages():
+        await bucket.put_many([Write(entry.key, None) for entry in entries if entry.key != checkpoint])
+    await bucket.put(checkpoint, b"0")

@@ -10,13 +10,17 @@ import structlog
 
 from ..runtime.service import Service
 from ..streams.jetstream.consumers import Follow
-from ..streams.jetstream.messages import Position
+from ..streams.jetstream.messages import Position, stream_info
 from ..streams.leases import Lease, Membership
 
 log = structlog.get_logger(__name__)
 
 LINGER_SECONDS = 0.25
 """How long events gather into one batch: longer writes less often, but lists have more of the log to fold."""
+
+
+END_TRIES = 200
+"""How often a replicated log that ends before the checkpoint is looked at: 10 s in all. Then it has lost events."""
 
 
 class Projection(Protocol):
@@ -26,6 +30,9 @@ class Projection(Protocol):
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold events and store what changed. Raises Conflict if another process has stored something since."""
 
+    async def forget(self) -> None:
+        """Remove the stored state."""
+
     async def is_intact(self) -> bool:
         """Return True if the last stored state is still there: a killed NATS may have lost it."""
 
@@ -34,16 +41,26 @@ class Projection(Protocol):
 
 
 class Projector(Service):
-    """One projection of one stream."""
+    """One projection of one stream.
 
-    def __init__(self, name: str, follow: Follow, projection: Projection, members: Membership) -> None:
+    A projection that is ahead of its log reflects events that NATS has lost. It is forgotten, and the log folded again.
+    """
+
+    def __init__(self, name: str, stream: str, follow: Follow, projection: Projection, members: Membership) -> None:
         super().__init__(f"projector-{name}", lease=Lease(members, f"projector.{name}"))
+        self._stream = stream
+        self._reading = members.bucket.connection
         self._follow = follow
         self._projection = projection
 
     async def _serve(self) -> None:
         """Project until the lease is lost."""
         checkpoint = await self._projection.resume()
+        info = await stream_info(self._reading, self._stream, reaches=checkpoint, tries=END_TRIES)
+        if checkpoint > info["state"]["last_seq"]:
+            log.warning("projector.ahead-of-log", service=self.name, checkpoint=checkpoint)
+            await self._projection.forget()
+            checkpoint = await self._projection.resume()
         log.info("projector.started", service=self.name, checkpoint=checkpoint)
         async with contextlib.aclosing(self._follow(checkpoint, LINGER_SECONDS)) as batches:
             async for positions in batches:

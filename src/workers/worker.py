@@ -99,8 +99,8 @@ class Worker:
             self._due_timers,
             reconciler,
             Scheduler(container, members, tail),
-            Projector("tasks", tail.follow, TaskProjection(container.buckets.tasks), members),
-            Projector("registry", follow_fleet, RegistryProjection(container.buckets.registry), members),
+            Projector("tasks", TASKS, tail.follow, TaskProjection(container.buckets.tasks), members),
+            Projector("registry", SERVERS, follow_fleet, RegistryProjection(container.buckets.registry), members),
             WebhookSender(delivery_tools, Lease(members, "webhooks")),
             self._dispatcher,
         ]

@@ -273,7 +273,7 @@ async def test_when_the_log_is_replaced_open_streams_end_and_start_anew(nats_url
                     pass
                 ids[name] = message["id"]
 
-            await put_back()
+            await put_back(service.container.appending)
             for name, messages in streams.items():
                 rest = (
                     [message async for message in messages if message["type"] == "error"]

@@ -176,7 +176,7 @@ async def test_a_webhook_of_a_log_that_was_replaced_gets_all_events_of_the_new_o
     for _ in range(5):
         await cancelled(service.alice)
     webhook_id, _ = await register(service.alice, receiver)
-    await put_back()
+    await put_back(service.container.appending)
     (end, ref) = (await read_extent(service.container.reading)).last, parse_webhook_id(webhook_id)
 
     async def has_started() -> bool:
@@ -199,7 +199,7 @@ async def test_a_webhook_registered_during_a_backup_gets_all_events_after_the_re
         for _ in range(2):
             await cancelled(service.alice)
         await register(service.alice, receiver)
-        await put_back()
+        await put_back(service.container.appending)
         await start_webhooks(service.container)
         task_ids = [await cancelled(service.alice) for _ in range(4)]
     async with running_service(nats_url, **QUICK):

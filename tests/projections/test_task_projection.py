@@ -24,6 +24,7 @@ from taskstream.projections.fleet import Fleet, RegistryProjection
 from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.buckets import Bucket, Write
+from taskstream.streams.client.connection import open_connection
 from taskstream.streams.jetstream.consumers import follow
 from taskstream.streams.jetstream.messages import Position, read
 from taskstream.streams.leases import Membership
@@ -32,6 +33,8 @@ from taskstream.workers.projector import Projection, Projector
 from testkit.histories import ALICE, claim, folded, give, held, ref, submission, success, wander, whole_log
 from testkit.nats import NatsServer
 from testkit.outage import begin, end, restart
+from testkit.replaced_log import saved_log
+from testkit.service import running_service
 from testkit.waiting import wait_until
 
 TASK_REFS = [ref(number, owner) for number in range(6) for owner in ("alice", "b=2Eob")]
@@ -377,6 +380,7 @@ async def test_servers_that_a_killed_nats_forgot_are_projected_again(container: 
 def projector(container: Container, members: Membership) -> Projector:
     return Projector(
         "tasks",
+        TASKS,
         partial(follow, container.reading, TASKS, ["task.>"]),
         TaskProjection(container.buckets.tasks),
         members,
@@ -579,3 +583,32 @@ async def test_views_carry_the_time_of_their_last_event(container: Container) ->
 
     assert before <= found.view.created_at < found.view.updated_at <= utc_now()
     assert (found.view.created_sequence, found.view.sequence) == (1, 2)
+
+
+async def test_lists_agree_with_a_log_that_lost_events_which_the_projections_reflect(nats_url: str) -> None:
+    """As after a power cut that the derived streams survived better than the logs."""
+    async with running_service(nats_url) as service:
+        put_back = [await saved_log(service.container.appending, stream) for stream in (TASKS, SERVERS)]
+        for number in range(5):
+            await service.alice.submit({"payload": number})
+            await service.admin.done("PUT", f"/api/types/t{number}", {})
+        await caught_up(service.container)
+    connection = await open_connection(nats_url, "test")
+    for each in put_back:
+        await each(connection)
+    await connection.close()
+    async with running_service(nats_url) as service:
+        await wait_until(lambda: checkpoint_is(service.container, 0), "the projection to be forgotten")
+        task_id = await service.alice.submit({"payload": "new"})
+        await service.admin.done("PUT", "/api/types/new", {})
+        await caught_up(service.container)
+
+        assert [task["id"] for task in await service.alice.tasks()] == [task_id]
+        names = {found["name"] for found in await service.admin.listed("/api/types", "types")}
+        assert ("new" in names, "t4" in names) == (True, False)
+        assert [clean(difference) for difference in await rebuild(service.container)] == [True, True]
+
+
+async def checkpoint_is(container: Container, wanted: int) -> bool:
+    entry = await container.buckets.tasks.get(CHECKPOINT)
+    return entry is not None and int(entry.value) == wanted

@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -41,6 +41,22 @@ class Position(NamedTuple):
     sequence: int
     subject: str
     data: bytes
+
+
+async def stream_info(
+    connection: Connection, stream: str, reaches: int = 0, tries: int = STALE_REPLICA_TRIES
+) -> dict[str, Any]:
+    """Return the answer of STREAM.INFO. Raises StoreUnavailable.
+
+    `reaches`: a sequence that the stream should have reached. The leader of a replicated one can be behind for a moment
+    after it was elected, so it is asked again.
+    """
+    info = await api(connection, f"STREAM.INFO.{stream}")
+    while info["state"]["last_seq"] < reaches and info["config"].get("num_replicas", 1) > 1 and tries > 1:
+        await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+        info = await api(connection, f"STREAM.INFO.{stream}")
+        tries -= 1
+    return info
 
 
 async def last_sequence(connection: Connection, stream: str, filter_subject: str) -> int:

@@ -7,7 +7,6 @@ position of another log, or of this one before it was restored, is recognised.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,7 @@ from msgspec import Struct
 
 from ...clock import unique_id
 from ..client.connection import Connection
-from ..jetstream.api import api
-from ..jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES
+from ..jetstream.messages import stream_info
 from .definitions import TASKS
 
 EPOCHS = "taskstream.epochs"
@@ -90,13 +88,6 @@ def extent_in(info: Mapping[str, Any]) -> LogExtent:
 async def read_extent(connection: Connection, reaches: int = 0) -> LogExtent:
     """Return the extent of the log of tasks. Raises StoreUnavailable.
 
-    `reaches`: a sequence that it should have reached. The leader of a replicated log can be behind for a moment after
-    it was elected, so it is asked again.
+    `reaches`: a sequence that it should have reached (see `stream_info`).
     """
-    for _ in range(STALE_REPLICA_TRIES):
-        info = await api(connection, f"STREAM.INFO.{TASKS}")
-        extent = extent_in(info)
-        if extent.last >= reaches or info["config"].get("num_replicas", 1) == 1:
-            break
-        await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
-    return extent
+    return extent_in(await stream_info(connection, TASKS, reaches))
