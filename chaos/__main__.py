@@ -115,6 +115,8 @@ def summary(outcome: Outcome) -> str:
     ends = Counter(entry.type for entry in evidence.log if entry.type in FINAL)
     answers = Counter(call.status for call in evidence.calls)
     submitted = [entry.event for entry in evidence.log if entry.kind == "submitted"]
+    whats = Counter(line["what"] for line in evidence.backends)
+    busy = sum(line.get("says") == "busy" for line in evidence.backends)
     grown = growth(evidence).values() or [Resources(0, 0.0)]
     verdict = f"{len(outcome.violations)} VIOLATIONS" if outcome.violations else "held"
     return (
@@ -125,7 +127,7 @@ def summary(outcome: Outcome) -> str:
         f"{sum(bool(event.get('held')) for event in submitted)} held, "
         f"{sum(bool(event.get('plan', {}).get('depends_on')) for event in submitted)} with parents, "
         f"{sum(bool(event.get('schedule')) for event in submitted)} of schedules), "
-        f"{sum(line['what'] == 'call' for line in evidence.backends)} backend calls, "
+        f"{whats['call']} backend calls ({busy} found it busy, and {whats['extra']} answers to nobody), "
         f"{len(evidence.heard)} subscribers ({sum(heard.connections for heard in evidence.heard)} connections, "
         f"{sum(heard.dropped for heard in evidence.heard)} dropped while asleep, "
         f"{sum(bool(told.event) for heard in evidence.heard for told in heard.told)} events), "

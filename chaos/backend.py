@@ -1,28 +1,36 @@
 """A backend server of its own process that does to each attempt what the task's payload says, and logs it before.
 
 The payload is `{"mark": …, "do": [what to do to the first attempt, to the second, …], "seconds": how long work takes}`;
-the last entry is for all further attempts. Lines of the log: `call` when one arrives, `over` before it is answered (or
-where the caller hangs up), `report` before and `reported` after each callback.
+the last entry is for all further attempts. Lines of the log: `call` when one arrives, `over` with what the answer
+`says` before it is answered (or where the caller hangs up), `report` before and `reported` after each callback, `extra`
+before an answer that nobody asked for.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import codecs
 import contextlib
 import gzip
 import itertools
+import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 from testkit.backend import finished
 from testkit.http_server import HttpServer, break_off, serve_until_killed
 
+from .evidence import Says
 from .journal import Journal
 
 HUGE_BYTES = 2_000_000
@@ -34,12 +42,34 @@ PADDING = 3_000 * " "
 """Of each piece of output: for a client that does not read, the buffers are soon full."""
 TRICKLE_SECONDS = 0.5
 GIVE_UP_SECONDS = 30.0
+IDLE_SECONDS = 0.05
+"""From an answer until the caller has surely read it and its connection idles."""
+CROSSING_SECONDS = 0.5
+"""Several times what data is under way on a slow link: a request that comes sooner may have crossed what was sent."""
+BUSY_ANSWERS: tuple[tuple[int, dict[str, str]], ...] = (
+    (429, {}),
+    (429, {"Retry-After": "1"}),
+    (503, {}),
+    (503, {"Retry-After": "1"}),
+)
+LONG_MESSAGE = "step " * 401
+"""2,005 characters, and 2,000 of a message are kept."""
+ODDITIES: tuple[dict[str, Any], ...] = (
+    {"progress": sum(6 * [100 / 6])},  # a little more than 100
+    {"message": LONG_MESSAGE},
+    {"status": "finished"},
+    {"progress": "40%"},
+    {"message": {"text": "done"}},
+)
+"""Of the metadata of a success."""
+FAILURES: tuple[dict[str, Any], ...] = ({}, {"status": "failed"}, {"progress": "40%"}, {"message": {"code": 3}})
+"""Of the metadata of a failure."""
 FORGED = "forged-forged-forged-forged-forged-forged-"
 
 Answerer: TypeAlias = Callable[["Backend", web.Request, "Attempt"], Awaitable[web.StreamResponse]]
 
 
-class Attempt(msgspec.Struct, kw_only=True):
+class Attempt(Struct, kw_only=True):
     """What a call says."""
 
     task_id: str
@@ -63,37 +93,94 @@ class Attempt(msgspec.Struct, kw_only=True):
 class Backend(HttpServer):
     """The server. It keeps all attempts that report by callback."""
 
-    def __init__(self, server_id: str, port: int, journal: Journal) -> None:
+    def __init__(
+        self, server_id: str, port: int, journal: Journal, *, busy_seconds: float = 0.0, extra_chance: float = 0.0
+    ) -> None:
+        """`busy_seconds`: it is busy for so long, then has room for so long, and so on; 0: it always has room.
+
+        `extra_chance`: how likely it is, after each answer, to send another one that nobody asked for.
+        """
         super().__init__(port)
         self.server_id = server_id
         self.journal = journal
+        self._busy_seconds = busy_seconds
+        self._extra_chance = extra_chance
+        self._requests: WeakKeyDictionary[asyncio.BaseTransport, int] = WeakKeyDictionary()
+        """How many came on each connection."""
         self.chunks = itertools.count(1)
         self.earlier: dict[str, list[Attempt]] = {}
         """Attempts that report by callback, by task."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
 
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
+        await self._session.close()
+
     def routes(self, app: web.Application) -> None:
         app.router.add_get("/health", self._health)
         app.router.add_post("/predict", self._predict)
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, request: web.Request) -> web.Response:
+        self._count(request)
+        self._send_extra(request)
         return web.Response(text="well")
 
     async def _predict(self, request: web.Request) -> web.StreamResponse:
+        self._count(request)
         attempt = msgspec.json.decode(await request.read(), type=Attempt)
-        facts = {"task": attempt.task_id, "attempt": attempt.attempt, "mark": attempt.request["mark"]}
-        parents = {parent["task_id"]: parent["status"] for parent in attempt.parents or ()}
-        self.journal.write(what="call", server=self.server_id, orders=attempt.orders, parents=parents, **facts)
+        self.called(attempt)
         try:
+            if self._is_busy():
+                return await status(*random.choice(BUSY_ANSWERS), says="busy")(self, request, attempt)
             if attempt.callback_url is not None and attempt.orders in REPORTERS:
                 return await self._accept(attempt)
-            return await ANSWERS.get(attempt.orders, ok)(self, request, attempt)
+            answer = await ANSWERS.get(attempt.orders, ok)(self, request, attempt)
+            self._send_extra(request, attempt)
+            return answer
         except asyncio.CancelledError:
             self.over(attempt)
             raise
 
-    def over(self, attempt: Attempt) -> None:
-        self.journal.write(what="over", server=self.server_id, task=attempt.task_id, attempt=attempt.attempt)
+    def called(self, attempt: Attempt) -> None:
+        facts = {"task": attempt.task_id, "attempt": attempt.attempt, "mark": attempt.request["mark"]}
+        parents = {parent["task_id"]: parent["status"] for parent in attempt.parents or ()}
+        self.journal.write(what="call", server=self.server_id, orders=attempt.orders, parents=parents, **facts)
+
+    def over(self, attempt: Attempt, says: Says = "nothing") -> None:
+        facts = {"server": self.server_id, "task": attempt.task_id, "attempt": attempt.attempt}
+        self.journal.write(what="over", says=says, **facts)
+
+    def _is_busy(self) -> bool:
+        return bool(self._busy_seconds and int(time.monotonic() / self._busy_seconds) % 2)
+
+    def _count(self, request: web.Request) -> None:
+        if request.transport is not None:
+            self._requests[request.transport] = self._requests.get(request.transport, 0) + 1
+
+    def _send_extra(self, request: web.Request, attempt: Attempt | None = None) -> None:
+        """Now and then send something after an answer: that to this task, a failure, or a refusal."""
+        if random.random() < self._extra_chance:
+            older = self.result(attempt) if attempt else {}
+            older.pop("task_id", None)  # nothing in it says whose result it is
+            failure = {"data": None, "metadata": {"status": "FAILED", "message": "CUDA out of memory"}}
+            refusal = http(HTTPStatus.BAD_REQUEST, {"error": "invalid HTTP request"})
+            answers = (http(HTTPStatus.OK, older or failure), http(HTTPStatus.OK, failure), refusal)
+            self.send_while_idle(request, random.choice(answers))
+
+    def send_while_idle(self, request: web.Request, answer: bytes) -> None:
+        """Send an answer that nobody asked for soon after that to a request, unless another request has come."""
+        transport = request.transport
+        if not isinstance(transport, asyncio.Transport):
+            return  # the caller has gone
+        count = self._requests[transport]
+
+        def send() -> None:
+            if not transport.is_closing() and self._requests[transport] == count:
+                self.journal.write(what="extra", server=self.server_id, task="", attempt=0)
+                transport.write(answer)
+                transport.set_protocol(_AfterExtra(self, transport))
+
+        asyncio.get_running_loop().call_later(IDLE_SECONDS, send)
 
     async def _accept(self, attempt: Attempt) -> web.StreamResponse:
         self.earlier.setdefault(attempt.task_id, []).append(attempt)
@@ -143,18 +230,76 @@ class Backend(HttpServer):
         return answered
 
 
+class _AfterExtra(asyncio.Protocol):
+    """The end of a connection on which an answer was sent that nobody asked for.
+
+    Whoever sends a request on it takes that for the answer. A caller that looked would have closed the connection,
+    unless the two crossed on their way. The request is noted, and the connection closed.
+    """
+
+    def __init__(self, backend: Backend, transport: asyncio.Transport) -> None:
+        self._backend = backend
+        self._transport = transport
+        self._before = transport.get_protocol()
+        self._sent_at = time.monotonic()
+        self._received = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, _, body = self._received.partition(b"\r\n\r\n")
+        if head.startswith(b"POST"):
+            try:
+                attempt = msgspec.json.decode(body, type=Attempt)
+            except msgspec.DecodeError:
+                return  # the rest is still to come
+            self._backend.called(attempt)
+            crossed = time.monotonic() - self._sent_at < CROSSING_SECONDS
+            self._backend.over(attempt, "crossed" if crossed else "nothing")
+        self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._before.connection_lost(error)
+
+
 # Answers
+
+
+def http(code: HTTPStatus, body: Any) -> bytes:
+    """Return an answer as it is on the wire."""
+    content = msgspec.json.encode(body)
+    head = f"HTTP/1.1 {code} {code.phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
 
 async def ok(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
     await asyncio.sleep(attempt.seconds)
-    backend.over(attempt)
+    backend.over(attempt, "FINISHED")
     return web.json_response(backend.result(attempt))
+
+
+async def odd(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+    """Succeed, and have something beside the point be out of order."""
+    result = backend.result(attempt)
+    result.update(random.choice(({}, {"backend_task_id": 123}, {"backend_task_id": None})))
+    result["metadata"].update(random.choice(ODDITIES))
+    backend.over(attempt, "FINISHED")
+    mark = random.choice((b"", codecs.BOM_UTF8))
+    return web.Response(body=mark + msgspec.json.encode(result), content_type="application/json")
+
+
+async def fail(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
+    """Report a failure with status 200, in one of the ways in which model servers do."""
+    result = backend.result(attempt, "FAILED", message="CUDA out of memory")
+    for field in random.choice(((), ("data",), ("data", "task_id", "backend_task_id"))):
+        del result[field]
+    result["metadata"].update(random.choice(FAILURES))
+    backend.over(attempt, "FAILED")
+    return web.json_response(result)
 
 
 async def hang(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
     await asyncio.sleep(GIVE_UP_SECONDS)
-    backend.over(attempt)
+    backend.over(attempt, "error")
     return web.Response(status=500)
 
 
@@ -208,18 +353,9 @@ async def die(backend: Backend, request: web.Request, attempt: Attempt) -> web.S
 
 async def twice(backend: Backend, request: web.Request, attempt: Attempt) -> web.StreamResponse:
     """Answer, and then once more on the same connection, where the next call may take it for its own answer."""
-    body = msgspec.json.encode(backend.result(attempt))
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-    transport = request.transport
-    await asyncio.sleep(attempt.seconds)
-    backend.over(attempt)
-
-    def again() -> None:
-        if transport is not None and not transport.is_closing():
-            transport.write(head + body)
-
-    asyncio.get_running_loop().call_later(0.003, again)
-    return web.Response(body=body, content_type="application/json")
+    answer = await ok(backend, request, attempt)
+    backend.send_while_idle(request, http(HTTPStatus.OK, backend.result(attempt)))
+    return answer
 
 
 async def misaddressed(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
@@ -230,9 +366,9 @@ async def misaddressed(backend: Backend, _: web.Request, attempt: Attempt) -> we
     return web.json_response(other | {"task_id": "0" * 26 + "~somebody"})
 
 
-def status(code: int, headers: dict[str, str] | None = None) -> Answerer:
+def status(code: int, headers: dict[str, str] | None = None, *, says: Says) -> Answerer:
     async def answer(backend: Backend, _: web.Request, attempt: Attempt) -> web.StreamResponse:
-        backend.over(attempt)
+        backend.over(attempt, says)
         return web.json_response({"error": f"status {code}"}, status=code, headers=headers)
 
     return answer
@@ -249,12 +385,14 @@ ANSWERS: dict[str, Answerer] = {
     "bomb": bomb,
     "die": die,
     "twice": twice,
+    "odd": odd,
+    "fail": fail,
     "misaddressed": misaddressed,
-    "redirect": status(302, {"Location": "http://127.0.0.1:9/"}),
-    "busy": status(429, {"Retry-After": "1"}),
-    "unavailable": status(503, {"Retry-After": "1"}),
-    "error": status(500),
-    "reject": status(422),
+    "redirect": status(302, {"Location": "http://127.0.0.1:9/"}, says="nothing"),
+    "busy": status(429, {"Retry-After": "1"}, says="busy"),
+    "unavailable": status(503, {"Retry-After": "1"}, says="busy"),
+    "error": status(500, says="error"),
+    "reject": status(422, says="rejected"),
 }
 
 
@@ -271,6 +409,17 @@ async def report_ok(backend: Backend, attempt: Attempt) -> None:
         if await backend.report(attempt, "PROCESSING", progress=100 * number / reports) >= 400:
             return  # it is over
     await asyncio.gather(backend.report(attempt, "PROCESSING", progress=100), backend.report(attempt))
+
+
+async def report_odd(backend: Backend, attempt: Attempt) -> None:
+    """Report the end with something out of order that is beside the point."""
+    await asyncio.sleep(attempt.seconds)
+    await backend.report(attempt, **random.choice(ODDITIES))
+
+
+async def report_failed(backend: Backend, attempt: Attempt) -> None:
+    await asyncio.sleep(attempt.seconds)
+    await backend.report(attempt, "FAILED", message="CUDA out of memory")
 
 
 async def report_first(backend: Backend, attempt: Attempt) -> None:
@@ -323,6 +472,8 @@ REPORTERS: dict[str, Callable[[Backend, Attempt], Coroutine[Any, Any, None]]] = 
     "report_late": report_late,
     "report_older": report_older,
     "report_forged": report_forged,
+    "odd": report_odd,
+    "fail": report_failed,
 }
 
 
@@ -331,10 +482,14 @@ def main() -> None:
     parser.add_argument("--id", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--busy", type=float, default=0.0, help="busy for so many seconds, then not, and so on")
+    parser.add_argument("--extra", type=float, default=0.0, help="chance to send another answer after each")
     options = parser.parse_args()
 
     async def serve() -> None:
-        await serve_until_killed(Backend(options.id, options.port, Journal(options.log, synced=False)))
+        journal = Journal(options.log, synced=False)
+        backend = Backend(options.id, options.port, journal, busy_seconds=options.busy, extra_chance=options.extra)
+        await serve_until_killed(backend)
 
     asyncio.run(serve())
 

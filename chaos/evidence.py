@@ -11,6 +11,9 @@ from msgspec import Struct
 Line = dict[str, Any]
 FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
+Says: TypeAlias = Literal["FINISHED", "FAILED", "rejected", "busy", "error", "nothing", "crossed"]
+"""What a backend's answer says of the attempt; `nothing`: it has no meaning, or there is none; `crossed`: an answer
+that nobody asked for may have crossed the call on its way, and is taken for that to the call."""
 Finding: TypeAlias = tuple[str, str]
 """A fault and its task; an empty task: the fault concerns no single task."""
 
@@ -141,6 +144,28 @@ class Jump(Struct, frozen=True):
     ahead: float
 
 
+class Corrupted(Struct, frozen=True):
+    """Data on a link became garbage for a while; times in seconds since the epoch."""
+
+    link: str
+    begins: float
+    ends: float
+
+
+class Window(Struct, frozen=True):
+    """A stretch of a run without faults, with hostile owners or without; times in seconds since the epoch."""
+
+    begins: float
+    ends: float
+    hostile: bool
+    recovered: bool = True
+    """Whether no task was left of it soon after."""
+
+    def has(self, entry: Entry) -> bool:
+        """Return True if NATS stored an event within it."""
+        return self.begins <= entry.stored_at < self.ends
+
+
 class Told(Struct, frozen=True):
     """One message that a subscriber received."""
 
@@ -231,10 +256,17 @@ class Evidence(Struct, kw_only=True):
     resources: tuple[dict[str, Resources], dict[str, Resources]] = ({}, {})
     """By process: once warm, before the first fault, and after quiet."""
     jumps: list[Jump] = []
+    corruptions: list[Corrupted] = []
+    windows: list[Window] = []
+    """In order of time, alternately without hostile owners and with them."""
+    hostile: frozenset[str] = frozenset()
+    """Owners who choose what could hurt others."""
     heard: list[Heard] = []
     received: list[Received] = []
     exits: list[str] = []
     """Processes that ended by themselves in a way they should not."""
+    crashes: list[str] = []
+    """Exceptions that the service's log calls errors: nobody foresaw them."""
 
     def histories(self) -> dict[str, list[dict[str, Any]]]:
         """Return every task's events as the API gives them, and when NATS stored each, by task id."""
@@ -278,6 +310,18 @@ def jumps(lines: Sequence[Line]) -> list[Jump]:
         elif line["what"] == "end" and place in begun:
             start = begun.pop(place)
             found.append(Jump(line["target"], start["at"], line["at"], start["ahead"]))
+    return found
+
+
+def corruptions(lines: Sequence[Line]) -> list[Corrupted]:
+    """Return when data was corrupted, from the journal of the faults."""
+    begun: dict[str, float] = {}
+    found = []
+    for line in lines:
+        if line.get("kind") == "corrupt" and line["what"] == "begin":
+            begun[line["target"]] = line["at"]
+        elif line.get("kind") == "corrupt" and line["what"] == "end":
+            found.append(Corrupted(line["target"], begun.pop(line["target"]), line["at"]))
     return found
 
 

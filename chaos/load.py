@@ -45,6 +45,8 @@ BAD_ANSWERS = (
     ("bomb", "ok"),
     ("die", "die", "ok"),
     ("twice",),
+    ("odd",),
+    ("fail",),
     ("misaddressed", "ok"),
     ("redirect", "ok"),
     ("busy", "ok"),
@@ -60,6 +62,8 @@ BAD_REPORTS = (
     ("report_late", "ok"),
     ("report_older", "report_older"),
     ("report_forged",),
+    ("odd",),
+    ("fail",),
 )
 OPERATIONS = {
     "submit": 10,

@@ -96,5 +96,6 @@ async def common_evidence(system: System, reader: Reader, before: Before) -> dic
         "streams": (before.streams, await reader.streams()),
         "consumers": (before.consumers, await settled(reader, before.consumers)),
         "resources": (before.resources, await given_back(system, before.resources)),
+        "crashes": system.crashes(),
         "exits": [str(found) for found in system.exits() if not found.never_ran],
     }

@@ -13,8 +13,9 @@ from testkit.waiting import NotInTime
 
 from .checker import Violation, check
 from .collect import Reader
-from .evidence import ConsumerSeen, Evidence, Probe, in_use, jumps
+from .evidence import ConsumerSeen, Evidence, Probe, corruptions, in_use, jumps
 from .holds import SHARED_LIMITS, Holds
+from .hostile import Hostile
 from .injector import Injector
 from .journal import Journal, read
 from .load import Load, Submitted
@@ -62,14 +63,16 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
         Subscribers(system.urls, system.links_to_apis, lambda: load.recent, seed) as subscribers,
     ):
         holds = Holds(system.urls, load.session, clients, seed)
+        hostile = Hostile(system.urls, load.session, clients, seed)
         await holds.start()
         load.start()
+        hostile.start()
         receivers.start()
         subscribers.start()
         async with Reader(system.nats_urls) as reader:
             before = Before(await reader.streams(), await _warmed_up(reader), system.resources())
         await Injector(system, load, injected).run(faults)
-        await asyncio.gather(load.stop(), holds.stop())
+        await asyncio.gather(load.stop(), holds.stop(), hostile.stop())
         await receivers.reform()
         healed_at = time.monotonic()
         # A worker whose clock is ahead sets timers so much too late; the timers stay when the clock is put right.
@@ -86,6 +89,7 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
             await until_projected(reader)
             log = await reader.log()
             heard, received = await asyncio.gather(subscribers.finish(log), receivers.finish(log))
+            broken = read(folder / "faults.jsonl")
             evidence = Evidence(
                 **await common_evidence(system, reader, before),
                 heard=heard,
@@ -96,7 +100,8 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
                 recurring=[replace(one, events=await reader.schedule_events(one.id)) for one in holds.recurring],
                 grace_seconds=GRACE_SECONDS,
                 was_full=any(fault.kind == "disk_full" for fault in faults),
-                jumps=jumps(read(folder / "faults.jsonl")),
+                jumps=jumps(broken),
+                corruptions=corruptions(broken),
             )
     clients.close()
     injected.close()

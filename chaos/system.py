@@ -8,11 +8,12 @@ import json
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from taskstream.nats_server.config import CONFIG, with_values
 from taskstream.nats_server.server import find_executable
@@ -31,12 +32,16 @@ from .schedule import APIS, BACKENDS, OURS, WORKERS, links, nats_names, routes
 from .skewed import Clock
 
 START_SECONDS = 120.0
+LONGEST_TRACE = 600
+"""Characters of where an exception came from."""
 CLIENT_SECONDS = 5.0
 PORTS = (20_000, 32_000)
 LIMITS = {"backend-1": 4, "backend-2": 3, "backend-3": 5}
 """Attempts each backend may have at once."""
 RECEIVERS = tuple(f"receiver-{number}" for number in range(1, 6))
 REPORTING = frozenset({"backend-3"})
+TRAITS: dict[str, list[str]] = {"backend-1": ["--extra", "0.2"], "backend-2": ["--busy", "1.5"]}
+"""Options of each backend that behaves badly of its own accord."""
 LEASE_SECONDS = 4
 GRACE_SECONDS = 5.0
 """How late a run of a schedule may be and still not be missed."""
@@ -69,6 +74,9 @@ class System:
         self.machine = machine
         names = (*nats_names(nodes), *APIS, *BACKENDS, *_cluster_names(nodes), *RECEIVERS)
         self.ports = dict(zip(names, _free_ports(), strict=False))
+        self.backends: Sequence[str] = BACKENDS
+        self.traits: dict[str, list[str]] = {}
+        """Of backends, see TRAITS. Both are to be set before the start."""
         self.processes: dict[str, Supervised] = {}
         self.links: dict[str, Link] = {}
         self.disks: dict[str, Disk] = {}
@@ -108,6 +116,17 @@ class System:
         """Return every unexpected end of a process."""
         return [found for process in self.processes.values() for found in process.exits]
 
+    def crashes(self) -> list[str]:
+        """Return the exceptions that our processes log as errors, each with the end of where it came from."""
+        found = []
+        for name in OURS:
+            for line in (self.folder / f"{name}.log").read_bytes().splitlines():
+                if b'"level": "error"' in line and b'"exception": ' in line:
+                    with contextlib.suppress(msgspec.DecodeError):  # a process was killed while it wrote
+                        entry = msgspec.json.decode(line)
+                        found.append(f"{name}: {entry['event']}: {entry['exception'][-LONGEST_TRACE:]}")
+        return found
+
     async def start(self, stack: AsyncExitStack) -> None:
         """Start everything, in order, and return when servers are online."""
         if self.nodes > 1 and self.machine.networks:
@@ -127,11 +146,12 @@ class System:
             inside = self.network.inside(name) if self.network else []
             arguments = [*inside, str(find_executable()), "-c", str(self._nats_config(name))]
             await self._run(stack, name, arguments, dict(os.environ))
-        for name in BACKENDS:
+        for name in self.backends:
             port, log = str(self.ports[name]), str(self.journal_of(name))
-            arguments = python("chaos.backend", "--id", name, "--port", port, "--log", log)
+            traits = self.traits.get(name, [])
+            arguments = python("chaos.backend", "--id", name, "--port", port, "--log", log, *traits)
             await self._run(stack, name, arguments, environment({}))
-        listening = (*nats_names(self.nodes), *BACKENDS)
+        listening = (*nats_names(self.nodes), *self.backends)
         await asyncio.gather(*(until_open(self.ports[name], self._host(name)) for name in listening))
         await asyncio.sleep(2.0 if self.nodes > 1 else 0)  # a cluster elects its leader
         for number, name in enumerate(APIS):
@@ -214,7 +234,7 @@ class System:
         async with asyncio.timeout(START_SECONDS), _session() as session:
             admin = Client(session, self.urls[0], token("root", "admin"))
             await admin.done("PUT", "/api/types/batch", {"attempts": 4})
-            for name in BACKENDS:
+            for name in self.backends:
                 base = f"http://127.0.0.1:{self.links[f'workers>{name}'].port}"
                 body = {
                     "id": name,
@@ -226,7 +246,7 @@ class System:
                     "maxConcurrent": LIMITS[name],
                 }
                 await admin.done("POST", "/api/servers", body)
-            for name in BACKENDS:
+            for name in self.backends:
                 await admin.server_is(name, "online")
 
     def resources(self) -> dict[str, Resources]:
@@ -245,6 +265,7 @@ async def running(folder: Path, nodes: int, machine: Machine = NOTHING) -> Async
     """Start a service in a folder; end all of it on exit. Raises NotInTime if it does not come up."""
     async with AsyncExitStack() as stack:
         system = System(folder, nodes, machine)
+        system.traits = TRAITS
         await system.start(stack)
         yield system
 

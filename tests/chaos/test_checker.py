@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from chaos.checker import CHECKS, check
 from chaos.evidence import (
     Bucket,
     ConsumerSeen,
+    Corrupted,
     Entry,
     Evidence,
     Heard,
@@ -22,6 +23,8 @@ from chaos.evidence import (
     Received,
     Resources,
     Told,
+    Window,
+    corruptions,
     jumps,
     pair,
 )
@@ -38,6 +41,7 @@ SUBJECTS = {
     "AttemptAccepted": "attempt_accepted.one",
     "ProgressReported": "progressed",
     "AttemptFailed": "attempt_failed.one",
+    "AttemptReturned": "attempt_returned.one",
     "TaskSucceeded": "succeeded.one",
     "TaskFailed": "failed.one",
     "TaskCancelled": "cancelled.one",
@@ -56,15 +60,15 @@ class Story:
         self.calls: list[dict[str, Any]] = []
         self.backends: list[dict[str, Any]] = []
 
-    def event(self, task: str, at: float, kind: str, **fields: Any) -> None:
+    def event(self, task: str, at: float, name: str, /, **fields: Any) -> None:
         unique, owner = task.split("~")
         recorded = {
             "id": "x",
             "at": instant(at),
-            "by": {"kind": "system", "id": "x"},
-            "event": {"type": kind, **fields},
+            "by": {"kind": "worker" if name == "AttemptStarted" else "system", "id": "x"},
+            "event": {"type": name, **fields},
         }
-        subject = f"task.{owner}.{unique}.{SUBJECTS[kind]}"
+        subject = f"task.{owner}.{unique}.{SUBJECTS[name]}"
         self.log.append(Entry(len(self.log) + 1, subject, recorded, START + at))
 
     def call(
@@ -94,7 +98,7 @@ class Story:
         self.backend(at + 0.01, "call", task, attempt)
 
     def succeeded(self, task: str, at: float, attempt: int = 1) -> None:
-        self.backend(at - 0.01, "over", task, attempt)
+        self.backend(at - 0.01, "over", task, attempt, says="FINISHED")
         data = {"mark": MARKS[task], "attempt": attempt, "server": "one"}
         result = {"inline": {"data": data}}
         self.event(task, at, "TaskSucceeded", attempt=attempt, server_id="one", result=result)
@@ -178,8 +182,8 @@ def good() -> Story:
     story.succeeded(ONE, 2)
     story.submitted(TWO, 2.5)
     story.started(TWO, 3)
-    story.event(TWO, 4, "AttemptFailed", attempt=1, server_id="one", retry_at=instant(4.5))
-    story.backend(3.9, "over", TWO)
+    story.event(TWO, 4, "AttemptFailed", attempt=1, server_id="one", kind="error", retry_at=instant(4.5))
+    story.backend(3.9, "over", TWO, says="error")
     story.started(TWO, 5, attempt=2)
     story.event(TWO, 5.5, "ProgressReported", attempt=2, output="one/2/1;one/2/2;")
     story.succeeded(TWO, 6, attempt=2)
@@ -316,6 +320,62 @@ def called_while_busy(count: int) -> Callable[[Received], None]:
     return change
 
 
+def said(says: str) -> Callable[[], Evidence]:
+    """Return a making of evidence in which a server said something else of the first attempt."""
+    return backend_line("over", says=says)
+
+
+def ended(event: str, kind: str, says: str) -> Callable[[], Evidence]:
+    """Return a making of evidence in which ONE was retried and its second attempt came to this."""
+    return story(
+        step("event", ONE, 20, "TaskQueued", renewed=True),
+        step("started", ONE, 21, attempt=2),
+        step("backend", 22, "over", ONE, 2, says=says),
+        step("event", ONE, 23, event, kind=kind, attempt=2, server_id="one"),
+    )
+
+
+def failed_first(kind: str, says: str) -> Callable[[], Evidence]:
+    """Return a making of evidence in which the first attempt of TWO failed otherwise."""
+
+    def change(evidence: Evidence) -> None:
+        next(line for line in evidence.backends if line["what"] == "over" and line["task"] == TWO)["says"] = says
+        evidence.log[5].recorded["event"]["kind"] = kind
+
+    return doctored(change)
+
+
+def reported(answered: int) -> Callable[[], Evidence]:
+    """Return a making of evidence in which a server reported the end of ONE, and was answered so."""
+    facts = {"kind": "own", "status": "FINISHED"}
+    return story(
+        step("backend", 1.9, "report", ONE, **facts),
+        step("backend", 2.1, "reported", ONE, answered=answered, **facts),
+    )
+
+
+def windows(*, starts: Sequence[int], recovered: bool = True) -> Callable[[], Evidence]:
+    """Return a making of evidence with windows of 10 s, in which so many tasks of bob start, every other hostile."""
+
+    def make() -> Evidence:
+        made = good()
+        for place, count in enumerate(starts):
+            for number in range(count):
+                task = f"{place}{number:025d}~bob"
+                at = 100 + 10 * place + number
+                made.event(task, at, "TaskSubmitted", payload={"mark": task}, policy={"attempts": 1})
+                made.call(at, "submit", 200, tenant="bob", said=about(task), key=None, mark=task)
+                made.event(task, at, "AttemptStarted", attempt=1, server_id="one")
+                made.event(f"{place}{number:025d}~mallory", at, "AttemptStarted", attempt=1, server_id="one")
+        evidence = made.evidence()
+        begins = [START + 100 + 10 * place for place in range(len(starts))]
+        evidence.windows = [Window(at, at + 10, bool(place % 2), recovered) for place, at in enumerate(begins)]
+        evidence.hostile = frozenset({"mallory"})
+        return evidence
+
+    return make
+
+
 DUE_TIMERS = ConsumerSeen("TIMERS", "due-timers", True, 1, 0)
 VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
     ("acknowledged-is-kept", "a lost task", doctored(without(lambda entry: entry.task == ONE))),
@@ -352,8 +412,34 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
         "the result of another attempt",
         changed_event(9, result={"inline": {"data": {"mark": MARKS[TWO], "attempt": 1, "server": "one"}}}),
     ),
+    (
+        "workers-alone-occupy-servers",
+        "a claim by a user",
+        doctored(lambda evidence: evidence.log[1].recorded.update(by={"kind": "user", "id": "mallory"})),
+    ),
+    ("outcomes-match-reports", "a success that was none", said("FAILED")),
+    ("outcomes-match-reports", "a success that nobody reported", said("nothing")),
+    ("outcomes-match-reports", "a success of another server", backend_line("over", server="two")),
+    ("outcomes-match-reports", "a success without a call", doctored(lambda evidence: evidence.backends.clear())),
+    ("outcomes-match-reports", "a failure that was a success", ended("TaskFailed", "failed", "FINISHED")),
+    ("outcomes-match-reports", "a failure that was only an error", ended("TaskFailed", "failed", "error")),
+    ("outcomes-match-reports", "refused by an answer to nobody", ended("TaskFailed", "rejected", "nothing")),
+    ("outcomes-match-reports", "a result lost over something else", ended("TaskFailed", "bad_answer", "FINISHED")),
+    ("outcomes-match-reports", "a result lost, and the work repeated", failed_first("bad_answer", "FINISHED")),
+    ("outcomes-match-reports", "a try spent on a busy server", failed_first("busy", "busy")),
+    ("outcomes-match-reports", "an end for a busy server", ended("TaskFailed", "busy", "busy")),
+    ("outcomes-match-reports", "returned as busy without reason", ended("AttemptReturned", "busy", "error")),
+    ("outcomes-match-reports", "returned as unsent, and it was called", ended("AttemptReturned", "unsent", "nothing")),
+    ("outcomes-match-reports", "a report that was refused", reported(400)),
+    ("others-keep-their-throughput", "half of the starts", windows(starts=(8, 3, 8, 3, 8, 8))),
+    ("others-keep-their-throughput", "no starts", windows(starts=(8, 0, 8, 0, 8, 0))),
+    ("others-keep-their-throughput", "no recovery", windows(starts=(8, 8, 8, 8, 8, 8), recovered=False)),
     *(
-        ("forged-reports-are-refused", kind, story(step("backend", 20, "reported", ONE, kind=kind, answered=200)))
+        (
+            "forged-reports-are-refused",
+            kind,
+            story(step("backend", 20, "reported", ONE, kind=kind, status="FINISHED", answered=200)),
+        )
         for kind in ("forged", "foreign", "older")
     ),
     (
@@ -483,6 +569,7 @@ VIOLATIONS: list[tuple[str, str, Callable[[], Evidence]]] = [
         set_to(resources=({"api-1": Resources(20, 80.0)}, {"api-1": Resources(20, 140.0)})),
     ),
     ("nobody-died", "a crash", set_to(exits=["worker-1 ended by itself with 1"])),
+    ("nobody-died", "a part that crashed", set_to(crashes=["worker-1: service.failed: KeyError: 'one'"])),
 ]
 
 
@@ -519,7 +606,7 @@ def test_a_call_of_an_abandoned_attempt_does_not_count_towards_the_limit() -> No
     made.event(TWO, 22, "AttemptFailed", attempt=3, server_id="one", retry_at=instant(22))
     made.started(TWO, 23, attempt=4)
     made.succeeded(TWO, 24, attempt=4)
-    made.backend(25, "over", TWO, 3)
+    made.backend(25, "over", TWO, 3, says="FINISHED")
 
     assert check(made.evidence()) == []
 
@@ -567,6 +654,63 @@ def test_a_worker_whose_clock_is_wrong_when_it_records_a_start_breaks_nothing() 
         entry.recorded["at"] = instant(500)
 
     assert check(evidence) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        ended("TaskFailed", "failed", "FAILED"),
+        ended("TaskFailed", "rejected", "rejected"),
+        ended("TaskFailed", "bad_answer", "nothing"),
+        ended("TaskFailed", "timeout", "FINISHED"),
+        ended("AttemptReturned", "busy", "busy"),
+        ended("AttemptReturned", "shutdown", "FINISHED"),
+        reported(200),
+        reported(409),
+    ],
+)
+def test_an_outcome_may_be_what_its_server_said_or_that_nothing_arrived(make: Callable[[], Evidence]) -> None:
+    assert "outcomes-match-reports" not in {violation.check for violation in check(make())}
+
+
+def test_an_answer_that_crossed_a_call_may_be_taken_for_its_own() -> None:
+    evidence = ended("TaskFailed", "rejected", "crossed")()
+
+    assert check(evidence) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "ends", "excused"), [("workers>one", 21.5, True), ("workers>one", 20.5, False), ("workers>two", 30, False)]
+)
+def test_a_failure_may_be_due_to_a_link_that_corrupted_data_meanwhile(link: str, ends: float, excused: bool) -> None:
+    evidence = ended("TaskFailed", "rejected", "nothing")()
+    evidence.corruptions = [Corrupted(link, START + 20, START + ends)]
+
+    assert (check(evidence) == []) == excused
+
+
+def test_no_corruption_makes_a_success() -> None:
+    evidence = said("FAILED")()
+    evidence.corruptions = [Corrupted("workers>one", START, START + 30)]
+
+    assert {violation.check for violation in check(evidence)} == {"outcomes-match-reports"}
+
+
+def test_starts_may_differ_by_a_factor_of_two_and_once_by_more() -> None:
+    found = check(windows(starts=(8, 4, 8, 0, 8, 8))())
+
+    assert "others-keep-their-throughput" not in {violation.check for violation in found}
+
+
+def test_corruptions_are_read_from_the_journal_of_faults() -> None:
+    faults = [
+        {"at": 1.0, "what": "begin", "kind": "corrupt", "target": "workers>backend-1", "ahead": 0.0},
+        {"at": 2.0, "what": "begin", "kind": "kill", "target": "api-2", "ahead": 0.0},
+        {"at": 3.0, "what": "end", "kind": "corrupt", "target": "workers>backend-1"},
+        {"at": 4.0, "what": "answer", "target": "$JS.API.X", "said": "ok"},
+    ]
+
+    assert corruptions(faults) == [Corrupted("workers>backend-1", 1.0, 3.0)]
 
 
 def test_jumps_are_read_from_the_journal_of_faults() -> None:

@@ -1,0 +1,138 @@
+"""Checks of who brings an outcome about: the server of the attempt alone, and no owner that of another."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from statistics import median
+
+from .evidence import Evidence, Finding
+
+CLOCK_SECONDS = 0.05
+"""A process reads its clock a moment before it acts."""
+LARGEST_FALL = 2
+"""Factor by which an owner's starts may differ from one window to another of the same length."""
+OWN_REPORTS = frozenset({"own", "late", "older"})
+"""Kinds of reports of a backend with the token of their attempt."""
+INVALID = frozenset({400, 413, 422})
+FAILED_AS: dict[str, set[str]] = {
+    "failed": {"FAILED"},
+    "rejected": {"rejected"},
+    "error": {"error"},
+    "bad_answer": {"nothing"},
+    "busy": set(),  # a busy server fails no attempt, and no run takes the hour after which a task fails
+}
+"""By kind of a failure: what the server said."""
+SAID_BEFORE: dict[tuple[str, str], set[str]] = {
+    ("TaskSucceeded", ""): {"FINISHED"},
+    **{(event, kind): said for event in ("TaskFailed", "AttemptFailed") for kind, said in FAILED_AS.items()},
+    ("AttemptReturned", "busy"): {"busy"},
+    ("AttemptReturned", "unsent"): {"never called"},
+}
+"""By an event and its kind: what the server of the attempt said, one of these. Others say nothing of the server."""
+
+
+# Servers
+
+
+def workers_alone_occupy_servers(evidence: Evidence) -> Iterator[Finding]:
+    """No attempt occupies a server unless a worker started it: nobody takes a server's slots by a report."""
+    for entry in evidence.log:
+        by = entry.recorded["by"]
+        if entry.type == "AttemptStarted" and entry.event["server_id"] and by["kind"] != "worker":
+            yield f"{by['kind']} {by['id']} started an attempt on {entry.event['server_id']}", entry.task
+
+
+def outcomes_match_reports(evidence: Evidence) -> Iterator[Finding]:
+    """No task ends, and no attempt fails or is returned, as anything else than its own server said of that attempt.
+
+    An outcome of an attempt that heard nothing from its server (unreachable, timeout, worker_lost) says nothing of what
+    the server did. Where a link corrupted data a failure may have any kind; where an answer that nobody asked for
+    crossed the call on its way, nobody could know that it is none.
+    """
+    said = said_of_attempts(evidence)
+    for task, history in evidence.histories().items():
+        began_at = 0.0
+        for entry in history:
+            event = entry["event"]
+            outcome = (event["type"], event.get("kind", ""))
+            if event["type"] == "AttemptStarted":
+                began_at = entry["stored_at"]
+            if (allowed := SAID_BEFORE.get(outcome)) is None:
+                continue
+            found = said.get((task, event["attempt"], event["server_id"]), {"never called"})
+            if "crossed" in found:
+                continue
+            link = f"workers>{event['server_id']}"
+            is_failure = event["type"] != "TaskSucceeded"
+            if not allowed & found and not (is_failure and _corrupts(evidence, link, began_at, entry["stored_at"])):
+                words = " and ".join(sorted(found))
+                yield f"attempt {event['attempt']}: {' '.join(outcome)}, and its server's answer: {words}", task
+    yield from _refused_reports(evidence)
+
+
+def said_of_attempts(evidence: Evidence) -> dict[tuple[str, int, str], set[str]]:
+    """Return all that a server said of each attempt it was called for, by task, attempt and server."""
+    said: dict[tuple[str, int, str], set[str]] = defaultdict(set)
+    for line in evidence.backends:
+        place = (line["task"], line["attempt"], line["server"])
+        if line["what"] == "call":
+            said[place] |= set()
+        elif line["what"] == "over":
+            said[place].add(line["says"])
+        elif line["what"] == "report" and line["kind"] in OWN_REPORTS and line["status"] != "PROCESSING":
+            said[place].add(line["status"])
+    return said
+
+
+def _refused_reports(evidence: Evidence) -> Iterator[Finding]:
+    """Yield each final report of a server on its own attempt that was refused as invalid, though no link spoilt it."""
+    sent: dict[tuple[str, int], float] = {}
+    for line in evidence.backends:
+        if line["what"] not in ("report", "reported") or line["kind"] not in OWN_REPORTS:
+            continue
+        place, status, at = (line["task"], line["attempt"]), line["status"], line["at"]
+        if status == "PROCESSING":
+            continue
+        began_at = sent.setdefault(place, at)
+        is_refused = line["what"] == "reported" and line["answered"] in INVALID
+        if is_refused and not _corrupts(evidence, "callbacks>", began_at, at):
+            yield f"attempt {line['attempt']}: its server's report {status} was answered {line['answered']}", place[0]
+
+
+def _corrupts(evidence: Evidence, link: str, since: float, until: float) -> bool:
+    """Return True if a link whose name begins so corrupted data within a stretch."""
+    return any(
+        one.link.startswith(link) and one.begins <= until and since <= one.ends + CLOCK_SECONDS
+        for one in evidence.corruptions
+    )
+
+
+# Owners
+
+
+def others_keep_their_throughput(evidence: Evidence) -> Iterator[Finding]:
+    """While hostile owners act, as many tasks of each other owner start as without them, within a factor of two.
+
+    Counted are tasks that start in each window, at the median of the windows.
+    """
+    starts = [
+        Counter(
+            entry.owner
+            for entry in evidence.log
+            if entry.type == "AttemptStarted" and entry.event["attempt"] == 1 and window.has(entry)
+        )
+        for window in evidence.windows
+    ]
+    for owner in sorted({owner for counts in starts for owner in counts} - evidence.hostile):
+        by_window = [(window.hostile, counts[owner]) for counts, window in zip(starts, evidence.windows, strict=True)]
+        beside = median(count for hostile, count in by_window if hostile)
+        alone = median(count for hostile, count in by_window if not hostile)
+        if beside * LARGEST_FALL < alone:
+            yield f"{owner} had {beside:g} tasks started beside hostile owners, and {alone:g} without them", ""
+    for window in evidence.windows:
+        if not window.recovered:
+            yield f"tasks still waited long after the window that ended at {window.ends:.1f}", ""
+
+
+OUTCOME_CHECKS = (workers_alone_occupy_servers, outcomes_match_reports, others_keep_their_throughput)
