@@ -59,6 +59,8 @@ def expire(state: TaskState, now: datetime) -> Sequence[TaskEvent]:
         return []
     missed = "ended" if kind == "deadline" else "started again" if facts.attempt else "started"
     error = f"it had not {missed} by {instant(last)}"
+    if isinstance(state, Waiting) and facts.unserved_since is not None:
+        error += f"; the last attempt: {facts.unserved_reason}"
     return [TaskFailed(attempt=facts.attempt, server_id=server_id, kind=kind, error=error)]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskstream.commands.task import decide
-from taskstream.commands.task_commands import EndBusyWait, FailAttempt, ReturnAttempt
+from taskstream.commands.task_commands import EndBusyWait, ExpireTask, FailAttempt, ReturnAttempt
 from taskstream.commands.task_state import UNKNOWN, evolve
 from taskstream.events.envelope import Stored
 from taskstream.events.task import AttemptReturned, Plan, ReturnKind, TaskFailed, TaskHeld
@@ -26,6 +26,7 @@ from .support import (
     queued,
     recorded,
     returned,
+    seconds,
     started,
     submitted,
     turned_away,
@@ -120,6 +121,15 @@ def test_a_last_instant_ends_the_wait_at_the_next_busy_answer(
     assert isinstance(event, TaskFailed)
     assert event.kind == kind
     assert event.error.startswith("the server answered 503; another attempt could not start before its `")
+
+
+def test_a_wait_that_ends_at_a_last_instant_says_what_the_last_attempt_came_to() -> None:
+    state = given(submitted(plan=Plan(expires_at=NOW + seconds(9))), started(1), turned_away(1))
+
+    [event] = state.when(ExpireTask(), at=NOW + seconds(9)).events
+
+    assert isinstance(event, TaskFailed)
+    assert event.error.endswith("; the last attempt: the server answered 503")
 
 
 def test_failures_are_counted_as_before_between_busy_answers() -> None:
