@@ -40,8 +40,8 @@ WORK_SECONDS = 0.05
 WARM_UP_SECONDS = 1.5
 RECOVERY_SECONDS = 60.0
 """Longest wait after a window until no task is left of it."""
-CALM_SECONDS = 0.5
-"""How long a task may take when all is well."""
+CALM_SECONDS = 1.0
+"""How long a task may take when all is well, also on a busy machine."""
 SETTINGS = {"CIRCUIT_COOLDOWN": "5", "RETRY_BASE": "0.3", "RETRY_CAP": "0.5"}
 """A circuit that opened stays so for longer than a window; tasks tried a hundred times leave the machine some time."""
 POLL_SECONDS = 0.25
