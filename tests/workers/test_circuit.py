@@ -209,7 +209,7 @@ async def test_a_circuit_that_poison_has_opened_lets_another_owner_through_at_on
 async def test_the_trial_is_not_given_to_the_task_that_keeps_failing_while_another_waits(nats_url: str) -> None:
     async with (
         BackendServer(choking(status(500))) as backend,
-        running_service(nats_url, circuit_failures=2, circuit_cooldown=0.5, retry_cap=0.05) as service,
+        running_service(nats_url, circuit_failures=2, circuit_cooldown=3, retry_cap=0.05) as service,
     ):
         await service.admin.register(backend, "gpu", maxConcurrent=1)
         await submit_all(service.alice, [{"payload": "poison", "attempts": 100, "priority": "high"}] * 2)

@@ -318,10 +318,12 @@ class Dispatcher(Service):
         pause = FIRST_RETURN if served else growing(delivered)
         if wait := self._slots.admitted_in(ready.ref):  # until the task may be the trial of a server
             pause = min(pause, timedelta(seconds=wait))
-        await self._pass_over(queue, ready, self._spread(ready, pause))
+        # One that may be a trial earlier does not return after those that may be one later.
+        lane = f" {self._slots.doubt(ready.ref)}" if wait else ""
+        await self._pass_over(queue, ready, self._spread(ready, pause, lane))
 
-    def _spread(self, ready: ReadyTask, pause: timedelta) -> timedelta:
-        return self._redelivery.spread(_kind(ready), ready.ref.owner, pause, time.monotonic())
+    def _spread(self, ready: ReadyTask, pause: timedelta, lane: str = "") -> timedelta:
+        return self._redelivery.spread(_kind(ready), ready.ref.owner + lane, pause, time.monotonic())
 
     async def _pass_over(self, queue: PoolQueue, ready: ReadyTask, pause: timedelta) -> None:
         """Nak a task that does not start here now, though a slot is free, with a delay."""

@@ -136,6 +136,11 @@ class LocalCircuit:
         ahead = [shut.until, *(since + self._cooldown_seconds for since in self._trials.values())]
         return min((at for at in ahead if at > now), default=None)
 
+    def doubt(self, task: TaskRef, now: float) -> int:
+        """Return how much speaks against a task as a trial, from 0 to 2."""
+        shut = self.shut(now)
+        return max(self._failures.doubt(task), 1 if shut is not None and shut.owner == task.owner else 0)
+
     def admits_at(self, task: TaskRef, now: float) -> float:
         """Return from when on a task may run on the server, as far as its circuit is concerned.
 
@@ -144,7 +149,7 @@ class LocalCircuit:
         shut = self.shut(now)
         if shut is None:
             return now
-        doubt = max(self._failures.doubt(task), 1 if task.owner == shut.owner else 0)
+        doubt = self.doubt(task, now)
         if not doubt:
             return now if shut.owner or shut.until <= now else shut.until
         started = max(self._trials.values(), default=-math.inf)

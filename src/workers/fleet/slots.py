@@ -261,6 +261,11 @@ class Slots:
         self._refresh(server_token(server_id))
         return turn
 
+    def doubt(self, ref: TaskRef) -> int:
+        """Return how much speaks against a task as a trial, from 0 to 2."""
+        now = time.monotonic()
+        return max((self._loads[name].circuit.doubt(ref, now) for name in self._on_trial), default=0)
+
     def admitted_in(self, ref: TaskRef) -> float:
         """Return in how many seconds a task may be the trial of some server whose circuit is not closed.
 
