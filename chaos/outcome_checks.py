@@ -81,7 +81,7 @@ def said_of_attempts(evidence: Evidence) -> dict[tuple[str, int, str], set[str]]
         elif line["what"] == "over":
             said[place].add(line["says"])
         elif line["what"] == "report" and line["kind"] in OWN_REPORTS and line["status"] != "PROCESSING":
-            said[place].add(line["status"])
+            said[place].add(line["status"].upper())
     return said
 
 

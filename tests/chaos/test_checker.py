@@ -673,6 +673,16 @@ def test_an_outcome_may_be_what_its_server_said_or_that_nothing_arrived(make: Ca
     assert "outcomes-match-reports" not in {violation.check for violation in check(make())}
 
 
+def test_a_report_may_spell_its_status_in_its_own_way() -> None:
+    made = good()
+    made.event(ONE, 20, "TaskQueued", renewed=True)
+    made.started(ONE, 21, attempt=2)
+    made.backend(22, "report", ONE, 2, kind="own", status="failed")
+    made.event(ONE, 23, "TaskFailed", kind="failed", attempt=2, server_id="one")
+
+    assert check(made.evidence()) == []
+
+
 def test_an_answer_that_crossed_a_call_may_be_taken_for_its_own() -> None:
     evidence = ended("TaskFailed", "rejected", "crossed")()
 
