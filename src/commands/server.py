@@ -30,6 +30,8 @@ class CircuitIsOpen(Struct, frozen=True, kw_only=True, tag="open"):
 
     until: datetime
     failures: int
+    reason: str = ""
+    """Why it opened."""
     owner: str = ""
     """Token of the only owner whose tasks failed. Empty: there are several, or no task can be the cause."""
 
@@ -38,6 +40,8 @@ class CircuitIsHalfOpen(Struct, frozen=True, kw_only=True, tag="half-open"):
     """One attempt probes the server."""
 
     failures: int
+    reason: str = ""
+    """Why it opened."""
 
 
 Circuit: TypeAlias = CircuitIsClosed | CircuitIsOpen | CircuitIsHalfOpen
@@ -223,11 +227,13 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
         case events.MaintenanceEnded():
             return replace(state, maintenance=False, maintenance_reason="", maintenance_since=None)
         case events.CircuitOpened():
-            circuit = CircuitIsOpen(until=event.until, failures=event.failures, owner=event.owner)
+            circuit = CircuitIsOpen(until=event.until, failures=event.failures, reason=event.reason, owner=event.owner)
             return replace(state, circuit=circuit)
         case events.CircuitHalfOpened():
-            failures = 0 if isinstance(state.circuit, CircuitIsClosed) else state.circuit.failures
-            return replace(state, circuit=CircuitIsHalfOpen(failures=failures))
+            if isinstance(state.circuit, CircuitIsClosed):
+                return replace(state, circuit=CircuitIsHalfOpen(failures=0))
+            known = state.circuit
+            return replace(state, circuit=CircuitIsHalfOpen(failures=known.failures, reason=known.reason))
         case events.CircuitClosed():
             return replace(state, circuit=CircuitIsClosed())
         case events.ServerRemoved():

@@ -159,7 +159,8 @@ def test_maintenance_and_health_and_circuit_do_not_touch_one_another() -> None:
         MaintenanceStarted(server_id="s1", reason="disk"), WENT_ONLINE, opened(), WENT_OFFLINE, HALF_OPENED
     ).state
 
-    assert (state.online, state.maintenance, state.circuit) == (False, True, CircuitIsHalfOpen(failures=1))
+    tried = CircuitIsHalfOpen(failures=1, reason="5 failed")
+    assert (state.online, state.maintenance, state.circuit) == (False, True, tried)
 
 
 # Circuit
@@ -173,7 +174,7 @@ def test_a_circuit_opens_for_its_cool_down_and_only_once() -> None:
     after = online.when(OPEN).then(opened(1, until=NOW + seconds(15)))
 
     after.is_quiet()
-    assert circuit(after.given) == CircuitIsOpen(until=NOW + seconds(15), failures=1)
+    assert circuit(after.given) == CircuitIsOpen(until=NOW + seconds(15), failures=1, reason="5 failed")
 
 
 def opens_for(owner: str) -> OpenCircuit:
@@ -184,13 +185,13 @@ def test_a_circuit_that_opens_on_account_of_one_owner_says_so() -> None:
     after = online.when(opens_for("mallory")).then(opened(1, owner="mallory"))
 
     after.is_quiet()
-    assert circuit(after.given) == CircuitIsOpen(until=SOON, failures=1, owner="mallory")
+    assert circuit(after.given) == CircuitIsOpen(until=SOON, failures=1, reason="5 failed", owner="mallory")
 
 
 def test_a_circuit_open_for_one_owner_is_open_for_all_once_another_s_tasks_fail() -> None:
     after = online(opened(2, owner="mallory")).when(opens_for("bob"), at=NOW + seconds(5)).then(opened(2))
 
-    assert circuit(after.given) == CircuitIsOpen(until=SOON, failures=2)
+    assert circuit(after.given) == CircuitIsOpen(until=SOON, failures=2, reason="5 failed")
     for owner in ("", "bob", "mallory"):
         after.given.when(opens_for(owner), at=NOW + seconds(5)).is_quiet()
 
@@ -205,7 +206,7 @@ def test_a_circuit_lets_one_attempt_try_when_its_time_is_up_and_not_before() -> 
     after = broken.when(TryCircuit(), at=NOW + seconds(15)).then(HALF_OPENED)
 
     after.is_quiet()
-    assert circuit(after.given) == CircuitIsHalfOpen(failures=1)
+    assert circuit(after.given) == CircuitIsHalfOpen(failures=1, reason="5 failed")
 
 
 @pytest.mark.parametrize("state", [new, online, on_trial])

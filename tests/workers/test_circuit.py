@@ -198,6 +198,7 @@ async def test_a_circuit_that_poison_has_opened_lets_another_owner_through_at_on
         until = milliseconds(opened.until)
         assert [(each["verdict"], each["until"]) for each in why["servers"]] == [("circuit-open", until)]
         assert (shown["circuit"], shown["circuitOpenUntil"]) == ("open", iso(opened.until))
+        assert (shown["circuitReason"], shown["circuitOwner"]) == (opened.reason, "alice")
 
         await all_finish(service.bob, 5)
 

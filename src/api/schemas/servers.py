@@ -62,7 +62,8 @@ class RegisterBody(Struct, kw_only=True, rename="camel"):
     overflow: OverflowBody | None = None
     """When it takes work; null: whenever it has a free slot."""
     busy_status: Annotated[list[Annotated[int, Meta(ge=400, le=599)]], Meta(max_length=20)] | None = None
-    """Statuses by which it says that it is busy (4xx, 5xx): the task waits and loses no attempt. Null: 429 and 503."""
+    """Statuses by which it says that it is busy (4xx, 5xx): the task waits and loses no attempt. Null: 429 and 503;
+    empty: none."""
 
 
 class HeartbeatBody(Struct, kw_only=True, rename="camel"):
@@ -116,6 +117,10 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """Circuit breaker. `open`: no tasks until `circuitOpenUntil`, or only a trial of another owner than the one whose
     tasks failed; `half-open`: one task on trial."""
     circuit_open_until: str | None
+    circuit_reason: str | None
+    """Why it opened; null: it is closed."""
+    circuit_owner: str | None
+    """The only owner whose tasks failed, while `open`; null: there are several, or no task can be the cause."""
     registered_at: str
     last_heartbeat: str | None
     """The last heartbeat, successful health check or successful task."""
@@ -203,6 +208,8 @@ def server_summary(server: Present, heartbeat: Heartbeat | None, busy: BusyServe
         maintenance_since=iso(server.maintenance_since) if server.maintenance_since else None,
         circuit="closed" if isinstance(circuit, CircuitIsClosed) else "open" if until else "half-open",
         circuit_open_until=iso(until) if until else None,
+        circuit_reason=getattr(circuit, "reason", "") or None,
+        circuit_owner=getattr(circuit, "owner", "") or None,
         registered_at=iso(server.registered_at),
         last_heartbeat=iso(heartbeat.seen_at) if heartbeat else None,
         latency_ms=heartbeat.latency_ms if heartbeat else None,

@@ -87,10 +87,8 @@ class CircuitBreaker:
                 case "closes":
                     await self._servers.handle(server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker)
                 case Evidence(failures=failures, owner=owner):
-                    if failures > 1:
-                        reason = f"{failures} attempts failed in a row, the last because {consequence.error}"
-                    else:
-                        reason = f"a trial failed because {consequence.error}"
+                    several = f"{failures} attempts failed since the last success, the last"
+                    reason = f"{several if failures > 1 else 'a trial failed'} because {consequence.error}"
                     cooldown = timedelta(seconds=self._settings.circuit_cooldown)
                     command = OpenCircuit(reason=reason, cooldown=cooldown, owner=owner)
                     await self._servers.handle(server_id, command, by=self._worker)
