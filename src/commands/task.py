@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..events import task as events
 from ..events.task import FailureKind, TaskEvent
+from ..instants import iso
 from . import task_commands as commands
 from . import task_holds, task_reports
 from .task_commands import TaskCommand
@@ -144,7 +145,7 @@ def fail_attempt(command: commands.FailAttempt, state: TaskState, now: datetime)
         return []  # the attempt is over already
     facts, ends_by = running.facts, running.facts.plan.ends_by
     if command.kind == "timeout" and ends_by is not None and running.deadline == ends_by:
-        return [_ended_by_failure(running, "deadline", f"it had not ended by {task_holds.instant(ends_by)}")]
+        return [_ended_by_failure(running, "deadline", f"it had not ended by {iso(ends_by)}")]
     if command.kind in FINAL_KINDS or facts.failures + 1 >= facts.policy.attempts:
         return [_ended_by_failure(running, command.kind, command.error)]
     retry_at = now + backoff(command, facts)
@@ -164,7 +165,7 @@ def fail_attempt(command: commands.FailAttempt, state: TaskState, now: datetime)
 
 def _too_late(error: str, facts: TaskFacts, last: datetime) -> str:
     option = task_holds.option(task_holds.late_kind(facts.plan))
-    return f"{error}; another attempt could not start before its `{option}`, {task_holds.instant(last)}"
+    return f"{error}; another attempt could not start before its `{option}`, {iso(last)}"
 
 
 def _ended_by_failure(running: Processing, kind: FailureKind, error: str) -> events.TaskFailed:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol, assert_never
 
 from ..events.task import FailureKind, Plan, Priority, TaskCancelled, TaskEvent, TaskFailed, TaskHeld, TaskQueued
+from ..instants import iso
 from .task_commands import CancelUnstarted, FailByParent, HoldTask, ReleaseTask
 from .task_state import Ended, Held, Processing, TaskFacts, TaskState, Unknown, Waiting
 
@@ -58,7 +59,7 @@ def expire(state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     if last is None or last > now:
         return []
     missed = "ended" if kind == "deadline" else "started again" if facts.attempt else "started"
-    error = f"it had not {missed} by {instant(last)}"
+    error = f"it had not {missed} by {iso(last)}"
     if isinstance(state, Waiting) and facts.unserved_since is not None:
         error += f"; the last attempt: {facts.unserved_reason}"
     return [TaskFailed(attempt=facts.attempt, server_id=server_id, kind=kind, error=error)]
@@ -76,7 +77,7 @@ def busy_for_too_long(facts: TaskFacts, reason: str) -> str:
     """Return the error of a task that no server took for as long as its type's `busyFor`."""
     assert facts.unserved_since is not None
     return (
-        f"no server has taken it since {instant(facts.unserved_since)}, longer than the `busyFor` of its type "
+        f"no server has taken it since {iso(facts.unserved_since)}, longer than the `busyFor` of its type "
         f"({facts.policy.busy_for.total_seconds():g} s); the last attempt: {reason}. Retry it when servers have "
         f"capacity, or raise `busyFor`"
     )
@@ -95,10 +96,6 @@ def late_kind(plan: Plan) -> FailureKind:
 def option(kind: FailureKind) -> str:
     """Return the option of the submission that a task missed."""
     return "deadline" if kind == "deadline" else "expiresAt"
-
-
-def instant(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds")
 
 
 def attempt_deadline(facts: TaskFacts, now: datetime) -> datetime:

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..commands import task_holds
 from ..commands.pause import Pause
 from ..commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
 from ..events.server import Overflow, ServerRegistered
+from ..instants import iso
 
 Verdict: TypeAlias = Literal[
     "able",
@@ -133,8 +133,7 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
         case CircuitIsClosed():
             pass
     if standing.busy_since is not None:
-        at = task_holds.instant(standing.busy_since)
-        text = f"has answered since {at} that it is busy; it is tried again after a pause"
+        text = f"has answered since {iso(standing.busy_since)} that it is busy; it is tried again after a pause"
         return verdict("busy", text, standing.next_try_at, standing.busy_since)
     if running is not None and running >= settings.max_concurrent:
         return verdict("at-limit", f"runs {running} of at most {settings.max_concurrent} tasks")

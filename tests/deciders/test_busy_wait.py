@@ -65,7 +65,7 @@ def test_the_wait_ends_with_a_failure_kind_of_its_own_that_says_since_when() -> 
     assert isinstance(event, TaskFailed)
     assert (event.kind, event.attempt, event.server_id) == ("busy", 2, "")
     assert event.error == (
-        "no server has taken it since 2026-01-02T03:04:05.000+00:00, longer than the `busyFor` of its type (600 s); "
+        "no server has taken it since 2026-01-02T03:04:05.000Z, longer than the `busyFor` of its type (600 s); "
         "the last attempt: the server answered 503. Retry it when servers have capacity, or raise `busyFor`"
     )
     outcome.then(event).is_quiet()
