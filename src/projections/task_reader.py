@@ -115,7 +115,7 @@ class TaskReader:
         """Return the file of a task's result. Raises NotFound, also if the result has none."""
         result = _stored_result(await self.history(ref, deleted=deleted))
         if result is None or result.file is None:
-            raise NotFound("file of the result of task", ref.id)
+            raise NotFound("file in the result of task", ref.id)
         return result.file
 
     async def history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:

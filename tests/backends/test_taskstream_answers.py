@@ -267,7 +267,7 @@ def test_a_status_that_is_no_known_word_is_a_bad_answer_and_never_a_success(
 
     assert isinstance(found, Failed)
     assert found.kind == "bad_answer"
-    assert "$.metadata.status: is required and must be one of WAITING, PROCESSING, FINISHED, FAILED" in found.error
+    assert "$.metadata.status: must be one of WAITING, PROCESSING, FINISHED, FAILED; given: " in found.error
 
 
 @both

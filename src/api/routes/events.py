@@ -76,8 +76,9 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
     ) -> Response[None] | Stream:
         """Send the present state of a task, then its events as they happen. Ends after the last event of the task.
 
-        Each `data` is JSON with a `type`: `state`, then the names of events. The `id` is the event's position in
-        the log: a client that reconnects with the last one resumes after it. A 204 means that nothing follows.
+        Each `data` is JSON with a `type`: `state`, then the names of events. A client that reconnects with the last
+        `id` resumes after it: then the first types are `reached`, and `gap` if events are past the retention, or
+        `reset` if the id is not in this log. Ignore other types. A 204 means that nothing follows.
         """
         return stream(await pushed.of_task(request.user, task_id, last_event_id or after))
 
@@ -91,7 +92,10 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         after: After = None,
         token: Token = None,  # noqa: ARG001 - read by the middleware
     ) -> Response[None] | Stream:
-        """Send the present state of each task that has not ended, then the events of all tasks, new ones included."""
+        """Send the present state of each task that has not ended, then the events of all tasks, new ones included.
+
+        It resumes like the stream of a task.
+        """
         choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
         scope = Scope(owner=listed_owner(request, owner))
         return stream(await pushed.of_all(scope, choice, last_event_id or after))

@@ -50,12 +50,8 @@ STATUSES: frozenset[str] = frozenset(get_args(Status))
 Statuses = Annotated[list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")]
 
 ANY_BYTES = "application/octet-stream"
-FILE_HEADERS = {
-    "Content-Disposition": "attachment",
-    "Content-Security-Policy": "sandbox",
-    "X-Content-Type-Options": "nosniff",
-}
-"""A file comes from a server: a browser must run nothing of it in our origin."""
+FILE_HEADERS = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
+"""A file comes from a server: a browser must run nothing of it in our origin. `middleware` adds `nosniff`."""
 LONGEST_WAIT = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
 
@@ -167,7 +163,8 @@ def task_router(container: Container) -> Router:
     async def get_file(request: ApiRequest, task_id: TaskId) -> FileStream:
         """Return the file of a result whose `data` is `{"$ref", "mediaType", "bytes"}`: an answer that was no JSON.
 
-        It is sent as an attachment, which browsers save and do not show: its content is the server's.
+        It is sent as an attachment, which browsers save and do not show: its content is the server's. A 404 also if
+        the task has no result yet, or a result without a file: `GET /api/task/{id}` shows that.
         """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         file = await container.tasks.file(ref, deleted=request.user.has(*READERS_OF_ALL))

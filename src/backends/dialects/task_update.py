@@ -225,8 +225,10 @@ def read_update(text: bytes, content: Any, *, may_be_short: bool = False) -> Tas
     else:
         status = status_of(metadata.get("status"))
     if status is None:
-        given = f"; given: {_shown(metadata['status'])}" if "status" in metadata else ""
-        raise InvalidInput(f"is required and must be one of {', '.join(STATUSES)}{given}", f"{path}.status")
+        one_of = f"must be one of {', '.join(STATUSES)}"
+        is_given = "status" in metadata
+        detail = f"{one_of}; given: {_shown(metadata['status'])}" if is_given else f"is required and {one_of}"
+        raise InvalidInput(detail, f"{path}.status")
     said: dict[str, Any] = {}
     changed: dict[str, Any] = {}
     if metadata.get("status", status) != status:

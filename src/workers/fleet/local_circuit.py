@@ -70,10 +70,6 @@ class LocalCircuit:
         if self.shut(now) is not None:
             self._trials[task] = now
 
-    def is_trial(self, task: TaskRef) -> bool:
-        """Return True if a task's running attempt is a trial."""
-        return task in self._trials
-
     def end(self, task: TaskRef, verdict: Verdict, now: float) -> Turn:
         """Record the end of a task's running attempt; return what follows. Safe to repeat.
 
