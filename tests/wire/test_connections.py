@@ -237,7 +237,7 @@ async def test_an_answer_before_the_whole_request_ends_its_connection(
     async with RawServer(lambda _: refusal) as server:
         server.answers_early = True
         for _ in range(3):
-            async with session.post(server.url, data=size // 4 * b"\r\n\r\n") as response:
+            async with session.post(server.url, data=5 * (b"x" * (size // 5 - 4) + b"\r\n\r\n")) as response:
                 assert response.status == 413
                 keep(response)
         server.answers_early, server.respond = False, echo

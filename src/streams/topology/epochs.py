@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from ...clock import unique_id
+from ...instants import milliseconds
 from ..client.connection import Connection
 from ..jetstream.messages import stream_info
 from .definitions import TASKS
@@ -72,7 +73,7 @@ def epochs_in(metadata: Mapping[str, str] | None) -> tuple[Epoch, ...]:
 def derived_epoch(info: Mapping[str, Any]) -> Epoch:
     """Return the epoch of a log that an older version created: the same in each process."""
     created = msgspec.convert(info["created"], datetime)
-    return Epoch(hashlib.sha256(str(created.timestamp()).encode()).hexdigest()[:ID_LENGTH], 1)
+    return Epoch(hashlib.sha256(b"%d" % milliseconds(created)).hexdigest()[:ID_LENGTH], 1)
 
 
 def extent_in(info: Mapping[str, Any]) -> LogExtent:
