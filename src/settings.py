@@ -237,7 +237,13 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
     for field, value in overrides.items():
         if value is not None:
             values[field] = _convert(field, value, value, hints[field])
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.webhook_pause_limit >= settings.delivery_retention:
+        limit, retention = variable("webhook_pause_limit"), variable("delivery_retention")
+        raise InvalidSettings(
+            f"{limit}={settings.webhook_pause_limit:g}: must be less than {retention}={settings.delivery_retention:g}"
+        )
+    return settings
 
 
 def _convert(field: str, given: Any, raw: Any, hint: Any) -> Any:

@@ -172,3 +172,11 @@ def test_intervals_that_are_not_set_follow_the_first_one(more: Any, stable: floa
 )
 def test_the_callback_url_has_no_slash_at_its_end(more: Any, base: str) -> None:
     assert Settings(**more).callback_base == base
+
+
+def test_a_pause_limit_that_no_delivery_would_reach_is_refused() -> None:
+    given = {"TASKSTREAM_DELIVERY_RETENTION": "86400"}
+
+    with pytest.raises(InvalidSettings, match=r"^TASKSTREAM_WEBHOOK_PAUSE_LIMIT=259200: must be less than TASKSTREAM_"):
+        load(given)
+    assert load({**given, "TASKSTREAM_WEBHOOK_PAUSE_LIMIT": "3600"}).webhook_pause_limit == 3600
