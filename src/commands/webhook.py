@@ -38,6 +38,8 @@ class Registered(Struct, frozen=True, kw_only=True, tag="registered"):
     disabled_reason: str = ""
     after: int
     """Sequence of the TASKS log when it was last enabled. Later events are sent."""
+    enablings: int = 0
+    """How often it was enabled again. `after` does not tell: the log may not have moved on in between."""
     secret_id: str
     previous_secret_id: str = ""
     previous_until: datetime | None = None
@@ -153,7 +155,8 @@ def evolve(state: WebhookState, recorded: Recorded[WebhookEvent]) -> WebhookStat
         case events.WebhookChanged():
             return replace(state, settings=event.settings)
         case events.WebhookEnabled():
-            return replace(state, active=True, disabled_reason="", after=event.after)
+            enablings = state.enablings + 1
+            return replace(state, active=True, disabled_reason="", after=event.after, enablings=enablings)
         case events.WebhookDisabled():
             return replace(state, active=False, disabled_reason=event.reason)
         case events.SecretRotated():

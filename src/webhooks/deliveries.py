@@ -123,12 +123,12 @@ class WebhookPause(Struct, frozen=True, kw_only=True):
     """How many pauses in a row, this one included."""
     url: str
     """The receiver that asked. Another URL is not paused."""
-    after: int
-    """The webhook's `after` then. Enabling the webhook changes it, and so ends the pause."""
+    enablings: int = 0
+    """The webhook's `enablings` then. Enabling the webhook changes it, and so ends the pause."""
 
     def applies_to(self, webhook: Registered) -> bool:
         """Return True if the webhook still has the receiver that asked, and was not enabled since."""
-        return (self.url, self.after) == (webhook.settings.url, webhook.after)
+        return (self.url, self.enablings) == (webhook.settings.url, webhook.enablings)
 
     def until_now(self, webhook: Registered, now: datetime) -> datetime | None:
         """Return when the pause of a webhook ends; None if it is not paused now."""

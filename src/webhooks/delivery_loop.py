@@ -467,7 +467,7 @@ def next_pause(
         since=last.since if last is not None else now,
         count=count,
         url=webhook.settings.url,
-        after=webhook.after,
+        enablings=webhook.enablings,
     )
 
 

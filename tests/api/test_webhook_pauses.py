@@ -201,6 +201,22 @@ async def test_a_retry_by_hand_waits_for_the_pause_and_another_url_ends_it(nats_
         assert (len(receiver.messages), len(other.messages)) == (1, 2)
 
 
+async def test_enabling_a_webhook_ends_its_pause_though_no_task_did_anything(nats_url: str) -> None:
+    async with HookReceiver(answers(429, **HOUR)) as receiver, running_service(nats_url) as service:
+        webhook_id, _ = await register(service.alice, receiver)
+        sent = await service.alice.done("POST", f"/api/webhooks/{webhook_id}/test")
+        await paused(service.alice, webhook_id)
+        path = f"/api/webhooks/{webhook_id}/deliveries/{sent['id']}"
+        await service.alice.until(path, lambda found: found["attempts"] == 1, "the record of the call")
+
+        receiver.answer = answers(204)
+        await service.alice.call("PATCH", f"/api/webhooks/{webhook_id}", {"active": False})
+        enabled = await service.alice.call("PATCH", f"/api/webhooks/{webhook_id}", {"active": True})
+
+        assert enabled["pausedUntil"] is None
+        await receiver.has(2)
+
+
 async def test_a_deleted_webhook_leaves_no_pause_behind(nats_url: str) -> None:
     async with HookReceiver(answers(429, **HOUR)) as receiver, running_service(nats_url) as service:
         bucket = service.container.buckets.deliveries
@@ -269,7 +285,7 @@ asked_pauses = st.one_of(st.none(), st.timedeltas(timedelta(0), timedelta(days=1
 chances = st.floats(0, 1, exclude_max=True)
 
 
-def registered(url: str = "http://a.example/", after: int = 1) -> Registered:
+def registered(url: str = "http://a.example/", enablings: int = 0) -> Registered:
     return Registered(
         webhook_id=WebhookRef(token("alice"), "1").id,
         owner="alice",
@@ -277,7 +293,8 @@ def registered(url: str = "http://a.example/", after: int = 1) -> Registered:
         created_at=NOW,
         changed_at=NOW,
         active=True,
-        after=after,
+        after=1,
+        enablings=enablings,
         secret_id="s",
     )
 
@@ -310,7 +327,9 @@ def test_pauses_that_the_receiver_does_not_name_double() -> None:
     assert longest == [5, 10, 20, 40, 80, 160, 320, 600, 600]
 
 
-@pytest.mark.parametrize("other", [registered(url="http://b.example/"), registered(after=2)], ids=["url", "enabled"])
+@pytest.mark.parametrize(
+    "other", [registered(url="http://b.example/"), registered(enablings=1)], ids=["url", "enabled"]
+)
 def test_a_pause_is_of_one_receiver_and_ends_when_the_webhook_is_enabled(other: Registered) -> None:
     pause = next_pause(None, timedelta(hours=1), registered(), NOW, SETTINGS, 0.5)
 
@@ -340,6 +359,6 @@ def test_a_receiver_asks_for_a_pause_by_429_or_by_503_with_a_time(status: int, a
 
 
 def test_an_older_delivery_without_the_new_fields_is_read() -> None:
-    assert WebhookPause.__struct_fields__ == ("until", "since", "count", "url", "after")
+    assert WebhookPause.__struct_fields__ == ("until", "since", "count", "url", "enablings")
     old = WebhookDelivery(id="1", type="task.succeeded", created_at=NOW)
     assert (old.sendable_since, old.paused_since) == (NOW, None)
