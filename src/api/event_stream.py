@@ -90,7 +90,7 @@ class EventStream:
             for listed in reversed(current)
             if choice.has(listed.view.task_type, listed.view.project)
         ]
-        place = start.at(sequence)
+        place = start.at(max(sequence, start.extent.first - 1))  # what is past the retention is no gap in the states
         return _chain(_states(start, states), place, self._all_events(scope, choice, place))
 
     async def of_batch(self, identity: Identity, batch_id: str, after: str | None) -> PushMessages | None:

@@ -245,6 +245,20 @@ async def test_what_is_past_the_retention_is_told_first_and_once(api: Service, d
         assert [message["type"] for message in await until(messages, "TaskSubmitted")] == ["reached", "TaskSubmitted"]
 
 
+@pytest.mark.parametrize("door", ["sse", "ws"])
+async def test_a_client_that_does_not_resume_is_told_of_no_gap(api: Service, door: str) -> None:
+    connect = {"sse": sse("/api/tasks/stream", in_header=False), "ws": websocket(all=True)}[door]
+    for number in range(3):
+        await api.alice.submit({"payload": number})
+    last = await age(api)
+    async with connect(api.bob, "") as messages:
+        task_id = await api.bob.submit({"payload": "new"})
+        reached, submitted = await until(messages, "TaskSubmitted")
+
+    assert (reached["type"], sequence_of(reached["id"])) == ("reached", last)
+    assert submitted["taskId"] == task_id
+
+
 async def test_what_is_whole_has_no_gap_though_the_log_has(api: Service) -> None:
     await api.alice.submit({"payload": "old"})
     await age(api)
