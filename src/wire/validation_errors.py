@@ -73,6 +73,8 @@ def malformed(error: msgspec.DecodeError | UnicodeDecodeError, what: str) -> Inv
     """Return an error about text that is not JSON; `what` names the text, as in `body`."""
     if isinstance(error, UnicodeDecodeError):
         return InvalidInput(f"the {what} is not valid JSON: it is not UTF-8 at byte {error.start}")
+    if isinstance(error, msgspec.ValidationError):  # all that is checked if any JSON is expected
+        return InvalidInput(f"the {what} has a number that is out of range")
     found = _MALFORMED.fullmatch(str(error))
     if found is None:
         return InvalidInput(f"the {what} is not valid JSON: it ends too early")

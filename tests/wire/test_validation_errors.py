@@ -120,6 +120,8 @@ def test_a_union_of_messages_names_its_types(body: Any, error: str) -> None:
     ("body", "error"),
     [
         (b'{"a":', "the line is not valid JSON: it ends too early"),
+        (b'{"a":[1e400]}', "the line has a number that is out of range"),
+        (b'{"a":' + b"9" * 5000 + b"}", "the line has a number that is out of range"),
         (b'{"a" 1}', "the line is not valid JSON at byte 5: expected ':'"),
         (b"{'a':1}", "the line is not valid JSON at byte 1: object keys must be strings"),
         (b'{"a": "\xff"}', "the line is not valid JSON: it is not UTF-8 at byte 7"),
