@@ -167,7 +167,7 @@ class EventStream:
 
 
 class _Pace:
-    """When a stream last said something, so that it does so often enough though its events are not the client's.
+    """The time of a stream's last message. A stream whose filter passes no events sends its position often enough.
 
     `place` moves on with the feed. A client that is told where it is need not read the log again from its last event.
     """

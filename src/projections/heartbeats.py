@@ -38,7 +38,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class BusyServer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the worker that dispatches to a server assumes after a busy answer."""
+    """The assumptions about a busy server, by the worker that dispatches to it."""
 
     seen_at: datetime
     """UTC. When this was written. Versions before this record read every value of the bucket as a Heartbeat."""
@@ -84,7 +84,7 @@ class Heartbeats:
             await self.put(server_id, replace(known, seen_at=utc_now(), checked_at=None))
 
     async def put_busy(self, server_id: str, busy: BusyServer | None) -> None:
-        """Record what is assumed about a busy server; None: nothing is."""
+        """Record the assumptions about a busy server; None: there are none."""
         key = BUSY + server_token(server_id)
         if busy is None:
             await self._bucket.delete(key)
@@ -96,7 +96,7 @@ class Heartbeats:
         return msgspec.json.decode(entry.value, type=BusyServer) if entry else None
 
     async def all_busy(self) -> dict[str, BusyServer]:
-        """Return what is assumed about each busy server, by server token."""
+        """Return the assumptions about busy servers, by server token."""
         entries = await self._bucket.scan(BUSY + "*")
         return {entry.key.removeprefix(BUSY): msgspec.json.decode(entry.value, type=BusyServer) for entry in entries}
 

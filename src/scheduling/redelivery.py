@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ FIRST_RETURN = timedelta(milliseconds=50)
 LONGEST_GROWN_RETURN = timedelta(seconds=8)
 """Longest pause: how long a server may be there before a task that waited for one is tried on it."""
 RETURNS_PER_SECOND = 200
-"""Tasks of one kind that return per second, shared among their owners. More would only cost CPU."""
+"""Tasks of one kind that return per second, shared among their groups. More would only cost CPU."""
 KINDS_REMEMBERED = 1_000
 KEPT_SECONDS = 2 * FIRST_RETURN.total_seconds()
 """How long slots stay reserved for a kind after one of its tasks was last seen; its return takes most of that."""
@@ -36,26 +36,27 @@ class RedeliveryDelays:
     """Times are monotonic, in seconds."""
 
     def __init__(self) -> None:
-        self._back_at: dict[TaskKind, dict[str, float]] = {}
-        """By kind and owner: when the last task that was returned is redelivered."""
+        self._back_at: dict[TaskKind, dict[Hashable, float]] = {}
+        """By kind and group: when the last task that was returned is redelivered."""
         self._kept_until: dict[tuple[str, Priority], dict[TaskKind, float]] = {}
         """By pool and priority."""
 
-    def spread(self, kind: TaskKind, owner: str, pause: timedelta, now: float) -> timedelta:
+    def spread(self, kind: TaskKind, group: Hashable, pause: timedelta, now: float) -> timedelta:
         """Return the pause, made longer so that about RETURNS_PER_SECOND tasks of a kind are redelivered.
 
-        An owner's many tasks make only that owner's pauses longer.
+        `group`: tasks that share the delay, such as those of an owner. Many tasks of a group make only its own pauses
+        longer.
         """
         if len(self._back_at) > KINDS_REMEMBERED:
             self._back_at = {each: back_at for each, back_at in self._back_at.items() if max(back_at.values()) > now}
         back_at = self._back_at.setdefault(kind, {})
         _forget_past(back_at, now)
-        last = back_at.get(owner)
+        last = back_at.get(group)
         at = now + pause.total_seconds()
         if last is not None:
             at = max(at, last + len(back_at) / RETURNS_PER_SECOND)
         at = min(at, now + LONGEST_RETURN.total_seconds())
-        back_at[owner] = at
+        back_at[group] = at
         return timedelta(seconds=at - now)
 
     def keep(self, pool: str, priority: Priority, kind: TaskKind, now: float) -> None:

@@ -114,7 +114,7 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WebhookPause(Struct, frozen=True, kw_only=True):
-    """A time in which nothing is sent to a webhook, because its receiver asked for that."""
+    """A pause of a webhook that its receiver asked for: nothing is sent."""
 
     until: datetime
     since: datetime

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
 from taskstream.scheduling.server_failures import Evidence, Verdict
-from taskstream.workers.fleet.local_circuit import PATIENCE_SECONDS, SETTLED_SECONDS, LocalCircuit, Shut
+from taskstream.workers.fleet.local_circuit import KEPT_SECONDS, SETTLED_SECONDS, LocalCircuit, Shut
 
 COOLDOWN = 15.0
 BAD = TaskRef("mallory", "bad")
@@ -109,9 +109,9 @@ def test_a_trial_is_kept_for_others_than_the_task_that_failed_for_a_while(circui
         return [circuit.admits(task) for task in (GOOD, untried, BAD)]
 
     assert admitted() == [True, False, False]
-    circuit.now += PATIENCE_SECONDS
+    circuit.now += KEPT_SECONDS
     assert admitted() == [True, True, False]
-    circuit.now += PATIENCE_SECONDS
+    circuit.now += KEPT_SECONDS
     assert admitted() == [True, True, True]  # a lone task is the trial in the end
 
 
@@ -166,7 +166,7 @@ def test_a_failed_trial_opens_the_circuit_again_on_account_of_its_owner(circuit:
     circuit.attempt(GOOD, "failure")
     circuit.attempt(BAD, "failure")
     circuit.cools_down()
-    circuit.now += 2 * PATIENCE_SECONDS
+    circuit.now += 2 * KEPT_SECONDS
 
     assert circuit.attempt(BAD, "failure") == Evidence(1, "mallory")
 
@@ -232,7 +232,7 @@ def test_whatever_happens_trials_are_few_and_no_server_stays_shut(steps: list[tu
 
     for task in running:
         circuit.end(task, "neutral")
-    circuit.now += COOLDOWN + 2 * PATIENCE_SECONDS
+    circuit.now += COOLDOWN + 2 * KEPT_SECONDS
     for task in (BAD, GOOD):
         assert circuit.free >= 1
         assert circuit.admits(task)
@@ -256,5 +256,5 @@ def test_a_worker_that_takes_over_an_open_circuit_keeps_to_what_the_log_says(cir
     assert [circuit.admits(task) for task in (BAD, GOOD)] == [False, True]
     circuit.now += 5
     assert [circuit.admits(task) for task in (BAD, GOOD)] == [False, True]
-    circuit.now += PATIENCE_SECONDS
+    circuit.now += KEPT_SECONDS
     assert circuit.admits(BAD)

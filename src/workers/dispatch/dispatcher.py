@@ -319,11 +319,11 @@ class Dispatcher(Service):
         if wait := self._slots.admitted_in(ready.ref):  # until the task may be the trial of a server
             pause = min(pause, timedelta(seconds=wait))
         # One that may be a trial earlier does not return after those that may be one later.
-        lane = f" {self._slots.doubt(ready.ref)}" if wait else ""
-        await self._pass_over(queue, ready, self._spread(ready, pause, lane))
+        doubt = self._slots.doubt(ready.ref) if wait else None
+        await self._pass_over(queue, ready, self._spread(ready, pause, doubt))
 
-    def _spread(self, ready: ReadyTask, pause: timedelta, lane: str = "") -> timedelta:
-        return self._redelivery.spread(_kind(ready), ready.ref.owner + lane, pause, time.monotonic())
+    def _spread(self, ready: ReadyTask, pause: timedelta, doubt: int | None = None) -> timedelta:
+        return self._redelivery.spread(_kind(ready), (ready.ref.owner, doubt), pause, time.monotonic())
 
     async def _pass_over(self, queue: PoolQueue, ready: ReadyTask, pause: timedelta) -> None:
         """Nak a task that does not start here now, though a slot is free, with a delay."""

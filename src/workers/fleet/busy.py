@@ -1,9 +1,9 @@
-"""What a worker assumes about a server that said it is busy: until when to leave it alone, and how many tasks it takes.
+"""A worker's assumptions about a busy server: when its pause ends, and how many tasks it takes at a time.
 
     busy answer ──► a pause: as long as the server asks, else 0.25, 0.5, 1 … 15 s
                 ──► a limit: as many tasks as it was running, at least one
     task taken  ──► the pauses start anew, and the limit grows by one: it doubles from round to round
-                    (from the number that was too much only after 1, 2, 4 … 60 s, so that a full server is seldom asked)
+                    (from the number that was too much only after 1, 2, 4 … 60 s, so that a full server is seldom tried)
 
 A server may refuse the tasks of one owner only: a rate limit of that owner's model key looks like this. So a refusal is
 the owner's own if the server, since it last refused one, took another owner's task while it ran as many tasks or more.
@@ -62,7 +62,7 @@ class _Refused(Struct):
 
 
 class Busyness(Struct):
-    """What is assumed about one server."""
+    """The assumptions about one server."""
 
     since: datetime | None = None
     """UTC. The first busy answer since a task was taken; None: it is not busy."""
@@ -89,7 +89,7 @@ class Busyness(Struct):
 
     @classmethod
     def restored(cls, since: datetime | None, limit: int | None, paused_until: float, now: float) -> Busyness:
-        """Return what another worker assumed."""
+        """Return the assumptions of another worker."""
         paused_until = min(paused_until, now + LONGEST_PAUSE)
         return cls(
             since=since, limit=limit, paused_until=paused_until, _too_many=limit or 0, _holds_until=now + FIRST_PROBE

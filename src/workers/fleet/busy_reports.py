@@ -1,4 +1,4 @@
-"""Reports of what this worker assumes about busy servers: for `why`, and for the worker that has a server next."""
+"""Reports of this worker's assumptions about busy servers: for `why`, and for the next worker of a server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The circuit breaker: a server's circuit opens when the server keeps failing, and closes when a trial succeeds.
 
-What an answer says about its server:
+The verdict of an answer on its server:
 
 * success: the server did the work, accepted it, or rejected the task (4xx): it is alive;
 * failure: no answer, a broken one, 5xx, and no answer in the time that the type allows;
@@ -26,17 +26,17 @@ from ...errors import Refused, StoreUnavailable
 from ...events.envelope import Actor
 from ...events.ids import TaskRef
 from ...scheduling.server_failures import Evidence, Verdict
-from .local_circuit import Turn
+from .local_circuit import CircuitChange
 from .slots import Slots
 
 log = structlog.get_logger(__name__)
 
 
 class Consequence(Struct, frozen=True, kw_only=True):
-    """What an answer means for its server, to be recorded."""
+    """The effects of an answer on its server, to be recorded."""
 
     is_alive: bool
-    turn: Turn
+    change: CircuitChange
     error: str = ""
     """Why the attempt failed."""
 
@@ -51,7 +51,7 @@ class CircuitBreaker:
         self._worker = worker
 
     def count(self, server: Present, ref: TaskRef, task_type: str, state: TaskState, answer: Answer) -> Consequence:
-        """Count an answer for or against its server, and pause a busy one; return what is to be recorded.
+        """Count an answer for or against its server, and pause a busy one; return the effects to record.
 
         `state`: the task's, as the attempt's start left it. Called before the slot is free, so that no other task gets
         it meanwhile.
@@ -66,12 +66,12 @@ class CircuitBreaker:
                 pass
             case _:
                 self._slots.take(server.server_id, ref)
-        turn = self._slots.judge(server.server_id, ref, verdict)
+        change = self._slots.judge(server.server_id, ref, verdict)
         if not self._slots.is_assigned(server.server_id):
-            turn = _trial_without_slot(server, ref, verdict)
+            change = _trial_without_slot(server, ref, verdict)
         return Consequence(
             is_alive=verdict == "success" or isinstance(answer, Busy),
-            turn=turn,
+            change=change,
             error=answer.error if isinstance(answer, Failed) else "",
         )
 
@@ -81,7 +81,7 @@ class CircuitBreaker:
         try:
             if consequence.is_alive:
                 await self._heartbeats.note(server_id)
-            match consequence.turn:
+            match consequence.change:
                 case None:
                     pass
                 case "closes":
@@ -106,7 +106,7 @@ class CircuitBreaker:
 
 
 def verdict_on(answer: Answer, *, had_time: bool) -> Verdict:
-    """Return what an answer says about its server. `had_time`: the attempt had the time that its type allows."""
+    """Return the verdict of an answer on its server. `had_time`: the attempt had the time that its type allows."""
     match answer:
         case Completed() | FailedByBackend() | Accepted():
             return "success"
@@ -128,8 +128,8 @@ def verdict_on(answer: Answer, *, had_time: bool) -> Verdict:
             assert_never(answer)
 
 
-def _trial_without_slot(server: Present, ref: TaskRef, verdict: Verdict) -> Turn:
-    """Return what follows from an attempt on a server that was handed over meanwhile: only a trial says anything."""
+def _trial_without_slot(server: Present, ref: TaskRef, verdict: Verdict) -> CircuitChange:
+    """Return how an attempt changes the circuit of a server that was handed over meanwhile: only a trial does."""
     if isinstance(server.circuit, CircuitIsClosed) or verdict == "neutral":
         return None
     return "closes" if verdict == "success" else Evidence(1, "" if verdict == "unreached" else ref.owner)

@@ -1,6 +1,6 @@
-"""The circuit of one server as the worker sees it that dispatches to the server: who may try it, and what follows.
+"""The circuit of one server as its worker sees it: which tasks may be trials, and how the ends of attempts change it.
 
-The log is ahead of this in what other workers decided, and behind in what this worker has just decided.
+The log is ahead of this in the decisions of other workers, and behind in the latest decision of this worker.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from ...events.ids import TaskRef
 from ...scheduling.server_failures import Evidence, ServerFailures, Verdict
 
-PATIENCE_SECONDS = 0.5
+KEPT_SECONDS = 0.5
 """How long a trial is kept for tasks of other owners than those whose tasks failed; for twice as long it is kept for
 other tasks than those that failed. Longer, and a server with a single user recovers later."""
 
@@ -19,8 +19,8 @@ SETTLED_SECONDS = 1.0
 """How long the log may take to say that a circuit is closed. If it takes longer, that was perhaps not stored: another
 trial is made."""
 
-Turn: TypeAlias = Evidence | Literal["closes"] | None
-"""What follows from the end of an attempt: the circuit opens, closes, or stays as it is."""
+CircuitChange: TypeAlias = Evidence | Literal["closes"] | None
+"""How the end of an attempt changes the circuit: it opens, closes, or stays as it is (None)."""
 
 
 class Shut(NamedTuple):
@@ -39,7 +39,7 @@ class LocalCircuit:
         self._failures = ServerFailures(most_failures)
         self._cooldown_seconds = cooldown_seconds
         self._recorded: Shut | None = None
-        """As the log says it; None: closed."""
+        """The state in the log; None: closed."""
         self._decided: Shut | None = None
         """Decided here; the log follows."""
         self._trials: dict[TaskRef, float] = {}
@@ -47,10 +47,10 @@ class LocalCircuit:
         self._tried_at = 0.0
         """When the last trial ended."""
         self._closed_until = 0.0
-        """Until then what the log says counts for nothing: it was closed here."""
+        """Until then the state in the log is ignored: the circuit was closed here."""
 
     def record(self, shut: Shut | None) -> None:
-        """Take over what the log says."""
+        """Set the state that the log has."""
         self._recorded = shut
 
     def shut(self, now: float) -> Shut | None:
@@ -70,8 +70,8 @@ class LocalCircuit:
         if self.shut(now) is not None:
             self._trials[task] = now
 
-    def end(self, task: TaskRef, verdict: Verdict, now: float) -> Turn:
-        """Record the end of a task's running attempt; return what follows. Safe to repeat.
+    def end(self, task: TaskRef, verdict: Verdict, now: float) -> CircuitChange:
+        """Record the end of a task's running attempt; return how the circuit changes. Safe to repeat.
 
         A trial decides alone. A neutral end of one changes nothing: the next may begin at once.
         """
@@ -108,10 +108,10 @@ class LocalCircuit:
         self._closed_until = now + SETTLED_SECONDS
         return "closes"
 
-    # Room
+    # Capacity
 
     def capacity(self, running: int, most: int, now: float) -> int:
-        """Return how many attempts may run on the server, which has room for `most`.
+        """Return how many attempts may run on the server; `most`: while its circuit is closed.
 
         While its circuit is not closed, there may be one trial more than what runs. A trial that takes longer than the
         cool-down keeps no other from being made.
@@ -150,4 +150,4 @@ class LocalCircuit:
             return now if shut.owner or shut.until <= now else shut.until
         started = max(self._trials.values(), default=-math.inf)
         possible_at = max(shut.until, self._tried_at, started + self._cooldown_seconds)
-        return possible_at + doubt * PATIENCE_SECONDS
+        return possible_at + doubt * KEPT_SECONDS

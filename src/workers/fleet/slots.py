@@ -27,7 +27,7 @@ from ...scheduling.redelivery import TaskKind
 from ...scheduling.server_failures import Verdict
 from .busy import Begun, Busyness
 from .capacity import NO_LABELS, Candidate, Capacity, Policy, ServerCapacity
-from .local_circuit import LocalCircuit, Shut, Turn
+from .local_circuit import CircuitChange, LocalCircuit, Shut
 
 RECHECK_TOLERANCE_SECONDS = 0.001
 """An instant read from the wall clock moves by less than that between two looks."""
@@ -51,7 +51,7 @@ class _Load(Struct):
     taken: set[TaskRef] = field(default_factory=set)
     """Calls whose task the server has taken, though they have not ended."""
     noted: tuple[datetime | None, int | None, float] = (None, None, 0.0)
-    """What was last reported of `busy`."""
+    """The part of `busy` that was last reported."""
     rechecked_at: float = math.inf
     """When the server's capacity is computed again without any event, monotonic."""
     accepting: bool = True
@@ -103,7 +103,7 @@ class Slots:
         self._refusing: set[str] = set()
         """Names of the servers that have refused tasks of some owners."""
         self._busy_news: set[str] = set()
-        """Ids of servers of which other assumptions hold than were last reported."""
+        """Ids of servers whose assumptions have changed since they were last reported."""
         self._choices = itertools.count(1)
         self.freed = asyncio.Event()
         """Set whenever more slots may be free than before."""
@@ -114,7 +114,7 @@ class Slots:
     def add(self, server_id: str, running: Iterable[TaskRef], busy: BusyServer | None = None) -> None:
         """Add a server assigned to this worker, on which these attempts are running already.
 
-        `busy`: what the worker before assumed about it.
+        `busy`: the assumptions of the worker that had it before.
         """
         since = time.monotonic()
         self._loads[server_token(server_id)] = _Load(
@@ -235,7 +235,7 @@ class Slots:
             self._refresh(server_token(server_id))
 
     def busy_news(self) -> dict[str, BusyServer | None]:
-        """Return what is assumed about each server of which that has changed since the last call; None: nothing."""
+        """Return the new assumptions about servers since the last call; None: none are left."""
         names, self._busy_news = self._busy_news, set()
         loads = {name: load for name in names if (load := self._loads.get(server_token(name))) is not None}
         return {name: self._reported(load) for name, load in loads.items()}
@@ -252,14 +252,14 @@ class Slots:
         ]
         return min(waits, default=0.0)
 
-    def judge(self, server_id: str, ref: TaskRef, verdict: Verdict) -> Turn:
-        """Record what the end of a call says about its server, before its slot is free; return what follows."""
+    def judge(self, server_id: str, ref: TaskRef, verdict: Verdict) -> CircuitChange:
+        """Record the verdict of a call on its server, before its slot is free; return how its circuit changes."""
         load = self._loads.get(server_token(server_id))
         if load is None:
             return None
-        turn = load.circuit.end(ref, verdict, time.monotonic())
+        change = load.circuit.end(ref, verdict, time.monotonic())
         self._refresh(server_token(server_id))
-        return turn
+        return change
 
     def doubt(self, ref: TaskRef) -> int:
         """Return how much speaks against a task as a trial, from 0 to 2."""
@@ -460,7 +460,7 @@ class Slots:
             heapq.heappush(self._opens_at, (at, name))
 
     def _shut(self, server: Present, now: float) -> Shut | None:
-        """Return what the log says of a server's circuit."""
+        """Return the state of a server's circuit in the log; None: closed."""
         match server.circuit:
             case CircuitIsClosed():
                 return None
