@@ -28,6 +28,8 @@ LONGEST_PROGRESS = 256 * 1024
 """Bytes of one update that does not end the attempt: it becomes a message of NATS, with others it is summed up with."""
 LONGEST_ERROR = 300
 """Characters of what is wrong with a streamed answer."""
+UPDATES_AT_ONCE = 64
+"""Updates of one stream that are passed on before anything else gets its turn: they may arrive faster than that."""
 CANCEL_SECONDS = 5.0
 """How long a server may take to answer a request to cancel; then its connection is closed."""
 
@@ -167,6 +169,8 @@ class BackendClient:
                 except BadAnswer as error:
                     raise BadAnswer(f"part {count} of the streamed answer {error}") from None
                 await on_update(found)
+                if count % UPDATES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
             return None
 
         async with contextlib.aclosing(chunks(response, self._max_result_bytes)) as pieces:

@@ -46,6 +46,8 @@ PER_SECOND = 4.0
 BURST = 8.0
 MOST_OUTPUT = 64 * 1024
 """Characters of output and lines that may wait; with more, they are appended without a token."""
+MOST_LINES = 500
+"""Lines that may wait; with more, they are appended without a token. Merging costs time for each line that waits."""
 MOST_NOTES = 20
 """Notes of merged reports; equal ones count once."""
 REMEMBERED = 10_000
@@ -234,8 +236,9 @@ class AttemptReports:
 
 
 def _may_be_merged(first: ReportProgress, second: ReportProgress) -> bool:
-    size = len(first.output) + sum(map(len, first.lines))
-    return first.reporter == second.reporter and size <= MOST_OUTPUT
+    if first.reporter != second.reporter or len(first.lines) >= MOST_LINES:
+        return False
+    return len(first.output) + sum(map(len, first.lines)) <= MOST_OUTPUT
 
 
 def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:

@@ -16,7 +16,7 @@ from ..errors import InvalidInput, InvalidItems
 from ..events.ids import BatchRef, nth
 from ..events.task import TaskSubmitted
 from ..settings import Settings
-from ..wire.validation_errors import deeper_than
+from ..wire.json_text import deeper_than
 from .body import Submission, TaskIdText, TaskRequest, TypeRules, fingerprint, parse_json, read_submission
 
 MOST_TASKS = 1_000
@@ -105,7 +105,7 @@ class BatchParser:
             raise InvalidInput("a task must be a JSON object", "$")
         if len(body) > self._max_task:
             raise InvalidInput(f"a task has {self._max_task} bytes at most; send a reference to large inputs")
-        if deeper_than(self._max_depth, body, content):
+        if deeper_than(self._max_depth, body):
             raise InvalidInput(f"the task is nested deeper than {self._max_depth} levels")
         return read_submission(content, body, _item)
 

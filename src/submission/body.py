@@ -24,8 +24,8 @@ from ..events.task_type import TypeDefined
 from ..projections.fleet import Fleet
 from ..settings import Settings
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
-from ..wire.json_text import half_surrogate
-from ..wire.validation_errors import breaks_schema, deeper_than, invalid, malformed
+from ..wire.json_text import deeper_than, half_surrogate
+from ..wire.validation_errors import breaks_schema, invalid, malformed
 
 SCHEMA_CACHE = 256
 """Compiled payload schemas kept in memory. When there are more, all are compiled again as they are needed."""
@@ -241,7 +241,7 @@ def as_object(content: Any, body: bytes, max_depth: int) -> dict[str, Any]:
     """Return the content of a body if it is an object of no more than `max_depth` levels. Raises InvalidInput."""
     if not isinstance(content, dict):
         raise InvalidInput("the body must be a JSON object", "$")
-    if deeper_than(max_depth, body, content):
+    if deeper_than(max_depth, body):
         raise InvalidInput(f"the body is nested deeper than {max_depth} levels")
     return content
 

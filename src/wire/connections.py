@@ -171,6 +171,12 @@ class _Exchange(ResponseHandler):
         self._arrived.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._is_encrypted = transport.get_extra_info("ssl_object") is not None
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        # A body without a length ends with the connection. aiohttp 3.14.5 takes a reset for such an end.
+        if exc is not None and self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError("the connection was reset"))
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         if self._phase is _Phase.UNDER_WAY or not data:
             super().data_received(data)

@@ -1,4 +1,4 @@
-"""Error texts for invalid JSON bodies, and the depth of JSON.
+"""Error texts for invalid JSON bodies.
 
 What msgspec and jsonschema-rs find, in sentences that say what is required.
 
@@ -262,25 +262,3 @@ def _given(text: str) -> str:
 def _known_fields(kinds: Sequence[inspect.Type]) -> str:
     fields = [field.encode_name for kind in kinds if isinstance(kind, inspect.StructType) for field in kind.fields]
     return f"; known fields: {', '.join(dict.fromkeys(fields))}" if fields else ""
-
-
-# Depth
-#
-# What is stored must decode wherever it is read. Decoders stop at about 1,000 levels, and earlier the deeper the call
-# stack already is.
-
-
-def deeper_than(limit: int, body: bytes, content: Any) -> bool:
-    """Return True if `content`, decoded from `body`, has more than `limit` levels."""
-    # Each level has a bracket, so a body with few brackets needs no measuring.
-    return body.count(b"{") + body.count(b"[") > limit and depth(content) > limit
-
-
-def depth(content: Any) -> int:
-    """Return the number of nested levels of objects and arrays, 0 for a scalar."""
-    level = 0
-    current = [content]
-    while containers := [value for value in current if isinstance(value, dict | list)]:
-        level += 1
-        current = [child for value in containers for child in (value.values() if isinstance(value, dict) else value)]
-    return level

@@ -150,3 +150,21 @@ def test_any_answer_is_kept_or_refused(media_type: str, body: bytes) -> None:
         json.loads(found.result)
     if isinstance(found, Completed) and found.file is not None:
         assert found.file.content == body
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain", "text/html", "application/octet-stream"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"metadata": {"status": "FAILED", "progress": NaN}}',
+        b'{"data": 1, "metadata": {"status": "FINISHED"',
+        b'{"metadata": {"status": "PROCESSING"}}\n{"metadata": {"status": "FAILED"}}',
+        b'{"metadata": {"status": "FAILED"}, "data": ' + b"[" * 600 + b"]" * 600 + b"}",
+    ],
+    ids=["not a number", "cut", "several", "too deep"],
+)
+def test_a_report_that_is_not_json_is_no_text(media_type: str, body: bytes) -> None:
+    found = answer(200, body, media_type=media_type)
+
+    assert isinstance(found, Failed)
+    assert found.kind == "bad_answer"

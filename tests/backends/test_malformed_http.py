@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,7 @@ from .test_taskstream_answers import CALL
 OK = b"HTTP/1.1 200 OK\r\n"
 ZIPPED = gzip.compress(b"It was a dark night. " * 100)
 NO_HTTP = "the server's answer is not valid HTTP"
+RESET = b"<reset>"
 BROKEN_OFF = "the server broke off its answer"
 
 Call = Callable[[bytes], Any]
@@ -36,8 +39,12 @@ async def call() -> AsyncIterator[Call]:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         await reader.readexactly(length)
-        writer.write(said)
+        body, is_reset, _ = said.partition(RESET)
+        writer.write(body)
         await writer.drain()
+        if is_reset:
+            # A linger time of 0 makes the end of the connection a reset.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.close()
 
     async def ignore(update: Update) -> None:
@@ -76,6 +83,9 @@ MALFORMED: list[tuple[str, bytes, str]] = [
     ("a short body", OK + b"Content-Length: 20\r\n\r\n{}", BROKEN_OFF),
     ("a cut chunk", OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}", BROKEN_OFF),
     ("no last chunk", OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", BROKEN_OFF),
+    ("a reset in text without a length", OK + b"Content-Type: text/plain\r\n\r\nIt was" + RESET, BROKEN_OFF),
+    ("a reset after JSON without a length", OK + b"Content-Type: application/json\r\n\r\n{}" + RESET, BROKEN_OFF),
+    ("a reset instead of a body", b"HTTP/1.0 200 OK\r\n\r\n" + RESET, BROKEN_OFF),
     ("nothing", b"", "the server closed the connection without an answer"),
 ]
 

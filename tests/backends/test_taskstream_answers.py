@@ -458,3 +458,17 @@ def test_every_answer_has_an_outcome(status: int, body: bytes, reports: bool) ->
         assert isinstance(found, Failed | Busy)
     elif isinstance(found, Completed | FailedByBackend):
         json.loads(found.result)
+
+
+@pytest.mark.parametrize("reports", [False, True])
+@pytest.mark.parametrize(
+    "beside", [{"metadata": {}}, {"metadata": None}, {"data": None}, {"metadata": {"x": 1}, "data": 1}]
+)
+def test_a_failure_that_is_named_beside_data_or_metadata_is_one(beside: dict[str, Any], reports: bool) -> None:
+    found = answer(200, {"task_id": "t1", "status": "FAILED", "error": "CUDA OOM", **beside}, reports=reports)
+
+    assert isinstance(found, FailedByBackend)
+    assert found.error == "CUDA OOM"
+    result = json.loads(found.result)
+    assert result["data"] == beside.get("data")
+    assert result["metadata"]["status"] == "FAILED"

@@ -260,7 +260,7 @@ def test_a_task_may_end_without_data_and_a_failure_has_its_reason(update: Any, k
         ({"status": "DONE"}, "$.status"),
         ({"status": None, "data": 1}, "$.status"),
         ({"metadata": {"status": "DONE"}, "data": 1}, "$.metadata.status"),
-        ({"metadata": None}, "object"),
+        ({"metadata": None}, "no field"),
         ({"task_id": OTHER_TASK, "data": 1}, "another task"),
     ],
     ids=str,
@@ -286,3 +286,15 @@ def test_a_wrong_cosmetic_field_does_not_lose_the_end(status: str, wrong: Any) -
 
     assert isinstance(said, Completed if status == "FINISHED" else FailedByBackend)
     assert json.loads(said.result)["data"] == 1
+
+
+@pytest.mark.parametrize("metadata", [{}, None, {"model": "m"}])
+def test_a_status_beside_metadata_decides(metadata: Any) -> None:
+    failed = only({"data": 1, "status": "failed", "metadata": metadata})
+    finished = only({"data": 1, "metadata": metadata})
+
+    assert isinstance(failed, FailedByBackend)
+    assert json.loads(failed.result)["metadata"]["status"] == "FAILED"
+    assert isinstance(finished, Completed)
+    with pytest.raises(BadAnswer, match=r"status"):
+        only({"data": 1, "status": "error", "metadata": metadata})

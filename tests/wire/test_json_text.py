@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.wire.json_text import half_surrogate, mend, read_json
+from taskstream.wire.json_text import FLAT, deeper_than, half_surrogate, mend, read_json
 
 values = st.recursive(st.none() | st.integers(-(10**9), 10**9) | st.text(), st.lists)
 
@@ -56,3 +56,23 @@ def test_any_bytes_are_read_or_refused(text: bytes) -> None:
 )
 def test_what_is_not_quite_unicode_is_read(text: bytes, content: Any) -> None:
     assert read_json(text).content == content
+
+
+def levels(value: Any) -> int:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, dict | list) + max(map(levels, children), default=0)
+
+
+bracketed = st.text(st.sampled_from('[]{}"\\a'), max_size=6)
+nested = st.recursive(
+    st.none() | bracketed, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(bracketed, inner, max_size=4)
+)
+
+
+@given(nested, st.integers(0, 6), st.sampled_from([0, FLAT - 1, FLAT, 2 * FLAT]))
+def test_the_depth_is_found_in_the_text_whatever_its_strings_hold(value: Any, limit: int, around: int) -> None:
+    for number in range(around):
+        value = [value] if number % 2 else {"]": value}
+    text = json.dumps(value).encode()
+
+    assert deeper_than(limit + around, text) == (levels(value) > limit + around)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from taskstream.push.attempt_reports import MOST_LINES
 from testkit.backend import Answerer, BackendServer, at_first
 from testkit.nats import NatsServer
 from testkit.service import Service, running_service
@@ -83,6 +84,23 @@ async def test_a_flood_of_updates_is_seen_whole_and_in_order_and_the_log_keeps_f
     assert len(kept(history)) < UPDATES / 20
     assert sent[-1]["type"] == history[-1]["type"] == "TaskSucceeded"
     assert (await service.alice.details(task_id))["result"]["data"] == "done"
+
+
+async def test_lines_that_come_all_at_once_are_kept_in_events_of_a_bounded_number(
+    service: Service, backend: BackendServer
+) -> None:
+    count = 5 * MOST_LINES
+
+    async def at_once(server: BackendServer, task: dict[str, Any], say: Say, request: web.Request) -> None:
+        await say(b"\n".join(json.dumps({"log": str(number)}).encode() for number in range(count)))
+        await say({"data": "done"})
+
+    task_id = await submitted(service, backend, streaming(at_once))
+    await service.alice.reaches(task_id, "FINISHED")
+
+    events = kept(await service.alice.history(task_id))
+    assert [line for event in events for line in event.get("lines", ())] == [str(number) for number in range(count)]
+    assert max(len(event.get("lines", ())) for event in events) <= MOST_LINES
 
 
 async def test_progress_is_seen_while_the_server_is_still_at_work(service: Service, backend: BackendServer) -> None:

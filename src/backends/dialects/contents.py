@@ -18,8 +18,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from ...wire.json_text import BYTE_ORDER_MARK, Json, read_json
-from ...wire.validation_errors import deeper_than, malformed
+from ...wire.json_text import BYTE_ORDER_MARK, Json, deeper_than, read_json
+from ...wire.validation_errors import malformed
 from .dialect import BadAnswer, File, Reply
 
 DEEPEST_ANSWER = 500
@@ -64,7 +64,8 @@ def read_content(reply: Reply) -> Content:
         try:
             return as_json(text)
         except BadAnswer:
-            pass
+            if b'"metadata"' in text and b'"status"' in text:
+                raise  # the status of a TaskResult must not be lost in a text
     if media_type.startswith("text/") or (not media_type and _is_utf8(text)):
         return text.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
     return _file(media_type, body)
@@ -74,7 +75,7 @@ def as_json(text: bytes) -> Json:
     """Return what JSON holds. Raises BadAnswer for anything else, and for what is nested too deep to be read again."""
     try:
         found = read_json(text)
-        too_deep = deeper_than(DEEPEST_ANSWER, *found)
+        too_deep = deeper_than(DEEPEST_ANSWER, found.text)
     except RecursionError:
         too_deep = True
     except msgspec.DecodeError as error:

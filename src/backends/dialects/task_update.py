@@ -209,25 +209,27 @@ def status_of(said: Any) -> Status | None:
 def read_update(text: bytes, content: Any, *, may_be_short: bool = False) -> TaskUpdate:
     """Return the update in a JSON text that holds `content`. Raises InvalidInput for an unknown status.
 
-    In short (`may_be_short`), the fields of metadata are at the top, and the status may be left out: with `data` it is
-    FINISHED, without PROCESSING.
+    In short (`may_be_short`), the fields of metadata are at the top, or only the status is. The status may be left out:
+    with `data` it is FINISHED, without PROCESSING.
     """
     if not isinstance(content, dict):
         raise InvalidInput("must be an object", "$")
-    is_short = may_be_short and "metadata" not in content
+    is_short = may_be_short and content.get("metadata") is None
     path = "$" if is_short else "$.metadata"
     metadata = content if is_short else content.get("metadata")
     if not isinstance(metadata, dict):
         raise InvalidInput("is required and must be an object", path)
     status: Status | None
-    if may_be_short and "status" not in metadata:
+    has_it = content if may_be_short and "status" not in metadata else metadata
+    if may_be_short and "status" not in has_it:
         status = "PROCESSING" if content.get("data") is None else "FINISHED"
     else:
-        status = status_of(metadata.get("status"))
+        status = status_of(has_it.get("status"))
     if status is None:
+        path = path if has_it is metadata else "$"
         one_of = f"must be one of {', '.join(STATUSES)}"
-        is_given = "status" in metadata
-        detail = f"{one_of}; given: {_shown(metadata['status'])}" if is_given else f"is required and {one_of}"
+        is_given = "status" in has_it
+        detail = f"{one_of}; given: {_shown(has_it['status'])}" if is_given else f"is required and {one_of}"
         raise InvalidInput(detail, f"{path}.status")
     said: dict[str, Any] = {}
     changed: dict[str, Any] = {}

@@ -121,7 +121,7 @@ class Taskstream(Dialect):
             return Failed(kind="bad_answer", error=OF_ANOTHER_TASK)
         if not update.is_final:
             return Accepted(update.backend_task_id) if reports else _bad(reply, f"reports {update.status}. {REGISTER}")
-        if update.is_short:
+        if not has_status(update.content):
             return update.ending(
                 update.result(call.task_id, **_seen(server.server_id, update.status, reply.elapsed_ms))
             )
@@ -154,7 +154,7 @@ class _UpdateStream(StreamReader):
             raise BadAnswer("is not a JSON object")
         if content.get("error") and not (has_status(content) or "status" in content):
             raise BadAnswer(f"reports an error: {reason_in(content)}")
-        if not SHORT & content.keys():
+        if not SHORT & (content.keys() - {"metadata"} if content.get("metadata") is None else content.keys()):
             raise BadAnswer("has no field of an update")
         try:
             update = read_update(text, content, may_be_short=True)
@@ -196,7 +196,8 @@ def _seen(server_id: str, status: str, elapsed_ms: int) -> dict[str, Any]:
 def _update_in(found: Content, call: Call) -> TaskUpdate | None:
     """Return the update in an answer; None if it is none, so that the answer is data. Raises BadAnswer.
 
-    Without `metadata`, an object that names the task and says that it has failed, or goes on, is an update in short.
+    Without a status in `metadata`, an object that names the task and says at the top that it has failed, or goes on, is
+    an update in short.
     """
     if not isinstance(found, Json):
         return None
@@ -204,13 +205,13 @@ def _update_in(found: Content, call: Call) -> TaskUpdate | None:
     try:
         if has_status(content):
             return read_update(text, content)
+        if not isinstance(content, dict):
+            return None
+        names_task = content.get("task_id") == call.task_id or "backend_task_id" in content
+        if names_task and status_of(content.get("status")) in ("WAITING", "PROCESSING", "FAILED"):
+            return read_update(text, content, may_be_short=True)
     except InvalidInput as error:
         raise BadAnswer(f"is no TaskResult: {error}") from None
-    if not isinstance(content, dict) or "metadata" in content or "data" in content:
-        return None
-    names_task = content.get("task_id") == call.task_id or "backend_task_id" in content
-    if names_task and status_of(content.get("status")) in ("WAITING", "PROCESSING", "FAILED"):
-        return read_update(text, content, may_be_short=True)
     return None
 
 
