@@ -20,6 +20,13 @@ _FIRST, _SECOND = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-
 # A first half without a second one after it, or a second half without a first one before it. The alternatives share
 # their beginning, so that `re` skips text without escapes quickly.
 _HALF = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!%b)|(?<!%b\\u[dD])[c-fC-F][0-9a-fA-F]{2})" % (_SECOND, _FIRST))
+_NO_NUMBER = re.compile(
+    rb'(?:"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)[^"NI-]*+)++|-?\b(?:NaN|Infinity)\b',
+    re.DOTALL,
+)
+"""What encoders such as Python's write for numbers that JSON cannot hold. Strings match, too, to be passed over."""
+_LONGEST_WITH_NULLS = 4 * 1024 * 1024
+"""Longer texts stay as they are: the search takes up to half a second for each megabyte."""
 _BACKSLASH, _HIDDEN = rb"\\", b"\x00\x00"
 """An escaped backslash, hidden while halves are searched, and what hides it: no JSON has a NUL."""
 
@@ -42,14 +49,15 @@ class Json(NamedTuple):
 def read_json(text: bytes) -> Json:
     """Return the content of a JSON text, with the text that holds it: without a byte order mark, otherwise unchanged.
 
-    Only if it does not decode, each half surrogate pair and each sequence that is not UTF-8 becomes U+FFFD. Raises
-    msgspec.DecodeError for what is not JSON even then, RecursionError for nesting beyond what the decoder can take.
+    Only if it does not decode, each half surrogate pair and each sequence that is not UTF-8 becomes U+FFFD, and, in up
+    to 4 MB, each NaN and Infinity null. Raises msgspec.DecodeError for what is not JSON even then, RecursionError for
+    nesting beyond what the decoder can take.
     """
     text = text.removeprefix(BYTE_ORDER_MARK)
     try:
         return Json(text, msgspec.json.decode(text))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        mended = mend(text)
+        mended = _with_nulls(mend(text))
         if mended == text:
             raise
         return Json(mended, msgspec.json.decode(mended))
@@ -64,6 +72,13 @@ def mend(text: bytes) -> bytes:
         return text
     hidden = text.decode(errors="replace").encode().replace(_BACKSLASH, _HIDDEN)
     return _HALF.sub(REPLACEMENT, hidden).replace(_HIDDEN, _BACKSLASH)
+
+
+def _with_nulls(text: bytes) -> bytes:
+    """Return a JSON text with null for each NaN and Infinity outside its strings; a long one unchanged."""
+    if len(text) > _LONGEST_WITH_NULLS or (b"NaN" not in text and b"Infinity" not in text):
+        return text
+    return _NO_NUMBER.sub(lambda found: found[0] if found[0].startswith(b'"') else b"null", text)
 
 
 def half_surrogate(text: bytes) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import msgspec
@@ -33,6 +34,24 @@ def test_each_half_of_a_surrogate_pair_is_replaced_and_nothing_else(parts: list[
 
     assert found == expected
     assert (half_surrogate(text.encode()) is not None) == ("\ufffd" in expected)
+
+
+@given(st.recursive(st.floats() | st.sampled_from(["NaN", '"-Infinity', "\\\\", "é"]), st.lists), st.booleans())
+def test_numbers_that_json_cannot_hold_are_null_and_texts_stay(value: Any, is_ascii: bool) -> None:
+    def expected(found: Any) -> Any:
+        if isinstance(found, list):
+            return [expected(each) for each in found]
+        return None if isinstance(found, float) and not math.isfinite(found) else found
+
+    assert read_json(json.dumps(value, ensure_ascii=is_ascii).encode()).content == expected(value)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[NaNa]", b"[--Infinity]", b'["NaN]', b'[NaN, "\\', b"[1NaN]", b"[-NaN1]", b"{NaN: 1}"]
+)
+def test_other_words_with_nan_stay_invalid(text: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        read_json(text)
 
 
 @given(st.binary(max_size=40))
