@@ -200,6 +200,22 @@ def test_one_owners_refusals_rest_that_owner_and_not_the_server() -> None:
     assert (story.busy.paused_until, story.busy.limit, story.busy.since) == (paused_until, limit, None)
 
 
+def test_an_owner_that_comes_to_a_server_paused_for_another_is_tried_first() -> None:
+    """Alice was alone on the server, so it pauses for as long as it asked: once, not each time hers is refused."""
+    story = Story()
+    assert story.turn_away(A, retry_after=seconds(30)) == 30
+
+    story.now = story.busy.paused_until
+    assert story.busy.rests_until(A) == story.now + OTHERS_FIRST
+    assert story.busy.rests_until(B) <= story.now
+    story.begin(B)
+    story.take()
+    story.now = story.busy.rests_until(A)
+    story.begin(A)
+    assert not story.refuse(seconds(30))
+    assert story.busy.paused_until < story.now
+
+
 def test_an_owner_that_was_refused_is_tried_with_one_task_at_a_time() -> None:
     story = Story()
     story.begin(B)

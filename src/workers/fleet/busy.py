@@ -8,7 +8,7 @@
 A server may refuse the tasks of one owner only: a rate limit of that owner's model key looks like this. So a refusal is
 the owner's own if the server, since it last refused one, took another owner's task while it ran as many tasks or more.
 Then the owner's tasks rest, one at a time is tried, and the server goes on. Until a second owner is refused, a server
-that serves several is left alone for a second at most.
+that serves several is paused for a second at most. After a pause, owners that were not refused come first.
 
 Pure. Times are monotonic, in seconds. Source of the limit: slow start and congestion avoidance, RFC 5681.
 """
@@ -143,8 +143,8 @@ class Busyness(Struct):
         self._holds_until = self.paused_until + self._probe_pause
         if len(self._refused) >= MOST_OWNERS:
             self._refused.clear()
-        rest = 0.0 if alone and not confirmed else self.paused_until + OTHERS_FIRST
-        self._refused[owner] = _Refused(running=running, at=now, rests_until=rest)
+        # Also of a server that has served no other owner yet: else each try could be this owner's, and others wait.
+        self._refused[owner] = _Refused(running=running, at=now, rests_until=self.paused_until + OTHERS_FIRST)
         return True
 
     def take(self, owner: str, begun: Begun, now: float, most: int) -> None:
