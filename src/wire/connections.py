@@ -9,6 +9,8 @@ kept gives the second answer to whoever asks next. aiohttp puts a kept connectio
   closed after its answer.
 * An origin that sent what nobody asked for, or an answer in doubt, gets a connection per request for DISTRUST_SECONDS.
 * A request with ALONE gets a connection of its own.
+* A server may send MOST_INFORMATIONAL answers such as 102 before the final one; more close the connection. aiohttp
+  takes any number, and nothing else in the process runs while they come fast.
 
 What remains: an answer nobody asked for that crosses the first bytes of the next request on a kept connection. It
 cannot be recognized here. Callers have the means: an id in the answer, or another request with ALONE.
@@ -32,6 +34,9 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.http import RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
 from yarl import URL
 
 log = structlog.get_logger(__name__)
@@ -41,6 +46,8 @@ ALONE = {"Connection": "close"}
 DISTRUST_SECONDS = 600.0
 MOST_DISTRUSTED = 1_000
 """Origins remembered. With more, the oldest is forgotten: it is found out again."""
+MOST_INFORMATIONAL = 1_000
+"""Answers with a status below 200 in one exchange (RFC 9110, 15.2). Some servers send a 102 every few seconds."""
 
 
 class UnaskedAnswer(aiohttp.ServerDisconnectedError):
@@ -113,6 +120,7 @@ class _Exchange(ResponseHandler):
         self._pool = pool
         self._phase = _Phase.IDLE
         self._begun = 0
+        self._answers = 0
         self._is_kept = False
         self._is_alone = False
         self._url = URL()
@@ -130,7 +138,7 @@ class _Exchange(ResponseHandler):
 
     def prepare(self, url: URL, *, alone: bool) -> None:
         """Take a request. What arrives before its first byte is written makes it fail with UnaskedAnswer."""
-        self._phase, self._is_kept = _Phase.PREPARED, False
+        self._phase, self._is_kept, self._answers = _Phase.PREPARED, False, 0
         self._url, self._is_alone = url, alone
 
     def begin(self) -> bool:
@@ -184,6 +192,16 @@ class _Exchange(ResponseHandler):
             self._refuse()
         if self._phase is _Phase.IDLE and self.should_close:  # the answer is complete, and more came with it
             self._refuse()
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        # aiohttp hands over each answer here. Final ones count too: after the first, all are nobody's.
+        self._answers += 1
+        if self._answers <= MOST_INFORMATIONAL + (data[0].code >= 200):
+            super().feed_data(data, size)
+        elif self._exception is None:
+            self.set_exception(HttpProcessingError(message=f"more than {MOST_INFORMATIONAL} informational answers"))
+            if self.transport is not None:
+                self.transport.abort()
 
     def start_timeout(self) -> None:
         # The request is written now; one without a body, immediately after this call.

@@ -80,6 +80,7 @@ MALFORMED: list[tuple[str, bytes, str]] = [
     ("a bad chunk", OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", NO_HTTP),
     ("a long status line", b"HTTP/1.1 200 " + b"O" * 20_000 + b"\r\n\r\n", f"{NO_HTTP}: Got more than"),
     ("too many headers", OK + b"".join(b"X%d: 1\r\n" % n for n in range(5_000)) + b"\r\n", f"{NO_HTTP}: Too many"),
+    ("1,001 of 102", 1_001 * b"HTTP/1.1 102 \r\n\r\n", f"{NO_HTTP}: more than 1000 informational answers"),
     ("a short body", OK + b"Content-Length: 20\r\n\r\n{}", BROKEN_OFF),
     ("a cut chunk", OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}", BROKEN_OFF),
     ("no last chunk", OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", BROKEN_OFF),

@@ -14,16 +14,24 @@ from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 
 import taskstream
 from taskstream.wire import connections
-from taskstream.wire.connections import ExchangeConnector, _Exchange, _Request, _Response, keep, open_session
+from taskstream.wire.connections import (
+    MOST_INFORMATIONAL,
+    ExchangeConnector,
+    _Exchange,
+    _Request,
+    _Response,
+    keep,
+    open_session,
+)
 from testkit.raw_server import RawServer, answer
 
 OVERRIDDEN = {
     aiohttp.TCPConnector: (ExchangeConnector, {"_get", "_release"}),
-    ResponseHandler: (_Exchange, {"connection_made", "data_received", "start_timeout"}),
+    ResponseHandler: (_Exchange, {"connection_made", "connection_lost", "data_received", "feed_data", "start_timeout"}),
     ClientRequest: (_Request, {"connection_key", "send", "write_bytes"}),
     aiohttp.ClientResponse: (_Response, {"release", "start"}),
 }
-USED = {"_factory", "_loop", "_buffer", "_exception"}
+USED = {"_factory", "_loop", "_buffer", "_exception", "_payload"}
 """Private attributes of the connector and of the protocol."""
 STRAY = answer(b"of another request")
 
@@ -48,6 +56,7 @@ async def test_every_private_member_we_touch_exists() -> None:
         assert connector._loop is not None
         assert protocol._buffer == deque()
         assert protocol._exception is None
+        assert protocol._payload is None
     for theirs, (ours, names) in OVERRIDDEN.items():
         for name in names:
             assert name in vars(ours)
@@ -64,6 +73,17 @@ async def test_it_uses_a_connection_again_without_a_look_at_what_arrived() -> No
             async with session.get(server.url) as response:
                 assert await response.read() == expected
             server.connections[0].send(STRAY)
+
+
+async def test_it_takes_any_number_of_informational_answers() -> None:
+    """If this fails, `feed_data` of connections.py may not be needed any more."""
+    informational = 3 * MOST_INFORMATIONAL * b"HTTP/1.1 102 Processing\r\n\r\n"
+    async with (
+        RawServer(lambda _: informational + answer(b"own")) as server,
+        aiohttp.ClientSession() as session,
+        session.get(server.url) as response,
+    ):
+        assert await response.read() == b"own"
 
 
 async def test_an_exchange_begins_once_for_each_request_with_and_without_a_body() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
+from aiohttp.client_proto import ResponseHandler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstream.wire import connections
-from taskstream.wire.connections import ALONE, UnaskedAnswer, doubt, is_certain, keep, open_session
+from taskstream.wire.connections import ALONE, MOST_INFORMATIONAL, UnaskedAnswer, doubt, is_certain, keep, open_session
 from testkit.certificates import Authority
 from testkit.raw_server import RawRequest, RawServer, answer
 from testkit.waiting import wait_until
@@ -215,6 +216,67 @@ async def test_early_hints_belong_to_their_answer(session: aiohttp.ClientSession
     async with RawServer(lambda request: hints + echo(request)) as server:
         await answers_are_own(session, server)
         assert len(server.connections) == 3
+
+
+@pytest.fixture
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the statuses of all answers that aiohttp keeps until they are read."""
+    statuses: list[int] = []
+    feed_data = ResponseHandler.feed_data
+
+    def note(exchange: ResponseHandler, data: Any, size: int = 0) -> None:
+        statuses.append(data[0].code)
+        feed_data(exchange, data, size)
+
+    monkeypatch.setattr(ResponseHandler, "feed_data", note)
+    return statuses
+
+
+INFORMATIONAL = [b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\n"]
+
+
+async def test_each_exchange_may_have_so_many_informational_answers(
+    session: aiohttp.ClientSession, handed_over: list[int]
+) -> None:
+    async with RawServer(lambda request: MOST_INFORMATIONAL * INFORMATIONAL[0] + echo(request)) as server:
+        await answers_are_own(session, server)
+        assert len(server.connections) == 3
+    assert handed_over == 6 * [*MOST_INFORMATIONAL * [102], 200]
+
+
+@pytest.mark.parametrize("one", INFORMATIONAL)
+async def test_more_informational_answers_end_the_exchange_though_an_answer_follows(
+    session: aiohttp.ClientSession, handed_over: list[int], one: bytes
+) -> None:
+    async with RawServer(lambda request: (MOST_INFORMATIONAL + 1) * one + echo(request)) as server:
+        with pytest.raises(aiohttp.ClientResponseError, match="more than 1000 informational answers"):
+            await ask(session, server, "one")
+        await wait_until(lambda: not server.connections[0].is_open, "the connection to close")
+        assert len(handed_over) == MOST_INFORMATIONAL
+        server.respond = echo
+        await answers_are_own(session, server)
+
+
+async def test_informational_answers_without_end_are_counted_across_reads(
+    session: aiohttp.ClientSession, handed_over: list[int]
+) -> None:
+    async with RawServer(lambda _: b"") as server:
+        asking = asyncio.create_task(ask(session, server))
+        await wait_until(lambda: server.requests, "the request")
+        while not asking.done():
+            server.connections[0].send(7 * INFORMATIONAL[0])
+            await asyncio.sleep(0)
+        with pytest.raises(aiohttp.ClientResponseError, match="more than 1000 informational answers"):
+            await asking
+    assert handed_over == MOST_INFORMATIONAL * [102]
+
+
+async def test_of_many_answers_at_once_the_first_counts_and_few_are_kept(
+    session: aiohttp.ClientSession, handed_over: list[int]
+) -> None:
+    async with RawServer(lambda request: echo(request) + 3 * MOST_INFORMATIONAL * STRAY) as server:
+        await answers_are_own(session, server)
+        assert len(handed_over) <= len(server.requests) * (MOST_INFORMATIONAL + 1)
 
 
 async def test_an_upgrade_that_was_not_asked_for_ends_its_connection(session: aiohttp.ClientSession) -> None:
