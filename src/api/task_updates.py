@@ -21,7 +21,7 @@ from ..events.ids import TaskRef, parse_task_id
 from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
 from ..submission.body import as_object, parse_json_object
 from ..vault.sealing import SealingError
-from ..wire.json_text import read_json
+from ..wire.json_text import Json, read_json
 from .auth.access import ApiRequest, actor, owned_ref
 from .auth.authenticator import Identity, Unauthenticated
 from .bodies import read_body
@@ -105,10 +105,11 @@ def parse_update(body: bytes, task_id: str, max_depth: int) -> TaskUpdate:
     """
     depth = max(max_depth, DEEPEST_ANSWER)
     try:
-        text, content = read_json(body)
+        found = read_json(body)
     except (msgspec.DecodeError, RecursionError):
-        text, content = body, parse_json_object(body, depth)  # raises, and says what is wrong
-    update = read_update(text, as_object(content, text, depth))
+        found = Json(body, parse_json_object(body, depth))  # raises, and says what is wrong
+    as_object(found.content, found.text, depth)
+    update = read_update(found)
     if update.is_of_another(task_id):
         raise InvalidInput("is the id of another task; send the id in the path, or leave it out", "$.task_id")
     return update

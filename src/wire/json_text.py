@@ -27,6 +27,7 @@ _NO_NUMBER = re.compile(
 """What encoders such as Python's write for numbers that JSON cannot hold. Strings match, too, to be passed over."""
 _LONGEST_WITH_NULLS = 4 * 1024 * 1024
 """Longer texts stay as they are: the search takes up to half a second for each megabyte."""
+_NUL = b"\x00"
 _BACKSLASH, _HIDDEN = rb"\\", b"\x00\x00"
 """An escaped backslash, hidden while halves are searched, and what hides it: no JSON has a NUL."""
 
@@ -44,23 +45,29 @@ class Json(NamedTuple):
 
     text: bytes
     content: Any
+    marked: bytes | None = None
+    """The text with `true` for each NaN and Infinity, for which `text` has null; None if it came without them."""
 
 
 def read_json(text: bytes) -> Json:
     """Return the content of a JSON text, with the text that holds it: without a byte order mark, otherwise unchanged.
 
     Only if it does not decode, each half surrogate pair and each sequence that is not UTF-8 becomes U+FFFD, and, in up
-    to 4 MB, each NaN and Infinity null. Raises msgspec.DecodeError for what is not JSON even then, RecursionError for
-    nesting beyond what the decoder can take.
+    to 4 MB, each NaN and Infinity null; `marked` shows where. Raises msgspec.DecodeError for what is not JSON even
+    then, RecursionError for nesting beyond what the decoder can take.
     """
     text = text.removeprefix(BYTE_ORDER_MARK)
     try:
         return Json(text, msgspec.json.decode(text))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        mended = _with_nulls(mend(text))
-        if mended == text:
+        mended = mend(text)
+        marked = _with_nuls(mended)
+        if marked == text:
             raise
-        return Json(mended, msgspec.json.decode(mended))
+        if marked == mended:
+            return Json(mended, msgspec.json.decode(mended))
+        with_nulls = marked.replace(_NUL, b"null")
+        return Json(with_nulls, msgspec.json.decode(with_nulls), marked.replace(_NUL, b"true"))
 
 
 def mend(text: bytes) -> bytes:
@@ -68,17 +75,20 @@ def mend(text: bytes) -> bytes:
 
     Text with a NUL, which is not JSON, is returned unchanged.
     """
-    if b"\x00" in text:
+    if _NUL in text:
         return text
     hidden = text.decode(errors="replace").encode().replace(_BACKSLASH, _HIDDEN)
     return _HALF.sub(REPLACEMENT, hidden).replace(_HIDDEN, _BACKSLASH)
 
 
-def _with_nulls(text: bytes) -> bytes:
-    """Return a JSON text with null for each NaN and Infinity outside its strings; a long one unchanged."""
-    if len(text) > _LONGEST_WITH_NULLS or (b"NaN" not in text and b"Infinity" not in text):
+def _with_nuls(text: bytes) -> bytes:
+    """Return a JSON text with a NUL for each NaN and Infinity outside its strings.
+
+    A long text is returned unchanged, and so is one with a NUL, which is not JSON.
+    """
+    if len(text) > _LONGEST_WITH_NULLS or _NUL in text or (b"NaN" not in text and b"Infinity" not in text):
         return text
-    return _NO_NUMBER.sub(lambda found: found[0] if found[0].startswith(b'"') else b"null", text)
+    return _NO_NUMBER.sub(lambda found: found[0] if found[0].startswith(b'"') else _NUL, text)
 
 
 def half_surrogate(text: bytes) -> int | None:

@@ -156,12 +156,13 @@ def test_any_answer_is_kept_or_refused(media_type: str, body: bytes) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"metadata": {"status": "FAILED", "progress": NaN}}',
+        b'{"metadata": {"status": "FAILED"}, "data": NaN}',
+        b'[{"metadata": {"status": "FAILED", "progress": NaN}}]',
         b'{"data": 1, "metadata": {"status": "FINISHED"',
         b'{"metadata": {"status": "PROCESSING"}}\n{"metadata": {"status": "FAILED"}}',
         b'{"metadata": {"status": "FAILED"}, "data": ' + b"[" * 600 + b"]" * 600 + b"}",
     ],
-    ids=["not a number", "cut", "several", "too deep"],
+    ids=["not a number", "not a number in a list", "cut", "several", "too deep"],
 )
 def test_a_report_that_is_not_json_is_no_text(media_type: str, body: bytes) -> None:
     found = answer(200, body, media_type=media_type)

@@ -6,12 +6,13 @@ import contextlib
 import json
 from typing import Any, Literal
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskstream.api.task_updates import parse_update
 from taskstream.backends.dialects.dialect import Accepted, Answer, BadAnswer, Completed, Failed, FailedByBackend, Update
-from taskstream.backends.dialects.task_update import STATUSES
+from taskstream.backends.dialects.task_update import NAN_IS_NULL, STATUSES
 from taskstream.backends.dialects.taskstream import Taskstream
 from taskstream.errors import InvalidInput
 
@@ -118,3 +119,90 @@ def _assert_documented(result: dict[str, Any]) -> None:
         assert isinstance(metadata.get(name), int | float | None), name
         assert not isinstance(metadata.get(name), bool), name
     assert 0 <= (metadata.get("progress") or 0) <= 100
+
+
+not_numbers = pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+ways = pytest.mark.parametrize("way", WAYS)
+
+
+@ways
+@not_numbers
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"data": ["NaN"], "metadata": {"status": "%s", "progress": NaN}}',
+        '{"data": ["NaN"], "metadata": {"status": "%s", "loss": [1, {"data": NaN}], "message": "-NaN, \\"NaN"}}',
+        '{"data": ["NaN"], "metadata": {"custom_data": NaN, "status": "%s"}, "score": NaN, "backend_task_id": NaN}',
+    ],
+)
+def test_nan_outside_of_data_is_null_with_a_note_and_loses_no_end(way: Way, word: str, status: str, body: str) -> None:
+    body = (body % status).replace(" NaN", f" {word}")
+
+    found = received(way, body.encode())
+
+    assert isinstance(found, Completed if status == "FINISHED" else FailedByBackend)
+    result = json.loads(found.result)
+    assert result["data"] == ["NaN"]
+    assert result["metadata"]["status"] == status
+    assert found.notes == (NAN_IS_NULL,)
+    assert json.loads(found.result, parse_constant=pytest.fail)
+
+
+@ways
+@not_numbers
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"data": NaN, "metadata": {"status": "FINISHED"}}',
+        '{"metadata": {"status": "FINISHED", "progress": NaN}, "data": {"a": [1, NaN]}}',
+        '{"data": [NaN], "metadata": {"status": "FAILED"}}',
+        '{"data": [NaN, "\\ud83d"], "metadata": {"status": "FAILED"}}',
+    ],
+)
+def test_an_end_with_nan_in_its_data_is_no_end(way: Way, word: str, body: str) -> None:
+    found = received(way, body.replace("NaN", word).encode())
+
+    assert not isinstance(found, Completed | FailedByBackend)
+
+
+@not_numbers
+@pytest.mark.parametrize("body", ["NaN", "[1, NaN]", '{"loss": NaN}', '{"metadata": {"loss": NaN}, "data": 1}'])
+@pytest.mark.parametrize("reports", [False, True])
+def test_an_answer_that_is_all_data_has_no_nan(word: str, body: str, reports: bool) -> None:
+    found = answer(200, body.replace("NaN", word).encode(), reports=reports)
+
+    assert isinstance(found, Failed)
+    assert found.kind == "bad_answer"
+
+
+@not_numbers
+def test_text_that_looks_like_json_with_nan_stays_text(word: str) -> None:
+    text = f"[1, {word}]"
+
+    found = answer(200, text.encode(), media_type="text/plain")
+
+    assert isinstance(found, Completed)
+    assert json.loads(found.result)["data"] == text
+
+
+@not_numbers
+@pytest.mark.parametrize("media_type", ["", "text/plain", "application/json"])
+@pytest.mark.parametrize("name", ["status", "st\\u0061tus"])
+def test_a_failure_in_short_with_nan_is_a_failure(word: str, media_type: str, name: str) -> None:
+    found = answer(200, f'{{"task_id": "t1", "{name}": "FAILED", "progress": {word}}}'.encode(), media_type=media_type)
+
+    assert isinstance(found, FailedByBackend)
+
+
+@not_numbers
+def test_progress_with_nan_is_progress(word: str) -> None:
+    for way, body in (
+        ("stream", '{"progress": NaN, "message": "m"}'),
+        ("stream", '{"metadata": {"status": "PROCESSING", "progress": NaN, "message": "m"}}'),
+        ("callback", '{"metadata": {"status": "PROCESSING", "progress": NaN, "message": "m"}}'),
+    ):
+        found = received(way, body.replace("NaN", word).encode())
+
+        assert isinstance(found, Update)
+        assert (found.progress, found.message, found.notes) == (None, "m", (NAN_IS_NULL,))

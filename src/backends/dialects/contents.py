@@ -61,11 +61,15 @@ def read_content(reply: Reply) -> Content:
         return as_json(text)
     looks = _LOOKS_LIKE_JSON if media_type else _LOOKS_LIKE_ANY_JSON
     if looks.match(text.removeprefix(BYTE_ORDER_MARK)):
+        may_report = b'"metadata"' in text and b'"status"' in text  # a status must not be lost in a text
         try:
-            return as_json(text)
+            found = as_json(text)
+            is_report = isinstance(found.content, dict) and not {"metadata", "status"}.isdisjoint(found.content)
+            if found.marked is None or is_report or may_report:
+                return found
         except BadAnswer:
-            if b'"metadata"' in text and b'"status"' in text:
-                raise  # the status of a TaskResult must not be lost in a text
+            if may_report:
+                raise
     if media_type.startswith("text/") or (not media_type and _is_utf8(text)):
         return text.removeprefix(BYTE_ORDER_MARK).decode(errors="replace")
     return _file(media_type, body)

@@ -2,7 +2,7 @@
 
 The outcome depends on `status` alone, and a status that is none of the four words has none. Every other documented
 field is read leniently: a value of a wrong type is left out, one out of range is clamped or shortened, and a note says
-so. The result is kept as it came but for these. `data` is never changed.
+so. The result is kept as it came but for these. `data` is never changed: with NaN in it, an update is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 from ...errors import InvalidInput
 from ...events.envelope import NULL
 from ...events.ids import is_task_id
+from ...wire.json_text import Json
 from .dialect import Completed, Ending, FailedByBackend, Update
 from .reasons import FIELDS, reason_in, shortened
 
@@ -29,6 +30,8 @@ LONGEST_MESSAGE = 2_000
 LONGEST_LINE = 8_000
 LONGEST_NAME = 128
 LONGEST_BACKEND_ID = 512
+NAN_IN_DATA = "has NaN or Infinity, which JSON cannot hold; send null or text instead"
+NAN_IS_NULL = "NaN and Infinity are read as null"
 ROUNDING = 1e-6
 """Percent. A progress of 100.00000000000001 is a sum of fractions, not worth a note."""
 
@@ -95,7 +98,7 @@ class TaskUpdate(Struct, frozen=True):
     changed: dict[str, Any]
     """Fields of metadata that read otherwise than they came; None: left out."""
     notes: tuple[str, ...]
-    """What was left out, clamped or shortened, and why; at most one for each documented field."""
+    """What was left out, clamped or shortened, and why; at most one for each documented field, and one for NaN."""
 
     @property
     def is_final(self) -> bool:
@@ -206,14 +209,17 @@ def status_of(said: Any) -> Status | None:
     return next((status for status in STATUSES if status == word), None)
 
 
-def read_update(text: bytes, content: Any, *, may_be_short: bool = False) -> TaskUpdate:
-    """Return the update in a JSON text that holds `content`. Raises InvalidInput for an unknown status.
+def read_update(found: Json, *, may_be_short: bool = False) -> TaskUpdate:
+    """Return the update in JSON. Raises InvalidInput for an unknown status, and for NaN and Infinity in `data`.
 
     In short (`may_be_short`), the fields of metadata are at the top, or only the status is. The status may be left out:
     with `data` it is FINISHED, without PROCESSING.
     """
+    text, content, marked = found
     if not isinstance(content, dict):
         raise InvalidInput("must be an object", "$")
+    if marked is not None and bytes(_parts.decode(marked).data) != bytes(_parts.decode(text).data):
+        raise InvalidInput(NAN_IN_DATA, "$.data")
     is_short = may_be_short and content.get("metadata") is None
     path = "$" if is_short else "$.metadata"
     metadata = content if is_short else content.get("metadata")
@@ -235,7 +241,7 @@ def read_update(text: bytes, content: Any, *, may_be_short: bool = False) -> Tas
     changed: dict[str, Any] = {}
     if metadata.get("status", status) != status:
         changed["status"] = status
-    notes: list[str] = []
+    notes = [] if marked is None else [NAN_IS_NULL]
     for name, read in READERS.items():
         came = content.get(name) if name == "backend_task_id" else metadata.get(name)
         if came is None:

@@ -32,6 +32,7 @@ from .dialect import (
 )
 from .reasons import reason_in, reason_of
 from .task_update import (
+    NAN_IN_DATA,
     SHORT,
     TaskUpdate,
     has_status,
@@ -149,7 +150,8 @@ class _UpdateStream(StreamReader):
         self._task_id = task_id
 
     def read(self, text: bytes, elapsed_ms: int) -> Update | Answer | None:
-        text, content = as_json(text)
+        found = as_json(text)
+        content = found.content
         if not isinstance(content, dict):
             raise BadAnswer("is not a JSON object")
         if content.get("error") and not (has_status(content) or "status" in content):
@@ -157,7 +159,7 @@ class _UpdateStream(StreamReader):
         if not SHORT & (content.keys() - {"metadata"} if content.get("metadata") is None else content.keys()):
             raise BadAnswer("has no field of an update")
         try:
-            update = read_update(text, content, may_be_short=True)
+            update = read_update(found, may_be_short=True)
             if update.is_of_another(self._task_id):
                 raise BadAnswer("is of another task")
             if not update.is_final:
@@ -201,15 +203,15 @@ def _update_in(found: Content, call: Call) -> TaskUpdate | None:
     """
     if not isinstance(found, Json):
         return None
-    text, content = found
+    content = found.content
     try:
         if has_status(content):
-            return read_update(text, content)
+            return read_update(found)
         if not isinstance(content, dict):
             return None
         names_task = content.get("task_id") == call.task_id or "backend_task_id" in content
         if names_task and status_of(content.get("status")) in ("WAITING", "PROCESSING", "FAILED"):
-            return read_update(text, content, may_be_short=True)
+            return read_update(found, may_be_short=True)
     except InvalidInput as error:
         raise BadAnswer(f"is no TaskResult: {error}") from None
     return None
@@ -235,6 +237,8 @@ def _read_data(server: ServerRegistered, call: Call, reply: Reply, content: Cont
     if call.accepts == "json" and not isinstance(content, Json):
         answered = media_type_of(reply) if content is not None else "nothing"
         return _bad(reply, f"the answer is {answered or 'no JSON'}; the task's type accepts JSON only")
+    if isinstance(content, Json) and content.marked is not None:
+        return _bad(reply, f"the answer {NAN_IN_DATA}")
     seen = _seen(server.server_id, "FINISHED", reply.elapsed_ms)
     file = content if isinstance(content, File) else None
     return Completed(wrapped(call.task_id, _data(call, content), **seen), file=file)
