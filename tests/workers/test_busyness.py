@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskstream.workers.fleet.busy import (
+    ACTIVE_SECONDS,
     FIRST_PAUSE,
     LONGEST_GROWN_PAUSE,
     LONGEST_PAUSE,
@@ -214,6 +215,34 @@ def test_an_owner_that_comes_to_a_server_paused_for_another_is_tried_first() -> 
     story.begin(A)
     assert not story.refuse(seconds(30))
     assert story.busy.paused_until < story.now
+
+
+@pytest.mark.parametrize("asked", [59.0, 60.0, 300.0])
+def test_the_refusal_after_a_long_rest_is_still_the_owners_own(asked: float) -> None:
+    story = Story()
+    story.turn_away(A, retry_after=seconds(asked))
+    story.now = story.busy.paused_until
+    story.begin(B)
+    story.take()
+
+    for _ in range(3):
+        story.now = max(story.now, story.busy.rests_until(A))
+        story.begin(A)
+        assert not story.refuse(seconds(asked))
+        assert story.busy.paused_until < story.now
+
+
+def test_a_refusal_long_after_the_end_of_a_rest_is_the_servers_again() -> None:
+    story = Story()
+    story.turn_away(A)
+    story.now = story.busy.paused_until
+    story.begin(B)
+    story.take()
+    story.now = story.busy.rests_until(A) + ACTIVE_SECONDS
+
+    story.begin(A)
+
+    assert story.refuse()
 
 
 def test_an_owner_that_was_refused_is_tried_with_one_task_at_a_time() -> None:

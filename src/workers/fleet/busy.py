@@ -29,7 +29,7 @@ UNCONFIRMED_PAUSE = 1.0
 OTHERS_FIRST = 0.1
 """How long after a pause the tasks of other owners come first."""
 ACTIVE_SECONDS = 60.0
-"""How long an owner counts as served after a task was taken."""
+"""How long an owner counts as served after a task was taken, and as refused after the end of its rest."""
 FIRST_PROBE = 1.0
 LONGEST_PROBE = 60.0
 TAKEN_AFTER = 1.0
@@ -53,7 +53,9 @@ class _Refused(Struct):
     running: int
     """The server's other tasks then."""
     at: float
-    """When it was; of one that was the owner's own: when the rest after it ends."""
+    """When it was."""
+    known_until: float
+    """Until when the next refusal is the owner's own if `is_own`: the end of the rest, and ACTIVE_SECONDS more."""
     is_own: bool = False
     """The server has taken another owner's task since, with as many running: the next refusal is the owner's own."""
     count: int = 0
@@ -120,9 +122,11 @@ class Busyness(Struct):
             self.taken_after = min(2 * (now - begun.at), LONGEST_TAKEN_AFTER)
         asked = _asked(retry_after)
         known = self._refused.get(owner)
-        if known is not None and known.is_own and now - known.at < ACTIVE_SECONDS:
+        if known is not None and known.is_own and now < known.known_until:
             known.count += 1
-            known.at = known.rests_until = now + (asked if asked is not None else _growing(known.count, jitter))
+            known.at = now
+            known.rests_until = now + (asked if asked is not None else _growing(known.count, jitter))
+            known.known_until = known.rests_until + ACTIVE_SECONDS
             return False
         alone = not any(each != owner and now - at < ACTIVE_SECONDS for each, at in self._served.items())
         confirmed = any(each != owner and not entry.is_own for each, entry in self._refused.items())
@@ -144,7 +148,10 @@ class Busyness(Struct):
         if len(self._refused) >= MOST_OWNERS:
             self._refused.clear()
         # Also of a server that has served no other owner yet: else each try could be this owner's, and others wait.
-        self._refused[owner] = _Refused(running=running, at=now, rests_until=self.paused_until + OTHERS_FIRST)
+        rests_until = self.paused_until + OTHERS_FIRST
+        self._refused[owner] = _Refused(
+            running=running, at=now, known_until=rests_until + ACTIVE_SECONDS, rests_until=rests_until
+        )
         return True
 
     def take(self, owner: str, begun: Begun, now: float, most: int) -> None:
