@@ -33,6 +33,9 @@ UPDATES_AT_ONCE = 64
 CANCEL_SECONDS = 5.0
 """How long a server may take to answer a request to cancel; then its connection is closed."""
 
+OUT_OF_MEMORY = Failed(kind="error", error="this worker is out of memory", is_neutral=True)
+"""The server may have got the request: the attempt counts as failed, but not against the server."""
+
 OnUpdate: TypeAlias = Callable[[Update], Awaitable[None]]
 """Takes progress as it comes. While it waits, what the server sends waits in the connection."""
 
@@ -64,6 +67,7 @@ class BackendClient:
         dialect = dialect_of(server)
         seconds_left = (call.deadline - self._now()).total_seconds()
         started = time.perf_counter()
+        request: Request | None = None
         is_recording = False
 
         async def record(update: Update) -> None:
@@ -73,7 +77,8 @@ class BackendClient:
             is_recording = False
 
         try:
-            async with asyncio.timeout(seconds_left), self._send(dialect.predict(server, call)) as response:
+            request = dialect.predict(server, call)
+            async with asyncio.timeout(seconds_left), self._send(request) as response:
                 framing = FRAMINGS.get(response.content_type)
                 if framing and (reader := dialect.open_stream(server, call, response.status)):
                     return await self._follow(response, Texts(framing), reader, call.model_key, record, started)
@@ -90,7 +95,7 @@ class BackendClient:
         except BadAnswer as error:
             return Failed(kind="bad_answer", error=str(error)[:LONGEST_ERROR])
         except MemoryError:
-            return Unsent(error="this worker is out of memory")
+            return OUT_OF_MEMORY if request is not None else Unsent(error=OUT_OF_MEMORY.error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if (lack := local_lack(error)) is not None:
                 return Unsent(error=lack)
@@ -106,7 +111,10 @@ class BackendClient:
             retry_after=retry_after,
             elapsed_ms=_milliseconds_since(started),
         )
-        return dialect.read_answer(server, call, reply)
+        try:
+            return dialect.read_answer(server, call, reply)
+        except MemoryError:
+            return OUT_OF_MEMORY
 
     async def probe(self, server: ServerRegistered) -> Probe:
         """Check a server's health once; never raises for anything the server does."""
@@ -125,6 +133,8 @@ class BackendClient:
             return Probe(well=False, reason=reason, timed_out=True)
         except AnswerTooLarge:
             return Probe(well=False, reason=f"the answer to the health check is larger than {limit} bytes")
+        except MemoryError:
+            return Probe(well=False, reason=OUT_OF_MEMORY.error, is_ours=True)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if (lack := local_lack(error)) is not None:
                 return Probe(well=False, reason=lack, is_ours=True)

@@ -17,7 +17,7 @@ FailureKind = Literal[
     "rejected",  # the backend refused the request: no retry
     "failed",  # the backend ran it and reported a failure: no retry
     "busy",  # every server that could take it has been busy for too long
-    "error",  # 408, 425, 5xx
+    "error",  # 408, 425, 5xx, or an error of this service
     "unreachable",  # refused, reset, not resolved, forbidden address, or no valid HTTP
     "timeout",  # no outcome before the deadline of the attempt
     "bad_answer",  # 2xx with a body that cannot be understood or is too large

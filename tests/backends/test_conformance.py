@@ -28,6 +28,7 @@ from taskstream.backends.dialects.dialect import (
     Failed,
     FailedByBackend,
     Request,
+    Unsent,
     Update,
 )
 from taskstream.backends.dialects.taskstream import Taskstream
@@ -206,6 +207,42 @@ async def test_a_timeout_while_progress_cannot_be_recorded_is_not_the_server_s(w
     assert len(wired.updates) == 1
     assert isinstance(answer, Failed)
     assert (answer.kind, answer.is_neutral) == ("timeout", True)
+
+
+def out_of_memory(*_: Any) -> Any:
+    raise MemoryError
+
+
+async def test_a_lack_of_memory_before_the_request_leaves_it_unsent(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(client.dialect_of(wired.registered)), "predict", out_of_memory)
+
+    assert isinstance(await wired.call(wired.wire.success(DATA)), Unsent)
+    assert wired.server.received == []
+
+
+@pytest.mark.parametrize("where", ["read_capped", "read_answer", "chunks"])
+async def test_a_lack_of_memory_for_an_answer_fails_the_attempt_and_blames_no_server(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    answer = wired.stream("a") if where == "chunks" else wired.wire.success(DATA)
+    reader = type(client.dialect_of(wired.registered)) if where == "read_answer" else client
+    monkeypatch.setattr(reader, where, out_of_memory)
+
+    answered = await wired.call(answer)
+
+    assert len(wired.server.received) == 1
+    assert isinstance(answered, Failed)
+    assert (answered.kind, answered.is_neutral) == ("error", True)
+
+
+async def test_a_lack_of_memory_in_a_health_check_says_nothing_about_the_server(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BackendClient, "_send", out_of_memory)
+
+    assert (await wired.backend.probe(wired.registered)).is_ours
 
 
 async def test_a_server_that_is_away_is_unreachable(wired: Wired) -> None:

@@ -172,7 +172,7 @@ class Probe(NamedTuple):
     latency_ms: float | None = None
     timed_out: bool = False
     is_ours: bool = False
-    """True: this process could not send the check, which says nothing about the server."""
+    """True: this process could not make the check, which says nothing about the server."""
 
 
 class BadAnswer(Exception):
