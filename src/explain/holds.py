@@ -358,7 +358,7 @@ def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered]) -
         since=since,
         text=f"no server can take it: {in_words(counts)}",
         release=f"a server for the type {view.task_type!r}{labels} is available"
-        + (f"; the circuit of one closes at {iso(until)} at the earliest" if until else ""),
+        + (f"; one whose circuit is open gets its next trial at {iso(until)} at the earliest" if until else ""),
         data={"type": view.task_type, "require": require, "verdicts": dict(counts), "until": until},
     )
 

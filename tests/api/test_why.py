@@ -171,6 +171,24 @@ async def test_until_there_is_a_server_for_it(service: Service, backend: Backend
     )
 
 
+async def test_until_a_server_whose_circuit_is_open_gets_its_next_trial(nats_url: str, backend: BackendServer) -> None:
+    backend.answer = status(500)
+    async with running_service(nats_url, circuit_failures=2, circuit_cooldown=300) as service:
+        await service.admin.register(backend, "broken")
+        tasks = [await service.alice.submit({"payload": n, "attempts": 100}) for n in range(2)]
+        opened = await service.admin.until(
+            "/api/servers/broken", lambda it: it["circuit"] == "open", "the circuit to open"
+        )
+        waiting = await service.alice.submit({"payload": 3})
+        for task_id in tasks:
+            await service.alice.post(f"/api/task/{task_id}/cancel")
+
+        found = await held_by(service.admin, waiting, "no-server")
+
+        trial = f"one whose circuit is open gets its next trial at {opened['circuitOpenUntil']} at the earliest"
+        assert first(found)["release"].endswith(trial)
+
+
 async def test_until_a_server_has_room_and_those_before_it_have_gone(service: Service, backend: BackendServer) -> None:
     backend.answer = hold
     await service.admin.register(backend, "only", maxConcurrent=1)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+import structlog
 from aiohttp import web
 
 from taskstream.backends.dialects.dialect import (
@@ -205,6 +206,28 @@ async def test_a_circuit_that_poison_has_opened_lets_another_owner_through_at_on
         assert await changes(service) == ["CircuitOpened", "CircuitClosed"]
         ended = [(await service.alice.details(task_id))["status"] for task_id in poison]
         assert "FAILED" not in ended
+
+
+async def test_the_log_says_that_a_circuit_opens_and_closes_and_why(nats_url: str) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with (
+            BackendServer(choking(status(500))) as backend,
+            running_service(nats_url, circuit_failures=2, circuit_cooldown=300) as service,
+        ):
+            await service.admin.register(backend, "gpu", maxConcurrent=1)
+            await submit_all(service.alice, [{"payload": "poison", "attempts": 100}] * 2)
+            await has_changed(service, "CircuitOpened")
+            (opened,) = [event for event in await recorded(service) if isinstance(event, CircuitOpened)]
+
+            await all_finish(service.bob, 1)
+
+            await has_changed(service, "CircuitOpened", "CircuitClosed")
+
+    assert [line for line in logs if line["event"] in ("circuit-breaker.opened", "circuit-breaker.closed")] == [
+        {"event": "circuit-breaker.opened", "log_level": "warning", "server": "gpu", "reason": opened.reason,
+         "owner": "alice", "until": iso(opened.until)},
+        {"event": "circuit-breaker.closed", "log_level": "info", "server": "gpu", "reason": "an attempt succeeded"},
+    ]  # fmt: skip
 
 
 async def test_the_trial_is_not_given_to_the_task_that_keeps_failing_while_another_waits(nats_url: str) -> None:

@@ -12,6 +12,7 @@ Whether failures are the server's fault is judged in `scheduling.server_failures
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import assert_never
 
@@ -23,8 +24,10 @@ from ...commands.server import CircuitIsClosed, CloseCircuit, OpenCircuit, Prese
 from ...commands.task_state import Processing, TaskState
 from ...container import Container
 from ...errors import Refused, StoreUnavailable
-from ...events.envelope import Actor
+from ...events.envelope import Actor, Stored
 from ...events.ids import TaskRef
+from ...events.server import CircuitClosed, CircuitOpened, ServerEvent
+from ...instants import iso
 from ...scheduling.server_failures import Evidence, Verdict
 from .local_circuit import CircuitChange
 from .slots import Slots
@@ -85,13 +88,16 @@ class CircuitBreaker:
                 case None:
                     pass
                 case "closes":
-                    await self._servers.handle(server_id, CloseCircuit(reason="an attempt succeeded"), by=self._worker)
+                    command = CloseCircuit(reason="an attempt succeeded")
+                    handled = await self._servers.handle(server_id, command, by=self._worker)
+                    _log(handled.appended)
                 case Evidence(failures=failures, owner=owner):
                     several = f"{failures} attempts failed since the last success, the last"
                     reason = f"{several if failures > 1 else 'a trial failed'} because {consequence.error}"
                     cooldown = timedelta(seconds=self._settings.circuit_cooldown)
-                    command = OpenCircuit(reason=reason, cooldown=cooldown, owner=owner)
-                    await self._servers.handle(server_id, command, by=self._worker)
+                    opening = OpenCircuit(reason=reason, cooldown=cooldown, owner=owner)
+                    handled = await self._servers.handle(server_id, opening, by=self._worker)
+                    _log(handled.appended)
         except (Refused, StoreUnavailable) as error:
             log.info("circuit-breaker.unchanged", server=server_id, reason=str(error))
 
@@ -103,6 +109,18 @@ class CircuitBreaker:
         allowed = definition.timeout if definition else None
         allowed = allowed or timedelta(seconds=self._settings.attempt_timeout)
         return state.facts.policy.timeout >= allowed and state.deadline != state.facts.plan.ends_by
+
+
+def _log(appended: Sequence[Stored[ServerEvent]]) -> None:
+    """Log that a circuit opened or closed. Nothing was appended if another worker was first."""
+    for stored in appended:
+        match stored.recorded.event:
+            case CircuitOpened(server_id=server_id, reason=reason, owner=owner, until=until):
+                log.warning("circuit-breaker.opened", server=server_id, reason=reason, owner=owner, until=iso(until))
+            case CircuitClosed(server_id=server_id, reason=reason):
+                log.info("circuit-breaker.closed", server=server_id, reason=reason)
+            case _:
+                pass
 
 
 def verdict_on(answer: Answer, *, had_time: bool) -> Verdict:
