@@ -272,6 +272,21 @@ def test_refusals_of_two_owners_are_the_servers() -> None:
     assert story.turn_away(B, retry_after=seconds(60)) == 60
 
 
+def test_a_refusal_of_long_ago_does_not_make_another_owners_the_servers() -> None:
+    story = Story()
+    for _ in range(3):
+        story.begin(B)
+    story.begin(A)
+    story.refuse()
+    for _ in range(3):
+        story.take()
+    story.now = story.busy.rests_until(A) + ACTIVE_SECONDS
+    story.begin(B)
+    story.take()  # with fewer running, which says nothing about Alice's
+
+    assert story.turn_away("carol", retry_after=seconds(300)) == UNCONFIRMED_PAUSE
+
+
 def test_a_full_server_that_has_room_again_does_not_accuse_the_refused() -> None:
     story = Story()
     for _ in range(3):

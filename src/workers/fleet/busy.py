@@ -55,7 +55,7 @@ class _Refused(Struct):
     at: float
     """When it was."""
     known_until: float
-    """Until when the next refusal is the owner's own if `is_own`: the end of the rest, and ACTIVE_SECONDS more."""
+    """Until when this is evidence for the next refusal: the end of the rest, and ACTIVE_SECONDS more."""
     is_own: bool = False
     """The server has taken another owner's task since, with as many running: the next refusal is the owner's own."""
     count: int = 0
@@ -129,7 +129,9 @@ class Busyness(Struct):
             known.known_until = known.rests_until + ACTIVE_SECONDS
             return False
         alone = not any(each != owner and now - at < ACTIVE_SECONDS for each, at in self._served.items())
-        confirmed = any(each != owner and not entry.is_own for each, entry in self._refused.items())
+        confirmed = any(
+            each != owner and not entry.is_own and now < entry.known_until for each, entry in self._refused.items()
+        )
         pause = 0.0
         if begun.round == self.round:  # not one of several that were refused together
             self.round += 1
