@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,12 @@ async def test_a_replicated_log_has_one_epoch_whoever_creates_it_and_leads_it(
         [wanted] = [wanted for wanted in configurations(settings) if wanted["name"] == TASKS]
         await StartupRetry().wait("the log", lambda: api(connection, f"STREAM.CREATE.{TASKS}", wanted))
         derived = (await read_extent(connection)).epochs
-    others = [await open_connection(url, "test") for url in cluster.url.split(",")]
-    await asyncio.gather(*(ensure_streams(one, settings) for one in [connection, *others]))
-    seen = {(await read_extent(one)).epochs for one in others}
+    async with contextlib.AsyncExitStack() as stack:
+        others = [await open_connection(url, "test") for url in cluster.url.split(",")]
+        for one in others:
+            stack.push_async_callback(one.close)
+        await asyncio.gather(*(ensure_streams(one, settings) for one in [connection, *others]))
+        seen = {(await StartupRetry().wait("the log", partial(read_extent, one))).epochs for one in others}
     for _ in range(2):
         leader = (await info(connection, TASKS))["cluster"]["leader"]
         await api(connection, f"STREAM.LEADER.STEPDOWN.{TASKS}")
@@ -98,8 +103,6 @@ async def test_a_replicated_log_has_one_epoch_whoever_creates_it_and_leads_it(
     assert len(seen) == 1
     if is_old:
         assert seen == {derived}
-    for one in others:
-        await one.close()
 
 
 async def test_streams_are_kept_where_the_tags_are(connection: Connection) -> None:

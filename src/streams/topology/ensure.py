@@ -99,7 +99,10 @@ async def _create(connection: Connection, wanted: dict[str, Any]) -> None:
     except ApiError as raced:
         if raced.code != STREAM_NAME_IN_USE:
             raise
-        _differences(name, wanted, (await api(connection, f"STREAM.INFO.{name}"))["config"])
+        found = await find_stream(connection, name)
+        if found is None:
+            raise NotYet(f"another process is creating {name}") from raced
+        _differences(name, wanted, found["config"])
 
 
 async def _add_epoch(connection: Connection, startup_retry: StartupRetry) -> None:
