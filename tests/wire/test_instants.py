@@ -81,7 +81,7 @@ def test_a_duration_has_a_whole_number_of_nanoseconds(duration: timedelta) -> No
     assert timedelta(microseconds=nanoseconds(duration) // 1000) == duration
 
 
-@given(every_instant.filter(lambda at: at.year < 2100))
+@given(st.timedeltas(timedelta(0), timedelta(days=130 * 365)).map(EPOCH.__add__))
 def test_seconds_of_the_scheduler_lead_back_to_the_microsecond(at: datetime) -> None:
     assert from_seconds(epoch_seconds(at)) == at
 
