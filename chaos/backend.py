@@ -233,8 +233,8 @@ class Backend(HttpServer):
 class _AfterExtra(asyncio.Protocol):
     """The end of a connection on which an answer was sent that nobody asked for.
 
-    Whoever sends a request on it takes that for the answer. A caller that looked would have closed the connection,
-    unless the two crossed on their way. The request is noted, and the connection closed.
+    The next request on it gets that answer. A caller that checks closes the connection instead, unless the two cross on
+    their way. This end notes the request and closes the connection.
     """
 
     def __init__(self, backend: Backend, transport: asyncio.Transport) -> None:

@@ -49,7 +49,7 @@ SHOWN = 10
 
 
 class Contained(Struct, kw_only=True):
-    """What came of it."""
+    """The result of a containment run."""
 
     evidence: Evidence
     violations: list[Violation]

@@ -12,8 +12,8 @@ Line = dict[str, Any]
 FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
 Says: TypeAlias = Literal["FINISHED", "FAILED", "rejected", "busy", "error", "nothing", "crossed"]
-"""What a backend's answer says of the attempt; `nothing`: it has no meaning, or there is none; `crossed`: an answer
-that nobody asked for may have crossed the call on its way, and is taken for that to the call."""
+"""The report in a backend's answer. `nothing`: none, or none that can be understood. `crossed`: an answer that nobody
+asked for may have crossed the call, which then takes it for its own."""
 Finding: TypeAlias = tuple[str, str]
 """A fault and its task; an empty task: the fault concerns no single task."""
 

@@ -22,7 +22,7 @@ OWNERS = ("mallory", "trudy")
 NOWHERE = {"zone": "nowhere"}
 """Labels that no server has: tasks that require them wait, and may be claimed."""
 POISON = ("garbage", "error", "die", "no_json")
-"""What servers do to a payload that breaks them, at each attempt."""
+"""Payloads that break a server, each named after its answer: the same at each attempt."""
 WORK_SECONDS = 0.2
 """Longer than the timeouts and deadlines chosen."""
 MOST_ATTEMPTS = 100

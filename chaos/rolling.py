@@ -60,7 +60,7 @@ class Restart(Struct, frozen=True):
 
 
 class Rolled(Struct, kw_only=True):
-    """What came of it."""
+    """The result of a rolling restart."""
 
     restarts: list[Restart]
     passages: list[Passage]
@@ -178,7 +178,7 @@ async def _impatience(balancer: Balancer) -> AsyncIterator[None]:
 
     async def call() -> None:
         while not stopped.is_set():
-            # What came of it is in the balancer's own notes.
+            # The balancer's own notes have the result.
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                 async with balancer.request("GET", "/api/types", json=None, headers=headers) as reply:
                     await asyncio.sleep(POLL_SECONDS if reply.status == 503 else 0)

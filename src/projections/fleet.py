@@ -23,6 +23,7 @@ from ..events.limits import NO_LIMITS, Limits
 from ..events.owner import OwnerLimited
 from ..events.server import ServerEvent
 from ..events.subjects import FLEET, pool_root, server_root, server_token, type_root
+from ..events.task_type import TypeDefined
 from ..streams.buckets import Bucket, forget
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
@@ -175,6 +176,13 @@ class Fleet:
     def _type_state(self, name: str) -> TypeState:
         return self._types.state(token(name))
 
+    def definition(self, name: str) -> TypeDefined | None:
+        """Return the settings of a type; None for an undefined one, and for one that is left out.
+
+        Never raises: an attempt that has begun must end, whatever a newer version has written since.
+        """
+        return self._type_state(name).definition
+
     def pools_of(self, server_settings: Present) -> set[str]:
         """Return the pools that may hold tasks for this server."""
         names = server_settings.settings.types
@@ -229,7 +237,7 @@ class Fleet:
 
     def type_limits(self, name: str) -> Limits:
         """Return the limits of all tasks of a type together."""
-        definition = self._type_state(name).definition
+        definition = self.definition(name)
         return (definition.limits if definition else None) or NO_LIMITS
 
     def watch_limits(self, changed: Callable[[], None]) -> None:

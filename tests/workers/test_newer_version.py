@@ -10,7 +10,7 @@ import structlog.testing
 
 from taskstream.events.ids import TaskRef
 from taskstream.streams.jetstream.messages import read
-from testkit.backend import BackendServer
+from testkit.backend import BackendServer, hold
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
 
@@ -121,3 +121,22 @@ async def test_a_task_of_a_type_it_cannot_read_is_not_taken_for_one_of_an_undefi
         assert (await service.admin.get("/api/types")).status == 200
         assert "type.video is left out here" in await warnings(service)
         await service.alice.submit({"payload": {}})
+
+
+async def test_an_answer_is_kept_whose_type_became_unreadable_during_the_call(
+    nats_url: str, backend: BackendServer
+) -> None:
+    """No result is lost, and the server is called once."""
+    backend.answer = hold
+    async with running_service(nats_url) as service:
+        assert (await service.admin.put("/api/types/video", {"attempts": 7})).status == 200
+        await service.admin.register(backend, "one")
+        task_id = await service.alice.submit({"type": "video", "payload": 1})
+        await wait_until(lambda: len(backend.calls) == 1, "the call")
+
+        await publish(service, "type.video.split", {"type": "TypeSplit", "name": "video"})
+        await wait_until(lambda: service.container.fleet.unreadable, "the event to be met")
+        backend.let_go.set()
+
+        assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+        assert len(backend.calls) == 1

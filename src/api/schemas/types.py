@@ -82,7 +82,7 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     busy_for: float
     """Seconds a task may wait for servers that are all busy."""
     accepts: Accepts
-    """What its servers may answer: JSON only, or also text, a file, or nothing."""
+    """Accepted answers of its servers: JSON only, or also text, a file, or nothing."""
     pause: PauseInfo | None
     """Null: not paused."""
 

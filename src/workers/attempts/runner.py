@@ -232,7 +232,7 @@ class AttemptRunner:
         except SealingError:
             error = "the model key cannot be decrypted; submit the task again with the key"
             return Failed(kind="rejected", error=error, is_neutral=True)
-        definition = self._fleet.type_state(queued.submitted.task_type).definition
+        definition = self._fleet.definition(queued.submitted.task_type)
         call = Call(
             task_id=queued.ref.id,
             task_type=queued.submitted.task_type,

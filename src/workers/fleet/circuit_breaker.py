@@ -59,7 +59,8 @@ class CircuitBreaker:
         `state`: the task's, as the attempt's start left it. Called before the slot is free, so that no other task gets
         it meanwhile.
         """
-        verdict = verdict_on(answer, had_time=self._had_time(task_type, state))
+        is_late = isinstance(answer, Failed) and answer.kind == "timeout"
+        verdict = verdict_on(answer, had_time=is_late and self._had_time(task_type, state))
         match answer:
             case Busy(retry_after=retry_after):
                 self._slots.refuse(server.server_id, ref, retry_after)
@@ -105,7 +106,7 @@ class CircuitBreaker:
         """Return True if an attempt had the time that its type allows: no choice of its owner made it shorter."""
         if not isinstance(state, Processing):
             return False
-        definition = self._fleet.type_state(task_type).definition
+        definition = self._fleet.definition(task_type)
         allowed = definition.timeout if definition else None
         allowed = allowed or timedelta(seconds=self._settings.attempt_timeout)
         return state.facts.policy.timeout >= allowed and state.deadline != state.facts.plan.ends_by
