@@ -59,6 +59,7 @@ class Bench:
             "ALLOW_PRIVATE_BACKENDS": "true",
             "PUBLIC_URL": self.url,
             "LOG_LEVEL": "warning",
+            "USER_STREAMS": "0",
             "NATS_URL": self.nats.url,
         }
         return Process(name, python("taskstream", *arguments), environment(own | settings), self.folder / f"{name}.log")

@@ -25,6 +25,7 @@ from .projections.task_reader import TaskReader
 from .push.attempt_reports import AttemptReports
 from .push.feed import Feeds
 from .push.hub import Hub
+from .push.open_streams import OpenStreams, Starts
 from .push.subscription_filter import TaskAttributeReader
 from .runtime.service import Service, Services
 from .settings import Settings
@@ -94,6 +95,8 @@ class Container:
         self.batches = BatchReader(self.tasks, reading)
         self.dead_letters = DeadLetterReader(self.tasks, reading)
         self.feeds = Feeds(Hub(consuming), reading)
+        self.open_streams = OpenStreams(settings.user_streams, settings.max_streams)
+        self.starts = Starts()
         self.task_attributes = TaskAttributeReader(reading)
         self.submissions = SubmissionService(settings, self.fleet, self.commands, reading, self.feeds, self.batches)
         self.reports = AttemptReports(self.commands, self.results, appending, utc_now)

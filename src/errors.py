@@ -5,6 +5,7 @@
     │   ├── InvalidInput            the request is malformed; names the path
     │   │   └── InvalidItems        … one or more of several items sent together; names each
     │   ├── QuotaExceeded           the owner's quota of waiting tasks is used up
+    │   │   └── TooManyStreams      … the caller's quota of open streams
     │   ├── Forbidden               the caller is known and lacks the role
     │   ├── NotFound                no such task, server or type, or none that the caller may see
     │   └── RuleBroken              well-formed, and not possible in the present state
@@ -20,6 +21,7 @@
     │       ├── RetryTooLate        a retry could not start in time
     │       ├── AlreadyExists       a task with this id exists
     │       └── IdempotencyConflict the Idempotency-Key was used with another body
+    ├── StreamsExhausted            this process serves as many streams as it may, of all users together
     └── StoreError
         ├── Conflict                another writer appended first: load, decide again
         ├── StoreUnavailable        NATS did not take the write; it is not stored
@@ -68,6 +70,9 @@ class InvalidItems(InvalidInput):
 class QuotaExceeded(Refused):
     """The owner's quota of waiting tasks is used up."""
 
+    policy = "waiting"
+    """Name of the quota, in problem documents and header fields."""
+
     def __init__(self, limit: int, waiting: int, retry_after: int) -> None:
         self.limit = limit
         """Waiting tasks the owner may have."""
@@ -75,7 +80,26 @@ class QuotaExceeded(Refused):
         """Waiting tasks the owner has, without the refused ones."""
         self.retry_after = retry_after
         """Seconds after which a retry may succeed."""
-        super().__init__(f"Quota exceeded: {waiting} of {limit} waiting tasks. Retry when some of them have started.")
+        super().__init__(self.text_of(limit, waiting))
+
+    def text_of(self, limit: int, waiting: int) -> str:
+        return f"Quota exceeded: {waiting} of {limit} waiting tasks. Retry when some of them have started."
+
+
+class TooManyStreams(QuotaExceeded):
+    """The caller's quota of open streams is used up."""
+
+    policy = "streams"
+    RETRY_AFTER_SECONDS = 5
+
+    def __init__(self, limit: int, open_now: int) -> None:
+        super().__init__(limit, open_now, self.RETRY_AFTER_SECONDS)
+
+    def text_of(self, limit: int, waiting: int) -> str:
+        return (
+            f"Quota exceeded: {waiting} of {limit} open streams, waiting requests and subscriptions. Follow all tasks "
+            "over one: `GET /api/tasks/stream`, or `all` of the WebSocket; or close some."
+        )
 
 
 class Forbidden(Refused):
@@ -179,6 +203,13 @@ class IdempotencyConflict(RuleBroken):
     """The Idempotency-Key was used with another body."""
 
     text = "this Idempotency-Key was used with another body; use a new key for a new task"
+
+
+class StreamsExhausted(TaskstreamError):
+    """This process serves as many streams as it may, of all users together."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"this process serves {limit} streams, its limit; retry after `Retry-After` seconds")
 
 
 class StoreError(TaskstreamError):

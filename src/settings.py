@@ -26,6 +26,7 @@ Concurrency = Annotated[int, Meta(ge=1, le=1_000_000)]
 PerSecond = Annotated[float, Meta(ge=0.00001, le=1_000_000)]
 """The minimum is about one per day."""
 Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Streams = Annotated[int, Meta(ge=0, le=1_000_000)]
 Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
 
 
@@ -90,6 +91,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_json_depth: Annotated[
         int, Meta(ge=2, le=500), about("maximum nesting of a JSON body; a deeper one is a 400")
     ] = 64
+    user_streams: Annotated[
+        Streams,
+        about("open streams per user and process: event streams, waits, WebSockets, subscriptions; 0: no limit"),
+    ] = 500
+    max_streams: Annotated[Streams, about("open streams of all users per process; 0: no limit")] = 5_000
     drain: Annotated[Patience, about("time an API continues to answer at shutdown, while /health/ready is 503")] = 0.0
     seal_keys: Annotated[
         tuple[str, ...],

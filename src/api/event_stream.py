@@ -63,8 +63,9 @@ class EventStream:
         Raises NotFound for a task the caller may not see.
         """
         ref = owned_ref(identity, task_id, *READERS_OF_ALL)
-        start = await self._container.feeds.start(after)
-        detail = await self._container.tasks.detail(ref, deleted=identity.has(*READERS_OF_ALL))
+        async with self._container.starts.turn(identity.subject):
+            start = await self._container.feeds.start(after)
+            detail = await self._container.tasks.detail(ref, deleted=identity.has(*READERS_OF_ALL))
         sequence = detail.view.sequence
         has_ended = detail.view.status not in ACTIVE
         if place := start.resumed:
@@ -76,15 +77,18 @@ class EventStream:
         events = None if has_ended else self._task_events(ref, place)
         return _chain(_states(start, [encoded_state(ref.id, sequence, details)]), place, events)
 
-    async def of_all(self, scope: Scope, choice: SubscriptionFilter, after: str | None) -> PushMessages:
+    async def of_all(
+        self, identity: Identity, scope: Scope, choice: SubscriptionFilter, after: str | None
+    ) -> PushMessages:
         """Return the messages about all tasks of a scope that pass a filter. They do not end.
 
         They start with the states of the tasks that have not ended, oldest first.
         """
-        start = await self._container.feeds.start(after)
-        if place := start.resumed:
-            return _chain([], place, self._all_events(scope, choice, place))
-        sequence, current = await self._container.tasks.snapshot(scope.owner)
+        async with self._container.starts.turn(identity.subject):
+            start = await self._container.feeds.start(after)
+            if place := start.resumed:
+                return _chain([], place, self._all_events(scope, choice, place))
+            sequence, current = await self._container.tasks.snapshot(scope.owner)
         states = [
             encoded_state(listed.ref.id, sequence, task_summary(listed, self._container.settings))
             for listed in reversed(current)
@@ -98,9 +102,11 @@ class EventStream:
 
         They start with the batch and the state of each task. Raises NotFound for a batch the caller may not see.
         """
-        batch = await self._container.batches.find(owned_batch(identity, batch_id, *READERS_OF_ALL))
-        start = await self._container.feeds.start(after)
-        tasks = await self._container.batches.tasks(batch, deleted=identity.has(*READERS_OF_ALL))
+        ref = owned_batch(identity, batch_id, *READERS_OF_ALL)
+        async with self._container.starts.turn(identity.subject):
+            batch = await self._container.batches.find(ref)
+            start = await self._container.feeds.start(after)
+            tasks = await self._container.batches.tasks(batch, deleted=identity.has(*READERS_OF_ALL))
         last = max(listed.view.sequence for listed in tasks)
         running = {listed.ref for listed in tasks if listed.view.status in ACTIVE}
         if place := start.resumed:

@@ -36,8 +36,6 @@ LONGEST_DETAIL = 500
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 """Type of the problem document of a 429, as draft-ietf-httpapi-ratelimit-headers-11 has it (section 5.1)."""
 QUOTA_TITLE = "Request cannot be satisfied as assigned quota has been exceeded"
-WAITING_POLICY = "waiting"
-"""Name of the quota of an owner's waiting tasks, in problem documents and header fields."""
 
 
 class ItemProblem(Struct, kw_only=True, omit_defaults=True):
@@ -83,6 +81,7 @@ _STATUS: dict[type[Exception], int] = {
     errors.StoreUnavailable: 503,
     errors.Conflict: 503,
     errors.UnreadableEvent: 503,
+    errors.StreamsExhausted: 503,
     BadAddress: 400,
     SealingUnavailable: 400,
     Unauthenticated: 401,
@@ -102,6 +101,8 @@ def problem_for(error: Exception, path: str) -> Problem:
     problem.success = False if path.startswith(QUEUE_SURFACE) else None
     problem.path = _path(error)
     problem.errors = _items(error)
+    if isinstance(error, errors.QuotaExceeded):
+        problem.violated_policies = [error.policy]
     return problem
 
 
@@ -115,7 +116,7 @@ def problem_with(status: int, detail: str, instance: str) -> Problem:
         detail=detail,
         instance=instance,
         error=detail,
-        violated_policies=[WAITING_POLICY] if is_quota else None,
+        violated_policies=[errors.QuotaExceeded.policy] if is_quota else None,
     )
 
 
@@ -168,7 +169,7 @@ def _detail(error: Exception, status: int) -> str:
             return _TOO_LARGE
         case HTTPException() if status < 500:
             return error.detail
-        case _ if status < 500 or isinstance(error, KeysUnavailable):
+        case _ if status < 500 or isinstance(error, KeysUnavailable | errors.StreamsExhausted):
             return str(error) or HTTPStatus(status).phrase
         case _:
             return _UNEXPECTED
@@ -210,7 +211,7 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
 
 
 def quota_headers(error: errors.QuotaExceeded) -> dict[str, str]:
-    """Return the headers about a quota (draft-ietf-httpapi-ratelimit-headers-11): `q` waiting tasks, `r` more allowed.
+    """Return the headers about a quota (draft-ietf-httpapi-ratelimit-headers-11): `q` allowed, `r` more allowed now.
 
     The quota has no time window: `t` is when to retry, as in `Retry-After`.
     """
@@ -218,19 +219,19 @@ def quota_headers(error: errors.QuotaExceeded) -> dict[str, str]:
     left = max(0, error.limit - error.waiting)
     return {
         "Retry-After": str(seconds),
-        "RateLimit": f'"{WAITING_POLICY}";r={left};t={seconds}',
-        "RateLimit-Policy": f'"{WAITING_POLICY}";q={error.limit}',
+        "RateLimit": f'"{error.policy}";r={left};t={seconds}',
+        "RateLimit-Policy": f'"{error.policy}";q={error.limit}',
     }
 
 
 QUOTA_HEADERS: dict[str, Any] = {
     "Retry-After": {"description": "Seconds after which a retry may succeed", "schema": {"type": "integer"}},
     "RateLimit": {
-        "description": "How many more waiting tasks are allowed (`r`), for `t` seconds",
+        "description": "How many more waiting tasks, or open streams, are allowed (`r`), for `t` seconds",
         "schema": {"type": "string", "examples": ['"waiting";r=0;t=5']},
     },
     "RateLimit-Policy": {
-        "description": "The quota of waiting tasks (`q`)",
+        "description": "The quota (`q`): of waiting tasks, or of open streams",
         "schema": {"type": "string", "examples": ['"waiting";q=100000']},
     },
 }
@@ -253,7 +254,7 @@ MEANINGS = {
     413: "The body is too large",
     415: "The body is compressed, which is not accepted",
     422: "The Idempotency-Key was used with another body",
-    429: "Quota of waiting tasks exceeded; nothing was stored. See `Retry-After`",
+    429: "A quota is exceeded, of waiting tasks or of open streams; nothing was stored. See `Retry-After`",
     503: "The task store is unavailable or full; nothing was lost. See `Retry-After`",
 }
 """What an error status of a route means, for the API document."""

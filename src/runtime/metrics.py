@@ -39,6 +39,15 @@ service_halted = Gauge(
     ["service"],
     registry=REGISTRY,
 )
+streams_open = Gauge(
+    "taskstream_streams_open", "Open event streams, waiting requests, WebSockets and subscriptions", registry=REGISTRY
+)
+streams_refused = Counter(
+    "taskstream_streams_refused",
+    "Streams refused by the limit of a user or of the process",
+    ["limit"],
+    registry=REGISTRY,
+)
 held = Gauge("taskstream_tasks_held", "Tasks that are held, and so in no queue", registry=REGISTRY)
 released = Counter("taskstream_tasks_released", "Held tasks released by the scheduler", registry=REGISTRY)
 source_renewals = Counter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from urllib.parse import parse_qs
 
 from litestar import Request
@@ -11,6 +11,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from ...errors import Forbidden, NotFound
 from ...events.envelope import Actor
 from ...events.ids import BatchRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
+from ...push.open_streams import OpenStreams, Place
 from ..middleware import request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
 from .stream_tokens import StreamTokens
@@ -22,6 +23,9 @@ ROLES_NEEDED = "roles"
 """Key of the roles in the `opt` of a route."""
 ATTEMPT_TOKEN_LENGTH = 22
 """Characters of an attempt's callback token; no JWT is that short."""
+
+PLACES = "taskstream.places"
+"""Key of the places of a request's streams in its scope. They are given back however the request ends."""
 
 ApiRequest = Request[Identity, Any, Any]
 
@@ -41,7 +45,11 @@ class Authentication:
         needed = scope["route_handler"].opt.get(ROLES_NEEDED)
         if needed and not scope["user"].has(*needed):
             raise Forbidden(f"this needs a token with the role {' or '.join(needed)}")
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            for place in _places(scope):
+                place.close()
 
     async def _identify(self, scope: Scope) -> tuple[Identity, str | None]:
         """Return the caller, and the callback token of an attempt, which the route checks against the task."""
@@ -54,6 +62,17 @@ class Authentication:
         if not identity.has(*ROLES):
             raise Forbidden(f"the token's `roles` must have at least one of {', '.join(ROLES)}")
         return identity, None
+
+
+def take_place(request: ApiRequest, streams: OpenStreams) -> None:
+    """Take a place for a stream, until the request ends. Raises TooManyStreams, StreamsExhausted."""
+    place = streams.open(request.user.subject)
+    cast(dict[str, Any], request.scope)[PLACES] = [*_places(request.scope), place]
+
+
+def _places(scope: Scope) -> list[Place]:
+    found: list[Place] = cast(dict[str, Any], scope).get(PLACES, [])
+    return found
 
 
 def bearer_token(scope: Scope) -> str:

@@ -27,7 +27,7 @@ from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
 from ...events.task import ModelChoice
 from ...projections.task_view import Listed
 from ...submission.body import Submission, TaskRequest, fingerprint
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, origin, owned_ref
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, origin, owned_ref, take_place
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..parameters import IdempotencyKey, TaskId, decoded, made_ref
@@ -208,6 +208,7 @@ def queue_router(container: Container) -> Router:
         `GET /api/task/{id}/stream`, which resumes.
         """
         body = await read_as(request, ChaptersBody, depth)
+        take_place(request, container.open_streams)
         ref = await submit(request, name, body, idempotency_key)
         lines = generated(container.feeds, ref, 0, body.chapters_to_generate)
         return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)

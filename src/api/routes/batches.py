@@ -18,7 +18,7 @@ from ...events.ids import batch_for_key, batch_index, new_batch, owner_token
 from ...projections.batches import ListedBatches, progress
 from ...projections.task_view import ACTIVE, Listed
 from ...submission.batch_body import MOST_TASKS, BatchItem
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_batch
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_batch, take_place
 from ..bodies import read_as, read_body
 from ..event_stream import EventStream
 from ..openapi.description import schema_of
@@ -191,7 +191,13 @@ def batch_router(container: Container) -> Router:
         ]
         return await _page_of_tasks(container, batch_id, rest, limit, results=results)
 
-    @routes.get("/batches/{batch_id:str}/stream", "Follow a batch", "Server-sent events", media_type=STREAM_TYPE)
+    @routes.get(
+        "/batches/{batch_id:str}/stream",
+        "Follow a batch",
+        "Server-sent events",
+        fails={429},
+        media_type=STREAM_TYPE,
+    )
     async def stream_batch(
         request: ApiRequest,
         batch_id: BatchId,
@@ -204,6 +210,7 @@ def batch_router(container: Container) -> Router:
         Each `data` is JSON with a `type`: `batch`, `state`, then event names, and `batch` again at the end. It resumes
         like the stream of a task. A 204 means that nothing is left to send.
         """
+        take_place(request, container.open_streams)
         return stream(await pushed.of_batch(request.user, batch_id, last_event_id or after))
 
     @routes.post("/batches/{batch_id:str}/cancel", "Cancel a batch", COUNTS, body=ReasonBody)

@@ -15,7 +15,7 @@ from ...errors import StoreError
 from ...events.task import TaskEvent
 from ...push.hub import Scope
 from ...push.subscription_filter import SubscriptionFilter
-from ..auth.access import ApiRequest
+from ..auth.access import ApiRequest, take_place
 from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import EventStream, PushMessages
 from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
@@ -66,7 +66,13 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
     routes = Routes("/", "Push")
     pushed = EventStream(container, HEARTBEAT_SECONDS)
 
-    @routes.get("/task/{task_id:str}/stream", "Stream a task's events", "Server-sent events", media_type=STREAM_TYPE)
+    @routes.get(
+        "/task/{task_id:str}/stream",
+        "Stream a task's events",
+        "Server-sent events",
+        fails={429},
+        media_type=STREAM_TYPE,
+    )
     async def stream_task(
         request: ApiRequest,
         task_id: TaskId,
@@ -80,9 +86,16 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         `id` resumes after it: then the first types are `reached`, and `gap` if events are past the retention, or
         `reset` if the id is not in this log. Ignore other types. A 204 means that nothing follows.
         """
+        take_place(request, container.open_streams)
         return stream(await pushed.of_task(request.user, task_id, last_event_id or after))
 
-    @routes.get("/tasks/stream", "Stream the events of all tasks", "Server-sent events", media_type=STREAM_TYPE)
+    @routes.get(
+        "/tasks/stream",
+        "Stream the events of all tasks",
+        "Server-sent events",
+        fails={429},
+        media_type=STREAM_TYPE,
+    )
     async def stream_tasks(
         request: ApiRequest,
         type_: Types = None,
@@ -98,7 +111,8 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         """
         choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
         scope = Scope(owner=listed_owner(request, owner))
-        return stream(await pushed.of_all(scope, choice, last_event_id or after))
+        take_place(request, container.open_streams)
+        return stream(await pushed.of_all(request.user, scope, choice, last_event_id or after))
 
     @routes.post("/stream-tokens", "Get a token for streams", "A token and when it expires", never={503})
     async def make_stream_token(request: ApiRequest) -> StreamToken:

@@ -14,6 +14,7 @@ from litestar.response import Stream
 from litestar.response.base import ASGIResponse
 
 from ...container import Container
+from ...errors import StreamsExhausted, TooManyStreams
 from ...events.ids import new_ref, owner_token, ref_for_key
 from ...projections.task_reader import TaskDetail, TaskFilter
 from ...projections.task_view import ACTIVE, Status
@@ -88,11 +89,14 @@ def preferred_wait(prefer: str | None) -> int:
     return min(int(found[1]), LONGEST_WAIT) if found else 0
 
 
-async def until_ended(container: Container, detail: TaskDetail, seconds: int) -> TaskDetail:
-    """Return a task when it has ended, or as it is after `seconds`."""
+async def until_ended(container: Container, user: str, detail: TaskDetail, seconds: int) -> TaskDetail:
+    """Return a task when it has ended, or as it is after `seconds`.
+
+    Raises TooManyStreams and StreamsExhausted, unless it has ended: the wait is a stream of the user's.
+    """
     if detail.view.status not in ACTIVE:
         return detail
-    with contextlib.suppress(TimeoutError):
+    with container.open_streams.open(user), contextlib.suppress(TimeoutError):
         async with (
             asyncio.timeout(seconds),
             contextlib.aclosing(
@@ -142,16 +146,18 @@ def task_router(container: Container) -> Router:
         tasks, new = container.tasks, handled.appended
         detail = await (tasks.detail_of(ref, new) if new else tasks.detail(ref))
         if seconds := preferred_wait(prefer):
-            detail = await until_ended(container, detail, seconds)
+            # The task is stored, and the wait is a preference: over a limit the answer comes at once (RFC 7240, 2).
+            with contextlib.suppress(TooManyStreams, StreamsExhausted):
+                detail = await until_ended(container, owner, detail, seconds)
         return task_answer(detail, settings)
 
-    @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now")
+    @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now", fails={429})
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
         """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         detail = await container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
         if wait:
-            detail = await until_ended(container, detail, wait)
+            detail = await until_ended(container, request.user.subject, detail, wait)
         return task_answer(detail, settings)
 
     @routes.get(

@@ -12,7 +12,8 @@
                                                          {"type": "error", "error": …}
 
 A subscription's name is `task:<id>`, `batch:<id>`, `project:<name>` or `all`. A client that reads too slowly is
-disconnected with code 4408; it reconnects and resumes after the last `id`.
+disconnected with code 4408; it reconnects and resumes after the last `id`. A connection over the user's limit of
+streams is closed with code 4429, one over the limit of the process with 1013; a subscription over one is an `error`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from litestar.exceptions import WebSocketDisconnect
 from msgspec import Struct
 
 from ...container import Container
-from ...errors import InvalidInput, Refused, StoreError
+from ...errors import InvalidInput, Refused, StoreError, StreamsExhausted, TooManyStreams
 from ...events.ids import owner_token
 from ...push.hub import Scope
 from ...push.subscription_filter import SubscriptionFilter
@@ -50,6 +51,10 @@ CLOSE_SECONDS = 1.0
 PAUSE_SECONDS = 15.0
 UNAUTHENTICATED = 4401
 TOO_SLOW = 4408
+OVER_LIMIT = 4429
+"""The user has too many streams."""
+TRY_AGAIN = 1013
+"""The process has too many streams (RFC 6455, registry of close codes: Try Again Later)."""
 GOING_AWAY = 1001
 
 
@@ -90,6 +95,7 @@ class Session:
     """One connection."""
 
     def __init__(self, container: Container, socket: WebSocket[Any, Any, Any], identity: Identity) -> None:
+        self._streams = container.open_streams
         self._hub = container.feeds.hub
         self._pushed = EventStream(container, PAUSE_SECONDS)
         self._socket = socket
@@ -132,6 +138,8 @@ class Session:
                     await self._act(text)
                 except Refused as refusal:
                     await self._put(_encode({"type": "error", "error": str(refusal)}))
+                except StreamsExhausted as error:
+                    await self._put(_encode({"type": "error", "error": str(error)}))
                 except StoreError:
                     await self._put(_encode({"type": "error", "error": "the event log is not available; retry"}))
         except (WebSocketDisconnect, TooSlow):
@@ -178,9 +186,15 @@ class Session:
             raise InvalidInput(f"already subscribed to {name!r}")
         if len(self._subscriptions) >= MOST_SUBSCRIPTIONS:
             raise InvalidInput(f"at most {MOST_SUBSCRIPTIONS} subscriptions per connection; use `all` instead")
-        messages = await self._messages(wanted)
-        await self._put(_encode({"type": "subscribed", "subscription": name}))
-        self._subscriptions[name] = asyncio.create_task(self._pass_on(name, messages))
+        place = self._streams.open(self._identity.subject)
+        try:
+            messages = await self._messages(wanted)
+            await self._put(_encode({"type": "subscribed", "subscription": name}))
+            self._subscriptions[name] = subscription = asyncio.create_task(self._pass_on(name, messages))
+        except BaseException:
+            place.close()
+            raise
+        subscription.add_done_callback(lambda _: place.close())  # also if it is cancelled before it runs
 
     async def _pass_on(self, name: str, messages: PushMessages | None) -> None:
         label = b'{"subscription":' + _encode(name) + b',"id":'
@@ -211,7 +225,13 @@ class Session:
             return await self._pushed.of_batch(self._identity, wanted.batch, after)
         of_all_owners = wanted.all and self._identity.has(*READERS_OF_ALL)
         scope = Scope(owner=None if of_all_owners else owner_token(self._identity.subject))
-        return await self._pushed.of_all(scope, SubscriptionFilter(project=wanted.project or ""), after)
+        return await self._pushed.of_all(self._identity, scope, SubscriptionFilter(project=wanted.project or ""), after)
+
+
+def _reason(refusal: TooManyStreams | StreamsExhausted) -> str:
+    if isinstance(refusal, TooManyStreams):
+        return f"{refusal.waiting} of {refusal.limit} streams are open: use one connection with `all`, or close some"
+    return "this process has no place left: connect again later"
 
 
 def websocket_router(container: Container, authenticator: Authenticator, tokens: StreamTokens) -> Router:
@@ -232,7 +252,15 @@ def websocket_router(container: Container, authenticator: Authenticator, tokens:
         except (Unauthenticated, KeysUnavailable):
             await socket.close(code=UNAUTHENTICATED)  # before it is accepted: the handshake is answered 403
             return
-        await socket.accept()
-        await Session(container, socket, identity).run()
+        try:
+            place = container.open_streams.open(identity.subject)
+        except (TooManyStreams, StreamsExhausted) as refusal:
+            await socket.accept()  # else the client sees no code
+            code = OVER_LIMIT if isinstance(refusal, TooManyStreams) else TRY_AGAIN
+            await socket.close(code=code, reason=_reason(refusal))
+            return
+        with place:
+            await socket.accept()
+            await Session(container, socket, identity).run()
 
     return Router(path="/", route_handlers=[listen])
