@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -112,9 +113,10 @@ class NatsClient(nats.aio.client.Client):
         """Close the connection and end a reconnect in progress.
 
         nats-py cancels a reconnect once. On Python 3.11 `wait_for` may swallow the cancellation; the reconnect then
-        never ends, and neither does the process.
+        never ends, and neither does the process. nats-py also writes what waits to a socket that is lost.
         """
-        await super().close()
+        with contextlib.suppress(OSError):
+            await super().close()
         reconnect = self._reconnection_task
         if reconnect is None or reconnect is asyncio.current_task():
             return
