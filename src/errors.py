@@ -11,6 +11,7 @@
     │   └── RuleBroken              well-formed, and not possible in the present state
     │       ├── AlreadyEnded        the task has another final state
     │       ├── AttemptNotCurrent   the report belongs to an attempt that was replaced or has ended
+    │       ├── ResultExpired       the result of the report was stored too long ago to be kept
     │       ├── NotDue              the next attempt waits for its backoff
     │       ├── NotQueued           the task is held
     │       ├── NotGranted          the scheduler has not counted the task towards its limits yet
@@ -141,6 +142,12 @@ class AttemptNotCurrent(RuleBroken):
         """Ordinal of the running attempt, None if none runs."""
         state = f"attempt {current} is running" if current else "no attempt is running"
         super().__init__(f"this attempt was replaced or has ended ({state}); stop working on it")
+
+
+class ResultExpired(RuleBroken):
+    """The result of the report was stored too long ago to be kept."""
+
+    text = "recording this result took too long; send the update again"
 
 
 class NotDue(RuleBroken):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,18 +20,34 @@ T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 
-async def read_body(request: ApiRequest) -> bytes:
+async def read_body(request: ApiRequest, most_bytes: int | None = None, too_large: str | None = None) -> bytes:
     """Return the body, without a leading byte order mark.
 
-    The Content-Type is ignored: older clients send any. Raises 413 as soon as the body exceeds the limit.
+    The Content-Type is ignored: older clients send any. Raises 413 as soon as the body exceeds the limit: before
+    anything is read if the Content-Length says so. `most_bytes`: a limit below the route's; `too_large`: its error.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(status_code=415, detail="bodies must not be compressed; send it without Content-Encoding")
     try:
-        body = await request.body()
+        body = await (request.body() if most_bytes is None else _capped(request, most_bytes, too_large))
     except InternalServerException:  # Litestar's error for a client that disconnected, so the answer is not read
         raise ClientException("the body ended before it was complete") from None
     return body.removeprefix(BYTE_ORDER_MARK)
+
+
+async def _capped(request: ApiRequest, most_bytes: int, too_large: str | None) -> bytes:
+    refusal = HTTPException(status_code=413, detail=too_large or f"the body may have {most_bytes} bytes at most")
+    if (request.content_length or 0) > most_bytes:
+        raise refusal
+    parts: list[bytes] = []
+    size = 0
+    async with contextlib.aclosing(request.stream()) as stream:
+        async for part in stream:
+            size += len(part)
+            if size > most_bytes:
+                raise refusal
+            parts.append(part)
+    return b"".join(parts)
 
 
 async def read_as(request: ApiRequest, shape: type[T], max_depth: int) -> T:

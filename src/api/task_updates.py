@@ -14,11 +14,13 @@ from ..backends.dialects.contents import DEEPEST_ANSWER
 from ..backends.dialects.task_update import TaskUpdate, read_update
 from ..backends.redaction import without_key
 from ..commands.task_commands import Reporter
+from ..commands.task_reports import check_reporter
 from ..container import Container
 from ..errors import InvalidInput, NotFound
 from ..events.envelope import Actor, Stored
 from ..events.ids import TaskRef, parse_task_id
 from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
+from ..settings import Settings
 from ..submission.body import as_object, parse_json_object
 from ..vault.sealing import SealingError
 from ..wire.json_text import Json, read_json
@@ -32,7 +34,10 @@ NO_ATTEMPT = "the token belongs to no attempt of this task"
 
 
 async def record_update(container: Container, request: ApiRequest, task_id: str) -> TaskAnswer:
-    """Record an update; return the task after it. Access is checked before the body is read."""
+    """Record an update; return the task after it.
+
+    Before the body is read, access is checked, and whether any report of the caller would be refused now.
+    """
     settings = container.settings
     started: AttemptStarted | None = None
     if request.auth is None:
@@ -40,21 +45,34 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
         history = await container.tasks.history(ref)
     else:
         ref, history, started = await _by_attempt(container, request.auth, task_id)
-    body = without_key(await read_body(request), await _model_key(container, ref, history))
+    known = container.commands.tasks.fold(history)
+    check_reporter(_reporter(container, request.user, "", started)[0], known.state)
+    most_bytes, too_large = _body_limit(settings, request.user, started)
+    body = without_key(await read_body(request, most_bytes, too_large), await _model_key(container, ref, history))
     update = parse_update(body, task_id, settings.max_json_depth)
     if not update.is_final and len(body) > settings.max_body:
         raise HTTPException(status_code=413, detail=f"a progress report may have {settings.max_body} bytes at most")
     reporter, by = _reporter(container, request.user, update.server_id, started)
     cause = request_id(request.scope)
-    known = container.commands.tasks.fold(history)
     if update.is_final:
         ending, digest = update.ending(update.result(task_id)), update.digest
-        await container.reports.end(
-            ref, ending, reporter, name=digest, update_digest=digest, by=by, cause=cause, known=known
-        )
+        await container.reports.end(ref, ending, reporter, update_digest=digest, by=by, cause=cause, known=known)
     else:
         await container.reports.progress(ref, update.progress(), reporter, by=by, cause=cause, known=known)
     return task_answer(await container.tasks.detail(ref), settings)
+
+
+def _body_limit(settings: Settings, identity: Identity, started: AttemptStarted | None) -> tuple[int | None, str]:
+    """Return how large an update of a caller may be (None: as the route says), and the error of a larger one.
+
+    Only backends make large results. Anybody else could use an update to store what a submission may not have.
+    """
+    if started is not None or identity.has("service"):
+        return None, ""
+    return settings.max_body, (
+        f"an update of a person may have {settings.max_body} bytes at most; a server may send more, with the "
+        "`callback_token` of its attempt or a token with the role service"
+    )
 
 
 async def _model_key(container: Container, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:

@@ -15,7 +15,7 @@ from ..events.ids import ScheduleRef, TaskRef
 from ..events.kinds import kind_of
 from ..events.schedule import ScheduleCreated, ScheduleDeleted
 from ..events.subjects import SCHEDULER_FENCE, schedule_ref, task_ref
-from ..events.task import TaskFailed, TaskSubmitted, TaskSucceeded
+from ..events.task import TaskSubmitted, object_names
 from ..projections.fleet import Fleet
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
@@ -104,8 +104,7 @@ def _task_event(found: VerifyReport, results: set[str], position: Position) -> N
         found.unfinished.pop(ref, None)
     elif kind.activates:
         found.unfinished.setdefault(ref, position.sequence)
-    if isinstance(event, TaskSucceeded | TaskFailed) and event.result is not None:
-        results |= event.result.object_names
+    results |= object_names(event)
 
 
 def _schedule_event(schedules: set[ScheduleRef], position: Position) -> None:

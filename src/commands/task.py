@@ -57,9 +57,9 @@ def decide(  # noqa: PLR0912 - one case for each command
         case commands.ReportProgress():
             return task_reports.report_progress(command, state, now)
         case commands.SucceedTask():
-            return task_reports.succeed(command, state)
+            return task_reports.succeed(command, state, now)
         case commands.FailTask():
-            return task_reports.fail(command, state)
+            return task_reports.fail(command, state, now)
         case commands.FailAttempt():
             return fail_attempt(command, state, now)
         case commands.ReturnAttempt():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from msgspec import Raw, Struct
@@ -100,6 +100,8 @@ class SucceedTask(Struct, frozen=True, kw_only=True):
     result: StoredResult
     update_digest: str = ""
     notes: tuple[str, ...] = ()
+    decided_by: datetime | None = None
+    """UTC. Refused after this instant: its stored result may be deleted by then. None: any time will do."""
 
 
 class FailTask(Struct, frozen=True, kw_only=True):
@@ -110,6 +112,8 @@ class FailTask(Struct, frozen=True, kw_only=True):
     result: StoredResult | None
     update_digest: str = ""
     notes: tuple[str, ...] = ()
+    decided_by: datetime | None = None
+    """UTC. Refused after this instant: its stored result may be deleted by then. None: any time will do."""
 
 
 class FailAttempt(Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """Deciders for reports on a task; a part of `task`.
 
 They return no events for an end that is recorded already. They raise AttemptNotCurrent if the reporter may not report
-on the task now, AlreadyEnded, and NotFound.
+on the task now, AlreadyEnded, ResultExpired, and NotFound.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
 
-from ..errors import AlreadyEnded, AttemptNotCurrent, NotFound
+from ..errors import AlreadyEnded, AttemptNotCurrent, NotFound, ResultExpired
 from ..events.task import AttemptStarted, ProgressReported, TaskEvent, TaskFailed, TaskSucceeded
 from .task_commands import FailTask, Reporter, ReportProgress, SucceedTask
 from .task_holds import attempt_deadline
@@ -42,10 +42,11 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
     return [claim, report]
 
 
-def succeed(command: SucceedTask, state: TaskState) -> Sequence[TaskEvent]:
+def succeed(command: SucceedTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     if _already_ended(state, "succeeded", command.update_digest):
         return []
     facts = _reported(command.reporter, state)
+    _check_time(command.decided_by, now)
     return [
         TaskSucceeded(
             attempt=_attempt_reported(facts, state),
@@ -57,10 +58,11 @@ def succeed(command: SucceedTask, state: TaskState) -> Sequence[TaskEvent]:
     ]
 
 
-def fail(command: FailTask, state: TaskState) -> Sequence[TaskEvent]:
+def fail(command: FailTask, state: TaskState, now: datetime) -> Sequence[TaskEvent]:
     if _already_ended(state, "failed", command.update_digest):
         return []
     facts = _reported(command.reporter, state)
+    _check_time(command.decided_by, now)
     return [
         TaskFailed(
             attempt=_attempt_reported(facts, state),
@@ -72,6 +74,20 @@ def fail(command: FailTask, state: TaskState) -> Sequence[TaskEvent]:
             notes=command.notes,
         )
     ]
+
+
+def check_reporter(reporter: Reporter, state: TaskState) -> None:
+    """Raise what every report of a reporter would raise now, whatever it says.
+
+    An end that is sent again may be recorded already, so a task that an update has ended is not refused here.
+    """
+    if not isinstance(state, Ended) or not state.update_digest:
+        _reported(reporter, state)
+
+
+def _check_time(decided_by: datetime | None, now: datetime) -> None:
+    if decided_by is not None and now > decided_by:
+        raise ResultExpired
 
 
 def _already_ended(state: TaskState, outcome: Outcome, update_digest: str) -> bool:

@@ -271,3 +271,10 @@ TaskEvent: TypeAlias = (
     | TaskCancelled
     | TaskDeleted
 )
+
+
+def object_names(event: TaskEvent) -> set[str]:
+    """Return the names of the objects that an event refers to."""
+    if isinstance(event, TaskSucceeded | TaskFailed) and event.result is not None:
+        return event.result.object_names
+    return set()

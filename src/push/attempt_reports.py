@@ -1,7 +1,8 @@
 """Reports of attempts, recorded in one way: from the call, its stream, or a callback.
 
-An end is appended after all progress, its result stored first. Progress is throttled: the log keeps a few reports a
-second of each task, and always the last; all are pushed live.
+An end is appended after all progress. A large result is stored before it, once the end is known to be allowed; if the
+log refuses the end after all, the result is deleted. What a crash leaves, `workers/result_sweeper.py` deletes.
+Progress is throttled: the log keeps a few reports a second of each task, and always the last; all are pushed live.
 
 Each task has a token bucket. A report that finds a token is appended. A report that finds none is pushed live and
 waits: later ones are merged into it, until there is a token or the task ends here. A task's reports are handled one at
@@ -18,7 +19,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from msgspec import Struct, field
@@ -31,11 +32,11 @@ from ..commands.handler import PATIENCE_SECONDS, Known
 from ..commands.task import decide
 from ..commands.task_commands import FailTask, Reporter, ReportProgress, SucceedTask
 from ..commands.task_state import TaskState
-from ..errors import Refused, StoreUnavailable
+from ..errors import Refused, StoreError, StoreUnavailable
 from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef
 from ..events.subjects import live_subject
-from ..events.task import ProgressReported, StoredResult, TaskEvent
+from ..events.task import ProgressReported, StoredResult, TaskEvent, object_names
 from ..streams.client.connection import Connection
 from ..streams.results import Results
 from . import live
@@ -53,6 +54,11 @@ MOST_NOTES = 20
 REMEMBERED = 10_000
 OBJECT_PAUSE_SECONDS = 5.0
 """How long a large result waits before the object store is asked again."""
+NOT_STORED = StoredResult(size_bytes=0)
+"""Stands for a large result while it is decided whether it may be stored."""
+LONGEST_UNDECIDED = timedelta(minutes=20)
+"""How long an end that names no attempt may be decided after its result was stored. Less than `SAFE_AGE` of the
+sweeper: a process that was stopped meanwhile must not refer to a result that was swept."""
 
 
 class _Throttle(Struct):
@@ -125,7 +131,6 @@ class AttemptReports:
         ending: Ending,
         reporter: Reporter,
         *,
-        name: str,
         update_digest: str = "",
         by: Actor,
         cause: str,
@@ -134,21 +139,30 @@ class AttemptReports:
     ) -> None:
         """Store the result, append the progress that waits, then append the end of the task.
 
-        `name` names the result among those of the task. Repeating is safe. Raises what the decider raises, and
-        StoreUnavailable when NATS has been away for `patience_seconds`.
+        An end that is not allowed, or recorded already, stores nothing. Repeating is safe. Raises what the decider
+        raises, and StoreUnavailable when NATS has been away for `patience_seconds`.
         """
-        result = await self._store(ref, name, ending, patience_seconds)
+        result = self._results.inline(ending.result, has_file=isinstance(ending, Completed) and ending.file is not None)
+        if result is not None:
+            command = _end(ending, reporter, result, update_digest)
+        else:
+            decided_by = None if reporter.attempt else self._now() + LONGEST_UNDECIDED
+            asked = _end(ending, reporter, NOT_STORED, update_digest, decided_by)
+            found = await self._store(ref, asked, ending, patience_seconds)
+            if found is None:
+                return
+            known, result = found
+            command = replace(asked, result=result)
         has_moved = await self.flush(ref, patience_seconds)
-        command = (
-            SucceedTask(reporter=reporter, result=result, update_digest=update_digest, notes=ending.notes)
-            if isinstance(ending, Completed)
-            else FailTask(
-                reporter=reporter, error=ending.error, result=result, update_digest=update_digest, notes=ending.notes
+        try:
+            handled = await self._commands.task(
+                ref, command, by=by, cause=cause, known=None if has_moved else known, patience_seconds=patience_seconds
             )
-        )
-        await self._commands.task(
-            ref, command, by=by, cause=cause, known=None if has_moved else known, patience_seconds=patience_seconds
-        )
+        except Refused:
+            await self._discard(ref, result)
+            raise
+        if not handled.appended:
+            await self._discard(ref, result)
 
     async def flush(self, ref: TaskRef, patience_seconds: float = PATIENCE_SECONDS) -> bool:
         """Append the progress that waits; return True if there was some.
@@ -178,18 +192,39 @@ class AttemptReports:
             if task.flush is not None:
                 task.flush.cancel()
 
-    async def _store(self, ref: TaskRef, name: str, ending: Ending, patience_seconds: float) -> StoredResult:
+    async def _store(
+        self, ref: TaskRef, command: SucceedTask | FailTask, ending: Ending, patience_seconds: float
+    ) -> tuple[Known[TaskState], StoredResult] | None:
+        """Store a large result if its end is allowed; return what the end was decided on, and the form the event holds.
+
+        Return None if the end is recorded already. Raises Refused: nothing is stored.
+        """
         file = ending.file if isinstance(ending, Completed) else None
         content = None if file is None else (file.media_type, file.content)
         give_up_at = time.monotonic() + patience_seconds
         while True:
             try:
-                return await self._results.store(ref, name, ending.result, content)
+                known = await self._commands.tasks.load(ref)  # it may have changed while the result was received
+                if not decide(command, known.state, self._now()):
+                    return None
+                return known, await self._results.store(ref, ending.result, content)
             except StoreUnavailable as error:
                 if time.monotonic() + OBJECT_PAUSE_SECONDS > give_up_at:
                     raise
                 log.warning("result.delayed", task=ref.id, reason=str(error))
                 await asyncio.sleep(OBJECT_PAUSE_SECONDS)
+
+    async def _discard(self, ref: TaskRef, result: StoredResult) -> None:
+        """Delete the objects of an end that came to nothing; what cannot be deleted now is left to the sweeper.
+
+        An append whose answer was lost may have recorded the end before the task moved on: then they stay.
+        """
+        if not result.object_names:
+            return
+        with contextlib.suppress(StoreError):
+            history = await self._commands.tasks.history(ref)
+            referenced = {name for stored in history for name in object_names(stored.recorded.event)}
+            await self._results.discard(result.object_names - referenced)
 
     def _task(self, ref: TaskRef) -> _Throttle:
         task = self._tasks.get(ref)
@@ -233,6 +268,28 @@ class AttemptReports:
             if batch.reporter.attempt is not None:
                 task.refused = batch.reporter, refusal
         task.waiting = None
+
+
+def _end(
+    ending: Ending, reporter: Reporter, result: StoredResult, update_digest: str, decided_by: datetime | None = None
+) -> SucceedTask | FailTask:
+    """Return the command that records an end."""
+    if isinstance(ending, Completed):
+        return SucceedTask(
+            reporter=reporter,
+            result=result,
+            update_digest=update_digest,
+            notes=ending.notes,
+            decided_by=decided_by,
+        )
+    return FailTask(
+        reporter=reporter,
+        error=ending.error,
+        result=result,
+        update_digest=update_digest,
+        notes=ending.notes,
+        decided_by=decided_by,
+    )
 
 
 def _may_be_merged(first: ReportProgress, second: ReportProgress) -> bool:

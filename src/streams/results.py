@@ -1,25 +1,40 @@
-"""Results of tasks: small ones in the event that ends the task, large ones in JetStream's object store."""
+"""Results of tasks: small ones in the event that ends the task, large ones in JetStream's object store.
+
+Each object has a name of its own, so no other writer replaces or deletes it. Its description is stored before its
+parts: whatever a killed process leaves is found by the description, and swept (`workers/result_sweeper.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import base64
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, Collection
+from datetime import datetime
+from typing import NamedTuple
 
+import msgspec
 import nats.errors
-from msgspec import Raw
+from msgspec import Raw, Struct, field
 from nats.js.api import ObjectInfo
 from nats.js.errors import ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
-from ..errors import NotFound, StoreUnavailable
+from ..clock import unique_id, utc_now
+from ..errors import NotFound, StoreError, StoreUnavailable
 from ..events.ids import TaskRef
 from ..events.json_text import compact
 from ..events.task import StoredFile, StoredResult
 from .client.connection import Connection
+from .jetstream.api import api, stored_sequence
 from .jetstream.messages import Position, read
 
 BUCKET = "results"
+STREAM = f"OBJ_{BUCKET}"
+PART_BYTES = 128 * 1024
+"""Size of one part; every official client of NATS has this default."""
 PARTS_AT_ONCE = 8
-"""Parts of a file held in memory, of 128 KiB each as nats-py stores them."""
+"""Parts of a file held in memory."""
 
 
 class Results:
@@ -29,16 +44,20 @@ class Results:
         self._objects = objects
         self._inline_bytes = inline_bytes
 
-    async def store(
-        self, ref: TaskRef, mark: str, result: bytes, file: tuple[str, bytes] | None = None
-    ) -> StoredResult:
-        """Return a result in the form the event holds, without line breaks.
+    def inline(self, ending: bytes, *, has_file: bool) -> StoredResult | None:
+        """Return a result in the form the event holds, without line breaks; None if it needs an object."""
+        result = compact(ending)
+        if has_file or len(result) > self._inline_bytes:
+            return None
+        return StoredResult(inline=Raw(result), size_bytes=len(result))
 
-        A large one, and its file, are on disk by then. `mark` distinguishes the results of one task. `file`: its media
-        type and its bytes. Raises StoreUnavailable; repeating is safe.
+    async def store(self, ref: TaskRef, result: bytes, file: tuple[str, bytes] | None = None) -> StoredResult:
+        """Store what of a result is too large for the event, and its file; return the form that the event holds.
+
+        `file`: its media type and its bytes. Raises StoreUnavailable. Each call makes objects with new names.
         """
         result = compact(result)
-        name = f"{ref.owner}.{ref.unique}.{mark}"
+        name = f"{ref.owner}.{ref.unique}.{unique_id()}"
         stored_file: StoredFile | None = None
         if file is not None:
             media_type, content = file
@@ -46,8 +65,19 @@ class Results:
             await self._objects.put(stored_file.object_name, content)
         if len(result) <= self._inline_bytes:
             return StoredResult(inline=Raw(result), size_bytes=len(result), file=stored_file)
-        await self._objects.put(name, result)
+        try:
+            await self._objects.put(name, result)
+        except StoreError:
+            if stored_file is not None:
+                with contextlib.suppress(StoreError):
+                    await self._objects.delete(stored_file.object_name)
+            raise
         return StoredResult(object_name=name, size_bytes=len(result), file=stored_file)
+
+    async def discard(self, names: Collection[str]) -> None:
+        """Delete objects. Raises StoreUnavailable; repeating is safe."""
+        for name in names:
+            await self._objects.delete(name)
 
     async def open(self, file: StoredFile) -> AsyncGenerator[bytes, None]:
         """Return the bytes of a file in parts, which are read a few at a time.
@@ -63,6 +93,49 @@ class Results:
         return Raw(await self._objects.get(stored.object_name))
 
 
+class DescribedObject(NamedTuple):
+    """An object, by its description."""
+
+    sequence: int
+    """Of the description, in the bucket's stream."""
+    name: str
+    nuid: str
+    """Names the subject of its parts."""
+    size_bytes: int
+    stored_at: datetime
+    """UTC, by the clock of the process that stored it."""
+
+
+class _Description(Struct, kw_only=True):
+    """An object's description, as all clients of NATS' object store write it."""
+
+    name: str
+    bucket: str
+    nuid: str
+    size: int = 0
+    chunks: int = 0
+    digest: str = ""
+    mtime: datetime
+    options: dict[str, int] = field(default_factory=lambda: {"max_chunk_size": PART_BYTES})
+
+
+_decode = msgspec.json.Decoder(_Description).decode
+
+
+def described(position: Position) -> DescribedObject:
+    """Return the object that a message of the bucket describes."""
+    found = _decode(position.data)
+    return DescribedObject(position.sequence, found.name, found.nuid, found.size, found.mtime)
+
+
+def _description_subject(name: str) -> str:
+    return f"$O.{BUCKET}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+
+def _parts_subject(nuid: str) -> str:
+    return f"$O.{BUCKET}.C.{nuid}"
+
+
 class Objects:
     """The `results` bucket of JetStream's object store."""
 
@@ -76,11 +149,50 @@ class Objects:
         return self._store
 
     async def put(self, name: str, data: bytes) -> None:
-        """Store an object; it is on disk when this returns. Raises StoreUnavailable."""
+        """Store an object under a name that was never used; it is on disk when this returns.
+
+        Raises StoreUnavailable, and StoreFull: what was stored of it is deleted, or left to the sweeper.
+        """
+        parts = [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
+        description = _Description(
+            name=name,
+            bucket=BUCKET,
+            nuid=f"{unique_id()}{unique_id()}",
+            size=len(data),
+            chunks=len(parts),
+            digest=f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}",
+            mtime=utc_now(),
+        )
         try:
-            await (await self._bucket()).put(name, data)
-        except (nats.errors.Error, TimeoutError) as error:
-            raise StoreUnavailable(f"the object store did not accept {name}: {error}") from error
+            # First, so that whatever a crash leaves can be found by it. No event names the object before `put` returns.
+            await self._publish(_description_subject(name), msgspec.json.encode(description))
+            for part in parts:
+                await self._publish(_parts_subject(description.nuid), part)
+        except StoreError:
+            with contextlib.suppress(StoreError):
+                await self.delete(name)
+            raise
+
+    async def delete(self, name: str) -> None:
+        """Delete an object. Raises StoreUnavailable; repeating is safe, also if there is no such object."""
+        for found in await read(self._connection, STREAM, _description_subject(name)):
+            await self.remove(described(found))
+
+    async def remove(self, found: DescribedObject) -> None:
+        """Delete an object, and not another that has its name since. Raises as `delete` does."""
+        await self._purge({"filter": _parts_subject(found.nuid)})
+        await self._purge({"filter": _description_subject(found.name), "seq": found.sequence + 1})
+
+    async def descriptions(self, after: int, count: int) -> list[DescribedObject]:
+        """Return up to `count` objects that were stored after a sequence of the bucket, in that order."""
+        found = await read(self._connection, STREAM, f"$O.{BUCKET}.M.>", after + 1, count)
+        return [described(position) for position in found]
+
+    async def _publish(self, subject: str, data: bytes) -> None:
+        stored_sequence(await self._connection.request(subject, data), "a part of a result")
+
+    async def _purge(self, which: dict[str, object]) -> None:
+        await api(self._connection, f"STREAM.PURGE.{STREAM}", which)
 
     async def get(self, name: str) -> bytes:
         """Return an object. Raises NotFound if it is past its retention, StoreUnavailable if NATS does not answer.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 from taskstream.api.task_updates import attempt_of_token, parse_update
 from taskstream.errors import InvalidInput
 from testkit.backend import BackendServer, accept
-from testkit.service import Service
+from testkit.service import Service, token
+from testkit.stored import stored_bytes
 from testkit.waiting import wait_until
 
 from ..deciders.support import attempt_failed, queued, started, stored, submitted
@@ -264,18 +267,21 @@ async def test_a_result_of_many_megabytes_comes_back_whole(api: Service) -> None
     task_id = await api.alice.submit({"a": 1})
     data = {"blob": "z" * 9_000_000}
 
-    answer = await api.alice.put(f"/api/task/{task_id}", json.dumps(update("FINISHED", data)).encode())
+    backend = api.client("backend", "service")
+    answer = await backend.put(f"/api/task/{task_id}", json.dumps(update("FINISHED", data)).encode())
 
     assert answer.status == 200
     assert (await api.alice.details(task_id))["result"]["data"] == data
-    assert (await api.alice.put(f"/api/task/{task_id}", json.dumps(update("FINISHED", data)).encode())).status == 200
+    before = await stored_bytes(api.container.reading)
+    assert (await backend.put(f"/api/task/{task_id}", json.dumps(update("FINISHED", data)).encode())).status == 200
+    assert await stored_bytes(api.container.reading) == before
 
 
 async def test_a_progress_report_over_a_megabyte_is_a_413(api: Service) -> None:
     task_id = await api.alice.submit({"a": 1})
 
     body = json.dumps(update("PROCESSING", custom_data="z" * 1_100_000)).encode()
-    answer = await api.alice.put(f"/api/task/{task_id}", body)
+    answer = await api.client("backend", "service").put(f"/api/task/{task_id}", body)
 
     assert answer.status == 413
     assert "a progress report may have 1048576 bytes at most" in answer["error"]
@@ -285,4 +291,63 @@ async def test_an_update_above_the_limit_is_a_413(api: Service) -> None:
     task_id = await api.alice.submit({"a": 1})
     body = b" " * (api.container.settings.max_result + 1)
 
-    assert (await api.alice.put(f"/api/task/{task_id}", body)).status == 413
+    assert (await api.client("backend", "service").put(f"/api/task/{task_id}", body)).status == 413
+
+
+@pytest.mark.parametrize("who", ["alice", "admin"])
+async def test_only_servers_send_large_updates(api: Service, who: str) -> None:
+    """A person's update may be as large as any other body: nothing of a larger one is stored."""
+    path = f"/api/task/{await api.alice.submit({'a': 1})}"
+    before = await stored_bytes(api.container.reading)
+
+    answer = await getattr(api, who).put(path, json.dumps(update("FINISHED", "z" * 1_100_000)).encode())
+
+    assert answer.status == 413
+    assert answer["error"].startswith("an update of a person may have 1048576 bytes at most; a server may send more")
+    assert await stored_bytes(api.container.reading) == before
+    assert (await getattr(api, who).put(path, update("FINISHED", "z" * 600_000))).status == 200
+
+
+async def test_updates_of_an_ended_task_store_nothing(api: Service) -> None:
+    task_id = await api.alice.submit({"a": 1})
+    await api.alice.done("POST", f"/api/task/{task_id}/cancel")
+    before = await stored_bytes(api.container.reading)
+    body = json.dumps(update("FINISHED", "z" * 31_000_000)).encode()
+
+    for _ in range(6):
+        assert await api.client("backend", "service").refusal("PUT", f"/api/task/{task_id}", body) == (409, None)
+        assert (await api.bob.post("/api/task", {"b": 2})).status == 200
+
+    assert await stored_bytes(api.container.reading) == before
+
+
+async def head_alone(service: Service, bearer: str | None, method: str, path: str, size: int) -> int:
+    """Send the head of a request, and of its body as much as the status of the answer needs; return the status."""
+    address = urlsplit(service.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    authorization = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{authorization}Content-Length: {size}\r\n\r\n"
+    writer.write(head.encode())
+    status = int((await asyncio.wait_for(reader.readline(), 10)).split()[1])
+    writer.close()
+    return status
+
+
+async def test_no_body_is_read_whose_refusal_is_known(api: Service) -> None:
+    """The answer comes before the body: access, size and an ended task are decided without it."""
+    ended, waiting = [await api.alice.submit({"a": number}) for number in range(2)]
+    await api.alice.done("POST", f"/api/task/{ended}/cancel")
+    alice, server = api.alice.bearer, token("backend", "service")
+    megabytes = 31_000_000
+
+    assert [
+        await head_alone(api, None, "POST", "/api/task", megabytes),
+        await head_alone(api, None, "PUT", f"/api/task/{waiting}", megabytes),
+        await head_alone(api, "A" * 22, "PUT", f"/api/task/{waiting}", megabytes),
+        await head_alone(api, api.bob.bearer, "PUT", f"/api/task/{waiting}", megabytes),
+        await head_alone(api, alice, "PUT", f"/api/task/{waiting}", megabytes),
+        await head_alone(api, server, "PUT", f"/api/task/{ended}", megabytes),
+        await head_alone(api, alice, "POST", "/api/task", megabytes),
+        await head_alone(api, alice, "POST", "/api/tasks/batch", megabytes),
+        await head_alone(api, alice, "POST", "/api/servers", 10),
+    ] == [401, 401, 401, 404, 413, 409, 413, 413, 403]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from taskstream.commands.task_commands import (
     SubmitTask,
     SucceedTask,
 )
+from taskstream.commands.task_reports import check_reporter
 from taskstream.commands.task_state import UNKNOWN, Ended, Processing, Waiting, evolve
 from taskstream.errors import (
     AlreadyEnded,
@@ -33,6 +35,8 @@ from taskstream.errors import (
     NotDue,
     NotFound,
     NotRetryable,
+    Refused,
+    ResultExpired,
 )
 from taskstream.events.task import (
     AttemptAccepted,
@@ -108,6 +112,32 @@ def fail(reporter: Reporter, digest: str = "d2") -> FailTask:
 
 
 REPORTS = [progress, succeed, fail]
+
+
+@pytest.mark.parametrize("state", [running, waiting], ids=["running", "waiting"])
+@pytest.mark.parametrize("report", [succeed, fail])
+def test_an_end_whose_result_may_be_gone_is_refused(state: Given, report: Any) -> None:
+    command = replace(report(OWNER), decided_by=NOW)
+
+    assert len(state.when(command, at=NOW).events) == 1
+    state.when(command, at=NOW + seconds(0.001)).is_refused(ResultExpired)
+
+
+@pytest.mark.parametrize("reporter", [WORKER, TOKEN_HOLDER, SERVER, NAMELESS, OWNER])
+@pytest.mark.parametrize("state", [given, waiting, running, retrying, finished, failed_for_good, called_off])
+def test_a_reporter_is_refused_before_its_report_only_if_every_report_is(reporter: Reporter, state: Given) -> None:
+    def refusal(decide: Callable[[], object]) -> str | None:
+        try:
+            decide()
+        except Refused as refused:
+            return str(refused)
+        return None
+
+    reports = (progress(reporter), succeed(reporter), fail(reporter), succeed(reporter, "d9"), fail(reporter, ""))
+    after = {refusal(lambda report=report: state.when(report).events) for report in reports}  # type: ignore[misc]
+    before = refusal(lambda: check_reporter(reporter, state.state))
+
+    assert after == {before} if before else len(after) > 1 or after == {None}
 
 
 def test_the_examples_are_in_the_states_their_names_say() -> None:

@@ -10,7 +10,8 @@ from taskstream.container import Container
 from taskstream.errors import NotFound, StoreUnavailable
 from taskstream.streams.jetstream.api import api
 from testkit.nats import NatsServer
-from testkit.outage import end, restart
+from testkit.outage import end, limit_store, restart
+from testkit.stored import stored_bytes
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000_000, 5_000_000, 32_000_000])
@@ -21,11 +22,27 @@ async def test_an_object_comes_back_as_it_was(container: Container, size: int) -
     assert await container.objects.get("an object/of=any name") == data
 
 
-async def test_putting_again_replaces(container: Container) -> None:
-    await container.objects.put("o", b"one")
-    await container.objects.put("o", b"two")
+async def test_a_deleted_object_leaves_nothing_and_no_other_is_touched(container: Container) -> None:
+    await container.objects.put("other", b"two")
+    before = await stored_bytes(container.reading)
+    await container.objects.put("o", b"x" * 300_000)
 
-    assert await container.objects.get("o") == b"two"
+    await container.objects.delete("o")
+    await container.objects.delete("o")
+
+    assert await stored_bytes(container.reading) == before
+    with pytest.raises(NotFound):
+        await container.objects.get("o")
+    assert await container.objects.get("other") == b"two"
+
+
+async def test_an_object_that_the_store_has_no_space_for_leaves_nothing(container: Container, nats: NatsServer) -> None:
+    await limit_store(nats, 3, container.reading)
+
+    with pytest.raises(StoreUnavailable):
+        await container.objects.put("o", b"x" * 5_000_000)
+
+    assert await stored_bytes(container.reading) == 0
 
 
 async def test_an_object_that_never_was_is_not_found(container: Container) -> None:

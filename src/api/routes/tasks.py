@@ -191,7 +191,8 @@ def task_router(container: Container) -> Router:
         """Accept a TaskResult (without its id) from the server that runs the task, or from the owner.
 
         The bearer token is the `callback_token` that came with the task, or a JWT with role `service`. The same final
-        update again changes nothing. A final update of a task that ended otherwise is a 409.
+        update again changes nothing. A final update of a task that ended otherwise is a 409. An update with another
+        token, the owner's or an admin's, may be no larger than other bodies.
         """
         return await record_update(container, request, task_id)
 

@@ -142,7 +142,6 @@ class Outcomes:
                     ref,
                     answer,
                     _reporter(claimed),
-                    name=str(attempt),
                     by=self._worker,
                     cause=cause,
                     known=claimed,

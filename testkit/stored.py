@@ -1,0 +1,17 @@
+"""What the object store of results holds, in bytes and by name."""
+
+from __future__ import annotations
+
+from taskstream.streams.client.connection import Connection
+from taskstream.streams.jetstream.messages import stream_info
+from taskstream.streams.results import STREAM, Objects
+
+
+async def stored_bytes(connection: Connection) -> int:
+    """Return the bytes that stored results take."""
+    return int((await stream_info(connection, STREAM))["state"]["bytes"])
+
+
+async def stored_names(objects: Objects) -> set[str]:
+    """Return the names of all stored results."""
+    return {found.name for found in await objects.descriptions(0, 10_000)}
