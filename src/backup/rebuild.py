@@ -20,11 +20,12 @@ from ..container import Container
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.subjects import FLEET, TASK_SUBJECTS, task_ref, task_root
+from ..events.subjects import FLEET, TASK_SUBJECTS, task_ref
 from ..events.task import TaskEvent, TaskSubmitted
 from ..projections.fleet import CHECKPOINT as REGISTRY_CHECKPOINT
 from ..projections.fleet import Fleet
 from ..projections.submissions import EVERYBODY, Recent, RecentSubmission, add_recent, encode_recent, recent_key
+from ..projections.task_projection import views_before
 from ..projections.task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from ..projections.task_view import decode as decode_view
 from ..projections.task_view import encode as encode_view
@@ -36,7 +37,7 @@ from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
 from ..streams.jetstream.messages import Position
 from ..streams.leases import Lease, Membership
-from ..streams.log import Log, decode
+from ..streams.log import decode
 from ..streams.topology.definitions import SERVERS, TASKS
 from ..streams.topology.recreate import recreate_derived
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
@@ -47,7 +48,6 @@ REPORT_SECONDS = 5.0
 """Time between two progress messages of a long rebuild."""
 WINDOW = 2_000
 """Ended tasks that are compared together."""
-READS_AT_ONCE = 64
 
 
 class Difference(Struct, kw_only=True):
@@ -97,7 +97,7 @@ async def rebuild(container: Container) -> list[Difference]:
 
 async def _rebuild_tasks(container: Container, members: Membership) -> Difference:
     async with _Held(members, "projector.tasks"):
-        rebuilding = TaskRebuild(container.buckets.tasks, container.commands.tasks.log)
+        rebuilding = TaskRebuild(container.buckets.tasks)
         state = (await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]
         clock = asyncio.get_running_loop().time
         reported = clock()
@@ -159,10 +159,9 @@ class _Held:
 class TaskRebuild:
     """One pass over the log: `fold` every event in order, then `finish`. No projector may run meanwhile."""
 
-    def __init__(self, bucket: Bucket, log: Log[TaskEvent]) -> None:
+    def __init__(self, bucket: Bucket) -> None:
         self.difference = Difference(bucket=bucket.name)
         self._bucket = bucket
-        self._log = log
         self._views: dict[TaskRef, TaskView | None] = {}
         """None: the submission is past its retention."""
         self._ended: dict[TaskRef, None] = {}
@@ -175,7 +174,7 @@ class TaskRebuild:
     async def fold(self, positions: Sequence[Position]) -> None:
         """Fold the next events of the log. Raises UnreadableEvent."""
         events = [(task_ref(position.subject), decode(task_codec, position)) for position in positions]
-        await self._recall(events)
+        await self._recall(events, positions[0].sequence)
         views, ended = self._views, self._ended
         for ref, stored in events:
             before = views.get(ref)
@@ -213,29 +212,17 @@ class TaskRebuild:
             await self._remove_extra(active | owners.keys())
         return self.difference
 
-    async def _recall(self, events: Iterable[tuple[TaskRef, Stored[TaskEvent]]]) -> None:
-        """Load the tasks that go on after they had ended and been forgotten."""
-        later: dict[TaskRef, int] = {}
-        new: set[TaskRef] = set()
+    async def _recall(self, events: Iterable[tuple[TaskRef, Stored[TaskEvent]]], first: int) -> None:
+        """Load the tasks that go on after they had ended and been forgotten. `first`: sequence of the first event."""
+        submitted: set[TaskRef] = set()
+        later: dict[TaskRef, None] = {}
         for ref, stored in events:
-            if ref in self._views or ref in new or ref in later:
-                continue
             if isinstance(stored.recorded.event, TaskSubmitted):
-                new.add(ref)
-            else:
-                later[ref] = stored.sequence
-        slots = asyncio.Semaphore(READS_AT_ONCE)
-
-        async def recall(ref: TaskRef, before: int) -> None:
-            async with slots:
-                history = await self._log.load(task_root(ref))
-            view: TaskView | None = None
-            for stored in history:
-                if stored.sequence < before:
-                    view = fold(view, stored)
-            self._views[ref] = view
-
-        await asyncio.gather(*(recall(ref, before) for ref, before in later.items()))
+                submitted.add(ref)
+            elif ref not in self._views and ref not in submitted:
+                later[ref] = None
+        if later:
+            self._views |= dict.fromkeys(later) | await views_before(self._bucket.connection, list(later), first)
 
     async def _settle(self, refs: Sequence[TaskRef], *, is_last: bool) -> None:
         """Make the bucket hold these views, and forget them.

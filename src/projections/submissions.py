@@ -7,7 +7,8 @@ older, is in the log. To find those of one owner far back in it costs NATS a sea
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -19,12 +20,15 @@ from ..events.task import TaskSubmitted
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import read_backwards
+from ..streams.jetstream.consumers import MOST_FILTERS, read_before
+from ..streams.jetstream.messages import Position, read_backwards
 from ..streams.topology.definitions import TASKS
 
 _SUBMITTED = word_of(TaskSubmitted)
 RECENT_LENGTH = 200
 """Submissions in one list: the longest page. Older ones are in the log."""
+SEARCHED_PER_ENTRY = 4
+"""Sequences of the log that the first step back searches for each entry of the lists it fills."""
 EVERYBODY = "="
 """Stands for all owners. No text has this token: `=` begins an escape."""
 
@@ -108,16 +112,59 @@ async def _recent(bucket: Bucket, owner: str) -> Recent | None:
     return decode_recent(entry.value) if entry else None
 
 
-async def recent_in_log(reading: Connection, bucket: Bucket, owner: str, before: int) -> Recent:
-    """Return the newest submissions of an owner token, or of EVERYBODY, before a sequence, from the log alone."""
+async def recent_in_log(reading: Connection, bucket: Bucket, owners: Collection[str], before: int) -> dict[str, Recent]:
+    """Return the newest submissions of each owner token, and of EVERYBODY, before a sequence, from the log alone.
+
+    All owners are searched for together: their number does not change the number of requests. Each, and with EVERYBODY
+    any, must have a submission at `before` or later. Raises StoreUnavailable.
+    """
+    found: dict[str, Recent] = {}
+    if EVERYBODY in owners:
+        found[EVERYBODY] = await _recent_of_all(reading, bucket, before)
+    wanted = [owner for owner in owners if owner != EVERYBODY]
+    for start in range(0, len(wanted), MOST_FILTERS):
+        found |= await _recent_of(reading, wanted[start : start + MOST_FILTERS], before)
+    return found
+
+
+async def _recent_of_all(reading: Connection, bucket: Bucket, before: int) -> Recent:
     found: Recent = []
-    whose = None if owner == EVERYBODY else owner
-    async with contextlib.aclosing(newest_first(reading, bucket, whose, 0, before, RECENT_LENGTH)) as stretches:
+    async with contextlib.aclosing(newest_first(reading, bucket, None, 0, before, RECENT_LENGTH)) as stretches:
         async for stretch in stretches:
             found.extend(RecentSubmission(place.sequence, place.ref.id) for place in stretch.places)
             if len(found) >= RECENT_LENGTH:
                 break
     return found[:RECENT_LENGTH][::-1]
+
+
+async def _recent_of(reading: Connection, owners: Collection[str], before: int) -> dict[str, Recent]:
+    """Search backwards, each step four times as far as the last, for the owners whose lists are still short."""
+    recent: dict[str, Recent] = {owner: [] for owner in owners}
+    async with contextlib.aclosing(_submissions(reading, owners, 1, before)) as steps:
+        first = await anext(steps, None)
+    oldest = first[0].sequence if first else before  # most often: an unknown owner is a new one
+    stride = SEARCHED_PER_ENTRY * RECENT_LENGTH * len(owners)
+    upper = before
+    while upper > oldest and owners:
+        lower = max(oldest, upper - stride)
+        step: dict[str, deque[RecentSubmission]] = {owner: deque(maxlen=RECENT_LENGTH) for owner in owners}
+        async for positions in _submissions(reading, owners, lower, upper):
+            for position in positions:
+                ref = task_ref(position.subject)
+                step[ref.owner].append(RecentSubmission(position.sequence, ref.id))
+        for owner, found in step.items():
+            recent[owner] = [*found, *recent[owner]][-RECENT_LENGTH:]
+        owners = [owner for owner in owners if len(recent[owner]) < RECENT_LENGTH]
+        upper, stride = lower, 4 * stride
+    return recent
+
+
+def _submissions(
+    reading: Connection, owners: Iterable[str], oldest: int, before: int
+) -> AsyncGenerator[list[Position], None]:
+    """Yield the submissions of owners from `oldest` to before a sequence, in order, without what they contain."""
+    filters = [tasks_filter(owner, _SUBMITTED) for owner in owners]
+    return read_before(reading, TASKS, filters, oldest - 1, before, headers_only=True)
 
 
 async def _in_log(

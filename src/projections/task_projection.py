@@ -10,7 +10,8 @@ owner's list that is missing is made from the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -19,7 +20,9 @@ from ..events.ids import TaskRef
 from ..events.subjects import history_filter, task_ref, task_root
 from ..events.task import TaskSubmitted
 from ..streams.buckets import Bucket, BucketEntry, Write, forget
-from ..streams.jetstream.messages import Position, read
+from ..streams.client.connection import Connection
+from ..streams.jetstream.consumers import MOST_FILTERS, read_before
+from ..streams.jetstream.messages import Position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from .active import active_keys, ref_of
@@ -37,8 +40,8 @@ from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
 from .task_view import encode as encode_view
 
-OWNERS_HELD = 500
-"""Owners whose newest submissions stay in memory, about 40 KB each; above it, all are dropped and read again."""
+SUBMISSIONS_HELD = 100_000
+"""Entries of owners' lists that stay in memory between batches, about 200 bytes each; of the owners seen last."""
 
 
 class _Entry(Struct):
@@ -112,9 +115,9 @@ class TaskProjection:
         touched = list(dict.fromkeys(ref for ref, _ in events))
         await self._read_missing(touched, owners, positions[0].sequence)
         submitted = {ref for ref, stored in events if isinstance(stored.recorded.event, TaskSubmitted)}
-        for ref in touched:
-            if self._entries[ref].view is None and ref not in submitted:
-                self._entries[ref].view = await self._view_before(ref, positions[0].sequence)
+        lost = [ref for ref in touched if self._entries[ref].view is None and ref not in submitted]
+        for ref, known in (await views_before(self._bucket.connection, lost, positions[0].sequence)).items():
+            self._entries[ref].view = known
         for ref, stored in events:
             entry = self._entries[ref]
             entry.view = fold(entry.view, stored)
@@ -123,6 +126,7 @@ class TaskProjection:
                 add_recent(self._owners[ref.owner].recent, submission)
                 add_recent(self._owners[EVERYBODY].recent, submission)
         written = await self._write(touched, owners)
+        self._drop_owners(owners)
         last = positions[-1].sequence
         self._checkpoint_revision = await self._bucket.put(CHECKPOINT, b"%d" % last, expected=self._checkpoint_revision)
         self._checkpoint = last
@@ -132,30 +136,28 @@ class TaskProjection:
                 del self._entries[ref]
         return written + 1
 
-    async def _view_before(self, ref: TaskRef, sequence: int) -> TaskView | None:
-        """Return a task's view before a sequence, from the log; None if its beginning is past its retention."""
-        view: TaskView | None = None
-        for position in await read(self._bucket.connection, TASKS, history_filter(task_root(ref))):
-            if position.sequence < sequence:
-                view = fold(view, decode(task_codec, position))
-        return view
-
     async def _read_missing(self, refs: Iterable[TaskRef], owners: Iterable[str], before: int) -> None:
-        if len(self._owners) > OWNERS_HELD:
-            self._owners.clear()
         missing = {view_key(ref): ref for ref in refs if ref not in self._entries}
         strangers = {recent_key(owner): owner for owner in owners if owner not in self._owners}
-        found = await self._bucket.get_many([*missing, *strangers])
+        found = await self._bucket.get_many_with_revisions([*missing, *strangers])
         for key, ref in missing.items():
             view, revision = _read(found.get(key))
             self._entries[ref] = _Entry(view, revision, set(), self._listed.pop(ref, set()))
+        known = {owner: decode_recent(found[key].value) for key, owner in strangers.items() if _has_value(found, key)}
+        unknown = [owner for owner in strangers.values() if owner not in known]
+        if before > 1:
+            known |= await recent_in_log(self._bucket.connection, self._bucket, unknown, before)
         for key, owner in strangers.items():
-            entry = found.get(key)
-            if entry is not None:
-                self._owners[owner] = _Submissions(decode_recent(entry.value), entry.revision)
-            else:
-                known = await recent_in_log(self._bucket.connection, self._bucket, owner, before) if before > 1 else []
-                self._owners[owner] = _Submissions(known, 0)
+            self._owners[owner] = _Submissions(known.get(owner, []), found[key].revision if key in found else 0)
+
+    def _drop_owners(self, touched: Iterable[str]) -> None:
+        """Forget the lists that were not touched for longest; they are read again."""
+        for owner in touched:
+            self._owners[owner] = self._owners.pop(owner)
+        held = sum(len(owner.recent) for owner in self._owners.values())
+        while held > SUBMISSIONS_HELD:
+            owner = next(iter(self._owners))
+            held -= len(self._owners.pop(owner).recent)
 
     async def _write(self, touched: Iterable[TaskRef], owners: Iterable[str]) -> int:
         """Write what changed; return the number of keys.
@@ -189,5 +191,29 @@ class TaskProjection:
         return len(listed) + len(views) + len(lists) + len(stale)
 
 
+async def views_before(reading: Connection, refs: Sequence[TaskRef], before: int) -> dict[TaskRef, TaskView]:
+    """Return the views of tasks before a sequence, from the log; without those whose beginning is past its retention.
+
+    All histories are read together. Each task must have an event at `before` or later.
+    """
+    views: dict[TaskRef, TaskView] = {}
+    for start in range(0, len(refs), MOST_FILTERS):
+        filters = [history_filter(task_root(ref)) for ref in refs[start : start + MOST_FILTERS]]
+        async with contextlib.aclosing(read_before(reading, TASKS, filters, 0, before)) as steps:
+            async for positions in steps:
+                for position in positions:
+                    ref = task_ref(position.subject)
+                    view = fold(views.get(ref), decode(task_codec, position))
+                    if view is not None:
+                        views[ref] = view
+    return views
+
+
 def _read(entry: BucketEntry | None) -> tuple[TaskView | None, int]:
-    return (decode_view(entry.value), entry.revision) if entry else (None, 0)
+    if entry is None:
+        return None, 0
+    return decode_view(entry.value) if entry.value else None, entry.revision
+
+
+def _has_value(found: Mapping[str, BucketEntry], key: str) -> bool:
+    return key in found and bool(found[key].value)

@@ -149,11 +149,15 @@ class Bucket:
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
         """Return the entries that exist, by key."""
+        return {key: entry for key, entry in (await self.get_many_with_revisions(keys)).items() if entry.value}
+
+    async def get_many_with_revisions(self, keys: Sequence[str]) -> dict[str, BucketEntry]:
+        """Return the same as `get_many`, and an empty value for each key deleted less than MARKER_TTL ago."""
         found: dict[str, BucketEntry] = {}
         for start in range(0, len(keys), MULTI_GET_KEYS):
             subjects = [self._prefix + key for key in keys[start : start + MULTI_GET_KEYS]]
             entries = self._entries(await read_last(self.connection, self.stream, subjects))
-            found |= {entry.key: entry for entry in entries if entry.value}
+            found |= {entry.key: entry for entry in entries}
         return found
 
     async def get_matching(self, *key_filters: str) -> list[BucketEntry] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import structlog
 
 from ..runtime.service import Service
-from ..streams.jetstream.consumers import Follow
+from ..streams.jetstream.consumers import FOLLOW_BATCH, Follow
 from ..streams.jetstream.messages import Position, stream_info
 from ..streams.leases import Lease, Membership
 
@@ -17,8 +17,10 @@ log = structlog.get_logger(__name__)
 
 LINGER_SECONDS = 0.25
 """How long events gather into one batch: longer writes less often, but lists have more of the log to fold."""
-
-
+BACKLOG_BATCH = 10_000
+"""Events of a backlog that are projected together: a key that all of them change is written once."""
+BACKLOG_BYTES = 8 * 1024 * 1024
+"""With so many bytes a batch of a backlog is complete, too."""
 END_TRIES = 200
 """How often a replicated log that ends before the checkpoint is looked at: 10 s in all. Then it has lost events."""
 
@@ -62,7 +64,7 @@ class Projector(Service):
             await self._projection.forget()
             checkpoint = await self._projection.resume()
         log.info("projector.started", service=self.name, checkpoint=checkpoint)
-        async with contextlib.aclosing(self._follow(checkpoint, LINGER_SECONDS)) as batches:
+        async with contextlib.aclosing(gathered(self._follow(checkpoint, LINGER_SECONDS))) as batches:
             async for positions in batches:
                 if positions:
                     if not await self._is_mine():
@@ -71,3 +73,20 @@ class Projector(Service):
                 elif not await self._projection.is_intact():
                     log.warning("projector.state-lost", service=self.name, checkpoint=self._projection.checkpoint)
                     return  # no new event need ever come for what NATS has forgotten
+
+
+async def gathered(batches: AsyncGenerator[list[Position], None]) -> AsyncGenerator[list[Position], None]:
+    """Yield what `follow` yields, in larger batches while there is a backlog."""
+    waiting: list[Position] = []
+    waiting_bytes = 0
+    async with contextlib.aclosing(batches):
+        async for positions in batches:
+            waiting += positions
+            waiting_bytes += sum(len(position.data) for position in positions)
+            if len(positions) >= FOLLOW_BATCH and len(waiting) < BACKLOG_BATCH and waiting_bytes < BACKLOG_BYTES:
+                continue
+            if waiting:
+                yield waiting
+                waiting, waiting_bytes = [], 0
+            if not positions:
+                yield []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -18,18 +19,22 @@ from taskstream.commands.server import RegisterServer
 from taskstream.container import Container
 from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent
 from taskstream.events.server import ServerRegistered
-from taskstream.events.subjects import NO_SERVER, task_root
+from taskstream.events.subjects import NO_SERVER, task_ref, task_root
+from taskstream.projections import submissions
 from taskstream.projections.active import active_tasks, projected, remove_stale, running_on
 from taskstream.projections.fleet import Fleet, RegistryProjection
+from taskstream.projections.submissions import EVERYBODY, recent_key
 from taskstream.projections.task_projection import TaskProjection
 from taskstream.projections.task_view import CHECKPOINT, view_key
 from taskstream.streams.buckets import Bucket, Write
 from taskstream.streams.client.connection import open_connection
-from taskstream.streams.jetstream.consumers import follow
+from taskstream.streams.jetstream.consumers import FOLLOW_BATCH, follow
 from taskstream.streams.jetstream.messages import Position, read
 from taskstream.streams.leases import Membership
 from taskstream.streams.topology.definitions import SERVERS, TASKS
-from taskstream.workers.projector import Projection, Projector
+from taskstream.workers import projector as projectors
+from taskstream.workers.projector import Projection, Projector, gathered
+from testkit import histories
 from testkit.histories import ALICE, claim, folded, give, held, ref, submission, success, wander, whole_log
 from testkit.nats import NatsServer
 from testkit.outage import begin, end, restart
@@ -106,6 +111,105 @@ async def test_a_batch_writes_each_key_once(container: Container) -> None:
     written = await TaskProjection(container.buckets.tasks).apply(await whole_log(container.reading))
 
     assert written == 5  # the view, the active key, the owner's submissions, everybody's, the checkpoint
+
+
+async def requests_of(container: Container, projecting: Awaitable[object], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return how many requests a projection makes, without its writes."""
+    sent: list[str] = []
+    publish = container.reading.publish
+
+    async def counted(subject: str, *rest: Any, **more: Any) -> None:
+        sent.append(subject)
+        await publish(subject, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(container.reading, "publish", counted)
+        await projecting
+    return sum(not subject.startswith("$KV.") for subject in sent)
+
+
+async def test_any_number_of_new_owners_costs_as_many_requests_as_one(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a first event: for owners that nobody knows the log is searched."""
+    counts = []
+    for owners in (1, 100):
+        await give(container.commands, ref(0, f"of-{owners}"), submission(f"of-{owners}"))
+        await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
+        before = len(await whole_log(container.reading))
+        names = [f"new-{owners}-{number}" for number in range(owners)]
+        await asyncio.gather(*(give(container.commands, ref(0, name), submission(name)) for name in names))
+        positions = (await whole_log(container.reading))[before:]
+        projection = TaskProjection(container.buckets.tasks)
+        await projection.resume()
+        counts.append(await requests_of(container, projection.apply(positions), monkeypatch))
+
+    assert counts[0] == counts[1]
+    await agrees(container)
+
+
+async def test_any_number_of_lost_views_costs_as_many_requests_as_one(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    for tasks in (1, 100):
+        refs = [ref(1_000 * tasks + number) for number in range(tasks)]
+        await asyncio.gather(*(give(container.commands, each, submission(), claim()) for each in refs))
+        await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
+        before = len(await whole_log(container.reading))
+        await container.buckets.tasks.put_many([Write(view_key(each), None) for each in refs])
+        await asyncio.gather(*(give(container.commands, each, success()) for each in refs))
+        positions = (await whole_log(container.reading))[before:]
+        projection = TaskProjection(container.buckets.tasks)
+        await projection.resume()
+        counts.append(await requests_of(container, projection.apply(positions), monkeypatch))
+
+    assert counts[0] == counts[1]
+    await agrees(container)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_lists_are_complete_after_every_batch_whichever_of_them_a_kill_lost(
+    container: Container, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    for module in (submissions, histories):
+        monkeypatch.setattr(module, "RECENT_LENGTH", 5)
+    monkeypatch.setattr(submissions, "SEARCHED_PER_ENTRY", 1)
+    chance = random.Random(seed)
+    refs = [ref(number, f"owner{int(chance.expovariate(0.4))}") for number in range(120)]
+    await asyncio.gather(*(give(container.commands, each, submission(each.owner)) for each in refs))
+    positions = await whole_log(container.reading)
+    bucket = container.buckets.tasks
+
+    done = 0
+    while done < len(positions):
+        lost = [entry.key for entry in await bucket.scan("recent.>") if chance.random() < 0.4]
+        await bucket.put_many([Write(key, None) for key in lost])
+        batch = positions[done : done + chance.choice([1, 6, 20])]
+        done += len(batch)
+        await project(TaskProjection(bucket), positions[:done], len(batch))
+
+        wanted, found = folded(positions[:done]), await held(bucket)
+        whose = {recent_key(owner) for owner in (EVERYBODY, *(task_ref(position.subject).owner for position in batch))}
+        assert {key: found.get(key) for key in whose} == {key: wanted[key] for key in whose}
+
+
+async def test_a_backlog_is_projected_in_larger_batches_and_none_waits_for_the_next_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(projectors, "BACKLOG_BATCH", 5 * FOLLOW_BATCH)
+    monkeypatch.setattr(projectors, "BACKLOG_BYTES", 1_000_000)
+    small, large = Position(1, "task.a.b.noted", b""), Position(1, "task.a.b.noted", bytes(500_000))
+    full = [small] * FOLLOW_BATCH
+
+    async def followed() -> AsyncGenerator[list[Position], None]:
+        for batch in ([], [small], [], full, [], *[full] * 6, [small], [], [large, *full], [large, *full], full, []):
+            yield batch
+
+    sizes = [len(batch) async for batch in gathered(followed())]
+
+    thousands = FOLLOW_BATCH
+    assert sizes == [0, 1, 0, thousands, 0, 5 * thousands, thousands + 1, 0, 2 * thousands + 2, thousands, 0]
 
 
 async def test_folding_again_from_an_older_checkpoint_changes_nothing(container: Container) -> None:
@@ -478,7 +582,7 @@ async def test_a_rebuild_finds_counts_and_puts_right_what_differs(container: Con
 async def rebuilt(container: Container, monkeypatch: pytest.MonkeyPatch) -> Difference:
     """Rebuild as from a log too long for one batch: two tasks are compared at a time, and forgotten."""
     monkeypatch.setattr(task_rebuild, "WINDOW", 2)
-    rebuilding = TaskRebuild(container.buckets.tasks, container.commands.tasks.log)
+    rebuilding = TaskRebuild(container.buckets.tasks)
     positions = await whole_log(container.reading)
     for start in range(0, len(positions), 3):
         await rebuilding.fold(positions[start : start + 3])
