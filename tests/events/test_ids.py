@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,18 +15,30 @@ from taskstream.events.ids import (
     NAME_TOKEN_LENGTH,
     OWNER_TOKEN_LENGTH,
     BatchRef,
+    ScheduleRef,
     TaskRef,
+    WebhookRef,
     batch_for_key,
     batch_index,
     batch_of,
+    delivery_id,
+    is_delivery_id,
+    is_task_id,
     new_batch,
     new_ref,
+    new_schedule_ref,
+    new_webhook_ref,
     nth,
     owner_token,
     parse_batch_id,
+    parse_schedule_id,
     parse_task_id,
+    parse_webhook_id,
     ref_for_key,
+    run_ref,
+    schedule_for_key,
     token,
+    triggered_ref,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -254,3 +267,96 @@ def test_a_key_is_always_the_same_batch_and_never_the_task_it_would_be(owner: st
 def test_what_is_no_batch_id_is_not_found(text: str) -> None:
     with pytest.raises(NotFound):
         parse_batch_id(text)
+
+
+# Golden values. An id that is derived otherwise is another one: a repeated key makes a second task, a schedule fires a
+# run again, and the subjects of stored events are not found.
+
+AT = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+SCHEDULE = ScheduleRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRV")
+HOOK = WebhookRef("alice", "01JGXQ0000ABCDEFGHJKMNPQRT")
+
+
+def test_the_token_of_a_text_is_the_same_in_every_version() -> None:
+    assert token("é.b c") == "=C3=A9=2Eb=20c"
+    assert token("." * 21) == "=2E" * 21
+    assert token("." * 22) == "=he21612cbaf18a4154633483c1973d9fc"
+    assert token("x" * 65) == "=h9537c5fdf120482f7d58d25e9ed583f5"
+    assert owner_token("x" * 36) == "x" * 36
+    assert owner_token("x" * 37) == "=h6ee29e87d96ee4fcb3baef255923aece"
+    assert owner_token("." * 12) == "=2E" * 12
+    assert owner_token("." * 13) == "=h1daed90b5518b44bf5d8add9b231fef9"
+    assert token("." * 10, 30) == "=2E" * 10
+
+
+def test_a_new_id_has_its_instant_and_all_its_random_bits() -> None:
+    assert new_ref("alice", AT, 0) == TaskRef("alice", "01KDYAK3SE0000000000000000")
+    assert new_ref("alice", AT, 123_456_789) == TaskRef("alice", "01KDYAK3SE00000000003NQK8N")
+    assert new_ref("alice", AT, 2**80 - 1) == TaskRef("alice", "01KDYAK3SEZZZZZZZZZZZZZZZZ")
+    assert new_batch("alice", AT, 2**80 - 1) == BatchRef("alice", "01KDYAK3SEZZZZZZZZZZZZZZ00")
+    assert new_schedule_ref("alice", AT, 7) == ScheduleRef("alice", "01KDYAK3SE0000000000000007")
+    assert new_webhook_ref("alice", AT, 7) == WebhookRef("alice", "01KDYAK3SE0000000000000007")
+    assert new_ref("alice", AT, 7).id == "01KDYAK3SE0000000000000007~alice"
+
+
+def test_the_id_of_an_idempotency_key_is_the_same_in_every_version() -> None:
+    batch = batch_for_key("alice", "k1")
+
+    assert ref_for_key("alice", "k1") == TaskRef("alice", "08GS36RKPAXJX8BESMZ7Z63YF8")
+    assert ref_for_key("bob", "k1") == TaskRef("bob", "4CFSZGX2DPCA6BDNYZ5SHA1BCN")
+    assert batch == BatchRef("alice", "59VWXFNZW2D175J0H4JVRHM700")
+    assert nth(batch, 0) == TaskRef("alice", "59VWXFNZW2D175J0H4JVRHM700")
+    assert nth(batch, 33) == TaskRef("alice", "59VWXFNZW2D175J0H4JVRHM711")
+    assert nth(batch, 999) == TaskRef("alice", "59VWXFNZW2D175J0H4JVRHM7Z7")
+    assert schedule_for_key("alice", "k1") == ScheduleRef("alice", "08GS36RKPAXJX8BESMZ7Z63YF8")
+    assert triggered_ref(SCHEDULE, "k1") == TaskRef("alice", "0T3A49W4VH9BQYCHFVJ5P4PFRS")
+
+
+def test_the_task_of_a_run_is_the_same_in_every_version_and_for_every_part_of_its_second() -> None:
+    expected = TaskRef("alice", "66DQG2B4VHBT27ACTBGGP22W9Y")
+
+    assert run_ref(SCHEDULE, AT) == run_ref(SCHEDULE, AT.replace(microsecond=0)) == expected
+    assert run_ref(SCHEDULE, AT + timedelta(seconds=1)) != expected
+
+
+def test_the_id_of_a_delivery_is_the_same_in_every_version_and_another_for_each_event() -> None:
+    assert delivery_id(HOOK, 4711, AT) == "01KDYAK3SE0CZZMPAXBGN58AYK"
+    assert delivery_id(HOOK, 4712, AT) == "01KDYAK3SETY0H2E9ADJE5CW06"
+    assert delivery_id(HOOK, 4711, AT) != delivery_id(HOOK._replace(owner="bob"), 4711, AT)
+
+
+@given(instants, st.integers(1, 2**63), st.integers(1, 2**63))
+def test_a_delivery_of_a_later_event_sorts_after_it(now: datetime, one: int, other: int) -> None:
+    earlier, later = delivery_id(HOOK, one, now), delivery_id(HOOK, other, now + timedelta(milliseconds=1))
+
+    assert earlier < later
+    assert is_delivery_id(earlier)
+
+
+@pytest.mark.parametrize("text", ["", "x", "0" * 25, "0" * 27, "0" * 25 + "I", "0" * 25 + "U", "0" * 26 + "\n"])
+def test_another_text_is_no_id_of_a_delivery(text: str) -> None:
+    assert not is_delivery_id(text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "kind"),
+    [
+        (parse_task_id, "task"),
+        (parse_batch_id, "batch"),
+        (parse_schedule_id, "schedule"),
+        (parse_webhook_id, "webhook"),
+    ],
+)
+def test_an_id_that_is_not_found_says_of_what_it_is(parse: Callable[[str], TaskRef], kind: str) -> None:
+    ref = parse("0" * 26 + "~alice")
+    assert (ref.owner, ref.unique) == ("alice", "0" * 26)
+
+    with pytest.raises(NotFound) as caught:
+        parse("no id")
+
+    assert (caught.value.kind, caught.value.name) == (kind, "no id")
+
+
+def test_a_text_has_the_form_of_a_task_id_or_not() -> None:
+    assert is_task_id(f"{UNIQUE}~alice")
+    assert not is_task_id(UNIQUE)

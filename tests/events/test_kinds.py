@@ -11,7 +11,18 @@ import pytest
 from taskstream.commands.task import decide
 from taskstream.commands.task_commands import RetryTask, SubmitTask
 from taskstream.commands.task_state import UNKNOWN, Ended, Processing, TaskState, Unknown, evolve
-from taskstream.events.kinds import TASK_EVENTS, kind_of, word_of
+from taskstream.events.kinds import (
+    ACTIVATING_WORDS,
+    ATTEMPT_WORDS,
+    ENDING_WORDS,
+    FREEING_WORDS,
+    LIVE_WORDS,
+    MOVING_WORDS,
+    TASK_EVENTS,
+    TASK_WORDS,
+    kind_of,
+    word_of,
+)
 from taskstream.events.subjects import event_subject, server_token, task_root, task_word, tasks_filter
 from taskstream.events.task import Plan, TaskEvent
 from taskstream.projections.task_view import ACTIVE, TaskView
@@ -144,3 +155,19 @@ def test_a_subject_has_the_word_and_the_tokens_of_the_row(event: TaskEvent) -> N
     assert task_word(subject) == kind.word
     assert [each for each in check(subject)[4:] if each != "held"] == expected
     assert tasks_filter(REF.owner, kind.word).endswith(f".{kind.word}.>" if expected else f".{kind.word}")
+
+
+def test_the_words_of_each_property_in_the_order_of_a_tasks_life() -> None:
+    ends = ("succeeded", "failed", "cancelled")
+    attempts = ("started", "accepted", "attempt_failed", "attempt_returned")
+
+    assert (
+        *("submitted", "held", "queued", "started", "accepted", "progressed"),
+        *("attempt_failed", "attempt_returned", *ends, "deleted"),
+    ) == TASK_WORDS
+    assert attempts == ATTEMPT_WORDS
+    assert LIVE_WORDS == ("progressed",)
+    assert ACTIVATING_WORDS == ("submitted", "held", "queued")
+    assert set(ends) == ENDING_WORDS
+    assert {"attempt_failed", "attempt_returned", *ends} == FREEING_WORDS
+    assert set(TASK_WORDS) - {"accepted", "progressed", "deleted"} == MOVING_WORDS

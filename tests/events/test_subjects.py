@@ -12,23 +12,42 @@ from hypothesis import strategies as st
 from taskstream.events.ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
 from taskstream.events.owner import OwnerEvent, OwnerLimitsRemoved
 from taskstream.events.pool import PoolEvent
-from taskstream.events.schedule import ScheduleDeleted, ScheduleEvent
+from taskstream.events.schedule import ScheduleDeleted, ScheduleEvent, ScheduleFired
 from taskstream.events.server import CircuitHalfOpened, ServerEvent
 from taskstream.events.subjects import (
     NO_SERVER,
+    READY_RETRIES,
+    READY_TASKS,
     dispatched_ref,
+    dispatched_subject,
+    due_retry_filter,
+    due_subject,
     event_subject,
+    freed_server,
+    history_filter,
+    live_ref,
+    live_subject,
     owner_root,
+    pool_filter,
     pool_root,
+    queue_of,
     schedule_ref,
     schedule_root,
+    schedules_filter,
     server_root,
     server_token,
+    submission_filter,
     task_ref,
     task_root,
+    task_word,
+    tasks_filter,
+    timer_name,
+    timer_subject,
+    timers_filter,
     type_root,
     webhook_ref,
     webhook_root,
+    webhooks_filter,
 )
 from taskstream.events.task import TaskEvent, TaskHeld
 from taskstream.events.task_type import TypeEvent
@@ -157,3 +176,68 @@ def test_a_message_of_the_queue_leads_to_its_task(owner: str) -> None:
     ref = TaskRef(owner_token(owner), REF.unique)
 
     assert dispatched_ref(f"dispatch.{token('a pool')}.high.{ref.owner}.{ref.unique}") == ref
+
+
+# Subjects and filters word for word: processes of two versions, and the permissions of NATS users, rely on them.
+
+UNIQUE = REF.unique
+
+
+def test_the_filters_over_the_log_of_tasks() -> None:
+    assert history_filter(task_root(REF)) == f"task.alice.{UNIQUE}.>"
+    assert submission_filter(REF) == f"task.alice.{UNIQUE}.submitted.>"
+    assert tasks_filter() == "task.*.>"
+    assert tasks_filter("alice") == "task.alice.>"
+    assert tasks_filter(word="submitted") == "task.*.*.submitted.>"
+    assert tasks_filter("alice", "succeeded") == "task.alice.*.succeeded.>"
+    assert tasks_filter("alice", "progressed") == "task.alice.*.progressed"
+
+
+def test_the_filters_over_the_logs_of_webhooks_and_schedules() -> None:
+    assert webhooks_filter(None) == "webhook.*.>"
+    assert webhooks_filter("alice") == "webhook.alice.>"
+    assert schedules_filter(None, ScheduleDeleted) == "schedule.*.*.schedule_deleted"
+    assert schedules_filter("alice", ScheduleFired) == "schedule.alice.*.schedule_fired"
+
+
+def test_a_subject_of_a_task_leads_to_its_word_and_to_the_server_whose_slot_is_free() -> None:
+    subject = event_subject(task_root(REF), succeeded(1, "gpu 1"))
+
+    assert task_word(subject) == "succeeded"
+    assert task_word(event_subject(task_root(REF), TaskHeld(reason=""))) == "held"
+    assert task_word("scheduler.fence") == ""
+    assert freed_server(subject) == server_token("gpu 1") == "gpu=201"
+    assert freed_server(event_subject(task_root(REF), cancelled())) == NO_SERVER == "="
+
+
+def test_live_progress_leads_to_its_task() -> None:
+    assert live_subject(REF) == f"progress.alice.{UNIQUE}"
+    assert live_ref(live_subject(REF)) == REF
+
+
+def test_the_subjects_of_timers() -> None:
+    assert timer_subject("deadline", "alice", UNIQUE) == f"timer.deadline.alice.{UNIQUE}"
+    assert due_subject("retry", "text", "high", "alice", UNIQUE) == f"due.retry.text.high.alice.{UNIQUE}"
+    assert timers_filter("check") == "*.check.>"
+    assert timer_name(timer_subject("deadline", "alice", UNIQUE)) == ("alice", UNIQUE)
+    assert timer_name(due_subject("check", "s1")) == ("s1",)
+    assert due_retry_filter(REF) == f"due.retry.*.*.alice.{UNIQUE}"
+
+
+def test_the_subjects_of_the_queue() -> None:
+    subject = dispatched_subject(REF, "a pool", "high")
+
+    assert subject == f"dispatch.a=20pool.high.alice.{UNIQUE}"
+    assert dispatched_ref(subject) == REF
+    assert dispatched_ref(due_subject("retry", "text", "high", "alice", UNIQUE)) == REF
+    assert queue_of(subject) == ("a=20pool", "high")
+    assert queue_of(pool_filter("text", "low")) == ("text", "low")
+    assert pool_filter("text", "low") == "dispatch.text.low.>"
+
+
+def test_jetstream_copies_what_is_ready_to_the_subject_that_the_dispatcher_reads() -> None:
+    copied = "dispatch.{{wildcard(3)}}.{{wildcard(4)}}.{{wildcard(1)}}.{{wildcard(2)}}"
+    retried = "dispatch.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}"
+
+    assert (("task.*.*.submitted.*.*", copied), ("task.*.*.queued.*.*", copied)) == READY_TASKS
+    assert ("due.retry.*.*.*.*", retried) == READY_RETRIES
