@@ -245,6 +245,7 @@ def test_the_cool_down_doubles_while_trials_fail_up_to_its_cap() -> None:
 
 def test_the_cool_down_of_a_circuit_that_never_closes_stays_at_the_cap() -> None:
     assert cooldowns(366 * 86400, 40)[-1] == 300
+    assert cooldowns(0.001, 40)[14:18] == [16.384, 32.768, 65.536, 65.536]
 
 
 def test_a_circuit_that_closed_begins_with_the_first_cool_down_again() -> None:

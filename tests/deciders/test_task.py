@@ -14,6 +14,7 @@ from taskstream.commands.task import EARLIEST_START, FINAL_KINDS, LONGEST_RETRY_
 from taskstream.commands.task_commands import (
     AcceptAttempt,
     CancelTask,
+    DeleteTask,
     FailAttempt,
     FailTask,
     Reporter,
@@ -32,6 +33,7 @@ from taskstream.errors import (
     AlreadyExists,
     AttemptNotCurrent,
     IdempotencyConflict,
+    KeyDestroyed,
     NotDue,
     NotFound,
     NotRetryable,
@@ -46,6 +48,7 @@ from taskstream.events.task import (
     ProgressReported,
     RetryPolicy,
     TaskCancelled,
+    TaskDeleted,
     TaskFailed,
     TaskQueued,
     TaskSucceeded,
@@ -252,6 +255,34 @@ def test_an_acceptance_that_comes_after_the_callback_or_too_late_changes_nothing
 def test_progress_is_taken_from_all_that_speak_for_the_attempt(reporter: Reporter) -> None:
     running.when(progress(reporter, custom_data=Raw(b'{"eta":3}'))).then(
         ProgressReported(attempt=1, progress=40.0, message="4 of 10", custom_data=Raw(b'{"eta":3}'))
+    )
+
+
+def test_a_report_is_recorded_with_every_field() -> None:
+    said: dict[str, Any] = {
+        "progress": 40.0,
+        "message": "4 of 10",
+        "custom_data": Raw(b'{"eta":3}'),
+        "lines": ("a", "b"),
+        "output": "once upon",
+        "batch": "b1",
+        "reports": 7,
+        "notes": ("progress: clamped to 100",),
+    }
+
+    running.when(ReportProgress(reporter=WORKER, **said)).then(ProgressReported(attempt=1, **said))
+    waiting.when(ReportProgress(reporter=SERVER, **said)).then(
+        AttemptStarted(attempt=1, server_id="s1", worker_id="", deadline=NOW + seconds(300)),
+        ProgressReported(attempt=1, **said),
+    )
+
+
+def test_an_end_by_a_report_is_recorded_with_every_field() -> None:
+    said: dict[str, Any] = {"result": RESULT, "update_digest": "d1", "notes": ("message: shortened",)}
+
+    running.when(SucceedTask(reporter=WORKER, **said)).then(TaskSucceeded(attempt=1, server_id="s1", **said))
+    running.when(FailTask(reporter=WORKER, error="no such model", **said)).then(
+        TaskFailed(attempt=1, server_id="s1", kind="failed", error="no such model", **said)
     )
 
 
@@ -495,6 +526,23 @@ def test_a_pause_that_the_server_asks_for_is_kept(asked: timedelta | None, waite
     assert running.when(command).events[0].retry_at == NOW + seconds(waited)  # type: ignore[attr-defined]
 
 
+def test_how_early_a_retry_starts_and_how_long_a_server_may_ask_to_wait() -> None:
+    assert timedelta(milliseconds=250) == EARLIEST_START
+    assert timedelta(hours=1) == LONGEST_RETRY_AFTER
+    assert frozenset({"rejected", "failed"}) == FINAL_KINDS
+
+
+def test_a_backoff_of_microseconds_doubles_forty_times_and_no_more() -> None:
+    tiny = RetryPolicy(
+        attempts=100, backoff_base=timedelta(microseconds=1), backoff_cap=timedelta(days=90), timeout=seconds(1)
+    )
+
+    waited = delays(tiny, 0.999999999)
+
+    assert waited[39] < 0.51 * waited[40]
+    assert waited[40] == waited[98] == pytest.approx(2**40 / 1e6, rel=1e-6)
+
+
 def test_a_task_whose_worker_was_lost_waits_for_nothing() -> None:
     command = fail_attempt(kind="worker_lost", jitter=0.9, retry_after=seconds(60))
 
@@ -511,6 +559,13 @@ def test_an_attempt_handed_back_leaves_the_task_waiting_and_only_once() -> None:
 
     after.is_quiet()
     assert after.given.when(start()).events[0].attempt == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["shutdown", "busy", "unsent"])
+def test_an_attempt_handed_back_says_why(kind: Any) -> None:
+    retrying(started(2, server_id="s2")).when(ReturnAttempt(attempt=2, reason="so", kind=kind)).then(
+        AttemptReturned(attempt=2, server_id="s2", reason="so", kind=kind)
+    )
 
 
 def test_an_attempt_handed_back_is_not_counted_as_a_failure() -> None:
@@ -578,6 +633,43 @@ def test_a_task_that_has_not_failed_is_not_retried(state: Given, says: str) -> N
     state.when(RetryTask(reason="once more")).is_refused(NotRetryable, says)
 
 
+@pytest.mark.parametrize("end", [failed(), cancelled(1, "s1")])
+def test_a_task_whose_model_key_was_destroyed_at_its_end_is_not_retried(end: Any) -> None:
+    ended = given(submitted(key_id="key-1"), started(1), end)
+
+    ended.when(RetryTask(reason="once more")).is_refused(KeyDestroyed)
+
+
+# Delete
+
+REMOVED = DeleteTask(reason="deleted by its owner")
+
+
+@pytest.mark.parametrize("state", [waiting, retrying])
+def test_a_waiting_task_is_cancelled_and_deleted_together(state: Given) -> None:
+    end = TaskCancelled(attempt=0, server_id="", reason="deleted by its owner")
+
+    state.when(REMOVED).then(end, TaskDeleted()).is_quiet()
+
+
+def test_a_running_task_is_cancelled_on_its_server_and_deleted_together() -> None:
+    end = TaskCancelled(attempt=1, server_id="s1", reason="deleted by its owner")
+
+    running.when(REMOVED).then(end, TaskDeleted()).is_quiet()
+
+
+@pytest.mark.parametrize("state", [finished, failed_for_good, called_off])
+def test_an_ended_task_is_deleted_once_and_not_retried_then(state: Given) -> None:
+    after = state.when(REMOVED).then(TaskDeleted())
+
+    after.is_quiet()
+    after.given.when(RetryTask(reason="once more")).is_refused(NotFound)
+
+
+def test_a_task_that_is_not_there_is_not_deleted() -> None:
+    given.when(REMOVED).is_refused(NotFound)
+
+
 # Requeue
 
 
@@ -589,6 +681,15 @@ def test_a_waiting_task_is_put_back_into_its_queue_and_keeps_its_budget() -> Non
 
     assert after.given.state.facts.failures == 1
     assert after.given.when(start()).events[0].attempt == 2  # type: ignore[attr-defined]
+
+
+def test_a_task_is_put_back_from_the_instant_at_which_its_retry_is_due() -> None:
+    due = NOW + seconds(1)
+
+    retrying.when(RequeueTask(reason="lost"), at=due - timedelta(microseconds=1)).is_quiet()
+    retrying.when(RequeueTask(reason="lost"), at=due).then(TaskQueued(pool="text", priority="normal", reason="lost"))
+    high = given(submitted(priority="high", pool="video"), TaskQueued(pool="video", priority="high", reason=""))
+    high.when(RequeueTask(reason="lost")).then(TaskQueued(pool="video", priority="high", reason="lost"))
 
 
 def test_a_task_whose_retry_is_still_to_come_keeps_its_backoff() -> None:

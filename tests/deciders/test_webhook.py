@@ -72,6 +72,22 @@ def test_it_is_disabled_once() -> None:
     given(REGISTERED, DISABLED).when(ChangeWebhook(active=False, after=9, reason="by alice")).is_quiet()
 
 
+def test_a_change_to_not_active_disables_it_and_says_why() -> None:
+    after = given(REGISTERED).when(ChangeWebhook(active=False, after=9, reason="by alice"))
+
+    disabled = after.then(WebhookDisabled(reason="by alice"))
+    disabled.is_quiet()
+    assert (disabled.given.state.active, disabled.given.state.disabled_reason) == (False, "by alice")
+    moved = WebhookChanged(settings=replace(SETTINGS, url="https://i.example/", description="d"))
+    both = ChangeWebhook(url="https://i.example/", description="d", active=False, after=9, reason="by alice")
+    given(REGISTERED).when(both).then(moved, WebhookDisabled(reason="by alice")).is_quiet()
+
+
+def test_one_registered_twice_or_deleted_is_not_registered_again() -> None:
+    given(REGISTERED).when(RegisterWebhook(registration=REGISTERED, active=False)).is_quiet()
+    given(REGISTERED, WebhookDeleted()).when(RegisterWebhook(registration=REGISTERED)).is_quiet()
+
+
 def test_for_a_day_both_secrets_sign() -> None:
     after = given(REGISTERED).when(RotateSecret(secret_id="s2")).then(ROTATED)
 
@@ -86,7 +102,7 @@ def test_for_a_day_both_secrets_sign() -> None:
     "command", [ChangeWebhook(after=1), DisableWebhook(reason=""), RotateSecret(secret_id="s"), DeleteWebhook()]
 )
 def test_nothing_is_done_with_one_that_is_not_there(command: Any) -> None:
-    given.when(command).is_refused(NotFound)
+    given.when(command).is_refused(NotFound, "no webhook ''")
     given(REGISTERED, WebhookDeleted()).when(command).is_refused(NotFound, "w~alice")
 
 
