@@ -18,7 +18,8 @@ from ..events.ids import TaskRef
 from ..events.kinds import ENDING_WORDS, word_of
 from ..events.task import TaskDeleted
 from ..projections.batches import Batch, progress
-from ..projections.task_view import ACTIVE
+from ..projections.task_reader import TaskFilter
+from ..projections.task_view import ACTIVE, Listed
 from ..push.feed import FeedItem, FeedPosition, Start
 from ..push.hub import LoggedEvent, Scope
 from ..push.pushed_event import encoded
@@ -30,6 +31,12 @@ from .schemas.tasks import encoded_state, task_answer, task_summary
 
 REACHED = b'{"type":"reached"}'
 """Everything up to the id was sent."""
+MORE = b'{"type":"more"}'
+"""More tasks have not ended than states follow."""
+MOST_STATES = 1_000
+"""Tasks whose states a stream of all tasks begins with: the newest."""
+STATES_AT_ONCE = 100
+"""States that are read at a time, when the client has read those before."""
 RESET = b'{"type":"reset"}'
 """The id of the client is not in this log."""
 
@@ -69,33 +76,29 @@ class EventStream:
         sequence = detail.view.sequence
         has_ended = detail.view.status not in ACTIVE
         if place := start.resumed:
-            return (
-                None if has_ended and place.sequence >= sequence else _chain([], place, self._task_events(ref, place))
-            )
+            return None if has_ended and place.sequence >= sequence else _resumed(place, self._task_events(ref, place))
         details = task_answer(detail, self._container.settings).task_details
         place = start.at(sequence)
         events = None if has_ended else self._task_events(ref, place)
-        return _chain(_states(start, [encoded_state(ref.id, sequence, details)]), place, events)
+        return _begun(start, [], _each(encoded_state(ref.id, sequence, details)), place, events)
 
     async def of_all(
         self, identity: Identity, scope: Scope, choice: SubscriptionFilter, after: str | None
     ) -> PushMessages:
         """Return the messages about all tasks of a scope that pass a filter. They do not end.
 
-        They start with the states of the tasks that have not ended, oldest first.
+        They start with the states of the newest MOST_STATES tasks that have not ended, oldest first.
         """
         async with self._container.starts.turn(identity.subject):
             start = await self._container.feeds.start(after)
             if place := start.resumed:
-                return _chain([], place, self._all_events(scope, choice, place))
-            sequence, current = await self._container.tasks.snapshot(scope.owner)
-        states = [
-            encoded_state(listed.ref.id, sequence, task_summary(listed, self._container.settings))
-            for listed in reversed(current)
-            if choice.has(listed.view.task_type, listed.view.project)
-        ]
+                return _resumed(place, self._all_events(scope, choice, place))
+            wanted = TaskFilter(owner=scope.owner, types=choice.types, project=choice.project)
+            sequence, newest = await self._container.tasks.snapshot(wanted, MOST_STATES)
+        states = self._states(identity, newest.tasks[::-1], scope.owner, sequence)
         place = start.at(max(sequence, start.extent.first - 1))  # what is past the retention is no gap in the states
-        return _chain(_states(start, states), place, self._all_events(scope, choice, place))
+        notes = [MORE] if newest.cursor is not None else []
+        return _begun(start, notes, states, place, self._all_events(scope, choice, place))
 
     async def of_batch(self, identity: Identity, batch_id: str, after: str | None) -> PushMessages | None:
         """Return the messages about a batch, up to the end of its last task; None if the client has them all.
@@ -112,15 +115,42 @@ class EventStream:
         if place := start.resumed:
             if not running and place.sequence >= last:
                 return None
-            return _chain([], place, self._batch_events(batch, place, running, last))
+            return _resumed(place, self._batch_events(batch, place, running, last))
         sent = {ref: view.sequence for ref, view in tasks}
         place = start.at(start.extent.last)
         events = self._batch_events(batch, place, running, last, sent) if running else None
-        states = [
-            encoded_state(listed.ref.id, listed.view.sequence, task_summary(listed, self._container.settings))
-            for listed in tasks
-        ]
-        return _chain(_states(start, [encoded_batch(batch_summary(batch, progress(tasks))), *states]), place, events)
+        states = self._states(identity, tasks, batch.ref.owner)
+        return _begun(start, [encoded_batch(batch_summary(batch, progress(tasks)))], states, place, events)
+
+    def _states(
+        self, identity: Identity, tasks: Sequence[Listed], owner: str | None, sequence: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Return the states of tasks, in order; `sequence`: up to where they reflect the log, None: as each view says.
+
+        All but the first are read again when the client comes to them: a slow client keeps few of them in memory.
+        """
+        return self._pieces(
+            identity, tasks[:STATES_AT_ONCE], [ref for ref, _ in tasks[STATES_AT_ONCE:]], owner, sequence
+        )
+
+    async def _pieces(
+        self,
+        identity: Identity,
+        piece: Sequence[Listed],
+        rest: Sequence[TaskRef],
+        owner: str | None,
+        sequence: int | None,
+    ) -> AsyncIterator[bytes]:
+        while piece or rest:
+            for ref, view in piece:
+                summary = task_summary(Listed(ref, view), self._container.settings)
+                yield encoded_state(ref.id, sequence or view.sequence, summary)
+            refs, rest = rest[:STATES_AT_ONCE], rest[STATES_AT_ONCE:]
+            if refs:
+                async with self._container.starts.turn(identity.subject):
+                    piece = await self._container.tasks.views(refs, owner)
+            else:
+                piece = []
 
     async def _task_events(self, ref: TaskRef, after: FeedPosition) -> PushMessages:
         async for item in self._container.feeds.feed(Scope(ref=ref), after, self._pause_seconds):
@@ -172,6 +202,11 @@ class EventStream:
                 return
 
 
+async def _each(*states: bytes) -> AsyncIterator[bytes]:
+    for state in states:
+        yield state
+
+
 class _Pace:
     """The time of a stream's last message. A stream whose filter passes no events sends its position often enough.
 
@@ -205,19 +240,27 @@ def _data(item: FeedItem) -> bytes:
     return encoded(item.what) if item.what else REACHED
 
 
-def _states(start: Start, states: Sequence[bytes]) -> list[bytes]:
-    """Return the messages before the events of a stream that does not resume."""
-    return [*([RESET] if start.is_foreign else []), *states]
+async def _resumed(place: FeedPosition, events: PushMessages) -> PushMessages:
+    """Yield the position that a stream resumes at, then the events."""
+    yield PushMessage(str(place), REACHED)
+    async for event in events:
+        yield event
 
 
-async def _chain(states: Sequence[bytes], place: FeedPosition, events: PushMessages | None) -> PushMessages:
-    """Yield the states, the id with the last of them, then the events if more can come.
+async def _begun(
+    start: Start, notes: Sequence[bytes], states: AsyncIterator[bytes], place: FeedPosition, events: PushMessages | None
+) -> PushMessages:
+    """Yield the start of a stream that does not resume, then the events if more can come.
 
-    Without a state after the `reset`, the id comes with a message of its own.
+    The id comes with the last state; if there is none, with a message of its own.
     """
-    *earlier, last = states if states and states[-1] != RESET else [*states, REACHED]
-    for state in earlier:
-        yield PushMessage("", state)
+    for note in [RESET, *notes] if start.is_foreign else notes:
+        yield PushMessage("", note)
+    last = REACHED
+    async for state in states:
+        if last is not REACHED:
+            yield PushMessage("", last)
+        last = state
     yield PushMessage(str(place), last)
     if events is not None:
         async for event in events:

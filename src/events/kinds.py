@@ -67,7 +67,6 @@ def _words(attribute: str) -> tuple[str, ...]:
 TASK_WORDS = _words("word")
 ATTEMPT_WORDS = _words("of_attempt")
 LIVE_WORDS = _words("live")
-ACTIVATING_WORDS = _words("activates")
 ENDING_WORDS = frozenset(_words("ends"))
 MOVING_WORDS = frozenset(_words("moves"))
 FREEING_WORDS = frozenset(_words("frees_slot"))

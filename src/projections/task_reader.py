@@ -8,33 +8,50 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
-from ..errors import NotFound
+from ..errors import NotFound, StoreUnavailable
 from ..events import task as events
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
-from ..events.kinds import ACTIVATING_WORDS, ENDING_WORDS
-from ..events.subjects import task_ref, task_root, tasks_filter
+from ..events.kinds import ENDING_WORDS, word_of
+from ..events.subjects import history_filter, task_ref, task_root, task_word, tasks_filter
 from ..events.task import StoredFile, StoredResult, TaskEvent
-from ..streams.buckets import Bucket, BucketEntry
+from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
-from ..streams.jetstream.messages import last_sequence, read
+from ..streams.jetstream.messages import (
+    STALE_REPLICA_PAUSE_SECONDS,
+    STALE_REPLICA_TRIES,
+    Position,
+    last_position,
+    last_sequence,
+    read,
+    read_backwards,
+)
 from ..streams.log import Log, decode
 from ..streams.results import Results
 from ..streams.topology.definitions import TASKS
 from .active import projected, ref_of
 from .submissions import RECENT_LENGTH, Stretch, newest_first
-from .task_view import ACTIVE, Listed, TaskView, fold, view_key
+from .task_view import ACTIVE, Listed, TaskView, fold, ref_of_view, view_key, view_keys_of
 from .task_view import decode as decode_view
 
 LONGEST_TAIL = 2_000
 """Most unprojected events that a list folds; if there are more, it reads each task's history instead."""
+TAIL_BYTES = 16 * 1024 * 1024
+"""Likewise, in bytes: payloads and results are in the events."""
+PAGE_BYTES = 8 * 1024 * 1024
+"""Content of events after which a page of a history ends."""
+CLOCK_TOLERANCE = timedelta(seconds=5)
+"""Largest difference between the clock that dates events and that of NATS."""
 LOADED_AT_ONCE = 32
+MOST_SEARCHED = 2_000
+"""Submissions, or views that changed lately, that one request searches for tasks of its list."""
 LONGEST_WALK = RECENT_LENGTH
 """Submissions that one page searches before it returns what it has found, with a cursor. So a first page never has to
 search the log."""
@@ -68,6 +85,8 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
     """True: include tasks that their owners deleted."""
     project: str = ""
     """Empty: any or none."""
+    in_project: bool = False
+    """True: only tasks of a project, whichever it is."""
     batch: str = ""
     schedule: str = ""
     """Id of the recurring schedule that submitted the tasks."""
@@ -80,6 +99,7 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
             and (not self.types or view.task_type in self.types)
             and (self.deleted or not view.deleted)
             and self.project in ("", view.project)
+            and (not self.in_project or bool(view.project))
             and self.batch in ("", view.batch)
             and self.schedule in ("", view.schedule)
             and (self.created_since is None or view.created_at >= self.created_since)
@@ -128,45 +148,106 @@ class TaskReader:
             raise NotFound("task", ref.id)
         return history
 
-    async def current(self, owner: str | None, ended_since: datetime | None) -> list[Listed]:
-        """Return all tasks of an owner token (None: of everybody) that have not ended, newest submission first.
+    async def history_page(
+        self, ref: TaskRef, after: int, limit: int, *, deleted: bool = False
+    ) -> tuple[list[Stored[TaskEvent]], int | None]:
+        """Return up to `limit` events of a task after a sequence, and where the next page starts, None after the last.
 
-        With `ended_since`, also those that ended then or later. Without deleted tasks.
+        Raises as `history` does.
         """
-        checkpoint = await projected(self._bucket)
-        tail = await self._tail(owner, checkpoint)
-        refs = await self._active(owner)
-        if refs is None:
-            refs = {ref_of(entry.key) for entry in await self._bucket.scan(f"active.*.{owner or '*'}.*")}
-        refs |= await self._queued_since(owner, checkpoint) if tail is None else tail.keys()
-        if ended_since is not None:
-            for word in sorted(ENDING_WORDS):
-                ended = await read(self._reading, TASKS, tasks_filter(owner, word), start_time=ended_since)
-                refs |= {task_ref(position.subject) for position in ended}
-        views = await self._views(list(refs), tail)
-        listed = [
-            Listed(ref, view)
-            for ref, view in views.items()
-            if not view.deleted
-            and (view.ended_at is None or (ended_since is not None and view.ended_at >= ended_since))
-        ]
-        return sorted(listed, key=lambda task: task.view.created_sequence, reverse=True)
+        last = await last_position(self._reading, TASKS, history_filter(task_root(ref)))
+        if last is None or (task_word(last.subject) == word_of(events.TaskDeleted) and not deleted):
+            raise NotFound("task", ref.id)
+        found: list[Position] = []
+        tries = 0
+        while len(found) < limit and (found[-1].sequence if found else after) < last.sequence:
+            start = (found[-1].sequence if found else after) + 1
+            positions = await read(
+                self._reading, TASKS, history_filter(task_root(ref)), start, limit - len(found), most_bytes=PAGE_BYTES
+            )
+            found += positions
+            if sum(len(position.data) for position in found) > PAGE_BYTES:
+                break
+            if not positions:  # from a replica that lags behind
+                tries += 1
+                if tries >= STALE_REPLICA_TRIES:
+                    raise StoreUnavailable(f"no replica of {TASKS} has caught up")
+                await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+        following = found[-1].sequence if found and found[-1].sequence < last.sequence else None
+        return [decode(task_codec, position) for position in found], following
 
-    async def snapshot(self, owner: str | None) -> tuple[int, list[Listed]]:
-        """Return the tasks of an owner token (None: of everybody) that have not ended, newest submission first.
+    async def active(self, wanted: TaskFilter, limit: int, before: int | None = None) -> ListedTasks:
+        """Return up to `limit` tasks that have not ended, newest submission first, as `page` does.
+
+        If an owner has more than a thousand, it searches at most MOST_SEARCHED submissions.
+        """
+        wanted = replace(wanted, statuses=ACTIVE)
+        found: list[Listed] = []
+        for _ in range(MOST_SEARCHED // LONGEST_WALK):
+            page = await self.page(wanted, limit - len(found), before)
+            found += page.tasks
+            before = page.cursor
+            if before is None or len(found) >= limit:
+                break
+        return ListedTasks(found, before)
+
+    async def ended_lately(self, wanted: TaskFilter, since: datetime, limit: int) -> list[Listed]:
+        """Return up to `limit` tasks of one owner that ended at an instant or later, the last end first.
+
+        Of what the projection reflects, it searches the MOST_SEARCHED views that changed last, without the events: a
+        result may be large.
+        """
+        assert wanted.owner is not None
+        checkpoint = await projected(self._bucket)
+        tail = await self._tail(wanted.owner, checkpoint)
+        ahead = set(tail) if tail is not None else await self._ended_after(wanted.owner, checkpoint, limit)
+        projected_ends: list[TaskRef] = []
+        searched = 0
+        walk = self._bucket.newest(view_keys_of(wanted.owner), since - CLOCK_TOLERANCE, limit)
+        async with contextlib.aclosing(walk):
+            async for entries in walk:
+                for entry in entries:
+                    ref, view = ref_of_view(entry.key), decode_view(entry.value)
+                    has_ended = view.ended_at is not None and view.ended_at >= since and wanted.matches(view)
+                    if has_ended and ref not in ahead:
+                        projected_ends.append(ref)
+                searched += len(entries)
+                if len(projected_ends) >= limit or searched >= MOST_SEARCHED:
+                    break
+        refs = ahead.union(projected_ends[:limit])
+        found = [
+            Listed(ref, view)
+            for ref, view in (await self._views(list(refs), tail)).items()
+            if view.ended_at is not None and view.ended_at >= since and wanted.matches(view)
+        ]
+        found.sort(key=lambda listed: (listed.view.ended_at or since, listed.view.sequence), reverse=True)
+        return found[:limit]
+
+    async def _ended_after(self, owner: str, checkpoint: int, limit: int) -> set[TaskRef]:
+        """Return about `limit` tasks of an owner whose last events after the checkpoint are ends, as far as searched.
+
+        For a projection that is far behind. Their results are in the events, so it stops after TAIL_BYTES.
+        """
+        found: set[TaskRef] = set()
+        upper = await last_sequence(self._reading, TASKS, tasks_filter(owner)) + 1
+        for word in sorted(ENDING_WORDS):
+            size = 0
+            steps = read_backwards(self._reading, TASKS, tasks_filter(owner, word), checkpoint + 1, upper, limit)
+            async with contextlib.aclosing(steps):
+                async for positions, _ in steps:
+                    found |= {task_ref(position.subject) for position in positions[:limit]}
+                    size += sum(len(position.data) for position in positions)
+                    if len(found) >= limit or size >= TAIL_BYTES:
+                        break
+        return found
+
+    async def snapshot(self, wanted: TaskFilter, limit: int) -> tuple[int, ListedTasks]:
+        """Return tasks that have not ended, as `active` does.
 
         The number is a sequence of the log; the tasks reflect it, or a later one.
         """
-        sequence = await last_sequence(self._reading, TASKS, tasks_filter(owner))
-        return sequence, await self.current(owner, None)
-
-    async def _queued_since(self, owner: str | None, checkpoint: int) -> set[TaskRef]:
-        """Return the tasks that were submitted, queued or held after the checkpoint."""
-        found: set[TaskRef] = set()
-        for word in ACTIVATING_WORDS:
-            positions = await read(self._reading, TASKS, tasks_filter(owner, word), checkpoint + 1)
-            found |= {task_ref(position.subject) for position in positions}
-        return found
+        sequence = await last_sequence(self._reading, TASKS, tasks_filter(wanted.owner))
+        return sequence, await self.active(wanted, limit)
 
     async def sequence_at(self, at: datetime) -> int:
         """Return the sequence of the first event stored at an instant or later, else of the next event."""
@@ -239,9 +320,11 @@ class TaskReader:
         return ListedTasks(shown, shown[-1].view.created_sequence if len(found) > limit else None)
 
     async def _tail(self, owner: str | None, after: int) -> Tail | None:
-        """Return the events after a sequence, by task; None if there are LONGEST_TAIL or more."""
-        positions = await read(self._reading, TASKS, tasks_filter(owner), after + 1, LONGEST_TAIL)
-        if len(positions) >= LONGEST_TAIL:
+        """Return the events after a sequence, by task; None if they are LONGEST_TAIL or TAIL_BYTES, or more."""
+        positions = await read(
+            self._reading, TASKS, tasks_filter(owner), after + 1, LONGEST_TAIL, most_bytes=TAIL_BYTES
+        )
+        if len(positions) >= LONGEST_TAIL or sum(len(position.data) for position in positions) > TAIL_BYTES:
             return None
         tail: Tail = {}
         for position in positions:
@@ -251,30 +334,33 @@ class TaskReader:
     async def _views(self, refs: Sequence[TaskRef], tail: Tail | None) -> dict[TaskRef, TaskView]:
         """Return the current view of each task."""
         if tail is None:
-            entries: dict[str, BucketEntry] = {}
-            events = await self._histories(refs)
-        else:
-            entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if refs else {}
-            events = tail
+            return await self._folded(refs)
+        entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if refs else {}
         views = {}
         for ref in refs:
             entry = entries.get(view_key(ref))
             view = decode_view(entry.value) if entry else None
-            for stored in events.get(ref, ()):
+            for stored in tail.get(ref, ()):
                 view = fold(view, stored)
             if view is not None:
                 views[ref] = view
         return views
 
-    async def _histories(self, refs: Sequence[TaskRef]) -> Tail:
-        """Return all events of each task."""
+    async def _folded(self, refs: Sequence[TaskRef]) -> dict[TaskRef, TaskView]:
+        """Return the view of each task from its history. No more than LOADED_AT_ONCE histories are in memory."""
         places = asyncio.Semaphore(LOADED_AT_ONCE)
+        views: dict[TaskRef, TaskView] = {}
 
-        async def load(ref: TaskRef) -> list[Stored[TaskEvent]]:
+        async def load(ref: TaskRef) -> None:
+            view: TaskView | None = None
             async with places:
-                return await self._log.load(task_root(ref))
+                for stored in await self._log.load(task_root(ref)):
+                    view = fold(view, stored)
+            if view is not None:
+                views[ref] = view
 
-        return dict(zip(refs, await asyncio.gather(*map(load, refs)), strict=True))
+        await asyncio.gather(*map(load, refs))
+        return views
 
 
 def _stored_result(history: Sequence[Stored[TaskEvent]]) -> StoredResult | None:

@@ -144,13 +144,13 @@ async def test_a_queued_task_is_a_task_of_the_task_surface_too(api: Service) -> 
 
 
 async def test_lists_have_what_has_not_ended_and_what_ended_lately(api: Service) -> None:
-    """Complete at once, newest first, however many there are."""
+    """Complete at once, and in the order of the contract: oldest first, and newest first those that are active."""
     waiting, cancelled = await queue(api), await queue(api)
     await api.alice.submit({"a": 1})
     await api.alice.post(f"/api/queue/tasks/{cancelled}/cancel")
     more = [await queue(api, chapters=number) for number in range(1, 31)]
 
-    assert await listed(api) == [*more[::-1], cancelled, waiting]
+    assert await listed(api) == [waiting, cancelled, *more]
     assert await listed(api, "/api/active-tasks") == [*more[::-1], waiting]
 
 

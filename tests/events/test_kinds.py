@@ -12,7 +12,6 @@ from taskstream.commands.task import decide
 from taskstream.commands.task_commands import RetryTask, SubmitTask
 from taskstream.commands.task_state import UNKNOWN, Ended, Processing, TaskState, Unknown, evolve
 from taskstream.events.kinds import (
-    ACTIVATING_WORDS,
     ATTEMPT_WORDS,
     ENDING_WORDS,
     FREEING_WORDS,
@@ -167,7 +166,6 @@ def test_the_words_of_each_property_in_the_order_of_a_tasks_life() -> None:
     ) == TASK_WORDS
     assert attempts == ATTEMPT_WORDS
     assert LIVE_WORDS == ("progressed",)
-    assert ACTIVATING_WORDS == ("submitted", "held", "queued")
     assert set(ends) == ENDING_WORDS
     assert {"attempt_failed", "attempt_returned", *ends} == FREEING_WORDS
     assert set(TASK_WORDS) - {"accepted", "progressed", "deleted"} == MOVING_WORDS

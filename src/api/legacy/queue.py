@@ -8,12 +8,13 @@ from __future__ import annotations
 import unicodedata
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import starmap
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
 from litestar import Router
-from litestar.params import PathParameter
+from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 from msgspec import Raw
 from msgspec.structs import replace
@@ -25,12 +26,13 @@ from ...container import Container
 from ...errors import InvalidInput, NotFound, Refused
 from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
 from ...events.task import ModelChoice
+from ...projections.task_reader import TaskFilter
 from ...projections.task_view import Listed
 from ...submission.body import Submission, TaskRequest, fingerprint
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, origin, owned_ref, take_place
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..parameters import IdempotencyKey, TaskId, decoded, made_ref
+from ..parameters import Cursor, IdempotencyKey, TaskId, decoded, made_ref, next_cursor, read_cursor
 from ..routing import Routes
 from ..schemas.legacy_queue import (
     ChaptersBody,
@@ -45,6 +47,10 @@ from ..sse import STREAM_HEADERS, STREAM_TYPE
 from .stream import generated
 
 SHOWN_AFTER_END = timedelta(hours=1)
+MOST_ENDED = 200
+"""Ended tasks in a list."""
+MOST_ACTIVE = 1_000
+"""Tasks that have not ended, on one page. Older clients read the first page only."""
 CANCELLED = "Cancelled by user"
 """The `error` older clients look for."""
 LONGEST_PROJECT = 256
@@ -52,6 +58,10 @@ MODEL_HEADERS = ("X-AI-Provider", "X-AI-Model", "X-AI-Key", "X-AI-BaseUrl")
 LONGEST_NAME = 128
 LONGEST_MODEL_KEY = 4_096
 LONGEST_URL = 2_048
+
+QueueLimit = Annotated[
+    int, QueryParameter(ge=1, le=MOST_ACTIVE, description="Most tasks on a page that have not ended")
+]
 
 Project = Annotated[
     str, PathParameter(description="A project's name: any text, percent-encoded", schema_extra={"examples": ["novel"]})
@@ -124,10 +134,21 @@ async def submit_with_key(container: Container, ref: TaskRef, request: TaskReque
         await container.secrets.destroy(ref, key_id)  # an earlier request made the task, with a key of its own
 
 
-async def queue_tasks(container: Container, owner: str, ended_since: datetime | None) -> QueueTasksAnswer:
-    """Return an owner's project tasks that have not ended, or ended at `ended_since` or later; newest first."""
-    found = await container.tasks.current(owner, ended_since)
-    return QueueTasksAnswer(tasks=[queued_task(listed) for listed in found if listed.view.project])
+async def queue_page(
+    container: Container, owner: str, limit: int, cursor: str | None, ended_since: datetime | None
+) -> QueueTasksAnswer:
+    """Return a page of an owner's project tasks that have not ended, newest first.
+
+    With `ended_since`, the first page also has the tasks that ended then or later, MOST_ENDED at most.
+    """
+    wanted = TaskFilter(owner=owner, in_project=True)
+    before = read_cursor(cursor)
+    page = await container.tasks.active(wanted, limit, before)
+    found = dict(page.tasks)
+    if ended_since is not None and before is None:
+        found |= dict(await container.tasks.ended_lately(wanted, ended_since, MOST_ENDED))
+    listed = sorted(starmap(Listed, found.items()), key=lambda task: task.view.created_sequence, reverse=True)
+    return QueueTasksAnswer(tasks=list(map(queued_task, listed)), next_cursor=next_cursor(page.cursor))
 
 
 async def find_queued(container: Container, identity: Identity, task_id: str) -> Listed:
@@ -214,19 +235,26 @@ def queue_router(container: Container) -> Router:
         return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
     @routes.get(
-        "/queue/tasks",
-        "List queued tasks",
-        "Tasks that have not ended, and those that ended within the last hour",
-        never={400},
+        "/queue/tasks", "List queued tasks", "Tasks that have not ended, and those that ended within the last hour"
     )
-    async def list_queued(request: ApiRequest) -> QueueTasksAnswer:
-        """List the caller's project tasks, newest first."""
-        return await queue_tasks(container, owner_token(request.user.subject), utc_now() - SHOWN_AFTER_END)
+    async def list_queued(
+        request: ApiRequest, limit: QueueLimit = MOST_ACTIVE, cursor: Cursor = None
+    ) -> QueueTasksAnswer:
+        """List the caller's project tasks, oldest first: those that have not ended, and the last 200 ended ones.
 
-    @routes.get("/active-tasks", "List active tasks", "Tasks that have not ended", never={400})
-    async def list_active(request: ApiRequest) -> QueueTasksAnswer:
+        Of more tasks that have not ended than `limit`, the newest are on the first page.
+        """
+        since = utc_now() - SHOWN_AFTER_END
+        page = await queue_page(container, owner_token(request.user.subject), limit, cursor, since)
+        page.tasks.reverse()
+        return page
+
+    @routes.get("/active-tasks", "List active tasks", "Tasks that have not ended")
+    async def list_active(
+        request: ApiRequest, limit: QueueLimit = MOST_ACTIVE, cursor: Cursor = None
+    ) -> QueueTasksAnswer:
         """List the caller's project tasks that have not ended, newest first."""
-        return await queue_tasks(container, owner_token(request.user.subject), None)
+        return await queue_page(container, owner_token(request.user.subject), limit, cursor, None)
 
     @routes.get("/queue/tasks/{task_id:str}", "Read a queued task", "The task as it is now")
     async def get_queued(request: ApiRequest, task_id: TaskId) -> QueueTaskAnswer:

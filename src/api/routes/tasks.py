@@ -243,14 +243,14 @@ def task_router(container: Container) -> Router:
         If `after` is not in this log, because an older one was restored, `reset` is true and the page is the first.
         """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        history = await container.tasks.history(ref, deleted=request.user.has(*READERS_OF_ALL))
         start = await container.feeds.start(after) if after else None
         place = start.resumed.sequence if start and start.resumed else 0
-        later = [stored for stored in history if stored.sequence > place]
+        reads_all = request.user.has(*READERS_OF_ALL)
+        events, following = await container.tasks.history_page(ref, place, limit, deleted=reads_all)
         return EventPage(
             task_id=task_id,
-            events=[recorded_event(stored) for stored in later[:limit]],
-            next_after=later[limit - 1].sequence if len(later) > limit else None,
+            events=[recorded_event(stored) for stored in events],
+            next_after=following,
             reset=start is not None and start.is_foreign,
         )
 

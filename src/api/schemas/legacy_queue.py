@@ -82,10 +82,12 @@ class QueueTaskAnswer(Done, kw_only=True):
     task: QueuedTask
 
 
-class QueueTasksAnswer(Done, kw_only=True):
-    """Tasks, newest first."""
+class QueueTasksAnswer(Done, kw_only=True, rename="camel"):
+    """Tasks of projects."""
 
     tasks: list[QueuedTask]
+    next_cursor: str | None = None
+    """Pass as `cursor` to get older tasks that have not ended; null after the last page."""
 
 
 def queued_task(listed: Listed) -> QueuedTask:

@@ -16,6 +16,8 @@ from ..client.connection import Connection, status_of
 from .api import ApiError, api
 
 READ_BATCH = 1_000
+READ_BYTES = 4 * 1024 * 1024
+"""Content of one answer to a direct get, but at least one message. NATS would collect 64 MB for it."""
 FIRST_STRIDE = 256
 """Sequences that a walk from newest to oldest searches in its first step."""
 BACKWARDS_BATCH = 256
@@ -114,21 +116,24 @@ async def read(
     limit: int | None = None,
     *,
     start_time: datetime | None = None,
+    most_bytes: int | None = None,
 ) -> list[Position]:
     """Return the messages on a filter from a sequence (or an instant) on, in order.
 
-    By direct get: nothing is created on the server.
+    It stops at `limit`, or with the answer of NATS that exceeds `most_bytes`. By direct get: nothing is created there.
     """
     found: list[Position] = []
+    size = 0
     start: dict[str, object] = {"start_time": start_time} if start_time else {"seq": from_sequence}
-    while limit is None or len(found) < limit:
+    while (limit is None or len(found) < limit) and (most_bytes is None or size <= most_bytes):
         batch = READ_BATCH if limit is None else min(READ_BATCH, limit - len(found))
-        request = {"batch": batch, "next_by_subj": filter_subject, **start}
+        request = {"batch": batch, "max_bytes": READ_BYTES, "next_by_subj": filter_subject, **start}
         answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request))
         end = answers.pop()
         if status_of(end) not in END_OF_BATCH:
             raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
         found.extend(position_of(answer) for answer in answers)
+        size += sum(len(answer.data) for answer in answers)
         if not answers or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
             break
         start = {"seq": found[-1].sequence + 1}
