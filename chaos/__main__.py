@@ -50,6 +50,8 @@ def _held(seed: int, faults: list[Fault], machine: Machine, options: argparse.Na
         else _Kept(options.keep / f"{seed}-{time.time():.0f}") as folder
     ):
         outcome = asyncio.run(run(seed, options.seconds, options.nodes, faults, machine, Path(folder)))
+    if options.evidence:
+        options.evidence.write_bytes(msgspec.msgpack.encode(outcome.evidence))
     print(summary(outcome), flush=True)
     for text in violations(outcome):
         print(text)
@@ -81,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         "--only", type=_kinds, default=KINDS, metavar="KINDS", help=f"faults of these kinds: {', '.join(KINDS)}"
     )
     parser.add_argument("--plan", action="store_true", help="print the faults, and do nothing")
+    parser.add_argument(
+        "--evidence",
+        type=Path,
+        metavar="FILE",
+        help="write what the checker sees there (MessagePack)",
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave logs and journals there")
     return parser
 

@@ -1,9 +1,9 @@
 """A backend server of its own process that does to each attempt what the task's payload says, and logs it before.
 
 The payload is `{"mark": …, "do": [what to do to the first attempt, to the second, …], "seconds": how long work takes}`;
-the last entry is for all further attempts. Lines of the log: `call` when one arrives, `over` with what the answer
-`says` before it is answered (or where the caller hangs up), `report` before and `reported` after each callback, `extra`
-before an answer that nobody asked for.
+the last entry is for all further attempts. Lines of the log: `call` with all that arrived, `over` with what the answer
+`says` before it is answered (or where the caller `hung_up`), `report` before and `reported` after each callback,
+`extra` before an answer that nobody asked for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from msgspec import Struct
 from testkit.backend import finished
 from testkit.http_server import HttpServer, break_off, serve_until_killed
 
-from .evidence import Says
+from .evidence import Says, is_busy, ordered
 from .journal import Journal
 
 HUGE_BYTES = 2_000_000
@@ -78,12 +78,13 @@ class Attempt(Struct, kw_only=True):
     is_async: bool = msgspec.field(name="async", default=False)
     callback_url: str | None = None
     callback_token: str | None = None
+    type: str = ""
+    deadline: int = 0
     parents: list[dict[str, Any]] | None = None
 
     @property
     def orders(self) -> str:
-        do = self.request["do"]
-        return str(do[min(self.attempt, len(do)) - 1])
+        return ordered(self.request, self.attempt)
 
     @property
     def seconds(self) -> float:
@@ -128,9 +129,10 @@ class Backend(HttpServer):
     async def _predict(self, request: web.Request) -> web.StreamResponse:
         self._count(request)
         attempt = msgspec.json.decode(await request.read(), type=Attempt)
-        self.called(attempt)
+        now = time.time()
+        self.called(attempt, now)
         try:
-            if self._is_busy():
+            if is_busy(self._busy_seconds, now):
                 return await status(*random.choice(BUSY_ANSWERS), says="busy")(self, request, attempt)
             if attempt.callback_url is not None and attempt.orders in REPORTERS:
                 return await self._accept(attempt)
@@ -138,20 +140,29 @@ class Backend(HttpServer):
             self._send_extra(request, attempt)
             return answer
         except asyncio.CancelledError:
-            self.over(attempt)
+            self.over(attempt, hung_up=True)
             raise
 
-    def called(self, attempt: Attempt) -> None:
-        facts = {"task": attempt.task_id, "attempt": attempt.attempt, "mark": attempt.request["mark"]}
-        parents = {parent["task_id"]: parent["status"] for parent in attempt.parents or ()}
-        self.journal.write(what="call", server=self.server_id, orders=attempt.orders, parents=parents, **facts)
+    def called(self, attempt: Attempt, at: float) -> None:
+        """Note a call that came at a time, with all that it says but its token."""
+        parents = {parent["task_id"]: parent for parent in attempt.parents or ()}
+        self.journal.write(
+            at=at,
+            what="call",
+            server=self.server_id,
+            task=attempt.task_id,
+            attempt=attempt.attempt,
+            type=attempt.type,
+            payload=attempt.request,
+            deadline=attempt.deadline / 1000,
+            reports=attempt.callback_url is not None,
+            parents={task: parent["status"] for task, parent in parents.items()},
+            results={task: (parent.get("result") or {}).get("data") for task, parent in parents.items()},
+        )
 
-    def over(self, attempt: Attempt, says: Says = "nothing") -> None:
+    def over(self, attempt: Attempt, says: Says = "nothing", **more: Any) -> None:
         facts = {"server": self.server_id, "task": attempt.task_id, "attempt": attempt.attempt}
-        self.journal.write(what="over", says=says, **facts)
-
-    def _is_busy(self) -> bool:
-        return bool(self._busy_seconds and int(time.monotonic() / self._busy_seconds) % 2)
+        self.journal.write(what="over", says=says, **facts, **more)
 
     def _count(self, request: web.Request) -> None:
         if request.transport is not None:
@@ -252,9 +263,9 @@ class _AfterExtra(asyncio.Protocol):
                 attempt = msgspec.json.decode(body, type=Attempt)
             except msgspec.DecodeError:
                 return  # the rest is still to come
-            self._backend.called(attempt)
+            self._backend.called(attempt, time.time())
             crossed = time.monotonic() - self._sent_at < CROSSING_SECONDS
-            self._backend.over(attempt, "crossed" if crossed else "nothing")
+            self._backend.over(attempt, "crossed" if crossed else "nothing", after_extra=True)
         self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -13,10 +13,14 @@ from msgspec import Struct
 
 from testkit.legality import IllegalHistory, check_history
 
+from .attempt_checks import ATTEMPT_CHECKS
 from .evidence import ATTEMPT_OVER, FINAL, Call, Evidence, Finding, Jump, growth, in_use
 from .hold_checks import HOLD_CHECKS
 from .outcome_checks import OUTCOME_CHECKS, said_of_attempts
 from .push_checks import PUSH_CHECKS
+from .read_checks import READ_CHECKS
+from .submission_checks import SUBMISSION_CHECKS
+from .volume_checks import VOLUME_CHECKS
 
 CLOCK_SECONDS = 0.05
 """Times of one machine's processes are compared; a process reads its clock a moment before it acts."""
@@ -67,8 +71,7 @@ def nothing_is_doubled(evidence: Evidence) -> Iterator[Finding]:
     tasks: dict[str, list[str]] = defaultdict(list)
     for task, mark in _marks(evidence, of_schedules=False).items():
         tasks[mark].append(task)
-    sent = {call.before["mark"] for call in evidence.calls if call.operation in ("submit", "repeat")}
-    sent |= {mark for call in evidence.calls if call.operation == "batch" for mark in call.before["sent"]}
+    sent = {body["payload"]["mark"] for call in evidence.calls for body in call.bodies}
     for mark, found in tasks.items():
         if len(found) > 1:
             yield f"submitted once, and there {len(found)} times: {mark}: {', '.join(found)}", found[0]
@@ -210,7 +213,7 @@ def limits_are_kept(evidence: Evidence) -> Iterator[Finding]:
     says that the attempt runs. One that the log has given up is not: a worker that was stopped for longer than its
     lease leaves its calls open while another takes its servers over.
     """
-    for server, limit in evidence.limits.items():
+    for server, limit in ((name, one.limit) for name, one in evidence.servers.items()):
         changes: list[tuple[float, int, str]] = []
         for task, begins, ends in _running(evidence, server):
             if ends > begins:
@@ -434,16 +437,20 @@ CHECKS: dict[str, Check] = {
         results_are_the_tasks_own,
         forged_reports_are_refused,
         limits_are_kept,
+        *SUBMISSION_CHECKS,
+        *ATTEMPT_CHECKS,
         *OUTCOME_CHECKS,
         *HOLD_CHECKS,
         tenants_are_apart,
         writes_are_read,
         answers_are_understood,
+        *READ_CHECKS,
         *PUSH_CHECKS,
         projections_equal_the_fold,
         dispatch_is_live,
         nothing_is_left_over,
         resources_are_given_back,
         nobody_died,
+        *VOLUME_CHECKS,
     )
 }

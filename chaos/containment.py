@@ -24,6 +24,7 @@ from taskstream.settings import PREFIX
 from .checker import Violation, check
 from .collect import Reader
 from .evidence import FINAL, Evidence, Window
+from .expectations import of_containment
 from .hostile import CHOICES, OWNERS, HostileClient
 from .journal import Journal
 from .load import TENANTS, Client, Load, Submitted
@@ -117,7 +118,8 @@ async def contain(folder: Path, seconds: float, rounds: int, choices: Sequence[s
         await until_quiet(reader, time.monotonic())
         await until_projected(reader)
         common = await common_evidence(system, reader, before)
-        evidence = Evidence(**common, windows=windows, hostile=frozenset(OWNERS))
+        hostile_owners, expected = frozenset(OWNERS), of_containment(len(windows))
+        evidence = Evidence(**common, windows=windows, hostile=hostile_owners, expected=expected)
     journal.close()
     return Contained(evidence=evidence, violations=check(evidence))
 

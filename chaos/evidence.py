@@ -11,11 +11,36 @@ from msgspec import Struct
 Line = dict[str, Any]
 FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
 ATTEMPT_OVER = FINAL | {"AttemptFailed", "AttemptReturned"}
+STATUSES = {
+    "TaskSubmitted": "WAITING",
+    "TaskHeld": "WAITING",
+    "TaskQueued": "WAITING",
+    "AttemptStarted": "PROCESSING",
+    "AttemptFailed": "WAITING",
+    "AttemptReturned": "WAITING",
+    "TaskSucceeded": "FINISHED",
+    "TaskFailed": "FAILED",
+    "TaskCancelled": "CANCELLED",
+}
+"""By event: the status that clients see from then on."""
 Says: TypeAlias = Literal["FINISHED", "FAILED", "rejected", "busy", "error", "nothing", "crossed"]
 """The report in a backend's answer. `nothing`: none, or none that can be understood. `crossed`: an answer that nobody
 asked for may have crossed the call, which then takes it for its own."""
+LONGEST_CALL_SECONDS = 10.0
+"""A client waits 8 s for an answer."""
 Finding: TypeAlias = tuple[str, str]
 """A fault and its task; an empty task: the fault concerns no single task."""
+
+
+def ordered(payload: Line, attempt: int) -> str:
+    """Return what a payload tells the backend to do with an attempt; the last order is for all further ones."""
+    do = payload["do"]
+    return str(do[min(attempt, len(do)) - 1])
+
+
+def is_busy(busy_seconds: float, at: float) -> bool:
+    """Return True if a backend that is busy by turns is so at a time, in seconds since the epoch."""
+    return bool(busy_seconds and int(at / busy_seconds) % 2)
 
 
 class Entry(Struct, frozen=True):
@@ -59,6 +84,27 @@ class Call(Struct, frozen=True):
     @property
     def operation(self) -> str:
         return str(self.before["operation"])
+
+    @property
+    def tenant(self) -> str:
+        return str(self.before["tenant"])
+
+    @property
+    def begins(self) -> float:
+        return float(self.before["at"])
+
+    @property
+    def ends(self) -> float:
+        """When its answer came, or its client gave up."""
+        return float(self.after.get("at", self.before["at"] + LONGEST_CALL_SECONDS))
+
+    @property
+    def bodies(self) -> list[Line]:
+        """Return the submissions in it: one, or those of a batch."""
+        body = self.before.get("body")
+        if self.operation == "batch":
+            return list(body or ())
+        return [body] if body and self.operation in ("submit", "repeat") else []
 
     @property
     def status(self) -> int:
@@ -152,6 +198,31 @@ class Corrupted(Struct, frozen=True):
     ends: float
 
 
+class Fault(Struct, frozen=True):
+    """Something that was made to go wrong; times in seconds since the epoch."""
+
+    kind: str
+    target: str
+    begins: float
+    ends: float
+    """When it was put right; a process that was started again then is not ready yet."""
+
+
+class Server(Struct, frozen=True):
+    """A backend as the run started and registered it."""
+
+    limit: int
+    """Attempts it may have at once."""
+    types: frozenset[str] = frozenset()
+    """Task types that it serves; empty: all."""
+    reports: bool = False
+    """Whether it reports by callback."""
+    busy_seconds: float = 0.0
+    """It is busy for so long, then has room for so long, and so on, by its clock; 0: it always has room."""
+    sends_extra: bool = False
+    """Whether it sends answers that nobody asked for after any answer."""
+
+
 class Window(Struct, frozen=True):
     """A stretch of a run without faults, with hostile owners or without; times in seconds since the epoch."""
 
@@ -175,6 +246,17 @@ class Told(Struct, frozen=True):
     """Empty where only the place moved."""
 
 
+class State(Struct, frozen=True):
+    """A task as a stream shows it at its beginning."""
+
+    task: str
+    sequence: int
+    """Of the log, that it reflects or is newer than."""
+    status: str
+    at: float
+    """When it was received, in seconds since the epoch."""
+
+
 class Heard(Struct, kw_only=True):
     """The messages of one subscriber, over all its connections."""
 
@@ -192,6 +274,12 @@ class Heard(Struct, kw_only=True):
     ended: bool = False
     """The stream said that its task has ended."""
     told: list[Told] = []
+    from_state: bool = False
+    """It began with the present state, not at a place of its own."""
+    began_at: float | None = None
+    """When it received its first place, in seconds since the epoch."""
+    states: list[State] = []
+    """Of tasks, over all connections that began so."""
     connections: int = 0
     dropped: int = 0
     """Connections that had been ended when it woke up, because it was too slow or its API was killed."""
@@ -226,6 +314,39 @@ class Received(Struct, kw_only=True):
         return entry.owner == self.owner and entry.kind in self.kinds
 
 
+class Expected(Struct, frozen=True, kw_only=True):
+    """What a run by its plan must leave at the least."""
+
+    clients: tuple[str, ...]
+    """Tenant and number of each, as in the names of their calls."""
+    apis: tuple[str, ...]
+    answers: dict[str, int]
+    """By operation: calls that are answered."""
+    tasks: int
+    """Tasks in the log."""
+    server_calls: int
+    """Calls that each server receives."""
+    subscribers: tuple[str, ...] = ()
+    """Names of those that last for the whole run."""
+    followers: int = 0
+    """Single tasks that somebody follows to their end."""
+    receivers: tuple[tuple[str, str, str], ...] = ()
+    """Owner, name and mode of each webhook's receiver."""
+    faults: tuple[tuple[str, str], ...] = ()
+    """Kind and target of each."""
+    processes: tuple[str, ...] = ()
+    """Ours, whose resources are measured."""
+    streams: tuple[str, ...] = ()
+    consumers: tuple[tuple[str, str], ...] = ()
+    """Stream and name of durable ones."""
+    buckets: tuple[str, ...] = ()
+    probes: int = 0
+    windows: int = 0
+    shared_limits: int = 0
+    occurrences: int = 0
+    """Of each recurring schedule."""
+
+
 class Evidence(Struct, kw_only=True):
     calls: list[Call]
     log: list[Entry]
@@ -241,8 +362,14 @@ class Evidence(Struct, kw_only=True):
     probes: list[Probe] = []
     live_within_seconds: float = 30.0
     """How long a probe may take."""
-    limits: dict[str, int] = {}
-    """By server: attempts it may have at once."""
+    servers: dict[str, Server] = {}
+    """Every backend of the run."""
+    types: dict[str, Line] = {}
+    """Definitions of task types, as they were sent; with the empty name, the service's defaults."""
+    faults: list[Fault] = []
+    """As they were injected."""
+    expected: Expected | None = None
+    """What the run must have left at the least."""
     shared_limits: list[SharedLimit] = []
     """Those that held all the time."""
     recurring: list[Recurring] = []
@@ -310,6 +437,19 @@ def jumps(lines: Sequence[Line]) -> list[Jump]:
         elif line["what"] == "end" and place in begun:
             start = begun.pop(place)
             found.append(Jump(line["target"], start["at"], line["at"], start["ahead"]))
+    return found
+
+
+def faults(lines: Sequence[Line]) -> list[Fault]:
+    """Return the faults that were injected and put right, from their journal."""
+    begun: dict[tuple[str, str], float] = {}
+    found = []
+    for line in lines:
+        place = (line.get("kind", ""), line["target"])
+        if line["what"] == "begin":
+            begun[place] = line["at"]
+        elif line["what"] == "end" and place in begun:
+            found.append(Fault(*place, begun.pop(place), line["at"]))
     return found
 
 

@@ -22,6 +22,8 @@ OUTCOMES = {"TaskSucceeded": "succeeded", "TaskFailed": "failed", "TaskCancelled
 STATUSES = {"TaskSucceeded": "FINISHED", "TaskFailed": "FAILED", "TaskCancelled": "CANCELLED"}
 CLOCK_SECONDS = 0.1
 """A process reads its clock a moment before NATS stores what it decides."""
+LATEST_SECONDS = 20.0
+"""A schedule fires no later than so long after it is due, whatever is killed, if no clock is wrong."""
 IN_FLIGHT_SECONDS = 15.0
 """An event may be decided so long before NATS stores it, where the way there is cut."""
 
@@ -264,7 +266,7 @@ def batches_are_whole(evidence: Evidence) -> Iterator[Finding]:
         if call.operation == "batch" and call.status == 200:
             acknowledged.add(str(call.task))
             found = [marks.get(task) for task in call.after["task_ids"]]
-            if found != call.before["sent"]:
+            if found != [body["payload"]["mark"] for body in call.bodies]:
                 yield (
                     f"acknowledged as {call.task}, and holds {found} ({call.before['call']})",
                     call.after["task_ids"][0],
@@ -317,6 +319,13 @@ def _occurrences(evidence: Evidence, one: Recurring) -> Iterator[Finding]:
         ahead, _ = _wrong(evidence, at - IN_FLIGHT_SECONDS, at)
         if event["type"] == "ScheduleCreated":
             expected = _second(event["next_at"])
+            first = int(at) // one.every_seconds * one.every_seconds + one.every_seconds
+            if abs(expected - first) > LATEST_SECONDS + abs(ahead):
+                yield f"{one.id} was created at {at:.3f}, and is due first at {expected}", ""
+        if event["type"] == "SchedulePaused" and expected is not None:
+            furthest = max([0.0, *(abs(jump.ahead) for jump in evidence.jumps)])
+            if expected < at - LATEST_SECONDS - furthest:
+                yield f"{one.id} was due at {expected}, and nothing came of it until {at:.3f}", ""
         if event["type"] not in ("ScheduleFired", "ScheduleSkipped") or expected is None:
             continue
         occurrences = [_second(run["occurrence"]) for run in event.get("runs", ())]

@@ -1,7 +1,8 @@
 """Clients of several tenants that do what clients do, and put each call into a journal before and after it.
 
-A line `before` is on disk before the call is made; a line `after` follows the answer, or says `lost`. Every payload
-holds a mark that names its tenant, so that an answer shows whose data is in it.
+A line `before` is on disk before the call is made, with the whole `body`; a line `after` follows the answer with what
+it shows of tasks, or says `lost`. Every payload holds a mark that names its tenant, so that an answer shows whose data
+is in it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ TOKEN_AGES_SECONDS = (0, 600)
 future, an old one never."""
 TOKEN_LIFETIME_SECONDS = 86_400
 MARK = re.compile(r"mk-[a-z]+-[0-9]+-[0-9]+")
+LISTED = 20
+"""Tasks that a client lists at a time."""
+MOST_LISTED = 200
+"""The most that a list shows at a time."""
+CLOSING_READS = 4
+ANY_API = "any"
+"""The API of a call where a load balancer chooses it."""
 
 QUICK = ("ok",)
 BAD_ANSWERS = (
@@ -143,7 +151,7 @@ class Client:
                 # What was submitted lately is likelier to be under way.
                 await self.touch(operation, self._chance.choice(known[-8:]).task_id or "")
             case "list":
-                await self.call("list", "GET", "/api/tasks?limit=20")
+                await self.list_tasks(LISTED)
             case "pry" if others:
                 await self.pry(self._chance.choice(others))
             case "usurp" if others:
@@ -194,6 +202,24 @@ class Client:
             facts["last_at"] = last / 1000
         return await self.call(operation, "POST", "/api/task", one.body, headers, **facts)
 
+    async def list_tasks(self, limit: int, api: int | None = None) -> None:
+        """List the newest tasks."""
+        await self.call("list", "GET", f"/api/tasks?limit={limit}", api=api, limit=limit)
+
+    async def close_out(self, others: Sequence[str]) -> None:
+        """Make each kind of call that changes nothing, to each API; everything is healed and has ended."""
+        known = [one for one in self.submitted if one.task_id]
+        for api in range(len(self._urls)):
+            await self.list_tasks(MOST_LISTED, api)
+            for one in self._chance.sample(known, min(len(known), CLOSING_READS)):
+                await self.call("read", "GET", f"/api/task/{one.task_id}", api=api, task=one.task_id)
+            if others:
+                await self.pry(self._chance.choice(others))
+                await self.usurp(self._chance.choice(others))
+            if keyed := [one for one in known if one.key]:
+                await self.conflict(self._chance.choice(keyed))
+            await self.call("odd", "GET", f"/api/task/{self._chance.choice(ODD_IDS)}", api=api)
+
     async def conflict(self, one: Submitted) -> None:
         """Use a key that stands for a task with another body."""
         mark = self.new_mark()
@@ -223,13 +249,17 @@ class Client:
         path: str,
         body: Any = None,
         headers: dict[str, str] | None = None,
+        api: int | None = None,
         **facts: Any,
     ) -> Answer:
-        """Make one call, journaled; the answer's status is 0 where none came."""
+        """Make one call, journaled, to one API (None: either); the answer's status is 0 where none came."""
         self._calls += 1
         call = f"{self.tenant}-{self.number}-{self._calls}"
-        api = self._chance.randrange(len(self._urls))
-        facts |= {"tenant": self.tenant, "api": f"api-{api + 1}", "token": self._token}
+        api = self._chance.randrange(len(self._urls)) if api is None else api
+        name = f"api-{api + 1}" if self._urls[api] else ANY_API
+        facts |= {"tenant": self.tenant, "api": name, "token": self._token}
+        if body is not None:
+            facts["body"] = body
         self._journal.write(phase="before", call=call, operation=operation, **facts)
         sent = {"Authorization": f"Bearer {self._bearer}", **(headers or {})}
         try:
@@ -241,13 +271,25 @@ class Client:
             return Answer(0)
         said: dict[str, Any] = {"marks": sorted(set(MARK.findall(answer.text)))}
         if answer.status == 200 and answer.text.startswith('{"taskId"') and "taskDetails" in answer.text:
-            said |= {"task_id": answer.body["taskId"], "shows": answer.body["taskDetails"]["status"]}
+            details = answer.body["taskDetails"]
+            said |= {"task_id": answer.body["taskId"], "shows": details["status"], "details": _shown(details, DETAILS)}
+        elif answer.status == 200 and operation == "list":
+            said |= {"tasks": [_shown(task, SUMMARY) for task in answer.body["tasks"]]}
         elif answer.status == 200 and answer.text.startswith('{"batchId"') and "taskIds" in answer.text:
             said |= {"task_id": answer.body["batchId"], "task_ids": answer.body["taskIds"]}
         elif answer.status >= 400:
             said |= {"said": answer.text[:300], "retry_after": retry_after}
         self._journal.write(phase="after", call=call, status=answer.status, **said)
         return answer
+
+
+SUMMARY = ("id", "status", "type", "priority", "owner", "serverId", "attempt", "attempts", "failureKind")
+DETAILS = (*SUMMARY, "request", "result", "dependsOn", "onParentFailure")
+
+
+def _shown(task: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return these fields of a task as an answer shows it; None for one that is missing."""
+    return {name: task.get(name) for name in names}
 
 
 class Load:
@@ -305,9 +347,7 @@ class Load:
     async def _run(self, client: Client) -> None:
         pause = random.Random(f"{self._seed}/{client.tenant}/{client.number}/pause")
         while not self._stopping:
-            await client.operate(
-                [task for other in self.clients if other.tenant != client.tenant for task in other.recent]
-            )
+            await client.operate(self._of_others(client))
             await asyncio.sleep(pause.expovariate(1 / PAUSE_SECONDS) / (BURST_FACTOR if self.burst else 1))
 
     async def repeat_all(self) -> None:
@@ -315,3 +355,11 @@ class Load:
         for client in self.clients:
             for one in [one for one in client.submitted if one.key and one.task_id][-15:]:
                 await client.submit(one, "repeat")
+
+    async def close_out(self) -> None:
+        """Have each client make each kind of call that changes nothing, once all is quiet."""
+        for client in self.clients:
+            await client.close_out(self._of_others(client))
+
+    def _of_others(self, client: Client) -> list[str]:
+        return [task for other in self.clients if other.tenant != client.tenant for task in other.recent]

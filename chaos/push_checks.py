@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .evidence import FINAL, Entry, Evidence, Finding, Heard, Line, Received
+from .evidence import FINAL, STATUSES, Entry, Evidence, Finding, Heard, Line, Received, State
 
 PROGRESS = "ProgressReported"
 IN_FLIGHT_SECONDS = 5.0
@@ -18,6 +18,7 @@ MOST_UNDER_WAY = 8
 """Four calls of a sender, and four of one that took over from it before it had stored the pause."""
 TOO_MANY_REQUESTS = 429
 SHOWN = 5
+CLOCK_SECONDS = 0.05
 
 
 # Subscribers
@@ -67,6 +68,43 @@ def _differences(heard: Heard, wanted: Sequence[Entry], told: Sequence[Line]) ->
         if which:
             more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
             yield f"{heard.who} {verb} {', '.join(map(str, which[:SHOWN]))}{more}", tasks[which[0]]
+
+
+def streams_begin_with_the_present(evidence: Evidence) -> Iterator[Finding]:
+    """A stream begins with the state of each task that has not ended, as the log has it, and misses nothing since."""
+    log = evidence.log
+    stored = [entry.stored_at for entry in log]
+    sequences = [entry.sequence for entry in log]
+    histories: dict[str, list[Entry]] = {}
+    for entry in log:
+        if entry.type in STATUSES:
+            histories.setdefault(entry.task, []).append(entry)
+    for heard in evidence.heard:
+        if heard.after is None or not heard.from_state:
+            continue
+        if heard.began_at is not None:
+            last = bisect_right(stored, heard.began_at + CLOCK_SECONDS)
+            if heard.after > max(sequences[:last], default=0):
+                yield f"{heard.who} began after {heard.after}, which was not there yet", heard.task or ""
+        for state in heard.states:
+            known = {STATUSES[entry.type] for entry in _meanwhile(histories.get(state.task, []), state)}
+            if state.status not in known:
+                yield f"{heard.who} was shown {state.status}, and the log says {sorted(known)}", state.task
+        shown = {state.task for state in heard.states}
+        for task, history in histories.items():
+            past = [entry for entry in history if entry.sequence <= heard.after]
+            is_wanted = heard.has(task) and (heard.task is not None or (past and past[-1].type not in FINAL))
+            if is_wanted and task not in shown:
+                yield f"{heard.who} began after {heard.after} without the state of a task", task
+
+
+def _meanwhile(history: Sequence[Entry], state: State) -> list[Entry]:
+    """Return the events after which a task was in its state, from the sequence that is shown until it was received."""
+    return [
+        entry
+        for entry, after in zip(history, [*history[1:], None], strict=False)
+        if entry.stored_at <= state.at + CLOCK_SECONDS and (after is None or after.sequence > state.sequence)
+    ]
 
 
 def progress_is_sent_once(evidence: Evidence) -> Iterator[Finding]:
@@ -217,6 +255,7 @@ def webhook_pauses_are_kept(evidence: Evidence) -> Iterator[Finding]:
 
 PUSH_CHECKS = (
     subscribers_receive_all,
+    streams_begin_with_the_present,
     progress_is_sent_once,
     nothing_follows_the_end,
     streams_are_understood,

@@ -11,7 +11,7 @@ from .checker import MORE_DESCRIPTORS
 from .collect import Reader
 from .evidence import FINAL, ConsumerSeen, Recurring, Resources, in_use, pair
 from .journal import read
-from .system import LIMITS, System
+from .system import BATCH, System
 
 QUIET_SECONDS = 180.0
 """Longest wait after healing until no task is active. A task's attempts take seconds each, see the load."""
@@ -92,7 +92,8 @@ async def common_evidence(system: System, reader: Reader, before: Before) -> dic
         "buckets": [await reader.tasks_bucket(), await reader.registry_bucket()],
         "queued": await reader.queued(),
         "timed": await reader.timed(),
-        "limits": LIMITS,
+        "servers": system.servers(),
+        "types": {"": system.defaults(), "batch": BATCH},
         "streams": (before.streams, await reader.streams()),
         "consumers": (before.consumers, await settled(reader, before.consumers)),
         "resources": (before.resources, await given_back(system, before.resources)),

@@ -134,7 +134,7 @@ class Receiver(HttpServer):
         if mode == "hangs":
             await self._changed.wait()
             return break_off(request)
-        answer = ANSWERS[mode](request)
+        answer = ANSWERS[mode](request) if mode != "gone" else break_off(request)
         line["answered"] = answer.status
         return answer
 
@@ -194,6 +194,11 @@ class Receivers:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    @property
+    def names(self) -> list[tuple[str, str, str]]:
+        """Owner, name and mode of each."""
+        return [(one.received.owner, one.received.who, one.received.mode) for one in self.all]
 
     def start(self) -> None:
         for receiver in self.all:

@@ -31,7 +31,8 @@ from testkit.service import token
 from .balancer import Balancer, Passage
 from .checker import Violation, check
 from .collect import Reader
-from .evidence import Evidence
+from .evidence import Evidence, Fault
+from .expectations import of_rolling
 from .journal import Journal
 from .load import CLIENTS_PER_TENANT, TENANTS, Client, Submitted
 from .machine import Machine
@@ -55,8 +56,10 @@ SHOWN = 10
 
 class Restart(Struct, frozen=True):
     name: str
+    asked_at: float
+    """When it was asked to end, in seconds since the epoch."""
     seconds: float
-    """From being asked to end until it did its work again."""
+    """From then until it did its work again."""
 
 
 class Rolled(Struct, kw_only=True):
@@ -141,7 +144,11 @@ async def roll(nodes: int, drain_seconds: float, folder: Path, seed: int = 1) ->
         async with Reader(system.nats_urls) as reader:
             await until_quiet(reader, time.monotonic())
             await until_projected(reader)
-            evidence = Evidence(**await common_evidence(system, reader, before))
+            evidence = Evidence(
+                **await common_evidence(system, reader, before),
+                faults=[Fault("restart", each.name, each.asked_at, each.asked_at + each.seconds) for each in restarts],
+                expected=of_rolling([each.name for each in restarts]),
+            )
     journal.close()
     failed = [Violation("requests-are-answered", str(one)) for one in balancer.passages if one.failure]
     return Rolled(restarts=restarts, passages=balancer.passages, violations=[*failed, *check(evidence)])
@@ -194,7 +201,7 @@ async def _restart(system: System, balancer: Balancer, names: Sequence[str]) -> 
     """Restart one process after the other, each once the one before is back at its work."""
     restarts = []
     for name in names:
-        began_at = time.monotonic()
+        asked_at, began_at = time.time(), time.monotonic()
         process = system.processes[name]
         started_before = _times_started(system, name)
         async with process.busy, asyncio.timeout(BACK_SECONDS):
@@ -209,7 +216,7 @@ async def _restart(system: System, balancer: Balancer, names: Sequence[str]) -> 
                     await asyncio.sleep(POLL_SECONDS)
             else:
                 await in_sync(system)
-        restarts.append(Restart(name, time.monotonic() - began_at))
+        restarts.append(Restart(name, asked_at, time.monotonic() - began_at))
     return restarts
 
 

@@ -13,8 +13,10 @@ from testkit.waiting import NotInTime
 
 from .checker import Violation, check
 from .collect import Reader
-from .evidence import ConsumerSeen, Evidence, Probe, corruptions, in_use, jumps
-from .holds import SHARED_LIMITS, Holds
+from .evidence import ConsumerSeen, Evidence, Probe, corruptions, faults, in_use, jumps
+from .expectations import of_run
+from .holds import OWNERS as HOLDING
+from .holds import SHARED_LIMITS, TYPES, Holds
 from .hostile import Hostile
 from .injector import Injector
 from .journal import Journal, read
@@ -52,7 +54,7 @@ class Outcome(Struct, kw_only=True):
     """From healing until nothing was active."""
 
 
-async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machine: Machine, folder: Path) -> Outcome:
+async def run(seed: int, seconds: float, nodes: int, planned: list[Fault], machine: Machine, folder: Path) -> Outcome:
     """Run once in an empty folder, in which the evidence is left. The seed says what clients do."""
     clients = Journal(folder / "clients.jsonl", synced=True)
     injected = Journal(folder / "faults.jsonl", synced=False)
@@ -71,12 +73,12 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
         subscribers.start()
         async with Reader(system.nats_urls) as reader:
             before = Before(await reader.streams(), await _warmed_up(reader), system.resources())
-        await Injector(system, load, injected).run(faults)
+        await Injector(system, load, injected).run(planned)
         await asyncio.gather(load.stop(), holds.stop(), hostile.stop())
         await receivers.reform()
         healed_at = time.monotonic()
         # A worker whose clock is ahead sets timers so much too late; the timers stay when the clock is put right.
-        patience = QUIET_SECONDS + max([0.0, *(fault.ahead for fault in faults)])
+        patience = QUIET_SECONDS + max([0.0, *(fault.ahead for fault in planned)])
         readiness = await asyncio.gather(*(_until_ready(url) for url in system.urls))
         probing = asyncio.create_task(_probe(load, healed_at))
         async with Reader(system.nats_urls) as reader:
@@ -86,12 +88,14 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
             probes = await probing
             await asyncio.gather(load.repeat_all(), holds.repeat_all())
             await until_quiet(reader, healed_at, patience)
+            await load.close_out()
             await until_projected(reader)
             log = await reader.log()
             heard, received = await asyncio.gather(subscribers.finish(log), receivers.finish(log))
             broken = read(folder / "faults.jsonl")
+            common = await common_evidence(system, reader, before)
             evidence = Evidence(
-                **await common_evidence(system, reader, before),
+                **common | {"types": common["types"] | TYPES},
                 heard=heard,
                 received=received,
                 probes=[*readiness, *probes],
@@ -99,7 +103,9 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
                 shared_limits=list(SHARED_LIMITS),
                 recurring=[replace(one, events=await reader.schedule_events(one.id)) for one in holds.recurring],
                 grace_seconds=GRACE_SECONDS,
-                was_full=any(fault.kind == "disk_full" for fault in faults),
+                was_full=any(fault.kind == "disk_full" for fault in planned),
+                faults=faults(broken),
+                expected=of_run(seconds, planned, HOLDING, subscribers.lasting, receivers.names, len(SHARED_LIMITS)),
                 jumps=jumps(broken),
                 corruptions=corruptions(broken),
             )
@@ -109,7 +115,7 @@ async def run(seed: int, seconds: float, nodes: int, faults: list[Fault], machin
         seed=seed,
         seconds=seconds,
         nodes=nodes,
-        faults=faults,
+        faults=planned,
         evidence=evidence,
         violations=check(evidence),
         quiet_seconds=quiet_seconds,

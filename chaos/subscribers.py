@@ -18,7 +18,7 @@ from taskstream.api.auth.authenticator import make_token
 from testkit.service import SECRET
 from testkit.sse import EventStream, sequence_of
 
-from .evidence import Entry, Heard, Line, Told
+from .evidence import Entry, Heard, Line, State, Told
 from .load import TOKEN_AGES_SECONDS, TOKEN_LIFETIME_SECONDS
 
 LONGEST_STAY_SECONDS = 3.0
@@ -65,6 +65,7 @@ class Subscriber:
         links: Sequence[str] = (),
     ) -> None:
         self.heard = heard
+        heard.from_state = not place
         self.chance = chance
         self.headers = {"Authorization": f"Bearer {bearer}"}
         self.place = place
@@ -137,10 +138,15 @@ class Subscriber:
         if told.event.get("type") in ("reset", "gap"):  # no run restores a log, or lets one age
             heard.refusals.append(f"{told.event} after {self.place}")
         is_state = told.event.get("type") in ("state", "reset", "gap")
+        if told.event.get("type") == "state":
+            event = told.event
+            heard.states.append(State(event["taskId"], event["sequence"], event["task"]["status"], time.time()))
         if told.place:
             self.place = told.place
             sequence = sequence_of(told.place)
             heard.until = sequence
+            if heard.began_at is None:
+                heard.began_at = time.time()
             if heard.after is None:
                 heard.after = sequence
         if not is_state:
@@ -289,6 +295,11 @@ class Subscribers:
             for door in (OverSse, OverWebSocket)
             for number in range(FOLLOWERS)
         ]
+
+    @property
+    def lasting(self) -> list[str]:
+        """Names of those that last for the whole run."""
+        return [subscriber.heard.who for subscriber in self._lasting]
 
     async def finish(self, log: Sequence[Entry]) -> list[Heard]:
         """Wait until each has the rest of a log that has come to its end; return what all received."""

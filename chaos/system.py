@@ -19,12 +19,12 @@ from taskstream.nats_server.config import CONFIG, with_values
 from taskstream.nats_server.server import find_executable
 from testkit.link import Link
 from testkit.processes import Exit, Supervised, environment, python, quick
-from testkit.service import Client, token
+from testkit.service import Client, quick_settings, token
 from testkit.usage import descriptors, resident_mb
 from testkit.waiting import until_ok, until_open
 
 from .disk import Disk
-from .evidence import Line, Resources
+from .evidence import Line, Resources, Server
 from .journal import read
 from .machine import NOTHING, Machine
 from .network import Network
@@ -40,8 +40,20 @@ LIMITS = {"backend-1": 4, "backend-2": 3, "backend-3": 5}
 """Attempts each backend may have at once."""
 RECEIVERS = tuple(f"receiver-{number}" for number in range(1, 6))
 REPORTING = frozenset({"backend-3"})
-TRAITS: dict[str, list[str]] = {"backend-1": ["--extra", "0.2"], "backend-2": ["--busy", "1.5"]}
+SERVED = {
+    "backend-2": frozenset({"default", "limited", "keyed", "newest"}),
+    "backend-3": frozenset({"default", "batch", "limited", "paired", "newest"}),
+}
+"""Task types that each backend serves; one that is not here serves all."""
+BUSY_SECONDS = {"backend-2": 1.5}
+EXTRA_CHANCES = {"backend-1": 0.2}
+TRAITS: dict[str, list[str]] = {
+    **{name: ["--busy", str(seconds)] for name, seconds in BUSY_SECONDS.items()},
+    **{name: ["--extra", str(chance)] for name, chance in EXTRA_CHANCES.items()},
+}
 """Options of each backend that behaves badly of its own accord."""
+BATCH = {"attempts": 4}
+"""The definition of the type `batch`."""
 LEASE_SECONDS = 4
 GRACE_SECONDS = 5.0
 """How late a run of a schedule may be and still not be missed."""
@@ -111,6 +123,25 @@ class System:
         """Return the lines of all backends' own logs, by time."""
         lines = [line for name in BACKENDS for line in read(self.journal_of(name))]
         return sorted(lines, key=lambda line: line["at"])
+
+    def servers(self) -> dict[str, Server]:
+        """Return the backends as they were started and registered."""
+        return {
+            name: Server(
+                limit=LIMITS[name],
+                types=SERVED.get(name, frozenset()),
+                reports=name in REPORTING,
+                busy_seconds=BUSY_SECONDS.get(name, 0.0) if name in self.traits else 0.0,
+                sends_extra=name in EXTRA_CHANCES and name in self.traits,
+            )
+            for name in self.backends
+        }
+
+    @staticmethod
+    def defaults() -> Line:
+        """Return what the service assumes for a task of a type that says nothing."""
+        settings = quick_settings()
+        return {"attempts": settings.attempts, "timeout": settings.attempt_timeout}
 
     def exits(self) -> list[Exit]:
         """Return every unexpected end of a process."""
@@ -233,7 +264,7 @@ class System:
     async def _register(self) -> None:
         async with asyncio.timeout(START_SECONDS), _session() as session:
             admin = Client(session, self.urls[0], token("root", "admin"))
-            await admin.done("PUT", "/api/types/batch", {"attempts": 4})
+            await admin.done("PUT", "/api/types/batch", BATCH)
             for name in self.backends:
                 base = f"http://127.0.0.1:{self.links[f'workers>{name}'].port}"
                 body = {
@@ -244,6 +275,7 @@ class System:
                     "async": name in REPORTING,
                     "callback": name in REPORTING,
                     "maxConcurrent": LIMITS[name],
+                    "types": sorted(SERVED.get(name, ())),
                 }
                 await admin.done("POST", "/api/servers", body)
             for name in self.backends:

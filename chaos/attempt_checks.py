@@ -1,0 +1,261 @@
+"""Checks of attempts against what was sent: what a server received, whether it serves it, and why an attempt failed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from .evidence import ATTEMPT_OVER, Evidence, Fault, Finding, Line, is_busy, ordered
+from .submission_checks import DEFAULT, Sent, sent_of_tasks, type_of
+
+CLOCK_SECONDS = 0.05
+CROSSING_SECONDS = 0.7
+"""A backend calls an answer crossed for 0.5 s; its journal's line before that is a little earlier."""
+AFTER_SECONDS = 6.0
+"""How long a fault shows: a process starts, connections are made anew, a lease changes hands, a report is repeated."""
+STILL_SECONDS = 1.5
+MOMENT = 0.5
+"""From a report until it is in the log, on a busy machine."""
+STATUSES = {"TaskSucceeded": "FINISHED", "TaskFailed": "FAILED", "TaskCancelled": "CANCELLED"}
+
+
+class Attempt(Struct):
+    """All that the log and the backends say of one attempt."""
+
+    task: str
+    number: int
+    server: str
+    worker: str
+    began_at: float
+    deadline: float
+    over: Line = {}
+    """The event that ended it; empty: none did."""
+    over_at: float = 0.0
+    over_by: str = ""
+    """Kind of who ended it."""
+    calls: list[Line] = []
+    lines: list[Line] = []
+    """Of its server, in order: `over`, `report` and `reported`."""
+
+
+def attempts_of(evidence: Evidence) -> list[Attempt]:
+    """Return the attempts that workers started, in the order of the log."""
+    found: dict[tuple[str, int], Attempt] = {}
+    running: dict[str, Attempt] = {}
+    for entry in evidence.log:
+        event = entry.event
+        if entry.type == "AttemptStarted":
+            worker = str(event.get("worker_id", ""))
+            deadline = datetime.fromisoformat(event["deadline"]).timestamp()
+            place = (entry.task, event["attempt"])
+            one = Attempt(*place, event["server_id"], worker, entry.stored_at, deadline, calls=[], lines=[])
+            running[entry.task] = found[place] = one
+        elif entry.type in ATTEMPT_OVER and entry.task in running:
+            over = running.pop(entry.task)
+            over.over, over.over_at, over.over_by = event, entry.stored_at, entry.recorded["by"]["kind"]
+    for line in evidence.backends:
+        attempt = found.get((line["task"], line["attempt"]))
+        if attempt is not None and attempt.server == line["server"]:
+            (attempt.calls if line["what"] == "call" else attempt.lines).append(line)
+    return [attempt for attempt in found.values() if attempt.server]
+
+
+# What servers receive
+
+
+def servers_receive_what_was_sent(evidence: Evidence) -> Iterator[Finding]:
+    """Each call of a server has the payload and type that were submitted, its attempt's deadline, parents' results."""
+    sent = sent_of_tasks(evidence)
+    attempts = {(one.task, one.number): one for one in attempts_of(evidence)}
+    results = _results(evidence)
+    for line in evidence.backends:
+        if line["what"] != "call":
+            continue
+        task, name = line["task"], f"attempt {line['attempt']} at {line['server']}"
+        if (one := sent.get(task)) is None:
+            yield f"{name}: nobody submitted it", task
+            continue
+        if line["payload"] != one.body["payload"]:
+            yield f"{name}: received {line['payload']}, and {one.body['payload']} was sent", task
+        if line["type"] != one.body.get("type", DEFAULT):
+            yield f"{name}: received the type {line['type']!r}, and {one.body.get('type')!r} was sent", task
+        attempt = attempts.get((task, line["attempt"]))
+        if attempt is not None and abs(line["deadline"] - attempt.deadline) > CLOCK_SECONDS:
+            yield f"{name}: its deadline is {attempt.deadline:.3f}, and it received {line['deadline']:.3f}", task
+        server = evidence.servers.get(line["server"])
+        if server is not None and server.reports != line["reports"]:
+            yield f"{name}: it was {'' if line['reports'] else 'not '}asked to report by callback", task
+        for parent, data in line["results"].items():
+            if data not in results.get(parent, [None]):
+                yield f"{name}: received {data} as the result of {parent}", task
+
+
+def _results(evidence: Evidence) -> dict[str, list[Any]]:
+    """Return the data of all results that each task ended with; None where one had none."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for entry in evidence.log:
+        if entry.type in STATUSES:
+            result = entry.event.get("result") or {}
+            found[entry.task].append((result.get("inline") or {}).get("data"))
+    return found
+
+
+def tasks_run_where_they_are_served(evidence: Evidence) -> Iterator[Finding]:
+    """No attempt is on a server that does not serve the type that was submitted, nor on one that nobody registered."""
+    sent = sent_of_tasks(evidence)
+    for entry in evidence.log:
+        server = entry.event.get("server_id") if entry.type == "AttemptStarted" else None
+        if not server:
+            continue
+        known = evidence.servers.get(server)
+        one = sent.get(entry.task)
+        task_type = one.body.get("type", DEFAULT) if one else entry.event.get("type")
+        if known is None:
+            yield f"attempt {entry.event['attempt']} is on {server}, which nobody registered", entry.task
+        elif known.types and task_type not in known.types:
+            yield f"attempt {entry.event['attempt']} is on {server}, which does not serve {task_type!r}", entry.task
+
+
+HEARD = frozenset({"failed", "rejected", "error", "bad_answer", "busy"})
+"""Kinds of an outcome that only an answer or a report of the server can have brought about."""
+
+
+def outcomes_follow_calls(evidence: Evidence) -> Iterator[Finding]:
+    """An outcome that a server brought about follows a call of that server; so does all that it says of an attempt."""
+    for attempt in attempts_of(evidence):
+        kind = attempt.over.get("kind", "")
+        heard = attempt.over.get("type") == "TaskSucceeded" or kind in HEARD
+        name = f"attempt {attempt.number} at {attempt.server}"
+        if heard and not any(call["at"] <= attempt.over_at + CLOCK_SECONDS for call in attempt.calls):
+            yield f"{name}: {attempt.over['type']} {kind} without a call before", attempt.task
+        first = min((call["at"] for call in attempt.calls), default=1e99)
+        if early := [line for line in attempt.lines if line["at"] < first]:
+            yield f"{name}: the server said {early[0]['what']} before it was called", attempt.task
+
+
+# Why attempts fail
+
+SAYS: Mapping[str, frozenset[str]] = {
+    "hang": frozenset({"error", "nothing"}),
+    **dict.fromkeys(("trickle", "lie", "garbage", "no_json", "huge", "bomb", "die"), frozenset({"nothing"})),
+    **dict.fromkeys(("misaddressed", "redirect"), frozenset({"nothing"})),
+    "fail": frozenset({"FAILED"}),
+    "busy": frozenset({"busy"}),
+    "unavailable": frozenset({"busy"}),
+    "error": frozenset({"error"}),
+    "reject": frozenset({"rejected"}),
+}
+"""By order: what the answer says. Any other order is to succeed."""
+SUCCESS = frozenset({"FINISHED"})
+
+
+def servers_do_as_ordered(evidence: Evidence) -> Iterator[Finding]:
+    """Each answer and report of a server is the one that the submitted payload orders, unless something explains it.
+
+    A server that is busy by turns is so at the times that its clock gives; an answer crosses a call only soon after one
+    that nobody asked for; a caller that hangs up gets none.
+    """
+    sent = sent_of_tasks(evidence)
+    extras: dict[str, list[float]] = defaultdict(list)
+    for line in evidence.backends:
+        if line["what"] == "extra":
+            extras[line["server"]].append(line["at"])
+    for attempt in attempts_of(evidence):
+        one, server = sent.get(attempt.task), evidence.servers.get(attempt.server)
+        if one is None or server is None:
+            continue  # others say so
+        orders = ordered(one.body["payload"], attempt.number)
+        called_at = attempt.calls[0]["at"] if attempt.calls else attempt.began_at
+        stopped = any(fault.target == attempt.server and fault.kind == "stop" for fault in evidence.faults)
+        for line in attempt.lines:
+            name = f"attempt {attempt.number} at {attempt.server}, ordered {orders!r}"
+            if line["what"] == "over":
+                says = line["says"]
+                allowed = SAYS.get(orders, SUCCESS)
+                by_turn = says == "busy" and is_busy(server.busy_seconds, called_at)
+                after_extra = bool(line.get("after_extra")) and any(
+                    at <= line["at"] <= at + (CROSSING_SECONDS if says == "crossed" and not stopped else 1e9)
+                    for at in extras[attempt.server]
+                )
+                is_missing = says == "nothing" and bool(line.get("hung_up"))
+                if not (says in allowed or by_turn or after_extra or is_missing):
+                    yield f"{name}: it said {says}", attempt.task
+            elif line["what"] == "report" and line["status"].upper() == "FAILED" and orders != "fail":
+                yield f"{name}: it reported FAILED", attempt.task
+
+
+SLOW_ORDERS = frozenset({"hang", "trickle", "report_late", "report_older"})
+BROKEN_ORDERS = frozenset({"die", "garbage", "lie", "huge", "bomb", "no_json"})
+
+
+def failures_have_a_reason(evidence: Evidence) -> Iterator[Finding]:
+    """An attempt that fails without a word of its server has a reason: the payload's orders, or a fault near it.
+
+    The fault is one that concerns that attempt: of its server, of the way to it or back, of a worker, or of NATS.
+    """
+    sent = sent_of_tasks(evidence)
+    for attempt in attempts_of(evidence):
+        over = attempt.over
+        kind = over.get("kind", "shutdown" if over.get("type") == "AttemptReturned" else "")
+        if over.get("type") not in ("AttemptFailed", "TaskFailed", "AttemptReturned") or kind in HEARD:
+            continue
+        if kind in ("expired", "deadline", "parent_failed"):
+            continue  # by the submission's own times
+        one = sent.get(attempt.task)
+        if one is None:
+            continue
+        name = f"attempt {attempt.number} at {attempt.server}: {over['type']} {kind}"
+        if not _is_explained(evidence, attempt, one, kind):
+            yield f"{name} after {attempt.over_at - attempt.began_at:.1f} s, and nothing explains it", attempt.task
+
+
+def _is_explained(evidence: Evidence, attempt: Attempt, one: Sent, kind: str) -> bool:
+    payload = one.body["payload"]
+    orders = ordered(payload, attempt.number)
+    near = [fault for fault in evidence.faults if _is_near(fault, attempt)]
+    targets = {fault.target for fault in near}
+    of_server = any(target == attempt.server or target.endswith(f">{attempt.server}") for target in targets)
+    of_workers = any(target.startswith("worker") for target in targets)
+    of_nats = any(target.startswith("nats") or ">nats" in target or target.isupper() for target in targets)
+    of_apis = any(target.startswith(("api", "callbacks")) for target in targets)
+    after_extra = any(line.get("after_extra") for line in attempt.lines)
+    own = type_of(evidence, one.body)
+    timeout = one.body.get("timeout") or own.get("timeout") or 0.0
+    server = evidence.servers.get(attempt.server)
+    match kind:
+        case "unreachable":
+            return orders in BROKEN_ORDERS or of_server or after_extra
+        case "timeout":
+            is_slow = orders in SLOW_ORDERS or payload.get("seconds", 0.05) > timeout / 2
+            by_report = server is not None and server.reports and (of_apis or of_nats)
+            return is_slow or of_server or of_workers or of_nats or by_report or after_extra or _still_reported(attempt)
+        case "worker_lost":
+            return of_workers or of_nats
+        case "shutdown":
+            return any(fault.kind == "restart" and fault.target.startswith("worker") for fault in near)
+        case _:
+            return False
+
+
+def _still_reported(attempt: Attempt) -> bool:
+    """Return True if the server reported progress to the last, and not yet its end: on a busy machine all is slow."""
+    reports = [line for line in attempt.lines if line["what"] == "report" and line["at"] < attempt.over_at]
+    lately = any(line["at"] > attempt.over_at - STILL_SECONDS for line in reports)
+    return lately and all(line["status"] == "PROCESSING" for line in reports if line["at"] < attempt.over_at - MOMENT)
+
+
+def _is_near(fault: Fault, attempt: Attempt) -> bool:
+    return fault.begins <= attempt.over_at + CLOCK_SECONDS and attempt.began_at <= fault.ends + AFTER_SECONDS
+
+
+ATTEMPT_CHECKS = (
+    servers_receive_what_was_sent,
+    tasks_run_where_they_are_served,
+    outcomes_follow_calls,
+    servers_do_as_ordered,
+    failures_have_a_reason,
+)

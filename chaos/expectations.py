@@ -1,0 +1,85 @@
+"""The least evidence that each kind of run leaves, by its plan: with less, its checks would have looked at nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .evidence import Expected
+from .hostile import OWNERS as HOSTILE_OWNERS
+from .load import ANY_API, CLIENTS_PER_TENANT, TENANTS
+from .schedule import APIS, OURS, Fault
+
+STREAMS = (
+    *("TASKS", "SERVERS", "WEBHOOKS", "SCHEDULES", "TIMERS", "RETRIES", "DISPATCH"),
+    *("KV_tasks", "KV_registry", "KV_heartbeats", "KV_leases", "KV_secrets", "KV_deliveries", "OBJ_results"),
+)
+CONSUMERS = (
+    ("TIMERS", "due-timers"),
+    *(("DISPATCH", f"pool-{priority}-default") for priority in ("high", "normal", "low")),
+)
+BUCKETS = ("tasks", "registry")
+ORDINARY_CLIENTS = tuple(f"{tenant}-{number}" for tenant in TENANTS for number in range(CLIENTS_PER_TENANT))
+
+
+def of_run(
+    seconds: float,
+    planned: Sequence[Fault],
+    holding: Sequence[str],
+    subscribers: Sequence[str],
+    receivers: Sequence[tuple[str, str, str]],
+    shared_limits: int,
+) -> Expected:
+    """Return what a run with faults leaves; each client makes each call that changes nothing to each API at the end."""
+    closing = len(ORDINARY_CLIENTS) * len(APIS)
+    counts = dict.fromkeys(("list", "read", "pry", "usurp", "odd"), closing)
+    counts |= {"submit": round(seconds), "repeat": closing, "cancel": closing // 2, "conflict": closing // 2}
+    return Expected(
+        clients=(*ORDINARY_CLIENTS, *(f"{owner}-0" for owner in (*holding, *HOSTILE_OWNERS))),
+        apis=APIS,
+        answers=counts | {"batch": 1, "schedule": 6},
+        tasks=round(3 * seconds),
+        server_calls=round(seconds / 3),
+        subscribers=tuple(subscribers),
+        followers=round(seconds / 2),
+        receivers=tuple(receivers),
+        faults=tuple((fault.kind, fault.target) for fault in planned),
+        processes=OURS,
+        streams=STREAMS,
+        consumers=CONSUMERS,
+        buckets=BUCKETS,
+        probes=len(APIS) + 2,
+        shared_limits=shared_limits,
+        occurrences=round(seconds / 6),
+    )
+
+
+def of_rolling(restarted: Sequence[str]) -> Expected:
+    """Return what a rolling restart leaves."""
+    return Expected(
+        clients=ORDINARY_CLIENTS,
+        apis=(ANY_API,),
+        answers={"submit": 30, "read": 5, "list": 1},
+        tasks=30,
+        server_calls=5,
+        faults=tuple(("restart", name) for name in restarted),
+        processes=OURS,
+        streams=STREAMS,
+        consumers=CONSUMERS,
+        buckets=BUCKETS,
+    )
+
+
+def of_containment(windows: int) -> Expected:
+    """Return what a containment run leaves."""
+    return Expected(
+        clients=tuple(f"{owner}-0" for owner in (*TENANTS, *HOSTILE_OWNERS)),
+        apis=APIS,
+        answers={"submit": 5 * windows},
+        tasks=5 * windows,
+        server_calls=5 * windows,
+        processes=OURS,
+        streams=STREAMS,
+        consumers=CONSUMERS,
+        buckets=BUCKETS,
+        windows=windows,
+    )
