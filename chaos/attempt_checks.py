@@ -18,7 +18,7 @@ CROSSING_SECONDS = 0.7
 AFTER_SECONDS = 6.0
 """How long a fault shows: a process starts, connections are made anew, a lease changes hands, a report is repeated."""
 STILL_SECONDS = 1.5
-MOMENT = 0.5
+MOMENT = 1.5
 """From a report until it is in the log, on a busy machine."""
 STATUSES = {"TaskSucceeded": "FINISHED", "TaskFailed": "FAILED", "TaskCancelled": "CANCELLED"}
 
@@ -130,11 +130,24 @@ def outcomes_follow_calls(evidence: Evidence) -> Iterator[Finding]:
         kind = attempt.over.get("kind", "")
         heard = attempt.over.get("type") == "TaskSucceeded" or kind in HEARD
         name = f"attempt {attempt.number} at {attempt.server}"
-        if heard and not any(call["at"] <= attempt.over_at + CLOCK_SECONDS for call in attempt.calls):
+        is_garbled = attempt.over.get("type") != "TaskSucceeded" and _is_garbled(evidence, attempt)
+        if (
+            heard
+            and not is_garbled
+            and not any(call["at"] <= attempt.over_at + CLOCK_SECONDS for call in attempt.calls)
+        ):
             yield f"{name}: {attempt.over['type']} {kind} without a call before", attempt.task
         first = min((call["at"] for call in attempt.calls), default=1e99)
         if early := [line for line in attempt.lines if line["at"] < first]:
             yield f"{name}: the server said {early[0]['what']} before it was called", attempt.task
+
+
+def _is_garbled(evidence: Evidence, attempt: Attempt) -> bool:
+    """Return True if the way to a server corrupted data during an attempt: the server refuses a request of garbage."""
+    return any(
+        one.link == f"workers>{attempt.server}" and one.begins <= attempt.over_at and attempt.began_at <= one.ends + 1
+        for one in evidence.corruptions
+    )
 
 
 # Why attempts fail
@@ -249,7 +262,7 @@ def _still_reported(attempt: Attempt) -> bool:
 
 
 def _is_near(fault: Fault, attempt: Attempt) -> bool:
-    return fault.begins <= attempt.over_at + CLOCK_SECONDS and attempt.began_at <= fault.ends + AFTER_SECONDS
+    return fault.begins <= attempt.over_at + CLOCK_SECONDS and attempt.began_at <= fault.over_at + AFTER_SECONDS
 
 
 ATTEMPT_CHECKS = (

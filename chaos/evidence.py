@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 Line = dict[str, Any]
 FINAL = frozenset({"TaskSucceeded", "TaskFailed", "TaskCancelled"})
@@ -205,7 +206,14 @@ class Fault(Struct, frozen=True):
     target: str
     begins: float
     ends: float
-    """When it was put right; a process that was started again then is not ready yet."""
+    """When it was put right; a process was started again then."""
+    up_at: float | None = None
+    """When an API that was started again was first seen to answer."""
+
+    @property
+    def over_at(self) -> float:
+        """When it was put right, and an API answered again."""
+        return max(self.ends, self.up_at or self.ends)
 
 
 class Server(Struct, frozen=True):
@@ -441,16 +449,25 @@ def jumps(lines: Sequence[Line]) -> list[Jump]:
 
 
 def faults(lines: Sequence[Line]) -> list[Fault]:
-    """Return the faults that were injected and put right, from their journal."""
-    begun: dict[tuple[str, str], float] = {}
+    """Return the faults that were injected and put right, from their journal, in the order of their beginnings."""
+    begun: dict[tuple[str, str], list[float]] = defaultdict(list)
     found = []
     for line in lines:
         place = (line.get("kind", ""), line["target"])
         if line["what"] == "begin":
-            begun[place] = line["at"]
-        elif line["what"] == "end" and place in begun:
-            found.append(Fault(*place, begun.pop(place), line["at"]))
-    return found
+            begun[place].append(line["at"])
+        elif line["what"] == "end" and begun[place]:
+            found.append(Fault(*place, begun[place].pop(0), line["at"]))
+    ups = [(line["target"], line["at"]) for line in lines if line["what"] == "up"]
+    return sorted((_with_up(fault, ups) for fault in found), key=lambda fault: fault.begins)
+
+
+def _with_up(fault: Fault, ups: Sequence[tuple[str, float]]) -> Fault:
+    if fault.kind not in ("kill", "restart"):
+        return fault
+    return replace(
+        fault, up_at=min((at for target, at in ups if target == fault.target and at >= fault.ends), default=None)
+    )
 
 
 def corruptions(lines: Sequence[Line]) -> list[Corrupted]:

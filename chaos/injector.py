@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import aiohttp
 import nats
@@ -19,6 +20,8 @@ from .schedule import APIS, Fault
 from .system import System
 
 API_SECONDS = 2.0
+UP_SECONDS = 60.0
+"""How long an API that was started again is watched until it is ready."""
 DRIFT_STEP_SECONDS = 0.1
 
 
@@ -27,6 +30,7 @@ class Injector:
         self._system = system
         self._load = load
         self._journal = journal
+        self._watching: list[asyncio.Task[None]] = []
 
     async def run(self, faults: Sequence[Fault]) -> None:
         """Do all of it, each at its time from now; return when the last is put right."""
@@ -37,6 +41,10 @@ class Injector:
             for fault in faults:
                 group.create_task(self._at(started, fault))
 
+    async def until_up(self) -> None:
+        """Wait until every API that was started again has been seen to be ready."""
+        await asyncio.gather(*self._watching)
+
     async def _at(self, started: float, fault: Fault) -> None:
         await asyncio.sleep(started + fault.at - time.monotonic())
         self._journal.write(
@@ -46,6 +54,20 @@ class Injector:
             await self._do(fault)
         finally:
             self._journal.write(what="end", kind=fault.kind, target=fault.target)
+            if fault.target in APIS and fault.kind in ("kill", "restart"):
+                self._watching.append(asyncio.create_task(self._watch(fault.target)))
+
+    async def _watch(self, api: str) -> None:
+        """Write down when an API answers again."""
+        give_up_at = time.monotonic() + UP_SECONDS
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=API_SECONDS)) as session:
+            while time.monotonic() < give_up_at:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    async with session.get(f"{self._system.urls[APIS.index(api)]}/health/ready") as answer:
+                        if answer.status == HTTPStatus.OK:
+                            self._journal.write(what="up", target=api)
+                            return
+                await asyncio.sleep(DRIFT_STEP_SECONDS)
 
     async def _do(self, fault: Fault) -> None:
         match fault.kind:

@@ -113,12 +113,12 @@ def progress_is_sent_once(evidence: Evidence) -> Iterator[Finding]:
     Live or from the log, whole or in part: the pieces of output count, each of which the backend sent once. Some are
     sent live and never reach the log: those of a process that is killed, or of an attempt that is over.
     """
+    logged = _logged_pieces(evidence.log)
     for heard in evidence.heard:
         told: dict[str, list[str]] = {}
         for one in heard.told:
             if one.event and one.event["type"] == PROGRESS:
                 told.setdefault(one.event["taskId"], []).extend(_pieces(one.event["event"]))
-        logged = _logged_pieces(evidence.log)
         wanted: dict[str, list[str]] = {}
         for entry in _span(evidence.log, heard):
             if entry.type == PROGRESS:

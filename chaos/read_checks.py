@@ -203,7 +203,7 @@ def _is_away(faults: Sequence[Fault], call: Call) -> bool:
     api = call.before["api"]
     return any(
         fault.begins <= call.ends + CLOCK_SECONDS
-        and call.begins <= fault.ends + AFTER_SECONDS
+        and call.begins <= fault.over_at + AFTER_SECONDS
         and (
             fault.target == api
             or fault.target.startswith((f"{api}>", "nats"))

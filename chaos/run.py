@@ -73,13 +73,15 @@ async def run(seed: int, seconds: float, nodes: int, planned: list[Fault], machi
         subscribers.start()
         async with Reader(system.nats_urls) as reader:
             before = Before(await reader.streams(), await _warmed_up(reader), system.resources())
-        await Injector(system, load, injected).run(planned)
+        injector = Injector(system, load, injected)
+        await injector.run(planned)
         await asyncio.gather(load.stop(), holds.stop(), hostile.stop())
         await receivers.reform()
         healed_at = time.monotonic()
         # A worker whose clock is ahead sets timers so much too late; the timers stay when the clock is put right.
         patience = QUIET_SECONDS + max([0.0, *(fault.ahead for fault in planned)])
         readiness = await asyncio.gather(*(_until_ready(url) for url in system.urls))
+        await injector.until_up()
         probing = asyncio.create_task(_probe(load, healed_at))
         async with Reader(system.nats_urls) as reader:
             await until_fired(reader, holds.recurring)

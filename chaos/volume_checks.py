@@ -69,6 +69,8 @@ def _of_servers(evidence: Evidence, wanted: Expected) -> Iterator[str]:
     if not evidence.servers:
         yield "no server is known"
     yield from _less(calls, dict.fromkeys(evidence.servers, wanted.server_calls), "calls of")
+    attempts = Counter(str(entry.event["server_id"]) for entry in evidence.log if entry.type == "AttemptStarted")
+    yield from _less(calls, {name: attempts[name] // 3 for name in evidence.servers}, "calls of")
     overs = Counter(line["server"] for line in evidence.backends if line["what"] in ("over", "report"))
     yield from _less(overs, dict.fromkeys(evidence.servers, wanted.server_calls // 2), "answers and reports of")
     for name, server in evidence.servers.items():
