@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .evidence import FINAL, STATUSES, Entry, Evidence, Finding, Heard, Line, Received, State
 
@@ -27,6 +27,7 @@ CLOCK_SECONDS = 0.05
 def subscribers_receive_all(evidence: Evidence) -> Iterator[Finding]:
     """Each subscriber received every event of its tasks once, in the order of the log and as the log has it."""
     log = {entry.sequence: entry for entry in evidence.log}
+    by_task = _by_task(evidence.log)
     for heard in evidence.heard:
         if heard.after is None and heard.wanted != 0:
             yield f"{heard.who} was never told anything", heard.task or ""
@@ -34,9 +35,9 @@ def subscribers_receive_all(evidence: Evidence) -> Iterator[Finding]:
         if heard.wanted is not None and heard.until < heard.wanted:
             yield f"{heard.who} was told up to {heard.until}, and waited for {heard.wanted}", ""
         if heard.task is not None:
-            yield from _of_the_end(heard, heard.task, evidence.log)
+            yield from _of_the_end(heard, heard.task, by_task.get(heard.task, ()))
         told = [one.event for one in heard.told if one.event and one.event["type"] != PROGRESS]
-        wanted = [entry for entry in _span(evidence.log, heard) if entry.type != PROGRESS]
+        wanted = [entry for entry in _span(evidence.log, by_task, heard) if entry.type != PROGRESS]
         yield from _differences(heard, wanted, told)
         for event in told:
             entry = log.get(event["sequence"])
@@ -44,8 +45,15 @@ def subscribers_receive_all(evidence: Evidence) -> Iterator[Finding]:
                 yield f"{heard.who} was told of {entry.sequence} something else than the log says", entry.task
 
 
-def _of_the_end(heard: Heard, task: str, log: Sequence[Entry]) -> Iterator[Finding]:
-    ends = [entry.sequence for entry in log if entry.task == task and entry.type in FINAL]
+def _by_task(log: Sequence[Entry]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in log:
+        found.setdefault(entry.task, []).append(entry)
+    return found
+
+
+def _of_the_end(heard: Heard, task: str, history: Sequence[Entry]) -> Iterator[Finding]:
+    ends = [entry.sequence for entry in history if entry.type in FINAL]
     if heard.ended and heard.until not in ends:
         yield f"{heard.who} was told that there is no more after {heard.until}, which ends nothing", task
     elif ends and not heard.ended:
@@ -74,7 +82,7 @@ def streams_begin_with_the_present(evidence: Evidence) -> Iterator[Finding]:
     """A stream begins with the state of each task that has not ended, as the log has it, and misses nothing since."""
     log = evidence.log
     stored = [entry.stored_at for entry in log]
-    sequences = [entry.sequence for entry in log]
+    last_by = list(itertools.accumulate((entry.sequence for entry in log), max, initial=0))
     histories: dict[str, list[Entry]] = {}
     for entry in log:
         if entry.type in STATUSES:
@@ -84,17 +92,19 @@ def streams_begin_with_the_present(evidence: Evidence) -> Iterator[Finding]:
             continue
         if heard.began_at is not None:
             last = bisect_right(stored, heard.began_at + CLOCK_SECONDS)
-            if heard.after > max(sequences[:last], default=0):
+            if heard.after > last_by[last]:
                 yield f"{heard.who} began after {heard.after}, which was not there yet", heard.task or ""
         for state in heard.states:
             known = {STATUSES[entry.type] for entry in _meanwhile(histories.get(state.task, []), state)}
             if state.status not in known:
                 yield f"{heard.who} was shown {state.status}, and the log says {sorted(known)}", state.task
         shown = {state.task for state in heard.states}
-        for task, history in histories.items():
+        own = histories.items() if heard.task is None else [(heard.task, histories.get(heard.task, []))]
+        for task, history in own:
             past = [entry for entry in history if entry.sequence <= heard.after]
-            is_wanted = heard.has(task) and (heard.task is not None or (past and past[-1].type not in FINAL))
-            if is_wanted and task not in shown:
+            meanwhile = [entry for entry in history if entry.stored_at <= (heard.began_at or 0) + CLOCK_SECONDS]
+            runs = bool(past) and not any(entry.type in FINAL for entry in (past[-1], *meanwhile[len(past) :]))
+            if heard.has(task) and (heard.task is not None or runs) and task not in shown:
                 yield f"{heard.who} began after {heard.after} without the state of a task", task
 
 
@@ -102,7 +112,7 @@ def _meanwhile(history: Sequence[Entry], state: State) -> list[Entry]:
     """Return the events after which a task was in its state, from the sequence that is shown until it was received."""
     return [
         entry
-        for entry, after in zip(history, [*history[1:], None], strict=False)
+        for entry, after in itertools.zip_longest(history, history[1:])
         if entry.stored_at <= state.at + CLOCK_SECONDS and (after is None or after.sequence > state.sequence)
     ]
 
@@ -114,13 +124,14 @@ def progress_is_sent_once(evidence: Evidence) -> Iterator[Finding]:
     sent live and never reach the log: those of a process that is killed, or of an attempt that is over.
     """
     logged = _logged_pieces(evidence.log)
+    by_task = _by_task(evidence.log)
     for heard in evidence.heard:
         told: dict[str, list[str]] = {}
         for one in heard.told:
             if one.event and one.event["type"] == PROGRESS:
                 told.setdefault(one.event["taskId"], []).extend(_pieces(one.event["event"]))
         wanted: dict[str, list[str]] = {}
-        for entry in _span(evidence.log, heard):
+        for entry in _span(evidence.log, by_task, heard):
             if entry.type == PROGRESS:
                 wanted.setdefault(entry.task, []).extend(_pieces(entry.event))
         for task in told.keys() | wanted.keys():
@@ -163,9 +174,11 @@ def streams_are_understood(evidence: Evidence) -> Iterator[Finding]:
             yield f"{heard.who} was answered {count} times: {text}", heard.task or ""
 
 
-def _span(log: Sequence[Entry], heard: Heard) -> list[Entry]:
+def _span(log: Sequence[Entry], by_task: Mapping[str, Sequence[Entry]], heard: Heard) -> list[Entry]:
     """Return the events that a subscriber must have received."""
     after = heard.after or 0
+    if heard.task is not None:
+        return [entry for entry in by_task.get(heard.task, ()) if after < entry.sequence <= heard.until]
     return [entry for entry in log if after < entry.sequence <= heard.until and heard.has(entry.task)]
 
 

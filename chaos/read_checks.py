@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -54,10 +55,10 @@ class _Log:
 
     def during(self, task: str, since: float, until: float) -> list[Entry]:
         """Return the events after which a task was in its state at some time of a stretch."""
-        entries = [entry for entry in self.tasks[task] if entry.type in STATUSES]
+        entries = [entry for entry in self.tasks.get(task, ()) if entry.type in STATUSES]
         return [
             entry
-            for entry, after in zip(entries, [*entries[1:], None], strict=True)
+            for entry, after in itertools.zip_longest(entries, entries[1:])
             if entry.stored_at <= until + CLOCK_SECONDS and (after is None or after.stored_at >= since)
         ]
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from .evidence import Call, Entry, Evidence, Finding, Line
+from .evidence import FINAL, Call, Entry, Evidence, Finding, Line
 
 CLOCK_SECONDS = 0.05
 """A client reads its clock a moment before it sends a call, and a moment after an answer arrives."""
@@ -77,7 +78,7 @@ def submissions_are_as_sent(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _recorded(event: Line) -> Line:
-    plan = event.get("plan") or {}
+    plan = _plan(event)
     return {
         "owner": event["owner"],
         "payload": event["payload"],
@@ -155,7 +156,7 @@ def _milliseconds(instant: int | None) -> float | None:
 
 ACTORS: Mapping[str, frozenset[str]] = {
     "TaskSubmitted": frozenset({"user", "timer"}),
-    "TaskHeld": frozenset({"user", "worker"}),
+    "TaskHeld": frozenset({"user", "worker", "system"}),
     "TaskQueued": frozenset({"user", "worker", "system"}),
     "AttemptStarted": frozenset({"user", "worker"}),
     "AttemptAccepted": frozenset({"worker"}),
@@ -167,6 +168,8 @@ ACTORS: Mapping[str, frozenset[str]] = {
     "TaskCancelled": frozenset({"user", "system"}),
 }
 """By event: the kinds of actors that bring it about in a run. A user ends no task by a report in any."""
+SKIPPED = re.compile(r"skipped: (\S+), on which it depends, ")
+REPLACED = re.compile(r"replaced by (\S+), which has the same concurrency key")
 ASKED_BY: Mapping[str, frozenset[str]] = {
     "TaskSubmitted": frozenset({"submit", "repeat", "batch"}),
     "TaskHeld": frozenset({"retry"}),
@@ -193,8 +196,10 @@ def changes_have_a_caller(evidence: Evidence) -> Iterator[Finding]:
             calls[call.operation, task].append(call)
     reports = _reports(evidence)
     servers: dict[str, str] = {}
+    past: dict[str, list[Entry]] = defaultdict(list)
     for entry in evidence.log:
         by, event = entry.recorded["by"], entry.event
+        past[entry.task].append(entry)
         if entry.type == "AttemptStarted":
             servers[entry.task] = event["server_id"]
         if by["kind"] not in ACTORS.get(entry.type, frozenset()):
@@ -209,12 +214,16 @@ def changes_have_a_caller(evidence: Evidence) -> Iterator[Finding]:
             first = reports.get((entry.task, event["attempt"], by["id"]))
             if by["id"] != servers.get(entry.task) or first is None or first > entry.stored_at + CLOCK_SECONDS:
                 yield f"{entry.type} at {entry.sequence} by {by['id']}, which reported none", entry.task
-        elif _is_a_users(entry):
+        elif _is_a_users(entry, past):
             yield f"{entry.type} at {entry.sequence} by {by['kind']} {by['id']}, and only a user may ask", entry.task
 
 
-def _is_a_users(entry: Entry) -> bool:
-    """Return True for what only a user brings about: a submission that no schedule made, a retry, a cancel."""
+def _is_a_users(entry: Entry, past: Mapping[str, Sequence[Entry]]) -> bool:
+    """Return True for what only a user brings about: a submission that no schedule made, a retry, a cancel.
+
+    The scheduler cancels a task if a parent did not succeed, or if a newer task has its concurrency key. `past`: the
+    log up to the event, by task.
+    """
     event = entry.event
     match entry.type:
         case "TaskSubmitted":
@@ -222,9 +231,21 @@ def _is_a_users(entry: Entry) -> bool:
         case "TaskQueued" | "TaskHeld":
             return bool(event.get("renewed"))
         case "TaskCancelled":
-            return not str(event.get("reason", "")).startswith("skipped: ")
+            own = past[entry.task][0].event
+            if found := SKIPPED.match(event["reason"]):
+                ends = [each.type for each in past.get(found[1], ()) if each.type in FINAL]
+                return found[1] not in _plan(own).get("depends_on", ()) or not ends or ends[-1] == "TaskSucceeded"
+            if found := REPLACED.match(event["reason"]):
+                newer = past.get(found[1], ())
+                shared = own["task_type"], _plan(own).get("concurrency_key")
+                return not newer or (newer[0].event["task_type"], _plan(newer[0].event)["concurrency_key"]) != shared
+            return True
         case _:
             return False
+
+
+def _plan(event: Line) -> Line:
+    return event.get("plan") or {}
 
 
 def _may_have_caused(call: Call, entry: Entry) -> bool:

@@ -74,7 +74,8 @@ class Story:
             self.ran(run["task_id"], at)
 
     def sent(self, *marks: str, tasks: list[str]) -> None:
-        before = {"operation": "batch", "call": "erin-0-1", "sent": list(marks)}
+        bodies = [{"payload": {"mark": mark}} for mark in marks]
+        before = {"operation": "batch", "call": "erin-0-1", "body": bodies}
         self.calls.append(Call(before, {"status": 200, "task_id": ONE, "task_ids": tasks}))
 
     def evidence(self) -> Evidence:

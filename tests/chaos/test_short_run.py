@@ -1,4 +1,7 @@
-"""Short runs with faults: what `make chaos` does, on every change. A seed that once broke a promise stays here."""
+"""Short runs with faults: what `make chaos` does, on every change. A seed that once broke a promise stays here.
+
+The evidence of each is then doctored in every way that `doctoring.py` knows, and the check concerned must notice.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from testkit.processes import python, run_to_end
+
+from .doctoring import DOCTORINGS, missed
 
 LONGEST_RUN_SECONDS = 600.0
 """A run that never becomes quiet gives up before this, and says what it waited for."""
@@ -21,7 +26,12 @@ LONGEST_RUN_SECONDS = 600.0
         pytest.param(3, 3, 16, id="three nodes, seed 3"),  # the disk of one of three is full
     ],
 )
-async def test_every_promise_holds(tmp_path: Path, nodes: int, seed: int, seconds: int) -> None:
-    command = python("chaos", "--seed", str(seed), "--seconds", str(seconds), "--nodes", str(nodes))
+async def test_every_promise_holds_and_every_doctoring_is_noticed(
+    tmp_path: Path, nodes: int, seed: int, seconds: int
+) -> None:
+    evidence = tmp_path / "evidence"
+    options = ("--seed", str(seed), "--seconds", str(seconds), "--nodes", str(nodes), "--evidence", str(evidence))
+    command = python("chaos", *options)
     ended = await run_to_end(tmp_path, command, LONGEST_RUN_SECONDS)
     assert ended.status == 0, ended.output()
+    assert missed(evidence.read_bytes(), DOCTORINGS) == []
