@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -35,7 +36,9 @@ from taskstream.streams.log import decode
 from .evidence import Bucket, ConsumerSeen, Entry
 
 READ_SECONDS = 10.0
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 90.0
+IDLE_SECONDS = 30.0
+"""A consumer of ours that is idle for so long is deleted: on a busy machine one fetch comes long after another."""
 PAUSE_SECONDS = 0.5
 BATCH = 500
 CHECKPOINT = "checkpoint"
@@ -113,7 +116,7 @@ class Reader:
     async def _messages(self, stream: str) -> AsyncIterator[Message]:
         assert self._client is not None
         total = (await self._api(f"STREAM.INFO.{stream}"))["state"]["messages"]
-        config = ConsumerConfig(ack_policy="none", mem_storage=True, inactive_threshold=5.0, num_replicas=1)  # type: ignore[arg-type]
+        config = ConsumerConfig(ack_policy="none", mem_storage=True, inactive_threshold=IDLE_SECONDS, num_replicas=1)  # type: ignore[arg-type]
         subscription = await self._client.jetstream().pull_subscribe("", stream=stream, config=config)
         try:
             while total > 0:
@@ -122,9 +125,10 @@ class Reader:
                     place, stored_at = message.metadata.sequence.stream, message.metadata.timestamp.timestamp()
                     yield Message(place, message.subject, message.data, dict(message.headers or {}), stored_at)
         finally:
-            name = (await subscription.consumer_info()).name
-            await subscription.unsubscribe()
-            await self._api(f"CONSUMER.DELETE.{stream}.{name}")
+            with contextlib.suppress(nats.errors.Error):  # its server may have gone; then it is gone, too
+                name = (await subscription.consumer_info()).name
+                await subscription.unsubscribe()
+                await self._api(f"CONSUMER.DELETE.{stream}.{name}")
 
     async def last_sequence(self, stream: str) -> int:
         return int((await self._api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
