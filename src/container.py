@@ -104,6 +104,9 @@ class Container:
         self.draining = False
         """True once the process was asked to end: load balancers should send it nothing more."""
         self.services = Services()
+        for connection in (appending, reading, consuming):
+            connection.on_return(self.services.wake)
+            connection.on_election(self.services.retry)
 
     async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
         """Destroy the key that came with a task; what a crash leaves here, the reconciler finds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
@@ -109,7 +109,7 @@ class Handler(Generic[K, S, C, E]):
         Raises what `decide` raises: nothing was stored. Raises StoreFull at once. Raises StoreUnavailable after
         `patience_seconds` without NATS: the outcome may be unknown, and the command may be repeated.
         """
-        tries = _Tries(patience_seconds)
+        tries = _Tries(patience_seconds, self.log.pause)
         while True:
             try:
                 if known is None:
@@ -131,7 +131,7 @@ class Handler(Generic[K, S, C, E]):
 
         Raises as `handle` does, also what `decide` raises for any order. Raises TooManyTogether for too many events.
         """
-        tries = _Tries(patience_seconds)
+        tries = _Tries(patience_seconds, self.log.pause)
         known = {order.key: order.known for order in orders if order.known is not None}
         while True:
             try:
@@ -194,7 +194,9 @@ def _recorded(events: Sequence[E], now: datetime, by: Actor, cause: str) -> list
 class _Tries:
     """The retries of one command."""
 
-    def __init__(self, patience_seconds: float) -> None:
+    def __init__(self, patience_seconds: float, wait: Callable[[float], Awaitable[None]]) -> None:
+        """`wait`: waits so many seconds, or less if NATS is back."""
+        self._wait = wait
         self.load_seconds = FIRST_LOAD_SECONDS
         self._give_up_at = time.monotonic() + patience_seconds
         self._pause = FIRST_PAUSE_SECONDS
@@ -217,7 +219,7 @@ class _Tries:
                 raise error  # waiting does not help
             case StoreUnavailable() if time.monotonic() + self._pause <= self._give_up_at:
                 logger.debug("append.waits", reason=str(error))
-                await asyncio.sleep(self._pause)
+                await self._wait(self._pause)
                 self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
                 self.load_seconds *= 2
                 return False

@@ -16,6 +16,10 @@ log = structlog.get_logger(__name__)
 PERIOD_SECONDS = 1.0
 """Default pause between two runs; for a service with a lease also how soon a process on standby takes over."""
 RETRY_SECONDS = 1.0
+"""Longest pause after a failure, unless a service says otherwise."""
+SHORTEST_PAUSE_SECONDS = 0.05
+"""Shortest pause after a failure, and after a second run in a row that waited for nothing. Without it a service whose
+work fails at once, or has nothing to do, would keep everything else in the process from running."""
 CLOSE_SECONDS = 5.0
 
 
@@ -39,7 +43,8 @@ class Service:
     A subclass overrides `run_once` (one pass, then a pause of `period_seconds`) or `_serve` (works on until something
     ends it). With a lease only the process that holds it works; the others stand by.
 
-    After a StoreError the service retries. At an UnreadableEvent it halts: it releases its lease, so that a process of
+    After a StoreError the service retries: after `retry_seconds`, and at once when `wake` says that the store may be
+    back, but never without a pause. At an UnreadableEvent it halts: it releases its lease, so that a process of
     the version that wrote the event can take over, and `halted` says why. Any other exception is a bug: it is logged,
     and the service goes on.
     """
@@ -52,16 +57,19 @@ class Service:
         period_seconds: float = PERIOD_SECONDS,
         retry_seconds: float | None = None,
     ) -> None:
-        """`retry_seconds`: pause after a failure; the period if None."""
+        """`retry_seconds`: pause after a failure; if None the period, RETRY_SECONDS at most."""
         self.name = name
         """As `/health/ready`, the metric `taskstream_service_halted` and the log have it."""
         self.halted: str | None = None
         """Why it has stopped for good; None while it runs or stands by."""
         self._lease = lease
         self._period_seconds = period_seconds
-        self._retry_seconds = period_seconds if retry_seconds is None else retry_seconds
+        self._retry_seconds = min(period_seconds, RETRY_SECONDS) if retry_seconds is None else retry_seconds
         self._stopping = asyncio.Event()
+        self._waking = asyncio.Event()
+        """Ends the present pause, or the next one."""
         self._is_prepared = False
+        self._has_failed = False
         self._failure = ""
         """Of the last run; logged once, not as often as it is met."""
 
@@ -75,10 +83,27 @@ class Service:
 
     async def run(self) -> None:
         """Work until stopped or halted."""
+        unpaused = 0
+        """Runs in a row that let nothing else run."""
         while not self._stopping.is_set() and self.halted is None:
+            has_waited = asyncio.Event()
+            asyncio.get_running_loop().call_soon(has_waited.set)
             pause_seconds = await self._try()
-            if pause_seconds:
-                await self._pause(pause_seconds)
+            unpaused = 0 if has_waited.is_set() else unpaused + 1
+            shortest = SHORTEST_PAUSE_SECONDS if self._has_failed or unpaused > 1 else 0.0
+            if shortest or unpaused:
+                await asyncio.sleep(shortest)
+            if pause_seconds > shortest:
+                await self._pause(pause_seconds - shortest)
+
+    def wake(self) -> None:
+        """End the pause now: what was unavailable may be back. A pause that has not begun yet is skipped."""
+        self._waking.set()
+
+    def retry(self) -> None:
+        """Do as `wake` if the last run failed, or the present one may."""
+        if self._has_failed:
+            self.wake()
 
     async def run_once(self) -> Mapping[str, int]:
         """Do what is due; return how many of each thing were done. Raises StoreError."""
@@ -89,9 +114,14 @@ class Service:
 
         Does not wait for a run in progress. Safe to repeat.
         """
-        self._stopping.set()
+        self._begin_stop()
         if self._lease is not None:
             await self._lease.release()
+
+    def _begin_stop(self) -> None:
+        """Begin nothing more."""
+        self._stopping.set()
+        self._waking.set()
 
     async def _prepare(self) -> None:
         """Do what comes before the first run; repeated until it succeeds."""
@@ -125,13 +155,17 @@ class Service:
         return not self._stopping.is_set() and (self._lease is None or await self._lease.acquire())
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, at most until the service is stopped."""
+        """Wait, at most until the service is stopped or woken."""
+        if self._stopping.is_set():
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # not `wait_for`: on Python 3.11 it may swallow a cancellation
-                await self._stopping.wait()
+                await self._waking.wait()
+        self._waking.clear()
 
     async def _try(self) -> float:
         """Run once if the lease is held; return the seconds to pause."""
+        self._has_failed = True
         try:
             if not self._is_prepared:
                 await self._prepare()
@@ -147,6 +181,7 @@ class Service:
         except Exception:
             log.exception("service.failed", service=self.name)
             return RETRY_SECONDS
+        self._has_failed = False
         self._failure = ""
         return self._period_seconds
 
@@ -177,6 +212,16 @@ class Services:
         """Run services in the background until they stop or halt, or until `close`."""
         for service in services:
             self._running[service] = asyncio.create_task(service.run(), name=service.name)
+
+    def wake(self) -> None:
+        """End the pause of every service: what was unavailable may be back."""
+        for service in self:
+            service.wake()
+
+    def retry(self) -> None:
+        """End the pause of every service that failed."""
+        for service in self:
+            service.retry()
 
     @property
     def halted(self) -> dict[str, str]:

@@ -69,7 +69,7 @@ class Committer:
     """The one place that appends to a log. One per process and stream."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._waiting: deque[_Waiting] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._batch_ids = itertools.count(1)
@@ -102,9 +102,9 @@ class Committer:
         if size > MOST_BYTES_TOGETHER:
             raise TooManyTogether(f"{size} bytes; at most {MOST_BYTES_TOGETHER} are stored together")
         largest = max(len(message.payload) for message in messages)
-        if largest > self._connection.max_payload:
+        if largest > self.connection.max_payload:
             # An error during the batch would leave JetStream waiting for the rest.
-            raise PayloadTooLarge(f"{largest} bytes; NATS takes {self._connection.max_payload} here (max_payload)")
+            raise PayloadTooLarge(f"{largest} bytes; NATS takes {self.connection.max_payload} here (max_payload)")
         return await self._batch(appends)
 
     async def _run(self) -> None:
@@ -140,7 +140,7 @@ class Committer:
         try:
             if len(append.messages) == 1:
                 message = append.messages[0]
-                answer = await self._connection.request(message.subject, message.payload, _guard(append))
+                answer = await self.connection.request(message.subject, message.payload, _guard(append))
                 sequence = stored_sequence(answer, "the append")
             else:
                 sequence = await self._batch([append])
@@ -180,10 +180,10 @@ class Committer:
                     if place == 0:
                         headers |= _guard(append)
                     if number < total:
-                        await self._connection.publish(message.subject, message.payload, headers=headers)
+                        await self.connection.publish(message.subject, message.payload, headers=headers)
                         continue
                     headers["Nats-Batch-Commit"] = "1"
-                    answer = await self._connection.request(message.subject, message.payload, headers)
+                    answer = await self.connection.request(message.subject, message.payload, headers)
         return stored_sequence(answer, "the append")
 
 

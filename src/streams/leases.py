@@ -17,7 +17,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -63,6 +63,7 @@ class Membership(Service):
         """By process: revision, when it was first seen, its presence."""
         self._observed_at = -1e9
         self._observed_once = asyncio.Event()
+        self._lapse_listeners: list[Callable[[], None]] = []
 
     @property
     def bucket(self) -> Bucket:
@@ -72,6 +73,10 @@ class Membership(Service):
     def is_current(self) -> bool:
         """True if the presence is valid; if False, this process must not use its leases."""
         return time.monotonic() - self._renewed_at < self._ttl * SAFETY_FRACTION
+
+    def on_lapse_over(self, react: Callable[[], None]) -> None:
+        """Call `react` each time the presence is valid again: leases may be confirmed now."""
+        self._lapse_listeners.append(react)
 
     @property
     def period_seconds(self) -> float:
@@ -97,9 +102,12 @@ class Membership(Service):
         presence = Presence(host=_pid_space(), pid=os.getpid(), beat=self._beat)
         await self._bucket.put(f"process.{self.id}", msgspec.json.encode(presence))
         if not self._stopping.is_set():
-            if not self.is_current:
-                self.lapses += 1
+            has_lapsed = not self.is_current
+            self.lapses += has_lapsed
             self._renewed_at = started
+            if has_lapsed:
+                for react in self._lapse_listeners:
+                    react()
 
     async def observe(self) -> None:
         """Read all presences. After a pause in observing, the time-to-live of every process restarts."""
@@ -153,7 +161,7 @@ class Membership(Service):
 
     async def leave(self) -> None:
         """Remove the presence; this process holds no lease from now on. Without NATS the presence expires."""
-        self._stopping.set()
+        self._begin_stop()
         self._renewed_at = -1e9
         with contextlib.suppress(StoreError):
             await self._bucket.delete(f"process.{self.id}")

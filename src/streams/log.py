@@ -79,6 +79,11 @@ class Log(Generic[E]):
             last = entries[-1]
             return await self._found_or(unknown, last.root, last.events[-1].id, last.expected)
 
+    async def pause(self, seconds: float) -> None:
+        """Wait before a retry; without a connection only until it is back."""
+        lost = (one for one in (self._committer.connection, self._reading) if not one.is_connected)
+        await next(lost, self._reading).pause(seconds)
+
     async def load(self, root: str, after: int = 0) -> list[Stored[E]]:
         """Return the history of `root`, oldest first, complete up to now: it has every acknowledged append.
 

@@ -51,7 +51,7 @@ class WebhookSender(Service):
 
     async def stop(self) -> None:
         """Begin no more calls, let those in progress end for a while, then release the lease."""
-        self._stopping.set()
+        self._begin_stop()
         await self._is_idle.wait()
         await super().stop()
 

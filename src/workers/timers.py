@@ -36,7 +36,7 @@ of a thousand stable servers fall due.
 TRY_AGAIN = timedelta(seconds=2)
 RETRY_SECONDS = 0.5
 WAIT_SECONDS = 5.0
-"""How long one request for the next timer stays with NATS. A restarted NATS forgets it."""
+"""How long one request for the next timer stays with NATS. A lost connection ends it at once."""
 
 
 class DueSchedule(Struct, frozen=True, kw_only=True):

@@ -53,6 +53,7 @@ class Worker:
         settings = container.settings
         self._container = container
         self.members = members = container.membership("worker")
+        members.on_lapse_over(container.services.wake)
         worker = Actor("worker", members.id)
         self._session = container.egress.session()
         backend = BackendClient(self._session, settings.max_result, settings.health_timeout)

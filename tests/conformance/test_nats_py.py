@@ -26,6 +26,7 @@ OVERRIDDEN = {
     "_process_err",  # an error of the server leads to a reconnect: tests/streams/test_access.py
     "_process_info",  # required TLS: tests/streams/test_access.py
     "_process_msg",  # test_a_listener_…
+    "_process_op_err",  # a loss, reported at once: test_a_loss_… here; a reconnect: tests/streams/test_silent_server.py
     "_remove_sub",  # test_a_listener_…
     "_send_publish",  # test_a_message_is_sent_as_it_sends_it_itself
 }
@@ -36,10 +37,10 @@ USED = {
     "_flusher_task",
     "_inbox_prefix",
     "_ping_interval_task",
-    "_process_op_err",  # a reconnect: tests/streams/test_silent_server.py
     "_reading_task",
     "_reconnection_task",  # a close without NATS: tests/workers/test_stop_without_nats.py
     "_send_command",
+    "_server_info",  # whether there is a cluster: tests/streams/test_elections.py
     "_status",
     "_transport",  # test_its_socket_…
 }
@@ -50,7 +51,7 @@ ELSEWHERE = {"_id", "_io_writer"}
 def private_members() -> set[str]:
     """Return the private attributes that streams/client/client.py reads or overrides and does not define."""
     tree = ast.parse(inspect.getsource(our_client))
-    own = {"_access", "_listeners", "_jwt", "_sign", "_socket_transport", "_discard_transport"}
+    own = {"_access", "_listeners", "_on_loss", "_jwt", "_sign", "_socket_transport", "_discard_transport"}
     own |= {"_client", "_sid", "_raw_headers", "_parsed_headers"}  # of NatsMessage
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}

@@ -134,26 +134,65 @@ async def test_a_wait_without_any_message_ends_with_none_once(container: Contain
     assert brought.all == [None]
 
 
-async def test_a_wait_without_nats_ends_with_none(container: Container, consumer: Consumer, nats: NatsServer) -> None:
+async def test_a_wait_without_nats_is_refused(container: Container, consumer: Consumer, nats: NatsServer) -> None:
     await end(nats, container.consuming)
     brought = Brought()
 
-    await consumer.wait(brought, 30)
+    with pytest.raises(StoreUnavailable):
+        await consumer.wait(brought, 30)
 
-    assert brought.all == [None]
+    assert brought.all == []
 
 
 async def test_a_wait_that_nats_forgot_ends_by_itself(
-    container: Container, consumer: Consumer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+    container: Container, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pulling, "ANSWER_GRACE_SECONDS", 0.1)
     brought = Brought()
-    await consumer.wait(brought, 1.0)
-    await end(nats, container.consuming)
-    await begin(nats, container.consuming)
+    consumer._subject = "nobody.answers.here"  # as a server of a cluster that was killed
+    await container.reading.listen(consumer._subject, lambda _: None)
+
+    await consumer.wait(brought, 0.1)
 
     await wait_until(lambda: brought.all, "the end of the wait")
     assert brought.all == [None]
+
+
+async def test_a_wait_ends_with_its_connection_however_long_it_was_to_be(
+    container: Container, consumer: Consumer, nats: NatsServer
+) -> None:
+    brought = Brought()
+    await consumer.wait(brought, 3600)
+
+    await end(nats, container.consuming)
+    assert brought.all == [None]
+
+    await begin(nats, container.consuming, container.reading, container.appending)
+    await consumer.wait(brought, 3600)
+    await dispatched(container, 1)
+    await wait_until(lambda: len(brought.all) == 2, "the next message")
+    assert isinstance(brought.all[1], Msg)
+
+
+async def test_a_fetch_ends_with_its_connection_however_long_it_was_to_be(
+    container: Container, consumer: Consumer, nats: NatsServer
+) -> None:
+    nats.pause()
+    fetching = asyncio.create_task(consumer.fetch(1, timeout_seconds=3600))
+    await asyncio.sleep(0)
+    nats.kill()
+
+    with pytest.raises(StoreUnavailable, match="lost"):
+        await fetching
+
+
+async def test_a_pause_ends_as_soon_as_the_connection_is_back(container: Container, nats: NatsServer) -> None:
+    await end(nats, container.consuming)
+    pausing = asyncio.create_task(container.consuming.pause(3600))
+
+    await begin(nats, container.consuming)
+
+    await pausing
 
 
 async def test_a_message_that_comes_after_its_wait_was_given_up_is_fetched(

@@ -1,6 +1,7 @@
 """A subclass of nats-py's client, which overrides private methods of nats-py 2.16.
 
 * A listener gets each message as it is read. nats-py puts each into a queue, from which a task takes it.
+* A loss of the connection is reported in the moment in which messages can no longer be sent. nats-py reports it later.
 * TLS that the settings require is enforced.
 * An error with which the server closes the connection (expired credentials, a limit) leads to a reconnect. nats-py
   gives up for good, in spite of unlimited attempts.
@@ -67,6 +68,7 @@ class NatsClient(nats.aio.client.Client):
     def __init__(self, access: Access) -> None:
         super().__init__()
         self._access = access
+        self._on_loss: Callable[[], None] = lambda: None
         self._listeners: dict[int, Callable[[Msg], None]] = {}
         """By subscription number."""
         self._inbox_prefix = bytearray(
@@ -87,6 +89,15 @@ class NatsClient(nats.aio.client.Client):
             return self._access.ssl_context()
         except InvalidSettings as error:
             raise nats.errors.Error(str(error)) from None
+
+    def on_loss(self, react: Callable[[], None]) -> None:
+        """Call `react` whenever the connection is lost or closed, before anybody can see that it is."""
+        self._on_loss = react
+
+    @property
+    def is_of_cluster(self) -> bool:
+        """True if the server that we are connected to is part of a cluster."""
+        return "cluster" in self._server_info
 
     async def listen(self, subject: str, receive: Callable[[Msg], None]) -> Subscription:
         """Subscribe; `receive` is called with each message as it is read, and must not take long."""
@@ -117,6 +128,7 @@ class NatsClient(nats.aio.client.Client):
         """
         with contextlib.suppress(OSError):
             await super().close()
+        self._on_loss()
         reconnect = self._reconnection_task
         if reconnect is None or reconnect is asyncio.current_task():
             return
@@ -181,6 +193,12 @@ class NatsClient(nats.aio.client.Client):
         await self._send_command(b"".join((first, block, payload, b"\r\n")))
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        was_connected = self.is_connected
+        await super()._process_op_err(e)  # changes the status, and does not suspend if it will reconnect
+        if was_connected and not self.is_connected:
+            self._on_loss()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._access.tls:

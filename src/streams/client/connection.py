@@ -7,9 +7,10 @@ watchdog that drops the connection to a server that no longer answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import nats.errors
 import structlog
@@ -28,6 +29,19 @@ CONNECT_TIMEOUT_SECONDS = 30.0
 """Limit for the first connection. After it, reconnects are tried without a limit."""
 HEADER_ALLOWANCE_BYTES = 8 * 1024
 """Reserved for headers below the server's payload limit, which includes them."""
+
+LEADER_ADVISORIES = ("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*", "$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.*.*")
+"""NATS says here that a stream or a consumer of a cluster has a new leader, which answers for it from now on."""
+SETTLE_SECONDS = 10.0
+"""How long requests without an answer are repeated after a reconnect, or after a leader was elected."""
+FIRST_REPEAT_SECONDS = 0.25
+"""Each further repeat of a request comes after twice the time, LONGEST_REPEAT_SECONDS at most."""
+LONGEST_REPEAT_SECONDS = 0.5
+REPEAT_PERIOD_SECONDS = 0.1
+ELECTION_SECONDS = 0.05
+"""Delay between an election and the reaction to it: NATS announces it a moment before the leader answers."""
+ELECTIONS_SECONDS = 0.25
+"""Shortest time between two such reactions: elections come in bursts."""
 
 WATCHDOG_SECONDS = 2.0
 WATCHDOG_MISSES = 2
@@ -59,6 +73,16 @@ def status_of(message: Msg) -> str | None:
     return message.headers.get("Status") if message.headers else None
 
 
+class _Asked:
+    """A request that may be repeated, as long as it has no answer."""
+
+    def __init__(self, subject: str, payload: bytes, now: float) -> None:
+        self.subject = subject
+        self.payload = payload
+        self.pause_seconds = FIRST_REPEAT_SECONDS
+        self.repeat_at = now + FIRST_REPEAT_SECONDS
+
+
 class Connection:
     """A connection to NATS that reconnects on its own. Made by `open_connection`."""
 
@@ -68,16 +92,39 @@ class Connection:
         self._tokens = map(str, itertools.count(1))
         self._prefix = client.new_inbox()
         self._watchdog: asyncio.Task[None] | None = None
+        self._is_up = asyncio.Event()
+        self._news = asyncio.Event()
+        """Set, and replaced by another one, when NATS may answer again."""
+        self._asked: dict[str, _Asked] = {}
+        """By token of the inbox."""
+        self._repeating: asyncio.Task[None] | None = None
+        self._settled_at = 0.0
+        self._reaction: asyncio.TimerHandle | None = None
+        """The coming reaction to an election."""
+        self._reacted_at = 0.0
+        self._loss_listeners: list[Callable[[], None]] = []
+        self._return_listeners: list[Callable[[], None]] = []
+        self._election_listeners: list[Callable[[], None]] = []
+        self._leader_listeners: list[Callable[[str, str], None]] = []
+        client.on_loss(self.lose)
         self.denied: set[str] = set()
         """Subjects that NATS does not let us publish to, in lower case: nats-py changes the case."""
 
     async def start(self) -> None:
         await self._client.listen(f"{self._prefix}.*", self._receive)
+        if self._client.is_of_cluster:
+            for advisories in LEADER_ADVISORIES:
+                await self._client.listen(advisories, self._on_leader)
+        if self._client.is_connected:
+            self._is_up.set()
         self._watchdog = asyncio.create_task(watch(self._client, self.answers), name="nats-watchdog")
 
     async def close(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        for task in (self._watchdog, self._repeating):
+            if task is not None:
+                task.cancel()
+        if self._reaction is not None:
+            self._reaction.cancel()
         await self._client.close()
 
     @property
@@ -87,7 +134,31 @@ class Connection:
 
     @property
     def is_connected(self) -> bool:
-        return bool(self._client.is_connected)
+        """True if messages can be sent, and their answers come back."""
+        return self._is_up.is_set()
+
+    def on_loss(self, react: Callable[[], None]) -> None:
+        """Call `react` each time the connection is lost. Whatever waited for NATS then waits in vain: ask again."""
+        self._loss_listeners.append(react)
+
+    def on_return(self, react: Callable[[], None]) -> None:
+        """Call `react` each time a lost connection is back, with its subscriptions."""
+        self._return_listeners.append(react)
+
+    def on_election(self, react: Callable[[], None]) -> None:
+        """Call `react` soon after leaders of a cluster were elected: what did not answer may answer now."""
+        self._election_listeners.append(react)
+
+    def on_leader(self, react: Callable[[str, str], None]) -> None:
+        """Call `react` with stream and consumer when that consumer has a new leader, which knows no earlier pull."""
+        self._leader_listeners.append(react)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before a retry, at most until NATS may answer again."""
+        news = self._news
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # not `wait_for`: on Python 3.11 it may swallow a cancellation
+                await news.wait()
 
     @property
     def server_version(self) -> str:
@@ -105,7 +176,7 @@ class Connection:
         """Send a message. Raises StoreUnavailable without a connection: then nothing is sent, now or later."""
         if len(payload) > self.max_payload:
             raise PayloadTooLarge(f"{len(payload)} bytes; NATS takes {self.max_payload} here (max_payload)")
-        if not self._client.is_connected:
+        if not self.is_connected:
             raise StoreUnavailable("no connection to NATS")
         try:
             await self._client.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
@@ -119,8 +190,13 @@ class Connection:
         payload: bytes = b"",
         headers: Headers | None = None,
         timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
+        *,
+        repeats: bool = False,
     ) -> Msg:
         """Send a request and return its answer.
+
+        `repeats`: the request may be executed more than once. Then it is sent again while leaders are being elected:
+        NATS drops what comes for a stream without a leader. Such a request has no headers.
 
         Raises NoResponders or StoreUnavailable if it was not received. Raises OutcomeUnknown if it was sent and no
         answer came in time, or before the connection was lost.
@@ -140,10 +216,13 @@ class Connection:
         timer = loop.call_later(timeout_seconds, expire)
         try:
             await self.publish(subject, payload, self.inbox(token), headers)
+            if repeats:
+                self._asked[token] = _Asked(subject, payload, loop.time())
             message = await future
         finally:
             timer.cancel()
             self.close_inbox(token)
+            self._asked.pop(token, None)
         if message is None:
             raise OutcomeUnknown(f"the connection was lost before NATS answered on {subject}")
         if not message.data and status_of(message) == "503":
@@ -219,6 +298,55 @@ class Connection:
         for receive in list(self._receivers.values()):
             receive(None)
 
+    def lose(self) -> None:
+        """Record that the connection is lost or closed."""
+        self._is_up.clear()
+        self.lose_answers()
+        _call_all(self._loss_listeners)
+
+    def regain(self) -> None:
+        """Record that the connection is back."""
+        self._is_up.set()
+        _call_all(self._return_listeners)
+        self._tell_news()
+
+    def _on_leader(self, message: Msg) -> None:
+        stream, *consumer = message.subject.split(".")[5:]
+        if consumer:
+            for react in self._leader_listeners:
+                react(stream, consumer[0])
+        if self._reaction is None:
+            loop = asyncio.get_running_loop()
+            at = max(loop.time() + ELECTION_SECONDS, self._reacted_at + ELECTIONS_SECONDS)
+            self._reaction = loop.call_at(at, self._react_to_elections)
+
+    def _react_to_elections(self) -> None:
+        self._reaction = None
+        self._reacted_at = asyncio.get_running_loop().time()
+        _call_all(self._election_listeners)
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        """End every pause, and repeat unanswered requests for a while."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+        loop = asyncio.get_running_loop()
+        self._settled_at = loop.time() + SETTLE_SECONDS
+        if self._client.is_of_cluster and (self._repeating is None or self._repeating.done()):
+            self._repeating = loop.create_task(self._repeat(), name="nats-repeat")
+
+    async def _repeat(self) -> None:
+        """Send unanswered requests again until leaders have had the time to be elected."""
+        now = asyncio.get_running_loop().time
+        while now() < self._settled_at:
+            await asyncio.sleep(REPEAT_PERIOD_SECONDS)
+            for token, asked in list(self._asked.items()):
+                if now() >= asked.repeat_at:
+                    asked.pause_seconds = min(2 * asked.pause_seconds, LONGEST_REPEAT_SECONDS)
+                    asked.repeat_at = now() + asked.pause_seconds
+                    with contextlib.suppress(StoreUnavailable):
+                        await self.publish(asked.subject, asked.payload, self.inbox(token))
+
     def _no_answer(self, subject: str, timeout_seconds: float) -> StoreUnavailable:
         if subject.lower() in self.denied:
             return NotPermitted(subject)
@@ -248,6 +376,14 @@ class Connection:
         return True
 
 
+def _call_all(listeners: Sequence[Callable[[], None]]) -> None:
+    for react in listeners:
+        try:
+            react()
+        except Exception:  # an error raised here would end nats-py's read loop
+            log.exception("nats.listener-failed")
+
+
 async def open_connection(url: str, role: str, access: Access = ANYBODY) -> Connection:
     """Connect and return the connection; `role` is part of its name in `nats server report connections`.
 
@@ -267,13 +403,13 @@ async def open_connection(url: str, role: str, access: Access = ANYBODY) -> Conn
             raise AccessRefused(errors.refusal)
 
     async def on_disconnected() -> None:
-        connection.lose_answers()
         if not client.is_closed:
             log.warning("nats.disconnected", role=role)
 
     async def on_reconnected() -> None:
         log.info("nats.reconnected", role=role)
         client.set_user_timeout()
+        connection.regain()
 
     client = NatsClient(access)
     connection = Connection(client)

@@ -16,6 +16,8 @@ STREAM_NAME_IN_USE = 10058
 CONSUMER_NOT_FOUND = 10014
 CONSUMER_NOT_MADE = 10012
 CONSUMER_NOT_UNIQUE = 10100
+REPEATABLE = ("INFO", "STREAM.INFO.", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.CREATE.")
+"""Calls that may be made twice: the second one changes nothing more."""
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """Lost race: 10071 on one node, also 10164 on several."""
 STORAGE_FULL = frozenset({10023, 10047, 10077, 10122})
@@ -36,7 +38,10 @@ async def api(
 ) -> dict[str, Any]:
     """Call `$JS.API.<name>` and return the answer. Raises ApiError for a refusal."""
     payload = msgspec.json.encode(body) if body is not None else b""
-    return decode_answer(name, await connection.request(f"$JS.API.{name}", payload, timeout_seconds=timeout_seconds))
+    answer = await connection.request(
+        f"$JS.API.{name}", payload, timeout_seconds=timeout_seconds, repeats=name.startswith(REPEATABLE)
+    )
+    return decode_answer(name, answer)
 
 
 def decode_answer(name: str, message: Msg) -> dict[str, Any]:

@@ -26,7 +26,8 @@ Follow: TypeAlias = Callable[[int, float], AsyncGenerator[list[Position], None]]
 """A function that follows a stream: takes a sequence and the seconds to linger, and yields as `follow` does."""
 
 ANSWER_GRACE_SECONDS = 1.0
-"""Time after its end at which a pull counts as lost: a restarted server has forgotten it."""
+"""Time after its end at which a pull counts as lost: the server that had it was killed, and we were connected to
+another one."""
 FOLLOW_EXPIRES_SECONDS = 4.0
 FOLLOW_BATCH = 1_000
 """Messages per request. The next request is sent before the last messages arrive: at most twice as many wait here."""
@@ -67,7 +68,9 @@ class Consumer:
         self._connection = connection
         self._stream = stream
         self._serve(name)
-        self._fetched: asyncio.Queue[Msg] = asyncio.Queue()
+        self._fetched: asyncio.Queue[Msg | None] = asyncio.Queue()
+        """What the fetch in progress has brought. None: the connection was lost."""
+        self._fetches = False
         self._fetch_inbox = ""
         self._wait_inbox = ""
         self._receive: Callable[[Msg | None], None] | None = None
@@ -91,29 +94,45 @@ class Consumer:
 
         self._fetch_inbox = await self._connection.listen_at_inbox(self._fetched.put_nowait)
         self._wait_inbox = await self._connection.listen_at_inbox(on_brought)
+        self._connection.on_loss(self._on_loss)
+        self._connection.on_leader(self._on_leader)
 
     async def fetch(self, batch: int, timeout_seconds: float = 2.0) -> list[Msg]:
-        """Return up to `batch` messages that wait now; empty if there are none, or no consumer."""
+        """Return up to `batch` messages that wait now; empty if there are none, or no consumer.
+
+        Raises StoreUnavailable without a connection, or if it is lost before the first message.
+        """
         messages: list[Msg] = []
         request = msgspec.json.encode({"batch": batch, "no_wait": True})
         await self._connection.publish(self._subject, request, self._fetch_inbox)
         now = asyncio.get_running_loop().time
+        self._fetches = True
         try:
             async with asyncio.timeout(None) as limit:
                 while len(messages) < batch:
                     if self._fetched.empty():
                         limit.reschedule(now() + timeout_seconds)
                     message = await self._fetched.get()
+                    if message is None:
+                        if messages:
+                            break
+                        raise StoreUnavailable(f"the connection was lost before {self.name} brought anything")
                     if _is_status(message):
                         self._check_gone(message)
                         break
                     messages.append(message)
         except TimeoutError:
             log.warning("pull.no-answer", consumer=self.name)
+        finally:
+            self._fetches = False
         return messages
 
     async def wait(self, receive: Callable[[Msg | None], None], expires_seconds: float) -> None:
-        """Request the next message. `receive` is called once: with the message, or with None if none came in time."""
+        """Request the next message.
+
+        `receive` is called once: with the message, or with None if none came in time or the connection was lost.
+        Raises StoreUnavailable without a connection; then `receive` is not called.
+        """
         self._receive = receive
         loop = asyncio.get_running_loop()
         self._expiry = loop.call_later(expires_seconds + ANSWER_GRACE_SECONDS, self._finish, None)
@@ -121,6 +140,19 @@ class Consumer:
         try:
             await self._connection.publish(self._subject, request, self._wait_inbox)
         except StoreUnavailable:
+            self._receive = None
+            self._expiry.cancel()
+            raise
+
+    def _on_loss(self) -> None:
+        """End the fetch and the request in progress: a restarted server has forgotten both."""
+        if self._fetches:
+            self._fetched.put_nowait(None)
+        self._finish(None)
+
+    def _on_leader(self, stream: str, name: str) -> None:
+        """End the request in progress: a new leader of the consumer does not know it."""
+        if (stream, name) == (self._stream, self.name):
             self._finish(None)
 
     def _check_gone(self, message: Msg) -> None:
@@ -176,7 +208,7 @@ async def follow(
                     yield positions
         except StoreError as error:
             log.warning("follow.again", stream=stream, after=after, reason=str(error))
-        await asyncio.sleep(RETRY_PAUSE_SECONDS)
+        await connection.pause(RETRY_PAUSE_SECONDS)
 
 
 async def read_before(

@@ -40,6 +40,8 @@ class Sources(Struct, frozen=True, kw_only=True):
     """The sources of DISPATCH, as its leader sees them."""
 
     leader: str
+    leading: timedelta
+    """Time since its election."""
     silences: dict[str, timedelta]
     """By source stream: time since anything was heard from its most silent source. A source that was never heard counts
     from the leader's election. Heartbeats come every second."""
@@ -65,9 +67,19 @@ def read(info: dict[str, Any]) -> Sources:
         silences[source["name"]] = max(silence, silences.get(source["name"], timedelta()))
     return Sources(
         leader=cluster["leader"],
+        leading=leading,
         silences=silences,
         can_move=any(other["current"] and not other.get("offline") for other in cluster.get("replicas") or []),
     )
+
+
+async def leading(connection: Connection, stream: str) -> timedelta:
+    """Return the time since the election of a stream's leader. Raises StoreUnavailable without a leader."""
+    info = await api(connection, f"STREAM.INFO.{stream}")
+    since = info["cluster"].get("leader_since")
+    if since is None:
+        raise StoreUnavailable(f"{stream} has no leader")
+    return msgspec.convert(info["ts"], datetime) - msgspec.convert(since, datetime)
 
 
 async def check_answering(connection: Connection, streams: Iterable[str]) -> None:

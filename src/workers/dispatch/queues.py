@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -9,6 +10,7 @@ from datetime import datetime
 import structlog
 from nats.aio.msg import Msg
 
+from ...errors import StoreUnavailable
 from ...events.ids import token
 from ...events.subjects import pool_filter
 from ...events.task import PRIORITIES, Priority
@@ -24,7 +26,10 @@ from ...streams.topology.ensure import ensure_consumer
 log = structlog.get_logger(__name__)
 
 NEWS_EXPIRES_SECONDS = 5.0
-"""How long one request for the next message stays with NATS. A restarted NATS forgets it: news is that late."""
+"""How long one request for the next message stays with NATS. A lost connection ends it at once."""
+
+
+RECREATED_AT_ONCE = 16
 
 
 class PoolQueue:
@@ -119,11 +124,15 @@ class PoolQueue:
             self._head_at = _stored_at(fresh[-1])  # the next one is younger
 
     async def wait(self) -> None:
-        """Request the next message, unless it is requested already."""
+        """Request the next message, unless it is requested already. Raises StoreUnavailable without a connection."""
         if self.is_awaited:
             return
         self._waits = True
-        await self._consumer.wait(self._on_delivery, NEWS_EXPIRES_SECONDS)
+        try:
+            await self._consumer.wait(self._on_delivery, NEWS_EXPIRES_SECONDS)
+        except StoreUnavailable:
+            self._waits = False
+            raise
 
     def _on_delivery(self, message: Msg | None) -> None:
         self._waits = False
@@ -148,6 +157,7 @@ class Queues:
 
     async def open(self, pools: set[str]) -> None:
         """Open the queues of new pools, and create consumers that are gone again. Raises StoreUnavailable."""
+        gone: list[PoolQueue] = []
         for priority in PRIORITIES:
             for pool in sorted(pools):
                 queue = self._queues.get((priority, pool))
@@ -156,8 +166,22 @@ class Queues:
                     await consumer.open()
                     self._queues[priority, pool] = PoolQueue(consumer, pool, priority, self._arrived)
                 elif queue.is_gone:
-                    log.warning("queues.consumer-gone", pool=pool, priority=priority, action="creating it again")
-                    queue.is_back(await self._ensure_consumer(priority, pool))
+                    gone.append(queue)
+        if gone:
+            await self._recreate(gone)
+
+    async def _recreate(self, gone: Sequence[PoolQueue]) -> None:
+        places = asyncio.Semaphore(RECREATED_AT_ONCE)
+
+        async def recreate(queue: PoolQueue) -> None:
+            async with places:
+                queue.is_back(await self._ensure_consumer(queue.priority, queue.pool))
+
+        log.warning("queues.consumers-gone", queues=[queue.filter for queue in gone], action="creating them again")
+        outcomes = await asyncio.gather(*map(recreate, gone), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _ensure_consumer(self, priority: Priority, pool: str) -> str:
         """Return the consumer's name."""

@@ -23,6 +23,7 @@ from ...streams.topology.sources import (
     Sources,
     check_answering,
     find_stalled,
+    leading,
     replicated_sources,
     restart_stalled,
     step_down,
@@ -38,6 +39,11 @@ HEARD_WITHIN = timedelta(seconds=3)
 PATIENCE = timedelta(seconds=5)
 """Silence after which the sources are added again. Doubles while that does not help: on a large log a source needs
 time to begin."""
+HEARTBEAT = timedelta(seconds=1.2)
+"""An active source is heard within this time."""
+ANSWER_TIME = timedelta(seconds=0.5)
+"""Time after the election of a source's leader in which a request for the source is answered."""
+SUSPICIOUS_LOOK_SECONDS = 0.25
 LONGEST_PATIENCE = timedelta(seconds=80)
 """Longer than one retry of nats-server: 30 s for an answer, then a first pause of 10 s."""
 
@@ -45,6 +51,17 @@ LONGEST_PATIENCE = timedelta(seconds=80)
 def silent(sources: Sources, silence: timedelta) -> list[str]:
     """Return the streams that have been silent for longer than this."""
     return sorted(stream for stream, heard_ago in sources.silences.items() if heard_ago > silence)
+
+
+def is_lost(silence: timedelta, leading: timedelta, source_leading: timedelta) -> bool | None:
+    """Return True if a source does not come without a repair, however long it has been silent; None: not sure yet.
+
+    It is lost if the queue's leader, elected `leading` ago, asked for it before the source's present leader was
+    elected, `source_leading` ago, and has not heard it since: nobody knows of the request.
+    """
+    if silence <= max(source_leading, HEARTBEAT if silence < leading else timedelta()):
+        return False
+    return True if source_leading > (HEARTBEAT if silence < leading else ANSWER_TIME) else None
 
 
 class Sourcing(Service):
@@ -58,6 +75,8 @@ class Sourcing(Service):
         self._patience = patience
         self._renewal = Lease(members, "sourcing")
         """Taken for a repair: every worker checks, one acts."""
+        self._is_unsure = False
+        """True if a source may turn out to be lost in a moment."""
 
     async def stop(self) -> None:
         await super().stop()
@@ -71,7 +90,7 @@ class Sourcing(Service):
         sources = await replicated_sources(self._connection)
         if not silent(sources, HEARD_WITHIN):
             self._patience = self._first_patience
-        streams = silent(sources, self._patience)
+        streams = silent(sources, self._patience) or await self._lost(sources)
         if not streams or not sources.can_move:
             return {"renewed": 0}
         # Without a leader of its stream a new source would be lost as the old one was.
@@ -83,6 +102,28 @@ class Sourcing(Service):
         log.warning("sourcing.renewed", silent=streams, leader=sources.leader, patience_seconds=self._patience.seconds)
         self._patience = min(2 * self._patience, LONGEST_PATIENCE)
         return {"renewed": len(streams)}
+
+    def retry(self) -> None:
+        """Look at once: after an election a source may be lost."""
+        self.wake()
+
+    async def _serve(self) -> None:
+        await self.run_once()
+        while self._is_unsure and not self._stopping.is_set():
+            await self._pause(SUSPICIOUS_LOOK_SECONDS)
+            await self.run_once()
+
+    async def _lost(self, sources: Sources) -> list[str]:
+        """Return the streams whose source is lost."""
+        self._is_unsure = False
+        found = []
+        for stream, silence in sources.silences.items():
+            if silence > HEARTBEAT or silence == sources.leading:
+                lost = is_lost(silence, sources.leading, await leading(self._connection, stream))
+                self._is_unsure |= lost is None
+                if lost:
+                    found.append(stream)
+        return sorted(found)
 
 
 class LoneSourcing(Service):

@@ -107,13 +107,18 @@ class ServerAssignment(Service):
                 await self.run_once()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, at most until a server has come or gone."""
+        """Wait, at most until a server has come or gone, or the service is woken."""
         try:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
         except TimeoutError:
             return
         await super()._pause(NEWS_PAUSE_SECONDS)
+
+    def wake(self) -> None:
+        """End the pause now."""
+        super().wake()
+        self._news.set()
 
     async def run_once(self) -> Mapping[str, int]:
         """Take and give once; return how many servers were taken and given up.
