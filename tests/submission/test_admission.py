@@ -6,20 +6,26 @@ import contextlib
 import itertools
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
+from taskstream.commands.owner import UNLIMITED, Allowance
+from taskstream.errors import InvalidInput, QuotaExceeded, StoreError
 from taskstream.events.ids import TaskRef
-from taskstream.events.task import TaskSubmitted
+from taskstream.events.limits import Limits
+from taskstream.events.task import Plan, TaskSubmitted
 from taskstream.projections.fleet import Fleet
 from taskstream.scheduling.backlog_report import BacklogReport, OwnerBacklog
 from taskstream.scheduling.windows import window
 from taskstream.submission.admission import Admission
 
-from ..deciders.support import NOW, POLICY
+from ..deciders.support import NOW, POLICY, defined
+from ..folds.test_fleet import fleet_of
 
 SECOND = timedelta(seconds=1)
 WINDOW = window("default", "normal", "default", None)
@@ -29,41 +35,60 @@ SIZE = 4
 class Submitter:
     """Submits to a process that has received a backlog report."""
 
-    def __init__(self, *, crowd: int = 0) -> None:
-        """`crowd`: tasks of the owner `crowd` in the queue, as reported."""
-        self.admission = Admission(Fleet())
+    def __init__(
+        self,
+        *,
+        crowd: int = 0,
+        allowance: Allowance = UNLIMITED,
+        fleet: Fleet | None = None,
+        reports: bool = True,
+    ) -> None:
+        """`crowd`: tasks of the owner `crowd` in the queue, as reported. `allowance`: of every owner."""
+        self.admission = Admission(fleet or Fleet(allowance))
         self.sequence = 1_000
         self.now = NOW
         self._names = itertools.count(1)
-        self.on_report({"crowd": crowd} if crowd else {})
+        if reports:
+            self.on_report({"crowd": crowd} if crowd else {})
 
-    def on_report(self, queued: dict[str, int], per_second: float = 0.0) -> None:
+    def on_report(
+        self,
+        queued: dict[str, int],
+        per_second: float = 0.0,
+        as_of: int | None = None,
+        held_back: dict[str, int] | None = None,
+    ) -> None:
         owners = {owner: OwnerBacklog(count, {WINDOW: count}) for owner, count in queued.items()}
         report = BacklogReport(
-            as_of=self.sequence, windows={"default": SIZE}, owners=owners, paces={"default": per_second}
+            as_of=self.sequence if as_of is None else as_of,
+            windows={"default": SIZE},
+            owners=owners,
+            held_back=held_back or {},
+            paces={"default": per_second},
         )
         self.admission.on_report(report, self.now)
 
-    def submit(self, owner: str) -> bool:
+    def submit(self, owner: str, **more: Any) -> bool:
         """Submit a task; return True if it is held."""
-        ref, submitted = self.take(owner)
+        ref, submitted = self.take(owner, **more)
         with self.admission.in_flight([(ref, submitted)]):
             self.sequence += 1
         self.admission.record(ref, submitted, self.sequence)
         return submitted.held
 
-    def take(self, owner: str) -> tuple[TaskRef, TaskSubmitted]:
+    def take(self, owner: str, **more: Any) -> tuple[TaskRef, TaskSubmitted]:
         """Decide a submission, and do not store it yet."""
         ref = TaskRef(owner, f"{next(self._names):026d}")
-        submitted = TaskSubmitted(
-            owner=owner,
-            task_type="default",
-            payload=Raw(b"1"),
-            pool="default",
-            priority="normal",
-            policy=POLICY,
-            fingerprint="",
-        )
+        values: dict[str, Any] = {
+            "owner": owner,
+            "task_type": "default",
+            "payload": Raw(b"1"),
+            "pool": "default",
+            "priority": "normal",
+            "policy": POLICY,
+            "fingerprint": "",
+        }
+        submitted = TaskSubmitted(**(values | more))
         return ref, replace(submitted, held=self.admission.is_held(ref, submitted, self.now))
 
 
@@ -138,3 +163,221 @@ def test_submissions_in_flight_count() -> None:
         assert not submitter.submit("bob")
 
     assert not submitter.submit("alice")  # none of them was stored
+
+
+# The quota of waiting tasks
+
+
+def quota(limit: int, *, reported: int = 0) -> Submitter:
+    """Return a process in which alice may have `limit` tasks waiting, and has `reported` by the last report."""
+    submitter = Submitter(allowance=Allowance(waiting=limit))
+    submitter.on_report({"alice": reported} if reported else {})
+    return submitter
+
+
+def refusal(submitter: Submitter, owner: str, count: int) -> tuple[int, int, int] | None:
+    """Return limit, waiting tasks and seconds of the refusal of `count` more tasks; None if they are admitted."""
+    try:
+        submitter.admission.check_quota(owner, count)
+    except QuotaExceeded as error:
+        return (error.limit, error.waiting, error.retry_after)
+    return None
+
+
+def test_the_quota_is_reached_and_not_passed() -> None:
+    submitter = quota(10, reported=7)
+
+    assert refusal(submitter, "alice", 3) is None
+    assert refusal(submitter, "alice", 4) == (10, 7, 5)
+    assert refusal(submitter, "bob", 10) is None
+
+
+def test_a_quota_counts_what_was_submitted_since_the_report_held_or_not() -> None:
+    submitter = quota(10, reported=SIZE)
+
+    assert [submitter.submit("alice") for _ in range(4)] == [True] * 4
+    assert [submitter.submit("bob") for _ in range(2)] == [False] * 2
+    assert refusal(submitter, "alice", 2) is None
+    assert refusal(submitter, "alice", 3) == (10, 8, 5)
+    assert refusal(submitter, "bob", 9) == (10, 2, 5)
+
+
+def test_a_task_that_the_report_includes_counts_once_towards_the_quota() -> None:
+    submitter = quota(10)
+    for _ in range(6):
+        submitter.submit("alice")
+    first = submitter.sequence - 5
+
+    submitter.on_report({"alice": 1}, as_of=first)
+
+    assert refusal(submitter, "alice", 4) is None
+    assert refusal(submitter, "alice", 5) == (10, 6, 5)
+    submitter.on_report({"alice": 6})
+    assert refusal(submitter, "alice", 4) is None
+    assert refusal(submitter, "alice", 5) == (10, 6, 5)
+    submitter.on_report({})
+    assert refusal(submitter, "alice", 10) is None
+    assert (submitter.admission._waiting, submitter.admission._queued) == ({}, {})  # no owner is kept for ever
+
+
+def test_more_tasks_at_a_time_than_the_quota_are_never_admitted() -> None:
+    with pytest.raises(InvalidInput, match="11 tasks exceed your quota of 10 waiting tasks; submit fewer at a time"):
+        quota(10).admission.check_quota("alice", 11)
+    assert refusal(quota(10), "alice", 10) is None
+    assert refusal(Submitter(), "alice", 1_000_000) is None
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 12), st.lists(st.integers(1, 5), max_size=6))
+def test_the_quota_is_never_passed_whatever_is_submitted(reported: int, counts: list[int]) -> None:
+    submitter, waiting = quota(12, reported=reported), reported
+
+    for count in counts:
+        is_admitted = refusal(submitter, "alice", count) is None
+        assert is_admitted == (waiting + count <= 12)
+        if is_admitted:
+            waiting += count
+            for _ in range(count):
+                submitter.submit("alice")
+
+
+# What a report includes
+
+
+def test_a_task_whose_event_the_report_includes_already_is_not_counted_again() -> None:
+    submitter = quota(2)
+    ref, submitted = submitter.take("alice")
+
+    submitter.sequence += 1
+    submitter.on_report({"alice": 1})
+    submitter.admission.record(ref, submitted, submitter.sequence)
+    assert refusal(submitter, "alice", 1) is None
+    submitter.admission.record(ref, submitted, submitter.sequence + 1)
+
+    assert refusal(submitter, "alice", 1) == (2, 2, 5)
+
+
+def test_a_report_drops_what_it_includes_from_the_window_and_keeps_the_rest() -> None:
+    submitter = Submitter()
+    for _ in range(SIZE):
+        submitter.submit("alice")
+
+    submitter.on_report({}, as_of=submitter.sequence - 1)
+
+    assert [submitter.submit("alice") for _ in range(SIZE)] == [False] * (SIZE - 1) + [True]
+
+
+def test_held_tasks_take_no_place_in_a_window() -> None:
+    submitter = Submitter()
+    held = replace(submitter.take("alice")[1], held=True)
+
+    for number in range(1, 10):
+        submitter.admission.record(TaskRef("alice", f"{number:026d}"), held, submitter.sequence + number)
+        with submitter.admission.in_flight([(TaskRef("alice", f"{number:026d}"), held)]):
+            assert not submitter.take("alice")[1].held
+
+
+# Windows
+
+
+def test_a_pool_that_no_report_names_has_a_first_window_of_sixteen_for_each_owner_and_priority() -> None:
+    submitter = Submitter()
+
+    assert [submitter.submit("alice", pool="new") for _ in range(17)] == [False] * 16 + [True]
+    assert not submitter.submit("alice", pool="new", priority="low")
+    assert not submitter.submit("alice", pool="new", task_type="other")
+    assert not submitter.submit("bob", pool="new")
+
+
+def test_without_any_report_a_first_window_is_queued() -> None:
+    submitter = Submitter(reports=False)
+
+    assert [submitter.submit("alice") for _ in range(17)] == [False] * 16 + [True]
+    assert submitter.admission.held_back("default") == 0
+
+
+def test_a_batch_takes_the_places_that_are_left_in_a_window() -> None:
+    submitter = Submitter()
+    submitter.submit("alice")
+    ref, submitted = submitter.take("alice")
+
+    held = [submitter.admission.is_held(ref, submitted, NOW, ahead) for ahead in range(5)]
+
+    assert held == [False, False, False, True, True]
+
+
+def test_the_pace_of_a_pool_makes_room_for_the_time_since_the_report_and_at_most_a_fifth_of_a_second() -> None:
+    def queued(after: timedelta) -> int:
+        submitter = Submitter()
+        submitter.on_report({}, per_second=100.0)
+        for _ in range(40):
+            submitter.submit("alice")
+        submitter.now += after
+        return [submitter.submit("alice") for _ in range(60)].index(True)
+
+    assert queued(timedelta(seconds=-1)) == 0
+    assert queued(timedelta(seconds=0.1)) == 10
+    assert queued(timedelta(seconds=0.2)) == queued(timedelta(seconds=9)) == 20
+
+
+def test_tasks_in_flight_are_not_taken_for_started_ones() -> None:
+    submitter = Submitter()
+    submitter.on_report({}, per_second=1_000.0)
+    submitter.now += SECOND
+    under_way = [submitter.take("alice") for _ in range(SIZE)]
+
+    with submitter.admission.in_flight(under_way):
+        assert submitter.submit("alice")
+    assert not submitter.submit("alice")
+
+
+def test_each_place_in_flight_is_given_back_also_after_an_error() -> None:
+    submitter = Submitter()
+    taken = [submitter.take("alice") for _ in range(SIZE)]
+
+    with submitter.admission.in_flight(taken[:1]):
+        with contextlib.suppress(StoreError), submitter.admission.in_flight(taken[1:]):
+            assert submitter.take("alice")[1].held
+            raise StoreError
+        assert [submitter.submit("alice") for _ in range(SIZE)] == [False] * (SIZE - 1) + [True]
+
+
+def test_the_tasks_held_back_are_those_of_the_last_report() -> None:
+    submitter = Submitter()
+    submitter.on_report({}, held_back={"default": 7})
+
+    assert submitter.admission.held_back("default") == 7
+    assert submitter.admission.held_back("other") == 0
+
+
+# What holds a task before any window
+
+
+@pytest.mark.parametrize(
+    ("plan", "is_held"),
+    [
+        (None, False),
+        (Plan(prefer={"gpu": "yes"}), False),
+        (Plan(depends_on=("p~alice",)), True),
+        (Plan(not_before=NOW + SECOND), True),
+        (Plan(not_before=NOW), False),
+        (Plan(not_before=NOW + SECOND, expires_at=NOW + 9 * SECOND), True),
+        (Plan(expires_at=NOW + 9 * SECOND, ends_by=NOW + 9 * SECOND), False),
+        (Plan(concurrency_key="k"), True),
+    ],
+    ids=str,
+)
+def test_a_task_is_held_by_its_parents_its_start_or_its_concurrency_key(plan: Plan | None, is_held: bool) -> None:
+    submitter = Submitter()
+    ref, submitted = submitter.take("alice")
+
+    assert submitter.admission.is_held(ref, replace(submitted, plan=plan), NOW) == is_held
+
+
+@pytest.mark.parametrize("limits", [Limits(concurrency=5), Limits(per_second=1.0)], ids=["concurrency", "rate"])
+def test_a_task_under_a_limit_of_its_owner_or_type_is_held_whatever_is_free(limits: Limits) -> None:
+    assert Submitter(allowance=Allowance(limits=limits)).submit("alice")
+    of_type = Submitter(fleet=fleet_of(defined("default", "default", limits=limits)))
+
+    assert of_type.submit("alice")
+    assert not of_type.submit("alice", task_type="other")
