@@ -257,6 +257,15 @@ def test_a_task_whose_event_the_report_includes_already_is_not_counted_again() -
     assert refusal(submitter, "alice", 1) == (2, 2, 5)
 
 
+def test_before_any_report_every_task_counts_from_the_first_on() -> None:
+    submitter = Submitter(allowance=Allowance(waiting=1), reports=False)
+    ref, submitted = submitter.take("alice")
+
+    submitter.admission.record(ref, submitted, 1)
+
+    assert refusal(submitter, "alice", 1) == (1, 1, 5)
+
+
 def test_a_report_drops_what_it_includes_from_the_window_and_keeps_the_rest() -> None:
     submitter = Submitter()
     for _ in range(SIZE):
@@ -340,6 +349,7 @@ def test_each_place_in_flight_is_given_back_also_after_an_error() -> None:
             assert submitter.take("alice")[1].held
             raise StoreError
         assert [submitter.submit("alice") for _ in range(SIZE)] == [False] * (SIZE - 1) + [True]
+    assert submitter.admission._in_flight == {}  # no owner is kept for ever
 
 
 def test_the_tasks_held_back_are_those_of_the_last_report() -> None:
