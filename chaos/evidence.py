@@ -27,6 +27,8 @@ STATUSES = {
 Says: TypeAlias = Literal["FINISHED", "FAILED", "rejected", "busy", "error", "nothing", "crossed"]
 """The report in a backend's answer. `nothing`: none, or none that can be understood. `crossed`: an answer that nobody
 asked for may have crossed the call, which then takes it for its own."""
+ANY_API = "any"
+"""The API of a call where a load balancer chooses it."""
 LONGEST_CALL_SECONDS = 10.0
 """A client waits 8 s for an answer."""
 Finding: TypeAlias = tuple[str, str]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .evidence import Expected
+from .evidence import ANY_API, Expected
 from .hostile import OWNERS as HOSTILE_OWNERS
-from .load import ANY_API, CLIENTS_PER_TENANT, TENANTS
+from .load import CLIENTS_PER_TENANT, TENANTS
 from .schedule import APIS, OURS, Fault
 
 STREAMS = (

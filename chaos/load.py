@@ -21,6 +21,7 @@ from msgspec import Struct
 from taskstream.api.auth.authenticator import make_token
 from testkit.service import SECRET
 
+from .evidence import ANY_API
 from .journal import Journal
 
 TENANTS = ("alice", "bob", "carol")
@@ -39,8 +40,6 @@ LISTED = 20
 MOST_LISTED = 200
 """The most that a list shows at a time."""
 CLOSING_READS = 4
-ANY_API = "any"
-"""The API of a call where a load balancer chooses it."""
 
 QUICK = ("ok",)
 BAD_ANSWERS = (
