@@ -6,7 +6,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile pyproject.toml $(ARGS)
 
-.PHONY: help setup demo demo-queue test lint format check bench profile chaos chaos-long lock clean
+PLAIN := --no-config --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host
+
+.PHONY: help setup demo demo-queue test lint format check bench profile chaos chaos-long mutate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -59,11 +61,22 @@ chaos-long: $(READY) ## the same all night, on one and on three nats-servers: ma
 	  $(BIN)/python -m chaos --seed $(SEEDS) --seconds $(SECONDS) --nodes $$nodes || broken=1; \
 	done; exit $$broken
 
+mutate: build/mutate/.ready ## change the core in small ways and see what the fast tests notice: make mutate ARGS="--module scheduling/limit"
+	build/mutate/bin/python -m mutation $(ARGS)
+
+build/mutate/.ready: mutation/requirements.txt requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv build/mutate
+	build/mutate/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	build/mutate/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r mutation/requirements.txt
+	build/mutate/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
 lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=--upgrade
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip-tools
 	$(PIP_COMPILE) --output-file requirements.txt
 	$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(PIP_COMPILE:pyproject.toml=mutation/requirements.in) $(PLAIN) --constraint requirements-dev.txt --output-file mutation/requirements.txt
 
 clean: ## remove what the other targets made, except data
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
