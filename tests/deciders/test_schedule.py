@@ -98,6 +98,33 @@ def test_the_key_of_a_deleted_one_is_spent() -> None:
     given(created(), ScheduleDeleted()).when(create()).is_refused(RuleBroken, "has been deleted")
 
 
+def test_it_is_created_with_every_field_and_once_also_without_a_key() -> None:
+    zoned = replace(HOURLY, cron="30 6 * * *", time_zone="Europe/Berlin", name="n", description="d")
+    again = create(settings=zoned, owner="bob", fingerprint="g", repeatable=False)
+
+    expected = ScheduleCreated(
+        schedule_id=REF.id,
+        owner="bob",
+        settings=zoned,
+        next_at=NOW.replace(hour=5, minute=30, second=0),
+        fingerprint="g",
+    )
+    given.when(again).then(expected).is_quiet()
+    given(created()).when(again).is_quiet()
+
+
+def test_one_that_is_never_due_again_has_no_next_run() -> None:
+    last = replace(created(), next_at=None)
+
+    given(last).when(fire(), at=hour(9)).is_quiet()
+    paused = given(last, SchedulePaused(reason="r", next_at=None))
+    paused.when(ResumeSchedule(), at=hour(9)).then(ScheduleResumed(next_at=None, counts=Counts()))
+
+
+def test_it_is_deleted_once() -> None:
+    given(created()).when(DeleteSchedule()).then(ScheduleDeleted()).is_refused(NotFound)
+
+
 # When it fires
 
 
@@ -195,6 +222,56 @@ def test_no_more_are_caught_up_where_the_pause_was_shorter_than_the_grace() -> N
     after.given.when(patient, at=hour(9)).then(fired(6, 7, 8, 9, fired=4, skipped=2))
 
 
+def test_a_resumed_one_that_is_due_at_this_very_instant_counts_it_neither_missed_nor_late() -> None:
+    after = given(created(), PAUSED).when(ResumeSchedule(), at=hour(4))
+
+    fresh = after.then(ScheduleResumed(next_at=hour(4), counts=Counts()))
+    fresh.given.when(fire(), at=hour(4)).then(fired(4, fired=1))
+
+
+def test_counts_pass_through_every_event() -> None:
+    counts = Counts(fired=1, skipped=2, failed=3, triggered=4)
+    begun = given(created(), ScheduleFired(runs=runs(3), next_at=hour(4), counts=counts))
+    settled = fire(settled=runs(3))
+
+    begun.when(settled, at=hour(4)).then(fired(4, fired=2, skipped=2, failed=3, triggered=4))
+    begun.when(settled, at=hour(4) + timedelta(minutes=2)).then(
+        ScheduleSkipped(next_at=hour(5), counts=replace(counts, skipped=3))
+    )
+    begun.when(TriggerSchedule(task_id="t")).then(ScheduleTriggered(task_id="t", counts=replace(counts, triggered=5)))
+    note = RecordFailure(runs=runs(3), error="e", path="$.p")
+    begun.when(note).then(ScheduleFailed(runs=runs(3), error="e", path="$.p", counts=replace(counts, failed=4)))
+    paused = begun(PAUSED)
+    paused.when(ResumeSchedule(), at=hour(3)).then(ScheduleResumed(next_at=hour(4), counts=counts))
+    paused.when(ResumeSchedule(), at=hour(5) + seconds(1)).then(
+        ScheduleResumed(next_at=hour(6), counts=replace(counts, skipped=4))
+    )
+    patient = given(created(PATIENT), fired(3, fired=1), PAUSED)
+    patient.when(ResumeSchedule(), at=hour(5) + seconds(1)).then(
+        ScheduleResumed(next_at=hour(4), counts=Counts(fired=1))
+    )
+
+
+def test_a_pause_keeps_the_run_that_is_due_next() -> None:
+    begun = given(created(), fired(4, fired=1))
+
+    begun.when(PauseSchedule(reason="by alice")).then(SchedulePaused(reason="by alice", next_at=hour(5)))
+
+
+def test_only_a_failure_of_the_runs_that_fired_last_is_recorded_whole() -> None:
+    begun = given(created(PATIENT), fired(4, 5, fired=2))
+    counts = Counts(fired=2, failed=2)
+
+    begun.when(RecordFailure(runs=runs(4, 6), error="e")).is_quiet()
+    begun.when(RecordFailure(runs=runs(4, 5), error="e")).then(
+        ScheduleFailed(runs=runs(4, 5), error="e", counts=counts)
+    ).is_quiet()
+
+
+def test_it_fires_a_hundred_runs_at_once_and_no_more() -> None:
+    assert MOST_AT_ONCE == 100
+
+
 # Changed, asked for, failed, deleted
 
 
@@ -204,6 +281,32 @@ def test_another_expression_counts_from_now() -> None:
     given(created()).when(ChangeSchedule(cron="@daily")).then(
         ScheduleChanged(settings=daily, next_at=hour(24))
     ).is_quiet()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time_zone": "Asia/Tokyo"},
+        {"missed": "catch_up", "catch_up": 7},
+        {"name": "n", "description": "d"},
+        {"task": Raw(b"{}")},
+    ],
+    ids=str,
+)
+def test_only_what_is_named_changes(changes: dict[str, Any]) -> None:
+    expected = ScheduleChanged(settings=replace(HOURLY, **changes), next_at=hour(4))
+
+    given(created()).when(ChangeSchedule(**changes)).then(expected).is_quiet()
+
+
+def test_another_zone_counts_from_now() -> None:
+    daily = replace(HOURLY, cron="0 12 * * *")
+    tokyo = replace(daily, time_zone="Asia/Tokyo")
+    before = replace(created(daily), next_at=hour(12))
+
+    given(before).when(ChangeSchedule(time_zone="Asia/Tokyo"), at=hour(2)).then(
+        ScheduleChanged(settings=tokyo, next_at=hour(3))
+    )
 
 
 def test_what_else_changes_leaves_the_next_run_as_it_is() -> None:

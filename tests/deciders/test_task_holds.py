@@ -98,6 +98,13 @@ def test_what_is_not_held_is_not_released(state: Given) -> None:
     state.when(RELEASE).is_quiet()
 
 
+def test_a_release_queues_the_task_in_its_own_pool_with_its_own_priority() -> None:
+    task = given(submitted(held=True, pool="video", priority="high"))
+
+    task.when(ReleaseTask(submission=7)).then(replace(GRANTED, pool="video", priority="high", submission=7))
+    task.when(ReleaseTask()).then(replace(GRANTED, pool="video", priority="high", submission=0))
+
+
 def test_a_waiting_task_is_held_once_and_loses_its_grant() -> None:
     released.when(HOLD).then(TaskHeld(reason="it shares a limit")).is_quiet()
     assert released(TaskHeld(reason="")).state == held.state
@@ -273,6 +280,24 @@ def test_a_task_whose_time_is_up_is_not_retried(plan: dict[str, Any], option: st
     ended.when(RetryTask(reason="again"), at=SOON).is_refused(RetryTooLate, says)
 
 
+def test_both_last_instants_at_the_same_time_are_the_deadline() -> None:
+    both = planned(expires_at=SOON, ends_by=SOON)
+
+    both.when(ExpireTask(), at=SOON).then(
+        TaskFailed(attempt=0, server_id="", kind="deadline", error="it had not ended by 2026-01-02T03:04:15.000Z")
+    )
+
+
+def test_a_task_that_waits_for_another_attempt_says_that_it_had_not_started_again() -> None:
+    again = planned(expires_at=SOON)(started(1), attempt_failed(1))
+
+    again.when(ExpireTask(), at=SOON).then(
+        TaskFailed(
+            attempt=1, server_id="", kind="expired", error="it had not started again by 2026-01-02T03:04:15.000Z"
+        )
+    )
+
+
 # Concurrency keys
 
 
@@ -311,6 +336,13 @@ def test_a_child_does_what_it_chose_when_a_parent_does_not_succeed(choice: Any, 
     child = given(submitted(held=True, plan=Plan(depends_on=("p~alice",), on_parent_failure=choice)))
 
     child.when(BY_PARENT).then(*expected).is_quiet()
+
+
+def test_a_child_held_after_an_attempt_fails_with_its_number() -> None:
+    child = planned(depends_on=("p~alice",))(started(1), attempt_failed(1), TaskHeld(reason=""))
+
+    error = "p~alice, on which it depends, failed"
+    child.when(BY_PARENT).then(TaskFailed(attempt=1, server_id="", kind="parent_failed", error=error))
 
 
 @pytest.mark.parametrize("state", [given, waiting, running, *(running(end) for end in ENDS)])

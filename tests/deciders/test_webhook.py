@@ -89,6 +89,7 @@ def test_one_registered_twice_or_deleted_is_not_registered_again() -> None:
 
 
 def test_for_a_day_both_secrets_sign() -> None:
+    assert given(REGISTERED).state.secret_ids(NOW) == ("s1",)
     after = given(REGISTERED).when(RotateSecret(secret_id="s2")).then(ROTATED)
 
     after.is_quiet()
