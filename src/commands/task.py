@@ -143,9 +143,9 @@ def fail_attempt(command: commands.FailAttempt, state: TaskState, now: datetime)
     running = _running(state)
     if running is None or running.facts.attempt != command.attempt:
         return []  # the attempt is over already
-    facts, ends_by = running.facts, running.facts.plan.ends_by
-    if command.kind == "timeout" and ends_by is not None and running.deadline == ends_by:
-        return [_ended_by_failure(running, "deadline", f"it had not ended by {iso(ends_by)}")]
+    facts = running.facts
+    if command.kind == "timeout" and running.deadline == facts.plan.ends_by:
+        return [_ended_by_failure(running, "deadline", f"it had not ended by {iso(running.deadline)}")]
     if command.kind in FINAL_KINDS or facts.failures + 1 >= facts.policy.attempts:
         return [_ended_by_failure(running, command.kind, command.error)]
     retry_at = now + backoff(command, facts)

@@ -213,3 +213,46 @@ def test_the_next_is_later_than_now_by_however_little() -> None:
     assert first_from("0 0 * * *", "UTC", at("2026-01-02T00:00:00+00:00")) == at("2026-01-02T00:00:00+00:00")
     assert next_after("0 0 * * *", "UTC", at("2026-01-01T23:59:59.999+00:00")) == at("2026-01-02T00:00:00+00:00")
     assert first_from("* * * * * *", "UTC", NOW + seconds(0.5)) == NOW + seconds(1)
+
+
+def test_an_expression_has_two_hundred_characters_at_most() -> None:
+    longest = f"{','.join(['0'] * 96)} * * * *"
+    assert len(longest) == 199
+
+    check(f"{longest} ", "UTC", NOW)
+    with pytest.raises(InvalidInput) as refused:
+        check(f"{longest}  ", "UTC", NOW)
+    assert (refused.value.path, refused.value.detail) == ("$.cron", "a cron expression has at most 200 characters")
+
+
+@pytest.mark.parametrize(
+    ("cron", "term", "name", "size"),
+    [
+        ("*/61 * * * * *", "*/61", "second", 60),
+        ("*/61 * * * *", "*/61", "minute", 60),
+        ("0 1,*/25 * * *", "*/25", "hour", 24),
+        ("0 0 */32 * *", "*/32", "day of month", 31),
+        ("0 0 1 */13 *", "*/13", "month", 12),
+        ("0 0 * * */8", "*/8", "day of week", 7),
+    ],
+)
+def test_a_step_beyond_its_field_is_named_with_the_size_of_the_field(
+    cron: str, term: str, name: str, size: int
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check(cron, "UTC", NOW)
+    expected = f"{term!r} steps further than its field goes: the {name} has {size} values, "
+    assert refused.value.detail.startswith(expected)
+    assert refused.value.path == "$.cron"
+
+
+def test_no_more_than_a_thousand_past_occurrences_are_counted() -> None:
+    first = at("2026-01-01T00:00:00+00:00")
+
+    assert latest("* * * * * *", "UTC", first, first + seconds(999), 0) == ([], 999)
+    assert latest("* * * * * *", "UTC", first, first + seconds(1_000), 0) == ([], 1_000)
+    assert latest("* * * * * *", "UTC", first, first + seconds(5_000), 0) == ([], 1_000)
+    found, count = latest("* * * * * *", "UTC", first, first + seconds(5_000), 2)
+    assert (found, count) == ([first + seconds(4_998), first + seconds(4_999)], 1_000)
+    assert upto("* * * * * *", "UTC", first, first + seconds(3), 2) == [first, first + seconds(1)]
+    assert upto("* * * * * *", "UTC", first, first + seconds(2), 9) == [first, first + seconds(1)]

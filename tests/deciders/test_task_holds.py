@@ -249,6 +249,8 @@ def test_an_attempt_cut_by_its_tasks_deadline_fails_as_deadline_not_as_timeout()
         TaskFailed(attempt=1, server_id="s1", kind="deadline", error="it had not ended by 2026-01-02T03:04:15.000Z")
     ).is_quiet()
     assert [type(event).__name__ for event in uncut.when(times_out, at=SOON).events] == ["AttemptFailed"]
+    breaks = replace(times_out, kind="error")
+    assert [type(event).__name__ for event in cut.when(breaks, at=NOW).events] == ["AttemptFailed"]
 
 
 def test_the_first_of_two_last_instants_is_why_a_task_that_waits_fails() -> None:
