@@ -1,0 +1,116 @@
+"""What a field of an event means where it is absent: the same in every version.
+
+An event that was written before a field existed has its default for ever. A new field needs a row here.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import NODEFAULT, Struct
+
+from taskstream.events import envelope, limits, owner, pool, schedule, server, task, task_type, webhook
+from taskstream.events.envelope import NULL
+
+DEFAULTS: dict[type[Struct], dict[str, Any]] = {
+    envelope.Recorded: {"cause": ""},
+    limits.Limits: {"concurrency": None, "per_second": None, "burst": None},
+    task.RetryPolicy: {"busy_for": timedelta(hours=1)},
+    task.StoredResult: {"inline": NULL, "object_name": None, "file": None},
+    task.ModelChoice: {"provider": "", "model": "", "base_url": ""},
+    task.Plan: {
+        "not_before": None,
+        "expires_at": None,
+        "ends_by": None,
+        "depends_on": (),
+        "on_parent_failure": "fail",
+        "concurrency_key": "",
+        "prefer": {},
+        "require": {},
+    },
+    task.TaskSubmitted: {
+        "project": "",
+        "model": None,
+        "key_id": "",
+        "held": False,
+        "plan": None,
+        "batch": "",
+        "batch_size": 0,
+        "schedule": "",
+    },
+    task.TaskHeld: {"renewed": False},
+    task.TaskQueued: {"renewed": False, "granted": False, "submission": 0},
+    task.AttemptStarted: {"token_digest": ""},
+    task.AttemptAccepted: {"backend_task_id": None},
+    task.ProgressReported: {
+        "progress": None,
+        "message": None,
+        "custom_data": NULL,
+        "lines": (),
+        "output": "",
+        "batch": "",
+        "reports": 1,
+        "notes": (),
+    },
+    task.AttemptReturned: {"kind": "shutdown"},
+    task.TaskSucceeded: {"update_digest": "", "notes": ()},
+    task.TaskFailed: {"result": None, "update_digest": "", "notes": ()},
+    server.Overflow: {"waiting": None, "oldest": None},
+    server.ServerRegistered: {
+        "health_url": None,
+        "is_async": False,
+        "callback": False,
+        "types": (),
+        "max_concurrent": 10,
+        "weight": 1,
+        "api_key_id": "",
+        "labels": {},
+        "overflow": None,
+        "busy_status": None,
+    },
+    server.MaintenanceStarted: {"reason": ""},
+    server.MaintenanceEnded: {"reason": ""},
+    server.CircuitOpened: {"owner": ""},
+    task_type.TypeDefined: {
+        "payload_schema": NULL,
+        "attempts": None,
+        "backoff_base": None,
+        "backoff_cap": None,
+        "timeout": None,
+        "priority": "normal",
+        "description": "",
+        "limits": None,
+        "key_concurrency": 1,
+        "on_conflict": "wait",
+        "busy_for": None,
+        "accepts": "any",
+    },
+    task_type.TypePaused: {"reason": ""},
+    task_type.TypeResumed: {"reason": ""},
+    pool.PoolPaused: {"reason": ""},
+    pool.PoolResumed: {"reason": ""},
+    owner.OwnerLimited: {"concurrency": None, "per_second": None, "burst": None, "waiting": None},
+    webhook.WebhookSettings: {"types": (), "task_id": "", "description": ""},
+    schedule.ScheduleSettings: {"time_zone": "UTC", "missed": "skip", "catch_up": 1, "name": "", "description": ""},
+    schedule.Counts: {"fired": 0, "skipped": 0, "failed": 0, "triggered": 0},
+    schedule.ScheduleCreated: {"fingerprint": ""},
+    schedule.ScheduleFailed: {"path": ""},
+}
+
+
+@pytest.mark.parametrize("struct", DEFAULTS, ids=lambda struct: struct.__name__)
+def test_an_absent_field_means_what_it_meant_when_it_was_introduced(struct: type[Struct]) -> None:
+    found = {
+        field.name: field.default if field.default is not NODEFAULT else field.default_factory()
+        for field in msgspec.structs.fields(struct)
+        if field.default is not NODEFAULT or field.default_factory is not NODEFAULT
+    }
+
+    assert {name: found[name] for name in DEFAULTS[struct]} == DEFAULTS[struct]
+
+
+def test_the_bytes_of_json_null_are_no_other() -> None:
+    assert bytes(NULL) == b"null"
