@@ -28,7 +28,7 @@ from .push.hub import Hub
 from .push.open_streams import OpenStreams, Starts
 from .push.subscription_filter import TaskAttributeReader
 from .runtime.service import Service, Services
-from .settings import Settings
+from .settings import Settings, variable
 from .streams.buckets import Bucket
 from .streams.client.access import Access
 from .streams.client.connection import Connection, open_connection
@@ -41,6 +41,7 @@ from .streams.topology.ensure import ensure_streams
 from .streams.topology.server_checks import Durability, ServerChecks, inspect
 from .streams.topology.startup_retry import StartupRetry, leader_elected
 from .submission.service import SubmissionService
+from .vault.result_links import ResultLinks
 from .vault.sealing import Sealer
 from .vault.secrets import SecretStore
 from .webhooks.deliveries import DeliveryStore
@@ -66,6 +67,7 @@ class Container:
         appending: Connection,
         reading: Connection,
         consuming: Connection,
+        objects: Connection,
         server_checks: ServerChecks,
     ) -> None:
         replicated = settings.replicas > 1
@@ -73,6 +75,7 @@ class Container:
         self.appending = appending
         self.reading = reading
         self.consuming = consuming
+        self.storing = objects
         self.server_checks = server_checks
         self.commands = Commands(appending, reading, replicated=replicated)
         self.buckets = Buckets(
@@ -81,17 +84,18 @@ class Container:
                 for name in ("tasks", "registry", "heartbeats", "leases", "secrets", "deliveries")
             }
         )
-        self.objects = Objects(reading)
+        self.objects = Objects(objects)
         self.results = Results(self.objects, settings.inline_result)
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
         self.fleet = Fleet(_service_allowance(settings))
         self.sealer = Sealer.from_settings(settings)
+        self.links = ResultLinks(settings.callback_base, self.sealer)
         self.secrets = SecretStore(self.buckets.secrets, self.sealer)
         self.deliveries = DeliveryStore(self.buckets.deliveries, reading, settings.delivery_retention)
         self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
-        self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks, self.results)
+        self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks)
         self.batches = BatchReader(self.tasks, reading)
         self.dead_letters = DeadLetterReader(self.tasks, reading)
         self.feeds = Feeds(Hub(consuming), reading)
@@ -127,7 +131,7 @@ class Container:
         self.feeds.hub.end()
         await self.reports.close()
         await self.services.close()
-        for connection in (self.consuming, self.reading, self.appending):
+        for connection in (self.storing, self.consuming, self.reading, self.appending):
             await connection.close()
 
     async def __aenter__(self) -> Self:
@@ -178,11 +182,15 @@ async def open_container(settings: Settings, nats_url: str, durability: Durabili
             return connection
 
         appending, reading, consuming = await connect("append"), await connect("read"), await connect("consume")
+        objects = await connect("objects")
         startup_retry = StartupRetry()
         await leader_elected(reading, startup_retry)
         server_checks = await inspect(reading, settings.nats_monitor_url, durability, access)
         server_checks.warn()
         await ensure_streams(appending, settings, startup_retry)
         unless_done.pop_all()
+    container = Container(settings, appending, reading, consuming, objects, server_checks)
+    if not container.sealer.available:
+        log.warning("links.unsigned", action=f"servers need a token for links to results: set {variable('seal_keys')}")
     log.info("container.ready", nats=server_checks.version, at=utc_now().isoformat(timespec="seconds"))
-    return Container(settings, appending, reading, consuming, server_checks)
+    return container

@@ -27,6 +27,7 @@
         ├── Conflict                another writer appended first: load, decide again
         ├── StoreUnavailable        NATS did not take the write; it is not stored
         │   ├── StoreFull           … because its storage is full
+        │   ├── TooManyReads        … because too many large results are being read now
         │   └── OutcomeUnknown      no answer came: load and look, never append again blindly
         ├── UnreadableEvent         an event does not decode; its reader stops and reports it
         └── TopologyMismatch        a stream on the server differs from what this version needs; names the field
@@ -237,6 +238,13 @@ class OutcomeUnknown(StoreUnavailable):
 
 class StoreFull(StoreUnavailable):
     """NATS refuses writes because its storage is full. Everything acknowledged is stored."""
+
+
+class TooManyReads(StoreUnavailable):
+    """Too many large results are being read now; nothing was read."""
+
+    def __init__(self) -> None:
+        super().__init__("too many large results are being read now; retry later, with fewer requests at once")
 
 
 class UnreadableEvent(StoreError):

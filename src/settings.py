@@ -118,6 +118,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     inline_result: Annotated[Bytes, about("maximum result stored in the log; a larger one is in the object store")] = (
         512 * 1024
     )
+    parent_results: Annotated[
+        int, Meta(ge=0), about("maximum total of parents' results that a task's server gets; others are links")
+    ] = 1024 * 1024
 
     # Attempts
     attempts: Annotated[int, Meta(ge=1, le=100), about("attempts of a task, including the first")] = 3

@@ -14,7 +14,7 @@ from ..container import Container
 from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
-from .bodies import JsonResponse
+from .bodies import json_response
 from .legacy.queue import MODEL_HEADERS, queue_router
 from .middleware import Conditional, RequestMiddleware
 from .openapi.description import describe
@@ -26,6 +26,7 @@ from .routes.docs import docs_router
 from .routes.events import push_router
 from .routes.owners import owner_router
 from .routes.pools import pool_router
+from .routes.results import result_router
 from .routes.schedules import schedule_router
 from .routes.servers import server_router
 from .routes.system import system_router
@@ -50,6 +51,7 @@ def api_routers(container: Container, tokens: StreamTokens) -> list[Router]:
     """Return all routes under `/api`."""
     return [
         task_router(container),
+        result_router(container),
         why_router(container),
         batch_router(container),
         bulk_router(container),
@@ -73,7 +75,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
         path="/api",
         route_handlers=api_routers(container, tokens),
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
-        response_class=JsonResponse,
+        response_class=json_response(container.results),
         security=[{"bearer": []}],
     )
     system = system_router(container, release)

@@ -9,15 +9,26 @@ import msgspec
 from litestar import Response
 from litestar.exceptions import ClientException, HTTPException, InternalServerException
 from litestar.types import ASGIApp, Receive, Scope, Send
+from msgspec import Raw
 
+from ..clock import secret_token
+from ..streams.results import Results
 from ..submission.body import parse_json_object
 from ..wire.json_text import BYTE_ORDER_MARK
 from ..wire.validation_errors import invalid, malformed
 from .auth.access import ApiRequest
+from .large_bodies import LargeBody, StoredPart
 
 T = TypeVar("T")
 
-_encode = msgspec.json.Encoder().encode
+
+class LargeResult:
+    """A result in the object store, in the place of its JSON in an answer."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self, stored: StoredPart) -> None:
+        self.stored = stored
 
 
 async def read_body(request: ApiRequest, most_bytes: int | None = None, too_large: str | None = None) -> bytes:
@@ -67,11 +78,32 @@ def decoded_as(body: bytes, shape: type[T], max_depth: int) -> T:
 
 
 class JsonResponse(Response[Any]):
-    """A shape as JSON: Litestar's own response without the cost of cookies, headers and media types."""
+    """A shape as JSON: Litestar's own response without the cost of cookies, headers and media types.
+
+    A LargeResult in it is sent as the JSON that it stands for.
+    """
+
+    results: Results
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]
         status = self.status_code
-        body = _encode(self.content)
+        large: list[StoredPart] = []
+        mark = b""
+
+        def marked(value: Any) -> Raw:
+            nonlocal mark
+            if not isinstance(value, LargeResult):
+                raise NotImplementedError(f"{type(value)} has no JSON")
+            mark = mark or b'"%b"' % secret_token().encode()
+            large.append(value.stored)
+            return Raw(mark)
+
+        body = msgspec.json.encode(self.content, enc_hook=marked)
+        if large:
+            # Nobody can guess the mark, so nothing in the answer repeats it.
+            first, *others = body.split(mark)
+            parts = [first, *(part for pair in zip(large, others, strict=True) for part in pair)]
+            return LargeBody(self.results, parts, [(b"content-type", b"application/json")])
 
         async def respond(_scope: Scope, _receive: Receive, send: Send) -> None:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -79,3 +111,12 @@ class JsonResponse(Response[Any]):
             await send({"type": "http.response.body", "body": body, "more_body": False})
 
         return respond
+
+
+def json_response(of_container: Results) -> type[JsonResponse]:
+    """Return the class of answers that read large results there."""
+
+    class Answer(JsonResponse):
+        results = of_container
+
+    return Answer

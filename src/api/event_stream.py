@@ -24,10 +24,11 @@ from ..push.feed import FeedItem, FeedPosition, Start
 from ..push.hub import LoggedEvent, Scope
 from ..push.pushed_event import encoded
 from ..push.subscription_filter import SubscriptionFilter
+from ..vault.result_links import ResultLinks
 from .auth.access import READERS_OF_ALL, owned_batch, owned_ref
 from .auth.authenticator import Identity
 from .schemas.batches import batch_summary, encoded_batch
-from .schemas.tasks import encoded_state, task_answer, task_summary
+from .schemas.tasks import encoded_state, pushed_details, task_summary
 
 REACHED = b'{"type":"reached"}'
 """Everything up to the id was sent."""
@@ -77,7 +78,7 @@ class EventStream:
         has_ended = detail.view.status not in ACTIVE
         if place := start.resumed:
             return None if has_ended and place.sequence >= sequence else _resumed(place, self._task_events(ref, place))
-        details = task_answer(detail, self._container.settings).task_details
+        details = pushed_details(detail, self._container.settings, self._container.links)
         place = start.at(sequence)
         events = None if has_ended else self._task_events(ref, place)
         return _begun(start, [], _each(encoded_state(ref.id, sequence, details)), place, events)
@@ -154,12 +155,12 @@ class EventStream:
 
     async def _task_events(self, ref: TaskRef, after: FeedPosition) -> PushMessages:
         async for item in self._container.feeds.feed(Scope(ref=ref), after, self._pause_seconds):
-            yield None if item is None else PushMessage(str(item.place), _data(item))
+            yield None if item is None else PushMessage(str(item.place), _data(item, self._container.links))
             if item is not None and item.is_end:
                 return
 
     async def _all_events(self, scope: Scope, choice: SubscriptionFilter, after: FeedPosition) -> PushMessages:
-        pace = _Pace(self._pause_seconds, after)
+        pace = _Pace(self._pause_seconds, after, self._container.links)
         async for item in self._container.feeds.feed(scope, after, self._pause_seconds):
             if item is None or item.what is None or await self._container.task_attributes.wants(choice, item.what):
                 yield pace.said(item)
@@ -180,7 +181,7 @@ class EventStream:
         """
         sent = sent or {}
         refs = frozenset(batch.refs)
-        pace = _Pace(self._pause_seconds, after)
+        pace = _Pace(self._pause_seconds, after, self._container.links)
         async for item in self._container.feeds.feed(Scope(owner=batch.ref.owner), after, self._pause_seconds):
             what = item.what if item is not None else None
             if what is None:
@@ -213,7 +214,8 @@ class _Pace:
     `place` moves on with the feed. A client that is told where it is need not read the log again from its last event.
     """
 
-    def __init__(self, pause_seconds: float, place: FeedPosition) -> None:
+    def __init__(self, pause_seconds: float, place: FeedPosition, links: ResultLinks) -> None:
+        self._links = links
         self._pause_seconds = pause_seconds
         self._place = place
         self._said = str(place)
@@ -231,13 +233,13 @@ class _Pace:
         if item is None and place == self._said:
             return None
         self._said = place
-        return PushMessage(place, REACHED if item is None else _data(item))
+        return PushMessage(place, REACHED if item is None else _data(item, self._links))
 
 
-def _data(item: FeedItem) -> bytes:
+def _data(item: FeedItem, links: ResultLinks) -> bytes:
     if item.gap is not None:
         return b'{"type":"gap","from":%d,"to":%d}' % item.gap
-    return encoded(item.what) if item.what else REACHED
+    return encoded(item.what, links) if item.what else REACHED
 
 
 async def _resumed(place: FeedPosition, events: PushMessages) -> PushMessages:

@@ -32,6 +32,9 @@ _COMMON = [
 ENCODED = ("/api/projects/", "/api/owners/")
 """Paths with a segment of any text. It stays percent-encoded until the route decodes it."""
 
+IS_HEAD = "taskstream.is_head"
+"""Key in the scope of a HEAD request, which is handled as a GET."""
+
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -39,6 +42,11 @@ def request_id(scope: Any) -> str:
     """Return the id of a request: the caller's `X-Request-Id` if it is well-formed, else a new one."""
     found: str = scope["taskstream.request_id"]
     return found
+
+
+def is_head(scope: Any) -> bool:
+    """Return True if the body of the answer to a request is dropped."""
+    return IS_HEAD in scope
 
 
 class RequestMiddleware:
@@ -52,7 +60,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the HTTP server drops the body
+            scope = {**scope, "method": "GET", IS_HEAD: True}  # the HTTP server drops the body
         if scope["path"].startswith(ENCODED):
             scope = {**scope, "path": scope["raw_path"].decode("ascii")}
         started = time.perf_counter()
@@ -134,9 +142,14 @@ class Conditional:
 _BODY_HEADERS = (b"content-length", b"content-type")
 
 
+def has_current(scope: Any, tag: bytes) -> bool:
+    """Return True if the client of a GET has the answer with this entity tag already."""
+    return scope["method"] == "GET" and tag in _known_tags(scope)
+
+
 def _gets_tag(message: Any) -> bool:
-    is_json = any(name.lower() == b"content-type" and b"json" in value for name, value in message["headers"])
-    return is_json and message["status"] == 200
+    headers = {name.lower(): value for name, value in message["headers"]}
+    return message["status"] == 200 and b"json" in headers.get(b"content-type", b"") and b"etag" not in headers
 
 
 def _known_tags(scope: Any) -> set[bytes]:

@@ -157,6 +157,8 @@ def _detail(error: Exception, status: int) -> str:
             return _STORE_FULL
         case errors.UnreadableEvent():
             return _UNREADABLE
+        case errors.TooManyReads():
+            return str(error)
         case errors.StoreUnavailable() | errors.Conflict():
             return _NOT_STORED
         case ValidationException():

@@ -21,7 +21,7 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.kinds import ENDING_WORDS, word_of
 from ..events.subjects import history_filter, task_ref, task_root, task_word, tasks_filter
-from ..events.task import StoredFile, StoredResult, TaskEvent
+from ..events.task import StoredResult, TaskEvent
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import (
@@ -30,11 +30,11 @@ from ..streams.jetstream.messages import (
     Position,
     last_position,
     last_sequence,
+    position_at,
     read,
     read_backwards,
 )
 from ..streams.log import Log, decode
-from ..streams.results import Results
 from ..streams.topology.definitions import TASKS
 from .active import projected, ref_of
 from .submissions import RECENT_LENGTH, Stretch, newest_first
@@ -66,7 +66,17 @@ class TaskDetail(NamedTuple):
     ref: TaskRef
     view: TaskView
     payload: Raw
-    result: Raw | None
+    result: StoredResult | None
+    result_sequence: int
+    """Sequence of the event that has the result; 0 without one."""
+
+
+class TaskResult(NamedTuple):
+    """A result of a task, and the sequence of the event that has it."""
+
+    ref: TaskRef
+    sequence: int
+    stored: StoredResult
 
 
 class ListedTasks(NamedTuple):
@@ -108,18 +118,20 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
 
 
 class TaskReader:
-    def __init__(self, log: Log[TaskEvent], reading: Connection, bucket: Bucket, results: Results) -> None:
+    def __init__(self, log: Log[TaskEvent], reading: Connection, bucket: Bucket) -> None:
         self._log = log
         self._reading = reading
         self._bucket = bucket
-        self._results = results
 
     async def detail(self, ref: TaskRef, *, deleted: bool = False) -> TaskDetail:
-        """Return a task with its payload and result. Raises NotFound; unless `deleted`, also for a deleted task."""
-        return await self.detail_of(ref, await self.history(ref, deleted=deleted))
+        """Return a task with its payload and result, of which a large one is not read.
 
-    async def detail_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> TaskDetail:
-        """Return the task that a history describes. A large result is read from the object store."""
+        Raises NotFound; unless `deleted`, also for a deleted task.
+        """
+        return self.detail_of(ref, await self.history(ref, deleted=deleted))
+
+    def detail_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> TaskDetail:
+        """Return the task that a history describes."""
         view: TaskView | None = None
         payload = Raw(b"null")
         for stored in history:
@@ -128,15 +140,27 @@ class TaskReader:
                 payload = stored.recorded.event.payload
         if view is None:
             raise NotFound("task", ref.id)
-        result = _stored_result(history)
-        return TaskDetail(ref, view, payload, None if result is None else await self._results.read(result))
+        result = _current_result(ref, history)
+        return TaskDetail(ref, view, payload, result and result.stored, result.sequence if result else 0)
 
-    async def file(self, ref: TaskRef, *, deleted: bool = False) -> StoredFile:
-        """Return the file of a task's result. Raises NotFound, also if the result has none."""
-        result = _stored_result(await self.history(ref, deleted=deleted))
-        if result is None or result.file is None:
-            raise NotFound("file in the result of task", ref.id)
-        return result.file
+    async def result(self, ref: TaskRef, sequence: int | None, *, deleted: bool = False) -> TaskResult:
+        """Return the result of a task's event at a sequence; None: its present result. Raises NotFound."""
+        history = await self.history(ref, deleted=deleted)
+        if sequence is not None:
+            history = [stored for stored in history if stored.sequence == sequence]
+        found = _current_result(ref, history)
+        if found is None:
+            raise NotFound("result of task", ref.id)
+        return found
+
+    async def result_at(self, ref: TaskRef, sequence: int) -> TaskResult:
+        """Return the result of a task's event at a sequence, also of a deleted task. Raises NotFound."""
+        position = await position_at(self._reading, TASKS, sequence)
+        if position is not None and position.subject.startswith(f"{task_root(ref)}."):
+            found = _current_result(ref, [decode(task_codec, position)])
+            if found is not None:
+                return found
+        raise NotFound("result of task", ref.id)
 
     async def history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:
         """Return a task's events, oldest first.
@@ -263,6 +287,13 @@ class TaskReader:
         views = await self._views(refs, await self._tail(owner, checkpoint))
         return [Listed(ref, views[ref]) for ref in refs if ref in views]
 
+    async def projected_views(self, refs: Sequence[TaskRef]) -> AsyncGenerator[dict[TaskRef, TaskView], None]:
+        """Yield the views of tasks as the projection has them, a few at a time; it may lack the latest events."""
+        for start in range(0, len(refs), LOADED_AT_ONCE):
+            keys = {view_key(ref): ref for ref in refs[start : start + LOADED_AT_ONCE]}
+            entries = await self._bucket.get_many(list(keys))
+            yield {keys[key]: decode_view(entry.value) for key, entry in entries.items()}
+
     async def page(self, wanted: TaskFilter, limit: int, before: int | None = None) -> ListedTasks:
         """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`."""
         checkpoint = await projected(self._bucket)
@@ -363,15 +394,15 @@ class TaskReader:
         return views
 
 
-def _stored_result(history: Sequence[Stored[TaskEvent]]) -> StoredResult | None:
+def _current_result(ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> TaskResult | None:
     """Return the result of the task's last end; None if it has none, or was retried since."""
-    result: StoredResult | None = None
-    for stored in history:
-        match stored.recorded.event:
+    found: TaskResult | None = None
+    for sequence, recorded in history:
+        match recorded.event:
             case events.TaskSucceeded() | events.TaskFailed() as ended:
-                result = ended.result
+                found = TaskResult(ref, sequence, ended.result) if ended.result is not None else None
             case events.TaskQueued(renewed=True) | events.TaskHeld(renewed=True):
-                result = None
+                found = None
             case _:
                 pass
-    return result
+    return found

@@ -13,7 +13,7 @@ from ..events import task as events
 from ..events.envelope import NULL, Recorded, Stored
 from ..events.ids import TaskRef
 from ..events.subjects import server_token
-from ..events.task import BUSY_FOR, NO_PLAN, FailureKind, Plan, Priority, TaskEvent, TaskSubmitted
+from ..events.task import BUSY_FOR, NO_PLAN, FailureKind, Plan, Priority, StoredResult, TaskEvent, TaskSubmitted
 
 Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"]
 ACTIVE: frozenset[Status] = frozenset({"WAITING", "PROCESSING"})
@@ -72,6 +72,10 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     busy_for: timedelta = BUSY_FOR
     failure: FailureKind | None = None
     """Kind of the failure that ended it, or of its last attempt's failure."""
+    ended_sequence: int = 0
+    """Sequence of the event that ended it; 0: it has not ended, or the view is from before this field."""
+    result_bytes: int = 0
+    """Size of the result in that event; 0: it has none."""
 
     @property
     def occupied_server_id(self) -> str:
@@ -97,7 +101,7 @@ def fold(view: TaskView | None, stored: Stored[TaskEvent]) -> TaskView | None:
         return _submitted(event, recorded, sequence) if isinstance(event, TaskSubmitted) else None
     if sequence <= view.sequence:
         return view
-    return replace(_next(view, recorded), updated_at=recorded.at, sequence=sequence)
+    return replace(_next(view, recorded, sequence), updated_at=recorded.at, sequence=sequence)
 
 
 def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: int) -> TaskView:
@@ -123,7 +127,7 @@ def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: in
     )
 
 
-def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
+def _next(view: TaskView, recorded: Recorded[TaskEvent], sequence: int) -> TaskView:
     event = recorded.event
     match event:
         case TaskSubmitted():
@@ -161,14 +165,14 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent]) -> TaskView:
             # It does not count, so there may be one more.
             return _waiting(view, progress=None, message=None, busy_until=until, attempts=view.attempts + 1)
         case events.TaskSucceeded():
-            return replace(
-                _ended(view, recorded, event.server_id), status="FINISHED", error="", failure=None, progress=100.0
-            )
+            ended = _ended(view, recorded, sequence, event.server_id, event.result)
+            return replace(ended, status="FINISHED", error="", failure=None, progress=100.0)
         case events.TaskFailed():
-            ended = _ended(view, recorded, event.server_id)
+            ended = _ended(view, recorded, sequence, event.server_id, event.result)
             return replace(ended, status="FAILED", error=event.error, failure=event.kind)
         case events.TaskCancelled():
-            return replace(_ended(view, recorded, view.server_id), status="CANCELLED", error=event.reason)
+            ended = _ended(view, recorded, sequence, view.server_id, None)
+            return replace(ended, status="CANCELLED", error=event.reason)
         case events.TaskDeleted():
             return replace(view, deleted=True)
         case _:
@@ -192,13 +196,25 @@ def _waiting(view: TaskView, *, retry_at: datetime | None = None, **changes: Any
 
 def _renewed(view: TaskView) -> TaskView:
     return replace(
-        view, progress=None, message=None, error="", failure=None, busy_until=None, attempts=view.attempt + view.budget
+        view,
+        progress=None,
+        message=None,
+        error="",
+        failure=None,
+        busy_until=None,
+        attempts=view.attempt + view.budget,
+        ended_sequence=0,
+        result_bytes=0,
     )
 
 
-def _ended(view: TaskView, recorded: Recorded[TaskEvent], server_id: str) -> TaskView:
+def _ended(
+    view: TaskView, recorded: Recorded[TaskEvent], sequence: int, server_id: str, result: StoredResult | None
+) -> TaskView:
     return replace(
         view,
+        ended_sequence=sequence,
+        result_bytes=result.size_bytes if result else 0,
         server_id=server_id,
         held=False,
         granted=False,

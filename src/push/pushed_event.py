@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
+from ..events.envelope import Recorded
+from ..events.ids import TaskRef
+from ..events.task import TaskEvent, TaskFailed, TaskSucceeded
 from ..instants import iso
+from ..vault.result_links import ResultLinks
 from .hub import LiveEvent, LoggedEvent
+from .live import LiveReport
 
 
 class PushedEvent(Struct, kw_only=True, rename="camel"):
@@ -24,15 +29,30 @@ class PushedEvent(Struct, kw_only=True, rename="camel"):
     by: dict[str, str]
     """Who did it: `kind` (user, server, worker, timer, system) and `id`."""
     event: Any
+    """Its `type`, and the fields of the type. A `result` that is too large for an event is `{"$ref": URL, "bytes": n}`:
+    fetch it there with a token of the API."""
 
 
 _encode = msgspec.json.Encoder().encode
 
 
-def encoded(update: LoggedEvent | LiveEvent) -> bytes:
+def shown(event: TaskEvent, ref: TaskRef, sequence: int, links: ResultLinks) -> Any:
+    """Return an event as clients see it: with links in the place of results and files in the object store."""
+    if not isinstance(event, TaskSucceeded | TaskFailed) or event.result is None or not event.result.object_names:
+        return event
+    fields = msgspec.json.decode(_encode(event), type=dict[str, Raw])
+    return fields | {"result": links.shown(ref, sequence, event.result)}
+
+
+def encoded(update: LoggedEvent | LiveEvent, links: ResultLinks) -> bytes:
     """Return the JSON of an event; encoded once for all subscribers."""
     if update.encoded is None:
-        about = update.stored.recorded if isinstance(update, LoggedEvent) else update.report
+        if isinstance(update, LoggedEvent):
+            about: Recorded[TaskEvent] | LiveReport = update.stored.recorded
+            event = shown(about.event, update.ref, update.sequence, links)
+        else:
+            about = update.report
+            event = about.event
         update.encoded = _encode(
             PushedEvent(
                 type=type(about.event).__name__,
@@ -40,7 +60,7 @@ def encoded(update: LoggedEvent | LiveEvent) -> bytes:
                 sequence=update.sequence if isinstance(update, LoggedEvent) else None,
                 at=iso(about.at),
                 by={"kind": about.by.kind, "id": about.by.id},
-                event=about.event,
+                event=event,
             )
         )
     return update.encoded

@@ -6,10 +6,13 @@ parts: whatever a killed process leaves is found by the description, and swept (
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, Collection
+from collections import deque
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import NamedTuple
 
@@ -28,13 +31,25 @@ from ..events.task import StoredFile, StoredResult
 from .client.connection import Connection
 from .jetstream.api import api, stored_sequence
 from .jetstream.messages import Position, read
+from .turns import Turns
 
 BUCKET = "results"
 STREAM = f"OBJ_{BUCKET}"
 PART_BYTES = 128 * 1024
 """Size of one part; every official client of NATS has this default."""
 PARTS_AT_ONCE = 8
-"""Parts of a file held in memory."""
+"""Parts of an object in a window."""
+WINDOWS_AT_ONCE = 12
+"""Windows in memory, and on their way from NATS: 12 MiB. NATS cuts a connection at 64 MiB."""
+WINDOWS_OF_ONE_USER = 3
+MOST_WAITING = 64
+"""Reads of one user that may wait to begin; further ones are refused at once."""
+PATIENCE_SECONDS = 10.0
+"""How long a read may wait to begin."""
+LONGER_PATIENCE_SECONDS = 60.0
+"""How long a read that has begun may wait for its next turn; then it breaks off."""
+HELD_SECONDS = 5.0
+"""How long a window stays in memory. The rest of it is read again for a client that takes longer."""
 
 
 class Results:
@@ -79,18 +94,9 @@ class Results:
         for name in names:
             await self._objects.delete(name)
 
-    async def open(self, file: StoredFile) -> AsyncGenerator[bytes, None]:
-        """Return the bytes of a file in parts, which are read a few at a time.
-
-        Raises NotFound if it is past its retention, StoreUnavailable if NATS does not answer, then or later.
-        """
-        return await self._objects.open(file.object_name)
-
-    async def read(self, stored: StoredResult) -> Raw | None:
-        """Return a result. Raises NotFound if it is past its retention, StoreUnavailable if NATS does not answer."""
-        if stored.object_name is None:
-            return stored.inline
-        return Raw(await self._objects.get(stored.object_name))
+    def opened(self, object_name: str, user: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Return a context manager of a large result's parts, or a file's. `Objects.opened` says what it raises."""
+        return self._objects.opened(object_name, user)
 
 
 class DescribedObject(NamedTuple):
@@ -137,9 +143,13 @@ def _parts_subject(nuid: str) -> str:
 
 
 class Objects:
-    """The `results` bucket of JetStream's object store."""
+    """The `results` bucket of JetStream's object store.
+
+    `connection` has no other use: NATS cuts a connection that has too many bytes to receive.
+    """
 
     def __init__(self, connection: Connection) -> None:
+        self.turns = Turns(WINDOWS_AT_ONCE, WINDOWS_OF_ONE_USER, MOST_WAITING)
         self._connection = connection
         self._store: ObjectStore | None = None
 
@@ -194,45 +204,86 @@ class Objects:
     async def _purge(self, which: dict[str, object]) -> None:
         await api(self._connection, f"STREAM.PURGE.{STREAM}", which)
 
-    async def get(self, name: str) -> bytes:
-        """Return an object. Raises NotFound if it is past its retention, StoreUnavailable if NATS does not answer.
+    @contextlib.asynccontextmanager
+    async def opened(self, name: str, user: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open an object for a user, and yield an iterator of its parts, the first of which are read by then.
 
-        nats-py's own `get` would wait without a limit for a missing part.
+        Raises NotFound if it is past its retention, TooManyReads if the user gets no turn in time, StoreUnavailable if
+        NATS does not answer; the last two also later, from the iterator.
         """
-        info = await self._info(name)
-        parts = await read(self._connection, f"OBJ_{BUCKET}", f"$O.{BUCKET}.C.{info.nuid}") if info.size else []
-        data = b"".join(part.data for part in parts)
-        if len(data) != info.size:
-            raise StoreUnavailable(f"the object store has {len(data)} of the {info.size} bytes of {name}")
-        return data
-
-    async def open(self, name: str) -> AsyncGenerator[bytes, None]:
-        """Return the parts of an object, which are read a few at a time. Raises what `get` raises, then or later."""
-        info = await self._info(name)
-        return self._parts(name, info, await self._read_parts(name, info, 1))
-
-    async def _parts(self, name: str, info: ObjectInfo, parts: list[Position]) -> AsyncGenerator[bytes, None]:
-        missing = info.size or 0
-        while True:
-            for part in parts:
-                missing -= len(part.data)
-                yield part.data
-            if missing <= 0:
-                return
-            parts = await self._read_parts(name, info, parts[-1].sequence + 1)
-
-    async def _read_parts(self, name: str, info: ObjectInfo, from_sequence: int) -> list[Position]:
-        """Return the next parts. Raises StoreUnavailable if there are none: one more is expected."""
-        subject = f"$O.{BUCKET}.C.{info.nuid}"
-        parts = await read(self._connection, f"OBJ_{BUCKET}", subject, from_sequence, PARTS_AT_ONCE)
-        if not parts:
-            raise StoreUnavailable(f"the object store lacks parts of {name}")
-        return parts
+        reading = _Reading(self._connection, self.turns, user)
+        try:
+            await reading.take_turn(PATIENCE_SECONDS, is_first=True)
+            await reading.begin(await self._info(name))
+            yield reading.parts()
+        finally:
+            reading.give_turn_back()
 
     async def _info(self, name: str) -> ObjectInfo:
         try:
             return await (await self._bucket()).get_info(name)
         except ObjectNotFoundError:
-            raise NotFound("result", name) from None
+            raise NotFound("large result or file", "past its retention") from None
         except (nats.errors.Error, TimeoutError) as error:
             raise StoreUnavailable(f"the object store did not answer: {error}") from error
+
+
+class _Reading:
+    """One object that is read, window by window. It has a turn only while it has a window in memory."""
+
+    def __init__(self, connection: Connection, turns: Turns, user: str) -> None:
+        self._connection = connection
+        self._turns = turns
+        self._user = user
+        self._subject = ""
+        self._missing = 0
+        """Bytes that were not yielded yet."""
+        self._last = 0
+        """Sequence of the last part that was yielded."""
+        self._window: deque[Position] = deque()
+        self._has_turn = False
+        self._drop: asyncio.TimerHandle | None = None
+        """The end of its turn, while it has a window."""
+
+    async def take_turn(self, patience_seconds: float, *, is_first: bool) -> None:
+        await self._turns.take(self._user, patience_seconds, is_first=is_first)
+        self._has_turn = True
+
+    def give_turn_back(self) -> None:
+        """Drop the window, and end the turn if it has one."""
+        self._window.clear()
+        if self._drop is not None:
+            self._drop.cancel()
+            self._drop = None
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.give_back(self._user)
+
+    async def begin(self, info: ObjectInfo) -> None:
+        """Read the first window."""
+        self._subject, self._missing = f"$O.{BUCKET}.C.{info.nuid}", info.size or 0
+        await self._read()
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        while self._missing > 0:
+            if not self._window:
+                self.give_turn_back()
+                await self.take_turn(LONGER_PATIENCE_SECONDS, is_first=False)
+                await self._read()
+            part = self._window.popleft()
+            self._last = part.sequence
+            self._missing -= len(part.data)
+            if not self._window:
+                self.give_turn_back()
+            yield part.data
+
+    async def _read(self) -> None:
+        """Read the next window. Raises StoreUnavailable if it is not whole."""
+        if self._missing <= 0:
+            return
+        found = await read(self._connection, f"OBJ_{BUCKET}", self._subject, self._last + 1, PARTS_AT_ONCE)
+        size = sum(len(part.data) for part in found)
+        if not found or (len(found) < PARTS_AT_ONCE and size != self._missing):
+            raise StoreUnavailable(f"the object store has {size} of the {self._missing} missing bytes of an object")
+        self._window.extend(found)
+        self._drop = asyncio.get_running_loop().call_later(HELD_SECONDS, self.give_turn_back)

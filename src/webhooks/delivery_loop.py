@@ -44,6 +44,7 @@ from ..streams.jetstream.api import ApiError, api
 from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import read_extent
+from ..vault.result_links import ResultLinks
 from ..vault.secrets import SecretStore
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery, WebhookPause
@@ -85,6 +86,7 @@ class DeliveryTools(Struct, frozen=True, kw_only=True):
     deliveries: DeliveryStore
     secrets: SecretStore
     task_attributes: TaskAttributeReader
+    links: ResultLinks
     client: WebhookClient
 
 
@@ -416,7 +418,7 @@ class DeliveryLoop(Service):
                 raise
             message = answer["message"]
             stored = Position(delivery.sequence, message["subject"], base64.b64decode(message["data"]))
-            data = encoded(LoggedEvent(stored))
+            data = encoded(LoggedEvent(stored), self._tools.links)
         return msgspec.json.encode(_Body(type=delivery.type, timestamp=iso(delivery.created_at), data=Raw(data)))
 
 

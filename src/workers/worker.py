@@ -82,6 +82,7 @@ class Worker:
             deliveries=container.deliveries,
             secrets=container.secrets,
             task_attributes=container.task_attributes,
+            links=container.links,
             client=WebhookClient(self._session, container.secrets, settings.webhook_timeout),
         )
         follow_fleet = partial(follow, container.reading, SERVERS, FLEET)

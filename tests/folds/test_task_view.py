@@ -184,6 +184,8 @@ def test_a_success_is_shown_as_complete_and_without_the_errors_on_the_way() -> N
         "failure": None,
         "progress": 100.0,
         "ended_at": NOW + seconds(4),
+        "ended_sequence": 5,
+        "result_bytes": 10,
     }
 
 

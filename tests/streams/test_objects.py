@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from typing import Any
 
 import pytest
 
 from taskstream.container import Container
 from taskstream.errors import NotFound, StoreUnavailable
+from taskstream.streams import results
 from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.messages import Position
 from testkit.nats import NatsServer
 from testkit.outage import end, limit_store, restart
-from testkit.stored import stored_bytes
+from testkit.stored import object_bytes, stored_bytes
+from testkit.waiting import wait_until
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000_000, 5_000_000, 32_000_000])
@@ -19,7 +24,7 @@ async def test_an_object_comes_back_as_it_was(container: Container, size: int) -
     data = os.urandom(size)
     await container.objects.put("an object/of=any name", data)
 
-    assert await container.objects.get("an object/of=any name") == data
+    assert await object_bytes(container, "an object/of=any name") == data
 
 
 async def test_a_deleted_object_leaves_nothing_and_no_other_is_touched(container: Container) -> None:
@@ -32,12 +37,12 @@ async def test_a_deleted_object_leaves_nothing_and_no_other_is_touched(container
 
     assert await stored_bytes(container.reading) == before
     with pytest.raises(NotFound):
-        await container.objects.get("o")
-    assert await container.objects.get("other") == b"two"
+        await object_bytes(container, "o")
+    assert await object_bytes(container, "other") == b"two"
 
 
 async def test_an_object_that_the_store_has_no_space_for_leaves_nothing(container: Container, nats: NatsServer) -> None:
-    await limit_store(nats, 3, container.reading)
+    await limit_store(nats, 3, container.reading, container.storing)
 
     with pytest.raises(StoreUnavailable):
         await container.objects.put("o", b"x" * 5_000_000)
@@ -47,31 +52,67 @@ async def test_an_object_that_the_store_has_no_space_for_leaves_nothing(containe
 
 async def test_an_object_that_never_was_is_not_found(container: Container) -> None:
     with pytest.raises(NotFound):
-        await container.objects.get("never")
+        await object_bytes(container, "never")
 
 
 async def test_an_object_outlives_a_kill(container: Container, nats: NatsServer) -> None:
     data = os.urandom(1_000_000)
     await container.objects.put("o", data)
 
-    await restart(nats, container.reading)
+    await restart(nats, container.reading, container.storing)
 
-    assert await container.objects.get("o") == data
+    assert await object_bytes(container, "o") == data
 
 
 async def test_an_object_whose_parts_are_gone_is_unavailable_and_not_waited_for(container: Container) -> None:
     await container.objects.put("o", b"x" * 300_000)
     await api(container.reading, "STREAM.PURGE.OBJ_results", {"filter": "$O.results.C.>"})
 
-    with pytest.raises(StoreUnavailable, match="0 of the 300000 bytes"):
-        await container.objects.get("o")
+    with pytest.raises(StoreUnavailable, match="0 of the 300000 missing bytes"):
+        await object_bytes(container, "o")
 
 
 async def test_without_nats_objects_are_unavailable(container: Container, nats: NatsServer) -> None:
     await container.objects.put("o", b"one")
-    await end(nats, container.reading)
+    await end(nats, container.reading, container.storing)
 
     with pytest.raises(StoreUnavailable):
-        await container.objects.get("o")
+        await object_bytes(container, "o")
     with pytest.raises(StoreUnavailable):
         await container.objects.put("p", b"two")
+
+
+async def test_reads_hold_a_bounded_number_of_bytes(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    read_parts = results.read
+
+    async def counted(*given: Any) -> list[Position]:
+        held.append(container.objects.turns.taken)
+        return await read_parts(*given)
+
+    monkeypatch.setattr(results, "read", counted)
+    data = os.urandom(2_500_000)
+    await container.objects.put("o", data)
+
+    async def read_as(user: str) -> bytes:
+        async with container.objects.opened("o", user) as parts:
+            return b"".join([part async for part in parts])
+
+    found = await asyncio.gather(*(read_as(user) for user in 8 * ("alice", "bob", "carol", "dave", "eve")))
+
+    assert all(content == data for content in found)
+    assert 1 < max(held) <= results.WINDOWS_AT_ONCE
+    assert container.objects.turns.taken == 0
+
+
+async def test_a_client_that_reads_nothing_holds_no_turn(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "HELD_SECONDS", 0.05)
+    data = os.urandom(2_500_000)
+    await container.objects.put("o", data)
+
+    async with container.objects.opened("o", "alice") as parts:
+        first = await anext(parts)
+        await wait_until(lambda: container.objects.turns.taken == 0, "the turn to end")
+        rest = b"".join([part async for part in parts])
+
+    assert first + rest == data

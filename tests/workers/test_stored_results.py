@@ -23,7 +23,7 @@ from taskstream.push import attempt_reports
 from taskstream.workers import result_sweeper
 from taskstream.workers.result_sweeper import ResultSweeper
 from testkit.histories import ALICE, claim, give, ref, submission
-from testkit.stored import stored_bytes, stored_names
+from testkit.stored import object_bytes, stored_bytes, stored_names
 
 LATER = timedelta(hours=2)
 LARGE = b'{"data":"%s"}' % (b"x" * 600_000)
@@ -222,7 +222,7 @@ async def test_no_referenced_result_is_ever_swept_whatever_happens_at_once(conta
     named = await referenced(container, *refs)
     assert named <= await stored_names(container.objects)
     assert named
-    assert all([await container.objects.get(name) == LARGE for name in named])
+    assert all([await object_bytes(container, name) == LARGE for name in named])
 
 
 async def test_a_report_of_an_older_attempt_stores_nothing(container: Container) -> None:

@@ -21,11 +21,15 @@ READERS_OF_ALL = ("admin", "auditor")
 ROLES = ("user", "admin", "service", "auditor")
 ROLES_NEEDED = "roles"
 """Key of the roles in the `opt` of a route."""
+TAKES_LINKS = "takes_links"
+"""Key in the `opt` of a route that checks tokens of links itself."""
 ATTEMPT_TOKEN_LENGTH = 22
 """Characters of an attempt's callback token; no JWT is that short."""
 
 PLACES = "taskstream.places"
 """Key of the places of a request's streams in its scope. They are given back however the request ends."""
+NOBODY = Identity(subject="", roles=frozenset())
+"""The bearer of a token that is no user's; no user has an empty subject."""
 
 ApiRequest = Request[Identity, Any, Any]
 
@@ -52,12 +56,14 @@ class Authentication:
                 place.close()
 
     async def _identify(self, scope: Scope) -> tuple[Identity, str | None]:
-        """Return the caller, and the callback token of an attempt, which the route checks against the task."""
+        """Return the caller, and the token of an attempt or of a link, which the route checks against the task."""
         if in_address := stream_token(scope):
             return self._tokens.identify(in_address), None
+        if scope["route_handler"].opt.get(TAKES_LINKS) and (in_address := token_in_address(scope)):
+            return NOBODY, in_address
         token = bearer_token(scope)
         if scope.get("method") == "PUT" and scope["path"].startswith("/api/task/") and is_attempt_token(token):
-            return Identity(subject="", roles=frozenset()), token  # no user has an empty subject
+            return NOBODY, token
         identity = await self._authenticator.identify(token)
         if not identity.has(*ROLES):
             raise Forbidden(f"the token's `roles` must have at least one of {', '.join(ROLES)}")

@@ -10,11 +10,11 @@ from litestar import Response, Router
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 from litestar.response import Stream
-from msgspec import Raw
 
 from ...container import Container
 from ...errors import NotFound
 from ...events.ids import batch_for_key, batch_index, new_batch, owner_token
+from ...events.task import StoredResult
 from ...projections.batches import ListedBatches, progress
 from ...projections.task_view import ACTIVE, Listed
 from ...submission.batch_body import MOST_TASKS, BatchItem
@@ -80,10 +80,10 @@ async def _page_of_tasks(
     for listed in tasks[:limit]:
         if size >= PAGE_BYTES:
             break
-        result: Raw | None = None
+        result: StoredResult | None = None
         if results and listed.view.status not in ACTIVE:
             result = (await container.tasks.detail(listed.ref, deleted=True)).result
-        size += len(bytes(result)) if result is not None else 0
+        size += result.size_bytes if result is not None else 0
         shown.append(batch_task(listed, result, container.settings))
     following = batch_index(tasks[len(shown)].ref) if len(shown) < len(tasks) else None
     return BatchTaskPage(batch_id=batch_id, tasks=shown, next_cursor=next_cursor(following))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from litestar import Router
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import HeaderParameter, QueryParameter
-from litestar.response import Stream
-from litestar.response.base import ASGIResponse
 
 from ...container import Container
 from ...errors import StreamsExhausted, TooManyStreams
@@ -42,7 +40,15 @@ from ..parameters import (
 )
 from ..routing import Routes
 from ..schemas.shared import ReasonBody
-from ..schemas.tasks import EventPage, TaskAnswer, TaskPage, UpdateBody, recorded_event, task_answer, task_summary
+from ..schemas.tasks import (
+    EventPage,
+    TaskAnswer,
+    TaskPage,
+    UpdateBody,
+    recorded_event,
+    task_answer,
+    task_summary,
+)
 from ..task_actions import TaskAction, command_for
 from ..task_updates import record_update
 
@@ -50,9 +56,6 @@ STATUSES: frozenset[str] = frozenset(get_args(Status))
 
 Statuses = Annotated[list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")]
 
-ANY_BYTES = "application/octet-stream"
-FILE_HEADERS = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
-"""A file comes from a server: a browser must run nothing of it in our origin. `middleware` adds `nosniff`."""
 LONGEST_WAIT = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
 
@@ -66,13 +69,6 @@ Prefer = Annotated[
         description=f"`wait=n`: wait up to n seconds, {LONGEST_WAIT} at most, for the end of the task",
     ),
 ]
-
-
-class FileStream(Stream):
-    """A file with its own media type: Litestar prefers the one that the route declares."""
-
-    def to_asgi_response(self, *given: Any, **options: Any) -> ASGIResponse:
-        return super().to_asgi_response(*given, **{**options, "media_type": self.media_type})
 
 
 def bare_payload() -> Schema:
@@ -144,7 +140,7 @@ def task_router(container: Container) -> Router:
         asked = read_task(body, owner, settings.max_json_depth, repeatable=is_repeatable)
         handled = await container.submissions.submit(ref, asked, **origin(request))
         tasks, new = container.tasks, handled.appended
-        detail = await (tasks.detail_of(ref, new) if new else tasks.detail(ref))
+        detail = tasks.detail_of(ref, new) if new else await tasks.detail(ref)
         if seconds := preferred_wait(prefer):
             # The task is stored, and the wait is a preference: over a limit the answer comes at once (RFC 7240, 2).
             with contextlib.suppress(TooManyStreams, StreamsExhausted):
@@ -159,25 +155,6 @@ def task_router(container: Container) -> Router:
         if wait:
             detail = await until_ended(container, request.user.subject, detail, wait)
         return task_answer(detail, settings)
-
-    @routes.get(
-        "/task/{task_id:str}/result/file",
-        "Read the file of a result",
-        "The bytes as the server sent them, with their media type",
-        media_type=ANY_BYTES,
-    )
-    async def get_file(request: ApiRequest, task_id: TaskId) -> FileStream:
-        """Return the file of a result whose `data` is `{"$ref", "mediaType", "bytes"}`: an answer that was no JSON.
-
-        It is sent as an attachment, which browsers save and do not show: its content is the server's. A 404 also if
-        the task has no result yet, or a result without a file: `GET /api/task/{id}` shows that.
-        """
-        ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        file = await container.tasks.file(ref, deleted=request.user.has(*READERS_OF_ALL))
-        content = await container.results.open(file)
-        return FileStream(
-            content, media_type=file.media_type, headers={**FILE_HEADERS, "Content-Length": str(file.size_bytes)}
-        )
 
     @routes.put(
         "/task/{task_id:str}",
@@ -249,7 +226,7 @@ def task_router(container: Container) -> Router:
         events, following = await container.tasks.history_page(ref, place, limit, deleted=reads_all)
         return EventPage(
             task_id=task_id,
-            events=[recorded_event(stored) for stored in events],
+            events=[recorded_event(ref, stored, container.links) for stored in events],
             next_after=following,
             reset=start is not None and start.is_foreign,
         )

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from ...events.ids import BatchRef, batch_index
+from ...events.task import StoredResult
 from ...instants import milliseconds, optional_milliseconds
 from ...projections.batches import Batch, BatchProgress
 from ...projections.task_view import Listed, Status
 from ...settings import Settings
 from ...submission.service import SubmittedBatch
 from .shared import Page
-from .tasks import TaskSummary, task_summary
+from .tasks import TaskSummary, result_in_place, task_summary
 
 
 class RefusedItem(Struct, kw_only=True):
@@ -145,6 +146,6 @@ def listed_batch(batch: Batch, counted: BatchProgress | None) -> ListedBatch:
     )
 
 
-def batch_task(listed: Listed, result: Raw | None, settings: Settings) -> BatchTask:
+def batch_task(listed: Listed, result: StoredResult | None, settings: Settings) -> BatchTask:
     summary = msgspec.structs.asdict(task_summary(listed, settings))
-    return BatchTask(**summary, index=batch_index(listed.ref), result=result)
+    return BatchTask(**summary, index=batch_index(listed.ref), result=result_in_place(listed.ref, result))

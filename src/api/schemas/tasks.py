@@ -10,11 +10,15 @@ from msgspec import Struct
 from ...backends.dialects.task_update import UpdateMetadata
 from ...events.envelope import Stored
 from ...events.ids import TaskRef
-from ...events.task import NO_PLAN, FailureKind, ParentFailure, Priority, TaskEvent
+from ...events.task import NO_PLAN, FailureKind, ParentFailure, Priority, StoredResult, TaskEvent
 from ...instants import iso, milliseconds, optional_milliseconds
 from ...projections.task_reader import TaskDetail
 from ...projections.task_view import Listed, Status, TaskView
+from ...push.pushed_event import shown
 from ...settings import Settings
+from ...vault.result_links import ResultLinks
+from ..bodies import LargeResult
+from ..large_bodies import StoredPart
 from .shared import Page
 
 
@@ -109,7 +113,8 @@ class RecordedEvent(Struct, kw_only=True):
     cause: str
     """The request id, or the sequence of the event, that caused it."""
     event: Any
-    """Its `type`, and the fields of the type."""
+    """Its `type`, and the fields of the type. A `result` that is too large for an event is `{"$ref": URL, "bytes": n}`:
+    fetch it there with a token of the API."""
 
 
 class EventPage(Struct, kw_only=True, rename="camel"):
@@ -182,26 +187,54 @@ def _summary_fields(ref: TaskRef, view: TaskView, settings: Settings) -> dict[st
     }
 
 
+def result_part(ref: TaskRef, stored: StoredResult) -> bytes | StoredPart:
+    """Return a result as a part of a large answer."""
+    if stored.object_name is None:
+        return bytes(stored.inline)
+    return StoredPart(stored.object_name, stored.size_bytes, ref.owner)
+
+
+def result_in_place(ref: TaskRef, stored: StoredResult | None) -> Any:
+    """Return a result as a field of an answer, None without one."""
+    if stored is None or stored.object_name is None:
+        return stored and stored.inline
+    return LargeResult(StoredPart(stored.object_name, stored.size_bytes, ref.owner))
+
+
 def task_answer(detail: TaskDetail, settings: Settings) -> TaskAnswer:
+    result = result_in_place(detail.ref, detail.result)
+    return TaskAnswer(task_id=detail.ref.id, task_details=_details(detail, settings, result))
+
+
+def pushed_details(detail: TaskDetail, settings: Settings, links: ResultLinks) -> TaskDetails:
+    """Return a task as a stream starts with it: with a link in the place of a large result."""
+    stored = detail.result
+    is_large = stored is not None and stored.object_name is not None
+    result = (
+        links.shown(detail.ref, detail.result_sequence, stored) if stored and is_large else stored and stored.inline
+    )
+    return _details(detail, settings, result)
+
+
+def _details(detail: TaskDetail, settings: Settings, result: Any) -> TaskDetails:
     fields = _summary_fields(detail.ref, detail.view, settings)
     plan = detail.view.plan or NO_PLAN
-    details = TaskDetails(
+    return TaskDetails(
         **fields,
         request=detail.payload,
-        result=detail.result,
+        result=result,
         depends_on=list(plan.depends_on),
         on_parent_failure=plan.on_parent_failure,
         prefer=plan.prefer,
         require=plan.require,
     )
-    return TaskAnswer(task_id=detail.ref.id, task_details=details)
 
 
 def task_summary(listed: Listed, settings: Settings) -> TaskSummary:
     return TaskSummary(**_summary_fields(listed.ref, listed.view, settings))
 
 
-def recorded_event(stored: Stored[TaskEvent]) -> RecordedEvent:
+def recorded_event(ref: TaskRef, stored: Stored[TaskEvent], links: ResultLinks) -> RecordedEvent:
     recorded = stored.recorded
     return RecordedEvent(
         sequence=stored.sequence,
@@ -209,5 +242,5 @@ def recorded_event(stored: Stored[TaskEvent]) -> RecordedEvent:
         at=iso(recorded.at),
         by={"kind": recorded.by.kind, "id": recorded.by.id},
         cause=recorded.cause,
-        event=recorded.event,
+        event=shown(recorded.event, ref, stored.sequence, links),
     )

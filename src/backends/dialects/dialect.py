@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ...commands.task_commands import Reporter, ReportProgress
 from ...events.envelope import NULL
@@ -26,9 +26,11 @@ class ParentResult(Struct, frozen=True, kw_only=True):
     task_id: str
     status: str
     """A task's status, or GONE: its history is past its retention."""
-    result: Raw = NULL
-    """Its TaskResult, JSON; null if it has none."""
+    result: Any = NULL
+    """Its TaskResult, JSON; null if it has none; a large one as `{"$ref": URL, "bytes": n}`."""
     error: str | None = None
+    file: dict[str, Any] | UnsetType = UNSET
+    """The file that the result refers to: `{"$ref": URL, "mediaType": …, "bytes": n}`."""
 
 
 class Call(Struct, frozen=True, kw_only=True):

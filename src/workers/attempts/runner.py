@@ -19,7 +19,7 @@ from msgspec import Struct
 from nats.aio.msg import Msg
 
 from ...backends.client import BackendClient
-from ...backends.dialects.dialect import Accepted, Answer, Busy, Call, Failed, ParentResult, Unsent
+from ...backends.dialects.dialect import Accepted, Answer, Busy, Call, Failed, Unsent
 from ...clock import secret_token
 from ...commands.handler import Known
 from ...commands.server import CircuitIsOpen, Present, TryCircuit
@@ -38,7 +38,7 @@ from ..fleet.circuit_breaker import CircuitBreaker, Consequence
 from ..fleet.slots import Slots
 from .in_flight import InFlight
 from .outcomes import Outcomes
-from .parents import Parents
+from .parents import Parents, SentParents
 from .stale_delivery import LOOK_AGAIN, StaleDeliveries
 
 log = structlog.get_logger(__name__)
@@ -88,7 +88,7 @@ class AttemptRunner:
         self._slots = slots
         self._in_flight = in_flight
         self._worker = Actor("worker", members.id)
-        self._parents = Parents(container.tasks)
+        self._parents = Parents(container.tasks, container.results, container.links, container.settings.parent_results)
         self._outcomes = Outcomes(container, slots, self._worker)
         self._circuit_breaker = CircuitBreaker(container, slots, self._worker)
         self.stale_deliveries = StaleDeliveries(container, in_flight, members, self.is_under_way)
@@ -213,7 +213,7 @@ class AttemptRunner:
         server: Present,
         claimed: Known[TaskState],
         token: str,
-        parents: list[ParentResult] | None,
+        parents: SentParents | None,
     ) -> Answer | None:
         """Call the server. None if the call was given up: the task was cancelled, or this worker ends."""
         state = claimed.state
@@ -244,7 +244,7 @@ class AttemptRunner:
             api_key=api_key,
             model=queued.submitted.model,
             model_key=model_key,
-            parents=parents,
+            parents=None if parents is None else parents.sent(state.deadline),
             accepts=definition.accepts if definition else "any",
         )
         if self._is_given_up(under_way):

@@ -1,0 +1,106 @@
+"""Routes of results: of a task's result alone, however large, and of its file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Router
+from litestar.params import QueryParameter
+
+from ...clock import utc_now
+from ...container import Container
+from ...errors import Forbidden, NotFound
+from ...events.ids import parse_task_id
+from ...projections.task_reader import TaskResult
+from ...vault.result_links import LinkedResult, LinkExpired, ResultLinks
+from ...vault.sealing import SealingError
+from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
+from ..auth.authenticator import Unauthenticated
+from ..large_bodies import LargeAnswer, StoredPart
+from ..parameters import TaskId
+from ..routing import Routes
+from ..schemas.tasks import result_part
+
+ANY_BYTES = "application/octet-stream"
+FILE_HEADERS = [(b"content-disposition", b"attachment"), (b"content-security-policy", b"sandbox")]
+"""A file comes from a server: a browser must run nothing of it in our origin. `middleware` adds `nosniff`."""
+
+EventSequence = Annotated[
+    int | None,
+    QueryParameter(
+        ge=1,
+        le=2**63 - 1,
+        description="Sequence of the event that has the result; default: the last end of the task",
+    ),
+]
+LinkToken = Annotated[
+    str | None, QueryParameter(description="The token of a signed link, instead of an Authorization header")
+]
+
+
+def opened_link(links: ResultLinks, token: str) -> LinkedResult:
+    """Return the result that the token of a link opens. Raises Unauthenticated."""
+    try:
+        return links.open(token, utc_now())
+    except LinkExpired:
+        raise Unauthenticated("the link has expired: it ends with the attempt that it was made for") from None
+    except SealingError:
+        raise Unauthenticated("the `token` in the URL opens no result") from None
+
+
+def result_router(container: Container) -> Router:
+    routes = Routes("/", "Tasks")
+
+    async def find_result(request: ApiRequest, task_id: str, sequence: int | None, token: str | None) -> TaskResult:
+        """Return the result that a request is for. Raises Unauthenticated, Forbidden or NotFound."""
+        if request.auth is None:
+            ref = owned_ref(request.user, task_id, *READERS_OF_ALL, "service")
+            return await container.tasks.result(ref, sequence, deleted=request.user.has(*READERS_OF_ALL))
+        linked = opened_link(container.links, token or "")
+        if linked.task_id != task_id or sequence not in (None, linked.sequence):
+            raise Forbidden("the `token` in the URL opens another result")
+        return await container.tasks.result_at(parse_task_id(task_id), linked.sequence)
+
+    @routes.get(
+        "/task/{task_id:str}/result",
+        "Read a result",
+        "The TaskResult alone, as `result` of the task has it",
+        takes_links=True,
+    )
+    async def get_result(
+        request: ApiRequest, task_id: TaskId, sequence: EventSequence = None, token: LinkToken = None
+    ) -> LargeAnswer:
+        """Return the result of a task, however large, piece by piece.
+
+        A `$ref` in an event, in a webhook's message or in a stream is this URL. A `$ref` that a server gets for a
+        parent of its task has a `token`, and needs no other. A 404 also if the task has no result, or no such one. A
+        503 if too many results are being read.
+        """
+        found = await find_result(request, task_id, sequence, token)
+        part = result_part(found.ref, found.stored)
+        return LargeAnswer(container.results, part, [(b"content-type", b"application/json")])
+
+    @routes.get(
+        "/task/{task_id:str}/result/file",
+        "Read the file of a result",
+        "The bytes as the server sent them, with their media type",
+        media_type=ANY_BYTES,
+        takes_links=True,
+    )
+    async def get_file(
+        request: ApiRequest, task_id: TaskId, sequence: EventSequence = None, token: LinkToken = None
+    ) -> LargeAnswer:
+        """Return the file of a result whose `data` is `{"$ref", "mediaType", "bytes"}`: an answer that was no JSON.
+
+        It is sent as an attachment, which browsers save and do not show: its content is the server's. A `token` that
+        opens the result opens its file. A 404 also if the task has no result yet, or a result without a file:
+        `GET /api/task/{id}` shows that.
+        """
+        found = await find_result(request, task_id, sequence, token)
+        file = found.stored.file
+        if file is None:
+            raise NotFound("file in the result of task", task_id)
+        part = StoredPart(file.object_name, file.size_bytes, found.ref.owner)
+        return LargeAnswer(container.results, part, [(b"content-type", file.media_type.encode()), *FILE_HEADERS])
+
+    return routes.router()
