@@ -149,7 +149,8 @@ async def test_what_a_backend_reports_with_line_breaks_is_one_message(nats_url: 
         async with surface(service.alice, f"/api/task/{task_id}/stream") as stream:
             await stream.has("state")
             for heard in stream.check():
-                result = json.loads(heard.messages[0].data)["task"]["result"]
+                link = json.loads(heard.messages[0].data)["task"]["result"]["$ref"]
+                result = await service.alice.done("GET", link.removeprefix(service.url))
                 assert result["data"] == [json.loads(text)] * 50
 
 
