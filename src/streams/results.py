@@ -17,11 +17,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
-import nats.errors
 from msgspec import Raw, Struct, field
-from nats.js.api import ObjectInfo
-from nats.js.errors import ObjectNotFoundError
-from nats.js.object_store import ObjectStore
 
 from ..clock import unique_id, utc_now
 from ..errors import NotFound, StoreError, StoreUnavailable
@@ -30,7 +26,7 @@ from ..events.json_text import compact
 from ..events.task import StoredFile, StoredResult
 from .client.connection import Connection
 from .jetstream.api import api, stored_sequence
-from .jetstream.messages import Position, read
+from .jetstream.messages import Position, last_position, read
 from .turns import Turns
 
 BUCKET = "results"
@@ -151,12 +147,6 @@ class Objects:
     def __init__(self, connection: Connection) -> None:
         self.turns = Turns(WINDOWS_AT_ONCE, WINDOWS_OF_ONE_USER, MOST_WAITING)
         self._connection = connection
-        self._store: ObjectStore | None = None
-
-    async def _bucket(self) -> ObjectStore:
-        if self._store is None:
-            self._store = await self._connection.client.jetstream().object_store(BUCKET)
-        return self._store
 
     async def put(self, name: str, data: bytes) -> None:
         """Store an object under a name that was never used; it is on disk when this returns.
@@ -214,18 +204,16 @@ class Objects:
         reading = _Reading(self._connection, self.turns, user)
         try:
             await reading.take_turn(PATIENCE_SECONDS, is_first=True)
-            await reading.begin(await self._info(name))
+            await reading.begin(await self._describe(name))
             yield reading.parts()
         finally:
             reading.give_turn_back()
 
-    async def _info(self, name: str) -> ObjectInfo:
-        try:
-            return await (await self._bucket()).get_info(name)
-        except ObjectNotFoundError:
-            raise NotFound("large result or file", "past its retention") from None
-        except (nats.errors.Error, TimeoutError) as error:
-            raise StoreUnavailable(f"the object store did not answer: {error}") from error
+    async def _describe(self, name: str) -> DescribedObject:
+        found = await last_position(self._connection, STREAM, _description_subject(name))
+        if found is None:
+            raise NotFound("large result or file", "past its retention")
+        return described(found)
 
 
 class _Reading:
@@ -259,9 +247,9 @@ class _Reading:
             self._has_turn = False
             self._turns.give_back(self._user)
 
-    async def begin(self, info: ObjectInfo) -> None:
+    async def begin(self, found: DescribedObject) -> None:
         """Read the first window."""
-        self._subject, self._missing = f"$O.{BUCKET}.C.{info.nuid}", info.size or 0
+        self._subject, self._missing = _parts_subject(found.nuid), found.size_bytes
         await self._read()
 
     async def parts(self) -> AsyncIterator[bytes]:
@@ -281,7 +269,7 @@ class _Reading:
         """Read the next window. Raises StoreUnavailable if it is not whole."""
         if self._missing <= 0:
             return
-        found = await read(self._connection, f"OBJ_{BUCKET}", self._subject, self._last + 1, PARTS_AT_ONCE)
+        found = await read(self._connection, STREAM, self._subject, self._last + 1, PARTS_AT_ONCE)
         size = sum(len(part.data) for part in found)
         if not found or (len(found) < PARTS_AT_ONCE and size != self._missing):
             raise StoreUnavailable(f"the object store has {size} of the {self._missing} missing bytes of an object")
