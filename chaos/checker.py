@@ -19,6 +19,7 @@ from .hold_checks import HOLD_CHECKS
 from .outcome_checks import OUTCOME_CHECKS, said_of_attempts
 from .push_checks import PUSH_CHECKS
 from .read_checks import READ_CHECKS
+from .recovery_checks import RECOVERY_CHECKS
 from .submission_checks import SUBMISSION_CHECKS
 from .volume_checks import VOLUME_CHECKS
 
@@ -448,6 +449,7 @@ CHECKS: dict[str, Check] = {
         *PUSH_CHECKS,
         projections_equal_the_fold,
         dispatch_is_live,
+        *RECOVERY_CHECKS,
         nothing_is_left_over,
         resources_are_given_back,
         nobody_died,

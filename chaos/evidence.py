@@ -184,6 +184,33 @@ class Probe(Struct, frozen=True):
     """Until it had happened; None: not in the time it had."""
 
 
+class Recovery(Struct, frozen=True, kw_only=True):
+    """One kill -9 of all of NATS, or of everything, and what followed. Seconds from NATS' own readiness."""
+
+    everything: bool
+    outage_seconds: float
+    """From the kill until NATS was started again."""
+    calm_seconds: float
+    """How long as many tasks took before the kill, from the first submission to the last end."""
+    ready_at: float
+    """Seconds since the epoch."""
+    calm_tasks: list[str]
+    """Tasks submitted before the kill, one for each queue."""
+    tasks: list[str]
+    """Tasks submitted as soon as NATS was ready, one for each queue."""
+    up_seconds: float
+    """Until an API was ready."""
+    submit_seconds: float
+    """Until the tasks were accepted."""
+    done_seconds: float
+    """Until the tasks had ended."""
+    live_missed: int
+    """Requests for `/health/live` that a running API did not answer with 200 in time."""
+    live_slowest_seconds: float
+    said_unready: bool
+    """Whether `/health/ready` was a 503 with a reason while NATS was away."""
+
+
 class Jump(Struct, frozen=True):
     """The clock of a process was wrong for a while, by this much at the most; times in seconds since the epoch."""
 
@@ -351,6 +378,7 @@ class Expected(Struct, frozen=True, kw_only=True):
     """Stream and name of durable ones."""
     buckets: tuple[str, ...] = ()
     probes: int = 0
+    recoveries: int = 0
     windows: int = 0
     shared_limits: int = 0
     occurrences: int = 0
@@ -372,6 +400,7 @@ class Evidence(Struct, kw_only=True):
     probes: list[Probe] = []
     live_within_seconds: float = 30.0
     """How long a probe may take."""
+    recoveries: list[Recovery] = []
     servers: dict[str, Server] = {}
     """Every backend of the run."""
     types: dict[str, Line] = {}

@@ -18,6 +18,8 @@ CONSUMERS = (
     *(("DISPATCH", f"pool-{priority}-default") for priority in ("high", "normal", "low")),
 )
 BUCKETS = ("tasks", "registry")
+RECOVERIES = 2
+"""Kills of NATS at the end of a run."""
 ORDINARY_CLIENTS = tuple(f"{tenant}-{number}" for tenant in TENANTS for number in range(CLIENTS_PER_TENANT))
 
 
@@ -48,6 +50,7 @@ def of_run(
         consumers=CONSUMERS,
         buckets=BUCKETS,
         probes=len(APIS) + 2,
+        recoveries=RECOVERIES,
         shared_limits=shared_limits,
         occurrences=round(seconds / 6),
     )

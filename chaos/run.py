@@ -13,8 +13,8 @@ from testkit.waiting import NotInTime
 
 from .checker import Violation, check
 from .collect import Reader
-from .evidence import ConsumerSeen, Evidence, Probe, corruptions, faults, in_use, jumps
-from .expectations import of_run
+from .evidence import ConsumerSeen, Evidence, Probe, Recovery, corruptions, faults, in_use, jumps
+from .expectations import RECOVERIES, of_run
 from .holds import OWNERS as HOLDING
 from .holds import SHARED_LIMITS, TYPES, Holds
 from .hostile import Hostile
@@ -32,9 +32,10 @@ from .quiet import (
     until_quiet,
 )
 from .receivers import Receivers
+from .recovery import IN_A_RUN_SECONDS, JournaledTasks, Recoveries
 from .schedule import Fault
 from .subscribers import Subscribers
-from .system import GRACE_SECONDS, ready, running
+from .system import GRACE_SECONDS, System, ready, running
 
 WARM_UP_SECONDS = 2.0
 """Of load before the first fault: connections are open and caches have something in them."""
@@ -88,6 +89,7 @@ async def run(seed: int, seconds: float, nodes: int, planned: list[Fault], machi
             await until_quiet(reader, healed_at, patience)
             quiet_seconds = time.monotonic() - healed_at
             probes = await probing
+            recoveries = await _recoveries(system, load)
             await asyncio.gather(load.repeat_all(), holds.repeat_all())
             await until_quiet(reader, healed_at, patience)
             await load.close_out()
@@ -101,6 +103,7 @@ async def run(seed: int, seconds: float, nodes: int, planned: list[Fault], machi
                 heard=heard,
                 received=received,
                 probes=[*readiness, *probes],
+                recoveries=recoveries,
                 live_within_seconds=LIVE_WITHIN_SECONDS,
                 shared_limits=list(SHARED_LIMITS),
                 recurring=[replace(one, events=await reader.schedule_events(one.id)) for one in holds.recurring],
@@ -122,6 +125,12 @@ async def run(seed: int, seconds: float, nodes: int, planned: list[Fault], machi
         violations=check(evidence),
         quiet_seconds=quiet_seconds,
     )
+
+
+async def _recoveries(system: System, load: Load) -> list[Recovery]:
+    """Kill NATS a few times in a quiet system, and see how soon it works again."""
+    async with Recoveries(system, lambda: JournaledTasks(load.clients[0])) as recoveries:
+        return [await recoveries.recover(IN_A_RUN_SECONDS) for _ in range(RECOVERIES)]
 
 
 async def _warmed_up(reader: Reader) -> list[ConsumerSeen]:

@@ -138,10 +138,16 @@ def _of_the_rest(evidence: Evidence, wanted: Expected) -> Iterator[str]:
             yield f"nothing is known of the bucket {name}"
     counts = {
         "probes": len(evidence.probes),
+        "recoveries": len(evidence.recoveries),
         "windows": len(evidence.windows),
         "shared limits": len(evidence.shared_limits),
     }
-    least = {"probes": wanted.probes, "windows": wanted.windows, "shared limits": wanted.shared_limits}
+    least = {
+        "probes": wanted.probes,
+        "recoveries": wanted.recoveries,
+        "windows": wanted.windows,
+        "shared limits": wanted.shared_limits,
+    }
     yield from _less(counts, least, "of the")
     for one in evidence.recurring:
         yield from _less({one.id: _dealt_with(one.events)}, {one.id: wanted.occurrences}, "occurrences of")

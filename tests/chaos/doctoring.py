@@ -720,6 +720,19 @@ def empty(evidence: Evidence) -> None:
         setattr(evidence, name, value)
 
 
+def of_recovery(**changes: Any) -> Change:
+    def change(evidence: Evidence) -> None:
+        evidence.recoveries[0] = replace(evidence.recoveries[0], **changes)
+
+    return change
+
+
+def started_late_after_a_kill(evidence: Evidence) -> None:
+    """Let the workers find a task only when their requests of before the kill are over."""
+    recovery = evidence.recoveries[-1]
+    evidence.recoveries[-1] = replace(recovery, ready_at=recovery.ready_at - 6 + recovery.outage_seconds)
+
+
 def empty_but_for_the_plan(evidence: Evidence) -> None:
     expected = evidence.expected
     empty(evidence)
@@ -846,6 +859,11 @@ OTHERS = [
     Doctoring("webhook-pauses-are-kept", "sent during a pause", of_receiver(sent_during_a_pause)),
     Doctoring("projections-equal-the-fold", "another view", projected_otherwise),
     Doctoring("dispatch-is-live", "in vain", lambda e: e.probes.append(Probe("a task", None))),
+    Doctoring("recovers-at-once", "on a grid of 6 s", started_late_after_a_kill),
+    Doctoring("recovers-at-once", "a task that never starts", lambda e: e.recoveries[0].tasks.append("x~alice")),
+    Doctoring("recovers-at-once", "no task", of_recovery(tasks=[])),
+    Doctoring("recovers-at-once", "a process that does not answer", of_recovery(live_missed=1)),
+    Doctoring("recovers-at-once", "ready without NATS", of_recovery(said_unready=False)),
     Doctoring("nothing-is-left-over", "a stream more", lambda e: e.streams[1].append("X")),
     Doctoring(
         "nothing-is-left-over",
@@ -857,7 +875,18 @@ OTHERS = [
     *(
         Doctoring("evidence-is-complete", f"no {name}", emptied(name))
         for name in (
-            *("calls", "log", "backends", "buckets", "probes", "servers", "shared_limits", "recurring", "streams"),
+            *(
+                "calls",
+                "log",
+                "backends",
+                "buckets",
+                "probes",
+                "recoveries",
+                "servers",
+                "shared_limits",
+                "recurring",
+                "streams",
+            ),
             *("consumers", "resources", "faults", "heard", "received"),
         )
     ),
