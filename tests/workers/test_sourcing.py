@@ -19,7 +19,7 @@ from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import DISPATCH, TASKS
 from taskstream.streams.topology.sources import Sources, read, replicated_sources
-from taskstream.workers.dispatch.sourcing import Sourcing, silent
+from taskstream.workers.dispatch.sourcing import Sourcing, is_lost, silent
 from testkit.backend import BackendServer
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
@@ -69,6 +69,26 @@ def test_a_source_never_heard_has_been_silent_since_the_election() -> None:
 )
 def test_a_leader_without_a_successor_is_left_where_it_is(replicas: list[dict[str, Any]]) -> None:
     assert not read(info(("TASKS", -1), replicas=replicas)).can_move
+
+
+@pytest.mark.parametrize(
+    ("silence", "leading", "source_leading", "lost"),
+    [
+        (3.0, 3.0, 1.0, True),  # asked 2 s before anybody could answer
+        (3.0, 3.0, 0.1, None),  # the answer may be on its way
+        (3.0, 3.0, 4.0, False),  # asked when there was a leader: patience
+        (0.9, 60.0, 0.5, False),  # heard after that election, or just before it
+        (3.0, 60.0, 2.0, True),  # last heard before the election
+        (3.0, 60.0, 1.0, None),  # its heartbeat may be on its way
+        (3.0, 60.0, 90.0, False),
+    ],
+)
+def test_a_source_is_lost_if_it_was_asked_for_before_its_leader_was_elected(
+    silence: float, leading: float, source_leading: float, lost: bool | None
+) -> None:
+    found = is_lost(*(timedelta(seconds=seconds) for seconds in (silence, leading, source_leading)))
+
+    assert found is lost
 
 
 async def heard(service: Service) -> Sources:
@@ -128,10 +148,13 @@ async def test_a_task_runs_soon_after_a_leader_was_lost_with_the_sources(
 ) -> None:
     """nats-server alone would have it in the queue 40 s later, which is longer than tests wait."""
     nodes = {f"node-{number}": node for number, node in enumerate(cluster.nodes, 1)}
+    elected: list[str] = []
     async with running_service(cluster.url, replicas=3) as service:
         await service.admin.register(backend, "s1")
         await heard(service)
+        service.container.reading.on_election(lambda: elected.append("a leader"))
         await lose_the_sources(nodes)
+        assert elected, "JetStream no longer announces new leaders"
 
         async def submitted() -> str | None:
             answer = await service.alice.post("/api/task", {"payload": {}}, headers={"Idempotency-Key": "after"})
