@@ -50,7 +50,7 @@ def _filter(node: cst.CompFor) -> Iterator[cst.CSTNode]:
 
 
 def _statement(node: cst.Expr) -> Iterator[cst.CSTNode]:
-    if isinstance(node.value, cst.Call | cst.Await):
+    if isinstance(node.value, cst.Call | cst.Await) and not m.matches(node.value, m.Call(func=m.Name("assert_never"))):
         yield cst.Pass()
 
 
@@ -85,6 +85,8 @@ OPERATORS: list[tuple[type[cst.CSTNode], Operator]] = [
 
 _TYPES_ONLY = m.Call(func=m.Name("TypeVar") | m.Name("NewType"))
 _IMPOSSIBLE = m.MatchCase(body=m.IndentedBlock([m.SimpleStatementLine([m.Expr(m.Call(func=m.Name("assert_never")))])]))
+_IDLE = m.MatchCase(body=m.IndentedBlock([m.SimpleStatementLine([m.Pass()])]))
+_ANY = m.MatchCase(pattern=m.MatchAs(pattern=None))
 
 
 class _Finder(cst.CSTVisitor):
@@ -110,10 +112,12 @@ class _Finder(cst.CSTVisitor):
             self.scopes.pop()
 
     def _is_possible(self, node: cst.CSTNode, new: cst.CSTNode) -> bool:
-        """Return False for a match without its case `assert_never`, which nothing can reach."""
+        """Return False for a match without a case that nothing can reach, or without one that does nothing anyway."""
         if isinstance(node, cst.Match) and isinstance(new, cst.Match):
-            dropped = [case for case in node.cases if case not in new.cases]
-            return not any(m.matches(case, _IMPOSSIBLE) for case in dropped)
+            dropped = next(case for case in node.cases if case not in new.cases)
+            rest = [case for case in node.cases[node.cases.index(dropped) + 1 :] if not m.matches(case, _IMPOSSIBLE)]
+            is_idle = m.matches(dropped, _IDLE) and not any(m.matches(case, _ANY) for case in rest)
+            return not is_idle and not m.matches(dropped, _IMPOSSIBLE)
         return True
 
     def _is_unchanged(self, node: cst.CSTNode) -> bool:

@@ -233,3 +233,32 @@ def test_what_nothing_can_take_keeps_no_slot_idle_for_long(
     looks = 2 * 7  # for either queue: 1, 1, 2, 4, 8, 16 tasks, and once more
     behind = 2 * (high + normal) // PASSED_OVER  # those that could start and come after all of these
     assert idle <= looks * (len(started) + 1) + behind
+
+
+# Bounds, in numbers
+
+
+def test_the_highest_priority_never_ages_and_no_ageing_serves_none_for_its_age() -> None:
+    queues = [ReadyQueue("a", "high", 99.0), ReadyQueue("a", "normal", 10.0), ReadyQueue("a", "low", 10.5)]
+
+    assert [visit for visit in in_queue_order(queues, 10.0) if visit.by_age] == [(2, True)]
+    assert [visit for visit in in_queue_order(queues, 0.0) if visit.by_age] == []
+    assert [visit for visit in in_queue_order(queues, 0.5) if visit.by_age] == [(2, True), (1, True)]
+
+
+def test_queues_that_were_given_low_first_are_served_high_first() -> None:
+    queues = [ReadyQueue("a", "low", 0.0), ReadyQueue("a", "normal", 0.0), ReadyQueue("a", "high", 0.0)]
+
+    assert in_queue_order(queues, AGEING) == [(2, False), (1, False), (0, False)]
+
+
+def test_a_lower_queue_is_served_after_32_tasks_of_a_higher_one_in_vain() -> None:
+    assert PASSED_OVER == 32
+    assert must_wait([Ahead(may_have_more=True, in_vain=31)])
+    assert not must_wait([Ahead(may_have_more=True, in_vain=32)])
+    assert not must_wait([Ahead(may_have_more=False, in_vain=0)])
+
+
+def test_one_task_is_taken_for_each_slot_and_as_many_again_after_tasks_in_vain() -> None:
+    assert [tasks_to_take(0, 5), tasks_to_take(1, 0), tasks_to_take(3, 2), tasks_to_take(1, 5)] == [0, 1, 3, 5]
+    assert [tasks_to_take(1, 99), tasks_to_take(40, 99), tasks_to_take(-1, 9)] == [32, 40, 0]

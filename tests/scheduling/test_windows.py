@@ -13,8 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
+from taskstream.events.task import Plan
 from taskstream.scheduling.limit import Bounds
-from taskstream.scheduling.windows import HANDOVER_SECONDS, LONGEST_ROUND_SECONDS, SMALLEST_WINDOW, Windows
+from taskstream.scheduling.windows import (
+    HANDOVER_SECONDS,
+    LONGEST_ROUND_SECONDS,
+    SMALLEST_WINDOW,
+    Windows,
+    labels,
+    window,
+)
 
 from .simulation import FixedRules, Simulation
 
@@ -200,3 +208,60 @@ def test_a_stall_of_the_store_does_not_let_a_crowd_in() -> None:
         windows.observe({POOL: 1}, {POOL: 500}, 0.5)
 
     assert windows.sizes[POOL] <= 1 + 2 * 1000 * LONGEST_ROUND_SECONDS + 1
+
+
+def test_a_window_has_four_tasks_at_least_and_one_for_each_slot() -> None:
+    windows = Windows()
+
+    windows.observe({"none": 0, "five": 5}, {"gone": 0}, 0.5)
+
+    assert windows.sizes == {"none": 4, "five": 5, "gone": 4}
+
+
+def test_the_pace_of_a_pool_halves_each_second_without_starts() -> None:
+    windows = Windows()
+    windows.observe({"a": 1, "b": 1}, {"a": 100, "b": 3}, 1.0)
+    assert windows.paces() == {"a": 50.0, "b": 1.5}
+
+    windows.observe({"a": 1, "b": 1}, {}, 1.0)
+    assert windows.paces() == {"a": 25.0}
+
+    windows.observe({"a": 1, "b": 1}, {"a": 4, "b": 1}, 2.0)
+    assert windows.paces() == {"a": 7.8}
+
+
+def test_a_pool_that_starts_one_a_second_has_a_pace() -> None:
+    windows = Windows()
+
+    windows.observe({}, {"a": 2}, 1.0)
+
+    assert windows.paces() == {"a": 1.0}
+
+
+def test_the_size_of_a_window_is_its_slots_and_twice_the_starts_of_a_round_trip() -> None:
+    windows = Windows()
+    windows.observe({"a": 10, "idle": 10}, {"a": 2_000}, 1.0)
+    assert windows.sizes == {"a": 10 + 2 * 1_000 * 0.01, "idle": 10}
+
+    windows.stored(0.03)  # a sample of 65 ms, of which a fifth counts
+    windows.observe({"a": 10}, {"a": 1_000}, 1.0)
+    assert windows.sizes == {"a": 10 + 2 * 1_000 * (0.8 * 0.01 + 0.2 * 0.065)}
+
+    for _ in range(100):
+        windows.stored(0.0)
+    windows.observe({"a": 10}, {"a": 1_000}, 1.0)
+    assert windows.sizes == {"a": 10 + 2 * 1_000 * 0.01 + 1}  # rounded up
+
+    for _ in range(100):
+        windows.stored(9.0)
+    windows.observe({"a": 10}, {"a": 1_000}, 1.0)
+    assert windows.sizes == {"a": 10 + 2 * 1_000 * 0.075}
+
+
+def test_a_window_is_named_by_everything_that_decides_which_servers_take_its_tasks() -> None:
+    plan = Plan(require={"gpu": "a100", "disk": "ssd"})
+
+    assert window("pool", "low", "song", plan) == "low pool song disk=ssd,gpu=a100"
+    assert window("pool", "high", "song", None) == "high pool song "
+    assert labels(plan) == ["disk=ssd", "gpu=a100"]
+    assert labels(None) == []
