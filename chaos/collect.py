@@ -108,20 +108,20 @@ class Reader:
                 return [message async for message in self._messages(stream)]
             except StreamIsGone:
                 return []
-            except (nats.errors.Error, RuntimeError):
+            except (nats.errors.Error, RuntimeError, TimeoutError):
                 if time.monotonic() > give_up_at:
                     raise
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _messages(self, stream: str) -> AsyncIterator[Message]:
         assert self._client is not None
-        total = (await self._api(f"STREAM.INFO.{stream}"))["state"]["messages"]
+        left = (await self._api(f"STREAM.INFO.{stream}"))["state"]["messages"]
         config = ConsumerConfig(ack_policy="none", mem_storage=True, inactive_threshold=IDLE_SECONDS, num_replicas=1)  # type: ignore[arg-type]
         subscription = await self._client.jetstream().pull_subscribe("", stream=stream, config=config)
         try:
-            while total > 0:
-                for message in await subscription.fetch(min(total, BATCH), timeout=READ_SECONDS):
-                    total -= 1
+            while left > 0:
+                for message in await subscription.fetch(min(left, BATCH), timeout=READ_SECONDS):
+                    left = message.metadata.num_pending  # a bucket's messages are replaced meanwhile
                     place, stored_at = message.metadata.sequence.stream, message.metadata.timestamp.timestamp()
                     yield Message(place, message.subject, message.data, dict(message.headers or {}), stored_at)
         finally:
