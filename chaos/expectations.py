@@ -33,8 +33,8 @@ def of_run(
 ) -> Expected:
     """Return what a run with faults leaves; each client makes each call that changes nothing to each API at the end."""
     closing = len(ORDINARY_CLIENTS) * len(APIS)
-    counts = dict.fromkeys(("list", "read", "pry", "usurp", "odd"), closing)
-    counts |= {"submit": round(seconds), "repeat": closing, "cancel": closing // 2, "conflict": closing // 2}
+    counts = dict.fromkeys(("list", "read", "pry", "usurp", "odd", "cancel"), closing)
+    counts |= {"submit": round(seconds), "repeat": closing, "conflict": closing // 2}
     return Expected(
         clients=(*ORDINARY_CLIENTS, *(f"{owner}-0" for owner in (*holding, *HOSTILE_OWNERS))),
         apis=APIS,

@@ -215,6 +215,8 @@ class Client:
             if others:
                 await self.pry(self._chance.choice(others))
                 await self.usurp(self._chance.choice(others))
+            if known:  # it has ended: nothing changes
+                await self.touch("cancel", self._chance.choice(known).task_id or "")
             if keyed := [one for one in known if one.key]:
                 await self.conflict(self._chance.choice(keyed))
             await self.call("odd", "GET", f"/api/task/{self._chance.choice(ODD_IDS)}", api=api)

@@ -24,6 +24,7 @@ from chaos.evidence import (
     ConsumerSeen,
     Entry,
     Evidence,
+    Fault,
     Heard,
     Line,
     Probe,
@@ -421,6 +422,34 @@ def on_a_server_that_does_not_serve_it(evidence: Evidence) -> None:
     raise LookupError("every good task is of a type that all serve")
 
 
+def timed_out_near_faults(evidence: Evidence) -> None:
+    """Have every task that is to go well time out first, and a fault be near all the time that explains it."""
+    spread_out(evidence)
+    for task in tasks(evidence):
+        starts = [entry for entry in task.entries if entry.type == "AttemptStarted" and entry.event["server_id"]]
+        if len(starts) != 1 or ordered(task.entries[0].event["payload"], 1) != "ok":
+            continue
+        event, by = starts[0].event, starts[0].recorded["by"]
+        over = {"attempt": 1, "server_id": event["server_id"], "kind": "timeout", "error": "it failed"}
+        retry_at = datetime.fromtimestamp(starts[0].stored_at, UTC).isoformat()
+        failed = add(evidence, starts[0], "AttemptFailed", "attempt_failed.x", by, retry_at=retry_at, **over)
+        again = {name: value for name, value in event.items() if name not in ("type", "attempt")}
+        add(evidence, failed, "AttemptStarted", "started.x", by, attempt=2, **again)
+        for later in task.entries[task.entries.index(starts[0]) + 1 :]:
+            if later.event.get("attempt"):
+                rewrite(evidence, later, attempt=2)
+        for each in task.lines:
+            each["attempt"] = 2
+    begins, ends = evidence.log[0].stored_at, evidence.log[-1].stored_at
+    evidence.faults.append(Fault("stop", "worker-1", begins, ends))
+
+
+def reported_otherwise(evidence: Evidence) -> None:
+    """Have a server report the failure of what it was ordered to do well."""
+    each = first(line for line in evidence.backends if line["what"] == "report" and line["status"] == "FINISHED")
+    each["status"] = "FAILED"
+
+
 def on_a_server_of_nobody(evidence: Evidence) -> None:
     rewrite(evidence, good_tasks(evidence)[0].entry("AttemptStarted"), server_id="backend-9")
 
@@ -790,7 +819,9 @@ OTHERS = [
     Doctoring("changes-have-a-caller", "a success by a user", ended_by_a_user),
     Doctoring("servers-receive-what-was-sent", "another deadline for the server", another_deadline_for_the_server),
     Doctoring("tasks-run-where-they-are-served", "a server of nobody", on_a_server_of_nobody),
+    Doctoring("failures-have-a-reason", "all fail first, near a fault", timed_out_near_faults),
     Doctoring("servers-do-as-ordered", "busy out of turn", said("busy")),
+    Doctoring("servers-do-as-ordered", "another report", reported_otherwise),
     Doctoring("servers-do-as-ordered", "crossed by nothing", said("crossed", after_extra=False)),
     Doctoring("acknowledged-is-kept", "a lost task", lost),
     Doctoring("nothing-is-doubled", "a second task of a submission", twice),
