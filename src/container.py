@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from typing import Self
 
 import structlog
@@ -32,6 +33,7 @@ from .settings import Settings, variable
 from .streams.buckets import Bucket
 from .streams.client.access import Access
 from .streams.client.connection import Connection, open_connection
+from .streams.jetstream.api import api
 from .streams.jetstream.messages import stream_info
 from .streams.leases import Membership
 from .streams.results import Objects, Results
@@ -48,6 +50,9 @@ from .webhooks.deliveries import DeliveryStore
 
 log = structlog.get_logger(__name__)
 
+STORED_BY_DEFAULT = 10 * 1024**3
+"""Bytes that one owner may store if NATS' storage is unknown: an external server without a limit."""
+
 
 class Buckets(Struct, frozen=True, kw_only=True):
     tasks: Bucket
@@ -56,6 +61,7 @@ class Buckets(Struct, frozen=True, kw_only=True):
     leases: Bucket
     secrets: Bucket
     deliveries: Bucket
+    usage: Bucket
 
 
 class Container:
@@ -69,6 +75,7 @@ class Container:
         consuming: Connection,
         objects: Connection,
         server_checks: ServerChecks,
+        stored_by_default: int = STORED_BY_DEFAULT,
     ) -> None:
         replicated = settings.replicas > 1
         self.settings = settings
@@ -81,14 +88,14 @@ class Container:
         self.buckets = Buckets(
             **{
                 name: Bucket(reading, name)
-                for name in ("tasks", "registry", "heartbeats", "leases", "secrets", "deliveries")
+                for name in ("tasks", "registry", "heartbeats", "leases", "secrets", "deliveries", "usage")
             }
         )
         self.objects = Objects(objects)
         self.results = Results(self.objects, settings.inline_result)
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
-        self.fleet = Fleet(_service_allowance(settings))
+        self.fleet = Fleet(_service_allowance(settings, stored_by_default))
         self.sealer = Sealer.from_settings(settings)
         self.links = ResultLinks(settings.callback_base, self.sealer)
         self.secrets = SecretStore(self.buckets.secrets, self.sealer)
@@ -102,7 +109,9 @@ class Container:
         self.open_streams = OpenStreams(settings.user_streams, settings.max_streams)
         self.starts = Starts()
         self.task_attributes = TaskAttributeReader(reading)
-        self.submissions = SubmissionService(settings, self.fleet, self.commands, reading, self.feeds, self.batches)
+        self.submissions = SubmissionService(
+            settings, self.fleet, self.commands, reading, self.feeds, self.batches, self.buckets.usage
+        )
         self.reports = AttemptReports(self.commands, self.results, appending, utc_now)
         self.egress = EgressPolicy.from_settings(settings)
         self.draining = False
@@ -142,7 +151,7 @@ class Container:
         await self.close()
 
 
-def _service_allowance(settings: Settings) -> Allowance:
+def _service_allowance(settings: Settings, stored_by_default: int) -> Allowance:
     """Return what owners may have who have no limits of their own."""
     return Allowance(
         limits=Limits(
@@ -151,7 +160,17 @@ def _service_allowance(settings: Settings) -> Allowance:
             burst=settings.owner_burst if settings.owner_per_second is not None else None,
         ),
         waiting=settings.owner_waiting or None,
+        stored=(stored_by_default if settings.owner_stored is None else settings.owner_stored) or None,
     )
+
+
+async def _stored_by_default(reading: Connection, settings: Settings) -> int:
+    """Return how many bytes one owner may store if no setting says it: a quarter of what NATS may use."""
+    storage = int((await api(reading, "INFO"))["limits"]["max_storage"])
+    if storage <= 0 and settings.nats_url is None:
+        with contextlib.suppress(OSError):
+            storage = settings.max_storage or shutil.disk_usage(settings.data_dir).total
+    return storage // (4 * settings.replicas) if storage > 0 else STORED_BY_DEFAULT
 
 
 class FleetFollower(Service):
@@ -188,8 +207,9 @@ async def open_container(settings: Settings, nats_url: str, durability: Durabili
         server_checks = await inspect(reading, settings.nats_monitor_url, durability, access)
         server_checks.warn()
         await ensure_streams(appending, settings, startup_retry)
+        stored_by_default = await _stored_by_default(reading, settings)
         unless_done.pop_all()
-    container = Container(settings, appending, reading, consuming, objects, server_checks)
+    container = Container(settings, appending, reading, consuming, objects, server_checks, stored_by_default)
     if not container.sealer.available:
         log.warning("links.unsigned", action=f"servers need a token for links to results: set {variable('seal_keys')}")
     log.info("container.ready", nats=server_checks.version, at=utc_now().isoformat(timespec="seconds"))

@@ -5,6 +5,7 @@
     │   ├── InvalidInput            the request is malformed; names the path
     │   │   └── InvalidItems        … one or more of several items sent together; names each
     │   ├── QuotaExceeded           the owner's quota of waiting tasks is used up
+    │   │   ├── StoredTooMuch       … the owner's quota of stored bytes
     │   │   └── TooManyStreams      … the caller's quota of open streams
     │   ├── Forbidden               the caller is known and lacks the role
     │   ├── NotFound                no such task, server or type, or none that the caller may see
@@ -86,6 +87,20 @@ class QuotaExceeded(Refused):
 
     def text_of(self, limit: int, waiting: int) -> str:
         return f"Quota exceeded: {waiting} of {limit} waiting tasks. Retry when some of them have started."
+
+
+class StoredTooMuch(QuotaExceeded):
+    """The owner's quota of stored bytes is used up."""
+
+    policy = "stored"
+
+    def __init__(self, limit: int, stored: int, retry_after: int, remedy: str) -> None:
+        """`remedy`: what frees bytes, as a sentence."""
+        self._remedy = remedy
+        super().__init__(limit, stored, retry_after)
+
+    def text_of(self, limit: int, waiting: int) -> str:
+        return f"Quota exceeded: {waiting:,} of {limit:,} stored bytes. {self._remedy}"
 
 
 class TooManyStreams(QuotaExceeded):

@@ -27,6 +27,7 @@ PerSecond = Annotated[float, Meta(ge=0.00001, le=1_000_000)]
 """The minimum is about one per day."""
 Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Streams = Annotated[int, Meta(ge=0, le=1_000_000)]
+Stored = Annotated[int, Meta(ge=0, le=2**60)]
 Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
 
 
@@ -180,6 +181,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     owner_waiting: Annotated[Waiting, about("waiting tasks per owner; a submit over it is a 429; 0: no limit")] = (
         100_000
     )
+    owner_stored: Annotated[
+        Stored | None,
+        about(
+            "stored bytes per owner (events and results within the retention); a submit over it is a 429; 0: no limit; "
+            "default: a quarter of NATS' storage, 10 GiB if that is unknown"
+        ),
+    ] = None
 
     # Webhooks
     webhook_attempts: Annotated[int, Meta(ge=1, le=50), about("tries of a webhook delivery")] = 8

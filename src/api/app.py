@@ -24,7 +24,7 @@ from .routes.bulk import bulk_router
 from .routes.dead_letters import dead_letter_router
 from .routes.docs import docs_router
 from .routes.events import push_router
-from .routes.owners import owner_router
+from .routes.owners import owner_router, quota_router
 from .routes.pools import pool_router
 from .routes.results import result_router
 from .routes.schedules import schedule_router
@@ -61,6 +61,7 @@ def api_routers(container: Container, tokens: StreamTokens) -> list[Router]:
         server_router(container),
         type_router(container),
         owner_router(container),
+        quota_router(container),
         pool_router(container),
         webhook_router(container),
         schedule_router(container),

@@ -229,11 +229,11 @@ def quota_headers(error: errors.QuotaExceeded) -> dict[str, str]:
 QUOTA_HEADERS: dict[str, Any] = {
     "Retry-After": {"description": "Seconds after which a retry may succeed", "schema": {"type": "integer"}},
     "RateLimit": {
-        "description": "How many more waiting tasks, or open streams, are allowed (`r`), for `t` seconds",
+        "description": "How many more waiting tasks, stored bytes or open streams are allowed (`r`), for `t` seconds",
         "schema": {"type": "string", "examples": ['"waiting";r=0;t=5']},
     },
     "RateLimit-Policy": {
-        "description": "The quota (`q`): of waiting tasks, or of open streams",
+        "description": "The quota (`q`): of waiting tasks, of stored bytes, or of open streams",
         "schema": {"type": "string", "examples": ['"waiting";q=100000']},
     },
 }
@@ -256,7 +256,7 @@ MEANINGS = {
     413: "The body is too large",
     415: "The body is compressed, which is not accepted",
     422: "The Idempotency-Key was used with another body",
-    429: "A quota is exceeded, of waiting tasks or of open streams; nothing was stored. See `Retry-After`",
+    429: "A quota is exceeded, of waiting tasks, stored bytes or open streams; nothing was stored. See `Retry-After`",
     503: "The task store is unavailable or full; nothing was lost. See `Retry-After`",
 }
 """What an error status of a route means, for the API document."""

@@ -40,6 +40,16 @@ def command_for(action: TaskAction, reason: str, subject: str) -> TaskCommand:
             return DeleteTask(reason=reason or f"Cancelled by {subject}")
 
 
+async def give_command(container: Container, ref: TaskRef, command: TaskCommand, signed: Origin) -> bool:
+    """Give a command to a task; return True if that changes the task. Raises Refused.
+
+    A retry counts as a submission for the quota of stored bytes: each stores events, and perhaps one more large result.
+    """
+    if isinstance(command, RetryTask):
+        await container.submissions.stored.check(ref.owner)
+    return bool((await container.commands.task(ref, command, **signed)).appended)
+
+
 class BulkCommand:
     """One command for many tasks, and what came of it for each."""
 
@@ -121,11 +131,10 @@ class BulkCommand:
 
     async def _run_one(self, ref: TaskRef) -> bool:
         """Return True if the command changes the task."""
-        commands = self._container.commands
         if self._dry_run:
-            known = await commands.tasks.load(ref)
+            known = await self._container.commands.tasks.load(ref)
             return bool(decide(self._command, known.state, utc_now()))
-        return bool((await commands.task(ref, self._command, **self._signed)).appended)
+        return await give_command(self._container, ref, self._command, self._signed)
 
 
 async def command_many(

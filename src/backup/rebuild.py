@@ -29,6 +29,9 @@ from ..projections.task_projection import views_before
 from ..projections.task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
 from ..projections.task_view import decode as decode_view
 from ..projections.task_view import encode as encode_view
+from ..projections.usage import Usage, usage_key
+from ..projections.usage import encode as encode_usage
+from ..projections.usage import fold as fold_usage
 from ..settings import Settings
 from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.client.access import Access
@@ -89,7 +92,11 @@ async def rebuild(container: Container) -> list[Difference]:
     await members.observe()
     beating = asyncio.create_task(members.run())
     try:
-        return [await _rebuild_tasks(container, members), await _rebuild_registry(container, members)]
+        return [
+            await _rebuild_tasks(container, members),
+            await _rebuild_registry(container, members),
+            await _rebuild_usage(container, members),
+        ]
     finally:
         beating.cancel()
         await members.leave()
@@ -122,6 +129,19 @@ async def _rebuild_registry(container: Container, members: Membership) -> Differ
             wanted |= {change.key: change.value for change in fleet.apply(positions)}
             events += len(positions)
         return await _restore(container.buckets.registry, wanted, fleet.sequence, events)
+
+
+async def _rebuild_usage(container: Container, members: Membership) -> Difference:
+    async with _Held(members, "projector.usage"):
+        usages: dict[str, Usage] = {}
+        last = events = 0
+        async for positions in follow(container.reading, TASKS, [TASK_SUBJECTS], 0):
+            if not positions:
+                break
+            fold_usage(usages, positions)
+            last, events = positions[-1].sequence, events + len(positions)
+        wanted = {usage_key(owner): encode_usage(usage) for owner, usage in usages.items()}
+        return await _restore(container.buckets.usage, wanted, last, events)
 
 
 async def _restore(bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, events: int) -> Difference:

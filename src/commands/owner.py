@@ -27,6 +27,8 @@ class Allowance(Struct, frozen=True, kw_only=True):
     limits: Limits = NO_LIMITS
     waiting: int | None = None
     """Tasks that wait; None: any number."""
+    stored: int | None = None
+    """Bytes of events and results; None: any number."""
 
 
 UNLIMITED = Allowance()
@@ -85,6 +87,7 @@ def allowance(state: OwnerState, service: Allowance) -> Allowance:
             burst=(rate.burst or None) if rate.per_second else None,
         ),
         waiting=_own_or(own.waiting, service.waiting),
+        stored=_own_or(own.stored, service.stored),
     )
 
 

@@ -20,6 +20,8 @@ class OwnerLimited(Event, frozen=True, kw_only=True):
     """Starts at once after a quiet time, with `per_second`; None: as many as `per_second`, at least 1."""
     waiting: int | None = None
     """Quota of waiting tasks; further submissions are refused."""
+    stored: int | None = None
+    """Quota of stored bytes; further submissions are refused."""
 
 
 class OwnerLimitsRemoved(Event, frozen=True, kw_only=True):

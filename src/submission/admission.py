@@ -55,12 +55,16 @@ class Admission:
         """Return how many tasks of a pool wait for space in their owner's window, as last reported."""
         return self._report.held_back.get(pool, 0)
 
+    def waiting(self, owner: str) -> int:
+        """Return how many tasks of an owner wait, as last reported, with those submitted here since."""
+        return self._backlog(owner).waiting + len(self._waiting.get(owner, ()))
+
     def check_quota(self, owner: str, count: int) -> None:
         """Raise QuotaExceeded unless an owner may have `count` more tasks waiting, InvalidInput if it never may."""
         limit = self._fleet.allowance(owner).waiting
         if limit is None:
             return
-        waiting = self._backlog(owner).waiting + len(self._waiting.get(owner, ()))
+        waiting = self.waiting(owner)
         if count > limit:
             raise InvalidInput(f"{count} tasks exceed your quota of {limit} waiting tasks; submit fewer at a time")
         if waiting + count > limit:

@@ -48,12 +48,14 @@ from ..runtime.metrics import labelled
 from ..scheduling.backlog_report import decode as decode_report
 from ..scheduling.windows import window
 from ..settings import Settings
+from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.topology.definitions import TASKS
 from .admission import Admission
 from .batch_body import BatchParser
 from .body import TaskRequest, TypeRules, fingerprint
+from .stored_bytes import StoredQuota, size_of
 
 LOOKED_UP_AT_ONCE = 64
 DECIDED_SECONDS = 2.0
@@ -81,6 +83,7 @@ class SubmissionService:
         reading: Connection,
         feeds: Feeds,
         batches: BatchReader,
+        usage: Bucket,
     ) -> None:
         self._fleet = fleet
         self._commands = commands
@@ -88,6 +91,7 @@ class SubmissionService:
         self._feeds = feeds
         self._batches = batches
         self.admission = Admission(fleet)
+        self.stored = StoredQuota(fleet, usage, settings.task_retention)
         self.rules = TypeRules(settings, fleet)
         self._batch_parser = BatchParser(settings, self.rules)
 
@@ -114,6 +118,7 @@ class SubmissionService:
             if submitted.plan is not None and submitted.plan.depends_on:
                 await self._check_parents(ref.owner, submitted.plan.depends_on)
             self.admission.check_quota(ref.owner, 1)
+            await self.stored.check(ref.owner, size_of(submitted))
         except (InvalidInput, QuotaExceeded):
             earlier = await self._find(ref, request) if request.repeatable else None
             if earlier is None:
@@ -127,6 +132,7 @@ class SubmissionService:
         if handled.appended:
             labelled(metrics.submitted, submitted.pool, submitted.priority).inc()
             self.admission.record(ref, submitted, handled.known.sequence)
+            self.stored.record(ref.owner, handled.known.sequence, size_of(submitted))
             if self._may_be_refused(submitted):
                 refused = await self._refused(Scope(ref=ref), {ref: handled.known.sequence})
                 if ref in refused:
@@ -159,6 +165,7 @@ class SubmissionService:
         await self._check_batch_parents(ref.owner, submissions)
         try:
             self.admission.check_quota(ref.owner, len(submissions))
+            await self.stored.check(ref.owner, sum(size_of(submitted) for _, submitted in submissions))
         except QuotaExceeded:
             if not (repeatable and await self._find_batch(ref, whole)):
                 raise
@@ -181,6 +188,7 @@ class SubmissionService:
             if each.appended:
                 counts[submitted.pool, submitted.priority] += 1
                 self.admission.record(task_ref, submitted, each.known.sequence)
+                self.stored.record(task_ref.owner, each.known.sequence, size_of(submitted))
                 if self._may_be_refused(submitted):
                     keyed[task_ref] = each.known.sequence
         for (pool, priority), count in counts.items():

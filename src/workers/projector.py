@@ -17,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 LINGER_SECONDS = 0.25
 """How long events gather into one batch: longer writes less often, but lists have more of the log to fold."""
+USAGE_LINGER_SECONDS = 2.0
+"""The same for the stored bytes of owners, which may be a little old."""
 BACKLOG_BATCH = 10_000
 """Events of a backlog that are projected together: a key that all of them change is written once."""
 BACKLOG_BYTES = 8 * 1024 * 1024
@@ -48,12 +50,21 @@ class Projector(Service):
     A projection that is ahead of its log reflects events that NATS has lost. It is forgotten, and the log folded again.
     """
 
-    def __init__(self, name: str, stream: str, follow: Follow, projection: Projection, members: Membership) -> None:
+    def __init__(
+        self,
+        name: str,
+        stream: str,
+        follow: Follow,
+        projection: Projection,
+        members: Membership,
+        linger_seconds: float = LINGER_SECONDS,
+    ) -> None:
         super().__init__(f"projector-{name}", lease=Lease(members, f"projector.{name}"))
         self._stream = stream
         self._reading = members.bucket.connection
         self._follow = follow
         self._projection = projection
+        self._linger_seconds = linger_seconds
 
     async def _serve(self) -> None:
         """Project until the lease is lost."""
@@ -64,7 +75,7 @@ class Projector(Service):
             await self._projection.forget()
             checkpoint = await self._projection.resume()
         log.info("projector.started", service=self.name, checkpoint=checkpoint)
-        async with contextlib.aclosing(gathered(self._follow(checkpoint, LINGER_SECONDS))) as batches:
+        async with contextlib.aclosing(gathered(self._follow(checkpoint, self._linger_seconds))) as batches:
             async for positions in batches:
                 if positions:
                     if not await self._is_mine():

@@ -16,6 +16,7 @@ from ..events.envelope import Actor
 from ..events.subjects import FLEET, TASK_SUBJECTS
 from ..projections.fleet import RegistryProjection
 from ..projections.task_projection import TaskProjection
+from ..projections.usage import UsageProjection
 from ..runtime.service import Service
 from ..streams.backlog import take_back
 from ..streams.jetstream.consumers import follow
@@ -37,7 +38,7 @@ from .fleet.busy_reports import BusyReports
 from .fleet.capacity import policy
 from .fleet.health import Health
 from .fleet.slots import Slots
-from .projector import Projector
+from .projector import USAGE_LINGER_SECONDS, Projector
 from .reconciler import Reconciler
 from .scheduler import Scheduler
 from .task_events import TaskEventListener
@@ -102,6 +103,9 @@ class Worker:
             reconciler,
             Scheduler(container, members, tail),
             Projector("tasks", TASKS, tail.follow, TaskProjection(container.buckets.tasks), members),
+            Projector(
+                "usage", TASKS, tail.follow, UsageProjection(container.buckets.usage), members, USAGE_LINGER_SECONDS
+            ),
             Projector("registry", SERVERS, follow_fleet, RegistryProjection(container.buckets.registry), members),
             WebhookSender(delivery_tools, Lease(members, "webhooks")),
             self._dispatcher,

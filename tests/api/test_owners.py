@@ -12,7 +12,9 @@ from taskstream.projections.fleet import Fleet
 from testkit.service import Answer, Service, running_service
 from testkit.waiting import wait_until
 
-LIMITS = {"concurrency": 5, "perSecond": 0.5, "burst": 3, "waiting": 100}
+LIMITS = {"concurrency": 5, "perSecond": 0.5, "burst": 3, "waiting": 100, "stored": 10**9}
+STORED = 10 * 1024**3
+"""By default, where NATS does not say how much it may store."""
 SUBJECTS = ("auth0|5f7c8ec7", "https://issuer.example.org/users/ä b", "a.b", "*", ">", "limits", "..a", "x" * 256)
 
 
@@ -45,7 +47,7 @@ async def test_limits_are_set_once_read_and_removed(api: Service) -> None:
 
     assert put.status == 200
     assert put.body == read.body == {"owner": "alice", **LIMITS, "own": LIMITS}
-    assert effective(deleted) == (None, None, None, 100_000)
+    assert effective(deleted) == (None, None, None, 100_000, STORED)
     assert deleted["own"] is None
     assert (await api.admin.get(path("alice"))).body == deleted.body
     assert (await api.admin.delete(path("alice"))).body == deleted.body
@@ -54,12 +56,13 @@ async def test_limits_are_set_once_read_and_removed(api: Service) -> None:
 async def test_what_is_not_an_owners_own_is_the_services_and_zero_is_no_limit(limited: Service) -> None:
     """Each change replaces all limits there were."""
     found = await limited.admin.get(path("alice"))
-    assert (effective(found), found["own"]) == ((10, 2.5, 7, 50), None)
+    assert (effective(found), found["own"]) == ((10, 2.5, 7, 50, STORED), None)
 
     for own, expected in [
-        ({"concurrency": 1}, (1, 2.5, 7, 50)),
-        ({"perSecond": 20}, (10, 20, 20, 50)),
-        ({"concurrency": 0, "perSecond": 0, "waiting": 0}, (None, None, None, None)),
+        ({"concurrency": 1}, (1, 2.5, 7, 50, STORED)),
+        ({"perSecond": 20}, (10, 20, 20, 50, STORED)),
+        ({"stored": 7}, (10, 2.5, 7, 50, 7)),
+        ({"concurrency": 0, "perSecond": 0, "waiting": 0, "stored": 0}, (None, None, None, None, None)),
     ]:
         found = await limited.admin.put(path("alice"), own)
         assert (effective(found), found["own"]) == (expected, own)
@@ -111,6 +114,8 @@ async def test_wrong_limits_are_refused_by_their_path(api: Service) -> None:
         ({"burst": 5}, "$.burst"),
         ({"perSecond": 0, "burst": 5}, "$.burst"),
         ({"waiting": -1}, "$.waiting"),
+        ({"stored": -1}, "$.stored"),
+        ({"stored": "10 GB"}, "$.stored"),
         ({"rate": 1}, "$.rate"),
         ({}, None),
         ({"concurrency": None}, None),
@@ -128,7 +133,7 @@ async def test_owners_are_listed_by_name_in_pages(limited: Service) -> None:
     pages = await limited.admin.pages("/api/owners", "owners", "limit=2")
 
     assert [[found["owner"] for found in page] for page in pages] == [["alice", "carol"], ["dave"]]
-    assert effective(Answer(200, {}, pages[1][0])) == (10, 2.5, 7, 1)
+    assert effective(Answer(200, {}, pages[1][0])) == (10, 2.5, 7, 1, STORED)
 
 
 async def test_a_process_that_starts_later_has_the_limits_from_the_registry(nats_url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given as given_any
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskstream.commands import owner
 from taskstream.commands.owner import (
@@ -24,7 +25,7 @@ from .support import Given
 given = Given(owner.decide, owner.evolve, NEVER_LIMITED)
 FIVE = OwnerLimited(owner="alice", concurrency=5)
 REMOVED = OwnerLimitsRemoved(owner="alice")
-SERVICE = Allowance(limits=Limits(concurrency=10, per_second=2.0, burst=4), waiting=100)
+SERVICE = Allowance(limits=Limits(concurrency=10, per_second=2.0, burst=4), waiting=100, stored=1_000)
 
 
 def test_limits_are_set_once() -> None:
@@ -69,8 +70,9 @@ def test_an_owner_without_limits_of_their_own_has_the_services() -> None:
 
 def test_what_is_an_owners_own_comes_before_the_services() -> None:
     assert effective(concurrency=1, waiting=5) == Allowance(
-        limits=Limits(concurrency=1, per_second=2.0, burst=4), waiting=5
+        limits=Limits(concurrency=1, per_second=2.0, burst=4), waiting=5, stored=1_000
     )
+    assert effective(stored=7) == replace(SERVICE, stored=7)
 
 
 def test_an_owner_with_a_rate_of_their_own_has_not_the_services_burst() -> None:
@@ -79,7 +81,7 @@ def test_an_owner_with_a_rate_of_their_own_has_not_the_services_burst() -> None:
 
 
 def test_nothing_is_no_limit_whatever_the_service_says() -> None:
-    assert effective(concurrency=0, per_second=0.0, waiting=0) == UNLIMITED
+    assert effective(concurrency=0, per_second=0.0, waiting=0, stored=0) == UNLIMITED
 
 
 def test_an_owner_may_be_limited_where_the_service_is_not() -> None:
@@ -90,11 +92,17 @@ def test_an_owner_may_be_limited_where_the_service_is_not() -> None:
     st.none() | st.integers(0, 3),
     st.none() | st.sampled_from([0.0, 0.5, 2.0]),
     st.none() | st.integers(0, 3),
+    st.none() | st.integers(0, 3),
 )
-def test_an_owner_with_all_three_limits_has_none_of_the_services(
-    concurrency: int | None, per_second: float | None, waiting: int | None
+def test_an_owner_with_all_limits_has_none_of_the_services(
+    concurrency: int | None, per_second: float | None, waiting: int | None, stored: int | None
 ) -> None:
-    own = {"concurrency": concurrency or 0, "per_second": per_second or 0.0, "waiting": waiting or 0}
+    own = {
+        "concurrency": concurrency or 0,
+        "per_second": per_second or 0.0,
+        "waiting": waiting or 0,
+        "stored": stored or 0,
+    }
 
     assert effective(SERVICE, **own) == effective(UNLIMITED, **own)
 

@@ -61,7 +61,8 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
     "OwnerLimitsBody": {
         "five": Example(summary="Five running tasks; other limits from the service", value={"concurrency": 5}),
         "rate": Example(summary="Two starts per second, bursts of ten", value={"perSecond": 2, "burst": 10}),
-        "free": Example(summary="No limits", value={"concurrency": 0, "perSecond": 0, "waiting": 0}),
+        "stored": Example(summary="Fifty gigabytes of events and results", value={"stored": 50_000_000_000}),
+        "free": Example(summary="No limits", value={"concurrency": 0, "perSecond": 0, "waiting": 0, "stored": 0}),
     },
     "ScheduleBody": {
         "nightly": Example(

@@ -6,13 +6,23 @@ from litestar import Router
 
 from ...commands.owner import LimitOwner, OwnerCommand, OwnerState, RemoveOwnerLimits
 from ...container import Container
-from ...errors import Forbidden, InvalidInput
+from ...errors import Forbidden, InvalidInput, QuotaExceeded, StoredTooMuch, TooManyStreams
+from ...events.ids import owner_token
+from ...instants import optional_milliseconds
 from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
 from ..auth.authenticator import is_plain
 from ..bodies import read_as
 from ..parameters import Cursor, Limit, OwnerInPath, decoded, page_of
 from ..routing import Routes
-from ..schemas.owners import OwnerLimitsAnswer, OwnerLimitsBody, OwnerPage, owner_answer, owner_limits
+from ..schemas.owners import (
+    OwnerLimitsAnswer,
+    OwnerLimitsBody,
+    OwnerPage,
+    QuotaBody,
+    QuotasAnswer,
+    owner_answer,
+    owner_limits,
+)
 
 LONGEST_OWNER = 256
 
@@ -32,8 +42,62 @@ def owner_name(segment: str) -> str:
     return owner
 
 
+def check_reader(request: ApiRequest, owner: str, what: str) -> None:
+    """Raise Forbidden unless the caller is the owner, an admin or an auditor."""
+    if owner != request.user.subject and not request.user.has(*READERS_OF_ALL):
+        raise Forbidden(f"another owner's {what} need a token with the role {' or '.join(READERS_OF_ALL)}")
+
+
+async def quotas_of(container: Container, owner: str) -> QuotasAnswer:
+    """Return the quotas of an owner, by name. Raises StoreError."""
+    key = owner_token(owner)
+    stored = await container.submissions.stored.of(key)
+    return QuotasAnswer(
+        owner=owner,
+        quotas=[
+            QuotaBody(
+                policy=QuotaExceeded.policy,
+                unit="tasks",
+                limit=container.fleet.allowance(key).waiting,
+                used=container.submissions.admission.waiting(key),
+            ),
+            QuotaBody(
+                policy=StoredTooMuch.policy,
+                unit="bytes",
+                limit=stored.limit,
+                used=stored.used,
+                frees_at=optional_milliseconds(stored.frees_at),
+            ),
+            QuotaBody(
+                policy=TooManyStreams.policy,
+                unit="streams",
+                limit=container.settings.user_streams or None,
+                used=container.open_streams.of(owner),
+            ),
+        ],
+    )
+
+
+def quota_router(container: Container) -> Router:
+    routes = Routes("/quotas", "Owners")
+
+    @routes.get("/", "Read your quotas", "Your quotas")
+    async def get_quotas(request: ApiRequest) -> QuotasAnswer:
+        """Return the caller's quotas, each with its limit and what is used of it. A request over one is a 429."""
+        return await quotas_of(container, request.user.subject)
+
+    return routes.router()
+
+
 def owner_router(container: Container) -> Router:
     routes = Routes("/owners", "Owners")
+
+    @routes.get("/{owner:str}/quotas", "Read an owner's quotas", "The quotas of the owner", never={404})
+    async def get_owner_quotas(request: ApiRequest, owner: OwnerInPath) -> QuotasAnswer:
+        """Return the quotas of an owner: your own, or any owner's with the role admin or auditor."""
+        name = owner_name(owner)
+        check_reader(request, name, "quotas")
+        return await quotas_of(container, name)
 
     @routes.put(
         "/{owner:str}/limits",
@@ -57,8 +121,7 @@ def owner_router(container: Container) -> Router:
     async def get_owner_limits(request: ApiRequest, owner: OwnerInPath) -> OwnerLimitsAnswer:
         """Return the limits of an owner: your own, or any owner's with the role admin or auditor."""
         name = owner_name(owner)
-        if name != request.user.subject and not request.user.has(*READERS_OF_ALL):
-            raise Forbidden(f"another owner's limits need a token with the role {' or '.join(READERS_OF_ALL)}")
+        check_reader(request, name, "limits")
         return owner_answer(name, (await container.commands.owners.load(name)).state, container.fleet.service)
 
     @routes.get("/", "List owners with limits of their own", "A page of owners, by name", roles=READERS_OF_ALL)

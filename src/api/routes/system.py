@@ -45,6 +45,11 @@ async def readiness(container: Container, version: str) -> Ready:
         status = "draining"
     if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
         warnings.append("the store is more than 90 % full; free space before it refuses new tasks")
+    if crowded := container.submissions.stored.nearly_full:
+        warnings.append(
+            f"{crowded} owners have used more than 80 % of their quota of stored bytes (`quota.nearly-full` in the "
+            "log); raise `stored` of their limits, or set TASKSTREAM_TASK_RETENTION"
+        )
     return Ready(
         status=status,
         version=version,

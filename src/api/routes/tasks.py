@@ -49,7 +49,7 @@ from ..schemas.tasks import (
     task_answer,
     task_summary,
 )
-from ..task_actions import TaskAction, command_for
+from ..task_actions import TaskAction, command_for, give_command
 from ..task_updates import record_update
 
 STATUSES: frozenset[str] = frozenset(get_args(Status))
@@ -114,7 +114,7 @@ def task_router(container: Container) -> Router:
         ref = owned_ref(request.user, task_id, "admin")
         body = await read_as(request, ReasonBody, settings.max_json_depth)
         chosen = command_for(action, body.reason, request.user.subject)
-        await container.commands.task(ref, chosen, **origin(request))
+        await give_command(container, ref, chosen, origin(request))
         return task_answer(await container.tasks.detail(ref), settings)
 
     @routes.post(
@@ -178,7 +178,9 @@ def task_router(container: Container) -> Router:
         """End a task that has not ended. A call to a server is closed at once."""
         return await command(request, task_id, "cancel")
 
-    @routes.post("/task/{task_id:str}/retry", "Retry a task", "The task, waiting again", body=ReasonBody, fails={409})
+    @routes.post(
+        "/task/{task_id:str}/retry", "Retry a task", "The task, waiting again", body=ReasonBody, fails={409, 429}
+    )
     async def retry_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Queue a failed or cancelled task again, with all its attempts."""
         return await command(request, task_id, "retry")

@@ -18,6 +18,7 @@ Concurrency = Annotated[int, Meta(ge=0, le=1_000_000)]
 PerSecond = Annotated[float, Meta(ge=0, le=1_000_000)]
 Burst = Annotated[int, Meta(ge=1, le=1_000_000)]
 Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Stored = Annotated[int, Meta(ge=0, le=2**60)]
 
 
 class OwnerLimitsBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
@@ -31,6 +32,8 @@ class OwnerLimitsBody(Struct, kw_only=True, rename="camel", forbid_unknown_field
     """Largest burst of starts, with `perSecond`; null: `perSecond`, at least 1."""
     waiting: Waiting | None = None
     """Waiting tasks; a submission beyond them is a 429."""
+    stored: Stored | None = None
+    """Bytes of events and results; a submission beyond them is a 429."""
 
 
 class OwnerLimitsAnswer(Struct, kw_only=True, rename="camel"):
@@ -46,8 +49,33 @@ class OwnerLimitsAnswer(Struct, kw_only=True, rename="camel"):
     """Largest burst of starts."""
     waiting: int | None
     """Waiting tasks; a submission beyond them is a 429."""
+    stored: int | None
+    """Bytes of events and results; a submission beyond them is a 429."""
     own: OwnerLimitsBody | None
     """The owner's own limits, as set; null: all are the service's."""
+
+
+class QuotaBody(Struct, kw_only=True, rename="camel"):
+    """A quota of an owner."""
+
+    policy: str
+    """Name of the quota, as in `RateLimit-Policy` and `violated-policies` of a 429: `waiting`, `stored`, `streams`."""
+    unit: str
+    """What is counted: `tasks`, `bytes` or `streams`."""
+    limit: int | None
+    """Largest number allowed; null: no limit."""
+    used: int
+    """Present number, as this process knows it. It may be some seconds old."""
+    frees_at: int | None = None
+    """Of `stored`: when the oldest day is past the retention, in ms since the epoch; null: never."""
+
+
+class QuotasAnswer(Struct, kw_only=True, rename="camel"):
+    """The quotas of an owner."""
+
+    owner: str
+    """The `sub` of the owner's token."""
+    quotas: list[QuotaBody]
 
 
 class OwnerPage(Page, kw_only=True, rename="camel"):
@@ -80,5 +108,6 @@ def owner_answer(owner: str, state: OwnerState, service: Allowance) -> OwnerLimi
         per_second=found.limits.per_second,
         burst=found.limits.most_at_once,
         waiting=found.waiting,
+        stored=found.stored,
         own=msgspec.convert(state.own, OwnerLimitsBody | None, from_attributes=True),
     )

@@ -13,6 +13,7 @@
                    each that has not ended; `recent.<owner or =>` the newest submissions; `checkpoint`
     KV_registry    projection: `server.<id>`, `type.<name>`, `pool.<name>`, `owner.<token>`; `checkpoint`
     KV_heartbeats  when each server was last seen, and its load
+    KV_usage       projection: `owner.<token>` the stored bytes of each owner, by day; `checkpoint`
     KV_leases      the presence of each process, and the holder of each lease
     KV_secrets     sealed keys of servers and tasks, and secrets of webhooks; never in a log
     KV_deliveries  deliveries of webhooks: `waiting.<owner>.<webhook>.<id>` and `done.…`;
@@ -56,7 +57,7 @@ DISPATCH = "DISPATCH"
 DUE_CONSUMER = "due-timers"
 DUE: tuple[TimerKind, ...] = ("deadline", "busy", "check", "schedule")
 """Kinds of timers in TIMERS: of attempts, tasks that wait for busy servers, servers and recurring schedules."""
-DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats")
+DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats", "KV_usage")
 """Streams whose content can be derived from the logs or is sent again: not synced if there is one server."""
 DEDUPLICATION = timedelta(seconds=10)
 """As short as possible: guards prevent duplicates; we send no message ids."""
@@ -122,6 +123,7 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
         _bucket("tasks", max_age=task_age, **derived),
         _bucket("registry", **derived),
         _bucket("heartbeats", **derived),
+        _bucket("usage", **derived),
         _bucket("leases"),
         _bucket("secrets", deny_delete=False),  # destroyed secrets are overwritten on disk
         _bucket("deliveries"),

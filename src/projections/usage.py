@@ -1,0 +1,189 @@
+"""The projection in the `usage` bucket: the bytes that each owner's tasks take in the log and the object store, by day.
+
+    owner.<owner>  the days (UTC, by the time of the event) with their bytes, and the last event that is counted
+    checkpoint     the sequence that all keys reflect
+
+Every batch of events writes one small key per owner. Folding again from an older checkpoint changes nothing. Days past
+the retention are left out when the key is read, so a rebuild gives the same keys whenever it is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from msgspec import Struct, field
+
+from ..events.kinds import word_of
+from ..events.subjects import task_ref, task_word
+from ..events.task import TaskFailed, TaskSucceeded
+from ..streams.buckets import Bucket, Write, forget
+from ..streams.jetstream.messages import Position
+
+CHECKPOINT = "checkpoint"
+PREFIX = "owner."
+DAY = timedelta(days=1)
+MESSAGE_BYTES = 256
+"""What the store takes for an event beside its text and subject: headers, and its place in the index."""
+MOST_DAYS = 400
+"""Days of one owner; with more, the oldest two become one, which counts as the later of the two."""
+OWNERS_HELD = 10_000
+_WITH_RESULT = {word_of(TaskSucceeded), word_of(TaskFailed)}
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class Usage(Struct, kw_only=True):
+    """The stored bytes of one owner."""
+
+    upto: int = 0
+    """Sequence of the last event that is counted."""
+    days: dict[int, int] = field(default_factory=dict)
+    """Bytes by day, numbered from 1970-01-01."""
+
+    def add(self, sequence: int, day: int, size_bytes: int) -> None:
+        """Count an event; repeating is safe."""
+        if sequence <= self.upto:
+            return
+        self.upto = sequence
+        self.days[day] = self.days.get(day, 0) + size_bytes
+        if len(self.days) > MOST_DAYS:
+            oldest, next_oldest = sorted(self.days)[:2]
+            self.days[next_oldest] += self.days.pop(oldest)
+
+    def stored_bytes(self, now: datetime, retention: timedelta) -> int:
+        """Return the bytes of events that are not older than the retention, to the day; 0: however old."""
+        first = first_day(now, retention)
+        return sum(size for day, size in self.days.items() if day >= first)
+
+    def frees_at(self, now: datetime, retention: timedelta) -> datetime | None:
+        """Return when the oldest day is past the retention; None: never, or there is none."""
+        if not retention:
+            return None
+        kept = [day for day in self.days if day >= first_day(now, retention)]
+        return _EPOCH + (min(kept) + 1) * DAY + retention if kept else None
+
+
+def first_day(now: datetime, retention: timedelta) -> int:
+    """Return the first day that has events within the retention."""
+    return (now - retention - _EPOCH) // DAY if retention else 0
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Usage).decode
+
+
+class _StoredFile(Struct):
+    size_bytes: int = 0
+
+
+class _StoredResult(Struct):
+    size_bytes: int = 0
+    object_name: str | None = None
+    file: _StoredFile | None = None
+
+
+class _End(Struct):
+    result: _StoredResult | None = None
+
+
+class _RecordedTime(Struct):
+    at: datetime
+
+
+class _RecordedEnd(Struct):
+    at: datetime
+    event: _End
+
+
+_decode_time = msgspec.json.Decoder(_RecordedTime).decode
+_decode_end = msgspec.json.Decoder(_RecordedEnd).decode
+
+
+def measured(position: Position) -> tuple[int, int]:
+    """Return the day of an event and the bytes that it and its result take.
+
+    Only this much of it is decoded: an event of a newer version counts as well.
+    """
+    size = len(position.data) + len(position.subject) + MESSAGE_BYTES
+    if task_word(position.subject) not in _WITH_RESULT:
+        return (_decode_time(position.data).at - _EPOCH) // DAY, size
+    recorded = _decode_end(position.data)
+    if (result := recorded.event.result) is not None:
+        size += result.size_bytes if result.object_name else 0
+        size += result.file.size_bytes if result.file else 0
+    return (recorded.at - _EPOCH) // DAY, size
+
+
+def usage_key(owner: str) -> str:
+    """Return the key of an owner token."""
+    return f"{PREFIX}{owner}"
+
+
+def fold(usages: dict[str, Usage], positions: Iterable[Position]) -> None:
+    """Count events, by owner token."""
+    for position in positions:
+        with contextlib.suppress(msgspec.MsgspecError):  # the projection of tasks stops at it, and says so
+            day, size = measured(position)
+            usages.setdefault(task_ref(position.subject).owner, Usage()).add(position.sequence, day, size)
+
+
+class UsageProjection:
+    """Folds the TASKS log into the bucket, in one process at a time."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._usages: dict[str, Usage] = {}
+        self._revisions: dict[str, int] = {}
+        self._checkpoint = 0
+        self._checkpoint_revision = 0
+
+    @property
+    def checkpoint(self) -> int:
+        return self._checkpoint
+
+    async def resume(self) -> int:
+        """Drop the memory; return the sequence the bucket reflects."""
+        self._usages.clear()
+        self._revisions.clear()
+        entry = await self._bucket.get_with_revision(CHECKPOINT)
+        self._checkpoint = int(entry.value or 0) if entry else 0
+        self._checkpoint_revision = entry.revision if entry else 0
+        return self._checkpoint
+
+    async def forget(self) -> None:
+        """Remove all that the bucket holds: the log has lost events that it reflects."""
+        await forget(self._bucket, CHECKPOINT)
+
+    async def is_intact(self) -> bool:
+        """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""
+        entry = await self._bucket.get_with_revision(CHECKPOINT)
+        return (entry.revision if entry else 0) == self._checkpoint_revision
+
+    async def apply(self, positions: Sequence[Position]) -> int:
+        """Count a batch of events, in order, and write what changed; return how many keys were written.
+
+        Raises Conflict if another process wrote or NATS has lost writes: call `resume` then.
+        """
+        owners = list(dict.fromkeys(task_ref(position.subject).owner for position in positions))
+        if len(self._usages) > OWNERS_HELD:
+            self._usages.clear()
+            self._revisions.clear()
+        missing = {usage_key(owner): owner for owner in owners if owner not in self._usages}
+        found = await self._bucket.get_many(list(missing))
+        for key, owner in missing.items():
+            entry = found.get(key)
+            self._usages[owner] = decode(entry.value) if entry and entry.value else Usage()
+            self._revisions[owner] = entry.revision if entry else 0
+        fold(self._usages, positions)
+        # A new key is written without a guard: the marker of a deleted one has a revision, too.
+        writes = [
+            Write(usage_key(owner), encode(self._usages[owner]), self._revisions[owner] or None) for owner in owners
+        ]
+        for owner, revision in zip(owners, await self._bucket.put_many(writes), strict=True):
+            self._revisions[owner] = revision
+        last = positions[-1].sequence
+        self._checkpoint_revision = await self._bucket.put(CHECKPOINT, b"%d" % last, expected=self._checkpoint_revision)
+        self._checkpoint = last
+        return len(writes) + 1

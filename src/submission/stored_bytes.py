@@ -1,0 +1,156 @@
+"""The quota of stored bytes: what each owner who submits here has stored, without a read for each submission.
+
+The bytes come from the `usage` bucket. They are read at an owner's first submission, and again in the background once
+they are older than BELIEVED_SECONDS. What this process has stored since is added. So an owner may exceed the quota by
+what other processes store in BELIEVED_SECONDS and the two seconds that the projector needs, and by the results of tasks
+that were accepted before: an outcome is never refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import structlog
+from msgspec import Struct, field
+
+from ..clock import utc_now
+from ..errors import StoredTooMuch, StoreError
+from ..events.task import TaskSubmitted
+from ..projections.fleet import Fleet
+from ..projections.usage import MESSAGE_BYTES, Usage, decode, usage_key
+from ..streams.buckets import Bucket
+
+log = structlog.get_logger(__name__)
+
+BELIEVED_SECONDS = 5.0
+OWNERS_HELD = 10_000
+NEVER = float("-inf")
+NEARLY_FULL = 0.8
+"""Part of the quota from which on the log and `/health/ready` warn."""
+WARNED_EVERY_SECONDS = 3600.0
+LONGEST_RETRY_AFTER = timedelta(days=1)
+NOT_BY_ITSELF = timedelta(hours=1)
+"""`Retry-After` if nothing is ever freed: an admin may have raised the limit by then."""
+
+
+class StoredBytes(NamedTuple):
+    """What an owner has stored."""
+
+    limit: int | None
+    used: int
+    frees_at: datetime | None
+    """When the oldest day is past the retention; None: never."""
+
+
+class _Owner(Struct):
+    usage: Usage = field(default_factory=Usage)
+    read_at: float = NEVER
+    """Monotonic seconds."""
+    since: deque[tuple[int, int]] = field(default_factory=deque)
+    """Sequences and bytes of what was submitted here and is not in `usage`."""
+    refresh: asyncio.Task[None] | None = None
+    warned_at: float = NEVER
+
+
+class StoredQuota:
+    """Checks the quota of stored bytes of every owner."""
+
+    def __init__(self, fleet: Fleet, bucket: Bucket, retention_seconds: float) -> None:
+        self._fleet = fleet
+        self._bucket = bucket
+        self._retention = timedelta(seconds=retention_seconds)
+        self._owners: dict[str, _Owner] = {}
+
+    async def check(self, owner: str, size_bytes: int = 4 * MESSAGE_BYTES) -> None:
+        """Raise StoredTooMuch unless an owner (by token) may store so many bytes more.
+
+        If the bytes are not known because NATS does not answer, nothing is refused here: the append will be.
+        """
+        limit = self._fleet.allowance(owner).stored
+        if limit is None:
+            return
+        found = self._owners.get(owner) or self._hold(owner)
+        if found.refresh is None and time.monotonic() - found.read_at > BELIEVED_SECONDS:
+            found.refresh = asyncio.create_task(self._refresh(owner, found))
+        if found.refresh is not None and found.read_at == NEVER:
+            await asyncio.shield(found.refresh)
+        now = utc_now()
+        used = self._used(found, now)
+        if used + size_bytes > limit:
+            raise StoredTooMuch(limit, used, *self._advice(found.usage.frees_at(now, self._retention), now))
+        if used > NEARLY_FULL * limit and time.monotonic() - found.warned_at > WARNED_EVERY_SECONDS:
+            found.warned_at = time.monotonic()
+            log.warning("quota.nearly-full", owner=owner, stored_bytes=used, limit_bytes=limit)
+
+    def record(self, owner: str, sequence: int, size_bytes: int) -> None:
+        """Count what was stored at a sequence."""
+        found = self._owners.get(owner)
+        if found is not None and sequence > found.usage.upto:
+            found.since.append((sequence, size_bytes))
+
+    async def of(self, owner: str) -> StoredBytes:
+        """Return what an owner (by token) has stored. Raises StoreError."""
+        found = self._owners.get(owner) or _Owner()
+        found.usage = await self._read(owner)
+        self._drop_counted(found)
+        now = utc_now()
+        return StoredBytes(
+            self._fleet.allowance(owner).stored,
+            self._used(found, now),
+            found.usage.frees_at(now, self._retention),
+        )
+
+    @property
+    def nearly_full(self) -> int:
+        """Return how many of the owners that submitted here have used most of their quota."""
+        now = utc_now()
+        limits = ((self._fleet.allowance(owner).stored, found) for owner, found in self._owners.items())
+        return sum(limit is not None and self._used(found, now) > NEARLY_FULL * limit for limit, found in limits)
+
+    def _hold(self, owner: str) -> _Owner:
+        if len(self._owners) >= OWNERS_HELD:
+            self._owners.clear()
+        found = self._owners[owner] = _Owner()
+        return found
+
+    async def _refresh(self, owner: str, found: _Owner) -> None:
+        try:
+            found.usage = await self._read(owner)
+            self._drop_counted(found)
+        except StoreError as error:
+            log.debug("quota.not-read", owner=owner, reason=str(error))
+        finally:
+            found.read_at = time.monotonic()
+            found.refresh = None
+
+    async def _read(self, owner: str) -> Usage:
+        entry = await self._bucket.get(usage_key(owner))
+        return decode(entry.value) if entry else Usage()
+
+    def _drop_counted(self, found: _Owner) -> None:
+        while found.since and found.since[0][0] <= found.usage.upto:
+            found.since.popleft()
+
+    def _used(self, found: _Owner, now: datetime) -> int:
+        return found.usage.stored_bytes(now, self._retention) + sum(size for _, size in found.since)
+
+    def _advice(self, frees_at: datetime | None, now: datetime) -> tuple[int, str]:
+        """Return the seconds after which a retry may succeed, and what frees bytes."""
+        if frees_at is None:
+            return int(NOT_BY_ITSELF.total_seconds()), (
+                "Nothing is freed by itself, as tasks are kept for ever: ask an administrator to raise your limit "
+                "`stored`, or to set TASKSTREAM_TASK_RETENTION."
+            )
+        wait = min(max(frees_at - now, timedelta(seconds=1)), LONGEST_RETRY_AFTER)
+        return int(wait.total_seconds()), (
+            f"The oldest are freed on {frees_at:%Y-%m-%d %H:%M} UTC; an administrator can raise your limit `stored`."
+        )
+
+
+def size_of(submitted: TaskSubmitted) -> int:
+    """Return about how many bytes a submission takes, with the events of a first attempt."""
+    return len(submitted.payload) + 4 * MESSAGE_BYTES

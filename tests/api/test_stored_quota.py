@@ -1,0 +1,173 @@
+"""The quota of stored bytes: a user at it is refused with 429, results are kept, and others notice nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskstream.clock import utc_now
+from taskstream.container import Container
+from taskstream.projections.usage import Usage, encode, first_day, usage_key
+from taskstream.submission import stored_bytes
+from testkit.backend import BackendServer
+from testkit.service import Client, Service, running_service
+from testkit.waiting import wait_until
+
+from .test_reports import update
+
+LIMIT = 2_000_000
+PAYLOAD = {"text": "x" * 300_000}
+TODAY = first_day(utc_now(), timedelta(microseconds=1))
+
+
+@pytest.fixture
+async def limited(nats_url: str) -> AsyncIterator[Service]:
+    """A service whose users may store two megabytes each."""
+    async with running_service(nats_url, owner_stored=LIMIT) as service:
+        yield service
+
+
+async def quota(client: Client, policy: str = "stored", path: str = "/api/quotas") -> dict[str, Any]:
+    """Return a quota of a user."""
+    quotas = {each["policy"]: each for each in (await client.done("GET", path))["quotas"]}
+    assert set(quotas) == {"waiting", "stored", "streams"}
+    return quotas[policy]
+
+
+async def has_stored(container: Container, days: dict[int, int], owner: str = "alice") -> None:
+    """Set what an owner has stored, by day."""
+    await container.buckets.usage.put(usage_key(owner), encode(Usage(upto=0, days=days)))
+
+
+async def test_a_user_at_the_quota_is_refused_and_a_second_one_submits_and_reads(limited: Service) -> None:
+    refused = None
+    for number in range(10):
+        answer = await limited.alice.post("/api/task", {"payload": PAYLOAD})
+        assert (await limited.bob.post("/api/task", {"a": number})).status == 200
+        assert len((await limited.bob.done("GET", "/api/tasks"))["tasks"]) == number + 1
+        if answer.status != 200:
+            refused = answer
+            break
+
+    assert refused is not None
+    assert number == 6
+    assert (refused.status, refused["violated-policies"]) == (429, ["stored"])
+    assert "of 2,000,000 stored bytes" in refused["detail"]
+    assert "ask an administrator to raise your limit `stored`" in refused["detail"]
+    assert refused.headers["RateLimit-Policy"] == f'"stored";q={LIMIT}'
+    assert refused.headers["RateLimit"].startswith('"stored";r=')
+    assert refused.headers["Retry-After"] == "3600"
+    assert (await quota(limited.alice))["used"] == pytest.approx(6 * 301_500, rel=0.02)
+    assert (await quota(limited.alice))["limit"] == LIMIT
+    assert len(await limited.alice.tasks()) == 6
+
+
+async def test_every_way_in_is_refused_at_the_quota(limited: Service) -> None:
+    failed = await limited.alice.submit({"a": 1})
+    await limited.alice.done("POST", f"/api/task/{failed}/cancel")
+    await limited.admin.done("PUT", "/api/owners/alice/limits", {"stored": 1})
+    headers = {"X-AI-Provider": "p", "X-AI-Model": "m", "X-AI-Key": "k"}
+    schedule = {"name": "s", "cron": "0 0 1 1 *", "task": {"payload": {}}}
+    created = await limited.alice.done("POST", "/api/schedules", schedule)
+
+    answers = [
+        await limited.alice.post("/api/task", {"a": 1}),
+        await limited.alice.post("/api/tasks/batch", [{"payload": {}}]),
+        await limited.alice.post("/api/projects/p/queue-chapters", {}, headers=headers),
+        await limited.alice.post(f"/api/schedules/{created['id']}/run"),
+        await limited.alice.post(f"/api/task/{failed}/retry"),
+    ]
+
+    assert [answer.status for answer in answers] == [429] * 5
+    assert {answer["violated-policies"][0] for answer in answers} == {"stored"}
+    bulk = await limited.alice.done("POST", "/api/tasks/retry", {"ids": [failed]})
+    assert "stored bytes" in bulk["refused"][0]["reason"]
+
+
+async def test_an_outcome_is_kept_though_its_owner_is_over_the_quota(limited: Service, backend: BackendServer) -> None:
+    task_id = await limited.alice.submit({"a": 1})
+    await limited.admin.done("PUT", "/api/owners/alice/limits", {"stored": 1})
+    body = json.dumps(update("FINISHED", "z" * 5_000_000)).encode()
+
+    assert (await limited.client("backend", "service").put(f"/api/task/{task_id}", body)).status == 200
+    assert len((await limited.alice.details(task_id))["result"]["data"]) == 5_000_000
+    assert (await limited.alice.post("/api/task", {"a": 2})).status == 429
+
+    async def is_counted() -> bool:
+        return bool((await quota(limited.alice))["used"] > 5_000_000)
+
+    await wait_until(is_counted, "the result to be counted")
+
+
+async def test_retention_frees_and_the_refusal_says_when(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_bytes, "BELIEVED_SECONDS", 0.0)
+    settings = {"owner_stored": LIMIT, "task_retention": 2 * 86_400.0, "worker": False}
+    async with running_service(nats_url, **settings) as service:
+        await has_stored(service.container, {TODAY - 2: LIMIT, TODAY - 3: 10 * LIMIT})
+        refused = await service.alice.post("/api/task", {"a": 1})
+        shown = await quota(service.alice)
+
+        assert refused.status == 429
+        assert 0 < int(refused.headers["Retry-After"]) <= 86_400
+        assert "The oldest are freed on " in refused["detail"]
+        assert shown["used"] == LIMIT
+        assert shown["freesAt"] == (TODAY + 1) * 86_400_000
+
+        await has_stored(service.container, {TODAY - 3: 10 * LIMIT})
+        await quota(service.alice)
+        assert (await service.alice.post("/api/task", {"a": 1})).status == 200
+
+
+async def test_a_raised_limit_counts_at_once_and_none_is_no_limit(limited: Service) -> None:
+    await has_stored(limited.container, {TODAY: LIMIT})
+    assert (await limited.alice.post("/api/task", {"a": 1})).status == 429
+
+    await limited.admin.done("PUT", "/api/owners/alice/limits", {"stored": 2 * LIMIT})
+    assert (await limited.alice.post("/api/task", {"a": 1})).status == 200
+    await limited.admin.done("PUT", "/api/owners/alice/limits", {"stored": 0})
+    assert (await quota(limited.alice))["limit"] is None
+    assert (await limited.alice.post("/api/task", {"a": 1})).status == 200
+
+
+async def test_submissions_read_the_usage_seldom(limited: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_bytes, "BELIEVED_SECONDS", 3600.0)
+    reads = 0
+    get = limited.container.buckets.usage.get
+
+    async def counted(key: str) -> Any:
+        nonlocal reads
+        reads += 1
+        return await get(key)
+
+    monkeypatch.setattr(limited.container.buckets.usage, "get", counted)
+    for number in range(20):
+        await limited.alice.submit({"a": number})
+
+    assert reads == 1
+
+
+async def test_most_of_a_quota_used_is_a_warning_without_a_name(limited: Service) -> None:
+    await has_stored(limited.container, {TODAY: int(0.85 * LIMIT)})
+    await limited.alice.submit({"a": 1})
+
+    warnings = (await limited.anonymous.done("GET", "/health/ready"))["warnings"]
+
+    assert [text for text in warnings if text.startswith("1 owners have used more than 80 %")]
+    assert "alice" not in json.dumps(warnings)
+
+
+async def test_quotas_are_shown_to_their_owner_and_to_admins(limited: Service) -> None:
+    await limited.alice.submit({"a": 1})
+
+    own = await limited.alice.done("GET", "/api/quotas")
+    assert own["owner"] == "alice"
+    assert await limited.alice.done("GET", "/api/owners/alice/quotas") == own
+    for reader in (limited.admin, limited.auditor):
+        assert (await quota(reader, path="/api/owners/alice/quotas"))["used"] > 0
+    assert (await limited.bob.get("/api/owners/alice/quotas")).status == 403
+    assert (await quota(limited.alice, "waiting"))["limit"] == 100_000
+    assert (await quota(limited.alice, "waiting"))["used"] == 1
