@@ -249,7 +249,7 @@ def _most_go_well(evidence: Evidence, sent: Mapping[str, Sent]) -> Iterator[Find
 def _is_explained(evidence: Evidence, attempt: Attempt, one: Sent, kind: str) -> bool:
     payload = one.body["payload"]
     orders = ordered(payload, attempt.number)
-    near = [fault for fault in evidence.faults if _is_near(fault, attempt)]
+    near = [fault for fault in evidence.all_faults if _is_near(fault, attempt)]
     targets = {fault.target for fault in near}
     of_server = any(target == attempt.server or target.endswith(f">{attempt.server}") for target in targets)
     of_workers = any(target.startswith("worker") for target in targets)

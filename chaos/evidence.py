@@ -29,6 +29,8 @@ Says: TypeAlias = Literal["FINISHED", "FAILED", "rejected", "busy", "error", "no
 asked for may have crossed the call, which then takes it for its own."""
 ANY_API = "any"
 """The API of a call where a load balancer chooses it."""
+LONGEST_START_SECONDS = 20.0
+"""From the start of a killed nats-server until it is ready, on a busy machine."""
 LONGEST_CALL_SECONDS = 10.0
 """A client waits 8 s for an answer."""
 Finding: TypeAlias = tuple[str, str]
@@ -433,6 +435,15 @@ class Evidence(Struct, kw_only=True):
     """Processes that ended by themselves in a way they should not."""
     crashes: list[str] = []
     """Exceptions that the service's log calls errors: nobody foresaw them."""
+
+    @property
+    def all_faults(self) -> list[Fault]:
+        """Return the faults of the plan, and the kills of NATS after it."""
+        kills = [
+            Fault("kill", "nats", one.ready_at - one.outage_seconds - LONGEST_START_SECONDS, one.ready_at)
+            for one in self.recoveries
+        ]
+        return [*self.faults, *kills]
 
     def histories(self) -> dict[str, list[dict[str, Any]]]:
         """Return every task's events as the API gives them, and when NATS stored each, by task id."""

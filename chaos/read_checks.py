@@ -21,6 +21,7 @@ class _Log:
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
+        self.faults = evidence.all_faults
         self.sent = sent_of_tasks(evidence)
         self.tasks: dict[str, list[Entry]] = defaultdict(list)
         self.submitted: dict[str, list[Entry]] = defaultdict(list)
@@ -50,7 +51,7 @@ class _Log:
     def since(self, call: Call) -> float:
         """Return the time whose state a call must show, or a later one."""
         at = call.begins - SLACK_SECONDS
-        of_nats = [f.begins for f in self.evidence.faults if is_of_nats(f) and f.begins <= call.ends and at <= f.ends]
+        of_nats = [f.begins for f in self.faults if is_of_nats(f) and f.begins <= call.ends and at <= f.ends]
         return min([at, *(begins - SLACK_SECONDS for begins in of_nats)])
 
     def during(self, task: str, since: float, until: float) -> list[Entry]:
@@ -192,10 +193,11 @@ def apis_answer(evidence: Evidence) -> Iterator[Finding]:
     Behind a load balancer it is that which finds no API ready, on a busy machine also without a fault: a rolling
     restart has a check of its own for what a client must never see.
     """
+    faults = evidence.all_faults
     for call in evidence.calls:
         if call.before["api"] == ANY_API:
             continue
-        if call.status in (0, 503) and not _is_away(evidence.faults, call):
+        if call.status in (0, 503) and not _is_away(faults, call):
             what = "was answered 503" if call.status else "was not answered"
             text = call.after.get("said") or call.after.get("lost") or ""
             yield (
