@@ -19,7 +19,7 @@ from ..events.task import TaskSubmitted, object_names
 from ..projections.fleet import Fleet
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
-from ..streams.jetstream.messages import READ_BATCH, Position, list_subjects, read
+from ..streams.jetstream.messages import Position, list_subjects, read_some
 from ..streams.log import decode
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS
 from ..vault.sealing import DoesNotOpen, SealingUnavailable
@@ -131,7 +131,7 @@ async def _pages(connection: Connection, stream: str) -> AsyncIterator[list[Posi
     sequence, last = state["first_seq"], state["last_seq"] if state["messages"] else 0
     tries = 0
     while sequence <= last:
-        positions = await read(connection, stream, ">", sequence, READ_BATCH)
+        positions = await read_some(connection, stream, ">", sequence)
         if not positions:
             tries += 1
             if tries > REPLICA_TRIES:

@@ -17,7 +17,7 @@ from ..events.kinds import word_of
 from ..events.subjects import task_ref, tasks_filter
 from ..events.task import FailureKind, TaskFailed
 from ..streams.client.connection import Connection
-from ..streams.jetstream.messages import read
+from ..streams.jetstream.messages import read_some
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from .task_reader import TaskReader
@@ -73,7 +73,10 @@ class DeadLetterReader:
         subject = tasks_filter(wanted.owner, word_of(TaskFailed))
         start_time = wanted.since if after is None else None
         while True:
-            positions = await read(self._reading, TASKS, subject, (after or 0) + 1, READ_AT_ONCE, start_time=start_time)
+            first = (after or 0) + 1
+            positions = await read_some(self._reading, TASKS, subject, first, READ_AT_ONCE, start_time=start_time)
+            if not positions:
+                return ListedDeadLetters(found, None)
             start_time = None
             # A task that failed again after a retry counts with its last failure.
             failed_at = {task_ref(at.subject): (at.sequence, decode(task_codec, at).recorded.at) for at in positions}
@@ -83,8 +86,6 @@ class DeadLetterReader:
                     if len(found) == limit:
                         return ListedDeadLetters(found, failed_at[listed.ref][0])
             looked += len(positions)
-            if len(positions) < READ_AT_ONCE:
-                return ListedDeadLetters(found, None)
             after = positions[-1].sequence
             if looked >= MOST_READ:
                 return ListedDeadLetters(found, after)

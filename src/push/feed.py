@@ -16,7 +16,7 @@ from ..events.kinds import ENDING_WORDS, LIVE_WORDS
 from ..events.subjects import submission_filter
 from ..events.task import ProgressReported
 from ..streams.client.connection import Connection
-from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read
+from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read_some
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import LogExtent, read_extent
 from .hub import Hub, LiveEvent, LoggedEvent, Scope, event_at
@@ -153,7 +153,7 @@ class Feeds:
         end = await last_sequence(self._reading, TASKS, scope.subject)
         tries = 0
         while after < end:
-            positions = await read(self._reading, TASKS, scope.subject, after + 1, READ_AT_ONCE)
+            positions = await read_some(self._reading, TASKS, scope.subject, after + 1, READ_AT_ONCE)
             for position in positions:
                 after = position.sequence
                 update = event_at(position)

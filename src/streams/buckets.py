@@ -17,14 +17,13 @@ from nats.aio.msg import Msg
 from ..errors import OutcomeUnknown, StoreError, StoreUnavailable
 from .client.connection import REQUEST_TIMEOUT_SECONDS, Connection
 from .jetstream.api import ApiError, api, stored_sequence
-from .jetstream.messages import Position, TooMany, last_position, read, read_backwards, read_last
+from .jetstream.messages import Position, TooMany, last_position, pages, read, read_backwards, read_last
 
 MULTI_GET_KEYS = 1_000
 """JetStream answers at most 1,024 subjects in one multi-last get."""
 MARKER_TTL = "60s"
 """How long the marker of a deleted key stays, for watchers; then the key costs nothing."""
 WRITES_AT_ONCE = 256
-SCAN_BATCH = 1_000
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
@@ -184,14 +183,9 @@ class Bucket:
 
     async def pages(self) -> AsyncGenerator[list[BucketEntry], None]:
         """Yield all entries in order of their last write, at most a thousand at a time."""
-        revision = 1
-        while True:
-            # Every subject is the bucket's. With a filter that says so, NATS would count the matches for each page.
-            positions = await read(self.connection, self.stream, ">", revision, SCAN_BATCH)
+        # Every subject is the bucket's. With a filter that says so, NATS would count the matches for each page.
+        async for positions in pages(self.connection, self.stream, ">"):
             yield [entry for entry in self._entries(positions) if entry.value]
-            if len(positions) < SCAN_BATCH:
-                return
-            revision = positions[-1].sequence + 1
 
     async def newest(self, key_filter: str, since: datetime, at_once: int) -> AsyncGenerator[list[BucketEntry], None]:
         """Yield the entries on a filter that were written at an instant or later, the last write first.

@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from .client.connection import Connection
 from .jetstream.consumers import FOLLOW_BATCH, follow
-from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, Position, read
+from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, Position, read_some
 
 KEPT = 4_096
 """Messages kept in memory; up to twice as many for a moment."""
@@ -154,4 +154,4 @@ class Tail:
         return self._kept[place : place + MOST_AT_ONCE]
 
     async def _read(self, after: int) -> list[Position]:
-        return await read(self._connection, self._stream, self._filter, after + 1, FOLLOW_BATCH)
+        return await read_some(self._connection, self._stream, self._filter, after + 1, FOLLOW_BATCH)

@@ -208,7 +208,7 @@ async def test_a_list_reads_no_further_back_than_its_owner_goes(
     async def never(*_: object) -> list[Position]:
         raise AssertionError("the log was searched")
 
-    monkeypatch.setattr(messages, "read", never)
+    monkeypatch.setattr(messages, "read_some", never)
 
     assert await pages(container, TaskFilter(owner="alice")) == [ref(0)]
 

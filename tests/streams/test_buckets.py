@@ -12,6 +12,7 @@ from taskstream.container import Container
 from taskstream.errors import Conflict, StoreFull, StoreUnavailable
 from taskstream.streams import buckets
 from taskstream.streams.buckets import Bucket, BucketEntry, Write
+from taskstream.streams.jetstream import messages
 from taskstream.streams.jetstream.api import ApiError
 from testkit.nats import NatsServer
 from testkit.outage import begin, end, limit_store, restart
@@ -179,7 +180,7 @@ async def test_many_writes_say_so_when_the_connection_is_lost_before_their_answe
 async def test_pages_bring_every_entry_once_and_no_mark_of_a_deleted_one(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buckets, "SCAN_BATCH", 3)
+    monkeypatch.setattr(messages, "READ_BATCH", 3)
     await bucket.put_many([Write(f"k.{number}", b"v") for number in range(9)])
     await bucket.put_many([Write(f"k.{number}", None) for number in (0, 3, 4, 5)])
 

@@ -42,6 +42,8 @@ ELECTION_SECONDS = 0.05
 """Delay between an election and the reaction to it: NATS announces it a moment before the leader answers."""
 ELECTIONS_SECONDS = 0.25
 """Shortest time between two such reactions: elections come in bursts."""
+LARGE_READS_AT_ONCE = 16
+"""Reads of up to READ_BYTES each: 32 MiB. NATS cuts a connection for which more than 64 MB wait."""
 
 WATCHDOG_SECONDS = 2.0
 WATCHDOG_MISSES = 2
@@ -107,6 +109,8 @@ class Connection:
         self._election_listeners: list[Callable[[], None]] = []
         self._leader_listeners: list[Callable[[str, str], None]] = []
         client.on_loss(self.lose)
+        self.large_reads = asyncio.Semaphore(LARGE_READS_AT_ONCE)
+        """For reads of many messages: they wait for each other, so what is on its way here stays bounded."""
         self.denied: set[str] = set()
         """Subjects that NATS does not let us publish to, in lower case: nats-py changes the case."""
 

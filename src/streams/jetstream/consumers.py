@@ -31,6 +31,11 @@ another one."""
 FOLLOW_EXPIRES_SECONDS = 4.0
 FOLLOW_BATCH = 1_000
 """Messages per request. The next request is sent before the last messages arrive: at most twice as many wait here."""
+FOLLOW_BYTES = 2 * 1024 * 1024
+"""Bytes per request, unless a larger message comes: two requests are open, and two more while the first are handled."""
+BYTES_USED_UP = "Message Size Exceeds MaxBytes"
+REQUEST_ENDS = frozenset({BYTES_USED_UP, "Batch Completed"})
+"""NATS' descriptions (409) of the end of a request with a limit of bytes. After another one, `follow` starts again."""
 RETRY_PAUSE_SECONDS = 0.5
 MOST_FILTERS = 1_000
 """Filters of one consumer. 300 cost NATS 25 ms, whatever the length of the stream."""
@@ -170,9 +175,43 @@ class Consumer:
             self._fetched.put_nowait(message)  # late: the next fetch returns it
 
 
-def _undelivered(expired: Msg) -> int:
-    """Return how many messages of an expired pull (408) were not delivered."""
-    return int((expired.headers or {}).get("Nats-Pending-Messages", FOLLOW_BATCH))
+async def _create_reader(
+    connection: Connection, stream: str, filters: Sequence[str], after: int, *, headers_only: bool
+) -> tuple[str, bool]:
+    """Create a consumer in memory; return its name, and True if it has nothing to deliver yet."""
+    name = f"follow-{secrets.token_hex(6)}"
+    config = {
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": after + 1,
+        "ack_policy": "none",
+        "filter_subjects": list(filters),
+        "inactive_threshold": 60_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+        "headers_only": headers_only,
+    }
+    created = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+    return name, not created["num_pending"]
+
+
+def _follow_request(max_bytes: int) -> bytes:
+    expires = nanoseconds(timedelta(seconds=FOLLOW_EXPIRES_SECONDS))
+    return msgspec.json.encode({"batch": FOLLOW_BATCH, "expires": expires, "max_bytes": max_bytes})
+
+
+def _has_ended(message: Msg) -> bool:
+    """Return True if a request has ended: its messages were delivered, or its time or its bytes were used up."""
+    return status_of(message) == "408" or _description(message) in REQUEST_ENDS
+
+
+def _description(message: Msg) -> str:
+    return (message.headers or {}).get("Description", "")
+
+
+def _undelivered(ended: Msg) -> int:
+    """Return how many messages of a pull that has ended were not delivered."""
+    return int((ended.headers or {}).get("Nats-Pending-Messages", FOLLOW_BATCH))
 
 
 def _is_status(message: Msg) -> bool:
@@ -240,36 +279,22 @@ async def _follow_once(
     *,
     headers_only: bool,
 ) -> AsyncGenerator[list[Position], None]:
-    name = f"follow-{secrets.token_hex(6)}"
-    config = {
-        "name": name,
-        "deliver_policy": "by_start_sequence",
-        "opt_start_seq": after + 1,
-        "ack_policy": "none",
-        "filter_subjects": list(filters),
-        "inactive_threshold": 60_000_000_000,
-        "mem_storage": True,
-        "num_replicas": 1,
-        "headers_only": headers_only,
-    }
-    created = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+    name, is_at_end = await _create_reader(connection, stream, filters, after, headers_only=headers_only)
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
 
     # The consumer is in memory. If the connection is lost, the consumer probably is too, without any message.
     loss = connection.open_inbox(arrived.put_nowait)
     subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
-    request = msgspec.json.encode(
-        {"batch": FOLLOW_BATCH, "expires": nanoseconds(timedelta(seconds=FOLLOW_EXPIRES_SECONDS))}
-    )
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
     wanted = expected = pending = 0
+    max_bytes = FOLLOW_BYTES
     positions: list[Position] = []
     try:
-        if not created["num_pending"]:
+        if is_at_end:
             yield []
         while True:
             while wanted <= FOLLOW_BATCH:  # also before each yield: the next messages are on their way meanwhile
-                await connection.publish(subject, request, subscription.subject)
+                await connection.publish(subject, _follow_request(max_bytes), subscription.subject)
                 wanted += FOLLOW_BATCH
             if positions:
                 yield positions
@@ -290,10 +315,13 @@ async def _follow_once(
                 if message is None:
                     return
                 if _is_status(message):
-                    if status_of(message) != "408":
+                    if not _has_ended(message):
                         return  # deleted, or its server is gone
                     wanted -= _undelivered(message)
+                    if _description(message) == BYTES_USED_UP:
+                        max_bytes *= 2  # the next message may be larger than all of them
                     continue
+                max_bytes = FOLLOW_BYTES
                 place = delivery_info(message)
                 expected += 1
                 if place.consumer_sequence != expected:

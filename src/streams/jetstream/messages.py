@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,8 +17,8 @@ from ..client.connection import Connection, status_of
 from .api import ApiError, api
 
 READ_BATCH = 1_000
-READ_BYTES = 4 * 1024 * 1024
-"""Content of one answer to a direct get, but at least one message. NATS would collect 64 MB for it."""
+READ_BYTES = 2 * 1024 * 1024
+"""Bytes of messages after which one request ends; more by one message at most. NATS' own limit is 64 MB."""
 FIRST_STRIDE = 256
 """Sequences that a walk from newest to oldest searches in its first step."""
 BACKWARDS_BATCH = 256
@@ -120,24 +121,71 @@ async def read(
 ) -> list[Position]:
     """Return the messages on a filter from a sequence (or an instant) on, in order.
 
-    It stops at `limit`, or with the answer of NATS that exceeds `most_bytes`. By direct get: nothing is created there.
+    It stops at `limit`, or with the answer of NATS that exceeds `most_bytes`.
     """
     found: list[Position] = []
     size = 0
-    start: dict[str, object] = {"start_time": start_time} if start_time else {"seq": from_sequence}
-    while (limit is None or len(found) < limit) and (most_bytes is None or size <= most_bytes):
-        batch = READ_BATCH if limit is None else min(READ_BATCH, limit - len(found))
-        request = {"batch": batch, "max_bytes": READ_BYTES, "next_by_subj": filter_subject, **start}
-        answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request))
-        end = answers.pop()
-        if status_of(end) not in END_OF_BATCH:
-            raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
-        found.extend(position_of(answer) for answer in answers)
-        size += sum(len(answer.data) for answer in answers)
-        if not answers or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
-            break
-        start = {"seq": found[-1].sequence + 1}
+    steps = pages(connection, stream, filter_subject, from_sequence, limit, start_time=start_time)
+    async with contextlib.aclosing(steps):
+        async for positions in steps:
+            found += positions
+            size += sum(len(position.data) for position in positions)
+            if most_bytes is not None and size > most_bytes:
+                break
     return found
+
+
+async def pages(
+    connection: Connection,
+    stream: str,
+    filter_subject: str,
+    from_sequence: int = 1,
+    limit: int | None = None,
+    *,
+    start_time: datetime | None = None,
+) -> AsyncGenerator[list[Position], None]:
+    """Yield the messages that `read` returns, in lists of up to READ_BATCH messages and about READ_BYTES.
+
+    By direct get: nothing is created on the server.
+    """
+    start: dict[str, object] = {"start_time": start_time} if start_time else {"seq": from_sequence}
+    count = 0
+    while limit is None or count < limit:
+        batch = READ_BATCH if limit is None else min(READ_BATCH, limit - count)
+        positions, has_more = await _get(connection, stream, {"batch": batch, "next_by_subj": filter_subject, **start})
+        if positions:
+            yield positions
+        if not positions or not has_more:
+            return
+        count += len(positions)
+        start = {"seq": positions[-1].sequence + 1}
+
+
+async def read_some(
+    connection: Connection,
+    stream: str,
+    filter_subject: str,
+    from_sequence: int,
+    limit: int = READ_BATCH,
+    *,
+    start_time: datetime | None = None,
+) -> list[Position]:
+    """Return the first of the messages that `read` returns, about READ_BYTES of them; none only if there are none."""
+    start: dict[str, object] = {"start_time": start_time} if start_time else {"seq": from_sequence}
+    return (await _get(connection, stream, {"batch": limit, "next_by_subj": filter_subject, **start}))[0]
+
+
+async def _get(connection: Connection, stream: str, what: dict[str, object]) -> tuple[list[Position], bool]:
+    """Return the messages of one direct get, and True if more of them follow. Raises TooMany, StoreUnavailable."""
+    request = msgspec.json.encode({"max_bytes": READ_BYTES, **what})
+    async with connection.large_reads:
+        answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", request)
+    end = answers.pop()
+    if status_of(end) == TOO_MANY_RESULTS:
+        raise TooMany(f"{stream} has more than {MOST_SUBJECTS} such subjects")
+    if status_of(end) not in END_OF_BATCH:
+        raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
+    return list(map(position_of, answers)), (end.headers or {}).get("Nats-Num-Pending", "0") != "0"
 
 
 async def read_backwards(
@@ -147,23 +195,22 @@ async def read_backwards(
     oldest: int,
     before: int,
     at_once: int,
-    matches: Callable[[Position], bool] = lambda _: True,
+    select: Callable[[Position], Position | None] = lambda position: position,
 ) -> AsyncGenerator[tuple[list[Position], int], None]:
     """Yield the messages on a filter from `oldest` to before a sequence, newest first, in bounded steps.
 
     Each step comes with the sequence at which it ends; all other messages are before that. `at_once`: about how many
     messages a step should have. A step that finds fewer makes the next one search four times as many sequences.
+    `select` returns what a step keeps of a message, None if nothing.
     """
     stride = max(FIRST_STRIDE, 4 * at_once)
     while before > oldest:
         lower = max(oldest, before - stride)
         found: list[Position] = []
         start = lower
-        while start < before:
-            batch = await read(connection, stream, filter_subject, start, BACKWARDS_BATCH)
-            found.extend(position for position in batch if position.sequence < before and matches(position))
-            if len(batch) < BACKWARDS_BATCH or batch[-1].sequence >= before:
-                break
+        while start < before and (batch := await read_some(connection, stream, filter_subject, start, BACKWARDS_BATCH)):
+            selected = [select(position) for position in batch if position.sequence < before]
+            found += [position for position in selected if position is not None]
             start = batch[-1].sequence + 1
         yield found[::-1], lower
         before = lower
@@ -176,14 +223,17 @@ async def read_last(connection: Connection, stream: str, filters: Sequence[str])
 
     Raises TooMany for more subjects than JetStream answers in one request.
     """
-    request = msgspec.json.encode({"multi_last": filters, "batch": MOST_SUBJECTS})
-    answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", request)
-    end = answers.pop()
-    if status_of(end) == TOO_MANY_RESULTS or (end.headers or {}).get("Nats-Num-Pending", "0") != "0":
-        raise TooMany(f"more than {MOST_SUBJECTS} subjects of {stream} match")
-    if status_of(end) not in END_OF_BATCH:
-        raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
-    return [position_of(answer) for answer in answers]
+    last: dict[str, Position] = {}
+    has_more, start = True, 1
+    while has_more:
+        # A subject that changes between two requests is in the answer to the second one, too.
+        what: dict[str, object] = {"multi_last": filters, "batch": MOST_SUBJECTS}
+        positions, has_more = await _get(connection, stream, what if start == 1 else {**what, "seq": start})
+        last |= {position.subject: position for position in positions}
+        if not positions:
+            break
+        start = positions[-1].sequence + 1
+    return list(last.values())
 
 
 async def list_subjects(connection: Connection, stream: str, filter_subject: str) -> list[str]:
