@@ -49,6 +49,11 @@ MOST_OUTPUT = 64 * 1024
 """Characters of output and lines that may wait; with more, they are appended without a token."""
 MOST_LINES = 500
 """Lines that may wait; with more, they are appended without a token. Merging costs time for each line that waits."""
+MOST_STORED = 32 * 1024 * 1024
+"""Characters of output, lines and custom data of one task that this process stores. More is pushed live only."""
+MOST_STORED_THEN = 1_024
+"""Bytes of custom data that are stored even then."""
+NOT_KEPT = f"output, lines and large custom data are pushed live only: the task has stored {MOST_STORED:,} characters"
 MOST_NOTES = 20
 """Notes of merged reports; equal ones count once."""
 REMEMBERED = 10_000
@@ -73,6 +78,8 @@ class _Throttle(Struct):
     last: int = 0
     """Sequence of the last report that was appended here."""
     flush: asyncio.Task[None] | None = None
+    stored: int = 0
+    """Characters of output, lines and custom data that were stored here."""
     refused: tuple[Reporter, Refused] | None = None
     """The reporter of an attempt that no longer counts, and why it was refused."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -112,7 +119,13 @@ class AttemptReports:
         async with task.lock:
             if task.refused is not None and task.refused[0] == command.reporter:
                 raise task.refused[1]
-            is_free = task.waiting is None and task.flush is None and task.take(time.monotonic())
+            size = len(command.output) + sum(map(len, command.lines)) + len(command.custom_data)
+            is_over = task.stored + size > MOST_STORED
+            if is_over:
+                command = _without_content(command)
+            else:
+                task.stored += size
+            is_free = not is_over and task.waiting is None and task.flush is None and task.take(time.monotonic())
             if is_free or len(events) > 1:  # a report that starts an attempt is more than progress
                 handled = await self._commands.task(ref, command, by=by, cause=cause, known=known)
                 task.last = handled.known.sequence
@@ -289,6 +302,18 @@ def _end(
         update_digest=update_digest,
         notes=ending.notes,
         decided_by=decided_by,
+    )
+
+
+def _without_content(command: ReportProgress) -> ReportProgress:
+    """Return what is stored of a report once the task has stored enough: the percentage and the message."""
+    is_small = len(command.custom_data) <= MOST_STORED_THEN
+    return replace(
+        command,
+        custom_data=command.custom_data if is_small else NULL,
+        lines=(),
+        output="",
+        notes=(*command.notes, NOT_KEPT),
     )
 
 

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import nats as client
+import pytest
 
 from taskstream.events.envelope import Actor
 from taskstream.events.ids import parse_task_id
 from taskstream.events.subjects import live_subject
 from taskstream.events.task import ProgressReported
-from taskstream.push import live
+from taskstream.push import attempt_reports, live
 from taskstream.push.attempt_reports import BURST, PER_SECOND
 from testkit.backend import BackendServer, accept
 from testkit.service import Service, running_service
@@ -142,3 +143,25 @@ async def test_a_late_report_is_not_sent_to_followers_who_came_after_its_batch(n
 
     assert names[0] == "TaskSucceeded"
     assert "ProgressReported" not in names
+
+
+async def test_the_stored_progress_of_a_task_is_bounded_and_followers_see_all(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_reports, "MOST_STORED", 1_000)
+    async with working(nats_url) as (service, backend, task_id):
+        async with opened(service.alice, f"/api/task/{task_id}/stream") as stream:
+            await received(stream, 1)
+            for number in range(10):
+                await backend.report(
+                    backend.calls[0], "PROCESSING", progress=number, output="x" * 400, custom_data={"n": "y" * 2_000}
+                )
+            await backend.report(backend.calls[0], "FINISHED")
+            pushed = [entry.data["event"] async for entry in stream]
+        history = await service.alice.history(task_id)
+
+    stored = [event for event in history if event["type"] == "ProgressReported"]
+    assert sum(len(event.get("output", "")) + len(str(event.get("custom_data", ""))) for event in stored) <= 1_000
+    assert stored[-1]["progress"] == 9
+    assert attempt_reports.NOT_KEPT in stored[-1]["notes"]
+    assert sum(len(event.get("output", "")) for event in pushed) == 4_000

@@ -67,7 +67,7 @@ async def test_a_user_at_the_quota_is_refused_and_a_second_one_submits_and_reads
 
 
 async def test_every_way_in_is_refused_at_the_quota(limited: Service) -> None:
-    failed = await limited.alice.submit({"a": 1})
+    failed, waiting = await limited.alice.submit({"a": 1}), await limited.alice.submit({"a": 2})
     await limited.alice.done("POST", f"/api/task/{failed}/cancel")
     await limited.admin.done("PUT", "/api/owners/alice/limits", {"stored": 1})
     headers = {"X-AI-Provider": "p", "X-AI-Model": "m", "X-AI-Key": "k"}
@@ -80,9 +80,11 @@ async def test_every_way_in_is_refused_at_the_quota(limited: Service) -> None:
         await limited.alice.post("/api/projects/p/queue-chapters", {}, headers=headers),
         await limited.alice.post(f"/api/schedules/{created['id']}/run"),
         await limited.alice.post(f"/api/task/{failed}/retry"),
+        await limited.alice.put(f"/api/task/{waiting}", update("PROCESSING", custom_data="z")),
     ]
 
-    assert [answer.status for answer in answers] == [429] * 5
+    assert [answer.status for answer in answers] == [429] * 6
+    assert (await limited.client("backend", "service").put(f"/api/task/{waiting}", update("PROCESSING"))).status == 200
     assert {answer["violated-policies"][0] for answer in answers} == {"stored"}
     bulk = await limited.alice.done("POST", "/api/tasks/retry", {"ids": [failed]})
     assert "stored bytes" in bulk["refused"][0]["reason"]

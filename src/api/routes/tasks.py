@@ -161,7 +161,7 @@ def task_router(container: Container) -> Router:
         "Report progress or the outcome of a task",
         "The task after the update",
         body=UpdateBody,
-        fails={409},
+        fails={409, 429},
         request_max_body_size=settings.max_result,
     )
     async def update_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
