@@ -27,7 +27,7 @@ from .mutants import Mutant, mutants_of
 
 EQUIVALENTS = scope.ROOT / "mutation" / "equivalents.toml"
 KEPT = scope.ROOT / "build" / "mutation.json"
-SUPPORT = ("tests/*/support.py", "tests/*/simulation.py", "tests/*/wire_*.py", "testkit/*.py", "tests/events/golden/*")
+SUPPORT = ("tests/*/support.py", "tests/*/simulation.py", "tests/*/wire_*.py")
 
 
 class Score(NamedTuple):
@@ -77,6 +77,8 @@ class Session:
         from . import trials
 
         self._trials = trials
+        self._path = f"{module}.py"
+        self._source = digest(scope.source(module))
         self._memory = memory
         self._jobs = jobs
         self._files = {str(path.relative_to(scope.ROOT)): digest(path) for path in scope.test_files(module)}
@@ -86,24 +88,22 @@ class Session:
         self._measure()
 
     def _measure(self) -> None:
-        """Learn what each test runs; only of files that changed, or whose sources did."""
+        """Learn what each test runs; only of files that changed, or that run this module and it changed."""
         for file, own in self._files.items():
             kept = self._memory.baselines.get(file)
-            if kept is None or kept["key"] != self._key(own, kept["sources"]):
+            is_known = kept is not None and kept["own"] == own + self._support
+            if kept is None or not is_known or kept["sources"].get(self._path, self._source) != self._source:
                 print(f"measuring {file}", file=sys.stderr)
                 found = self._trials.measure(scope.ROOT / file)
-                sources = sorted(path for path, by_line in found.lines.items() if any(by_line.values()))
-                kept = {"key": self._key(own, sources), "sources": sources, **found._asdict()}
+                run = [path for path, lines in found.lines.items() if any(lines.values())]
+                sources = {path: digest(scope.SOURCE / path) for path in run}
+                kept = {"own": own + self._support, "sources": sources, **found._asdict()}
                 self._memory.baselines[file] = kept
                 self._memory.save()
             self._add(kept)
             self._trials.preload(kept["libraries"])
         if not self._seconds:
             sys.exit(f"none of these passes with the code as it is: {', '.join(self._files)}")
-
-    def _key(self, own: str, sources: list[str]) -> str:
-        paths = [scope.SOURCE / path for path in sources]
-        return digest(*paths) + own + self._support if all(path.exists() for path in paths) else ""
 
     def _add(self, kept: dict[str, Any]) -> None:
         seconds = {test: spent for test, spent in kept["seconds"].items() if spent <= scope.SLOW_SECONDS}
@@ -115,7 +115,7 @@ class Session:
 
     def _tests_for(self, mutant: Mutant) -> list[str]:
         """Return the tests that may notice a change, the quickest first."""
-        by_line = self._by_line.get(f"{mutant.module}.py", {})
+        by_line = self._by_line.get(self._path, {})
         lines = range(mutant.first_line, mutant.last_line + 1)
         found = set().union(*(by_line.get(line, set()) for line in lines))
         if not found and (mutant.where == "<module>" or mutant.where.split(".")[-1][:1].isupper()):
@@ -146,9 +146,9 @@ class Session:
             while left and len(running) < self._jobs:
                 mutant = left.pop()
                 tests = self._tests_for(mutant)
-                limit = 5 + 3 * sum(self._seconds[test] for test in tests)
                 if tests:
-                    running.append((mutant, self._trials.start(mutant.module, mutant.source, tests, limit)))
+                    seconds = {test: self._seconds[test] for test in tests}
+                    running.append((mutant, self._trials.start(mutant.module, mutant.source, seconds)))
                 else:
                     self._record(mutant, "", all_tests, noticed)
             for each in list(running):

@@ -39,9 +39,9 @@ SCOPE: dict[str, tuple[str, ...]] = {
 Tests that need a fixture of tests/conftest.py, a real NATS for one, are left out.
 """
 
-SLOW_SECONDS = 2.0
+SLOW_SECONDS = 1.0
 """Tests that take more CPU time, measured with coverage, are left out."""
-BUDGET_SECONDS = 6.0
+BUDGET_SECONDS = 4.0
 """CPU time of the tests that run for a change, measured with coverage. The quickest come first, and the first that
 fails ends the run: most changes are noticed within half a second."""
 

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import CodeType
@@ -83,8 +83,17 @@ class _ByTest:
 
 
 class _FirstFailure:
-    def __init__(self) -> None:
+    """Remembers the first test that fails. A test that takes much longer than it should kills the process."""
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self._seconds = seconds
         self.nodeid = ""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 1 + 3 * self._seconds[item.nodeid])
+        yield
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.nodeid:
@@ -143,16 +152,19 @@ def preload(libraries: Sequence[str]) -> None:
                 importlib.import_module(name)
 
 
-def start(module: str, text: str, tests: Sequence[str], limit_seconds: float) -> Process:
-    """Start tests with a changed module. Its value is the first that fails, `import` or `time`; empty: all pass."""
+def start(module: str, text: str, seconds: Mapping[str, float]) -> Process:
+    """Start tests with a changed module, given the time each takes without it.
+
+    The value is the first test that fails, `import` or `time`; empty: all pass.
+    """
 
     def run() -> str:
         sys.meta_path.insert(0, _Changed(module, text))
-        first = _FirstFailure()
-        code = pytest.main([*PYTEST, *tests], plugins=[pytest_asyncio.plugin, first])
+        first = _FirstFailure(seconds)
+        code = pytest.main([*PYTEST, *seconds], plugins=[pytest_asyncio.plugin, first])
         return first.nodeid or ("" if code == pytest.ExitCode.OK else "import")
 
-    return Process(run, limit_seconds)
+    return Process(run, 10 + 3 * sum(seconds.values()))
 
 
 class Process:
