@@ -333,3 +333,195 @@ def test_the_order_in_which_attempts_end_does_not_matter(data: st.DataObject, ve
         found.append(server.evidence)
 
     assert found[0] == found[1]
+
+
+# In numbers
+
+
+def test_the_numbers_are_those_of_the_documents() -> None:
+    assert (RECENT_SECONDS, REMEMBERED) == (60.0, 256)
+
+
+@pytest.mark.parametrize(("failures", "is_enough"), [(4, False), (5, True), (6, True)])
+def test_so_many_failures_are_enough(server: Server, failures: int, is_enough: bool) -> None:
+    server.attempt("failure", *map(task, range(failures)))
+
+    assert server.evidence == (Evidence(failures, "alice") if is_enough else None)
+
+
+@pytest.mark.parametrize(("seconds", "enough"), [(0.0, 10), (60.0, 10), (60.1, 5)])
+def test_within_a_minute_of_a_success_twice_as_many_failures_are_needed(
+    server: Server, seconds: float, enough: int
+) -> None:
+    server.attempt("success", task(100))
+    server.now += seconds
+    found = []
+    for number in range(10):
+        server.attempt("failure", task(number))
+        found.append(server.evidence is not None)
+
+    assert found == [number + 1 >= enough for number in range(10)]
+
+
+def test_a_success_of_two_minutes_is_recent_for_two_minutes(server: Server) -> None:
+    server.attempt("success", task(100), seconds=120.0)
+    server.now += 120.0
+    server.attempt("failure", *map(task, range(9)))
+
+    assert server.evidence is None
+
+
+def test_the_first_failure_is_the_first_that_started(server: Server) -> None:
+    server.start(task(1))
+    server.attempt("success", task(100, "bob"))
+    for number in range(2, 6):
+        server.start(task(number))
+    server.now += 61
+    server.end("failure", *map(task, range(2, 6)))
+    assert server.evidence is None
+    server.attempt("failure", task(6))
+
+    assert server.evidence is None  # bob's success was recent when the first of them started
+
+
+def test_half_of_the_owners_is_not_more_than_half(server: Server) -> None:
+    server.attempt("success", task(1, "bob"))
+    server.attempt("failure", *map(task, range(20)))
+    assert server.evidence is None
+
+    server.attempt("failure", task(1, "carol"))
+    assert server.evidence == Evidence(21, "")
+
+
+@pytest.mark.parametrize(("later", "found"), [(60.0, None), (60.1, Evidence(20, "alice"))])
+def test_an_owner_with_a_success_within_a_minute_fails_in_none(server: Server, later: float, found: object) -> None:
+    server.attempt("success", task(1, "bob"))
+    server.attempt("failure", *map(task, range(20)))
+    server.now += later
+
+    assert server.evidence == found
+
+
+@pytest.mark.parametrize(
+    ("unreached", "failed", "found"),
+    [(5, 5, None), (6, 5, Evidence(11, "")), (5, 6, None)],
+)
+def test_more_than_half_unreached_is_the_server_whoever_had_a_success(
+    server: Server, unreached: int, failed: int, found: Evidence | None
+) -> None:
+    server.attempt("success", task(1, "bob"))
+    server.attempt("failure", *(task(number) for number in range(failed)))
+    server.attempt("unreached", *(task(100 + number) for number in range(unreached)))
+
+    assert server.evidence == found
+
+
+def test_one_task_that_is_unreached_again_and_again_is_not_enough(server: Server) -> None:
+    server.attempt("success", task(1, "bob"))
+    server.attempt("failure", task(0))
+    server.attempt("unreached", *[task(7)] * 20)
+    assert server.evidence is None
+
+    server.attempt("unreached", task(8))
+    assert server.evidence == Evidence(22, "")
+
+
+def test_running_attempts_that_outlasted_the_quickest_failure_count_as_not_failed(server: Server) -> None:
+    running = [task(100 + number) for number in range(5)]
+    server.start(task(0))
+    server.start(*running)
+    server.now += 2.0
+    server.end("failure", task(0))
+    server.attempt("failure", *map(task, range(1, 5)), seconds=2.0)
+    assert server.evidence is None  # half of them survive
+
+    server.end("neutral", running[0])
+    assert server.evidence == Evidence(5, "alice")
+
+
+def test_a_running_attempt_survives_once_it_has_lasted_as_long_as_the_quickest_failure(server: Server) -> None:
+    server.attempt("failure", *map(task, range(5)), seconds=3.0)
+    server.start(*(task(100 + number) for number in range(5)))
+
+    server.now += 2.9
+    assert server.evidence == Evidence(5, "alice")
+    server.now = 1_018.0
+    assert server.evidence is None
+
+
+def test_an_attempt_that_started_before_the_first_failure_survives_nothing(server: Server) -> None:
+    server.start(*(task(100 + number) for number in range(9)))
+    server.attempt("failure", *map(task, range(5)), seconds=3.0)
+
+    assert server.evidence == Evidence(5, "alice")
+
+
+def test_running_attempts_of_another_owner_count_for_their_owner(server: Server) -> None:
+    server.attempt("failure", *map(task, range(5)))
+    server.start(task(1, "bob"))
+    assert server.evidence is None
+
+    server.attempt("failure", task(9, "carol"))
+    assert server.evidence == Evidence(6, "")
+
+
+def test_unreached_attempts_must_outnumber_what_survives_too(server: Server) -> None:
+    server.attempt("unreached", *map(task, range(6)))
+    server.start(*(task(100 + number) for number in range(6)))
+    assert server.evidence is None
+
+    server.attempt("unreached", task(7))
+    assert server.evidence == Evidence(7, "")
+
+
+def test_after_the_circuit_changed_only_attempts_that_start_later_count(server: Server) -> None:
+    server.start(task(0))
+    server.attempt("failure", *map(task, range(1, 5)))
+    server.judged.forget_failures()
+    server.end("failure", task(0))
+    server.attempt("failure", *map(task, range(1, 5)))
+    assert server.evidence is None
+
+    server.attempt("failure", task(5, "bob"))
+    assert server.evidence == Evidence(5, "")
+
+
+def test_a_success_clears_the_owner_and_the_failures_before_it_only(server: Server) -> None:
+    server.attempt("failure", *map(task, range(3)))
+    server.start(task(100, "bob"))
+    server.attempt("failure", *map(task, range(3, 13)))
+    server.now += 100
+    server.end("success", task(100, "bob"))
+
+    assert server.judged._failed == {"alice": 10}
+    assert server.evidence is None
+    server.now += 101
+    assert server.evidence == Evidence(10, "alice")
+
+
+def test_the_latest_256_failures_are_remembered_and_twice_as_many_as_run_besides(server: Server) -> None:
+    server.attempt("failure", *(task(number, f"owner{number}") for number in range(300)))
+    assert len(server.judged._failures) == 256
+    assert server.judged._failed.total() == 256
+    assert "owner43" not in +server.judged._failed
+    assert server.judged.doubt(task(43, "owner43")) == 0
+    assert server.judged.doubt(task(44, "owner44")) == 2
+    assert server.judged.doubt(task(1, "owner44")) == 1
+
+    server.start(*(task(number, "running") for number in range(10)))
+    server.attempt("failure", *(task(number) for number in range(300)))
+    assert len(server.judged._failures) == 256 + 2 * 10
+    server.attempt("failure", task(44, "owner44"))
+    assert server.judged.doubt(task(44, "owner44")) == 2
+
+
+def test_the_owner_of_the_latest_success_is_remembered_longest(server: Server) -> None:
+    server.attempt("success", *(task(1, f"owner{number}") for number in range(256)))
+    server.attempt("success", task(2, "owner0"))
+    assert len(server.judged._successes) == 256
+
+    server.attempt("success", task(1, "new"))
+
+    assert list(server.judged._successes)[-2:] == ["owner0", "new"]
+    assert "owner1" not in server.judged._successes
+    assert len(server.judged._successes) == 256

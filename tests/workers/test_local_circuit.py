@@ -258,3 +258,139 @@ def test_a_worker_that_takes_over_an_open_circuit_keeps_to_what_the_log_says(cir
     assert [circuit.admits(task) for task in (BAD, GOOD)] == [False, True]
     circuit.now += KEPT_SECONDS
     assert circuit.admits(BAD)
+
+
+# In numbers
+
+
+def test_the_numbers_are_those_of_the_documents() -> None:
+    assert (KEPT_SECONDS, SETTLED_SECONDS) == (0.5, 1.0)
+
+
+def test_a_circuit_begins_closed_whatever_the_time() -> None:
+    local = LocalCircuit(most_failures=2, cooldown_seconds=COOLDOWN)
+
+    local.record(Shut(0.0))
+    assert local.shut(0.0) == Shut(0.0)
+    assert LocalCircuit(2, COOLDOWN).shut(0.0) is None
+    assert LocalCircuit(2, COOLDOWN).changes_at(0.0) is None
+
+
+def test_a_half_open_circuit_has_one_attempt_more_than_what_runs_and_never_more_than_registered(
+    circuit: Circuit,
+) -> None:
+    circuit.local.record(Shut(circuit.now))
+
+    assert [circuit.local.capacity(running, 3, circuit.now) for running in range(5)] == [1, 2, 3, 3, 3]
+    circuit.local.start(GOOD, circuit.now)
+    assert [circuit.local.capacity(running, 3, circuit.now) for running in range(5)] == [0, 1, 2, 3, 3]
+    assert circuit.local.capacity(1, 3, circuit.now + COOLDOWN - 0.001) == 1
+    assert circuit.local.capacity(1, 3, circuit.now + COOLDOWN) == 2
+
+
+def test_a_trial_has_its_place_from_its_start_to_its_end(circuit: Circuit) -> None:
+    circuit.local.record(Shut(circuit.now))
+    now = circuit.now
+
+    circuit.local.start(GOOD, now)
+    assert circuit.local.changes_at(now) == now + COOLDOWN
+    assert circuit.local.changes_at(now + COOLDOWN) is None
+    circuit.local.end(GOOD, "neutral", now + 1)
+    assert circuit.local.changes_at(now + 1) is None
+
+
+def test_an_open_circuit_changes_when_it_is_to_be_tried(circuit: Circuit) -> None:
+    circuit.local.record(Shut(circuit.now + 7))
+    now = circuit.now
+
+    assert circuit.local.capacity(0, 3, now + 6.999) == 0
+    assert circuit.local.capacity(0, 3, now + 7) == 1
+    assert circuit.local.changes_at(now) == now + 7
+    assert circuit.local.changes_at(now + 7) is None
+    assert [circuit.local.admits_at(GOOD, at) for at in (now, now + 7, now + 8)] == [now + 7, now + 7, now + 8]
+
+
+def test_the_later_of_the_log_and_the_own_decision_holds(circuit: Circuit) -> None:
+    circuit.opens()
+    opened = circuit.now
+
+    assert circuit.local.shut(opened) == Shut(opened + COOLDOWN, "mallory")
+    circuit.local.record(Shut(opened + 40, "bob"))
+    assert circuit.local.shut(opened) == Shut(opened + 40, "mallory")
+    circuit.local.record(Shut(opened + 4, "bob"))
+    assert circuit.local.shut(opened) == Shut(opened + COOLDOWN, "mallory")
+    assert circuit.local.shut(opened + COOLDOWN) == Shut(opened + 4, "bob")
+
+
+def test_a_closed_circuit_ignores_the_log_for_a_second(circuit: Circuit) -> None:
+    circuit.local.record(Shut(circuit.now))
+    circuit.attempt(GOOD, "success")
+    closed = circuit.now
+
+    assert circuit.local.shut(closed + 0.999) is None
+    assert circuit.local.changes_at(closed + 0.5) == closed + 1
+    assert circuit.local.shut(closed + 1) == Shut(closed)
+    circuit.local.record(None)
+    assert circuit.local.changes_at(closed + 1) is None
+
+
+def test_a_failed_trial_before_the_end_of_the_cool_down_does_not_make_it_longer(circuit: Circuit) -> None:
+    circuit.opens()
+    opened = circuit.now
+    circuit.now += 5
+    assert circuit.attempt(TaskRef("mallory", "third"), "failure") == Evidence(1, "mallory")
+    assert circuit.local.shut(circuit.now) == Shut(opened + COOLDOWN, "mallory")
+
+    circuit.now += 1
+    assert circuit.attempt(GOOD, "unreached") == Evidence(1, "")
+    assert circuit.local.shut(circuit.now) == Shut(opened + COOLDOWN, "")
+
+
+def test_a_failed_trial_at_the_end_of_the_cool_down_begins_another(circuit: Circuit) -> None:
+    circuit.local.record(Shut(circuit.now))
+
+    assert circuit.attempt(GOOD, "failure") == Evidence(1, "bob")
+    assert circuit.local.shut(circuit.now) == Shut(circuit.now + COOLDOWN, "bob")
+
+
+def test_failures_from_before_a_close_open_no_circuit(circuit: Circuit) -> None:
+    circuit.attempt(BAD, "failure")
+    circuit.local.record(Shut(circuit.now))
+    circuit.attempt(GOOD, "success")
+    circuit.local.record(None)
+
+    assert circuit.attempt(OTHER_BAD, "failure") is None
+
+
+def test_what_speaks_against_a_task_delays_it_as_a_trial_by_half_a_second_each(circuit: Circuit) -> None:
+    circuit.opens()
+    shut = circuit.local.shut(circuit.now)
+    assert shut is not None
+    tasks = [BAD, TaskRef("mallory", "new"), GOOD]
+
+    assert [circuit.local.doubt(task, circuit.now) for task in tasks] == [2, 1, 0]
+    found = [circuit.local.admits_at(task, circuit.now) for task in tasks]
+    assert found == [shut.until + 1.0, shut.until + 0.5, circuit.now]
+    circuit.local.record(None)
+    assert [circuit.local.doubt(task, shut.until) for task in tasks] == [2, 1, 0]
+    assert circuit.local.admits_at(BAD, shut.until) == shut.until
+
+
+def test_an_owner_that_the_log_names_is_in_doubt_and_no_other(circuit: Circuit) -> None:
+    circuit.local.record(Shut(circuit.now + 5, "mallory"))
+
+    assert [circuit.local.doubt(task, circuit.now) for task in (BAD, GOOD)] == [1, 0]
+    assert circuit.local.admits_at(BAD, circuit.now) == circuit.now + 5.5
+    assert circuit.local.admits_at(GOOD, circuit.now) == circuit.now
+
+
+def test_a_doubtful_task_waits_for_the_end_of_the_trial_before_it(circuit: Circuit) -> None:
+    circuit.attempt(BAD, "failure")
+    circuit.local.record(Shut(circuit.now))
+    circuit.now += 3
+    now = circuit.now
+    circuit.local.start(GOOD, now)
+    assert circuit.local.admits_at(BAD, now) == now + COOLDOWN + 1.0
+
+    circuit.local.end(GOOD, "neutral", now + 2)
+    assert circuit.local.admits_at(BAD, now + 2) == now + 2 + 1.0
