@@ -76,12 +76,12 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 class Processing(Struct, frozen=True, kw_only=True):
     facts: TaskFacts
-    granted: bool = False
+    granted: bool
     server_id: str
     worker_id: str
     deadline: datetime
     token_digest: str
-    accepted: bool = False
+    accepted: bool
     """The server accepted it (202) and reports by callback."""
 
     @property

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 from msgspec.structs import replace
@@ -26,7 +27,14 @@ from taskstream.backends.dialects.dialect import (
 )
 from taskstream.backends.dialects.framing import FRAMINGS, Texts
 from taskstream.backends.dialects.reasons import reason_in, reason_of, shortened
-from taskstream.backends.dialects.task_update import STATUSES, read_backend_task_id, read_update, status_of, wrapped
+from taskstream.backends.dialects.task_update import (
+    STATUSES,
+    UpdateMetadata,
+    read_backend_task_id,
+    read_update,
+    status_of,
+    wrapped,
+)
 from taskstream.backends.dialects.taskstream import Taskstream
 from taskstream.commands.task_commands import Reporter, ReportProgress
 from taskstream.errors import InvalidInput
@@ -414,6 +422,43 @@ def test_a_charset_is_read_from_the_forms_in_which_it_is_written() -> None:
         found = answer(200, b"\xfc", media_type=f"text/plain{written}")
         assert isinstance(found, Completed)
         assert json.loads(found.result)["data"] == "ü"
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("windows-1250", "Š"),
+        ("windows-1258", "₫"),
+        ("iso-8859-2", "ł"),
+        ("iso-8859-16", "ș"),
+        ("us-ascii", "a"),
+        ("utf-16-le", "ü"),
+        ("utf-32", "ü"),
+        ("euc-jp", "夜"),
+        ("euc-kr", "밤"),
+        ("gb2312", "夜"),
+        ("gbk", "夜"),
+        ("gb18030", "🜚"),
+        ("big5", "夜"),
+        ("koi8-r", "ночь"),
+    ],
+)
+def test_every_usual_charset_is_read(charset: str, text: str) -> None:
+    found = answer(200, text.encode(charset), media_type=f"text/plain; charset={charset}")
+
+    assert isinstance(found, Completed)
+    assert json.loads(found.result)["data"] == text
+
+
+def test_what_a_reply_a_failure_or_a_probe_does_not_say() -> None:
+    reply = Reply(status=200, headers={}, body=b"")
+    failed = Failed(kind="error", error="")
+    probe = Probe(True, "")
+
+    assert (reply.elapsed_ms, reply.retry_after) == (0, None)
+    assert (failed.retry_after, failed.is_neutral, failed.is_unreached) == (None, False, False)
+    assert (probe.latency_ms, probe.timed_out, probe.is_ours) == (None, False, False)
+    assert json.loads(bytes(msgspec.json.decode(b'{"status": "FAILED"}', type=UpdateMetadata).custom_data)) is None
 
 
 def test_which_media_types_are_streams() -> None:

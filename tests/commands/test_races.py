@@ -261,11 +261,11 @@ async def test_the_last_pause_may_end_with_the_patience(pools: Pools, log: Memor
     log.errors = [StoreUnavailable("away")] * 99
 
     with pytest.raises(StoreUnavailable):
-        await pause(pools, patience_seconds=0.0625)
+        await pause(pools, patience_seconds=0.05)
+    assert clock.slept == [0.05]
     clock.slept.clear()
     with pytest.raises(StoreUnavailable):
-        await pause(pools, patience_seconds=0.0)
-
+        await pause(pools, patience_seconds=0.049)
     assert clock.slept == []
 
 

@@ -263,6 +263,7 @@ def test_only_a_failure_of_the_runs_that_fired_last_is_recorded_whole() -> None:
     counts = Counts(fired=2, failed=2)
 
     begun.when(RecordFailure(runs=runs(4, 6), error="e")).is_quiet()
+    given(created()).when(RecordFailure(runs=(), error="e")).is_quiet()
     begun.when(RecordFailure(runs=runs(4, 5), error="e")).then(
         ScheduleFailed(runs=runs(4, 5), error="e", counts=counts)
     ).is_quiet()

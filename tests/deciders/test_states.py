@@ -127,6 +127,7 @@ RUNNING = Processing(
     worker_id="w1",
     deadline=NOW + POLICY.timeout,
     token_digest="token of 1",
+    accepted=False,
 )
 GRANTED = TaskQueued(pool="text", priority="high", reason="", granted=True)
 

@@ -183,6 +183,7 @@ def test_an_idempotency_key_used_again_with_another_body_is_refused(state: Given
 
 def test_an_id_that_is_taken_by_chance_is_refused() -> None:
     waiting.when(submit(fingerprint="f2")).is_refused(AlreadyExists)
+    waiting.when(SubmitTask(submission=submitted(fingerprint="f2"))).is_refused(AlreadyExists)
 
 
 def test_a_submit_whose_answer_was_lost_is_found_done_without_a_key_too() -> None:

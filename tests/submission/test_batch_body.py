@@ -148,6 +148,18 @@ def test_a_place_that_the_batch_has_not_is_named() -> None:
     ]
 
 
+def test_a_place_is_a_whole_number_from_0_to_999() -> None:
+    task = b'[{"payload": 1}, {"payload": 2, "dependsOn": [%s]}]'
+
+    assert parse(task % b"0")[1].plan == Plan(depends_on=(task_id(0),))
+    for place in (b"-1", b"1000", b"0.5"):
+        [(at, error)] = found(task % place).items()
+        assert at == 1
+        assert error.startswith("$.dependsOn[0]: ")
+        assert "there is no task" not in error
+    assert "there is no task 999" in found(task % b"999")[1]
+
+
 def cycles(parents: dict[int, list[str | int]], count: int) -> dict[int, str]:
     wrong: dict[int, InvalidInput] = {}
     resolve(parents, BATCH, count, wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,12 +14,14 @@ from taskstream.errors import InvalidInput
 from taskstream.events.task import ModelChoice, Plan, RetryPolicy, TaskSubmitted
 from taskstream.instants import milliseconds
 from taskstream.settings import Settings
+from taskstream.submission import body as body_module
 from taskstream.submission.body import (
     OPTIONS,
     Submission,
     TaskRequest,
     TypeRules,
     as_object,
+    compile_schema,
     fingerprint,
     parse_json,
     parse_json_object,
@@ -27,7 +30,7 @@ from taskstream.submission.body import (
 )
 
 from ..deciders.support import NOW, defined, seconds
-from ..folds.test_fleet import fleet_of
+from ..folds.test_fleet import fleet_of, positions
 
 SETTINGS = Settings(attempts=4, retry_base=2.0, retry_cap=20.0, attempt_timeout=200.0)
 
@@ -230,6 +233,28 @@ def test_the_place_in_a_short_form_begins_at_the_whole() -> None:
         event(request(b'{"width": "x"}'), strict)
 
     assert caught.value.path == "$.width"
+
+
+def test_no_more_than_256_compiled_schemas_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = fleet_of()
+    rules = TypeRules(SETTINGS, fleet, now=lambda: NOW)
+    monkeypatch.setattr(body_module, "compile_schema", lambda _: SimpleNamespace(iter_errors=lambda _: iter(())))
+    kept = []
+
+    for number in range(258):
+        schema = Raw(b'{"minimum": -%d}' % number)
+        fleet.apply(positions(defined("chapter", "text", payload_schema=schema), first=fleet.sequence + 1))
+        rules.submitted(request(b'{"payload": 1, "type": "chapter"}'))
+        kept.append(len(rules._validators))
+
+    assert kept == [*range(1, 257), 1, 2]
+
+
+def test_a_schema_that_is_none_and_one_that_names_another_document_are_refused() -> None:
+    for schema in ({"type": 7}, {"$ref": "https://example.com/schema.json"}):
+        with pytest.raises(InvalidInput, match="not a valid JSON Schema") as caught:
+            compile_schema(schema)
+        assert caught.value.path == "$.schema"
 
 
 # The two forms
