@@ -96,6 +96,7 @@ def test_a_last_instant_is_later_than_now_and_than_the_start(name: str) -> None:
 
     assert refused(**{field: ms(0)}) == (path, "must be later than now")
     assert refused(**{field: ms(0), "run_at": ms(-5)}) == (path, "must be later than now")
+    assert refused(**{field: ms(0), "run_at": ms(0)}) == (path, "must be later than now")
     assert refused(**{field: ms(-1), "run_at": ms(-5)}) == (path, "must be later than now")
     assert refused(**{field: ms(10), "run_at": ms(10)}) == (path, "must be later than the earliest start")
     assert refused(**{field: ms(10), "delay": 10.0}) == (path, "must be later than the earliest start")
@@ -251,10 +252,15 @@ def test_no_more_than_256_compiled_schemas_are_kept(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_schema_that_is_none_and_one_that_names_another_document_are_refused() -> None:
-    for schema in ({"type": 7}, {"$ref": "https://example.com/schema.json"}):
-        with pytest.raises(InvalidInput, match="not a valid JSON Schema") as caught:
+    wrong: dict[str, Any] = {"type": 7}
+    elsewhere = {"$ref": "https://example.com/schema.json"}
+
+    for schema, says in ((wrong, "$.schema.type: must satisfy any of these"), (elsewhere, "other documents are not")):
+        with pytest.raises(InvalidInput) as caught:
             compile_schema(schema)
         assert caught.value.path == "$.schema"
+        assert caught.value.detail.startswith("not a valid JSON Schema: ")
+        assert says in caught.value.detail
 
 
 # The two forms
@@ -331,7 +337,7 @@ def test_a_body_that_is_no_object_says_what_it_must_be() -> None:
     assert detail(b'{"a": "\\ud800"}')[1] == (
         "the body is not valid JSON: half of a surrogate pair at byte 7; send the whole character"
     )
-    assert "the body is not valid" in detail(b'{"a": "\xff"}')[1]
+    assert detail(b'{"a": "\xff"}')[1] == "the body is not valid JSON: it is not UTF-8 at byte 7"
 
 
 def test_a_body_is_as_deep_as_it_may_be_and_no_deeper() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from taskstream.errors import (
     KeyTaken,
     NotFound,
     QuotaExceeded,
+    StoredTooMuch,
     StoreUnavailable,
 )
 from taskstream.events.codec import task_codec
@@ -32,17 +34,21 @@ from taskstream.projections.batches import Batch
 from taskstream.projections.fleet import Fleet
 from taskstream.push.feed import FeedItem, FeedPosition
 from taskstream.push.hub import LoggedEvent, Scope
+from taskstream.runtime import metrics
+from taskstream.runtime.metrics import labelled
 from taskstream.scheduling.backlog_report import BacklogReport, OwnerBacklog
+from taskstream.scheduling.backlog_report import encode as encode_report
 from taskstream.settings import Settings
 from taskstream.streams.jetstream.messages import Position
 from taskstream.submission import service
 from taskstream.submission.body import TaskRequest, fingerprint, read_task
 from taskstream.submission.service import SubmissionService
+from taskstream.submission.stored_bytes import size_of
 
 from ..deciders.support import BY, NOW, defined, recorded, submitted
 from ..folds.test_fleet import positions
 
-REF = TaskRef("alice", "0" * 25 + "1")
+REF = TaskRef("alice", "7" * 26)
 BATCH = BatchRef("alice", "0" * 26)
 ARRAY = "application/json"
 TWO = b'[{"payload": 1}, {"payload": 2}]'
@@ -122,6 +128,7 @@ class Feeds:
             self.read += 1
             if said is None:
                 yield None
+                yield FeedItem(None, position)
             elif isinstance(said, Exception):
                 raise said
             else:
@@ -131,15 +138,23 @@ class Feeds:
                 yield FeedItem(logged, position)
 
 
+class UsageBucket:
+    """Has counted nothing."""
+
+    async def get(self, key: str) -> None:
+        return None
+
+
 class Service(SubmissionService):
     """A service over logs in memory."""
 
-    def __init__(self, *definitions: Any, quota: int | None = None) -> None:
-        fleet = Fleet(Allowance(waiting=quota))
+    def __init__(self, *definitions: Any, quota: int | None = None, stored: int | None = None) -> None:
+        fleet = Fleet(Allowance(waiting=quota, stored=stored))
         fleet.apply(positions(*definitions))
         self.log, self.found, self.feeds = Log(), Batches(), Feeds()
         nothing: Any = None
-        super().__init__(Settings(), fleet, self.log, nothing, self.feeds, self.found)  # type: ignore[arg-type]
+        self.usage = UsageBucket()
+        super().__init__(Settings(), fleet, self.log, nothing, self.feeds, self.found, self.usage)  # type: ignore[arg-type]
         self.log.admission = self.admission
 
     async def take(self, request: TaskRequest, ref: TaskRef = REF) -> Handled[TaskState, TaskEvent]:
@@ -206,6 +221,62 @@ async def test_a_task_counts_as_in_flight_while_it_is_appended_and_as_queued_aft
     assert taken.admission._in_flight == {}
     assert {name: list(found) for name, found in taken.admission._waiting.items()} == {"alice": [101]}
     assert len(taken.admission._queued) == 1
+
+
+async def test_the_last_task_of_the_quota_is_taken() -> None:
+    taken = Service(quota=5)
+    taken.crowd(4)
+
+    await taken.take(request())
+    with pytest.raises(QuotaExceeded):
+        await taken.take(request(b'{"payload": 2}'), TaskRef("alice", "0" * 25 + "2"))
+
+
+async def test_over_the_quota_of_stored_bytes_a_task_and_a_batch_are_refused_and_what_was_stored_counts() -> None:
+    size = size_of(Service().rules.submitted(request()))
+    taken = Service(stored=4 * size)
+
+    await taken.take(request())
+    await taken.take_batch()
+    with pytest.raises(StoredTooMuch) as caught:
+        await taken.take_batch(b'[{"payload": 3}, {"payload": 4}]')
+    assert (caught.value.limit, caught.value.waiting) == (4 * size, 3 * size)
+    await taken.take(request(b'{"payload": 5}'), TaskRef("alice", "0" * 25 + "2"))
+    with pytest.raises(StoredTooMuch):
+        await taken.take(request(b'{"payload": 6}'), TaskRef("alice", "0" * 25 + "3"))
+
+    assert len(taken.log.submitted) == 4
+
+
+async def test_each_new_task_is_counted_in_the_metric_of_its_pool_and_priority() -> None:
+    def counted() -> list[float]:
+        found = [labelled(metrics.submitted, "default", priority) for priority in ("normal", "low")]
+        return [each._value.get() for each in found]
+
+    taken = Service()
+    before = counted()
+
+    for _ in range(2):
+        await taken.take(request(repeatable=True))
+        await taken.take_batch(TWO[:-1] + b', {"payload": 3, "priority": "low"}]', repeatable=True)
+
+    assert [after - one for after, one in zip(counted(), before, strict=True)] == [3, 1]
+
+
+async def test_backlog_reports_are_listened_to() -> None:
+    taken = Service()
+    heard: dict[str, Any] = {}
+
+    class Listening:
+        async def subscribe(self, subject: str, act: Any) -> None:
+            heard[subject] = act
+
+    listening: Any = Listening()
+    await taken.listen(listening)
+    report = encode_report(BacklogReport(as_of=9, windows={}, owners={}, held_back={"default": 7}))
+    await heard["scheduler.backlog"](SimpleNamespace(data=report))
+
+    assert taken.admission.held_back("default") == 7
 
 
 async def test_a_task_beyond_its_window_is_held_and_in_flight_in_no_window() -> None:

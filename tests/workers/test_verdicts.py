@@ -92,7 +92,15 @@ def processing(timeout: timedelta = MINUTE, ends_by: Any = None) -> Processing:
         plan=Plan(ends_by=ends_by),
         attempt=1,
     )
-    return Processing(facts=facts, server_id="gpu", worker_id="w", deadline=NOW + MINUTE, token_digest="")
+    return Processing(
+        facts=facts,
+        server_id="gpu",
+        worker_id="w",
+        deadline=NOW + MINUTE,
+        token_digest="",
+        granted=False,
+        accepted=False,
+    )
 
 
 JUDGED = ("judge", "gpu", REF)
