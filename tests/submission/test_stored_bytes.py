@@ -179,6 +179,18 @@ async def test_with_a_retention_the_refusal_says_when_the_oldest_day_is_freed() 
     assert await Quota(retention=DAY).refused(1_001) is not None
 
 
+async def test_a_refusal_just_before_a_day_is_freed_asks_for_a_whole_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    midnight = NOW.replace(hour=0, minute=0, second=0) + DAY
+    monkeypatch.setattr(stored_bytes, "utc_now", lambda: midnight - timedelta(milliseconds=300))
+    quota = Quota(retention=DAY)
+    quota.counted(1_000, day=TODAY - 1)
+
+    error = await quota.refused(1)
+
+    assert error is not None
+    assert error.retry_after == 1
+
+
 async def test_a_day_past_the_retention_does_not_count() -> None:
     quota = Quota(retention=DAY)
     quota.counted(1_000, day=TODAY - 2)
