@@ -10,7 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from nats.aio.msg import Msg
 
 from taskstream.errors import StoreError
 from taskstream.nats_server.cluster import EmbeddedCluster
@@ -106,16 +108,17 @@ async def heard(service: Service) -> Sources:
 
 
 async def step_down(connection: Connection, successor: str) -> None:
-    """Have another server lead DISPATCH."""
-    body = {"placement": {"preferred": successor}}
-    await api(connection, f"STREAM.LEADER.STEPDOWN.{DISPATCH}", body)
+    """Have another server lead DISPATCH, if only until a worker moves it again."""
+    leaders: list[str] = []
 
-    async def leads() -> bool:
-        with contextlib.suppress(StoreError):
-            return await leader_of(connection, DISPATCH) == successor
-        return False
+    def on_election(message: Msg) -> None:
+        leaders.append(msgspec.json.decode(message.data)["leader"])
 
-    await wait_until(leads, f"{successor} to lead DISPATCH")
+    told = await connection.listen(f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{DISPATCH}", on_election)
+    await connection.flush()
+    await api(connection, f"STREAM.LEADER.STEPDOWN.{DISPATCH}", {"placement": {"preferred": successor}})
+    await wait_until(lambda: successor in leaders, f"{successor} to lead DISPATCH")
+    await told.unsubscribe()
 
 
 async def lose_the_sources(nodes: dict[str, EmbeddedNats]) -> None:
