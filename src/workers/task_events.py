@@ -9,7 +9,7 @@ import structlog
 from ..errors import UnreadableEvent
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
-from ..events.kinds import FREEING_WORDS, word_of
+from ..events.kinds import ENDING_WORDS, FREEING_WORDS, word_of
 from ..events.subjects import TASK_SUBJECTS, freed_server, task_ref, task_word, tasks_filter
 from ..events.task import TaskCancelled
 from ..runtime.service import Service
@@ -20,6 +20,7 @@ from ..streams.log import decode
 from ..streams.tail import Tail
 from ..streams.topology.definitions import TASKS
 from .attempts.runner import AttemptRunner
+from .dispatch.ended_tasks import EndedTasks
 from .fleet.slots import Slots
 
 log = structlog.get_logger(__name__)
@@ -29,19 +30,22 @@ RETRY_SECONDS = 1.0
 
 
 class TaskEventListener(Service):
-    """Reports each ended attempt to `slots` and each cancellation to `runner`, from the log and so without gaps.
+    """Reports ended attempts, ended tasks and cancellations to other parts, from the log and so without gaps.
 
     Callbacks end attempts through the API, and calls of a server's former holder end without a call of this worker.
     While other services of the worker follow the tail of the log, this one reads the tail too. Otherwise NATS sends it
     only the events it needs: about one per task instead of four.
     """
 
-    def __init__(self, tail: Tail, connection: Connection, slots: Slots, runner: AttemptRunner) -> None:
+    def __init__(
+        self, tail: Tail, connection: Connection, slots: Slots, runner: AttemptRunner, ended_tasks: EndedTasks
+    ) -> None:
         super().__init__("task-events", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
         self._tail = tail
         self._connection = connection
         self._slots = slots
         self._runner = runner
+        self._ended_tasks = ended_tasks
         self._after = 0
         """Sequence of the last event that was reported."""
 
@@ -69,6 +73,8 @@ class TaskEventListener(Service):
             return
         ref = task_ref(position.subject)
         self._slots.ended_elsewhere(freed_server(position.subject), ref)
+        if word in ENDING_WORDS:
+            self._ended_tasks.add(ref, position.sequence)
         if word == CANCELLED:
             self._cancel_call(ref, position)
 

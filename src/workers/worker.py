@@ -31,6 +31,7 @@ from .attempts.runner import AttemptRunner
 from .cron import Cron
 from .dispatch.backlog_monitor import BacklogMonitor
 from .dispatch.dispatcher import Dispatcher
+from .dispatch.ended_tasks import EndedTasks
 from .dispatch.queues import Queues
 from .dispatch.sourcing import LoneSourcing, Sourcing
 from .fleet.assignment import ServerAssignment
@@ -70,8 +71,9 @@ class Worker:
         )
         self._assignment = ServerAssignment(container, members, slots)
         self._runner = runner = AttemptRunner(container, members, slots, in_flight, backend)
+        ended_tasks = EndedTasks()
         queues = Queues(container.consuming, settings, slots.freed.set)
-        self._dispatcher = Dispatcher(container, slots, queues, runner, in_flight, tail, worker)
+        self._dispatcher = Dispatcher(container, slots, queues, runner, in_flight, tail, ended_tasks, worker)
         cron = Cron(container)
         self._due_timers = DueTimers(container, Health(container, backend), cron, in_flight)
         reconciler = Reconciler(container, members, cron)
@@ -95,7 +97,7 @@ class Worker:
             ),
             members,
             in_flight,
-            TaskEventListener(tail, container.reading, slots, runner),
+            TaskEventListener(tail, container.reading, slots, runner, ended_tasks),
             self._assignment,
             BacklogMonitor(container, slots, queues),
             BusyReports(container, slots),

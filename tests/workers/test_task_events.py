@@ -17,6 +17,7 @@ from taskstream.events.task import AttemptFailed, AttemptStarted, TaskCancelled,
 from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.tail import Tail as RealTail
 from taskstream.streams.topology.definitions import TASKS
+from taskstream.workers.dispatch.ended_tasks import EndedTasks
 from taskstream.workers.task_events import TaskEventListener
 from testkit.histories import ref
 from testkit.waiting import wait_until
@@ -65,7 +66,9 @@ class Dispatch:
 async def reported(tail: Tail, freed: int) -> Dispatch:
     """Run a listener until it has reported so many freed slots."""
     dispatch = Dispatch()
-    listener = TaskEventListener(cast(Any, tail), cast(Any, None), cast(Any, dispatch), cast(Any, dispatch))
+    listener = TaskEventListener(
+        cast(Any, tail), cast(Any, None), cast(Any, dispatch), cast(Any, dispatch), EndedTasks()
+    )
     listener._retry_seconds = 0.01
     running = asyncio.create_task(listener.run())
     await wait_until(lambda: len(dispatch.freed) >= freed, "the reports")
@@ -103,7 +106,7 @@ async def test_a_cancellation_that_does_not_decode_frees_its_slot_all_the_same()
 async def test_it_follows_the_tail_only_while_others_do(container: Container) -> None:
     tail = RealTail(container.reading, TASKS, TASK_SUBJECTS)
     dispatch = Dispatch()
-    listener = TaskEventListener(tail, container.reading, cast(Any, dispatch), cast(Any, dispatch))
+    listener = TaskEventListener(tail, container.reading, cast(Any, dispatch), cast(Any, dispatch), EndedTasks())
 
     async def fail(number: int) -> None:
         for event in (STARTED, FAILED):

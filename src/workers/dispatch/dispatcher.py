@@ -36,6 +36,7 @@ from ..attempts.in_flight import InFlight
 from ..attempts.runner import AttemptRunner, ReadyTask
 from ..fleet.capacity import NO_LABELS
 from ..fleet.slots import Slots
+from .ended_tasks import EndedTasks
 from .queues import PoolQueue, Queues
 from .ready_tasks import ReadyTasks, task_of
 
@@ -65,12 +66,13 @@ class Dispatcher(Service):
         runner: AttemptRunner,
         in_flight: InFlight,
         tail: Tail,
+        ended_tasks: EndedTasks,
         worker: Actor,
     ) -> None:
         super().__init__("dispatcher", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
         self._commands = container.commands
         self._fleet = container.fleet
-        self._ready_tasks = ReadyTasks(container.commands, tail, container.fleet)
+        self._ready_tasks = ReadyTasks(container.commands, tail, container.fleet, ended_tasks)
         self._slots = slots
         self._queues = queues
         self._runner = runner
@@ -222,7 +224,10 @@ class Dispatcher(Service):
         return kept
 
     async def _place(self, queue: PoolQueue, message: Msg) -> None:
-        """Start the message's task on a server, or nak the message."""
+        """Start the message's task on a server, nak the message, or ack it if the task has ended."""
+        if self._ready_tasks.has_ended(message):
+            await self._in_flight.ack(message)
+            return
         try:
             ready = self._ready_tasks.without_read(message)
         except UnreadableEvent as error:

@@ -21,16 +21,23 @@ from ...streams.log import decode
 from ...streams.tail import Tail
 from ...streams.topology.definitions import TASKS
 from ..attempts.runner import ReadyTask
+from .ended_tasks import EndedTasks
 
 
 class ReadyTasks:
     """Turns queue messages into tasks."""
 
-    def __init__(self, commands: Commands, tail: Tail, fleet: Fleet) -> None:
+    def __init__(self, commands: Commands, tail: Tail, fleet: Fleet, ended_tasks: EndedTasks) -> None:
         """`tail`: of the TASKS log."""
+        self._ended_tasks = ended_tasks
         self._commands = commands
         self._tail = tail
         self._fleet = fleet
+
+    def has_ended(self, message: Msg) -> bool:
+        """Return True if the message's task is known to have ended since the message was made."""
+        stream, sequence, ref = _source(message)
+        return stream == TASKS and self._ended_tasks.ended_after(ref, sequence)
 
     def without_read(self, message: Msg) -> ReadyTask | None:
         """Return the task of a first delivery whose submission is in the message or in the tail; else None: `load` it.
