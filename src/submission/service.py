@@ -50,7 +50,7 @@ from ..scheduling.windows import window
 from ..settings import Settings
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
-from ..streams.jetstream.messages import last_position
+from ..streams.jetstream.messages import list_subjects
 from ..streams.topology.definitions import TASKS
 from .admission import Admission
 from .batch_body import BatchParser
@@ -272,7 +272,8 @@ class SubmissionService:
             if ref.owner != owner:
                 return False
             async with slots:
-                return await last_position(self._reading, TASKS, history_filter(task_root(ref))) is not None
+                # By subjects: an event may carry a large payload or result.
+                return bool(await list_subjects(self._reading, TASKS, history_filter(task_root(ref))))
 
         found = await asyncio.gather(*map(exists, task_ids))
         return {task_id for task_id, is_there in zip(task_ids, found, strict=True) if is_there}

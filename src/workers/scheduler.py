@@ -29,13 +29,22 @@ from ..events.codec import task_codec
 from ..events.envelope import Actor, Recorded
 from ..events.ids import TaskRef, parse_task_id
 from ..events.kinds import MOVING_WORDS, kind_of
-from ..events.subjects import SCHEDULER_BACKLOG, SCHEDULER_EXPLAIN, SCHEDULER_FENCE, task_ref, task_root, task_word
+from ..events.subjects import (
+    SCHEDULER_BACKLOG,
+    SCHEDULER_EXPLAIN,
+    SCHEDULER_FENCE,
+    history_filter,
+    task_ref,
+    task_root,
+    task_word,
+)
 from ..events.task import AttemptStarted, TaskEvent
 from ..explain.explanation import encode as encode_explanation
 from ..explain.explanation import explain
 from ..instants import epoch_seconds
 from ..projections.active import entered_tasks, projected
-from ..projections.task_view import TaskView, awaited
+from ..projections.task_view import TaskView, awaited, view_key
+from ..projections.task_view import decode as decode_view
 from ..projections.task_view import fold as fold_view
 from ..runtime import metrics
 from ..runtime.service import Service
@@ -52,7 +61,7 @@ from ..scheduling.held_tasks import (
 from ..scheduling.limit import Stage, TaskEntry
 from ..scheduling.rules import FleetRules
 from ..streams.committer import Append, StreamMessage
-from ..streams.jetstream.messages import Position, last_position
+from ..streams.jetstream.messages import Position, last_position, list_subjects
 from ..streams.leases import Lease, Membership
 from ..streams.log import LogEntry, decode
 from ..streams.tail import Tail
@@ -251,13 +260,30 @@ class Scheduler(Service):
 
     async def _ask_parent(self, parent_id: str) -> None:
         """Apply the end of a parent that has ended; an unknown one counts as failed. Other ends come with the log."""
-        history = await self._commands.tasks.history(parse_task_id(parent_id))
+        ref = parse_task_id(parent_id)
+        if (sequence := await self._succeeded_at(ref)) is not None:
+            self._held_tasks.parent_ended(parent_id, "succeeded", sequence, time.time())
+            return
+        history = await self._commands.tasks.history(ref)
         state = self._commands.tasks.fold(history).state
         if isinstance(state, Ended):
             sequence = max(stored.sequence for stored in history if kind_of(stored.recorded.event).ends)
             self._held_tasks.parent_ended(parent_id, OUTCOMES[state.outcome], sequence, time.time())
         elif isinstance(state, Unknown):
             self._held_tasks.parent_ended(parent_id, "failed", LONG_AGO, time.time())
+
+    async def _succeeded_at(self, ref: TaskRef) -> int | None:
+        """Return the sequence of a task's success, None if the projection has none. It is final, and its result large.
+
+        The log is asked for the subjects of its events, not for their content.
+        """
+        entry = await self._tasks_bucket.get(view_key(ref))
+        view = decode_view(entry.value) if entry else None
+        if view is None or view.status != "FINISHED" or not view.ended_sequence:
+            return None
+        subjects = await list_subjects(self._connection, TASKS, history_filter(task_root(ref)))
+        has_succeeded = any(task_word(subject) == "succeeded" for subject in subjects)
+        return view.ended_sequence if has_succeeded else None
 
     async def _reread(self, ref: TaskRef) -> None:
         """Add a task unless it has ended by now. To a task that was added meanwhile, apply the events it lacks."""

@@ -2,62 +2,83 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from aiohttp import web
+from nats.aio.msg import Msg
 
-from taskstream.workers.attempts import parents
+from taskstream.projections.active import is_projected
+from taskstream.streams.client.connection import Connection
+from taskstream.streams.jetstream.messages import last_sequence
+from taskstream.streams.topology.definitions import TASKS
 from testkit.backend import BackendServer, finished
-from testkit.service import Client, running_service
+from testkit.service import Service, running_service
+from testkit.waiting import wait_until
 
-SIZE = 2_000
-INLINE = 20_000
+SIZE = 30_000
+INLINE = 70_000
 
 
 async def of_some_size(server: BackendServer, task: dict[str, Any], _: web.Request) -> web.StreamResponse:
     return web.json_response(finished(task, "x" * task["request"]["size"]))
 
 
-async def child_of(client: Client, sizes: list[int]) -> list[str]:
-    """Submit tasks with results of these sizes, and a task that depends on all; return its id, then its parents'."""
-    batch = [{"payload": {"size": size}} for size in sizes]
-    ids: list[str] = (await client.done("POST", "/api/tasks/batch", batch))["taskIds"]
-    child = await client.submit({"payload": {"size": 1}, "dependsOn": ids})
-    assert (await client.ended(child))["status"] == "FINISHED"
-    return [child, *ids]
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the answers of NATS to requests."""
+    sizes: list[int] = []
+    receive = Connection._receive
+
+    def counted(connection: Connection, message: Msg) -> None:
+        sizes.append(len(message.data))
+        receive(connection, message)
+
+    monkeypatch.setattr(Connection, "_receive", counted)
+    return sizes
 
 
-def call_for(backend: BackendServer, task_id: str) -> dict[str, Any]:
-    return next(call for call in backend.calls if call["task_id"] == task_id)
-
-
-@pytest.mark.parametrize("count", [4, 60])
-async def test_parents_results_are_inline_as_far_as_they_fit(
-    nats_url: str, backend: BackendServer, monkeypatch: pytest.MonkeyPatch, count: int
+@pytest.mark.parametrize(("count", "most_in_log"), [(4, 20_000), (40, 100_000)])
+async def test_parents_results_are_inline_as_far_as_they_fit_and_others_unread(
+    nats_url: str, backend: BackendServer, answered: list[int], count: int, most_in_log: int
 ) -> None:
-    """Few parents are read by their histories, many by their views."""
-    monkeypatch.setattr(parents, "FEW", 8)
+    """Few parents are read by their histories, with results in the object store; many are by their views."""
     backend.answer = of_some_size
-    sizes = [SIZE if count > 8 else 8_000] * count
-    async with running_service(nats_url, parent_results=INLINE, inline_result=5_000) as service:
+    async with running_service(nats_url, parent_results=INLINE, inline_result=most_in_log) as service:
         await service.admin.register(backend, "one", maxConcurrent=10)
-        child, *ids = await child_of(service.alice, sizes)
+        batch = [{"payload": {"size": SIZE}} for _ in range(count)]
+        ids = (await service.alice.done("POST", "/api/tasks/batch", batch))["taskIds"]
+        await asyncio.gather(*map(service.alice.ended, ids))
+        await projected_to_the_end(service)
 
-        call = call_for(backend, child)
+        answered.clear()
+        child = await service.alice.submit({"payload": {"size": 1}, "dependsOn": ids})
+        assert (await service.alice.ended(child))["status"] == "FINISHED"
+        read = sum(answered)
+
+        (call,) = [call for call in backend.calls if call["task_id"] == child]
         assert [parent["task_id"] for parent in call["parents"]] == ids
         assert all(parent["status"] == "FINISHED" for parent in call["parents"])
         inline = [parent for parent in call["parents"] if "$ref" not in parent["result"]]
         linked = [parent for parent in call["parents"] if "$ref" in parent["result"]]
-        assert 0 < len(inline) < count
-        assert call["parents"][: len(inline)] == inline
-        assert sum(len(json.dumps(parent["result"])) for parent in inline) < INLINE * 1.1
+        assert call["parents"] == [*inline, *linked]
+        assert len(inline) == 2
         assert len(json.dumps(call)) < INLINE + 1_000 * count
-        for parent in linked[:: len(linked) - 1]:
+        assert read < 4 * INLINE + 10_000 * count < count * SIZE or count == 4
+        for parent in (linked[0], linked[-1]):
             link = parent["result"]["$ref"].removeprefix(service.url)
-            async with service.anonymous.session.get(service.url + link) as response:
-                body = await response.read()
-            assert len(body) == parent["result"]["bytes"]
-            assert json.loads(body)["task_id"] == parent["task_id"]
+            found = await service.anonymous.done("GET", link)
+            assert (found["task_id"], len(found["data"])) == (parent["task_id"], SIZE)
             assert (await service.anonymous.get(link.partition("&")[0])).status == 401
+
+
+async def projected_to_the_end(service: Service) -> None:
+    container = service.container
+    last = await last_sequence(container.reading, TASKS, ">")
+
+    async def is_there() -> bool:
+        return await is_projected(container.buckets.tasks, last)
+
+    await wait_until(is_there, "the projection to have all ends")
