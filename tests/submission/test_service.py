@@ -185,14 +185,14 @@ def existing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Return the subjects of tasks that exist, with how often each was looked up."""
     found: dict[str, int] = {}
 
-    async def last_position(reading: Any, stream: str, subject: str) -> object | None:
+    async def list_subjects(reading: Any, stream: str, subject: str) -> list[str]:
         assert stream == "TASKS"
         if subject not in found:
-            return None
+            return []
         found[subject] += 1
-        return object()
+        return [subject]
 
-    monkeypatch.setattr(service, "last_position", last_position)
+    monkeypatch.setattr(service, "list_subjects", list_subjects)
     return found
 
 
@@ -351,15 +351,15 @@ async def test_no_more_than_64_parents_are_looked_up_at_once(monkeypatch: pytest
     taken = Service()
     under_way, most = 0, 0
 
-    async def last_position(*_: Any) -> object:
+    async def list_subjects(*_: Any) -> list[str]:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         await asyncio.sleep(0)
         under_way -= 1
-        return object()
+        return ["one"]
 
-    monkeypatch.setattr(service, "last_position", last_position)
+    monkeypatch.setattr(service, "list_subjects", list_subjects)
     parents = ",".join(f'"{number:026d}~alice"' for number in range(200))
     await taken.take(request(f'{{"payload": 1, "dependsOn": [{parents}]}}'.encode()))
 
