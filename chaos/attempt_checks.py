@@ -18,6 +18,7 @@ CROSSING_SECONDS = 0.7
 """A backend calls an answer crossed for 0.5 s; its journal's line before that is a little earlier."""
 AFTER_SECONDS = 6.0
 """How long a fault shows: a process starts, connections are made anew, a lease changes hands, a report is repeated."""
+EARLY_SECONDS = 0.5
 MOST_FAILED = 0.3
 """Of first attempts. Seen in runs of 14 to 20 s: 0.14 at the most."""
 FEW = 20
@@ -231,6 +232,14 @@ def failures_have_a_reason(evidence: Evidence) -> Iterator[Finding]:
         name = f"attempt {attempt.number} at {attempt.server}: {over['type']} {kind}"
         if not _is_explained(evidence, attempt, one, kind):
             yield f"{name} after {attempt.over_at - attempt.began_at:.1f} s, and nothing explains it", attempt.task
+        if kind == "timeout" and attempt.over_at < attempt.deadline - EARLY_SECONDS - _wrong(evidence, attempt):
+            yield f"{name} {attempt.deadline - attempt.over_at:.1f} s before its deadline", attempt.task
+
+
+def _wrong(evidence: Evidence, attempt: Attempt) -> float:
+    """Return by how much some clock was wrong during an attempt, at the most."""
+    near = [one for one in evidence.jumps if one.begins <= attempt.over_at and attempt.began_at <= one.ends + 1]
+    return max([0.0, *(abs(one.ahead) for one in near)])
 
 
 def _most_go_well(evidence: Evidence, sent: Mapping[str, Sent]) -> Iterator[Finding]:
@@ -263,7 +272,7 @@ def _is_explained(evidence: Evidence, attempt: Attempt, one: Sent, kind: str) ->
         case "unreachable":
             return orders in BROKEN_ORDERS or of_server or after_extra
         case "timeout":
-            is_slow = orders in SLOW_ORDERS or payload.get("seconds", 0.05) > timeout / 2
+            is_slow = orders in SLOW_ORDERS | BROKEN_ORDERS or payload.get("seconds", 0.05) > timeout / 2
             by_report = server is not None and server.reports and (of_apis or of_nats)
             return is_slow or of_server or of_workers or of_nats or by_report or after_extra or _still_reported(attempt)
         case "worker_lost":
@@ -280,6 +289,8 @@ def _still_reported(attempt: Attempt) -> bool:
     Its own journal says so: reports of progress up to then, or an answer that was written at the last moment.
     """
     last = attempt.over_at - MOMENT
+    if attempt.calls and attempt.calls[0]["at"] > last:
+        return True  # the call itself arrived so late
     lately = any(last < line["at"] < attempt.over_at for line in attempt.lines)
     ends = [line["at"] for line in attempt.lines if line["what"] == "over" or line.get("status") != "PROCESSING"]
     return lately and all(at > last for at in ends)
