@@ -126,7 +126,7 @@ async def test_a_rebuild_beside_a_running_worker_finds_no_difference(
 
         assert await rebuild.ended() == 0
         said = rebuild.log.read_text()
-        assert said.count("no differences") == 2, said
+        assert said.count("no differences") == 3, said
         events = [len(await service.alice.history(task_id)) for task_id in tasks]
         assert f"{sum(events)} events" in said, said
         after = await service.alice.submit({"payload": {"n": -1}})

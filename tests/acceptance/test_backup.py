@@ -149,7 +149,7 @@ async def test_a_backup_under_load_is_restored_with_all_that_was_acknowledged(
         for number in set(range(LOAD)) - set(promised):
             assert (await load.again(number)).status == 200
         await all_end(service.alice, LOAD + len(tasks))
-        assert (await done(processes, "rebuild", "--nats-url", up.nats_url)).count("no differences") == 2
+        assert (await done(processes, "rebuild", "--nats-url", up.nats_url)).count("no differences") == 3
 
 
 async def check_ends(service: ServiceClients, tasks: dict[str, str], promised: dict[int, str]) -> None:
