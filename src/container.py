@@ -16,17 +16,19 @@ from .commands.commands import Commands
 from .commands.owner import Allowance
 from .commands.task_state import Ended
 from .errors import StoreError
-from .events.ids import TaskRef
+from .events.ids import BatchRef, TaskRef
 from .events.limits import Limits
-from .projections.batches import BatchReader
+from .projections.batches import Batch, BatchReader
 from .projections.dead_letters import DeadLetterReader
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
-from .projections.task_reader import TaskReader
+from .projections.task_reader import ListedTasks, TaskFilter, TaskReader
+from .projections.task_view import Listed
 from .push.attempt_reports import AttemptReports
 from .push.feed import Feeds
 from .push.hub import Hub
 from .push.open_streams import OpenStreams, Starts
+from .push.shared_reads import SharedReads
 from .push.subscription_filter import TaskAttributeReader
 from .runtime.service import Service, Services
 from .settings import Settings, variable
@@ -48,6 +50,8 @@ from .vault.sealing import Sealer
 from .vault.secrets import SecretStore
 from .webhooks.deliveries import DeliveryStore
 
+MOST_STATES = 1_000
+"""Tasks whose states a stream of all tasks starts with: the newest that have not ended."""
 log = structlog.get_logger(__name__)
 
 STORED_BY_DEFAULT = 10 * 1024**3
@@ -105,10 +109,14 @@ class Container:
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks)
         self.batches = BatchReader(self.tasks, reading)
         self.dead_letters = DeadLetterReader(self.tasks, reading)
-        self.feeds = Feeds(Hub(consuming), reading)
+        self.task_attributes = TaskAttributeReader(reading)
+        self.feeds = Feeds(Hub(consuming, self.task_attributes), reading, self.task_attributes)
         self.open_streams = OpenStreams(settings.user_streams, settings.max_streams)
         self.starts = Starts()
-        self.task_attributes = TaskAttributeReader(reading)
+        self.snapshots = SharedReads(self._snapshot)
+        """Of the tasks that have not ended, for the streams that start at the same time."""
+        self.batch_snapshots = SharedReads(self._batch_snapshot)
+        """Of a batch and its tasks, likewise; the key says whether deleted tasks are included."""
         self.submissions = SubmissionService(
             settings, self.fleet, self.commands, reading, self.feeds, self.batches, self.buckets.usage
         )
@@ -120,6 +128,16 @@ class Container:
         for connection in (appending, reading, consuming):
             connection.on_return(self.services.wake)
             connection.on_election(self.services.retry)
+
+    async def _snapshot(self, wanted: TaskFilter) -> ListedTasks:
+        async with self.starts.turn(wanted.owner or ""):
+            return await self.tasks.active(wanted, MOST_STATES)
+
+    async def _batch_snapshot(self, wanted: tuple[BatchRef, bool]) -> tuple[Batch, list[Listed]]:
+        ref, deleted = wanted
+        async with self.starts.turn(ref.owner):
+            batch = await self.batches.find(ref)
+            return batch, await self.batches.tasks(batch, deleted=deleted)
 
     async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
         """Destroy the key that came with a task; what a crash leaves here, the reconciler finds."""

@@ -9,7 +9,6 @@ with the states. If events after the id are past the retention, it says which: `
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
@@ -21,9 +20,9 @@ from ..projections.batches import Batch, progress
 from ..projections.task_reader import TaskFilter
 from ..projections.task_view import ACTIVE, Listed
 from ..push.feed import FeedItem, FeedPosition, Start
-from ..push.hub import LoggedEvent, Scope
+from ..push.listeners import Scope
 from ..push.pushed_event import encoded
-from ..push.subscription_filter import SubscriptionFilter
+from ..push.updates import LoggedEvent
 from ..vault.result_links import ResultLinks
 from .auth.access import READERS_OF_ALL, owned_batch, owned_ref
 from .auth.authenticator import Identity
@@ -34,8 +33,6 @@ REACHED = b'{"type":"reached"}'
 """Everything up to the id was sent."""
 MORE = b'{"type":"more"}'
 """More tasks have not ended than states follow."""
-MOST_STATES = 1_000
-"""Tasks whose states a stream of all tasks begins with: the newest."""
 STATES_AT_ONCE = 100
 """States that are read at a time, when the client has read those before."""
 RESET = b'{"type":"reset"}'
@@ -79,27 +76,24 @@ class EventStream:
         if place := start.resumed:
             return None if has_ended and place.sequence >= sequence else _resumed(place, self._task_events(ref, place))
         details = pushed_details(detail, self._container.settings, self._container.links)
-        place = start.at(sequence)
+        place = start.at(max(sequence, start.extent.last))  # the task was read after the extent
         events = None if has_ended else self._task_events(ref, place)
         return _begun(start, [], _each(encoded_state(ref.id, sequence, details)), place, events)
 
-    async def of_all(
-        self, identity: Identity, scope: Scope, choice: SubscriptionFilter, after: str | None
-    ) -> PushMessages:
-        """Return the messages about all tasks of a scope that pass a filter. They do not end.
+    async def of_all(self, identity: Identity, scope: Scope, after: str | None) -> PushMessages:
+        """Return the messages about all tasks of a scope. They do not end.
 
         They start with the states of the newest MOST_STATES tasks that have not ended, oldest first.
         """
-        async with self._container.starts.turn(identity.subject):
-            start = await self._container.feeds.start(after)
-            if place := start.resumed:
-                return _resumed(place, self._all_events(scope, choice, place))
-            wanted = TaskFilter(owner=scope.owner, types=choice.types, project=choice.project)
-            sequence, newest = await self._container.tasks.snapshot(wanted, MOST_STATES)
-        states = self._states(identity, newest.tasks[::-1], scope.owner, sequence)
-        place = start.at(max(sequence, start.extent.first - 1))  # what is past the retention is no gap in the states
+        start = await self._container.feeds.start(after)
+        if place := start.resumed:
+            return _resumed(place, self._all_events(scope, place))
+        wanted = TaskFilter(owner=scope.owner, types=scope.choice.types, project=scope.choice.project)
+        newest = await self._container.snapshots.get(wanted)
+        place = start.at(start.extent.last)  # the tasks were read after the extent
+        states = self._states(identity, newest.tasks[::-1], scope.owner, place.sequence)
         notes = [MORE] if newest.cursor is not None else []
-        return _begun(start, notes, states, place, self._all_events(scope, choice, place))
+        return _begun(start, notes, states, place, self._all_events(scope, place))
 
     async def of_batch(self, identity: Identity, batch_id: str, after: str | None) -> PushMessages | None:
         """Return the messages about a batch, up to the end of its last task; None if the client has them all.
@@ -107,10 +101,8 @@ class EventStream:
         They start with the batch and the state of each task. Raises NotFound for a batch the caller may not see.
         """
         ref = owned_batch(identity, batch_id, *READERS_OF_ALL)
-        async with self._container.starts.turn(identity.subject):
-            batch = await self._container.batches.find(ref)
-            start = await self._container.feeds.start(after)
-            tasks = await self._container.batches.tasks(batch, deleted=identity.has(*READERS_OF_ALL))
+        start = await self._container.feeds.start(after)
+        batch, tasks = await self._container.batch_snapshots.get((ref, identity.has(*READERS_OF_ALL)))
         last = max(listed.view.sequence for listed in tasks)
         running = {listed.ref for listed in tasks if listed.view.status in ACTIVE}
         if place := start.resumed:
@@ -154,18 +146,15 @@ class EventStream:
                 piece = []
 
     async def _task_events(self, ref: TaskRef, after: FeedPosition) -> PushMessages:
-        async for item in self._container.feeds.feed(Scope(ref=ref), after, self._pause_seconds):
+        async for item in self._container.feeds.feed(Scope(ref=ref), after, self._pause_seconds, in_log=True):
             yield None if item is None else PushMessage(str(item.place), _data(item, self._container.links))
             if item is not None and item.is_end:
                 return
 
-    async def _all_events(self, scope: Scope, choice: SubscriptionFilter, after: FeedPosition) -> PushMessages:
-        pace = _Pace(self._pause_seconds, after, self._container.links)
-        async for item in self._container.feeds.feed(scope, after, self._pause_seconds):
-            if item is None or item.what is None or await self._container.task_attributes.wants(choice, item.what):
-                yield pace.said(item)
-            elif pace.is_due:
-                yield pace.said(None)
+    async def _all_events(self, scope: Scope, after: FeedPosition) -> PushMessages:
+        told = _Told(after, self._container.links)
+        async for item in self._container.feeds.feed(scope, after, self._pause_seconds, in_log=True):
+            yield told.message(item)
 
     async def _batch_events(
         self,
@@ -181,22 +170,20 @@ class EventStream:
         """
         sent = sent or {}
         refs = frozenset(batch.refs)
-        pace = _Pace(self._pause_seconds, after, self._container.links)
-        async for item in self._container.feeds.feed(Scope(owner=batch.ref.owner), after, self._pause_seconds):
+        told = _Told(after, self._container.links)
+        async for item in self._container.feeds.feed(Scope(batch=batch.ref), after, self._pause_seconds, in_log=True):
             what = item.what if item is not None else None
             if what is None:
                 if item is None or item.gap is None or item.gap.last >= batch.sequence:
-                    yield pace.said(item)
+                    yield told.message(item)
                 continue
             if what.ref not in refs or (isinstance(what, LoggedEvent) and what.sequence <= sent.get(what.ref, 0)):
-                if pace.is_due:
-                    yield pace.said(None)
                 continue
             if isinstance(what, LoggedEvent) and what.kind in ENDING_WORDS:
                 running.discard(what.ref)
             elif isinstance(what, LoggedEvent) and what.kind != word_of(TaskDeleted):
                 running.add(what.ref)
-            yield pace.said(item)
+            yield told.message(item)
             if not running and after.sequence >= last:
                 tasks = await self._container.batches.tasks(batch, deleted=True)
                 yield PushMessage("", encoded_batch(batch_summary(batch, progress(tasks))))
@@ -208,31 +195,23 @@ async def _each(*states: bytes) -> AsyncIterator[bytes]:
         yield state
 
 
-class _Pace:
-    """The time of a stream's last message. A stream whose filter passes no events sends its position often enough.
+class _Told:
+    """The position that a stream's last message told. Where nothing is sent, it is told again once it has moved.
 
     `place` moves on with the feed. A client that is told where it is need not read the log again from its last event.
     """
 
-    def __init__(self, pause_seconds: float, place: FeedPosition, links: ResultLinks) -> None:
+    def __init__(self, place: FeedPosition, links: ResultLinks) -> None:
         self._links = links
-        self._pause_seconds = pause_seconds
         self._place = place
-        self._said = str(place)
-        self._now = asyncio.get_running_loop().time
-        self._at = self._now()
+        self._last = str(place)
 
-    @property
-    def is_due(self) -> bool:
-        return self._now() - self._at >= self._pause_seconds
-
-    def said(self, item: FeedItem | None) -> PushMessage | None:
+    def message(self, item: FeedItem | None) -> PushMessage | None:
         """Return the message for an item; for None, the position if it has moved."""
-        self._at = self._now()
         place = str(self._place)
-        if item is None and place == self._said:
+        if item is None and place == self._last:
             return None
-        self._said = place
+        self._last = place
         return PushMessage(place, REACHED if item is None else _data(item, self._links))
 
 

@@ -265,14 +265,6 @@ class TaskReader:
                         break
         return found
 
-    async def snapshot(self, wanted: TaskFilter, limit: int) -> tuple[int, ListedTasks]:
-        """Return tasks that have not ended, as `active` does.
-
-        The number is a sequence of the log; the tasks reflect it, or a later one.
-        """
-        sequence = await last_sequence(self._reading, TASKS, tasks_filter(wanted.owner))
-        return sequence, await self.active(wanted, limit)
-
     async def sequence_at(self, at: datetime) -> int:
         """Return the sequence of the first event stored at an instant or later, else of the next event."""
         found = await read(self._reading, TASKS, ">", limit=1, start_time=at)

@@ -19,8 +19,12 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read_some
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import LogExtent, read_extent
-from .hub import Hub, LiveEvent, LoggedEvent, Scope, event_at
+from .hub import Hub
+from .listeners import Scope
 from .live import Seen
+from .shared_reads import SharedReads
+from .subscription_filter import TaskAttributeReader
+from .updates import LiveEvent, LoggedEvent, event_at
 
 READ_AT_ONCE = 256
 LONGEST_EVENT_ID = 4 * 1024
@@ -91,13 +95,15 @@ def start_of(event_id: str | None, extent: LogExtent) -> Start:
 
 
 class Feeds:
-    def __init__(self, hub: Hub, reading: Connection) -> None:
+    def __init__(self, hub: Hub, reading: Connection, attributes: TaskAttributeReader) -> None:
         self.hub = hub
         self._reading = reading
+        self._attributes = attributes
+        self._extents = SharedReads[None, LogExtent](lambda _: read_extent(reading))
 
     async def start(self, event_id: str | None) -> Start:
         """Return where a stream starts for an event id, or for none. Raises StoreUnavailable."""
-        extent = await read_extent(self._reading)
+        extent = await self._extents.get(None)
         start = start_of(event_id, extent)
         found = _EVENT_ID.fullmatch(event_id or "")
         if start.is_foreign and found and found[1] in (None, extent.epochs[-1].id):
@@ -105,21 +111,31 @@ class Feeds:
         return start
 
     async def feed(
-        self, scope: Scope, place: FeedPosition, pause_seconds: float
+        self, scope: Scope, place: FeedPosition, pause_seconds: float, *, in_log: bool = False
     ) -> AsyncGenerator[FeedItem | None, None]:
         """Yield the events of a scope after a position, until the process stops.
 
         Progress comes live, before the log has it; the merged event of the log then has only what is new. None: nothing
-        came for `pause_seconds`. Raises StoreUnavailable if the log cannot be read, or does not have the position.
+        came for `pause_seconds`. `in_log`: the log was seen to have the position. Raises StoreUnavailable if the log
+        cannot be read, or does not have the position.
         """
         async with self.hub.listening(scope) as listener:
             while not listener.ended:
                 listener.clear()
-                if gap := await self._gap(scope, place):
-                    place.sequence = gap.last
-                    yield FeedItem(None, place, gap)
-                async for stored in self._stored(scope, place.sequence):
-                    yield _advance(stored, place)
+                pace = _Pace(pause_seconds)
+                async for item in self._caught_up(scope, place, in_log=in_log):
+                    if isinstance(item, Gap):
+                        place.sequence = item.last
+                        yield FeedItem(None, place, item)
+                    elif scope.has(item.ref) and await self._attributes.wants(scope.choice, item):
+                        yield _advance(item, place)
+                    else:
+                        place.sequence = item.sequence
+                        if not pace.is_due:
+                            continue
+                        yield None
+                    pace.begin()
+                in_log = True
                 while True:
                     update = await listener.next(pause_seconds)
                     match update:
@@ -133,13 +149,32 @@ class Feeds:
                         case None if listener.overflowed or listener.ended:
                             break
                         case None:
+                            place.sequence = max(place.sequence, listener.position())
                             yield None
                         case _:
                             pass
 
+    async def _caught_up(self, scope: Scope, place: FeedPosition, *, in_log: bool) -> AsyncIterator[LoggedEvent | Gap]:
+        """Yield the events of a scope after a position that a listener is not offered any more.
+
+        Those that the hub has kept cost no read.
+        """
+        if in_log or place.sequence <= self.hub.position:
+            while (recent := self.hub.recent(scope, place.sequence, READ_AT_ONCE)) is not None:
+                for update in recent:
+                    yield update
+                if len(recent) < READ_AT_ONCE:
+                    return
+        if gap := await self._gap(scope, place):
+            yield gap
+        async for update in self._stored(scope, place.sequence):
+            yield update
+
     async def _gap(self, scope: Scope, place: FeedPosition) -> Gap | None:
         """Return the sequences after a position that are past the retention and may have held events of the scope."""
-        extent = await read_extent(self._reading, reaches=place.sequence)
+        extent = await self._extents.get(None)
+        if extent.last < place.sequence:
+            extent = await read_extent(self._reading, reaches=place.sequence)
         if extent.last < place.sequence:
             raise StoreUnavailable(f"{TASKS} ends at {extent.last}, before {place.sequence}")
         if place.sequence >= extent.first - 1:
@@ -164,6 +199,22 @@ class Feeds:
                 if tries >= STALE_REPLICA_TRIES:
                     raise StoreUnavailable(f"no replica of {TASKS} has caught up")
                 await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+
+
+class _Pace:
+    """The time since something was yielded."""
+
+    def __init__(self, pause_seconds: float) -> None:
+        self._pause_seconds = pause_seconds
+        self._now = asyncio.get_running_loop().time
+        self.begin()
+
+    @property
+    def is_due(self) -> bool:
+        return self._now() - self._at >= self._pause_seconds
+
+    def begin(self) -> None:
+        self._at = self._now()
 
 
 def _advance(update: LoggedEvent, place: FeedPosition) -> FeedItem:

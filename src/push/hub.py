@@ -1,7 +1,8 @@
 """The fan-out of the log within a process: one reader of the stream, any number of listeners, no consumer for each.
 
-Each listener has a bounded queue. When it overflows, the listener reads on from the log at its own pace; others are not
-affected.
+Listeners are found by what they want: a task, a batch, an owner, or a choice among an owner's events. So an event costs
+one look-up of each, however many others listen. The latest events are kept, so a listener that begins near the end of
+the log reads nothing.
 """
 
 from __future__ import annotations
@@ -9,50 +10,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from functools import cached_property
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import TypeVar
 
 import nats.errors
 import structlog
-from msgspec import Struct
-from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from ..errors import StoreError, StoreUnavailable, TaskstreamError, UnreadableEvent
-from ..events.codec import task_codec
-from ..events.envelope import Stored
-from ..events.ids import TaskRef
+from ..events.ids import BatchRef, TaskRef, batch_of
 from ..events.kinds import ENDING_WORDS, LIVE_WORDS, MOVING_WORDS
-from ..events.subjects import (
-    LIVE_SUBJECTS,
-    TASK_SUBJECTS,
-    history_filter,
-    live_ref,
-    task_ref,
-    task_root,
-    task_word,
-    tasks_filter,
-)
-from ..events.task import ProgressReported, TaskEvent
+from ..events.subjects import LIVE_SUBJECTS, TASK_SUBJECTS, live_ref
+from ..events.task import ProgressReported
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
 from ..streams.jetstream.messages import Position, position_at
-from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import read_extent
-from .live import LiveReport
+from .listeners import FilteredListeners, Listener, Scope, WaitingBytes
 from .live import decode as decode_live
+from .subscription_filter import EVERYTHING, TaskAttributeReader
+from .updates import LiveEvent, LoggedEvent, event_at
 
 log = structlog.get_logger(__name__)
 
 K = TypeVar("K")
 
-QUEUE_LENGTH = 512
-"""Events that wait for one listener before it has to read them from the log."""
-QUEUE_BYTES = 8 * 1024 * 1024
-"""Likewise, in bytes. Events are shared between queues; the slowest listener keeps them in memory."""
+RECENT_LENGTH = 2_000
+"""Delivered events that are kept, for listeners that begin, or that catch up after an overflow."""
+RECENT_BYTES = 16 * 1024 * 1024
+"""Likewise, in bytes."""
 IDLE_SECONDS = 30.0
 """How long the stream is read on after the last listener has left."""
 REMEMBERED = 10_000
@@ -69,141 +57,24 @@ class LogReplaced(TaskstreamError):
     """NATS has another log now: an older one was restored, or the last events of this one were lost."""
 
 
-class LoggedEvent:
-    """An event of a task at its place in the log; decoded once, for all listeners."""
-
-    def __init__(self, position: Position) -> None:
-        self.sequence = position.sequence
-        self.size_bytes = len(position.data)
-        self.subject = position.subject
-        self.ref = task_ref(position.subject)
-        self.kind = task_word(position.subject)
-        """As the subject has it: `submitted`, `progressed`, …"""
-        self.encoded: bytes | None = None
-        """As it is sent, once somebody has sent it."""
-        self._position = position
-
-    @cached_property
-    def stored(self) -> Stored[TaskEvent]:
-        """The event. Raises UnreadableEvent."""
-        return decode(task_codec, self._position)
-
-    @property
-    def event(self) -> TaskEvent:
-        return self.stored.recorded.event
-
-    def with_event(self, event: TaskEvent) -> LoggedEvent:
-        """Return this with another event in its place."""
-        other = LoggedEvent(self._position)
-        sequence, recorded = self.stored
-        other.stored = Stored(sequence, replace(recorded, event=event))
-        return other
-
-
-def event_at(position: Position) -> LoggedEvent | None:
-    """Return the event of a message; None if its subject names no task: then nobody can subscribe to it."""
-    try:
-        return LoggedEvent(position)
-    except ValueError:
-        log.warning("hub.skipped", subject=position.subject, sequence=position.sequence)
-        return None
-
-
-class LiveEvent:
-    """A report of progress that the log does not have yet."""
-
-    def __init__(self, ref: TaskRef, report: LiveReport, size_bytes: int) -> None:
-        self.ref = ref
-        self.size_bytes = size_bytes
-        self.report = report
-        self.event = report.event
-        self.encoded: bytes | None = None
-        """As it is sent, once somebody has sent it."""
-        self.position = 0
-        """Up to where the hub had read the log when this came."""
-
-
-class Scope(Struct, frozen=True, kw_only=True):
-    """The tasks whose events a listener gets: one task, one owner's, or (both None) all."""
-
-    ref: TaskRef | None = None
-    owner: str | None = None
-    """Owner token."""
-
-    @property
-    def subject(self) -> str:
-        """The filter of these events in the stream."""
-        if self.ref is not None:
-            return history_filter(task_root(self.ref))
-        return tasks_filter(self.owner)
-
-    def has(self, ref: TaskRef) -> bool:
-        return ref == self.ref if self.ref is not None else self.owner in (None, ref.owner)
-
-
-class Listener:
-    """The queue of one listener."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.overflowed = False
-        """Events were dropped since `clear`: read them from the log."""
-        self.ended = False
-        """Nothing more comes: the process stops."""
-        self.is_lost = False
-        """Nothing more comes: NATS has another log now, in which positions of this one mean nothing."""
-        self._queue: deque[LoggedEvent | LiveEvent] = deque()
-        self._waiting_bytes = 0
-        self._news = asyncio.Event()
-
-    def offer(self, update: LoggedEvent | LiveEvent) -> None:
-        if self.overflowed:
-            return
-        if len(self._queue) >= QUEUE_LENGTH or self._waiting_bytes > QUEUE_BYTES:
-            self.overflowed = True
-        else:
-            self._queue.append(update)
-            self._waiting_bytes += update.size_bytes
-        self._news.set()
-
-    def end(self) -> None:
-        self.ended = True
-        self._news.set()
-
-    def lose(self) -> None:
-        self.is_lost = True
-        self._news.set()
-
-    def clear(self) -> None:
-        """Empty the queue, and end an overflow."""
-        self._queue.clear()
-        self._waiting_bytes = 0
-        self.overflowed = False
-
-    async def next(self, timeout_seconds: float) -> LoggedEvent | LiveEvent | None:
-        """Return the next event; None if none came in time, or if `overflowed`, `ended` or `is_lost` is set."""
-        if self.is_lost:
-            return None
-        if not self._queue and not self.overflowed and not self.ended:
-            self._news.clear()
-            # Not `wait_for`: on Python 3.11 it makes a task each time, and may swallow a cancellation.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_seconds):
-                    await self._news.wait()
-        if not self._queue:
-            return None
-        update = self._queue.popleft()
-        self._waiting_bytes -= update.size_bytes
-        return update
-
-
 class Hub:
     """Reads the stream while there are listeners; one for each process that pushes."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, attributes: TaskAttributeReader) -> None:
         self._connection = connection
-        self._listeners: dict[TaskRef | str | None, set[Listener]] = {}
-        """By task, by owner token, and (None) of everything."""
+        self._attributes = attributes
+        self._waiting = WaitingBytes()
+        self._all: set[Listener] = set()
+        self._of_task: dict[TaskRef, set[Listener]] = {}
+        self._of_batch: dict[BatchRef, set[Listener]] = {}
+        self._of_owner: dict[str | None, set[Listener]] = {}
+        """By owner token, and (None) of everything."""
+        self._filtered: dict[str | None, FilteredListeners] = {}
+        """Likewise, the listeners that choose among the events."""
+        self._recent: deque[LoggedEvent] = deque()
+        self._recent_bytes = 0
+        self._recent_after: int | None = None
+        """Sequence after which `_recent` has every event that was delivered; None: the log is not followed."""
         self._reading: asyncio.Task[None] | None = None
         self._is_live = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
@@ -221,12 +92,37 @@ class Hub:
 
     @property
     def listeners(self) -> int:
-        return sum(map(len, self._listeners.values()))
+        return len(self._all)
 
     @property
     def has_ended(self) -> bool:
         """True once no more events come: the process stops."""
         return self._ended
+
+    @property
+    def position(self) -> int:
+        """Sequence of the last event that was delivered; 0: the log is not followed now."""
+        return self._position if self._is_live.is_set() else 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of the events in all queues, each counted once."""
+        return self._waiting.size_bytes
+
+    def recent(self, scope: Scope, after: int, most: int) -> list[LoggedEvent] | None:
+        """Return up to `most` events of a scope after a sequence, of those delivered; None: not all are kept.
+
+        `choice` is not compared. A listener of the scope gets all later ones.
+        """
+        if self._recent_after is None or after < self._recent_after:
+            return None
+        found: list[LoggedEvent] = []
+        for update in reversed(self._recent):
+            if update.sequence <= after:
+                break
+            if scope.has(update.ref):
+                found.append(update)
+        return found[: -most - 1 : -1]
 
     @contextlib.asynccontextmanager
     async def listening(self, scope: Scope) -> AsyncIterator[Listener]:
@@ -234,32 +130,66 @@ class Hub:
 
         Raises StoreUnavailable if the log cannot be read now.
         """
-        listener = Listener(scope)
-        key = scope.ref or scope.owner
-        self._listeners.setdefault(key, set()).add(listener)
-        try:
+        with self._registered(scope) as listener:
             if self._ended:
                 listener.end()
             else:
                 self._read_on()
                 await self._until_live()
             yield listener
+
+    @contextlib.contextmanager
+    def _registered(self, scope: Scope) -> Iterator[Listener]:
+        if scope.choice != EVERYTHING:
+            filtered = self._filtered.get(scope.owner)
+            if filtered is None:
+                filtered = FilteredListeners(scope.owner, self._attributes, self._waiting, lambda: self.position)
+                self._filtered[scope.owner] = filtered
+            listener = Listener(scope, self._waiting, filtered.position)
+            filtered.add(listener)
+        else:
+            filtered = None
+            listener = Listener(scope, self._waiting, lambda: self.position)
+            self._group_of(scope).add(listener)
+        self._all.add(listener)
+        self._waiting.join(listener)
+        try:
+            yield listener
         finally:
-            self._listeners[key].discard(listener)
-            if not self._listeners[key]:
-                del self._listeners[key]
-            if not self._listeners and not self._ended:
+            self._all.discard(listener)
+            self._waiting.leave(listener)
+            if filtered is None:
+                self._leave(scope, listener)
+            elif filtered.discard(listener) and self._filtered.get(scope.owner) is filtered:
+                del self._filtered[scope.owner]
+            if not self._all and not self._ended:
                 self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._stop)
+
+    def _group_of(self, scope: Scope) -> set[Listener]:
+        if scope.ref is not None:
+            return self._of_task.setdefault(scope.ref, set())
+        if scope.batch is not None:
+            return self._of_batch.setdefault(scope.batch, set())
+        return self._of_owner.setdefault(scope.owner, set())
+
+    def _leave(self, scope: Scope, listener: Listener) -> None:
+        group = self._group_of(scope)
+        group.discard(listener)
+        if group:
+            return
+        if scope.ref is not None:
+            del self._of_task[scope.ref]
+        elif scope.batch is not None:
+            del self._of_batch[scope.batch]
+        else:
+            del self._of_owner[scope.owner]
 
     def end(self) -> None:
         """End all listeners: the process stops."""
         self._ended = True
-        for listener in self._all():
+        for listener in self._all:
             listener.end()
         self._stop()
-
-    def _all(self) -> list[Listener]:
-        return [listener for group in self._listeners.values() for listener in group]
 
     async def _until_live(self) -> None:
         try:
@@ -277,6 +207,7 @@ class Hub:
             self._reading = asyncio.create_task(self._read(), name="hub")
 
     def _stop(self) -> None:
+        self._is_live.clear()
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
@@ -284,6 +215,7 @@ class Hub:
 
     def _forget(self) -> None:
         self._last = None
+        self._keep_from(None)
         self._ended_tasks.clear()
         self._logged.clear()
         self._held.clear()
@@ -296,8 +228,10 @@ class Hub:
             while True:
                 try:
                     if after is None:
-                        last = int((await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
+                        state = (await api(self._connection, f"STREAM.INFO.{TASKS}"))["state"]
+                        last = int(state["last_seq"])
                         self._position = after = max(0, last - BEFORE)
+                        self._keep_from(max(after, int(state["first_seq"]) - 1))
                     following = follow(self._connection, TASKS, [TASK_SUBJECTS], after, check=self._check_last)
                     async with contextlib.aclosing(following) as batches:
                         async for positions in batches:
@@ -311,7 +245,10 @@ class Hub:
                     self._is_live.clear()
                     self._forget()
                     after = None
-                    for listener in self._all():
+                    for filtered in self._filtered.values():  # listeners of the new log get new ones
+                        filtered.close()
+                    self._filtered.clear()
+                    for listener in self._all:
                         listener.lose()
                 except StoreError as error:
                     log.warning("hub.retrying", reason=str(error))
@@ -337,6 +274,7 @@ class Hub:
         update = event_at(position)
         if update is not None:
             self._remember_late(update)
+            self._keep(update)
             self._offer(update)
         self._position = position.sequence
         self._last = position
@@ -346,7 +284,7 @@ class Hub:
 
     async def _on_report(self, message: Msg) -> None:
         ref = live_ref(message.subject)
-        report = decode_live(message.data) if any(self._listeners_of(ref)) else None
+        report = decode_live(message.data) if any(map(len, self._groups_of(ref))) else None
         if report is not None:
             self._offer_in_order(LiveEvent(ref, report, len(message.data)))
 
@@ -360,12 +298,33 @@ class Hub:
             self._offer(update)
 
     def _offer(self, update: LoggedEvent | LiveEvent) -> None:
-        for listener in list(self._listeners_of(update.ref)):
-            listener.offer(update)
+        for group in self._groups_of(update.ref):
+            for listener in group:
+                listener.offer(update)
+        self._waiting.relieve()
 
-    def _listeners_of(self, ref: TaskRef) -> Iterator[Listener]:
-        for key in (ref, ref.owner, None):
-            yield from self._listeners.get(key, ())
+    def _groups_of(self, ref: TaskRef) -> Iterator[Collection[Listener]]:
+        yield self._of_task.get(ref, ())
+        if self._of_batch:
+            yield self._of_batch.get(batch_of(ref), ())
+        for owner in (ref.owner, None):
+            yield self._of_owner.get(owner, ())
+            if (filtered := self._filtered.get(owner)) is not None:
+                yield [filtered.feed]
+
+    def _keep(self, update: LoggedEvent) -> None:
+        self._recent.append(update)
+        self._recent_bytes += update.size_bytes
+        while len(self._recent) > RECENT_LENGTH or self._recent_bytes > RECENT_BYTES:
+            oldest = self._recent.popleft()
+            self._recent_bytes -= oldest.size_bytes
+            self._recent_after = oldest.sequence
+
+    def _keep_from(self, sequence: int | None) -> None:
+        """Forget the events that were kept; those after a sequence come next, None: none do."""
+        self._recent.clear()
+        self._recent_bytes = 0
+        self._recent_after = sequence
 
     def _remember_late(self, update: LoggedEvent) -> None:
         """Remember ended tasks and logged batches, to drop late reports."""

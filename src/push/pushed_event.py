@@ -12,8 +12,8 @@ from ..events.ids import TaskRef
 from ..events.task import TaskEvent, TaskFailed, TaskSucceeded
 from ..instants import iso
 from ..vault.result_links import ResultLinks
-from .hub import LiveEvent, LoggedEvent
 from .live import LiveReport
+from .updates import LiveEvent, LoggedEvent
 
 
 class PushedEvent(Struct, kw_only=True, rename="camel"):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec import Struct
 
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
+from ..events.kinds import word_of
 from ..events.subjects import submission_filter
 from ..events.task import TaskSubmitted
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from .hub import LiveEvent, LoggedEvent
+from .updates import LiveEvent, LoggedEvent
 
+SUBMITTED = word_of(TaskSubmitted)
 REMEMBERED = 20_000
 
 
@@ -31,32 +35,57 @@ class SubscriptionFilter(Struct, frozen=True, kw_only=True):
     """Names of events, such as `TaskSucceeded`."""
     project: str = ""
 
-    def has(self, task_type: str, project: str) -> bool:
-        """Return True if the filter selects tasks of a type and project."""
-        return (not self.types or task_type in self.types) and self.project in ("", project)
+    @property
+    def needs_task(self) -> bool:
+        """Return True if it compares attributes of the task."""
+        return bool(self.types or self.project)
+
+    def selects(self, update: LoggedEvent | LiveEvent, task: TaskAttributes | None) -> bool:
+        """Return True if it selects an event of a task; None only if no attributes are needed."""
+        if self.events and type(update.event).__name__ not in self.events:
+            return False
+        if task is None:
+            return not self.needs_task
+        return (not self.types or task.task_type in self.types) and self.project in ("", task.project)
+
+
+EVERYTHING = SubscriptionFilter()
 
 
 class TaskAttributeReader:
     def __init__(self, reading: Connection) -> None:
         self._reading = reading
         self._known: dict[TaskRef, TaskAttributes] = {}
+        self._under_way: dict[TaskRef, asyncio.Task[TaskAttributes]] = {}
 
     async def wants(self, choice: SubscriptionFilter, update: LoggedEvent | LiveEvent) -> bool:
         """Return True if a filter selects an event. Raises StoreUnavailable if its task cannot be read."""
-        if choice.events and type(update.event).__name__ not in choice.events:
-            return False
-        if not choice.types and not choice.project:
-            return True
-        if isinstance(update.event, TaskSubmitted):
-            facts = self._remember(update.ref, TaskAttributes(update.event.task_type, update.event.project))
-        else:
-            facts = await self.facts(update.ref)
-        return choice.has(facts.task_type, facts.project)
+        return choice.selects(update, await self.of(update) if choice.needs_task else None)
+
+    async def of(self, update: LoggedEvent | LiveEvent) -> TaskAttributes:
+        """Return the attributes of an event's task. Raises StoreUnavailable if it cannot be read."""
+        if isinstance(update, LoggedEvent) and update.kind == SUBMITTED and isinstance(update.event, TaskSubmitted):
+            return self._remember(update.ref, TaskAttributes(update.event.task_type, update.event.project))
+        return await self.facts(update.ref)
 
     async def facts(self, ref: TaskRef) -> TaskAttributes:
-        """Return the attributes of a task; empty ones if its submission is past the retention."""
+        """Return the attributes of a task; empty ones if its submission is past the retention.
+
+        Those who ask at the same time share one read.
+        """
         known = self._known.get(ref)
-        return known if known is not None else self._remember(ref, await self._read(ref))
+        if known is not None:
+            return known
+        reading = self._under_way.get(ref)
+        if reading is None:
+            reading = self._under_way[ref] = asyncio.create_task(self._read(ref), name="task-attributes")
+            reading.add_done_callback(lambda done: self._done(ref, done))
+        return await asyncio.shield(reading)
+
+    def _done(self, ref: TaskRef, reading: asyncio.Task[TaskAttributes]) -> None:
+        del self._under_way[ref]
+        if not reading.cancelled() and reading.exception() is None:
+            self._remember(ref, reading.result())
 
     def _remember(self, ref: TaskRef, facts: TaskAttributes) -> TaskAttributes:
         if len(self._known) >= REMEMBERED:

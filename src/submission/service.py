@@ -42,7 +42,8 @@ from ..events.task import TaskCancelled, TaskEvent, TaskSubmitted
 from ..projections.batches import Batch, BatchReader
 from ..projections.fleet import Fleet
 from ..push.feed import FeedPosition, Feeds
-from ..push.hub import LoggedEvent, Scope
+from ..push.listeners import Scope
+from ..push.updates import LoggedEvent
 from ..runtime import metrics
 from ..runtime.metrics import labelled
 from ..scheduling.backlog_report import decode as decode_report
@@ -196,7 +197,7 @@ class SubmissionService:
         return SubmittedBatch(
             refs=[task_ref for task_ref, _ in submissions],
             is_new=any(each.appended for each in handled),
-            refused=await self._refused(Scope(owner=ref.owner), keyed),
+            refused=await self._refused(Scope(batch=ref), keyed),
         )
 
     async def _find_batch(self, ref: BatchRef, whole: str) -> Batch | None:
@@ -230,7 +231,7 @@ class SubmissionService:
         with contextlib.suppress(TimeoutError, StoreError):
             async with (
                 asyncio.timeout(DECIDED_SECONDS),
-                contextlib.aclosing(self._feeds.feed(scope, position, DECIDED_SECONDS)) as feed,
+                contextlib.aclosing(self._feeds.feed(scope, position, DECIDED_SECONDS, in_log=True)) as feed,
             ):
                 async for item in feed:
                     if item is None or not isinstance(item.what, LoggedEvent) or item.what.ref not in undecided:

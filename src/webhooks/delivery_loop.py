@@ -31,10 +31,11 @@ from ..events.ids import WebhookRef, delivery_id, parse_task_id
 from ..events.subjects import TASK_SUBJECTS
 from ..instants import iso
 from ..push.feed import FeedPosition, Feeds
-from ..push.hub import LoggedEvent, Scope
+from ..push.listeners import Scope
 from ..push.live import LiveReport, Seen
 from ..push.pushed_event import encoded
 from ..push.subscription_filter import TaskAttributeReader
+from ..push.updates import LoggedEvent
 from ..runtime import metrics
 from ..runtime.metrics import labelled
 from ..runtime.service import Service

@@ -74,8 +74,8 @@ class DeliveryLoops:
     def __init__(self, tools: DeliveryTools, may_send: Callable[[], bool]) -> None:
         self._tools = tools
         self._may_send = may_send
-        self._hub = Hub(tools.consuming)  # its own: the API's ends before this does
-        self._feeds = Feeds(self._hub, tools.reading)
+        self._hub = Hub(tools.consuming, tools.task_attributes)  # its own: the API's ends before this does
+        self._feeds = Feeds(self._hub, tools.reading, tools.task_attributes)
         self._webhooks = WebhookRegistry()
         self._loops: dict[WebhookRef, DeliveryLoop] = {}
         self._pauses: dict[WebhookRef, WebhookPause] = {}

@@ -23,7 +23,7 @@ from ...events.task import (
     TaskSucceeded,
 )
 from ...push.feed import FeedPosition, Feeds
-from ...push.hub import Scope
+from ...push.listeners import Scope
 from ..sse import block
 
 HEARTBEAT_SECONDS = 15.0
@@ -122,7 +122,7 @@ async def generated(feeds: Feeds, ref: TaskRef, after: int, total: int) -> Async
     yield _line({"type": "start", "total": total})
     yield _line({"type": "task_created", "taskId": ref.id})
     try:
-        async for item in feeds.feed(Scope(ref=ref), FeedPosition(after), HEARTBEAT_SECONDS):
+        async for item in feeds.feed(Scope(ref=ref), FeedPosition(after), HEARTBEAT_SECONDS, in_log=True):
             if item is None:
                 yield _line({"type": "heartbeat"})
             elif item.what is not None:

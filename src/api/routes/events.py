@@ -13,7 +13,7 @@ from litestar.response import Stream
 from ...container import Container
 from ...errors import StoreError
 from ...events.task import TaskEvent
-from ...push.hub import Scope
+from ...push.listeners import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import ApiRequest, take_place
 from ..auth.stream_tokens import StreamToken, StreamTokens
@@ -110,9 +110,9 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         It resumes like the stream of a task.
         """
         choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
-        scope = Scope(owner=listed_owner(request, owner))
+        scope = Scope(owner=listed_owner(request, owner), choice=choice)
         take_place(request, container.open_streams)
-        return stream(await pushed.of_all(request.user, scope, choice, last_event_id or after))
+        return stream(await pushed.of_all(request.user, scope, last_event_id or after))
 
     @routes.post("/stream-tokens", "Get a token for streams", "A token and when it expires", never={503})
     async def make_stream_token(request: ApiRequest) -> StreamToken:

@@ -13,13 +13,14 @@ from litestar.params import HeaderParameter, QueryParameter
 
 from ...container import Container
 from ...errors import StreamsExhausted, TooManyStreams
-from ...events.ids import new_ref, owner_token, ref_for_key
+from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
 from ...projections.task_reader import TaskDetail, TaskFilter
 from ...projections.task_view import ACTIVE, Status
 from ...push.feed import FeedPosition
-from ...push.hub import Scope
+from ...push.listeners import Scope
 from ...submission.body import OPTIONS, Submission, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
+from ..auth.authenticator import Identity
 from ..bodies import read_as, read_body
 from ..openapi.description import schema_of
 from ..openapi.examples import SUBMISSION_EXAMPLES
@@ -85,24 +86,34 @@ def preferred_wait(prefer: str | None) -> int:
     return min(int(found[1]), LONGEST_WAIT) if found else 0
 
 
-async def until_ended(container: Container, user: str, detail: TaskDetail, seconds: int) -> TaskDetail:
-    """Return a task when it has ended, or as it is after `seconds`.
+async def until_ended(
+    container: Container, user: str, detail: TaskDetail, seconds: int, reached: int = 0
+) -> TaskDetail:
+    """Return a task when it has ended, or as it is after `seconds`. `reached`: where the hub was before it was read.
 
     Raises TooManyStreams and StreamsExhausted, unless it has ended: the wait is a stream of the user's.
     """
     if detail.view.status not in ACTIVE:
         return detail
+    reflected = max(reached, detail.view.sequence)
     with container.open_streams.open(user), contextlib.suppress(TimeoutError):
         async with (
             asyncio.timeout(seconds),
             contextlib.aclosing(
-                container.feeds.feed(Scope(ref=detail.ref), FeedPosition(detail.view.sequence), seconds)
+                container.feeds.feed(Scope(ref=detail.ref), FeedPosition(reflected), seconds, in_log=True)
             ) as feed,
         ):
             async for item in feed:
                 if item is not None and item.is_end:
                     break
     return await container.tasks.detail(detail.ref)
+
+
+async def read_detail(container: Container, identity: Identity, ref: TaskRef, wait: int) -> TaskDetail:
+    """Return a task as it is now, or with `wait` when it has ended, after so many seconds at the latest."""
+    reached = container.feeds.hub.position
+    detail = await container.tasks.detail(ref, deleted=identity.has(*READERS_OF_ALL))
+    return await until_ended(container, identity.subject, detail, wait, reached) if wait else detail
 
 
 def task_router(container: Container) -> Router:
@@ -151,10 +162,7 @@ def task_router(container: Container) -> Router:
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
         """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        detail = await container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
-        if wait:
-            detail = await until_ended(container, request.user.subject, detail, wait)
-        return task_answer(detail, settings)
+        return task_answer(await read_detail(container, request.user, ref, wait), settings)
 
     @routes.put(
         "/task/{task_id:str}",

@@ -31,7 +31,7 @@ from msgspec import Struct
 from ...container import Container
 from ...errors import InvalidInput, Refused, StoreError, StreamsExhausted, TooManyStreams
 from ...events.ids import owner_token
-from ...push.hub import Scope
+from ...push.listeners import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ...wire.validation_errors import invalid, malformed
 from ..auth.access import READERS_OF_ALL, ROLES, bearer_token, token_in_address
@@ -224,8 +224,9 @@ class Session:
         if wanted.batch is not None:
             return await self._pushed.of_batch(self._identity, wanted.batch, after)
         of_all_owners = wanted.all and self._identity.has(*READERS_OF_ALL)
-        scope = Scope(owner=None if of_all_owners else owner_token(self._identity.subject))
-        return await self._pushed.of_all(self._identity, scope, SubscriptionFilter(project=wanted.project or ""), after)
+        owner = None if of_all_owners else owner_token(self._identity.subject)
+        scope = Scope(owner=owner, choice=SubscriptionFilter(project=wanted.project or ""))
+        return await self._pushed.of_all(self._identity, scope, after)
 
 
 def _reason(refusal: TooManyStreams | StreamsExhausted) -> str:
