@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from taskstream.errors import StoreUnavailable
 from testkit.service import Service, running_service
 from testkit.sse import opened, received
 from testkit.waiting import wait_until
@@ -143,9 +144,9 @@ async def test_no_place_leaks_whatever_a_stream_ends_with(limited: Service) -> N
 
 async def test_a_start_that_fails_gives_its_place_back(limited: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(event_id: str | None) -> None:
-        raise RuntimeError("a defect")
+        raise StoreUnavailable("away")
 
     monkeypatch.setattr(limited.container.feeds, "start", fails)
     for _ in range(2 * USER_STREAMS):
-        assert (await limited.alice.get("/api/tasks/stream")).status == 500
+        assert (await limited.alice.get("/api/tasks/stream")).status == 503
     assert not len(limited.container.open_streams)

@@ -178,3 +178,23 @@ async def test_the_strings_beneath_fields_are_their_descriptions(document: dict[
     assert details["nextAttemptAt"]["description"].startswith("When the next attempt is due")
     assert field_texts(TaskDetails)["nextAttemptAt"] == details["nextAttemptAt"]["description"]
     assert field_texts(ReasonBody) == {"reason": "Recorded in the log."}
+
+
+def test_every_list_has_pages_and_a_largest_page(document: dict[str, Any]) -> None:
+    paged = []
+    for path, methods in document["paths"].items():
+        if "get" not in methods:
+            continue
+        answer = methods["get"]["responses"]["200"]["content"].get("application/json", {}).get("schema", {})
+        shape = document["components"]["schemas"].get(answer.get("$ref", "").rpartition("/")[2], {})
+        has_next = {"nextCursor", "nextAfter"} & shape.get("properties", {}).keys()
+        has_things = any(
+            each.get("type") == "array" and "$ref" in each["items"] for each in shape.get("properties", {}).values()
+        )
+        limits = [each["schema"] for each in methods["get"].get("parameters", []) if each["name"] == "limit"]
+        assert bool(has_next) == bool(limits), path
+        assert not has_things or limits or "{" in path, path
+        for schema in limits:
+            assert 1 <= schema["default"] <= schema["maximum"] <= 5_000, path
+        paged += [path] * len(limits)
+    assert len(paged) >= 14

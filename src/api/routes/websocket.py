@@ -45,6 +45,8 @@ MOST_SUBSCRIPTIONS = 100
 LONGEST_MESSAGE = 4 * 1024
 MESSAGES_WAITING = 256
 """Messages buffered for a client before it counts as slow."""
+WAITING_BYTES = 1024 * 1024
+"""Likewise, in bytes; the last of them may be larger."""
 PATIENCE_SECONDS = 10.0
 """Longest wait for a slow client to read a message."""
 CLOSE_SECONDS = 1.0
@@ -101,6 +103,8 @@ class Session:
         self._socket = socket
         self._identity = identity
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MESSAGES_WAITING)
+        self._waiting_bytes = 0
+        self._sent = asyncio.Event()
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._over: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
 
@@ -126,7 +130,10 @@ class Session:
     async def _send(self) -> None:
         try:
             while True:
-                await self._socket.send_data(await self._waiting.get(), mode="text")
+                message = await self._waiting.get()
+                await self._socket.send_data(message, mode="text")
+                self._waiting_bytes -= len(message)
+                self._sent.set()
         except Exception:
             self._end(GOING_AWAY, "")
 
@@ -149,15 +156,20 @@ class Session:
             self._end(1011, "")
 
     async def _put(self, message: bytes) -> None:
-        if not self._waiting.full():
-            self._waiting.put_nowait(message)
-            return
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._waiting.put(message)
-        except TimeoutError:
-            self._end(TOO_SLOW, "too slow: reconnect, and subscribe after the last id received")
-            raise TooSlow from None
+        if not self._has_room():
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while not self._has_room():
+                        self._sent.clear()
+                        await self._sent.wait()
+            except TimeoutError:
+                self._end(TOO_SLOW, "too slow: reconnect, and subscribe after the last id received")
+                raise TooSlow from None
+        self._waiting_bytes += len(message)
+        self._waiting.put_nowait(message)
+
+    def _has_room(self) -> bool:
+        return not self._waiting.full() and self._waiting_bytes < WAITING_BYTES
 
     # Messages of the client
 
