@@ -450,6 +450,22 @@ def test_every_usual_charset_is_read(charset: str, text: str) -> None:
     assert json.loads(found.result)["data"] == text
 
 
+@pytest.mark.parametrize("body", [b'{"a": NaN}', b'[{"status": NaN}]', b'[{"metadata": NaN}]'])
+def test_a_text_with_nan_that_can_be_no_report_is_a_text(body: bytes) -> None:
+    found = answer(200, body, media_type="text/plain")
+
+    assert isinstance(found, Completed)
+    assert json.loads(found.result)["data"] == body.decode()
+
+
+@pytest.mark.parametrize("body", [b'{"metadata": {"x": NaN}}', b'{"status": NaN}', b'[{"status": NaN, "metadata": 1}]'])
+def test_a_text_with_nan_that_may_be_a_report_is_a_bad_answer(body: bytes) -> None:
+    found = answer(200, body, media_type="text/plain")
+
+    assert isinstance(found, Failed)
+    assert found.kind == "bad_answer"
+
+
 def test_what_a_reply_a_failure_or_a_probe_does_not_say() -> None:
     reply = Reply(status=200, headers={}, body=b"")
     failed = Failed(kind="error", error="")
@@ -494,6 +510,9 @@ def test_lines_are_put_together_from_their_pieces(chunks: list[bytes], found: li
         ([b"data: a\r", b"\n", b"\r", b"\ndata: b"], [b"a", b"b"]),
         ([b"data: a\r", b"\r", b"data: b"], [b"a", b"b"]),
         ([b"data: a\ndata: b\n\n"], [b"a\nb"]),
+        ([b"data: a\n", b"\ndata: b\n\n"], [b"a", b"b"]),
+        ([b"data: a\r", b"\n", b"\n", b"data: b"], [b"a", b"b"]),
+        ([b"\n\xef\xbb\xbfdata: a\n\n"], []),
         ([b"data\n\ndata: \n\n: x\n\nevent: data\nid: data: 1\n\n"], []),
         ([b"\xef\xbb\xbfdata: a\n\n"], [b"a"]),
     ],

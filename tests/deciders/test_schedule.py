@@ -185,6 +185,16 @@ def test_of_very_many_only_so_many_fire_at_once_and_the_others_after_them() -> N
     assert all_at(patient, seconds(9.5)) == [MOST_AT_ONCE, 10]
 
 
+def test_no_run_fires_a_microsecond_early() -> None:
+    quick = ScheduleSettings(cron="* * * * * *", task=HOURLY.task)
+    begun = given(replace(created(quick), next_at=NOW))
+
+    [event] = begun.when(fire(), at=NOW + seconds(1) - timedelta(microseconds=1)).events
+
+    assert isinstance(event, ScheduleFired)
+    assert ([run.occurrence for run in event.runs], event.next_at) == ([NOW], NOW + seconds(1))
+
+
 # Paused and resumed
 
 PAUSED = SchedulePaused(reason="by alice", next_at=hour(4))

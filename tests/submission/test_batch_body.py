@@ -81,6 +81,7 @@ def test_a_batch_on_lines_leaves_empty_lines_out(media_type: str) -> None:
 
 
 def test_a_batch_has_one_to_a_thousand_tasks() -> None:
+    assert len(parse(b'[{"a":1}]')) == 1
     assert len(parse(b"[" + b'{"a":1},' * 999 + b'{"a":1}]')) == 1_000
     assert refused(b"[" + b'{"a":1},' * 1_000 + b'{"a":1}]')[1] == "a batch has 1 to 1,000 tasks; this one has 1,001"
     assert refused(b"[]")[1] == "a batch has 1 to 1,000 tasks; this one has 0"
