@@ -30,12 +30,14 @@ class Quota:
         self.usages: dict[str, Usage] = {}
         self.error: Exception | None = None
         self.reads: list[str] = []
-        self.now = 100.0
+        self.answers = asyncio.Event()
+        self.answers.set()
         bucket: Any = self
         self.stored = StoredQuota(Fleet(Allowance(stored=limit)), bucket, retention.total_seconds())
 
     async def get(self, key: str) -> Any:
         self.reads.append(key)
+        await self.answers.wait()
         if self.error is not None:
             raise self.error
         return SimpleNamespace(value=encode(self.usages[key])) if key in self.usages else None
@@ -140,6 +142,20 @@ async def test_the_bytes_are_read_again_in_the_background_once_they_are_five_sec
         clock.now += passed
         assert await quota.refused(1) is None
         assert len(quota.reads) == reads
+
+
+async def test_a_read_in_the_background_delays_no_submission(clock: SimpleNamespace) -> None:
+    quota = Quota()
+    assert await quota.refused(1) is None
+    clock.now += 6
+    quota.answers.clear()
+
+    async with asyncio.timeout(5):
+        assert await quota.refused(1) is None
+        assert await quota.refused(1) is None
+
+    assert len(quota.reads) == 2
+    quota.answers.set()
 
 
 async def test_submissions_at_once_wait_for_one_read() -> None:
