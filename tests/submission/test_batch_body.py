@@ -106,6 +106,26 @@ def test_every_invalid_task_is_named_by_its_place_and_the_valid_ones_are_not() -
     assert errors[4].startswith("$.payload: ")
 
 
+def test_the_place_in_a_task_of_the_short_form_begins_at_the_whole() -> None:
+    schema = Raw(b'{"properties": {"width": {"type": "integer"}}}')
+    rules = TypeRules(SETTINGS, fleet_of(defined("default", "default", payload_schema=schema)), now=lambda: NOW)
+
+    with pytest.raises(InvalidItems) as caught:
+        BatchParser(SETTINGS, rules).parse(b'[{"width": "x"}]', ARRAY, BATCH, "alice", repeatable=False)
+
+    assert caught.value.found[0].path == "$.width"
+
+
+def test_an_error_of_our_own_is_no_invalid_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(TypeRules, "submitted", broken)
+
+    with pytest.raises(RuntimeError, match="ours"):
+        parse(b'[{"a": 1}]')
+
+
 def test_an_invalid_line_is_named_beside_the_invalid_tasks() -> None:
     errors = found(b'{"a": 1}\n{"a"\n[]\n{"a": 2}', LINES)
 
