@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -91,7 +91,9 @@ class Routes:
         return add
 
 
+@cache
 def _error(status: int) -> ResponseSpec:
+    # One for all routes: Litestar copies each router twice, with all that its routes do not share.
     return ResponseSpec(Problem, description=MEANINGS[status], media_type=MEDIA_TYPE, generate_examples=False)
 
 

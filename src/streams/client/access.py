@@ -111,7 +111,8 @@ class Access(Struct, frozen=True, kw_only=True):
         if sum(map(bool, (self.user, self.token, self.creds))) > 1:
             names = ", ".join(map(variable, ("nats_user", "nats_token", "nats_creds")))
             raise InvalidSettings(f"set only one of {names} (or user and password in the URL)")
-        self.ssl_context()
+        if self.ca or self.cert:  # without files nothing can be wrong, and the certificates of the system load slowly
+            self.ssl_context()
         if self.creds:
             read_credentials(self.creds)
 
