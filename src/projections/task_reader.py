@@ -367,7 +367,9 @@ class TaskReader:
                 view = fold(view, stored)
             if view is not None:
                 views[ref] = view
-        return views
+        # NATS leaves a key out of a batch that is written while it is read: the log has the task all the same.
+        missing = [ref for ref in refs if ref not in views]
+        return views | await self._folded(missing) if missing else views
 
     async def _folded(self, refs: Sequence[TaskRef]) -> dict[TaskRef, TaskView]:
         """Return the view of each task from its history. No more than LOADED_AT_ONCE histories are in memory."""
