@@ -13,7 +13,21 @@ from taskstream.commands.pause import Pause
 from taskstream.commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
 from taskstream.events.envelope import Actor
 from taskstream.events.server import Overflow
-from taskstream.scheduling.eligibility import Standing, allowance, as_seen_by, considered, is_able, stops
+from taskstream.scheduling.eligibility import (
+    Considered,
+    Standing,
+    Stop,
+    Verdict,
+    allowance,
+    as_seen_by,
+    considered,
+    considered_one,
+    is_able,
+    is_there_for,
+    missing_label,
+    serves,
+    stops,
+)
 
 from ..deciders.support import NOW, registered
 
@@ -136,3 +150,115 @@ def test_nothing_that_waits_is_nothing_to_help_with(bound: int, seconds: int, he
     overflow = Overflow(waiting=bound, oldest=timedelta(seconds=1))
 
     assert not allowance(overflow, 0, timedelta(seconds=seconds), 2, helping=helping)
+
+
+# Whole results
+
+
+@pytest.mark.parametrize(
+    ("standing", "verdict", "text"),
+    [
+        (Standing(server()), "able", "may have a free slot"),
+        (Standing(server(), running=0), "able", "runs 0 of at most 2 tasks"),
+        (Standing(server(), running=1, limit=2), "able", "runs 1 of at most 2 tasks"),
+        (Standing(server(), limit=1), "able", "may have a free slot"),
+        (Standing(server(), running=2), "at-limit", "runs 2 of at most 2 tasks"),
+        (Standing(server(), running=3), "at-limit", "runs 3 of at most 2 tasks"),
+        (
+            Standing(server(), running=1, limit=1),
+            "at-limit",
+            "runs 1 tasks, and said that it was busy when sent more; 2 are registered",
+        ),
+        (Standing(server(), stands_by=True), "standby", "helps out only when more tasks wait, or wait for longer"),
+        (Standing(server(types=("chapter", "clip"))), "able", "may have a free slot"),
+        (Standing(server(types=("clip",))), "other-types", "does not serve the type 'chapter'"),
+        (Standing(server(online=False, status_reason="refused")), "offline", "is offline: refused"),
+        (Standing(server(maintenance=True)), "maintenance", "is in maintenance and takes nothing new"),
+        (
+            Standing(server(maintenance=True, maintenance_reason="disk")),
+            "maintenance",
+            "is in maintenance and takes nothing new: disk",
+        ),
+        (
+            Standing(server(circuit=CircuitIsHalfOpen(failures=1))),
+            "circuit-half-open",
+            "its attempts kept failing; one is out to see whether it has recovered",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_verdict_is_whole(standing: Standing, verdict: Verdict, text: str) -> None:
+    found = considered_one(standing, "chapter", {})
+
+    assert found == Considered(server_id="s1", verdict=verdict, text=text, until=None, since=None)
+
+
+def test_a_verdict_that_ends_says_when_and_since_when() -> None:
+    later = NOW + timedelta(seconds=30)
+    opened = considered_one(Standing(server(circuit=CircuitIsOpen(until=later, failures=1))), "chapter", {})
+    busy = considered_one(Standing(server(), busy_since=NOW, next_try_at=later), "chapter", {})
+
+    text = "its attempts kept failing; nothing is sent for a while"
+    assert opened == Considered(server_id="s1", verdict="circuit-open", text=text, until=later)
+    assert busy == Considered(server_id="s1", verdict="busy", text=busy.text, until=later, since=NOW)
+
+
+def test_the_first_label_that_a_server_lacks_is_named() -> None:
+    one = server(labels={"gpu": "a100", "disk": "ssd"})
+
+    assert missing_label(one.settings, {}) is None
+    assert missing_label(one.settings, {"gpu": "a100", "disk": "ssd"}) is None
+    assert missing_label(one.settings, {"gpu": "a100", "disk": "tape", "zone": "x"}) == "disk=tape"
+    found = considered_one(Standing(one), "chapter", {"gpu": "h100"})
+    assert found == Considered(server_id="s1", verdict="label-missing", text="lacks the label gpu=h100")
+
+
+@pytest.mark.parametrize(
+    ("one", "require", "is_there"),
+    [
+        (server(), {}, True),
+        (server(types=("clip",)), {}, False),
+        (server(online=False), {}, False),
+        (server(maintenance=True), {}, False),
+        (server(), {"gpu": "a"}, False),
+        (server(labels={"gpu": "a"}), {"gpu": "a"}, True),
+        (server(circuit=OPEN), {}, True),
+    ],
+)
+def test_a_server_is_there_for_a_task(one: Present, require: dict[str, str], is_there: bool) -> None:
+    assert is_there_for(one, "chapter", require) is is_there
+    assert is_able(one, "chapter", require) is (is_there and one.circuit is not OPEN)
+
+
+def test_a_server_without_types_serves_all() -> None:
+    assert serves(registered(), "any")
+    assert [serves(registered(types=("a", "b")), name) for name in ("a", "b", "c")] == [True, True, False]
+
+
+def test_another_owner_sees_the_same_server_on_trial() -> None:
+    broken = server(circuit=CircuitIsOpen(until=NOW, failures=3, owner="mallory"))
+
+    assert as_seen_by("bob", broken) == server(circuit=CircuitIsHalfOpen(failures=3))
+    assert as_seen_by("mallory", broken) is broken
+    assert as_seen_by("bob", server()) == server()
+
+
+def test_pauses_are_whole_and_each_only_if_there_is_one() -> None:
+    pool = Pause(since=NOW, by=Actor("user", "root"), reason="new model")
+    of_type = Pause(since=NOW, by=Actor("user", "ann"), reason="")
+
+    assert stops("text", pool, "chapter", of_type) == [
+        Stop(kind="pool-paused", name="text", pause=pool),
+        Stop(kind="type-paused", name="chapter", pause=of_type),
+    ]
+    [stop] = stops("text", None, "chapter", of_type)
+    assert stop.text == "the type 'chapter' was paused by ann"
+    assert stops("text", pool, "chapter", None) == [Stop(kind="pool-paused", name="text", pause=pool)]
+
+
+def test_an_odd_bound_is_halved_downwards() -> None:
+    overflow = Overflow(waiting=5)
+
+    assert [allowance(overflow, waiting, MINUTE, 9, helping=False) for waiting in (2, 3, 5, 6)] == [0, 0, 0, 4]
+    assert [allowance(overflow, waiting, MINUTE, 9, helping=True) for waiting in (2, 3, 5, 6)] == [0, 1, 3, 4]
+    assert type(allowance(overflow, 6, NONE, 9, helping=False)) is int

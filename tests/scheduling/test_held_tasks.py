@@ -11,7 +11,7 @@ from taskstream.events.ids import TaskRef
 from taskstream.events.task import NO_PLAN, AttemptAccepted, AttemptStarted, TaskQueued
 from taskstream.events.task_type import OnConflict
 from taskstream.scheduling.backlog_report import OwnerBacklog
-from taskstream.scheduling.held_tasks import AskParent, DueCommand, Reread
+from taskstream.scheduling.held_tasks import AskParent, DueCommand, Reread, submitted
 from taskstream.scheduling.limit import Bounds, Stage, TaskEntry
 
 from .simulation import START, FixedRules, Simulation
@@ -921,3 +921,49 @@ def test_what_a_full_window_holds_is_counted_by_pool_and_over_owners() -> None:
     simulation.release()
 
     assert simulation.held_tasks.limiter.held_back() == {"gpu": 4}
+
+
+def test_a_choice_that_was_put_back_is_held_and_not_granted(simulation: Simulation) -> None:
+    simulation.submit()
+    [chosen] = simulation.held_tasks.release(simulation.now, 1)
+
+    simulation.held_tasks.put_back([chosen], simulation.now)
+
+    assert (chosen.stage, chosen.granted, chosen.granted_at, simulation.held_tasks.held) == (Stage.HELD, False, 0.0, 1)
+
+
+def test_a_child_waits_again_for_a_parent_that_is_read_after_its_retry(simulation: Simulation) -> None:
+    parent = simulation.submit()
+    other = simulation.submit()
+    child = simulation.submit(depends_on=(parent.id, other.id))
+    simulation.release()
+    simulation.succeed(parent)
+    as_read = submitted(parent, 1, simulation.log[0][2].event, START)  # type: ignore[arg-type]
+
+    simulation.held_tasks.add(as_read, simulation.now)
+
+    assert simulation.entry(child).parents == {parent.id, other.id}
+
+
+def test_an_end_that_a_child_does_not_wait_for_any_more_fails_it_not(simulation: Simulation) -> None:
+    parent, other = simulation.submit(), simulation.submit()
+    child = simulation.submit(depends_on=(parent.id, other.id))
+    simulation.release()
+    simulation.succeed(parent)
+
+    simulation.held_tasks.parent_ended(parent.id, "failed", 99, simulation.now)
+    simulation.release()
+
+    assert simulation.due == []
+    assert simulation.entry(child).parents == {other.id}
+
+
+def test_a_grant_that_no_server_could_take_is_left_if_nobody_waits() -> None:
+    simulation = one_at_a_time("owner")
+    simulation.submit(require={"gpu": "a"})
+    simulation.release()
+    simulation.rules.by_name["servers", "default", "default", "gpu=a"] = Bounds(concurrency=0)
+    simulation.held_tasks.limiter.refresh(simulation.now, "servers")
+    simulation.wait(20)
+
+    assert simulation.held_tasks.stuck(simulation.now) == []

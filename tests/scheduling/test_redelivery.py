@@ -184,3 +184,24 @@ def test_slots_are_not_kept_on_for_the_task_that_returns_at_this_moment() -> Non
     delays.keep_on("pool", "high", GPU, now=10.05)
 
     assert delays.kept_from("pool", "low", now=10.05) == {GPU: pytest.approx(10.1)}
+
+
+def test_a_thousand_kinds_may_have_slots_kept_and_the_past_ones_go_with_the_next() -> None:
+    delays = RedeliveryDelays()
+    kinds = [TaskKind.of("default", {"number": str(number)}) for number in range(1_001)]
+    for kind in kinds[:999]:
+        delays.keep("pool", "high", kind, now=10.0)
+
+    delays.keep("pool", "high", kinds[999], now=20.0)
+    assert len(delays._kept_until["pool", "high"]) == 1_000
+    delays.keep("pool", "high", kinds[1_000], now=20.0)
+    assert list(delays._kept_until["pool", "high"]) == kinds[999:]
+
+
+def test_slots_are_not_kept_on_for_a_kind_that_never_returned_though_the_clock_just_began() -> None:
+    delays = RedeliveryDelays()
+    delays.keep("pool", "high", GPU, now=0.1)
+
+    delays.keep_on("pool", "high", GPU, now=0.15)
+
+    assert delays.kept_from("pool", "low", now=0.15) == {GPU: pytest.approx(0.2)}
