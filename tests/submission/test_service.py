@@ -120,9 +120,9 @@ class Feeds:
         self.read = 0
 
     async def feed(
-        self, scope: Scope, position: FeedPosition, pause_seconds: float
+        self, scope: Scope, position: FeedPosition, pause_seconds: float, *, in_log: bool
     ) -> AsyncGenerator[FeedItem | None, None]:
-        assert pause_seconds == 2.0
+        assert (pause_seconds, in_log) == (2.0, True)
         self.asked.append((scope, position.sequence))
         for said in self.said:
             self.read += 1
@@ -558,5 +558,5 @@ async def test_tasks_of_a_batch_whose_keys_are_taken_are_reported_and_the_others
 
     assert found.refused == {second: "another task has the key"}
     assert found.is_new
-    assert taken.feeds.asked == [(Scope(owner="alice"), 102)]
+    assert taken.feeds.asked == [(Scope(batch=BATCH), 102)]
     assert taken.feeds.read == 2
