@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -261,6 +262,18 @@ def test_a_schema_that_is_none_and_one_that_names_another_document_are_refused()
         assert caught.value.path == "$.schema"
         assert caught.value.detail.startswith("not a valid JSON Schema: ")
         assert says in caught.value.detail
+
+
+def test_a_document_that_a_schema_names_is_not_fetched() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        port = server.getsockname()[1]
+
+        with pytest.raises(InvalidInput):
+            compile_schema({"$ref": f"http://127.0.0.1:{port}/schema.json"})
+
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 # The two forms
