@@ -236,7 +236,7 @@ def test_a_status_is_one_of_four_words() -> None:
     assert status_of(None) is None
 
 
-def test_two_final_updates_with_the_same_status_and_data_have_the_same_digest_and_no_others() -> None:
+def test_final_updates_of_equal_status_and_data_have_one_digest_and_no_others() -> None:
     first = read({"progress": 7, "message": "a"})
 
     assert first.digest == "431213350532052667944991a85c3bef417945bc581ace7b459a118fa8b98ce8"

@@ -232,7 +232,7 @@ def test_no_more_are_caught_up_where_the_pause_was_shorter_than_the_grace() -> N
     after.given.when(patient, at=hour(9)).then(fired(6, 7, 8, 9, fired=4, skipped=2))
 
 
-def test_a_resumed_one_that_is_due_at_this_very_instant_counts_it_neither_missed_nor_late() -> None:
+def test_a_resumed_one_that_is_due_at_this_instant_is_neither_missed_nor_late() -> None:
     after = given(created(), PAUSED).when(ResumeSchedule(), at=hour(4))
 
     fresh = after.then(ScheduleResumed(next_at=hour(4), counts=Counts()))

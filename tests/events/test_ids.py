@@ -312,14 +312,14 @@ def test_the_id_of_an_idempotency_key_is_the_same_in_every_version() -> None:
     assert triggered_ref(SCHEDULE, "k1") == TaskRef("alice", "0T3A49W4VH9BQYCHFVJ5P4PFRS")
 
 
-def test_the_task_of_a_run_is_the_same_in_every_version_and_for_every_part_of_its_second() -> None:
+def test_the_task_of_a_run_is_the_same_in_every_version_and_all_through_its_second() -> None:
     expected = TaskRef("alice", "66DQG2B4VHBT27ACTBGGP22W9Y")
 
     assert run_ref(SCHEDULE, AT) == run_ref(SCHEDULE, AT.replace(microsecond=0)) == expected
     assert run_ref(SCHEDULE, AT + timedelta(seconds=1)) != expected
 
 
-def test_the_id_of_a_delivery_is_the_same_in_every_version_and_another_for_each_event() -> None:
+def test_the_id_of_a_delivery_is_the_same_in_every_version_and_differs_by_event() -> None:
     assert delivery_id(HOOK, 4711, AT) == "01KDYAK3SE0CZZMPAXBGN58AYK"
     assert delivery_id(HOOK, 4712, AT) == "01KDYAK3SETY0H2E9ADJE5CW06"
     assert delivery_id(HOOK, 4711, AT) != delivery_id(HOOK._replace(owner="bob"), 4711, AT)

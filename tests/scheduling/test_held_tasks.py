@@ -787,7 +787,7 @@ def test_wait_ends_nothing_and_tasks_without_a_key_have_no_conflict() -> None:
 # Grants that block others
 
 
-def test_a_grant_is_taken_back_with_its_reason_not_before_its_time_and_never_of_a_window() -> None:
+def test_a_grant_is_taken_back_with_its_reason_in_time_and_never_of_a_window() -> None:
     simulation = one_at_a_time("owner")
     stuck = simulation.submit(pool="nobody-serves-it")
     simulation.submit(pool="default")

@@ -439,7 +439,7 @@ def test_running_attempts_that_outlasted_the_quickest_failure_count_as_not_faile
     assert server.evidence == Evidence(5, "alice")
 
 
-def test_a_running_attempt_survives_once_it_has_lasted_as_long_as_the_quickest_failure(server: Server) -> None:
+def test_a_running_attempt_survives_once_it_lasted_as_long_as_the_quickest_failure(server: Server) -> None:
     server.attempt("failure", *map(task, range(5)), seconds=3.0)
     server.start(*(task(100 + number) for number in range(5)))
 

@@ -289,7 +289,7 @@ def test_held_tasks_take_no_place_in_a_window() -> None:
 # Windows
 
 
-def test_a_pool_that_no_report_names_has_a_first_window_of_sixteen_for_each_owner_and_priority() -> None:
+def test_a_pool_that_no_report_names_has_a_window_of_16_per_owner_and_priority() -> None:
     submitter = Submitter()
 
     assert [submitter.submit("alice", pool="new") for _ in range(17)] == [False] * 16 + [True]
@@ -315,7 +315,7 @@ def test_a_batch_takes_the_places_that_are_left_in_a_window() -> None:
     assert held == [False, False, False, True, True]
 
 
-def test_the_pace_of_a_pool_makes_room_for_the_time_since_the_report_and_at_most_a_fifth_of_a_second() -> None:
+def test_a_pool_s_pace_makes_room_for_the_time_since_the_report_up_to_200_ms() -> None:
     def queued(after: timedelta) -> int:
         submitter = Submitter()
         submitter.on_report({}, per_second=100.0)

@@ -232,7 +232,7 @@ async def test_the_last_task_of_the_quota_is_taken() -> None:
         await taken.take(request(b'{"payload": 2}'), TaskRef("alice", "0" * 25 + "2"))
 
 
-async def test_over_the_quota_of_stored_bytes_a_task_and_a_batch_are_refused_and_what_was_stored_counts() -> None:
+async def test_over_the_quota_of_stored_bytes_a_task_and_a_batch_are_refused() -> None:
     size = size_of(Service().rules.submitted(request()))
     taken = Service(stored=4 * size)
 

@@ -276,7 +276,7 @@ def test_a_circuit_begins_closed_whatever_the_time() -> None:
     assert LocalCircuit(2, COOLDOWN).changes_at(0.0) is None
 
 
-def test_a_half_open_circuit_has_one_attempt_more_than_what_runs_and_never_more_than_registered(
+def test_a_half_open_circuit_has_one_attempt_more_than_runs_within_its_limit(
     circuit: Circuit,
 ) -> None:
     circuit.local.record(Shut(circuit.now))
