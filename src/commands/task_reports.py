@@ -1,7 +1,7 @@
 """Deciders for reports on a task; a part of `task`.
 
 They return no events for an end that is recorded already. They raise AttemptNotCurrent if the reporter may not report
-on the task now, AlreadyEnded, ResultExpired, and NotFound.
+on the task now, TimeIsUp if it may not start any more, AlreadyEnded, ResultExpired, and NotFound.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_never
 
-from ..errors import AlreadyEnded, AttemptNotCurrent, NotFound, ResultExpired
+from ..errors import AlreadyEnded, AttemptNotCurrent, NotFound, ResultExpired, TimeIsUp
 from ..events.task import AttemptStarted, ProgressReported, TaskEvent, TaskFailed, TaskSucceeded
 from .task_commands import FailTask, Reporter, ReportProgress, SucceedTask
-from .task_holds import attempt_deadline
+from .task_holds import attempt_deadline, last_start
 from .task_state import Ended, Held, Outcome, Processing, TaskFacts, TaskState, Unknown, Waiting
 
 
@@ -32,6 +32,8 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
     )
     if isinstance(state, Processing):
         return [report]
+    if (last := last_start(facts.plan)) is not None and last <= now:
+        raise TimeIsUp
     # It had not started: the reporter takes it by this report. No worker chose a server, so it occupies none.
     claim = AttemptStarted(
         attempt=report.attempt,

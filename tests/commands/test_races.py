@@ -310,9 +310,7 @@ def orders(
     return [HandlerCommand(key=name, command=command, known=known) for name in names]
 
 
-async def test_commands_together_are_appended_in_order_and_loaded_only_if_unknown(
-    pools: Pools, log: MemoryLog
-) -> None:
+async def test_commands_together_are_appended_in_order_and_loaded_only_if_unknown(pools: Pools, log: MemoryLog) -> None:
     new = Known(NEVER_PAUSED, 0)
 
     handled = await pools.handle_together(orders("a", "b", "c", known=new), by=BY, cause="r1")

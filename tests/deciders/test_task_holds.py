@@ -165,6 +165,15 @@ def test_a_task_starts_only_before_its_time_is_up(plan: dict[str, Any]) -> None:
     planned(**plan).when(START, at=SOON).is_refused(TimeIsUp)
 
 
+@pytest.mark.parametrize("plan", [{"expires_at": SOON}, {"ends_by": SOON}])
+def test_nobody_takes_a_task_by_a_report_once_its_time_is_up(plan: dict[str, Any]) -> None:
+    taken = ReportProgress(reporter=Reporter(kind="person"))
+
+    assert planned(**plan).when(taken, at=SOON - seconds(0.001)).events
+    planned(**plan).when(taken, at=SOON).is_refused(TimeIsUp)
+    assert planned(**plan)(started(1)).when(taken, at=SOON).events
+
+
 def test_an_attempt_gets_no_more_time_than_the_task_has() -> None:
     short = planned(ends_by=SOON).when(START)
     long = planned(ends_by=NOW + POLICY.timeout + seconds(1)).when(START)
