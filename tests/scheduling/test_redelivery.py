@@ -198,7 +198,7 @@ def test_a_thousand_kinds_may_have_slots_kept_and_the_past_ones_go_with_the_next
     assert list(delays._kept_until["pool", "high"]) == kinds[999:]
 
 
-def test_slots_are_not_kept_on_for_a_kind_that_never_returned_though_the_clock_just_began() -> None:
+def test_slots_are_not_kept_for_a_kind_that_never_returned_on_a_young_clock() -> None:
     delays = RedeliveryDelays()
     delays.keep("pool", "high", GPU, now=0.1)
 
