@@ -73,7 +73,6 @@ class OpenStreams:
 
     def leave(self, user: str) -> None:
         """Give a place back; called by the place."""
-        """Give a place back; called by the place."""
         self._count -= 1
         self._open[user] -= 1
         if not self._open[user]:
