@@ -68,7 +68,9 @@ class Tail:
                 news.clear()
                 is_near = after >= self._begin
                 positions = self._kept_after(after) if is_near else await self._read(after)
-                if linger_seconds and not has_lingered and 0 < len(positions) < FOLLOW_BATCH:
+                # A batch that does not reach the end is full, of few messages if they are large.
+                is_last = bool(positions) and positions[-1].sequence >= self._end
+                if linger_seconds and not has_lingered and is_last and len(positions) < FOLLOW_BATCH:
                     await asyncio.sleep(linger_seconds)
                     has_lingered = True
                     continue

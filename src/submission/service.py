@@ -127,13 +127,14 @@ class SubmissionService:
             return Handled(earlier, [])
         if self.admission.is_held(ref, submitted, utc_now()):
             submitted = replace(submitted, held=True)
-        with self.admission.in_flight([(ref, submitted)]):
+        size = size_of(submitted)
+        with self.admission.in_flight([(ref, submitted)]), self.stored.in_flight(ref.owner, size):
             command = SubmitTask(submission=submitted, repeatable=request.repeatable)
             handled = await self._commands.tasks.handle(ref, command, by=by, cause=cause, known=NEW)
         if handled.appended:
             labelled(metrics.submitted, submitted.pool, submitted.priority).inc()
             self.admission.record(ref, submitted, handled.known.sequence)
-            self.stored.record(ref.owner, handled.known.sequence, size_of(submitted))
+            self.stored.record(ref.owner, handled.known.sequence, size)
             if self._may_be_refused(submitted):
                 refused = await self._refused(Scope(ref=ref), {ref: handled.known.sequence})
                 if ref in refused:
@@ -164,9 +165,10 @@ class SubmissionService:
         tasks = self._batch_parser.parse(body, media_type, ref, owner, repeatable=repeatable)
         submissions = [(nth(ref, place), submitted) for place, submitted in enumerate(tasks)]
         await self._check_batch_parents(ref.owner, submissions)
+        size = sum(size_of(submitted) for _, submitted in submissions)
         try:
             self.admission.check_quota(ref.owner, len(submissions))
-            await self.stored.check(ref.owner, sum(size_of(submitted) for _, submitted in submissions))
+            await self.stored.check(ref.owner, size)
         except QuotaExceeded:
             if not (repeatable and await self._find_batch(ref, whole)):
                 raise
@@ -178,7 +180,7 @@ class SubmissionService:
             held = self.admission.is_held(task_ref, submitted, now, ahead[name])
             ahead[name] += not held
             decided.append((task_ref, replace(submitted, held=True) if held else submitted))
-        with self.admission.in_flight(decided):
+        with self.admission.in_flight(decided), self.stored.in_flight(ref.owner, size):
             commands = [
                 (task_ref, SubmitTask(submission=submitted, repeatable=repeatable)) for task_ref, submitted in decided
             ]

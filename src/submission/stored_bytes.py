@@ -1,16 +1,18 @@
 """The quota of stored bytes: what each owner who submits here has stored, without a read for each submission.
 
 The bytes come from the `usage` bucket. They are read at an owner's first submission, and again in the background once
-they are older than BELIEVED_SECONDS. What this process has stored since is added. So an owner may exceed the quota by
-what other processes store in BELIEVED_SECONDS and the two seconds that the projector needs, and by the results of tasks
-that were accepted before: an outcome is never refused.
+they are older than BELIEVED_SECONDS. What this process has stored since, and what it is storing now, is added. So an
+owner may exceed the quota by what other processes store in BELIEVED_SECONDS and the two seconds that the projector
+needs, and by the results of tasks that were accepted before: an outcome is never refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -52,6 +54,8 @@ class _Owner(Struct):
     """Monotonic seconds."""
     since: deque[tuple[int, int]] = field(default_factory=deque)
     """Sequences and bytes of what was submitted here and is not in `usage`."""
+    in_flight: int = 0
+    """Bytes of what is being appended now."""
     refresh: asyncio.Task[None] | None = None
     warned_at: float = NEVER
 
@@ -85,6 +89,16 @@ class StoredQuota:
         if used > NEARLY_FULL * limit and time.monotonic() - found.warned_at > WARNED_EVERY_SECONDS:
             found.warned_at = time.monotonic()
             log.warning("quota.nearly-full", owner=owner, stored_bytes=used, limit_bytes=limit)
+
+    @contextlib.contextmanager
+    def in_flight(self, owner: str, size_bytes: int) -> Iterator[None]:
+        """Count bytes while they are being stored. Nothing may be awaited between `check` and this."""
+        found = self._owners.get(owner) or _Owner()
+        found.in_flight += size_bytes
+        try:
+            yield
+        finally:
+            found.in_flight -= size_bytes
 
     def record(self, owner: str, sequence: int, size_bytes: int) -> None:
         """Count what was stored at a sequence."""
@@ -136,7 +150,8 @@ class StoredQuota:
             found.since.popleft()
 
     def _used(self, found: _Owner, now: datetime) -> int:
-        return found.usage.stored_bytes(now, self._retention) + sum(size for _, size in found.since)
+        since = sum(size for _, size in found.since)
+        return found.usage.stored_bytes(now, self._retention) + since + found.in_flight
 
     def _advice(self, frees_at: datetime | None, now: datetime) -> tuple[int, str]:
         """Return the seconds after which a retry may succeed, and what frees bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -64,6 +65,17 @@ async def test_a_user_at_the_quota_is_refused_and_a_second_one_submits_and_reads
     assert (await quota(limited.alice))["used"] == pytest.approx(6 * 301_500, rel=0.02)
     assert (await quota(limited.alice))["limit"] == LIMIT
     assert len(await limited.alice.tasks()) == 6
+
+
+async def test_what_is_submitted_at_once_does_not_pass_the_quota(limited: Service) -> None:
+    batch = [{"payload": PAYLOAD}] * 2
+    sent = [limited.alice.post("/api/task", {"payload": PAYLOAD}) for _ in range(10)]
+    sent += [limited.alice.post("/api/tasks/batch", batch) for _ in range(5)]
+    answers, bobs = await asyncio.gather(asyncio.gather(*sent), limited.bob.post("/api/task", {"a": 1}))
+
+    assert {answer.status for answer in answers} == {200, 429}
+    assert len(await limited.alice.tasks()) == 6
+    assert bobs.status == 200
 
 
 async def test_every_way_in_is_refused_at_the_quota(limited: Service) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from taskstream.container import Container
 from taskstream.streams import tail as tails
+from taskstream.streams.jetstream import messages
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.tail import Tail
@@ -197,3 +198,23 @@ async def test_who_comes_when_all_have_left_begins_where_it_wants(container: Con
     assert first.sequences == [9, 10]
     assert second.sequences == list(range(3, 11))
     await second.stop()
+
+
+async def test_a_reader_that_is_behind_does_not_linger_however_large_the_messages(
+    container: Container, tail: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "KEPT_BYTES", 200_000)
+    monkeypatch.setattr(messages, "READ_BYTES", 100_000)
+    news = Follower(tail.follow(0))
+    for _ in range(30):
+        await container.appending.request("task.a.b.noted", b"x" * 40_000)
+    await sees(news, 30)
+
+    sequences: list[int] = []
+    async with asyncio.timeout(20), contextlib.aclosing(tail.follow(0, linger_seconds=3_600)) as batches:
+        while not sequences or sequences[-1] < tail._begin:
+            sequences += [position.sequence for position in await anext(batches)]
+
+    assert len(sequences) > 15
+    assert sequences == list(range(1, len(sequences) + 1))
+    await news.stop()

@@ -106,6 +106,24 @@ async def test_a_submission_of_unknown_size_counts_as_four_messages() -> None:
     assert size_of(submitted(payload=Raw(b"12345"))) == 5 + 1_024
 
 
+async def test_what_is_being_stored_counts_until_it_is_recorded_or_failed() -> None:
+    quota = Quota()
+    quota.counted(700)
+    assert await quota.refused(0) is None
+
+    with quota.stored.in_flight("alice", 200):
+        assert await quota.refused(100) is None
+        error = await quota.refused(101)
+        assert error is not None
+        assert error.waiting == 900
+        assert await quota.refused(1_000, "bob") is None
+    assert await quota.refused(300) is None
+
+    with pytest.raises(StoreUnavailable), quota.stored.in_flight("alice", 200):
+        raise StoreUnavailable("no answer")
+    assert await quota.refused(300) is None
+
+
 async def test_without_a_limit_nothing_is_read_or_counted() -> None:
     quota = Quota(limit=None)
 
