@@ -21,6 +21,13 @@ hypothesis.settings.register_profile("taskstream", deadline=None)
 hypothesis.settings.load_profile("taskstream")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Raise an error for ids with an address in memory: each xdist worker would collect other tests."""
+    with_address = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if with_address:
+        raise pytest.UsageError(f"ids differ between processes; give them `ids`: {', '.join(with_address)}")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--nats",

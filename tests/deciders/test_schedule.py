@@ -302,7 +302,7 @@ def test_another_expression_counts_from_now() -> None:
         {"name": "n", "description": "d"},
         {"task": Raw(b"{}")},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_only_what_is_named_changes(changes: dict[str, Any]) -> None:
     expected = ScheduleChanged(settings=replace(HOURLY, **changes), next_at=hour(4))
