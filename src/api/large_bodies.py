@@ -12,7 +12,7 @@ from litestar import Response
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ..streams.results import Results
-from .middleware import has_current, is_head
+from .middleware import has_current, is_head, until_gone
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -51,7 +51,7 @@ class LargeBody:
             headers = [*self._headers, (b"content-length", b"%d" % self._size)]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             if not is_head(scope):
-                gone = asyncio.create_task(_until_gone(receive), name="client-gone")
+                gone = asyncio.create_task(until_gone(receive), name="client-gone")
                 try:
                     await send({"type": "http.response.body", "body": first, "more_body": True})
                     async for chunk in chunks:
@@ -96,9 +96,3 @@ class LargeAnswer(Response[None]):
 def _named(part: bytes | StoredPart) -> bytes:
     """Return what distinguishes a part from others: an object never changes."""
     return part if isinstance(part, bytes) else part.object_name.encode()
-
-
-async def _until_gone(receive: Receive) -> None:
-    """Return when the client has disconnected."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

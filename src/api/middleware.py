@@ -49,6 +49,12 @@ def is_head(scope: Any) -> bool:
     return IS_HEAD in scope
 
 
+async def until_gone(receive: Callable[[], Awaitable[Any]]) -> None:
+    """Return when the client has disconnected. Whatever else it sends is dropped."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class RequestMiddleware:
     """Outermost ASGI middleware: gives each request an id, measures it, and adds the common headers."""
 

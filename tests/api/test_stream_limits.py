@@ -142,6 +142,23 @@ async def test_no_place_leaks_whatever_a_stream_ends_with(limited: Service) -> N
         await given_back(limited)
 
 
+async def test_a_wait_whose_client_has_gone_gives_its_place_back(limited: Service) -> None:
+    """The longest wait is a minute: a client that gives up sooner and asks again would use up its places."""
+    task_id = await limited.alice.submit({"payload": 1})
+    host, port = limited.alice.url.removeprefix("http://").split(":")
+    common = f" HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {limited.alice.bearer}\r\n"
+    waits = (
+        f"GET /api/task/{task_id}?wait=60{common}\r\n",
+        f'POST /api/task{common}Prefer: wait=60\r\nContent-Length: 14\r\n\r\n{{"payload": 1}}',
+    )
+    for request in waits:
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request.encode())
+        await wait_until(lambda: len(limited.container.open_streams) == 1, "the wait to have a place")
+        writer.transport.abort()
+        await given_back(limited)
+
+
 async def test_a_start_that_fails_gives_its_place_back(limited: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(event_id: str | None) -> None:
         raise StoreUnavailable("away")

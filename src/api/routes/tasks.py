@@ -20,8 +20,8 @@ from ...push.feed import FeedPosition
 from ...push.listeners import Scope
 from ...submission.body import OPTIONS, Submission, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
-from ..auth.authenticator import Identity
 from ..bodies import read_as, read_body
+from ..middleware import until_gone
 from ..openapi.description import schema_of
 from ..openapi.examples import SUBMISSION_EXAMPLES
 from ..parameters import (
@@ -87,33 +87,40 @@ def preferred_wait(prefer: str | None) -> int:
 
 
 async def until_ended(
-    container: Container, user: str, detail: TaskDetail, seconds: int, reached: int = 0
+    container: Container, request: ApiRequest, detail: TaskDetail, seconds: int, reached: int = 0
 ) -> TaskDetail:
     """Return a task when it has ended, or as it is after `seconds`. `reached`: where the hub was before it was read.
 
-    Raises TooManyStreams and StreamsExhausted, unless it has ended: the wait is a stream of the user's.
+    Raises TooManyStreams and StreamsExhausted, unless it has ended: the wait is a stream of the user's. It ends, too,
+    when the client has gone.
     """
     if detail.view.status not in ACTIVE:
         return detail
-    reflected = max(reached, detail.view.sequence)
-    with container.open_streams.open(user), contextlib.suppress(TimeoutError):
-        async with (
-            asyncio.timeout(seconds),
-            contextlib.aclosing(
-                container.feeds.feed(Scope(ref=detail.ref), FeedPosition(reflected), seconds, in_log=True)
-            ) as feed,
-        ):
-            async for item in feed:
-                if item is not None and item.is_end:
-                    break
+    position = FeedPosition(max(reached, detail.view.sequence))
+    with container.open_streams.open(request.user.subject), contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds) as limit:
+            gone = asyncio.create_task(_end_when_gone(request, limit), name="client-gone")
+            try:
+                feed = container.feeds.feed(Scope(ref=detail.ref), position, seconds, in_log=True)
+                async with contextlib.aclosing(feed) as items:
+                    async for item in items:
+                        if item is not None and item.is_end:
+                            break
+            finally:
+                gone.cancel()
     return await container.tasks.detail(detail.ref)
 
 
-async def read_detail(container: Container, identity: Identity, ref: TaskRef, wait: int) -> TaskDetail:
+async def _end_when_gone(request: ApiRequest, limit: asyncio.Timeout) -> None:
+    await until_gone(request.receive)
+    limit.reschedule(asyncio.get_running_loop().time())
+
+
+async def read_detail(container: Container, request: ApiRequest, ref: TaskRef, wait: int) -> TaskDetail:
     """Return a task as it is now, or with `wait` when it has ended, after so many seconds at the latest."""
     reached = container.feeds.hub.position
-    detail = await container.tasks.detail(ref, deleted=identity.has(*READERS_OF_ALL))
-    return await until_ended(container, identity.subject, detail, wait, reached) if wait else detail
+    detail = await container.tasks.detail(ref, deleted=request.user.has(*READERS_OF_ALL))
+    return await until_ended(container, request, detail, wait, reached) if wait else detail
 
 
 def task_router(container: Container) -> Router:
@@ -155,14 +162,14 @@ def task_router(container: Container) -> Router:
         if seconds := preferred_wait(prefer):
             # The task is stored, and the wait is a preference: over a limit the answer comes at once (RFC 7240, 2).
             with contextlib.suppress(TooManyStreams, StreamsExhausted):
-                detail = await until_ended(container, owner, detail, seconds)
+                detail = await until_ended(container, request, detail, seconds)
         return task_answer(detail, settings)
 
     @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now", fails={429})
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
         """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        return task_answer(await read_detail(container, request.user, ref, wait), settings)
+        return task_answer(await read_detail(container, request, ref, wait), settings)
 
     @routes.put(
         "/task/{task_id:str}",
