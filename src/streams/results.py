@@ -24,6 +24,7 @@ from ..errors import NotFound, StoreError, StoreUnavailable
 from ..events.ids import TaskRef
 from ..events.json_text import compact
 from ..events.task import StoredFile, StoredResult
+from ..instants import EPOCH
 from .client.connection import Connection
 from .jetstream.api import api, stored_sequence
 from .jetstream.messages import Position, last_position, read
@@ -106,6 +107,8 @@ class DescribedObject(NamedTuple):
     size_bytes: int
     stored_at: datetime
     """UTC, by the clock of the process that stored it."""
+    is_deleted: bool = False
+    """A client of NATS deleted the object, and left its description."""
 
 
 class _Description(Struct, kw_only=True):
@@ -121,13 +124,25 @@ class _Description(Struct, kw_only=True):
     options: dict[str, int] = field(default_factory=lambda: {"max_chunk_size": PART_BYTES})
 
 
-_decode = msgspec.json.Decoder(_Description).decode
+class _Known(Struct):
+    """What is read of a description."""
+
+    name: str
+    nuid: str
+    size: int = 0
+    mtime: str = ""
+    """Empty in what some clients leave of a deleted object."""
+    deleted: bool = False
+
+
+_decode = msgspec.json.Decoder(_Known).decode
 
 
 def described(position: Position) -> DescribedObject:
     """Return the object that a message of the bucket describes."""
     found = _decode(position.data)
-    return DescribedObject(position.sequence, found.name, found.nuid, found.size, found.mtime)
+    stored_at = msgspec.convert(found.mtime, datetime) if found.mtime else EPOCH
+    return DescribedObject(position.sequence, found.name, found.nuid, found.size, stored_at, found.deleted)
 
 
 def _description_subject(name: str) -> str:
@@ -211,9 +226,9 @@ class Objects:
 
     async def _describe(self, name: str) -> DescribedObject:
         found = await last_position(self._connection, STREAM, _description_subject(name))
-        if found is None:
+        if found is None or (known := described(found)).is_deleted:
             raise NotFound("large result or file", "past its retention")
-        return described(found)
+        return known
 
 
 class _Reading:

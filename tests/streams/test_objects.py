@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from taskstream.clock import utc_now
 from taskstream.container import Container
 from taskstream.errors import NotFound, StoreUnavailable
 from taskstream.streams import results
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
+from taskstream.workers.result_sweeper import ResultSweeper
 from testkit.nats import NatsServer
 from testkit.outage import end, limit_store, restart
 from testkit.stored import object_bytes, stored_bytes
@@ -39,6 +42,20 @@ async def test_a_deleted_object_leaves_nothing_and_no_other_is_touched(container
     with pytest.raises(NotFound):
         await object_bytes(container, "o")
     assert await object_bytes(container, "other") == b"two"
+
+
+async def test_what_a_client_of_nats_deleted_is_not_found_and_stops_nothing(container: Container) -> None:
+    """Such a client leaves a description without an instant."""
+    await container.objects.put("a.b.1", b"x" * 300_000)
+    await container.objects.put("a.b.2", b"two")
+    store = await container.reading.client.jetstream().object_store(results.BUCKET)
+    await store.delete("a.b.1")
+
+    with pytest.raises(NotFound):
+        await object_bytes(container, "a.b.1")
+    assert {found.name for found in await container.objects.descriptions(0, 10)} == {"a.b.1", "a.b.2"}
+    await ResultSweeper(container).run_once(utc_now() + timedelta(hours=2))
+    assert await container.objects.descriptions(0, 10) == []
 
 
 async def test_an_object_that_the_store_has_no_space_for_leaves_nothing(container: Container, nats: NatsServer) -> None:
