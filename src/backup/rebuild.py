@@ -11,6 +11,7 @@ import asyncio
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 
 import msgspec
 import structlog
@@ -22,6 +23,7 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import FLEET, TASK_SUBJECTS, task_ref
 from ..events.task import TaskEvent, TaskSubmitted
+from ..projections.active import projected
 from ..projections.fleet import CHECKPOINT as REGISTRY_CHECKPOINT
 from ..projections.fleet import Fleet
 from ..projections.submissions import EVERYBODY, Recent, RecentSubmission, add_recent, encode_recent, recent_key
@@ -133,23 +135,41 @@ async def _rebuild_registry(container: Container, members: Membership) -> Differ
 
 async def _rebuild_usage(container: Container, members: Membership) -> Difference:
     async with _Held(members, "projector.usage"):
+        bucket = container.buckets.usage
+        reflected = await projected(bucket)
         usages: dict[str, Usage] = {}
+        behind: dict[str, bytes] | None = None
         last = events = 0
         async for positions in follow(container.reading, TASKS, [TASK_SUBJECTS], 0):
             if not positions:
                 break
-            fold_usage(usages, positions)
+            old = list(takewhile(lambda position: position.sequence <= reflected, positions))
+            fold_usage(usages, old)
+            if behind is None and len(old) < len(positions):
+                behind = _usage_keys(usages)
+            fold_usage(usages, positions[len(old) :])
             last, events = positions[-1].sequence, events + len(positions)
-        wanted = {usage_key(owner): encode_usage(usage) for owner, usage in usages.items()}
-        return await _restore(container.buckets.usage, wanted, last, events)
+        return await _restore(bucket, _usage_keys(usages), last, events, behind)
 
 
-async def _restore(bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, events: int) -> Difference:
-    """Make a bucket hold exactly the `wanted` keys and values."""
+def _usage_keys(usages: Mapping[str, Usage]) -> dict[str, bytes]:
+    return {usage_key(owner): encode_usage(usage) for owner, usage in usages.items()}
+
+
+async def _restore(
+    bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, events: int, behind: dict[str, bytes] | None = None
+) -> Difference:
+    """Make a bucket hold exactly the `wanted` keys and values.
+
+    `behind`: what it holds if it is as good as its checkpoint, which is no difference.
+    """
     found = {entry.key: entry.value for entry in await bucket.scan() if entry.key != REGISTRY_CHECKPOINT}
     changed = {key for key, value in wanted.items() if key in found and found[key] != value}
     missing = wanted.keys() - found.keys()
     extra = found.keys() - wanted.keys()
+    right = wanted if behind is None else behind
+    wrong = {key for key in changed if found[key] != right.get(key)}
+    lost = missing & right.keys()
     await bucket.put_many([Write(key, wanted[key]) for key in sorted(changed | missing)])
     await bucket.put_many([Write(key, None) for key in sorted(extra)])
     await bucket.put(REGISTRY_CHECKPOINT, b"%d" % checkpoint)
@@ -157,8 +177,8 @@ async def _restore(bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, ev
         bucket=bucket.name,
         events=events,
         keys=len(wanted),
-        changed=len(changed),
-        missing=len(missing),
+        changed=len(wrong),
+        missing=len(lost),
         extra=len(extra),
     )
 
