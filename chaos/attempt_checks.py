@@ -14,8 +14,8 @@ from .hostile import OWNERS as HOSTILE
 from .submission_checks import DEFAULT, Sent, sent_of_tasks, type_of
 
 CLOCK_SECONDS = 0.05
-CROSSING_SECONDS = 0.7
-"""A backend calls an answer crossed for 0.5 s; its journal's line before that is a little earlier."""
+CROSSING_SECONDS = 1.8
+"""A backend calls an answer crossed for 1.5 s; its journal's line before that is a little earlier."""
 AFTER_SECONDS = 6.0
 """How long a fault shows: a process starts, connections are made anew, a lease changes hands, a report is repeated."""
 EARLY_SECONDS = 0.5

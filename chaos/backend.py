@@ -45,8 +45,8 @@ TRICKLE_SECONDS = 0.5
 GIVE_UP_SECONDS = 30.0
 IDLE_SECONDS = 0.05
 """From an answer until the caller has surely read it and its connection idles."""
-CROSSING_SECONDS = 0.5
-"""Several times what data is under way on a slow link: a request that comes sooner may have crossed what was sent."""
+CROSSING_SECONDS = 1.5
+"""Longer than data is under way, also on a busy machine: a request that comes sooner may have crossed what was sent."""
 BUSY_ANSWERS: tuple[tuple[int, dict[str, str]], ...] = (
     (429, {}),
     (429, {"Retry-After": "1"}),

@@ -82,7 +82,7 @@ def streams_begin_with_the_present(evidence: Evidence) -> Iterator[Finding]:
     """A stream begins with the state of each task that has not ended, as the log has it, and misses nothing since."""
     log = evidence.log
     stored = [entry.stored_at for entry in log]
-    last_by = list(itertools.accumulate((entry.sequence for entry in log), max, initial=0))
+    end = max([*evidence.turns, *(entry.sequence for entry in log)], default=0)
     histories: dict[str, list[Entry]] = {}
     for entry in log:
         if entry.type in STATUSES:
@@ -91,8 +91,9 @@ def streams_begin_with_the_present(evidence: Evidence) -> Iterator[Finding]:
         if heard.after is None or not heard.from_state:
             continue
         if heard.began_at is not None:
-            last = bisect_right(stored, heard.began_at + CLOCK_SECONDS)
-            if heard.after > last_by[last]:
+            later = bisect_right(stored, heard.began_at + CLOCK_SECONDS)
+            first_later = log[later].sequence if later < len(log) else end + 1
+            if heard.after >= first_later:
                 yield f"{heard.who} began after {heard.after}, which was not there yet", heard.task or ""
         for state in heard.states:
             known = {STATUSES[entry.type] for entry in _meanwhile(histories.get(state.task, []), state)}

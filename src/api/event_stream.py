@@ -76,7 +76,8 @@ class EventStream:
         if place := start.resumed:
             return None if has_ended and place.sequence >= sequence else _resumed(place, self._task_events(ref, place))
         details = pushed_details(detail, self._container.settings, self._container.links)
-        place = start.at(max(sequence, start.extent.last))  # the task was read after the extent
+        # The task was read after the extent.
+        place = start.at(sequence if has_ended else max(sequence, start.extent.last))
         events = None if has_ended else self._task_events(ref, place)
         return _begun(start, [], _each(encoded_state(ref.id, sequence, details)), place, events)
 

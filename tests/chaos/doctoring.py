@@ -208,7 +208,7 @@ def add(
         if heard.has(added.task) and (heard.after or 0) < sequence <= heard.until:
             message = {"type": kind, "taskId": added.task, "sequence": sequence, "event": dict(added.event)}
             place_of = next(
-                (n for n, one in enumerate(heard.told) if one.event and one.event["sequence"] > sequence),
+                (n for n, one in enumerate(heard.told) if one.event and (one.event["sequence"] or 0) > sequence),
                 len(heard.told),
             )
             heard.told.insert(place_of, Told("", message))
