@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 from msgspec import Struct, field
@@ -19,6 +19,7 @@ from msgspec import Struct, field
 from ..events.kinds import word_of
 from ..events.subjects import task_ref, task_word
 from ..events.task import TaskFailed, TaskSucceeded
+from ..instants import EPOCH
 from ..streams.buckets import Bucket, Write, forget
 from ..streams.jetstream.messages import Position
 
@@ -31,7 +32,6 @@ MOST_DAYS = 400
 """Days of one owner; with more, the oldest two become one, which counts as the later of the two."""
 OWNERS_HELD = 10_000
 _WITH_RESULT = {word_of(TaskSucceeded), word_of(TaskFailed)}
-_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class Usage(Struct, kw_only=True):
@@ -62,12 +62,12 @@ class Usage(Struct, kw_only=True):
         if not retention:
             return None
         kept = [day for day in self.days if day >= first_day(now, retention)]
-        return _EPOCH + (min(kept) + 1) * DAY + retention if kept else None
+        return EPOCH + (min(kept) + 1) * DAY + retention if kept else None
 
 
 def first_day(now: datetime, retention: timedelta) -> int:
     """Return the first day that has events within the retention."""
-    return (now - retention - _EPOCH) // DAY if retention else 0
+    return (now - retention - EPOCH) // DAY if retention else 0
 
 
 encode = msgspec.json.Encoder().encode
@@ -108,12 +108,12 @@ def measured(position: Position) -> tuple[int, int]:
     """
     size = len(position.data) + len(position.subject) + MESSAGE_BYTES
     if task_word(position.subject) not in _WITH_RESULT:
-        return (_decode_time(position.data).at - _EPOCH) // DAY, size
+        return (_decode_time(position.data).at - EPOCH) // DAY, size
     recorded = _decode_end(position.data)
     if (result := recorded.event.result) is not None:
         size += result.size_bytes if result.object_name else 0
         size += result.file.size_bytes if result.file else 0
-    return (recorded.at - _EPOCH) // DAY, size
+    return (recorded.at - EPOCH) // DAY, size
 
 
 def usage_key(owner: str) -> str:
