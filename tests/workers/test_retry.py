@@ -308,8 +308,8 @@ async def test_a_large_result_comes_back_as_if_it_were_small(service: Service, b
 
     for task_id in (sync, callback):
         stored = (await service.alice.history(task_id))[-1]["result"]
-        assert stored["size_bytes"] > 700_000
-        assert stored["object_name"]
+        assert stored["bytes"] > 700_000
+        assert stored["$ref"]
 
 
 @pytest.mark.parametrize("announced", [True, False])
