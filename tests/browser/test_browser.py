@@ -41,6 +41,7 @@ async def test_a_page_misses_nothing_and_is_told_nothing_twice_while_its_api_is_
             with chromium(tmp_path, f"{shown.url}/#{urlencode({'api': url, 'token': token})}"):
                 for name in ("sse", "ws"):
                     await shown.notes_that(1, door=name, what="open")
+                    await shown.notes_that(1, door=name, what="reached")  # without an id it would begin with the states
                 ids: list[str] = []
                 for restart in range(1, RESTARTS + 1):
                     if restart > 1:  # the first time both break off before they have been told anything
