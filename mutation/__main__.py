@@ -35,6 +35,8 @@ class Score(NamedTuple):
     mutants: int
     noticed: int
     equivalent: int
+    untried: int = 0
+    """Changes without a result of an earlier run (`--list`); not among `mutants`."""
 
     @property
     def per_cent(self) -> float:
@@ -197,13 +199,16 @@ def main() -> int:
                 memory.results.pop(identity(each), None)
         if args.list or not tried:
             kept = {identity(each): memory.results.get(identity(each)) for each in tried}
-            noticed = {key: result["by"] if result else "" for key, result in kept.items()}
+            noticed = {key: result["by"] for key, result in kept.items() if result}
         else:
             noticed = Session(module, memory, args.jobs).run(tried)
-        survivors = [each for each in tried if not noticed[identity(each)]]
+        known = [each for each in tried if identity(each) in noticed]
+        survivors = [each for each in known if not noticed[identity(each)]]
         for each in survivors:
             print(f"\n{module}.py:{each.first_line} {each.where}\n{each.change}")
-        score = Score(module, len(tried), len(tried) - len(survivors), len(mutants) - len(tried))
+        score = Score(
+            module, len(known), len(known) - len(survivors), len(mutants) - len(tried), len(tried) - len(known)
+        )
         print(f"\n{_row(score)}", flush=True)
         scores.append(score)
     stale = [key for key in named.keys() - used if key[0] in modules or not scope.source(key[0]).exists()]
@@ -212,7 +217,8 @@ def main() -> int:
 
 def _row(score: Score) -> str:
     named = f", {score.equivalent} equivalent" if score.equivalent else ""
-    return f"{score.module:36} {score.noticed:5} of {score.mutants:5} noticed: {score.per_cent:5.1f} %{named}"
+    left = f", {score.untried} not tried" if score.untried else ""
+    return f"{score.module:36} {score.noticed:5} of {score.mutants:5} noticed: {score.per_cent:5.1f} %{named}{left}"
 
 
 def _finish(scores: list[Score], stale: list[tuple[str, str, str]]) -> int:
@@ -223,6 +229,8 @@ def _finish(scores: list[Score], stale: list[tuple[str, str, str]]) -> int:
         print(f"\nbelow {scope.MODULE_GOAL:.0f} %: {', '.join(below)}")
     if total.per_cent < scope.OVERALL_GOAL:
         print(f"\nbelow {scope.OVERALL_GOAL:.0f} % overall")
+    if total.untried:
+        print(f"\n{total.untried} changes have not been tried with the code as it is: run it without --list")
     for module, where, change in stale:
         print(f"\nmutation/equivalents.toml: {module} {where} has no such change any more; remove it:\n{change}")
     return 1 if below or stale or total.per_cent < scope.OVERALL_GOAL else 0

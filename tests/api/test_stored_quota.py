@@ -170,7 +170,7 @@ async def test_most_of_a_quota_used_is_a_warning_without_a_name(limited: Service
 
     warnings = (await limited.anonymous.done("GET", "/health/ready"))["warnings"]
 
-    assert [text for text in warnings if text.startswith("1 owners have used more than 80 %")]
+    assert [text for text in warnings if text.startswith("an owner has used more than 80 %")]
     assert "alice" not in json.dumps(warnings)
 
 

@@ -47,8 +47,9 @@ async def readiness(container: Container, version: str) -> Ready:
         warnings.append("the store is more than 90 % full; free space before it refuses new tasks")
     if crowded := container.submissions.stored.nearly_full:
         warnings.append(
-            f"{crowded} owners have used more than 80 % of their quota of stored bytes (`quota.nearly-full` in the "
-            "log); raise `stored` of their limits, or set TASKSTREAM_TASK_RETENTION"
+            f"{'an owner has' if crowded == 1 else f'{crowded} owners have'} used more than 80 % of the quota of "
+            "stored bytes (`quota.nearly-full` in the log); raise `stored` of their limits, or set "
+            "TASKSTREAM_TASK_RETENTION"
         )
     return Ready(
         status=status,
