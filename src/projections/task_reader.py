@@ -53,8 +53,8 @@ LOADED_AT_ONCE = 32
 MOST_SEARCHED = 2_000
 """Submissions, or views that changed lately, that one request searches for tasks of its list."""
 LONGEST_WALK = RECENT_LENGTH
-"""Submissions that one page searches before it returns what it has found, with a cursor. So a first page never has to
-search the log."""
+"""Most submissions that one page searches before it returns what it has found, with a cursor. So a first page never has
+to search the log."""
 
 Tail = dict[TaskRef, list[Stored[TaskEvent]]]
 """Events that the bucket does not reflect yet, by task."""
@@ -205,15 +205,7 @@ class TaskReader:
 
         If an owner has more than a thousand, it searches at most MOST_SEARCHED submissions.
         """
-        wanted = replace(wanted, statuses=ACTIVE)
-        found: list[Listed] = []
-        for _ in range(MOST_SEARCHED // LONGEST_WALK):
-            page = await self.page(wanted, limit - len(found), before)
-            found += page.tasks
-            before = page.cursor
-            if before is None or len(found) >= limit:
-                break
-        return ListedTasks(found, before)
+        return await self.page(replace(wanted, statuses=ACTIVE), limit, before, most_searched=MOST_SEARCHED)
 
     async def ended_lately(self, wanted: TaskFilter, since: datetime, limit: int) -> list[Listed]:
         """Return up to `limit` tasks of one owner that ended at an instant or later, the last end first.
@@ -286,8 +278,14 @@ class TaskReader:
             entries = await self._bucket.get_many(list(keys))
             yield {keys[key]: decode_view(entry.value) for key, entry in entries.items()}
 
-    async def page(self, wanted: TaskFilter, limit: int, before: int | None = None) -> ListedTasks:
-        """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`."""
+    async def page(
+        self, wanted: TaskFilter, limit: int, before: int | None = None, *, most_searched: int | None = None
+    ) -> ListedTasks:
+        """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`.
+
+        It searches at most `most_searched` submissions, LONGEST_WALK by default.
+        """
+        most_searched = LONGEST_WALK if most_searched is None else most_searched
         checkpoint = await projected(self._bucket)
         tail = await self._tail(wanted.owner, checkpoint)
         if wanted.statuses and wanted.statuses <= ACTIVE and tail is not None:
@@ -296,9 +294,13 @@ class TaskReader:
                 return await self._page_of(list(active | tail.keys()), tail, wanted, limit, before)
         found: list[Listed] = []
         walked = 0
-        walk = newest_first(self._reading, self._bucket, wanted.owner, checkpoint, before, limit)
+        at_once = min(limit, LONGEST_WALK)
+        walk = newest_first(self._reading, self._bucket, wanted.owner, checkpoint, before, at_once)
         async with contextlib.aclosing(walk) as stretches:
-            async for places, rest in stretches:
+            async for stretch in stretches:
+                places, rest = stretch.places[: most_searched - walked], stretch.rest
+                if len(places) < len(stretch.places):  # of a batch of tasks, a stretch has more than was asked for
+                    rest = places[-1].sequence
                 views = await self._views([place.ref for place in places], tail)
                 for place in places:
                     view = views.get(place.ref)
@@ -308,7 +310,7 @@ class TaskReader:
                     if len(found) == limit:
                         return ListedTasks(found, rest if place == places[-1] else place.sequence)
                 walked += len(places)
-                if walked >= LONGEST_WALK:
+                if walked >= most_searched:
                     return ListedTasks(found, rest)
         return ListedTasks(found, None)
 

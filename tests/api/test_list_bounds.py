@@ -127,6 +127,28 @@ async def test_active_tasks_come_in_pages_that_lose_and_double_none(
     assert (await api.alice.get("/api/queue/tasks?limit=1001&t=1")).status == 400
 
 
+async def test_a_page_searches_no_more_submissions_though_the_log_has_them_side_by_side(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [ref(number).id for number in range(30)]
+    for number in range(30):
+        await give(api.container.commands, ref(number), CHAPTER)
+    monkeypatch.setattr(Bucket, "get_matching", too_many)
+    monkeypatch.setattr(task_reader, "LONGEST_WALK", 5)
+    monkeypatch.setattr(task_reader, "MOST_SEARCHED", 12)
+    for projects in (False, True):
+        if projects:
+            await project(api)
+        for path, most in (("/api/active-tasks?limit=1000", 12), ("/api/tasks?limit=20", 5)):
+            pages = []
+            cursor: str | None = ""
+            while cursor is not None:
+                shown, cursor, _ = await polled(api, f"{path}&cursor={cursor}" if cursor else path)
+                pages.append(shown)
+            assert [task_id for page in pages for task_id in page] == ids[::-1]
+            assert max(map(len, pages)) == most
+
+
 async def test_a_long_history_is_read_by_the_page(api: Service) -> None:
     commands = api.container.commands
     reports = [task.ReportProgress(reporter=WORKER, progress=1.0, message="m" * 1_000)] * 60

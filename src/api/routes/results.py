@@ -45,7 +45,7 @@ def opened_link(links: ResultLinks, token: str) -> LinkedResult:
     except LinkExpired:
         raise Unauthenticated("the link has expired: it ends with the attempt that it was made for") from None
     except SealingError:
-        raise Unauthenticated("the `token` in the URL opens no result: send the URL unchanged, or a token of the API") from None
+        raise Unauthenticated("the `token` in the URL opens no result: use the whole link as it was given") from None
 
 
 def result_router(container: Container) -> Router:
