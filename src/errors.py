@@ -232,7 +232,7 @@ class StreamsExhausted(TaskstreamError):
     """This process serves as many streams as it may, of all users together."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"this process serves {limit} streams, its limit; retry after `Retry-After` seconds")
+        super().__init__(f"{limit} streams are open, the most that this process serves: try again in some seconds")
 
 
 class StoreError(TaskstreamError):

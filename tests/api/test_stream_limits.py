@@ -79,6 +79,23 @@ async def test_over_the_limit_of_the_process_streams_are_a_503_and_all_else_goes
         await is_served(limited)
 
 
+async def test_over_the_limit_of_the_process_sockets_are_closed_with_1013(limited: Service) -> None:
+    url, headers = f"{limited.bob.url}/ws", {"Authorization": f"Bearer {limited.bob.bearer}"}
+    async with contextlib.AsyncExitStack() as stack:
+        socket = await stack.enter_async_context(limited.bob.session.ws_connect(url, headers=headers))
+        for user in (limited.alice, limited.admin, limited.auditor) * 3:
+            await stack.enter_async_context(opened(user, "/api/tasks/stream"))
+
+        await socket.send_json({"type": "subscribe", "all": True})
+        answer = await socket.receive_json(timeout=30)
+        assert (answer["type"], "Retry-After" in answer["error"]) == ("error", False)  # a socket has no headers
+
+        other = await stack.enter_async_context(limited.bob.session.ws_connect(url, headers=headers))
+        message = await other.receive(timeout=30)
+        assert (message.type, other.close_code) == (aiohttp.WSMsgType.CLOSE, 1013)
+        await is_served(limited)
+
+
 async def test_a_wait_takes_a_place_and_a_submit_without_one_is_answered_at_once(limited: Service) -> None:
     task_id = await limited.alice.submit({"payload": 1})
     waits = [asyncio.create_task(limited.alice.get(f"/api/task/{task_id}?wait=60")) for _ in range(USER_STREAMS)]
