@@ -164,7 +164,7 @@ class Bucket:
     async def get_matching(self, *key_filters: str) -> list[BucketEntry] | None:
         """Return the entries on these filters, in no order; None if there are more than a thousand.
 
-        Faster than a scan if few of many keys match.
+        Keys deleted less than MARKER_TTL ago count, too. Faster than a scan if few of many keys match.
         """
         try:
             positions = await read_last(self.connection, self.stream, [self._prefix + each for each in key_filters])
