@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from testkit.backend import BackendServer, accept, echo, hold
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+from nats.aio.msg import Msg
+
+from taskstream.workers.attempts.in_flight import InFlight
+from testkit.backend import BackendServer, accept, echo, hold, status
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
 
@@ -67,6 +75,39 @@ async def test_the_call_of_a_running_task_is_closed_whichever_process_cancels_it
         assert (await working.alice.ended(following))["status"] == "FINISHED"
         await queue_holds(working, 0)
         assert types(await working.alice.history(task_id)) == ["TaskSubmitted", "AttemptStarted", "TaskCancelled"]
+
+
+async def fail_then_hold(server: BackendServer, task: dict[str, Any], request: web.Request) -> web.StreamResponse:
+    return await (status(500) if task["attempt"] == 1 else hold)(server, task, request)
+
+
+async def test_a_retry_is_cancelled_though_its_first_attempt_is_still_being_released(
+    service: Service, backend: BackendServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, acks = asyncio.Event(), list[str]()
+    ack = InFlight.ack
+
+    async def slow_ack(in_flight: InFlight, message: Msg) -> None:
+        await ack(in_flight, message)
+        if ".DISPATCH." not in message.reply:
+            return
+        acks.append(message.reply)
+        await released.wait()
+        acks.append("released")
+
+    monkeypatch.setattr(InFlight, "ack", slow_ack)
+    backend.answer = fail_then_hold
+    await service.admin.put("/api/types/quick", {"backoffBase": 0.01, "backoffCap": 0.01})
+    await service.admin.register(backend, "only")
+    task_id = await service.alice.submit({"type": "quick", "payload": 1})
+    await called(backend, 2)
+    assert len(acks) == 1
+    released.set()
+    await wait_until(lambda: len(acks) == 2, "the first attempt to be released")
+
+    await cancel(service, task_id)
+
+    await wait_until(lambda: backend.broken_off == 1, "the backend to see its connection closed")
 
 
 async def test_a_report_on_a_cancelled_task_is_refused_and_its_slot_is_free(

@@ -100,8 +100,8 @@ class AttemptRunner:
         """Start an attempt on a server that has a free slot. The task must not be under way here."""
         self._slots.begin(server.server_id, queued.ref)
         self._in_flight.add(queued.message)
-        self._under_way[queued.ref] = _UnderWay()
-        self.spawn(self._run(queued, server))
+        under_way = self._under_way[queued.ref] = _UnderWay()
+        self.spawn(self._run(queued, server, under_way))
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run something that belongs to a queue message; `drain` waits for it."""
@@ -139,9 +139,9 @@ class AttemptRunner:
 
     # The spine
 
-    async def _run(self, queued: ReadyTask, server: Present) -> None:
+    async def _run(self, queued: ReadyTask, server: Present, under_way: _UnderWay) -> None:
         try:
-            await self._attempt(queued, server)
+            await self._attempt(queued, server, under_way)
         except StoreUnavailable as error:
             log.warning("attempt.retrying", task=queued.ref.id, reason=str(error))
             await self._in_flight.nak(queued.message, LOOK_AGAIN)
@@ -150,9 +150,14 @@ class AttemptRunner:
             await self._in_flight.nak(queued.message, LOOK_AGAIN)
             raise
         finally:
-            self._under_way.pop(queued.ref, None)
+            self._forget(queued.ref, under_way)
 
-    async def _attempt(self, queued: ReadyTask, server: Present) -> None:
+    def _forget(self, ref: TaskRef, under_way: _UnderWay) -> None:
+        """Record that an attempt is no longer under way; the next one of its task may be by now."""
+        if self._under_way.get(ref) is under_way:
+            del self._under_way[ref]
+
+    async def _attempt(self, queued: ReadyTask, server: Present, under_way: _UnderWay) -> None:
         server_id = server.server_id
         started = time.perf_counter()
         claimed: Known[TaskState] | None = None
@@ -164,7 +169,7 @@ class AttemptRunner:
             claimed = await self._claim(queued, server, token)
             if claimed is None:
                 return
-            answer = await self._call(queued, server, claimed, token, parents)
+            answer = await self._call(queued, server, claimed, token, parents, under_way)
             if answer is not None:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
                 consequence = self._circuit_breaker.count(
@@ -176,10 +181,10 @@ class AttemptRunner:
             else:
                 self._slots.end(server_id, queued.ref, continues=isinstance(answer, Accepted))
         if answer is None:
-            await self._give_up(queued, claimed)
+            await self._give_up(queued, claimed, under_way)
             return
         await self._outcomes.record(queued.ref, server_id, claimed, answer)
-        del self._under_way[queued.ref]  # a retry may come at once
+        self._forget(queued.ref, under_way)  # a retry may come at once
         await self._release(queued, answer)
         if consequence is not None:
             await self._circuit_breaker.update(server, consequence)
@@ -214,11 +219,11 @@ class AttemptRunner:
         claimed: Known[TaskState],
         token: str,
         parents: SentParents | None,
+        under_way: _UnderWay,
     ) -> Answer | None:
         """Call the server. None if the call was given up: the task was cancelled, or this worker ends."""
         state = claimed.state
         assert isinstance(state, Processing)
-        under_way = self._under_way[queued.ref]
         under_way.attempt = state.facts.attempt
         try:
             key_id = server.settings.api_key_id
@@ -273,8 +278,8 @@ class AttemptRunner:
     def _is_given_up(self, under_way: _UnderWay) -> bool:
         return self._stopping or under_way.is_cancelled
 
-    async def _give_up(self, queued: ReadyTask, claimed: Known[TaskState]) -> None:
-        if self._under_way[queued.ref].is_cancelled:  # the log says so already
+    async def _give_up(self, queued: ReadyTask, claimed: Known[TaskState], under_way: _UnderWay) -> None:
+        if under_way.is_cancelled:  # the log says so already
             await self._in_flight.ack(queued.message)
             return
         await self._outcomes.return_attempt(queued.ref, claimed, "the worker is shutting down")
