@@ -274,9 +274,9 @@ class Watch:
 
 
 async def until_nats_is_ready(urls: Sequence[str], streams: Sequence[str]) -> None:
-    """Wait until every nats-server answers for each stream, and each stream and consumer has a leader.
+    """Wait until every nats-server answers for each stream, and each stream and durable consumer has a leader.
 
-    Raises NotInTime.
+    Other consumers were in the memory of a killed server; their readers make new ones. Raises NotInTime.
     """
 
     async def is_ready(url: str) -> bool:
@@ -287,7 +287,8 @@ async def until_nats_is_ready(urls: Sequence[str], streams: Sequence[str]) -> No
         try:
             infos = [await _asked(client, f"STREAM.INFO.{stream}") for stream in streams]
             for stream in streams:
-                infos += (await _asked(client, f"CONSUMER.LIST.{stream}"))["consumers"]
+                found = (await _asked(client, f"CONSUMER.LIST.{stream}"))["consumers"]
+                infos += [each for each in found if each["config"].get("durable_name")]
             return len(urls) == 1 or all(info["cluster"].get("leader") for info in infos)
         except (nats.errors.Error, KeyError):
             return False
