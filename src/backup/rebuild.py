@@ -24,11 +24,11 @@ from ..events.ids import TaskRef
 from ..events.subjects import FLEET, TASK_SUBJECTS, task_ref
 from ..events.task import TaskEvent, TaskSubmitted
 from ..projections.active import projected
-from ..projections.fleet import CHECKPOINT as REGISTRY_CHECKPOINT
+from ..projections.checkpoint import CHECKPOINT
 from ..projections.fleet import Fleet
 from ..projections.submissions import EVERYBODY, Recent, RecentSubmission, add_recent, encode_recent, recent_key
 from ..projections.task_projection import views_before
-from ..projections.task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
+from ..projections.task_view import ACTIVE, TaskView, active_key, fold, view_key
 from ..projections.task_view import decode as decode_view
 from ..projections.task_view import encode as encode_view
 from ..projections.usage import Usage, usage_key
@@ -163,7 +163,7 @@ async def _restore(
 
     `behind`: what it holds if it is as good as its checkpoint, which is no difference.
     """
-    found = {entry.key: entry.value for entry in await bucket.scan() if entry.key != REGISTRY_CHECKPOINT}
+    found = {entry.key: entry.value for entry in await bucket.scan() if entry.key != CHECKPOINT}
     changed = {key for key, value in wanted.items() if key in found and found[key] != value}
     missing = wanted.keys() - found.keys()
     extra = found.keys() - wanted.keys()
@@ -172,7 +172,7 @@ async def _restore(
     lost = missing & right.keys()
     await bucket.put_many([Write(key, wanted[key]) for key in sorted(changed | missing)])
     await bucket.put_many([Write(key, None) for key in sorted(extra)])
-    await bucket.put(REGISTRY_CHECKPOINT, b"%d" % checkpoint)
+    await bucket.put(CHECKPOINT, b"%d" % checkpoint)
     return Difference(
         bucket=bucket.name,
         events=events,

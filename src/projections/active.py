@@ -12,7 +12,8 @@ from ..events.subjects import TASK_SUBJECTS
 from ..streams.buckets import Bucket, BucketEntry
 from ..streams.jetstream.messages import read
 from ..streams.topology.definitions import TASKS
-from .task_view import ACTIVE, CHECKPOINT, Listed, active_key, view_key
+from .checkpoint import CHECKPOINT
+from .task_view import ACTIVE, Listed, active_key, view_key
 from .task_view import decode as decode_view
 
 SERVERS_AT_ONCE = 64

@@ -24,21 +24,20 @@ from ..events.owner import OwnerLimited
 from ..events.server import ServerEvent
 from ..events.subjects import FLEET, pool_root, server_root, server_token, type_root
 from ..events.task_type import TypeDefined
-from ..streams.buckets import Bucket, forget
+from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
 from ..streams.jetstream.consumers import follow
 from ..streams.jetstream.messages import Position
 from ..streams.log import decode
 from ..streams.topology.definitions import SERVERS
+from .checkpoint import CHECKPOINT, CheckpointedBucket
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Event)
 
 _encode = msgspec.json.Encoder().encode
 log = structlog.get_logger(__name__)
-
-CHECKPOINT = "checkpoint"
 
 
 class View(Struct, Generic[S], frozen=True, kw_only=True, omit_defaults=True):
@@ -359,32 +358,19 @@ class Fleet:
         await self.reached(int(info["state"]["last_seq"]))
 
 
-class RegistryProjection:
+class RegistryProjection(CheckpointedBucket):
     """Folds the SERVERS log into the `registry` bucket: every server, type, pool and owner as the log has it."""
 
     def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+        super().__init__(bucket)
         self._fleet = Fleet()
-        self._checkpoint_revision = 0
-
-    @property
-    def checkpoint(self) -> int:
-        return self._fleet.sequence
 
     async def resume(self) -> int:
         """Restart from the content of the bucket; return the sequence it reflects."""
         self._fleet = Fleet()
-        self._checkpoint_revision = await self._stored_revision()
+        await self._load_checkpoint()
         await self._fleet.restore(self._bucket)
         return self._fleet.sequence
-
-    async def forget(self) -> None:
-        """Remove all that the bucket holds: the log has lost events that it reflects."""
-        await forget(self._bucket, CHECKPOINT)
-
-    async def is_intact(self) -> bool:
-        """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""
-        return await self._stored_revision() == self._checkpoint_revision
 
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold a batch of events, in order, and write what changed; return how many keys were written.
@@ -394,11 +380,5 @@ class RegistryProjection:
         changes = self._fleet.apply(positions)
         for change in changes:
             await self._bucket.put(change.key, change.value)
-        self._checkpoint_revision = await self._bucket.put(
-            CHECKPOINT, b"%d" % self._fleet.sequence, expected=self._checkpoint_revision
-        )
+        await self._store_checkpoint(self._fleet.sequence)
         return len(changes) + 1
-
-    async def _stored_revision(self) -> int:
-        entry = await self._bucket.get_with_revision(CHECKPOINT)
-        return entry.revision if entry else 0

@@ -19,13 +19,14 @@ from ..events.codec import task_codec
 from ..events.ids import TaskRef
 from ..events.subjects import history_filter, task_ref, task_root
 from ..events.task import TaskSubmitted
-from ..streams.buckets import Bucket, BucketEntry, Write, forget
+from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.client.connection import Connection
 from ..streams.jetstream.consumers import MOST_FILTERS, read_before
 from ..streams.jetstream.messages import Position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from .active import active_keys, ref_of
+from .checkpoint import CheckpointedBucket
 from .submissions import (
     EVERYBODY,
     Recent,
@@ -36,7 +37,7 @@ from .submissions import (
     recent_in_log,
     recent_key,
 )
-from .task_view import ACTIVE, CHECKPOINT, TaskView, active_key, fold, view_key
+from .task_view import ACTIVE, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
 from .task_view import encode as encode_view
 
@@ -64,43 +65,26 @@ class _Submissions(Struct):
     revision: int
 
 
-class TaskProjection:
+class TaskProjection(CheckpointedBucket):
     """Folds the TASKS log into the bucket, in one process at a time; two would only double the work."""
 
     def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+        super().__init__(bucket)
         self._entries: dict[TaskRef, _Entry] = {}
         self._listed: dict[TaskRef, set[str]] = {}
         """Active keys in the bucket, by task; only of tasks that are not in `_entries`."""
         self._owners: dict[str, _Submissions] = {}
-        self._checkpoint = 0
-        self._checkpoint_revision = 0
-
-    @property
-    def checkpoint(self) -> int:
-        return self._checkpoint
 
     async def resume(self) -> int:
         """Drop the memory; return the sequence the bucket reflects."""
         self._entries.clear()
         self._listed.clear()
         self._owners.clear()
-        entry = await self._bucket.get_with_revision(CHECKPOINT)
-        self._checkpoint = int(entry.value or 0) if entry else 0
-        self._checkpoint_revision = entry.revision if entry else 0
+        await self._load_checkpoint()
         # Not from the views: a crash may have come between a view and its active keys.
         for key in await active_keys(self._bucket):
             self._listed.setdefault(ref_of(key), set()).add(key)
         return self._checkpoint
-
-    async def forget(self) -> None:
-        """Remove all that the bucket holds: the log has lost events that it reflects."""
-        await forget(self._bucket, CHECKPOINT)
-
-    async def is_intact(self) -> bool:
-        """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""
-        entry = await self._bucket.get_with_revision(CHECKPOINT)
-        return (entry.revision if entry else 0) == self._checkpoint_revision
 
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold a batch of events, in order, and write what changed; return how many keys were written.
@@ -127,9 +111,7 @@ class TaskProjection:
                 add_recent(self._owners[EVERYBODY].recent, submission)
         written = await self._write(touched, owners)
         self._drop_owners(owners)
-        last = positions[-1].sequence
-        self._checkpoint_revision = await self._bucket.put(CHECKPOINT, b"%d" % last, expected=self._checkpoint_revision)
-        self._checkpoint = last
+        await self._store_checkpoint(positions[-1].sequence)
         for ref in touched:
             view = self._entries[ref].view
             if view is None or view.status not in ACTIVE:

@@ -250,5 +250,3 @@ def active_key(ref: TaskRef, view: TaskView) -> str | None:
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(TaskView).decode
-CHECKPOINT = "checkpoint"
-"""Key of the last sequence that the bucket reflects completely."""

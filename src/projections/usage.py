@@ -20,10 +20,10 @@ from ..events.kinds import word_of
 from ..events.subjects import task_ref, task_word
 from ..events.task import TaskFailed, TaskSucceeded
 from ..instants import EPOCH
-from ..streams.buckets import Bucket, Write, forget
+from ..streams.buckets import Bucket, Write
 from ..streams.jetstream.messages import Position
+from .checkpoint import CheckpointedBucket
 
-CHECKPOINT = "checkpoint"
 PREFIX = "owner."
 DAY = timedelta(days=1)
 MESSAGE_BYTES = 256
@@ -129,37 +129,19 @@ def fold(usages: dict[str, Usage], positions: Iterable[Position]) -> None:
             usages.setdefault(task_ref(position.subject).owner, Usage()).add(position.sequence, day, size)
 
 
-class UsageProjection:
+class UsageProjection(CheckpointedBucket):
     """Folds the TASKS log into the bucket, in one process at a time."""
 
     def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+        super().__init__(bucket)
         self._usages: dict[str, Usage] = {}
         self._revisions: dict[str, int] = {}
-        self._checkpoint = 0
-        self._checkpoint_revision = 0
-
-    @property
-    def checkpoint(self) -> int:
-        return self._checkpoint
 
     async def resume(self) -> int:
         """Drop the memory; return the sequence the bucket reflects."""
         self._usages.clear()
         self._revisions.clear()
-        entry = await self._bucket.get_with_revision(CHECKPOINT)
-        self._checkpoint = int(entry.value or 0) if entry else 0
-        self._checkpoint_revision = entry.revision if entry else 0
-        return self._checkpoint
-
-    async def forget(self) -> None:
-        """Remove all that the bucket holds: the log has lost events that it reflects."""
-        await forget(self._bucket, CHECKPOINT)
-
-    async def is_intact(self) -> bool:
-        """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""
-        entry = await self._bucket.get_with_revision(CHECKPOINT)
-        return (entry.revision if entry else 0) == self._checkpoint_revision
+        return await self._load_checkpoint()
 
     async def apply(self, positions: Sequence[Position]) -> int:
         """Count a batch of events, in order, and write what changed; return how many keys were written.
@@ -183,7 +165,5 @@ class UsageProjection:
         ]
         for owner, revision in zip(owners, await self._bucket.put_many(writes), strict=True):
             self._revisions[owner] = revision
-        last = positions[-1].sequence
-        self._checkpoint_revision = await self._bucket.put(CHECKPOINT, b"%d" % last, expected=self._checkpoint_revision)
-        self._checkpoint = last
+        await self._store_checkpoint(positions[-1].sequence)
         return len(writes) + 1

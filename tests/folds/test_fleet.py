@@ -26,7 +26,8 @@ from taskstream.events.server import (
 )
 from taskstream.events.subjects import event_subject, owner_root, pool_root, server_root, type_root
 from taskstream.events.task_type import TypeDefined, TypeDeleted, TypePaused, TypeResumed
-from taskstream.projections.fleet import CHECKPOINT, Change, Fleet
+from taskstream.projections.checkpoint import CHECKPOINT
+from taskstream.projections.fleet import Change, Fleet
 from taskstream.streams.buckets import BucketEntry
 from taskstream.streams.jetstream.messages import Position
 

@@ -22,10 +22,11 @@ from taskstream.events.server import ServerRegistered
 from taskstream.events.subjects import NO_SERVER, task_ref, task_root
 from taskstream.projections import submissions
 from taskstream.projections.active import active_tasks, projected, remove_stale, running_on
+from taskstream.projections.checkpoint import CHECKPOINT
 from taskstream.projections.fleet import Fleet, RegistryProjection
 from taskstream.projections.submissions import EVERYBODY, recent_key
 from taskstream.projections.task_projection import TaskProjection
-from taskstream.projections.task_view import CHECKPOINT, view_key
+from taskstream.projections.task_view import view_key
 from taskstream.streams.buckets import Bucket, Write
 from taskstream.streams.client.connection import open_connection
 from taskstream.streams.jetstream.consumers import FOLLOW_BATCH, follow

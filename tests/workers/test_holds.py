@@ -13,7 +13,8 @@ from aiohttp import web
 from taskstream.container import open_container
 from taskstream.events.ids import parse_task_id
 from taskstream.projections.active import is_projected
-from taskstream.projections.task_view import CHECKPOINT, view_key
+from taskstream.projections.checkpoint import CHECKPOINT
+from taskstream.projections.task_view import view_key
 from taskstream.streams.jetstream.api import api
 from testkit.backend import BackendServer, accept, at_first, finished, hold, overlapping, status
 from testkit.load import work
