@@ -22,7 +22,7 @@ OUTCOMES = {"TaskSucceeded": "succeeded", "TaskFailed": "failed", "TaskCancelled
 STATUSES = {"TaskSucceeded": "FINISHED", "TaskFailed": "FAILED", "TaskCancelled": "CANCELLED"}
 CLOCK_SECONDS = 0.1
 """A process reads its clock a moment before NATS stores what it decides."""
-LATEST_SECONDS = 20.0
+LATEST_SECONDS = 30.0
 """A schedule fires no later than so long after it is due, whatever is killed, if no clock is wrong."""
 IN_FLIGHT_SECONDS = 15.0
 """An event may be decided so long before NATS stores it, where the way there is cut."""

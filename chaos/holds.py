@@ -95,7 +95,12 @@ class HoldingClient(Client):
                 pass
 
     async def repeat_all(self) -> None:
-        """Submit once more what was submitted under a key: what was acknowledged is what it was, be it too late now."""
+        """Submit once more what was submitted under a key: what was acknowledged is what it was, be it too late now.
+
+        A run in which chance chose no batch gets one here.
+        """
+        if not self._batches:
+            await self._submit_batch(f"batch 0 of {self.tenant}", self._batch())
         for key, bodies in self._batches[-5:]:
             await self._submit_batch(key, bodies)
         for one in [one for one in self.submitted if one.key and one.task_id][-15:]:
