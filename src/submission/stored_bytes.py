@@ -54,6 +54,8 @@ class _Owner(Struct):
     """Monotonic seconds."""
     since: deque[tuple[int, int]] = field(default_factory=deque)
     """Sequences and bytes of what was submitted here and is not in `usage`."""
+    since_bytes: int = 0
+    """Their sum: a submission must not cost more the more there were."""
     in_flight: int = 0
     """Bytes of what is being appended now."""
     refresh: asyncio.Task[None] | None = None
@@ -105,6 +107,7 @@ class StoredQuota:
         found = self._owners.get(owner)
         if found is not None and sequence > found.usage.upto:
             found.since.append((sequence, size_bytes))
+            found.since_bytes += size_bytes
 
     async def of(self, owner: str) -> StoredBytes:
         """Return what an owner (by token) has stored. Raises StoreError."""
@@ -147,11 +150,10 @@ class StoredQuota:
 
     def _drop_counted(self, found: _Owner) -> None:
         while found.since and found.since[0][0] <= found.usage.upto:
-            found.since.popleft()
+            found.since_bytes -= found.since.popleft()[1]
 
     def _used(self, found: _Owner, now: datetime) -> int:
-        since = sum(size for _, size in found.since)
-        return found.usage.stored_bytes(now, self._retention) + since + found.in_flight
+        return found.usage.stored_bytes(now, self._retention) + found.since_bytes + found.in_flight
 
     def _advice(self, frees_at: datetime | None, now: datetime) -> tuple[int, str]:
         """Return the seconds after which a retry may succeed, and what frees bytes."""
