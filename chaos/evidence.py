@@ -354,7 +354,7 @@ class Received(Struct, kw_only=True):
 
 
 class Expected(Struct, frozen=True, kw_only=True):
-    """What a run by its plan must leave at the least."""
+    """The least evidence that the plan of a run must leave."""
 
     clients: tuple[str, ...]
     """Tenant and number of each, as in the names of their calls."""
@@ -410,7 +410,7 @@ class Evidence(Struct, kw_only=True):
     faults: list[Fault] = []
     """As they were injected."""
     expected: Expected | None = None
-    """What the run must have left at the least."""
+    """The least evidence that the run must have left."""
     shared_limits: list[SharedLimit] = []
     """Those that held all the time."""
     recurring: list[Recurring] = []

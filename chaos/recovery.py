@@ -244,7 +244,7 @@ class Recoveries:
 
 
 class Watch:
-    """What APIs say of their health."""
+    """The answers of APIs about their health."""
 
     def __init__(self) -> None:
         self.missed = 0

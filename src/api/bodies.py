@@ -93,7 +93,7 @@ class JsonResponse(Response[Any]):
         def marked(value: Any) -> Raw:
             nonlocal mark
             if not isinstance(value, LargeResult):
-                raise NotImplementedError(f"{type(value)} has no JSON")
+                raise NotImplementedError(f"{type(value)} has no JSON")  # as msgspec asks of an `enc_hook`
             mark = mark or b'"%b"' % secret_token().encode()
             large.append(value.stored)
             return Raw(mark)

@@ -78,6 +78,7 @@ class StoredQuota:
         """
         limit = self._fleet.allowance(owner).stored
         if limit is None:
+            self._owners.pop(owner, None)  # else `record` would count on, and nothing would drop it
             return
         found = self._owners.get(owner) or self._hold(owner)
         if found.refresh is None and time.monotonic() - found.read_at > BELIEVED_SECONDS:
@@ -159,7 +160,7 @@ class StoredQuota:
         """Return the seconds after which a retry may succeed, and what frees bytes."""
         if frees_at is None:
             return int(NOT_BY_ITSELF.total_seconds()), (
-                "Nothing is freed by itself, as tasks are kept for ever: ask an administrator to raise your limit "
+                "Nothing is freed by itself, as tasks have no retention: ask an administrator to raise your limit "
                 "`stored`, or to set TASKSTREAM_TASK_RETENTION."
             )
         wait = min(max(frees_at - now, timedelta(seconds=1)), LONGEST_RETRY_AFTER)

@@ -90,7 +90,7 @@ async def test_the_quota_is_reached_and_not_passed() -> None:
     assert error is not None
     assert (error.limit, error.waiting, error.retry_after) == (1_000, 700, 3_600)
     assert str(error) == (
-        "Quota exceeded: 700 of 1,000 stored bytes. Nothing is freed by itself, as tasks are kept for ever: ask an "
+        "Quota exceeded: 700 of 1,000 stored bytes. Nothing is freed by itself, as tasks have no retention: ask an "
         "administrator to raise your limit `stored`, or to set TASKSTREAM_TASK_RETENTION."
     )
     assert quota.reads == ["owner.alice"]
@@ -275,3 +275,26 @@ async def test_no_more_than_ten_thousand_owners_are_kept(monkeypatch: pytest.Mon
     for owner, kept in [("a", 1), ("b", 2), ("c", 1), ("c", 1)]:
         assert await quota.refused(1, owner) is None
         assert len(quota.stored._owners) == kept
+
+
+async def test_an_owner_whose_limit_is_removed_is_counted_no_more() -> None:
+    quota = Quota(limit=1_000)
+    assert await quota.refused(1) is None
+    quota.stored._fleet = Fleet(Allowance(stored=None))
+
+    assert await quota.refused(10_000) is None
+    quota.stored.record("alice", 60, 10_000)
+
+    assert quota.stored._owners == {}
+
+
+async def test_the_sum_of_what_was_stored_here_is_that_of_its_parts() -> None:
+    quota = Quota()
+    assert await quota.refused(1) is None
+    for sequence in (60, 61, 62):
+        quota.stored.record("alice", sequence, 100)
+    assert (await quota.stored.of("alice")).used == 300
+
+    quota.counted(250, upto=61)
+
+    assert (await quota.stored.of("alice")).used == 350
