@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -24,16 +25,21 @@ ALWAYS = frozenset({400, 401, 403, 503})
 WITH_BODY = frozenset({413, 415})
 WITH_NAME = frozenset({404})
 """Errors of a route whose path names something."""
+IGNORES_UNKNOWN_PARAMETERS = "ignores_unknown_parameters"
+"""Key in the `opt` of a route whose older clients add query parameters of their own, as in `?t=<ms>`."""
 
 
 class Routes:
     """The routes of one capability. Success is always a 200.
 
     A route may answer the errors in ALWAYS, WITH_BODY and WITH_NAME, and those in its `fails`, without those in its
-    `never`. `roles`: the caller needs one of them; empty: any role of the API will do.
+    `never`. `roles`: the caller needs one of them; empty: any role of the API will do. `opt`: of each route.
     """
 
-    def __init__(self, path: str, tag: str, *, roles: Collection[str] = ()) -> None:
+    def __init__(
+        self, path: str, tag: str, *, roles: Collection[str] = (), opt: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        self._opt = opt
         self._path = path
         self._tag = tag
         self._roles = roles
@@ -62,6 +68,7 @@ class Routes:
         fails: Collection[int] = (),
         never: Collection[int] = (),
         takes_links: bool = False,
+        opt: Mapping[str, Any] = MappingProxyType({}),
         **options: Any,
     ) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
         """Return the decorator of a handler, which becomes a route. The handler reads its own body.
@@ -77,7 +84,7 @@ class Routes:
             path,
             http_method=[method],
             status_code=200,
-            opt=requires(*(roles or self._roles)) | ({TAKES_LINKS: True} if takes_links else {}),
+            opt={**self._opt, **opt, **requires(*(roles or self._roles)), TAKES_LINKS: takes_links},
             summary=summary,
             response_description=answer,
             responses={status: _error(status) for status in sorted((errors | set(fails)) - set(never))},
