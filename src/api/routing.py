@@ -15,7 +15,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Reference, RequestBody, Schema
 from msgspec import Struct
 
-from .auth.access import TAKES_LINKS, requires
+from .auth.access import TAKES, TakesStreamTokens, requires
 from .openapi.description import schema_of
 from .openapi.examples import BODY_EXAMPLES
 from .problems import MEANINGS, MEDIA_TYPE, Problem
@@ -67,15 +67,14 @@ class Routes:
         roles: Collection[str] = (),
         fails: Collection[int] = (),
         never: Collection[int] = (),
-        takes_links: bool = False,
+        takes: str | TakesStreamTokens | None = None,
         opt: Mapping[str, Any] = MappingProxyType({}),
         **options: Any,
     ) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
         """Return the decorator of a handler, which becomes a route. The handler reads its own body.
 
         `answer`: what a 200 carries, in words. `needs_body`: an empty body is refused, although every field of it is
-        optional. `takes_links`: the token of a link to a result will do, which the handler checks. `options`: of
-        Litestar.
+        optional. `takes`: which tokens will do beside a JWT in the header. `options`: of Litestar.
         """
         errors = ALWAYS | (WITH_BODY if body else set()) | (WITH_NAME if "{" in path else set())
         if body is not None:
@@ -84,7 +83,12 @@ class Routes:
             path,
             http_method=[method],
             status_code=200,
-            opt={**self._opt, **opt, **requires(*(roles or self._roles)), TAKES_LINKS: takes_links},
+            opt={
+                **self._opt,
+                **opt,
+                **requires(*(roles or self._roles)),
+                TAKES: takes,
+            },
             summary=summary,
             response_description=answer,
             responses={status: _error(status) for status in sorted((errors | set(fails)) - set(never))},

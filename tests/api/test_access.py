@@ -336,3 +336,37 @@ async def test_a_client_that_disconnects_within_its_body_is_not_a_500(api: Servi
 
     await wait_until(counted, "the request to be over")
     assert await answered(500) == before[1]
+
+
+# Tokens in addresses
+
+
+async def test_an_admins_stream_token_changes_nothing_and_reads_no_list(api: Service, routes: list[Route]) -> None:
+    """Names that look like the path of a stream are names: a type and a server called `stream` stay."""
+    server = {"id": "stream", "name": "s", "provider": "s", "endpoints": {"predict": "http://127.0.0.1:9"}}
+    await api.admin.done("PUT", "/api/types/stream", {"priority": "high"})
+    await api.admin.done("POST", "/api/servers", server)
+    stream_token = (await api.admin.post("/api/stream-tokens"))["token"]
+    streams = {"/api/task/{task_id}/stream", "/api/tasks/stream", *OLDER_STREAMS}
+    for given in (stream_token, token("root", "admin")):
+        for route in routes:
+            if route.path in streams:
+                continue
+            for name in ("stream", "x/../stream", "x%2Fstream"):
+                path = re.sub(r"\{\w+\}", name, route.path)
+                answer = await raw(api, route.method, f"{path}?token={given}")
+                assert answer.status in (400, 401, 404, 405), (route, name, answer)
+                assert answer.status == 401 or "/../" in path or "%2F" in path, (route, answer)
+        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+            answer = await raw(api, method, f"/api/tasks/stream?token={given}")
+            assert answer.status in (204, 401, 405), (method, answer)
+    assert (await api.admin.done("GET", "/api/types/stream"))["priority"] == "high"
+    assert (await api.admin.done("GET", "/api/servers/stream"))["id"] == "stream"
+
+
+OLDER_STREAMS = {"/api/active-tasks", "/api/events"}
+"""Streams of older clients, which put a JWT in the address."""
+
+
+async def test_only_streams_of_older_clients_take_a_jwt_in_the_address(api: Service) -> None:
+    assert (await raw(api, "GET", f"/api/tasks/stream?token={token('root', 'admin')}")).status == 401

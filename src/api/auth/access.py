@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
+from msgspec import Struct
 
 from ...errors import Forbidden, NotFound
 from ...events.envelope import Actor
@@ -21,8 +22,11 @@ READERS_OF_ALL = ("admin", "auditor")
 ROLES = ("user", "admin", "service", "auditor")
 ROLES_NEEDED = "roles"
 """Key of the roles in the `opt` of a route."""
-TAKES_LINKS = "takes_links"
-"""Key in the `opt` of a route that checks tokens of links itself."""
+TAKES = "takes"
+"""Key in the `opt` of a route that takes other tokens than a JWT in the header: LINK_TOKENS, ATTEMPT_TOKENS (the route
+checks both itself), or a `TakesStreamTokens`."""
+LINK_TOKENS = "link tokens"
+ATTEMPT_TOKENS = "attempt tokens"
 ATTEMPT_TOKEN_LENGTH = 22
 """Characters of an attempt's callback token; no JWT is that short."""
 
@@ -32,6 +36,26 @@ NOBODY = Identity(subject="", roles=frozenset())
 """The bearer of a token that is no user's; no user has an empty subject."""
 
 ApiRequest = Request[Identity, Any, Any]
+
+
+class TakesStreamTokens(Struct, frozen=True, kw_only=True):
+    """The mark of a stream: its GET takes stream tokens as `?token=`, for clients that send no headers."""
+
+    jwt: bool = False
+    """A JWT, too: older clients put theirs there."""
+    only_with: str = ""
+    """The query that makes the route a stream, such as `stream=1`; empty: it always is one."""
+
+    def accepts(self, scope: Scope) -> bool:
+        """Return True if a request is for the stream."""
+        if scope.get("method") != "GET":
+            return False
+        name, _, value = self.only_with.partition("=")
+        return not name or _query(scope).get(name) == [value]
+
+
+STREAM_TOKENS = TakesStreamTokens()
+"""The mark of a stream of no older clients."""
 
 
 class Authentication:
@@ -56,18 +80,28 @@ class Authentication:
                 place.close()
 
     async def _identify(self, scope: Scope) -> tuple[Identity, str | None]:
-        """Return the caller, and the token of an attempt or of a link, which the route checks against the task."""
-        if in_address := stream_token(scope):
-            return self._tokens.identify(in_address), None
-        if scope["route_handler"].opt.get(TAKES_LINKS) and (in_address := token_in_address(scope)):
+        """Return the caller, and the token of an attempt or of a link, which the route checks against the task.
+
+        What a token opens is marked at the route, never guessed from the text of the path.
+        """
+        takes: str | TakesStreamTokens | None = scope["route_handler"].opt.get(TAKES)
+        if isinstance(takes, TakesStreamTokens):
+            if takes.accepts(scope) and (in_address := token_in_address(scope)):
+                if takes.jwt and is_jwt(in_address):
+                    return await self._user(in_address), None
+                return self._tokens.identify(in_address), None
+        elif takes == LINK_TOKENS and (in_address := token_in_address(scope)):
             return NOBODY, in_address
         token = bearer_token(scope)
-        if scope.get("method") == "PUT" and scope["path"].startswith("/api/task/") and is_attempt_token(token):
+        if takes == ATTEMPT_TOKENS and is_attempt_token(token):
             return NOBODY, token
+        return await self._user(token), None
+
+    async def _user(self, token: str) -> Identity:
         identity = await self._authenticator.identify(token)
         if not identity.has(*ROLES):
             raise Forbidden(f"the token's `roles` must have at least one of {', '.join(ROLES)}")
-        return identity, None
+        return identity
 
 
 def take_place(request: ApiRequest, streams: OpenStreams) -> None:
@@ -92,16 +126,20 @@ def bearer_token(scope: Scope) -> str:
     raise Unauthenticated("a token is needed: send `Authorization: Bearer <token>`")
 
 
-def stream_token(scope: Scope) -> str | None:
-    """Return the token in the URL of a stream, None if there is none."""
-    return token_in_address(scope) if scope["path"].endswith("/stream") else None
-
-
 def token_in_address(scope: Scope) -> str | None:
     """Return `?token=` of a URL, None if there is none; an Authorization header wins."""
     if any(name == b"authorization" for name, _ in scope["headers"]):
         return None
-    return parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[0]
+    return _query(scope).get("token", [""])[0] or None
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"))
+
+
+def is_jwt(token: str) -> bool:
+    """Return True if a token has the form of a JWT; a stream token has no dots."""
+    return token.count(".") == 2
 
 
 def is_attempt_token(token: str) -> bool:

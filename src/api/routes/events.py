@@ -15,7 +15,7 @@ from ...errors import StoreError
 from ...events.task import TaskEvent
 from ...push.listeners import Scope
 from ...push.subscription_filter import SubscriptionFilter
-from ..auth.access import ApiRequest, take_place
+from ..auth.access import STREAM_TOKENS, ApiRequest, take_place
 from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import EventStream, PushMessages
 from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
@@ -72,6 +72,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         "Server-sent events",
         fails={429},
         media_type=STREAM_TYPE,
+        takes=STREAM_TOKENS,
     )
     async def stream_task(
         request: ApiRequest,
@@ -95,6 +96,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         "Server-sent events",
         fails={429},
         media_type=STREAM_TYPE,
+        takes=STREAM_TOKENS,
     )
     async def stream_tasks(
         request: ApiRequest,

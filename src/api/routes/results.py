@@ -14,7 +14,7 @@ from ...events.ids import parse_task_id
 from ...projections.task_reader import TaskResult
 from ...vault.result_links import LinkedResult, LinkExpired, ResultLinks
 from ...vault.sealing import SealingError
-from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
+from ..auth.access import LINK_TOKENS, READERS_OF_ALL, ApiRequest, owned_ref
 from ..auth.authenticator import Unauthenticated
 from ..large_bodies import LargeAnswer, StoredPart
 from ..parameters import TaskId
@@ -65,7 +65,7 @@ def result_router(container: Container) -> Router:
         "/task/{task_id:str}/result",
         "Read a result",
         "The TaskResult alone, as `result` of the task has it",
-        takes_links=True,
+        takes=LINK_TOKENS,
     )
     async def get_result(
         request: ApiRequest, task_id: TaskId, sequence: EventSequence = None, token: LinkToken = None
@@ -85,7 +85,7 @@ def result_router(container: Container) -> Router:
         "Read the file of a result",
         "The bytes as the server sent them, with their media type",
         media_type=ANY_BYTES,
-        takes_links=True,
+        takes=LINK_TOKENS,
     )
     async def get_file(
         request: ApiRequest, task_id: TaskId, sequence: EventSequence = None, token: LinkToken = None

@@ -19,7 +19,7 @@ from ...projections.task_view import ACTIVE, Status
 from ...push.feed import FeedPosition
 from ...push.listeners import Scope
 from ...submission.body import OPTIONS, Submission, read_task
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
+from ..auth.access import ATTEMPT_TOKENS, READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
 from ..bodies import read_as, read_body
 from ..middleware import until_gone
 from ..openapi.description import schema_of
@@ -178,6 +178,7 @@ def task_router(container: Container) -> Router:
         body=UpdateBody,
         fails={409, 429},
         request_max_body_size=settings.max_result,
+        takes=ATTEMPT_TOKENS,
     )
     async def update_task(request: ApiRequest, task_id: TaskId) -> TaskAnswer:
         """Accept a TaskResult (without its id) from the server that runs the task, or from the owner.
