@@ -2,12 +2,17 @@
 
 A setting `retry_base` is the variable `TASKSTREAM_RETRY_BASE`. Durations are seconds, sizes are
 bytes, lists are separated by commas. `taskstream settings` prints this table.
+
+A setting that is a secret can also be the content of a file: `TASKSTREAM_JWT_SECRET_FILE` holds its path.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
@@ -16,6 +21,10 @@ from msgspec import Meta, Struct
 from .wire.validation_errors import invalid
 
 PREFIX = "TASKSTREAM_"
+FILE = "_FILE"
+LONGEST_SECRET = 64 * 1024
+"""Bytes of a file with a secret: a path such as /dev/zero must not fill the memory."""
+HIDDEN = "…"
 
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
 Patience = Annotated[float, Meta(ge=0, le=86400)]
@@ -33,6 +42,10 @@ Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
 
 def about(text: str) -> Meta:
     return Meta(description=text)
+
+
+SECRET = Meta(extra={"secret": True})
+"""Marks a setting whose value is never shown, and which can be the content of a file."""
 
 
 class InvalidSettings(Exception):
@@ -55,10 +68,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     nats_cert: Annotated[str | None, about("file with the client certificate for NATS")] = None
     nats_key: Annotated[str | None, about("file with the certificate's key; default: in the certificate's file")] = None
     nats_user: Annotated[str | None, about("user name for NATS; may also be in the URL")] = None
-    nats_password: Annotated[str | None, about("password for NATS; may also be in the URL")] = None
-    nats_token: Annotated[str | None, about("token for NATS instead of user and password; may also be in the URL")] = (
-        None
-    )
+    nats_password: Annotated[str | None, SECRET, about("password for NATS; may also be in the URL")] = None
+    nats_token: Annotated[
+        str | None, SECRET, about("token for NATS instead of user and password; may also be in the URL")
+    ] = None
     nats_creds: Annotated[
         str | None, about("credentials file for NATS (`.creds`: user JWT and seed), read at each connection")
     ] = None
@@ -75,7 +88,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = ()
 
     # API
-    jwt_secret: Annotated[str | None, about("HS256 secret, at least 32 bytes; no default")] = None
+    jwt_secret: Annotated[str | None, SECRET, about("HS256 secret, at least 32 bytes; no default")] = None
     jwt_public_key: Annotated[
         str | None, about("PEM public key (or its path) for RS256, ES256 or EdDSA, instead of a secret")
     ] = None
@@ -100,6 +113,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     drain: Annotated[Patience, about("time an API continues to answer at shutdown, while /health/ready is 503")] = 0.0
     seal_keys: Annotated[
         tuple[str, ...],
+        SECRET,
         about(
             "keys that encrypt secrets at rest, newest first (see `taskstream seal-key`); default: from the JWT secret"
         ),
@@ -220,6 +234,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], about("minimum severity of log lines")] = "info"
     log_format: Annotated[Literal["auto", "json", "text"], about("auto: text on a terminal, else JSON lines")] = "auto"
 
+    def shown(self) -> dict[str, Any]:
+        """Return the settings that are not at their defaults, without secrets and without passwords in URLs."""
+        return {
+            field: HIDDEN if is_secret(field) else _without_password(value)
+            for field, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
+            if (value := getattr(self, field)) != default
+        }
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{field}={value!r}' for field, value in self.shown().items())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return list(self.shown().items())
+
     @property
     def callback_base(self) -> str:
         """Base URL for callbacks from backends, without a trailing slash."""
@@ -238,22 +266,37 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
+@cache
+def hints() -> dict[str, Any]:
+    """Return the type of each setting, with its marks."""
+    return get_type_hints(Settings, include_extras=True)
+
+
+@cache
+def is_secret(field: str) -> bool:
+    return SECRET in hints()[field].__metadata__
+
+
 def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
     """Return the settings from the environment; `overrides` that are not None win.
 
     Raises InvalidSettings naming the variable that has a bad value.
     """
-    hints = get_type_hints(Settings, include_extras=True)
     values: dict[str, Any] = {}
-    for field in Settings.__struct_fields__:
-        text = environ.get(variable(field), "").strip()
+    for field, hint in hints().items():
+        name, text = variable(field), environ.get(variable(field), "").strip()
+        path = environ.get(name + FILE, "").strip() if is_secret(field) else ""
+        if path and text:
+            raise InvalidSettings(f"{name} and {name + FILE} are both set: unset one of them")
+        if path:
+            name, text = name + FILE, _content(name + FILE, path)
         if text:
-            is_list = "tuple" in str(hints[field])
-            raw = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
-            values[field] = _convert(field, text, raw, hints[field])
+            is_list = "tuple" in str(hint)
+            raw = [part.strip() for part in re.split(r"[,\r\n]", text) if part.strip()] if is_list else text
+            values[field] = _convert(name, HIDDEN if is_secret(field) else repr(text), raw, hint)
     for field, value in overrides.items():
         if value is not None:
-            values[field] = _convert(field, value, value, hints[field])
+            values[field] = _convert(variable(field), repr(value), value, hints()[field])
     settings = Settings(**values)
     if settings.webhook_pause_limit >= settings.delivery_retention:
         limit, retention = variable("webhook_pause_limit"), variable("delivery_retention")
@@ -263,27 +306,53 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
     return settings
 
 
-def _convert(field: str, given: Any, raw: Any, hint: Any) -> Any:
+def _content(name: str, path: str) -> str:
+    """Return the content of a file with a secret, without its last line break. Raises InvalidSettings."""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(LONGEST_SECRET + 1)
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(f"{name}={path!r}: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > LONGEST_SECRET:
+        raise InvalidSettings(f"{name}={path!r}: the file has more than {LONGEST_SECRET} bytes")
+    text = content.decode(errors="replace")
+    if "\N{REPLACEMENT CHARACTER}" in text or "\0" in text:
+        raise InvalidSettings(f"{name}={path!r}: the file is not UTF-8 text")
+    text = re.sub(r"\r?\n\Z", "", text)
+    if not text.strip():
+        raise InvalidSettings(f"{name}={path!r}: the file is empty: it must contain the secret")
+    return text
+
+
+def _convert(name: str, given: str, raw: Any, hint: Any) -> Any:
     try:
         return msgspec.convert(raw, hint, strict=False)
     except msgspec.ValidationError as error:
         requirement, _, _ = invalid(error, hint).detail.partition("; given: ")
-        raise InvalidSettings(f"{variable(field)}={given!r}: {requirement}") from None
+        raise InvalidSettings(f"{name}={given}: {requirement}") from None
+
+
+def _without_password(value: Any) -> Any:
+    """Return a URL, or a list of them, without user and password; anything else as it is."""
+    return re.sub(r"//[^,\s]*@", f"//{HIDDEN}@", value) if isinstance(value, str) else value
+
+
+def variables() -> set[str]:
+    """Return the names of all variables that are read."""
+    return {variable(field) for field in hints()} | {variable(field) + FILE for field in hints() if is_secret(field)}
 
 
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return variables with our prefix that are not settings, usually typing errors."""
-    known = {variable(field) for field in Settings.__struct_fields__}
-    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in variables())
 
 
 def table() -> list[tuple[str, str, str]]:
     """Return (variable, default, meaning) of every setting, in order."""
-    hints = get_type_hints(Settings, include_extras=True)
     defaults = Settings()
     rows = []
-    for field in Settings.__struct_fields__:
-        texts = [meta.description for meta in hints[field].__metadata__ if getattr(meta, "description", None)]
+    for field, hint in hints().items():
+        texts = [meta.description for meta in hint.__metadata__ if getattr(meta, "description", None)]
         value = getattr(defaults, field)
         shown = (
             ""
@@ -294,5 +363,6 @@ def table() -> list[tuple[str, str, str]]:
             if isinstance(value, float)
             else str(value)
         )
-        rows.append((variable(field), shown, texts[0]))
+        or_file = f"; or {variable(field)}{FILE}" if is_secret(field) else ""
+        rows.append((variable(field), shown, texts[0] + or_file))
     return rows

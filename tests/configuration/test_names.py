@@ -91,13 +91,17 @@ def names() -> dict[str, Any]:
         "consumers": consumer_names(),
         "subjects": {name: value for name, value in public.items() if isinstance(value, str)},
         "settings": [variable for variable, _, _ in settings.table()],
+        "secrets in files": sorted(settings.variables() - {variable for variable, _, _ in settings.table()}),
         "metrics": metric_names(),
         "log events": sorted(log_events()),
         "commands": command_options(),
     }
 
 
-@pytest.mark.parametrize("kind", ["streams", "consumers", "subjects", "settings", "metrics", "log events", "commands"])
+KINDS = ("streams", "consumers", "subjects", "settings", "secrets in files", "metrics", "log events", "commands")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_public_names_stay_as_they_are(kind: str) -> None:
     found = names()
     if os.environ.get("UPDATE_NAMES"):

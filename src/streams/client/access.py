@@ -38,6 +38,9 @@ class Credentials(NamedTuple):
     jwt: str
     seed: str
 
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
     @property
     def expires_at(self) -> datetime | None:
         """When the JWT expires, UTC; None: never, or the JWT cannot be read."""
@@ -89,6 +92,9 @@ class Access(Struct, frozen=True, kw_only=True):
     inbox_prefix: str = "_INBOX"
     tls: bool = False
     """True: a server that offers no TLS is refused."""
+
+    def __repr__(self) -> str:
+        return f"Access(user={self.user!r}, tls={self.tls}, …)"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -210,4 +216,4 @@ def address(server: SplitResult) -> str:
 
 def shown(url: str) -> str:
     """Return any URL without user and password."""
-    return re.sub(r"//[^/@]*@", "//", url)
+    return re.sub(r"//[^,\s]*@", "//", url)
