@@ -19,6 +19,7 @@ from .legacy.queue import MODEL_HEADERS, queue_router
 from .middleware import Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
+from .query import KnownParameters
 from .routes.batches import batch_router
 from .routes.bulk import bulk_router
 from .routes.dead_letters import dead_letter_router
@@ -75,7 +76,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
     api = Router(
         path="/api",
         route_handlers=api_routers(container, tokens),
-        middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens)],
+        middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens), KnownParameters],
         response_class=json_response(container.results),
         security=[{"bearer": []}],
     )

@@ -9,7 +9,8 @@ from the type of the field, so a text never depends on the wording of msgspec fu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -27,6 +28,8 @@ _GIVEN_TYPE = re.compile(r"Expected .*, got `(\w+)`", re.DOTALL)
 _GIVEN_VALUE = re.compile(r"Invalid (?:enum )?value (.*)", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[([^\]]*)\]")
 _MALFORMED = re.compile(r"JSON is malformed: (.*) \(byte (\d+)\)", re.DOTALL)
+LONGEST_GUESSED = 64
+"""Characters. A longer name is not compared with the known ones: the cost grows with its square."""
 _PARAMETER = re.compile(r"Expected `([\w| ]+)`(?: (>=|<=|>|<) ([\d.]+))?(?:, got `\w+`)?")
 _BOUNDS = {">=": " of at least {}", "<=": " of at most {}", ">": " greater than {}", "<": " less than {}"}
 _JSON_TYPES = {
@@ -50,12 +53,23 @@ def invalid(error: msgspec.ValidationError, shape: Any) -> InvalidInput:
         path += f".{missing[1]}"
         return InvalidInput(f"is required and must be {_requirement(_at(shape, path)) or 'given'}", path)
     if unknown := _UNKNOWN.fullmatch(text):
-        return InvalidInput(f"unknown field `{unknown[1]}`{_known_fields(kinds)}", f"{path}.{unknown[1]}")
+        return InvalidInput(
+            f"unknown field `{unknown[1]}`{nearest(unknown[1], _fields(kinds))}", f"{path}.{unknown[1]}"
+        )
     if is_name:
         names = [kind.key_type for kind in kinds if isinstance(kind, inspect.DictType)]
         return InvalidInput(f"has a name that must be {_requirement(names)}", path)
     given = f"; given: {_given(text)}" if _given(text) else ""
     return InvalidInput(f"must be {_requirement(kinds) or 'of another type'}{given}", path)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the end of an error about an unknown name: the known one most like it, if any, and all of them."""
+    by_folded = {each.casefold().replace("_", ""): each for each in known}
+    found = get_close_matches(name.casefold().replace("_", ""), by_folded, 1) if len(name) <= LONGEST_GUESSED else []
+    guess = f"; did you mean `{by_folded[found[0]]}`?" if found else ""
+    names = ", ".join(dict.fromkeys(known))
+    return f"{guess}; known: {names}" if names else "; none is known here"
 
 
 def parameter_error(text: str) -> str:
@@ -259,6 +273,5 @@ def _given(text: str) -> str:
     return _JSON_TYPES.get(kind[1], "") if kind else ""
 
 
-def _known_fields(kinds: Sequence[inspect.Type]) -> str:
-    fields = [field.encode_name for kind in kinds if isinstance(kind, inspect.StructType) for field in kind.fields]
-    return f"; known fields: {', '.join(dict.fromkeys(fields))}" if fields else ""
+def _fields(kinds: Sequence[inspect.Type]) -> list[str]:
+    return [field.encode_name for kind in kinds if isinstance(kind, inspect.StructType) for field in kind.fields]

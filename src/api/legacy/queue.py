@@ -33,7 +33,7 @@ from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, origin
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..parameters import Cursor, IdempotencyKey, TaskId, decoded, made_ref, next_cursor, read_cursor
-from ..routing import Routes
+from ..routing import IGNORES_UNKNOWN_PARAMETERS, Routes
 from ..schemas.legacy_queue import (
     ChaptersBody,
     Done,
@@ -173,7 +173,7 @@ def _is_control(character: str) -> bool:
 
 
 def queue_router(container: Container) -> Router:
-    routes = Routes("/", "Queue")
+    routes = Routes("/", "Queue", opt={IGNORES_UNKNOWN_PARAMETERS: True})
     submission = partial(routes.post, roles=SUBMITTERS, fails={422, 429}, never={404})
     depth = container.settings.max_json_depth
 
