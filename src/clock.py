@@ -16,9 +16,9 @@ def jitter() -> float:
     return random.random()  # noqa: S311 - not a secret
 
 
-def secret_token() -> str:
-    """Return 128 bits nobody can guess, as URL-safe text."""
-    return secrets.token_urlsafe(16)
+def secret_token(size: int = 16) -> str:
+    """Return `size` bytes nobody can guess, as URL-safe text."""
+    return secrets.token_urlsafe(size)
 
 
 def random_bits(count: int) -> int:

@@ -170,7 +170,7 @@ async def embedded_nats(settings: Settings) -> AsyncIterator[str]:
 async def _keep_running(nats: EmbeddedNats) -> None:
     while True:
         await nats.exited.wait()
-        log.error("nats.died", url=nats.url, action="restarting it")
+        log.error("nats.died", url=nats.address, action="restarting it")
         try:
             await nats.start()
         except Exception:

@@ -342,6 +342,11 @@ def variables() -> set[str]:
     return {variable(field) for field in hints()} | {variable(field) + FILE for field in hints() if is_secret(field)}
 
 
+def environment_of_nats_server(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of an embedded nats-server: what sets up Go's runtime, and none of our settings."""
+    return {name: environ[name] for name in ("GOGC", "GOMAXPROCS", "GOMEMLIMIT", "TZ") if name in environ}
+
+
 def unknown(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return variables with our prefix that are not settings, usually typing errors."""
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in variables())

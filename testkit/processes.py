@@ -18,7 +18,7 @@ import aiohttp
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from taskstream.nats_server.server import take_port
+from taskstream.nats_server.folder import url_of_running
 from taskstream.settings import PREFIX, Settings, variable
 
 from .legality import check_history
@@ -264,8 +264,10 @@ class Up(Process):
 
     @property
     def nats_url(self) -> str:
-        """The URL of its nats-server, which runs."""
-        return f"nats://127.0.0.1:{take_port(self.data / f'nats-server_{self.nats_pid}.ports')}"
+        """The URL of its nats-server or servers, which run, with user and password."""
+        url = url_of_running(self.data)
+        assert url is not None
+        return url
 
     def kill_nats(self) -> None:
         """Kill its nats-server."""

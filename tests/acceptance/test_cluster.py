@@ -6,10 +6,9 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from taskstream.nats_server.cluster import PLAN, read_plan
 from taskstream.nats_server.server import PID_FILE, read_pid
+from taskstream.streams.client.access import shown
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import TASKS
@@ -26,16 +25,14 @@ def pids(up: Up) -> dict[str, int | None]:
     return {name: read_pid(up.data / name / PID_FILE) for name in NODES}
 
 
-def urls(data: Path) -> str:
-    plan = read_plan(data / PLAN)
-    assert plan is not None
-    return ",".join(f"nats://127.0.0.1:{ports.client}" for ports in plan.ports)
+def addresses(up: Up) -> str:
+    return shown(up.nats_url)
 
 
 @asynccontextmanager
 async def beside(up: Up) -> AsyncIterator[Connection]:
     """A connection to the servers, past the service."""
-    connection = await open_connection(urls(up.data), "test")
+    connection = await open_connection(up.nats_url, "test")
     try:
         yield connection
     finally:
@@ -76,7 +73,7 @@ async def test_all_of_it_is_killed_and_finds_everything_again_at_the_same_addres
     processes: Processes, backend: BackendServer
 ) -> None:
     async with under_load(processes, backend, TASKS_SUBMITTED // 2, CLUSTER="3") as (up, load):
-        where = urls(up.data)
+        where = addresses(up)
         promised = await acknowledged(load, TASKS_SUBMITTED // 6)
 
         for pid in (*pids(up).values(), up.pid):
@@ -86,7 +83,7 @@ async def test_all_of_it_is_killed_and_finds_everything_again_at_the_same_addres
 
         await up.serve()
     assert promised.items() <= load.acknowledged.items()
-    assert urls(up.data) == where
+    assert addresses(up) == where
 
     up.terminate()
     assert await up.ended() == 0

@@ -16,6 +16,7 @@ from taskstream.nats_server.cluster import PLAN, EmbeddedCluster, read_plan
 from taskstream.nats_server.server import DataFolderInUse, EmbeddedNats, EmbeddedNatsError, OtherNumberOfNodes
 from taskstream.running import for_embedded
 from taskstream.settings import InvalidSettings, Settings
+from taskstream.streams.client.access import shown
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.startup_retry import StartupRetry, leader_elected
@@ -31,7 +32,7 @@ async def connected(cluster: EmbeddedCluster) -> Connection:
 
 async def test_it_is_one_jetstream_and_keeps_what_it_has_and_where_it_is(tmp_path: Path) -> None:
     async with EmbeddedCluster(tmp_path, 3) as cluster:
-        url = cluster.url
+        addresses = shown(cluster.url)
         connection = await connected(cluster)
         await StartupRetry().wait("three servers", lambda: api(connection, "STREAM.CREATE.KEPT", KEPT))
         await connection.request("kept", b"still here")
@@ -39,7 +40,7 @@ async def test_it_is_one_jetstream_and_keeps_what_it_has_and_where_it_is(tmp_pat
         assert stat.S_IMODE((tmp_path / PLAN).stat().st_mode) == 0o600
 
     async with EmbeddedCluster(tmp_path, 3) as cluster:
-        assert cluster.url == url
+        assert shown(cluster.url) == addresses
         connection = await connected(cluster)
         info = await StartupRetry().wait("the stream", lambda: api(connection, "STREAM.INFO.KEPT"))
         assert info["state"]["messages"] == 1
@@ -53,21 +54,22 @@ async def test_it_is_one_jetstream_and_keeps_what_it_has_and_where_it_is(tmp_pat
 
 
 async def test_a_port_that_somebody_else_has_taken_is_replaced(tmp_path: Path) -> None:
-    async with EmbeddedCluster(tmp_path, 3):
+    async with EmbeddedCluster(tmp_path, 3) as first:
         pass
     before = read_plan(tmp_path / PLAN)
     assert before is not None
     with socket.create_server(("127.0.0.1", before.ports[1].client)):
-        async with EmbeddedCluster(tmp_path, 3):
+        async with EmbeddedCluster(tmp_path, 3) as second:
             after = read_plan(tmp_path / PLAN)
     assert after is not None
     assert after.ports[1].client != before.ports[1].client
-    assert (after.ports[0], after.ports[2], after.ports[1].route, after.password) == (
+    assert (after.ports[0], after.ports[2], after.ports[1].route) == (
         before.ports[0],
         before.ports[2],
         before.ports[1].route,
-        before.password,
     )
+    assert after.password != before.password
+    assert first.url.split("@")[0] != second.url.split("@")[0]
 
 
 async def test_nobody_joins_without_the_password(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ async def start_parent(folder: Path) -> tuple[asyncio.subprocess.Process, int]:
 
 async def test_a_started_server_has_jetstream_and_syncs_every_write(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path / "data") as server:
-        assert server.url.startswith("nats://127.0.0.1:")
+        assert server.address.startswith("nats://127.0.0.1:")
         await publish_one(server)
         assert await read_one(server) == b"still here"
     assert "sync_interval: always" in (tmp_path / "data" / "nats-server.conf").read_text()
@@ -142,7 +142,7 @@ async def test_a_fixed_port_is_used(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path / "first") as first:
         port = int(first.url.rpartition(":")[2])
     async with EmbeddedNats(tmp_path / "second", port=port) as second:
-        assert second.url == f"nats://127.0.0.1:{port}"
+        assert second.address == f"nats://127.0.0.1:{port}"
 
 
 async def test_a_port_that_is_taken_is_an_error_with_the_log_in_it(tmp_path: Path) -> None:
