@@ -24,7 +24,10 @@ from .container import open_container
 from .errors import TaskstreamError
 from .runtime import logs
 from .settings import InvalidSettings, Settings
-from .vault.sealing import new_key
+from .streams.buckets import Bucket
+from .vault.key_file import with_key_file
+from .vault.sealing import Sealer, SealingUnavailable, new_key
+from .vault.secrets import Resealed, SecretStore
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -100,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "settings", _settings, "print every setting with its default and meaning")
     _command(commands, "seal-key", _seal_key, "print a new key for TASKSTREAM_SEAL_KEYS")
+    resealing = _command(
+        commands, "reseal", _reseal, "seal all secrets with the newest key, running or not; then older keys can go"
+    )
+    at = resealing.add_mutually_exclusive_group()
+    at.add_argument("--nats-url", help="reseal the secrets of this NATS")
+    at.add_argument("--data-dir", help="reseal those of this data folder (default: TASKSTREAM_DATA_DIR)")
     return parser
 
 
@@ -127,9 +136,11 @@ def _load(options: argparse.Namespace) -> Settings:
 
 
 def _load_for_data(options: argparse.Namespace) -> Settings:
-    """Load as `_load` does; --data-dir overrides TASKSTREAM_NATS_URL."""
+    """Load as `_load` does; --data-dir overrides TASKSTREAM_NATS_URL. The key file of a data folder is read."""
     loaded = _load(options)
-    return loaded if options.data_dir is None else replace(loaded, nats_url=None)
+    if options.data_dir is not None:
+        loaded = replace(loaded, nats_url=None)
+    return loaded if loaded.nats_url else with_key_file(loaded)
 
 
 def _service(serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> Callable[[argparse.Namespace], int]:
@@ -240,6 +251,27 @@ def _settings(_: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader has ended: `taskstream settings | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout at exit
     return 0
+
+
+def _reseal(options: argparse.Namespace) -> int:
+    loaded = _load_for_data(options)
+
+    async def work() -> Resealed:
+        async with backup.source(loaded) as connection:
+            return await SecretStore(Bucket(connection, "secrets"), Sealer.for_secrets(loaded)).reseal()
+
+    try:
+        done = uvloop.run(work())
+    except SealingUnavailable as error:
+        raise InvalidSettings(str(error)) from None
+    print(f"sealed with the newest key: {done.resealed:,} now, {done.current:,} before")
+    if done.closed:
+        print(
+            f"taskstream: no key opens {len(done.closed):,} secrets: {', '.join(done.closed)}. Restore their key, or "
+            "register the servers and webhooks again",
+            file=sys.stderr,
+        )
+    return EXIT_FAILED if done.closed else 0
 
 
 def _seal_key(_: argparse.Namespace) -> int:

@@ -100,9 +100,9 @@ class Container:
         self.timers = Timers(appending)
         self.heartbeats = Heartbeats(self.buckets.heartbeats, settings.heartbeat_ttl)
         self.fleet = Fleet(_service_allowance(settings, stored_by_default))
-        self.sealer = Sealer.from_settings(settings)
-        self.links = ResultLinks(settings.callback_base, self.sealer)
-        self.secrets = SecretStore(self.buckets.secrets, self.sealer)
+        self.token_sealer = Sealer.for_tokens(settings)
+        self.links = ResultLinks(settings.callback_base, self.token_sealer)
+        self.secrets = SecretStore(self.buckets.secrets, Sealer.for_secrets(settings))
         self.deliveries = DeliveryStore(self.buckets.deliveries, reading, settings.delivery_retention)
         self.commands.on_task_ended(self._forget_key)
         self.fleet_is_current = asyncio.Event()
@@ -148,11 +148,25 @@ class Container:
         return Membership(self.buckets.leases, role, self.settings.lease_ttl)
 
     async def start(self) -> None:
+        await self._check_seal_key()
         await self.submissions.listen(self.consuming)
         end = int((await stream_info(self.reading, SERVERS))["state"]["last_seq"])
         await self.fleet.restore(self.buckets.registry, end)
         self.services.start(FleetFollower(self.fleet, self.consuming, self.fleet_is_current))
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
+
+    async def _check_seal_key(self) -> None:
+        """Warn if this process lacks the key that others seal with: neither could read what the other stores."""
+        missing = await self.secrets.missing_key()
+        if missing:
+            log.warning(
+                "seal-keys.differ",
+                missing=missing,
+                action=f"give every process the same {variable('seal_keys')}, with the key that has this fingerprint; "
+                "if that key is lost, register servers with API keys again and run `taskstream reseal`",
+            )
+        else:
+            await self.secrets.record_key()
 
     async def close(self) -> None:
         self.feeds.hub.end()
@@ -228,7 +242,13 @@ async def open_container(settings: Settings, nats_url: str, durability: Durabili
         stored_by_default = await _stored_by_default(reading, settings)
         unless_done.pop_all()
     container = Container(settings, appending, reading, consuming, objects, server_checks, stored_by_default)
-    if not container.sealer.available:
+    if not container.token_sealer.available:
         log.warning("links.unsigned", action=f"servers need a token for links to results: set {variable('seal_keys')}")
+    if not container.secrets.available:
+        log.warning(
+            "secrets.unavailable",
+            action=f"API keys, model keys and webhook secrets are refused: set {variable('seal_keys')}, the same for "
+            "every process (`taskstream seal-key` makes a key)",
+        )
     log.info("container.ready", nats=server_checks.version, at=utc_now().isoformat(timespec="seconds"))
     return container

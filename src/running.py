@@ -23,6 +23,7 @@ from .nats_server.cluster import EmbeddedCluster, check_size
 from .nats_server.server import EmbeddedNats
 from .settings import InvalidSettings, Settings
 from .streams.client.access import check_none_given
+from .vault.key_file import ensure_key_file
 from .workers.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -52,8 +53,9 @@ async def run_all(given: Settings) -> None:
             nats_url = settings.nats_url
             if nats_url is None:
                 nats_url = await stack.enter_async_context(embedded_nats(settings))
+                with_key = ensure_key_file(settings)  # NATS holds the lock of the data folder
                 container = await stack.enter_async_context(
-                    await open_container(settings, nats_url, durability="always")
+                    await open_container(with_key, nats_url, durability="always")
                 )
             else:
                 container = await stack.enter_async_context(await open_container(settings, nats_url))

@@ -115,7 +115,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         SECRET,
         about(
-            "keys that encrypt secrets at rest, newest first (see `taskstream seal-key`); default: from the JWT secret"
+            "keys that encrypt secrets at rest, newest first (see `taskstream seal-key`); "
+            "default: those of DATA_DIR/seal.key, which `up` makes"
         ),
     ] = ()
 

@@ -45,10 +45,16 @@ def quick() -> dict[str, str]:
     """Return the settings of `quick_settings` that differ from the default, as strings."""
     defaults = asdict(Settings())
     return {
-        variable(name).removeprefix(PREFIX): str(value).lower() if isinstance(value, bool) else str(value)
+        variable(name).removeprefix(PREFIX): _text(value)
         for name, value in asdict(quick_settings()).items()
         if value != defaults[name]
     }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Process:

@@ -19,6 +19,7 @@ from testkit.backend import BackendServer
 from .waiting import wait_until
 
 SECRET = "a secret of the tests, longer than 32 bytes"
+SEAL_KEY = "c2VhbCBrZXkgb2YgdGhlIHRlc3RzLCAzMiBieXRlcy4="
 ENDED = ("FINISHED", "FAILED", "CANCELLED")
 
 
@@ -29,6 +30,7 @@ def quick_settings(**more: Any) -> Settings:
     """
     values: dict[str, Any] = {
         "jwt_secret": SECRET,
+        "seal_keys": (SEAL_KEY,),
         "allow_private_backends": True,
         "port": 0,
         "retry_base": 0.05,

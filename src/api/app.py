@@ -72,7 +72,7 @@ def api_routers(container: Container, tokens: StreamTokens) -> list[Router]:
 def create_app(container: Container, authenticator: Authenticator) -> RequestMiddleware:
     """Return the application of a started container."""
     release = version("taskstream")
-    tokens = StreamTokens(container.sealer, time.time)
+    tokens = StreamTokens(container.token_sealer, time.time)
     api = Router(
         path="/api",
         route_handlers=api_routers(container, tokens),

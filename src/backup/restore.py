@@ -38,6 +38,7 @@ from ..streams.topology.ensure import ensure_streams
 from ..streams.topology.epochs import epochs_in, new_epoch, read_extent
 from ..streams.topology.server_checks import Durability, inspect
 from ..streams.topology.startup_retry import StartupRetry, leader_elected
+from ..vault.key_file import KEY_FILE
 from ..vault.sealing import Sealer
 from ..vault.secrets import SecretStore
 from .backup import RESTORING, data_folder, is_being_restored
@@ -92,11 +93,16 @@ class Restored(Struct, frozen=True, kw_only=True):
     def warnings(self) -> list[str]:
         """Return each problem with what to do about it."""
         problems = []
+        if self.report.missing_key:
+            problems.append(
+                f"the secrets were sealed with the key {self.report.missing_key} (its fingerprint), which is missing: "
+                f"before the service starts, restore {KEY_FILE} into the data folder, or set {variable('seal_keys')}. "
+                "No backup contains the key"
+            )
         if self.report.sealed:
             problems.append(
                 f"the API keys of these servers do not open: {', '.join(self.report.sealed)}. Set "
-                f"{variable('seal_keys')} (or the JWT secret) to the keys they were sealed with, or register the "
-                "servers again"
+                f"{variable('seal_keys')} to the keys they were sealed with, or register the servers again"
             )
         if self.report.lost_results:
             problems.append(
@@ -235,7 +241,7 @@ async def _fill(
     """Create every stream of a backup, closed, and verify them. Raises as `restore` does."""
     for name in ORDER:
         await _put_back(connection, folder, manifest, manifest.part(name), settings, progress)
-    return await verify_logs(connection, SecretStore(Bucket(connection, "secrets"), Sealer.from_settings(settings)))
+    return await verify_logs(connection, SecretStore(Bucket(connection, "secrets"), Sealer.for_secrets(settings)))
 
 
 def _sync_all(folder: Path) -> None:

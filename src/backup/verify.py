@@ -52,6 +52,8 @@ class VerifyReport(Struct, kw_only=True):
     """Results that an event names and the object store does not have, perhaps because they are past retention."""
     sealed: list[str] = field(default_factory=list)
     """Servers whose API key does not open with the present seal keys."""
+    missing_key: str = ""
+    """Fingerprint of the key that secrets were sealed with last, if it is not among the present ones."""
     faults: list[str] = field(default_factory=list)
     """Events that do not decode and sequences that are missing; the first few."""
 
@@ -72,6 +74,7 @@ async def verify_logs(connection: Connection, secrets: SecretStore) -> VerifyRep
     await _fold(connection, SCHEDULES, found, lambda position: _schedule_event(schedules, position))
     found.schedules = len(schedules)
     found.servers, found.types = len(list(fleet.servers())), len(list(fleet.types()))
+    found.missing_key = await secrets.missing_key()
     found.sealed = await _sealed(fleet, secrets)
     found.lost_results = len(results - await _objects(connection)) if results else 0
     return found

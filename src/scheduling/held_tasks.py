@@ -216,7 +216,7 @@ class HeldTasks:
         """
         found: dict[TaskRef, DueCommand] = {}
         for limit in self.limiter.limits():
-            if limit.key.kind not in ("owner", "type", "key", "project"):
+            if limit.key.kind not in ("owner", "type", "key"):
                 continue
             pools = {flow.first().pool for flow in limit.blocked if not flow.limits[SERVERS].is_closed}
             for entry in limit.pending.values() if pools else ():
@@ -338,8 +338,7 @@ class HeldTasks:
         if starts_at > now:
             self._check_at(starts_at, entry.ref)
         else:
-            # A task between two attempts goes on before the later tasks of its project.
-            self.limiter.add(entry, now, first=bool(entry.plan.project and entry.attempt))
+            self.limiter.add(entry, now)
 
     def _check_at(self, at: float, ref: TaskRef) -> None:
         heapq.heappush(self._check_times, (at, ref))

@@ -2,7 +2,8 @@
 
     SealingError
     |- SealingUnavailable    there is no key
-    `- DoesNotOpen           the sealed value is damaged, of another purpose, or its key is gone
+    `- DoesNotOpen           the sealed value is damaged, of another purpose, or its key is missing
+       `- SecretMissing      there is no sealed value, and no key could open it
 
 No error, repr or log line of this module contains a key, a secret or a part of one.
 """
@@ -10,6 +11,7 @@ No error, repr or log line of this module contains a key, a secret or a part of 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -23,6 +25,8 @@ from ..settings import InvalidSettings, Settings, variable
 DERIVATION = b"taskstream sealing of backend secrets, version 1"
 """HKDF `info` (RFC 5869): makes this key differ from others derived from the same secret. If you change it, nothing
 sealed with a derived key opens any more."""
+FINGERPRINT = b"taskstream fingerprint of a seal key\n"
+"""Makes this hash of a key differ from every other."""
 
 
 class SealingError(Exception):
@@ -33,7 +37,10 @@ class SealingUnavailable(SealingError):
     """There is no key to seal or open with."""
 
     def __init__(self) -> None:
-        super().__init__(f"secrets cannot be kept: set {variable('seal_keys')} (`taskstream seal-key` makes a key)")
+        super().__init__(
+            f"secrets cannot be stored: set {variable('seal_keys')} to the same keys for every process "
+            "(`taskstream seal-key` makes a key)"
+        )
 
 
 class DoesNotOpen(SealingError):
@@ -45,6 +52,10 @@ class DoesNotOpen(SealingError):
             f"purpose, or its key is no longer in {variable('seal_keys')}"
         )
         self.purpose = purpose
+
+
+class SecretMissing(DoesNotOpen):
+    """The secret was destroyed, or never stored."""
 
 
 class Envelope(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -62,22 +73,34 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
 
 
 class Sealer:
-    """Seals with the first key and opens with any. To replace a key, put a new one before it."""
+    """Seals with the newest key and opens with any. To replace a key, put a new one before it."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_all", "_newest", "fingerprints")
 
-    def __init__(self, keys: Sequence[str] = ()) -> None:
-        """Take the keys, newest first. Without keys `seal` and `open` raise SealingUnavailable.
+    def __init__(self, keys: Sequence[str] = (), *, only_open: Sequence[str] = ()) -> None:
+        """Take the keys, newest first, and older ones that must seal nothing more.
 
         Raises InvalidSettings for a key that is no Fernet key. The message has its place, not its text.
         """
-        self._keys = MultiFernet([_fernet(key, place) for place, key in enumerate(keys, 1)]) if keys else None
+        found = [_fernet(key, place) for place, key in enumerate((*keys, *only_open), 1)]
+        self._newest = found[0] if keys else None
+        self._all = MultiFernet(found) if found else None
+        self.fingerprints = tuple(map(fingerprint, keys))
+        """Of the keys that may seal, newest first."""
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Sealer:
-        """Return a sealer with `seal_keys`, else with a key derived from `jwt_secret`, else without a key.
+    def for_secrets(cls, settings: Settings) -> Sealer:
+        """Return the sealer of stored secrets: `seal_keys`, never the JWT secret, which may change.
 
-        A value sealed with a derived key does not open any more once `seal_keys` is set or the secret changes.
+        A key derived from the JWT secret only opens: earlier versions sealed with it.
+        """
+        return cls(settings.seal_keys, only_open=[derive_key(settings.jwt_secret)] if settings.jwt_secret else ())
+
+    @classmethod
+    def for_tokens(cls, settings: Settings) -> Sealer:
+        """Return the sealer of tokens that are valid for a time: with `seal_keys`, else by the JWT secret.
+
+        A change of either ends the tokens made before, and nothing else.
         """
         if settings.seal_keys:
             return cls(settings.seal_keys)
@@ -88,8 +111,8 @@ class Sealer:
 
     @property
     def available(self) -> bool:
-        """False: `seal` and `open` raise SealingUnavailable."""
-        return self._keys is not None
+        """False: `seal` raises SealingUnavailable."""
+        return self._newest is not None
 
     def seal(self, text: str, purpose: str) -> bytes:
         """Return the text encrypted. It opens for the same purpose only, such as `server:<id>`.
@@ -97,20 +120,22 @@ class Sealer:
         The same text sealed twice gives different values. They show the length and the time of sealing. Raises
         SealingUnavailable without a key, ValueError if the text is no valid Unicode.
         """
-        keys = self._require_keys()
+        if self._newest is None:
+            raise SealingUnavailable
         if not _encodable(text):
             # Not raised from UnicodeEncodeError, which has the whole text.
             raise ValueError("a secret with unpaired surrogates cannot be sealed")
-        return keys.encrypt(msgspec.json.encode(Envelope(purpose, text)))
+        return self._newest.encrypt(msgspec.json.encode(Envelope(purpose, text)))
 
     def open(self, token: bytes, purpose: str) -> str:
         """Return the text that was sealed for this purpose.
 
         Raises SealingUnavailable without a key, DoesNotOpen for a damaged value, another purpose or a missing key.
         """
-        keys = self._require_keys()
+        if self._all is None:
+            raise SealingUnavailable
         try:
-            envelope = msgspec.json.decode(keys.decrypt(token), type=Envelope)
+            envelope = msgspec.json.decode(self._all.decrypt(token), type=Envelope)
         except (InvalidToken, msgspec.DecodeError):
             envelope = None
         # Outside the `except`: the context of the error must not have decrypted text.
@@ -118,10 +143,19 @@ class Sealer:
             raise DoesNotOpen(purpose)
         return envelope.text
 
-    def _require_keys(self) -> MultiFernet:
-        if self._keys is None:
+    def reseal(self, token: bytes) -> bytes | None:
+        """Return a sealed value sealed with the newest key; None if it is already.
+
+        Raises SealingUnavailable without a key that seals, DoesNotOpen if no key opens it.
+        """
+        if self._newest is None or self._all is None:
             raise SealingUnavailable
-        return self._keys
+        with suppress(InvalidToken):
+            self._newest.decrypt(token)
+            return None
+        with suppress(InvalidToken):
+            return self._all.rotate(token)
+        raise DoesNotOpen("an unknown purpose")
 
 
 def new_key() -> str:
@@ -133,6 +167,11 @@ def derive_key(secret: str) -> str:
     """Return the sealing key of a JWT secret: always the same. The secret cannot be derived from it."""
     derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=DERIVATION).derive(secret.encode())
     return base64.urlsafe_b64encode(derived).decode("ascii")
+
+
+def fingerprint(key: str) -> str:
+    """Return a short name of a key, which does not reveal it: 16 hexadecimal digits."""
+    return hashlib.sha256(FINGERPRINT + base64.urlsafe_b64decode(key)).hexdigest()[:16]
 
 
 def _encodable(text: str) -> bool:

@@ -11,11 +11,14 @@ import base64
 import secrets
 from typing import TypeAlias, TypeVar
 
+from msgspec import Struct, field
+
 from ..clock import unique_id
+from ..errors import Conflict
 from ..events.ids import TaskRef, WebhookRef
 from ..events.subjects import server_token
 from ..streams.buckets import Bucket
-from .sealing import DoesNotOpen, Sealer
+from .sealing import DoesNotOpen, Sealer, SecretMissing
 
 SIGNING_SECRET_PREFIX = "whsec_"  # noqa: S105 - not a secret
 SIGNING_SECRET_BYTES = 32
@@ -23,7 +26,19 @@ SIGNING_SECRET_BYTES = 32
 
 Holder: TypeAlias = TaskRef | WebhookRef | str
 """The holder of a secret: a task, a webhook, or the id of a server."""
+FINGERPRINT = "fingerprint"
+"""Key of the bucket: the fingerprint of the newest seal key. It is no secret."""
 R = TypeVar("R", bound=TaskRef | WebhookRef)
+
+
+class Resealed(Struct):
+    """The outcome of `SecretStore.reseal`."""
+
+    resealed: int = 0
+    current: int = 0
+    """Sealed with the newest key before."""
+    closed: list[str] = field(default_factory=list)
+    """Bucket keys of secrets that no key opens."""
 
 
 class SecretStore:
@@ -32,6 +47,11 @@ class SecretStore:
     def __init__(self, bucket: Bucket, sealer: Sealer) -> None:
         self._bucket = bucket
         self._sealer = sealer
+
+    @property
+    def available(self) -> bool:
+        """False: there is no key to seal with, so `put` raises SealingUnavailable."""
+        return self._sealer.available
 
     async def put(self, holder: Holder, secret: str, current_id: str = "") -> str:
         """Seal a secret and return its id: `current_id` if that one of the holder's secrets is the same.
@@ -45,10 +65,10 @@ class SecretStore:
         return secret_id
 
     async def get(self, holder: Holder, secret_id: str) -> str:
-        """Return a secret. Raises DoesNotOpen, also if it is destroyed, and SealingUnavailable."""
+        """Return a secret. Raises SecretMissing if it is destroyed, else DoesNotOpen or SealingUnavailable."""
         entry = await self._bucket.get(f"{_path(holder)}.{secret_id}")
         if entry is None:
-            raise DoesNotOpen(_purpose(holder))
+            raise SecretMissing(_purpose(holder))
         return self._sealer.open(entry.value, _purpose(holder))
 
     async def destroy(self, holder: Holder, *secret_ids: str) -> None:
@@ -63,6 +83,46 @@ class SecretStore:
             _, owner, unique, secret_id = entry.key.split(".")
             found.setdefault(kind(owner, unique), set()).add(secret_id)
         return found
+
+    async def missing_key(self) -> str:
+        """Return the fingerprint of the key that others seal with, if this process lacks it; else an empty text."""
+        entry = await self._bucket.get(FINGERPRINT)
+        recorded = entry.value.decode() if entry else ""
+        return "" if recorded in self._sealer.fingerprints else recorded
+
+    async def record_key(self) -> None:
+        """Record the fingerprint of the newest key, for `missing_key` of other processes."""
+        if not self._sealer.available:
+            return
+        newest = self._sealer.fingerprints[0].encode()
+        entry = await self._bucket.get(FINGERPRINT)
+        if entry is None or entry.value != newest:
+            await self._bucket.put(FINGERPRINT, newest)
+
+    async def reseal(self) -> Resealed:
+        """Seal every secret with the newest key, and record it. Safe to repeat, also while the service runs.
+
+        Raises SealingUnavailable without a key to seal with.
+        """
+        done = Resealed()
+        for entry in await self._bucket.scan():
+            if entry.key == FINGERPRINT:
+                continue
+            try:
+                value = self._sealer.reseal(entry.value)
+            except DoesNotOpen:
+                done.closed.append(entry.key)
+                continue
+            if value is None:
+                done.current += 1
+                continue
+            try:
+                await self._bucket.put(entry.key, value, expected=entry.revision)
+                done.resealed += 1
+            except Conflict:
+                pass  # it was destroyed meanwhile: no secret is ever changed
+        await self.record_key()
+        return done
 
     async def _is_same(self, holder: Holder, secret: str, secret_id: str) -> bool:
         try:

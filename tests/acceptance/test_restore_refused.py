@@ -32,6 +32,7 @@ from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import find_stream
 from taskstream.streams.jetstream.messages import last_sequence, read
 from taskstream.streams.topology.definitions import DISPATCH, SERVERS, TASKS
+from taskstream.vault.sealing import new_key
 from testkit.histories import claim, give, ref, submission, success
 from testkit.nats import NatsServer
 from testkit.processes import Processes
@@ -265,7 +266,7 @@ async def test_other_seal_keys_are_pointed_out(processes: Processes, container: 
     folder = tmp_path / "made"
     await back_up(container.reading, folder, silent)
     right = processes.start("restore", "--check", str(folder))
-    wrong = processes.start("restore", "--check", str(folder), JWT_SECRET="another secret that is longer than 32 bytes")
+    wrong = processes.start("restore", "--check", str(folder), SEAL_KEYS=new_key())
     assert (await right.ended(), await wrong.ended()) == (0, 0)
     assert "do not open" not in right.tail()
     assert "do not open: gpu" in wrong.tail()

@@ -30,7 +30,8 @@ UNDESCRIBED = {"docs_router", "websocket_router"}
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     container = MagicMock()  # a description needs routes, and no service behind them
-    routers = [*app.api_routers(container, StreamTokens(container.sealer, time.time)), system_router(container, "1.0")]
+    tokens = StreamTokens(container.token_sealer, time.time)
+    routers = [*app.api_routers(container, tokens), system_router(container, "1.0")]
     found: dict[str, Any] = json.loads(describe(routers, "1.0"))
     return found
 

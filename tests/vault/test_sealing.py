@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 
 import pytest
@@ -9,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstream.settings import InvalidSettings, Settings
-from taskstream.vault.sealing import DoesNotOpen, Sealer, SealingUnavailable, derive_key, new_key
+from taskstream.vault.sealing import DoesNotOpen, Sealer, SealingUnavailable, derive_key, fingerprint, new_key
 
 SECRET = "sk-live-9f8e7d6c5b4a"
 JWT_SECRET = "a secret of thirty-two bytes or more"
 
 
 def with_keys(*keys: str) -> Sealer:
-    return Sealer.from_settings(Settings(seal_keys=keys))
+    return Sealer.for_secrets(Settings(seal_keys=keys))
 
 
 @given(text=st.text(), purpose=st.text())
@@ -75,12 +76,61 @@ def test_the_newest_key_seals_and_all_keys_open() -> None:
         with_keys(new).open(sealed_before, "server:a")
 
 
-def test_without_keys_one_is_derived_from_the_jwt_secret() -> None:
-    settings = Settings(jwt_secret=JWT_SECRET)
-    sealed = Sealer.from_settings(settings).seal(SECRET, "server:a")
-    assert Sealer.from_settings(settings).open(sealed, "server:a") == SECRET
+def test_the_jwt_secret_seals_nothing_that_is_stored() -> None:
+    sealer = Sealer.for_secrets(Settings(jwt_secret=JWT_SECRET))
+
+    assert not sealer.available
+    with pytest.raises(SealingUnavailable, match="TASKSTREAM_SEAL_KEYS"):
+        sealer.seal(SECRET, "server:a")
+
+
+@pytest.mark.parametrize("keys", [(), (new_key(),)], ids=["no-key", "a-key"])
+def test_a_value_sealed_by_an_earlier_version_with_the_jwt_secret_opens(keys: tuple[str, ...]) -> None:
+    sealed = with_keys(derive_key(JWT_SECRET)).seal(SECRET, "server:a")
+
+    assert Sealer.for_secrets(Settings(jwt_secret=JWT_SECRET, seal_keys=keys)).open(sealed, "server:a") == SECRET
+    with pytest.raises((DoesNotOpen, SealingUnavailable)):
+        Sealer.for_secrets(Settings(seal_keys=keys)).open(sealed, "server:a")
+
+
+def test_a_changed_jwt_secret_loses_no_stored_secret() -> None:
+    keys = (new_key(),)
+    sealed = Sealer.for_secrets(Settings(jwt_secret=JWT_SECRET, seal_keys=keys)).seal(SECRET, "server:a")
+
+    assert Sealer.for_secrets(Settings(jwt_secret="another" * 8, seal_keys=keys)).open(sealed, "server:a") == SECRET
+
+
+def test_tokens_need_no_seal_key() -> None:
+    sealer = Sealer.for_tokens(Settings(jwt_secret=JWT_SECRET))
+
+    assert sealer.open(sealer.seal(SECRET, "stream token"), "stream token") == SECRET
+    assert Sealer.for_tokens(Settings(seal_keys=(new_key(),), jwt_secret=JWT_SECRET)).fingerprints != (
+        sealer.fingerprints
+    )
+    assert not Sealer.for_tokens(Settings()).available
+
+
+def test_a_fingerprint_is_of_the_key_and_does_not_show_it() -> None:
+    key, other = new_key(), new_key()
+
+    assert Sealer([key, other]).fingerprints == (fingerprint(key), fingerprint(other))
+    assert fingerprint(key) != fingerprint(other)
+    assert fingerprint(key) not in key
+    assert re.fullmatch("[0-9a-f]{16}", fingerprint(key))
+
+
+def test_a_value_is_resealed_once() -> None:
+    old, new = new_key(), new_key()
+    sealed = with_keys(old).seal(SECRET, "server:a")
+
+    resealed = with_keys(new, old).reseal(sealed)
+    assert resealed is not None
+    assert with_keys(new).open(resealed, "server:a") == SECRET
+    assert with_keys(new, old).reseal(resealed) is None
     with pytest.raises(DoesNotOpen):
-        Sealer.from_settings(Settings(jwt_secret=JWT_SECRET + "!")).open(sealed, "server:a")
+        with_keys(new).reseal(sealed)
+    with pytest.raises(SealingUnavailable):
+        Sealer(only_open=[old]).reseal(sealed)
 
 
 def test_the_derived_key_never_changes() -> None:
@@ -88,14 +138,8 @@ def test_the_derived_key_never_changes() -> None:
     assert derive_key(JWT_SECRET) == "XJH04nnYQLn4VpZbGFbbfnm2uor1sdipypetYGP2rcY="
 
 
-def test_given_keys_go_before_the_jwt_secret() -> None:
-    key = new_key()
-    sealed = Sealer.from_settings(Settings(seal_keys=(key,), jwt_secret=JWT_SECRET)).seal(SECRET, "server:a")
-    assert with_keys(key).open(sealed, "server:a") == SECRET
-
-
 def test_with_neither_it_says_what_to_set() -> None:
-    sealer = Sealer.from_settings(Settings())
+    sealer = Sealer.for_secrets(Settings())
     assert not sealer.available
     with pytest.raises(SealingUnavailable, match="TASKSTREAM_SEAL_KEYS"):
         sealer.seal(SECRET, "server:a")

@@ -18,10 +18,9 @@ from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import STREAM_TOKENS, ApiRequest, take_place
 from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import EventStream, PushMessages
-from ..parameters import Owner, TaskId, read_choices, selected_owner
+from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
 from ..routing import Routes
 from ..sse import HEARTBEAT, STREAM_HEADERS, STREAM_TYPE, block
-from ..task_filter import Types
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +112,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         It resumes like the stream of a task.
         """
         choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
-        scope = Scope(owner=selected_owner(request.user, owner, "list"), choice=choice)
+        scope = Scope(owner=listed_owner(request, owner), choice=choice)
         take_place(request, container.open_streams)
         return stream(await pushed.of_all(request.user, scope, last_event_id or after))
 
