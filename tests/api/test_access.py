@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from typing import Any, NamedTuple
 
+import aiohttp
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from yarl import URL
 
 from testkit.nats import NatsServer
-from testkit.service import SECRET, Answer, Service, running_service, token
+from testkit.service import SECRET, Answer, Client, Service, running_service, token
 from testkit.waiting import wait_until
+
+PUBLIC_KEY = (
+    ed25519.Ed25519PrivateKey.generate()
+    .public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    .decode()
+)
 
 
 class Route(NamedTuple):
@@ -23,6 +34,8 @@ class Route(NamedTuple):
     path: str
     body: Any
     """The first example of its body; None: it has none."""
+    streams: bool = False
+    """True if it answers server-sent events."""
 
     def named(self, **values: str) -> str:
         """Return its path with these values for its parameters, `x` for the others."""
@@ -32,14 +45,19 @@ class Route(NamedTuple):
 @pytest.fixture
 async def routes(api: Service) -> list[Route]:
     """All routes that need a token."""
-    document = (await api.anonymous.get("/openapi.json")).body
+    return await routes_of(api)
+
+
+async def routes_of(service: Service) -> list[Route]:
+    document = (await service.anonymous.get("/openapi.json")).body
     found = []
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path.startswith("/api/") and operation["tags"] != ["System"]:
                 media = operation.get("requestBody", {"content": {"": {"examples": {"": {"value": None}}}}})["content"]
                 examples = next(iter(media.values()))["examples"]
-                found.append(Route(method.upper(), path, next(iter(examples.values()))["value"]))
+                streams = "text/event-stream" in operation["responses"]["200"].get("content", {})
+                found.append(Route(method.upper(), path, next(iter(examples.values()))["value"], streams))
     assert found
     return found
 
@@ -94,6 +112,50 @@ async def test_a_token_that_proves_nothing_is_a_401(api: Service) -> None:
         assert is_problem(answer, 401), (bearer[:40], answer)
     basic = await api.anonymous.get("/api/tasks", headers={"Authorization": "Basic YTpi"})
     assert is_problem(basic, 401)
+
+
+JUNK_HEADERS = [
+    b"Bearer", b"Bearer ", b"Bearer  ", b"Bearer x", b"bearer a.b.c", b"Bearer \xff\xfe", b"Bearer " + b"x" * 22,
+    b"Bearer " + b"\xe9" * 22, b"Bearer \xc3\xa9.\xe2\x82\xac.z", b"Bearer " + b"a." * 2000, b"Bearer " + b"A" * 9000,
+    b"Basic YTpi", b"Bearer e30.e30.", b"Bearer null", b"Bearer [object Object]", b"Token x", b"Bearer\tx", b"\xff",
+]  # fmt: skip
+
+
+async def test_a_junk_header_is_a_401_on_every_route(api: Service, routes: list[Route]) -> None:
+    task_id = await api.alice.submit({"a": 1})
+    head = "{} {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\nAuthorization: "
+
+    async def status(method: str, path: str, header: bytes) -> int:
+        reader, writer = await asyncio.open_connection(*api.url.removeprefix("http://").split(":"))
+        writer.write(head.format(method, path).encode() + header + b"\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        assert b"application/problem+json" in answer, answer[:300]
+        return int(answer.split(b" ")[1])
+
+    for route in routes:
+        assert await status(route.method, route.named(task_id=task_id), b"Bearer \xff.a.b") == 401, route
+    for header in JUNK_HEADERS:
+        assert await status("PUT", f"/api/task/{task_id}", header) == 401, header
+    assert (await api.alice.details(task_id))["status"] == "WAITING"
+
+
+JUNK_TOKENS = ("%FF", "x", "a.b.c", "gAAAAA", "x" * 9000, "%00", "a&token=b", "%F0%9F%98%80")
+
+
+@pytest.mark.parametrize("keys", ["seal keys", "no seal keys"])
+async def test_a_junk_token_in_an_address_is_a_401_on_every_route(nats_url: str, keys: str) -> None:
+    """Also where no stream token was ever made, for want of a key to seal it with; a socket is refused likewise."""
+    no_keys: dict[str, Any] = {"jwt_secret": None, "jwt_public_key": PUBLIC_KEY}
+    async with running_service(nats_url, worker=False, **({} if keys == "seal keys" else no_keys)) as service:
+        for route in await routes_of(service):
+            for junk in JUNK_TOKENS if route.streams else JUNK_TOKENS[:1]:
+                answer = await raw(service, route.method, f"{route.named()}?token={junk}")
+                assert is_problem(answer, 401), (route, junk, answer)
+        for junk in ("x", "%FF", "a.b.c", "x" * 3000):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await service.anonymous.session.ws_connect(URL(f"{service.url}/ws?token={junk}", encoded=True))
+            assert refused.value.status == 403
 
 
 async def test_the_scheme_is_read_without_regard_to_case(api: Service) -> None:
@@ -347,7 +409,7 @@ async def test_an_admins_stream_token_changes_nothing_and_reads_no_list(api: Ser
     await api.admin.done("PUT", "/api/types/stream", {"priority": "high"})
     await api.admin.done("POST", "/api/servers", server)
     stream_token = (await api.admin.post("/api/stream-tokens"))["token"]
-    streams = {"/api/task/{task_id}/stream", "/api/tasks/stream", *OLDER_STREAMS}
+    streams = {route.path for route in routes if route.streams} | OLDER_STREAMS
     for given in (stream_token, token("root", "admin")):
         for route in routes:
             if route.path in streams:
@@ -362,6 +424,52 @@ async def test_an_admins_stream_token_changes_nothing_and_reads_no_list(api: Ser
             assert answer.status in (204, 401, 405), (method, answer)
     assert (await api.admin.done("GET", "/api/types/stream"))["priority"] == "high"
     assert (await api.admin.done("GET", "/api/servers/stream"))["id"] == "stream"
+
+
+async def test_each_stream_takes_a_stream_token_and_ends_when_its_token_expires(nats_url: str) -> None:
+    """Also one that was opened with a stream token: it ends with the JWT that asked for it."""
+    async with running_service(nats_url, worker=False, jwt_leeway=0) as service:
+        named = {
+            "task_id": await service.alice.submit({"a": 1}),
+            "batch_id": (await service.alice.done("POST", "/api/tasks/batch", [{"a": 1}]))["batchId"],
+        }
+        streams = [route for route in await routes_of(service) if route.streams and route.method == "GET"]
+        paths = [route.named(**named) for route in streams if route.path not in OLDER_STREAMS]
+        assert len(paths) >= 3
+
+        async def last_of(client: Client, path: str) -> Any:
+            """Return the last message of a stream; None if the token expired before the stream began."""
+            async with client.session.get(service.url + path, headers=bearer_of(client)) as response:
+                assert response.status in (200, 401)
+                text = await response.text()
+            return json.loads(text.strip().rpartition("data: ")[2]) if response.status == 200 else None
+
+        for seconds in (2, 8, 32):  # the machine may be busy
+            short = service.bearing(token(lifetime_seconds=seconds))
+            given = await short.done("POST", "/api/stream-tokens")
+            assert given["streamsEndAt"] == given["expiresAt"] <= (time.time() + seconds) * 1000
+            in_address = [last_of(service.anonymous, f"{path}?token={given['token']}") for path in paths]
+            found = await asyncio.gather(*in_address, *[last_of(short, path) for path in paths])
+            assert (await service.anonymous.get(f"{paths[0]}?token={given['token']}")).status == 401
+            if None not in found:
+                break
+        assert [(last["type"], "expired" in last["error"]) for last in found] == [("expired", True)] * len(found)
+        assert service.container.open_streams.of("alice") == 0
+
+
+def bearer_of(client: Client) -> dict[str, str]:
+    return {"Authorization": f"Bearer {client.bearer}"} if client.bearer else {}
+
+
+async def test_a_wait_for_a_task_ends_when_its_token_expires(nats_url: str) -> None:
+    async with running_service(nats_url, worker=False, jwt_leeway=0) as service:
+        task_id = await service.alice.submit({"a": 1})
+        short = token(lifetime_seconds=4)
+
+        answer = await service.bearing(short).get(f"/api/task/{task_id}?wait=60")
+
+        assert answer["taskDetails"]["status"] == "WAITING"
+        assert (await service.bearing(short).get(f"/api/task/{task_id}")).status == 401
 
 
 OLDER_STREAMS = {"/api/active-tasks", "/api/events"}

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from taskstream.api.auth.authenticator import (
     CACHE_SECONDS,
+    LATEST,
     MAX_TOKEN,
     Authenticator,
     Identity,
@@ -109,7 +110,7 @@ async def refuses(authenticator: Authenticator, text: str, reason: str) -> None:
 
 async def test_a_good_token_names_the_subject_and_its_roles() -> None:
     identity = await build().identify(token(roles=["user", "admin"]))
-    assert identity == Identity("ada", frozenset({"user", "admin"}))
+    assert identity == Identity("ada", frozenset({"user", "admin"}), NOW + 600 + LEEWAY)
 
 
 def test_one_of_several_roles_is_enough() -> None:
@@ -130,7 +131,14 @@ NO_TIMES: list[Any] = ["1800000600", True, [], {}, 1e999, -1e999, float("nan")]
 
 @pytest.mark.parametrize(
     ("claim", "values"),
-    [("roles", NO_ROLES), ("sub", NO_SUBJECTS), ("exp", NO_TIMES), ("iat", NO_TIMES), ("nbf", NO_TIMES)],
+    [
+        ("roles", NO_ROLES),
+        ("servers", NO_ROLES[:-1]),
+        ("sub", NO_SUBJECTS),
+        ("exp", NO_TIMES),
+        ("iat", NO_TIMES),
+        ("nbf", NO_TIMES),
+    ],
 )
 async def test_a_claim_of_another_shape_is_refused(claim: str, values: list[Any]) -> None:
     for value in values:
@@ -200,7 +208,7 @@ JSON = st.recursive(
     max_leaves=5,
 )
 HEADERS = st.sampled_from(["kid", "crit", "b64", "typ", "x"])
-NAMES = st.sampled_from(["sub", "roles", "iat", "exp", "nbf", "iss", "aud", "jti", "x"])
+NAMES = st.sampled_from(["sub", "roles", "servers", "iat", "exp", "nbf", "iss", "aud", "jti", "x"])
 
 
 @given(changes=st.dictionaries(NAMES, JSON), header=st.dictionaries(HEADERS, JSON))
@@ -222,7 +230,16 @@ async def test_a_token_is_read_up_to_its_longest_length() -> None:
 # Claims
 
 
-@pytest.mark.parametrize("claim", ["sub", "iat", "exp"])
+async def test_a_token_without_an_instant_of_issue_is_accepted() -> None:
+    assert (await build().identify(token(iat=None))).subject == "ada"
+
+
+@pytest.mark.parametrize("expires", [10**12, 1e18, 2**63, 1.7e308])
+async def test_an_expiry_far_away_is_the_end_of_the_year_9999(expires: float) -> None:
+    assert (await build().identify(token(exp=expires))).expires_at == LATEST
+
+
+@pytest.mark.parametrize("claim", ["sub", "exp"])
 async def test_a_missing_claim_is_named(claim: str) -> None:
     without: dict[str, Any] = {claim: None}
     await refuses(build(), token(**without), f"the claim {claim} is missing")
@@ -317,7 +334,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, name: str) -> list[None]:
 async def test_a_token_made_by_us_is_accepted_and_needs_a_long_secret() -> None:
     clock = Clock()
     made = make_token(SECRET, "ada", ["admin"], 60, NOW)
-    assert await build(clock).identify(made) == Identity("ada", frozenset({"admin"}))
+    assert await build(clock).identify(made) == Identity("ada", frozenset({"admin"}), NOW + 60 + LEEWAY)
     clock.advance(60 + LEEWAY)
     await refuses(build(clock), made, "expired")
     made = make_token(SECRET, "ada", [], 60, NOW, issuer="us", audience="here")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 
-from testkit.service import Client, Service, running_service
+from testkit.service import Client, Service, running_service, token
 from testkit.waiting import wait_until
 
 Socket = aiohttp.ClientWebSocketResponse
@@ -193,3 +194,40 @@ async def test_a_slow_reader_is_disconnected_and_others_are_not_delayed(
         writer.transport.abort()
 
     assert seen == ["TaskSubmitted"] * count
+
+
+# Expiry
+
+
+async def test_a_socket_ends_when_its_token_expires(nats_url: str) -> None:
+    async with running_service(nats_url, worker=False, jwt_leeway=0) as service:
+        short = service.bearing(token(lifetime_seconds=5))
+        given = (await short.post("/api/stream-tokens"))["token"]
+        async with connected(short) as one, connected(service.anonymous, f"?token={given}") as two:
+            for socket in (one, two):
+                await subscribed(socket, all=True)
+            for socket in (one, two):
+                assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+                assert socket.close_code == 4401
+
+
+async def test_a_fresh_token_of_the_same_user_keeps_a_socket_open(nats_url: str) -> None:
+    """Subscriptions go on. A token of another user, with fewer rights, or of nobody changes nothing."""
+    async with running_service(nats_url, worker=False, jwt_leeway=0) as service:
+        root = service.bearing(token("root", "admin", lifetime_seconds=5))
+        async with connected(root) as socket, connected(root) as other:
+            await subscribed(socket, all=True)
+            for bad in (token("root"), token("eve", "admin"), token("root", "superuser"), "junk", "a.b.c", "x" * 9000):
+                answer = await ask(other, type="token", token=bad)
+                assert answer["type"] == "error", answer
+                assert bad[:20] not in answer["error"] or bad == "junk"
+            fresh = token("root", "admin")
+            renewed = await ask(socket, type="token", token=fresh)
+            assert renewed["expiresAt"] > (time.time() + 3000) * 1000
+
+            assert (await other.receive()).type is aiohttp.WSMsgType.CLOSE
+            assert other.close_code == 4401
+            task_id = await service.alice.submit({"a": 1})
+            assert (await next_message(socket))["taskId"] == task_id
+            stream_token = (await service.bearing(fresh).post("/api/stream-tokens"))["token"]
+            assert (await ask(socket, type="token", token=stream_token))["type"] == "token"

@@ -14,6 +14,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated, Any
 
 import jwt
@@ -27,6 +28,8 @@ __all__ = ["Authenticator", "Identity", "KeysUnavailable", "Unauthenticated", "m
 
 MAX_TOKEN = 8 * 1024
 """Characters. HTTP servers accept headers of about this size at most."""
+LATEST = 253_402_300_799.0
+"""Seconds since the epoch: the end of the year 9999. A token that expires later counts as one that expires then."""
 CACHE_ENTRIES = 4096
 CACHE_SECONDS = 60.0
 """Seconds a verified token stays in the cache: a withdrawn key is accepted this much longer."""
@@ -42,20 +45,30 @@ class Identity(Struct, frozen=True):
     subject: str
     """The user, who owns what they submit. 1 to 256 characters without control characters."""
     roles: frozenset[str]
+    expires_at: float = math.inf
+    """Seconds since the epoch: when the token is accepted no more. A stream that it opened ends then."""
+    servers: frozenset[str] | None = None
+    """Ids of the servers that a `service` token acts for, from its claim `servers`; None: it has none."""
 
     def has(self, *roles: str) -> bool:
         """Return True if the caller has at least one of these roles."""
         return not self.roles.isdisjoint(roles)
+
+    def seconds_left(self, now: datetime) -> float:
+        """Return how much longer the token is accepted; 0 or less if it is not any more."""
+        return self.expires_at - now.timestamp()
 
 
 class Claims(Struct, frozen=True):
     """The claims that are read; a token may carry others. Times are seconds since the epoch."""
 
     sub: Annotated[str, Meta(min_length=1, max_length=256)]
-    iat: float
     exp: float
+    iat: float | None = None
+    """Tokens of older clients have none."""
     nbf: float | None = None
     roles: list[str] = []
+    servers: list[str] | None = None
 
 
 class Authenticator:
@@ -111,10 +124,10 @@ class Authenticator:
         if not token.isascii():  # PyJWT encodes the token, and fails on lone surrogates
             raise Unauthenticated("the token is not a JWT")
         claims = self._verify(token, await self._key_of(token))
-        identity = _identity(claims)
+        identity = _identity(claims, self._leeway)
         now = self._now()  # again: fetching keys may have taken seconds
         self._check_times(claims, now)
-        self._remember(token, identity, min(claims.exp + self._leeway, now + CACHE_SECONDS))
+        self._remember(token, identity, min(identity.expires_at, now + CACHE_SECONDS))
         return identity
 
     async def close(self) -> None:
@@ -142,7 +155,7 @@ class Authenticator:
                 issuer=self._issuer,
                 audience=self._audience,
                 options={
-                    "require": ["sub", "iat", "exp"],
+                    "require": ["sub", "exp"],
                     "enforce_minimum_key_length": True,
                     "verify_iss": self._issuer is not None,
                     "verify_aud": self._audience is not None,
@@ -155,11 +168,11 @@ class Authenticator:
             return msgspec.convert(claims, Claims)
 
     def _check_times(self, claims: Claims, now: float) -> None:
-        if not all(math.isfinite(instant) for instant in (claims.iat, claims.exp, claims.nbf or 0.0)):
+        if not all(math.isfinite(instant or 0.0) for instant in (claims.iat, claims.exp, claims.nbf)):
             raise Unauthenticated("the times in the token are not numbers")
         if claims.exp + self._leeway <= now:
             raise Unauthenticated("the token has expired")
-        if claims.iat > now + self._leeway:
+        if claims.iat is not None and claims.iat > now + self._leeway:
             raise Unauthenticated("the token was issued in the future")
         if claims.nbf is not None and claims.nbf > now + self._leeway:
             raise Unauthenticated("the token is not valid yet")
@@ -222,14 +235,19 @@ def _reasons() -> Iterator[None]:
     except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError, OverflowError):
         # The last three: PyJWT uses some claims before it has checked their types.
         raise Unauthenticated(
-            "the claims have the wrong types; `sub` is text, `roles` a list of text, `iat` and `exp` numbers"
+            "the claims have the wrong types; `sub` is text, `roles` and `servers` are lists of text, `exp` is a number"
         ) from None
 
 
-def _identity(claims: Claims) -> Identity:
-    if not all(map(is_plain, (claims.sub, *claims.roles))):
+def _identity(claims: Claims, leeway: float) -> Identity:
+    if not all(map(is_plain, (claims.sub, *claims.roles, *(claims.servers or ())))):
         raise Unauthenticated("the claims of the token contain control characters")
-    return Identity(claims.sub, frozenset(claims.roles))
+    return Identity(
+        claims.sub,
+        frozenset(claims.roles),
+        min(claims.exp + leeway, LATEST),
+        None if claims.servers is None else frozenset(claims.servers),
+    )
 
 
 def is_plain(text: str) -> bool:

@@ -1,4 +1,8 @@
-"""Short-lived tokens for the URL of a stream: EventSource and WebSocket of browsers send no headers."""
+"""Short-lived tokens for the URL of a stream: EventSource and WebSocket of browsers send no headers.
+
+A stream token stands for the JWT that it was made with: it opens streams for five minutes, and none of them outlives
+that JWT.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from ...instants import from_seconds, milliseconds
-from ...vault.sealing import DoesNotOpen, Sealer
+from ...vault.sealing import DoesNotOpen, Sealer, SealingError
 from .authenticator import Identity, Unauthenticated
 from .keys import Clock
 
@@ -20,13 +24,17 @@ class StreamToken(Struct, kw_only=True, rename="camel"):
 
     token: str
     expires_at: int
-    """Milliseconds since the epoch. A stream that is open then stays open."""
+    """Milliseconds since the epoch: the token opens streams until then."""
+    streams_end_at: int
+    """Milliseconds since the epoch: when open streams end, because the token that asked for this one expires."""
 
 
 class _Content(Struct, array_like=True, frozen=True):
     subject: str
     roles: list[str]
     expires: float
+    streams_end: float | None = None
+    """When the JWT expires. Tokens of earlier versions lack it."""
 
 
 class StreamTokens:
@@ -39,19 +47,23 @@ class StreamTokens:
 
     def make(self, identity: Identity) -> StreamToken:
         """Return a token for a caller. Raises SealingUnavailable if no key to seal with is configured."""
-        expires = self._now() + LIFETIME_SECONDS
-        content = _Content(identity.subject, sorted(identity.roles), expires)
+        expires = min(self._now() + LIFETIME_SECONDS, identity.expires_at)
+        content = _Content(identity.subject, sorted(identity.roles), expires, identity.expires_at)
         sealed = self._sealer.seal(msgspec.json.encode(content).decode(), PURPOSE).decode()
-        return StreamToken(token=sealed, expires_at=milliseconds(from_seconds(expires)))
+        return StreamToken(
+            token=sealed,
+            expires_at=milliseconds(from_seconds(expires)),
+            streams_end_at=milliseconds(from_seconds(identity.expires_at)),
+        )
 
     def identify(self, token: str) -> Identity:
-        """Return the caller a token was made for. Raises Unauthenticated and SealingUnavailable."""
+        """Return the caller a token was made for. Raises Unauthenticated."""
         try:
             if len(token) > LONGEST or not token.isascii():
                 raise DoesNotOpen(PURPOSE)
             content = msgspec.json.decode(self._sealer.open(token.encode(), PURPOSE), type=_Content)
-        except DoesNotOpen:
+        except SealingError:  # also without a key to seal with: no token was made here
             raise Unauthenticated("not a stream token; get one with POST /api/stream-tokens") from None
         if content.expires <= self._now():
             raise Unauthenticated("the stream token has expired; get a new one with POST /api/stream-tokens")
-        return Identity(content.subject, frozenset(content.roles))
+        return Identity(content.subject, frozenset(content.roles), content.streams_end or content.expires)

@@ -43,8 +43,8 @@ from ..schemas.legacy_queue import (
     QueueTasksAnswer,
     queued_task,
 )
-from ..sse import STREAM_HEADERS, STREAM_TYPE
-from .stream import generated
+from ..sse import STREAM_TYPE, event_stream
+from .stream import EXPIRED, generated
 
 SHOWN_AFTER_END = timedelta(hours=1)
 MOST_ENDED = 200
@@ -232,7 +232,7 @@ def queue_router(container: Container) -> Router:
         take_place(request, container.open_streams)
         ref = await submit(request, name, body, idempotency_key)
         lines = generated(container.feeds, ref, 0, body.chapters_to_generate)
-        return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
+        return event_stream(lines, request.user, EXPIRED)
 
     @routes.get(
         "/queue/tasks", "List queued tasks", "Tasks that have not ended, and those that ended within the last hour"

@@ -6,7 +6,7 @@ chapter, anything else is on the way), `title`, `preview`, `wordCount`, `error`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -116,7 +116,7 @@ class LegacyStream:
         }
 
 
-async def generated(feeds: Feeds, ref: TaskRef, after: int, total: int) -> AsyncIterator[bytes]:
+async def generated(feeds: Feeds, ref: TaskRef, after: int, total: int) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a stream about a task, from its events after a sequence to its end."""
     stream = LegacyStream(ref.id, total)
     yield _line({"type": "start", "total": total})
@@ -136,6 +136,10 @@ async def generated(feeds: Feeds, ref: TaskRef, after: int, total: int) -> Async
 
 def _line(message: dict[str, Any]) -> bytes:
     return block(_encode(message))
+
+
+EXPIRED = _line({"type": "error", "error": "the token has expired; the task goes on"})
+"""The last line of a stream whose token has expired."""
 
 
 def _read(text: bytes | Raw, shape: type[T]) -> T | None:

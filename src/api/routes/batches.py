@@ -18,7 +18,7 @@ from ...events.task import StoredResult
 from ...projections.batches import ListedBatches, progress
 from ...projections.task_view import ACTIVE, Listed
 from ...submission.batch_body import MOST_TASKS, BatchItem
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_batch, take_place
+from ..auth.access import READERS_OF_ALL, STREAM_TOKENS, SUBMITTERS, ApiRequest, origin, owned_batch, take_place
 from ..bodies import read_as, read_body
 from ..event_stream import EventStream
 from ..openapi.description import schema_of
@@ -197,6 +197,7 @@ def batch_router(container: Container) -> Router:
         "Server-sent events",
         fails={429},
         media_type=STREAM_TYPE,
+        takes=STREAM_TOKENS,
     )
     async def stream_batch(
         request: ApiRequest,
@@ -211,7 +212,7 @@ def batch_router(container: Container) -> Router:
         like the stream of a task. A 204 means that nothing is left to send.
         """
         take_place(request, container.open_streams)
-        return stream(await pushed.of_batch(request.user, batch_id, last_event_id or after))
+        return stream(await pushed.of_batch(request.user, batch_id, last_event_id or after), request.user)
 
     @routes.post("/batches/{batch_id:str}/cancel", "Cancel a batch", COUNTS, body=ReasonBody)
     async def cancel_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, get_args
 
 import structlog
@@ -16,11 +16,12 @@ from ...events.task import TaskEvent
 from ...push.listeners import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ..auth.access import STREAM_TOKENS, ApiRequest, take_place
+from ..auth.authenticator import Identity
 from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import EventStream, PushMessages
 from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
 from ..routing import Routes
-from ..sse import HEARTBEAT, STREAM_HEADERS, STREAM_TYPE, block
+from ..sse import HEARTBEAT, STREAM_TYPE, block, event_stream
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ Token = Annotated[
 ]
 
 
-async def _sent(messages: PushMessages) -> AsyncIterator[bytes]:
+async def _sent(messages: PushMessages) -> AsyncGenerator[bytes, None]:
     """Yield messages as blocks of a stream. A failing store ends the stream; the client reconnects and resumes."""
     is_first = True
     try:
@@ -55,11 +56,11 @@ async def _sent(messages: PushMessages) -> AsyncIterator[bytes]:
         log.warning("stream.broken", reason=str(error))
 
 
-def stream(messages: PushMessages | None) -> Response[None] | Stream:
+def stream(messages: PushMessages | None, user: Identity) -> Response[None] | Stream:
     """Return messages as server-sent events; a 204, which ends an EventSource for good, if there are none left."""
     if messages is None:
         return Response(None, status_code=204)
-    return Stream(_sent(messages), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
+    return event_stream(_sent(messages), user)
 
 
 def push_router(container: Container, tokens: StreamTokens) -> Router:
@@ -85,10 +86,11 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
 
         Each `data` is JSON with a `type`: `state`, then the names of events. A client that reconnects with the last
         `id` resumes after it: then the first types are `reached`, and `gap` if events are past the retention, or
-        `reset` if the id is not in this log. Ignore other types. A 204 means that nothing follows.
+        `reset` if the id is not in this log. Ignore other types. A 204 means that nothing follows. When the token
+        expires, the last type is `expired`.
         """
         take_place(request, container.open_streams)
-        return stream(await pushed.of_task(request.user, task_id, last_event_id or after))
+        return stream(await pushed.of_task(request.user, task_id, last_event_id or after), request.user)
 
     @routes.get(
         "/tasks/stream",
@@ -114,7 +116,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
         scope = Scope(owner=listed_owner(request, owner), choice=choice)
         take_place(request, container.open_streams)
-        return stream(await pushed.of_all(request.user, scope, last_event_id or after))
+        return stream(await pushed.of_all(request.user, scope, last_event_id or after), request.user)
 
     @routes.post("/stream-tokens", "Get a token for streams", "A token and when it expires", never={503})
     async def make_stream_token(request: ApiRequest) -> StreamToken:

@@ -11,6 +11,7 @@ from litestar import Router
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import HeaderParameter, QueryParameter
 
+from ...clock import utc_now
 from ...container import Container
 from ...errors import StreamsExhausted, TooManyStreams
 from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
@@ -89,7 +90,9 @@ def preferred_wait(prefer: str | None) -> int:
 async def until_ended(
     container: Container, request: ApiRequest, detail: TaskDetail, seconds: int, reached: int = 0
 ) -> TaskDetail:
-    """Return a task when it has ended, or as it is after `seconds`. `reached`: where the hub was before it was read.
+    """Return a task when it has ended, or as it is after `seconds`, or when the caller's token expires.
+
+    `reached`: where the hub was before the task was read.
 
     Raises TooManyStreams and StreamsExhausted, unless it has ended: the wait is a stream of the user's. It ends, too,
     when the client has gone.
@@ -97,8 +100,9 @@ async def until_ended(
     if detail.view.status not in ACTIVE:
         return detail
     position = FeedPosition(max(reached, detail.view.sequence))
+    left = min(seconds, request.user.seconds_left(utc_now()))
     with container.open_streams.open(request.user.subject), contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds) as limit:
+        async with asyncio.timeout(left) as limit:
             gone = asyncio.create_task(_end_when_gone(request, limit), name="client-gone")
             try:
                 feed = container.feeds.feed(Scope(ref=detail.ref), position, seconds, in_log=True)

@@ -7,6 +7,7 @@
     {"type": "subscribe", "all": true}
     {"type": "unsubscribe", "subscription": …}           {"type": "unsubscribed", "subscription": …}
     {"type": "ping"}                                     {"type": "pong"}
+    {"type": "token", "token": …}                        {"type": "token", "expiresAt": …}
                                                          {"type": "reached", …}   everything up to this `id` was sent
                                                          {"type": "ended", …}   the task or batch has ended
                                                          {"type": "error", "error": …}
@@ -14,13 +15,16 @@
 A subscription's name is `task:<id>`, `batch:<id>`, `project:<name>` or `all`. A client that reads too slowly is
 disconnected with code 4408; it reconnects and resumes after the last `id`. A connection over the user's limit of
 streams is closed with code 4429, one over the limit of the process with 1013; a subscription over one is an `error`.
+
+A connection is closed with code 4401 when its token expires. A client hands in a fresh one of the same user before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
@@ -28,13 +32,15 @@ from litestar import Router, WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import Struct
 
+from ...clock import utc_now
 from ...container import Container
 from ...errors import InvalidInput, Refused, StoreError, StreamsExhausted, TooManyStreams
 from ...events.ids import owner_token
+from ...instants import from_seconds, milliseconds
 from ...push.listeners import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ...wire.validation_errors import invalid, malformed
-from ..auth.access import READERS_OF_ALL, ROLES, bearer_token, token_in_address
+from ..auth.access import READERS_OF_ALL, ROLES, bearer_token, is_jwt, token_in_address
 from ..auth.authenticator import Authenticator, Identity, KeysUnavailable, Unauthenticated
 from ..auth.stream_tokens import StreamTokens
 from ..event_stream import EventStream, PushMessages
@@ -42,7 +48,8 @@ from ..event_stream import EventStream, PushMessages
 log = structlog.get_logger(__name__)
 
 MOST_SUBSCRIPTIONS = 100
-LONGEST_MESSAGE = 4 * 1024
+LONGEST_MESSAGE = 10 * 1024
+"""Characters: room for the longest token."""
 MESSAGES_WAITING = 256
 """Messages buffered for a client before it counts as slow."""
 WAITING_BYTES = 1024 * 1024
@@ -52,6 +59,7 @@ PATIENCE_SECONDS = 10.0
 CLOSE_SECONDS = 1.0
 PAUSE_SECONDS = 15.0
 UNAUTHENTICATED = 4401
+"""No valid token, or not any more."""
 TOO_SLOW = 4408
 OVER_LIMIT = 4429
 """The user has too many streams."""
@@ -85,7 +93,18 @@ class _Ping(Struct, tag="ping", kw_only=True, forbid_unknown_fields=True):
     pass
 
 
-_message = msgspec.json.Decoder(_Subscribe | _Unsubscribe | _Ping)
+class _Token(Struct, tag="token", kw_only=True, forbid_unknown_fields=True):
+    """A fresh token, in place of the one that the connection has."""
+
+    token: str
+
+
+class _TokenTaken(Struct, tag="token", kw_only=True, rename="camel"):
+    expires_at: int
+    """Milliseconds since the epoch: when the connection is closed, unless another token comes before."""
+
+
+_message = msgspec.json.Decoder(_Subscribe | _Unsubscribe | _Ping | _Token)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -93,30 +112,41 @@ class TooSlow(Exception):
     """The client reads too slowly."""
 
 
+Identify: TypeAlias = Callable[[str], Awaitable[Identity]]
+"""Returns the caller that a token proves: a JWT or a stream token. Raises Unauthenticated and KeysUnavailable."""
+
+
 class Session:
     """One connection."""
 
-    def __init__(self, container: Container, socket: WebSocket[Any, Any, Any], identity: Identity) -> None:
+    def __init__(
+        self, container: Container, socket: WebSocket[Any, Any, Any], identity: Identity, identify: Identify
+    ) -> None:
         self._streams = container.open_streams
         self._hub = container.feeds.hub
         self._pushed = EventStream(container, PAUSE_SECONDS)
         self._socket = socket
         self._identity = identity
+        self._identify = identify
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MESSAGES_WAITING)
         self._waiting_bytes = 0
         self._sent = asyncio.Event()
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._over: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        self._expiry: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Serve the connection until it ends."""
         tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
+        self._end_at_expiry()
         try:
             code, reason = await self._over
             with contextlib.suppress(Exception):  # it may be closed already, or the client reads nothing
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._socket.close(code=code, reason=reason)
         finally:
+            if self._expiry is not None:
+                self._expiry.cancel()
             for task in (*tasks, *self._subscriptions.values()):
                 task.cancel()
             await asyncio.gather(*tasks, *self._subscriptions.values(), return_exceptions=True)
@@ -124,6 +154,14 @@ class Session:
     def _end(self, code: int, reason: str) -> None:
         if not self._over.done():
             self._over.set_result((code, reason))
+
+    def _end_at_expiry(self) -> None:
+        """End when the present token expires, no longer when an earlier one does."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        left = self._identity.seconds_left(utc_now())
+        reason = "the token has expired: connect with a new one, and subscribe after the last id received"
+        self._expiry = asyncio.get_running_loop().call_later(left, self._end, UNAUTHENTICATED, reason)
 
     # Both directions
 
@@ -191,6 +229,22 @@ class Session:
                 await self._put(_encode({"type": "unsubscribed", "subscription": name}))
             case _Subscribe():
                 await self._subscribe(message)
+            case _Token():
+                await self._renew(message.token)
+
+    async def _renew(self, token: str) -> None:
+        """Take a fresh token. What is subscribed goes on, so the token must prove the same user and the same rights."""
+        try:
+            fresh = await self._identify(token)
+        except (Unauthenticated, KeysUnavailable) as error:
+            raise InvalidInput(str(error), "$.token") from None
+        if fresh.subject != self._identity.subject:
+            raise InvalidInput("is a token of another user; connect again with it", "$.token")
+        if any(self._identity.has(role) and not fresh.has(role) for role in READERS_OF_ALL):
+            raise InvalidInput("lacks a role of the present token; connect again with it", "$.token")
+        self._identity = fresh
+        self._end_at_expiry()
+        await self._put(_encode(_TokenTaken(expires_at=milliseconds(from_seconds(fresh.expires_at)))))
 
     async def _subscribe(self, wanted: _Subscribe) -> None:
         name = wanted.name
@@ -250,18 +304,20 @@ def _reason(refusal: TooManyStreams | StreamsExhausted) -> str:
 def websocket_router(container: Container, authenticator: Authenticator, tokens: StreamTokens) -> Router:
     """Return the route."""
 
-    async def identify(socket: WebSocket[Any, Any, Any]) -> Identity:
-        if in_address := token_in_address(socket.scope):
-            return tokens.identify(in_address)
-        identity = await authenticator.identify(bearer_token(socket.scope))
+    async def identify_jwt(token: str) -> Identity:
+        identity = await authenticator.identify(token)
         if not identity.has(*ROLES):
-            raise Unauthenticated("no role of this API")
+            raise Unauthenticated("the token has no role of this API")
         return identity
+
+    async def identify(token: str) -> Identity:
+        return await identify_jwt(token) if is_jwt(token) else tokens.identify(token)
 
     @websocket("/ws")
     async def listen(socket: WebSocket[Any, Any, Any]) -> None:
         try:
-            identity = await identify(socket)
+            in_address = token_in_address(socket.scope)
+            identity = tokens.identify(in_address) if in_address else await identify_jwt(bearer_token(socket.scope))
         except (Unauthenticated, KeysUnavailable):
             await socket.close(code=UNAUTHENTICATED)  # before it is accepted: the handshake is answered 403
             return
@@ -274,6 +330,6 @@ def websocket_router(container: Container, authenticator: Authenticator, tokens:
             return
         with place:
             await socket.accept()
-            await Session(container, socket, identity).run()
+            await Session(container, socket, identity, identify).run()
 
     return Router(path="/", route_handlers=[listen])
