@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import cast
 
 import structlog
 import uvicorn
@@ -17,10 +19,12 @@ from msgspec.structs import replace
 
 from .api.app import create_app, create_system_app
 from .api.auth.authenticator import Authenticator
+from .api.connections import ConnectionLimits, Connections, HttpConnection, WebSocketConnection, limits_of
 from .api.middleware import RequestMiddleware
 from .container import Container, open_container
 from .nats_server.cluster import EmbeddedCluster, check_size
 from .nats_server.server import EmbeddedNats
+from .runtime.descriptors import raise_descriptor_limit
 from .settings import InvalidSettings, Settings
 from .streams.client.access import check_none_given
 from .vault.key_file import ensure_key_file
@@ -32,10 +36,9 @@ RESTART_PAUSE_SECONDS = 0.5
 CLUSTER_REPLICAS = 3
 """Copies of every stream on an embedded cluster: one server may be away."""
 REQUESTS_GRACE_SECONDS = 10
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than load balancers keep theirs (nginx, most clouds: 60 s), else a
-request may meet a connection that is just being closed."""
 BACKLOG = 2048
+TICKS_PER_SECOND = 10
+"""Of uvicorn's main loop."""
 UNREAD_MILLISECONDS = 60_000
 YOUNG_OBJECTS = 20_000
 """New objects between two collections of the youngest generation; Python's default is 700."""
@@ -43,7 +46,7 @@ YOUNG_OBJECTS = 20_000
 
 async def run_all(given: Settings) -> None:
     """Run API and worker until a signal, on the NATS of the settings or an embedded one."""
-    Authenticator.from_settings(given)  # raises before anything is started
+    check_settings(given)
     if given.nats_url is None:
         given = for_embedded(given)
     elif given.cluster > 1:
@@ -70,7 +73,7 @@ async def run_all(given: Settings) -> None:
 
 async def run_api(given: Settings) -> None:
     """Run the API alone until a signal."""
-    Authenticator.from_settings(given)
+    check_settings(given)
     with listen(given) as (settings, sock):
         async with (
             await open_container(settings, _required_url(settings)) as container,
@@ -95,12 +98,19 @@ async def run_worker(settings: Settings) -> None:
         container = await stack.enter_async_context(await open_container(settings, _required_url(settings)))
         if settings.metrics_port is not None:  # first, so that it answers until the last call has ended
             _, sock = stack.enter_context(listen(replace(settings, port=settings.metrics_port)))
-            await stack.enter_async_context(serving(create_system_app(container), sock))
+            limits = limits_of(settings, raise_descriptor_limit())
+            await stack.enter_async_context(serving(create_system_app(container), sock, limits))
         stop = stop_signal()
         await stack.enter_async_context(running_worker(container))
         tune_collector()
         await stop.wait()
         container.draining = True
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise InvalidSettings before anything is started; and let this process, and NATS, open all files they may."""
+    Authenticator.from_settings(settings)
+    limits_of(settings, raise_descriptor_limit())
 
 
 def _required_url(settings: Settings) -> str:
@@ -192,9 +202,10 @@ async def running_worker(container: Container) -> AsyncIterator[Worker]:
 
 @contextlib.asynccontextmanager
 async def running_api(container: Container, sock: socket.socket) -> AsyncIterator[Server]:
+    limits = limits_of(container.settings, raise_descriptor_limit())
     authenticator = Authenticator.from_settings(container.settings)
     try:
-        async with serving(create_app(container, authenticator), sock) as server:
+        async with serving(create_app(container, authenticator), sock, limits) as server:
             yield server
             container.feeds.hub.end()  # open streams would delay the end of the server
     finally:
@@ -212,7 +223,16 @@ async def drain(container: Container, server: Server) -> None:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals alone."""
+    """A uvicorn server that leaves signals alone, and closes connections that are over their time."""
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self.connections = connections
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_PER_SECOND == 0:
+            self.connections.sweep()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -225,24 +245,29 @@ class Server(uvicorn.Server):
         self.server_state.default_headers.append(closing)
 
 
-@contextlib.asynccontextmanager
-async def serving(app: RequestMiddleware, sock: socket.socket) -> AsyncIterator[Server]:
-    """Serve an application; at the end accept no new request, and finish those in progress."""
-    config = uvicorn.Config(
+def server_config(app: RequestMiddleware, connections: Connections) -> uvicorn.Config:
+    """Return the configuration of uvicorn for an application."""
+    return uvicorn.Config(
         app,
-        http="httptools",
+        http=cast(type[asyncio.Protocol], functools.partial(HttpConnection, connections)),
         loop="none",
         lifespan="off",
-        ws="websockets-sansio",
+        ws=cast(type[asyncio.Protocol], functools.partial(WebSocketConnection, connections)),
         ws_max_size=64 * 1024,
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=connections.limits.idle_seconds,
         timeout_graceful_shutdown=REQUESTS_GRACE_SECONDS,
     )
-    server = Server(config)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: RequestMiddleware, sock: socket.socket, limits: ConnectionLimits) -> AsyncIterator[Server]:
+    """Serve an application; at the end accept no new request, and finish those in progress."""
+    connections = Connections(limits)
+    server = Server(server_config(app, connections), connections)
     task = asyncio.create_task(server.serve([sock]), name="http")
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it

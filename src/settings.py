@@ -110,6 +110,17 @@ class Settings(Struct, frozen=True, kw_only=True):
         about("open streams per user and process: event streams, waits, WebSockets, subscriptions; 0: no limit"),
     ] = 500
     max_streams: Annotated[Streams, about("open streams of all users per process; 0: no limit")] = 5_000
+    max_connections: Annotated[
+        Streams, about("open connections of clients per process; 0: half of the file descriptors, 10000 at most")
+    ] = 0
+    address_connections: Annotated[
+        Streams | None,
+        about("open connections per client address (IPv6: per /64); 0: no limit; default: a quarter of all"),
+    ] = None
+    proxies: Annotated[
+        tuple[str, ...],
+        about("addresses and CIDR blocks of reverse proxies, without a limit per address; default: loopback"),
+    ] = ()
     drain: Annotated[Patience, about("time an API continues to answer at shutdown, while /health/ready is 503")] = 0.0
     seal_keys: Annotated[
         tuple[str, ...],

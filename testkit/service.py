@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from taskstream.api.auth.authenticator import make_token
+from taskstream.api.connections import Connections
 from taskstream.container import Container, open_container
 from taskstream.running import listen, running_api, running_worker
 from taskstream.settings import Settings
@@ -217,9 +218,10 @@ class ServiceClients:
 class Service(ServiceClients):
     """A service that runs in this process, and clients of it."""
 
-    def __init__(self, container: Container, session: aiohttp.ClientSession) -> None:
+    def __init__(self, container: Container, session: aiohttp.ClientSession, connections: Connections) -> None:
         super().__init__(session, container.settings.callback_base)
         self.container = container
+        self.connections = connections
 
 
 @contextlib.asynccontextmanager
@@ -230,6 +232,6 @@ async def running_service(nats_url: str, *, worker: bool = True, **more: Any) ->
         container = await stack.enter_async_context(await open_container(settings, nats_url, durability="always"))
         if worker:
             await stack.enter_async_context(running_worker(container))
-        await stack.enter_async_context(running_api(container, sock))
+        server = await stack.enter_async_context(running_api(container, sock))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Service(container, session)
+        yield Service(container, session, server.connections)

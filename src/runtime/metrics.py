@@ -18,6 +18,13 @@ requests = Counter("taskstream_http_requests", "Requests answered", ["method", "
 request_seconds = Histogram(
     "taskstream_http_request_seconds", "Time to answer a request", ["route"], buckets=_SECONDS, registry=REGISTRY
 )
+connections = Gauge("taskstream_http_connections", "Open connections of clients", registry=REGISTRY)
+connections_refused = Counter(
+    "taskstream_http_connections_refused",
+    "Connections refused or closed because they exceeded a limit",
+    ["reason"],
+    registry=REGISTRY,
+)
 submitted = Counter("taskstream_tasks_submitted", "Tasks accepted", ["pool", "priority"], registry=REGISTRY)
 attempts = Counter("taskstream_attempts", "Attempts by outcome", ["server", "outcome"], registry=REGISTRY)
 attempt_seconds = Histogram(
