@@ -20,6 +20,7 @@
     │       ├── KeyTaken            another task has the concurrency key, and the type refuses a second one
     │       ├── NotRetryable        only failed and cancelled tasks can be retried
     │       ├── KeyDestroyed        the task needs the key it came with, which was destroyed at its end
+    │       ├── ApiKeyDestroyed     the removed server needs its API key again
     │       ├── RetryTooLate        a retry could not start in time
     │       ├── AlreadyExists       a task with this id exists
     │       └── IdempotencyConflict the Idempotency-Key was used with another body
@@ -205,6 +206,15 @@ class KeyDestroyed(RuleBroken):
     """The task needs the key it came with, which was destroyed at its end."""
 
     text = "the key this task came with was destroyed when it ended; submit the task again with the key"
+
+
+class ApiKeyDestroyed(RuleBroken):
+    """The API key of a removed server was destroyed."""
+
+    def __init__(self, server_id: str) -> None:
+        super().__init__(
+            f"the API key of {server_id!r} was destroyed: send `apiKey` with the restore, or null to restore it without"
+        )
 
 
 class RetryTooLate(RuleBroken):

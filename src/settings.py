@@ -169,7 +169,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     health_stable_checks: Annotated[
         int, Meta(ge=1), about("consecutive successful checks that make a server stable")
     ] = 5
-    server_remove_after: Annotated[Seconds, about("time offline after which a server is removed")] = 180.0
+    server_remove_after: Annotated[
+        Seconds, about("time offline after which a server is removed, unless its `removeAfter` says otherwise")
+    ] = 180.0
+    server_forget_after: Annotated[
+        Seconds,
+        about("time after that in which a server that answers is restored; then its key is destroyed"),
+    ] = 86_400.0
     heartbeat_ttl: Annotated[
         Seconds, about("time without heartbeat after which a server without health URL is offline")
     ] = 60.0

@@ -69,6 +69,9 @@ Limit = Annotated[int, _page_size(200)]
 TypeLimit = Annotated[int, _page_size(1_000)]
 ServerLimit = Annotated[int, _page_size(5_000)]
 Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the previous page")]
+RemovedOnly = Annotated[
+    bool, QueryParameter(description="True: the removed servers, with `removed`, instead of the registered ones")
+]
 Types = Annotated[list[str] | None, QueryParameter(name="type", description="One or more types")]
 Owner = Annotated[
     str | None, QueryParameter(description="One user. Admins and auditors only; by default they see all users")

@@ -8,7 +8,7 @@ import email.utils
 import errno
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
@@ -22,7 +22,8 @@ from ..wire.connections import ALONE, UnaskedAnswer, doubt, is_certain, keep
 from .dialects import dialect_of
 from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Unsent, Update
 from .dialects.framing import FRAMINGS, Texts
-from .redaction import without_key
+from .health_expectation import MOST_BYTES, read_health
+from .redaction import without_keys
 
 LONGEST_PROGRESS = 256 * 1024
 """Bytes of one update that does not end the attempt: it becomes a message of NATS, with others it is summed up with."""
@@ -81,10 +82,10 @@ class BackendClient:
             async with asyncio.timeout(seconds_left), self._send(request) as response:
                 framing = FRAMINGS.get(response.content_type)
                 if framing and (reader := dialect.open_stream(server, call, response.status)):
-                    return await self._follow(response, Texts(framing), reader, call.model_key, record, started)
+                    return await self._follow(response, Texts(framing), reader, call.keys, record, started)
                 received = await read_capped(response, self._max_result_bytes)
                 _settle(response, call, received)
-                body = without_key(received, call.model_key)
+                body = without_keys(received, call.keys)
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), self._now())
         except TimeoutError:
             # If its progress could not be recorded in time, the server is not to blame.
@@ -116,17 +117,21 @@ class BackendClient:
         except MemoryError:
             return OUT_OF_MEMORY
 
-    async def probe(self, server: ServerRegistered) -> Probe:
-        """Check a server's health once; never raises for anything the server does."""
+    async def probe(self, server: ServerRegistered, api_key: str | None = None) -> Probe:
+        """Check a server's health once; never raises for anything the server does.
+
+        `api_key`: the server's own, if its check carries it.
+        """
         dialect = dialect_of(server)
-        request = dialect.health(server)
+        request = dialect.health(server, api_key)
         assert request is not None
         started = time.perf_counter()
         try:
             alone = replace(request, headers={**request.headers, **ALONE})
             async with asyncio.timeout(self._health_timeout_seconds), self._send(alone) as response:
                 latency_ms = (time.perf_counter() - started) * 1000
-                limit = dialect.most_health_bytes
+                expected = server.health_expect
+                limit = MOST_BYTES if expected is not None and expected.json else dialect.most_health_bytes
                 body = await read_capped(response, limit) if limit else b""
         except TimeoutError:
             reason = f"no answer to the health check in {self._health_timeout_seconds:g} s"
@@ -139,6 +144,8 @@ class BackendClient:
             if (lack := local_lack(error)) is not None:
                 return Probe(well=False, reason=lack, is_ours=True)
             return Probe(well=False, reason=describe(error))
+        if expected is not None:
+            return read_health(expected, response.status, body)._replace(latency_ms=latency_ms)
         return dialect.read_health(response.status, body)._replace(latency_ms=latency_ms)
 
     def _send(self, request: Request) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
@@ -157,7 +164,7 @@ class BackendClient:
         response: aiohttp.ClientResponse,
         texts: Texts,
         reader: StreamReader,
-        model_key: str | None,
+        keys: Sequence[str],
         on_update: OnUpdate,
         started: float,
     ) -> Answer:
@@ -169,7 +176,7 @@ class BackendClient:
             for text in completed:
                 count += 1
                 try:
-                    found = reader.read(without_key(text, model_key), _milliseconds_since(started))
+                    found = reader.read(without_keys(text, keys), _milliseconds_since(started))
                     if not isinstance(found, Update):
                         if found is not None:
                             return found

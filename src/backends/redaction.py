@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from urllib.parse import quote
 
 import msgspec
@@ -18,6 +19,13 @@ def without_key(text: bytes, key: str | None) -> bytes:
         return text
     for form in _forms(key):
         text = text.replace(form, REDACTED)
+    return text
+
+
+def without_keys(text: bytes, keys: Iterable[str]) -> bytes:
+    """Return the text with each form of each key replaced."""
+    for key in keys:
+        text = without_key(text, key)
     return text
 
 

@@ -146,9 +146,10 @@ async def _pages(connection: Connection, stream: str) -> AsyncIterator[list[Posi
 
 
 async def _sealed(fleet: Fleet, secrets: SecretStore) -> list[str]:
-    """Return the ids of servers whose API keys do not open."""
+    """Return the ids of servers whose API keys do not open, with those that were removed and are kept."""
     closed = []
-    for server in fleet.servers():
+    kept = [removed.before for removed in fleet.removed() if removed.is_kept and removed.before is not None]
+    for server in (*fleet.servers(), *kept):
         try:
             if server.settings.api_key_id:
                 await secrets.get(server.server_id, server.settings.api_key_id)

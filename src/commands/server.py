@@ -2,23 +2,40 @@
 
 A server has three independent conditions: online or offline (health checks), in maintenance or not (an admin), and its
 circuit (results of attempts). It gets tasks while it is online, not in maintenance, and its circuit is closed.
+
+    ServerRegistered ──► Present ──ServerRemoved──► Removed, kept ──ServerForgotten──► Removed
+                            ▲  ╲________________________│__ServerRemoved by an admin______▲
+                            │                           │                                 │
+                            ╰──ServerRestored: it answers, or an admin────────an admin────╯
+
+A server that is removed for being offline is kept: its registration, its API key, and what an admin decided about it
+come back with it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict, replace
 
-from ..errors import NotFound
+from ..errors import ApiKeyDestroyed, NotFound
 from ..events import server as events
-from ..events.envelope import Recorded
+from ..events.envelope import Actor, Recorded
 from ..events.server import ServerEvent, ServerRegistered
 
 LONGEST_COOLDOWN = timedelta(minutes=5)
+NOT_CHECKED = "not checked yet"
+"""The reason of a server's status until its first check."""
+REASONS_AT_ONCE = 3
+"""Changes of a status' reason that are recorded at once. Each further one is recorded only if the reason before it has
+lasted for a minute, then two, four … up to an hour: a server whose reasons alternate cannot fill the log."""
+REASON_PAUSE = timedelta(minutes=1)
+LONGEST_REASON_PAUSE = timedelta(hours=1)
+_DURATION = re.compile(r"\d[\d.,]*(?= ?(?:ms|s|min)\b)")
 
 
 class CircuitIsClosed(Struct, frozen=True, tag="closed"):
@@ -51,12 +68,6 @@ class Absent(Struct, frozen=True, tag="absent"):
     """Never registered."""
 
 
-class Removed(Struct, frozen=True, kw_only=True, tag="removed"):
-    server_id: str
-    removed_at: datetime
-    reason: str
-
-
 class Present(Struct, frozen=True, kw_only=True, tag="present"):
     """Registered."""
 
@@ -66,6 +77,10 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     changed_at: datetime
     """UTC. Since when it is online or offline."""
     status_reason: str = ""
+    reason_changed_at: datetime | None = None
+    """UTC. Since when it is online or offline for this reason; None: since `changed_at`."""
+    reason_changes: int = 0
+    """Changes of the reason since `changed_at`."""
     maintenance: bool = False
     maintenance_reason: str = ""
     maintenance_since: datetime | None = None
@@ -76,6 +91,23 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
     def server_id(self) -> str:
         return self.settings.server_id
 
+    @property
+    def status_since(self) -> datetime:
+        """Since when it is online or offline for the present reason. UTC."""
+        return self.reason_changed_at or self.changed_at
+
+
+class Removed(Struct, frozen=True, kw_only=True, tag="removed"):
+    server_id: str
+    removed_at: datetime
+    reason: str
+    before: Present | None = None
+    """What comes back. None: it was removed before this was kept; its history has it."""
+    by: Actor | None = None
+    """Who removed it; None: see `before`."""
+    is_kept: bool = False
+    """Its API key is kept, and it is restored when it answers."""
+
 
 ServerState: TypeAlias = Absent | Removed | Present
 
@@ -84,6 +116,38 @@ ABSENT = Absent()
 
 class RegisterServer(Struct, frozen=True, kw_only=True):
     settings: ServerRegistered
+
+
+class ServerChange(Struct, frozen=True, kw_only=True):
+    """The settings of a server to change; the others stay. Names and meanings are those of ServerRegistered."""
+
+    name: str | UnsetType = UNSET
+    provider: str | UnsetType = UNSET
+    predict_url: str | UnsetType = UNSET
+    health_url: str | UnsetType | None = UNSET
+    is_async: bool | UnsetType = UNSET
+    callback: bool | UnsetType = UNSET
+    types: tuple[str, ...] | UnsetType = UNSET
+    max_concurrent: int | UnsetType = UNSET
+    weight: int | UnsetType = UNSET
+    api_key_id: str | UnsetType = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
+    overflow: events.Overflow | UnsetType | None = UNSET
+    busy_status: tuple[int, ...] | UnsetType | None = UNSET
+    auth_header: str | UnsetType = UNSET
+    health_auth: bool | UnsetType = UNSET
+    health_expect: events.HealthExpectation | UnsetType | None = UNSET
+    remove_after: timedelta | UnsetType | None = UNSET
+    is_permanent: bool | UnsetType = UNSET
+
+    def of(self, settings: ServerRegistered) -> ServerRegistered:
+        """Return settings with these changes."""
+        changed: dict[str, Any] = {name: value for name, value in asdict(self).items() if value is not UNSET}
+        return replace(settings, **changed)
+
+
+class ChangeServer(Struct, frozen=True, kw_only=True):
+    change: ServerChange
 
 
 class MarkOnline(Struct, frozen=True, kw_only=True):
@@ -116,45 +180,139 @@ class CloseCircuit(Struct, frozen=True, kw_only=True):
 
 
 class RemoveServer(Struct, frozen=True, kw_only=True):
+    """Remove a server for good. One that was removed for being offline is not kept any more."""
+
+    reason: str
+
+
+class RemoveOffline(Struct, frozen=True, kw_only=True):
+    """Remove a server, and keep what brings it back, if it has been offline since an instant."""
+
+    reason: str
+    since: datetime
+    """UTC."""
+
+
+class RestoreServer(Struct, frozen=True, kw_only=True):
+    """Restore a removed server."""
+
+    reason: str
+    is_kept: bool = False
+    """True: only if it is kept, for it has shown a sign of life. False: an admin asks for it."""
+    api_key_id: str | None = None
+    """Its API key from now on; empty: none. None: the one it had, which must be kept."""
+
+
+class ForgetServer(Struct, frozen=True, kw_only=True):
+    """Stop checking a removed server; then its API key may be destroyed."""
+
     reason: str
 
 
 ServerCommand: TypeAlias = (
-    RegisterServer | MarkOnline | MarkOffline | SetMaintenance | OpenCircuit | TryCircuit | CloseCircuit | RemoveServer
+    RegisterServer
+    | ChangeServer
+    | MarkOnline
+    | MarkOffline
+    | SetMaintenance
+    | OpenCircuit
+    | TryCircuit
+    | CloseCircuit
+    | RemoveServer
+    | RemoveOffline
+    | RestoreServer
+    | ForgetServer
 )
 
 
 def decide(command: ServerCommand, state: ServerState, now: datetime) -> Sequence[ServerEvent]:
     """Return the events of a command; none if it is done already.
 
-    Raises NotFound for a server that is not registered.
+    Raises NotFound for a server that is not registered, ApiKeyDestroyed if a restored server needs a key again.
     """
     if isinstance(command, RegisterServer):
         return register(command, state)
-    if not isinstance(state, Present):
-        raise NotFound("server", state.server_id if isinstance(state, Removed) else "")
-    server_id = state.server_id
+    match state:
+        case Absent():
+            raise NotFound("server", "")
+        case Removed():
+            return decide_removed(command, state)
+        case Present():
+            return decide_present(command, state, now)
+        case _:
+            assert_never(state)
+
+
+def decide_present(command: ServerCommand, state: Present, now: datetime) -> Sequence[ServerEvent]:
+    """Return the events of a command to a registered server."""
     match command:
-        case MarkOnline():
-            return [] if state.online else [events.ServerWentOnline(server_id=server_id, reason=command.reason)]
-        case MarkOffline():
-            return [events.ServerWentOffline(server_id=server_id, reason=command.reason)] if state.online else []
+        case RegisterServer():
+            return register(command, state)
+        case ChangeServer():
+            return register(RegisterServer(settings=command.change.of(state.settings)), state)
+        case MarkOnline() | MarkOffline():
+            return set_status(command, state, now)
         case SetMaintenance():
             return set_maintenance(command, state)
         case OpenCircuit():
             return open_circuit(command, state, now)
-        case TryCircuit():
-            if isinstance(state.circuit, CircuitIsOpen) and state.circuit.until <= now:
-                return [events.CircuitHalfOpened(server_id=server_id)]
-            return []
-        case CloseCircuit():
-            if isinstance(state.circuit, CircuitIsClosed):
-                return []
-            return [events.CircuitClosed(server_id=server_id, reason=command.reason)]
+        case TryCircuit() | CloseCircuit():
+            return recover(command, state, now)
         case RemoveServer():
-            return [events.ServerRemoved(server_id=server_id, reason=command.reason)]
+            return [events.ServerRemoved(server_id=state.server_id, reason=command.reason)]
+        case RemoveOffline():
+            if state.online or state.changed_at > command.since:
+                return []
+            return [events.ServerRemoved(server_id=state.server_id, reason=command.reason, is_kept=True)]
+        case RestoreServer() | ForgetServer():
+            return []
         case _:
             assert_never(command)
+
+
+def decide_removed(command: ServerCommand, state: Removed) -> Sequence[ServerEvent]:
+    """Return the events of a command to a removed server."""
+    server_id = state.server_id
+    match command:
+        case RemoveServer() if state.is_kept:
+            return [events.ServerRemoved(server_id=server_id, reason=command.reason)]
+        case RestoreServer() if state.before is not None and (state.is_kept or not command.is_kept):
+            before = state.before.settings.api_key_id
+            if command.api_key_id is None and before and not state.is_kept:
+                raise ApiKeyDestroyed(server_id)
+            key_id = before if command.api_key_id is None else command.api_key_id
+            return [events.ServerRestored(server_id=server_id, reason=command.reason, api_key_id=key_id)]
+        case ForgetServer() if state.is_kept:
+            return [events.ServerForgotten(server_id=server_id, reason=command.reason)]
+        case ForgetServer():
+            return []
+        case _:
+            raise NotFound("server", server_id)
+
+
+def set_status(command: MarkOnline | MarkOffline, state: Present, now: datetime) -> Sequence[ServerEvent]:
+    """Return the event of another status, or of another reason for the same one."""
+    online = isinstance(command, MarkOnline)
+    if online == state.online:
+        return change_reason(command.reason, state, now)
+    event = events.ServerWentOnline if online else events.ServerWentOffline
+    return [event(server_id=state.server_id, reason=command.reason)]
+
+
+def change_reason(reason: str, state: Present, now: datetime) -> Sequence[ServerEvent]:
+    """Return the event of another reason for the same status; none if it is the same, or changed too recently."""
+    if _without_durations(reason) == _without_durations(state.status_reason):
+        return []
+    if state.status_reason != NOT_CHECKED and (beyond := state.reason_changes - REASONS_AT_ONCE) >= 0:
+        pause: timedelta = REASON_PAUSE * 2 ** min(beyond, 16)
+        if now - state.status_since < min(pause, LONGEST_REASON_PAUSE):
+            return []
+    return [events.ServerStatusReasonChanged(server_id=state.server_id, reason=reason)]
+
+
+def _without_durations(reason: str) -> str:
+    """Return a reason without its durations: "no sign of life for 61 s" is the same reason a second later."""
+    return _DURATION.sub("…", reason)
 
 
 def register(command: RegisterServer, state: ServerState) -> Sequence[ServerEvent]:
@@ -168,6 +326,21 @@ def set_maintenance(command: SetMaintenance, state: Present) -> Sequence[ServerE
         return []
     event = events.MaintenanceStarted if command.maintenance else events.MaintenanceEnded
     return [event(server_id=state.server_id, reason=command.reason)]
+
+
+def recover(command: TryCircuit | CloseCircuit, state: Present, now: datetime) -> Sequence[ServerEvent]:
+    """Half-open an open circuit after its cool-down, or close it."""
+    match command:
+        case TryCircuit():
+            if isinstance(state.circuit, CircuitIsOpen) and state.circuit.until <= now:
+                return [events.CircuitHalfOpened(server_id=state.server_id)]
+            return []
+        case CloseCircuit():
+            if isinstance(state.circuit, CircuitIsClosed):
+                return []
+            return [events.CircuitClosed(server_id=state.server_id, reason=command.reason)]
+        case _:
+            assert_never(command)
 
 
 def open_circuit(command: OpenCircuit, state: Present, now: datetime) -> Sequence[ServerEvent]:
@@ -203,25 +376,71 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
     """Return the state after one more event."""
     event = recorded.event
     if isinstance(event, ServerRegistered):
-        fresh = Present(
-            settings=event, registered_at=recorded.at, changed_at=recorded.at, status_reason="not checked yet"
-        )
-        if not isinstance(state, Present):
-            return fresh
-        if _same_place(state.settings, event):
-            return replace(state, settings=event, registered_at=recorded.at)
-        return replace(
-            fresh,
-            maintenance=state.maintenance,
-            maintenance_reason=state.maintenance_reason,
-            maintenance_since=state.maintenance_since,
-        )
+        return _registered(state, event, recorded.at)
+    match state:
+        case Absent():
+            return state
+        case Removed():
+            return _evolve_removed(state, recorded)
+        case Present():
+            return _evolve_present(state, recorded)
+        case _:
+            assert_never(state)
+
+
+def _registered(state: ServerState, event: ServerRegistered, at: datetime) -> Present:
+    fresh = Present(settings=event, registered_at=at, changed_at=at, status_reason=NOT_CHECKED)
     if not isinstance(state, Present):
-        return state
+        return fresh
+    if _same_place(state.settings, event):
+        return replace(state, settings=event, registered_at=at)
+    return replace(
+        fresh,
+        maintenance=state.maintenance,
+        maintenance_reason=state.maintenance_reason,
+        maintenance_since=state.maintenance_since,
+    )
+
+
+def _evolve_removed(state: Removed, recorded: Recorded[ServerEvent]) -> ServerState:
+    match recorded.event:
+        case events.ServerRemoved() as event:
+            return _removed(state.before, recorded, event)
+        case events.ServerRestored() as event if state.before is not None:
+            return replace(
+                state.before,
+                settings=replace(state.before.settings, api_key_id=event.api_key_id),
+                online=False,
+                changed_at=recorded.at,
+                status_reason=NOT_CHECKED,
+                reason_changed_at=None,
+                reason_changes=0,
+            )
+        case events.ServerForgotten():
+            return replace(state, is_kept=False)
+        case _:
+            return state
+
+
+def _evolve_present(state: Present, recorded: Recorded[ServerEvent]) -> ServerState:
+    event = recorded.event
     match event:
         case events.ServerWentOnline() | events.ServerWentOffline():
-            online = isinstance(event, events.ServerWentOnline)
-            return replace(state, online=online, changed_at=recorded.at, status_reason=event.reason)
+            return replace(
+                state,
+                online=isinstance(event, events.ServerWentOnline),
+                changed_at=recorded.at,
+                status_reason=event.reason,
+                reason_changed_at=None,
+                reason_changes=0,
+            )
+        case events.ServerStatusReasonChanged():
+            return replace(
+                state,
+                status_reason=event.reason,
+                reason_changed_at=recorded.at,
+                reason_changes=state.reason_changes + 1,
+            )
         case events.MaintenanceStarted():
             return replace(state, maintenance=True, maintenance_reason=event.reason, maintenance_since=recorded.at)
         case events.MaintenanceEnded():
@@ -237,9 +456,22 @@ def evolve(state: ServerState, recorded: Recorded[ServerEvent]) -> ServerState:
         case events.CircuitClosed():
             return replace(state, circuit=CircuitIsClosed())
         case events.ServerRemoved():
-            return Removed(server_id=event.server_id, removed_at=recorded.at, reason=event.reason)
+            return _removed(state, recorded, event)
+        case ServerRegistered() | events.ServerRestored() | events.ServerForgotten():
+            return state
         case _:
             assert_never(event)
+
+
+def _removed(before: Present | None, recorded: Recorded[ServerEvent], event: events.ServerRemoved) -> Removed:
+    return Removed(
+        server_id=event.server_id,
+        removed_at=recorded.at,
+        reason=event.reason,
+        before=before,
+        by=recorded.by,
+        is_kept=event.is_kept,
+    )
 
 
 def _same_place(before: ServerRegistered, after: ServerRegistered) -> bool:

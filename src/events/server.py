@@ -19,6 +19,18 @@ class Overflow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long a task has waited there."""
 
 
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+class HealthExpectation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the answer to a health check must have. At least one is set."""
+
+    status: tuple[int, ...] = ()
+    """One of these statuses; empty: any 2xx."""
+    json: dict[str, Scalar] = field(default_factory=dict)
+    """Values in its JSON body, by path: `{"$.model.loaded": true}`."""
+
+
 class ServerRegistered(Event, frozen=True, kw_only=True):
     """A server was registered, or registered again with other settings."""
 
@@ -42,6 +54,16 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     """None: it takes tasks whenever it has a free slot."""
     busy_status: tuple[int, ...] | None = None
     """Statuses of answers that mean that it is busy; None: those of its dialect."""
+    auth_header: str = ""
+    """Header that carries its API key as it is; empty: `Authorization`, as a bearer token."""
+    health_auth: bool = False
+    """Its health check carries its API key."""
+    health_expect: HealthExpectation | None = None
+    """None: any 2xx is healthy."""
+    remove_after: timedelta | None = None
+    """Time offline after which it is removed; None: as the service's setting says."""
+    is_permanent: bool = False
+    """It is never removed for being offline."""
 
 
 class ServerWentOnline(Event, frozen=True, kw_only=True):
@@ -91,7 +113,33 @@ class CircuitClosed(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class ServerStatusReasonChanged(Event, frozen=True, kw_only=True):
+    """The server stays online or offline, for another reason."""
+
+    server_id: str
+    reason: str
+
+
 class ServerRemoved(Event, frozen=True, kw_only=True):
+    server_id: str
+    reason: str
+    is_kept: bool = False
+    """It was removed for being offline: its registration and API key are kept, and it is restored when it answers a
+    health check or sends a heartbeat. False: its API key is destroyed, and only an admin can restore it."""
+
+
+class ServerRestored(Event, frozen=True, kw_only=True):
+    """A removed server is back with its registration, in maintenance if it was. It is offline until a check."""
+
+    server_id: str
+    reason: str
+    api_key_id: str = ""
+    """Name of its API key from now on; empty: none."""
+
+
+class ServerForgotten(Event, frozen=True, kw_only=True):
+    """The API key of a removed server is destroyed, and nothing checks it any more. Only an admin can restore it."""
+
     server_id: str
     reason: str
 
@@ -105,5 +153,8 @@ ServerEvent: TypeAlias = (
     | CircuitOpened
     | CircuitHalfOpened
     | CircuitClosed
+    | ServerStatusReasonChanged
     | ServerRemoved
+    | ServerRestored
+    | ServerForgotten
 )

@@ -13,7 +13,7 @@ from msgspec import Struct
 from ..commands import owner, pool, server, task_type
 from ..commands.owner import UNLIMITED, Allowance, OwnerState, allowance
 from ..commands.pool import PoolState
-from ..commands.server import Present, ServerState
+from ..commands.server import Present, Removed, ServerState
 from ..commands.task_type import TypeState
 from ..errors import NotFound, UnreadableEvent
 from ..events.codec import Codec, owner_codec, pool_codec, server_codec, type_codec
@@ -135,6 +135,15 @@ class Fleet:
     def servers(self) -> Iterable[Present]:
         """Return the registered servers."""
         return (view.state for view in self._servers.values() if isinstance(view.state, Present))
+
+    def removed(self) -> Iterable[Removed]:
+        """Return the removed servers."""
+        return (view.state for view in self._servers.values() if isinstance(view.state, Removed))
+
+    def removed_by_token(self, name: str) -> Removed | None:
+        """Return the removed server whose token this is, None if there is none."""
+        view = self._servers.get(name)
+        return view.state if view and isinstance(view.state, Removed) else None
 
     def server(self, server_id: str) -> Present:
         """Return a registered server. Raises NotFound, or UnreadableEvent for one that is left out."""

@@ -50,8 +50,21 @@ class BusyServer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many tasks it is sent at a time; None: as many as registered."""
 
 
+class RemovedCheck(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The last health check of a removed server."""
+
+    seen_at: datetime
+    """UTC. When it was checked. Versions before this record read every value of the bucket as a Heartbeat."""
+    reason: str
+    """Why it was not restored."""
+    next_at: datetime
+    """UTC. When it is checked next."""
+
+
 BUSY = "busy."
 """Prefix of the keys of busy servers."""
+REMOVED = "removed."
+"""Prefix of the keys of removed servers."""
 
 
 class Heartbeats:
@@ -100,6 +113,22 @@ class Heartbeats:
         entries = await self._bucket.scan(BUSY + "*")
         return {entry.key.removeprefix(BUSY): msgspec.json.decode(entry.value, type=BusyServer) for entry in entries}
 
+    async def put_removed(self, server_id: str, check: RemovedCheck | None) -> None:
+        """Record the last check of a removed server; None: it is checked no more."""
+        key = REMOVED + server_token(server_id)
+        if check is None:
+            await self._bucket.delete(key)
+        else:
+            await self._bucket.put(key, msgspec.json.encode(check))
+
+    async def all_removed(self) -> dict[str, RemovedCheck]:
+        """Return the last checks of removed servers, by server token."""
+        entries = await self._bucket.scan(REMOVED + "*")
+        return {
+            entry.key.removeprefix(REMOVED): msgspec.json.decode(entry.value, type=RemovedCheck) for entry in entries
+        }
+
     async def forget(self, server_id: str) -> None:
         await self._bucket.delete(server_token(server_id))
         await self.put_busy(server_id, None)
+        await self.put_removed(server_id, None)

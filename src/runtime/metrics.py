@@ -34,6 +34,13 @@ running = Gauge("taskstream_attempts_running", "Attempts that take a slot now", 
 queue_returns = Counter("taskstream_queue_returns", "Queue messages nak'ed unplaced", ["reason"], registry=REGISTRY)
 queue_depth = Gauge("taskstream_queue_depth", "Tasks that wait in a queue", ["pool", "priority"], registry=REGISTRY)
 servers = Gauge("taskstream_servers", "Registered servers by state", ["state"], registry=REGISTRY)
+servers_removed = Counter(
+    "taskstream_servers_removed",
+    "Removals of servers: offline (for too long), cleanup, deleted (by an admin)",
+    ["reason"],
+    registry=REGISTRY,
+)
+servers_restored = Counter("taskstream_servers_restored", "Removed servers that were restored", registry=REGISTRY)
 projection_lag = Gauge(
     "taskstream_projection_lag_events",
     "Events of the log that a projection does not reflect yet",

@@ -17,6 +17,11 @@ TYPE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 POOL_NAME_PATTERN = r"^[A-Za-z0-9_-]+$(?!\n)"
 TASK_ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$(?!\n)"
 BATCH_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{24}00~[A-Za-z0-9_=-]{1,36}$(?!\n)"
+HEADER_NAME_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$(?!\n)"
+"""RFC 9110, 5.6.2."""
+HEADER_VALUE_PATTERN = r"^[!-~](?:[ -~]*[!-~])?$(?!\n)"
+JSON_PATH_PATTERN = r"^\$(?:\.[^.\[\]\x00-\x1f\x7f]+|\[[0-9]{1,6}\])+$(?!\n)"
+"""A path in JSON: names after dots, and places in lists, from 0, in brackets."""
 PATTERNS = {
     NAME_PATTERN: "text without control characters",
     SERVER_ID_PATTERN: "text without control characters and slashes; `.`, `..` and `cleanup` are reserved",
@@ -24,6 +29,9 @@ PATTERNS = {
     POOL_NAME_PATTERN: "letters, digits, dashes and underscores",
     TASK_ID_PATTERN: "the id of a task, unchanged from the answer to its submission",
     BATCH_ID_PATTERN: "the id of a batch, unchanged from the answer to its submission",
+    HEADER_NAME_PATTERN: "the name of a header, as in X-API-Key",
+    HEADER_VALUE_PATTERN: "printable ASCII text without spaces around it",
+    JSON_PATH_PATTERN: "a path, as in $.model.loaded or $.workers[0]",
 }
 """What each pattern requires, in words: completes "must be …"."""
 

@@ -233,15 +233,20 @@ class Reconciler(Service):
         return [subject for subject, found in zip(listed, there, strict=True) if found]
 
     async def _set_missing_checks(self) -> int:
-        """Set a check for every server that has none: a crash came between its registration and its timer."""
+        """Set a check for every server that has none: a crash came between its registration and its timer.
+
+        Also for removed servers that are kept, which wait for a check that restores or forgets them.
+        """
         checks = {
             timer_name(subject) for subject in await list_subjects(self._connection, TIMERS, timers_filter("check"))
         }
         count = 0
-        for server in list(self._container.fleet.servers()):
-            settled = server.registered_at + SETTLED_AFTER < utc_now()
-            if settled and (server_token(server.server_id),) not in checks:
-                await self._container.timers.check_server(server.server_id, utc_now())
+        fleet = self._container.fleet
+        since = [(server.server_id, server.registered_at) for server in fleet.servers()]
+        since += [(server.server_id, server.removed_at) for server in fleet.removed() if server.is_kept]
+        for server_id, at in since:
+            if at + SETTLED_AFTER < utc_now() and (server_token(server_id),) not in checks:
+                await self._container.timers.check_server(server_id, utc_now())
                 count += 1
         return count
 

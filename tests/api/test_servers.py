@@ -35,7 +35,7 @@ async def test_a_registered_server_is_listed_with_its_settings(api: Service) -> 
     found = await api.admin.get("/api/servers/gpu-1")
     listed = await api.admin.get("/api/servers")
 
-    assert (answer.status, answer.body) == (200, {"id": "gpu-1", "success": True})
+    assert (answer.status, answer.body) == (200, {"id": "gpu-1", "success": True, "reset": []})
     assert found.body.items() >= {**GPU, **more, "types": ["a", "b"], "labels": {"zone": "eu"}}.items()
     assert found["status"] == "offline"
     assert found["lastHeartbeat"] is None
@@ -93,7 +93,8 @@ async def test_a_heartbeat_counts_only_without_a_health_endpoint(api: Service) -
         assert (answer.status, answer["id"], answer["success"]) == (200, "gpu-1", True)
         assert is_recent(answer["lastHeartbeat"])
     assert found["lastHeartbeat"] == full["lastHeartbeat"]
-    assert (found["status"], found["activeTasks"], found["metrics"]) == ("online", 3, {"gpu": 0.9})
+    assert (found["status"], found["reportedActiveTasks"], found["metrics"]) == ("online", 3, {"gpu": 0.9})
+    assert found["activeTasks"] == 0  # the service runs none on it
 
     await api.admin.post("/api/servers", GPU)  # with a health endpoint, which decides alone
     await api.admin.post("/api/servers/gpu-1/heartbeat", {})
@@ -152,6 +153,8 @@ async def test_a_server_that_is_not_there_is_a_404_by_its_name(api: Service) -> 
     for method, path, body in [
         ("GET", "", None),
         ("DELETE", "", None),
+        ("PATCH", "", {"weight": 3}),
+        ("POST", "/restore", {"apiKey": "k"}),
         ("POST", "/heartbeat", None),
         ("POST", "/maintenance", {"maintenance": True}),
     ]:
@@ -187,7 +190,116 @@ WRONG_BODIES = [
     ({**GPU, "maxConcurrent": 0}, "$.maxConcurrent"),
     ({**GPU, "weight": 1.5}, "$.weight"),
     ({**GPU, "apiKey": ""}, "$.apiKey"),
+    ({**GPU, "apiKey": "a\r\nX-Other: b"}, "$.apiKey"),
+    ({**GPU, "endpoints": {**GPU["endpoints"], "health": ""}}, "$.endpoints.health"),
+    ({**GPU, "endpoints": {"predict": "http://127.0.0.1:9/", "heath": "http://127.0.0.1:9/"}}, "$.endpoints.heath"),
+    ({**GPU, "maxConcurent": 3}, "$.maxConcurent"),
+    ({**GPU, "authHeader": "X API Key"}, "$.authHeader"),
+    ({**GPU, "authHeader": "content-LENGTH"}, "$.authHeader"),
+    ({**GPU, "authHeader": "X-AI-Key"}, "$.authHeader"),
+    ({**GPU, "removeAfter": 0}, "$.removeAfter"),
+    ({**GPU, "healthExpect": {}}, "$.healthExpect"),
+    ({**GPU, "healthExpect": {"status": []}}, "$.healthExpect.status"),
+    ({**GPU, "healthExpect": {"json": {"status": "ok"}}}, "$.healthExpect.json"),
+    ({**GPU, "healthExpect": {"json": {"$.a": [1]}}}, "$.healthExpect.json[...]"),
 ]
+
+
+async def test_an_unknown_field_is_refused_with_the_name_that_was_meant(api: Service) -> None:
+    for body, path, meant in [
+        ({**GPU, "maxConcurent": 3}, "$.maxConcurent", "did you mean `maxConcurrent`?"),
+        ({**GPU, "endpoints": {**GPU["endpoints"], "heath": "http://a/"}}, "$.endpoints.heath", "`health`?"),
+    ]:
+        answer = await api.admin.post("/api/servers", body)
+        assert (answer.status, answer["path"]) == (400, path)
+        assert meant in answer["error"]
+
+
+async def test_the_state_that_a_server_is_shown_with_may_be_sent_along(api: Service) -> None:
+    older = {**GPU, "status": "online", "lastHeartbeat": "2024-01-02T03:04:05Z", "activeTasks": 3, "metrics": {}}
+    assert (await api.admin.post("/api/servers", older)).status == 200
+    await api.admin.call(
+        "PATCH", "/api/servers/gpu-1",
+        {"removeAfter": 9, "overflow": {"waiting": 3}, "healthExpect": {"status": [200, 204]}, "authHeader": "X-Key"},
+    )  # fmt: skip
+
+    shown = (await api.admin.get("/api/servers/gpu-1")).body
+    again = await api.admin.post("/api/servers", shown)
+
+    assert (again.status, again["reset"]) == (200, [])
+    after = (await api.admin.get("/api/servers/gpu-1")).body
+    assert {**after, "registeredAt": "", "statusSince": ""} == {**shown, "registeredAt": "", "statusSince": ""}
+
+
+async def test_a_replacement_says_which_settings_it_reset(api: Service) -> None:
+    more = {"maxConcurrent": 3, "labels": {"gpu": "a100"}, "apiKey": KEY, "removeAfter": None, "weight": 2}
+    await api.admin.post("/api/servers", {**GPU, **more})
+
+    answer = await api.admin.post(
+        "/api/servers", {**GPU, "endpoints": {"predict": "http://127.0.0.1:9/p"}, "weight": 1}
+    )
+
+    assert answer["reset"] == ["apiKey", "labels", "maxConcurrent", "removeAfter", "endpoints.health"]
+    assert (await api.admin.post("/api/servers", {**GPU, "weight": 1}))["reset"] == []
+
+
+async def test_one_setting_is_changed_and_all_others_stay(api: Service) -> None:
+    more = {"maxConcurrent": 3, "labels": {"gpu": "a100"}, "apiKey": KEY, "types": ["a"], "async": True}
+    await api.admin.post("/api/servers", {**GPU, **more})
+    before = (await api.admin.get("/api/servers/gpu-1")).body
+
+    for change, shown in [
+        ({"weight": 7}, {"weight": 7}),
+        ({"endpoints": {"health": None}}, {"endpoints": {**GPU["endpoints"], "health": None}}),
+        ({"endpoints": {"health": GPU["endpoints"]["health"]}}, {"endpoints": GPU["endpoints"]}),
+        ({"async": False}, {"async": False}),
+        ({"types": []}, {"types": []}),
+        ({"removeAfter": 60}, {"removeAfter": 60}),
+        ({"removeAfter": None}, {"removeAfter": None}),
+        ({"busyStatus": []}, {"busyStatus": []}),
+        ({"busyStatus": None}, {"busyStatus": [429, 503]}),
+        ({"healthExpect": {"json": {"$.ok": True}}}, {"healthExpect": {"json": {"$.ok": True}}}),
+        ({"healthExpect": None}, {"healthExpect": None}),
+        ({"authHeader": "X-API-Key"}, {"authHeader": "X-API-Key"}),
+        ({"apiKey": None, "authHeader": None}, {"hasApiKey": False, "authHeader": None}),
+        ({}, {}),
+    ]:
+        answer = await api.admin.call("PATCH", "/api/servers/gpu-1", change)
+        assert answer.status == 200, (change, answer)
+        before |= shown
+        volatile = {name: answer[name] for name in ("registeredAt", "statusSince", "statusReason", "offlineSince")}
+        assert answer.body == before | volatile, change
+
+
+async def test_a_change_that_is_wrong_is_refused_by_its_path_and_changes_nothing(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
+    before = (await api.admin.get("/api/servers/gpu-1")).body
+
+    for body, path in [
+        ({"id": "gpu-2"}, "$.id"),
+        ({"name": None}, "$.name"),
+        ({"maxConcurent": 3}, "$.maxConcurent"),
+        ({"endpoints": {"predict": None}}, "$.endpoints.predict"),
+        ({"endpoints": {"predict": "ftp://a/"}}, "$.endpoints.predict"),
+        ({"apiKey": ""}, "$.apiKey"),
+        ({"apiKey": "k", "weight": 0}, "$.weight"),
+    ]:
+        assert await api.admin.refusal("PATCH", "/api/servers/gpu-1", body) == (400, path), body
+    assert (await api.admin.get("/api/servers/gpu-1")).body == before
+    assert (await api.admin.call("PATCH", "/api/servers/nope", {"apiKey": KEY})).status == 404
+    assert await api.container.buckets.secrets.scan("server.nope.*") == []
+
+
+async def test_changes_at_once_are_all_kept(api: Service) -> None:
+    await api.admin.post("/api/servers", GPU)
+    changes = [{"weight": 7}, {"maxConcurrent": 3}, {"labels": {"a": "b"}}, {"apiKey": KEY}, {"apiKey": KEY + "2"}]
+
+    answers = await asyncio.gather(*(api.admin.call("PATCH", "/api/servers/gpu-1", change) for change in changes))
+
+    assert [answer.status for answer in answers] == [200] * 5
+    found = (await api.admin.get("/api/servers/gpu-1")).body
+    assert (found["weight"], found["maxConcurrent"], found["labels"], found["hasApiKey"]) == (7, 3, {"a": "b"}, True)
+    assert len(await api.container.buckets.secrets.scan("server.gpu-1.*")) == 1
 
 
 async def test_a_wrong_registration_is_refused_by_its_path(api: Service) -> None:
@@ -289,3 +401,91 @@ async def test_a_sealed_key_is_kept_replaced_and_removed_with_its_registration(a
     assert len(await key_ids()) == 1
     await api.admin.delete("/api/servers/gpu-1")
     assert await key_ids() == []
+
+
+# Removal and return
+
+
+async def test_a_server_that_cleanup_removed_comes_back_as_it_was_with_a_heartbeat(api: Service) -> None:
+    more = {"labels": {"gpu": "a100"}, "maxConcurrent": 3, "apiKey": KEY, "authHeader": "X-Key"}
+    await api.admin.post("/api/servers", {**GPU, **more})
+    await api.admin.post("/api/servers/gpu-1/maintenance", {"maintenance": True, "reason": "new driver"})
+    before = (await api.admin.get("/api/servers/gpu-1")).body
+    await api.admin.post("/api/servers/cleanup", {"maxAgeMins": 0})
+
+    assert (await api.admin.get("/api/servers"))["servers"] == []
+    for method, path in (("GET", ""), ("POST", "/maintenance"), ("PATCH", "")):
+        assert (await api.admin.call(method, f"/api/servers/gpu-1{path}", {"maintenance": True})).status in (400, 404)
+    (listed,) = (await api.admin.get("/api/servers?removed=true"))["servers"]
+    assert {**listed, "removed": None} == before
+    info = listed["removed"]
+    assert is_recent(info.pop("since"))
+    assert info == {
+        "reason": "offline for more than 0 min", "by": {"kind": "user", "id": "root"}, "returns": True,
+        "restorable": True, "lastCheck": None, "lastCheckReason": None, "nextCheck": None,
+    }  # fmt: skip
+
+    heartbeat = await api.admin.post("/api/servers/gpu-1/heartbeat", {})
+
+    assert (heartbeat.status, heartbeat["success"]) == (200, True)
+    after = (await api.admin.get("/api/servers/gpu-1")).body
+    moving = ("statusSince", "offlineSince", "lastHeartbeat")
+    assert {k: v for k, v in after.items() if k not in moving} == {k: v for k, v in before.items() if k not in moving}
+    assert (await api.admin.get("/api/servers?removed=true"))["servers"] == []
+    assert len(await api.container.buckets.secrets.scan("server.gpu-1.*")) == 1
+
+
+async def test_a_removal_by_an_admin_is_undone_by_an_admin_only(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "weight": 3, "endpoints": {"predict": "http://127.0.0.1:9/"}})
+    await api.admin.delete("/api/servers/gpu-1")
+
+    assert (await api.admin.post("/api/servers/gpu-1/heartbeat")).status == 404
+    (listed,) = (await api.admin.get("/api/servers?removed=true"))["servers"]
+    restored = await api.admin.post("/api/servers/gpu-1/restore")
+
+    assert (listed["removed"]["returns"], listed["removed"]["restorable"]) == (False, True)
+    assert listed["removed"]["reason"] == "removed by root"
+    assert (restored.status, restored["weight"], restored["removed"]) == (200, 3, None)
+    assert (await api.admin.post("/api/servers/gpu-1/restore")).status == 200
+    assert (await api.alice.post("/api/servers/gpu-1/restore")).status == 403
+
+
+async def test_a_restore_says_that_a_destroyed_key_must_be_given_again(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
+    await api.admin.delete("/api/servers/gpu-1")
+    (listed,) = (await api.admin.get("/api/servers?removed=true"))["servers"]
+
+    refused = await api.admin.post("/api/servers/gpu-1/restore")
+    wrong = await api.admin.refusal("POST", "/api/servers/gpu-1/restore", {"apikey": KEY})
+    restored = await api.admin.post("/api/servers/gpu-1/restore", {"apiKey": KEY})
+    other = await api.admin.post("/api/servers/gpu-1/restore", {"apiKey": KEY + "2"})
+
+    assert listed["removed"]["restorable"] is False
+    assert (refused.status, "send `apiKey`" in refused["error"]) == (409, True)
+    assert wrong == (400, "$.apikey")
+    assert (restored.status, restored["hasApiKey"]) == (200, True)
+    assert (other.status, "PATCH" in other["error"]) == (409, True)
+    await api.admin.delete("/api/servers/gpu-1")
+    assert (await api.admin.post("/api/servers/gpu-1/restore", {"apiKey": None}))["hasApiKey"] is False
+    assert await api.container.buckets.secrets.scan("server.gpu-1.*") == []
+
+
+async def test_an_admin_makes_an_automatic_removal_final(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
+    await api.admin.post("/api/servers/cleanup", {"maxAgeMins": 0})
+
+    assert (await api.admin.delete("/api/servers/gpu-1")).status == 200
+
+    assert (await api.admin.post("/api/servers/gpu-1/heartbeat")).status == 404
+    assert await api.container.buckets.secrets.scan("server.gpu-1.*") == []
+
+
+async def test_a_registration_replaces_a_removed_server_and_its_key(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY, "weight": 3})
+    await api.admin.post("/api/servers/cleanup", {"maxAgeMins": 0})
+
+    answer = await api.admin.post("/api/servers", GPU)
+
+    assert answer["reset"] == ["apiKey", "weight"]
+    assert (await api.admin.get("/api/servers?removed=true"))["servers"] == []
+    assert await api.container.buckets.secrets.scan("server.gpu-1.*") == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -346,8 +346,9 @@ server_commands: Any = st.one_of(
     st.builds(
         server.RegisterServer, settings=st.builds(lambda most: registered(max_concurrent=most), st.integers(1, 3))
     ),
-    st.builds(server.MarkOnline, reason=st.just("")),
-    st.builds(server.MarkOffline, reason=st.just("")),
+    st.builds(server.MarkOnline, reason=st.sampled_from(["", "busy"])),
+    st.builds(server.MarkOffline, reason=st.sampled_from(["", "refused"])),
+    st.builds(server.ChangeServer, change=st.builds(server.ServerChange, max_concurrent=st.integers(1, 3))),
     st.builds(server.SetMaintenance, maintenance=st.booleans()),
     st.builds(
         server.OpenCircuit,
@@ -358,6 +359,9 @@ server_commands: Any = st.one_of(
     st.just(server.TryCircuit()),
     st.builds(server.CloseCircuit, reason=st.just("")),
     st.builds(server.RemoveServer, reason=st.just("")),
+    st.builds(server.RemoveOffline, reason=st.just(""), since=st.datetimes(timezones=st.just(UTC))),
+    st.builds(server.RestoreServer, reason=st.just(""), is_kept=st.booleans()),
+    st.builds(server.ForgetServer, reason=st.just("")),
 )
 type_commands: Any = st.one_of(
     st.builds(task_type.DefineType, definition=st.builds(defined, pool=st.sampled_from(["a", "b", "default"]))),
@@ -384,7 +388,7 @@ def test_a_server_command_has_one_event_at_most_and_none_when_repeated(asked: li
         try:
             assert server.decide(command, state, now) == []
         except Refused:
-            assert isinstance(command, server.RemoveServer)
+            assert isinstance(command, server.RemoveServer | server.RemoveOffline)
         if isinstance(state, server.Present) and isinstance(state.circuit, server.CircuitIsOpen):
             assert state.circuit.until - now <= server.LONGEST_COOLDOWN
             assert state.circuit.failures >= 1

@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given as given_any
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskstream.commands.server import (
     ABSENT,
     LONGEST_COOLDOWN,
+    NOT_CHECKED,
+    REASONS_AT_ONCE,
+    ChangeServer,
     Circuit,
     CircuitIsClosed,
     CircuitIsHalfOpen,
     CircuitIsOpen,
     CloseCircuit,
+    ForgetServer,
     MarkOffline,
     MarkOnline,
     OpenCircuit,
     Present,
     RegisterServer,
     Removed,
+    RemoveOffline,
     RemoveServer,
+    RestoreServer,
+    ServerChange,
     SetMaintenance,
     TryCircuit,
     decide,
     evolve,
 )
-from taskstream.errors import NotFound
+from taskstream.errors import ApiKeyDestroyed, NotFound
 from taskstream.events.server import (
     CircuitClosed,
     CircuitHalfOpened,
     CircuitOpened,
     MaintenanceEnded,
     MaintenanceStarted,
+    ServerForgotten,
+    ServerRegistered,
     ServerRemoved,
+    ServerRestored,
+    ServerStatusReasonChanged,
     ServerWentOffline,
     ServerWentOnline,
 )
 
-from .support import NOW, Given, recorded, registered, seconds
+from .support import BY, NOW, Given, recorded, registered, seconds
 
 given = Given(decide, evolve, ABSENT)
 
@@ -53,6 +67,10 @@ CLOSED = CircuitClosed(server_id="s1", reason="works again")
 SOON = NOW + seconds(15)
 
 
+def changed(reason: str) -> ServerStatusReasonChanged:
+    return ServerStatusReasonChanged(server_id="s1", reason=reason)
+
+
 def opened(failures: int = 1, until: datetime = SOON, owner: str = "") -> CircuitOpened:
     return CircuitOpened(server_id="s1", reason="5 failed", until=until, failures=failures, owner=owner)
 
@@ -63,6 +81,10 @@ broken = online(opened())
 """Its circuit is open for 15 s."""
 on_trial = broken(HALF_OPENED)
 removed = online(REMOVED)
+offline = online(WENT_OFFLINE)
+KEPT = ServerRemoved(server_id="s1", reason="offline for too long", is_kept=True)
+kept = offline(KEPT)
+FORGOTTEN = ServerForgotten(server_id="s1", reason="a day")
 
 OPEN = OpenCircuit(reason="5 failed", cooldown=seconds(15))
 EVERYTHING_BUT_REGISTER: list[Any] = [
@@ -74,6 +96,9 @@ EVERYTHING_BUT_REGISTER: list[Any] = [
     TryCircuit(),
     CloseCircuit(reason=""),
     RemoveServer(reason=""),
+    RemoveOffline(reason="", since=NOW),
+    ChangeServer(change=ServerChange(weight=3)),
+    RestoreServer(reason="", is_kept=True),
 ]
 
 
@@ -110,6 +135,7 @@ def test_a_server_registered_again_takes_new_settings_and_keeps_its_conditions()
 @pytest.mark.parametrize("command", EVERYTHING_BUT_REGISTER, ids=lambda command: type(command).__name__)
 def test_nothing_is_done_with_a_server_that_is_not_registered(command: Any) -> None:
     given.when(command).is_refused(NotFound)
+    given.when(ForgetServer(reason="")).is_refused(NotFound)
     removed.when(command).is_refused(NotFound, "s1")
 
 
@@ -124,8 +150,41 @@ def test_a_server_that_does_not_answer_goes_offline_once() -> None:
     online.when(MarkOffline(reason="refused")).then(WENT_OFFLINE).is_quiet()
 
 
-def test_a_new_server_that_does_not_answer_was_offline_already() -> None:
-    new.when(MarkOffline(reason="refused")).is_quiet()
+def test_the_first_check_of_a_new_server_says_why_it_is_offline() -> None:
+    after = new.when(MarkOffline(reason="refused")).then(changed("refused"))
+
+    after.is_quiet()
+    assert (after.given.state.status_reason, after.given.state.online) == ("refused", False)
+
+
+def test_another_reason_for_the_same_status_changes_since_when_but_not_since_when_it_is_offline() -> None:
+    offline = online(WENT_OFFLINE)
+    later = NOW + seconds(7)
+
+    offline.when(MarkOffline(reason="health check answered 500"), later).then(changed("health check answered 500"))
+    state = evolve(offline.state, recorded(changed("health check answered 500"), later))
+
+    assert isinstance(state, Present)
+    assert (state.changed_at, state.status_since) == (NOW, later)
+
+
+def test_durations_make_no_other_reason() -> None:
+    silent = online(ServerWentOffline(server_id="s1", reason="no sign of life for 61 s"))
+
+    silent.when(MarkOffline(reason="no sign of life for 1,062.5 s")).is_quiet()
+    silent.when(MarkOffline(reason="health check answered 500")).then(changed("health check answered 500"))
+
+
+@given_any(st.integers(1, 120), st.integers(1, 4))
+def test_reasons_that_alternate_are_recorded_ever_more_seldom(seconds_between: int, hours: int) -> None:
+    state = online(WENT_OFFLINE).state
+    now, times = NOW, []
+    while now < NOW + timedelta(hours=hours):
+        now += seconds(seconds_between)
+        for event in decide(MarkOffline(reason=f"reason {len(times) % 2}"), state, now):
+            state = evolve(state, recorded(event, now))
+            times.append(now)
+    assert len(times) <= REASONS_AT_ONCE + 6 + hours
 
 
 def test_since_when_and_why_a_server_is_offline_is_kept() -> None:
@@ -260,8 +319,92 @@ def test_a_circuit_that_closed_begins_with_the_first_cool_down_again() -> None:
 def test_a_server_is_removed_once() -> None:
     after = online.when(RemoveServer(reason="gone")).then(REMOVED)
 
-    assert after.given.state == Removed(server_id="s1", removed_at=NOW, reason="gone")
+    assert after.given.state == Removed(
+        server_id="s1", removed_at=NOW, reason="gone", before=online.state, by=BY, is_kept=False
+    )
     after.is_refused(NotFound, "s1")
+
+
+def test_a_server_is_removed_for_being_offline_only_if_it_has_been_for_so_long() -> None:
+    command = RemoveOffline(reason="offline for too long", since=NOW)
+
+    offline.when(command).then(KEPT)
+    online.when(command).is_quiet()
+    new.when(RemoveOffline(reason="", since=NOW - seconds(1))).is_quiet()
+    for command_to in [*EVERYTHING_BUT_REGISTER[:-5], ChangeServer(change=ServerChange(weight=3))]:
+        kept.when(command_to).is_refused(NotFound, "s1")
+
+
+def test_a_kept_server_comes_back_as_it_was() -> None:
+    settings = registered(labels={"gpu": "a100"}, max_concurrent=7, api_key_id="k1")
+    before = given(settings, WENT_ONLINE, MaintenanceStarted(server_id="s1", reason="disk"), opened(), WENT_OFFLINE)
+    restored = ServerRestored(server_id="s1", reason="heartbeat", api_key_id="k1")
+
+    after = before(KEPT).when(RestoreServer(reason="heartbeat", is_kept=True)).then(restored)
+
+    after.is_quiet()
+    assert after.given.state == replace(before.state, status_reason=NOT_CHECKED)
+
+
+def test_no_sign_of_life_undoes_the_removal_by_an_admin() -> None:
+    sign = RestoreServer(reason="heartbeat", is_kept=True)
+
+    removed.when(sign).is_refused(NotFound, "s1")
+    kept(REMOVED).when(sign).is_refused(NotFound, "s1")
+    kept(FORGOTTEN).when(sign).is_refused(NotFound, "s1")
+
+
+def test_an_admin_restores_any_removed_server() -> None:
+    asked = RestoreServer(reason="by root")
+    restored = ServerRestored(server_id="s1", reason="by root")
+
+    for state in (removed, kept, kept(FORGOTTEN), kept(REMOVED)):
+        after = state.when(asked).then(restored)
+        assert after.given.state.settings == registered()
+    online.when(asked).is_quiet()
+
+
+def test_a_key_that_was_destroyed_must_be_given_again() -> None:
+    keyed = given(registered(api_key_id="k1"))
+    gone = keyed(REMOVED)
+
+    gone.when(RestoreServer(reason="")).is_refused(ApiKeyDestroyed, "apiKey")
+    keyed(KEPT, FORGOTTEN).when(RestoreServer(reason="")).is_refused(ApiKeyDestroyed)
+    keyed(KEPT).when(RestoreServer(reason="")).then(ServerRestored(server_id="s1", reason="", api_key_id="k1"))
+    gone.when(RestoreServer(reason="", api_key_id="k2")).then(
+        ServerRestored(server_id="s1", reason="", api_key_id="k2")
+    )
+    after = gone.when(RestoreServer(reason="", api_key_id="")).then(ServerRestored(server_id="s1", reason=""))
+    assert after.given.state.settings.api_key_id == ""
+
+
+def test_an_admin_makes_a_removal_final() -> None:
+    after = kept.when(RemoveServer(reason="gone")).then(REMOVED)
+
+    assert after.given.state.before == kept.state.before
+    after.is_refused(NotFound, "s1")
+
+
+def test_a_kept_server_is_forgotten_once() -> None:
+    kept.when(ForgetServer(reason="a day")).then(FORGOTTEN).is_quiet()
+    online.when(ForgetServer(reason="a day")).is_quiet()
+
+
+def test_one_setting_is_changed_and_the_others_stay() -> None:
+    first = registered(labels={"gpu": "a100"}, max_concurrent=7, api_key_id="k1")
+    state = given(first, WENT_ONLINE)
+
+    after = state.when(ChangeServer(change=ServerChange(weight=5, busy_status=()))).then(
+        replace(first, weight=5, busy_status=())
+    )
+
+    after.is_quiet()
+    assert after.given.state.online
+    state.when(ChangeServer(change=ServerChange())).is_quiet()
+
+
+def test_every_setting_of_a_server_but_its_id_can_be_changed() -> None:
+    assert set(ServerChange.__struct_fields__) == {*ServerRegistered.__struct_fields__} - {"server_id"}
 
 
 def test_a_removed_server_that_registers_again_begins_anew() -> None:

@@ -49,7 +49,10 @@ from taskstream.events.server import (
     CircuitOpened,
     MaintenanceEnded,
     MaintenanceStarted,
+    ServerForgotten,
     ServerRemoved,
+    ServerRestored,
+    ServerStatusReasonChanged,
     ServerWentOffline,
     ServerWentOnline,
 )
@@ -267,8 +270,21 @@ def test_every_condition_of_a_server_is_folded_with_every_field() -> None:
         FULL, circuit=CircuitIsHalfOpen(failures=2, reason="5 failed")
     )
     assert the_server(CircuitClosed(server_id="s1", reason="")) == replace(FULL, circuit=CircuitIsClosed())
-    assert the_server(ServerRemoved(server_id="s1", reason="gone")) == Removed(
-        server_id="s1", removed_at=at(4), reason="gone"
+    assert the_server(ServerStatusReasonChanged(server_id="s1", reason="busy")) == replace(
+        FULL, status_reason="busy", reason_changed_at=at(4), reason_changes=1
+    )
+    gone = Removed(server_id="s1", removed_at=at(4), reason="gone", before=FULL, by=BY)
+    assert the_server(ServerRemoved(server_id="s1", reason="gone")) == gone
+    kept = ServerRemoved(server_id="s1", reason="gone", is_kept=True)
+    assert the_server(kept) == replace(gone, is_kept=True)
+    assert the_server(kept, ServerForgotten(server_id="s1", reason="")) == gone
+    assert the_server(kept, ServerRemoved(server_id="s1", reason="gone")) == replace(gone, removed_at=at(5))
+    assert the_server(kept, ServerRestored(server_id="s1", reason="", api_key_id="k2")) == replace(
+        FULL,
+        settings=replace(SERVER, api_key_id="k2"),
+        online=False,
+        changed_at=at(5),
+        status_reason="not checked yet",
     )
 
 

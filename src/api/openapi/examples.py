@@ -84,6 +84,18 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
         )
     },
     "WebhookChange": {"enable": Example(summary="Enable it again", value={"active": True})},
+    "ServerPatch": {
+        "limit": Example(summary="More tasks at once", value={"maxConcurrent": 8}),
+        "health": Example(
+            summary="A check with the API key that expects a loaded model",
+            value={"healthAuth": True, "healthExpect": {"json": {"$.model.loaded": True}}},
+        ),
+        "keep": Example(summary="Never remove it", value={"removeAfter": None}),
+    },
+    "RestoreBody": {
+        "as_it_was": Example(summary="As it was", value={}),
+        "key": Example(summary="With its API key, which was destroyed", value={"apiKey": "sk-0123456789"}),
+    },
     "RegisterBody": {
         "async": Example(
             summary="A server that reports by callback",
@@ -209,6 +221,7 @@ FIELD_EXAMPLES |= {
         "HeartbeatAnswer",
         "MaintenanceAnswer",
         "PoolServer",
+        "RegisterAnswer",
         "RegisterBody",
         "ServerSummary",
     )

@@ -5,27 +5,55 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ...backends.dialects import dialect_of
-from ...commands.server import CircuitIsClosed, Present
-from ...events.server import Overflow
+from ...commands.server import CircuitIsClosed, Present, Removed
+from ...errors import InvalidInput
+from ...events.server import HealthExpectation, Overflow
 from ...instants import iso
-from ...projections.heartbeats import BusyServer, Heartbeat
-from ...wire.fields import DurationSeconds, Name, ServerName
+from ...projections.heartbeats import BusyServer, Heartbeat, RemovedCheck
+from ...wire.fields import (
+    HEADER_NAME_PATTERN,
+    HEADER_VALUE_PATTERN,
+    JSON_PATH_PATTERN,
+    DurationSeconds,
+    Name,
+    ServerName,
+)
 from .shared import Page, ReasonBody
 
 _URL = {"format": "uri", "pattern": "^https?://"}
 """For the API document only: `wire.addresses` has better errors for invalid URLs."""
 
 
-class Endpoints(Struct, kw_only=True):
+_Url = Annotated[str, Meta(min_length=1, max_length=2048, extra_json_schema=_URL)]
+_Types = Annotated[list[Name], Meta(max_length=100)]
+_Concurrency = Annotated[int, Meta(ge=1, le=10_000)]
+_Weight = Annotated[int, Meta(ge=1, le=1_000)]
+_ApiKey = Annotated[str, Meta(min_length=1, max_length=4096, pattern=HEADER_VALUE_PATTERN)]
+_ServerLabels = Annotated[dict[Name, Annotated[str, Meta(max_length=256)]], Meta(max_length=50)]
+_BusyStatus = Annotated[list[Annotated[int, Meta(ge=400, le=599)]], Meta(max_length=20)]
+_AuthHeader = Annotated[str, Meta(min_length=1, max_length=64, pattern=HEADER_NAME_PATTERN)]
+_RemoveAfter = Annotated[float, Meta(ge=0.001, le=366 * 86_400, extra={"unit": "seconds"})]
+_Status = Annotated[int, Meta(ge=100, le=599)]
+
+
+class Endpoints(Struct, kw_only=True, forbid_unknown_fields=True):
     """URLs of a server."""
 
-    predict: Annotated[str, Meta(min_length=1, max_length=2048, extra_json_schema=_URL)]
+    predict: _Url
     """http(s) URL that takes tasks (POST)."""
-    health: Annotated[str, Meta(max_length=2048, extra_json_schema=_URL)] | None = None
+    health: _Url | None = None
     """http(s) URL whose 2xx means healthy (GET); without one, heartbeats keep the server online."""
+
+
+class EndpointsChange(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The URLs of a server to change; others stay."""
+
+    predict: _Url | UnsetType = UNSET
+    health: _Url | UnsetType | None = UNSET
+    """Null: none; heartbeats keep the server online."""
 
 
 class OverflowBody(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +65,25 @@ class OverflowBody(Struct, kw_only=True, forbid_unknown_fields=True):
     """The oldest task in its pools has waited this many seconds."""
 
 
-class RegisterBody(Struct, kw_only=True, rename="camel"):
+class ExpectBody(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the answer to a health check must have. At least one is required."""
+
+    status: _Status | Annotated[list[_Status], Meta(min_length=1, max_length=20)] | UnsetType = UNSET
+    """This status, or one of these. By default any 2xx."""
+    json: (
+        Annotated[
+            dict[
+                Annotated[str, Meta(max_length=256, pattern=JSON_PATH_PATTERN)],
+                Annotated[str, Meta(max_length=256)] | int | float | bool | None,
+            ],
+            Meta(min_length=1, max_length=10),
+        ]
+        | UnsetType
+    ) = UNSET
+    """Values that its JSON body must have, by path: `{"$.model.loaded": true, "$.workers[0]": "up"}`."""
+
+
+class RegisterBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """A backend server to register. Registering the same id again replaces it."""
 
     id: ServerName
@@ -49,21 +95,77 @@ class RegisterBody(Struct, kw_only=True, rename="camel"):
     """True: it may answer 202 and report later."""
     callback: bool = False
     """True: it reports by PUT to the `callback_url` of the request."""
-    types: Annotated[list[Name], Meta(max_length=100)] = []
+    types: _Types = []
     """Task types it serves; empty: all."""
-    max_concurrent: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    max_concurrent: _Concurrency = 10
     """Tasks it runs at once."""
-    weight: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    weight: _Weight = 1
     """Its share under weighted balancing."""
-    api_key: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
-    """Sent to the server as bearer token. Encrypted at rest, never returned."""
-    labels: Annotated[dict[Name, Annotated[str, Meta(max_length=256)]], Meta(max_length=50)] = {}
+    api_key: _ApiKey | None = None
+    """Sent to the server as bearer token, or in `authHeader`. Encrypted at rest, never returned."""
+    auth_header: _AuthHeader | None = None
+    """Header that carries the API key as it is, such as `X-API-Key`; null: `Authorization`, as a bearer token."""
+    labels: _ServerLabels = {}
     """Free text by which tasks choose servers (`require`, `prefer`)."""
     overflow: OverflowBody | None = None
     """When it takes work; null: whenever it has a free slot."""
-    busy_status: Annotated[list[Annotated[int, Meta(ge=400, le=599)]], Meta(max_length=20)] | None = None
+    busy_status: _BusyStatus | None = None
     """Statuses by which it says that it is busy (4xx, 5xx): the task waits and loses no attempt. Null: 429 and 503;
     empty: none."""
+    health_auth: bool = False
+    """True: the health check carries the API key."""
+    health_expect: ExpectBody | None = None
+    """What a healthy answer has; null: any 2xx."""
+    remove_after: _RemoveAfter | UnsetType | None = UNSET
+    """Seconds offline after which it is removed; null: never. Left out: as TASKSTREAM_SERVER_REMOVE_AFTER says."""
+
+
+PRESENT_STATE = frozenset(
+    {
+        "status", "statusReason", "statusSince", "offlineSince", "maintenance", "maintenanceReason", "maintenanceSince",
+        "circuit", "circuitOpenUntil", "circuitReason", "circuitOwner", "registeredAt", "lastHeartbeat", "latencyMs",
+        "busySince", "nextTryAt", "currentLimit", "activeTasks", "reportedActiveTasks", "metrics", "hasApiKey",
+        "removed", "createdAt", "updatedAt",
+    }
+)  # fmt: skip
+"""Fields of a registration that are ignored: a server's present state, which older clients keep beside its settings and
+send along, and which a server read with GET has."""
+
+
+class ServerPatch(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """The settings of a server to change; others stay. Null removes a setting."""
+
+    name: Name | UnsetType = UNSET
+    provider: Name | UnsetType = UNSET
+    endpoints: EndpointsChange | UnsetType = UNSET
+    is_async: bool | UnsetType = msgspec.field(name="async", default=UNSET)
+    callback: bool | UnsetType = UNSET
+    types: _Types | UnsetType = UNSET
+    """Replaces the list."""
+    max_concurrent: _Concurrency | UnsetType = UNSET
+    weight: _Weight | UnsetType = UNSET
+    api_key: _ApiKey | UnsetType | None = UNSET
+    """Null: none."""
+    auth_header: _AuthHeader | UnsetType | None = UNSET
+    """Null: `Authorization`, as a bearer token."""
+    labels: _ServerLabels | UnsetType = UNSET
+    """Replaces all labels."""
+    overflow: OverflowBody | UnsetType | None = UNSET
+    """Null: it takes work whenever it has a free slot."""
+    busy_status: _BusyStatus | UnsetType | None = UNSET
+    """Null: 429 and 503."""
+    health_auth: bool | UnsetType = UNSET
+    health_expect: ExpectBody | UnsetType | None = UNSET
+    """Null: any 2xx."""
+    remove_after: _RemoveAfter | UnsetType | None = UNSET
+    """Seconds; null: never."""
+
+
+class RestoreBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """How to restore a removed server."""
+
+    api_key: _ApiKey | UnsetType | None = UNSET
+    """Its API key from now on; null: none. Required if the server had a key, and it was destroyed."""
 
 
 class HeartbeatBody(Struct, kw_only=True, rename="camel"):
@@ -105,11 +207,21 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """Statuses by which it says that it is busy."""
     has_api_key: bool
     """True if an API key is stored; the key itself is never returned."""
+    auth_header: str | None
+    """Header that carries the API key; null: `Authorization`, as a bearer token."""
+    health_auth: bool
+    """True: the health check carries the API key."""
+    health_expect: ExpectBody | None
+    """What a healthy answer has; null: any 2xx."""
+    remove_after: float | UnsetType | None = UNSET
+    """Seconds offline after which it is removed; null: never. Missing: as TASKSTREAM_SERVER_REMOVE_AFTER says."""
     status: Literal["online", "offline"]
     status_reason: str
     """Why it has this status."""
     status_since: str
-    """When it got this status."""
+    """Since when it has this status for this reason."""
+    offline_since: str | None
+    """Since when it is offline, for whatever reason; null: it is online."""
     maintenance: bool
     maintenance_reason: str | None
     maintenance_since: str | None
@@ -132,16 +244,51 @@ class ServerSummary(Struct, kw_only=True, rename="camel"):
     """When a busy server gets its next task, at the earliest."""
     current_limit: int
     """Tasks it is sent at a time now: `maxConcurrent`, or fewer since it said that it was busy."""
-    active_tasks: int | None
-    """From the server's last heartbeat."""
+    active_tasks: int
+    """Attempts of the service that run on it now."""
+    reported_active_tasks: int | None
+    """From the server's last heartbeat. It may count other work, too."""
     metrics: dict[str, Any] | None
     """From the server's last heartbeat."""
+    removed: RemovedInfo | None
+    """Null: it is registered. Only the list of removed servers has others."""
+
+
+class RemovedInfo(Struct, kw_only=True, rename="camel"):
+    """The removal of a server."""
+
+    since: str
+    """When it was removed."""
+    reason: str
+    by: dict[str, str]
+    """Who removed it: `kind` (user, timer) and `id`."""
+    returns: bool
+    """True: it was removed for being offline, and is restored as soon as it answers a check or sends a heartbeat."""
+    restorable: bool
+    """True: `POST /api/servers/{id}/restore` restores it as it was. False: its API key was destroyed, so the request
+    must have `apiKey`."""
+    last_check: str | None
+    """When it was last checked; null: never since its removal."""
+    last_check_reason: str | None
+    """Why that check did not restore it."""
+    next_check: str | None
+    """When it is checked next; null: unknown yet, or never."""
 
 
 class ServerPage(Page, kw_only=True, rename="camel"):
     """Servers, by id."""
 
     servers: list[ServerSummary]
+
+
+class RegisterAnswer(Struct, kw_only=True):
+    """The server is registered."""
+
+    id: str
+    success: bool = True
+    reset: list[str]
+    """Settings of the replaced registration that were left out and so have their defaults now; `apiKey`: the stored key
+    is destroyed. Empty for a new server."""
 
 
 class HeartbeatAnswer(Struct, kw_only=True, rename="camel"):
@@ -182,10 +329,18 @@ class CleanupAnswer(Struct, kw_only=True, rename="camel"):
     """Their ids."""
 
 
-def server_summary(server: Present, heartbeat: Heartbeat | None, busy: BusyServer | None) -> ServerSummary:
+def server_summary(
+    server: Present,
+    heartbeat: Heartbeat | None,
+    busy: BusyServer | None,
+    running: int,
+    removed: RemovedInfo | None = None,
+) -> ServerSummary:
+    """Return what clients see of a server. `running`: the attempts that run on it."""
     settings = server.settings
     circuit = server.circuit
     until = getattr(circuit, "until", None)
+    seconds = settings.remove_after.total_seconds() if settings.remove_after is not None else UNSET
     return ServerSummary(
         id=settings.server_id,
         name=settings.name,
@@ -200,9 +355,14 @@ def server_summary(server: Present, heartbeat: Heartbeat | None, busy: BusyServe
         overflow=_overflow(settings.overflow),
         busy_status=sorted(dialect_of(settings).busy_status if settings.busy_status is None else settings.busy_status),
         has_api_key=bool(settings.api_key_id),
+        auth_header=settings.auth_header or None,
+        health_auth=settings.health_auth,
+        health_expect=_expectation(settings.health_expect),
+        remove_after=None if settings.is_permanent else seconds,
         status="online" if server.online else "offline",
         status_reason=server.status_reason,
-        status_since=iso(server.changed_at),
+        status_since=iso(server.status_since),
+        offline_since=None if server.online else iso(server.changed_at),
         maintenance=server.maintenance,
         maintenance_reason=server.maintenance_reason or None,
         maintenance_since=iso(server.maintenance_since) if server.maintenance_since else None,
@@ -216,9 +376,43 @@ def server_summary(server: Present, heartbeat: Heartbeat | None, busy: BusyServe
         busy_since=iso(busy.since) if busy and busy.since else None,
         next_try_at=iso(busy.next_try_at) if busy and busy.next_try_at else None,
         current_limit=min((busy and busy.limit) or settings.max_concurrent, settings.max_concurrent),
-        active_tasks=heartbeat.active_tasks if heartbeat else None,
+        active_tasks=running,
+        reported_active_tasks=heartbeat.active_tasks if heartbeat else None,
         metrics=heartbeat.metrics if heartbeat else None,
+        removed=removed,
     )
+
+
+def removed_info(removed: Removed, check: RemovedCheck | None) -> RemovedInfo:
+    """Return what clients see of a removal. `check`: the last one since."""
+    by = removed.by
+    had_key = removed.before is not None and bool(removed.before.settings.api_key_id)
+    return RemovedInfo(
+        since=iso(removed.removed_at),
+        reason=removed.reason,
+        by={"kind": by.kind, "id": by.id} if by else {},
+        returns=removed.is_kept,
+        restorable=removed.is_kept or not had_key,
+        last_check=iso(check.seen_at) if check else None,
+        last_check_reason=check.reason if check else None,
+        next_check=iso(check.next_at) if check and removed.is_kept else None,
+    )
+
+
+def expectation(body: ExpectBody | None) -> HealthExpectation | None:
+    """Return what a health check must find. Raises InvalidInput if nothing is required."""
+    if body is None:
+        return None
+    if body.status is UNSET and body.json is UNSET:
+        raise InvalidInput("must have `status`, `json` or both", "$.healthExpect")
+    statuses = [body.status] if isinstance(body.status, int) else body.status or []
+    return HealthExpectation(status=tuple(sorted(set(statuses))), json=body.json or {})
+
+
+def _expectation(expected: HealthExpectation | None) -> ExpectBody | None:
+    if expected is None:
+        return None
+    return ExpectBody(status=list(expected.status) if expected.status else UNSET, json=expected.json or UNSET)
 
 
 def _overflow(overflow: Overflow | None) -> OverflowBody | None:

@@ -51,6 +51,11 @@ class Call(Struct, frozen=True, kw_only=True):
     accepts: Accepts = "any"
     """What the task's type accepts as an answer."""
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The secrets that the server receives, and may echo."""
+        return tuple(filter(None, (self.api_key, self.model_key)))
+
     def __repr__(self) -> str:
         return f"Call({self.task_id}, attempt {self.attempt})"  # without its secrets
 
@@ -193,6 +198,13 @@ class StreamReader(ABC):
         """Return what it means that the server ended the stream without an answer."""
 
 
+def auth_headers(server: ServerRegistered, api_key: str | None) -> dict[str, str]:
+    """Return the header that carries a server's API key; none without a key."""
+    if not api_key:
+        return {}
+    return {server.auth_header: api_key} if server.auth_header else {"Authorization": f"Bearer {api_key}"}
+
+
 class Dialect(ABC):
     """One wire format."""
 
@@ -224,8 +236,11 @@ class Dialect(ABC):
         """Return the request that stops an attempt; None if closing the connection does. It is closed either way."""
 
     @abstractmethod
-    def health(self, server: ServerRegistered) -> Request | None:
-        """Return the request that checks a server's health; None if it has no address for it."""
+    def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
+        """Return the request that checks a server's health; None if it has no address for it.
+
+        `api_key`: the server's own, if its check carries it.
+        """
 
     @property
     def most_health_bytes(self) -> int:

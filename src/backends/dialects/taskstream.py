@@ -29,6 +29,7 @@ from .dialect import (
     Request,
     StreamReader,
     Update,
+    auth_headers,
 )
 from .reasons import reason_in, reason_of
 from .task_update import (
@@ -84,9 +85,7 @@ class Taskstream(Dialect):
             callback_token=call.callback_token if reports else None,
             parents=call.parents,
         )
-        headers = {"Content-Type": "application/json", **_model_headers(call)}
-        if call.api_key:
-            headers["Authorization"] = f"Bearer {call.api_key}"
+        headers = {"Content-Type": "application/json", **_model_headers(call), **auth_headers(server, call.api_key)}
         return Request(method="POST", url=server.predict_url, headers=headers, body=_encode(body))
 
     def open_stream(self, server: ServerRegistered, call: Call, status: int) -> StreamReader | None:
@@ -131,8 +130,10 @@ class Taskstream(Dialect):
     def cancel(self, server: ServerRegistered, call: Call) -> Request | None:  # noqa: ARG002
         return None
 
-    def health(self, server: ServerRegistered) -> Request | None:
-        return None if server.health_url is None else Request(method="GET", url=server.health_url)
+    def health(self, server: ServerRegistered, api_key: str | None = None) -> Request | None:
+        if server.health_url is None:
+            return None
+        return Request(method="GET", url=server.health_url, headers=auth_headers(server, api_key))
 
     def read_health(self, status: int, body: bytes) -> Probe:  # noqa: ARG002
         return Probe(200 <= status < 300, f"health check answered {status}")

@@ -1,6 +1,7 @@
 """Health checks of servers. Each check sets the timer of the next; any worker may run it.
 
-Only a change is an event. A stable server is checked less often, a failing one more often.
+Only a change is an event. A stable server is checked less often, a failing one more often. A server that was removed
+for being offline is checked ever more seldom, until it answers and is restored, or is forgotten.
 """
 
 from __future__ import annotations
@@ -16,12 +17,25 @@ from msgspec.structs import replace
 from ...backends.client import BackendClient
 from ...backends.dialects.dialect import Probe
 from ...clock import jitter, utc_now
-from ...commands.server import MarkOffline, MarkOnline, Present, RemoveServer
+from ...commands.server import (
+    ForgetServer,
+    MarkOffline,
+    MarkOnline,
+    Present,
+    Removed,
+    RemoveOffline,
+    RestoreServer,
+    ServerCommand,
+    decide,
+)
 from ...container import Container
 from ...errors import NotFound
 from ...events.envelope import Actor
-from ...projections.heartbeats import Heartbeat
+from ...events.server import ServerRegistered
+from ...projections.heartbeats import Heartbeat, RemovedCheck
+from ...runtime import fleet_log
 from ...settings import Settings
+from ...vault.sealing import SealingError
 
 log = structlog.get_logger(__name__)
 
@@ -29,12 +43,18 @@ BY = Actor("timer", "health-check")
 SPREAD = 0.1
 """Fraction of an interval by which a check may come early: checks of servers registered together spread out."""
 
+LONGEST_PAUSE_SECONDS = 900.0
+"""Longest time between two checks of a removed server."""
+NO_KEY = "misconfigured: its API key cannot be decrypted; register it again"
+
 
 class CheckState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """State passed from one check to the next, in the timer's body."""
 
     good: int = 0
     """Successful checks in a row."""
+    failed: int = 0
+    """Failed checks of a removed server in a row."""
     sequence: int = 0
     """Of the registration that asked for the check: the fleet view must have reached it."""
 
@@ -57,9 +77,14 @@ class Health:
         state = msgspec.json.decode(body or b"{}", type=CheckState)
         await self._fleet.reached(state.sequence)
         server = self._fleet.by_token(server_name)
-        if server is None:
+        if server is not None:
+            await self._check(server, state, body)
+        elif (removed := self._fleet.removed_by_token(server_name)) is not None:
+            await self._check_removed(removed, state)
+        else:
             self._fleet.must_be_readable(f"server.{server_name}")
-            return  # removed: no further check
+
+    async def _check(self, server: Present, state: CheckState, body: bytes) -> None:
         probe = await self._probe(server)
         if probe.is_ours:
             log.warning("health.not-checked", server=server.server_id, reason=probe.reason)
@@ -75,6 +100,59 @@ class Health:
         following = msgspec.json.encode(CheckState(good=good))
         await self._timers.check_server(server.server_id, utc_now() + timedelta(seconds=interval), following)
 
+    async def _check_removed(self, removed: Removed, state: CheckState) -> None:
+        """Restore a removed server that answers, and forget one that has not for long."""
+        server_id, before = removed.server_id, removed.before
+        if before is None:
+            return
+        if not removed.is_kept:  # a crash may have come between the event and this
+            await self._destroy(before)
+            return
+        forget_after = timedelta(seconds=self._settings.server_forget_after)
+        if utc_now() >= removed.removed_at + forget_after:
+            await self._forget(removed, before, f"removed for more than {forget_after.total_seconds():g} s")
+            return
+        probe = await self._probe(replace(before, online=False))
+        if probe.well and await self._restore(before, probe):
+            await self._timers.check_server(server_id, utc_now())
+            return
+        pause = pause_after(self._settings, state.failed)
+        next_at = min(utc_now() + timedelta(seconds=pause), removed.removed_at + forget_after)
+        check = RemovedCheck(seen_at=utc_now(), reason=probe.reason, next_at=next_at)
+        await self._heartbeats.put_removed(server_id, check)
+        following = CheckState(failed=state.failed if probe.is_ours else state.failed + 1)
+        await self._timers.check_server(server_id, next_at, msgspec.json.encode(following))
+
+    async def _restore(self, before: Present, probe: Probe) -> bool:
+        """Restore a removed server; return False if it is not removed any more, or by an admin."""
+        restore = RestoreServer(reason=probe.reason, is_kept=True)
+        try:
+            handled = await self._servers.handle(before.server_id, restore, by=BY)
+        except NotFound:
+            return False
+        if handled.appended:
+            fleet_log.restored(before.server_id, probe.reason)
+            await self._heartbeats.put_removed(before.server_id, None)
+            await self._fleet.reached(handled.known.sequence)
+        return True
+
+    async def _forget(self, removed: Removed, before: Present, reason: str) -> None:
+        """Let nothing but an admin restore a server; only then destroy its key."""
+        server_id = removed.server_id
+        try:
+            handled = await self._servers.handle(server_id, ForgetServer(reason=reason), by=BY)
+        except NotFound:
+            return
+        if isinstance(handled.known.state, Present):
+            return  # restored meanwhile
+        if handled.appended:
+            fleet_log.forgotten(server_id, reason)
+        await self._destroy(before)
+
+    async def _destroy(self, before: Present) -> None:
+        await self._secrets.destroy(before.server_id, before.settings.api_key_id)
+        await self._heartbeats.forget(before.server_id)
+
     async def _probe(self, server: Present) -> Probe:
         if server.settings.health_url is None:
             return self._by_heartbeat(await self._heartbeats.get(server.server_id))
@@ -83,12 +161,21 @@ class Health:
         for number in range(tries):
             if number:
                 await asyncio.sleep(self._settings.health_retry_delay)
-            probe = await self._backend.probe(server.settings)
+            try:
+                probe = await self._backend.probe(server.settings, await self._key_of(server.settings))
+            except SealingError:
+                return Probe(well=False, reason=NO_KEY)
             if probe.well:
                 break
         if probe.timed_out and await self._is_at_work(server):
             return Probe(well=True, reason="too busy to answer its health check, but finishing tasks")
         return probe
+
+    async def _key_of(self, settings: ServerRegistered) -> str | None:
+        """Return the key that a server's check carries, None for none. Raises SealingError."""
+        if not (settings.health_auth and settings.api_key_id):
+            return None
+        return await self._secrets.get(settings.server_id, settings.api_key_id)
 
     async def _is_at_work(self, server: Present) -> bool:
         """Return True if a server finished a task or sent a heartbeat lately: busy is not dead."""
@@ -115,16 +202,34 @@ class Health:
                     known, seen_at=now, checked_at=now, heard_at=known.unasked_at, latency_ms=probe.latency_ms
                 )
                 await self._heartbeats.put(server_id, seen)
-            if not server.online:
-                await self._servers.handle(server_id, MarkOnline(reason=probe.reason), by=BY)
+            await self._handle(server, MarkOnline(reason=probe.reason))
             return
-        if server.online:
-            await self._servers.handle(server_id, MarkOffline(reason=probe.reason), by=BY)
-        elif _age(server.changed_at) > self._settings.server_remove_after:
-            reason = f"offline for more than {self._settings.server_remove_after:g} s: {probe.reason}"
-            await self._servers.handle(server_id, RemoveServer(reason=reason), by=BY)
-            await self._secrets.destroy(server_id, server.settings.api_key_id)
-            await self._heartbeats.forget(server_id)
+        limit = remove_after(self._settings, server.settings)
+        if not server.online and limit is not None and _age(server.changed_at) > limit:
+            reason = f"offline for more than {limit:g} s: {probe.reason}"
+            since = utc_now() - timedelta(seconds=limit)
+            if await self._handle(server, RemoveOffline(reason=reason, since=since)):
+                fleet_log.removed(server_id, "offline", reason)
+            return
+        await self._handle(server, MarkOffline(reason=probe.reason))
+
+    async def _handle(self, server: Present, command: ServerCommand) -> bool:
+        """Execute a command if it may change anything; return True if it did."""
+        if not decide(command, server, utc_now()):
+            return False
+        return bool((await self._servers.handle(server.server_id, command, by=BY)).appended)
+
+
+def remove_after(settings: Settings, server: ServerRegistered) -> float | None:
+    """Return the seconds offline after which a server is removed, None for never."""
+    if server.is_permanent:
+        return None
+    return settings.server_remove_after if server.remove_after is None else server.remove_after.total_seconds()
+
+
+def pause_after(settings: Settings, failed: int) -> float:
+    """Return the seconds between two checks of a removed server after so many that failed."""
+    return float(min(settings.failing_interval * 2 ** min(failed, 16), LONGEST_PAUSE_SECONDS))
 
 
 def next_interval(settings: Settings, good: int, *, well: bool) -> float:
