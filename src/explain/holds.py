@@ -243,12 +243,16 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
     "circuit-open": ("gets no tasks for a while after failures", "get no tasks for a while after failures"),
     "maintenance": ("is in maintenance", "are in maintenance"),
     "offline": ("is offline", "are offline"),
+    "removed": ("was removed for being offline", "were removed for being offline"),
     "label-missing": ("lacks a label that it requires", "lack a label that it requires"),
     "other-types": ("does not serve its type", "do not serve its type"),
 }
 """Each verdict in words, for one server and for several; those closest to a start first."""
 BUSY: frozenset[Verdict] = frozenset({"standby", "at-limit", "busy", "circuit-half-open"})
 """Verdicts that end when other tasks end, or without anyone's action."""
+AWAY: frozenset[Verdict] = frozenset({"offline", "removed"})
+"""Verdicts whose reasons admins and auditors are told."""
+NAMED_SERVERS = 3
 
 
 class QueueState(NamedTuple):
@@ -299,7 +303,7 @@ def unserved_by(
     """Return what keeps every server from taking a task, whatever its free slots."""
     holds = [_pause(stop, in_full=in_full) for stop in stops]
     if not any(server.verdict == "able" or server.verdict in BUSY for server in servers):
-        holds.append(_no_server(view, since, servers))
+        holds.append(_no_server(view, since, servers, in_full=in_full))
     return holds
 
 
@@ -348,7 +352,7 @@ def _pause(stop: Stop, *, in_full: bool) -> Hold:
     )
 
 
-def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered]) -> Hold:
+def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered], *, in_full: bool) -> Hold:
     require = (view.plan or NO_PLAN).require
     labels = " with the labels " + ", ".join(f"{key}={value}" for key, value in require.items()) if require else ""
     until = min((server.until for server in servers if server.until is not None), default=None)
@@ -356,11 +360,20 @@ def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered]) -
     return Hold(
         kind="no-server",
         since=since,
-        text=f"no server can take it: {in_words(counts)}",
+        text=f"no server can take it: {in_words(counts)}" + (_away(servers) if in_full else ""),
         release=f"a server for the type {view.task_type!r}{labels} is available"
         + (f"; one whose circuit is open gets its next trial at {iso(until)} at the earliest" if until else ""),
         data={"type": view.task_type, "require": require, "verdicts": dict(counts), "until": until},
     )
+
+
+def _away(servers: Sequence[Considered]) -> str:
+    """Return why servers are offline or removed, the first NAMED_SERVERS: " (gpu-1 is offline: …)"; empty for none."""
+    away = sorted((server for server in servers if server.verdict in AWAY), key=lambda server: server.server_id)
+    if not away:
+        return ""
+    more = f", and {len(away) - NAMED_SERVERS} more" if len(away) > NAMED_SERVERS else ""
+    return f" ({'; '.join(f'{server.server_id} {server.text}' for server in away[:NAMED_SERVERS])}{more})"
 
 
 def _busy(view: TaskView, since: datetime, servers: Sequence[Considered], now: datetime) -> Hold:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..commands.pause import Pause
-from ..commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
+from ..commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present, Removed
 from ..events.server import Overflow, ServerRegistered
 from ..instants import iso
 
@@ -19,6 +19,7 @@ Verdict: TypeAlias = Literal[
     "other-types",  # does not serve the task's type
     "label-missing",  # lacks a label that the task requires
     "offline",
+    "removed",  # for being offline: it comes back when it answers
     "maintenance",  # or being drained
     "circuit-open",  # its attempts failed repeatedly
     "circuit-half-open",  # one attempt probes whether it has recovered
@@ -54,7 +55,7 @@ class Considered(Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     """UTC. When it ends without anyone's action; None: not known."""
     since: datetime | None = None
-    """UTC. Since when it is busy; None: it is not, or it is not known."""
+    """UTC. Since when it is busy, offline for that reason, or removed; None: it is not, or it is not known."""
 
 
 class Stop(Struct, frozen=True, kw_only=True):
@@ -121,7 +122,7 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
     if (label := missing_label(settings, require)) is not None:
         return verdict("label-missing", f"lacks the label {label}")
     if not server.online:
-        return verdict("offline", f"is offline: {server.status_reason}")
+        return verdict("offline", f"is offline: {server.status_reason}", since=server.status_since)
     if server.maintenance:
         reason = f": {server.maintenance_reason}" if server.maintenance_reason else ""
         return verdict("maintenance", f"is in maintenance and takes nothing new{reason}")
@@ -146,6 +147,17 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
         f"runs {running} of at most {settings.max_concurrent} tasks" if running is not None else "may have a free slot"
     )
     return verdict("able", load)
+
+
+def considered_removed(removed: Removed, task_type: str, require: Mapping[str, str]) -> Considered | None:
+    """Return the verdict on a removed server that would fit a task and comes back when it answers; None for others."""
+    if not removed.is_kept or removed.before is None:
+        return None
+    settings = removed.before.settings
+    if not serves(settings, task_type) or missing_label(settings, require) is not None:
+        return None
+    text = f"was removed ({removed.reason}); it is restored when it answers"
+    return Considered(server_id=removed.server_id, verdict="removed", text=text, since=removed.removed_at)
 
 
 def stops(pool: str, pool_pause: Pause | None, task_type: str, type_pause: Pause | None) -> list[Stop]:

@@ -337,11 +337,12 @@ async def test_progress_is_bounded_and_a_result_only_by_the_whole_answer(wired: 
     assert "larger than" in whole.error
 
 
-# The model's key
+# The model's key and the server's own
 
 
-async def test_a_key_that_is_echoed_is_removed(wired: Wired) -> None:
-    answer = await wired.call(wired.wire.success({"said": KEY}))
+@pytest.mark.parametrize("key", [KEY, "key-of-the-server"])
+async def test_a_key_that_a_server_echoes_is_removed(wired: Wired, key: str) -> None:
+    answer = await wired.call(wired.wire.success({"said": key}))
     assert isinstance(answer, Completed)
     assert json.loads(answer.result)["data"] == {"said": "[key removed]"}
 

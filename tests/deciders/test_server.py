@@ -157,7 +157,7 @@ def test_the_first_check_of_a_new_server_says_why_it_is_offline() -> None:
     assert (after.given.state.status_reason, after.given.state.online) == ("refused", False)
 
 
-def test_another_reason_for_the_same_status_changes_since_when_but_not_since_when_it_is_offline() -> None:
+def test_another_reason_changes_since_when_it_holds_not_since_when_it_is_offline() -> None:
     offline = online(WENT_OFFLINE)
     later = NOW + seconds(7)
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskstream.commands.pause import Pause
-from taskstream.commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present
+from taskstream.commands.server import CircuitIsClosed, CircuitIsHalfOpen, CircuitIsOpen, Present, Removed
 from taskstream.events.envelope import Actor
 from taskstream.events.server import Overflow
 from taskstream.scheduling.eligibility import (
@@ -22,6 +23,7 @@ from taskstream.scheduling.eligibility import (
     as_seen_by,
     considered,
     considered_one,
+    considered_removed,
     is_able,
     is_there_for,
     missing_label,
@@ -190,7 +192,8 @@ def test_nothing_that_waits_is_nothing_to_help_with(bound: int, seconds: int, he
 def test_a_verdict_is_whole(standing: Standing, verdict: Verdict, text: str) -> None:
     found = considered_one(standing, "chapter", {})
 
-    assert found == Considered(server_id="s1", verdict=verdict, text=text, until=None, since=None)
+    since = NOW if verdict == "offline" else None
+    assert found == Considered(server_id="s1", verdict=verdict, text=text, until=None, since=since)
 
 
 def test_a_verdict_that_ends_says_when_and_since_when() -> None:
@@ -262,3 +265,20 @@ def test_an_odd_bound_is_halved_downwards() -> None:
     assert [allowance(overflow, waiting, MINUTE, 9, helping=False) for waiting in (2, 3, 5, 6)] == [0, 0, 0, 4]
     assert [allowance(overflow, waiting, MINUTE, 9, helping=True) for waiting in (2, 3, 5, 6)] == [0, 1, 3, 4]
     assert type(allowance(overflow, 6, NONE, 9, helping=False)) is int
+
+
+# Removed servers
+
+
+def test_a_removed_server_that_would_fit_and_may_return_is_considered() -> None:
+    gone = Removed(server_id="s1", removed_at=NOW, reason="offline for more than 180 s: refused", is_kept=True)
+    kept = replace(gone, before=server(types=("chapter",), labels={"gpu": "a100"}))
+
+    found = considered_removed(kept, "chapter", {"gpu": "a100"})
+
+    text = "was removed (offline for more than 180 s: refused); it is restored when it answers"
+    assert found == Considered(server_id="s1", verdict="removed", text=text, since=NOW)
+    assert considered_removed(kept, "clip", {}) is None
+    assert considered_removed(kept, "chapter", {"gpu": "h100"}) is None
+    assert considered_removed(replace(kept, is_kept=False), "chapter", {}) is None
+    assert considered_removed(gone, "chapter", {}) is None

@@ -11,13 +11,17 @@ from aiohttp import web
 
 from taskstream.events.server import ServerEvent
 from taskstream.events.subjects import server_root
+from taskstream.streams.buckets import Bucket
 from taskstream.streams.jetstream.api import ApiError, api
 from taskstream.streams.topology.definitions import TIMERS
+from taskstream.workers.fleet.health import pause_after
 from testkit.backend import BackendServer, echo, status
-from testkit.service import Service, running_service
+from testkit.service import Service, quick_settings, running_service
 from testkit.waiting import wait_until
 
 from .behaviour import errors, submit_all
+
+KEY = "sk-very-secret-0123456789"
 
 
 class Clinic(BackendServer):
@@ -27,6 +31,8 @@ class Clinic(BackendServer):
     """So many further checks fail."""
     hangs = False
     hung = 0
+    health_answer: Any = None
+    """JSON of healthy answers; None: text."""
 
     async def _health(self, request: web.Request) -> web.Response:
         if self.hangs:
@@ -36,6 +42,9 @@ class Clinic(BackendServer):
             self.fail_next -= 1
             self.health_checks += 1
             return web.Response(status=500)
+        self.health_headers = request.headers
+        if self.health_answer is not None:
+            return web.json_response(self.health_answer)
         return await super()._health(request)
 
 
@@ -83,10 +92,11 @@ async def test_a_server_is_offline_until_its_first_check_and_whenever_its_checks
     backend.healthy = True
     await service.admin.server_is("patient", "online")
 
-    assert (shown["status"], shown["statusReason"]) == ("offline", "not checked yet")
+    assert (shown["status"], shown["statusReason"]) == ("offline", "health check answered 500")
     events = await recorded(service, "patient")
     assert [(type(event).__name__, getattr(event, "reason", "")) for event in events] == [
         ("ServerRegistered", ""),
+        ("ServerStatusReasonChanged", "health check answered 500"),
         ("ServerWentOnline", "health check answered 200"),
         ("ServerWentOffline", "health check answered 500"),
         ("ServerWentOnline", "health check answered 200"),
@@ -145,15 +155,112 @@ async def test_a_server_that_stays_well_is_checked_less_often_and_a_failing_one_
         assert (stable.health_checks, failing.health_checks) == (3, 1)
 
 
-async def test_a_server_that_stays_offline_is_removed(nats_url: str, backend: BackendServer) -> None:
-    async with running_service(nats_url, server_remove_after=0.3) as service:
-        await service.admin.register(backend, "dying")
-        await backend.stop()
+async def test_a_server_that_stays_offline_is_removed_and_back_as_it_was_when_it_answers(nats_url: str) -> None:
+    async with (
+        Clinic() as backend,
+        running_service(nats_url, server_remove_after=0.3, health_interval=0.1) as service,
+    ):
+        settings = {"labels": {"gpu": "a100"}, "maxConcurrent": 3, "apiKey": KEY, "authHeader": "X-Key"}
+        await service.admin.register(backend, "dying", **settings)
+        before = (await service.admin.get("/api/servers/dying")).body
+        backend.healthy = False
 
         removed = await happened(service, "dying", "ServerRemoved")
 
-        assert removed.reason == "offline for more than 0.3 s: the server could not be reached"
+        assert (removed.reason, removed.is_kept) == ("offline for more than 0.3 s: health check answered 500", True)
         assert (await service.admin.get("/api/servers/dying")).status == 404
+        assert (await service.admin.get("/api/servers"))["servers"] == []
+        task_id = await service.alice.submit({"payload": 1, "require": {"gpu": "a100"}})
+        why = await service.admin.get(f"/api/task/{task_id}/why")
+        assert why["verdicts"] == [{"verdict": "removed", "text": "was removed for being offline", "count": 1}]
+        assert "dying was removed (offline for more than 0.3 s: health check answered 500)" in why["summary"]
+        listed = await service.admin.until(
+            "/api/servers?removed=true", lambda page: page["servers"][0]["removed"]["nextCheck"], "a check of it"
+        )
+        info = listed["servers"][0]["removed"]
+        assert (info["reason"], info["by"], info["returns"]) == (
+            removed.reason, {"kind": "timer", "id": "health-check"}, True
+        )  # fmt: skip
+        assert info["lastCheckReason"] == "health check answered 500"
+
+        backend.healthy = True
+        assert (await service.alice.ended(task_id))["status"] == "FINISHED"
+
+        assert backend.headers[-1]["X-Key"] == KEY
+        assert "Authorization" not in backend.headers[-1]
+        after = (await service.admin.get("/api/servers/dying")).body
+        same = ("labels", "maxConcurrent", "hasApiKey", "authHeader", "registeredAt", "endpoints", "status", "removed")
+        assert {name: after[name] for name in same} == {name: before[name] for name in same}
+        assert names(await recorded(service, "dying"))[-2:] == ["ServerRestored", "ServerWentOnline"]
+
+
+async def test_a_server_that_stays_away_is_forgotten_with_its_key_but_not_by_admins(
+    nats_url: str,
+) -> None:
+    async with (
+        Clinic() as backend,
+        running_service(nats_url, server_remove_after=0.2, server_forget_after=1, health_interval=0.1) as service,
+    ):
+        await service.admin.register(backend, "away", apiKey=KEY, weight=7)
+        await service.admin.register(backend, "permanent", removeAfter=None)
+        backend.healthy = False
+
+        await happened(service, "away", "ServerForgotten")
+
+        secrets = service.container.buckets.secrets
+        await wait_until(lambda: no_keys(secrets, "away"), "its key to be destroyed")
+        checks = backend.health_checks
+        assert (await service.admin.post("/api/servers/away/heartbeat")).status == 404
+        assert (await service.admin.post("/api/servers/away/restore")).status == 409
+        backend.healthy = True
+        await service.admin.server_is("permanent", "online")
+        await wait_until(lambda: backend.health_checks > checks + 3, "more checks of the other")
+        assert (await service.admin.get("/api/servers/away")).status == 404
+        await service.admin.done("POST", "/api/servers/away/restore", {"apiKey": KEY})
+        await service.admin.server_is("away", "online")
+        assert (await service.admin.get("/api/servers/away"))["weight"] == 7
+        assert "ServerRemoved" not in names(await recorded(service, "permanent"))
+
+
+async def test_a_heartbeat_restores_a_removed_server_without_health_address(
+    nats_url: str, backend: BackendServer
+) -> None:
+    async with running_service(nats_url, server_remove_after=0.1, heartbeat_ttl=0.5, health_interval=0.1) as service:
+        await service.admin.register(backend, "quiet", health=False, online=False)
+        await happened(service, "quiet", "ServerRemoved")
+
+        assert (await service.admin.post("/api/servers/quiet/heartbeat")).status == 200
+
+        assert names(await recorded(service, "quiet"))[-2:] == ["ServerRestored", "ServerWentOnline"]
+
+
+def test_a_removed_server_is_checked_ever_more_seldom() -> None:
+    settings = quick_settings(health_interval=20)
+
+    assert [pause_after(settings, failed) for failed in (0, 1, 2, 6, 7, 10_000)] == [10, 20, 40, 640, 900, 900]
+
+
+async def no_keys(secrets: Bucket, server_id: str) -> bool:
+    return await secrets.scan(f"server.{server_id}.*") == []
+
+
+async def test_the_check_carries_the_key_and_expects_what_the_registration_says(service: Service) -> None:
+    async with Clinic() as backend:
+        backend.health_answer = {"model": {"loaded": False}, "workers": ["up"]}
+        expected = {"status": [200, 204], "json": {"$.model.loaded": True, "$.workers[0]": "up"}}
+        more = {"apiKey": KEY, "authHeader": "X-API-Key", "healthAuth": True, "healthExpect": expected}
+        await service.admin.register(backend, "picky", online=False, **more)
+        shown = await service.admin.until(
+            "/api/servers/picky", lambda server: server["statusReason"] != "not checked yet", "a check"
+        )
+        assert (shown["status"], shown["healthExpect"]) == ("offline", expected)
+        assert shown["statusReason"] == "health check answered 200, but `$.model.loaded` is not true"
+
+        backend.health_answer = {"model": {"loaded": True}, "workers": ["up"]}
+        await service.admin.server_is("picky", "online")
+
+        assert backend.health_headers["X-API-Key"] == KEY
+        assert "Authorization" not in backend.health_headers
 
 
 async def test_a_server_whose_name_never_resolves_is_accepted_and_stays_offline(service: Service) -> None:
@@ -174,7 +281,7 @@ async def test_a_server_without_health_address_lives_by_heartbeats(nats_url: str
 
         assert (await service.admin.post("/api/servers/quiet/heartbeat", {"activeTasks": 2})).status == 200
         shown = await service.admin.get("/api/servers/quiet")
-        assert (shown["status"], shown["activeTasks"]) == ("online", 2)
+        assert (shown["status"], shown["reportedActiveTasks"]) == ("online", 2)
 
         assert (await happened(service, "quiet", "ServerWentOffline")).reason.startswith("no sign of life for")
 
@@ -205,7 +312,9 @@ async def test_a_server_too_busy_for_its_health_check_stays_online_while_it_fini
         backend.hangs = True
         while backend.hung < 4:
             await service.alice.ended(await service.alice.submit({"payload": 1}))
-        assert names(await recorded(service, "busy")) == ["ServerRegistered", "ServerWentOnline"]
+        assert "ServerWentOffline" not in names(await recorded(service, "busy"))
+        shown = await service.admin.get("/api/servers/busy")
+        assert shown["statusReason"] == "too busy to answer its health check, but finishing tasks"
 
         # It works no more, and still does not answer.
         offline = await happened(service, "busy", "ServerWentOffline")
@@ -252,7 +361,7 @@ async def test_what_a_server_says_of_itself_outlives_its_next_health_check(
     await service.alice.ended(await service.alice.submit({"payload": 1}))
 
     shown = await service.admin.get("/api/servers/talkative")
-    assert (shown["activeTasks"], shown["metrics"]) == (4, {"gpu": 0.5})
+    assert (shown["reportedActiveTasks"], shown["metrics"]) == (4, {"gpu": 0.5})
 
 
 # The circuit

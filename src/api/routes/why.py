@@ -38,6 +38,7 @@ from ...scheduling.eligibility import (
     allowance,
     as_seen_by,
     considered,
+    considered_removed,
     missing_label,
     serves,
     stops,
@@ -170,7 +171,10 @@ async def queue_state(container: Container, task: TaskHistory) -> QueueState:
 
 
 async def consider_servers(container: Container, view: TaskView, owner: str) -> list[Considered]:
-    """Return a verdict on each server as a place for a task. `owner`: the owner's token."""
+    """Return a verdict on each server as a place for a task, also on removed ones that would fit and may return.
+
+    `owner`: the owner's token.
+    """
     require = (view.plan or NO_PLAN).require
     await container.fleet.catch_up(container.reading)
     servers = [as_seen_by(owner, server) for server in container.fleet.servers()]
@@ -196,7 +200,8 @@ async def consider_servers(container: Container, view: TaskView, owner: str) -> 
                 limit=assumed.limit if assumed else None,
             )
         )
-    return considered(view.task_type, require, standings)
+    removed = (considered_removed(server, view.task_type, require) for server in container.fleet.removed())
+    return [*considered(view.task_type, require, standings), *filter(None, removed)]
 
 
 async def _on_standby(container: Container, servers: Sequence[Present], running: Mapping[str, int]) -> set[str]:

@@ -43,7 +43,7 @@ class ServerVerdict(Struct, kw_only=True, rename="camel"):
     until: int | None
     """When the verdict ends without action, or a busy server is tried again; null if unknown."""
     since: int | None
-    """Since when the server has said that it is busy; null: it has not."""
+    """Since when it has said that it is busy, is offline for this reason, or was removed; null: none of these."""
 
 
 class VerdictCount(Struct, kw_only=True):
