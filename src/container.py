@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from pathlib import Path
 from typing import Self
 
 import structlog
@@ -39,8 +40,9 @@ from .streams.jetstream.api import api
 from .streams.jetstream.messages import stream_info
 from .streams.leases import Membership
 from .streams.results import Objects, Results
+from .streams.storage import StoreSpace
 from .streams.timers import Timers
-from .streams.topology.definitions import SERVERS
+from .streams.topology.definitions import SERVERS, configurations
 from .streams.topology.ensure import ensure_streams
 from .streams.topology.server_checks import Durability, ServerChecks, inspect
 from .streams.topology.startup_retry import StartupRetry, leader_elected
@@ -117,8 +119,17 @@ class Container:
         """Of the tasks that have not ended, for the streams that start at the same time."""
         self.batch_snapshots = SharedReads(self._batch_snapshot)
         """Of a batch and its tasks, likewise; the key says whether deleted tasks are included."""
+        self.space = StoreSpace(
+            reading,
+            appending,
+            reserve_bytes=settings.storage_reserve,
+            replicas=settings.replicas,
+            server_limit=settings.max_storage if settings.nats_url is None else server_checks.max_storage,
+            folder=_data_folder(settings),
+            streams=[wanted["name"] for wanted in configurations(settings)],
+        )
         self.submissions = SubmissionService(
-            settings, self.fleet, self.commands, reading, self.feeds, self.batches, self.buckets.usage
+            settings, self.fleet, self.commands, reading, self.feeds, self.batches, self.buckets.usage, self.space
         )
         self.reports = AttemptReports(self.commands, self.results, appending, utc_now)
         self.egress = EgressPolicy.from_settings(settings)
@@ -152,7 +163,9 @@ class Container:
         await self.submissions.listen(self.consuming)
         end = int((await stream_info(self.reading, SERVERS))["state"]["last_seq"])
         await self.fleet.restore(self.buckets.registry, end)
-        self.services.start(FleetFollower(self.fleet, self.consuming, self.fleet_is_current))
+        with contextlib.suppress(StoreError):
+            await self.space.measure()
+        self.services.start(FleetFollower(self.fleet, self.consuming, self.fleet_is_current), self.space)
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
 
     async def _check_seal_key(self) -> None:
@@ -194,6 +207,11 @@ def _service_allowance(settings: Settings, stored_by_default: int) -> Allowance:
         waiting=settings.owner_waiting or None,
         stored=(stored_by_default if settings.owner_stored is None else settings.owner_stored) or None,
     )
+
+
+def _data_folder(settings: Settings) -> Path | None:
+    """Return the data folder of an embedded NATS; None: it is external, and its disk unknown."""
+    return Path(settings.data_dir).expanduser() if settings.nats_url is None else None
 
 
 async def _stored_by_default(reading: Connection, settings: Settings) -> int:

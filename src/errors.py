@@ -29,6 +29,7 @@
         ├── Conflict                another writer appended first: load, decide again
         ├── StoreUnavailable        NATS did not take the write; it is not stored
         │   ├── StoreFull           … because its storage is full
+        │   │   └── StoreReserved   … because the rest of its space is kept for accepted work
         │   ├── TooManyReads        … because too many large results are being read now
         │   └── OutcomeUnknown      no answer came: load and look, never append again blindly
         ├── UnreadableEvent         an event does not decode; its reader stops and reports it
@@ -263,6 +264,10 @@ class OutcomeUnknown(StoreUnavailable):
 
 class StoreFull(StoreUnavailable):
     """NATS refuses writes because its storage is full. Everything acknowledged is stored."""
+
+
+class StoreReserved(StoreFull):
+    """The rest of the store's space is kept for accepted work; nothing was sent to NATS."""
 
 
 class TooManyReads(StoreUnavailable):

@@ -8,7 +8,7 @@ import functools
 import gc
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
@@ -27,6 +27,7 @@ from .nats_server.server import EmbeddedNats
 from .runtime.descriptors import raise_descriptor_limit
 from .settings import InvalidSettings, Settings
 from .streams.client.access import check_none_given
+from .streams.storage import Restart
 from .vault.key_file import ensure_key_file
 from .workers.worker import Worker
 
@@ -55,11 +56,10 @@ async def run_all(given: Settings) -> None:
         async with AsyncExitStack() as stack:
             nats_url = settings.nats_url
             if nats_url is None:
-                nats_url = await stack.enter_async_context(embedded_nats(settings))
+                nodes, url = await stack.enter_async_context(embedded_nats(settings))
                 with_key = ensure_key_file(settings)  # NATS holds the lock of the data folder
-                container = await stack.enter_async_context(
-                    await open_container(with_key, nats_url, durability="always")
-                )
+                container = await stack.enter_async_context(await open_container(with_key, url, durability="always"))
+                container.space.restarts(restart_of(nodes))
             else:
                 container = await stack.enter_async_context(await open_container(settings, nats_url))
             await stack.enter_async_context(running_worker(container))
@@ -157,8 +157,8 @@ def for_embedded(settings: Settings) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def embedded_nats(settings: Settings) -> AsyncIterator[str]:
-    """Run an embedded NATS and yield its URL; a server that dies is restarted on the same port and store."""
+async def embedded_nats(settings: Settings) -> AsyncIterator[tuple[Sequence[EmbeddedNats], str]]:
+    """Run an embedded NATS and yield its servers and its URL; one that dies is restarted on the same port and store."""
     folder = Path(settings.data_dir)
     check_size(folder, settings.cluster)
     async with AsyncExitStack() as stack:
@@ -172,11 +172,24 @@ async def embedded_nats(settings: Settings) -> AsyncIterator[str]:
             nodes, url = cluster.nodes, cluster.url
         restarters = [asyncio.create_task(_keep_running(node), name="nats-restarter") for node in nodes]
         try:
-            yield url
+            yield nodes, url
         finally:
             for task in restarters:
                 task.cancel()
             await asyncio.wait(restarters)
+
+
+def restart_of(nodes: Sequence[EmbeddedNats]) -> Restart:
+    """Return the restart of those servers that are out of space; `embedded_nats` starts what has ended."""
+
+    def are_out_of_space() -> bool:
+        return any(node.is_out_of_space() for node in nodes)
+
+    async def restart() -> None:
+        for node in nodes:
+            await node.end()
+
+    return Restart(are_out_of_space, restart)
 
 
 async def _keep_running(nats: EmbeddedNats) -> None:

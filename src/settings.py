@@ -247,6 +247,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_storage: Annotated[
         int, Meta(ge=0), about("maximum storage of the embedded JetStream; 0: limited by the disk")
     ] = 0
+    storage_reserve: Annotated[
+        Stored | None,
+        about(
+            "bytes of the store kept for accepted tasks: with less free, new work is a 503; "
+            "default: 5 % of the store, 1 GiB at most"
+        ),
+    ] = None
 
     # Logs
     log_level: Annotated[Literal["debug", "info", "warning", "error"], about("minimum severity of log lines")] = "info"

@@ -89,7 +89,13 @@ _STATUS: dict[type[Exception], int] = {
 }
 _NOT_STORED = "the task store is not available; nothing was lost, retry after `Retry-After` seconds"
 _UNREADABLE = "a newer version of the service wrote this and this process cannot read it; retry, or upgrade"
-_STORE_FULL = "the task store is full; an administrator must free space before new tasks are accepted"
+_STORE_FULL = (
+    "the task store is full: NATS refuses to store more. Nothing acknowledged is lost. Retry later; an administrator "
+    "must free space, enlarge the store, or set TASKSTREAM_TASK_RETENTION (/health/ready says what is full)"
+)
+STORE_FULL = "urn:problem-type:taskstream:store-full"
+"""Type of the problem document of a 503 for lack of space: another process has none either."""
+STORE_FULL_RETRY_AFTER_SECONDS = "30"
 _TOO_LARGE = "the body is larger than this service takes; send a reference to large inputs instead of the inputs"
 _UNEXPECTED = "internal error; report the request id in `X-Request-Id`, which is in the service's logs"
 
@@ -103,6 +109,8 @@ def problem_for(error: Exception, path: str) -> Problem:
     problem.errors = _items(error)
     if isinstance(error, errors.QuotaExceeded):
         problem.violated_policies = [error.policy]
+    if isinstance(error, errors.StoreFull):
+        problem.type, problem.title = STORE_FULL, "The task store is full"
     return problem
 
 
@@ -153,6 +161,8 @@ def _detail(error: Exception, status: int) -> str:
     match error:
         case PayloadTooLarge():
             return _TOO_LARGE
+        case errors.StoreReserved():
+            return str(error)
         case errors.StoreFull():
             return _STORE_FULL
         case errors.UnreadableEvent():
@@ -196,11 +206,12 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
     """Answer with the problem document of an error; Litestar calls this for every exception."""
     problem = problem_for(error, request.url.path)
     headers: dict[str, str] = {}
-    if problem.status >= 500:
+    if problem.status >= 500 and not isinstance(error, errors.StoreReserved):  # `store.full` says it once
         emit = log.exception if problem.status == 500 else log.warning
         emit("request.failed", id=request_id(request.scope), path=problem.instance, error=repr(error))
     if problem.status == 503:
-        headers["Retry-After"] = RETRY_AFTER_SECONDS
+        is_full = isinstance(error, errors.StoreFull)
+        headers["Retry-After"] = STORE_FULL_RETRY_AFTER_SECONDS if is_full else RETRY_AFTER_SECONDS
     if isinstance(error, errors.QuotaExceeded):
         headers |= quota_headers(error)
     if problem.status == 401:

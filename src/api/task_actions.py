@@ -46,7 +46,7 @@ async def give_command(container: Container, ref: TaskRef, command: TaskCommand,
     A retry counts as a submission for the quota of stored bytes: each stores events, and perhaps one more large result.
     """
     if isinstance(command, RetryTask):
-        await container.submissions.stored.check(ref.owner)
+        await container.submissions.check_bytes(ref.owner)
     return bool((await container.commands.task(ref, command, **signed)).appended)
 
 

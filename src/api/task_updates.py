@@ -59,7 +59,7 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
         await container.reports.end(ref, ending, reporter, update_digest=digest, by=by, cause=cause, known=known)
     else:
         if reporter.kind == "person":  # nobody's work: it may be refused
-            await container.submissions.stored.check(ref.owner, len(body))
+            await container.submissions.check_bytes(ref.owner, len(body))
         await container.reports.progress(ref, update.progress(), reporter, by=by, cause=cause, known=known)
     return task_answer(await container.tasks.detail(ref), settings)
 

@@ -23,7 +23,6 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import FLEET, TASK_SUBJECTS, task_ref
 from ..events.task import TaskEvent, TaskSubmitted
-from ..projections.active import projected
 from ..projections.checkpoint import CHECKPOINT
 from ..projections.fleet import Fleet
 from ..projections.submissions import EVERYBODY, Recent, RecentSubmission, add_recent, encode_recent, recent_key
@@ -31,7 +30,7 @@ from ..projections.task_projection import views_before
 from ..projections.task_view import ACTIVE, TaskView, active_key, fold, view_key
 from ..projections.task_view import decode as decode_view
 from ..projections.task_view import encode as encode_view
-from ..projections.usage import Usage, usage_key
+from ..projections.usage import COUNTED_LOGS, CountedLog, Usage
 from ..projections.usage import encode as encode_usage
 from ..projections.usage import fold as fold_usage
 from ..settings import Settings
@@ -134,36 +133,54 @@ async def _rebuild_registry(container: Container, members: Membership) -> Differ
 
 
 async def _rebuild_usage(container: Container, members: Membership) -> Difference:
-    async with _Held(members, "projector.usage"):
+    """Count every log again; return the differences of all together."""
+    whole = Difference(bucket=container.buckets.usage.name)
+    for of in COUNTED_LOGS:
+        found = await _rebuild_usage_of(of, container, members)
+        for field in ("events", "keys", "changed", "missing", "extra"):
+            setattr(whole, field, getattr(whole, field) + getattr(found, field))
+    return whole
+
+
+async def _rebuild_usage_of(of: CountedLog, container: Container, members: Membership) -> Difference:
+    async with _Held(members, f"projector.{of.name}"):
         bucket = container.buckets.usage
-        reflected = await projected(bucket)
+        entry = await bucket.get(of.checkpoint)
+        reflected = int(entry.value) if entry else 0
         usages: dict[str, Usage] = {}
         behind: dict[str, bytes] | None = None
         last = events = 0
-        async for positions in follow(container.reading, TASKS, [TASK_SUBJECTS], 0):
+        async for positions in follow(container.reading, of.stream, [of.subjects], 0):
             if not positions:
                 break
             old = list(takewhile(lambda position: position.sequence <= reflected, positions))
-            fold_usage(usages, old)
+            fold_usage(usages, old, of)
             if behind is None and len(old) < len(positions):
-                behind = _usage_keys(usages)
-            fold_usage(usages, positions[len(old) :])
+                behind = _usage_keys(usages, of)
+            fold_usage(usages, positions[len(old) :], of)
             last, events = positions[-1].sequence, events + len(positions)
-        return await _restore(bucket, _usage_keys(usages), last, events, behind)
+        return await _restore(bucket, _usage_keys(usages, of), last, events, behind, of)
 
 
-def _usage_keys(usages: Mapping[str, Usage]) -> dict[str, bytes]:
-    return {usage_key(owner): encode_usage(usage) for owner, usage in usages.items()}
+def _usage_keys(usages: Mapping[str, Usage], of: CountedLog) -> dict[str, bytes]:
+    return {of.key(owner): encode_usage(usage) for owner, usage in usages.items()}
 
 
 async def _restore(
-    bucket: Bucket, wanted: dict[str, bytes], checkpoint: int, events: int, behind: dict[str, bytes] | None = None
+    bucket: Bucket,
+    wanted: dict[str, bytes],
+    checkpoint: int,
+    events: int,
+    behind: dict[str, bytes] | None = None,
+    of: CountedLog | None = None,
 ) -> Difference:
     """Make a bucket hold exactly the `wanted` keys and values.
 
-    `behind`: what it holds if it is as good as its checkpoint, which is no difference.
+    `behind`: what it holds if it is as good as its checkpoint, which is no difference. `of`: the log whose keys alone
+    are meant; None: the bucket has no others.
     """
-    found = {entry.key: entry.value for entry in await bucket.scan() if entry.key != CHECKPOINT}
+    key_filter, checkpoint_key = (f"{of.prefix}>", of.checkpoint) if of else (">", CHECKPOINT)
+    found = {entry.key: entry.value for entry in await bucket.scan(key_filter) if entry.key != checkpoint_key}
     changed = {key for key, value in wanted.items() if key in found and found[key] != value}
     missing = wanted.keys() - found.keys()
     extra = found.keys() - wanted.keys()
@@ -172,7 +189,7 @@ async def _restore(
     lost = missing & right.keys()
     await bucket.put_many([Write(key, wanted[key]) for key in sorted(changed | missing)])
     await bucket.put_many([Write(key, None) for key in sorted(extra)])
-    await bucket.put(CHECKPOINT, b"%d" % checkpoint)
+    await bucket.put(checkpoint_key, b"%d" % checkpoint)
     return Difference(
         bucket=bucket.name,
         events=events,

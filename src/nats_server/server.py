@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -49,9 +50,15 @@ LOG_FILE = "nats-server.log"
 LOCK_FILE = "nats-server.lock"
 PASSWORD_FILE = "nats-password"  # noqa: S105 - a file name
 PASSWORD_BYTES = 32
+UNLIMITED_BYTES = 1 << 50
+"""Unless a setting limits the store, the disk does, which `streams.storage` watches. NATS' own default is three
+quarters of what the disk has free at each start: a store that has more than that refuses everything from then on."""
 STORE = "nats"
 LOG_LIMIT_BYTES = 50 * 1024 * 1024
 LOG_TAIL_LINES = 20
+LOG_READ_BYTES = 4 * 1024 * 1024
+NO_SPACE = os.strerror(errno.ENOSPC).lower().encode()
+"""As Go words ENOSPC, too."""
 START_TIMEOUT_SECONDS = 120.0
 """Reading a store of many million messages takes this long."""
 STOP_TIMEOUT_SECONDS = 15.0
@@ -147,6 +154,9 @@ class EmbeddedNats(Startable):
         self._lock: IO[bytes] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._log_read = 0
+        """Offset in the log up to which `is_out_of_space` has read."""
+        self._is_out_of_space = False
         self.exited = asyncio.Event()
         """Set while no server runs: after a crash as well as after `stop`, and before the first start."""
         self.exited.set()
@@ -180,7 +190,8 @@ class EmbeddedNats(Startable):
         try:
             await end_stale_server(self._folder)
             self._prepare()
-            log_start = rotate(self._log)
+            log_start = self._log_read = rotate(self._log)
+            self._is_out_of_space = False
             await self._spawn(executable)
             await self._wait_until_ready(log_start)
         except BaseException:
@@ -199,6 +210,23 @@ class EmbeddedNats(Startable):
                 self._lock.close()
                 self._lock = None
 
+    async def end(self) -> None:
+        """End the server as a crash would: `exited` is set, and the folder stays locked for the next `start`."""
+        if self._process is not None:
+            await end(self._process)
+
+    def is_out_of_space(self) -> bool:
+        """Return True if a write met a full disk since the start: the server stores nothing more then.
+
+        Only its log says so: an append has no answer, and other requests go on.
+        """
+        with contextlib.suppress(FileNotFoundError), self._log.open("rb") as file:
+            file.seek(self._log_read)
+            found = file.read(LOG_READ_BYTES)
+            self._is_out_of_space |= NO_SPACE in found
+            self._log_read = max(self._log_read, file.tell() - len(NO_SPACE))
+        return self._is_out_of_space
+
     def _open_folder(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._lock is None:
@@ -208,8 +236,7 @@ class EmbeddedNats(Startable):
         for stale in self._folder.glob(f"{EXECUTABLE}_*.ports"):  # of a server that was killed
             stale.unlink()
         values = {"port": str(self._port), "store_dir": json.dumps(str(self._folder / STORE), ensure_ascii=False)}
-        if self._max_storage:
-            values["max_file_store"] = str(self._max_storage)
+        values["max_file_store"] = str(self._max_storage or UNLIMITED_BYTES)
         text = with_password(with_values(self._template.read_text(), values), self._password)
         if self._keeps_password:
             write_private(self._folder / PASSWORD_FILE, self._password.encode())

@@ -15,8 +15,10 @@ class CheckpointedBucket:
     written, or that a killed NATS has lost writes.
     """
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, key: str = CHECKPOINT) -> None:
+        """`key`: of the checkpoint; a bucket of several projections has one for each."""
         self._bucket = bucket
+        self._key = key
         self._checkpoint = 0
         self._checkpoint_revision = 0
 
@@ -31,12 +33,12 @@ class CheckpointedBucket:
 
     async def is_intact(self) -> bool:
         """Return True if the bucket still holds what was written: a killed NATS may have lost the last of it."""
-        entry = await self._bucket.get_with_revision(CHECKPOINT)
+        entry = await self._bucket.get_with_revision(self._key)
         return (entry.revision if entry else 0) == self._checkpoint_revision
 
     async def _load_checkpoint(self) -> int:
         """Read the checkpoint; return the sequence."""
-        entry = await self._bucket.get_with_revision(CHECKPOINT)
+        entry = await self._bucket.get_with_revision(self._key)
         self._checkpoint = int(entry.value or 0) if entry else 0
         self._checkpoint_revision = entry.revision if entry else 0
         return self._checkpoint
@@ -44,6 +46,6 @@ class CheckpointedBucket:
     async def _store_checkpoint(self, sequence: int) -> None:
         """Write the checkpoint. Raises Conflict if it is not the one that was read or written last."""
         self._checkpoint_revision = await self._bucket.put(
-            CHECKPOINT, b"%d" % sequence, expected=self._checkpoint_revision
+            self._key, b"%d" % sequence, expected=self._checkpoint_revision
         )
         self._checkpoint = sequence

@@ -1,36 +1,52 @@
-"""The projection in the `usage` bucket: the bytes that each owner's tasks take in the log and the object store, by day.
+"""The projections in the `usage` bucket: the bytes that each owner takes in the logs and the object store, by day.
 
-    owner.<owner>  the days (UTC, by the time of the event) with their bytes, and the last event that is counted
-    checkpoint     the sequence that all keys reflect
+    owner.<owner>         of its tasks: the days (UTC, by the time of the event) with their bytes, and the last event
+                          that is counted
+    schedules.<owner>     of its schedules, likewise
+    webhooks.<owner>      of its webhooks
+    checkpoint            the sequence of TASKS that all keys `owner.…` reflect
+    checkpoint.schedules  the sequence of SCHEDULES, likewise
+    checkpoint.webhooks   the sequence of WEBHOOKS
 
 Every batch of events writes one small key per owner. Folding again from an older checkpoint changes nothing. Days past
-the retention are left out when the key is read, so a rebuild gives the same keys whenever it is made.
+the retention are left out when the key is read, so a rebuild gives the same keys whenever it is made. Events of
+schedules and webhooks have no retention.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct, field
 
 from ..events.kinds import word_of
-from ..events.subjects import task_ref, task_word
+from ..events.subjects import (
+    SCHEDULE_SUBJECTS,
+    TASK_SUBJECTS,
+    WEBHOOK_SUBJECTS,
+    schedule_ref,
+    task_ref,
+    task_word,
+    webhook_ref,
+)
 from ..events.task import TaskFailed, TaskSucceeded
 from ..instants import EPOCH
 from ..streams.buckets import Bucket, Write
 from ..streams.jetstream.messages import Position
-from .checkpoint import CheckpointedBucket
+from ..streams.topology.definitions import SCHEDULES, TASKS, WEBHOOKS
+from .checkpoint import CHECKPOINT, CheckpointedBucket
 
-PREFIX = "owner."
 DAY = timedelta(days=1)
 MESSAGE_BYTES = 256
 """What the store takes for an event beside its text and subject: headers, and its place in the index."""
 MOST_DAYS = 400
 """Days of one owner; with more, the oldest two become one, which counts as the later of the two."""
 OWNERS_HELD = 10_000
+_TASK_PREFIX = TASK_SUBJECTS.rstrip("*>")
 _WITH_RESULT = {word_of(TaskSucceeded), word_of(TaskFailed)}
 
 
@@ -74,6 +90,50 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Usage).decode
 
 
+class CountedLog(NamedTuple):
+    """A log whose events count towards the stored bytes of owners."""
+
+    name: str
+    """Of the projector and its lease, `projector.<name>`."""
+    stream: str
+    subjects: str
+    prefix: str
+    """Of its keys; the owner's token follows."""
+    checkpoint: str
+    owner_of: Callable[[str], str]
+    """Returns the owner's token in a subject."""
+    has_retention: bool
+    """False: its events are kept, and all count as of one day."""
+
+    def key(self, owner: str) -> str:
+        """Return the key of an owner token."""
+        return f"{self.prefix}{owner}"
+
+
+OF_TASKS = CountedLog(
+    "usage", TASKS, TASK_SUBJECTS, "owner.", CHECKPOINT, lambda subject: task_ref(subject).owner, has_retention=True
+)
+OF_SCHEDULES = CountedLog(
+    "usage-schedules",
+    SCHEDULES,
+    SCHEDULE_SUBJECTS,
+    "schedules.",
+    f"{CHECKPOINT}.schedules",
+    lambda subject: schedule_ref(subject).owner,
+    has_retention=False,
+)
+OF_WEBHOOKS = CountedLog(
+    "usage-webhooks",
+    WEBHOOKS,
+    WEBHOOK_SUBJECTS,
+    "webhooks.",
+    f"{CHECKPOINT}.webhooks",
+    lambda subject: webhook_ref(subject).owner,
+    has_retention=False,
+)
+COUNTED_LOGS = (OF_TASKS, OF_SCHEDULES, OF_WEBHOOKS)
+
+
 class _StoredFile(Struct):
     size_bytes: int = 0
 
@@ -107,7 +167,7 @@ def measured(position: Position) -> tuple[int, int]:
     Only this much of it is decoded: an event of a newer version counts as well.
     """
     size = len(position.data) + len(position.subject) + MESSAGE_BYTES
-    if task_word(position.subject) not in _WITH_RESULT:
+    if not position.subject.startswith(_TASK_PREFIX) or task_word(position.subject) not in _WITH_RESULT:
         return (_decode_time(position.data).at - EPOCH) // DAY, size
     recorded = _decode_end(position.data)
     if (result := recorded.event.result) is not None:
@@ -117,25 +177,33 @@ def measured(position: Position) -> tuple[int, int]:
 
 
 def usage_key(owner: str) -> str:
-    """Return the key of an owner token."""
-    return f"{PREFIX}{owner}"
+    """Return the key of an owner's tasks, by token."""
+    return OF_TASKS.key(owner)
 
 
-def fold(usages: dict[str, Usage], positions: Iterable[Position]) -> None:
-    """Count events, by owner token."""
+def fold(usages: dict[str, Usage], positions: Iterable[Position], of: CountedLog = OF_TASKS) -> None:
+    """Count events of a log, by owner token."""
     for position in positions:
         with contextlib.suppress(msgspec.MsgspecError):  # the projection of tasks stops at it, and says so
             day, size = measured(position)
-            usages.setdefault(task_ref(position.subject).owner, Usage()).add(position.sequence, day, size)
+            day = day if of.has_retention else 0
+            usages.setdefault(of.owner_of(position.subject), Usage()).add(position.sequence, day, size)
 
 
 class UsageProjection(CheckpointedBucket):
-    """Folds the TASKS log into the bucket, in one process at a time."""
+    """Folds one log into the bucket, in one process at a time."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        super().__init__(bucket)
+    def __init__(self, bucket: Bucket, of: CountedLog = OF_TASKS) -> None:
+        super().__init__(bucket, of.checkpoint)
+        self._of = of
         self._usages: dict[str, Usage] = {}
         self._revisions: dict[str, int] = {}
+
+    async def forget(self) -> None:
+        """Remove the keys of this log, and leave those of the others."""
+        keys = [entry.key for entry in await self._bucket.scan(f"{self._of.prefix}>")]
+        await self._bucket.put_many([Write(key, None) for key in keys])
+        await self._bucket.put(self._of.checkpoint, b"0")
 
     async def resume(self) -> int:
         """Drop the memory; return the sequence the bucket reflects."""
@@ -148,20 +216,20 @@ class UsageProjection(CheckpointedBucket):
 
         Raises Conflict if another process wrote or NATS has lost writes: call `resume` then.
         """
-        owners = list(dict.fromkeys(task_ref(position.subject).owner for position in positions))
+        owners = list(dict.fromkeys(self._of.owner_of(position.subject) for position in positions))
         if len(self._usages) > OWNERS_HELD:
             self._usages.clear()
             self._revisions.clear()
-        missing = {usage_key(owner): owner for owner in owners if owner not in self._usages}
+        missing = {self._of.key(owner): owner for owner in owners if owner not in self._usages}
         found = await self._bucket.get_many(list(missing))
         for key, owner in missing.items():
             entry = found.get(key)
             self._usages[owner] = decode(entry.value) if entry and entry.value else Usage()
             self._revisions[owner] = entry.revision if entry else 0
-        fold(self._usages, positions)
+        fold(self._usages, positions, self._of)
         # A new key is written without a guard: the marker of a deleted one has a revision, too.
         writes = [
-            Write(usage_key(owner), encode(self._usages[owner]), self._revisions[owner] or None) for owner in owners
+            Write(self._of.key(owner), encode(self._usages[owner]), self._revisions[owner] or None) for owner in owners
         ]
         for owner, revision in zip(owners, await self._bucket.put_many(writes), strict=True):
             self._revisions[owner] = revision

@@ -47,6 +47,10 @@ projection_lag = Gauge(
     ["projection"],
     registry=REGISTRY,
 )
+store_used = Gauge("taskstream_store_used_bytes", "Bytes used of the store's tightest limit", registry=REGISTRY)
+store_limit = Gauge("taskstream_store_limit_bytes", "The store's tightest limit; NaN: unknown", registry=REGISTRY)
+store_free = Gauge("taskstream_store_free_bytes", "Bytes free under that limit; NaN: unknown", registry=REGISTRY)
+store_accepting = Gauge("taskstream_store_accepting", "1 while the store takes new work, else 0", registry=REGISTRY)
 service_halted = Gauge(
     "taskstream_service_halted",
     "1 where a background service has stopped because it cannot read an event, else 0",

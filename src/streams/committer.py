@@ -105,7 +105,13 @@ class Committer:
         if largest > self.connection.max_payload:
             # An error during the batch would leave JetStream waiting for the rest.
             raise PayloadTooLarge(f"{largest} bytes; NATS takes {self.connection.max_payload} here (max_payload)")
-        return await self._batch(appends)
+        try:
+            sequence = await self._batch(appends)
+        except StoreError as error:
+            self.connection.appends.failed(error)
+            raise
+        self.connection.appends.succeeded()
+        return sequence
 
     async def _run(self) -> None:
         while self._waiting:
@@ -145,26 +151,26 @@ class Committer:
             else:
                 sequence = await self._batch([append])
         except StoreError as error:
-            _fail(waiting, error)
+            self._fail(waiting, error)
         except Exception as error:  # the caller must get an error in any case
-            _fail(waiting, StoreUnavailable(f"append failed: {error!r}"))
+            self._fail(waiting, StoreUnavailable(f"append failed: {error!r}"))
         else:
-            _succeed(waiting, sequence)
+            self._succeed(waiting, sequence)
 
     async def _together(self, group: list[_Waiting]) -> None:
         try:
             sequence = await self._batch([waiting.append for waiting in group])
         except OutcomeUnknown as error:
             for waiting in group:
-                _fail(waiting, error)
+                self._fail(waiting, error)
         except StoreError:
             await asyncio.gather(*(self._alone(waiting) for waiting in group))
         except Exception as error:
             for waiting in group:
-                _fail(waiting, StoreUnavailable(f"append failed: {error!r}"))
+                self._fail(waiting, StoreUnavailable(f"append failed: {error!r}"))
         else:
             for waiting in reversed(group):
-                _succeed(waiting, sequence)
+                self._succeed(waiting, sequence)
                 sequence -= len(waiting.append.messages)
 
     async def _batch(self, appends: Sequence[Append]) -> int:
@@ -186,19 +192,19 @@ class Committer:
                     answer = await self.connection.request(message.subject, message.payload, headers)
         return stored_sequence(answer, "the append")
 
+    def _succeed(self, waiting: _Waiting, sequence: int) -> None:
+        self.connection.appends.succeeded()
+        if not waiting.done.done():
+            waiting.done.set_result(sequence)
+
+    def _fail(self, waiting: _Waiting, error: StoreError) -> None:
+        self.connection.appends.failed(error)
+        if not waiting.done.done():
+            waiting.done.set_exception(error)
+
 
 def _guard(append: Append) -> dict[str, str]:
     return {
         "Nats-Expected-Last-Subject-Sequence": str(append.expected),
         "Nats-Expected-Last-Subject-Sequence-Subject": append.guard,
     }
-
-
-def _succeed(waiting: _Waiting, sequence: int) -> None:
-    if not waiting.done.done():
-        waiting.done.set_result(sequence)
-
-
-def _fail(waiting: _Waiting, error: StoreError) -> None:
-    if not waiting.done.done():
-        waiting.done.set_exception(error)

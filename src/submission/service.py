@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 from nats.aio.msg import Msg
@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from ..clock import utc_now
 from ..commands.commands import Commands
 from ..commands.handler import Handled, Known
+from ..commands.schedule import Created
 from ..commands.task_commands import SubmitTask
 from ..commands.task_state import UNKNOWN, TaskState, Unknown
 from ..errors import (
@@ -33,14 +34,17 @@ from ..errors import (
     KeyTaken,
     NotFound,
     QuotaExceeded,
+    StoredTooMuch,
     StoreError,
+    StoreReserved,
 )
-from ..events.envelope import Actor
+from ..events.envelope import Actor, Event
 from ..events.ids import BatchRef, TaskRef, nth, parse_task_id
 from ..events.subjects import SCHEDULER_BACKLOG, history_filter, task_root
 from ..events.task import TaskCancelled, TaskEvent, TaskSubmitted
 from ..projections.batches import Batch, BatchReader
 from ..projections.fleet import Fleet
+from ..projections.usage import MESSAGE_BYTES, CountedLog
 from ..push.feed import FeedPosition, Feeds
 from ..push.listeners import Scope
 from ..push.updates import LoggedEvent
@@ -52,6 +56,7 @@ from ..settings import Settings
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import list_subjects
+from ..streams.storage import StoreSpace
 from ..streams.topology.definitions import TASKS
 from .admission import Admission
 from .batch_body import BatchParser
@@ -62,6 +67,8 @@ LOOKED_UP_AT_ONCE = 64
 DECIDED_SECONDS = 2.0
 """How long a submission waits for the scheduler to accept or refuse its concurrency key."""
 NEW: Known[TaskState] = Known(UNKNOWN, 0)
+S = TypeVar("S")
+E = TypeVar("E", bound=Event)
 
 
 class SubmittedBatch(NamedTuple):
@@ -85,6 +92,7 @@ class SubmissionService:
         feeds: Feeds,
         batches: BatchReader,
         usage: Bucket,
+        space: StoreSpace,
     ) -> None:
         self._fleet = fleet
         self._commands = commands
@@ -93,6 +101,7 @@ class SubmissionService:
         self._batches = batches
         self.admission = Admission(fleet)
         self.stored = StoredQuota(fleet, usage, settings.task_retention)
+        self.space = space
         self.rules = TypeRules(settings, fleet)
         self._batch_parser = BatchParser(settings, self.rules)
 
@@ -103,6 +112,38 @@ class SubmissionService:
     async def _on_report(self, message: Msg) -> None:
         self.admission.on_report(decode_report(message.data), utc_now())
 
+    async def check_bytes(self, owner: str, size_bytes: int = 4 * MESSAGE_BYTES) -> None:
+        """Check that so many bytes of new work may be stored for an owner (by token).
+
+        Raises StoredTooMuch at the owner's quota, StoreReserved if the store has no space for new work.
+        """
+        await self.stored.check(owner, size_bytes)
+        self.space.check(size_bytes)
+
+    async def holds_schedule(self, owner: str, schedule: Created) -> str | None:
+        """Return why no run of a schedule of an owner (by token) may fire now; None: one may.
+
+        At the quota of stored bytes one run fails, and says why; any more would fill the store with such failures.
+        """
+        if schedule.failure is not None and schedule.failure.runs == schedule.fired:
+            try:
+                await self.stored.check(owner)
+            except StoredTooMuch as error:
+                return str(error)
+        return self.space.refusal()
+
+    async def store(
+        self, of: CountedLog, owner: str, size_bytes: int, append: Callable[[], Awaitable[Handled[S, E]]]
+    ) -> Handled[S, E]:
+        """Append to a schedule or webhook of an owner (by token), about so many bytes. Raises as `check_bytes` does."""
+        size_bytes += 2 * MESSAGE_BYTES
+        await self.check_bytes(owner, size_bytes)
+        with self.stored.in_flight(owner, size_bytes):
+            handled = await append()
+        if handled.appended:
+            self.stored.record(owner, handled.known.sequence, size_bytes, of)
+        return handled
+
     async def submit(
         self, ref: TaskRef, request: TaskRequest, *, by: Actor, cause: str
     ) -> Handled[TaskState, TaskEvent]:
@@ -111,16 +152,17 @@ class SubmissionService:
         An earlier request with the same key wins over any refusal: its type may be stricter by now, its instants may
         have passed, or its parents may be gone.
 
-        Raises InvalidInput, QuotaExceeded, IdempotencyConflict, and StoreError as Handler.handle does: nothing is known
-        to be stored. Raises KeyTaken if the concurrency key is in use: the task is in the log, cancelled.
+        Raises InvalidInput, QuotaExceeded, IdempotencyConflict, StoreReserved if the store has no space for new work,
+        and StoreError as Handler.handle does: nothing is known to be stored. Raises KeyTaken if the concurrency key is
+        in use: the task is in the log, cancelled.
         """
         try:
             submitted = self.rules.submitted(request)
             if submitted.plan is not None and submitted.plan.depends_on:
                 await self._check_parents(ref.owner, submitted.plan.depends_on)
             self.admission.check_quota(ref.owner, 1)
-            await self.stored.check(ref.owner, size_of(submitted))
-        except (InvalidInput, QuotaExceeded):
+            await self.check_bytes(ref.owner, size_of(submitted))
+        except (InvalidInput, QuotaExceeded, StoreReserved):
             earlier = await self._find(ref, request) if request.repeatable else None
             if earlier is None:
                 raise
@@ -168,9 +210,9 @@ class SubmissionService:
         size = sum(size_of(submitted) for _, submitted in submissions)
         try:
             self.admission.check_quota(ref.owner, len(submissions))
-            await self.stored.check(ref.owner, size)
-        except QuotaExceeded:
-            if not (repeatable and await self._find_batch(ref, whole)):
+            await self.check_bytes(ref.owner, size)
+        except (QuotaExceeded, StoreReserved) as error:
+            if isinstance(error, StoreReserved) or not (repeatable and await self._find_batch(ref, whole)):
                 raise
         now = utc_now()
         ahead: Counter[str] = Counter()

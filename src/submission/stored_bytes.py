@@ -1,9 +1,10 @@
 """The quota of stored bytes: what each owner who submits here has stored, without a read for each submission.
 
-The bytes come from the `usage` bucket. They are read at an owner's first submission, and again in the background once
-they are older than BELIEVED_SECONDS. What this process has stored since, and what it is storing now, is added. So an
-owner may exceed the quota by what other processes store in BELIEVED_SECONDS and the two seconds that the projector
-needs, and by the results of tasks that were accepted before: an outcome is never refused.
+Tasks with their results, schedules and webhooks count. The bytes come from the `usage` bucket. They are read at an
+owner's first submission, and again in the background once they are older than BELIEVED_SECONDS. What this process has
+stored since, and what it is storing now, is added. So an owner may exceed the quota by what other processes store in
+BELIEVED_SECONDS and the two seconds that the projectors need, and by the results of tasks that were accepted before: an
+outcome is never refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..clock import utc_now
 from ..errors import StoredTooMuch, StoreError
 from ..events.task import TaskSubmitted
 from ..projections.fleet import Fleet
-from ..projections.usage import MESSAGE_BYTES, Usage, decode, usage_key
+from ..projections.usage import COUNTED_LOGS, MESSAGE_BYTES, OF_TASKS, CountedLog, Usage, decode
 from ..streams.buckets import Bucket
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 BELIEVED_SECONDS = 5.0
 OWNERS_HELD = 10_000
 NEVER = float("-inf")
+FOREVER = timedelta(0)
+"""As a retention: nothing is dropped."""
 NEARLY_FULL = 0.8
 """Part of the quota from which on the log and `/health/ready` warn."""
 WARNED_EVERY_SECONDS = 3600.0
@@ -48,14 +51,25 @@ class StoredBytes(NamedTuple):
     """When the oldest day is past the retention; None: never."""
 
 
-class _Owner(Struct):
+class _Log(Struct):
+    """What an owner has stored in one log."""
+
     usage: Usage = field(default_factory=Usage)
-    read_at: float = NEVER
-    """Monotonic seconds."""
     since: deque[tuple[int, int]] = field(default_factory=deque)
     """Sequences and bytes of what was submitted here and is not in `usage`."""
     since_bytes: int = 0
     """Their sum: a submission must not cost more the more there were."""
+
+    def drop_counted(self) -> None:
+        """Drop what `usage` includes."""
+        while self.since and self.since[0][0] <= self.usage.upto:
+            self.since_bytes -= self.since.popleft()[1]
+
+
+class _Owner(Struct):
+    logs: dict[CountedLog, _Log] = field(default_factory=lambda: {of: _Log() for of in COUNTED_LOGS})
+    read_at: float = NEVER
+    """Monotonic seconds."""
     in_flight: int = 0
     """Bytes of what is being appended now."""
     refresh: asyncio.Task[None] | None = None
@@ -88,7 +102,7 @@ class StoredQuota:
         now = utc_now()
         used = self._used(found, now)
         if used + size_bytes > limit:
-            raise StoredTooMuch(limit, used, *self._advice(found.usage.frees_at(now, self._retention), now))
+            raise StoredTooMuch(limit, used, *self._advice(self._frees_at(found, now), now))
         if used > NEARLY_FULL * limit and time.monotonic() - found.warned_at > WARNED_EVERY_SECONDS:
             found.warned_at = time.monotonic()
             log.warning("quota.nearly-full", owner=owner, stored_bytes=used, limit_bytes=limit)
@@ -103,23 +117,24 @@ class StoredQuota:
         finally:
             found.in_flight -= size_bytes
 
-    def record(self, owner: str, sequence: int, size_bytes: int) -> None:
-        """Count what was stored at a sequence."""
-        found = self._owners.get(owner)
-        if found is not None and sequence > found.usage.upto:
-            found.since.append((sequence, size_bytes))
-            found.since_bytes += size_bytes
+    def record(self, owner: str, sequence: int, size_bytes: int, of: CountedLog = OF_TASKS) -> None:
+        """Count what was stored at a sequence of a log."""
+        if (found := self._owners.get(owner)) is None:
+            return
+        log_of_owner = found.logs[of]
+        if sequence > log_of_owner.usage.upto:
+            log_of_owner.since.append((sequence, size_bytes))
+            log_of_owner.since_bytes += size_bytes
 
     async def of(self, owner: str) -> StoredBytes:
         """Return what an owner (by token) has stored. Raises StoreError."""
         found = self._owners.get(owner) or _Owner()
-        found.usage = await self._read(owner)
-        self._drop_counted(found)
+        await self._read(owner, found)
         now = utc_now()
         return StoredBytes(
             self._fleet.allowance(owner).stored,
             self._used(found, now),
-            found.usage.frees_at(now, self._retention),
+            self._frees_at(found, now),
         )
 
     @property
@@ -137,24 +152,29 @@ class StoredQuota:
 
     async def _refresh(self, owner: str, found: _Owner) -> None:
         try:
-            found.usage = await self._read(owner)
-            self._drop_counted(found)
+            await self._read(owner, found)
         except StoreError as error:
             log.debug("quota.not-read", owner=owner, reason=str(error))
         finally:
             found.read_at = time.monotonic()
             found.refresh = None
 
-    async def _read(self, owner: str) -> Usage:
-        entry = await self._bucket.get(usage_key(owner))
-        return decode(entry.value) if entry else Usage()
-
-    def _drop_counted(self, found: _Owner) -> None:
-        while found.since and found.since[0][0] <= found.usage.upto:
-            found.since_bytes -= found.since.popleft()[1]
+    async def _read(self, owner: str, found: _Owner) -> None:
+        entries = await self._bucket.get_many([of.key(owner) for of in found.logs])
+        for of, log_of_owner in found.logs.items():
+            entry = entries.get(of.key(owner))
+            log_of_owner.usage = decode(entry.value) if entry else Usage()
+            log_of_owner.drop_counted()
 
     def _used(self, found: _Owner, now: datetime) -> int:
-        return found.usage.stored_bytes(now, self._retention) + found.since_bytes + found.in_flight
+        counted = sum(
+            each.usage.stored_bytes(now, self._retention if of.has_retention else FOREVER) + each.since_bytes
+            for of, each in found.logs.items()
+        )
+        return counted + found.in_flight
+
+    def _frees_at(self, found: _Owner, now: datetime) -> datetime | None:
+        return found.logs[OF_TASKS].usage.frees_at(now, self._retention)
 
     def _advice(self, frees_at: datetime | None, now: datetime) -> tuple[int, str]:
         """Return the seconds after which a retry may succeed, and what frees bytes."""
@@ -162,6 +182,8 @@ class StoredQuota:
             return int(NOT_BY_ITSELF.total_seconds()), (
                 "Nothing is freed by itself, as tasks have no retention: ask an administrator to raise your limit "
                 "`stored`, or to set TASKSTREAM_TASK_RETENTION."
+                if not self._retention
+                else "Events of schedules and webhooks are kept: ask an administrator to raise your limit `stored`."
             )
         wait = min(max(frees_at - now, timedelta(seconds=1)), LONGEST_RETRY_AFTER)
         return int(wait.total_seconds()), (

@@ -37,6 +37,8 @@ from ..submission.body import read_task
 log = structlog.get_logger(__name__)
 
 BY = Actor("timer", "schedule")
+HELD = timedelta(seconds=30)
+"""How long a schedule is held before it is looked at again."""
 AT_ONCE = 50
 """Schedules attended to at the same time when many have lost their timers, as after a restore."""
 
@@ -50,6 +52,8 @@ class Cron:
         self._schedules = container.commands.schedules
         self._timers = container.timers
         self._submissions = container.submissions
+        self._held: set[ScheduleRef] = set()
+        """Schedules that are held; the log has said so."""
 
     async def attend(self, ref: ScheduleRef, due_at: datetime | None = None) -> None:
         """Submit what has fired, fire what is due, and set the next timer. Safe to repeat, also at the same time.
@@ -58,6 +62,9 @@ class Cron:
         newer version of this program; call it again then.
         """
         known = await self._schedules.load(ref)
+        if await self._is_held(ref, known.state, due_at):
+            await self._timers.run_schedule(ref, utc_now() + HELD)
+            return
         known = await self._settle(ref, known)
         settled = known.state.fired if isinstance(known.state, Created) else ()
         command = FireSchedule(ref=ref, grace=self._grace, due_at=due_at, settled=settled)
@@ -71,6 +78,23 @@ class Cron:
         state = known.state
         if isinstance(state, Created) and not state.paused and state.next_at is not None:
             await self._timers.run_schedule(ref, state.next_at)
+
+    async def _is_held(self, ref: ScheduleRef, state: ScheduleState, due_at: datetime | None) -> bool:
+        """Return True if a schedule must not fire now: the store has no space for new work, or its owner has none.
+
+        What is due then fires once there is space. A run that is later than the grace has been missed, and `missed` of
+        the schedule decides.
+        """
+        reason = None
+        if isinstance(state, Created) and (state.unsettled or _is_due(state, due_at)):
+            reason = await self._submissions.holds_schedule(ref.owner, state)
+        if reason is None:
+            self._held.discard(ref)
+            return False
+        if ref not in self._held:
+            self._held.add(ref)
+            log.warning("schedule.held", schedule=ref.id, reason=reason)
+        return True
 
     async def set_missing(self) -> int:
         """Attend to every schedule that has a next run and no timer. Return their number."""
@@ -132,6 +156,11 @@ class Cron:
         except (Refused, PayloadTooLarge) as error:
             return error
         return None
+
+
+def _is_due(state: Created, due_at: datetime | None) -> bool:
+    now = utc_now()
+    return not state.paused and state.next_at is not None and state.next_at <= max(now, due_at or now)
 
 
 def _runs_again(state: ScheduleState) -> bool:

@@ -16,11 +16,11 @@ from ..events.envelope import Actor
 from ..events.subjects import FLEET, TASK_SUBJECTS
 from ..projections.fleet import RegistryProjection
 from ..projections.task_projection import TaskProjection
-from ..projections.usage import UsageProjection
+from ..projections.usage import COUNTED_LOGS, OF_TASKS, CountedLog, UsageProjection
 from ..runtime.service import Service
 from ..streams.backlog import take_back
 from ..streams.jetstream.consumers import follow
-from ..streams.leases import Lease
+from ..streams.leases import Lease, Membership
 from ..streams.tail import Tail
 from ..streams.topology.definitions import SERVERS, TASKS
 from ..webhooks.client import WebhookClient
@@ -105,9 +105,7 @@ class Worker:
             reconciler,
             Scheduler(container, members, tail),
             Projector("tasks", TASKS, tail.follow, TaskProjection(container.buckets.tasks), members),
-            Projector(
-                "usage", TASKS, tail.follow, UsageProjection(container.buckets.usage), members, USAGE_LINGER_SECONDS
-            ),
+            *(_usage_projector(container, members, tail, of) for of in COUNTED_LOGS),
             Projector("registry", SERVERS, follow_fleet, RegistryProjection(container.buckets.registry), members),
             WebhookSender(delivery_tools, Lease(members, "webhooks")),
             self._dispatcher,
@@ -149,3 +147,10 @@ class Worker:
     def _on_fleet_change(self, names: Collection[str]) -> None:
         self._assignment.on_fleet_change(names)
         self._slots.freed.set()
+
+
+def _usage_projector(container: Container, members: Membership, tail: Tail, of: CountedLog) -> Projector:
+    """Return the projector of the stored bytes in one log."""
+    projection = UsageProjection(container.buckets.usage, of)
+    reader = tail.follow if of is OF_TASKS else partial(follow, container.reading, of.stream, [of.subjects])
+    return Projector(of.name, of.stream, reader, projection, members, USAGE_LINGER_SECONDS)

@@ -12,7 +12,7 @@ import pytest
 
 from taskstream.clock import utc_now
 from taskstream.container import Container
-from taskstream.projections.usage import Usage, encode, first_day, usage_key
+from taskstream.projections.usage import OF_SCHEDULES, Usage, decode, encode, first_day, usage_key
 from taskstream.submission import stored_bytes
 from testkit.backend import BackendServer
 from testkit.service import Client, Service, running_service
@@ -81,10 +81,11 @@ async def test_what_is_submitted_at_once_does_not_pass_the_quota(limited: Servic
 async def test_every_way_in_is_refused_at_the_quota(limited: Service) -> None:
     failed, waiting = await limited.alice.submit({"a": 1}), await limited.alice.submit({"a": 2})
     await limited.alice.done("POST", f"/api/task/{failed}/cancel")
-    await limited.admin.done("PUT", "/api/owners/alice/limits", {"stored": 1})
     headers = {"X-AI-Provider": "p", "X-AI-Model": "m", "X-AI-Key": "k"}
     schedule = {"name": "s", "cron": "0 0 1 1 *", "task": {"payload": {}}}
     created = await limited.alice.done("POST", "/api/schedules", schedule)
+    hook = await limited.alice.done("POST", "/api/webhooks", {"url": "http://127.0.0.1:1/"})
+    await limited.admin.done("PUT", "/api/owners/alice/limits", {"stored": 1})
 
     answers = [
         await limited.alice.post("/api/task", {"a": 1}),
@@ -93,13 +94,49 @@ async def test_every_way_in_is_refused_at_the_quota(limited: Service) -> None:
         await limited.alice.post(f"/api/schedules/{created['id']}/run"),
         await limited.alice.post(f"/api/task/{failed}/retry"),
         await limited.alice.put(f"/api/task/{waiting}", update("PROCESSING", custom_data="z")),
+        await limited.alice.post("/api/schedules", schedule),
+        await limited.alice.call("PATCH", f"/api/schedules/{created['id']}", {"name": "t"}),
+        await limited.alice.post("/api/webhooks", {"url": "http://127.0.0.1:1/"}),
+        await limited.alice.call("PATCH", f"/api/webhooks/{hook['webhook']['id']}", {"description": "t"}),
+        await limited.alice.post(f"/api/webhooks/{hook['webhook']['id']}/secret"),
+        await limited.alice.post(f"/api/webhooks/{hook['webhook']['id']}/test"),
     ]
 
-    assert [answer.status for answer in answers] == [429] * 6
+    assert [answer.status for answer in answers] == [429] * 12
     assert (await limited.client("backend", "service").put(f"/api/task/{waiting}", update("PROCESSING"))).status == 200
     assert {answer["violated-policies"][0] for answer in answers} == {"stored"}
     bulk = await limited.alice.done("POST", "/api/tasks/retry", {"ids": [failed]})
     assert "stored bytes" in bulk["refused"][0]["reason"]
+    # What stops work is always possible.
+    assert (await limited.alice.done("POST", f"/api/schedules/{created['id']}/pause"))["paused"] is True
+    assert (await limited.alice.post(f"/api/schedules/{created['id']}/resume")).status == 429
+    disabled = await limited.alice.call("PATCH", f"/api/webhooks/{hook['webhook']['id']}", {"active": False})
+    assert (disabled.status, disabled["active"]) == (200, False)
+    await limited.alice.done("DELETE", f"/api/schedules/{created['id']}")
+    await limited.alice.done("DELETE", f"/api/webhooks/{hook['webhook']['id']}")
+
+
+async def test_a_user_cannot_fill_the_disk_by_changing_one_schedule_for_ever(limited: Service) -> None:
+    schedule = {"name": "s", "cron": "0 0 1 1 *", "task": {"payload": PAYLOAD}}
+    created = await limited.alice.done("POST", "/api/schedules", schedule)
+    statuses = []
+    for number in range(10):
+        answer = await limited.alice.call("PATCH", f"/api/schedules/{created['id']}", {"name": f"s{number}"})
+        statuses.append(answer.status)
+        assert (await limited.bob.post("/api/task", {"a": number})).status == 200
+
+    assert statuses == [200] * 5 + [429] * 5
+    assert LIMIT - 400_000 < (await quota(limited.alice))["used"] <= LIMIT
+
+    async def is_projected() -> bool:
+        entry = await limited.container.buckets.usage.get(OF_SCHEDULES.key("alice"))
+        return entry is not None and sum(decode(entry.value).days.values()) > 6 * 300_000
+
+    await wait_until(is_projected, "the events of the schedule to be counted")
+    usage = limited.container.submissions.stored
+    usage._owners.clear()  # as in a process that stored nothing of it
+    assert (await limited.alice.call("PATCH", f"/api/schedules/{created['id']}", {"name": "x"})).status == 429
+    assert (await limited.alice.done("DELETE", f"/api/schedules/{created['id']}"))["success"] is True
 
 
 async def test_an_outcome_is_kept_though_its_owner_is_over_the_quota(limited: Service, backend: BackendServer) -> None:
@@ -150,14 +187,14 @@ async def test_a_raised_limit_counts_at_once_and_none_is_no_limit(limited: Servi
 async def test_submissions_read_the_usage_seldom(limited: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_bytes, "BELIEVED_SECONDS", 3600.0)
     reads = 0
-    get = limited.container.buckets.usage.get
+    get_many = limited.container.buckets.usage.get_many
 
-    async def counted(key: str) -> Any:
+    async def counted(keys: list[str]) -> Any:
         nonlocal reads
         reads += 1
-        return await get(key)
+        return await get_many(keys)
 
-    monkeypatch.setattr(limited.container.buckets.usage, "get", counted)
+    monkeypatch.setattr(limited.container.buckets.usage, "get_many", counted)
     for number in range(20):
         await limited.alice.submit({"a": number})
 

@@ -49,7 +49,15 @@ async def test_a_ready_service_shows_its_store(service: Service, backend: Backen
     assert answer["nats"]["version"].startswith("2.")
     assert answer["nats"]["durability"] == "always"
     assert abs(answer["nats"]["clock_difference_ms"]) < 1000
-    assert answer["storage"]["used"] > 0
+    storage = answer["storage"]
+    assert storage["usedBytes"] > 0
+    assert (storage["limitBytes"], storage["freeBytes"], storage["percent"], storage["limitedBy"]) == (
+        None,
+        None,
+        None,
+        "unknown",
+    )
+    assert storage["accepting"] is True
     assert answer["servers"]["online"] == 1
 
 

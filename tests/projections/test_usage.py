@@ -6,13 +6,30 @@ from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from taskstream.backup.rebuild import rebuild
 from taskstream.clock import utc_now
+from taskstream.commands.schedule import ChangeSchedule, CreateSchedule
 from taskstream.container import Container
+from taskstream.events.envelope import Actor
+from taskstream.events.ids import new_schedule_ref
+from taskstream.events.schedule import ScheduleSettings
 from taskstream.events.task import StoredResult
-from taskstream.projections.usage import MOST_DAYS, Usage, UsageProjection, decode, encode, first_day, fold, usage_key
-from taskstream.streams.jetstream.messages import stream_info
+from taskstream.projections.usage import (
+    COUNTED_LOGS,
+    MOST_DAYS,
+    OF_SCHEDULES,
+    OF_WEBHOOKS,
+    Usage,
+    UsageProjection,
+    decode,
+    encode,
+    first_day,
+    fold,
+    usage_key,
+)
+from taskstream.streams.jetstream.messages import read, stream_info
 from taskstream.streams.topology.definitions import TASKS
 from testkit.histories import claim, give, ref, submission, success, wander, whole_log
 
@@ -109,3 +126,36 @@ async def test_a_rebuild_gives_the_same_keys_however_the_log_was_cut(container: 
     await container.buckets.usage.put(usage_key("alice"), encode(Usage()))
     assert [found.changed for found in await rebuild(container) if found.bucket == "usage"] == [1]
     assert [found.any for found in await rebuild(container) if found.bucket == "usage"] == [False]
+
+
+async def test_schedules_and_webhooks_count_apart_and_a_rebuild_restores_them(container: Container) -> None:
+    settings = ScheduleSettings(cron="0 0 1 1 *", task=Raw(b'{"payload":"%s"}' % (b"x" * 10_000)))
+    schedule = new_schedule_ref("alice", utc_now(), 1)
+    create = CreateSchedule(schedule_id=schedule.id, owner="alice", settings=settings, fingerprint="", repeatable=False)
+    await container.commands.schedules.handle(schedule, create, by=Actor("user", "alice"))
+    for number in range(3):
+        change = ChangeSchedule(name=f"s{number}")
+        await container.commands.schedules.handle(schedule, change, by=Actor("user", "alice"))
+    await give(container.commands, ref(1), submission())
+    bucket = container.buckets.usage
+    projections = [UsageProjection(bucket, of) for of in COUNTED_LOGS]
+    for of, projection in zip(COUNTED_LOGS, projections, strict=True):
+        await projection.resume()
+        if positions := await read(container.reading, of.stream, of.subjects):
+            await projection.apply(positions)
+
+    entry = await bucket.get(OF_SCHEDULES.key("alice"))
+    assert entry is not None
+    kept = entry.value
+    assert 40_000 < decode(kept).stored_bytes(utc_now() + 999 * DAY, timedelta(0)) < 45_000
+    assert 0 < await counted(container, "alice") < 1_000
+    assert [found.any for found in await rebuild(container) if found.bucket == "usage"] == [False]
+    await bucket.put(OF_SCHEDULES.key("alice"), encode(Usage()))
+    await bucket.put(OF_WEBHOOKS.key("mallory"), encode(Usage()))
+    found = next(each for each in await rebuild(container) if each.bucket == "usage")
+    assert (found.changed, found.missing, found.extra) == (1, 0, 1)
+    entry = await bucket.get(OF_SCHEDULES.key("alice"))
+    assert entry is not None
+    assert entry.value == kept
+    await projections[1].forget()
+    assert (await bucket.get(OF_SCHEDULES.key("alice")), await counted(container, "alice") > 0) == (None, True)

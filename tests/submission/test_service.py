@@ -40,6 +40,7 @@ from taskstream.scheduling.backlog_report import BacklogReport, OwnerBacklog
 from taskstream.scheduling.backlog_report import encode as encode_report
 from taskstream.settings import Settings
 from taskstream.streams.jetstream.messages import Position
+from taskstream.streams.storage import StoreSpace
 from taskstream.submission import service
 from taskstream.submission.body import TaskRequest, fingerprint, read_task
 from taskstream.submission.service import SubmissionService
@@ -141,8 +142,8 @@ class Feeds:
 class UsageBucket:
     """Has counted nothing."""
 
-    async def get(self, key: str) -> None:
-        return None
+    async def get_many(self, keys: list[str]) -> dict[str, None]:
+        return {}
 
 
 class Service(SubmissionService):
@@ -154,7 +155,8 @@ class Service(SubmissionService):
         self.log, self.found, self.feeds = Log(), Batches(), Feeds()
         nothing: Any = None
         self.usage = UsageBucket()
-        super().__init__(Settings(), fleet, self.log, nothing, self.feeds, self.found, self.usage)  # type: ignore[arg-type]
+        space = StoreSpace(nothing, nothing, reserve_bytes=0, replicas=1, server_limit=None, folder=None, streams=())
+        super().__init__(Settings(), fleet, self.log, nothing, self.feeds, self.found, self.usage, space)  # type: ignore[arg-type]
         self.log.admission = self.admission
 
     async def take(self, request: TaskRequest, ref: TaskRef = REF) -> Handled[TaskState, TaskEvent]:

@@ -35,12 +35,12 @@ class Quota:
         bucket: Any = self
         self.stored = StoredQuota(Fleet(Allowance(stored=limit)), bucket, retention.total_seconds())
 
-    async def get(self, key: str) -> Any:
-        self.reads.append(key)
+    async def get_many(self, keys: list[str]) -> dict[str, Any]:
+        self.reads.append(keys[0])
         await self.answers.wait()
         if self.error is not None:
             raise self.error
-        return SimpleNamespace(value=encode(self.usages[key])) if key in self.usages else None
+        return {key: SimpleNamespace(value=encode(self.usages[key])) for key in keys if key in self.usages}
 
     def counted(self, size_bytes: int, upto: int = 50, day: int = TODAY) -> None:
         self.usages["owner.alice"] = Usage(upto=upto, days={day: size_bytes})

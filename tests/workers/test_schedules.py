@@ -7,8 +7,11 @@ from datetime import datetime, timedelta
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from taskstream.clock import utc_now
+from taskstream.commands.owner import Allowance
 from taskstream.commands.schedule import Created, CreateSchedule, DeleteSchedule, FireSchedule, PauseSchedule
 from taskstream.container import Container
 from taskstream.events.envelope import Actor
@@ -16,8 +19,10 @@ from taskstream.events.ids import ScheduleRef, new_schedule_ref, parse_task_id, 
 from taskstream.events.schedule import ScheduleSettings
 from taskstream.events.subjects import schedule_root
 from taskstream.events.task import TaskSubmitted
+from taskstream.projections.fleet import Fleet
 from taskstream.projections.schedules import load_schedules, schedule_refs
 from taskstream.streams.jetstream.messages import list_subjects, read
+from taskstream.streams.storage import Space, StoreSpace
 from taskstream.streams.topology.definitions import SCHEDULES, TASKS, TIMERS
 from taskstream.workers.cron import Cron
 
@@ -155,3 +160,51 @@ async def test_one_that_has_run_often_is_read_from_a_few_events(container: Conta
     assert await schedule_refs(container.reading, "alice") == [ref]
     assert (await load_schedules(container.reading, [ref]))[ref] == await state_of(container, ref)
     assert parse_task_id((await state_of(container, ref)).fired[0].task_id).owner == "alice"
+
+
+async def test_what_is_due_at_a_full_store_is_held_and_fires_once_there_is_space(
+    container: Container, schedules: Cron
+) -> None:
+    ref, due_at = await create(container)
+    full = Space(used_bytes=9, limit_bytes=9, free_bytes=0, limited_by="disk", reserve_bytes=1)
+    container.submissions.space = space = StoreSpace(  # it is not started, so it keeps what it is given
+        container.reading,
+        container.appending,
+        reserve_bytes=None,
+        replicas=1,
+        server_limit=None,
+        folder=None,
+        streams=(),
+    )
+    space.space = full
+    with capture_logs() as logs:
+        for _ in range(3):
+            await schedules.attend(ref, due_at)
+
+    assert (await submitted(container), await fired(container)) == ([], 0)
+    assert len(await timers(container)) == 1
+    [line] = [entry for entry in logs if entry["event"] == "schedule.held"]
+    assert line["schedule"] == ref.id
+    assert "the task store is full" in line["reason"]
+
+    space.space = replace(full, limit_bytes=10**9, free_bytes=10**9)
+    await schedules.attend(ref, due_at)
+    assert (len(await submitted(container)), await fired(container)) == (1, 1)
+
+
+async def test_at_the_quota_of_stored_bytes_one_run_fails_and_further_ones_store_nothing(
+    container: Container, schedules: Cron
+) -> None:
+    ref, due_at = await create(container)
+    container.submissions.stored._fleet = Fleet(Allowance(stored=1))
+    for day in range(3):
+        await schedules.attend(ref, due_at + timedelta(days=day))
+
+    state = await state_of(container, ref)
+    assert state.failure is not None
+    assert "stored bytes" in state.failure.error
+    assert (await fired(container), await submitted(container)) == (1, [])
+    container.submissions.stored._fleet = Fleet(Allowance(stored=None))
+    assert state.next_at is not None
+    await schedules.attend(ref, state.next_at)
+    assert len(await submitted(container)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 import msgspec
 from litestar import Router
@@ -35,6 +36,7 @@ from ...events.ids import (
 )
 from ...events.schedule import ScheduleSettings
 from ...projections.schedules import load_schedules, schedule_refs
+from ...projections.usage import OF_SCHEDULES
 from ...submission.body import fingerprint, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, check_owner, origin
 from ..auth.authenticator import Identity
@@ -126,6 +128,13 @@ def read_change(container: Container, schedule: Created, body: ScheduleChange) -
     return command
 
 
+def _size_after(schedule: Created, command: ChangeSchedule) -> int:
+    """Return about how many bytes a change stores: the whole settings, with the task."""
+    settings = schedule.settings
+    texts = [getattr(command, name, None) or getattr(settings, name) for name in ("task", "name", "description")]
+    return sum(len(bytes(text) if isinstance(text, Raw) else text.encode()) for text in texts)
+
+
 async def run_now(container: Container, ref: ScheduleRef, schedule: Created, task_ref: TaskRef, signed: Origin) -> None:
     """Submit the task of a schedule, then count the run. A crash between leaves the task, and a run not counted.
 
@@ -143,9 +152,19 @@ async def run_now(container: Container, ref: ScheduleRef, schedule: Created, tas
             await container.commands.schedules.handle(ref, TriggerSchedule(task_id=task_ref.id), **signed)
 
 
-async def execute(container: Container, ref: ScheduleRef, command: ScheduleCommand, signed: Origin) -> ScheduleDetail:
-    """Handle a command and set the timer of the next run. If the timer cannot be set now, the reconciler sets it."""
-    handled = await container.commands.schedules.handle(ref, command, **signed)
+async def execute(
+    container: Container, ref: ScheduleRef, command: ScheduleCommand, signed: Origin, size_bytes: int | None
+) -> ScheduleDetail:
+    """Handle a command and set the timer of the next run. If the timer cannot be set now, the reconciler sets it.
+
+    `size_bytes`: about what it stores, within the owner's quota; None: it makes the schedule stop, which is always
+    possible.
+    """
+    handle = partial(container.commands.schedules.handle, ref, command, **signed)
+    if size_bytes is None:
+        handled = await handle()
+    else:
+        handled = await container.submissions.store(OF_SCHEDULES, ref.owner, size_bytes, handle)
     schedule = _created(handled.known.state, ref)
     if handled.appended and not schedule.paused and schedule.next_at is not None:
         with contextlib.suppress(StoreError):
@@ -163,7 +182,7 @@ def schedule_router(container: Container) -> Router:
         "The schedule, and its next runs",
         body=ScheduleBody,
         roles=SUBMITTERS,
-        fails={409, 422},
+        fails={409, 422, 429},
     )
     async def create_schedule(request: ApiRequest, idempotency_key: IdempotencyKey = None) -> ScheduleDetail:
         """Submit a task again and again, at the times of a cron expression in a time zone.
@@ -185,7 +204,7 @@ def schedule_router(container: Container) -> Router:
             fingerprint=fingerprint(content),
             repeatable=idempotency_key is not None,
         )
-        return await execute(container, ref, command, origin(request))
+        return await execute(container, ref, command, origin(request), len(content))
 
     @routes.get("/", "List schedules", "A page of schedules, newest first")
     async def list_schedules(
@@ -206,16 +225,19 @@ def schedule_router(container: Container) -> Router:
     @routes.get("/{schedule_id:str}", "Read a schedule", "The schedule as it is now")
     async def get_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Return a schedule with its task, its next five runs, and the outcome of the last."""
-        _, schedule = await find_schedule(container, request.user, schedule_id, *READERS_OF_ALL)
-        return schedule_detail(schedule, utc_now())
+        ref, schedule = await find_schedule(container, request.user, schedule_id, *READERS_OF_ALL)
+        held = await container.submissions.holds_schedule(ref.owner, schedule)
+        return schedule_detail(schedule, utc_now(), held)
 
-    @routes.patch("/{schedule_id:str}", "Change a schedule", "The schedule as it is now", body=ScheduleChange)
+    @routes.patch(
+        "/{schedule_id:str}", "Change a schedule", "The schedule as it is now", body=ScheduleChange, fails={429}
+    )
     async def change_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Change the fields in the body and leave the rest. A new `cron` or `timeZone` applies from now on."""
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
         body = await read_as(request, ScheduleChange, depth)
         command = read_change(container, schedule, body)
-        return await execute(container, ref, command, origin(request))
+        return await execute(container, ref, command, origin(request), _size_after(schedule, command))
 
     @routes.post("/{schedule_id:str}/pause", "Pause a schedule", "The schedule, paused", body=ReasonBody)
     async def pause_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
@@ -223,13 +245,13 @@ def schedule_router(container: Container) -> Router:
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
         body = await read_as(request, ReasonBody, depth)
         command = PauseSchedule(reason=body.reason or f"paused by {request.user.subject}")
-        return await execute(container, ref, command, origin(request))
+        return await execute(container, ref, command, origin(request), None)
 
-    @routes.post("/{schedule_id:str}/resume", "Resume a schedule", "The schedule, and its next runs")
+    @routes.post("/{schedule_id:str}/resume", "Resume a schedule", "The schedule, and its next runs", fails={429})
     async def resume_schedule(request: ApiRequest, schedule_id: ScheduleId) -> ScheduleDetail:
         """Start a paused schedule again. `missed` of the schedule decides if missed runs are skipped or caught up."""
         ref, _ = await find_schedule(container, request.user, schedule_id, "admin")
-        return await execute(container, ref, ResumeSchedule(), origin(request))
+        return await execute(container, ref, ResumeSchedule(), origin(request), 0)
 
     @routes.post("/{schedule_id:str}/run", "Run a schedule now", "The task, submitted", fails={409, 422, 429})
     async def run_schedule(

@@ -17,23 +17,27 @@ from ...projections.active import is_projected, projected
 from ...runtime import metrics
 from ...streams.backlog import backlogs
 from ...streams.jetstream.api import api
+from ...streams.storage import Space
 from ...streams.topology.definitions import TASKS
 from ...streams.topology.server_checks import clock_difference_ms
-from ..schemas.system import Front, Liveness, NatsHealth, Ready
+from ..schemas.system import Front, Liveness, NatsHealth, Ready, Storage
 
 
 async def readiness(container: Container, version: str) -> Ready:
     """Return the state of everything that a request depends on."""
     connected = all(c.is_connected for c in (container.appending, container.reading, container.consuming))
     warnings = [*container.server_checks.warnings(), *unreadable(container)]
-    storage: dict[str, int] = {}
+    storage: Storage | None = None
     lag = 0
     difference: float | None = None
-    status: Literal["ok", "unavailable", "draining"] = "ok"
+    status: Literal["ok", "degraded", "unavailable", "draining"] = "ok"
     try:
-        account = await api(container.reading, "INFO")
-        used, limit = int(account["storage"]), int(account["limits"]["max_storage"])
-        storage = {"used": used, "limit": limit}
+        space = await container.space.measure()
+        storage = storage_of(space, accepting=container.space.is_accepting)
+        if (warning := container.space.warning()) is not None:
+            warnings.append(warning)
+        if not storage.accepting:
+            status = "unavailable" if container.space.is_refused else "degraded"
         difference = await clock_difference_ms(container.reading)
         lag = await projection_lag(container)
     except StoreError:
@@ -43,8 +47,6 @@ async def readiness(container: Container, version: str) -> Ready:
         status = "unavailable"
     if container.draining:
         status = "draining"
-    if storage and storage["limit"] > 0 and storage["used"] > 0.9 * storage["limit"]:
-        warnings.append("the store is more than 90 % full; free space before it refuses new tasks")
     if crowded := container.submissions.stored.nearly_full:
         warnings.append(
             f"{'an owner has' if crowded == 1 else f'{crowded} owners have'} used more than 80 % of the quota of "
@@ -65,6 +67,18 @@ async def readiness(container: Container, version: str) -> Ready:
         servers=server_states(container),
         halted=container.services.halted,
         warnings=warnings,
+    )
+
+
+def storage_of(space: Space, *, accepting: bool) -> Storage:
+    return Storage(
+        used_bytes=space.used_bytes,
+        limit_bytes=space.limit_bytes,
+        free_bytes=space.free_bytes,
+        percent=space.percent,
+        limited_by=space.limited_by,
+        reserve_bytes=space.reserve_bytes,
+        accepting=accepting,
     )
 
 
@@ -132,12 +146,13 @@ def system_router(container: Container, version: str) -> Router:
         summary="Can requests be served?",
     )
     async def ready() -> Response[Ready]:
-        """Return whether the store answers, and warnings about settings and storage.
+        """Return whether the store answers and has space, and warnings about settings and storage.
 
-        503 while requests cannot be served, or while this process shuts down and requests should go to another.
+        503 while requests cannot be served, or while this process shuts down and requests should go to another. While
+        the store takes no new work, `degraded` is a 200: reads, reports of servers and cancellations are served.
         """
         state = await readiness(container, version)
-        return Response(state, status_code=200 if state.status == "ok" else 503)
+        return Response(state, status_code=200 if state.status in ("ok", "degraded") else 503)
 
     @get("/metrics", media_type=MediaType.TEXT, response_description="The metrics", summary="Prometheus metrics")
     async def metrics_page() -> Response[str]:

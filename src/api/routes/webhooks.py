@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
+import msgspec
 from litestar import Router
 from litestar.params import QueryParameter
 
@@ -16,6 +18,7 @@ from ...events.ids import WebhookRef, delivery_id, is_delivery_id, new_webhook_r
 from ...events.subjects import TASK_SUBJECTS
 from ...events.webhook import WebhookRegistered, WebhookSettings
 from ...instants import optional_milliseconds
+from ...projections.usage import OF_WEBHOOKS
 from ...projections.webhooks import load_webhooks
 from ...streams.jetstream.messages import last_sequence
 from ...streams.topology.definitions import TASKS
@@ -113,6 +116,28 @@ def _checked_status(status: str | None) -> DeliveryStatus | None:
     raise InvalidInput(f"must be one of {', '.join(STATUSES)}; given: {status[:64]!r}", "status")
 
 
+async def change(
+    container: Container, request: ApiRequest, ref: WebhookRef, webhook: Registered, body: WebhookChange
+) -> Registered:
+    """Change a webhook within its owner's quota, and return it; to disable it is always possible."""
+    command = ChangeWebhook(
+        url=body.url if isinstance(body.url, str) else None,
+        events=kinds_of(body.events) if isinstance(body.events, list) else None,
+        types=tuple(body.types) if isinstance(body.types, list) else None,
+        description=body.description if isinstance(body.description, str) else None,
+        active=body.active if isinstance(body.active, bool) else None,
+        after=await last_sequence(container.reading, TASKS, TASK_SUBJECTS),
+        reason=f"disabled by {request.user.subject}",
+    )
+    handle = partial(container.commands.webhooks.handle, ref, command, **origin(request))
+    if body == WebhookChange(active=False):
+        handled = await handle()
+    else:
+        size = len(msgspec.json.encode(body)) + len(webhook.settings.description)
+        handled = await container.submissions.store(OF_WEBHOOKS, ref.owner, size, handle)
+    return _registered(handled.known.state, ref)
+
+
 def _checked_delivery_id(text: str) -> str:
     if not is_delivery_id(text):
         raise NotFound("delivery", text)
@@ -130,7 +155,7 @@ def webhook_router(container: Container) -> Router:
         "The webhook and its secret, which is not shown again",
         body=WebhookBody,
         roles=SUBMITTERS,
-        fails={409},
+        fails={409, 429},
     )
     async def register_webhook(request: ApiRequest) -> WebhookSecret:
         """Send events of your tasks to a URL from now on, signed (Standard Webhooks).
@@ -144,6 +169,7 @@ def webhook_router(container: Container) -> Router:
         if sum(1 for _ in (await load_webhooks(container.reading, owner)).registered()) >= MOST_PER_OWNER:
             raise RuleBroken(f"you have {MOST_PER_OWNER} webhooks, the most allowed; delete one first")
         after = await sequence_before(container, request, body.task_id)
+        await container.submissions.check_bytes(owner)  # before its secret is stored
         ref = new_webhook_ref(owner, utc_now(), random_bits(80))
         secret = new_signing_secret()
         registration = WebhookRegistered(
@@ -160,7 +186,8 @@ def webhook_router(container: Container) -> Router:
             after=after,
         )
         command = RegisterWebhook(registration=registration, active=body.active)
-        handled = await commands.webhooks.handle(ref, command, **origin(request))
+        handle = partial(commands.webhooks.handle, ref, command, **origin(request))
+        handled = await container.submissions.store(OF_WEBHOOKS, owner, len(msgspec.json.encode(body)), handle)
         return _with_secret(_registered(handled.known.state, ref), secret)
 
     @routes.get("/", "List webhooks", "A page of webhooks, newest first")
@@ -186,24 +213,16 @@ def webhook_router(container: Container) -> Router:
         ref, webhook = await find_webhook(container, request, webhook_id, *READERS_OF_ALL)
         return webhook_summary(webhook, await paused_until(container, ref, webhook))
 
-    @routes.patch("/{webhook_id:str}", "Change a webhook", "The webhook's present state", body=WebhookChange)
+    @routes.patch(
+        "/{webhook_id:str}", "Change a webhook", "The webhook's present state", body=WebhookChange, fails={429}
+    )
     async def change_webhook(request: ApiRequest, webhook_id: WebhookId) -> WebhookSummary:
         """Change the fields in the body and leave the others. Deliveries not yet sent go to the new URL."""
-        ref, _ = await find_webhook(container, request, webhook_id, "admin")
+        ref, webhook = await find_webhook(container, request, webhook_id, "admin")
         body = await read_as(request, WebhookChange, depth)
         if isinstance(body.url, str):
             await container.egress.check_url(body.url)
-        command = ChangeWebhook(
-            url=body.url if isinstance(body.url, str) else None,
-            events=kinds_of(body.events) if isinstance(body.events, list) else None,
-            types=tuple(body.types) if isinstance(body.types, list) else None,
-            description=body.description if isinstance(body.description, str) else None,
-            active=body.active if isinstance(body.active, bool) else None,
-            after=await last_sequence(container.reading, TASKS, TASK_SUBJECTS),
-            reason=f"disabled by {request.user.subject}",
-        )
-        handled = await commands.webhooks.handle(ref, command, **origin(request))
-        webhook = _registered(handled.known.state, ref)
+        webhook = await change(container, request, ref, webhook, body)
         return webhook_summary(webhook, await paused_until(container, ref, webhook))
 
     @routes.delete("/{webhook_id:str}", "Delete a webhook", "The webhook is deleted")
@@ -214,13 +233,17 @@ def webhook_router(container: Container) -> Router:
         await secrets.destroy(ref, webhook.secret_id, webhook.previous_secret_id)
         return DoneAnswer(id=webhook_id)
 
-    @routes.post("/{webhook_id:str}/secret", "Rotate a webhook's secret", "The new secret, which is not shown again")
+    @routes.post(
+        "/{webhook_id:str}/secret", "Rotate a webhook's secret", "The new secret, which is not shown again", fails={429}
+    )
     async def rotate_secret(request: ApiRequest, webhook_id: WebhookId) -> WebhookSecret:
         """Make a new secret. For a day deliveries carry the signatures of both secrets."""
         ref, _ = await find_webhook(container, request, webhook_id, "admin")
+        await container.submissions.check_bytes(ref.owner)  # before the secret is stored
         secret = new_signing_secret()
         command = RotateSecret(secret_id=await secrets.put(ref, secret))
-        handled = await commands.webhooks.handle(ref, command, **origin(request))
+        handle = partial(commands.webhooks.handle, ref, command, **origin(request))
+        handled = await container.submissions.store(OF_WEBHOOKS, ref.owner, 0, handle)
         return _with_secret(_registered(handled.known.state, ref), secret)
 
     _add_deliveries(routes, container)
@@ -230,10 +253,11 @@ def webhook_router(container: Container) -> Router:
 def _add_deliveries(routes: Routes, container: Container) -> None:
     deliveries = container.deliveries
 
-    @routes.post("/{webhook_id:str}/test", "Send a test", "The delivery, which is sent now", fails={409})
+    @routes.post("/{webhook_id:str}/test", "Send a test", "The delivery, which is sent now", fails={409, 429})
     async def send_test(request: ApiRequest, webhook_id: WebhookId) -> DeliverySummary:
         """Send a message of type `webhook.test`, delivered like any other: during a pause, when it ends."""
         ref, webhook = await find_active(container, request, webhook_id)
+        await container.submissions.check_bytes(ref.owner)
         now = utc_now()
         delivery = WebhookDelivery(
             id=delivery_id(ref, random_bits(64), now), type="webhook.test", created_at=now, next_at=now

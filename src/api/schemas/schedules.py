@@ -122,6 +122,8 @@ class ScheduleDetail(ScheduleSummary, kw_only=True, rename="camel"):
     task: Raw
     next_runs: list[int]
     """The next five runs; none while it is paused."""
+    held_reason: str | None
+    """Why a run that is due waits: the store is full, or the owner over the quota of stored bytes. Null: none waits."""
 
 
 class SchedulePage(Page, kw_only=True, rename="camel"):
@@ -142,15 +144,20 @@ def schedule_summary(schedule: Created) -> ScheduleSummary:
     return ScheduleSummary(**_summary(schedule))
 
 
-def schedule_detail(schedule: Created, now: datetime) -> ScheduleDetail:
+def schedule_detail(schedule: Created, now: datetime, held: str | None = None) -> ScheduleDetail:
+    """Return a schedule. `held`: why its runs wait, if any is due."""
     settings = schedule.settings
     runs: list[datetime] = []
     if schedule.next_at is not None and not schedule.paused:
         following = occurrences(settings.cron, settings.time_zone, max(now, schedule.next_at))
         first = [schedule.next_at] if schedule.next_at > now else []
         runs = [*first, *itertools.islice(following, NEXT_RUNS - len(first))]
+    is_due = schedule.next_at is not None and not schedule.paused and schedule.next_at <= now
     return ScheduleDetail(
-        **_summary(schedule), task=schedule.settings.task, next_runs=[milliseconds(run) for run in runs]
+        **_summary(schedule),
+        task=schedule.settings.task,
+        next_runs=[milliseconds(run) for run in runs],
+        held_reason=held if is_due else None,
     )
 
 

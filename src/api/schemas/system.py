@@ -24,15 +24,34 @@ class NatsHealth(Struct, kw_only=True):
     """NATS' clock minus this process' clock."""
 
 
+class Storage(Struct, kw_only=True, rename="camel"):
+    """The space of the store, by the limit that is reached first."""
+
+    used_bytes: int
+    limit_bytes: int | None
+    """Null: unknown. NATS is external, and neither its account nor its streams have a limit."""
+    free_bytes: int | None
+    """Null: unknown."""
+    percent: float | None
+    """Used, of the limit. Null: unknown."""
+    limited_by: Literal["disk", "server", "account", "stream", "unknown"]
+    """`disk` of the data folder, `server`: `max_file_store`, `account`, `stream`: `max_bytes` of one."""
+    reserve_bytes: int
+    """Kept for tasks that were accepted: with less free, new work is refused (503)."""
+    accepting: bool
+    """False while new work is refused for lack of space."""
+
+
 class Ready(Struct, kw_only=True):
     """State of everything that a request depends on."""
 
-    status: Literal["ok", "unavailable", "draining"]
-    """`draining`: this process shuts down; send new requests to another."""
+    status: Literal["ok", "degraded", "unavailable", "draining"]
+    """`degraded`: the store takes no new work, everything else goes on. `draining`: this process shuts down; send new
+    requests to another."""
     version: str
     nats: NatsHealth
-    storage: dict[str, int]
-    """Bytes: `used`, and JetStream's `limit` (-1: none)."""
+    storage: Storage | None
+    """Null: NATS does not answer."""
     projection_lag_events: int
     """Task events that the projection has not read yet; lists read them from the log."""
     servers: dict[str, int]

@@ -17,7 +17,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ...errors import OutcomeUnknown, StoreUnavailable
+from ...errors import OutcomeUnknown, StoreFull, StoreUnavailable
 from .access import ANYBODY, Access, address, servers_of
 from .client import NatsClient
 from .connection_errors import AccessRefused, ConnectionErrors
@@ -85,6 +85,25 @@ class _Asked:
         self.repeat_at = now + FIRST_REPEAT_SECONDS
 
 
+class Appends:
+    """What became of the last appends over a connection."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        """True if NATS refused the last one because its storage is full."""
+        self.unanswered = 0
+        """How many in a row had no answer."""
+
+    def succeeded(self) -> None:
+        self.is_full, self.unanswered = False, 0
+
+    def failed(self, error: Exception) -> None:
+        if isinstance(error, StoreFull):
+            self.is_full = True
+        elif isinstance(error, OutcomeUnknown):
+            self.unanswered += 1
+
+
 class Connection:
     """A connection to NATS that reconnects on its own. Made by `open_connection`."""
 
@@ -111,6 +130,8 @@ class Connection:
         client.on_loss(self.lose)
         self.large_reads = asyncio.Semaphore(LARGE_READS_AT_ONCE)
         """For reads of many messages: they wait for each other, so what is on its way here stays bounded."""
+        self.appends = Appends()
+        """Kept by whoever appends over this connection."""
         self.denied: set[str] = set()
         """Subjects that NATS does not let us publish to, in lower case: nats-py changes the case."""
 
@@ -311,6 +332,7 @@ class Connection:
     def regain(self) -> None:
         """Record that the connection is back."""
         self._is_up.set()
+        self.appends.succeeded()  # of another server, or one that was started again: not known to be full
         _call_all(self._return_listeners)
         self._tell_news()
 

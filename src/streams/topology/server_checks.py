@@ -39,6 +39,8 @@ class ServerChecks(Struct, frozen=True, kw_only=True):
     """`always`: acknowledged writes are on disk. `unknown`: no monitor URL, and NATS does not tell clients."""
     clock_difference_ms: float
     """How far NATS' clock is ahead of ours."""
+    max_storage: int | None = None
+    """`max_file_store` of the server; None: unknown."""
 
     def warnings(self) -> list[str]:
         """Return each weakness with what to do about it."""
@@ -72,10 +74,12 @@ async def inspect(
     version = connection.server_version
     if _numbers(version) < MINIMUM_VERSION:
         raise NatsTooOld(version)
+    durability, max_storage = await _monitored(monitor_url, access)
     return ServerChecks(
         version=version,
-        durability=known or await _durability(monitor_url, access),
+        durability=known or durability,
         clock_difference_ms=await clock_difference_ms(connection),
+        max_storage=max_storage,
     )
 
 
@@ -102,9 +106,10 @@ async def clock_difference_ms(connection: Connection) -> float:
     return 0.0 if abs(ahead) <= half_trip else ahead / timedelta(milliseconds=1)
 
 
-async def _durability(monitor_url: str | None, access: Access) -> Durability:
+async def _monitored(monitor_url: str | None, access: Access) -> tuple[Durability, int | None]:
+    """Return how a server syncs, and its `max_file_store`."""
     if monitor_url is None:
-        return "unknown"
+        return "unknown", None
     try:
         async with (
             open_session(timeout=aiohttp.ClientTimeout(total=3)) as session,
@@ -113,5 +118,5 @@ async def _durability(monitor_url: str | None, access: Access) -> Durability:
             config: dict[str, Any] = (await response.json()).get("jetstream", {}).get("config", {})
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         log.warning("monitor.no-answer", url=shown(monitor_url), reason=shown(str(error)))
-        return "unknown"
-    return "always" if config.get("sync_always") else "interval"
+        return "unknown", None
+    return "always" if config.get("sync_always") else "interval", int(config.get("max_storage", 0)) or None
