@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,7 +11,12 @@ import msgspec
 from ..instants import parse_nats_time
 from .client.connection import Connection, status_of
 from .jetstream.api import api
+from .jetstream.messages import first_position
 from .topology.definitions import DISPATCH
+
+REMOVAL_SECONDS = 0.5
+"""Longer than NATS takes to remove a message after its ack."""
+LOOKED_AT_AT_ONCE = 16
 
 
 class Backlog(NamedTuple):
@@ -45,6 +51,41 @@ async def take_back(connection: Connection) -> int:
             await api(connection, f"CONSUMER.DELETE.{DISPATCH}.{info['name']}")
             count += int(info["num_ack_pending"])
     return count
+
+
+async def delete_hiding(connection: Connection) -> list[str]:
+    """Delete each consumer that hides a message, and return their names. A worker creates them again, and the new ones
+    deliver the whole queue.
+
+    A consumer hides a message at or before its ack floor: it takes it for an acked one, and never delivers it. DISPATCH
+    is not synced, so after a kill -9 it may be older than its consumers. nats-server (2.15.1) sets such a consumer
+    back, but not if the sources have refilled the queue by then (ADR 12). Raises StoreUnavailable; repeating is safe.
+    """
+    first = await _first_hidden(connection)
+    if first:
+        await asyncio.sleep(REMOVAL_SECONDS)  # or it was acked a moment ago, and is about to be removed
+    still = await _first_hidden(connection) if first else {}
+    hiding = sorted(name for name, sequence in first.items() if still.get(name) == sequence)
+    for name in hiding:
+        await api(connection, f"CONSUMER.DELETE.{DISPATCH}.{name}")
+    return hiding
+
+
+async def _first_hidden(connection: Connection) -> dict[str, int]:
+    """Return the sequence of the first message that each consumer hides, by the consumer's name."""
+    consumers = await _consumers(connection)  # read first: what is acked later is past these floors
+    oldest = int((await api(connection, f"STREAM.INFO.{DISPATCH}"))["state"]["first_seq"])
+    places = asyncio.Semaphore(LOOKED_AT_AT_ONCE)
+
+    async def first_of(info: dict[str, Any]) -> tuple[str, int]:
+        floor = info["ack_floor"]["stream_seq"]
+        if floor < oldest:
+            return info["name"], 0
+        async with places:
+            found = await first_position(connection, DISPATCH, info["config"]["filter_subjects"][0])
+        return info["name"], found.sequence if found is not None and found.sequence <= floor else 0
+
+    return {name: sequence for name, sequence in await asyncio.gather(*map(first_of, consumers)) if sequence}
 
 
 async def _consumers(connection: Connection) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
 """The reconciler: finds tasks that a crash left between two steps, and takes the second step.
 
 Authoritative: the log. Safety: every remedy is a command, guarded like any other. Liveness: one worker at a time
-searches every interval, and at once when a worker has died. Tolerated: a task may be queued twice; its claim makes that
-harmless. A task or schedule with an event that does not decode is left to the version that wrote it.
+searches every interval, and at once when a worker has died or NATS has come back. Tolerated: a task may be queued
+twice; its claim makes that harmless. A task or schedule with an event that does not decode is left to the version that
+wrote it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ..events.subjects import (
 from ..projections.active import active_tasks, projected, remove_stale, unstarted_tasks
 from ..projections.task_view import Listed, TaskView
 from ..runtime.service import Service
+from ..streams.backlog import delete_hiding
 from ..streams.jetstream.api import api
 from ..streams.jetstream.messages import SUBJECTS_PAGE, last_sequence, list_subjects
 from ..streams.leases import Lease, Membership
@@ -129,9 +131,15 @@ class Reconciler(Service):
             if process in self._members.dead():
                 await self._members.bury(process)
 
+    def wake(self) -> None:
+        """Search now: NATS may have come back with less than it had."""
+        self._next_at = 0.0
+        super().wake()
+
     async def run_once(self) -> Mapping[str, int]:
         """Search once; return how many of each remedy were applied, and how many things could not be read."""
         counts: Counter[str] = Counter()
+        counts["consumers_deleted"] = await self._delete_hiding()
         await self._projection_is_current()
         now = utc_now()
         reflected = await projected(self._tasks_bucket)  # read first: later events are above any floor
@@ -204,8 +212,17 @@ class Reconciler(Service):
             await asyncio.sleep(0.1)
         raise StoreUnavailable("the projection of tasks lags behind")
 
+    async def _delete_hiding(self) -> int:
+        """Delete the consumers that do not deliver what is in the queue; return how many."""
+        if names := await delete_hiding(self._connection):
+            log.warning("queues.messages-hidden", consumers=names, action="deleting them: workers create them again")
+        return len(names)
+
     async def _queued(self) -> set[TaskRef]:
-        """Return the tasks that are in the queue, or will be when a timer fires."""
+        """Return the tasks that are in the queue, or will be when a timer fires.
+
+        Every consumer delivers what is there: `_delete_hiding` sees to it.
+        """
         waiting = {dispatched_ref(subject) for subject in await self._dispatched()}
         retries = await list_subjects(self._connection, RETRIES, timer_subject("retry", ">"))
         return waiting | {TaskRef(*timer_name(subject)) for subject in retries}

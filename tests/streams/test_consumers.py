@@ -236,3 +236,16 @@ async def test_the_sequence_of_the_event_comes_with_its_copy(container: Containe
 
     sources = [(message.headers or {})["Nats-Stream-Source"].split()[:2] for message in messages]
     assert sources == [[TASKS, "1"], [TASKS, "2"]]
+
+
+async def test_the_late_end_of_a_fetch_does_not_end_the_next_one(
+    container: Container, consumer: Consumer, nats: NatsServer
+) -> None:
+    nats.pause()
+    assert await consumer.fetch(1, timeout_seconds=0.1) == []
+    nats.resume()
+    await container.consuming.flush()  # the answer comes before this one's
+
+    await dispatched(container, 2)
+
+    assert len(await consumer.fetch(3)) == 2

@@ -105,9 +105,11 @@ class Consumer:
     async def fetch(self, batch: int, timeout_seconds: float = 2.0) -> list[Msg]:
         """Return up to `batch` messages that wait now; empty if there are none, or no consumer.
 
-        Raises StoreUnavailable without a connection, or if it is lost before the first message.
+        Messages that came too late for an earlier call are returned first, whatever their number. Raises
+        StoreUnavailable without a connection, or if it is lost before the first message.
         """
-        messages: list[Msg] = []
+        if messages := self._late():
+            return messages
         request = msgspec.json.encode({"batch": batch, "no_wait": True})
         await self._connection.publish(self._subject, request, self._fetch_inbox)
         now = asyncio.get_running_loop().time
@@ -131,6 +133,11 @@ class Consumer:
         finally:
             self._fetches = False
         return messages
+
+    def _late(self) -> list[Msg]:
+        """Return the messages that no call has waited for. The end of an earlier fetch must not end the next one."""
+        late = [self._fetched.get_nowait() for _ in range(self._fetched.qsize())]
+        return [message for message in late if message is not None and not _is_status(message)]
 
     async def wait(self, receive: Callable[[Msg | None], None], expires_seconds: float) -> None:
         """Request the next message.

@@ -304,6 +304,9 @@ class Dispatcher(Service):
         except StoreUnavailable:
             await self._in_flight.nak(ready.message, ANOTHER_WORKER)
             return
+        except Exception:
+            await self._in_flight.nak(ready.message, LONGEST_RETURN)
+            raise
         await self._in_flight.ack(ready.message)
 
     async def _nak_unplaced(self, queue: PoolQueue, ready: ReadyTask, delivered: int) -> None:
