@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Raw, Struct
 
 from ..events.envelope import NULL
-from ..events.task import FailureKind, ReturnKind, StoredResult, TaskSubmitted
+from ..events.task import FailureKind, MergedReport, ReturnKind, StoredResult, TaskSubmitted
 
 
 class SubmitTask(Struct, frozen=True, kw_only=True):
@@ -93,6 +93,7 @@ class ReportProgress(Struct, frozen=True, kw_only=True):
     batch: str = ""
     reports: int = 1
     notes: tuple[str, ...] = ()
+    merged: tuple[MergedReport, ...] = ()
 
 
 class SucceedTask(Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         batch=command.batch,
         reports=command.reports,
         notes=command.notes,
+        merged=command.merged,
     )
     if isinstance(state, Processing):
         return [report]

@@ -101,6 +101,9 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_parent_failure: ParentFailure = "fail"
     concurrency_key: str = ""
     """The owner's tasks of one type with the same key share a concurrency limit."""
+    project: str = ""
+    """The owner's tasks of one type with the same project run one after another, whatever the type's settings say;
+    empty: no such rule."""
     prefer: dict[str, str] = field(default_factory=dict)
     """Labels of preferred servers."""
     require: dict[str, str] = field(default_factory=dict)
@@ -183,6 +186,14 @@ class AttemptAccepted(Event, frozen=True, kw_only=True):
     backend_task_id: str | None = None
 
 
+class MergedReport(Struct, frozen=True, kw_only=True):
+    """A report that ended a chapter and was merged into the next ones."""
+
+    report: int
+    """Its place among the reports of the event, from 0."""
+    custom_data: Raw
+
+
 class ProgressReported(Event, frozen=True, kw_only=True):
     """Progress of an attempt. Frequent reports are stored as one event."""
 
@@ -201,6 +212,8 @@ class ProgressReported(Event, frozen=True, kw_only=True):
     """Number of reports in this event."""
     notes: tuple[str, ...] = ()
     """What of the reports was left out, clamped or shortened, and why."""
+    merged: tuple[MergedReport, ...] = ()
+    """Earlier reports here that ended a chapter, in order. `custom_data` is of the last report that had any."""
 
 
 class AttemptFailed(Event, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ HoldKind: TypeAlias = Literal[
     "owner-limit",  # its owner has reached a limit
     "type-limit",  # its type has reached a limit
     "concurrency-key",  # its concurrency key has reached its limit
+    "project",  # another task of its project has not ended
     "window",  # its owner has enough tasks in this queue for now
     "turn",  # nothing: the scheduler is about to queue it
     "no-keeper",  # only the scheduler knows, and it does not answer
@@ -70,6 +71,7 @@ _KINDS: dict[LimitKind, HoldKind] = {
     "owner": "owner-limit",
     "type": "type-limit",
     "key": "concurrency-key",
+    "project": "project",
 }
 _UNLESS: dict[ParentFailure, str] = {
     "fail": "; it fails if one of them does not succeed",
@@ -192,6 +194,8 @@ def _whose(limit: BlockingLimit, view: TaskView) -> str:
             return f"all tasks of type {view.task_type!r}"
         case "key":
             return f"the tasks of type {view.task_type!r} with its concurrency key"
+        case "project":
+            return f"the tasks of type {view.task_type!r} in its project"
 
 
 def _behind(ahead: int) -> str:

@@ -10,10 +10,21 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from ..events import task as events
+from ..events.chapters import NO_CHAPTERS, Chapters, read_chapter, reported
 from ..events.envelope import NULL, Recorded, Stored
 from ..events.ids import TaskRef
 from ..events.subjects import server_token
-from ..events.task import BUSY_FOR, NO_PLAN, FailureKind, Plan, Priority, StoredResult, TaskEvent, TaskSubmitted
+from ..events.task import (
+    BUSY_FOR,
+    NO_PLAN,
+    FailureKind,
+    ModelChoice,
+    Plan,
+    Priority,
+    StoredResult,
+    TaskEvent,
+    TaskSubmitted,
+)
 
 Status = Literal["WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED"]
 ACTIVE: frozenset[Status] = frozenset({"WAITING", "PROCESSING"})
@@ -52,6 +63,10 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     project: str = ""
+    model: ModelChoice | None = None
+    """The model that a task of a project was submitted with; its key is never here."""
+    chapters: Chapters = NO_CHAPTERS
+    """The chapters that the server of a project's task reported, since its submission or its last retry by hand."""
     params: Raw = NULL
     """The payload of a task that belongs to a project; null for others, whose payloads may be large."""
     deleted: bool = False
@@ -118,6 +133,7 @@ def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: in
         attempts=event.policy.attempts,
         budget=event.policy.attempts,
         project=event.project,
+        model=event.model,
         params=event.payload if event.project else NULL,
         held=event.held,
         plan=event.plan,
@@ -156,7 +172,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent], sequence: int) -> TaskV
             return replace(view, accepted=True)
         case events.ProgressReported():
             progress = view.progress if event.progress is None else event.progress
-            return replace(view, progress=progress, message=event.message)
+            return replace(view, progress=progress, message=event.message, chapters=_chapters(view, event))
         case events.AttemptFailed():
             failed = replace(view, granted=False, error=event.error, failure=event.kind, busy_until=None)
             return _waiting(failed, retry_at=event.retry_at, progress=None, message=None)
@@ -194,9 +210,18 @@ def _waiting(view: TaskView, *, retry_at: datetime | None = None, **changes: Any
     return replace(view, status="WAITING", accepted=False, deadline=None, ended_at=None, retry_at=retry_at, **changes)
 
 
+def _chapters(view: TaskView, event: events.ProgressReported) -> Chapters:
+    chapters = view.chapters
+    for custom_data in reported(event) if view.project else ():
+        if (chapter := read_chapter(custom_data)) is not None:
+            chapters = chapters.after(chapter)
+    return chapters
+
+
 def _renewed(view: TaskView) -> TaskView:
     return replace(
         view,
+        chapters=NO_CHAPTERS,
         progress=None,
         message=None,
         error="",

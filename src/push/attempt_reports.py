@@ -33,10 +33,11 @@ from ..commands.task import decide
 from ..commands.task_commands import FailTask, Reporter, ReportProgress, SucceedTask
 from ..commands.task_state import TaskState
 from ..errors import Refused, StoreError, StoreUnavailable
+from ..events.chapters import ends_chapter
 from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef
 from ..events.subjects import live_subject
-from ..events.task import ProgressReported, StoredResult, TaskEvent, object_names
+from ..events.task import MergedReport, ProgressReported, StoredResult, TaskEvent, object_names
 from ..streams.client.connection import Connection
 from ..streams.results import Results
 from . import live
@@ -47,6 +48,8 @@ PER_SECOND = 4.0
 BURST = 8.0
 MOST_OUTPUT = 64 * 1024
 """Characters of output and lines that may wait; with more, they are appended without a token."""
+MOST_MERGED = 100
+"""Ends of chapters that may wait; with more, they are appended without a token."""
 MOST_LINES = 500
 """Lines that may wait; with more, they are appended without a token. Merging costs time for each line that waits."""
 MOST_STORED = 32 * 1024 * 1024
@@ -318,15 +321,22 @@ def _without_content(command: ReportProgress) -> ReportProgress:
 
 
 def _may_be_merged(first: ReportProgress, second: ReportProgress) -> bool:
-    if first.reporter != second.reporter or len(first.lines) >= MOST_LINES:
+    if first.reporter != second.reporter or len(first.lines) >= MOST_LINES or len(first.merged) >= MOST_MERGED:
         return False
-    return len(first.output) + sum(map(len, first.lines)) <= MOST_OUTPUT
+    merged = sum(len(report.custom_data) for report in first.merged)
+    return len(first.output) + sum(map(len, first.lines)) + merged <= MOST_OUTPUT
 
 
 def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgress:
-    """Merge two reports: the later one's fields win, lines and output are joined. Without a first, start a batch."""
+    """Merge two reports: the later one's fields win, lines, output and ends of chapters are joined.
+
+    Without a first, start a batch.
+    """
     if first is None:
         return replace(second, batch=unique_id())
+    merged = first.merged
+    if second.custom_data != NULL and NOT_KEPT not in first.notes and ends_chapter(first.custom_data):
+        merged = (*merged, MergedReport(report=first.reports - 1, custom_data=first.custom_data))
     return replace(
         second,
         progress=first.progress if second.progress is None else second.progress,
@@ -337,4 +347,5 @@ def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgr
         batch=first.batch,
         reports=first.reports + 1,
         notes=tuple(dict.fromkeys((*first.notes, *second.notes)))[:MOST_NOTES],
+        merged=merged,
     )

@@ -105,4 +105,9 @@ class Seen:
             return event
         if event.reports <= count.reports:
             return None
-        return msgspec.structs.replace(event, lines=event.lines[count.lines :], output=event.output[count.output :])
+        return msgspec.structs.replace(
+            event,
+            lines=event.lines[count.lines :],
+            output=event.output[count.output :],
+            merged=tuple(merged for merged in event.merged if merged.report >= count.reports),
+        )

@@ -216,7 +216,7 @@ class HeldTasks:
         """
         found: dict[TaskRef, DueCommand] = {}
         for limit in self.limiter.limits():
-            if limit.key.kind not in ("owner", "type", "key"):
+            if limit.key.kind not in ("owner", "type", "key", "project"):
                 continue
             pools = {flow.first().pool for flow in limit.blocked if not flow.limits[SERVERS].is_closed}
             for entry in limit.pending.values() if pools else ():
@@ -338,7 +338,8 @@ class HeldTasks:
         if starts_at > now:
             self._check_at(starts_at, entry.ref)
         else:
-            self.limiter.add(entry, now)
+            # A task between two attempts goes on before the later tasks of its project.
+            self.limiter.add(entry, now, first=bool(entry.plan.project and entry.attempt))
 
     def _check_at(self, at: float, ref: TaskRef) -> None:
         heapq.heappush(self._check_times, (at, ref))

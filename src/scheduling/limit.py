@@ -18,14 +18,14 @@ from ..events.task import NO_PLAN, Plan, Priority
 from .fair_queue import FairQueue
 from .windows import window
 
-LimitKind = Literal["window", "servers", "owner", "type", "key"]
+LimitKind = Literal["window", "servers", "owner", "type", "key", "project"]
 
 
 class LimitKey(NamedTuple):
     kind: LimitKind
     name: tuple[str, ...]
     """window: owner, window, pool; servers: pool, type, labels as `name=value`; owner: owner; type: type; key: owner,
-    type, concurrency key."""
+    type, concurrency key; project: owner, type, project."""
 
 
 class Bounds(NamedTuple):
@@ -174,7 +174,9 @@ class Limit:
     def _counts(self, entry: TaskEntry) -> bool:
         if self.key.kind == "window":
             return entry.stage is Stage.QUEUED
-        return entry.is_counted or (entry.stage is Stage.REPORTED and self.key.kind in ("owner", "key"))
+        if self.key.kind == "project" and entry.stage is Stage.RETRYING:
+            return True  # else a later chapter would overtake it
+        return entry.is_counted or (entry.stage is Stage.REPORTED and self.key.kind in ("owner", "key", "project"))
 
     def set_bounds(self, bounds: Bounds, now: float) -> None:
         """Change the bounds. Starts before there was a rate do not count towards it."""

@@ -209,4 +209,6 @@ def limit_keys(entry: TaskEntry) -> list[LimitKey]:
     ]
     if entry.plan.concurrency_key:
         keys.append(LimitKey("key", (owner, entry.task_type, entry.plan.concurrency_key)))
+    if entry.plan.project:
+        keys.append(LimitKey("project", (owner, entry.task_type, entry.plan.project)))
     return keys

@@ -60,6 +60,8 @@ class FleetRules:
             case "key":
                 definition = self._fleet.type_state(limit.name[1]).definition
                 return Bounds(concurrency=definition.key_concurrency if definition else 1)
+            case "project":
+                return Bounds(concurrency=1)
 
     def _is_served(self, name: tuple[str, ...]) -> bool:
         """Return True if a server could take such tasks and neither their pool nor their type is paused."""
@@ -85,7 +87,7 @@ class FleetRules:
 def needs_grant(fleet: FleetState, ref: TaskRef, task_type: str, plan: Plan | None) -> bool:
     """Return True if a task shares a limit with others, so that only the scheduler may let it start."""
     return (
-        (plan is not None and bool(plan.concurrency_key))
+        (plan is not None and bool(plan.concurrency_key or plan.project))
         or fleet.type_limits(task_type).is_any
         or fleet.owner_limits(ref.owner).is_any
     )

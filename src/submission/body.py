@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import jsonschema_rs
 import msgspec
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 from ..clock import utc_now
 from ..commands.task_type import DEFAULT_POOL, DEFAULT_TYPE
@@ -118,6 +119,8 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     """Id of the recurring schedule that submits the task."""
     project: str = ""
     """Project of the queue surface, with the model to use and the name of its sealed key."""
+    in_turn: bool = False
+    """The owner's tasks of this type and project run one after another."""
     model: ModelChoice | None = None
     key_id: str = ""
     units: int = 1
@@ -158,6 +161,9 @@ class TypeRules:
         if definition and definition.payload_schema != NULL:
             self._check(bytes(definition.payload_schema), request.payload, request.payload_path)
         own = definition or TypeDefined(name=submission.type, pool=DEFAULT_POOL)
+        plan = submission.plan(self._now())
+        if request.in_turn:
+            plan = replace(plan or NO_PLAN, project=request.project)
         timeout = timedelta(seconds=submission.timeout) if submission.timeout else own.timeout
         timeout = timeout or timedelta(seconds=settings.attempt_timeout)
         policy = RetryPolicy(
@@ -178,7 +184,7 @@ class TypeRules:
             project=request.project,
             model=request.model,
             key_id=request.key_id,
-            plan=submission.plan(self._now()),
+            plan=plan,
             batch=request.batch,
             batch_size=request.batch_size,
             schedule=request.schedule,
