@@ -6,11 +6,22 @@ went in. All instants are in UTC, and later ones give numbers that are not small
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_MILLISECOND = 253_402_300_799_999
 """The last one of the year 9999, the last year of `datetime`."""
+RELATIVE_PATTERN = r"^-?[0-9]{1,9}[smhdw]$"
+_RELATIVE = re.compile(r"-?([0-9]{1,9})([smhdw])", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 _SECOND = timedelta(seconds=1)
 _MILLISECOND = timedelta(milliseconds=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -68,3 +79,32 @@ def parse_nats_time(text: str) -> datetime:
     """Return an RFC 3339 time in UTC with up to nine digits after the point, rounded down to a microsecond."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00")
+
+
+def parse_instant(given: int | str, now: datetime) -> datetime:
+    """Return the instant that a client writes in a filter, in UTC.
+
+    `1764460800000` is milliseconds since the epoch, also as text; `2026-01-31T12:00:00Z` is ISO 8601 with an offset;
+    `30m` and `-30m` are 30 minutes before `now`, with the units s, m, h, d and w. What lies before 1970 is 1970. Raises
+    ValueError for anything else, and for instants after the year 9999.
+    """
+    if isinstance(given, str):
+        if found := _RELATIVE.fullmatch(given):
+            count, unit = int(found[1]), _UNITS[found[2]]
+            return EPOCH if count > (now - EPOCH) // unit else now - count * unit
+        if not _NUMBER.fullmatch(given):
+            return max(_parse_iso(given), EPOCH)
+        given = int(given)
+    if not 0 <= given <= LAST_MILLISECOND:
+        raise ValueError("not an instant from 1970 to 9999")
+    return from_milliseconds(given)
+
+
+def _parse_iso(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError("no offset")
+    try:
+        return found.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("not in the years 1 to 9999") from None

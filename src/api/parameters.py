@@ -9,21 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import unquote
 
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from ..clock import random_bits, utc_now
-from ..errors import Forbidden, InvalidInput, NotFound
-from ..events.ids import BatchRef, ScheduleRef, TaskRef, is_task_id, owner_token, parse_schedule_id
+from ..errors import Forbidden, InvalidInput
+from ..events.ids import BatchRef, ScheduleRef, TaskRef, is_task_id, owner_token
 from ..wire.fields import BATCH_ID_PATTERN, SERVER_ID_PATTERN, TASK_ID_PATTERN, TYPE_NAME_PATTERN
-from .auth.access import READERS_OF_ALL, ApiRequest
+from .auth.access import READERS_OF_ALL
+from .auth.authenticator import Identity
 from .openapi.examples import BATCH_ID_EXAMPLE, TASK_ID_EXAMPLE
 
 T = TypeVar("T", bound=str)
 Ref = TypeVar("Ref", TaskRef, BatchRef, ScheduleRef)
 
+Use = Literal["list", "command"]
+"""What something is selected for."""
+ALL_OWNERS = "*"
 ID_PATTERN = TASK_ID_PATTERN
 """Ids of tasks, webhooks and schedules: a unique part and the owner's token."""
 DELIVERY_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{26}$"
@@ -72,15 +76,9 @@ Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the p
 RemovedOnly = Annotated[
     bool, QueryParameter(description="True: the removed servers, with `removed`, instead of the registered ones")
 ]
-Types = Annotated[list[str] | None, QueryParameter(name="type", description="One or more types")]
 Owner = Annotated[
-    str | None, QueryParameter(description="One user. Admins and auditors only; by default they see all users")
-]
-OfSchedule = Annotated[
     str | None,
-    QueryParameter(
-        description="A recurring schedule's id: only the tasks it submitted", schema_extra={"pattern": ID_PATTERN}
-    ),
+    QueryParameter(description="One user; `*`: all. Admins and auditors only, who see all by default"),
 ]
 IdempotencyKey = Annotated[
     str | None,
@@ -144,7 +142,7 @@ def _bad_cursor(path: str) -> InvalidInput:
     return InvalidInput("not a cursor; pass `nextCursor` of the previous page unchanged", path)
 
 
-# Owners, schedules, keys, choices
+# Owners, keys, choices
 
 
 def read_choices(given: Sequence[str] | None, allowed: AbstractSet[T], parameter: str) -> frozenset[T]:
@@ -155,23 +153,19 @@ def read_choices(given: Sequence[str] | None, allowed: AbstractSet[T], parameter
     return frozenset(value for value in allowed if value in chosen)
 
 
-def read_schedule(schedule_id: str | None) -> ScheduleRef | None:
-    """Return the schedule whose tasks are listed; None: the tasks of any schedule, or of none. Raises InvalidInput."""
-    if schedule_id is None:
-        return None
-    try:
-        return parse_schedule_id(schedule_id)
-    except NotFound:
-        raise InvalidInput("not the id of a schedule", "schedule") from None
+def selected_owner(identity: Identity, owner: str | None, use: Use) -> str | None:
+    """Return the token of the owner whose things are selected, None for everybody's. Raises Forbidden, InvalidInput.
 
-
-def listed_owner(request: ApiRequest, owner: str | None) -> str | None:
-    """Return the token of the owner whose things are listed, None for all owners. Raises Forbidden."""
-    own = owner_token(request.user.subject)
-    if request.user.has(*READERS_OF_ALL):
-        return owner_token(owner) if owner else None
-    if owner and owner_token(owner) != own:
-        raise Forbidden("only admins and auditors can list what other users own; leave `owner` out to list your own")
+    In a list, those who may read all see everybody's by default. In a command, they must say whose.
+    """
+    own = owner_token(identity.subject)
+    if identity.has(*(READERS_OF_ALL if use == "list" else ("admin",))):
+        if owner is None and use == "command":
+            raise InvalidInput("an admin must say whose tasks: a user, or `*` for all users'", "$.filter.owner")
+        return owner_token(owner) if owner not in (None, ALL_OWNERS) else None
+    if owner is not None and (owner == ALL_OWNERS or owner_token(owner) != own):
+        may = "admins and auditors list" if use == "list" else "admins change"
+        raise Forbidden(f"only {may} what other users own; leave out `owner` for your own")
     return own
 
 

@@ -20,7 +20,7 @@ from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import read_some
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
-from .task_reader import TaskReader
+from .task_reader import TaskFilter, TaskReader
 from .task_view import Listed
 
 DeadLetterKind: TypeAlias = Literal[
@@ -34,10 +34,7 @@ MOST_READ = 2_000
 
 
 class DeadLetterFilter(Struct, frozen=True, kw_only=True):
-    owner: str | None = None
-    """Owner token; None: everybody's."""
-    types: frozenset[str] = frozenset()
-    """Empty: all."""
+    tasks: TaskFilter = TaskFilter()
     kinds: frozenset[FailureKind] = KINDS
     since: datetime | None = None
     """UTC. Failed then or later."""
@@ -47,9 +44,8 @@ class DeadLetterFilter(Struct, frozen=True, kw_only=True):
         view = listed.view
         return (
             view.status == "FAILED"
-            and not view.deleted
             and view.failure in self.kinds
-            and (not self.types or view.task_type in self.types)
+            and self.tasks.matches(view)
             and (self.since is None or (view.ended_at is not None and view.ended_at >= self.since))
             and (self.before is None or (view.ended_at is not None and view.ended_at < self.before))
         )
@@ -70,7 +66,7 @@ class DeadLetterReader:
         """Return up to `limit` dead letters that failed after a sequence, the oldest failure first."""
         found: list[Listed] = []
         looked = 0
-        subject = tasks_filter(wanted.owner, word_of(TaskFailed))
+        subject = tasks_filter(wanted.tasks.owner, word_of(TaskFailed))
         start_time = wanted.since if after is None else None
         while True:
             first = (after or 0) + 1
@@ -80,7 +76,7 @@ class DeadLetterReader:
             start_time = None
             # A task that failed again after a retry counts with its last failure.
             failed_at = {task_ref(at.subject): (at.sequence, decode(task_codec, at).recorded.at) for at in positions}
-            for listed in await self._tasks.views(list(failed_at), wanted.owner):
+            for listed in await self._tasks.views(list(failed_at), wanted.tasks.owner):
                 if listed.view.ended_at == failed_at[listed.ref][1] and wanted.matches(listed):
                     found.append(listed)
                     if len(found) == limit:

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..errors import InvalidInput
-from ..instants import LAST_MILLISECOND, from_milliseconds
+from ..instants import LAST_MILLISECOND, RELATIVE_PATTERN, from_milliseconds, parse_instant
 
 # Python lets `$` match before a final line feed; ECMA 262 does not. `(?!\n)` refuses it in both.
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$(?!\n)"
@@ -45,6 +45,19 @@ Instant = (
     | Annotated[datetime, Meta(tz=True)]
 )
 """Milliseconds since the epoch, or ISO 8601 text with an offset."""
+_FILTER_TEXT = "ISO 8601 text with an offset, as in 2026-01-31T12:00:00Z, or a time ago, as in 90s, 30m, 1h, 2d, 1w"
+FilterInstant = (
+    Annotated[int, Meta(ge=0, le=LAST_MILLISECOND, extra={"unit": "milliseconds since the epoch"})]
+    | Annotated[
+        str,
+        Meta(
+            max_length=64,
+            extra_json_schema={"anyOf": [{"format": "date-time"}, {"pattern": RELATIVE_PATTERN}]},
+            extra={"words": _FILTER_TEXT},
+        ),
+    ]
+)
+"""An instant in a filter, in lists and in commands alike."""
 Labels = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=32)
 ]
@@ -61,3 +74,16 @@ def instant(given: int | datetime | None, path: str) -> datetime | None:
         return given.astimezone(UTC) if given is not None else None
     except OverflowError:
         raise InvalidInput(f"must lie in the years 1 to 9999 in UTC; given: {given}", path) from None
+
+
+def filter_instant(given: int | str | None, now: datetime, path: str) -> datetime | None:
+    """Return a `FilterInstant` of a client in UTC, None for None. Raises InvalidInput.
+
+    `path`: where it was given, as in `$.filter.createdAfter`.
+    """
+    if given is None:
+        return None
+    try:
+        return parse_instant(given, now)
+    except ValueError:
+        raise InvalidInput(f"must be a whole number of milliseconds since the epoch, {_FILTER_TEXT}", path) from None

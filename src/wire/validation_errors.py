@@ -216,6 +216,8 @@ def _requirement(kinds: Iterable[inspect.Type]) -> str:
 
 def _described(kind: inspect.Type, unit: str = "") -> str:
     match kind:
+        case inspect.Metadata(extra={"words": str(words)}):
+            return words
         case inspect.Metadata(extra=extra):
             return _described(kind.type, (extra or {}).get("unit", ""))
         case inspect.IntType():

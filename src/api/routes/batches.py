@@ -29,11 +29,11 @@ from ..parameters import (
     IdempotencyKey,
     Limit,
     Owner,
-    listed_owner,
     made_ref,
     next_cursor,
     read_choices,
     read_cursor,
+    selected_owner,
 )
 from ..routing import Routes
 from ..schemas.batches import (
@@ -51,9 +51,10 @@ from ..schemas.bulk import BulkAnswer
 from ..schemas.shared import ReasonBody
 from ..sse import STREAM_TYPE
 from ..task_actions import BulkCommand, TaskAction, command_for
+from ..task_filter import Statuses
 from .bulk import COUNTS
 from .events import HEARTBEAT_SECONDS, After, LastEventId, Token, stream
-from .tasks import STATUSES, Statuses, bare_payload
+from .tasks import STATUSES, bare_payload
 
 MOST_COUNTED = 10_000
 """Tasks counted for one page of batches. The page ends before the batch that would exceed it."""
@@ -149,7 +150,9 @@ def batch_router(container: Container) -> Router:
         With `counts`, a page ends once its batches have 10,000 tasks together.
         """
         deleted = request.user.has(*READERS_OF_ALL)
-        page = await batches.page(listed_owner(request, owner), limit, read_cursor(cursor), deleted=deleted)
+        page = await batches.page(
+            selected_owner(request.user, owner, "list"), limit, read_cursor(cursor), deleted=deleted
+        )
         if counts:
             page = _countable(page)
         shown = []

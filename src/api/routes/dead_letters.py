@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
 
 from litestar import Router
-from litestar.params import QueryParameter
+from litestar.di import NamedDependency
 
 from ...container import Container
 from ...events.ids import TaskRef
 from ...projections.dead_letters import KINDS, DeadLetterFilter
 from ..auth.access import ApiRequest
-from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..parameters import Cursor, Limit, Owner, Types, listed_owner, next_cursor, read_choices, read_cursor
+from ..parameters import Cursor, Limit, next_cursor, read_choices, read_cursor
 from ..routing import Routes
-from ..schemas.bulk import BulkAnswer, DeadLetterPage, DeadLettersBody, DeadLettersFilter
+from ..schemas.bulk import BulkAnswer, DeadLetterPage, DeadLettersBody, TaskSelection
 from ..schemas.tasks import task_summary
 from ..task_actions import TaskAction, command_many
-from .bulk import COUNTS, MOST_MATCHED, commanded_owner, within_reach
+from ..task_filter import SELECTED, FailedBefore, FailedSince, Kinds, dead_letter_filter
+from .bulk import COUNTS, MOST_MATCHED
 
-LATEST_MS = 253_402_300_799_999
-"""The end of the year 9999."""
 NO_DEAD_LETTER = "this is not a dead letter: it has not failed for good, or a retry could not help"
-
-
-def dead_letter_filter(identity: Identity, given: DeadLettersFilter) -> DeadLetterFilter:
-    """Return the filter for a caller. Raises InvalidInput, and Forbidden for others' tasks."""
-    return DeadLetterFilter(
-        owner=commanded_owner(identity, given.owner),
-        types=frozenset(given.type or ()),
-        kinds=frozenset(given.kind or KINDS),
-        since=within_reach(given.since, "$.filter.since"),
-        before=within_reach(given.before, "$.filter.before"),
-    )
 
 
 def dead_letter_router(container: Container) -> Router:
@@ -47,25 +33,30 @@ def dead_letter_router(container: Container) -> Router:
 
     async def command(request: ApiRequest, action: TaskAction) -> BulkAnswer:
         body = await read_as(request, DeadLettersBody, container.settings.max_json_depth)
-        matching = None if body.filter is None else partial(find, dead_letter_filter(request.user, body.filter))
+        matching = None
+        if (given := body.filter) is not None:
+            kinds = frozenset(given.kind or ())
+            wanted = dead_letter_filter(
+                request.user, given, "command", kinds=kinds, since=given.since, before=given.before
+            )
+            matching = partial(find, wanted)
         return await command_many(
             container, request, action, body, matching, among=letters.among, otherwise=NO_DEAD_LETTER
         )
 
-    @routes.get("/dead-letters", "List dead letters", "A page of dead letters, the earliest failure first")
+    @routes.get(
+        "/dead-letters",
+        "List dead letters",
+        "A page of dead letters, the earliest failure first",
+        fails={404},
+        dependencies=SELECTED,
+    )
     async def list_dead_letters(
         request: ApiRequest,
-        type_: Types = None,
-        kind: Annotated[
-            list[str] | None, QueryParameter(description="One or more kinds of failure, also comma-separated")
-        ] = None,
-        since: Annotated[
-            int | None, QueryParameter(ge=0, le=LATEST_MS, description="Failed at or after this (milliseconds)")
-        ] = None,
-        before: Annotated[
-            int | None, QueryParameter(ge=0, le=LATEST_MS, description="Failed before this (milliseconds)")
-        ] = None,
-        owner: Owner = None,
+        selection: NamedDependency[TaskSelection],
+        kind: Kinds = None,
+        since: FailedSince = None,
+        before: FailedBefore = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> DeadLetterPage:
@@ -74,13 +65,8 @@ def dead_letter_router(container: Container) -> Router:
         Tasks that expired, or failed with a parent, are not dead letters. A task that is retried or deleted is none any
         more.
         """
-        filter_ = DeadLetterFilter(
-            owner=listed_owner(request, owner),
-            types=frozenset(type_ or ()),
-            kinds=read_choices(kind, KINDS, "kind") or KINDS,
-            since=within_reach(since, "since"),
-            before=within_reach(before, "before"),
-        )
+        kinds = read_choices(kind, KINDS, "kind")
+        filter_ = dead_letter_filter(request.user, selection, "list", kinds=kinds, since=since, before=before)
         page = await letters.page(filter_, limit, read_cursor(cursor))
         return DeadLetterPage(
             dead_letters=[task_summary(listed, container.settings) for listed in page.tasks],

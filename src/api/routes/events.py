@@ -19,9 +19,10 @@ from ..auth.access import STREAM_TOKENS, ApiRequest, take_place
 from ..auth.authenticator import Identity
 from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import EventStream, PushMessages
-from ..parameters import Owner, TaskId, Types, listed_owner, read_choices
+from ..parameters import Owner, TaskId, read_choices, selected_owner
 from ..routing import Routes
 from ..sse import HEARTBEAT, STREAM_TYPE, block, event_stream
+from ..task_filter import Types
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +115,7 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         It resumes like the stream of a task.
         """
         choice = SubscriptionFilter(types=frozenset(type_ or []), events=read_choices(event, EVENTS, "event"))
-        scope = Scope(owner=listed_owner(request, owner), choice=choice)
+        scope = Scope(owner=selected_owner(request.user, owner, "list"), choice=choice)
         take_place(request, container.open_streams)
         return stream(await pushed.of_all(request.user, scope, last_event_id or after), request.user)
 

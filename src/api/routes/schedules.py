@@ -47,10 +47,10 @@ from ..parameters import (
     Limit,
     Owner,
     ScheduleId,
-    listed_owner,
     made_ref,
     page_of,
     read_id_cursor,
+    selected_owner,
 )
 from ..routing import Routes
 from ..schemas.schedules import (
@@ -214,7 +214,7 @@ def schedule_router(container: Container) -> Router:
         cursor: Cursor = None,
     ) -> SchedulePage:
         """List schedules by id: newest first, except those made with an Idempotency-Key, whose ids are not by time."""
-        refs = {ref.id: ref for ref in await schedule_refs(reading, listed_owner(request, owner))}
+        refs = {ref.id: ref for ref in await schedule_refs(reading, selected_owner(request.user, owner, "list"))}
         shown, following = page_of(refs, limit, read_id_cursor(cursor), newest_first=True)
         states = await load_schedules(reading, [refs[schedule_id] for schedule_id in shown])
         return SchedulePage(

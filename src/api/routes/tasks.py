@@ -8,6 +8,7 @@ import re
 from typing import Annotated, get_args
 
 from litestar import Router
+from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import HeaderParameter, QueryParameter
 
@@ -15,7 +16,7 @@ from ...clock import utc_now
 from ...container import Container
 from ...errors import StreamsExhausted, TooManyStreams
 from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
-from ...projections.task_reader import TaskDetail, TaskFilter
+from ...projections.task_reader import TaskDetail
 from ...projections.task_view import ACTIVE, Status
 from ...push.feed import FeedPosition
 from ...push.listeners import Scope
@@ -29,18 +30,14 @@ from ..parameters import (
     Cursor,
     IdempotencyKey,
     Limit,
-    OfSchedule,
-    Owner,
     TaskId,
-    Types,
-    listed_owner,
     made_ref,
     next_cursor,
     read_choices,
     read_cursor,
-    read_schedule,
 )
 from ..routing import Routes
+from ..schemas.bulk import TaskSelection
 from ..schemas.shared import ReasonBody
 from ..schemas.tasks import (
     EventPage,
@@ -52,11 +49,10 @@ from ..schemas.tasks import (
     task_summary,
 )
 from ..task_actions import TaskAction, command_for, give_command
+from ..task_filter import SELECTED, Statuses, matching, task_filter
 from ..task_updates import record_update
 
 STATUSES: frozenset[str] = frozenset(get_args(Status))
-
-Statuses = Annotated[list[str] | None, QueryParameter(description="One or more statuses, also comma-separated")]
 
 LONGEST_WAIT = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
@@ -205,26 +201,20 @@ def task_router(container: Container) -> Router:
         """Queue a failed or cancelled task again, with all its attempts."""
         return await command(request, task_id, "retry")
 
-    @routes.get("/tasks", "List tasks", "A page of tasks, newest first")
+    @routes.get("/tasks", "List tasks", "A page of tasks, newest first", fails={404}, dependencies=SELECTED)
     async def list_tasks(
         request: ApiRequest,
+        selection: NamedDependency[TaskSelection],
         status: Statuses = None,
-        type_: Types = None,
-        schedule: OfSchedule = None,
-        owner: Owner = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> TaskPage:
-        """List tasks, newest first. A page may be short, even empty, and still have a `nextCursor`."""
-        of_schedule = read_schedule(schedule)
-        filter_ = TaskFilter(
-            owner=listed_owner(request, owner) or (of_schedule.owner if of_schedule else None),
-            statuses=read_choices(status, STATUSES, "status"),
-            types=frozenset(type_ or ()),
-            schedule=of_schedule.id if of_schedule else "",
-            deleted=request.user.has(*READERS_OF_ALL),
-        )
-        page = await container.tasks.page(filter_, limit, read_cursor(cursor))
+        """List tasks, newest first. A page may be short, even empty, and still have a `nextCursor`.
+
+        A bulk command with the same filter is for the same tasks.
+        """
+        wanted = task_filter(request.user, selection, "list", statuses=read_choices(status, STATUSES, "status"))
+        page = await matching(container, wanted, limit, read_cursor(cursor))
         summaries = [task_summary(listed, settings) for listed in page.tasks]
         return TaskPage(tasks=summaries, next_cursor=next_cursor(page.cursor))
 

@@ -32,11 +32,11 @@ from ..parameters import (
     Limit,
     Owner,
     WebhookId,
-    listed_owner,
     next_cursor,
     page_of,
     read_cursor,
     read_id_cursor,
+    selected_owner,
 )
 from ..routing import Routes
 from ..schemas.shared import DoneAnswer
@@ -195,7 +195,7 @@ def webhook_router(container: Container) -> Router:
         request: ApiRequest, owner: Owner = None, limit: Limit = 50, cursor: Cursor = None
     ) -> WebhookPage:
         """List webhooks, newest first."""
-        of = listed_owner(request, owner)
+        of = selected_owner(request.user, owner, "list")
         found = dict((await load_webhooks(container.reading, of)).registered())
         pauses, now = await container.deliveries.pauses(of), utc_now()
         shown, following = page_of((ref.id for ref in found), limit, read_id_cursor(cursor), newest_first=True)

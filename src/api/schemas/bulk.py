@@ -1,4 +1,4 @@
-"""Commands for many tasks at once, dead letters among them. Times are milliseconds since the epoch."""
+"""Commands for many tasks at once, dead letters among them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from ...projections.dead_letters import DeadLetterKind
 from ...projections.task_view import Status
 from ...submission.body import TaskIdText
-from ...wire.fields import BATCH_ID_PATTERN, Instant, Name
+from ...wire.fields import BATCH_ID_PATTERN, TASK_ID_PATTERN, FilterInstant, Name
 from .shared import Page
 from .tasks import TaskSummary
 
@@ -28,23 +28,42 @@ class ManyTasks(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"
     """`nextCursor` of the previous answer, to continue with the same filter."""
 
 
-class BulkFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Tasks that match every field given. At least one field besides `owner` is required."""
+class TaskSelection(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Tasks that match every field given."""
 
-    status: Annotated[list[Status], Meta(min_length=1)] | None = None
-    """Any of these."""
     type: Annotated[list[Name], Meta(min_length=1)] | None = None
     """Any of these."""
     batch: Annotated[str, Meta(pattern=BATCH_ID_PATTERN)] | None = None
     """Id of their batch."""
-    created_after: Instant | None = None
-    """Submitted at or after this. Milliseconds since the epoch or ISO 8601."""
-    created_before: Instant | None = None
-    """Submitted before this."""
+    schedule: Annotated[str, Meta(pattern=TASK_ID_PATTERN)] | None = None
+    """Id of the recurring schedule that submitted them."""
     project: Annotated[str, Meta(min_length=1)] | None = None
     """The name of a project of the queue surface."""
+    created_after: FilterInstant | None = None
+    """Submitted at or after this: ISO 8601, milliseconds since the epoch, or a time ago, as in `1h`."""
+    created_before: FilterInstant | None = None
+    """Submitted before this."""
     owner: Name | None = None
-    """Admins only: a user, or `*` for all users. By default the caller."""
+    """A user. Others than the caller: admins only, in lists also auditors, who may name all with `*`. They see
+    everybody's by default, and must name the owner of what they change."""
+
+
+class BulkFilter(TaskSelection, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Tasks that match every field given. At least one field besides `owner` is required."""
+
+    status: Annotated[list[Status], Meta(min_length=1)] | None = None
+    """Any of these."""
+
+
+class DeadLettersFilter(TaskSelection, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Dead letters that match every field given; an empty filter matches all."""
+
+    kind: Annotated[list[DeadLetterKind], Meta(min_length=1)] | None = None
+    """Any of these."""
+    since: FilterInstant | None = None
+    """Failed at or after this: ISO 8601, milliseconds since the epoch, or a time ago, as in `1h`."""
+    before: FilterInstant | None = None
+    """Failed before this."""
 
 
 class BulkBody(ManyTasks, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -80,21 +99,6 @@ class DeadLetterPage(Page, kw_only=True, rename="camel"):
     """Dead letters, the earliest failure first. `failureKind` is how the last attempt failed."""
 
     dead_letters: list[TaskSummary]
-
-
-class DeadLettersFilter(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Dead letters that match every field given; an empty filter matches all."""
-
-    type: Annotated[list[Name], Meta(min_length=1)] | None = None
-    """Any of these."""
-    kind: Annotated[list[DeadLetterKind], Meta(min_length=1)] | None = None
-    """Any of these."""
-    since: Instant | None = None
-    """Failed at or after this. Milliseconds since the epoch or ISO 8601."""
-    before: Instant | None = None
-    """Failed before this."""
-    owner: Name | None = None
-    """Admins only: a user, or `*` for all users. By default the caller."""
 
 
 class DeadLettersBody(ManyTasks, kw_only=True, forbid_unknown_fields=True, rename="camel"):
