@@ -61,7 +61,7 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
         if reporter.kind == "person":  # nobody's work: it may be refused
             await container.submissions.check_bytes(ref.owner, len(body))
         await container.reports.progress(ref, update.progress(), reporter, by=by, cause=cause, known=known)
-    return task_answer(await container.tasks.detail(ref), settings)
+    return task_answer(container.reports.with_waiting(await container.tasks.detail(ref)), settings)
 
 
 def _body_limit(settings: Settings, identity: Identity, started: AttemptStarted | None) -> tuple[int | None, str]:

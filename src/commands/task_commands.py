@@ -94,6 +94,7 @@ class ReportProgress(Struct, frozen=True, kw_only=True):
     reports: int = 1
     notes: tuple[str, ...] = ()
     merged: tuple[MergedReport, ...] = ()
+    data: StoredResult | None = None
 
 
 class SucceedTask(Struct, frozen=True, kw_only=True):

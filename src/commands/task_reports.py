@@ -30,6 +30,7 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         reports=command.reports,
         notes=command.notes,
         merged=command.merged,
+        data=command.data,
     )
     if isinstance(state, Processing):
         return [report]

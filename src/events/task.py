@@ -214,6 +214,8 @@ class ProgressReported(Event, frozen=True, kw_only=True):
     """What of the reports was left out, clamped or shortened, and why."""
     merged: tuple[MergedReport, ...] = ()
     """Earlier reports here that ended a chapter, in order. `custom_data` is of the last report that had any."""
+    data: StoredResult | None = None
+    """The result as far as it was known: `data` of the last report that had it. None: no report had it."""
 
 
 class AttemptFailed(Event, frozen=True, kw_only=True):
@@ -288,6 +290,10 @@ TaskEvent: TypeAlias = (
 
 def object_names(event: TaskEvent) -> set[str]:
     """Return the names of the objects that an event refers to."""
-    if isinstance(event, TaskSucceeded | TaskFailed) and event.result is not None:
-        return event.result.object_names
-    return set()
+    match event:
+        case TaskSucceeded(result=StoredResult() as stored) | TaskFailed(result=StoredResult() as stored):
+            return stored.object_names
+        case ProgressReported(data=StoredResult() as stored):
+            return stored.object_names
+        case _:
+            return set()

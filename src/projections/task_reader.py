@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from ..errors import NotFound, StoreUnavailable
 from ..events import task as events
 from ..events.codec import task_codec
-from ..events.envelope import Stored
+from ..events.envelope import NULL, Stored
 from ..events.ids import TaskRef
 from ..events.kinds import ENDING_WORDS, word_of
 from ..events.subjects import history_filter, task_ref, task_root, task_word, tasks_filter
@@ -60,6 +60,16 @@ Tail = dict[TaskRef, list[Stored[TaskEvent]]]
 """Events that the bucket does not reflect yet, by task."""
 
 
+class LastReport(NamedTuple):
+    """What the last report of the present attempt says, beside its progress and message."""
+
+    custom_data: Raw = NULL
+    data: StoredResult | None = None
+    """The result as far as it is known: of the last report that had data."""
+    data_sequence: int = 0
+    """Sequence of the event that has it."""
+
+
 class TaskDetail(NamedTuple):
     """A task with its payload and result."""
 
@@ -69,6 +79,8 @@ class TaskDetail(NamedTuple):
     result: StoredResult | None
     result_sequence: int
     """Sequence of the event that has the result; 0 without one."""
+    report: LastReport | None = None
+    """Of an attempt that runs; None before its first report."""
 
 
 class TaskResult(NamedTuple):
@@ -134,21 +146,26 @@ class TaskReader:
         """Return the task that a history describes."""
         view: TaskView | None = None
         payload = Raw(b"null")
+        report: LastReport | None = None
         for stored in history:
             view = fold(view, stored)
+            report = next_report(report, stored.recorded.event, stored.sequence)
             if isinstance(stored.recorded.event, events.TaskSubmitted):
                 payload = stored.recorded.event.payload
         if view is None:
             raise NotFound("task", ref.id)
         result = _current_result(ref, history)
-        return TaskDetail(ref, view, payload, result and result.stored, result.sequence if result else 0)
+        sequence = result.sequence if result else 0
+        is_running = view.status == "PROCESSING"
+        return TaskDetail(ref, view, payload, result and result.stored, sequence, report if is_running else None)
 
     async def result(self, ref: TaskRef, sequence: int | None, *, deleted: bool = False) -> TaskResult:
         """Return the result of a task's event at a sequence; None: its present result. Raises NotFound."""
         history = await self.history(ref, deleted=deleted)
-        if sequence is not None:
-            history = [stored for stored in history if stored.sequence == sequence]
-        found = _current_result(ref, history)
+        if sequence is None:
+            found = _current_result(ref, history)
+        else:
+            found = next((_result_in(ref, stored) for stored in history if stored.sequence == sequence), None)
         if found is None:
             raise NotFound("result of task", ref.id)
         return found
@@ -157,7 +174,7 @@ class TaskReader:
         """Return the result of a task's event at a sequence, also of a deleted task. Raises NotFound."""
         position = await position_at(self._reading, TASKS, sequence)
         if position is not None and position.subject.startswith(f"{task_root(ref)}."):
-            found = _current_result(ref, [decode(task_codec, position)])
+            found = _result_in(ref, decode(task_codec, position))
             if found is not None:
                 return found
         raise NotFound("result of task", ref.id)
@@ -389,6 +406,28 @@ class TaskReader:
 
         await asyncio.gather(*map(load, refs))
         return views
+
+
+def next_report(report: LastReport | None, event: TaskEvent, sequence: int) -> LastReport | None:
+    """Return the last report of an attempt after one more event of its task; None before the first one."""
+    match event:
+        case events.AttemptStarted():
+            return None
+        case events.ProgressReported():
+            if event.data is not None:
+                return LastReport(event.custom_data, event.data, sequence)
+            known = report or LastReport()
+            return known._replace(custom_data=event.custom_data)
+        case _:
+            return report
+
+
+def _result_in(ref: TaskRef, stored: Stored[TaskEvent]) -> TaskResult | None:
+    """Return the result, or the data of a report, that an event has."""
+    event = stored.recorded.event
+    if isinstance(event, events.ProgressReported):
+        return None if event.data is None else TaskResult(ref, stored.sequence, event.data)
+    return _current_result(ref, [stored])
 
 
 def _current_result(ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> TaskResult | None:

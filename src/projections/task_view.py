@@ -171,8 +171,7 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent], sequence: int) -> TaskV
         case events.AttemptAccepted():
             return replace(view, accepted=True)
         case events.ProgressReported():
-            progress = view.progress if event.progress is None else event.progress
-            return replace(view, progress=progress, message=event.message, chapters=_chapters(view, event))
+            return after_report(view, event)
         case events.AttemptFailed():
             failed = replace(view, granted=False, error=event.error, failure=event.kind, busy_until=None)
             return _waiting(failed, retry_at=event.retry_at, progress=None, message=None)
@@ -193,6 +192,11 @@ def _next(view: TaskView, recorded: Recorded[TaskEvent], sequence: int) -> TaskV
             return replace(view, deleted=True)
         case _:
             assert_never(event)
+
+
+def after_report(view: TaskView, event: events.ProgressReported) -> TaskView:
+    progress = view.progress if event.progress is None else event.progress
+    return replace(view, progress=progress, message=event.message, chapters=_chapters(view, event))
 
 
 def awaited(view: TaskView) -> Plan:

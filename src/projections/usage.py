@@ -33,7 +33,7 @@ from ..events.subjects import (
     task_word,
     webhook_ref,
 )
-from ..events.task import TaskFailed, TaskSucceeded
+from ..events.task import ProgressReported, TaskFailed, TaskSucceeded
 from ..instants import EPOCH
 from ..streams.buckets import Bucket, Write
 from ..streams.jetstream.messages import Position
@@ -47,7 +47,7 @@ MOST_DAYS = 400
 """Days of one owner; with more, the oldest two become one, which counts as the later of the two."""
 OWNERS_HELD = 10_000
 _TASK_PREFIX = TASK_SUBJECTS.rstrip("*>")
-_WITH_RESULT = {word_of(TaskSucceeded), word_of(TaskFailed)}
+_WITH_RESULT = {word_of(TaskSucceeded), word_of(TaskFailed), word_of(ProgressReported)}
 
 
 class Usage(Struct, kw_only=True):
@@ -146,6 +146,8 @@ class _StoredResult(Struct):
 
 class _End(Struct):
     result: _StoredResult | None = None
+    data: _StoredResult | None = None
+    """Of a progress report."""
 
 
 class _RecordedTime(Struct):
@@ -170,7 +172,7 @@ def measured(position: Position) -> tuple[int, int]:
     if not position.subject.startswith(_TASK_PREFIX) or task_word(position.subject) not in _WITH_RESULT:
         return (_decode_time(position.data).at - EPOCH) // DAY, size
     recorded = _decode_end(position.data)
-    if (result := recorded.event.result) is not None:
+    if (result := recorded.event.result or recorded.event.data) is not None:
         size += result.size_bytes if result.object_name else 0
         size += result.file.size_bytes if result.file else 0
     return (recorded.at - EPOCH) // DAY, size

@@ -32,12 +32,14 @@ from ..commands.handler import PATIENCE_SECONDS, Known
 from ..commands.task import decide
 from ..commands.task_commands import FailTask, Reporter, ReportProgress, SucceedTask
 from ..commands.task_state import TaskState
-from ..errors import Refused, StoreError, StoreUnavailable
+from ..errors import Refused, ResultExpired, StoreError, StoreUnavailable
 from ..events.chapters import ends_chapter
 from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef
 from ..events.subjects import live_subject
 from ..events.task import MergedReport, ProgressReported, StoredResult, TaskEvent, object_names
+from ..projections.task_reader import TaskDetail, next_report
+from ..projections.task_view import after_report
 from ..streams.client.connection import Connection
 from ..streams.results import Results
 from . import live
@@ -52,11 +54,16 @@ MOST_MERGED = 100
 """Ends of chapters that may wait; with more, they are appended without a token."""
 MOST_LINES = 500
 """Lines that may wait; with more, they are appended without a token. Merging costs time for each line that waits."""
+MOST_INLINE = 16 * 1024
+"""Bytes of a report's data in its event. More is in the object store: each read of a task reads all its events."""
 MOST_STORED = 32 * 1024 * 1024
-"""Characters of output, lines and custom data of one task that this process stores. More is pushed live only."""
+"""Characters of output, lines, data and custom data of one task that this process stores. More is pushed live only."""
 MOST_STORED_THEN = 1_024
 """Bytes of custom data that are stored even then."""
-NOT_KEPT = f"output, lines and large custom data are pushed live only: the task has stored {MOST_STORED:,} characters"
+NOT_KEPT = (
+    "output, lines and large custom data are pushed live only, and data is left out: the task has stored "
+    f"{MOST_STORED:,} characters"
+)
 MOST_NOTES = 20
 """Notes of merged reports; equal ones count once."""
 REMEMBERED = 10_000
@@ -82,7 +89,7 @@ class _Throttle(Struct):
     """Sequence of the last report that was appended here."""
     flush: asyncio.Task[None] | None = None
     stored: int = 0
-    """Characters of output, lines and custom data that were stored here."""
+    """Characters of output, lines, data and custom data that were stored here."""
     refused: tuple[Reporter, Refused] | None = None
     """The reporter of an attempt that no longer counts, and why it was refused."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -117,17 +124,25 @@ class AttemptReports:
         Raises Refused if the known state does not allow it, StoreUnavailable if it must be appended now and cannot be.
         """
         command = update.command(reporter)
+        is_large = False
+        if update.data != NULL:
+            inline = self._results.inline(bytes(update.data), most_bytes=MOST_INLINE)
+            is_large = inline is None
+            command = replace(command, data=inline)
         events = decide(command, known.state, self._now())
         task = self._task(ref)
         async with task.lock:
             if task.refused is not None and task.refused[0] == command.reporter:
                 raise task.refused[1]
-            size = len(command.output) + sum(map(len, command.lines)) + len(command.custom_data)
+            size = len(command.output) + sum(map(len, command.lines)) + len(command.custom_data) + len(update.data)
             is_over = task.stored + size > MOST_STORED
             if is_over:
                 command = _without_content(command)
             else:
                 task.stored += size
+                if is_large:
+                    await self._append_large(ref, task, command, bytes(update.data), by=by, cause=cause)
+                    return
             is_free = not is_over and task.waiting is None and task.flush is None and task.take(time.monotonic())
             if is_free or len(events) > 1:  # a report that starts an attempt is more than progress
                 handled = await self._commands.task(ref, command, by=by, cause=cause, known=known)
@@ -140,6 +155,40 @@ class AttemptReports:
             if task.flush is None:
                 task.flush = asyncio.create_task(self._flush_later(ref, task))
             await self._push(ref, task, waiting, events[0], by)
+
+    async def _append_large(
+        self, ref: TaskRef, task: _Throttle, command: ReportProgress, data: bytes, *, by: Actor, cause: str
+    ) -> None:
+        """Append a report whose data needs an object, after the one that waits. It is too large to be pushed live."""
+        if task.waiting is not None:
+            await self._append(ref, task)
+        decided_by = self._now() + LONGEST_UNDECIDED
+        stored = await self._results.store_partial(ref, data)
+        try:
+            if self._now() > decided_by:
+                raise ResultExpired
+            handled = await self._commands.task(ref, replace(command, data=stored), by=by, cause=cause)
+        except Refused:
+            await self._discard(ref, stored)
+            raise
+        task.last = handled.known.sequence
+
+    def with_waiting(self, detail: TaskDetail) -> TaskDetail:
+        """Return a task as it is with the report that waits here to be appended."""
+        task = self._tasks.get(detail.ref)
+        waiting = None if task is None else task.waiting
+        view = detail.view
+        if waiting is None or view.status != "PROCESSING" or waiting.reporter.attempt not in (None, view.attempt):
+            return detail
+        event = ProgressReported(
+            attempt=view.attempt,
+            progress=waiting.progress,
+            message=waiting.message,
+            custom_data=waiting.custom_data,
+            merged=waiting.merged,
+            data=waiting.data,
+        )
+        return detail._replace(view=after_report(view, event), report=next_report(detail.report, event, view.sequence))
 
     async def end(
         self,
@@ -316,6 +365,7 @@ def _without_content(command: ReportProgress) -> ReportProgress:
         custom_data=command.custom_data if is_small else NULL,
         lines=(),
         output="",
+        data=None,
         notes=(*command.notes, NOT_KEPT),
     )
 
@@ -348,4 +398,5 @@ def _merged(first: ReportProgress | None, second: ReportProgress) -> ReportProgr
         reports=first.reports + 1,
         notes=tuple(dict.fromkeys((*first.notes, *second.notes)))[:MOST_NOTES],
         merged=merged,
+        data=second.data or first.data,
     )

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from ..events.envelope import Recorded
 from ..events.ids import TaskRef
-from ..events.task import TaskEvent, TaskFailed, TaskSucceeded
+from ..events.task import ProgressReported, StoredResult, TaskEvent, TaskFailed, TaskSucceeded
 from ..instants import iso
 from ..vault.result_links import ResultLinks
 from .live import LiveReport
@@ -38,10 +38,17 @@ _encode = msgspec.json.Encoder().encode
 
 def shown(event: TaskEvent, ref: TaskRef, sequence: int, links: ResultLinks) -> Any:
     """Return an event as clients see it: with links in the place of results and files in the object store."""
-    if not isinstance(event, TaskSucceeded | TaskFailed) or event.result is None or not event.result.object_names:
+    match event:
+        case TaskSucceeded(result=StoredResult() as stored) | TaskFailed(result=StoredResult() as stored):
+            name = "result"
+        case ProgressReported(data=StoredResult() as stored):
+            name = "data"
+        case _:
+            return event
+    if not stored.object_names:
         return event
     fields = msgspec.json.decode(_encode(event), type=dict[str, Raw])
-    return fields | {"result": links.shown(ref, sequence, event.result)}
+    return fields | {name: links.shown(ref, sequence, stored)}
 
 
 def encoded(update: LoggedEvent | LiveEvent, links: ResultLinks) -> bytes:

@@ -31,6 +31,8 @@ from .jetstream.messages import Position, last_position, read
 from .turns import Turns
 
 BUCKET = "results"
+PARTIAL = ".partial"
+"""End of the names of objects that progress reports refer to."""
 STREAM = f"OBJ_{BUCKET}"
 PART_BYTES = 128 * 1024
 """Size of one part; every official client of NATS has this default."""
@@ -56,10 +58,13 @@ class Results:
         self._objects = objects
         self._inline_bytes = inline_bytes
 
-    def inline(self, ending: bytes, *, has_file: bool) -> StoredResult | None:
-        """Return a result in the form the event holds, without line breaks; None if it needs an object."""
+    def inline(self, ending: bytes, *, has_file: bool = False, most_bytes: int | None = None) -> StoredResult | None:
+        """Return a result in the form the event holds, without line breaks; None if it needs an object.
+
+        `most_bytes`: a limit below that of all results.
+        """
         result = compact(ending)
-        if has_file or len(result) > self._inline_bytes:
+        if has_file or len(result) > min(self._inline_bytes, most_bytes or self._inline_bytes):
             return None
         return StoredResult(inline=Raw(result), size_bytes=len(result))
 
@@ -85,6 +90,16 @@ class Results:
                     await self._objects.delete(stored_file.object_name)
             raise
         return StoredResult(object_name=name, size_bytes=len(result), file=stored_file)
+
+    async def store_partial(self, ref: TaskRef, data: bytes) -> StoredResult:
+        """Store the data of a progress report in an object; return the form that the event holds.
+
+        Raises StoreUnavailable. Each call makes an object with a new name.
+        """
+        data = compact(data)
+        name = f"{ref.owner}.{ref.unique}.{unique_id()}{PARTIAL}"
+        await self._objects.put(name, data)
+        return StoredResult(object_name=name, size_bytes=len(data))
 
     async def discard(self, names: Collection[str]) -> None:
         """Delete objects. Raises StoreUnavailable; repeating is safe."""

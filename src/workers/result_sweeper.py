@@ -25,11 +25,11 @@ from ..events.codec import task_codec
 from ..events.ids import TaskRef
 from ..events.kinds import ENDING_WORDS, word_of
 from ..events.subjects import history_filter, task_root, task_word
-from ..events.task import TaskDeleted, TaskFailed, TaskSucceeded, object_names
+from ..events.task import ProgressReported, TaskDeleted, TaskFailed, TaskSucceeded, object_names
 from ..runtime import metrics
 from ..streams.jetstream.messages import last_position, read, read_current
 from ..streams.log import decode
-from ..streams.results import DescribedObject
+from ..streams.results import PARTIAL, DescribedObject
 from ..streams.topology.definitions import TASKS
 
 log = structlog.get_logger(__name__)
@@ -91,9 +91,15 @@ class ResultSweeper:
         last = await last_position(self._reading, TASKS, history_filter(root))
         if last is not None and task_word(last.subject) not in OVER:
             return None
-        for kind in REFERRING:
-            subject = history_filter(f"{root}.{word_of(kind)}")
+        for subject in _referring(root, found.name):
             ends = await read_current(self._reading, TASKS, subject, partial(read, self._reading, TASKS, subject))
             if any(found.name in object_names(decode(task_codec, end).recorded.event) for end in ends):
                 return False
         return True
+
+
+def _referring(root: str, name: str) -> list[str]:
+    """Return the filters of the events of a task that may refer to an object."""
+    if name.endswith(PARTIAL):
+        return [f"{root}.{word_of(ProgressReported)}"]
+    return [history_filter(f"{root}.{word_of(kind)}") for kind in REFERRING]

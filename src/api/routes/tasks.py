@@ -169,7 +169,8 @@ def task_router(container: Container) -> Router:
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
         """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        return task_answer(await read_detail(container, request, ref, wait), settings)
+        detail = await read_detail(container, request, ref, wait)
+        return task_answer(container.reports.with_waiting(detail), settings)
 
     @routes.put(
         "/task/{task_id:str}",

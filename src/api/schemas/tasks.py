@@ -12,7 +12,7 @@ from ...events.envelope import Stored
 from ...events.ids import TaskRef
 from ...events.task import NO_PLAN, FailureKind, ParentFailure, Priority, StoredResult, TaskEvent
 from ...instants import iso, milliseconds, optional_milliseconds
-from ...projections.task_reader import TaskDetail
+from ...projections.task_reader import LastReport, TaskDetail
 from ...projections.task_view import Listed, Status, TaskView
 from ...push.pushed_event import shown
 from ...settings import Settings
@@ -201,19 +201,44 @@ def result_in_place(ref: TaskRef, stored: StoredResult | None) -> Any:
     return LargeResult(StoredPart(stored.object_name, stored.size_bytes, ref.owner))
 
 
+class _LastTaskResult(Struct, kw_only=True):
+    """The TaskResult of the last report of a task that runs."""
+
+    task_id: str
+    data: Any
+    metadata: dict[str, Any]
+
+
+def _reported(detail: TaskDetail, report: LastReport, data: Any) -> _LastTaskResult:
+    """Return the TaskResult of the last report. `data`: as it is shown."""
+    view = detail.view
+    metadata = {
+        "server_id": view.server_id,
+        "status": view.status,
+        "progress": view.progress,
+        "message": view.message,
+        "custom_data": report.custom_data,
+    }
+    return _LastTaskResult(task_id=detail.ref.id, data=data, metadata=metadata)
+
+
 def task_answer(detail: TaskDetail, settings: Settings) -> TaskAnswer:
     result = result_in_place(detail.ref, detail.result)
+    if (report := detail.report) is not None:
+        result = _reported(detail, report, result_in_place(detail.ref, report.data))
     return TaskAnswer(task_id=detail.ref.id, task_details=_details(detail, settings, result))
 
 
 def pushed_details(detail: TaskDetail, settings: Settings, links: ResultLinks) -> TaskDetails:
     """Return a task as a stream starts with it: with a link in the place of a large result."""
-    stored = detail.result
-    is_large = stored is not None and stored.object_name is not None
-    result = (
-        links.shown(detail.ref, detail.result_sequence, stored) if stored and is_large else stored and stored.inline
-    )
-    return _details(detail, settings, result)
+
+    def shown(stored: StoredResult | None, sequence: int) -> Any:
+        is_large = stored is not None and stored.object_name is not None
+        return links.shown(detail.ref, sequence, stored) if stored and is_large else stored and stored.inline
+
+    if (report := detail.report) is not None:
+        return _details(detail, settings, _reported(detail, report, shown(report.data, report.data_sequence)))
+    return _details(detail, settings, shown(detail.result, detail.result_sequence))
 
 
 def _details(detail: TaskDetail, settings: Settings, result: Any) -> TaskDetails:

@@ -157,6 +157,8 @@ class Update(Struct, frozen=True, kw_only=True):
     """What the task has produced since the last update, as text."""
     notes: tuple[str, ...] = ()
     """What of the update was left out, clamped or shortened."""
+    data: Raw = NULL
+    """The result as far as it is known."""
 
     def command(self, reporter: Reporter) -> ReportProgress:
         """Return the command that records this update."""

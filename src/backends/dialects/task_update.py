@@ -124,9 +124,9 @@ class TaskUpdate(Struct, frozen=True):
 
     def progress(self) -> Update:
         """Return the update as progress."""
-        parts = _parts.decode(self.text)
+        outer = parts = _parts.decode(self.text)
         if not self.is_short:
-            parts = _parts.decode(parts.metadata)
+            parts = _parts.decode(outer.metadata)
         line = self.said.get("log")
         return Update(
             progress=self.said.get("progress"),
@@ -135,6 +135,7 @@ class TaskUpdate(Struct, frozen=True):
             lines=() if line is None else (line,),
             output=self.said.get("output") or "",
             notes=self.notes,
+            data=outer.data,
         )
 
     def result(self, task_id: str, **seen: Any) -> bytes:
