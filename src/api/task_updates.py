@@ -12,7 +12,7 @@ from litestar.exceptions import HTTPException
 
 from ..backends.dialects.contents import DEEPEST_ANSWER
 from ..backends.dialects.task_update import TaskUpdate, read_update
-from ..backends.redaction import without_key
+from ..backends.redaction import without_keys
 from ..commands.task_commands import Reporter
 from ..commands.task_reports import check_reporter
 from ..container import Container
@@ -48,7 +48,7 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
     known = container.commands.tasks.fold(history)
     check_reporter(_reporter(container, request.user, "", started)[0], known.state)
     most_bytes, too_large = _body_limit(settings, request.user, started)
-    body = without_key(await read_body(request, most_bytes, too_large), await _model_key(container, ref, history))
+    body = without_keys(await read_body(request, most_bytes, too_large), await _keys(container, ref, history))
     update = parse_update(body, task_id, settings.max_json_depth)
     if not update.is_final and len(body) > settings.max_body:
         raise HTTPException(status_code=413, detail=f"a progress report may have {settings.max_body} bytes at most")
@@ -77,13 +77,22 @@ def _body_limit(settings: Settings, identity: Identity, started: AttemptStarted 
     )
 
 
-async def _model_key(container: Container, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> str | None:
-    """Return the model's key of a task, which its server may echo; None if there is none, or none any more."""
+async def _keys(container: Container, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> list[str]:
+    """Return the keys that a task's server received and may echo: the model's and its own, as long as they exist."""
+    found: list[tuple[TaskRef | str, str]] = []
     submitted = history[0].recorded.event
-    if isinstance(submitted, TaskSubmitted) and submitted.key_id:
-        with contextlib.suppress(SealingError):
-            return await container.secrets.get(ref, submitted.key_id)
-    return None
+    if isinstance(submitted, TaskSubmitted):
+        found.append((ref, submitted.key_id))
+    started = (stored.recorded.event for stored in reversed(history))
+    server_id = next((event.server_id for event in started if isinstance(event, AttemptStarted)), "")
+    if (server := container.fleet.find(server_id)) is not None:
+        found.append((server_id, server.settings.api_key_id))
+    keys = []
+    for holder, key_id in found:
+        if key_id:
+            with contextlib.suppress(SealingError):
+                keys.append(await container.secrets.get(holder, key_id))
+    return keys
 
 
 async def _by_attempt(

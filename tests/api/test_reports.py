@@ -43,6 +43,21 @@ async def accepted(service: Service, backend: BackendServer) -> dict[str, Any]:
     return backend.calls[0]
 
 
+async def test_a_callback_never_stores_the_api_key_that_its_server_echoes(
+    service: Service, accepted: dict[str, Any]
+) -> None:
+    key = "sk-very-secret-0123456789"
+    await service.admin.done("POST", "/api/servers/gpu/drain")
+    assert (await service.admin.call("PATCH", "/api/servers/gpu", {"apiKey": key})).status == 200
+
+    await service.bearing(accepted["callback_token"]).put(
+        f"/api/task/{accepted['task_id']}", update("FINISHED", {"said": f"my key is {key}"})
+    )
+
+    details = await service.alice.details(accepted["task_id"])
+    assert details["result"]["data"] == {"said": "my key is [key removed]"}
+
+
 async def test_the_attempts_token_reports_progress_and_the_end(service: Service, accepted: dict[str, Any]) -> None:
     server = service.bearing(accepted["callback_token"])
     path = f"/api/task/{accepted['task_id']}"

@@ -22,3 +22,9 @@ def test_a_healthy_server_is_checked_less_often_once_it_is_stable(settings: Sett
 @pytest.mark.parametrize(("settings", "good", "seconds"), [(DEFAULTS, 0, 10), (DEFAULTS, 100, 10), (SET, 0, 1.5)])
 def test_a_failed_check_is_repeated_soon_whatever_came_before(settings: Settings, good: int, seconds: float) -> None:
     assert next_interval(settings, good, well=False) == seconds
+
+
+def test_the_times_of_health_checks_are_settings_with_the_contracts_defaults() -> None:
+    assert (DEFAULTS.health_interval, DEFAULTS.stable_interval, DEFAULTS.failing_interval) == (20, 60, 10)
+    assert (DEFAULTS.health_timeout, DEFAULTS.health_retries, DEFAULTS.health_retry_delay) == (5, 3, 2)
+    assert DEFAULTS.server_remove_after == 180

@@ -1,0 +1,84 @@
+"""Removals of servers, and what brings them back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from msgspec import UNSET
+
+from ..clock import utc_now
+from ..commands.server import (
+    Present,
+    Removed,
+    RemoveOffline,
+    RemoveServer,
+    RestoreServer,
+)
+from ..container import Container
+from ..errors import NotFound, RuleBroken
+from ..runtime import fleet_log
+from .auth.access import Origin
+from .schemas.servers import (
+    RestoreBody,
+)
+from .server_registration import check_soon, command_server, replaced, seal_key, settings_before
+
+
+async def remove(container: Container, server_id: str, reason: str, signed: Origin) -> None:
+    """Remove a server for good, with its sealed key and its heartbeat. Raises NotFound."""
+    handled = await command_server(container, server_id, RemoveServer(reason=reason), signed)
+    fleet_log.removed(server_id, "deleted", reason)
+    state = handled.known.state
+    assert isinstance(state, Removed)
+    if state.before is not None:
+        await container.secrets.destroy(server_id, state.before.settings.api_key_id)
+    await container.heartbeats.forget(server_id)
+
+
+async def remove_offline(container: Container, server: Present, minutes: float, signed: Origin) -> bool:
+    """Remove a server that has been offline for so long, until it answers; return False if it has not."""
+    reason = f"offline for more than {minutes:g} min"
+    command = RemoveOffline(reason=reason, since=utc_now() - timedelta(minutes=minutes))
+    try:
+        handled = await command_server(container, server.server_id, command, signed)
+    except NotFound:  # removed by another request meanwhile
+        return False
+    if handled.appended:
+        fleet_log.removed(server.server_id, "cleanup", reason)
+        await check_soon(container, server.server_id, handled.known.sequence)
+    return bool(handled.appended)
+
+
+async def restore(container: Container, server_id: str, body: RestoreBody, signed: Origin) -> None:
+    """Restore a removed server, and check it. Raises NotFound, and RuleBroken if its key must be given."""
+    known = await container.commands.servers.load(server_id)
+    if isinstance(known.state, Present):
+        if body.api_key is UNSET:
+            return
+        raise RuleBroken(f"{server_id!r} is registered; change its key with PATCH")
+    key_id = None if body.api_key is UNSET else await seal_key(container, server_id, body.api_key)
+    command = RestoreServer(reason=f"restored by {signed['by'].id}", api_key_id=key_id)
+    try:
+        handled = await command_server(container, server_id, command, signed)
+    except NotFound:
+        await container.secrets.destroy(server_id, key_id or "")
+        raise
+    if handled.appended:
+        fleet_log.restored(server_id, command.reason)
+        assert isinstance(handled.known.state, Present)
+        before = await settings_before(container, server_id, handled)
+        await replaced(container, before, handled.known.state.settings.api_key_id)
+        await container.heartbeats.put_removed(server_id, None)
+        await check_soon(container, server_id, handled.known.sequence)
+
+
+async def revive(container: Container, server_id: str, signed: Origin) -> Present:
+    """Restore a server that was removed for being offline and sends a heartbeat. Raises NotFound for any other."""
+    command = RestoreServer(reason="heartbeat", is_kept=True)
+    handled = await command_server(container, server_id, command, signed)
+    if handled.appended:
+        fleet_log.restored(server_id, command.reason)
+        await container.heartbeats.put_removed(server_id, None)
+        await check_soon(container, server_id, handled.known.sequence)
+    assert isinstance(handled.known.state, Present)
+    return handled.known.state
