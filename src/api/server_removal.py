@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from ..clock import utc_now
+from ..commands.handler import Handled
 from ..commands.server import (
     Present,
+    RegisterServer,
     Removed,
     RemoveOffline,
     RemoveServer,
     RestoreServer,
+    ServerCommand,
+    ServerState,
+    decide,
 )
 from ..container import Container
 from ..errors import NotFound, RuleBroken
+from ..events.server import ServerEvent, ServerRestored
+from ..events.subjects import server_token
 from ..runtime import fleet_log
 from .auth.access import Origin
-from .schemas.servers import (
-    RestoreBody,
-)
+from .schemas.servers import RestoreBody
 from .server_registration import check_soon, command_server, replaced, seal_key, settings_before
 
 
@@ -59,17 +64,33 @@ async def restore(container: Container, server_id: str, body: RestoreBody, signe
     key_id = None if body.api_key is UNSET else await seal_key(container, server_id, body.api_key)
     command = RestoreServer(reason=f"restored by {signed['by'].id}", api_key_id=key_id)
     try:
-        handled = await command_server(container, server_id, command, signed)
+        handled = await command_server(container, server_id, restoring(container, command, known.state), signed)
     except NotFound:
         await container.secrets.destroy(server_id, key_id or "")
         raise
-    if handled.appended:
-        fleet_log.restored(server_id, command.reason)
-        assert isinstance(handled.known.state, Present)
-        before = await settings_before(container, server_id, handled)
-        await replaced(container, before, handled.known.state.settings.api_key_id)
-        await container.heartbeats.put_removed(server_id, None)
-        await check_soon(container, server_id, handled.known.sequence)
+    assert isinstance(handled.known.state, Present)
+    in_use = handled.known.state.settings.api_key_id
+    if not handled.appended:  # by another request
+        await container.secrets.destroy(server_id, key_id if key_id and key_id != in_use else "")
+        return
+    await replaced(container, await settings_before(container, server_id, handled), in_use)
+    await _has_returned(container, handled, command.reason)
+
+
+def restoring(container: Container, command: RestoreServer, state: ServerState) -> ServerCommand:
+    """Return the command that restores a server.
+
+    A view that an older version wrote of a removed server has no settings to restore, so the event must have them.
+    """
+    view = container.fleet.removed_by_token(server_token(state.server_id)) if isinstance(state, Removed) else None
+    if view is None or view.before is not None:
+        return command
+    for event in decide(command, state, utc_now()):
+        assert isinstance(event, ServerRestored)
+        assert isinstance(state, Removed)
+        assert state.before is not None
+        return RegisterServer(settings=structs.replace(state.before.settings, api_key_id=event.api_key_id))
+    return command
 
 
 async def revive(container: Container, server_id: str, signed: Origin) -> Present:
@@ -77,8 +98,14 @@ async def revive(container: Container, server_id: str, signed: Origin) -> Presen
     command = RestoreServer(reason="heartbeat", is_kept=True)
     handled = await command_server(container, server_id, command, signed)
     if handled.appended:
-        fleet_log.restored(server_id, command.reason)
-        await container.heartbeats.put_removed(server_id, None)
-        await check_soon(container, server_id, handled.known.sequence)
+        await _has_returned(container, handled, command.reason)
     assert isinstance(handled.known.state, Present)
     return handled.known.state
+
+
+async def _has_returned(container: Container, handled: Handled[ServerState, ServerEvent], reason: str) -> None:
+    assert isinstance(handled.known.state, Present)
+    server_id = handled.known.state.server_id
+    fleet_log.restored(server_id, reason)
+    await container.heartbeats.put_removed(server_id, None)
+    await check_soon(container, server_id, handled.known.sequence)

@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import structs
+from structlog.testing import capture_logs
 
-from testkit.backend import BackendServer
+from testkit.backend import BackendServer, hold
 from testkit.nats import NatsServer
 from testkit.service import Service, running_service
 
@@ -489,3 +492,62 @@ async def test_a_registration_replaces_a_removed_server_and_its_key(api: Service
     assert answer["reset"] == ["apiKey", "weight"]
     assert (await api.admin.get("/api/servers?removed=true"))["servers"] == []
     assert await api.container.buckets.secrets.scan("server.gpu-1.*") == []
+
+
+async def test_a_removal_and_a_return_are_in_log_and_metrics_with_the_reason(api: Service) -> None:
+    async def counted() -> dict[str, float]:
+        lines = str((await api.admin.get("/metrics")).body).splitlines()
+        found = (line.rpartition(" ") for line in lines if line.startswith("taskstream_servers_re"))
+        return {name: float(value) for name, _, value in found if "_created" not in name}
+
+    await api.admin.post("/api/servers", GPU)
+    before = await counted()
+    with capture_logs() as logged:
+        await api.admin.post("/api/servers/cleanup", {"maxAgeMins": 0})
+        await api.admin.post("/api/servers/gpu-1/restore")
+        await api.admin.delete("/api/servers/gpu-1")
+    after = await counted()
+
+    said = [(line["event"], line["reason"]) for line in logged if str(line["event"]).startswith("server.")]
+    assert said == [
+        ("server.removed", "offline for more than 0 min"),
+        ("server.restored", "restored by root"),
+        ("server.removed", "removed by root"),
+    ]
+    assert all(line["log_level"] == "warning" for line in logged if str(line["event"]).startswith("server."))
+    grown = {name: value - before.get(name, 0) for name, value in after.items()}
+    assert {name: by for name, by in grown.items() if by} == {
+        'taskstream_servers_removed_total{reason="cleanup"}': 1,
+        'taskstream_servers_removed_total{reason="deleted"}': 1,
+        "taskstream_servers_restored_total": 1,
+    }
+
+
+async def test_a_server_that_an_older_version_removed_is_restored_too(api: Service) -> None:
+    await api.admin.post("/api/servers", {**GPU, "weight": 3, "apiKey": KEY})
+    await api.admin.delete("/api/servers/gpu-1")
+    (removed,) = api.container.fleet.removed()
+    older = msgspec.json.encode({"sequence": 2, "state": structs.replace(removed, before=None, by=None)})
+    api.container.fleet._servers.restore("gpu-1", older)
+
+    (listed,) = (await api.admin.get("/api/servers?removed=true"))["servers"]
+    refused = await api.admin.post("/api/servers/gpu-1/restore")
+    restored = await api.admin.post("/api/servers/gpu-1/restore", {"apiKey": KEY})
+
+    assert (listed["weight"], listed["removed"]["restorable"], refused.status) == (3, False, 409)
+    assert (restored.status, restored["weight"], restored["hasApiKey"]) == (200, 3, True)
+    assert [server["id"] for server in (await api.admin.get("/api/servers"))["servers"]] == ["gpu-1"]
+
+
+async def test_active_tasks_are_those_that_the_service_runs_there(service: Service, backend: BackendServer) -> None:
+    backend.answer = hold
+    await service.admin.register(backend, "gpu-1")
+    await service.admin.post("/api/servers/gpu-1/heartbeat", {"activeTasks": 7})
+    for number in range(2):
+        await service.alice.submit({"payload": number})
+
+    shown = await service.admin.until("/api/servers/gpu-1", lambda server: server["activeTasks"] == 2, "two tasks")
+
+    assert shown["reportedActiveTasks"] == 7
+    (listed,) = (await service.admin.get("/api/servers"))["servers"]
+    assert (listed["activeTasks"], listed["reportedActiveTasks"]) == (2, 7)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstream.commands.owner import Allowance
+from taskstream.commands.server import Removed
 from taskstream.errors import NotFound, UnreadableEvent
 from taskstream.events.codec import Codec, owner_codec, pool_codec, server_codec, type_codec
 from taskstream.events.envelope import Event
@@ -20,7 +22,10 @@ from taskstream.events.server import (
     CircuitHalfOpened,
     CircuitOpened,
     MaintenanceStarted,
+    ServerForgotten,
     ServerRemoved,
+    ServerRestored,
+    ServerStatusReasonChanged,
     ServerWentOffline,
     ServerWentOnline,
 )
@@ -78,10 +83,40 @@ def snapshot(fleet: Fleet) -> Any:
     known = [name for name in ("s1", "s2") if fleet.knows(name)]
     waits = {name: (fleet.pool_state(name), fleet.pool_waits(name)) for name in ("text", "a", "b", "default")}
     owners = [fleet.allowance(name) for name in ("alice", "bob")]
-    return fleet.sequence, sorted(fleet.servers(), key=lambda server: server.server_id), types, known, waits, owners
+    servers = [sorted(group, key=lambda server: server.server_id) for group in (fleet.servers(), fleet.removed())]
+    return fleet.sequence, servers, types, known, waits, owners
 
 
 # Servers
+
+
+async def test_views_of_servers_that_an_older_version_wrote_are_read() -> None:
+    fleet, bucket = Fleet(), FakeBucket()
+    settings = msgspec.json.encode(registered("s1"))
+    at = b'"2026-01-02T03:04:05Z"'
+    bucket.values = {
+        "server.s1": b'{"sequence":3,"state":{"type":"present","settings":%b,"registered_at":%b,"changed_at":%b,'
+        b'"status_reason":"refused"}}' % (settings, at, at),
+        "server.s2": b'{"sequence":4,"state":{"type":"removed","server_id":"s2","removed_at":%b,"reason":"gone"}}' % at,
+        CHECKPOINT: b"4",
+    }
+
+    await fleet.restore(bucket)  # type: ignore[arg-type]
+
+    assert fleet.server("s1").status_since == NOW
+    assert list(fleet.removed()) == [Removed(server_id="s2", removed_at=NOW, reason="gone")]
+    assert fleet.removed_by_token("s1") is None
+
+
+def test_a_removed_server_is_known_with_what_brings_it_back() -> None:
+    fleet = fleet_of(registered("s1", api_key_id="k1"), ServerRemoved(server_id="s1", reason="gone", is_kept=True))
+
+    (removed,) = fleet.removed()
+
+    assert removed is fleet.removed_by_token("s1")
+    assert removed.is_kept
+    assert removed.before is not None
+    assert removed.before.settings.api_key_id == "k1"
 
 
 def test_a_registered_server_is_found_by_its_id_and_by_its_token() -> None:
@@ -306,7 +341,12 @@ events: Any = st.lists(
             CircuitOpened(server_id="s1", reason="", until=NOW, failures=1),
             CircuitHalfOpened(server_id="s1"),
             CircuitClosed(server_id="s1", reason=""),
+            ServerStatusReasonChanged(server_id="s1", reason="refused"),
             ServerRemoved(server_id="s1", reason=""),
+            ServerRemoved(server_id="s2", reason="", is_kept=True),
+            ServerRestored(server_id="s1", reason=""),
+            ServerRestored(server_id="s2", reason="", api_key_id="k1"),
+            ServerForgotten(server_id="s2", reason=""),
             defined("chapter", "a"),
             defined("chapter", "b"),
             defined("outline"),

@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from taskstream.backup import rebuild as task_rebuild
 from taskstream.backup.rebuild import Difference, TaskRebuild, rebuild
 from taskstream.clock import utc_now
 from taskstream.commands import task_commands as task
-from taskstream.commands.server import RegisterServer
+from taskstream.commands.server import RegisterServer, RemoveOffline, RemoveServer, RestoreServer
 from taskstream.container import Container
 from taskstream.errors import Conflict, StoreUnavailable, UnreadableEvent
 from taskstream.events.server import ServerRegistered
@@ -532,14 +533,19 @@ def clean(difference: Difference) -> bool:
 
 async def test_after_normal_work_a_rebuild_finds_no_difference(container: Container) -> None:
     await wander(container.commands, TASK_REFS, 200, seed=8)
-    await container.commands.servers.handle("s1", registration("s1"), by=ALICE)
+    servers = container.commands.servers
+    await servers.handle("s1", registration("s1"), by=ALICE)
+    await servers.handle("s1", RemoveOffline(reason="", since=utc_now() + timedelta(days=1)), by=ALICE)
+    await servers.handle("s2", registration("s2"), by=ALICE)
+    await servers.handle("s2", RemoveServer(reason=""), by=ALICE)
+    await servers.handle("s2", RestoreServer(reason=""), by=ALICE)
     await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading), 11)
     await project(RegistryProjection(container.buckets.registry), await servers_log(container))
 
     tasks, registry, _ = await rebuild(container)
 
     assert (tasks.bucket, clean(tasks), tasks.events) == ("tasks", True, len(await whole_log(container.reading)))
-    assert (registry.bucket, clean(registry), registry.keys, registry.events) == ("registry", True, 1, 1)
+    assert (registry.bucket, clean(registry), registry.keys, registry.events) == ("registry", True, 2, 5)
     assert tasks.keys == len(await held(container.buckets.tasks))
 
 

@@ -263,6 +263,17 @@ async def test_the_check_carries_the_key_and_expects_what_the_registration_says(
         assert "Authorization" not in backend.health_headers
 
 
+async def test_a_check_whose_key_cannot_be_opened_says_so_and_is_not_made(nats_url: str) -> None:
+    async with Clinic() as backend, running_service(nats_url, health_interval=0.1) as service:
+        await service.admin.register(backend, "locked", apiKey=KEY, healthAuth=True)
+        state = service.container.fleet.server("locked")
+        await service.container.secrets.destroy("locked", state.settings.api_key_id)
+
+        await service.admin.server_is("locked", "offline")
+
+        assert (await service.admin.get("/api/servers/locked"))["statusReason"].startswith("misconfigured: ")
+
+
 async def test_a_server_whose_name_never_resolves_is_accepted_and_stays_offline(service: Service) -> None:
     body = {
         "id": "nowhere", "name": "nowhere", "provider": "test",
