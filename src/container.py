@@ -133,6 +133,7 @@ class Container:
         )
         self.reports = AttemptReports(self.commands, self.results, appending, utc_now)
         self.egress = EgressPolicy.from_settings(settings)
+        self.webhook_egress = EgressPolicy.for_webhooks(settings)
         self.draining = False
         """True once the process was asked to end: load balancers should send it nothing more."""
         self.services = Services()

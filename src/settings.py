@@ -222,6 +222,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = None
 
     # Webhooks
+    webhook_allow: Annotated[
+        tuple[str, ...],
+        about("host names and CIDR blocks that webhooks may call although private"),
+    ] = ()
     webhook_attempts: Annotated[int, Meta(ge=1, le=50), about("tries of a webhook delivery")] = 8
     webhook_retry_base: Annotated[
         Seconds, about("maximum wait before a delivery's second try; times four for each further try")

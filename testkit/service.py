@@ -33,6 +33,7 @@ def quick_settings(**more: Any) -> Settings:
         "jwt_secret": SECRET,
         "seal_keys": (SEAL_KEY,),
         "allow_private_backends": True,
+        "webhook_allow": ("127.0.0.1/32",),
         "port": 0,
         "retry_base": 0.05,
         "retry_cap": 0.2,

@@ -4,6 +4,10 @@ Users type in the addresses that we then call from inside our network. Unchecked
 an address is checked twice: at registration, to give a helpful answer (`check_url`), and at every connect (`session`),
 because only then the machine is certain. The second check protects.
 
+Admins register backends, users webhooks. So each has a policy of its own: what opens private addresses to backends
+opens none to webhooks. A user must not find out by a webhook what is inside. So a name is not looked up when a webhook
+is registered, and an error of a call does not tell a name without an address from one that policy refuses.
+
     BadAddress               an address no backend may have; the message says what to do
     |- InvalidAddress        it is not the address of an HTTP server, or badly written
     `- ForbiddenAddress      it is well written, and policy refuses it
@@ -13,15 +17,18 @@ because only then the machine is certain. The second check protects.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextvars import ContextVar
 from ipaddress import ip_address, ip_network
 from typing import TypeAlias
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.connector import AddrInfoType
+from msgspec import Struct
 
 from ..settings import InvalidSettings, Settings, variable
 from ..wire import addresses
@@ -40,6 +47,19 @@ IDLE_SECONDS = 4.0
 requests would go into connections that are being closed, and a POST is not sent twice."""
 
 
+class Callees(Struct, frozen=True):
+    """What a policy is for."""
+
+    allow_setting: str
+    """The setting that lists what may be called although it is private."""
+    is_by_users: bool
+    """True if any user may say what is called, and reads what comes of it."""
+
+
+BACKENDS = Callees("backend_allow", is_by_users=False)
+WEBHOOKS = Callees("webhook_allow", is_by_users=True)
+
+
 class ForbiddenAddress(BadAddress):
     """Policy refuses the address."""
 
@@ -56,7 +76,7 @@ class AddressRefused(OSError):
 
 
 class _AllowedByName(str):
-    """An address that a host name in `backend_allow` resolved to.
+    """An address that a listed host name resolved to.
 
     The socket factory sees addresses, never names. A mark on the address needs no list that expires, and the same
     address under another name, or written out, is still refused.
@@ -80,7 +100,9 @@ class EgressPolicy:
         names: Iterable[str] = (),
         networks: Iterable[Network] = (),
         resolve: Resolve = resolve_by_system,
+        callees: Callees = BACKENDS,
     ) -> None:
+        self._callees = callees
         self._allow_private = allow_private
         self._names = frozenset(_bare(name) for name in names)
         self._networks = tuple(networks)
@@ -88,14 +110,20 @@ class EgressPolicy:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, resolve: Resolve = resolve_by_system) -> EgressPolicy:
-        """Build the policy of these settings. Raises InvalidSettings for an entry that can match nothing."""
-        networks, names = [], []
-        for entry in settings.backend_allow:
-            if network := _network(entry):
-                networks.append(network)
-            else:
-                names.append(_name(entry))
+        """Return the policy of backends. Raises InvalidSettings for an entry that can match nothing."""
+        names, networks = _listed(BACKENDS.allow_setting, settings.backend_allow)
         return cls(allow_private=settings.allow_private_backends, names=names, networks=networks, resolve=resolve)
+
+    @classmethod
+    def for_webhooks(cls, settings: Settings, *, resolve: Resolve = resolve_by_system) -> EgressPolicy:
+        """Return the policy of webhooks. Raises InvalidSettings for an entry that can match nothing."""
+        names, networks = _listed(WEBHOOKS.allow_setting, settings.webhook_allow)
+        return cls(names=names, networks=networks, resolve=resolve, callees=WEBHOOKS)
+
+    @property
+    def opens_private(self) -> bool:
+        """True if any address that is not public may be called."""
+        return self._allow_private or bool(self._names or self._networks)
 
     def check_ip(self, ip: str) -> None:
         """Return if a backend may have this IP address; raise ForbiddenAddress if not.
@@ -105,10 +133,10 @@ class EgressPolicy:
         self._check(ip, shown=ip)
 
     async def check_url(self, url: str) -> None:
-        """Return if a server may be registered with this URL.
+        """Return if a server or a webhook may be registered with this URL.
 
-        Raises InvalidAddress or ForbiddenAddress. A name that does not resolve (yet) is accepted: every
-        connect checks it again. The URL is parsed as the session parses it, so both mean one host.
+        Raises InvalidAddress or ForbiddenAddress. A name that does not resolve (yet) is accepted, for a webhook any
+        name: every connect checks it again. The URL is parsed as the session parses it, so both mean one host.
         """
         host, port = addresses.read_url(url)
         if (address := addresses.literal(host)) is not None:
@@ -116,6 +144,10 @@ class EgressPolicy:
             addresses.insist_on_spelling(host, address)
             return
         by_name = self._allows_name(host)
+        if self._callees.is_by_users:
+            if not by_name and _is_local(host):
+                raise self._forbidden(host, Reach.PRIVATE)
+            return
         for found in await self._look_up(host, port):
             self._check(found["host"], by_name=by_name, shown=host)
 
@@ -155,21 +187,32 @@ class EgressPolicy:
         kind = addresses.reach(address)
         if kind is Reach.PUBLIC:
             return
-        if kind is Reach.NOWHERE:
-            raise ForbiddenAddress(f"{shown} cannot be used: it leads to {kind.value}, which no backend can have")
-        if by_name or self._is_listed(address):
+        # What hands out the credentials of the machine we run on is no user's receiver, whatever is listed.
+        is_open = kind is not Reach.NOWHERE and not (kind is Reach.METADATA and self._callees.is_by_users)
+        if is_open and (by_name or self._is_listed(address)):
             return
+        if not (kind is Reach.PRIVATE and self._allow_private):
+            raise self._forbidden(shown, kind)
+
+    def _forbidden(self, shown: str, kind: Reach) -> ForbiddenAddress:
+        allow = variable(self._callees.allow_setting)
+        if kind is Reach.NOWHERE or (kind is Reach.METADATA and self._callees.is_by_users):
+            nobody = "webhook" if self._callees.is_by_users else "backend"
+            return ForbiddenAddress(f"{shown} cannot be used: it leads to {kind.value}, which no {nobody} can have")
+        if self._callees.is_by_users:
+            return ForbiddenAddress(
+                f"{shown} is refused: it leads to {kind.value}; webhooks may call such an address only if "
+                f"{allow} lists it"
+            )
         if kind is Reach.METADATA:
             # Not opened by allow_private_backends: it hands out the credentials of the machine we run on.
-            raise ForbiddenAddress(
-                f"{shown} is refused: it leads to {kind.value}; if a backend really is there, "
-                f"list it in {variable('backend_allow')}"
+            return ForbiddenAddress(
+                f"{shown} is refused: it leads to {kind.value}; if a backend really is there, list it in {allow}"
             )
-        if not self._allow_private:
-            raise ForbiddenAddress(
-                f"{shown} is refused: it leads to {kind.value}; list it in {variable('backend_allow')}, "
-                f"or set {variable('allow_private_backends')}=true, if backends may be there"
-            )
+        return ForbiddenAddress(
+            f"{shown} is refused: it leads to {kind.value}; list it in {allow}, "
+            f"or set {variable('allow_private_backends')}=true, if backends may be there"
+        )
 
     def _is_listed(self, address: Address) -> bool:
         inner = addresses.carried(address) or (address,)
@@ -204,6 +247,8 @@ class EgressPolicy:
             self._check(host, by_name=isinstance(target[0], _AllowedByName), shown=host)
         except BadAddress:
             raise AddressRefused from None
+        if (reached := _reached.get()) is not None:
+            reached.add(host)
         opened = socket.socket(family, kind, protocol)
         _detect_silence(opened)
         return opened
@@ -222,6 +267,28 @@ class _CheckingResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
+
+
+_reached: ContextVar[set[str] | None] = ContextVar("reached", default=None)
+
+
+@contextlib.contextmanager
+def watch_connects() -> Iterator[set[str]]:
+    """Return the set of addresses to which this task tries to connect meanwhile; a kept connection adds none."""
+    reached: set[str] = set()
+    token = _reached.set(reached)
+    try:
+        yield reached
+    finally:
+        _reached.reset(token)
+
+
+def is_public(ip: str) -> bool:
+    """Return True for a public IP address; False for any other, and for what is none."""
+    try:
+        return addresses.reach(ip_address(ip.partition("%")[0])) is Reach.PUBLIC
+    except ValueError:
+        return False
 
 
 def refused_by_policy(error: BaseException | None) -> bool:
@@ -245,8 +312,25 @@ def _bare(name: str) -> str:
     return name.rstrip(".").lower()
 
 
-def _network(entry: str) -> Network | None:
-    """Return the network that an entry of `backend_allow` means; None if it may be a name."""
+def _is_local(name: str) -> bool:
+    """Return True for a name of this machine on every machine (RFC 6761, 6.3)."""
+    return _bare(name).rpartition(".")[2] == "localhost"
+
+
+def _listed(setting: str, entries: Iterable[str]) -> tuple[list[str], list[Network]]:
+    """Return the names and the networks in a setting. Raises InvalidSettings for an entry that is neither."""
+    names: list[str] = []
+    networks: list[Network] = []
+    for entry in entries:
+        if network := _network(setting, entry):
+            networks.append(network)
+        else:
+            names.append(_name(setting, entry))
+    return names, networks
+
+
+def _network(setting: str, entry: str) -> Network | None:
+    """Return the network that an entry of a setting means; None if it may be a name."""
     try:
         return ip_network(entry)
     except ValueError:
@@ -255,13 +339,13 @@ def _network(entry: str) -> Network | None:
         meant = ip_network(entry, strict=False)
     except ValueError:
         return None
-    raise InvalidSettings(f"{variable('backend_allow')}: {entry} has bits set after its mask; write {meant}")
+    raise InvalidSettings(f"{variable(setting)}: {entry} has bits set after its mask; write {meant}")
 
 
-def _name(entry: str) -> str:
+def _name(setting: str, entry: str) -> str:
     if (name := addresses.read_name(entry)) is None:
         raise InvalidSettings(
-            f"{variable('backend_allow')}: {entry!r} is neither a host name (such as gpu.internal, without scheme "
+            f"{variable(setting)}: {entry!r} is neither a host name (such as gpu.internal, without scheme "
             "and port) nor a CIDR block (such as 10.0.0.0/8)"
         )
     return name

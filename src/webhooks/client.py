@@ -13,21 +13,27 @@ from msgspec import Struct
 from standardwebhooks import Webhook
 
 from ..backends.client import describe, parse_retry_after
-from ..backends.egress import refused_by_policy
+from ..backends.egress import WEBHOOKS, EgressPolicy, is_public, refused_by_policy, watch_connects
 from ..clock import utc_now
 from ..commands.webhook import Registered
 from ..events.ids import WebhookRef
 from ..instants import whole_seconds
+from ..settings import variable
 from ..vault.sealing import SealingError
 from ..vault.secrets import SecretStore
 from ..wire.body_limit import AnswerTooLarge, read_capped
-from ..wire.connections import ALONE, is_certain, keep
+from ..wire.connections import ALONE, is_certain, keep, peer_of
 from .deliveries import LastAnswer
 
 MOST_READ = 64 * 1024
 """Bytes of an answer that are read; of a longer one only the status counts."""
 LONGEST_SHOWN = 300
 """Characters of an answer that are kept for the owner."""
+NO_ADDRESS = "the receiver has no address that webhooks may call; list private ones in " + variable(
+    WEBHOOKS.allow_setting
+)
+"""One text for a refused address and for a name without one: a user must not learn which names exist inside."""
+NO_ANSWER = "the receiver gave no valid answer"
 GONE = 410
 TOO_MANY_REQUESTS = 429
 SERVICE_UNAVAILABLE = 503
@@ -52,15 +58,20 @@ class WebhookOutcome(Struct, frozen=True, kw_only=True):
 
 
 class WebhookClient:
-    """Calls receivers over one session. A connection serves further messages after a 2xx."""
+    """Calls receivers over one session of `policy`. A connection serves further messages after a 2xx.
+
+    Users say what is called, and read what comes of it: the body only if it came from a public address.
+    """
 
     def __init__(
         self,
+        policy: EgressPolicy,
         session: aiohttp.ClientSession,
         secrets: SecretStore,
         timeout_seconds: float,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
+        self._policy = policy
         self._session = session
         self._secrets = secrets
         self._timeout_seconds = timeout_seconds
@@ -73,30 +84,40 @@ class WebhookClient:
             headers = await self._headers(ref, webhook, message_id, at, body)
         except SealingError as error:
             return WebhookOutcome(answer=LastAnswer(at=at, error=str(error)))
+        with watch_connects() as reached:
+            return await self._call(webhook.settings.url, headers, body, at, reached)
+
+    async def _call(
+        self, url: str, headers: dict[str, str], body: bytes, at: datetime, reached: set[str]
+    ) -> WebhookOutcome:
         started = time.perf_counter()
         status: int | None = None
         text = ""
         retry_after: timedelta | None = None
         try:
-            async with (
-                asyncio.timeout(self._timeout_seconds),
-                self._post(webhook.settings.url, headers, body) as response,
-            ):
+            async with asyncio.timeout(self._timeout_seconds), self._post(url, headers, body) as response:
                 status = response.status
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), at)
-                text = shown(await read_capped(response, MOST_READ))
+                content = await read_capped(response, MOST_READ)
+                text = shown(content) if is_public(peer_of(response)) else ""
                 if not verdict(status):
                     keep(response)
             trouble = verdict(status)
         except AnswerTooLarge:
             trouble = verdict(status or 0)
-        except TimeoutError:
-            trouble = f"no answer in {self._timeout_seconds:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            trouble = "this service may not call that address" if refused_by_policy(error) else describe(error)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            if refused_by_policy(error) or isinstance(error, aiohttp.ClientConnectorDNSError):
+                return WebhookOutcome(answer=LastAnswer(at=at, error=NO_ADDRESS))  # also without the time it took
+            trouble = self._trouble(error, reached)
         elapsed_ms = round((time.perf_counter() - started) * 1000)
-        answer = LastAnswer(at=at, status=status, error=trouble, body=text, elapsed_ms=elapsed_ms)
+        answer = LastAnswer(at=at, status=status, error=trouble, public_body=text, elapsed_ms=elapsed_ms)
         return WebhookOutcome(answer=answer, retry_after=retry_after)
+
+    def _trouble(self, error: Exception, reached: set[str]) -> str:
+        """Return why there is no answer; of an address that may be private not how, which would show its open ports."""
+        if self._policy.opens_private and not (reached and all(map(is_public, reached))):
+            return NO_ANSWER
+        return f"no answer in {self._timeout_seconds:g} s" if isinstance(error, TimeoutError) else describe(error)
 
     @contextlib.asynccontextmanager
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:

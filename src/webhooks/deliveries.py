@@ -46,8 +46,8 @@ class LastAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """HTTP status; None: no answer."""
     error: str = ""
     """Why the try failed; empty if it succeeded."""
-    body: str = ""
-    """The beginning of the answer's body."""
+    public_body: str = ""
+    """The beginning of the answer's body, if it came from a public address."""
     elapsed_ms: int = 0
 
 

@@ -126,6 +126,8 @@ class _Exchange(ResponseHandler):
         self._url = URL()
         self._arrived = select.poll()
         self._is_encrypted = False
+        self.peer = ""
+        """The IP address of the other end."""
 
     @property
     def is_used(self) -> bool:
@@ -178,6 +180,7 @@ class _Exchange(ResponseHandler):
         super().connection_made(transport)
         self._arrived.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._is_encrypted = transport.get_extra_info("ssl_object") is not None
+        self.peer = str((transport.get_extra_info("peername") or ("",))[0])
 
     def connection_lost(self, exc: BaseException | None) -> None:
         # A body without a length ends with the connection. aiohttp 3.14.5 takes a reset for such an end.
@@ -288,6 +291,11 @@ def doubt(response: aiohttp.ClientResponse) -> None:
 def is_certain(response: aiohttp.ClientResponse) -> bool:
     """Return True if the connection was new: the answer cannot be another request's."""
     return not _exchange_of(response).is_used
+
+
+def peer_of(response: aiohttp.ClientResponse) -> str:
+    """Return the IP address that an answer came from."""
+    return _exchange_of(response).peer
 
 
 def open_session(connector: ExchangeConnector | None = None, **options: Any) -> aiohttp.ClientSession:

@@ -58,6 +58,7 @@ class Worker:
         members.on_lapse_over(container.services.wake)
         worker = Actor("worker", members.id)
         self._session = container.egress.session()
+        self._webhook_session = container.webhook_egress.session()
         backend = BackendClient(self._session, settings.max_result, settings.health_timeout)
         in_flight = InFlight(container.consuming, settings.ack_wait)
         tail = Tail(container.reading, TASKS, TASK_SUBJECTS)
@@ -86,7 +87,9 @@ class Worker:
             secrets=container.secrets,
             task_attributes=container.task_attributes,
             links=container.links,
-            client=WebhookClient(self._session, container.secrets, settings.webhook_timeout),
+            client=WebhookClient(
+                container.webhook_egress, self._webhook_session, container.secrets, settings.webhook_timeout
+            ),
         )
         follow_fleet = partial(follow, container.reading, SERVERS, FLEET)
         self._services: list[Service] = [
@@ -133,6 +136,7 @@ class Worker:
             await service.stop()
         await self.members.leave()
         await self._session.close()
+        await self._webhook_session.close()
         log.info("worker.stopped", worker=self.members.id)
 
     async def _take_back(self) -> None:

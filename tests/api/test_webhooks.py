@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
+from taskstream.backends.egress import resolve_by_system
 from taskstream.backup.restore import start_webhooks
 from taskstream.events.ids import WebhookRef, parse_webhook_id
 from taskstream.streams.topology.epochs import read_extent
 from taskstream.webhooks import delivery_loop as lane
+from taskstream.webhooks.client import NO_ADDRESS, NO_ANSWER
 from taskstream.webhooks.deliveries import DeliveryStore, StoredDelivery
 from testkit.backend import BackendServer
 from testkit.nats import NatsServer
+from testkit.raw_server import RawServer
 from testkit.receiver import HookReceiver, Message, answers, deliveries, hang, in_turn, register, settled
 from testkit.replaced_log import saved_log
 from testkit.service import Client, Service, running_service
@@ -266,7 +270,7 @@ async def test_a_receiver_that_is_away_gets_it_when_it_is_back(nats_url: str, re
         await receiver.has(1)
         await settled(service.alice, webhook_id, "delivered")
     assert waiting["lastAttempt"]["status"] is None
-    assert "could not be reached" in waiting["lastAttempt"]["error"]
+    assert waiting["lastAttempt"]["error"] == NO_ANSWER
     assert waiting["nextAttemptAt"] > waiting["createdAt"]
 
 
@@ -284,8 +288,9 @@ async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(service: S
 
 
 async def test_after_the_last_try_it_has_failed_and_is_sent_again_by_hand(
-    service: Service, receiver: HookReceiver
+    service: Service, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("taskstream.webhooks.client.is_public", lambda ip: ip == "127.0.0.1")
     receiver.answer = answers(503, "down\nfor maintenance")
     webhook_id, _ = await register(service.alice, receiver)
     await cancelled(service.alice)
@@ -470,22 +475,71 @@ async def test_an_owner_has_at_most_the_limit_of_webhooks(
     await register(api.bob, receiver)
 
 
-async def test_a_private_address_is_refused_unless_it_is_allowed(nats_url: str) -> None:
-    async with running_service(nats_url, worker=False, allow_private_backends=False) as service:
-        for url in ("http://127.0.0.1:9/hook", "http://169.254.169.254/", "http://[::1]/", "ftp://example.org/"):
+PRIVATE_URLS = (
+    "http://127.0.0.1:9/hook", "http://169.254.169.254/", "http://[::1]/", "http://10.0.0.1/", "http://0.0.0.0/",
+    "http://[::ffff:127.0.0.1]/", "http://localhost:4222/", "http://nats.localhost./", "http://2130706433/",
+)  # fmt: skip
+
+
+async def test_private_backends_allow_no_private_webhooks(nats_url: str, receiver: HookReceiver) -> None:
+    """Also where the tour allows the first: a user's webhook reads no service of this machine."""
+    async with running_service(nats_url, **QUICK) as service:
+        known, _ = await register(service.alice, receiver)  # allowed, until now
+    async with running_service(nats_url, **QUICK | {"webhook_allow": ()}) as service:
+        for url in PRIVATE_URLS:
             answer = await service.alice.post("/api/webhooks", {"url": url})
             assert answer.status == 400, url
-            assert "address" in answer["error"]
-
-
-async def test_an_address_refused_since_registration_is_not_called(nats_url: str, receiver: HookReceiver) -> None:
-    async with running_service(nats_url, worker=False) as service:
-        webhook_id, _ = await register(service.alice, receiver)
+            assert "TASKSTREAM_WEBHOOK_ALLOW" in answer["error"] or "cannot be used" in answer["error"] or "2130" in url
+            changed = await service.alice.call("PATCH", f"/api/webhooks/{known}", {"url": url})
+            assert changed.status == 400, url
+        assert (await service.alice.call("PATCH", f"/api/webhooks/{known}", {"active": True})).status == 400
         await cancelled(service.alice)
-    async with running_service(nats_url, **QUICK | {"allow_private_backends": False}) as service:
-        (failed,) = await settled(service.alice, webhook_id, "failed")
-    assert "may not call" in failed["lastAttempt"]["error"]
+        (failed,) = await settled(service.alice, known, "failed")
+        last = failed["lastAttempt"]
+        assert "TASKSTREAM_WEBHOOK_ALLOW" in last["error"]
+        assert (last["status"], last["body"], last["elapsedMs"]) == (None, "", 0)
     assert receiver.messages == []
+
+
+async def test_a_closed_port_an_open_one_and_a_name_cannot_be_told_apart(nats_url: str, receiver: HookReceiver) -> None:
+    """By an error about an address that is refused; nor whether an inside name exists."""
+    async with running_service(nats_url, **QUICK | {"webhook_attempts": 1, "webhook_allow": ()}) as service:
+
+        async def inside(host: str, port: int, family: int) -> list[Any]:
+            if host == "unknown.internal":
+                raise OSError("no such name")
+            return await resolve_by_system("127.0.0.1", port, socket.AF_INET)
+
+        policy = service.container.webhook_egress
+        policy._resolve = inside
+        port = receiver.url.split(":")[2]
+        for url in (f"http://known.internal:{port}", "http://known.internal:9/", "http://unknown.internal/"):
+            hook = await service.alice.done("POST", "/api/webhooks", {"url": url})
+            await service.alice.done("POST", f"/api/webhooks/{hook['webhook']['id']}/test")
+            (failed,) = await settled(service.alice, hook["webhook"]["id"], "failed")
+            assert failed["lastAttempt"] | {"at": 0} == {
+                "at": 0, "status": None, "error": NO_ADDRESS, "body": "", "elapsedMs": 0,
+            }  # fmt: skip
+    assert receiver.messages == []
+
+
+async def test_of_an_answer_from_a_private_address_only_status_and_time_are_shown(
+    service: Service, receiver: HookReceiver
+) -> None:
+    """And nothing of how a call without an answer failed, which would tell open ports from closed ones."""
+    receiver.answer = answers(404, "the secret of an inside service")
+    webhook_id, _ = await register(service.alice, receiver)
+    await service.alice.done("POST", f"/api/webhooks/{webhook_id}/test")
+    (failed,) = await settled(service.alice, webhook_id, "failed")
+    assert (failed["lastAttempt"]["status"], failed["lastAttempt"]["body"]) == (404, "")
+    async with RawServer(lambda _: b"SSH-2.0-OpenSSH_9.6\r\n") as ssh:
+        for url in (f"{ssh.url}/hook", "http://127.0.0.1:9/hook"):
+            await service.alice.call("PATCH", f"/api/webhooks/{webhook_id}", {"url": url})
+            sent = await service.alice.done("POST", f"/api/webhooks/{webhook_id}/test")
+            path = f"/api/webhooks/{webhook_id}/deliveries/{sent['id']}"
+            found = await service.alice.until(path, lambda delivery: delivery["status"] == "failed", "the test to fail")
+            assert found["lastAttempt"]["error"] == NO_ANSWER
+            assert found["lastAttempt"]["body"] == ""
 
 
 async def test_owners_see_their_own_and_admins_all(api: Service, receiver: HookReceiver) -> None:

@@ -208,7 +208,7 @@ class Sender:
     """Messages to a receiver."""
 
     def __init__(self, session: aiohttp.ClientSession, server: RawServer) -> None:
-        self._client = WebhookClient(session, cast(SecretStore, OneSecret()), 5.0)
+        self._client = WebhookClient(EgressPolicy(allow_private=True), session, cast(SecretStore, OneSecret()), 5.0)
         self._ref = WebhookRef("alice", "0" * 26)
         self._webhook = Registered(
             webhook_id=self._ref.id,

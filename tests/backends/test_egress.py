@@ -127,6 +127,47 @@ def test_an_entry_that_can_match_nothing_is_an_invalid_setting(entry: str) -> No
         policy(entry)
 
 
+# Webhooks
+
+
+def webhooks(*allow: str) -> EgressPolicy:
+    async def resolve(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        raise AssertionError("a user learns from a look-up what exists inside")
+
+    settings = Settings(webhook_allow=allow, allow_private_backends=True, backend_allow=("10.0.0.0/8", "gpu.internal"))
+    return EgressPolicy.for_webhooks(settings, resolve=resolve)
+
+
+async def test_what_opens_private_addresses_to_backends_opens_none_to_webhooks() -> None:
+    for host in (
+        "127.0.0.1",
+        "10.0.0.1",
+        "[::1]",
+        "[fd00::1]",
+        "localhost",
+        "a.localhost",
+        "169.254.1.1",
+        "100.64.0.1",
+    ):
+        with pytest.raises(ForbiddenAddress, match="TASKSTREAM_WEBHOOK_ALLOW"):
+            await webhooks().check_url(f"http://{host}/")
+    for host in ("gpu.internal", "8.8.8.8"):
+        await webhooks().check_url(f"http://{host}/")
+    assert not webhooks().opens_private
+
+
+async def test_only_what_is_listed_for_webhooks_is_open_to_them_and_never_metadata() -> None:
+    listed = webhooks("127.0.0.1/32", "169.254.0.0/16", "0.0.0.0/0", "localhost")
+    for host in ("127.0.0.1", "localhost", "10.0.0.1"):
+        await listed.check_url(f"http://{host}/")
+    for host in ("169.254.169.254", "100.100.100.200", "0.0.0.0", "224.0.0.1"):
+        with pytest.raises(ForbiddenAddress, match="no webhook can have"):
+            await listed.check_url(f"http://{host}/")
+    assert listed.opens_private
+    with pytest.raises(InvalidSettings, match="TASKSTREAM_WEBHOOK_ALLOW"):
+        webhooks("http://a")
+
+
 # Registration
 
 

@@ -163,7 +163,7 @@ def webhook_router(container: Container) -> Router:
         A delivery that is not answered with a 2xx is retried for hours; a 410 disables the webhook, a 429 pauses it.
         """
         body = await read_as(request, WebhookBody, depth)
-        await container.egress.check_url(body.url)
+        await container.webhook_egress.check_url(body.url)
         events = kinds_of(body.events)
         owner = owner_token(request.user.subject)
         if sum(1 for _ in (await load_webhooks(container.reading, owner)).registered()) >= MOST_PER_OWNER:
@@ -220,8 +220,8 @@ def webhook_router(container: Container) -> Router:
         """Change the fields in the body and leave the others. Deliveries not yet sent go to the new URL."""
         ref, webhook = await find_webhook(container, request, webhook_id, "admin")
         body = await read_as(request, WebhookChange, depth)
-        if isinstance(body.url, str):
-            await container.egress.check_url(body.url)
+        if isinstance(body.url, str) or body.active is True:
+            await container.webhook_egress.check_url(body.url if isinstance(body.url, str) else webhook.settings.url)
         webhook = await change(container, request, ref, webhook, body)
         return webhook_summary(webhook, await paused_until(container, ref, webhook))
 

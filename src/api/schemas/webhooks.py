@@ -137,7 +137,7 @@ class LastTry(Struct, kw_only=True, rename="camel"):
     error: str | None
     """Why it failed; null: delivered."""
     body: str
-    """The beginning of the receiver's answer."""
+    """The beginning of the receiver's answer; empty unless it came from a public address."""
     elapsed_ms: int
 
 
@@ -196,7 +196,7 @@ def delivery_summary(delivery: WebhookDelivery, paused_until: datetime | None = 
             at=milliseconds(last.at),
             status=last.status,
             error=last.error or None,
-            body=last.body,
+            body=last.public_body,
             elapsed_ms=last.elapsed_ms,
         ),
     )
