@@ -6,6 +6,7 @@ about internals.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +29,10 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "2"
-QUEUE_SURFACE = ("/api/projects/", "/api/queue/", "/api/active-tasks")
+QUEUE_SURFACE = re.compile(
+    r"/api/(?:(?:projects|queue|active-tasks|events|health)(?:/.*)?|tasks/[^/]*/cancel)", re.DOTALL
+)
+"""Paths of the queue surface, known or not, whose answers all carry `success`."""
 LONGEST_DETAIL = 500
 """Characters. An error may quote what the caller sent, which may be long."""
 
@@ -104,7 +108,7 @@ def problem_for(error: Exception, path: str) -> Problem:
     """Return the problem document for an error raised while answering a request on `path`."""
     status = _status(error)
     problem = problem_with(status, _shortened(_detail(error, status)), quote(path))
-    problem.success = False if path.startswith(QUEUE_SURFACE) else None
+    problem.success = False if QUEUE_SURFACE.fullmatch(path) else None
     problem.path = _path(error)
     problem.errors = _items(error)
     if isinstance(error, errors.QuotaExceeded):

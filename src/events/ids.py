@@ -103,6 +103,14 @@ def ref_for_key(owner: str, idempotency_key: str) -> TaskRef:
     return TaskRef(owner, _base32(int.from_bytes(digest[:16], "big")))
 
 
+def project_task_ref(owner: str, task_type: str, project: str, number: int) -> TaskRef:
+    """Return the task key for the nth generation in a project, from 0: always the same.
+
+    A project name has no line break, nor has an Idempotency-Key.
+    """
+    return ref_for_key(owner, f"generation\n{task_type}\n{project}\n{number}")
+
+
 def is_task_id(text: str) -> bool:
     """Return True if text has the form of a task id."""
     return _TASK_ID.fullmatch(text) is not None

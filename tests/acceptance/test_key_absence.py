@@ -19,6 +19,7 @@ from nats.aio.client import Client as Nats
 
 from testkit.backend import BackendServer, finished
 from testkit.processes import Processes, clients_of
+from testkit.queue_surface import MODEL
 from testkit.service import Client, ServiceClients
 from testkit.waiting import wait_until
 
@@ -117,7 +118,7 @@ async def answers_about(service: ServiceClients, ids: dict[str, str], *, ended: 
 async def queue(service: ServiceClients, project: str, key: str, **headers: str) -> tuple[int, bytes]:
     """Queue a chapter; return status and body."""
     url = f"{service.url}/api/projects/{project}/queue-chapters"
-    headers = {"Authorization": f"Bearer {service.alice.bearer}", "X-AI-Key": key, **headers}
+    headers = {"Authorization": f"Bearer {service.alice.bearer}", **MODEL, "X-AI-Key": key, **headers}
     async with service.alice.session.post(url, json={}, headers=headers) as response:
         return response.status, await response.read()
 
@@ -165,7 +166,7 @@ async def test_the_key_is_found_nowhere(processes: Processes) -> None:
             answers += body
         async with service.alice.session.post(
             f"{service.url}/api/projects/generated/generate-stream",
-            headers={"Authorization": f"Bearer {service.alice.bearer}", "X-AI-Key": keys["generated"]},
+            headers={"Authorization": f"Bearer {service.alice.bearer}", **MODEL, "X-AI-Key": keys["generated"]},
         ) as response:
             answers += await response.read()
         await wait_until(lambda: len(backend.calls) == len(ENDS) + 2, "each call, and a second one of the retried")

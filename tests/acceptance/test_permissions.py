@@ -17,6 +17,7 @@ from testkit.backend import BackendServer, hold, status
 from testkit.load import report_later
 from testkit.nats import NatsServer
 from testkit.processes import Processes, clients_of
+from testkit.queue_surface import MODEL
 from testkit.receiver import HookReceiver
 from testkit.service import ServiceClients
 from testkit.sse import opened, received
@@ -103,9 +104,7 @@ async def push_does_its_work(service: ServiceClients) -> None:
     async with HookReceiver() as receiver:
         registered = await service.alice.post("/api/webhooks", {"url": receiver.url})
         assert registered.status == 200, registered
-        queued = await service.alice.post(
-            "/api/projects/novel/queue-chapters", headers={"X-AI-Key": "key-of-the-model"}
-        )
+        queued = await service.alice.post("/api/projects/novel/queue-chapters", headers=MODEL)
         async with opened(service.alice, f"/api/task/{queued['taskId']}/stream") as stream:
             assert (await received(stream, 1))[0].type == "state"
         await service.alice.post(f"/api/queue/tasks/{queued['taskId']}/cancel")

@@ -13,6 +13,7 @@ import pytest
 from taskstream.api.routes import bulk
 from taskstream.projections import dead_letters
 from testkit.backend import BackendServer, status
+from testkit.queue_surface import MODEL
 from testkit.service import Answer, Client, Service
 
 NONE = f"{'0' * 26}~alice"
@@ -167,7 +168,7 @@ async def test_a_filter_by_batch_project_and_time(api: Service) -> None:
     middle = int(datetime.now(UTC).timestamp() * 1000) + 1
     await asyncio.sleep(0.01)
     batch = await api.alice.post("/api/tasks/batch", [{"n": 1}, {"n": 2}])
-    await api.alice.post("/api/projects/novel/queue-chapters", {})
+    await api.alice.post("/api/projects/novel/queue-chapters", {}, headers=MODEL)
 
     async def matched(**asked: Any) -> int:
         answer = await api.alice.post("/api/tasks/delete", {"filter": asked, "dryRun": True})

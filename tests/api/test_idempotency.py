@@ -8,6 +8,7 @@ import pytest
 
 from taskstream.runtime import metrics
 from testkit.backend import BackendServer
+from testkit.queue_surface import MODEL
 from testkit.service import Client, Service
 
 
@@ -108,7 +109,7 @@ async def test_a_repeat_is_the_same_task_when_its_parent_is_past_its_retention(
 
 
 async def test_a_repeat_is_the_same_task_on_the_queue_surface_and_of_a_schedule_too(api: Service) -> None:
-    headers = {"Idempotency-Key": "k"}
+    headers = MODEL | {"Idempotency-Key": "k"}
     task = {"type": "chapter", "payload": {}}
     schedule = (await api.alice.post("/api/schedules", {"cron": "@daily", "task": task}))["id"]
     paths = ("/api/projects/novel/queue-chapters", f"/api/schedules/{schedule}/run")
@@ -116,7 +117,7 @@ async def test_a_repeat_is_the_same_task_on_the_queue_surface_and_of_a_schedule_
     await api.admin.put("/api/types/chapter", {"schema": {"not": {}}})
 
     assert [(await api.alice.post(path, {}, headers=headers))["taskId"] for path in paths] == first
-    assert [(await api.alice.post(path, {})).status for path in paths] == [400, 409]
+    assert [(await api.alice.post(path, {}, headers=MODEL)).status for path in paths] == [400, 409]
 
 
 async def test_a_used_key_is_a_422_whatever_else_is_wrong_with_the_body(api: Service) -> None:
@@ -136,7 +137,7 @@ async def test_each_way_to_submit_counts_each_task_once(api: Service) -> None:
         headers = {"Idempotency-Key": "k"}
         await submit(api.alice, "k1")
         await api.alice.post("/api/tasks/batch", [{"a": 1}, {"a": 2}], headers=headers)
-        await api.alice.post("/api/projects/novel/queue-outline", {}, headers=headers)
+        await api.alice.post("/api/projects/novel/queue-outline", {}, headers=MODEL | headers)
         await api.alice.post(f"/api/schedules/{schedule}/run", headers=headers)
 
     assert counted() - before == 5

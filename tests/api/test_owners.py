@@ -9,6 +9,7 @@ import pytest
 
 from taskstream.events.limits import Limits
 from taskstream.projections.fleet import Fleet
+from testkit.queue_surface import MODEL
 from testkit.service import Answer, Service, running_service
 from testkit.waiting import wait_until
 
@@ -166,7 +167,7 @@ async def test_more_tasks_than_may_wait_are_a_429_that_says_when_to_come_back(li
     assert refused.headers["RateLimit"] == f'"waiting";r=0;t={seconds}'
     assert refused.headers["RateLimit-Policy"] == '"waiting";q=2'
     assert len(await limited.alice.tasks()) == 2
-    queued = await limited.alice.post("/api/projects/novel/queue-chapters", {"chaptersToGenerate": 1})
+    queued = await limited.alice.post("/api/projects/novel/queue-chapters", {"chaptersToGenerate": 1}, headers=MODEL)
     assert (queued.status, queued["success"], "Retry-After" in queued.headers) == (429, False, True)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from taskstream.api.routes.tasks import preferred_wait
 from testkit.backend import BackendServer, hold
+from testkit.queue_surface import MODEL
 from testkit.service import Service, running_service
 from testkit.waiting import wait_until
 
@@ -62,7 +63,7 @@ def test_a_preference_is_read_as_the_rfc_says(header: str | None, seconds: int) 
 
 @pytest.mark.parametrize("path", ["/api/task/{}", "/api/tasks", "/api/queue/tasks", "/api/active-tasks"])
 async def test_an_unchanged_answer_is_a_304(api: Service, path: str) -> None:
-    task_id = (await api.alice.post("/api/projects/novel/queue-chapters"))["taskId"]
+    task_id = (await api.alice.post("/api/projects/novel/queue-chapters", headers=MODEL))["taskId"]
     path = path.format(task_id)
     first = await api.alice.get(path)
     known = {"If-None-Match": f'"other", W/{first.headers["ETag"]}'}

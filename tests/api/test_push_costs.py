@@ -15,6 +15,7 @@ from taskstream.push.feed import FeedItem, FeedPosition
 from taskstream.push.listeners import Listener, Scope
 from taskstream.push.subscription_filter import SubscriptionFilter
 from testkit.histories import give
+from testkit.queue_surface import MODEL
 from testkit.service import Service
 from testkit.sse import opened, received
 from testkit.traffic import counted
@@ -48,7 +49,7 @@ async def following(service: Service, scopes: list[Scope]) -> AsyncIterator[list
 
 
 async def queued(service: Service, project: str) -> str:
-    return str((await service.alice.done("POST", f"/api/projects/{project}/queue-chapters"))["taskId"])
+    return str((await service.alice.done("POST", f"/api/projects/{project}/queue-chapters", headers=MODEL))["taskId"])
 
 
 def names(items: list[FeedItem]) -> list[str]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from taskstream.api.sse import HEARTBEAT, block
 from testkit.backend import BackendServer, accept
 from testkit.json_texts import json_texts
+from testkit.queue_surface import MODEL
 from testkit.service import Client, Service, running_service
 from testkit.sse_clients import CLIENTS, Heard, npm_eventsource
 from testkit.waiting import wait_until
@@ -92,7 +93,7 @@ async def test_every_stream_is_json_for_every_client(quiet: Service) -> None:
         paths += [f"{path}?after=0" for path in paths] + [f"{path}?after=elsewhere-7" for path in paths]
         opened = {path: await stack.enter_async_context(surface(alice, path)) for path in paths}
         legacy = await stack.enter_async_context(
-            surface(alice, "/api/projects/x/generate-stream", "POST", json={}, headers={"X-AI-Provider": "p"})
+            surface(alice, "/api/projects/x/generate-stream", "POST", json={}, headers=MODEL)
         )
         for stream in (*opened.values(), legacy):
             await stream.has("heartbeat")

@@ -15,6 +15,7 @@ from taskstream.errors import InvalidInput
 from taskstream.instants import EPOCH, LAST_MILLISECOND, from_milliseconds, iso, milliseconds, parse_instant
 from taskstream.wire.fields import filter_instant
 from testkit.backend import BackendServer, status
+from testkit.queue_surface import MODEL
 from testkit.service import Client, Service
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -89,7 +90,7 @@ async def test_a_list_and_a_bulk_command_select_the_same_tasks(api: Service) -> 
     middle = milliseconds(datetime.now(UTC)) + 1
     await asyncio.sleep(0.005)
     batch = (await api.alice.post("/api/tasks/batch", [{"n": 1}, {"n": 2}]))["batchId"]
-    await api.alice.post("/api/projects/novel/queue-chapters", {}, headers={"X-AI-Provider": "x", "X-AI-Model": "m"})
+    await api.alice.post("/api/projects/novel/queue-chapters", {}, headers=MODEL)
     schedule = (await api.alice.post("/api/schedules", {"cron": "@yearly", "task": {"payload": 1}}))["id"]
     await api.alice.done("POST", f"/api/schedules/{schedule}/run")
     await api.bob.submit({"a": 1})

@@ -11,7 +11,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+<<<<<<< HEAD
 from testkit.service import Client, Service, running_service, token
+=======
+from testkit.queue_surface import MODEL
+from testkit.service import Client, Service, running_service
+>>>>>>> 7a594bc (The queue surface has the shapes and routes of its clients: active tasks, streams, one task for all who generate)
 from testkit.waiting import wait_until
 
 Socket = aiohttp.ClientWebSocketResponse
@@ -107,10 +112,10 @@ async def test_a_project_has_the_events_of_its_tasks_alone(api: Service) -> None
     async with connected(api.alice) as socket:
         await subscribed(socket, project="novel")
         await wait_until(lambda: api.container.feeds.hub.listeners, "it to listen")
-        await api.alice.post("/api/projects/other/queue-chapters")
+        await api.alice.post("/api/projects/other/queue-chapters", headers=MODEL)
         await api.alice.submit({"payload": 1})
-        await api.bob.post("/api/projects/novel/queue-chapters")
-        mine = (await api.alice.post("/api/projects/novel/queue-chapters"))["taskId"]
+        await api.bob.post("/api/projects/novel/queue-chapters", headers=MODEL)
+        mine = (await api.alice.post("/api/projects/novel/queue-chapters", headers=MODEL))["taskId"]
         event = await next_message(socket)
 
     assert (event["type"], event["taskId"], event["subscription"]) == ("TaskSubmitted", mine, "project:novel")

@@ -14,6 +14,7 @@ from aiohttp import web
 from taskstream.push.attempt_reports import MOST_LINES
 from testkit.backend import Answerer, BackendServer, at_first
 from testkit.nats import NatsServer
+from testkit.queue_surface import MODEL
 from testkit.service import Service, running_service
 from testkit.sse import opened, received
 from testkit.waiting import wait_until
@@ -269,7 +270,7 @@ async def test_a_key_that_is_streamed_back_does_not_enter_the_log(service: Servi
 
     backend.answer = streaming(tell)
     await service.admin.register(backend, "streams")
-    answer = await service.alice.post("/api/projects/novel/queue-chapters", {}, headers={"X-AI-Key": key})
+    answer = await service.alice.post("/api/projects/novel/queue-chapters", {}, headers=MODEL | {"X-AI-Key": key})
     details = await service.alice.ended(answer["taskId"])
     history = await service.alice.history(answer["taskId"])
 

@@ -5,46 +5,48 @@ They are tasks like all others, of the types `chapter` and `outline`, in the wor
 
 from __future__ import annotations
 
-import unicodedata
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import starmap
 from typing import Annotated
-from urllib.parse import urlsplit
 
-import msgspec
-from litestar import Router
+from litestar import Router, get
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
-from msgspec import Raw
-from msgspec.structs import replace
 
 from ...clock import utc_now
-from ...commands.task_commands import CancelTask, DeleteTask, TaskCommand
-from ...commands.task_state import Unknown
+from ...commands.task_commands import CancelTask, DeleteTask
 from ...container import Container
-from ...errors import InvalidInput, NotFound, Refused
-from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
-from ...events.task import ModelChoice
-from ...projections.task_reader import TaskFilter
+from ...errors import AlreadyEnded, Forbidden, NotFound
+from ...events.ids import TaskRef, new_ref, owner_token, parse_task_id, ref_for_key
+from ...projections.task_reader import ListedTasks, TaskFilter
 from ...projections.task_view import Listed
-from ...submission.body import Submission, TaskRequest, fingerprint
-from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, origin, owned_ref, take_place
+from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, TakesStreamTokens, origin, take_place
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..parameters import Cursor, IdempotencyKey, TaskId, decoded, made_ref, next_cursor, read_cursor
+from ..parameters import Cursor, IdempotencyKey, TaskId, made_ref, next_cursor, read_cursor
 from ..routing import IGNORES_UNKNOWN_PARAMETERS, Routes
 from ..schemas.legacy_queue import (
+    ActiveTaskAnswer,
+    ActiveTasksAnswer,
     ChaptersBody,
     Done,
     OutlineBody,
+    QueueHealth,
     QueueSubmitted,
     QueueTaskAnswer,
     QueueTasksAnswer,
+    active_task,
     queued_task,
 )
-from ..sse import STREAM_TYPE, event_stream
-from .stream import EXPIRED, generated
+from ..sse import STREAM_HEADERS, STREAM_TYPE
+from ..task_actions import BulkCommand
+from .activity import active_lines, begin, event_lines
+from .stream import chapter_lines, outline_lines
+from .submission import Generation, generate, project_name, queue_request, read_model, submit_with_key
 
 SHOWN_AFTER_END = timedelta(hours=1)
 MOST_ENDED = 200
@@ -53,127 +55,88 @@ MOST_ACTIVE = 1_000
 """Tasks that have not ended, on one page. Older clients read the first page only."""
 CANCELLED = "Cancelled by user"
 """The `error` older clients look for."""
-LONGEST_PROJECT = 256
-MODEL_HEADERS = ("X-AI-Provider", "X-AI-Model", "X-AI-Key", "X-AI-BaseUrl")
-LONGEST_NAME = 128
-LONGEST_MODEL_KEY = 4_096
-LONGEST_URL = 2_048
 
 QueueLimit = Annotated[
     int, QueryParameter(ge=1, le=MOST_ACTIVE, description="Most tasks on a page that have not ended")
 ]
-
 Project = Annotated[
     str, PathParameter(description="A project's name: any text, percent-encoded", schema_extra={"examples": ["novel"]})
 ]
+AsStream = Annotated[
+    str | None, QueryParameter(name="stream", description="`1`: the list as server-sent events, at each change")
+]
+Token = Annotated[
+    str | None, QueryParameter(name="token", description="Of a stream: a JWT, or a token of POST /api/stream-tokens")
+]
 
 
-def read_model(request: ApiRequest) -> tuple[ModelChoice, str]:
-    """Return the model and its key from the headers; parts without a header are empty.
+async def ended_lately(container: Container, wanted: TaskFilter, since: datetime) -> dict[TaskRef, Listed]:
+    """Return the tasks that ended at an instant or later, MOST_ENDED at most: those that ended last."""
+    found = starmap(Listed, await container.tasks.ended_lately(wanted, since, MOST_ENDED))
+    return {listed.ref: listed for listed in found}
 
-    Raises InvalidInput with the name of the header, never with its value.
+
+async def active_page(
+    container: Container, identity: Identity, limit: int, cursor: str | None, project: str = ""
+) -> ListedTasks:
+    """Return a page of the caller's project tasks that have not ended, newest first."""
+    wanted = TaskFilter(owner=owner_token(identity.subject), in_project=True, project=project)
+    return await container.tasks.active(wanted, limit, read_cursor(cursor))
+
+
+def queue_ref(identity: Identity, task_id: str, *override_roles: str) -> TaskRef:
+    """Return a task that the caller owns, or may reach by role. Raises NotFound, and Forbidden for another user's.
+
+    The id names its owner, so a 403 does not show whether there is such a task.
     """
-    model = ModelChoice(
-        provider=_header(request, "X-AI-Provider", LONGEST_NAME),
-        model=_header(request, "X-AI-Model", LONGEST_NAME),
-        base_url=_header(request, "X-AI-BaseUrl", LONGEST_URL),
-    )
-    _check_url(model.base_url)
-    return model, _header(request, "X-AI-Key", LONGEST_MODEL_KEY)
+    ref = parse_task_id(task_id)
+    if ref.owner != owner_token(identity.subject) and not identity.has(*override_roles):
+        raise Forbidden("this task is another user's; you can reach your own tasks only")
+    return ref
 
 
-def _header(request: ApiRequest, name: str, longest: int) -> str:
-    text: str = request.headers.get(name, "").strip()
-    if len(text) > longest or not (text.isascii() and text.isprintable()):
-        raise InvalidInput(f"must be at most {longest} printable ASCII characters", name)
-    return text
+async def find_queued(container: Container, ref: TaskRef, *, project: str = "", deleted: bool = False) -> Listed:
+    """Return a task of a project, any or the given one. Raises NotFound; unless `deleted`, also for a deleted one."""
+    for listed in await container.tasks.views([ref], ref.owner):
+        view = listed.view
+        if view.project and project in ("", view.project) and (deleted or not view.deleted):
+            return listed
+    raise NotFound("task", ref.id)
 
 
-def _check_url(url: str) -> None:
-    if not url:
-        return
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and not parts.username and not parts.password
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InvalidInput("must be an http or https address without user name and password", "X-AI-BaseUrl")
+async def cancel(container: Container, request: ApiRequest, ref: TaskRef) -> Done:
+    """Cancel a task; one that has ended stays as it is."""
+    with contextlib.suppress(AlreadyEnded):
+        await container.commands.task(ref, CancelTask(reason=CANCELLED), **origin(request))
+    return Done()
 
 
-def queue_request(
-    owner: str, project: str, model: ModelChoice, body: ChaptersBody | OutlineBody, *, repeatable: bool
-) -> TaskRequest:
-    """Return the task a body asks for. An attempt may take the timeout of the type once for each chapter."""
-    asked = {field: value for field, value in msgspec.to_builtins(body).items() if value is not None}
-    payload = {"projectName": project, **asked}
-    encoded = msgspec.json.encode(payload)
-    chapters = body.chapters_to_generate if isinstance(body, ChaptersBody) else None
-    return TaskRequest(
-        owner=owner,
-        submission=Submission(payload=Raw(encoded), type="chapter" if chapters else "outline"),
-        payload=payload,
-        fingerprint=fingerprint(encoded + msgspec.json.encode(model)),
-        repeatable=repeatable,
-        project=project,
-        model=model,
-        units=chapters or 1,
-    )
+async def cancel_project(container: Container, request: ApiRequest, project: str) -> Done:
+    """Cancel what waits or runs in a project; first what waits, so that it does not start meanwhile."""
+    cursor: str | None = None
+    while True:
+        page = await active_page(container, request.user, MOST_ACTIVE, cursor, project)
+        for status in ("WAITING", "PROCESSING"):
+            bulk = BulkCommand(container, origin(request), CancelTask(reason=CANCELLED), dry_run=False)
+            await bulk.run([ref for ref, view in page.tasks if view.status == status])
+        cursor = next_cursor(page.cursor)
+        if cursor is None:
+            return Done()
 
 
-async def submit_with_key(container: Container, ref: TaskRef, request: TaskRequest, key: str, signed: Origin) -> None:
-    """Seal the model's key, then append the task that names it. The key is destroyed if no task came to use it."""
-    key_id = await container.secrets.put(ref, key) if key else ""
-    try:
-        handled = await container.submissions.submit(ref, replace(request, key_id=key_id), **signed)
-    except Refused:
-        await container.secrets.destroy(ref, key_id)
-        raise
-    state = handled.known.state
-    if not handled.appended and not isinstance(state, Unknown) and state.facts.key_id != key_id:
-        await container.secrets.destroy(ref, key_id)  # an earlier request made the task, with a key of its own
-
-
-async def queue_page(
-    container: Container, owner: str, limit: int, cursor: str | None, ended_since: datetime | None
-) -> QueueTasksAnswer:
-    """Return a page of an owner's project tasks that have not ended, newest first.
-
-    With `ended_since`, the first page also has the tasks that ended then or later, MOST_ENDED at most.
-    """
-    wanted = TaskFilter(owner=owner, in_project=True)
-    before = read_cursor(cursor)
-    page = await container.tasks.active(wanted, limit, before)
-    found = dict(page.tasks)
-    if ended_since is not None and before is None:
-        found |= dict(await container.tasks.ended_lately(wanted, ended_since, MOST_ENDED))
-    listed = sorted(starmap(Listed, found.items()), key=lambda task: task.view.created_sequence, reverse=True)
-    return QueueTasksAnswer(tasks=list(map(queued_task, listed)), next_cursor=next_cursor(page.cursor))
-
-
-async def find_queued(container: Container, identity: Identity, task_id: str) -> Listed:
-    """Return a project task the caller may read. Raises NotFound, also for a task of no project."""
-    ref = owned_ref(identity, task_id, *READERS_OF_ALL)
-    detail = await container.tasks.detail(ref, deleted=identity.has(*READERS_OF_ALL))
-    if not detail.view.project:
-        raise NotFound("task", task_id)
-    return Listed(detail.ref, detail.view)
-
-
-def project_name(segment: str) -> str:
-    """Return the project name in a percent-encoded path segment. Raises InvalidInput."""
-    name = decoded(segment, "name")
-    if not 0 < len(name) <= LONGEST_PROJECT or any(map(_is_control, name)):
-        raise InvalidInput(f"a project name has 1 to {LONGEST_PROJECT} characters, without control characters", "name")
-    return name
-
-
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs")
+def _stream(lines: AsyncIterator[bytes]) -> Stream:
+    return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
 def queue_router(container: Container) -> Router:
     routes = Routes("/", "Queue", opt={IGNORES_UNKNOWN_PARAMETERS: True})
+    _add_submissions(routes, container)
+    _add_lists(routes, container)
+    _add_commands(routes, container)
+    return routes.router()
+
+
+def _add_submissions(routes: Routes, container: Container) -> None:
     submission = partial(routes.post, roles=SUBMITTERS, fails={422, 429}, never={404})
     depth = container.settings.max_json_depth
 
@@ -187,11 +150,19 @@ def queue_router(container: Container) -> Router:
         await submit_with_key(container, ref, asked, key, origin(request))
         return ref
 
-    async def command(request: ApiRequest, task_id: str, chosen: TaskCommand) -> Done:
-        ref = owned_ref(request.user, task_id, "admin")
-        await find_queued(container, request.user, task_id)
-        await container.commands.task(ref, chosen, **origin(request))
-        return Done()
+    async def follow(
+        request: ApiRequest, project: str, body: ChaptersBody | OutlineBody, idempotency_key: str | None
+    ) -> tuple[Listed, bool]:
+        """Return the task that a stream follows, and whether it follows it from its submission."""
+        name, owner = project_name(project), request.user.subject
+        if idempotency_key is not None:
+            generation = Generation(await submit(request, project, body, idempotency_key), is_new=True)
+        else:
+            model, key = read_model(request)
+            asked = queue_request(owner, name, model, body, repeatable=False)
+            generation = await generate(container, asked, key, origin(request))
+        listed = await find_queued(container, generation.ref, deleted=True)
+        return listed, generation.is_new
 
     @submission("/projects/{name:str}/queue-chapters", "Queue chapters", "The task's id", body=ChaptersBody)
     async def queue_chapters(
@@ -199,8 +170,9 @@ def queue_router(container: Container) -> Router:
     ) -> QueueSubmitted:
         """Accept a task of type `chapter`. When this answers, the task is on disk.
 
-        An attempt may take the timeout of the type once for each chapter. The headers `X-AI-Provider`, `X-AI-Model` and
-        `X-AI-BaseUrl` name the model. `X-AI-Key` is sealed, sent only to the server that runs the task, and destroyed
+        Tasks of type `chapter` of one project run one after another. An attempt may take the timeout of the type once
+        for each chapter. The headers `X-AI-Provider`, `X-AI-Model` and `X-AI-Key` are required, `X-AI-BaseUrl` is
+        optional: they name the model. `X-AI-Key` is sealed, sent only to the server that runs the task, and destroyed
         when the task ends.
         """
         body = await read_as(request, ChaptersBody, depth)
@@ -216,24 +188,44 @@ def queue_router(container: Container) -> Router:
 
     @submission(
         "/projects/{name:str}/generate-stream",
-        "Queue chapters and follow them",
+        "Generate chapters and follow them",
         "Server-sent events",
         body=ChaptersBody,
         media_type=STREAM_TYPE,
     )
     async def generate_stream(request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None) -> Stream:
-        """Accept a task as `queue-chapters` does, and stream its events. Each `data` is JSON with a `type`.
+        """Take up the chapter task that runs in the project, or accept one as `queue-chapters` does; stream its events.
 
-        The types are `start`, `task_created`, `progress`, `chapter_complete`, `chapter_error`, `heartbeat`, `error`,
-        and at the end `done`. Closing the stream does not stop the task. For older clients: new ones use
-        `GET /api/task/{id}/stream`, which resumes.
+        Each `data` is JSON with a `type`: `start`, `task_created` or `task_resumed`, `progress`, `chapter_complete`,
+        `chapter_error`, `heartbeat`, and at the end `done` or `error`. Closing the stream does not stop the task.
+        However many requests come at once, they make one task. An `Idempotency-Key` decides which task it is: then
+        nothing else is taken up. For older clients: new ones use `GET /api/task/{id}/stream`, which resumes.
         """
         body = await read_as(request, ChaptersBody, depth)
         take_place(request, container.open_streams)
-        ref = await submit(request, name, body, idempotency_key)
-        lines = generated(container.feeds, ref, 0, body.chapters_to_generate)
-        return event_stream(lines, request.user, EXPIRED)
+        listed, is_new = await follow(request, name, body, idempotency_key)
+        return _stream(chapter_lines(container, listed, is_new=is_new))
 
+    @submission(
+        "/projects/{name:str}/outline",
+        "Generate an outline and follow it",
+        "Server-sent events",
+        body=OutlineBody,
+        media_type=STREAM_TYPE,
+    )
+    async def outline_stream(request: ApiRequest, name: Project, idempotency_key: IdempotencyKey = None) -> Stream:
+        """Take up the outline task that runs in the project, or accept one as `queue-outline` does; stream its events.
+
+        The types are `start`, `progress`, `volume_complete`, and at the end `done` or `error`. All else is as with
+        `generate-stream`.
+        """
+        body = await read_as(request, OutlineBody, depth)
+        take_place(request, container.open_streams)
+        listed, is_new = await follow(request, name, body, idempotency_key)
+        return _stream(outline_lines(container, listed, is_new=is_new))
+
+
+def _add_lists(routes: Routes, container: Container) -> None:
     @routes.get(
         "/queue/tasks", "List queued tasks", "Tasks that have not ended, and those that ended within the last hour"
     )
@@ -244,31 +236,138 @@ def queue_router(container: Container) -> Router:
 
         Of more tasks that have not ended than `limit`, the newest are on the first page.
         """
-        since = utc_now() - SHOWN_AFTER_END
-        page = await queue_page(container, owner_token(request.user.subject), limit, cursor, since)
-        page.tasks.reverse()
-        return page
-
-    @routes.get("/active-tasks", "List active tasks", "Tasks that have not ended")
-    async def list_active(
-        request: ApiRequest, limit: QueueLimit = MOST_ACTIVE, cursor: Cursor = None
-    ) -> QueueTasksAnswer:
-        """List the caller's project tasks that have not ended, newest first."""
-        return await queue_page(container, owner_token(request.user.subject), limit, cursor, None)
+        page = await active_page(container, request.user, limit, cursor)
+        found = {listed.ref: listed for listed in page.tasks}
+        if cursor is None:
+            wanted = TaskFilter(owner=owner_token(request.user.subject), in_project=True)
+            found |= await ended_lately(container, wanted, utc_now() - SHOWN_AFTER_END)
+        listed = sorted(found.values(), key=lambda task: task.view.created_sequence)
+        return QueueTasksAnswer(tasks=list(map(queued_task, listed)), next_cursor=next_cursor(page.cursor))
 
     @routes.get("/queue/tasks/{task_id:str}", "Read a queued task", "The task as it is now")
     async def get_queued(request: ApiRequest, task_id: TaskId) -> QueueTaskAnswer:
         """Return a project task as it is now."""
-        return QueueTaskAnswer(task=queued_task(await find_queued(container, request.user, task_id)))
+        ref = queue_ref(request.user, task_id, *READERS_OF_ALL)
+        found = await find_queued(container, ref, deleted=request.user.has(*READERS_OF_ALL))
+        return QueueTaskAnswer(task=queued_task(found))
 
-    @routes.post("/queue/tasks/{task_id:str}/cancel", "Cancel a queued task", "The task is cancelled", fails={409})
+    @routes.get(
+        "/active-tasks",
+        "List active tasks",
+        "Tasks that have not ended",
+        fails={429},
+        takes=TakesStreamTokens(jwt=True, only_with="stream=1"),
+    )
+    async def list_active(
+        request: ApiRequest,
+        limit: QueueLimit = MOST_ACTIVE,
+        cursor: Cursor = None,
+        stream: AsStream = None,
+        token: Token = None,  # noqa: ARG001 - read by the middleware
+    ) -> ActiveTasksAnswer | Stream:
+        """List the caller's project tasks that have not ended, newest first.
+
+        With `stream=1`, the same as server-sent events, whole at each change: `{"type": "active_tasks", "tasks": […]}`.
+        """
+        if stream == "1":
+            take_place(request, container.open_streams)
+            return _stream(active_lines(container, await begin(container, request.user.subject)))
+        page = await active_page(container, request.user, limit, cursor)
+        return ActiveTasksAnswer(tasks=list(map(active_task, page.tasks)), next_cursor=next_cursor(page.cursor))
+
+    @routes.get("/projects/{name:str}/active-task", "Read a project's active task", "The task, or null", never={404})
+    async def get_active(request: ApiRequest, name: Project) -> ActiveTaskAnswer:
+        """Return the newest task of a project that has not ended, null if there is none."""
+        page = await active_page(container, request.user, 1, None, project_name(name))
+        return ActiveTaskAnswer(task=active_task(page.tasks[0]) if page.tasks else None)
+
+    @routes.get(
+        "/events",
+        "Stream progress and log lines",
+        "Server-sent events",
+        fails={429},
+        media_type=STREAM_TYPE,
+        takes=TakesStreamTokens(jwt=True),
+    )
+    async def stream_events(
+        request: ApiRequest,
+        token: Token = None,  # noqa: ARG001 - read by the middleware
+    ) -> Stream:
+        """Send the progress of the caller's project tasks, and lines of their logs.
+
+        Each `data` is JSON: `{"type": "progress", "taskId", "taskType", "projectName", "status", "progress", "message",
+        "timestamp"}`, first one of each task that has not ended, or `{"type": "log", "taskId", "taskType",
+        "projectName", "level", "message", "timestamp"}`. For older clients: new ones use `GET /api/tasks/stream`.
+        """
+        take_place(request, container.open_streams)
+        return _stream(event_lines(container, await begin(container, request.user.subject)))
+
+
+def _add_commands(routes: Routes, container: Container) -> None:
+    @routes.post("/queue/tasks/{task_id:str}/cancel", "Cancel a queued task", "The task has ended")
     async def cancel_queued(request: ApiRequest, task_id: TaskId) -> Done:
         """Cancel a task that has not ended. It shows as `failed` with the error "Cancelled by user"."""
-        return await command(request, task_id, CancelTask(reason=CANCELLED))
+        ref = queue_ref(request.user, task_id, "admin")
+        await find_queued(container, ref)
+        return await cancel(container, request, ref)
+
+    @routes.post("/tasks/{task_id:str}/cancel", "Cancel a task, as older clients do", "The task has ended")
+    async def cancel_task(request: ApiRequest, task_id: TaskId) -> Done:
+        """Cancel a task that has not ended. For older clients: new ones use `POST /api/task/{id}/cancel`."""
+        return await cancel(container, request, queue_ref(request.user, task_id, "admin"))
 
     @routes.delete("/queue/tasks/{task_id:str}", "Delete a queued task", "The task is in no list any more")
     async def delete_queued(request: ApiRequest, task_id: TaskId) -> Done:
         """Remove a task from every list, and cancel it if it has not ended. Auditors still see its history."""
-        return await command(request, task_id, DeleteTask(reason=CANCELLED))
+        ref = queue_ref(request.user, task_id, "admin")
+        await find_queued(container, ref, deleted=True)
+        await container.commands.task(ref, DeleteTask(reason=CANCELLED), **origin(request))
+        return Done()
 
-    return routes.router()
+    @routes.post("/projects/{name:str}/tasks/{task_id:str}/pause", "Note that a client leaves", "The task goes on")
+    async def pause_task(request: ApiRequest, name: Project, task_id: TaskId) -> Done:
+        """Change nothing: older clients send this when they leave, and the task goes on."""
+        ref = queue_ref(request.user, task_id, "admin")
+        await find_queued(container, ref, project=project_name(name), deleted=True)
+        return Done()
+
+    @routes.delete("/projects/{name:str}/tasks/{task_id:str}", "Cancel a task of a project", "The task has ended")
+    async def cancel_in_project(request: ApiRequest, name: Project, task_id: TaskId) -> Done:
+        """Cancel a task that has not ended."""
+        ref = queue_ref(request.user, task_id, "admin")
+        await find_queued(container, ref, project=project_name(name), deleted=True)
+        return await cancel(container, request, ref)
+
+    @routes.delete(
+        "/projects/{name:str}/active-tasks", "Cancel a project's tasks", "What ran or waited has ended", never={404}
+    )
+    async def stop_project(request: ApiRequest, name: Project) -> Done:
+        """Cancel what runs or waits in a project."""
+        return await cancel_project(container, request, project_name(name))
+
+    @routes.post(
+        "/projects/{name:str}/active-tasks/cancel",
+        "Cancel a project's tasks, as POST",
+        "What ran or waited has ended",
+        never={404},
+    )
+    async def stop_project_by_post(request: ApiRequest, name: Project) -> Done:
+        """Cancel what runs or waits in a project."""
+        return await cancel_project(container, request, project_name(name))
+
+
+def queue_health() -> HTTPRouteHandler:
+    """Return the route that older clients ask first, without a token."""
+
+    @get(
+        "/api/health",
+        summary="Does the service answer?",
+        response_description="It answers",
+        tags=["Queue"],
+        security=[],
+    )
+    async def health() -> QueueHealth:
+        """Answer as long as the process runs. For older clients: probes use `/health/ready`."""
+        return QueueHealth()
+
+    return health
