@@ -15,7 +15,7 @@ from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
-from .legacy.queue import queue_health, queue_router
+from .legacy.queue import queue_router
 from .legacy.submission import MODEL_HEADERS
 from .middleware import Conditional, RequestMiddleware
 from .openapi.description import describe
@@ -82,9 +82,8 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
         security=[{"bearer": []}],
     )
     system = system_router(container, release)
-    health = queue_health()
     # Made at the first request, in a thread: it takes about 0.4 s, which would delay every start.
-    document = cache(lambda: describe([api, health, system], release))
+    document = cache(lambda: describe([api, system], release))
     origins = list(container.settings.cors_origins)
 
     @get("/openapi.json", media_type=MediaType.JSON, sync_to_thread=True)
@@ -96,7 +95,6 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
             Litestar(
                 route_handlers=[
                     api,
-                    health,
                     websocket_router(container, authenticator, tokens),
                     system,
                     docs_router(),

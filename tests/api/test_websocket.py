@@ -11,12 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-<<<<<<< HEAD
-from testkit.service import Client, Service, running_service, token
-=======
 from testkit.queue_surface import MODEL
-from testkit.service import Client, Service, running_service
->>>>>>> 7a594bc (The queue surface has the shapes and routes of its clients: active tasks, streams, one task for all who generate)
+from testkit.service import Client, Service, running_service, token
 from testkit.waiting import wait_until
 
 Socket = aiohttp.ClientWebSocketResponse

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import starmap
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import Router, get
-from litestar.handlers import HTTPRouteHandler
+from litestar import Router
 from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
+from litestar.response.base import ASGIResponse
 
 from ...clock import utc_now
 from ...commands.task_commands import CancelTask, DeleteTask
@@ -35,7 +35,6 @@ from ..schemas.legacy_queue import (
     ChaptersBody,
     Done,
     OutlineBody,
-    QueueHealth,
     QueueSubmitted,
     QueueTaskAnswer,
     QueueTasksAnswer,
@@ -124,8 +123,15 @@ async def cancel_project(container: Container, request: ApiRequest, project: str
             return Done()
 
 
+class _EventStream(Stream):
+    """Server-sent events, also of a route with other answers: Litestar prefers the media type of the route."""
+
+    def to_asgi_response(self, *given: Any, **named: Any) -> ASGIResponse:
+        return super().to_asgi_response(*given, **(named | {"media_type": STREAM_TYPE}))
+
+
 def _stream(lines: AsyncIterator[bytes]) -> Stream:
-    return Stream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
+    return _EventStream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
 def queue_router(container: Container) -> Router:
@@ -264,14 +270,15 @@ def _add_lists(routes: Routes, container: Container) -> None:
         cursor: Cursor = None,
         stream: AsStream = None,
         token: Token = None,  # noqa: ARG001 - read by the middleware
-    ) -> ActiveTasksAnswer | Stream:
+    ) -> ActiveTasksAnswer:
         """List the caller's project tasks that have not ended, newest first.
 
         With `stream=1`, the same as server-sent events, whole at each change: `{"type": "active_tasks", "tasks": […]}`.
         """
         if stream == "1":
             take_place(request, container.open_streams)
-            return _stream(active_lines(container, await begin(container, request.user.subject)))
+            lines = active_lines(container, await begin(container, request.user.subject))
+            return _stream(lines)  # type: ignore[return-value]  # the document describes the list only
         page = await active_page(container, request.user, limit, cursor)
         return ActiveTasksAnswer(tasks=list(map(active_task, page.tasks)), next_cursor=next_cursor(page.cursor))
 
@@ -312,7 +319,7 @@ def _add_commands(routes: Routes, container: Container) -> None:
         return await cancel(container, request, ref)
 
     @routes.post("/tasks/{task_id:str}/cancel", "Cancel a task, as older clients do", "The task has ended")
-    async def cancel_task(request: ApiRequest, task_id: TaskId) -> Done:
+    async def cancel_any(request: ApiRequest, task_id: TaskId) -> Done:
         """Cancel a task that has not ended. For older clients: new ones use `POST /api/task/{id}/cancel`."""
         return await cancel(container, request, queue_ref(request.user, task_id, "admin"))
 
@@ -354,20 +361,3 @@ def _add_commands(routes: Routes, container: Container) -> None:
     async def stop_project_by_post(request: ApiRequest, name: Project) -> Done:
         """Cancel what runs or waits in a project."""
         return await cancel_project(container, request, project_name(name))
-
-
-def queue_health() -> HTTPRouteHandler:
-    """Return the route that older clients ask first, without a token."""
-
-    @get(
-        "/api/health",
-        summary="Does the service answer?",
-        response_description="It answers",
-        tags=["Queue"],
-        security=[],
-    )
-    async def health() -> QueueHealth:
-        """Answer as long as the process runs. For older clients: probes use `/health/ready`."""
-        return QueueHealth()
-
-    return health

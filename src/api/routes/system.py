@@ -20,6 +20,7 @@ from ...streams.jetstream.api import api
 from ...streams.storage import Space
 from ...streams.topology.definitions import TASKS
 from ...streams.topology.server_checks import clock_difference_ms
+from ..schemas.legacy_queue import QueueHealth
 from ..schemas.system import Front, Liveness, NatsHealth, Ready, Storage
 
 
@@ -137,6 +138,11 @@ def system_router(container: Container, version: str) -> Router:
         """Answer as long as the process runs."""
         return Liveness()
 
+    @get("/api/health", summary="Does the service answer?", response_description="It answers")
+    async def health() -> QueueHealth:
+        """Answer as long as the process runs. For older clients of the queue surface."""
+        return QueueHealth()
+
     unready = ResponseSpec(Ready, description="Requests cannot be served now", generate_examples=False)
 
     @get(
@@ -160,5 +166,5 @@ def system_router(container: Container, version: str) -> Router:
         await observe(container)
         return Response(generate_latest(metrics.REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
 
-    routes: list[HTTPRouteHandler] = [front, live, ready, metrics_page]
+    routes: list[HTTPRouteHandler] = [front, live, health, ready, metrics_page]
     return Router(path="/", route_handlers=routes, tags=["System"])

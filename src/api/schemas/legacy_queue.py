@@ -14,7 +14,6 @@ from ...events.task import ModelChoice
 from ...instants import milliseconds, optional_milliseconds
 from ...projections.task_view import Listed, Status, TaskView
 
-QueueType = Literal["chapter", "outline"]
 QUEUE_TYPES: frozenset[str] = frozenset({"chapter", "outline"})
 QueueStatus = Literal["pending", "processing", "completed", "failed"]
 ActiveStatus = Literal["running", "paused"]
@@ -88,7 +87,8 @@ class QueuedTask(Struct, kw_only=True, rename="camel", omit_defaults=True):
     """A task of a project."""
 
     id: str
-    type: QueueType
+    type: str
+    """`chapter` or `outline`."""
     project_id: str
     """An id made from the project name; the same name has the same id."""
     project_name: str
@@ -114,7 +114,7 @@ class ActiveTask(Struct, kw_only=True, rename="camel"):
     """A task of a project that has not ended. Every field is always there."""
 
     id: str
-    type: QueueType
+    type: str
     project_id: str
     project_name: str
     user_id: str
