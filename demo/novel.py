@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from testkit.processes import environment
+from testkit.queue_surface import MODEL
 from testkit.sse import ResumedStream
 from testkit.waiting import wait_until
 
@@ -95,7 +96,8 @@ class Novel(Demo):
             ("outline", "queue-outline", {"targetChapters": OUTLINED, "targetWordCount": 20}),
             ("chapters", "queue-chapters", {"chaptersToGenerate": CHAPTERS}),
         ):
-            task_id = (await self._author.done("POST", f"/api/projects/{PROJECT}/{path}", body))["taskId"]
+            answer = await self._author.done("POST", f"/api/projects/{PROJECT}/{path}", body, headers=MODEL)
+            task_id = answer["taskId"]
             stream = ResumedStream(self._author, f"/api/task/{task_id}/stream", 0)
             self._jobs.append(Job(name, task_id, stream))
             say(f"  queued: {name}, task {task_id}")

@@ -35,6 +35,11 @@ MODEL_PAUSE_SECONDS = 0.5
 MODEL_SECONDS = 180
 OUTLINED_AT_ONCE = 25
 PREVIEW_CHARACTERS = 120
+_CHARACTER = re.compile(
+    "[々〇\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]"
+)
+"""Characters of scripts that are written without spaces: Han, hiragana, katakana."""
+_WORD = re.compile(r"\w+(?:['\u2019.-]\w+)*")
 
 
 class ModelFailed(Exception):
@@ -45,6 +50,12 @@ class Superseded(Exception):
     """This attempt no longer counts: the task was cancelled, or another attempt runs."""
 
 
+def count_words(text: str) -> int:
+    """Return the length of a text as its readers count it: characters of Chinese and Japanese, words of all else."""
+    characters = _CHARACTER.findall(text)
+    return len(characters) + len(_WORD.findall(_CHARACTER.sub(" ", text)))
+
+
 class Chapter(NamedTuple):
     """A chapter, or its entry in an outline."""
 
@@ -53,7 +64,7 @@ class Chapter(NamedTuple):
 
     @property
     def words(self) -> int:
-        return len(self.text.split())
+        return count_words(self.text)
 
     @property
     def preview(self) -> str:
@@ -283,7 +294,7 @@ class NovelBackend:
         """Outline OUTLINED_AT_ONCE chapters per request. One failed request fails the task."""
         total = wish["targetChapters"]
         outline: list[dict[str, Any]] = []
-        for first in range(1, total + 1, OUTLINED_AT_ONCE):
+        for part, first in enumerate(range(1, total + 1, OUTLINED_AT_ONCE), 1):
             last = min(total, first + OUTLINED_AT_ONCE - 1)
             name = f"chapters {first} to {last} of {total}"
             await callback.progress(100 * (first - 1) / total, name, chapterIndex=first, status="generating")
@@ -298,6 +309,8 @@ class NovelBackend:
                 {"chapterIndex": index, "title": chapter.title, "summary": chapter.text}
                 for index, chapter in enumerate(written, first)
             ]
+            volume = {"volumeIndex": part, "title": f"Chapters {first} to {last}", "chapterCount": len(written)}
+            await callback.progress(100 * last / total, f"{name} are outlined", **volume, status="complete")
         data = {"outline": outline, "totalGenerated": len(outline), "totalFailed": total - len(outline)}
         await callback.end(data, None)
 

@@ -45,6 +45,11 @@ SUBMISSIONS_HELD = 100_000
 """Entries of owners' lists that stay in memory between batches, about 200 bytes each; of the owners seen last."""
 
 
+ACTIVE_MARKER_TTL = "1s"
+"""How long the marker of a removed active key stays: the shortest time that NATS allows. Nobody watches these keys, and
+a list of an owner's active tasks is read at once only while keys and markers are no more than a thousand."""
+
+
 class _Entry(Struct):
     """A task in memory: every active one, and those of the present batch."""
 
@@ -156,7 +161,9 @@ class TaskProjection(CheckpointedBucket):
             if active and active not in entry.active:
                 listed.append(Write(active, b"%d" % entry.view.sequence))
             views.append(Write(view_key(ref), encode_view(entry.view), entry.revision))
-            stale.extend(Write(key, None) for key in entry.active | entry.found if key != active)
+            stale.extend(
+                Write(key, None, marker_ttl=ACTIVE_MARKER_TTL) for key in entry.active | entry.found if key != active
+            )
             entry.active, entry.found = ({active} if active else set()), set()
         submitters = [self._owners[owner] for owner in owners]
         lists = [

@@ -220,7 +220,7 @@ class TaskReader:
     async def active(self, wanted: TaskFilter, limit: int, before: int | None = None) -> ListedTasks:
         """Return up to `limit` tasks that have not ended, newest submission first, as `page` does.
 
-        If more than a thousand of an owner's have not ended, or ended within a minute, it searches at most
+        If more than a thousand of an owner's have not ended, or ended in the last seconds, it searches at most
         MOST_SEARCHED submissions.
         """
         return await self.page(replace(wanted, statuses=ACTIVE), limit, before, most_searched=MOST_SEARCHED)

@@ -41,6 +41,8 @@ class Write(NamedTuple):
     value: bytes | None
     expected: int | None = None
     """Revision the key must have; 0: it must not exist. None: any."""
+    marker_ttl: str = ""
+    """How long the marker of a removed key stays; empty: MARKER_TTL."""
 
 
 class Bucket:
@@ -221,7 +223,7 @@ class Bucket:
 
 
 def _headers(write: Write) -> dict[str, str]:
-    headers = {"KV-Operation": "PURGE", "Nats-TTL": MARKER_TTL} if write.value is None else {}
+    headers = {"KV-Operation": "PURGE", "Nats-TTL": write.marker_ttl or MARKER_TTL} if write.value is None else {}
     if write.expected is not None:
         headers[EXPECTED] = str(write.expected)
     return headers

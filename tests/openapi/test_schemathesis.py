@@ -70,8 +70,10 @@ STREAMS = {
     "GET /api/tasks/stream",
     "GET /api/batches/{batch_id}/stream",
     "POST /api/projects/{name}/generate-stream",
+    "POST /api/projects/{name}/outline",
+    "GET /api/events",
 }
-"""These never end: tests/api/test_streams.py and test_queue.py have them."""
+"""These never end: tests/api/test_streams.py and tests/conformance/test_queue_contract.py have them."""
 
 
 @pytest.fixture(scope="module")

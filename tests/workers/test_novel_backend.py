@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from examples.novel_backend import NovelBackend, register
+from examples.novel_backend import NovelBackend, count_words, register
+from testkit.queue_surface import MODEL
 from testkit.service import Service
 from testkit.waiting import wait_until
 
@@ -79,7 +80,7 @@ async def writer(service: Service) -> AsyncIterator[str]:
 
 
 async def queue(service: Service, what: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> str:
-    answer = await service.alice.post(f"/api/projects/novel/queue-{what}", body, headers=headers or {})
+    answer = await service.alice.post(f"/api/projects/novel/queue-{what}", body, headers=MODEL | (headers or {}))
     assert answer.status == 200, answer
     return str(answer["taskId"])
 
@@ -121,6 +122,23 @@ async def test_chapters_are_written_and_each_is_reported(service: Service, write
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("It was a dark night.", 5),
+        ("她走进雨里。", 5),
+        ("她说：“OK，let's go！”然后走了。", 9),  # noqa: RUF001
+        ("第12章 Über den Wolken", 6),
+        ("猫は「ニャー」と鳴いた。", 9),
+        ("그는 걸었다", 2),
+        (" — … \n", 0),
+        ("", 0),
+    ],
+)
+def test_words_are_counted_as_readers_count_them(text: str, count: int) -> None:
+    assert count_words(text) == count
+
+
 async def test_by_itself_it_writes_the_same_for_the_same_task(service: Service, writer: str) -> None:
     first, again = [await written(service, await queue(service, "chapters", {})) for _ in range(2)]
 
@@ -135,8 +153,11 @@ async def test_an_outline_has_as_many_chapters_as_were_asked_for(service: Servic
     assert all(part["title"] and part["summary"] for part in data["outline"])
     assert [message for _, message, _ in await told(service, task_id)] == [
         "chapters 1 to 25 of 60",
+        "chapters 1 to 25 of 60 are outlined",
         "chapters 26 to 50 of 60",
+        "chapters 26 to 50 of 60 are outlined",
         "chapters 51 to 60 of 60",
+        "chapters 51 to 60 of 60 are outlined",
     ]
 
 

@@ -61,9 +61,6 @@ QueueLimit = Annotated[
 Project = Annotated[
     str, PathParameter(description="A project's name: any text, percent-encoded", schema_extra={"examples": ["novel"]})
 ]
-AsStream = Annotated[
-    str | None, QueryParameter(name="stream", description="`1`: the list as server-sent events, at each change")
-]
 Token = Annotated[
     str | None, QueryParameter(name="token", description="Of a stream: a JWT, or a token of POST /api/stream-tokens")
 ]
@@ -268,14 +265,13 @@ def _add_lists(routes: Routes, container: Container) -> None:
         request: ApiRequest,
         limit: QueueLimit = MOST_ACTIVE,
         cursor: Cursor = None,
-        stream: AsStream = None,
-        token: Token = None,  # noqa: ARG001 - read by the middleware
     ) -> ActiveTasksAnswer:
         """List the caller's project tasks that have not ended, newest first.
 
-        With `stream=1`, the same as server-sent events, whole at each change: `{"type": "active_tasks", "tasks": […]}`.
+        With `?stream=1`, the same as server-sent events, whole at each change: `{"type": "active_tasks", "tasks": […]}`.
+        Then `?token=` may be a JWT, or a token of `POST /api/stream-tokens`.
         """
-        if stream == "1":
+        if request.query_params.get("stream") == "1":
             take_place(request, container.open_streams)
             lines = active_lines(container, await begin(container, request.user.subject))
             return _stream(lines)  # type: ignore[return-value]  # the document describes the list only
