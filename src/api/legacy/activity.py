@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -94,7 +94,7 @@ class ActiveTasks:
         return self._views.pop(ref, None) is not None
 
 
-async def active_lines(container: Container, start: Start) -> AsyncIterator[bytes]:
+async def active_lines(container: Container, start: Start) -> AsyncGenerator[bytes, None]:
     """Yield the list of active tasks, and again at each change.
 
     A client that reads slowly gets fewer lists, always the latest. Ends when the log cannot be read.
@@ -134,7 +134,7 @@ async def _follow(container: Container, start: Start, tasks: ActiveTasks, change
                 changed.set()
 
 
-async def event_lines(container: Container, start: Start) -> AsyncIterator[bytes]:
+async def event_lines(container: Container, start: Start) -> AsyncGenerator[bytes, None]:
     """Yield progress and log lines of a user's tasks, first the progress of those that are active."""
     for listed in reversed(start.tasks[:MOST_PRESENT]):
         yield _line(_present(listed))

@@ -6,7 +6,7 @@ They are tasks like all others, of the types `chapter` and `outline`, in the wor
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import starmap
@@ -41,10 +41,10 @@ from ..schemas.legacy_queue import (
     active_task,
     queued_task,
 )
-from ..sse import STREAM_HEADERS, STREAM_TYPE
+from ..sse import HEARTBEAT, STREAM_HEADERS, STREAM_TYPE, until_expiry
 from ..task_actions import BulkCommand
 from .activity import active_lines, begin, event_lines
-from .stream import chapter_lines, outline_lines
+from .stream import EXPIRED, chapter_lines, outline_lines
 from .submission import Generation, generate, project_name, queue_request, read_model, submit_with_key
 
 SHOWN_AFTER_END = timedelta(hours=1)
@@ -127,8 +127,9 @@ class _EventStream(Stream):
         return super().to_asgi_response(*given, **(named | {"media_type": STREAM_TYPE}))
 
 
-def _stream(lines: AsyncIterator[bytes]) -> Stream:
-    return _EventStream(lines, media_type=STREAM_TYPE, headers=STREAM_HEADERS)
+def _stream(request: ApiRequest, lines: AsyncGenerator[bytes, None], last: bytes = HEARTBEAT) -> Stream:
+    """Return lines as server-sent events. If the token expires before their end, `last` is the last one."""
+    return _EventStream(until_expiry(lines, request.user, last), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
 def queue_router(container: Container) -> Router:
@@ -207,7 +208,7 @@ def _add_submissions(routes: Routes, container: Container) -> None:
         body = await read_as(request, ChaptersBody, depth)
         take_place(request, container.open_streams)
         listed, is_new = await follow(request, name, body, idempotency_key)
-        return _stream(chapter_lines(container, listed, is_new=is_new))
+        return _stream(request, chapter_lines(container, listed, is_new=is_new), EXPIRED)
 
     @submission(
         "/projects/{name:str}/outline",
@@ -225,7 +226,7 @@ def _add_submissions(routes: Routes, container: Container) -> None:
         body = await read_as(request, OutlineBody, depth)
         take_place(request, container.open_streams)
         listed, is_new = await follow(request, name, body, idempotency_key)
-        return _stream(outline_lines(container, listed, is_new=is_new))
+        return _stream(request, outline_lines(container, listed, is_new=is_new), EXPIRED)
 
 
 def _add_lists(routes: Routes, container: Container) -> None:
@@ -268,13 +269,13 @@ def _add_lists(routes: Routes, container: Container) -> None:
     ) -> ActiveTasksAnswer:
         """List the caller's project tasks that have not ended, newest first.
 
-        With `?stream=1`, the same as server-sent events, whole at each change: `{"type": "active_tasks", "tasks": […]}`.
+        With `?stream=1`, the same as server-sent events, at each change: `{"type": "active_tasks", "tasks": […]}`.
         Then `?token=` may be a JWT, or a token of `POST /api/stream-tokens`.
         """
         if request.query_params.get("stream") == "1":
             take_place(request, container.open_streams)
             lines = active_lines(container, await begin(container, request.user.subject))
-            return _stream(lines)  # type: ignore[return-value]  # the document describes the list only
+            return _stream(request, lines)  # type: ignore[return-value]  # the document describes the list only
         page = await active_page(container, request.user, limit, cursor)
         return ActiveTasksAnswer(tasks=list(map(active_task, page.tasks)), next_cursor=next_cursor(page.cursor))
 
@@ -303,7 +304,7 @@ def _add_lists(routes: Routes, container: Container) -> None:
         "projectName", "level", "message", "timestamp"}`. For older clients: new ones use `GET /api/tasks/stream`.
         """
         take_place(request, container.open_streams)
-        return _stream(event_lines(container, await begin(container, request.user.subject)))
+        return _stream(request, event_lines(container, await begin(container, request.user.subject)))
 
 
 def _add_commands(routes: Routes, container: Container) -> None:

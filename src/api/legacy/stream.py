@@ -5,7 +5,7 @@ A server reports chapters, and parts of an outline, in `custom_data` of its prog
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -35,7 +35,6 @@ MOST_RESULT = 4 * 1024 * 1024
 """Bytes of a result in the object store that are read for the last message."""
 LONGEST_TITLE = 200
 """Of a chapter in the last message."""
-LOST = {"type": "error", "error": "the connection to the event log was lost; the task goes on"}
 T = TypeVar("T")
 Message = dict[str, Any]
 
@@ -196,7 +195,7 @@ def outline_progress(total: int, done_percent: float, message: str | None) -> Me
     }
 
 
-async def chapter_lines(container: Container, listed: Listed, *, is_new: bool) -> AsyncIterator[bytes]:
+async def chapter_lines(container: Container, listed: Listed, *, is_new: bool) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a stream about a chapter task to its end; of one that was taken up, from now on."""
     ref, view = listed
     total = target_count(view)
@@ -221,7 +220,7 @@ async def chapter_lines(container: Container, listed: Listed, *, is_new: bool) -
         yield line
 
 
-async def outline_lines(container: Container, listed: Listed, *, is_new: bool) -> AsyncIterator[bytes]:
+async def outline_lines(container: Container, listed: Listed, *, is_new: bool) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a stream about an outline task to its end; of one that was taken up, from now on."""
     ref, view = listed
     total = target_count(view)
@@ -234,7 +233,7 @@ async def outline_lines(container: Container, listed: Listed, *, is_new: bool) -
 
 async def _lines(
     container: Container, listed: Listed, messages: Translation, heartbeat: bytes, *, is_new: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield the lines for a task's events. What a task that was taken up did before is read, and not sent."""
     ref, view = listed
     sent_from = 0 if is_new else view.sequence + (view.status in ACTIVE)
@@ -250,7 +249,7 @@ async def _lines(
                 if item.is_end and is_news:
                     return
     except StoreError:
-        yield _line(LOST)
+        yield LOST
 
 
 async def _translated(
@@ -305,6 +304,11 @@ def _is_number(value: object) -> bool:
 
 def _line(message: Message) -> bytes:
     return block(_encode(message))
+
+
+LOST = _line({"type": "error", "error": "the connection to the event log was lost; the task goes on"})
+EXPIRED = _line({"type": "error", "error": "the token has expired; the task goes on"})
+"""The last line of a stream whose token has expired."""
 
 
 def _read(text: bytes | Raw, shape: type[T]) -> T | None:
