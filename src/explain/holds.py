@@ -34,6 +34,7 @@ HoldKind: TypeAlias = Literal[
     "server-busy",  # servers that could take it have no free slot
     "queued-behind",  # other tasks come first
     "not-queued",  # it is in no queue yet
+    "key-unreadable",  # the model key that came with it cannot be decrypted
 ]
 
 
@@ -413,6 +414,17 @@ def _next_try(at: datetime | None, now: datetime) -> str:
     if at is None or at <= now:
         return "the next try is due"
     return f"next try in {math.ceil((at - now).total_seconds())} s"
+
+
+def key_unreadable(since: datetime) -> Hold:
+    """Return the hold of a queued task whose model key does not open."""
+    return Hold(
+        kind="key-unreadable",
+        since=since,
+        text="the model key that came with it cannot be decrypted",
+        release="an admin has put the old seal key back; or cancel it and submit it again with the key",
+        data={},
+    )
 
 
 def _place(since: datetime, queue: QueueState) -> list[Hold]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 
 import aiohttp
+import structlog
 from msgspec import Struct
 from standardwebhooks import Webhook
 
@@ -19,11 +20,13 @@ from ..commands.webhook import Registered
 from ..events.ids import WebhookRef
 from ..instants import whole_seconds
 from ..settings import variable
-from ..vault.sealing import SealingError
+from ..vault.sealing import SealingError, SecretMissing
 from ..vault.secrets import SecretStore
 from ..wire.body_limit import AnswerTooLarge, read_capped
 from ..wire.connections import ALONE, is_certain, keep, peer_of
 from .deliveries import LastAnswer
+
+log = structlog.get_logger(__name__)
 
 MOST_READ = 64 * 1024
 """Bytes of an answer that are read; of a longer one only the status counts."""
@@ -34,6 +37,8 @@ NO_ADDRESS = "the receiver has no address that webhooks may call; list private o
 )
 """One text for a refused address and for a name without one: a user must not learn which names exist inside."""
 NO_ANSWER = "the receiver gave no valid answer"
+UNREADABLE_PAUSE = timedelta(minutes=1)
+"""How long a webhook pauses whose secret does not open; then it is tried again."""
 GONE = 410
 TOO_MANY_REQUESTS = 429
 SERVICE_UNAVAILABLE = 503
@@ -44,6 +49,8 @@ class WebhookOutcome(Struct, frozen=True, kw_only=True):
 
     answer: LastAnswer
     retry_after: timedelta | None = None
+    is_unreadable: bool = False
+    """The secret could not be decrypted, and nothing was sent."""
 
     @property
     def is_gone(self) -> bool:
@@ -52,7 +59,9 @@ class WebhookOutcome(Struct, frozen=True, kw_only=True):
 
     @property
     def asks_for_pause(self) -> bool:
-        """True if the receiver wants no message for a while: the webhook pauses, and the message keeps its tries."""
+        """True if nothing is to be sent for a while: the webhook pauses, and the message keeps its tries."""
+        if self.is_unreadable:
+            return True
         status = self.answer.status
         return status == TOO_MANY_REQUESTS or (status == SERVICE_UNAVAILABLE and self.retry_after is not None)
 
@@ -82,8 +91,12 @@ class WebhookClient:
         at = self._now()
         try:
             headers = await self._headers(ref, webhook, message_id, at, body)
-        except SealingError as error:
+        except SecretMissing as error:
             return WebhookOutcome(answer=LastAnswer(at=at, error=str(error)))
+        except SealingError as error:  # no fault of the receiver: the message keeps its tries
+            log.warning("webhook.secret-unreadable", webhook=ref.id, reason=str(error))
+            answer = LastAnswer(at=at, error="the webhook's secret cannot be decrypted; nothing was sent")
+            return WebhookOutcome(answer=answer, retry_after=UNREADABLE_PAUSE, is_unreadable=True)
         with watch_connects() as reached:
             return await self._call(webhook.settings.url, headers, body, at, reached)
 

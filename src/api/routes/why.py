@@ -25,9 +25,10 @@ from ...events.task import (
     AttemptReturned,
     TaskEvent,
     TaskFailed,
+    TaskSubmitted,
 )
 from ...explain.explanation import Explanation, decode
-from ...explain.holds import Hold, ParentState, QueueState, held_by, queued_behind, summary, unserved_by
+from ...explain.holds import Hold, ParentState, QueueState, held_by, key_unreadable, queued_behind, summary, unserved_by
 from ...instants import milliseconds
 from ...projections.active import count_running
 from ...projections.task_view import TaskView, fold
@@ -44,6 +45,7 @@ from ...scheduling.eligibility import (
     stops,
 )
 from ...streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
+from ...vault.sealing import SealingError, SecretMissing
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
 from ..parameters import TaskId
 from ..routing import Routes
@@ -101,6 +103,8 @@ async def explain_task(container: Container, ref: TaskRef, *, reads_all: bool) -
             queue = await queue_state(container, task)
             stopped = paused_by(container, view)
             holds = queued_behind(view, task.since, stopped, servers, queue, utc_now(), in_full=reads_all)
+            if not await model_key_opens(container, task):
+                holds.insert(0, key_unreadable(task.since))
             break
         explanation = await ask_scheduler(container, ref)
         scheduler = "answered" if explanation is not None else "silent"
@@ -123,6 +127,20 @@ async def load_history(container: Container, ref: TaskRef, *, deleted: bool) -> 
     if view is None:
         raise NotFound("task", ref.id)  # its first events are past their retention
     return TaskHistory(ref, view, events)
+
+
+async def model_key_opens(container: Container, task: TaskHistory) -> bool:
+    """Return False if a task came with a model key that cannot be decrypted now."""
+    submitted = task.events[0].recorded.event
+    if not isinstance(submitted, TaskSubmitted) or not submitted.key_id:
+        return True
+    try:
+        await container.secrets.get(task.ref, submitted.key_id)
+    except SecretMissing:
+        return True  # it starts, and fails
+    except SealingError:
+        return False
+    return True
 
 
 async def ask_scheduler(container: Container, ref: TaskRef) -> Explanation | None:

@@ -32,9 +32,12 @@ from ...events.ids import TaskRef
 from ...events.task import TaskSubmitted
 from ...runtime import metrics
 from ...runtime.metrics import labelled
+from ...scheduling.redelivery import LONGEST_RETURN, growing
+from ...streams.jetstream.consumers import delivery_info
 from ...streams.leases import Membership
-from ...vault.sealing import SealingError
+from ...vault.sealing import SealingError, SecretMissing
 from ..fleet.circuit_breaker import CircuitBreaker, Consequence
+from ..fleet.server_keys import Misconfigured, ServerKeys
 from ..fleet.slots import Slots
 from .in_flight import InFlight
 from .outcomes import Outcomes
@@ -43,6 +46,9 @@ from .stale_delivery import LOOK_AGAIN, StaleDeliveries
 
 log = structlog.get_logger(__name__)
 
+WARNING_SECONDS = 60.0
+KEY_PAUSE_FACTOR = 4
+"""How much longer a task pauses whose model key does not open than one without a server: 0.2 s, then up to 32 s."""
 UNSENT_PAUSE = timedelta(seconds=1)
 """Delay before a task is tried again that could not be sent: this process lacks descriptors or memory."""
 
@@ -58,6 +64,18 @@ class ReadyTask(Struct, frozen=True, kw_only=True):
     """Server of the attempt before, to be avoided if there is another."""
     needs_grant: bool = False
     """It shares a limit with others, and may start only if the scheduler has counted it."""
+
+
+class _Keys(Struct, frozen=True, kw_only=True):
+    """The keys that an attempt's request carries."""
+
+    api_key: str | None
+    model_key: str | None
+    is_lost: bool = False
+    """The task came with a key that is not stored any more."""
+
+    def __repr__(self) -> str:
+        return "_Keys(…)"
 
 
 class _UnderWay(Struct):
@@ -83,6 +101,7 @@ class AttemptRunner:
         self._callback_base = container.settings.callback_base
         self._commands = container.commands
         self._secrets = container.secrets
+        self._server_keys = ServerKeys(container)
         self._fleet = container.fleet
         self._backend = backend
         self._slots = slots
@@ -95,6 +114,7 @@ class AttemptRunner:
         self._running: set[asyncio.Task[None]] = set()
         self._under_way: dict[TaskRef, _UnderWay] = {}
         self._stopping = False
+        self._warned_at = -WARNING_SECONDS
 
     def start(self, queued: ReadyTask, server: Present) -> None:
         """Start an attempt on a server that has a free slot. The task must not be under way here."""
@@ -164,12 +184,15 @@ class AttemptRunner:
         answer: Answer | None = None
         consequence: Consequence | None = None
         try:
+            keys = await self._open_keys(queued, server)
+            if keys is None:
+                return
             parents = await self._parents.of(queued.submitted.plan)
             token = secret_token()
             claimed = await self._claim(queued, server, token)
             if claimed is None:
                 return
-            answer = await self._call(queued, server, claimed, token, parents, under_way)
+            answer = await self._call(queued, server, claimed, token, keys, parents, under_way)
             if answer is not None:
                 labelled(metrics.attempt_seconds, server_id).observe(time.perf_counter() - started)
                 consequence = self._circuit_breaker.count(
@@ -188,6 +211,37 @@ class AttemptRunner:
         await self._release(queued, answer)
         if consequence is not None:
             await self._circuit_breaker.update(server, consequence)
+
+    async def _open_keys(self, queued: ReadyTask, server: Present) -> _Keys | None:
+        """Return the keys of an attempt. None if one does not open: nothing was claimed, and the message is nak'ed."""
+        try:
+            api_key = await self._server_keys.of(server.settings)
+        except Misconfigured as error:
+            await self._server_keys.mark(server, str(error), self._worker)
+            await self._in_flight.nak(queued.message, growing(delivery_info(queued.message).delivered))
+            return None
+        key_id = queued.submitted.key_id
+        try:
+            model_key = await self._secrets.get(queued.ref, key_id) if key_id else None
+        except SecretMissing:  # never to come back, unlike a seal key
+            return _Keys(api_key=api_key, model_key=None, is_lost=True)
+        except SealingError:
+            self._warn_of_model_key(queued.ref)
+            pause = min(KEY_PAUSE_FACTOR * growing(delivery_info(queued.message).delivered), LONGEST_RETURN)
+            await self._in_flight.nak(queued.message, pause)
+            return None
+        return _Keys(api_key=api_key, model_key=model_key)
+
+    def _warn_of_model_key(self, ref: TaskRef) -> None:
+        """Log that a task waits for its model key to open, at most once per WARNING_SECONDS."""
+        now = time.monotonic()
+        if now - self._warned_at >= WARNING_SECONDS:
+            self._warned_at = now
+            log.warning(
+                "attempt.key-unreadable",
+                task=ref.id,
+                action="put the old seal key back, or cancel such tasks: each waits until its model key opens",
+            )
 
     async def _claim(self, queued: ReadyTask, server: Present, token: str) -> Known[TaskState] | None:
         """Append the start of the attempt. None if the task cannot be started: its message has been handled."""
@@ -218,6 +272,7 @@ class AttemptRunner:
         server: Present,
         claimed: Known[TaskState],
         token: str,
+        keys: _Keys,
         parents: SentParents | None,
         under_way: _UnderWay,
     ) -> Answer | None:
@@ -225,17 +280,8 @@ class AttemptRunner:
         state = claimed.state
         assert isinstance(state, Processing)
         under_way.attempt = state.facts.attempt
-        try:
-            key_id = server.settings.api_key_id
-            api_key = await self._secrets.get(server.server_id, key_id) if key_id else None
-        except SealingError:
-            error = "the server's API key cannot be decrypted; register the server again"
-            return Failed(kind="error", error=error, is_unreached=True)
-        try:
-            key_id = queued.submitted.key_id
-            model_key = await self._secrets.get(queued.ref, key_id) if key_id else None
-        except SealingError:
-            error = "the model key cannot be decrypted; submit the task again with the key"
+        if keys.is_lost:
+            error = "the model key is not stored any more; submit the task again with the key"
             return Failed(kind="rejected", error=error, is_neutral=True)
         definition = self._fleet.definition(queued.submitted.task_type)
         call = Call(
@@ -246,9 +292,9 @@ class AttemptRunner:
             deadline=state.deadline,
             callback_url=f"{self._callback_base}/api/task/{queued.ref.id}",
             callback_token=token,
-            api_key=api_key,
+            api_key=keys.api_key,
             model=queued.submitted.model,
-            model_key=model_key,
+            model_key=keys.model_key,
             parents=None if parents is None else parents.sent(state.deadline),
             accepts=definition.accepts if definition else "any",
         )

@@ -35,7 +35,7 @@ from ...events.server import ServerRegistered
 from ...projections.heartbeats import Heartbeat, RemovedCheck
 from ...runtime import fleet_log
 from ...settings import Settings
-from ...vault.sealing import SealingError
+from .server_keys import MISCONFIGURED, Misconfigured, ServerKeys
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,6 @@ SPREAD = 0.1
 
 LONGEST_PAUSE_SECONDS = 900.0
 """Longest time between two checks of a removed server."""
-NO_KEY = "misconfigured: its API key cannot be decrypted; register it again"
 
 
 class CheckState(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -66,6 +65,7 @@ class Health:
         self._fleet = container.fleet
         self._heartbeats = container.heartbeats
         self._secrets = container.secrets
+        self._keys = ServerKeys(container)
         self._timers = container.timers
         self._backend = backend
 
@@ -154,6 +154,11 @@ class Health:
         await self._heartbeats.forget(before.server_id)
 
     async def _probe(self, server: Present) -> Probe:
+        try:
+            api_key = await self._keys.of(server.settings)
+        except Misconfigured as error:
+            self._keys.warn(server.server_id, str(error))
+            return Probe(well=False, reason=str(error))
         if server.settings.health_url is None:
             return self._by_heartbeat(await self._heartbeats.get(server.server_id))
         # An offline server is probed once a check; retries are for servers that were online.
@@ -161,21 +166,12 @@ class Health:
         for number in range(tries):
             if number:
                 await asyncio.sleep(self._settings.health_retry_delay)
-            try:
-                probe = await self._backend.probe(server.settings, await self._key_of(server.settings))
-            except SealingError:
-                return Probe(well=False, reason=NO_KEY)
+            probe = await self._backend.probe(server.settings, api_key if server.settings.health_auth else None)
             if probe.well:
                 break
         if probe.timed_out and await self._is_at_work(server):
             return Probe(well=True, reason="too busy to answer its health check, but finishing tasks")
         return probe
-
-    async def _key_of(self, settings: ServerRegistered) -> str | None:
-        """Return the key that a server's check carries, None for none. Raises SealingError."""
-        if not (settings.health_auth and settings.api_key_id):
-            return None
-        return await self._secrets.get(settings.server_id, settings.api_key_id)
 
     async def _is_at_work(self, server: Present) -> bool:
         """Return True if a server finished a task or sent a heartbeat lately: busy is not dead."""
@@ -204,7 +200,7 @@ class Health:
                 await self._heartbeats.put(server_id, seen)
             await self._handle(server, MarkOnline(reason=probe.reason))
             return
-        limit = remove_after(self._settings, server.settings)
+        limit = None if probe.reason.startswith(MISCONFIGURED) else remove_after(self._settings, server.settings)
         if not server.online and limit is not None and _age(server.changed_at) > limit:
             reason = f"offline for more than {limit:g} s: {probe.reason}"
             since = utc_now() - timedelta(seconds=limit)
