@@ -153,7 +153,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     attempts: Annotated[int, Meta(ge=1, le=100), about("attempts of a task, including the first")] = 3
     retry_base: Annotated[Seconds, about("maximum first backoff; doubles with each attempt")] = 1.0
     retry_cap: Annotated[Seconds, about("maximum backoff")] = 30.0
-    attempt_timeout: Annotated[Seconds, about("maximum time of one attempt")] = 300.0
+    attempt_timeout: Annotated[Seconds, about("maximum time of one attempt, unless its type or task says another")] = (
+        300.0
+    )
+    callback_timeout: Annotated[
+        Seconds, about("the same on a server that reports by callback, if it is longer than the one above")
+    ] = 3_600.0
 
     # Health
     health_interval: Annotated[Seconds, about("time between health checks of a new server")] = 20.0

@@ -80,6 +80,8 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *extra]
+                if status == 405 or scope["method"] == "OPTIONS":
+                    message["headers"] = [_with_head(name, value) for name, value in message["headers"]]
             await send(message)
 
         try:
@@ -93,6 +95,14 @@ class RequestMiddleware:
                 log.warning("request", id=identifier, method=scope["method"], route=route, status=status)
             else:
                 log.debug("request", id=identifier, method=scope["method"], route=route, status=status)
+
+
+def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a header; `Allow` sorted, with HEAD where there is GET, which Litestar does not know to be served."""
+    if name.lower() != b"allow":
+        return name, value
+    methods = {method.strip() for method in value.split(b",")}
+    return name, b", ".join(sorted(methods | ({b"HEAD"} if b"GET" in methods else set())))
 
 
 def _identifier(scope: Any) -> str:

@@ -221,7 +221,7 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
     if problem.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="taskstream"'
     if problem.status == 405 and isinstance(error, HTTPException) and error.headers:
-        headers["Allow"] = _allowed(error.headers)
+        headers["Allow"] = next((value for name, value in error.headers.items() if name.lower() == "allow"), "")
     if problem.status == 415:
         headers["Accept-Encoding"] = "identity"
     return answer(problem, headers)
@@ -253,13 +253,6 @@ QUOTA_HEADERS: dict[str, Any] = {
     },
 }
 """Headers of a 429, for the API document."""
-
-
-def _allowed(headers: dict[str, str]) -> str:
-    """Return the methods of a 405, sorted, with HEAD where there is GET."""
-    methods = next((value for name, value in headers.items() if name.lower() == "allow"), "")
-    found = {method.strip() for method in methods.split(",")}
-    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 MEANINGS = {

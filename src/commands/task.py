@@ -116,7 +116,7 @@ def start_attempt(command: commands.StartAttempt, state: TaskState, now: datetim
                     attempt=facts.attempt + 1,
                     server_id=command.server_id,
                     worker_id=command.worker_id,
-                    deadline=task_holds.attempt_deadline(facts, now),
+                    deadline=task_holds.attempt_deadline(facts, now, reports_later=command.reports_later),
                     token_digest=command.token_digest,
                 )
             ]

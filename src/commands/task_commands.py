@@ -58,6 +58,8 @@ class StartAttempt(Struct, frozen=True, kw_only=True):
     server_id: str
     worker_id: str
     token_digest: str
+    reports_later: bool = False
+    """The server reports by callback."""
     needs_grant: bool = False
     """True if the task shares a limit with others: it may start only with a grant."""
 

@@ -98,9 +98,10 @@ def option(kind: FailureKind) -> str:
     return "deadline" if kind == "deadline" else "expiresAt"
 
 
-def attempt_deadline(facts: TaskFacts, now: datetime) -> datetime:
-    """Return the deadline of an attempt that starts now."""
-    deadline = now + facts.policy.timeout
+def attempt_deadline(facts: TaskFacts, now: datetime, *, reports_later: bool) -> datetime:
+    """Return the deadline of an attempt that starts now. `reports_later`: its server reports by callback."""
+    longer = facts.policy.callback_timeout if reports_later else None
+    deadline = now + (longer or facts.policy.timeout)
     return min(deadline, facts.plan.ends_by) if facts.plan.ends_by else deadline
 
 

@@ -41,7 +41,7 @@ def report_progress(command: ReportProgress, state: TaskState, now: datetime) ->
         attempt=report.attempt,
         server_id=command.reporter.server_named,
         worker_id="",
-        deadline=attempt_deadline(facts, now),
+        deadline=attempt_deadline(facts, now, reports_later=True),
     )
     return [claim, report]
 

@@ -65,6 +65,11 @@ class ServerRegistered(Event, frozen=True, kw_only=True):
     is_permanent: bool = False
     """It is never removed for being offline."""
 
+    @property
+    def reports_later(self) -> bool:
+        """Return True if it may report by callback."""
+        return self.is_async or self.callback
+
 
 class ServerWentOnline(Event, frozen=True, kw_only=True):
     server_id: str

@@ -53,6 +53,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long one attempt may take."""
     busy_for: timedelta = BUSY_FOR
     """How long it may wait for servers that are all busy; then it fails."""
+    callback_timeout: timedelta | None = None
+    """How long one attempt may take on a server that reports by callback; None: `timeout`."""
 
 
 class StoredFile(Struct, frozen=True, kw_only=True):

@@ -164,14 +164,17 @@ class TypeRules:
         plan = submission.plan(self._now())
         if request.in_turn:
             plan = replace(plan or NO_PLAN, project=request.project)
-        timeout = timedelta(seconds=submission.timeout) if submission.timeout else own.timeout
-        timeout = timeout or timedelta(seconds=settings.attempt_timeout)
+        chosen = timedelta(seconds=submission.timeout) if submission.timeout else own.timeout
+        timeout = chosen or timedelta(seconds=settings.attempt_timeout)
+        timeout = min(timeout * request.units, max(timeout, LONGEST_TIMEOUT))
+        longer = timedelta(seconds=settings.callback_timeout)
         policy = RetryPolicy(
             attempts=submission.attempts or own.attempts or settings.attempts,
             backoff_base=own.backoff_base or timedelta(seconds=settings.retry_base),
             backoff_cap=own.backoff_cap or timedelta(seconds=settings.retry_cap),
-            timeout=timeout if request.units == 1 else min(timeout * request.units, LONGEST_TIMEOUT),
+            timeout=timeout,
             busy_for=own.busy_for or BUSY_FOR,
+            callback_timeout=longer if chosen is None and longer > timeout else None,
         )
         return TaskSubmitted(
             owner=request.owner,

@@ -246,6 +246,8 @@ async def test_a_method_an_address_does_not_take_is_a_405_that_names_those_it_ta
         answer = await api.admin.call(method, path)
         assert is_problem(answer, 405), (method, path, answer)
         assert answer.headers["Allow"] == allowed
+        asked = await api.admin.call("OPTIONS", path)
+        assert (asked.status, asked.headers["Allow"]) == (204, allowed), path
 
 
 async def test_head_is_get_without_the_body(api: Service) -> None:
@@ -288,6 +290,8 @@ async def test_hostile_query_values_find_nothing_and_break_nothing(api: Service)
     admin = token("root", "admin")
     for hostile in ("*", "%3E", "%00", "%ED%A0%80", "%FF", "x" * 4096):
         for name in ("owner", "type"):
+            if (name, hostile) == ("owner", "*"):  # all owners
+                continue
             answer = await raw(api, "GET", f"/api/tasks?{name}={hostile}", admin)
             assert (answer.status, answer["tasks"]) == (200, []), (name, hostile)
         for path in ("/api/servers", "/api/types"):
@@ -340,7 +344,8 @@ async def test_browsers_of_listed_origins_may_call_and_no_others(nats_url: str) 
         refused = await anonymous.get("/api/tasks", headers={"Origin": "https://app.example"})
         to_others = await service.alice.get("/api/tasks", headers={"Origin": "https://evil.example"})
 
-    assert listed.status in (200, 204)
+    assert listed.status == 204
+    assert listed.headers["Access-Control-Allow-Credentials"] == "true"
     assert listed.headers["Access-Control-Allow-Origin"] == "https://app.example"
     assert "POST" in listed.headers["Access-Control-Allow-Methods"]
     assert "idempotency-key" in listed.headers["Access-Control-Allow-Headers"].lower()
@@ -348,7 +353,7 @@ async def test_browsers_of_listed_origins_may_call_and_no_others(nats_url: str) 
     assert answered.headers["Access-Control-Allow-Origin"] == "https://app.example"
     assert refused.headers["Access-Control-Allow-Origin"] == "https://app.example"
     assert "Access-Control-Allow-Origin" not in to_others.headers
-    assert "Access-Control-Allow-Credentials" not in answered.headers
+    assert answered.headers["Access-Control-Allow-Credentials"] == "true"
 
 
 async def test_by_default_browsers_of_other_origins_may_not_call(api: Service) -> None:

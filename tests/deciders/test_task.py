@@ -723,3 +723,24 @@ def test_the_time_of_submission_is_kept() -> None:
     (first,) = stored(submitted())
 
     assert evolve(UNKNOWN, first.recorded).facts.submitted_at == NOW  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("longer", "reports_later", "allowed"),
+    [
+        (None, False, timedelta(seconds=300)),
+        (None, True, timedelta(seconds=300)),
+        (timedelta(hours=1), False, timedelta(seconds=300)),
+        (timedelta(hours=1), True, timedelta(hours=1)),
+    ],
+)
+def test_an_attempt_may_take_longer_on_a_server_that_reports_by_callback(
+    longer: timedelta | None, reports_later: bool, allowed: timedelta
+) -> None:
+    policy = replace(submitted().policy, timeout=timedelta(seconds=300), callback_timeout=longer)
+    [started] = decide(
+        start(reports_later=reports_later), Given(decide, evolve, UNKNOWN)(submitted(policy=policy)).state, NOW
+    )
+
+    assert isinstance(started, AttemptStarted)
+    assert started.deadline == NOW + allowed

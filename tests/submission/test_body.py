@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -149,7 +150,13 @@ def test_a_task_of_no_type_gets_the_settings_of_the_service() -> None:
         payload=Raw(b"1"),
         pool="default",
         priority="normal",
-        policy=RetryPolicy(attempts=4, backoff_base=seconds(2), backoff_cap=seconds(20), timeout=seconds(200)),
+        policy=RetryPolicy(
+            attempts=4,
+            backoff_base=seconds(2),
+            backoff_cap=seconds(20),
+            timeout=seconds(200),
+            callback_timeout=seconds(3600),
+        ),
         fingerprint="f",
     )
 
@@ -207,6 +214,22 @@ def test_an_attempt_gets_its_time_for_each_unit_of_work_and_a_week_at_most(units
     body = b'{"payload": 1, "type": "chapter"}'
 
     assert event(request(body, units=units), OWN).policy.timeout == timeout
+
+
+@pytest.mark.parametrize(
+    ("attempt", "callback", "longer"), [(300.0, 3600.0, 3600.0), (7200.0, 3600.0, None), (300.0, 60.0, None)], ids=str
+)
+def test_a_callback_server_has_an_hour_unless_type_or_task_say_otherwise(
+    attempt: float, callback: float, longer: float | None
+) -> None:
+    settings = Settings(attempt_timeout=attempt, callback_timeout=callback)
+
+    def found(**body: Any) -> RetryPolicy:
+        return event(request(json.dumps({"payload": 1, **body}).encode()), OWN, settings=settings).policy
+
+    assert found(type="plain").callback_timeout == (longer and seconds(longer))
+    assert found(type="plain", timeout=5).callback_timeout is None
+    assert found(type="chapter").callback_timeout is None, "the type has a timeout"
 
 
 def test_one_unit_of_work_keeps_a_timeout_of_more_than_a_week() -> None:

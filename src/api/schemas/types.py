@@ -31,7 +31,7 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True)
     backoff_cap: DurationSeconds | None = None
     """Seconds. Longest backoff."""
     timeout: DurationSeconds | None = None
-    """Seconds an attempt may take."""
+    """Seconds an attempt may take. By default 300, and 3,600 on a server that reports by callback."""
     priority: Priority = "normal"
     """Priority of tasks submitted without one."""
     pool: PoolName | UnsetType = UNSET

@@ -73,7 +73,7 @@ class Taskstream(Dialect):
     busy_status = frozenset({429, 503})
 
     def predict(self, server: ServerRegistered, call: Call) -> Request:
-        reports = _reports(server)
+        reports = server.reports_later
         body = _Predict(
             task_id=call.task_id,
             type=call.task_type,
@@ -89,7 +89,7 @@ class Taskstream(Dialect):
         return Request(method="POST", url=server.predict_url, headers=headers, body=_encode(body))
 
     def open_stream(self, server: ServerRegistered, call: Call, status: int) -> StreamReader | None:
-        is_acceptance = status == 202 and _reports(server)
+        is_acceptance = status == 202 and server.reports_later
         return _UpdateStream(server.server_id, call.task_id) if 200 <= status < 300 and not is_acceptance else None
 
     def read_answer(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
@@ -107,7 +107,7 @@ class Taskstream(Dialect):
         return Failed(kind="bad_answer", error=f"the server answered {status}; {what}")
 
     def _read_success(self, server: ServerRegistered, call: Call, reply: Reply) -> Answer:
-        reports = _reports(server)
+        reports = server.reports_later
         try:
             content = read_content(reply)
             update = _update_in(content, call)
@@ -173,11 +173,6 @@ class _UpdateStream(StreamReader):
         return Failed(kind="bad_answer", error="the streamed answer ended without a result")
 
 
-def _reports(server: ServerRegistered) -> bool:
-    """Return True if a server may report by callback."""
-    return server.is_async or server.callback
-
-
 def _model_headers(call: Call) -> dict[str, str]:
     """Return the headers that name the model to use."""
     chosen = call.model or ModelChoice()
@@ -227,7 +222,7 @@ def _read_data(server: ServerRegistered, call: Call, reply: Reply, content: Cont
 
     A server that reports later accepts a task also by an answer that says nothing, such as `ok`.
     """
-    reports = _reports(server)
+    reports = server.reports_later
     if reply.status == 202 and not reports:
         return _bad(reply, f"it has no result. {REGISTER}")
     if reports and (reply.status == 202 or content is None or isinstance(content, str)):

@@ -250,6 +250,7 @@ class AttemptRunner:
             worker_id=self._worker.id,
             token_digest=hashlib.sha256(token.encode()).hexdigest(),
             needs_grant=queued.needs_grant,
+            reports_later=server.settings.reports_later,
         )
         try:
             if isinstance(server.circuit, CircuitIsOpen):
