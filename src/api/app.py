@@ -9,6 +9,7 @@ from importlib.metadata import version
 from litestar import Litestar, MediaType, Router, get
 from litestar.config.cors import CORSConfig
 from litestar.middleware import DefineMiddleware
+from litestar.routes import HTTPRoute
 
 from ..container import Container
 from .auth.access import Authentication
@@ -16,7 +17,7 @@ from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
 from .legacy.queue import queue_router
-from .middleware import Conditional, RequestMiddleware
+from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
 from .query import KnownParameters
@@ -79,25 +80,26 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
     def openapi() -> bytes:
         return document()
 
-    return RequestMiddleware(
-        Conditional(
-            Litestar(
-                route_handlers=[
-                    api,
-                    websocket_router(container, authenticator, tokens),
-                    system,
-                    docs_router(),
-                    openapi,
-                ],
-                exception_handlers={Exception: on_error},
-                request_max_body_size=container.settings.max_body,
-                cors_config=_cors(origins) if origins else None,
-                openapi_config=None,
-                debug=False,
-                logging_config=None,
-            )
-        )
+    app = Litestar(
+        route_handlers=[
+            api,
+            websocket_router(container, authenticator, tokens),
+            system,
+            docs_router(),
+            openapi,
+        ],
+        exception_handlers={Exception: on_error},
+        request_max_body_size=container.settings.max_body,
+        cors_config=_cors(origins) if origins else None,
+        openapi_config=None,
+        debug=False,
+        logging_config=None,
     )
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            if handler.http_methods == {"OPTIONS"}:
+                handler.opt[METHODS] = set(route.methods)
+    return RequestMiddleware(Conditional(app))
 
 
 def create_system_app(container: Container) -> RequestMiddleware:

@@ -32,6 +32,8 @@ _COMMON = [
 ENCODED = ("/api/projects/", "/api/owners/")
 """Paths with a segment of any text. It stays percent-encoded until the route decodes it."""
 
+METHODS = "methods"
+"""Key of the methods of a path in the `opt` of Litestar's handler of OPTIONS, which knows the first one only."""
 IS_HEAD = "taskstream.is_head"
 """Key in the scope of a HEAD request, which is handled as a GET."""
 
@@ -81,7 +83,7 @@ class RequestMiddleware:
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *extra]
                 if status == 405 or scope["method"] == "OPTIONS":
-                    message["headers"] = [_with_head(name, value) for name, value in message["headers"]]
+                    message["headers"] = [_with_all_methods(scope, *header) for header in message["headers"]]
             await send(message)
 
         try:
@@ -97,12 +99,14 @@ class RequestMiddleware:
                 log.debug("request", id=identifier, method=scope["method"], route=route, status=status)
 
 
-def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """Return a header; `Allow` sorted, with HEAD where there is GET, which Litestar does not know to be served."""
+def _with_all_methods(scope: Any, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a header; `Allow` sorted, with every method of the route, and HEAD where there is GET."""
     if name.lower() != b"allow":
         return name, value
-    methods = {method.strip() for method in value.split(b",")}
-    return name, b", ".join(sorted(methods | ({b"HEAD"} if b"GET" in methods else set())))
+    methods = {method.strip() for method in value.decode().split(",")}
+    if scope["method"] == "OPTIONS":
+        methods |= scope["route_handler"].opt.get(METHODS, set())
+    return name, ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set()))).encode()
 
 
 def _identifier(scope: Any) -> str:
