@@ -76,6 +76,7 @@ class HookReceiver(HttpServer):
         super().__init__()
         self.answer = answer or answers(204)
         self.messages: list[Message] = []
+        self.headers: list[dict[str, str]] = []
         self.running = 0
         self.most_at_once = 0
 
@@ -101,6 +102,7 @@ class HookReceiver(HttpServer):
             headers["webhook-id"], headers["webhook-timestamp"], headers["webhook-signature"], await request.read()
         )
         self.messages.append(message)
+        self.headers.append(dict(headers))
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         try:

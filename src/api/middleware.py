@@ -13,6 +13,7 @@ import structlog
 from ..clock import unique_id
 from ..runtime import metrics
 from ..runtime.metrics import labelled
+from ..wire.trace import read_traceparent
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,12 @@ def request_id(scope: Any) -> str:
     """Return the id of a request: the caller's `X-Request-Id` if it is well-formed, else a new one."""
     found: str = scope["taskstream.request_id"]
     return found
+
+
+def traceparent(scope: Any) -> str:
+    """Return the caller's `traceparent`, an empty string if it sent none that is valid."""
+    values = [value for name, value in scope["headers"] if name == b"traceparent"]
+    return read_traceparent(values) if values else ""
 
 
 def is_head(scope: Any) -> bool:

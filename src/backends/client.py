@@ -79,7 +79,8 @@ class BackendClient:
 
         try:
             request = dialect.predict(server, call)
-            async with asyncio.timeout(seconds_left), self._send(request) as response:
+            request = replace(request, headers={"Idempotency-Key": idempotency_key(call), **request.headers})
+            async with asyncio.timeout(seconds_left), self._send(request, call) as response:
                 framing = FRAMINGS.get(response.content_type)
                 if framing and (reader := dialect.open_stream(server, call, response.status)):
                     return await self._follow(response, Texts(framing), reader, call.keys, record, started)
@@ -103,7 +104,7 @@ class BackendClient:
             is_unreached = isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
             return Failed(kind="unreachable", error=describe(error), is_unreached=is_unreached)
         except asyncio.CancelledError:
-            await self._cancel(dialect.cancel(server, call))
+            await self._cancel(dialect.cancel(server, call), call)
             raise
         reply = Reply(
             status=response.status,
@@ -148,15 +149,18 @@ class BackendClient:
             return read_health(expected, response.status, body)._replace(latency_ms=latency_ms)
         return dialect.read_health(response.status, body)._replace(latency_ms=latency_ms)
 
-    def _send(self, request: Request) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _send(
+        self, request: Request, call: Call | None = None
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        headers = request.headers if call is None else {**call.trace.headers(), **request.headers}
         return self._session.request(
-            request.method, request.url, data=request.body, headers=request.headers, allow_redirects=False
+            request.method, request.url, data=request.body, headers=headers, allow_redirects=False
         )
 
-    async def _cancel(self, request: Request | None) -> None:
+    async def _cancel(self, request: Request | None, call: Call) -> None:
         if request is not None:
             with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):
-                async with asyncio.timeout(CANCEL_SECONDS), self._send(request):
+                async with asyncio.timeout(CANCEL_SECONDS), self._send(request, call):
                     pass
 
     async def _follow(
@@ -198,6 +202,11 @@ class BackendClient:
         return await read(texts.rest()) or reader.end()
 
 
+def idempotency_key(call: Call) -> str:
+    """Return the key of an attempt. Each attempt calls its server once; proxies on the way may repeat a request."""
+    return f"{call.task_id}.{call.attempt}"
+
+
 def _settle(response: aiohttp.ClientResponse, call: Call, body: bytes) -> None:
     """Keep the connection for later calls if the answer names its task, which proves that it is this call's."""
     if call.task_id.encode() in body:
@@ -237,7 +246,8 @@ def local_lack(error: Exception) -> str | None:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return _lack_of_descriptors()  # the resolver does not say what it lacked
     if isinstance(error, aiohttp.ClientConnectorError):
-        return LOCAL_LACKS.get(error.os_error.errno or 0)
+        # Without a number, the addresses of a name failed in different ways.
+        return LOCAL_LACKS.get(error.os_error.errno) if error.os_error.errno else _lack_of_descriptors()
     return None
 
 

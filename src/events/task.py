@@ -141,6 +141,8 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     batch_size: int = 0
     schedule: str = ""
     """Id of the recurring schedule that submitted it; empty: none."""
+    trace: str = ""
+    """W3C `traceparent` of the request that submitted it; empty: none. The request's id is the event's `cause`."""
 
 
 class TaskHeld(Event, frozen=True, kw_only=True):

@@ -7,23 +7,28 @@ import asyncio
 from msgspec import Struct
 
 from ..events.codec import task_codec
+from ..events.envelope import Recorded
 from ..events.ids import TaskRef
 from ..events.kinds import word_of
 from ..events.subjects import submission_filter
-from ..events.task import TaskSubmitted
+from ..events.task import TaskEvent, TaskSubmitted
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import last_position
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
+from ..wire.trace import Trace
 from .updates import LiveEvent, LoggedEvent
 
 SUBMITTED = word_of(TaskSubmitted)
 REMEMBERED = 20_000
+NO_TRACE = Trace()
 
 
 class TaskAttributes(Struct, frozen=True):
-    task_type: str
-    project: str
+    task_type: str = ""
+    project: str = ""
+    trace: Trace = NO_TRACE
+    """The request that submitted it."""
 
 
 class SubscriptionFilter(Struct, frozen=True, kw_only=True):
@@ -65,7 +70,7 @@ class TaskAttributeReader:
     async def of(self, update: LoggedEvent | LiveEvent) -> TaskAttributes:
         """Return the attributes of an event's task. Raises StoreUnavailable if it cannot be read."""
         if isinstance(update, LoggedEvent) and update.kind == SUBMITTED and isinstance(update.event, TaskSubmitted):
-            return self._remember(update.ref, TaskAttributes(update.event.task_type, update.event.project))
+            return self._remember(update.ref, _attributes(update.stored.recorded))
         return await self.facts(update.ref)
 
     async def facts(self, ref: TaskRef) -> TaskAttributes:
@@ -96,9 +101,11 @@ class TaskAttributeReader:
     async def _read(self, ref: TaskRef) -> TaskAttributes:
         # From the leader: a replica that lags may not have the task yet.
         position = await last_position(self._reading, TASKS, submission_filter(ref))
-        event = decode(task_codec, position).recorded.event if position else None
-        return (
-            TaskAttributes(event.task_type, event.project)
-            if isinstance(event, TaskSubmitted)
-            else TaskAttributes("", "")
-        )
+        return _attributes(decode(task_codec, position).recorded) if position else TaskAttributes()
+
+
+def _attributes(recorded: Recorded[TaskEvent]) -> TaskAttributes:
+    event = recorded.event
+    if not isinstance(event, TaskSubmitted):
+        return TaskAttributes()
+    return TaskAttributes(event.task_type, event.project, Trace(recorded.cause, event.trace))

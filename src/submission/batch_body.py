@@ -58,7 +58,7 @@ class BatchParser:
         self._max_task = settings.max_body
 
     def parse(
-        self, body: bytes, media_type: str, batch: BatchRef, owner: str, *, repeatable: bool
+        self, body: bytes, media_type: str, batch: BatchRef, owner: str, *, repeatable: bool, trace: str = ""
     ) -> list[TaskSubmitted]:
         """Return the event that submits each task, in order.
 
@@ -84,6 +84,7 @@ class BatchParser:
                         repeatable=repeatable,
                         batch=batch.id,
                         batch_size=count,
+                        trace=trace,
                     )
         parents = {
             place: request.submission.depends_on for place, request in requests.items() if request.submission.depends_on

@@ -123,11 +123,15 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     """The owner's tasks of this type and project run one after another."""
     model: ModelChoice | None = None
     key_id: str = ""
+    trace: str = ""
+    """W3C `traceparent` of the request that asks for it."""
     units: int = 1
     """Units of work in the task. An attempt may take the timeout of the type once for each, at most a week."""
 
 
-def read_task(body: bytes, owner: str, max_depth: int, *, repeatable: bool, schedule: str = "") -> TaskRequest:
+def read_task(
+    body: bytes, owner: str, max_depth: int, *, repeatable: bool, schedule: str = "", trace: str = ""
+) -> TaskRequest:
     """Return what a body asks for. Raises InvalidInput with the path of what is wrong."""
     content = parse_json_object(body, max_depth)
     submission, payload, payload_path = read_submission(content, body)
@@ -139,6 +143,7 @@ def read_task(body: bytes, owner: str, max_depth: int, *, repeatable: bool, sche
         fingerprint=fingerprint(body),
         repeatable=repeatable,
         schedule=schedule,
+        trace=trace,
     )
 
 
@@ -191,6 +196,7 @@ class TypeRules:
             batch=request.batch,
             batch_size=request.batch_size,
             schedule=request.schedule,
+            trace=request.trace,
         )
 
     def _check(self, schema: bytes, payload: object, root: str) -> None:

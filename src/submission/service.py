@@ -193,7 +193,16 @@ class SubmissionService:
         return known
 
     async def submit_batch(
-        self, ref: BatchRef, body: bytes, media_type: str, *, owner: str, by: Actor, cause: str, repeatable: bool
+        self,
+        ref: BatchRef,
+        body: bytes,
+        media_type: str,
+        *,
+        owner: str,
+        by: Actor,
+        cause: str,
+        repeatable: bool,
+        trace: str = "",
     ) -> SubmittedBatch:
         """Append the tasks of a batch, each held or queued, all or none. They may depend on each other.
 
@@ -204,7 +213,7 @@ class SubmissionService:
         whole = fingerprint(body)
         if repeatable and (earlier := await self._find_batch(ref, whole)) and await self._batches.is_complete(earlier):
             return SubmittedBatch(earlier.refs, is_new=False, refused={})
-        tasks = self._batch_parser.parse(body, media_type, ref, owner, repeatable=repeatable)
+        tasks = self._batch_parser.parse(body, media_type, ref, owner, repeatable=repeatable, trace=trace)
         submissions = [(nth(ref, place), submitted) for place, submitted in enumerate(tasks)]
         await self._check_batch_parents(ref.owner, submissions)
         size = sum(size_of(submitted) for _, submitted in submissions)

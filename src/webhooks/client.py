@@ -13,7 +13,7 @@ import structlog
 from msgspec import Struct
 from standardwebhooks import Webhook
 
-from ..backends.client import describe, parse_retry_after
+from ..backends.client import describe, local_lack, parse_retry_after
 from ..backends.egress import WEBHOOKS, EgressPolicy, is_public, refused_by_policy, watch_connects
 from ..clock import utc_now
 from ..commands.webhook import Registered
@@ -24,6 +24,7 @@ from ..vault.sealing import SealingError, SecretMissing
 from ..vault.secrets import SecretStore
 from ..wire.body_limit import AnswerTooLarge, read_capped
 from ..wire.connections import ALONE, is_certain, keep, peer_of
+from ..wire.trace import Trace
 from .deliveries import LastAnswer
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ NO_ANSWER = "the receiver gave no valid answer"
 UNREADABLE_PAUSE = timedelta(minutes=1)
 """How long a webhook pauses whose secret does not open; then it is tried again."""
 GONE = 410
+NO_TRACE = Trace()
 TOO_MANY_REQUESTS = 429
 SERVICE_UNAVAILABLE = 503
 
@@ -51,6 +53,8 @@ class WebhookOutcome(Struct, frozen=True, kw_only=True):
     retry_after: timedelta | None = None
     is_unreadable: bool = False
     """The secret could not be decrypted, and nothing was sent."""
+    is_ours: bool = False
+    """Nothing was sent, for a lack of this process: `answer.error` says of what. It is no try."""
 
     @property
     def is_gone(self) -> bool:
@@ -86,11 +90,13 @@ class WebhookClient:
         self._timeout_seconds = timeout_seconds
         self._now = now
 
-    async def send(self, ref: WebhookRef, webhook: Registered, message_id: str, body: bytes) -> WebhookOutcome:
+    async def send(
+        self, ref: WebhookRef, webhook: Registered, message_id: str, body: bytes, trace: Trace = NO_TRACE
+    ) -> WebhookOutcome:
         """Send a body; whatever the receiver does is an outcome. Raises StoreUnavailable for the secret."""
         at = self._now()
         try:
-            headers = await self._headers(ref, webhook, message_id, at, body)
+            headers = trace.headers() | await self._headers(ref, webhook, message_id, at, body)
         except SecretMissing as error:
             return WebhookOutcome(answer=LastAnswer(at=at, error=str(error)))
         except SealingError as error:  # no fault of the receiver: the message keeps its tries
@@ -119,6 +125,8 @@ class WebhookClient:
         except AnswerTooLarge:
             trouble = verdict(status or 0)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            if (lack := local_lack(error)) is not None:
+                return WebhookOutcome(answer=LastAnswer(at=at, error=lack), is_ours=True)
             if refused_by_policy(error) or isinstance(error, aiohttp.ClientConnectorDNSError):
                 return WebhookOutcome(answer=LastAnswer(at=at, error=NO_ADDRESS))  # also without the time it took
             trouble = self._trouble(error, reached)
@@ -149,7 +157,6 @@ class WebhookClient:
         secrets = [await self._secrets.get(ref, secret_id) for secret_id in webhook.secret_ids(at)]
         return {
             "Content-Type": "application/json",
-            "User-Agent": "taskstream-webhooks",
             "webhook-id": name,
             "webhook-timestamp": str(whole_seconds(at)),
             "webhook-signature": " ".join(Webhook(secret).sign(name, at, text) for secret in secrets),

@@ -47,6 +47,7 @@ from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import read_extent
 from ..vault.result_links import ResultLinks
 from ..vault.secrets import SecretStore
+from ..wire.trace import Trace
 from .client import WebhookClient, WebhookOutcome
 from .deliveries import DeliveryStore, StoredDelivery, WebhookDelivery, WebhookPause
 
@@ -312,7 +313,11 @@ class DeliveryLoop(Service):
         if self._pause_seconds() > 0:  # since this began
             self._again(delivery.id, timedelta(0))
             return
-        outcome = await tools.client.send(self._ref, webhook, delivery.message_id, body)
+        outcome = await tools.client.send(self._ref, webhook, delivery.message_id, body, await self._trace(delivery))
+        if outcome.is_ours:
+            log.warning("delivery.not-sent", delivery=delivery.id, reason=outcome.answer.error)
+            self._again(delivery.id, TRY_AGAIN)
+            return
         if outcome.asks_for_pause:
             await self._pause_after(held, outcome, webhook)
             return
@@ -322,6 +327,15 @@ class DeliveryLoop(Service):
         after = delivery.tried(outcome.answer, self._next_at(delivery, outcome))
         _measure(outcome, after)
         await self._record(held, after)
+
+    async def _trace(self, delivery: WebhookDelivery) -> Trace:
+        """Return the request that submitted the task of a delivery. Raises StoreUnavailable."""
+        if not delivery.task_id:
+            return Trace()
+        try:
+            return (await self._tools.task_attributes.facts(parse_task_id(delivery.task_id))).trace
+        except UnreadableEvent:
+            return Trace()  # its submission only: what is to be sent can be read
 
     # Pauses
 

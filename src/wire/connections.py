@@ -26,6 +26,7 @@ import select
 import struct
 import termios
 from collections.abc import Callable, Coroutine
+from importlib.metadata import version
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -41,6 +42,7 @@ from yarl import URL
 
 log = structlog.get_logger(__name__)
 
+USER_AGENT = f"taskstream/{version('taskstream')}"
 ALONE = {"Connection": "close"}
 """Headers of a request that gets a new connection, which is closed after the answer."""
 DISTRUST_SECONDS = 600.0
@@ -306,7 +308,7 @@ def open_session(connector: ExchangeConnector | None = None, **options: Any) -> 
     """
     return aiohttp.ClientSession(
         connector=connector or ExchangeConnector(),
-        headers={"Accept-Encoding": "identity"},
+        headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT},
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,

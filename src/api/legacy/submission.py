@@ -95,7 +95,7 @@ def _is_control(character: str) -> bool:
 
 
 def queue_request(
-    owner: str, project: str, model: ModelChoice, body: ChaptersBody | OutlineBody, *, repeatable: bool
+    owner: str, project: str, model: ModelChoice, body: ChaptersBody | OutlineBody, *, repeatable: bool, trace: str
 ) -> TaskRequest:
     """Return the task a body asks for. Raises InvalidInput.
 
@@ -114,6 +114,7 @@ def queue_request(
         in_turn=chapters is not None,
         model=model,
         units=chapters or 1,
+        trace=trace,
     )
 
 

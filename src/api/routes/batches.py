@@ -21,6 +21,7 @@ from ...submission.batch_body import MOST_TASKS, BatchItem
 from ..auth.access import READERS_OF_ALL, STREAM_TOKENS, SUBMITTERS, ApiRequest, origin, owned_batch, take_place
 from ..bodies import read_as, read_body
 from ..event_stream import EventStream
+from ..middleware import traceparent
 from ..openapi.description import schema_of
 from ..openapi.examples import BATCH_EXAMPLES
 from ..parameters import (
@@ -134,6 +135,7 @@ def batch_router(container: Container) -> Router:
             owner=owner,
             **origin(request),
             repeatable=idempotency_key is not None,
+            trace=traceparent(request.scope),
         )
         return batch_answer(ref, submitted)
 

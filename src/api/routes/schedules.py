@@ -41,6 +41,7 @@ from ...submission.body import fingerprint, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, check_owner, origin
 from ..auth.authenticator import Identity
 from ..bodies import decoded_as, read_as, read_body
+from ..middleware import traceparent
 from ..parameters import (
     Cursor,
     IdempotencyKey,
@@ -135,14 +136,18 @@ def _size_after(schedule: Created, command: ChangeSchedule) -> int:
     return sum(len(bytes(text) if isinstance(text, Raw) else text.encode()) for text in texts)
 
 
-async def run_now(container: Container, ref: ScheduleRef, schedule: Created, task_ref: TaskRef, signed: Origin) -> None:
+async def run_now(
+    container: Container, ref: ScheduleRef, schedule: Created, task_ref: TaskRef, signed: Origin, trace: str
+) -> None:
     """Submit the task of a schedule, then count the run. A crash between leaves the task, and a run not counted.
 
     Raises RuleBroken if the task cannot be submitted as it is.
     """
     depth = container.settings.max_json_depth
     try:
-        task = read_task(bytes(schedule.settings.task), schedule.owner, depth, repeatable=True, schedule=ref.id)
+        task = read_task(
+            bytes(schedule.settings.task), schedule.owner, depth, repeatable=True, schedule=ref.id, trace=trace
+        )
         handled = await container.submissions.submit(task_ref, task, **signed)
     except InvalidInput as error:
         path = _path_in_task(error)
@@ -260,7 +265,7 @@ def schedule_router(container: Container) -> Router:
         """Submit the task of a schedule now, even if the schedule is paused. Its other runs are not affected."""
         ref, schedule = await find_schedule(container, request.user, schedule_id, "admin")
         task_ref = made_ref(ref.owner, idempotency_key, new_ref, lambda _, key: triggered_ref(ref, key))
-        await run_now(container, ref, schedule, task_ref, origin(request))
+        await run_now(container, ref, schedule, task_ref, origin(request), traceparent(request.scope))
         return ScheduleRun(id=ref.id, task_id=task_ref.id)
 
     @routes.delete("/{schedule_id:str}", "Delete a schedule", "The schedule is gone")

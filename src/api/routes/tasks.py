@@ -23,7 +23,7 @@ from ...push.listeners import Scope
 from ...submission.body import OPTIONS, Submission, read_task
 from ..auth.access import ATTEMPT_TOKENS, READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
 from ..bodies import read_as, read_body
-from ..middleware import until_gone
+from ..middleware import traceparent, until_gone
 from ..openapi.description import schema_of
 from ..openapi.examples import SUBMISSION_EXAMPLES
 from ..parameters import (
@@ -155,7 +155,8 @@ def task_router(container: Container) -> Router:
         owner, is_repeatable = request.user.subject, idempotency_key is not None
         body = await read_body(request)
         ref = made_ref(owner_token(owner), idempotency_key, new_ref, ref_for_key)
-        asked = read_task(body, owner, settings.max_json_depth, repeatable=is_repeatable)
+        trace = traceparent(request.scope)
+        asked = read_task(body, owner, settings.max_json_depth, repeatable=is_repeatable, trace=trace)
         handled = await container.submissions.submit(ref, asked, **origin(request))
         tasks, new = container.tasks, handled.appended
         detail = tasks.detail_of(ref, new) if new else await tasks.detail(ref)

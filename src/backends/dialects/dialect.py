@@ -18,6 +18,9 @@ from ...events.envelope import NULL
 from ...events.server import ServerRegistered
 from ...events.task import FailureKind, ModelChoice
 from ...events.task_type import Accepts
+from ...wire.trace import Trace
+
+NO_TRACE = Trace()
 
 
 class ParentResult(Struct, frozen=True, kw_only=True):
@@ -50,6 +53,8 @@ class Call(Struct, frozen=True, kw_only=True):
     parents: list[ParentResult] | None = None
     accepts: Accepts = "any"
     """What the task's type accepts as an answer."""
+    trace: Trace = NO_TRACE
+    """The request that submitted the task."""
 
     @property
     def keys(self) -> tuple[str, ...]:

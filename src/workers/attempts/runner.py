@@ -36,6 +36,7 @@ from ...scheduling.redelivery import LONGEST_RETURN, growing
 from ...streams.jetstream.consumers import delivery_info
 from ...streams.leases import Membership
 from ...vault.sealing import SealingError, SecretMissing
+from ...wire.trace import Trace
 from ..fleet.circuit_breaker import CircuitBreaker, Consequence
 from ..fleet.server_keys import Misconfigured, ServerKeys
 from ..fleet.slots import Slots
@@ -62,6 +63,8 @@ class ReadyTask(Struct, frozen=True, kw_only=True):
     submitted: TaskSubmitted
     avoid: str = ""
     """Server of the attempt before, to be avoided if there is another."""
+    request_id: str = ""
+    """Of its submission; empty: a schedule submitted it."""
     needs_grant: bool = False
     """It shares a limit with others, and may start only if the scheduler has counted it."""
 
@@ -298,6 +301,7 @@ class AttemptRunner:
             model_key=keys.model_key,
             parents=None if parents is None else parents.sent(state.deadline),
             accepts=definition.accepts if definition else "any",
+            trace=Trace(queued.request_id, queued.submitted.trace),
         )
         if self._is_given_up(under_way):
             return None

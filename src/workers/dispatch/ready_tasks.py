@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from nats.aio.msg import Msg
 
@@ -74,12 +75,14 @@ class ReadyTasks:
         known = self._commands.tasks.fold(history)
         if not isinstance(known.state, Waiting):
             return None
-        submitted = next(event for stored in history if isinstance(event := stored.recorded.event, TaskSubmitted))
+        submission = next(stored.recorded for stored in history if isinstance(stored.recorded.event, TaskSubmitted))
+        submitted = cast(TaskSubmitted, submission.event)
         return ReadyTask(
             ref=ref,
             message=message,
             known=known,
             submitted=submitted,
+            request_id=submission.cause,
             avoid=known.state.facts.last_server_id,
             needs_grant=needs_grant(self._fleet, ref, submitted.task_type, submitted.plan),
         )
