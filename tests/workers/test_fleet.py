@@ -7,18 +7,23 @@ import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from aiohttp import web
 
+from taskstream.commands.server import RegisterServer, RemoveOffline, RemoveServer
+from taskstream.events.envelope import Actor
 from taskstream.events.server import ServerEvent
 from taskstream.events.subjects import server_root
 from taskstream.streams.buckets import Bucket
 from taskstream.streams.jetstream.api import ApiError, api
 from taskstream.streams.topology.definitions import TIMERS
+from taskstream.workers import reconciler
 from taskstream.workers.fleet.health import pause_after
 from testkit.backend import BackendServer, echo, status
 from testkit.service import Service, quick_settings, running_service
 from testkit.waiting import wait_until
 
+from ..deciders.support import registered
 from .behaviour import errors, submit_all
 
 KEY = "sk-very-secret-0123456789"
@@ -261,6 +266,31 @@ async def test_the_check_carries_the_key_and_expects_what_the_registration_says(
 
         assert backend.health_headers["X-API-Key"] == KEY
         assert "Authorization" not in backend.health_headers
+
+
+async def test_a_removed_server_whose_check_is_lost_is_checked_again(
+    nats_url: str, backend: BackendServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "SETTLED_AFTER", timedelta(0))
+    async with running_service(nats_url, reconcile_interval=0.2) as service:
+        servers, by = service.container.commands.servers, Actor("system", "tests")
+        settings = registered("lost", predict_url=f"{backend.url}/predict", health_url=f"{backend.url}/health")
+        later = datetime.now(UTC) + timedelta(days=1)
+        handled = await servers.handle("lost", RegisterServer(settings=settings), by=by)
+        await servers.handle("lost", RemoveOffline(reason="", since=later), by=by, known=handled.known)
+
+        await service.admin.server_is("lost", "online")
+
+        assert "ServerRestored" in names(await recorded(service, "lost"))
+
+
+async def test_a_key_that_a_crash_left_after_a_removal_is_destroyed(nats_url: str, backend: BackendServer) -> None:
+    async with running_service(nats_url) as service:
+        await service.admin.register(backend, "crashed", apiKey=KEY)
+        by = Actor("system", "tests")
+        await service.container.commands.servers.handle("crashed", RemoveServer(reason=""), by=by)
+
+        await wait_until(lambda: no_keys(service.container.buckets.secrets, "crashed"), "its key to be destroyed")
 
 
 async def test_a_check_whose_key_cannot_be_opened_says_so_and_is_not_made(nats_url: str) -> None:

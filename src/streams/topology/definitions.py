@@ -12,7 +12,8 @@
     KV_tasks       projection: `task.<owner>.<unique>` a view of each task; `active.<server or =>.<owner>.<unique>` of
                    each that has not ended; `recent.<owner or =>` the newest submissions; `checkpoint`
     KV_registry    projection: `server.<id>`, `type.<name>`, `pool.<name>`, `owner.<token>`; `checkpoint`
-    KV_heartbeats  when each server was last seen, and its load
+    KV_heartbeats  when each server was last seen, and its load; `busy.<id>` of busy servers; `removed.<id>` the last
+                   check of each removed server that may return
     KV_usage       projection: `owner.<token>` the stored bytes of each owner, by day; `checkpoint`
     KV_leases      the presence of each process, and the holder of each lease
     KV_secrets     sealed keys of servers and tasks, and secrets of webhooks; never in a log
