@@ -126,7 +126,7 @@ class Novel(Demo):
         job.percent = event.get("progress", job.percent)
         job.message = event.get("message") or job.message
         chapter = event.get("custom_data") or {}
-        if chapter.get("status") == "complete":
+        if chapter.get("status") == "complete" and "chapterIndex" in chapter:  # else a part of the outline
             index = chapter["chapterIndex"]
             job.written.append(index)
             self.screen.say(f"  chapter {index}: “{chapter['title']}”, {chapter['wordCount']} words")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -11,8 +12,13 @@ from urllib.parse import quote
 import pytest
 from aiohttp import web
 
+from taskstream.api.legacy import submission
+from taskstream.api.schemas.legacy_queue import ChaptersBody
 from taskstream.clock import random_bits, utc_now
+from taskstream.events.envelope import Actor
 from taskstream.events.ids import new_ref, parse_task_id
+from taskstream.events.task import ModelChoice
+from taskstream.push import attempt_reports
 from taskstream.streams.jetstream.messages import read
 from testkit.backend import BackendServer, accept, finished, hold, status
 from testkit.queue_surface import MODEL_AT as MODEL
@@ -405,3 +411,69 @@ async def test_closing_a_generate_stream_does_not_stop_the_task(nats_url: str) -
         backend.let_go.set()
 
         await becomes(service, backend.calls[0]["task_id"], "completed")
+
+
+# Chapters and simultaneous requests
+
+
+async def test_the_end_of_every_chapter_is_kept_however_quickly_they_are_reported(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports that follow each other quickly are one event of the log."""
+    monkeypatch.setattr(attempt_reports, "PER_SECOND", 0.001)  # so the reports are quick on any machine
+    async with (
+        BackendServer(accept) as backend,
+        writing(nats_url, backend, callback=True, **{"async": True}) as service,
+    ):
+        task_id = await queue(service, chapters=30)
+        await wait_until(lambda: backend.calls, "the call")
+        for number in range(1, 31):
+            ended = {"chapterIndex": number, "status": "error" if number % 7 == 0 else "complete"}
+            for custom_data in ({"chapterIndex": number}, ended):
+                await backend.report(backend.calls[0], "PROCESSING", custom_data=custom_data)
+        await backend.report(backend.calls[0], "PROCESSING", message="last")
+
+        await service.container.reports.flush(parse_task_id(task_id))
+        found = await service.alice.done("GET", "/api/projects/novel/active-task")
+        events = [event for event in await service.alice.history(task_id) if event["type"] == "ProgressReported"]
+
+        assert len(events) <= attempt_reports.BURST + 1
+        assert found["task"]["failedChapters"] == [7, 14, 21, 28]
+        assert found["task"]["completedChapters"] == [number for number in range(1, 31) if number % 7]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["runs", "ended"])
+@pytest.mark.parametrize("stage", ["_unused_number", "_running", "submit_with_key"])
+async def test_whichever_request_is_delayed_where_one_task_is_made(
+    api: Service, monkeypatch: pytest.MonkeyPatch, stage: str, ends: bool
+) -> None:
+    """One request stops before a step of its own, and another one runs to its end meanwhile."""
+    may_go, has_stopped = asyncio.Event(), asyncio.Event()
+    step = getattr(submission, stage)
+
+    async def stops_once(*given: Any) -> Any:
+        if not has_stopped.is_set():
+            has_stopped.set()
+            await may_go.wait()
+        return await step(*given)
+
+    def generated_by(chapters: int) -> Any:
+        asked = submission.queue_request(
+            "alice", "novel", ModelChoice(), ChaptersBody(chapters_to_generate=chapters), repeatable=False
+        )
+        return submission.generate(api.container, asked, "key", {"by": Actor("user", "alice"), "cause": "test"})
+
+    monkeypatch.setattr(submission, stage, stops_once)
+    delayed = asyncio.create_task(generated_by(1))
+    await has_stopped.wait()
+    first = await generated_by(2)
+    if ends:
+        await api.alice.post(f"/api/queue/tasks/{first.ref.id}/cancel")
+    may_go.set()
+    second = await delayed
+
+    assert first.is_new
+    # A request that has not read anything yet comes after the other one, and its task is over.
+    is_later = ends and stage == "_unused_number"
+    assert (second.ref == first.ref, second.is_new) == ((not is_later), is_later)
+    assert len(await listed(api)) == 1 + is_later

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 
+from taskstream.events.chapters import NO_CHAPTERS
 from taskstream.events.envelope import Event, Stored
 from taskstream.events.ids import TaskRef
-from taskstream.events.task import AttemptAccepted, ProgressReported
+from taskstream.events.task import AttemptAccepted, MergedReport, ProgressReported
 from taskstream.projections import task_view
 from taskstream.projections.task_view import TaskView, active_key, fold, view_key
 
@@ -285,3 +287,20 @@ def test_no_servers_name_lists_its_tasks_among_those_that_wait() -> None:
 
 def test_views_of_one_owner_share_a_prefix() -> None:
     assert view_key(REF) == f"task.alice.{REF.unique}"
+
+
+def test_the_chapters_of_a_project_are_as_last_reported_and_a_retry_forgets_them() -> None:
+    def report(*chapters: tuple[int, str]) -> ProgressReported:
+        data = [Raw(b'{"chapterIndex":%d,"status":"%b"}' % (number, status.encode())) for number, status in chapters]
+        merged = tuple(MergedReport(report=place, custom_data=each) for place, each in enumerate(data[:-1]))
+        return ProgressReported(attempt=1, custom_data=data[-1], merged=merged)
+
+    begun = [replace(submitted(), project="novel"), started()]
+    reports = [report((3, "complete"), (4, "error")), report((5, "complete"), (4, "generating"))]
+
+    chapters = view_of(*begun, *reports).chapters
+
+    assert (chapters.completed, chapters.failed, chapters.first) == (((3, 3), (5, 5)), (), 3)
+    assert view_of(*begun, *reports, attempt_failed()).chapters == chapters
+    assert view_of(*begun, *reports, failed(), replace(queued(), renewed=True)).chapters == NO_CHAPTERS
+    assert view_of(submitted(), started(), *reports).chapters == NO_CHAPTERS
