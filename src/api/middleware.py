@@ -36,6 +36,7 @@ ENCODED = ("/api/projects/", "/api/owners/")
 METHODS = "methods"
 """Key of the methods of a path in the `opt` of Litestar's handler of OPTIONS, which knows the first one only."""
 IS_HEAD = "taskstream.is_head"
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"})
 """Key in the scope of a HEAD request, which is handled as a GET."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -98,7 +99,8 @@ class RequestMiddleware:
         finally:
             elapsed = time.perf_counter() - started
             route = scope.get("path_template") or "unmatched"
-            labelled(metrics.requests, scope["method"], route, status).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"  # a client may send any text
+            labelled(metrics.requests, method, route, status).inc()
             labelled(metrics.request_seconds, route).observe(elapsed)
             if status >= 500:
                 log.warning("request", id=identifier, method=scope["method"], route=route, status=status)

@@ -216,12 +216,6 @@ def pool_filter(pool: str, priority: str) -> str:
     return f"dispatch.{pool}.{priority}.>"
 
 
-def queue_of(subject: str) -> tuple[str, str]:
-    """Return the pool (by token) and the priority of a subject `dispatch.…` or a `pool_filter`."""
-    _, pool, priority, _ = subject.split(".", 3)
-    return pool, priority
-
-
 def dispatched_ref(subject: str) -> TaskRef:
     """Return the task of a subject `dispatch.…` or `due.retry.…`: its last two tokens."""
     *_, owner, unique = subject.split(".")

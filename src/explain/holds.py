@@ -13,6 +13,7 @@ from msgspec import Struct
 from ..events.task import NO_PLAN, ParentFailure, Plan
 from ..instants import from_seconds, iso
 from ..projections.task_view import ACTIVE, TaskView, awaited
+from ..scheduling.depth import LIMIT_REASONS
 from ..scheduling.eligibility import Considered, Stop, Verdict
 from ..scheduling.limit import LimitKind
 from .explanation import BlockingLimit, Explanation
@@ -66,14 +67,7 @@ def summary(holds: list[Hold]) -> str:
 NAMED_PARENTS = 5
 """Parents named in the text; the data list up to LISTED_PARENTS."""
 LISTED_PARENTS = 100
-_KINDS: dict[LimitKind, HoldKind] = {
-    "servers": "no-server",
-    "window": "window",
-    "owner": "owner-limit",
-    "type": "type-limit",
-    "key": "concurrency-key",
-    "project": "project",
-}
+_KINDS: Mapping[LimitKind, HoldKind] = LIMIT_REASONS
 _UNLESS: dict[ParentFailure, str] = {
     "fail": "; it fails if one of them does not succeed",
     "skip": "; it is cancelled if one of them does not succeed",

@@ -207,17 +207,19 @@ class Fleet:
         self.must_be_readable(pool_root(name))
         return self._pool_views.state(token(name))
 
+    def is_paused(self, name: str) -> bool:
+        """Return True if a pool is paused, or this process cannot read whether it is."""
+        key = token(name)
+        view = self._pool_views.get(key)
+        return f"pool.{key}" in self.unreadable or (view is not None and view.state.pause is not None)
+
     def types_of(self, name: str) -> list[str]:
         """Return the names of the types whose tasks may wait in a pool, without undefined ones."""
         return sorted(view.name for kind in self._types_of.get(name, ()) if (view := self._types.get(kind)))
 
     def pool_waits(self, name: str) -> bool:
         """Return True if no task of a pool may start: it is paused, or all its types are."""
-        key = token(name)
-        if f"pool.{key}" in self.unreadable:
-            return True
-        view = self._pool_views.get(key)
-        if view is not None and view.state.pause is not None:
+        if self.is_paused(name):
             return True
         types = self._types_of.get(name, set())
         return bool(types) and name != task_type.DEFAULT_POOL and all(map(self._type_waits, types))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TypeVar
+from collections.abc import Collection
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
@@ -32,7 +32,23 @@ attempt_seconds = Histogram(
 )
 running = Gauge("taskstream_attempts_running", "Attempts that take a slot now", ["server"], registry=REGISTRY)
 queue_returns = Counter("taskstream_queue_returns", "Queue messages nak'ed unplaced", ["reason"], registry=REGISTRY)
-queue_depth = Gauge("taskstream_queue_depth", "Tasks that wait in a queue", ["pool", "priority"], registry=REGISTRY)
+queue_depth = Gauge(
+    "taskstream_queue_depth",
+    "All waiting tasks, by what they wait for first. Every process has the same numbers: aggregate with max",
+    ["pool", "priority", "reason"],
+    registry=REGISTRY,
+)
+oldest_waiting = Gauge(
+    "taskstream_oldest_waiting_seconds",
+    "How long the oldest task has waited that could start, likewise",
+    ["pool"],
+    registry=REGISTRY,
+)
+queue_depth_age = Gauge(
+    "taskstream_queue_depth_age_seconds",
+    "Age of the numbers of the queue's depth; +Inf: no scheduler has reported to this process",
+    registry=REGISTRY,
+)
 servers = Gauge("taskstream_servers", "Registered servers by state", ["state"], registry=REGISTRY)
 servers_removed = Counter(
     "taskstream_servers_removed",
@@ -88,7 +104,23 @@ webhook_lag_seconds = Histogram(
 )
 
 
-@functools.cache
+_children: dict[MetricWrapperBase, dict[tuple[str | int, ...], Any]] = {}
+
+
 def labelled(metric: M, *values: str | int) -> M:
-    """Return the child of a metric with these labels. It never changes, so the look-up is cached."""
-    return metric.labels(*values)
+    """Return the child of a metric with these labels. The look-up is cached until `keep` drops the child."""
+    children = _children.get(metric)
+    if children is None:
+        children = _children[metric] = {}
+    child: M | None = children.get(values)
+    if child is None:
+        child = children[values] = metric.labels(*values)
+    return child
+
+
+def keep(metric: MetricWrapperBase, known: Collection[str | int]) -> None:
+    """Drop the children of a metric whose first label is not one of the known values: what they count is gone."""
+    children = _children.get(metric, {})
+    for values in [values for values in children if values[0] not in known]:
+        del children[values]
+        metric.remove(*values)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from .depth import Depth
+
 
 class OwnerBacklog(Struct, frozen=True):
     """The waiting tasks of one owner."""
@@ -26,6 +28,14 @@ class BacklogReport(Struct, frozen=True, kw_only=True):
     """How many tasks a full window holds, by pool. They count towards the pool's backlog like queued ones."""
     paces: dict[str, float] = {}
     """Starts per second, by pool; without pools that start none."""
+    depths: tuple[Depth, ...] = ()
+    """How many tasks wait, without depths of no task."""
+    oldest: dict[str, float] = {}
+    """By pool: since when the oldest task waits that could start, seconds since the epoch."""
+    held: int = 0
+    """Number of held tasks."""
+    counted_at: float = 0.0
+    """When `depths`, `oldest` and `held` were counted, seconds since the epoch; 0: they were not."""
 
 
 encode = msgspec.json.Encoder().encode

@@ -23,8 +23,9 @@ from ..events.kinds import kind_of
 from ..events.task import NO_PLAN, TaskEvent, TaskSubmitted
 from ..instants import epoch_seconds
 from .backlog_report import OwnerBacklog
+from .depth import SERVERS, Depth, DepthCounter
 from .limit import LimitKey, Stage, TaskEntry
-from .limiter import SERVERS, Limiter, LimitRules
+from .limiter import Limiter, LimitRules
 
 ParentOutcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
 
@@ -66,13 +67,14 @@ class HeldTasks:
         """Number of waiting tasks, by owner token."""
         self.held = 0
         """Number of held tasks."""
+        self._depth = DepthCounter()
 
     # Events
 
     def add(self, entry: TaskEntry, now: float) -> None:
         """Add an active task, as it was submitted or as its view has it."""
         self._entries[entry.ref] = entry
-        self._becomes_active(entry.ref)
+        self._becomes_active(entry.ref, now)
         entry.limits = self.limiter.limits_of(entry, now)
         for limit in entry.limits:
             limit.active += 1
@@ -84,6 +86,7 @@ class HeldTasks:
             self._check_at(epoch_seconds(last), entry.ref)
         if entry.stage is Stage.HELD:
             self._find_holds(entry, now)
+        self._depth.update(entry, now)
         self._apply_conflict_rule(entry, now)
 
     def apply(self, ref: TaskRef, sequence: int, recorded: Recorded[TaskEvent], now: float) -> None:
@@ -95,7 +98,7 @@ class HeldTasks:
                 self.add(submitted(ref, sequence, event, recorded.at), now)
             return
         if entry is None:
-            self._apply_to_unknown(ref, event)
+            self._apply_to_unknown(ref, event, now)
             return
         if sequence <= entry.sequence:
             return
@@ -123,8 +126,10 @@ class HeldTasks:
             case _:
                 assert_never(event)
         entry.sequence = sequence
+        if ref in self._entries:
+            self._depth.update(entry, now)
 
-    def _apply_to_unknown(self, ref: TaskRef, event: TaskEvent) -> None:
+    def _apply_to_unknown(self, ref: TaskRef, event: TaskEvent, now: float) -> None:
         """Have a task read that is missing here: it was retried after its end, or a killed NATS lost its view.
 
         Its end may come while it is being read; it is then read again, and so not added as active.
@@ -134,7 +139,7 @@ class HeldTasks:
             return
         self._due.append(Reread(ref))
         if not kind.ends:
-            self._becomes_active(ref)
+            self._becomes_active(ref, now)
         elif ref.id in self._children:
             self._due.append(AskParent(ref.id))
 
@@ -168,6 +173,7 @@ class HeldTasks:
         chosen: list[TaskEntry] = []
         while len(chosen) < most and (entry := self.limiter.pop(now)) is not None:
             self._move(entry, Stage.QUEUED, granted=True, at=now)
+            self._depth.update(entry, now)
             chosen.append(entry)
         return chosen
 
@@ -182,6 +188,7 @@ class HeldTasks:
             if entry.ref in self._entries and entry.stage is Stage.QUEUED:
                 self._move(entry, Stage.HELD)
                 self.limiter.add(entry, now, first=True)
+                self._depth.update(entry, now)
 
     def take_due(self, now: float) -> list[Due]:
         """Return the other actions that are due, each once."""
@@ -253,6 +260,20 @@ class HeldTasks:
                 backlogs.queued[key.name[1]] = max(limit.counted, limit.bounds.concurrency or 0 if limit.blocked else 0)
         return found
 
+    def depths(self, now: float) -> list[Depth]:
+        """Return how many tasks wait, by pool, priority and what they wait for first.
+
+        The time this takes grows with the kinds of tasks and the flows, not with the tasks.
+        """
+        limiter = self.limiter
+        closed = (key for key in self._depth.kinds() if limiter.limit(key, now).is_closed)
+        unserved = {key: self._rules.unserved(key) for key in closed}
+        return self._depth.depths((limit for limit in limiter.limits() if len(limit.blocked)), unserved)
+
+    def oldest(self) -> dict[str, float]:
+        """Return since when the oldest task of each pool waits that could start, in seconds since the epoch."""
+        return self._depth.oldest()
+
     # One task
 
     def _move(self, entry: TaskEntry, stage: Stage, *, granted: bool = False, at: float = 0.0) -> None:
@@ -281,6 +302,7 @@ class HeldTasks:
             limit.active -= 1
             limit.members.pop(entry.ref, None)
         del self._entries[entry.ref]
+        self._depth.remove(entry.ref)
         self._leave_parents(entry)
         self.parent_ended(entry.ref.id, outcome, sequence, now)
 
@@ -323,17 +345,21 @@ class HeldTasks:
                     del self._children[parent_id]
         entry.parents = frozenset()
 
-    def _becomes_active(self, ref: TaskRef) -> None:
+    def _becomes_active(self, ref: TaskRef, now: float) -> None:
         """Make the held children of a task wait for it, also if it had ended before."""
         for child in self._children.get(ref.id, ()):
             entry = self._entries[child]
             entry.parents = {*entry.parents, ref.id}
             self.limiter.remove(entry)
+            self._depth.update(entry, now)
 
     def _recheck(self, entry: TaskEntry, now: float) -> None:
         """Hand a held task to the limiter if it needs nothing but capacity; else recheck it when its time comes."""
-        if entry.flow is not None or entry.parents:
-            return
+        if entry.flow is None and not entry.parents:
+            self._wait_for_time_or_capacity(entry, now)
+        self._depth.update(entry, now)
+
+    def _wait_for_time_or_capacity(self, entry: TaskEntry, now: float) -> None:
         starts_at = epoch_seconds(entry.plan.not_before) if entry.plan.not_before and entry.attempt == 0 else 0.0
         if starts_at > now:
             self._check_at(starts_at, entry.ref)

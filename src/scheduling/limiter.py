@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ..events.task_type import OnConflict
+from .depth import Unserved
 from .fair_queue import FairQueue
 from .limit import Bounds, Flow, Limit, LimitKey, LimitKind, TaskEntry
 from .windows import labels
 
-SERVERS = 1
-"""Index of the limit of kind `servers` in `TaskEntry.limits`; the window is the first."""
 ENOUGH = 1.0 - 1e-9
 """Capacity for one task, with tolerance for rounding."""
 
@@ -32,6 +31,9 @@ class LimitRules(Protocol):
         A window's size depends on how fast its pool starts tasks. Kind `servers` is unbounded, or 0 if no server could
         take such a task.
         """
+
+    def unserved(self, limit: LimitKey) -> Unserved:
+        """Return why no server takes tasks of a limit of kind `servers`."""
 
     def on_conflict(self, task_type: str) -> OnConflict:
         """Return what happens to a new task whose concurrency key is in use."""

@@ -11,6 +11,7 @@ from ..events.ids import TaskRef
 from ..events.limits import Limits
 from ..events.task import Plan
 from ..events.task_type import OnConflict
+from .depth import Unserved
 from .eligibility import is_there_for
 from .limit import Bounds, LimitKey
 from .windows import SMALLEST_WINDOW, Windows
@@ -25,6 +26,7 @@ class FleetState(Protocol):
     def pool_waits(self, name: str) -> bool: ...
     def type_waits(self, name: str) -> bool: ...
     def type_state(self, name: str) -> TypeState: ...
+    def is_paused(self, name: str) -> bool: ...
     def type_limits(self, name: str) -> Limits: ...
     def owner_limits(self, owner: str) -> Limits: ...
 
@@ -74,6 +76,13 @@ class FleetRules:
                 for server in fleet.servers()
             )
         return self._served[name]
+
+    def unserved(self, limit: LimitKey) -> Unserved:
+        """Return why no server takes tasks of a limit of kind `servers`."""
+        pool, task_type, *_ = limit.name
+        if self._fleet.is_paused(pool):
+            return "pool-paused"
+        return "type-paused" if self._fleet.type_waits(task_type) else "no-server"
 
     def forget_servers(self) -> None:
         """Discard what was computed of servers: a server, a pause or a type has changed."""

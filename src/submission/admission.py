@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..errors import InvalidInput, QuotaExceeded
 from ..events.ids import TaskRef
 from ..events.task import TaskSubmitted
+from ..instants import from_seconds
 from ..projections.fleet import Fleet
 from ..scheduling.backlog_report import BacklogReport, OwnerBacklog
+from ..scheduling.depth import Depth
 from ..scheduling.rules import needs_grant
 from ..scheduling.windows import window
 
@@ -29,6 +31,17 @@ RETRY_AFTER_SECONDS = 5
 N = TypeVar("N")
 
 EMPTY_BACKLOG = OwnerBacklog(0, {})
+
+
+class QueueDepth(NamedTuple):
+    """All waiting tasks, as a scheduler last counted them."""
+
+    depths: Sequence[Depth]
+    oldest: Mapping[str, float]
+    """By pool: since when the oldest task waits that could start, seconds since the epoch."""
+    held: int
+    counted_at: datetime | None
+    """None: no scheduler has reported to this process."""
 
 
 class Admission:
@@ -50,6 +63,12 @@ class Admission:
         self._report, self._reported_at = report, now
         _drop_reported(self._waiting, report.as_of)
         _drop_reported(self._queued, report.as_of)
+
+    def depth(self) -> QueueDepth:
+        """Return how many tasks wait, as last reported."""
+        report = self._report
+        counted_at = from_seconds(report.counted_at) if report.counted_at else None
+        return QueueDepth(report.depths, report.oldest, report.held, counted_at)
 
     def held_back(self, pool: str) -> int:
         """Return how many tasks of a pool wait for space in their owner's window, as last reported."""

@@ -50,6 +50,7 @@ from ..runtime import metrics
 from ..runtime.service import Service
 from ..scheduling.backlog_report import BacklogReport
 from ..scheduling.backlog_report import encode as encode_report
+from ..scheduling.depth import Depth
 from ..scheduling.held_tasks import (
     AskParent,
     Due,
@@ -74,6 +75,10 @@ LARGEST_BATCH = 400
 LONGEST_WAIT_SECONDS = 1.0
 BACKLOG_SECONDS = 0.1
 """How often the backlog report is published while events arrive."""
+DEPTHS_SECONDS = 0.5
+"""How often the waiting tasks are counted by what they wait for."""
+DEPTHS_COST = 50
+"""Counting takes this part of the time at most, one in so many: with very many flows it is done less often."""
 REPORTED_OWNERS = 1_000
 """About how many owners are reported. With n times as many owners, only those with more than n waiting tasks are."""
 WINDOWS_SECONDS = 0.5
@@ -97,6 +102,11 @@ class Scheduler(Service):
         self._tail = tail
         self._rules = FleetRules(container.fleet)
         self._held_tasks = self._new_held_tasks()
+        self._depths: tuple[Depth, ...] = ()
+        self._oldest: dict[str, float] = {}
+        self._held = 0
+        self._counted_at = 0.0
+        self._depths_seconds = DEPTHS_SECONDS
         self._fence = 0
         """Sequence of our last message on SCHEDULER_FENCE."""
         self._batch_size = LARGEST_BATCH
@@ -128,9 +138,9 @@ class Scheduler(Service):
         """Load the active tasks, then follow the log and act on it until the lease is lost."""
         await self._take_fence()
         self._rules.observe({}, WINDOWS_SECONDS)
-        self._held_tasks = self._new_held_tasks()
+        self._held_tasks, self._counted_at = self._new_held_tasks(), 0.0
         self._as_of = await projected(self._tasks_bucket)
-        for task in await entered_tasks(self._tasks_bucket):
+        for task in sorted(await entered_tasks(self._tasks_bucket), key=lambda task: task.view.created_sequence):
             self._held_tasks.add(entry_of(task.ref, task.view), time.time())
         log.info("scheduler.started", active=len(self._held_tasks), fence=self._fence)
         caught_up = asyncio.Event()
@@ -319,16 +329,28 @@ class Scheduler(Service):
         return BACKLOG_SECONDS if self._reported_as_of != self._as_of else LONGEST_WAIT_SECONDS
 
     async def _publish_backlog(self) -> None:
-        metrics.held.set(self._held_tasks.held)
+        self._count_depths(time.time())
         report = BacklogReport(
             as_of=self._as_of,
             windows=dict(self._rules.windows.sizes),
             owners=self._held_tasks.backlogs(1 + self._held_tasks.owners_waiting // REPORTED_OWNERS),
             held_back=self._held_tasks.limiter.held_back(),
             paces=self._rules.windows.paces(),
+            depths=self._depths,
+            oldest=self._oldest,
+            held=self._held,
+            counted_at=self._counted_at,
         )
         self._reported_as_of = report.as_of
         await self._connection.publish(SCHEDULER_BACKLOG, encode_report(report))
+
+    def _count_depths(self, now: float) -> None:
+        if now < self._counted_at + self._depths_seconds and self._counted_at <= now:
+            return
+        began = time.perf_counter()
+        self._depths, self._oldest = tuple(self._held_tasks.depths(now)), self._held_tasks.oldest()
+        self._held, self._counted_at = self._held_tasks.held, now
+        self._depths_seconds = max(DEPTHS_SECONDS, DEPTHS_COST * (time.perf_counter() - began))
 
 
 class Deposed(StoreError):

@@ -88,7 +88,7 @@ async def test_metrics_count_requests_tasks_attempts_and_what_waits(service: Ser
         return str(answer.body)
 
     async def shows_the_queue() -> bool:
-        return 'taskstream_queue_depth{pool="waiting",priority="high"} 1.0' in await page()
+        return 'taskstream_queue_depth{pool="waiting",priority="high",reason="no-server"} 1.0' in await page()
 
     await wait_until(shows_the_queue, "the waiting task to be counted")
     found = await page()

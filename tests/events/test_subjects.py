@@ -30,7 +30,6 @@ from taskstream.events.subjects import (
     owner_root,
     pool_filter,
     pool_root,
-    queue_of,
     schedule_ref,
     schedule_root,
     schedules_filter,
@@ -230,8 +229,6 @@ def test_the_subjects_of_the_queue() -> None:
     assert subject == f"dispatch.a=20pool.high.alice.{UNIQUE}"
     assert dispatched_ref(subject) == REF
     assert dispatched_ref(due_subject("retry", "text", "high", "alice", UNIQUE)) == REF
-    assert queue_of(subject) == ("a=20pool", "high")
-    assert queue_of(pool_filter("text", "low")) == ("text", "low")
     assert pool_filter("text", "low") == "dispatch.text.low.>"
 
 

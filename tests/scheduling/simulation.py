@@ -29,6 +29,7 @@ from taskstream.events.task import (
     TaskSucceeded,
 )
 from taskstream.events.task_type import OnConflict
+from taskstream.scheduling.depth import Unserved
 from taskstream.scheduling.held_tasks import Due, HeldTasks
 from taskstream.scheduling.limit import Bounds, LimitKey, TaskEntry
 
@@ -49,6 +50,9 @@ class FixedRules:
     def bounds(self, limit: LimitKey) -> Bounds:
         unlimited = Bounds(concurrency=1) if limit.kind == "key" else Bounds()
         return self.by_name.get((limit.kind, *limit.name), self.by_name.get(limit.kind, unlimited))
+
+    def unserved(self, limit: LimitKey) -> Unserved:
+        return "no-server"
 
     def on_conflict(self, task_type: str) -> OnConflict:
         return self.conflict

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from taskstream.events.ids import TaskRef
 from taskstream.events.task import AttemptStarted
+from taskstream.scheduling.depth import LIMIT_REASONS
 from taskstream.scheduling.held_tasks import HeldTasks
 from taskstream.scheduling.limit import Bounds, Stage, TaskEntry
 
@@ -154,6 +155,47 @@ def test_whatever_happened_every_count_is_that_of_the_tasks(what: bytes) -> None
         assert held_by == (set(task.plan.depends_on) if task.stage is Stage.HELD else set())
         assert set(task.parents) <= held_by
     assert all(held_tasks._children.values())
+
+
+def waits_for(held_tasks: HeldTasks, task: TaskEntry) -> str | None:
+    """Return what a task waits for first, found for this task alone; None: it does not wait."""
+    match task.stage:
+        case Stage.RUNNING | Stage.REPORTED:
+            return None
+        case Stage.RETRYING:
+            return "retry"
+        case Stage.QUEUED:
+            return "no-server" if task.limits[1].is_closed else "queued"
+    if task.parents:
+        return "parents"
+    if task.flow is None:
+        return "time"
+    blocking = [limit.key.kind for limit in held_tasks.limiter.limits() if task.flow in list(limit.blocked)]
+    return LIMIT_REASONS[blocking[0]] if blocking else "turn"
+
+
+@settings(max_examples=60)
+@given(steps)
+def test_whatever_happened_each_waiting_task_is_in_one_depth_and_no_other_is(what: bytes) -> None:
+    simulation = ran(read(what))
+    held_tasks = simulation.held_tasks
+    simulation.rules.by_name["servers"] = Bounds(concurrency=0)  # a server goes away
+    held_tasks.limiter.refresh(simulation.now, "servers")
+
+    expected = Counter(
+        (task.pool, task.priority, reason)
+        for task in entries(held_tasks)
+        if (reason := waits_for(held_tasks, task)) is not None
+    )
+    found = held_tasks.depths(simulation.now)
+    assert {(depth.pool, depth.priority, depth.reason): depth.count for depth in found} == dict(expected)
+    assert len(found) == len(expected)
+    ready = [
+        task for task in entries(held_tasks) if waits_for(held_tasks, task) not in (None, "retry", "time", "parents")
+    ]
+    assert held_tasks.oldest().keys() == {task.pool for task in ready}
+    for since in held_tasks.oldest().values():
+        assert min(task.submitted_at for task in ready) <= since <= simulation.now
 
 
 @settings(max_examples=40)

@@ -47,6 +47,9 @@ class Fleet(Struct):
     def pools_of(self, server: Present) -> Iterable[str]:
         return next(pools for each, pools in self.placed if each is server)
 
+    def is_paused(self, name: str) -> bool:
+        return name in self.paused_pools
+
     def pool_waits(self, name: str) -> bool:
         return name in self.paused_pools
 
@@ -176,3 +179,12 @@ def test_who_serves_a_kind_is_found_out_again_once_the_fleet_changed() -> None:
 )
 def test_a_task_that_shares_a_limit_needs_a_grant(plan: Plan | None, fleet: Fleet, needs: bool) -> None:
     assert needs_grant(fleet, TaskRef("alice", "1"), "song", plan) is needs
+
+
+def test_tasks_that_no_server_takes_wait_for_the_end_of_a_pause_or_for_a_server() -> None:
+    def unserved(**paused: set[str]) -> str:
+        return FleetRules(Fleet(**paused)).unserved(SONG_IN_A)  # type: ignore[arg-type]
+
+    assert unserved() == "no-server"
+    assert unserved(paused_types={"song"}) == "type-paused"
+    assert unserved(paused_types={"song"}, paused_pools={"a"}) == "pool-paused"

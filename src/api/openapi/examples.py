@@ -201,7 +201,6 @@ FIELD_EXAMPLES: dict[str, Any] = {
     "schema": {"type": "object", "required": ["url", "width"]},
     "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
     "serverId": "gpu-1",
-    "storage": {"used": 1048576, "limit": 107374182400},
     "taskId": TASK_ID_EXAMPLE,
     "taskIds": [BATCH_ID_EXAMPLE, "01KDW1Z6P0ABCDEFGHJKMNPQ01~alice"],
     "timeZone": "Europe/Berlin",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import datetime
+
 from litestar import Router
 
 from ...commands.pool import PausePool, PoolCommand, ResumePool
@@ -10,9 +13,10 @@ from ...container import Container
 from ...errors import NotFound
 from ...events.ids import token
 from ...events.subjects import pool_filter, server_token
-from ...events.task import PRIORITIES
-from ...instants import iso
+from ...events.task import PRIORITIES, Priority
+from ...instants import from_seconds, iso
 from ...projections.active import count_running
+from ...scheduling.depth import Reason
 from ...streams.backlog import Backlog, backlogs, waiting_since
 from ..auth.access import ApiRequest, Origin, origin
 from ..bodies import read_as
@@ -56,11 +60,7 @@ async def _summary(
     fleet = container.fleet
     types = fleet.types_of(name)
     queues = {priority: found.get(pool_filter(token(name), priority), NOTHING) for priority in PRIORITIES}
-    since = [
-        await waiting_since(container.reading, pool_filter(token(name), priority), queue)
-        for priority, queue in queues.items()
-    ]
-    oldest = min((instant for instant in since if instant is not None), default=None)
+    waiting, waiting_for, oldest, counted_at = await _waiting(container, name, queues)
     return PoolSummary(
         name=name,
         pause=pause_info(fleet.pool_state(name).pause),
@@ -68,10 +68,39 @@ async def _summary(
         paused_types=[each for each in types if fleet.type_state(each).pause is not None],
         servers=[_server(server, running[server_token(server.server_id)]) for server in servers[:SERVERS_SHOWN]],
         server_count=len(servers),
-        waiting={priority: queue.waiting for priority, queue in queues.items()},
+        waiting=waiting,
+        waiting_for=waiting_for,
+        counted_at=iso(counted_at) if counted_at else None,
         in_hand={priority: queue.in_hand for priority, queue in queues.items()},
         oldest_waiting=iso(oldest) if oldest else None,
     )
+
+
+async def _waiting(
+    container: Container, name: str, queues: dict[Priority, Backlog]
+) -> tuple[dict[Priority, int], dict[Reason, int], datetime | None, datetime | None]:
+    """Return the waiting tasks of a pool by priority and by reason, since when the oldest waits, and as of when.
+
+    Without a report of a scheduler: those in its queues.
+    """
+    depth = container.submissions.admission.depth()
+    if depth.counted_at is None:
+        waiting = {priority: queue.waiting for priority, queue in queues.items()}
+        since = [
+            await waiting_since(container.reading, pool_filter(token(name), priority), queue)
+            for priority, queue in queues.items()
+        ]
+        queued = sum(waiting.values())
+        oldest = min((instant for instant in since if instant is not None), default=None)
+        return waiting, {"queued": queued} if queued else {}, oldest, None
+    waiting = dict.fromkeys(queues, 0)
+    reasons: Counter[Reason] = Counter()
+    for each in depth.depths:
+        if each.pool == name:
+            waiting[each.priority] += each.count
+            reasons[each.reason] += each.count
+    first = depth.oldest.get(name)
+    return waiting, dict(reasons), from_seconds(first) if first is not None else None, depth.counted_at
 
 
 def _server(server: Present, running: int) -> PoolServer:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Collection
 from typing import Literal
 
 from litestar import MediaType, Response, Router, get
@@ -9,17 +12,20 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from ...clock import utc_now
 from ...commands.server import CircuitIsClosed
 from ...container import Container
 from ...errors import StoreError
-from ...events.subjects import queue_of
+from ...events.task import PRIORITIES
+from ...instants import epoch_seconds
 from ...projections.active import is_projected, projected
+from ...projections.fleet import Fleet
 from ...runtime import metrics
-from ...streams.backlog import backlogs
 from ...streams.jetstream.api import api
 from ...streams.storage import Space
 from ...streams.topology.definitions import TASKS
 from ...streams.topology.server_checks import clock_difference_ms
+from ...submission.admission import QueueDepth
 from ..schemas.legacy_queue import QueueHealth
 from ..schemas.system import Front, Liveness, NatsHealth, Ready, Storage
 
@@ -116,13 +122,37 @@ async def observe(container: Container) -> None:
     metrics.service_halted.clear()  # a webhook that had halted may be deleted
     for name in {service.name for service in container.services} | halted.keys():
         metrics.service_halted.labels(name).set(name in halted)
-    try:
+    drop_gone(container.fleet)
+    observe_depth(container.submissions.admission.depth(), container.fleet.pools())
+    with contextlib.suppress(StoreError):
         metrics.projection_lag.labels("tasks").set(await projection_lag(container))
-        for subjects, backlog in (await backlogs(container.reading)).items():
-            pool, priority = queue_of(subjects)
-            metrics.queue_depth.labels(pool, priority).set(backlog.waiting)
-    except StoreError:
+
+
+def drop_gone(fleet: Fleet) -> None:
+    """Drop the metrics of servers and pools that are gone, so that the number of series does not grow for ever."""
+    servers = {server.server_id for server in fleet.servers()}
+    for of_servers in (metrics.attempts, metrics.attempt_seconds, metrics.running):
+        metrics.keep(of_servers, servers)
+    metrics.keep(metrics.submitted, fleet.pools())
+
+
+def observe_depth(depth: QueueDepth, pools: Collection[str]) -> None:
+    """Update the gauges of the queue's depth. A pool in which nothing waits has 0, and is not missing."""
+    now = utc_now()
+    metrics.queue_depth_age.set(math.inf if depth.counted_at is None else (now - depth.counted_at).total_seconds())
+    metrics.queue_depth.clear()
+    metrics.oldest_waiting.clear()
+    if depth.counted_at is None:
         return
+    metrics.held.set(depth.held)
+    for pool in pools:
+        metrics.oldest_waiting.labels(pool).set(0)
+        for priority in PRIORITIES:
+            metrics.queue_depth.labels(pool, priority, "queued").set(0)
+    for each in depth.depths:
+        metrics.queue_depth.labels(each.pool, each.priority, each.reason).set(each.count)
+    for pool, since in depth.oldest.items():
+        metrics.oldest_waiting.labels(pool).set(max(0.0, epoch_seconds(now) - since))
 
 
 def system_router(container: Container, version: str) -> Router:

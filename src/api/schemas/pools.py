@@ -7,6 +7,7 @@ from msgspec import Struct
 from ...commands.pause import Pause
 from ...events.task import Priority
 from ...instants import iso
+from ...scheduling.depth import Reason
 from .shared import Page
 
 
@@ -55,11 +56,15 @@ class PoolSummary(Struct, kw_only=True, rename="camel"):
     """By id; the first 1,000."""
     server_count: int
     waiting: dict[Priority, int]
-    """Tasks in the queue, by priority."""
+    """All waiting tasks, held or in the queue, by priority. As `taskstream_queue_depth` has them."""
+    waiting_for: dict[Reason, int]
+    """The same tasks by what each waits for first: `queued` for a free slot, others as `kind` of its holds."""
+    counted_at: str | None
+    """When they were counted, about a second ago. Null: no scheduler has reported; only queued tasks are counted."""
     in_hand: dict[Priority, int]
     """Tasks taken from the queue: running, or waiting to be queued again because no server was free."""
     oldest_waiting: str | None
-    """When the oldest task in the queue was queued; null: the queue is empty."""
+    """Since when the oldest task waits that could start: its time has come and its parents have ended. Null: none."""
 
 
 class PoolPage(Page, kw_only=True, rename="camel"):
