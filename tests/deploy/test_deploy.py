@@ -11,6 +11,9 @@ import yaml
 
 from taskstream import settings
 from taskstream.nats_server.server import find_executable
+from taskstream.vault.sealing import new_key
+from testkit.processes import Process, python, quick
+from testkit.processes import environment as environment_of
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -40,14 +43,22 @@ def environment(service: str, environ: dict[str, str]) -> dict[str, str]:
     return {name: filled_in(value, environ) for name, value in COMPOSE["services"][service]["environment"].items()}
 
 
+def with_secrets(given: dict[str, str], folder: Path, secrets: dict[str, str]) -> dict[str, str]:
+    """Return an environment whose files of secrets are in a folder."""
+    for name, content in secrets.items():
+        (folder / name).write_text(f"{content}\n")
+    return {name: value.replace("/run/secrets", str(folder)) for name, value in given.items()}
+
+
 @pytest.mark.parametrize("service", ["api", "worker"])
-def test_the_environment_of_a_service_is_made_of_real_settings_and_loads(service: str) -> None:
-    given = environment(service, {"TASKSTREAM_JWT_SECRET": SECRET})
+def test_the_environment_of_a_service_is_made_of_real_settings_and_loads(service: str, tmp_path: Path) -> None:
+    key = new_key()
+    given = with_secrets(environment(service, {}), tmp_path, {"jwt-secret": SECRET, "seal-keys": key})
 
     loaded = settings.load(given)
 
     assert settings.unknown(given) == []
-    assert (loaded.replicas, loaded.jwt_secret) == (3, SECRET)
+    assert (loaded.replicas, loaded.jwt_secret, loaded.seal_keys) == (3, SECRET, (key,))
     assert loaded.nats_url is not None
     assert loaded.nats_url.count("nats://") == 3
 
@@ -59,14 +70,80 @@ def test_the_environment_of_the_image_is_made_of_real_settings_and_loads() -> No
     assert settings.load(given).host == "0.0.0.0"
 
 
-def test_there_is_no_default_secret() -> None:
-    with pytest.raises(KeyError, match="at least 32 bytes"):
-        environment("api", {})
+@pytest.mark.parametrize("service", ["api", "worker"])
+def test_each_secret_is_a_file_and_none_is_in_an_environment(service: str) -> None:
+    mounted = {f"/run/secrets/{name}" for name in COMPOSE["services"][service]["secrets"]}
+    given = environment(service, {})
+    secrets = {settings.variable(field) for field in settings.hints() if settings.is_secret(field)}
+
+    assert set(COMPOSE["services"][service]["secrets"]) <= COMPOSE["secrets"].keys()
+    assert {value for name, value in given.items() if name.removesuffix("_FILE") in secrets} == mounted
+    assert not secrets & given.keys()
+    for secret in COMPOSE["secrets"].values():
+        assert secret.keys() == {"file"}
+        assert (
+            subprocess.run(["git", "check-ignore", "-q", DEPLOY / secret["file"]], cwd=ROOT, check=False).returncode
+            == 0
+        )
+
+
+@pytest.mark.parametrize("service", sorted(COMPOSE["services"]))
+def test_a_container_can_write_little_gains_no_right_and_has_limits(service: str) -> None:
+    container = COMPOSE["services"][service]
+
+    assert container["read_only"] is True
+    assert container["cap_drop"] == ["ALL"]
+    assert "cap_add" not in container
+    assert "privileged" not in container
+    assert container["security_opt"] == ["no-new-privileges:true"]
+    assert container["pids_limit"] <= 256
+    assert re.fullmatch(r"\$\{\w+_MEMORY:-1g\}", container["mem_limit"])
+    assert all(mount.split(":")[0] in ("/tmp", "/run") for mount in container["tmpfs"])
+    assert all(mount.endswith(":ro") for mount in container.get("volumes", ()) if mount.startswith("."))
+
+
+@pytest.mark.parametrize("service", ["api", "worker"])
+def test_our_containers_run_as_the_images_user(service: str) -> None:
+    user = COMPOSE["services"][service]["user"]
+
+    assert re.search(rf"(?m)^USER {user}$", DOCKERFILE)
+    assert user.split(":")[0] != "0"
+
+
+def test_every_image_can_be_pinned_by_its_digest() -> None:
+    images = {container["image"] for container in COMPOSE["services"].values()} - {"taskstream"}
+    built_on = COMPOSE["services"]["api"]["build"]["args"]["PYTHON_IMAGE"]
+    readme = (DEPLOY / "README.md").read_text()
+
+    for image in (*images, built_on):
+        variable, default = re.fullmatch(r"\$\{(\w+):-(.+)\}", image).groups()  # type: ignore[union-attr]
+        assert f"'{variable}={{{{index .RepoDigests 0}}}}' {default} >" in readme
+        assert f"docker pull {default}" in readme
+    assert re.findall(r"(?m)^FROM (\S+)", DOCKERFILE) == ["${PYTHON_IMAGE}"] * 2
+
+
+async def test_the_service_writes_to_its_data_folder_only(tmp_path: Path) -> None:
+    outside = {name: tmp_path / name for name in ("home", "tmp", "cwd")}
+    for folder in outside.values():
+        folder.mkdir(mode=0o555)
+    env = environment_of(quick() | {"SEAL_KEYS": "", "PORT": "0", "DATA_DIR": str(tmp_path / "data")})
+    env |= {"HOME": str(outside["home"]), "TMPDIR": str(outside["tmp"]), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["sh", "-c", f'cd {outside["cwd"]} && exec "$0" "$@"', *python("taskstream", "up")]
+    up = Process("up", command, env | {"TASKSTREAM_LOG_FORMAT": "json"}, tmp_path / "log").start()
+    try:
+        await up.logged("ready")
+        up.terminate()
+        assert await up.ended() == 0
+    finally:
+        up.kill()
+
+    assert {name: list(folder.iterdir()) for name, folder in outside.items()} == {name: [] for name in outside}
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name not in outside) == ["data", "log"]
 
 
 def test_the_nats_urls_and_routes_name_the_nats_services() -> None:
     nats = {name for name in COMPOSE["services"] if name.startswith("nats-")}
-    url = environment("api", {"TASKSTREAM_JWT_SECRET": SECRET})["TASKSTREAM_NATS_URL"]
+    url = environment("api", {})["TASKSTREAM_NATS_URL"]
     routes = (DEPLOY / "nats/cluster.conf").read_text()
 
     assert set(re.findall(r"nats://([\w-]+):4222", url)) == nats
@@ -104,8 +181,7 @@ def test_what_the_image_copies_exists_and_reaches_the_build() -> None:
         assert f"!{source}\n" in ignored_except
 
 
-def test_the_image_runs_as_nobody_special_and_installs_by_hash() -> None:
-    assert re.search(r"(?m)^USER taskstream$", DOCKERFILE)
+def test_the_image_installs_by_hash() -> None:
     assert "--require-hashes" in DOCKERFILE
 
 
