@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 from msgspec.structs import replace
 
 from . import running, settings
 from .api.auth.access import ROLES
-from .api.auth.authenticator import make_token
+from .api.auth.authenticator import is_plain, make_token
 from .backup import backup, restore
 from .backup.folder import Progress
 from .backup.rebuild import rebuild, recreate
@@ -25,33 +26,110 @@ from .errors import TaskstreamError
 from .runtime import logs
 from .settings import InvalidSettings, Settings
 from .streams.buckets import Bucket
+from .streams.client.access import check_none_given, without_external_nats
 from .vault.key_file import with_key_file
 from .vault.sealing import Sealer, SealingUnavailable, new_key
 from .vault.secrets import Resealed, SecretStore
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it."""
 PROGRESS_SECONDS = 0.1
+LONGEST_TTL = 100 * 366 * 86_400
+REMEDIES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "choose another place, or run the command as the user who owns it"),
+    errno.EROFS: "choose a place on another file system",
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "something else is in this place: choose another one"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose a place on another disk"),
+    errno.EFBIG: "raise the limit of file sizes (`ulimit -f`)",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "the disk may be failing: see the system's log",
+}
+"""What to do about an error of the operating system."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0 success, 1 failure, 2 wrong usage or settings."""
+    """Run a command; return its exit status: 0 success, 1 failure, 2 wrong usage or settings, 130 interrupted.
+
+    Whatever can go wrong outside of the program is one line on stderr; a traceback is a defect of the program.
+    """
     options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
     try:
-        run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
-    except InvalidSettings as error:
-        print(f"taskstream: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except TaskstreamError as error:
-        print(f"taskstream: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return EXIT_FAILED
+        status = run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has ended: `taskstream settings | head`
+        _discard_output()
+        return 0
+    except BaseException as error:
+        failure = _explained(error)
+        if failure is None:
+            raise
+        status, text = failure
+        print(f"taskstream: {text}", file=sys.stderr)
+        if isinstance(error, OSError):
+            _discard_output()  # the output may be what failed
+    return status
+
+
+def _explained(error: BaseException) -> tuple[int, str] | None:
+    """Return the exit status and the text for a failure that comes from outside of the program; None for a defect."""
+    match error:
+        case InvalidSettings():
+            return EXIT_USAGE, str(error)
+        case TaskstreamError():
+            return EXIT_FAILED, str(error)
+        case KeyboardInterrupt():
+            return EXIT_INTERRUPTED, "interrupted"
+        case OSError(strerror=str(reason)):
+            place = f"{error.filename2 or error.filename}: " if error.filename else ""
+            remedy = REMEDIES.get(error.errno or 0)
+            return EXIT_FAILED, f"{place}{reason}" + (f": {remedy}" if remedy else "")
+        case BaseExceptionGroup(exceptions=[first, *_]):
+            return _explained(first)
+        case _:
+            return None
+
+
+def _discard_output() -> None:
+    """Send what is left of stdout nowhere: the interpreter flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"taskstream: {message}; see `{self.prog} --help`\n")
+
+
+def _text(value: str) -> str:
+    """Return an option's value. Raises ArgumentTypeError for none: an unset variable of a shell."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return value
+
+
+def _folder(value: str) -> Path:
+    return Path(_text(value))
+
+
+def _subject(value: str) -> str:
+    if not is_plain(_text(value)):
+        raise argparse.ArgumentTypeError("must not have control characters")
+    return value
+
+
+def _lifetime(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or not 1 <= int(value[:20]) <= LONGEST_TTL:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 1 to {LONGEST_TTL} (100 years)")
+    return int(value)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="taskstream", description="Long tasks over plain HTTP, kept in an event log.")
+    parser = _Parser(prog="taskstream", description="Long tasks over plain HTTP, kept in an event log.")
     parser.add_argument("--version", action="version", version=f"taskstream {version('taskstream')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -71,29 +149,25 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--metrics-port", type=int, help="port that serves /metrics and /health")
 
     token = _command(commands, "token", _token, "print a development token, signed with TASKSTREAM_JWT_SECRET")
-    token.add_argument("--sub", required=True, help="user name: the `sub` claim")
+    token.add_argument("--sub", required=True, type=_subject, help="user name: the `sub` claim")
     token.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: user")
-    token.add_argument("--ttl", type=int, default=86_400, help="validity in seconds; default: 86400 (one day)")
+    token.add_argument("--ttl", type=_lifetime, default=86_400, help="validity in seconds; default: 86400 (one day)")
 
     backing = _command(commands, "backup", _backup, "back up logs, keys and results while the service runs")
-    backing.add_argument("folder", metavar="FOLDER", type=Path, help="an empty or new folder")
-    of = backing.add_mutually_exclusive_group()
-    of.add_argument("--nats-url", help="back up this NATS")
-    of.add_argument("--data-dir", help="back up this data folder, running or not (default: TASKSTREAM_DATA_DIR)")
+    backing.add_argument("folder", metavar="FOLDER", type=_folder, help="an empty or new folder")
+    _data_options(backing, "back up", "this data folder, running or not")
 
     restoring = _command(
         commands, "restore", _restore, "restore a backup into an empty NATS or data folder, before the service starts"
     )
-    restoring.add_argument("folder", metavar="FOLDER", type=Path, help="a folder made by `taskstream backup`")
-    into = restoring.add_mutually_exclusive_group()
-    into.add_argument("--nats-url", help="restore into this NATS")
-    into.add_argument("--data-dir", help="restore into this data folder (default: TASKSTREAM_DATA_DIR)")
+    restoring.add_argument("folder", metavar="FOLDER", type=_folder, help="a folder made by `taskstream backup`")
+    _data_options(restoring, "restore into", "this data folder, which must have no data")
     how = restoring.add_mutually_exclusive_group()
     how.add_argument("--check", action="store_true", help="restore into a temporary nats-server and read every event")
     how.add_argument("--again", action="store_true", help="first remove what an interrupted restore has left")
 
     rebuilding = _command(commands, "rebuild", _rebuild, "rebuild the projections from the log and report differences")
-    _settings_options(rebuilding, "nats_url")
+    _data_options(rebuilding, "rebuild", "this data folder, running or not")
     rebuilding.add_argument(
         "--recreate",
         action="store_true",
@@ -118,12 +192,19 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
     return parser
 
 
+def _data_options(parser: argparse.ArgumentParser, verb: str, folder: str) -> None:
+    """Add the options that say where the data is."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--nats-url", type=_text, help=f"{verb} this NATS (default: TASKSTREAM_NATS_URL)")
+    where.add_argument("--data-dir", type=_text, help=f"{verb} {folder} (default: TASKSTREAM_DATA_DIR)")
+
+
 def _settings_options(parser: argparse.ArgumentParser, *fields: str) -> None:
     """Add an option for each setting; it wins over the setting's variable."""
     meanings = {name: meaning for name, _, meaning in settings.table()}
     for field in fields:
-        numeric = {"type": int} if field == "port" else {}
-        parser.add_argument(f"--{field.replace('_', '-')}", help=meanings[settings.variable(field)], **numeric)  # type: ignore[arg-type]
+        kind = int if field == "port" else _text
+        parser.add_argument(f"--{field.replace('_', '-')}", help=meanings[settings.variable(field)], type=kind)
 
 
 def _load(options: argparse.Namespace) -> Settings:
@@ -136,11 +217,14 @@ def _load(options: argparse.Namespace) -> Settings:
 
 
 def _load_for_data(options: argparse.Namespace) -> Settings:
-    """Load as `_load` does; --data-dir overrides TASKSTREAM_NATS_URL. The key file of a data folder is read."""
+    """Load as `_load` does; --data-dir overrides all settings for an external NATS. A data folder's key file is read."""
     loaded = _load(options)
     if options.data_dir is not None:
-        loaded = replace(loaded, nats_url=None)
-    return loaded if loaded.nats_url else with_key_file(loaded)
+        loaded = without_external_nats(loaded)
+    if loaded.nats_url is not None:
+        return loaded
+    check_none_given(loaded)
+    return with_key_file(loaded)
 
 
 def _service(serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> Callable[[argparse.Namespace], int]:
@@ -174,17 +258,17 @@ def _token(options: argparse.Namespace) -> int:
 
 
 def _rebuild(options: argparse.Namespace) -> int:
-    loaded = _load(options)
+    loaded = _load_for_data(options)
 
     async def work() -> None:
-        url = loaded.nats_url
-        if url is None:
-            raise InvalidSettings("no NATS given: set --nats-url or TASKSTREAM_NATS_URL")
         started = time.perf_counter()
-        if options.recreate:
-            await recreate(loaded, url)
-        async with await open_container(loaded, url) as container:
-            differences = await rebuild(container)
+        async with backup.nats_of(loaded) as url:
+            embedded = loaded.nats_url is None
+            fitting = running.for_embedded(replace(loaded, cluster=backup.servers_of(loaded))) if embedded else loaded
+            if options.recreate:
+                await recreate(fitting, url)
+            async with await open_container(fitting, url, "always" if embedded else None) as container:
+                differences = await rebuild(container)
         seconds = time.perf_counter() - started
         for found in differences:
             state = (
@@ -244,12 +328,8 @@ def _show_progress() -> Progress:
 
 
 def _settings(_: argparse.Namespace) -> int:
-    try:
-        for name, default, meaning in settings.table():
-            print(f"{name:<38} {default:<14} {meaning}")
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has ended: `taskstream settings | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout at exit
+    for name, default, meaning in settings.table():
+        print(f"{name:<38} {default:<14} {meaning}")
     return 0
 
 

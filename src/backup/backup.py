@@ -27,6 +27,7 @@ from typing import Any
 
 from ..clock import utc_now
 from ..nats_server.folder import nats_of as folder_nats
+from ..nats_server.folder import size_of
 from ..settings import Settings
 from ..streams.client.access import Access
 from ..streams.client.connection import Connection, open_connection
@@ -154,6 +155,11 @@ async def nats_of(settings: Settings) -> AsyncIterator[str]:
     else:
         async with folder_nats(data_folder(settings), settings.max_storage) as url:
             yield url
+
+
+def servers_of(settings: Settings) -> int:
+    """Return the number of nats-servers that the data folder was made with. Raises NoData."""
+    return size_of(data_folder(settings))
 
 
 @contextlib.asynccontextmanager

@@ -20,10 +20,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Annotated, Any, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ..errors import TaskstreamError
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
@@ -37,6 +37,7 @@ DELIVERIES = "KV_deliveries"
 STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, SECRETS, DELIVERIES, RESULTS)
 CHUNK_BYTES = 64 * 1024
 
+Count = Annotated[int, Meta(ge=0, lt=2**63)]
 Progress = Callable[[str, int, int], None]
 """Called with a stream's name, the bytes of its file processed so far, and its size (0: unknown)."""
 
@@ -70,14 +71,18 @@ class MadeByNewer(BackupError):
 
 class Damaged(BackupError):
     def __init__(self, what: str) -> None:
-        super().__init__(f"the backup is damaged: {what}")
+        super().__init__(f"the backup is damaged: {what}; use another one")
 
 
 class TargetNotEmpty(BackupError):
-    def __init__(self, names: Sequence[str]) -> None:
+    """The target is a NATS with the streams `names`, or a data folder with a store."""
+
+    def __init__(self, names: Sequence[str], folder: Path | None = None) -> None:
         super().__init__(
-            f"the target has data already: {', '.join(names)}. Restore into an empty NATS or data folder, or delete "
-            "these streams if they are not needed (`nats stream rm`)"
+            f"{folder} has data already: restore into another data folder"
+            if folder
+            else f"the target has data already: {', '.join(names)}. Restore into an empty NATS or data folder, or "
+            "delete these streams if they are not needed (`nats stream rm`)"
         )
 
 
@@ -95,14 +100,23 @@ class Part(Struct, frozen=True, kw_only=True):
     name: str
     file: str
     config: dict[str, Any]
-    first_sequence: int
-    last_sequence: int
-    messages: int
-    bytes: int
+    first_sequence: Count
+    last_sequence: Count
+    messages: Count
+    bytes: Count
     """Size of the messages in NATS' store."""
-    file_bytes: int
+    file_bytes: Count
     sha256: str
     """Of the file, hex."""
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """The stream's metadata."""
+        found: dict[str, str] | None = self.config.get("metadata")
+        return found
+
+    def __post_init__(self) -> None:
+        msgspec.convert(self.metadata, dict[str, str] | None)
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

@@ -24,15 +24,15 @@ from msgspec.structs import replace
 
 from ..container import Container, open_container
 from ..errors import UnreadableEvent
-from ..nats_server.cluster import check_size
+from ..nats_server.cluster import PLAN
 from ..nats_server.config import CONFIG, with_values
 from ..nats_server.server import STORE, EmbeddedNats, end_stale_server, lock
 from ..projections.webhooks import load_webhooks
 from ..settings import Settings, variable
 from ..streams.buckets import Bucket
-from ..streams.client.access import MEANT_FOR_A_GIVEN_NATS, Access
+from ..streams.client.access import Access, without_external_nats
 from ..streams.client.connection import Connection, open_connection
-from ..streams.jetstream.api import api, find_stream
+from ..streams.jetstream.api import ApiError, api, find_stream
 from ..streams.topology.definitions import DISPATCH, RETRIES, SCHEDULES, SERVERS, TASKS, WEBHOOKS, configurations
 from ..streams.topology.ensure import ensure_streams
 from ..streams.topology.epochs import epochs_in, new_epoch, read_extent
@@ -46,6 +46,7 @@ from .folder import (
     DELIVERIES,
     RESULTS,
     SECRETS,
+    BackupError,
     Damaged,
     Manifest,
     Part,
@@ -196,17 +197,14 @@ async def _into_folder(
 
 
 def _make_target(target: Path) -> None:
-    check_size(target, 1)
-    if (target / STORE).exists():
-        raise TargetNotEmpty([str(target / STORE)])
+    if (target / STORE).exists() or (target / PLAN).exists():
+        raise TargetNotEmpty([], target)
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _alone(settings: Settings) -> Settings:
     """Return the settings for one embedded nats-server: without those for an external NATS."""
-    defaults = Settings()
-    given = ("replicas", "nats_url", "nats_monitor_url", *MEANT_FOR_A_GIVEN_NATS)
-    return replace(settings, **{name: getattr(defaults, name) for name in given})
+    return replace(without_external_nats(settings), replicas=1)
 
 
 @contextlib.asynccontextmanager
@@ -290,7 +288,7 @@ async def _put_back(
         "metadata": {MARK: f"{manifest.made_at:%Y-%m-%dT%H:%M:%SZ}"},
     }
     if part.name == TASKS:  # what was written after the backup is not here: its positions are others from now on
-        config["metadata"] |= new_epoch(part.last_sequence + 1, epochs_in(part.config.get("metadata")))
+        config["metadata"] |= new_epoch(part.last_sequence + 1, epochs_in(part.metadata))
     if config.get("max_age") and "duplicate_window" in config:  # NATS refuses to remember ids for longer than messages
         config["duplicate_window"] = min(config["duplicate_window"], config["max_age"])
 
@@ -303,7 +301,13 @@ async def _put_back(
 
     state = {"messages": part.messages, "bytes": part.bytes, "first_seq": part.first_sequence}
     state["last_seq"] = part.last_sequence
-    restored = await restore_snapshot(connection, Snapshot(config=config, state=state), counted())
+    try:
+        restored = await restore_snapshot(connection, Snapshot(config=config, state=state), counted())
+    except ApiError as error:
+        raise BackupError(
+            f"NATS cannot restore {part.name} from {file_of(folder, part)} ({error.description}): if the file is "
+            "damaged, use another backup; if NATS' disk is full, free some space"
+        ) from error
     if restored["last_seq"] != part.last_sequence:
         raise Damaged(f"{part.name} ends at {restored['last_seq']}, the manifest says {part.last_sequence}")
     keeps_all = not config.get("max_age") and not config.get("allow_msg_ttl")

@@ -4,7 +4,7 @@
     ├── NatsNotInstalled     there is no nats-server executable
     ├── DataFolderInUse      another process runs a server on this folder
     ├── OtherNumberOfNodes   the folder holds the store of a cluster of another size
-    └── NatsDidNotStart      the server ended, or was not ready in time; carries the end of its log
+    └── NatsDidNotStart      the server ended, or was not ready in time; says why, from its log
 
 One folder has one server:
 
@@ -25,6 +25,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,6 @@ UNLIMITED_BYTES = 1 << 50
 quarters of what the disk has free at each start: a store that has more than that refuses everything from then on."""
 STORE = "nats"
 LOG_LIMIT_BYTES = 50 * 1024 * 1024
-LOG_TAIL_LINES = 20
 LOG_READ_BYTES = 4 * 1024 * 1024
 NO_SPACE = os.strerror(errno.ENOSPC).lower().encode()
 """As Go words ENOSPC, too."""
@@ -98,9 +98,9 @@ class OtherNumberOfNodes(EmbeddedNatsError):
 class NatsDidNotStart(EmbeddedNatsError):
     """The server did not become ready. It has been ended, and the folder is free again."""
 
-    def __init__(self, reason: str, tail: str) -> None:
-        self.tail = tail
-        super().__init__(f"nats-server {reason}. The end of its log:\n{tail or '(empty)'}")
+    def __init__(self, reason: str, log: Path, start: int) -> None:
+        """Take what happened, and the log, with the offset at which this start's output begins."""
+        super().__init__(f"nats-server {reason}: {last_word(log, start)}. Its log is {log}")
 
 
 class Startable(ABC):
@@ -278,7 +278,7 @@ class EmbeddedNats(Startable):
             reason = f"was not ready after {START_TIMEOUT_SECONDS:g} s"
         else:
             reason = f"ended with code {process.returncode}"
-        raise NatsDidNotStart(reason, tail_of(self._log, log_start))
+        raise NatsDidNotStart(reason, self._log, log_start)
 
 
 async def has_jetstream(port: int) -> bool:
@@ -360,11 +360,14 @@ def rotate(log: Path) -> int:
     return 0
 
 
-def tail_of(log: Path, start: int) -> str:
+def last_word(log: Path, start: int) -> str:
+    """Return what the log says last from an offset on: its last error, if it has one, without process id and time."""
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read(1024 * 1024).decode(errors="replace").splitlines()
-    return "\n".join(lines[-LOG_TAIL_LINES:])
+    errors = [line for line in lines if "[FTL]" in line or "[ERR]" in line]
+    said = (errors or lines or ["it logged nothing"])[-1]
+    return re.sub(r"^.*?\[(FTL|ERR|WRN|INF)\] ", "", said)
 
 
 def take_port(ports: Path) -> int | None:

@@ -177,6 +177,13 @@ def check_none_given(settings: Settings) -> None:
         )
 
 
+def without_external_nats(settings: Settings) -> Settings:
+    """Return the settings with the defaults of all that only an external NATS can use."""
+    defaults = Settings()
+    given = ("nats_url", "nats_monitor_url", *MEANT_FOR_A_GIVEN_NATS)
+    return replace(settings, **{name: getattr(defaults, name) for name in given})
+
+
 def reason(error: Exception) -> str:
     """Return in a few words what is wrong with a file."""
     if isinstance(error, ssl.SSLError):
