@@ -40,7 +40,7 @@ LONGEST_TTL = 100 * 366 * 86_400
 REMEDIES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "choose another place, or run the command as the user who owns it"),
     errno.EROFS: "choose a place on another file system",
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "something else is in this place: choose another one"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "choose another place"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose a place on another disk"),
     errno.EFBIG: "raise the limit of file sizes (`ulimit -f`)",
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)"),
@@ -180,9 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     resealing = _command(
         commands, "reseal", _reseal, "seal all secrets with the newest key, running or not; then older keys can go"
     )
-    at = resealing.add_mutually_exclusive_group()
-    at.add_argument("--nats-url", help="reseal the secrets of this NATS")
-    at.add_argument("--data-dir", help="reseal those of this data folder (default: TASKSTREAM_DATA_DIR)")
+    _data_options(resealing, "reseal the secrets of", "this data folder, running or not")
     return parser
 
 
@@ -211,13 +209,22 @@ def _load(options: argparse.Namespace) -> Settings:
     fields = Settings.__struct_fields__
     loaded = settings.load(**{name: value for name, value in vars(options).items() if name in fields})
     logs.configure(loaded)
+    if loaded.nats_url is None:
+        _check_folder(Path(loaded.data_dir))
     for name in settings.unknown():
         print(f"taskstream: {name} is not a setting; `taskstream settings` lists them", file=sys.stderr)
     return loaded
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise InvalidSettings if a file is where the data folder or a folder above it should be."""
+    present = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if present.exists() and not present.is_dir():
+        raise InvalidSettings(f"{settings.variable('data_dir')}={str(folder)!r}: {present} is not a folder")
+
+
 def _load_for_data(options: argparse.Namespace) -> Settings:
-    """Load as `_load` does; --data-dir overrides all settings for an external NATS. A data folder's key file is read."""
+    """Load as `_load` does, with a data folder's key file; --data-dir overrides all settings for an external NATS."""
     loaded = _load(options)
     if options.data_dir is not None:
         loaded = without_external_nats(loaded)

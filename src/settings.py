@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -25,6 +25,8 @@ FILE = "_FILE"
 LONGEST_SECRET = 64 * 1024
 """Bytes of a file with a secret: a path such as /dev/zero must not fill the memory."""
 HIDDEN = "…"
+BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+"""The spellings of a boolean, in any case."""
 
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
 Patience = Annotated[float, Meta(ge=0, le=86400)]
@@ -311,6 +313,10 @@ def is_secret(field: str) -> bool:
     return SECRET in hints()[field].__metadata__
 
 
+def is_boolean(hint: Any) -> bool:
+    return get_args(hint)[:1] == (bool,)
+
+
 def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
     """Return the settings from the environment; `overrides` that are not None win.
 
@@ -359,6 +365,10 @@ def _content(name: str, path: str) -> str:
 
 
 def _convert(name: str, given: str, raw: Any, hint: Any) -> Any:
+    if is_boolean(hint) and isinstance(raw, str):
+        if raw.lower() not in BOOLEANS:
+            raise InvalidSettings(f"{name}={given}: must be yes or no (or true, on, 1, or false, off, 0)")
+        raw = BOOLEANS[raw.lower()]
     try:
         return msgspec.convert(raw, hint, strict=False)
     except msgspec.ValidationError as error:

@@ -37,7 +37,7 @@ DELIVERIES = "KV_deliveries"
 STREAMS = (TASKS, SERVERS, WEBHOOKS, SCHEDULES, SECRETS, DELIVERIES, RESULTS)
 CHUNK_BYTES = 64 * 1024
 
-Count = Annotated[int, Meta(ge=0, lt=2**63)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Progress = Callable[[str, int, int], None]
 """Called with a stream's name, the bytes of its file processed so far, and its size (0: unknown)."""
 

@@ -56,8 +56,11 @@ def test_a_default_shown_in_the_table_is_one_that_may_be_set(field: str) -> None
         ("TASKSTREAM_METRICS_PORT", "9100", "metrics_port", 9100),
         ("TASKSTREAM_JWT_SECRET", "a,b = c", "jwt_secret", "a,b = c"),
         ("TASKSTREAM_JWT_SECRET", "12345", "jwt_secret", "12345"),
-        *((SWITCH, text, "allow_private_backends", True) for text in ("true", "1", "True", "TRUE")),
-        *((SWITCH, text, "allow_private_backends", False) for text in ("false", "0", "False", "")),
+        *(
+            (SWITCH, text, "allow_private_backends", True)
+            for text in ("true", "1", "True", "TRUE", "yes", "YES", "on", " On ")
+        ),
+        *((SWITCH, text, "allow_private_backends", False) for text in ("false", "0", "False", "", "no", "No", "off")),
         (LIST, "https://a.example", "cors_origins", ("https://a.example",)),
         (LIST, "https://a.example,https://b.example", "cors_origins", ("https://a.example", "https://b.example")),
         (LIST, " a , b ,, c, ", "cors_origins", ("a", "b", "c")),
@@ -101,7 +104,7 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
         ("TASKSTREAM_MAX_JSON_DEPTH", "501"),
         ("TASKSTREAM_BALANCING", "fair"),
         ("TASKSTREAM_LOG_LEVEL", "INFO"),
-        ("TASKSTREAM_ALLOW_PRIVATE_BACKENDS", "yes"),
+        ("TASKSTREAM_ALLOW_PRIVATE_BACKENDS", "perhaps"),
         ("TASKSTREAM_HEALTH_INTERVAL_STABLE", "0"),
         ("TASKSTREAM_JWT_LEEWAY", "301"),
     ],
