@@ -123,6 +123,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         about("addresses and CIDR blocks of reverse proxies, without a limit per address; default: loopback"),
     ] = ()
+    metrics_token: Annotated[
+        Annotated[str, Meta(min_length=16)] | None,
+        SECRET,
+        about("token required for /metrics, at least 16 characters; unset: none"),
+    ] = None
     drain: Annotated[Patience, about("time an API continues to answer at shutdown, while /health/ready is 503")] = 0.0
     seal_keys: Annotated[
         tuple[str, ...],
@@ -267,6 +272,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = None
 
     # Logs
+    slow_request: Annotated[
+        Seconds, about("time to the beginning of an answer above which a request is logged as slow")
+    ] = 5.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], about("minimum severity of log lines")] = "info"
     log_format: Annotated[Literal["auto", "json", "text"], about("auto: text on a terminal, else JSON lines")] = "auto"
 

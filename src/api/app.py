@@ -99,7 +99,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
             if handler.http_methods == {"OPTIONS"}:
                 handler.opt[METHODS] = set(route.methods)
-    return RequestMiddleware(Conditional(app))
+    return RequestMiddleware(Conditional(app), container.settings.slow_request)
 
 
 def create_system_app(container: Container) -> RequestMiddleware:
@@ -111,7 +111,8 @@ def create_system_app(container: Container) -> RequestMiddleware:
             openapi_config=None,
             debug=False,
             logging_config=None,
-        )
+        ),
+        container.settings.slow_request,
     )
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from ..clock import unique_id
 from ..runtime import metrics
+from ..runtime.logs import Repeats
 from ..runtime.metrics import labelled
 from ..wire.trace import read_traceparent
 
@@ -38,6 +39,11 @@ METHODS = "methods"
 IS_HEAD = "taskstream.is_head"
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"})
 """Key in the scope of a HEAD request, which is handled as a GET."""
+
+MAY_TAKE_LONG = "taskstream.may_take_long"
+"""Key in the scope of a request that waits for something to happen: it is not slow."""
+UNREMARKABLE = frozenset({"/", "/health/live", "/health/ready", "/metrics"})
+"""Routes that are called every few seconds by machines: their lines are of level debug."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -68,10 +74,16 @@ async def until_gone(receive: Callable[[], Awaitable[Any]]) -> None:
 class RequestMiddleware:
     """Outermost ASGI middleware: gives each request an id, measures it, and adds the common headers."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, slow_seconds: float) -> None:
+        """`slow_seconds`: the time to the beginning of an answer above which the request is logged as slow."""
         self._app = app
+        self._slow_seconds = slow_seconds
+        self._refused = Repeats()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await self._serve_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -83,12 +95,14 @@ class RequestMiddleware:
         identifier = _identifier(scope)
         scope["taskstream.request_id"] = identifier
         status = 500
+        answered = 0.0
         extra = [*_COMMON, (b"x-request-id", identifier.encode()), *_by_path(scope["path"])]
 
         async def send_with_headers(message: Any) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
                 status = message["status"]
+                answered = time.perf_counter()
                 message["headers"] = [*message.get("headers", ()), *extra]
                 if status == 405 or scope["method"] == "OPTIONS":
                     message["headers"] = [_with_all_methods(scope, *header) for header in message["headers"]]
@@ -102,10 +116,38 @@ class RequestMiddleware:
             method = scope["method"] if scope["method"] in _METHODS else "other"  # a client may send any text
             labelled(metrics.requests, method, route, status).inc()
             labelled(metrics.request_seconds, route).observe(elapsed)
-            if status >= 500:
-                log.warning("request", id=identifier, method=scope["method"], route=route, status=status)
-            else:
-                log.debug("request", id=identifier, method=scope["method"], route=route, status=status)
+            is_slow = (answered or started + elapsed) - started > self._slow_seconds and MAY_TAKE_LONG not in scope
+            self._log(scope, identifier, route, status, elapsed, is_slow=is_slow)
+
+    async def _serve_socket(self, scope: Any, receive: Any, send: Any) -> None:
+        started = time.perf_counter()
+        identifier = _identifier(scope)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            elapsed = time.perf_counter() - started
+            status = 101 if scope.get("user") is not None else 403
+            self._log(scope, identifier, scope.get("path_template") or "unmatched", status, elapsed, is_slow=False)
+
+    def _log(
+        self, scope: Any, identifier: str, route: str, status: int, elapsed_seconds: float, *, is_slow: bool
+    ) -> None:
+        """Log a request: never its path or query, which may have a token, and of a stranger's errors only some."""
+        user = scope.get("user")
+        caller = user.subject if user is not None and user.subject else None
+        method = scope.get("method", "WEBSOCKET")
+        told = {"id": identifier, "caller": caller, "method": method, "route": route, "status": status}
+        milliseconds = round(elapsed_seconds * 1000, 1)
+        if status >= 500:
+            log.warning("request", **told, ms=milliseconds)
+        elif is_slow:
+            log.warning("request.slow", **told, ms=milliseconds)
+        elif route in UNREMARKABLE or method == "OPTIONS":
+            log.debug("request", **told, ms=milliseconds)
+        elif caller is not None or status < 400:
+            log.info("request", **told, ms=milliseconds)
+        elif (omitted := self._refused.admit(status)) is not None:
+            log.info("request", **told, ms=milliseconds, **({"suppressed": omitted} if omitted else {}))
 
 
 def _with_all_methods(scope: Any, name: bytes, value: bytes) -> tuple[bytes, bytes]:

@@ -1,21 +1,87 @@
-"""The format of log lines: text on a terminal, JSON lines elsewhere."""
+"""The format of log lines (text on a terminal, JSON lines elsewhere), and how many there are of one kind."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
 from ..settings import Settings
+
+BURST = 20
+"""Lines of one kind at once."""
+PAUSE_SECONDS = 5.0
+"""Then one line each so many seconds."""
+MOST_KINDS = 1_000
+"""Kinds remembered; the code has fewer."""
+LIMITED = frozenset({"warning", "error", "critical"})
+
+
+class Repeats:
+    """Lets BURST lines of a kind through, then one each PAUSE_SECONDS, and counts those left out.
+
+    Most warnings have a cause outside: a caller, a server or a receiver can repeat it without end. Their lines must
+    not fill a disk, or hide others.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._kinds: OrderedDict[object, tuple[float, float, int]] = OrderedDict()
+        """Of each kind: how many lines may follow, since when, and how many were left out. Least recent first."""
+
+    def admit(self, kind: object) -> int | None:
+        """Return how many lines of a kind were left out since the last one; None if this one is left out, too."""
+        now = self._now()
+        left, since, omitted = self._kinds.pop(kind, (float(BURST), now, 0))
+        left = min(float(BURST), left + (now - since) / PAUSE_SECONDS)
+        is_admitted = left >= 1
+        self._kinds[kind] = (left - 1, now, 0) if is_admitted else (left, now, omitted + 1)
+        if len(self._kinds) > MOST_KINDS:
+            self._kinds.popitem(last=False)
+        return omitted if is_admitted else None
+
+
+class _LimitRepeats:
+    """Processor that leaves out lines of ours; a kind is the name of an event."""
+
+    def __init__(self, repeats: Repeats) -> None:
+        self._repeats = repeats
+
+    def __call__(self, _logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if method in LIMITED:
+            omitted = self._repeats.admit(event.get("event"))
+            if omitted is None:
+                raise structlog.DropEvent
+            if omitted:
+                event["suppressed"] = omitted
+        return event
+
+
+class _LimitLibraries(logging.Filter):
+    """Leaves out lines of libraries; a kind is the line of code."""
+
+    def __init__(self, repeats: Repeats) -> None:
+        super().__init__()
+        self._repeats = repeats
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        omitted = self._repeats.admit((record.pathname, record.lineno))
+        if omitted:
+            record.msg, record.args = f"{record.getMessage()} (suppressed before: {omitted})", ()
+        return omitted is not None
 
 
 def configure(settings: Settings) -> None:
     """Set up logging to standard error, for this package and its libraries."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    repeats = Repeats()
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -26,12 +92,13 @@ def configure(settings: Settings) -> None:
         else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[_LimitRepeats(repeats), *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_LimitLibraries(repeats))
     of_libraries = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=of_libraries, foreign_pre_chain=shared))
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)

@@ -13,7 +13,7 @@ from ...errors import Forbidden, NotFound
 from ...events.envelope import Actor
 from ...events.ids import BatchRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
 from ...push.open_streams import OpenStreams, Place
-from ..middleware import request_id
+from ..middleware import MAY_TAKE_LONG, request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
 from .stream_tokens import StreamTokens
 
@@ -107,7 +107,9 @@ class Authentication:
 def take_place(request: ApiRequest, streams: OpenStreams) -> None:
     """Take a place for a stream, until the request ends. Raises TooManyStreams, StreamsExhausted."""
     place = streams.open(request.user.subject)
-    cast(dict[str, Any], request.scope)[PLACES] = [*_places(request.scope), place]
+    scope = cast(dict[str, Any], request.scope)
+    scope[PLACES] = [*_places(request.scope), place]
+    scope[MAY_TAKE_LONG] = True
 
 
 def _places(scope: Scope) -> list[Place]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection
+from hmac import compare_digest
 from typing import Literal
 
 from litestar import MediaType, Response, Router, get
@@ -26,6 +27,8 @@ from ...streams.storage import Space
 from ...streams.topology.definitions import TASKS
 from ...streams.topology.server_checks import clock_difference_ms
 from ...submission.admission import QueueDepth
+from ..auth.access import ApiRequest, bearer_token
+from ..auth.authenticator import Unauthenticated
 from ..schemas.legacy_queue import QueueHealth
 from ..schemas.system import Front, Liveness, NatsHealth, Ready, Storage
 
@@ -190,9 +193,16 @@ def system_router(container: Container, version: str) -> Router:
         state = await readiness(container, version)
         return Response(state, status_code=200 if state.status in ("ok", "degraded") else 503)
 
+    metrics_token = container.settings.metrics_token
+
     @get("/metrics", media_type=MediaType.TEXT, response_description="The metrics", summary="Prometheus metrics")
-    async def metrics_page() -> Response[str]:
-        """Return the metrics in Prometheus' text format."""
+    async def metrics_page(request: ApiRequest) -> Response[str]:
+        """Return the metrics in Prometheus' text format.
+
+        With `TASKSTREAM_METRICS_TOKEN` set, the header `Authorization: Bearer <that token>` is required.
+        """
+        if metrics_token and not compare_digest(bearer_token(request.scope).encode(), metrics_token.encode()):
+            raise Unauthenticated("the token is not the one of TASKSTREAM_METRICS_TOKEN")
         await observe(container)
         return Response(generate_latest(metrics.REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
 

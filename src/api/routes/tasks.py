@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import Annotated, get_args
+from typing import Annotated, Any, cast, get_args
 
 from litestar import Router
 from litestar.di import NamedDependency
@@ -23,7 +23,7 @@ from ...push.listeners import Scope
 from ...submission.body import OPTIONS, Submission, read_task
 from ..auth.access import ATTEMPT_TOKENS, READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
 from ..bodies import read_as, read_body
-from ..middleware import traceparent, until_gone
+from ..middleware import MAY_TAKE_LONG, traceparent, until_gone
 from ..openapi.description import schema_of
 from ..openapi.examples import SUBMISSION_EXAMPLES
 from ..parameters import (
@@ -97,6 +97,7 @@ async def until_ended(
         return detail
     position = FeedPosition(max(reached, detail.view.sequence))
     left = min(seconds, request.user.seconds_left(utc_now()))
+    cast(dict[str, Any], request.scope)[MAY_TAKE_LONG] = True
     with container.open_streams.open(request.user.subject), contextlib.suppress(TimeoutError):
         async with asyncio.timeout(left) as limit:
             gone = asyncio.create_task(_end_when_gone(request, limit), name="client-gone")

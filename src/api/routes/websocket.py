@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import structlog
@@ -321,6 +321,7 @@ def websocket_router(container: Container, authenticator: Authenticator, tokens:
         except (Unauthenticated, KeysUnavailable):
             await socket.close(code=UNAUTHENTICATED)  # before it is accepted: the handshake is answered 403
             return
+        cast(dict[str, Any], socket.scope)["user"] = identity  # for the log
         try:
             place = container.open_streams.open(identity.subject)
         except (TooManyStreams, StreamsExhausted) as refusal:
