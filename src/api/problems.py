@@ -23,7 +23,7 @@ from ..vault.sealing import SealingUnavailable
 from ..wire.addresses import BadAddress
 from ..wire.validation_errors import parameter_error
 from .auth.authenticator import KeysUnavailable, Unauthenticated
-from .middleware import request_id
+from .middleware import ENCODED, request_id
 
 log = structlog.get_logger(__name__)
 
@@ -105,9 +105,14 @@ _UNEXPECTED = "internal error; report the request id in `X-Request-Id`, which is
 
 
 def problem_for(error: Exception, path: str) -> Problem:
-    """Return the problem document for an error raised while answering a request on `path`."""
+    """Return the problem document for an error raised while answering a request on `path`.
+
+    A path of ENCODED is percent-encoded, as it was sent.
+    """
     status = _status(error)
-    problem = problem_with(status, _shortened(_detail(error, status)), quote(path))
+    problem = problem_with(
+        status, _shortened(_detail(error, status)), path if path.startswith(ENCODED) else quote(path)
+    )
     problem.success = False if QUEUE_SURFACE.fullmatch(path) else None
     problem.path = _path(error)
     problem.errors = _items(error)

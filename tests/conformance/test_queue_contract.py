@@ -212,6 +212,11 @@ async def test_every_answer_carries_success_without_a_token_or_a_role(world: Wor
         assert_refused(await world.service.anonymous.get(path), 401)
 
 
+async def test_a_problem_names_the_path_as_it_was_sent(user: Client) -> None:
+    answer = await user.get("/api/projects/%E4%B8%89/nope")
+    assert answer["instance"] == "/api/projects/%E4%B8%89/nope"
+
+
 async def test_every_answer_carries_success_if_a_body_is_too_large_or_compressed(user: Client) -> None:
     path = "/api/projects/novel/queue-chapters"
     assert_refused(await user.post(path, b" " * 1_100_000, headers=MODEL), 413)
@@ -315,6 +320,8 @@ async def test_chapter_tasks_of_one_project_run_one_after_another(world: World, 
     third = await queue(user, "三体")
     for task_id in (first, other, outline):
         await world.call_of(task_id)
+    why = await user.done("GET", f"/api/task/{second}/why")
+    assert ("project", "one of those ends") in [(hold["kind"], hold["release"]) for hold in why["holds"]]
     for ended, following in ((first, second), (second, third)):
         assert not [call for call in world.backend.calls if call["task_id"] == following]
         await world.end(ended)

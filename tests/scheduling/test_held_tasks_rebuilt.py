@@ -23,6 +23,7 @@ BOUNDS = {
     "owner": Bounds(concurrency=3),
     "type": Bounds(per_second=5, burst=4),
     "key": Bounds(concurrency=2),
+    "project": Bounds(concurrency=1),
 }
 ACTS = ("start", "take", "fail attempt", "give back", "hold", "succeed", "fail", "cancel")
 
@@ -48,6 +49,8 @@ def submit(simulation: Simulation, bits: int, refs: list[TaskRef]) -> TaskRef:
     if bits & 16 and refs:
         plan["depends_on"] = tuple({refs[bits % len(refs)].id, refs[0].id})
         plan["on_parent_failure"] = "run" if bits & 32 else "fail"
+    if bits & 32:
+        plan["project"] = "novel"
     if bits & 64:
         plan["require"] = {"gpu": "a100"}
     return simulation.submit(
@@ -123,11 +126,16 @@ def state(held_tasks: HeldTasks) -> dict[str, Any]:
 
 
 def counts(key_kind: str, task: TaskEntry) -> bool:
-    """Return True if a task counts towards a limit, in words: running or granted; of a window: queued."""
+    """Return True if a task counts towards a limit, in words: running or granted; of a window: queued.
+
+    In its project, a task counts between two attempts, too.
+    """
     if key_kind == "window":
         return task.stage is Stage.QUEUED
+    if task.stage is Stage.RETRYING:
+        return key_kind == "project"
     if task.stage is Stage.REPORTED:
-        return key_kind in ("owner", "key")
+        return key_kind in ("owner", "key", "project")
     return task.stage is Stage.RUNNING or (task.stage is Stage.QUEUED and task.granted)
 
 
