@@ -136,14 +136,14 @@ async def refused_requests(service: ServiceClients, key: str) -> bytes:
 
 
 async def sealed_keys(nats: Nats) -> list[bytes]:
-    """Return what the bucket of secrets has."""
+    """Return the keys of tasks that the bucket of secrets has."""
     bucket = await nats.jetstream().key_value("secrets")
     try:
         names = await bucket.keys()
     except nats_py.js.errors.NoKeysError:
         return []
     found = []
-    for name in names:
+    for name in filter(lambda name: name.startswith("task."), names):
         with contextlib.suppress(nats_py.js.errors.KeyNotFoundError):  # destroyed meanwhile: its task has ended
             found.append((await bucket.get(name)).value or b"")
     return found
