@@ -91,6 +91,12 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     # API
     jwt_secret: Annotated[str | None, SECRET, about("HS256 secret, at least 32 bytes; no default")] = None
+    jwt_old_secrets: Annotated[
+        tuple[str, ...],
+        Meta(max_length=8),
+        SECRET,
+        about("former values of TASKSTREAM_JWT_SECRET, whose tokens are still accepted"),
+    ] = ()
     jwt_public_key: Annotated[
         str | None, about("PEM public key (or its path) for RS256, ES256 or EdDSA, instead of a secret")
     ] = None

@@ -94,7 +94,7 @@ class Sealer:
 
         A key derived from the JWT secret only opens: earlier versions sealed with it.
         """
-        return cls(settings.seal_keys, only_open=[derive_key(settings.jwt_secret)] if settings.jwt_secret else ())
+        return cls(settings.seal_keys, only_open=_derived_keys(settings))
 
     @classmethod
     def for_tokens(cls, settings: Settings) -> Sealer:
@@ -104,7 +104,8 @@ class Sealer:
         """
         if settings.seal_keys:
             return cls(settings.seal_keys)
-        return cls([derive_key(settings.jwt_secret)]) if settings.jwt_secret else cls()
+        derived = _derived_keys(settings)
+        return cls(derived[:1], only_open=derived[1:])
 
     def __repr__(self) -> str:
         return f"Sealer({'ready' if self.available else 'no keys'})"
@@ -172,6 +173,11 @@ def derive_key(secret: str) -> str:
 def fingerprint(key: str) -> str:
     """Return a short name of a key, which does not reveal it: 16 hexadecimal digits."""
     return hashlib.sha256(FINGERPRINT + base64.urlsafe_b64decode(key)).hexdigest()[:16]
+
+
+def _derived_keys(settings: Settings) -> list[str]:
+    """Return the keys derived from the JWT secret and from former ones, newest first."""
+    return [derive_key(secret) for secret in (settings.jwt_secret, *settings.jwt_old_secrets) if secret]
 
 
 def _encodable(text: str) -> bool:

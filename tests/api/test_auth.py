@@ -700,3 +700,34 @@ async def fetched(remote: Authenticator) -> None:
     assert isinstance(keys, RemoteKeys)
     assert keys._fetch is not None
     await keys._fetch
+
+
+# Rotation of the secret
+
+
+OLD_SECRET = "the secret of last year, also of 32 bytes"
+
+
+async def test_a_token_of_a_former_secret_is_accepted_until_that_is_removed() -> None:
+    text = make_token(OLD_SECRET, "ada", ["user"], 600, NOW)
+    both = build(jwt_old_secrets=("another former secret, of 32 bytes", OLD_SECRET))
+
+    assert (await both.identify(text)).subject == "ada"
+    assert (await both.identify(token())).subject == "ada"
+    await refuses(build(), text, "signature does not match")
+    await refuses(
+        both, make_token("a secret that was never one of ours", "ada", [], 600, NOW), "signature does not match"
+    )
+
+
+async def test_a_former_secret_opens_no_expired_token() -> None:
+    text = make_token(OLD_SECRET, "ada", ["user"], 600, NOW - 3600)
+
+    await refuses(build(jwt_old_secrets=(OLD_SECRET,)), text, "expired")
+
+
+def test_former_secrets_are_as_long_and_need_a_present_one() -> None:
+    with pytest.raises(InvalidSettings, match=r"JWT_OLD_SECRETS has 5 bytes.*at least 32"):
+        build(jwt_old_secrets=("short",))
+    with pytest.raises(InvalidSettings, match=r"JWT_OLD_SECRETS needs TASKSTREAM_JWT_SECRET"):
+        Authenticator.from_settings(Settings(jwt_old_secrets=(OLD_SECRET,)))

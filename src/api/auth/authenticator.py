@@ -39,6 +39,10 @@ class Unauthenticated(Exception):
     """The token is not valid. The text says why and repeats nothing of the token."""
 
 
+class SignatureMismatch(Unauthenticated):
+    """The token was signed with another key."""
+
+
 class Identity(Struct, frozen=True):
     """The caller, from a verified token."""
 
@@ -123,7 +127,7 @@ class Authenticator:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN} characters")
         if not token.isascii():  # PyJWT encodes the token, and fails on lone surrogates
             raise Unauthenticated("the token is not a JWT")
-        claims = self._verify(token, await self._key_of(token))
+        claims = self._verify_with_any(token, await self._key_of(token))
         identity = _identity(claims, self._leeway)
         now = self._now()  # again: fetching keys may have taken seconds
         self._check_times(claims, now)
@@ -145,6 +149,15 @@ class Authenticator:
         if key is None:
             raise Unauthenticated("the token names no key that is known here")
         return key
+
+    def _verify_with_any(self, token: str, key: Key) -> Claims:
+        """Return the claims of a token that was signed with this key or a former one. Raises Unauthenticated."""
+        for former in self._keys.old:
+            try:
+                return self._verify(token, key)
+            except SignatureMismatch:
+                key = former
+        return self._verify(token, key)
 
     def _verify(self, token: str, key: Key) -> Claims:
         with _reasons():
@@ -219,7 +232,7 @@ def _reasons() -> Iterator[None]:
     try:
         yield
     except jwt.InvalidSignatureError:
-        raise Unauthenticated("the signature does not match") from None
+        raise SignatureMismatch("the signature does not match") from None
     except jwt.InvalidAlgorithmError:
         raise Unauthenticated("the algorithm of the token is not accepted") from None
     except jwt.MissingRequiredClaimError as error:

@@ -63,6 +63,8 @@ class VerificationKeys(Protocol):
 
     algorithms: tuple[str, ...]
     """The only ones a token may be signed with."""
+    old: Sequence[Key]
+    """Former keys, whose tokens are still accepted."""
 
     async def find(self, algorithm: str, key_id: str | None, /) -> Key | None:
         """Return the key for tokens of this algorithm (one of `algorithms`) that name this key id, or no id.
@@ -77,9 +79,10 @@ class VerificationKeys(Protocol):
 class FixedKey:
     """One secret or public key from the settings."""
 
-    def __init__(self, key: bytes | PublicKey, algorithms: tuple[str, ...]) -> None:
+    def __init__(self, key: bytes | PublicKey, algorithms: tuple[str, ...], old: Sequence[bytes] = ()) -> None:
         self._key = key
         self.algorithms = algorithms
+        self.old: Sequence[Key] = old
 
     async def find(self, _algorithm: str, _key_id: str | None, /) -> Key:
         return self._key
@@ -98,6 +101,7 @@ class RemoteKeys:
 
     def __init__(self, url: str, algorithms: tuple[str, ...], monotonic: Clock) -> None:
         self.algorithms = algorithms
+        self.old: Sequence[Key] = ()
         self._url = url
         self._monotonic = monotonic
         self._keys: tuple[jwt.PyJWK, ...] = ()
@@ -192,8 +196,10 @@ def keys_from_settings(settings: Settings, monotonic: Clock) -> VerificationKeys
     if len(given) > 1:
         # With a secret and a public key, a token signed with the public key as its secret could get in.
         raise InvalidSettings(f"set one of {' and '.join(given)}, not both: there is one kind of key")
+    if settings.jwt_old_secrets and not settings.jwt_secret:
+        raise InvalidSettings(f"{variable('jwt_old_secrets')} needs {variable('jwt_secret')}: the present secret")
     if settings.jwt_secret:
-        return _secret_key(settings.jwt_secret, settings.jwt_algorithms)
+        return _secret_key(settings.jwt_secret, settings.jwt_old_secrets, settings.jwt_algorithms)
     if settings.jwt_public_key:
         return _public_key(settings.jwt_public_key, settings.jwt_algorithms)
     if settings.jwt_jwks_url:
@@ -204,26 +210,29 @@ def keys_from_settings(settings: Settings, monotonic: Clock) -> VerificationKeys
     )
 
 
-def _secret_key(secret: str, asked: tuple[str, ...]) -> FixedKey:
+def _secret_key(secret: str, old: Sequence[str], asked: tuple[str, ...]) -> FixedKey:
     algorithms = asked or ("HS256",)
     _insist_on(algorithms, tuple(HMAC), "a secret")
     key = secret.encode()
     check_secret(key, algorithms)
-    return FixedKey(key, algorithms)
+    former = [each.encode() for each in old]
+    for each in former:
+        check_secret(each, algorithms, "jwt_old_secrets")
+    return FixedKey(key, algorithms, former)
 
 
-def check_secret(secret: bytes, algorithms: Sequence[str]) -> None:
+def check_secret(secret: bytes, algorithms: Sequence[str], setting: str = "jwt_secret") -> None:
     """Raise InvalidSettings if the secret is too short for these HMAC algorithms, or is another kind of key."""
     needed = max(HMAC[algorithm] for algorithm in algorithms)
     if len(secret) < needed:
         raise InvalidSettings(
-            f"{variable('jwt_secret')} has {len(secret)} bytes, and needs at least {needed}: make one with {RECIPE}"
+            f"{variable(setting)} has {len(secret)} bytes, and needs at least {needed}: make one with {RECIPE}"
         )
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
     except jwt.InvalidKeyError:
         raise InvalidSettings(
-            f"{variable('jwt_secret')} is a public or private key, not a secret; a public key goes into "
+            f"{variable(setting)} is a public or private key, not a secret; a public key goes into "
             f"{variable('jwt_public_key')}"
         ) from None
 
