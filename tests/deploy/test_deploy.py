@@ -1,7 +1,10 @@
 """What deploy/ promises, as far as it can be checked without a container engine."""
 
+import asyncio
+import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,15 @@ import pytest
 import yaml
 
 from taskstream import settings
+from taskstream.nats_server.config import USER as NATS_USER
 from taskstream.nats_server.server import find_executable
+from taskstream.streams.client.access import Access
+from taskstream.streams.client.connection import open_connection
+from taskstream.streams.client.connection_errors import AccessRefused
 from taskstream.vault.sealing import new_key
 from testkit.processes import Process, python, quick
 from testkit.processes import environment as environment_of
+from testkit.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -43,6 +51,68 @@ def environment(service: str, environ: dict[str, str]) -> dict[str, str]:
     return {name: filled_in(value, environ) for name, value in COMPOSE["services"][service]["environment"].items()}
 
 
+@pytest.fixture(scope="module")
+def passwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of NATS' passwords, made by the commands of deploy/README.md."""
+    folder = tmp_path_factory.mktemp("deploy")
+    [commands] = re.findall(
+        r"(?m)^    password=\$\(openssl(?:.|\n)*?nats-passwords\.conf$", (DEPLOY / "README.md").read_text()
+    )
+    (folder / "deploy" / "secrets").mkdir(parents=True)
+    subprocess.run(["bash", "-euc", commands], cwd=folder, check=True)
+    return folder / "deploy" / "secrets" / "nats-passwords.conf"
+
+
+def route_password(passwords: Path) -> str:
+    [found] = re.findall(r'ROUTE_PASSWORD: "(\w{64})"', passwords.read_text())
+    return str(found)
+
+
+@pytest.fixture
+def deployed(passwords: Path, tmp_path: Path) -> Path:
+    """cluster.conf with the passwords beside it, and loopback addresses in the place of the containers'."""
+    text = (DEPLOY / "nats" / "cluster.conf").read_text()
+    for old, new in (("port: 4222", "host: 127.0.0.1\nport: -1"), ("port: 6222", "host: 127.0.0.1\n  port: -1")):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    text = text.replace("http: 127.0.0.1:8222", "").replace('"/data"', f'"{tmp_path / "store"}"')
+    routes = re.sub(r"nats-\d:6222", "127.0.0.1:1", passwords.read_text())
+    (tmp_path / "passwords.conf").write_text(routes)
+    (tmp_path / "cluster.conf").write_text(text)
+    return tmp_path / "cluster.conf"
+
+
+async def test_nobody_gets_in_without_the_passwords(deployed: Path, passwords: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    server = Process(
+        "nats", [str(find_executable()), "-c", str(deployed)], os.environ | {"NATS_SERVER_NAME": "nats-1"}, log
+    ).start()
+    try:
+        await wait_until(lambda: "Server is ready" in server.output(), "the server to be ready")
+        ports = dict(re.findall(r"Listening for (client|route) connections on 127\.0\.0\.1:(\d+)", server.output()))
+        url = f"nats://127.0.0.1:{ports['client']}"
+        for access in (Access(), Access(user=NATS_USER, password="guessed"), Access(user="route", password="guessed")):
+            with pytest.raises(AccessRefused):
+                await open_connection(url, "test", access)
+        known = passwords.with_name("nats-password").read_text()
+        connection = await open_connection(url, "test", Access(user=NATS_USER, password=known))
+        await connection.close()
+
+        for password, greeting in (("guessed", b"Authorization Violation"), (route_password(passwords), b"PONG")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(ports["route"]))
+            info = json.loads((await reader.readline()).removeprefix(b"INFO "))
+            hello = {"user": "route", "pass": password, "name": "x", "server_id": "x" * 56, "cluster": info["cluster"]}
+            writer.write(f"CONNECT {json.dumps(hello)}\r\nPING\r\n".encode())
+            said = b""
+            while greeting not in said:
+                piece = await asyncio.wait_for(reader.read(65536), 30)
+                assert piece, said
+                said += piece
+            writer.close()
+    finally:
+        server.kill()
+
+
 def with_secrets(given: dict[str, str], folder: Path, secrets: dict[str, str]) -> dict[str, str]:
     """Return an environment whose files of secrets are in a folder."""
     for name, content in secrets.items():
@@ -53,12 +123,14 @@ def with_secrets(given: dict[str, str], folder: Path, secrets: dict[str, str]) -
 @pytest.mark.parametrize("service", ["api", "worker"])
 def test_the_environment_of_a_service_is_made_of_real_settings_and_loads(service: str, tmp_path: Path) -> None:
     key = new_key()
-    given = with_secrets(environment(service, {}), tmp_path, {"jwt-secret": SECRET, "seal-keys": key})
+    secrets = {"jwt-secret": SECRET, "seal-keys": key, "nats-password": "p"}
+    given = with_secrets(environment(service, {}), tmp_path, secrets)
 
     loaded = settings.load(given)
 
     assert settings.unknown(given) == []
     assert (loaded.replicas, loaded.jwt_secret, loaded.seal_keys) == (3, SECRET, (key,))
+    assert (loaded.nats_user, loaded.nats_password) == (NATS_USER, "p")
     assert loaded.nats_url is not None
     assert loaded.nats_url.count("nats://") == 3
 
@@ -141,13 +213,13 @@ async def test_the_service_writes_to_its_data_folder_only(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir() if path.name not in outside) == ["data", "log"]
 
 
-def test_the_nats_urls_and_routes_name_the_nats_services() -> None:
+def test_the_nats_urls_and_routes_name_the_nats_services(passwords: Path) -> None:
     nats = {name for name in COMPOSE["services"] if name.startswith("nats-")}
     url = environment("api", {})["TASKSTREAM_NATS_URL"]
-    routes = (DEPLOY / "nats/cluster.conf").read_text()
+    routes = passwords.read_text().replace(route_password(passwords), "PASSWORD")
 
     assert set(re.findall(r"nats://([\w-]+):4222", url)) == nats
-    assert set(re.findall(r"nats://([\w-]+):6222", routes)) == nats
+    assert set(re.findall(r"nats://route:PASSWORD@([\w-]+):6222", routes)) == nats
     assert {COMPOSE["services"][name]["environment"]["NATS_SERVER_NAME"] for name in nats} == nats
 
 
@@ -186,9 +258,11 @@ def test_the_image_installs_by_hash() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS)
-def test_nats_accepts_the_configuration(path: str) -> None:
+def test_nats_accepts_the_configuration(path: str, passwords: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / path, tmp_path / "nats.conf")
+    shutil.copy(passwords, tmp_path / "passwords.conf")
     checked = subprocess.run(
-        [find_executable(), "-t", "-c", ROOT / path],
+        [find_executable(), "-t", "-c", tmp_path / "nats.conf"],
         env=os.environ | {"NATS_SERVER_NAME": "nats-1"},
         capture_output=True,
         text=True,
