@@ -25,7 +25,10 @@ class WorkersRunning(TaskstreamError):
     """Workers use the streams to recreate. Nothing was changed."""
 
     def __init__(self, processes: list[str]) -> None:
-        super().__init__(f"these workers still run: {', '.join(processes)}. Stop every worker first")
+        super().__init__(
+            f"these workers still run: {', '.join(processes)}. Stop every worker first: they would continue from their "
+            "memory of the deleted streams"
+        )
 
 
 async def recreate_derived(connection: Connection, settings: Settings) -> list[str]:
