@@ -11,7 +11,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-import jsonschema_rs
 import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
@@ -26,7 +25,8 @@ from ..projections.fleet import Fleet
 from ..settings import Settings
 from ..wire.fields import TASK_ID_PATTERN, DurationSeconds, Instant, Labels, Name, instant
 from ..wire.json_text import deeper_than, half_surrogate
-from ..wire.validation_errors import breaks_schema, invalid, malformed
+from ..wire.validation_errors import invalid, malformed
+from .payload_schema import PayloadSchema
 
 SCHEMA_CACHE = 256
 """Compiled payload schemas kept in memory. When there are more, all are compiled again as they are needed."""
@@ -154,7 +154,7 @@ class TypeRules:
         self._settings = settings
         self._fleet = fleet
         self._now = now
-        self._validators: dict[bytes, Any] = {}
+        self._schemas: dict[bytes, PayloadSchema | InvalidInput] = {}
 
     def submitted(self, request: TaskRequest) -> TaskSubmitted:
         """Return the event that submits the task of a request.
@@ -164,7 +164,7 @@ class TypeRules:
         submission, settings = request.submission, self._settings
         definition = self._fleet.type_state(submission.type).definition
         if definition and definition.payload_schema != NULL:
-            self._check(bytes(definition.payload_schema), request.payload, request.payload_path)
+            self._check(request, bytes(definition.payload_schema))
         own = definition or TypeDefined(name=submission.type, pool=DEFAULT_POOL)
         plan = submission.plan(self._now())
         if request.in_turn:
@@ -199,28 +199,28 @@ class TypeRules:
             trace=request.trace,
         )
 
-    def _check(self, schema: bytes, payload: object, root: str) -> None:
-        validator = self._validators.get(schema)
-        if validator is None:
-            if len(self._validators) >= SCHEMA_CACHE:
-                self._validators.clear()
-            validator = self._validators[schema] = compile_schema(msgspec.json.decode(schema))
-        error = next(validator.iter_errors(payload), None)
-        if error is not None:
-            raise breaks_schema(error, root)
+    def _check(self, request: TaskRequest, schema: bytes) -> None:
+        """Raise InvalidInput for a payload that breaks the schema of its type, or that cannot be checked by it."""
+        found = self._schemas.get(schema)
+        if found is None:
+            if len(self._schemas) >= SCHEMA_CACHE:
+                self._schemas.clear()
+            found = self._schemas[schema] = _compiled(schema)
+        if isinstance(found, InvalidInput):
+            raise InvalidInput(
+                "has a schema that no payload can be checked by, from an earlier version of this service; an admin "
+                f"must PUT the type again with another one: {found.path}: {found.detail}",
+                "$.type",
+            )
+        found.check(request.payload, bytes(request.submission.payload), request.payload_path)
 
 
-def compile_schema(schema: dict[str, Any]) -> Any:
-    """Return a validator for a JSON Schema. Raises InvalidInput for an invalid one; fetches no reference."""
+def _compiled(schema: bytes) -> PayloadSchema | InvalidInput:
+    """Return a schema of the log, compiled; the error of one that could not be defined any more."""
     try:
-        return jsonschema_rs.validator_for(schema, retriever=_refuse_to_fetch)
-    except (jsonschema_rs.ValidationError, ValueError) as error:
-        found = breaks_schema(error, "$.schema") if isinstance(error, jsonschema_rs.ValidationError) else error
-        raise InvalidInput(f"not a valid JSON Schema: {found}", "$.schema") from None
-
-
-def _refuse_to_fetch(uri: str) -> Any:
-    raise ValueError(f"references to other documents are not followed: {uri}")
+        return PayloadSchema(msgspec.json.decode(schema))
+    except InvalidInput as error:
+        return error
 
 
 def read_submission(

@@ -15,7 +15,8 @@ from taskstream.events.envelope import Event
 from taskstream.events.task import TaskSubmitted
 from taskstream.settings import Settings
 from taskstream.submission import body as submission
-from taskstream.submission.body import SCHEMA_CACHE, TypeRules, compile_schema, read_task
+from taskstream.submission.body import SCHEMA_CACHE, TypeRules, read_task
+from taskstream.submission.payload_schema import PayloadSchema
 
 from ..deciders.support import defined
 from ..folds.test_fleet import fleet_of, positions
@@ -46,9 +47,9 @@ def test_a_schema_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def counting(content: Any) -> Any:
         compiled.append(content)
-        return compile_schema(content)
+        return PayloadSchema(content)
 
-    monkeypatch.setattr(submission, "compile_schema", counting)
+    monkeypatch.setattr(submission, "PayloadSchema", counting)
     rules = TypeRules(SETTINGS, fleet_of(schema({"type": "integer"})))
 
     for _ in range(3):
@@ -64,4 +65,4 @@ def test_compiled_schemas_do_not_pile_up() -> None:
     for number in range(SCHEMA_CACHE + 5):
         fleet.apply(positions(schema({"minimum": -number}), first=fleet.sequence + 1))
         submitted(rules)
-        assert len(rules._validators) <= SCHEMA_CACHE
+        assert len(rules._schemas) <= SCHEMA_CACHE

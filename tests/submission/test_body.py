@@ -23,13 +23,13 @@ from taskstream.submission.body import (
     TaskRequest,
     TypeRules,
     as_object,
-    compile_schema,
     fingerprint,
     parse_json,
     parse_json_object,
     read_submission,
     read_task,
 )
+from taskstream.submission.payload_schema import PayloadSchema
 
 from ..deciders.support import NOW, defined, seconds
 from ..folds.test_fleet import fleet_of, positions
@@ -263,14 +263,14 @@ def test_the_place_in_a_short_form_begins_at_the_whole() -> None:
 def test_no_more_than_256_compiled_schemas_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = fleet_of()
     rules = TypeRules(SETTINGS, fleet, now=lambda: NOW)
-    monkeypatch.setattr(body_module, "compile_schema", lambda _: SimpleNamespace(iter_errors=lambda _: iter(())))
+    monkeypatch.setattr(body_module, "PayloadSchema", lambda _: SimpleNamespace(check=lambda *_: None))
     kept = []
 
     for number in range(258):
         schema = Raw(b'{"minimum": -%d}' % number)
         fleet.apply(positions(defined("chapter", "text", payload_schema=schema), first=fleet.sequence + 1))
         rules.submitted(request(b'{"payload": 1, "type": "chapter"}'))
-        kept.append(len(rules._validators))
+        kept.append(len(rules._schemas))
 
     assert kept == [*range(1, 257), 1, 2]
 
@@ -281,7 +281,7 @@ def test_a_schema_that_is_none_and_one_that_names_another_document_are_refused()
 
     for schema, says in ((wrong, "$.schema.type: must satisfy any of these"), (elsewhere, "other documents are not")):
         with pytest.raises(InvalidInput) as caught:
-            compile_schema(schema)
+            PayloadSchema(schema)
         assert caught.value.path == "$.schema"
         assert caught.value.detail.startswith("not a valid JSON Schema: ")
         assert says in caught.value.detail
@@ -293,7 +293,7 @@ def test_a_document_that_a_schema_names_is_not_fetched() -> None:
         port = server.getsockname()[1]
 
         with pytest.raises(InvalidInput):
-            compile_schema({"$ref": f"http://127.0.0.1:{port}/schema.json"})
+            PayloadSchema({"$ref": f"http://127.0.0.1:{port}/schema.json"})
 
         with pytest.raises(BlockingIOError):
             server.accept()

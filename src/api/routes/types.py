@@ -23,7 +23,7 @@ from ...errors import InvalidInput, NotFound
 from ...events.envelope import NULL
 from ...events.limits import Limits
 from ...events.task_type import TypeDefined
-from ...submission.body import compile_schema
+from ...submission.payload_schema import PayloadSchema
 from ..auth.access import ApiRequest, Origin, origin
 from ..bodies import read_as
 from ..parameters import Cursor, TypeLimit, TypeNameInPath, page_of
@@ -37,7 +37,7 @@ from ..schemas.types import TypeBody, TypeDone, TypeName, TypePage, TypeSummary,
 async def define_type(container: Container, name: str, body: TypeBody, signed: Origin) -> TypeState:
     """Define a type or replace its settings, and return its new state. Raises InvalidInput."""
     if body.schema is not None:
-        compile_schema(body.schema)
+        PayloadSchema(body.schema)
     definition = TypeDefined(
         name=name,
         pool=body.pool if isinstance(body.pool, str) else _own_pool(name),
