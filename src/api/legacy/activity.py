@@ -103,9 +103,11 @@ async def active_lines(container: Container, start: Start) -> AsyncGenerator[byt
     changed = asyncio.Event()
     follower = asyncio.create_task(_follow(container, start, tasks, changed), name="active-tasks")
     follower.add_done_callback(lambda _: changed.set())
+    is_first = True
     try:
         while True:
-            yield block(_encode({"type": "active_tasks", "tasks": tasks.shown()}), is_first=True)
+            yield block(_encode({"type": "active_tasks", "tasks": tasks.shown()}), is_first=is_first)
+            is_first = False
             await asyncio.sleep(PAUSE_SECONDS)
             while not changed.is_set():
                 with contextlib.suppress(TimeoutError):
