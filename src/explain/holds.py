@@ -32,6 +32,7 @@ HoldKind: TypeAlias = Literal[
     "pool-paused",
     "type-paused",
     "no-server",  # no server could take it
+    "store-full",  # the rest of the store's space is reserved for running tasks
     "server-busy",  # servers that could take it have no free slot
     "queued-behind",  # other tasks come first
     "not-queued",  # it is in no queue yet
@@ -294,6 +295,17 @@ def queued_behind(
     if not holds or holds[-1].kind == "server-busy":
         holds += _place(since, queue)
     return holds
+
+
+def by_full_store(since: datetime) -> Hold:
+    """Return the hold of a queued task while not even waiting tasks are started."""
+    return Hold(
+        kind="store-full",
+        since=since,
+        text="the task store is nearly full, and the space left is reserved for running tasks",
+        release="an administrator frees or adds space (`storage` of /health/ready says where)",
+        data={},
+    )
 
 
 def unserved_by(

@@ -27,6 +27,7 @@ Reason: TypeAlias = Literal[
     "concurrency-key",
     "project",  # for a task of its project that runs
     "window",  # for its owner's tasks that are in the queue
+    "store-full",  # for space: the rest is reserved for running tasks
     "turn",  # for the scheduler, which is about to queue it
     Unserved,
 ]
@@ -100,17 +101,20 @@ class DepthCounter:
             if before.is_ready:
                 self._drop_ready(ref, before)
 
-    def depths(self, limits: Iterable[Limit], unserved: Mapping[LimitKey, Unserved]) -> list[Depth]:
+    def depths(
+        self, limits: Iterable[Limit], unserved: Mapping[LimitKey, Unserved], queued: Reason = "queued"
+    ) -> list[Depth]:
         """Return the depths, without those of no task.
 
         `limits`: all that block flows. `unserved`: why no server takes tasks of a kind, without kinds that one takes.
+        `queued`: what tasks in their queues wait for.
         """
         found: Counter[tuple[str, Priority, Reason]] = Counter()
         for group, count in self._groups.items():
             pool = group.servers.name[0]
             match group.what:
                 case "queue":
-                    found[pool, group.priority, unserved.get(group.servers, "queued")] += count
+                    found[pool, group.priority, unserved.get(group.servers, queued)] += count
                 case "limits":
                     found[pool, group.priority, "turn"] += count
                 case "retry" | "time" | "parents" as what:

@@ -260,15 +260,17 @@ class HeldTasks:
                 backlogs.queued[key.name[1]] = max(limit.counted, limit.bounds.concurrency or 0 if limit.blocked else 0)
         return found
 
-    def depths(self, now: float) -> list[Depth]:
+    def depths(self, now: float, *, scarce: bool = False) -> list[Depth]:
         """Return how many tasks wait, by pool, priority and what they wait for first.
 
+        `scarce`: no waiting task is started, as the store has no space for its result.
         The time this takes grows with the kinds of tasks and the flows, not with the tasks.
         """
         limiter = self.limiter
         closed = (key for key in self._depth.kinds() if limiter.limit(key, now).is_closed)
         unserved = {key: self._rules.unserved(key) for key in closed}
-        return self._depth.depths((limit for limit in limiter.limits() if len(limit.blocked)), unserved)
+        blocking = (limit for limit in limiter.limits() if len(limit.blocked))
+        return self._depth.depths(blocking, unserved, "store-full" if scarce else "queued")
 
     def oldest(self) -> dict[str, float]:
         """Return since when the oldest task of each pool waits that could start, in seconds since the epoch."""

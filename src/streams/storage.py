@@ -145,6 +145,8 @@ class StoreSpace(Service):
         """As last measured; None: not yet."""
         self._is_closed = False
         """True while the free space is in the reserve, with hysteresis."""
+        self.is_scarce = False
+        """True while not even waiting tasks are started: half of the reserve is for those that run."""
         self._since_bytes = 0
         """Accepted here since the last measurement."""
         self._threshold = Threshold()
@@ -242,7 +244,7 @@ class StoreSpace(Service):
         metrics.store_limit.set(math.nan if space.limit_bytes is None else space.limit_bytes)
         metrics.store_free.set(math.nan if space.free_bytes is None else space.free_bytes)
         if space.free_bytes is None or space.percent is None:
-            self._is_closed = False
+            self._is_closed = self.is_scarce = False
             metrics.store_accepting.set(not self.is_refused)
             return
         shown = {
@@ -257,10 +259,11 @@ class StoreSpace(Service):
             action = REMEDIES[space.limited_by]
             getattr(log, level)("store.fills-up", threshold_percent=passed, action=action, **shown)
         was_closed = self._is_closed
-        if space.free_bytes < space.reserve_bytes:
+        if space.free_bytes <= space.reserve_bytes:
             self._is_closed = True
         elif space.free_bytes >= AGAIN_SHARE * space.reserve_bytes:
             self._is_closed = False
+        self.is_scarce = space.free_bytes < space.reserve_bytes / 2
         metrics.store_accepting.set(not (self._is_closed or self.is_refused))
         if self._is_closed and not was_closed:
             log.error("store.full", reserve_bytes=space.reserve_bytes, action=REMEDIES[space.limited_by], **shown)

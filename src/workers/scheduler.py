@@ -96,6 +96,7 @@ class Scheduler(Service):
         super().__init__("scheduler", lease=Lease(members, "scheduler"))
         self._ageing_seconds = container.settings.priority_ageing
         self._connection = container.reading
+        self._space = container.space
         self._commands = container.commands
         self._tasks_bucket = container.buckets.tasks
         self._members = members
@@ -348,7 +349,10 @@ class Scheduler(Service):
         if now < self._counted_at + self._depths_seconds and self._counted_at <= now:
             return
         began = time.perf_counter()
-        self._depths, self._oldest = tuple(self._held_tasks.depths(now)), self._held_tasks.oldest()
+        self._depths, self._oldest = (
+            tuple(self._held_tasks.depths(now, scarce=self._space.is_scarce)),
+            self._held_tasks.oldest(),
+        )
         self._held, self._counted_at = self._held_tasks.held, now
         self._depths_seconds = max(DEPTHS_SECONDS, DEPTHS_COST * (time.perf_counter() - began))
 

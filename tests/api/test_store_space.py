@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from taskstream.container import Container
+from taskstream.runtime import metrics
 from taskstream.streams import storage
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.definitions import TASKS
-from testkit.backend import BackendServer, accept, finished
+from testkit.backend import BackendServer, accept, finished, hold
 from testkit.service import Answer, Service, running_service
 from testkit.waiting import wait_until
 
@@ -97,3 +100,30 @@ async def test_a_full_store_refuses_new_work_ends_running_tasks_and_takes_work_a
         await wait_until(takes_work, "the store to have space")
         await service.bob.submit({"a": 2})
         assert (await ready(service))["status"] == "ok"
+
+
+async def test_with_half_of_the_reserve_left_only_running_tasks_go_on(
+    nats_url: str, backend: BackendServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "STREAMS_SECONDS", 0.0)
+    async with running_service(nats_url, storage_reserve=RESERVE) as service:
+        backend.answer = hold
+        await service.admin.register(backend, "one", maxConcurrent=2)
+        running, waiting = await service.alice.submit({"a": 1}), await service.alice.submit({"payload": 1, "delay": 1})
+        await service.alice.reaches(running, "PROCESSING")
+        await limit_log(service.container, RESERVE // 4)
+        await ready(service)
+
+        def is_held(why: dict[str, Any]) -> bool:
+            return [each["kind"] for each in why["holds"]][:1] == ["store-full"]
+
+        await service.alice.until(f"/api/task/{waiting}/why", is_held, "the task to wait for space")
+        returned = metrics.queue_returns.labels("paused")._value.get()
+        backend.let_go.set()
+        assert (await service.alice.ended(running))["status"] == "FINISHED"
+        assert len(backend.calls) == 1
+        assert metrics.queue_returns.labels("paused")._value.get() - returned < 20  # it does not go round and round
+
+        await limit_log(service.container, 9 * RESERVE)
+        await ready(service)
+        assert (await service.alice.ended(waiting))["status"] == "FINISHED"

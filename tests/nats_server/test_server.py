@@ -17,6 +17,7 @@ from nats.js.api import StorageType
 
 from taskstream.nats_server import server as nats_server
 from taskstream.nats_server.server import DataFolderInUse, EmbeddedNats, NatsDidNotStart, NatsNotInstalled
+from taskstream.running import restart_of
 from testkit.waiting import wait_until
 
 PARENT = """
@@ -159,6 +160,28 @@ async def test_a_port_that_is_taken_is_an_error_with_the_log_in_it(tmp_path: Pat
 async def test_the_storage_limit_reaches_jetstream(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path, max_storage=64 * 1024 * 1024):
         assert "Max Storage:     64.00 MB" in (tmp_path / "nats-server.log").read_text()
+
+
+async def test_without_a_limit_the_disk_is_the_limit_however_full_it_is_at_the_start(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path):
+        assert "Max Storage:     1.00 PB" in (tmp_path / "nats-server.log").read_text()
+
+
+async def test_a_server_that_met_a_full_disk_ends_so_that_it_is_started_again(tmp_path: Path) -> None:
+    async with EmbeddedNats(tmp_path) as server:
+        url = server.url
+        restart = restart_of([server])
+        await restart.attend(10**9, 10**6)
+        assert not server.exited.is_set()
+        with (tmp_path / "nats-server.log").open("a") as log:
+            log.write(
+                "[ERR] JetStream failed to store a msg on stream '$G > A': write 2.blk: no space left on device\n"
+            )
+        await restart.attend(10**9, 10**6)
+        await asyncio.wait_for(server.exited.wait(), 10)
+        await server.start()
+        assert server.url == url
+        assert not server.is_out_of_space()
 
 
 async def test_a_configuration_without_the_needed_line_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,17 @@ from ...events.task import (
     TaskSubmitted,
 )
 from ...explain.explanation import Explanation, decode
-from ...explain.holds import Hold, ParentState, QueueState, held_by, key_unreadable, queued_behind, summary, unserved_by
+from ...explain.holds import (
+    Hold,
+    ParentState,
+    QueueState,
+    by_full_store,
+    held_by,
+    key_unreadable,
+    queued_behind,
+    summary,
+    unserved_by,
+)
 from ...instants import milliseconds
 from ...projections.active import count_running
 from ...projections.task_view import TaskView, fold
@@ -64,6 +74,8 @@ log = structlog.get_logger(__name__)
 
 SCHEDULER_SECONDS = 1.0
 """How long to wait for the scheduler's explanation."""
+BEFORE_SPACE = ("retry", "pool-paused", "type-paused", "no-server")
+"""Holds of queued tasks that come before a full store."""
 TRIES = 3
 """If the scheduler says that a task is no longer held, its history is read again: the event was on its way."""
 EMPTY = Backlog(0, 0, 0)
@@ -105,6 +117,8 @@ async def explain_task(container: Container, ref: TaskRef, *, reads_all: bool) -
             holds = queued_behind(view, task.since, stopped, servers, queue, utc_now(), in_full=reads_all)
             if not await model_key_opens(container, task):
                 holds.insert(0, key_unreadable(task.since))
+            if container.space.is_scarce and not any(hold.kind in BEFORE_SPACE for hold in holds):
+                holds.insert(0, by_full_store(task.since))
             break
         explanation = await ask_scheduler(container, ref)
         scheduler = "answered" if explanation is not None else "silent"

@@ -72,6 +72,7 @@ class Dispatcher(Service):
         super().__init__("dispatcher", period_seconds=0.0, retry_seconds=RETRY_SECONDS)
         self._commands = container.commands
         self._fleet = container.fleet
+        self._space = container.space
         self._ready_tasks = ReadyTasks(container.commands, tail, container.fleet, ended_tasks)
         self._slots = slots
         self._queues = queues
@@ -141,7 +142,7 @@ class Dispatcher(Service):
 
         `by_age`: its oldest task comes before those of higher priority.
         """
-        if self._fleet.pool_waits(queue.pool):
+        if self._space.is_scarce or self._fleet.pool_waits(queue.pool):
             await self._nak_delivered(queue, "paused")
             queue.may_have_more = True  # to be served when the pause ends
             return 0
