@@ -8,10 +8,10 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile pyp
 
 PLAIN := --no-config --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host
 
-.PHONY: help setup demo demo-queue test lint format check bench profile chaos chaos-long mutate lock clean
+.PHONY: help setup demo demo-queue test test-ecosystem lint format check bench profile chaos chaos-long mutate lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## the virtual environment in .venv: pinned versions, checked by hash, and this package
 
@@ -43,6 +43,18 @@ format: $(READY) ## put the code into shape
 	$(BIN)/ruff format .
 
 check: lint test ## what CI runs
+
+test-ecosystem: $(READY) build/ecosystem/.ready ## programs of others (redocly, openapi-typescript) on the API's description; needs npm
+	$(BIN)/python -m tests_ecosystem.write_description build/ecosystem/openapi.json
+	cd build/ecosystem && node_modules/.bin/redocly lint openapi.json
+	cd build/ecosystem && node_modules/.bin/openapi-typescript openapi.json --output api.d.ts
+	cd build/ecosystem && cp ../../tests_ecosystem/client.ts . && node_modules/.bin/tsc --noEmit --strict --skipLibCheck client.ts
+
+build/ecosystem/.ready: tests_ecosystem/package-lock.json
+	mkdir -p build/ecosystem
+	cp tests_ecosystem/package.json tests_ecosystem/package-lock.json tests_ecosystem/.npmrc build/ecosystem
+	cd build/ecosystem && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 bench: $(READY) ## measure this machine, in some ten minutes: make bench ARGS="--only rates,latency --json build/bench.json"
 	$(BIN)/python -m bench $(ARGS)

@@ -265,6 +265,7 @@ MEANINGS = {
     401: "No token, or an invalid one",
     403: "The token lacks the required role",
     404: "Not found, or not visible to the caller",
+    405: "Another method than those in `Allow`",
     409: "Not possible in the present state",
     413: "The body is too large",
     415: "The body is compressed, which is not accepted",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, get_args
 
 import msgspec
 from litestar import Litestar, Router
@@ -19,10 +20,11 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, Contact, License, Reference, SecurityScheme, Tag
 from msgspec import Struct
 
+from ...events.task import TaskEvent
 from ...submission.batch_body import BatchItem
 from ...submission.body import Submission
 from ..auth.stream_tokens import StreamToken
-from ..problems import MEDIA_TYPE, QUOTA_HEADERS, Problem, problem_with
+from ..problems import MEANINGS, MEDIA_TYPE, QUOTA_HEADERS, Problem, problem_with
 from ..schemas import (
     batches,
     bulk,
@@ -39,6 +41,7 @@ from ..schemas import (
 )
 from ..schemas.shared import DoneAnswer, ReasonBody
 from .examples import FIELD_EXAMPLES, INSTANT_EXAMPLES
+from .messages import CALLBACKS, STREAM_TYPE, WEBHOOKS, event_schemas, message_schemas, ref
 
 ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
 
@@ -82,9 +85,24 @@ def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes
     # A separate application: with `openapi_config` Litestar adds pages of its own.
     app = Litestar(route_handlers=routes, openapi_config=_config(release), logging_config=None)
     document = app.openapi_schema.to_schema()
-    document["components"]["schemas"] = schemas()
+    found = schemas() | event_schemas() | message_schemas()
+    found["RecordedEvent"]["properties"]["event"] = {**ref("TaskEvent"), "description": "As recorded."}
+    found["TaskDetails"]["properties"]["result"] = _nullable_result(found["TaskDetails"]["properties"]["result"])
+    document["webhooks"] = WEBHOOKS
+    document["components"]["schemas"] = found
     for path, operations in document["paths"].items():
         for operation in operations.values():
+            if operation["tags"] == ["System"]:
+                operation["security"] = []
+                operation["responses"]["405"] = {
+                    "description": MEANINGS[405],
+                    "content": {MEDIA_TYPE: {"schema": ref("Problem")}},
+                }
+            if operation["operationId"] == "registerServer":
+                operation["callbacks"] = CALLBACKS
+            streamed = operation["responses"].get("200", {}).get("content", {}).get(STREAM_TYPE)
+            if streamed and operation["tags"] != ["Queue"]:
+                streamed["schema"] = ref("StreamMessage")
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _of_parameter(parameter["schema"])
             for status, answer in operation["responses"].items():
@@ -92,7 +110,72 @@ def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes
                     answer["headers"] = QUOTA_HEADERS
                 if problem := answer["content"].get(MEDIA_TYPE):
                     problem["example"] = msgspec.to_builtins(problem_with(int(status), answer["description"], path))
-    return msgspec.json.encode(document)
+    sent = _reachable(found, [operation.get("requestBody") for operation in _operations(document)])
+    for name, schema in found.items():
+        (_without_defaults if name in sent else _all_required)(schema)
+    used = _reachable(found, [document["paths"], WEBHOOKS, CALLBACKS])
+    document["components"]["schemas"] = {name: schema for name, schema in found.items() if name in used}
+    return msgspec.json.encode(_with_booleans(document))
+
+
+def _with_booleans(node: Any) -> Any:
+    """Return a part of the document with the schema that nothing matches as `false`, which Litestar cannot write."""
+    if isinstance(node, dict):
+        return False if node == {"not": {}} else {name: _with_booleans(value) for name, value in node.items()}
+    return [_with_booleans(value) for value in node] if isinstance(node, list | tuple) else node
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        yield from operations.values()
+
+
+def _nullable_result(schema: dict[str, Any]) -> dict[str, Any]:
+    texts = {key: schema[key] for key in ("description",) if key in schema}
+    return {"anyOf": [ref("TaskResult"), {"type": "null"}], **texts}
+
+
+def _reachable(found: dict[str, Any], start: Any) -> set[str]:
+    """Return the names of the schemas that a part of the document refers to, directly or by others."""
+    names: set[str] = set()
+    waiting = [start]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name in found and name not in names:
+                names.add(name)
+                waiting.append(found[name])
+            waiting += part.values()
+        elif isinstance(part, list | tuple):
+            waiting += part
+    return names
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Move the defaults of a body's fields into their descriptions: generators take a field with one for required."""
+    for name, field in schema.get("properties", {}).items():
+        if "default" in field:
+            default = field.pop("default")
+            if default not in (None, [], {}, ""):
+                text = f"{field.get('description', '')} Default: {msgspec.json.encode(default).decode()}.".strip()
+                schema["properties"][name] = {**field, "description": text}
+
+
+@cache
+def _omitting() -> set[str]:
+    """Return the names of the shapes whose fields are left out when they have their defaults."""
+    shapes: Sequence[type[Struct]] = _with_parts((*SHAPES, *get_args(TaskEvent)))
+    return {shape.__name__ for shape in shapes if shape.__struct_config__.omit_defaults}
+
+
+def _all_required(schema: dict[str, Any]) -> None:
+    """Mark the fields of an answer that are always there, and remove their defaults, which no client needs."""
+    for name, field in schema.get("properties", {}).items():
+        if "default" in field:
+            field.pop("default")
+            if name not in schema["required"] and schema.get("title") not in _omitting():
+                schema["required"].append(name)
 
 
 def schemas() -> dict[str, Any]:
@@ -170,6 +253,8 @@ def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a parameter's schema without null, which stands for an absent parameter."""
     kinds = [kind for kind in schema.get("oneOf", ()) if kind != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key not in ("oneOf", "description")}
+    if "anyOf" in rest:
+        return {key: value for key, value in rest.items() if key != "type"}
     return {**kinds[0], **rest} if kinds else rest
 
 

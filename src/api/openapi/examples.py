@@ -175,7 +175,6 @@ FIELD_EXAMPLES: dict[str, Any] = {
     "dependsOn": [],
     "endpoints": {"predict": "https://gpu1.example.org/predict", "health": "https://gpu1.example.org/health"},
     "error": "the server answered 500",
-    "event": {"type": "AttemptFailed", "attempt": 1, "kind": "error", "error": "the server answered 500"},
     "events": ["task.succeeded", "task.failed"],
     "id": TASK_ID_EXAMPLE,
     "inHand": {"high": 0, "normal": 3, "low": 0},

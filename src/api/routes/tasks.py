@@ -71,9 +71,12 @@ Prefer = Annotated[
 
 def bare_payload() -> Schema:
     """Return the schema of the short form."""
-    options = [Schema(required=[name]) for name in sorted(OPTIONS)]
     return Schema(
-        title="Payload", description="A bare payload", type=OpenAPIType.OBJECT, schema_not=Schema(any_of=options)
+        title="Payload",
+        description="A bare payload: an object without any option",
+        type=OpenAPIType.OBJECT,
+        properties={name: Schema(schema_not=Schema()) for name in sorted(OPTIONS)},
+        additional_properties=True,
     )
 
 
