@@ -250,9 +250,8 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
 """Each verdict in words, for one server and for several; those closest to a start first."""
 BUSY: frozenset[Verdict] = frozenset({"standby", "at-limit", "busy", "circuit-half-open"})
 """Verdicts that end when other tasks end, or without anyone's action."""
-AWAY: frozenset[Verdict] = frozenset({"offline", "removed"})
-"""Verdicts whose reasons admins and auditors are told."""
-NAMED_SERVERS = 3
+REASONS_GIVEN = 3
+"""Reasons of offline and removed servers in a text."""
 
 
 class QueueState(NamedTuple):
@@ -371,20 +370,24 @@ def _no_server(view: TaskView, since: datetime, servers: Sequence[Considered], *
     return Hold(
         kind="no-server",
         since=since,
-        text=f"no server can take it: {in_words(counts)}" + (_away(servers) if in_full else ""),
+        text=f"no server can take it: {in_words(counts)}" + _away(servers, in_full=in_full),
         release=f"a server for the type {view.task_type!r}{labels} is available"
         + (f"; one whose circuit is open gets its next trial at {iso(until)} at the earliest" if until else ""),
         data={"type": view.task_type, "require": require, "verdicts": dict(counts), "until": until},
     )
 
 
-def _away(servers: Sequence[Considered]) -> str:
-    """Return why servers are offline or removed, the first NAMED_SERVERS: " (gpu-1 is offline: …)"; empty for none."""
-    away = sorted((server for server in servers if server.verdict in AWAY), key=lambda server: server.server_id)
-    if not away:
+def _away(servers: Sequence[Considered], *, in_full: bool) -> str:
+    """Return why servers are offline or removed, the first REASONS_GIVEN: " (gpu-1: …)"; empty if none is.
+
+    `in_full`: with the ids of the servers.
+    """
+    away = (server for server in servers if server.reason)
+    reasons = sorted({f"{server.server_id}: {server.reason}" if in_full else server.reason for server in away})
+    if not reasons:
         return ""
-    more = f", and {len(away) - NAMED_SERVERS} more" if len(away) > NAMED_SERVERS else ""
-    return f" ({'; '.join(f'{server.server_id} {server.text}' for server in away[:NAMED_SERVERS])}{more})"
+    more = f"; and {len(reasons) - REASONS_GIVEN} more" if len(reasons) > REASONS_GIVEN else ""
+    return f" ({'; '.join(reasons[:REASONS_GIVEN])}{more})"
 
 
 def _busy(view: TaskView, since: datetime, servers: Sequence[Considered], now: datetime) -> Hold:

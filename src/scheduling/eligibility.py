@@ -56,6 +56,8 @@ class Considered(Struct, frozen=True, kw_only=True):
     """UTC. When it ends without anyone's action; None: not known."""
     since: datetime | None = None
     """UTC. Since when it is busy, offline for that reason, or removed; None: it is not, or it is not known."""
+    reason: str = ""
+    """Why it is offline, or was removed; empty: it is not."""
 
 
 class Stop(Struct, frozen=True, kw_only=True):
@@ -122,7 +124,13 @@ def considered_one(standing: Standing, task_type: str, require: Mapping[str, str
     if (label := missing_label(settings, require)) is not None:
         return verdict("label-missing", f"lacks the label {label}")
     if not server.online:
-        return verdict("offline", f"is offline: {server.status_reason}", since=server.status_since)
+        return Considered(
+            server_id=server.server_id,
+            verdict="offline",
+            text=f"is offline: {server.status_reason}",
+            since=server.status_since,
+            reason=server.status_reason,
+        )
     if server.maintenance:
         reason = f": {server.maintenance_reason}" if server.maintenance_reason else ""
         return verdict("maintenance", f"is in maintenance and takes nothing new{reason}")
@@ -157,7 +165,9 @@ def considered_removed(removed: Removed, task_type: str, require: Mapping[str, s
     if not serves(settings, task_type) or missing_label(settings, require) is not None:
         return None
     text = f"was removed ({removed.reason}); it is restored when it answers"
-    return Considered(server_id=removed.server_id, verdict="removed", text=text, since=removed.removed_at)
+    return Considered(
+        server_id=removed.server_id, verdict="removed", text=text, since=removed.removed_at, reason=removed.reason
+    )
 
 
 def stops(pool: str, pool_pause: Pause | None, task_type: str, type_pause: Pause | None) -> list[Stop]:

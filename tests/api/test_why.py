@@ -230,6 +230,23 @@ async def test_an_owner_learns_no_server_s_name(service: Service) -> None:
         assert (answer["servers"] is not None) == sees_servers
 
 
+async def test_the_reason_why_a_server_is_offline_is_repeated(service: Service, backend: BackendServer) -> None:
+    backend.healthy = False
+    await service.admin.register(backend, "gpu-secret", online=False)
+    task_id = await service.alice.submit({"payload": 1})
+    await service.admin.until(
+        "/api/servers/gpu-secret", lambda server: server["statusReason"] != "not checked yet", "its first check"
+    )
+
+    for_alice, for_admin = [await why(client, task_id) for client in (service.alice, service.admin)]
+
+    reason = "health check answered 500"
+    assert f"no server can take it: 1 server is offline ({reason}), until" in for_alice["summary"]
+    assert f"no server can take it: 1 server is offline (gpu-secret: {reason}), until" in for_admin["summary"]
+    (verdict,) = for_admin["servers"]
+    assert (verdict["text"], verdict["since"] is not None) == (f"is offline: {reason}", True)
+
+
 # Without a scheduler
 
 

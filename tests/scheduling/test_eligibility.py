@@ -192,8 +192,8 @@ def test_nothing_that_waits_is_nothing_to_help_with(bound: int, seconds: int, he
 def test_a_verdict_is_whole(standing: Standing, verdict: Verdict, text: str) -> None:
     found = considered_one(standing, "chapter", {})
 
-    since = NOW if verdict == "offline" else None
-    assert found == Considered(server_id="s1", verdict=verdict, text=text, until=None, since=since)
+    since, reason = (NOW, "refused") if verdict == "offline" else (None, "")
+    assert found == Considered(server_id="s1", verdict=verdict, text=text, until=None, since=since, reason=reason)
 
 
 def test_a_verdict_that_ends_says_when_and_since_when() -> None:
@@ -277,7 +277,7 @@ def test_a_removed_server_that_would_fit_and_may_return_is_considered() -> None:
     found = considered_removed(kept, "chapter", {"gpu": "a100"})
 
     text = "was removed (offline for more than 180 s: refused); it is restored when it answers"
-    assert found == Considered(server_id="s1", verdict="removed", text=text, since=NOW)
+    assert found == Considered(server_id="s1", verdict="removed", text=text, since=NOW, reason=gone.reason)
     assert considered_removed(kept, "clip", {}) is None
     assert considered_removed(kept, "chapter", {"gpu": "h100"}) is None
     assert considered_removed(replace(kept, is_kept=False), "chapter", {}) is None
