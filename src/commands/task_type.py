@@ -33,6 +33,8 @@ UNDEFINED = TypeState()
 
 class DefineType(Struct, frozen=True, kw_only=True):
     definition: TypeDefined
+    keeps_pool: bool = False
+    """A type that is defined keeps its pool, whatever the definition says: its tasks wait there."""
 
 
 class DeleteType(Struct, frozen=True, kw_only=True):
@@ -59,7 +61,10 @@ def decide(command: TypeCommand, state: TypeState) -> Sequence[TypeEvent]:
     """
     match command:
         case DefineType():
-            return [] if state.definition == command.definition else [command.definition]
+            definition = command.definition
+            if command.keeps_pool and state.definition is not None:
+                definition = replace(definition, pool=state.definition.pool)
+            return [] if state.definition == definition else [definition]
         case DeleteType() if command.name == DEFAULT_TYPE:
             raise RuleBroken("the type `default` always exists; put other settings instead of deleting it")
         case DeleteType():

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from taskstream.commands import task_type
 from taskstream.commands.task_type import (
@@ -99,6 +100,15 @@ def test_a_definition_says_what_it_leaves_to_the_service() -> None:
 
     assert state.definition is not None
     assert (state.definition.attempts, state.definition.timeout, state.definition.backoff_base) == (None, None, None)
+
+
+def test_a_definition_without_a_pool_keeps_the_pool_in_which_tasks_wait() -> None:
+    other = TypeDefined(name="chapter", pool="chapter", attempts=5)
+
+    given.when(DefineType(definition=other, keeps_pool=True)).then(other)
+    given(defined()).when(DefineType(definition=other, keeps_pool=True)).then(replace(other, pool=defined().pool))
+    given(defined()).when(DefineType(definition=other)).then(other)
+    given(defined(), DELETED).when(DefineType(definition=other, keeps_pool=True)).then(other)
 
 
 PAUSED = TypePaused(name="chapter", reason="new model")

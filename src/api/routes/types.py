@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import msgspec
 from litestar import Router
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from ...commands.task_type import (
     DEFAULT_POOL,
@@ -54,7 +54,8 @@ async def define_type(container: Container, name: str, body: TypeBody, signed: O
         busy_for=_duration(body.busy_for),
         accepts=body.accepts,
     )
-    return await command_type(container, name, DefineType(definition=definition), signed)
+    command = DefineType(definition=definition, keeps_pool=body.pool is UNSET)
+    return await command_type(container, name, command, signed)
 
 
 async def command_type(container: Container, name: str, command: TypeCommand, signed: Origin) -> TypeState:
@@ -95,7 +96,10 @@ def type_router(container: Container) -> Router:
 
     @routes.put("/{name:str}", "Define a type", "The type's settings", body=TypeBody, roles=("admin",), never={404})
     async def put_type(request: ApiRequest, name: TypeNameInPath) -> TypeSummary:
-        """Define a type, or replace its settings. Tasks already submitted keep their settings."""
+        """Define a type, or replace its settings. Tasks already submitted keep their settings.
+
+        What the body leaves out gets its default, but a `pool` left out stays as it is.
+        """
         _check_name(name)
         body = await read_as(request, TypeBody, depth)
         return type_summary(name, await define_type(container, name, body, origin(request)), container.settings)

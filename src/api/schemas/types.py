@@ -35,7 +35,7 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True)
     priority: Priority = "normal"
     """Priority of tasks submitted without one."""
     pool: PoolName | UnsetType = UNSET
-    """Queue of its tasks; by default one of its own."""
+    """Queue of its tasks. Left out, it stays as it is; a new type gets one of its own, called like the type."""
     description: Annotated[str, Meta(max_length=1000)] = ""
     concurrency: Concurrency | None = None
     """Running tasks of the type, of all owners; null: no limit."""
