@@ -38,8 +38,6 @@ CLUSTER_REPLICAS = 3
 """Copies of every stream on an embedded cluster: one server may be away."""
 REQUESTS_GRACE_SECONDS = 10
 BACKLOG = 2048
-TICKS_PER_SECOND = 10
-"""Of uvicorn's main loop."""
 UNREAD_MILLISECONDS = 60_000
 YOUNG_OBJECTS = 20_000
 """New objects between two collections of the youngest generation; Python's default is 700."""
@@ -236,16 +234,11 @@ async def drain(container: Container, server: Server) -> None:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals alone, and closes connections that are over their time."""
+    """A uvicorn server that leaves signals alone."""
 
     def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
         super().__init__(config)
         self.connections = connections
-
-    async def on_tick(self, counter: int) -> bool:
-        if counter % TICKS_PER_SECOND == 0:
-            self.connections.sweep()
-        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -282,6 +275,7 @@ async def serving(app: RequestMiddleware, sock: socket.socket, limits: Connectio
     connections = Connections(limits)
     server = Server(server_config(app, connections), connections)
     task = asyncio.create_task(server.serve([sock]), name="http")
+    sweeper = asyncio.create_task(connections.run(), name="http-connections")
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
@@ -289,6 +283,7 @@ async def serving(app: RequestMiddleware, sock: socket.socket, limits: Connectio
     finally:
         server.should_exit = True
         await task
+        sweeper.cancel()
 
 
 def tune_collector() -> None:

@@ -14,6 +14,7 @@ blames no client.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Collection, Iterable
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -209,6 +210,15 @@ class Connections:
         """Count and log a connection that is closed against its client's will."""
         labelled(metrics.connections_refused, reason).inc()
         log.warning("connection.refused", reason=reason, address=client[0] if client else None)
+
+    async def run(self) -> None:
+        """Sweep each second, until cancelled; also while the server ends, which waits for its connections."""
+        while True:
+            await asyncio.sleep(1)
+            try:
+                self.sweep()
+            except Exception:
+                log.exception("connections.sweep-failed")
 
     def sweep(self) -> None:
         """Close connections that are over their time; call it each second."""
@@ -472,6 +482,12 @@ class HttpConnection(HttpToolsProtocol):
         self._connections.replace(self, cast(WebSocketConnection, self.transport.get_protocol()))
 
     # Ends
+
+    def shutdown(self) -> None:
+        if self._is_refused:
+            self.transport.abort()
+        else:
+            super().shutdown()
 
     def check(self, now: int) -> None:
         """Close the connection if it is over its time."""

@@ -571,6 +571,17 @@ def test_limits_that_cannot_be_kept_are_refused(settings: Any) -> None:
         limits_of(Settings(**settings), 1_000)
 
 
+async def test_a_refused_client_that_stays_does_not_delay_the_end_of_the_server(serve: Serve) -> None:
+    served = await serve()
+    async with calling(served.port) as caller:
+        await caller.send(b"no HTTP\r\n\r\n")
+        assert await caller.status() == 400
+        (connection,) = served.connections._open
+        assert not connection.transport.is_closing()
+        connection.shutdown()
+        await wait_until(lambda: not len(served.connections), "the end")
+
+
 # Together, on the service
 
 
