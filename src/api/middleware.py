@@ -12,7 +12,7 @@ import structlog
 
 from ..clock import unique_id
 from ..runtime import metrics
-from ..runtime.logs import Repeats
+from ..runtime.logs import Repeats, log_request
 from ..runtime.metrics import labelled
 from ..wire.trace import read_traceparent
 
@@ -145,7 +145,7 @@ class RequestMiddleware:
         elif route in UNREMARKABLE or method == "OPTIONS":
             log.debug("request", **told, ms=milliseconds)
         elif caller is not None or status < 400:
-            log.info("request", **told, ms=milliseconds)
+            log_request(id=identifier, caller=caller, method=method, route=route, status=status, ms=milliseconds)
         elif (omitted := self._refused.admit(status)) is not None:
             log.info("request", **told, ms=milliseconds, **({"suppressed": omitted} if omitted else {}))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -59,20 +61,57 @@ def test_the_kinds_remembered_are_bounded() -> None:
     assert len(repeats._kinds) == MOST_KINDS
 
 
-def test_warnings_are_limited_and_information_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log as before after the test."""
+    monkeypatch.setattr(logs, "log", structlog.get_logger("ours"))  # a logger keeps the configuration of its first use
     before, handlers, level = structlog.get_config(), logging.root.handlers[:], logging.root.level
+    yield
+    logs._json_lines = None
+    structlog.configure(**before)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+REQUEST: dict[str, Any] = {
+    "id": "abc.1",
+    "caller": 'a"\\\u00e9',
+    "method": "GET",
+    "route": "/api/task/{task_id}",
+    "status": 200,
+    "ms": 1.5,
+}
+
+
+@pytest.mark.usefixtures("unconfigured")
+@pytest.mark.parametrize("caller", ["alice", REQUEST["caller"], None], ids=["plain", "escaped", "nobody"])
+def test_a_request_is_written_as_structlog_would(capsys: pytest.CaptureFixture[str], caller: str | None) -> None:
     logs.configure(Settings(log_format="json"))
-    try:
-        log, library = structlog.get_logger("ours"), logging.getLogger("library")
-        for number in range(BURST + 5):
-            log.warning("bad.token", number=number)
-            log.info("request", number=number)
-            library.warning("bad thing %d", number)
-        log.error("other")
-    finally:
-        structlog.configure(**before)
-        logging.root.handlers[:] = handlers
-        logging.root.setLevel(level)
+    logs.log_request(**REQUEST | {"caller": caller})
+    structlog.get_logger("ours").info("request", **REQUEST | {"caller": caller})
+    quick, usual = capsys.readouterr().err.splitlines()
+    stamp = len('"2026-01-01T00:00:00.000000Z"}')
+    assert quick[:-stamp] == usual[:-stamp]
+    assert len(quick) == len(usual)
+
+
+@pytest.mark.usefixtures("unconfigured")
+@pytest.mark.parametrize("level", ["warning", "info"])
+def test_requests_are_left_out_above_info(capsys: pytest.CaptureFixture[str], level: Any) -> None:
+    logs.configure(Settings(log_format="json", log_level=level))
+    logs.log_request(**REQUEST)
+    assert len(capsys.readouterr().err.splitlines()) == (level == "info")
+
+
+@pytest.mark.usefixtures("unconfigured")
+def test_warnings_are_limited_and_information_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Settings(log_format="json"))
+    log, library = structlog.get_logger("ours"), logging.getLogger("library")
+    for number in range(BURST + 5):
+        log.warning("bad.token", number=number)
+        log.info("request", number=number)
+        library.warning("bad thing %d", number)
+    log.error("other")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     kinds = ("bad.token", "request", "bad thing")
     count = {kind: sum(line["event"].startswith(kind) for line in lines) for kind in kinds}
