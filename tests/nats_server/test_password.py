@@ -15,6 +15,7 @@ from taskstream.nats_server.cluster import EmbeddedCluster
 from taskstream.nats_server.config import USER
 from taskstream.nats_server.folder import url_of_running
 from taskstream.nats_server.server import CONFIG_FILE, LOG_FILE, PASSWORD_FILE, EmbeddedNats
+from taskstream.settings import load
 from taskstream.streams.client.access import Access
 from taskstream.streams.client.connection import open_connection
 from taskstream.streams.client.connection_errors import AccessRefused
@@ -42,9 +43,11 @@ async def test_without_the_password_a_client_is_refused(tmp_path: Path) -> None:
 
 async def test_the_file_in_the_folder_lets_its_owner_in(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path) as server:
-        access = Access(user=USER, password=(tmp_path / PASSWORD_FILE).read_text())
+        by_hand = load(
+            {"TASKSTREAM_NATS_USER": "taskstream", "TASKSTREAM_NATS_PASSWORD_FILE": str(tmp_path / PASSWORD_FILE)}
+        )
 
-        connection = await open_connection(server.address, "test", access)
+        connection = await open_connection(server.address, "test", Access.from_settings(by_hand))
 
         assert (await api(connection, "INFO"))["limits"]
         await connection.close()
