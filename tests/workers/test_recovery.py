@@ -14,6 +14,7 @@ from taskstream.container import FleetFollower
 from taskstream.runtime.service import SHORTEST_PAUSE_SECONDS, Service
 from taskstream.streams.jetstream import consumers
 from taskstream.streams.leases import Membership
+from taskstream.streams.storage import StoreSpace
 from taskstream.webhooks.sender import WebhookSender
 from taskstream.workers.attempts.in_flight import InFlight
 from taskstream.workers.dispatch.backlog_monitor import BacklogMonitor
@@ -34,7 +35,17 @@ from testkit.ticks import ticking
 from testkit.waiting import wait_until
 
 OF_A_WORKER = {
-    *(FleetFollower, Membership, InFlight, BacklogMonitor, Dispatcher, LoneSourcing, ServerAssignment, BusyReports),
+    *(
+        FleetFollower,
+        StoreSpace,
+        Membership,
+        InFlight,
+        BacklogMonitor,
+        Dispatcher,
+        LoneSourcing,
+        ServerAssignment,
+        BusyReports,
+    ),
     *(Projector, Reconciler, Scheduler, TaskEventListener, DueTimers, WebhookSender),
 }
 TICKS_AWAY = 30
