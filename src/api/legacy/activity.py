@@ -42,7 +42,7 @@ MOST_PRESENT = 200
 _encode = msgspec.json.Encoder().encode
 
 
-class Start(NamedTuple):
+class StartingTasks(NamedTuple):
     """The active tasks of a user, and the position in the log from which events follow."""
 
     scope: Scope
@@ -51,13 +51,13 @@ class Start(NamedTuple):
     place: FeedPosition
 
 
-async def begin(container: Container, subject: str) -> Start:
+async def begin(container: Container, subject: str) -> StartingTasks:
     """Return where a stream of a user's tasks starts. Raises StoreUnavailable."""
     owner = owner_token(subject)
     scope = Scope(owner=owner, choice=SubscriptionFilter(types=QUEUE_TYPES))
     start = await container.feeds.start(None)
     newest = await container.snapshots.get(TaskFilter(owner=owner, types=QUEUE_TYPES, in_project=True))
-    return Start(scope, newest.tasks, start.at(start.extent.last))  # the tasks were read after the extent
+    return StartingTasks(scope, newest.tasks, start.at(start.extent.last))  # the tasks were read after the extent
 
 
 class ActiveTasks:
@@ -94,7 +94,7 @@ class ActiveTasks:
         return self._views.pop(ref, None) is not None
 
 
-async def active_lines(container: Container, start: Start) -> AsyncGenerator[bytes, None]:
+async def active_lines(container: Container, start: StartingTasks) -> AsyncGenerator[bytes, None]:
     """Yield the list of active tasks, and again at each change.
 
     A client that reads slowly gets fewer lists, always the latest. Ends when the log cannot be read.
@@ -123,7 +123,7 @@ async def active_lines(container: Container, start: Start) -> AsyncGenerator[byt
         await asyncio.wait([follower])
 
 
-async def _follow(container: Container, start: Start, tasks: ActiveTasks, changed: asyncio.Event) -> None:
+async def _follow(container: Container, start: StartingTasks, tasks: ActiveTasks, changed: asyncio.Event) -> None:
     with contextlib.suppress(StoreError):
         async for item in container.feeds.feed(start.scope, start.place, HEARTBEAT_SECONDS, in_log=True):
             if item is None or not isinstance(item.what, LoggedEvent):
@@ -136,7 +136,7 @@ async def _follow(container: Container, start: Start, tasks: ActiveTasks, change
                 changed.set()
 
 
-async def event_lines(container: Container, start: Start) -> AsyncGenerator[bytes, None]:
+async def event_lines(container: Container, start: StartingTasks) -> AsyncGenerator[bytes, None]:
     """Yield progress and log lines of a user's tasks, first the progress of those that are active."""
     for listed in reversed(start.tasks[:MOST_PRESENT]):
         yield _line(_present(listed))
