@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 from msgspec import Struct
@@ -19,7 +19,7 @@ from ..clock import unique_id, utc_now
 from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from ..events.envelope import Actor, Event, Recorded, Stored
 from ..streams.client.connection import PayloadTooLarge
-from ..streams.log import Log, LogEntry
+from ..streams.log import Guard, Log, LogEntry
 
 logger = structlog.get_logger(__name__)
 
@@ -32,6 +32,10 @@ FIRST_LOAD_SECONDS = 1.5
 a request without an answer, and the connection's own timeout is longer than PATIENCE_SECONDS."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
+
+Room: TypeAlias = Callable[[], Awaitable[Guard]]
+"""Makes sure that there is room for one more history, and returns a guard that fails once somebody has taken it. Raises
+Refused if there is none."""
 
 K = TypeVar("K")
 S = TypeVar("S")
@@ -102,9 +106,10 @@ class Handler(Generic[K, S, C, E]):
         by: Actor,
         cause: str = "",
         known: Known[S] | None = None,
+        room: Room | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> Handled[S, E]:
-        """Decide and append; `known` spares the first load.
+        """Decide and append; `known` spares the first load. `room`: asked before a new history is begun.
 
         Raises what `decide` raises: nothing was stored. Raises StoreFull at once. Raises StoreUnavailable after
         `patience_seconds` without NATS: the outcome may be unknown, and the command may be repeated.
@@ -114,7 +119,7 @@ class Handler(Generic[K, S, C, E]):
             try:
                 if known is None:
                     known = await self._load_within(tries.load_seconds, key)
-                return await self._try(key, command, by, cause, known)
+                return await self._try(key, command, by, cause, known, room)
             except StoreError as error:
                 if await tries.after(error):
                     known = None
@@ -149,12 +154,17 @@ class Handler(Generic[K, S, C, E]):
         except TimeoutError:
             raise StoreUnavailable(f"NATS did not answer in {seconds:g} s") from None
 
-    async def _try(self, key: K, command: C, by: Actor, cause: str, known: Known[S]) -> Handled[S, E]:
+    async def _try(
+        self, key: K, command: C, by: Actor, cause: str, known: Known[S], room: Room | None
+    ) -> Handled[S, E]:
         now = utc_now()
         recorded = _recorded(self._decide(command, known.state, now), now, by, cause)
         if not recorded:
             return Handled(known, [])
-        last = await self.log.append(self._root(key), recorded, known.sequence)
+        if room is not None and not known.sequence:
+            last = await self.log.append_first(self._root(key), recorded, await room())
+        else:
+            last = await self.log.append(self._root(key), recorded, known.sequence)
         return self._handled(known, recorded, last - len(recorded) + 1)  # one append is contiguous
 
     async def _try_together(

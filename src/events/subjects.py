@@ -24,6 +24,7 @@ from . import task as tasks
 from .envelope import Event
 from .ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
 from .kinds import TASK_EVENTS, word_of
+from .webhook import WebhookRegistered
 
 TimerKind: TypeAlias = Literal["retry", "deadline", "busy", "check", "schedule"]
 
@@ -161,6 +162,10 @@ def submission_filter(ref: TaskRef) -> str:
 
 def webhooks_filter(owner: str | None) -> str:
     return f"webhook.{owner or '*'}.>"
+
+
+def webhook_registrations_filter(owner: str) -> str:
+    return f"webhook.{owner}.*.{word_of(WebhookRegistered)}"
 
 
 def schedules_filter(owner: str | None, event: type[Event]) -> str:

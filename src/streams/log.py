@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -36,6 +36,15 @@ class LogEntry(Struct, Generic[E], frozen=True, kw_only=True):
     """Sequence of the last event seen; 0: none."""
 
 
+class Guard(NamedTuple):
+    """A condition of an append that reaches beyond its own history."""
+
+    subjects: str
+    """A filter that includes the subject of the first event to be stored."""
+    expected: int
+    """Sequence of the last event seen on it; 0: none."""
+
+
 class Log(Generic[E]):
     """One vocabulary of events in one stream."""
 
@@ -59,6 +68,19 @@ class Log(Generic[E]):
             return await self._committer.append(append)
         except OutcomeUnknown as unknown:
             return await self._found_or(unknown, root, events[-1].id, expected)
+
+    async def append_first(self, root: str, events: Sequence[Recorded[E]], guard: Guard) -> int:
+        """Store the first events of `root` under a wider condition; return the last one's sequence.
+
+        Raises as `append` does.
+        """
+        entry = self._append_of(LogEntry(root=root, events=events, expected=0))
+        try:
+            return await self._committer.append(
+                Append(messages=entry.messages, guard=guard.subjects, expected=guard.expected)
+            )
+        except OutcomeUnknown as unknown:
+            return await self._found_or(unknown, root, events[-1].id, 0)
 
     async def append_fence(self, fence: Append) -> int:
         """Store a fence alone; return its sequence. Raises as `append` does, without a check after a lost answer."""

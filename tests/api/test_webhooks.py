@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -473,6 +474,32 @@ async def test_an_owner_has_at_most_the_limit_of_webhooks(
     assert refused.status == 409
     await register(api.alice, receiver)
     await register(api.bob, receiver)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "module"),
+    [
+        ("/api/webhooks", {"url": "https://example.org/hook"}, "webhooks"),
+        ("/api/schedules", {"cron": "@yearly", "task": {"payload": 1}}, "schedules"),
+    ],
+    ids=["webhooks", "schedules"],
+)
+async def test_no_race_takes_an_owner_over_the_limit(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any], module: str
+) -> None:
+    """Of requests to two processes at the same time, as many succeed as there is room for, and no fewer."""
+    monkeypatch.setattr(f"taskstream.api.routes.{module}.MOST_PER_OWNER", 3)
+    async with running_service(nats_url, worker=False) as one, running_service(nats_url, worker=False) as two:
+        await one.alice.done("POST", path, body)
+
+        answers = await asyncio.gather(*(service.alice.post(path, body) for service in (one, two) for _ in range(6)))
+
+        assert sorted(answer.status for answer in answers) == [200] * 2 + [409] * 10
+        assert (await one.bob.post(path, body)).status == 200
+        found = await one.alice.done("GET", path)
+        assert len(found[module]) == 3
+        await one.alice.done("DELETE", f"{path}/{found[module][0]['id']}")
+        assert (await two.alice.post(path, body)).status == 200
 
 
 PRIVATE_URLS = (

@@ -34,9 +34,13 @@ from ...events.ids import (
     schedule_for_key,
     triggered_ref,
 )
-from ...events.schedule import ScheduleSettings
+from ...events.schedule import ScheduleCreated, ScheduleSettings
+from ...events.subjects import schedules_filter
 from ...projections.schedules import load_schedules, schedule_refs
 from ...projections.usage import OF_SCHEDULES
+from ...streams.jetstream.messages import last_sequence
+from ...streams.log import Guard
+from ...streams.topology.definitions import SCHEDULES
 from ...submission.body import fingerprint, read_task
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, Origin, check_owner, origin
 from ..auth.authenticator import Identity
@@ -108,13 +112,20 @@ def _created(state: object, ref: ScheduleRef) -> Created:
     return state
 
 
+async def room_of(container: Container, owner: str) -> Guard:
+    """Return a guard that fails once the owner (a token) creates another schedule. Raises RuleBroken at the limit."""
+    subjects = schedules_filter(owner, ScheduleCreated)
+    last = await last_sequence(container.reading, SCHEDULES, subjects)  # before they are counted
+    if len(await schedule_refs(container.reading, owner)) >= MOST_PER_OWNER:
+        raise RuleBroken(f"you have {MOST_PER_OWNER:,} schedules, the most allowed; delete one first")
+    return Guard(subjects, last)
+
+
 async def read_settings(container: Container, owner: str, content: bytes) -> ScheduleSettings:
-    """Return the settings of a schedule to create. Raises InvalidInput, RuleBroken if the owner has too many."""
+    """Return the settings of a schedule to create. Raises InvalidInput."""
     body = decoded_as(content, ScheduleBody, container.settings.max_json_depth)
     recurrence.check(body.cron, body.time_zone, utc_now())
     check_task(container, body.task, owner)
-    if len(await schedule_refs(container.reading, owner_token(owner))) >= MOST_PER_OWNER:
-        raise RuleBroken(f"you have {MOST_PER_OWNER:,} schedules, the most allowed; delete one first")
     return ScheduleSettings(**asdict(body))  # the fields have the same names
 
 
@@ -165,7 +176,8 @@ async def execute(
     `size_bytes`: about what it stores, within the owner's quota; None: it makes the schedule stop, which is always
     possible.
     """
-    handle = partial(container.commands.schedules.handle, ref, command, **signed)
+    room = partial(room_of, container, ref.owner)  # asked only before the first event
+    handle = partial(container.commands.schedules.handle, ref, command, room=room, **signed)
     if size_bytes is None:
         handled = await handle()
     else:

@@ -15,13 +15,14 @@ from ...commands.webhook import ChangeWebhook, DeleteWebhook, Registered, Regist
 from ...container import Container
 from ...errors import Forbidden, InvalidInput, NotFound, RuleBroken
 from ...events.ids import WebhookRef, delivery_id, is_delivery_id, new_webhook_ref, owner_token, parse_webhook_id
-from ...events.subjects import TASK_SUBJECTS
+from ...events.subjects import TASK_SUBJECTS, webhook_registrations_filter
 from ...events.webhook import WebhookRegistered, WebhookSettings
 from ...instants import optional_milliseconds
 from ...projections.usage import OF_WEBHOOKS
 from ...projections.webhooks import load_webhooks
 from ...streams.jetstream.messages import last_sequence
-from ...streams.topology.definitions import TASKS
+from ...streams.log import Guard
+from ...streams.topology.definitions import TASKS, WEBHOOKS
 from ...vault.secrets import new_signing_secret
 from ...webhooks.deliveries import DeliveryStatus, WebhookDelivery
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, check_owner, origin, owned_ref
@@ -80,6 +81,15 @@ async def paused_until(container: Container, ref: WebhookRef, webhook: Registere
     """Return when a webhook's present pause ends; None if it is not paused."""
     pause = await container.deliveries.pause(ref)
     return pause.until_now(webhook, utc_now()) if pause is not None else None
+
+
+async def room_of(container: Container, owner: str) -> Guard:
+    """Return a guard that fails once the owner (a token) registers another webhook. Raises RuleBroken at the limit."""
+    subjects = webhook_registrations_filter(owner)
+    last = await last_sequence(container.reading, WEBHOOKS, subjects)  # before they are counted
+    if sum(1 for _ in (await load_webhooks(container.reading, owner)).registered()) >= MOST_PER_OWNER:
+        raise RuleBroken(f"you have {MOST_PER_OWNER} webhooks, the most allowed; delete one first")
+    return Guard(subjects, last)
 
 
 async def sequence_before(container: Container, request: ApiRequest, task_id: str | None) -> int:
@@ -166,10 +176,9 @@ def webhook_router(container: Container) -> Router:
         await container.webhook_egress.check_url(body.url)
         events = kinds_of(body.events)
         owner = owner_token(request.user.subject)
-        if sum(1 for _ in (await load_webhooks(container.reading, owner)).registered()) >= MOST_PER_OWNER:
-            raise RuleBroken(f"you have {MOST_PER_OWNER} webhooks, the most allowed; delete one first")
+        await room_of(container, owner)  # before its secret is stored
         after = await sequence_before(container, request, body.task_id)
-        await container.submissions.check_bytes(owner)  # before its secret is stored
+        await container.submissions.check_bytes(owner)
         ref = new_webhook_ref(owner, utc_now(), random_bits(80))
         secret = new_signing_secret()
         registration = WebhookRegistered(
@@ -186,7 +195,8 @@ def webhook_router(container: Container) -> Router:
             after=after,
         )
         command = RegisterWebhook(registration=registration, active=body.active)
-        handle = partial(commands.webhooks.handle, ref, command, **origin(request))
+        room = partial(room_of, container, owner)
+        handle = partial(commands.webhooks.handle, ref, command, room=room, **origin(request))
         handled = await container.submissions.store(OF_WEBHOOKS, owner, len(msgspec.json.encode(body)), handle)
         return _with_secret(_registered(handled.known.state, ref), secret)
 
