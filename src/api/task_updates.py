@@ -24,7 +24,7 @@ from ..settings import Settings
 from ..submission.body import as_object, parse_json_object
 from ..vault.sealing import SealingError
 from ..wire.json_text import Json, read_json
-from .auth.access import ApiRequest, actor, owned_ref
+from .auth.access import ApiRequest, actor, check_task_of_server, owned_ref
 from .auth.authenticator import Identity, Unauthenticated
 from .bodies import read_body
 from .middleware import request_id
@@ -43,6 +43,7 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
     if request.auth is None:
         ref = owned_ref(request.user, task_id, "service", "admin")
         history = await container.tasks.history(ref)
+        check_task_of_server(request.user, container.fleet, ref, _server_of(history))
     else:
         ref, history, started = await _by_attempt(container, request.auth, task_id)
     known = container.commands.tasks.fold(history)
@@ -93,6 +94,12 @@ async def _keys(container: Container, ref: TaskRef, history: Sequence[Stored[Tas
             with contextlib.suppress(SealingError):
                 keys.append(await container.secrets.get(holder, key_id))
     return keys
+
+
+def _server_of(history: Sequence[Stored[TaskEvent]]) -> str | None:
+    """Return the server of a task's last attempt, None without one."""
+    started = (stored.recorded.event for stored in reversed(history))
+    return next((event.server_id for event in started if isinstance(event, AttemptStarted)), None)
 
 
 async def _by_attempt(

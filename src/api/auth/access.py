@@ -12,6 +12,7 @@ from msgspec import Struct
 from ...errors import Forbidden, NotFound
 from ...events.envelope import Actor
 from ...events.ids import BatchRef, ScheduleRef, TaskRef, WebhookRef, owner_token, parse_batch_id, parse_task_id
+from ...projections.fleet import Fleet
 from ...push.open_streams import OpenStreams, Place
 from ..middleware import MAY_TAKE_LONG, request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
@@ -142,6 +143,34 @@ def _query(scope: Scope) -> dict[str, list[str]]:
 def is_jwt(token: str) -> bool:
     """Return True if a token has the form of a JWT; a stream token has no dots."""
     return token.count(".") == 2
+
+
+def acts_for(identity: Identity, fleet: Fleet) -> frozenset[str] | None:
+    """Return the servers that a `service` token acts for: its claim `servers`, or the server called like its `sub`.
+
+    None: all of them. So it is for the one token of older backends, which names no server, and for admins.
+    """
+    if identity.has("admin") or not identity.has("service"):
+        return None
+    if identity.servers is not None:
+        return identity.servers
+    return frozenset([identity.subject]) if fleet.knows(identity.subject) else None
+
+
+def check_server(identity: Identity, fleet: Fleet, server_id: str) -> None:
+    """Raise Forbidden if a `service` token acts for other servers only."""
+    servers = acts_for(identity, fleet)
+    if servers is not None and server_id not in servers:
+        raise Forbidden("this token acts for other servers; its `sub`, or its claim `servers`, must name this one")
+
+
+def check_task_of_server(identity: Identity, fleet: Fleet, ref: TaskRef, server_id: str | None) -> None:
+    """Raise NotFound if only the role `service` lets the caller reach a task, and its server is none of the token's."""
+    if ref.owner == owner_token(identity.subject) or identity.has(*READERS_OF_ALL):
+        return
+    servers = acts_for(identity, fleet)
+    if servers is not None and server_id not in servers:
+        raise NotFound("task", ref.id)
 
 
 def is_attempt_token(token: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import cast
 
 from litestar import Router
 from msgspec.structs import replace
@@ -23,7 +24,8 @@ from ...projections.active import projection_reaches, running_on
 from ...projections.heartbeats import Heartbeat
 from ...streams.jetstream.api import api
 from ...streams.topology.definitions import TASKS
-from ..auth.access import ApiRequest, origin
+from ..auth.access import ApiRequest, acts_for, check_server, origin
+from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..parameters import Cursor, RemovedOnly, ServerId, ServerLimit, page_of
 from ..routing import Routes
@@ -41,8 +43,11 @@ from ..schemas.servers import (
     ServerPage,
     ServerPatch,
     ServerSummary,
+    ShortServer,
+    ShortServerPage,
     removed_info,
     server_summary,
+    short_server,
 )
 from ..schemas.shared import DoneAnswer, ReasonBody
 from ..server_registration import change, command_server, find_server, read_registration, register
@@ -109,6 +114,21 @@ async def count_running(container: Container, server_id: str) -> int:
     return len(await running_on(bucket, server_token(server_id)))
 
 
+SERVERS_AND_ADMINS = ("admin", "service")
+
+
+async def short_page(container: Container, user: Identity, limit: int, cursor: str | None) -> ShortServerPage:
+    """Return a page of the servers that a `service` token acts for."""
+    of = acts_for(user, container.fleet)
+    servers = {one.server_id: one for one in container.fleet.servers() if of is None or one.server_id in of}
+    shown, following = page_of(servers, limit, cursor)
+    heartbeats = await container.heartbeats.all()
+    return ShortServerPage(
+        servers=[short_server(servers[name], heartbeats.get(server_token(name))) for name in shown],
+        next_cursor=following,
+    )
+
+
 def server_router(container: Container) -> Router:
     routes = Routes("/servers", "Servers", roles=("admin",))
     depth = container.settings.max_json_depth
@@ -123,18 +143,30 @@ def server_router(container: Container) -> Router:
         body, given = await read_registration(request, depth)
         return RegisterAnswer(id=body.id, reset=await register(container, body, given, origin(request)))
 
-    @routes.get("/", "List servers", "A page of servers, by id")
+    @routes.get("/", "List servers", "A page of servers, by id", roles=SERVERS_AND_ADMINS)
     async def list_servers(
-        limit: ServerLimit = 5000, cursor: Cursor = None, removed: RemovedOnly = False
+        request: ApiRequest, limit: ServerLimit = 5000, cursor: Cursor = None, removed: RemovedOnly = False
     ) -> ServerPage:
-        """List the registered servers by id, with their state and last heartbeat, or the removed ones."""
+        """List the registered servers by id, with their state and last heartbeat, or the removed ones.
+
+        A `service` token gets those that it acts for, in short.
+        """
         await container.fleet.catch_up(container.reading)
+        if not request.user.has("admin"):
+            return cast(ServerPage, await short_page(container, request.user, limit, cursor))
         return await (removed_page if removed else registered_page)(container, limit, cursor)
 
-    @routes.get("/{server_id:str}", "Read a server", "The server's present state")
-    async def get_server(server_id: ServerId) -> ServerSummary:
-        """Return a server and its `status`: `online` or `offline`, with the reason."""
-        return await show(container, await find_server(container, server_id))
+    @routes.get("/{server_id:str}", "Read a server", "The server's present state", roles=SERVERS_AND_ADMINS)
+    async def get_server(request: ApiRequest, server_id: ServerId) -> ServerSummary | ShortServer:
+        """Return a server and its `status`: `online` or `offline`, with the reason.
+
+        A `service` token gets a server that it acts for, in short.
+        """
+        check_server(request.user, container.fleet, server_id)
+        found = await find_server(container, server_id)
+        if not request.user.has("admin"):
+            return short_server(found, await container.heartbeats.get(server_id))
+        return await show(container, found)
 
     @routes.patch("/{server_id:str}", "Change a server", "The server's present state", body=ServerPatch)
     async def change_server(request: ApiRequest, server_id: ServerId) -> ServerSummary:
@@ -158,12 +190,21 @@ def server_router(container: Container) -> Router:
         await restore(container, server_id, await read_as(request, RestoreBody, depth), origin(request))
         return await show(container, await find_server(container, server_id))
 
-    @routes.post("/{server_id:str}/heartbeat", "Send a heartbeat", "The heartbeat is recorded", body=HeartbeatBody)
+    @routes.post(
+        "/{server_id:str}/heartbeat",
+        "Send a heartbeat",
+        "The heartbeat is recorded",
+        body=HeartbeatBody,
+        roles=SERVERS_AND_ADMINS,
+    )
     async def send_heartbeat(request: ApiRequest, server_id: ServerId) -> HeartbeatAnswer:
         """Record a heartbeat. Heartbeats keep a server without a health address online.
 
-        One restores a server that was removed for being offline; not one that an admin removed.
+        One restores a server that was removed for being offline; not one that an admin removed. A `service` token may
+        send it for the servers that it acts for: those in its claim `servers`, or the one called like its `sub`; a
+        token that names none, for any.
         """
+        check_server(request.user, container.fleet, server_id)
         body = await read_as(request, HeartbeatBody, depth)
         server = container.fleet.find(server_id) or await revive(container, server_id, origin(request))
         now = utc_now()

@@ -21,7 +21,15 @@ from ...projections.task_view import ACTIVE, Status
 from ...push.feed import FeedPosition
 from ...push.listeners import Scope
 from ...submission.body import OPTIONS, Submission, read_task
-from ..auth.access import ATTEMPT_TOKENS, READERS_OF_ALL, SUBMITTERS, ApiRequest, origin, owned_ref
+from ..auth.access import (
+    ATTEMPT_TOKENS,
+    READERS_OF_ALL,
+    SUBMITTERS,
+    ApiRequest,
+    check_task_of_server,
+    origin,
+    owned_ref,
+)
 from ..bodies import read_as, read_body
 from ..middleware import MAY_TAKE_LONG, traceparent, until_gone
 from ..openapi.description import schema_of
@@ -173,8 +181,9 @@ def task_router(container: Container) -> Router:
     @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now", fails={429})
     async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
         """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
-        ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
+        ref = owned_ref(request.user, task_id, *READERS_OF_ALL, "service")
         detail = await read_detail(container, request, ref, wait)
+        check_task_of_server(request.user, container.fleet, ref, detail.view.server_id)
         return task_answer(container.reports.with_waiting(detail), settings)
 
     @routes.put(

@@ -291,6 +291,38 @@ class RegisterAnswer(Struct, kw_only=True):
     is destroyed. Empty for a new server."""
 
 
+class ShortServer(Struct, kw_only=True, rename="camel"):
+    """A server, as `service` tokens see it."""
+
+    id: str
+    status: Literal["online", "offline"]
+    is_async: bool = msgspec.field(name="async")
+    callback: bool
+    types: list[str]
+    max_concurrent: int
+    last_heartbeat: str | None
+    """The last heartbeat, successful health check or successful task."""
+
+
+class ShortServerPage(Page, kw_only=True, rename="camel"):
+    """Servers, by id, as `service` tokens see them."""
+
+    servers: list[ShortServer]
+
+
+def short_server(server: Present, heartbeat: Heartbeat | None) -> ShortServer:
+    settings = server.settings
+    return ShortServer(
+        id=settings.server_id,
+        status="online" if server.online else "offline",
+        is_async=settings.is_async,
+        callback=settings.callback,
+        types=list(settings.types),
+        max_concurrent=settings.max_concurrent,
+        last_heartbeat=iso(heartbeat.seen_at) if heartbeat else None,
+    )
+
+
 class HeartbeatAnswer(Struct, kw_only=True, rename="camel"):
     """The heartbeat is recorded."""
 
