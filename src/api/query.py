@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl
 
 from litestar.handlers import HTTPRouteHandler
@@ -13,6 +14,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from ..errors import InvalidInput
 from ..wire.validation_errors import nearest
 from .routing import IGNORES_UNKNOWN_PARAMETERS
+
+_WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 class KnownParameters:
@@ -24,7 +27,7 @@ class KnownParameters:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._declared: dict[HTTPRouteHandler, Mapping[str, bool]] = {}
+        self._declared: dict[HTTPRouteHandler, Mapping[str, type]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["query_string"] and scope.get("method") != "OPTIONS":
@@ -38,14 +41,26 @@ class KnownParameters:
         if declared is None:
             declared = self._declared[handler] = declared_parameters(handler, scope["path_params"])
         given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")
-        for name, count in Counter(name for name, _ in given).items():
-            if name not in declared:
+        counts = Counter(name for name, _ in given)
+        for name, text in given:
+            kind = declared.get(name)
+            if kind is None:
                 raise InvalidInput(f"unknown query parameter `{name}`{nearest(name, declared)}", name)
-            if count > 1 and not declared[name]:
+            if counts[name] > 1 and kind is not list:
                 raise InvalidInput("is given more than once; send one value", name)
+            if kind is int and not _WHOLE.fullmatch(text):  # Litestar takes `2.0`, `1e1`, and `null` for no value
+                raise InvalidInput("must be a whole number", name)
 
 
-def declared_parameters(handler: HTTPRouteHandler, in_path: Mapping[str, Any]) -> Mapping[str, bool]:
-    """Return the query parameters of a route; True for one that may be given several times."""
+def declared_parameters(handler: HTTPRouteHandler, in_path: Mapping[str, Any]) -> Mapping[str, type]:
+    """Return the query parameters of a route: list for one that may be given several times, int, and str for others."""
     expected = handler.create_kwargs_model(dict(in_path)).expected_query_params
-    return {each.field_alias: each.is_sequence for each in sorted(expected, key=lambda each: each.field_alias)}
+    fields = handler.parsed_fn_signature.parameters
+
+    def kind(parameter: Any) -> type:
+        if parameter.is_sequence:
+            return list
+        annotation = fields[parameter.field_name].annotation if parameter.field_name in fields else str
+        return int if int in (annotation, *get_args(annotation)) else str
+
+    return {each.field_alias: kind(each) for each in sorted(expected, key=lambda each: each.field_alias)}

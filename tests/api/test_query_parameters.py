@@ -9,6 +9,8 @@ import pytest
 from taskstream.wire.validation_errors import nearest
 from testkit.service import Answer, Service
 
+OTHERS = {"/api/health", "/api/events"}
+"""Monitoring adds parameters; a stream that never ends."""
 IDS = {"task_id": "0" * 26 + "~x", "batch_id": "0" * 26 + "~x", "schedule_id": "0" * 26 + "~x"}
 
 
@@ -18,7 +20,9 @@ async def answers(service: Service, query: str, *, is_queue: bool) -> dict[str, 
     found = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if path.startswith("/api/") and (operation["tags"] == ["Queue"]) == is_queue:
+            if path in OTHERS or (operation["tags"] == ["Queue"]) != is_queue:
+                continue
+            if path.startswith("/api/"):
                 named = re.sub(r"\{(\w+)\}", lambda each: IDS.get(each[1], "x"), path)
                 found[f"{method} {path}"] = await service.admin.call(method.upper(), f"{named}?{query}", b"{")
     assert found
@@ -52,6 +56,15 @@ async def test_a_parameter_with_one_value_is_refused_twice(api: Service) -> None
 
     assert (answer.status, answer["path"]) == (400, "limit")
     assert (await api.alice.get("/api/tasks?status=FAILED&status=WAITING&type=a&type=b")).status == 200
+
+
+async def test_a_whole_number_is_digits(api: Service) -> None:
+    task_id = await api.alice.submit({"a": 1})
+    for path in ("/api/tasks?limit", f"/api/task/{task_id}?wait", f"/api/task/{task_id}/result?sequence"):
+        name = path.rpartition("?")[2]
+        for text in ("2.0", "1e1", "null", "true", "", "5_0", "%2B5", "%D9%A3"):
+            assert await api.alice.refusal("GET", f"{path}={text}") == (400, name), (path, text)
+        assert (await api.alice.get(f"{path}=1")).status in (200, 404)
 
 
 async def test_a_stranger_learns_no_parameter(api: Service) -> None:
