@@ -52,7 +52,13 @@ def task_id(place: int) -> str:
 
 def test_each_task_of_a_batch_is_an_event_with_every_field() -> None:
     body = b'[{"payload": [1 ], "priority": "high", "dependsOn": [1]}, {"a": 2}]'
-    policy = RetryPolicy(attempts=3, backoff_base=seconds(1), backoff_cap=seconds(30), timeout=seconds(300))
+    policy = RetryPolicy(
+        attempts=3,
+        backoff_base=seconds(1),
+        backoff_cap=seconds(30),
+        timeout=seconds(300),
+        callback_timeout=seconds(3600),
+    )
     first = TaskSubmitted(
         owner="alice",
         task_type="default",

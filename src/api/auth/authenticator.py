@@ -21,6 +21,7 @@ import jwt
 import msgspec
 from msgspec import Meta, Struct
 
+from ...instants import epoch_seconds
 from ...settings import Settings
 from .keys import Clock, Key, KeysUnavailable, VerificationKeys, check_secret, keys_from_settings
 
@@ -60,7 +61,7 @@ class Identity(Struct, frozen=True):
 
     def seconds_left(self, now: datetime) -> float:
         """Return how much longer the token is accepted; 0 or less if it is not any more."""
-        return self.expires_at - now.timestamp()
+        return self.expires_at - epoch_seconds(now)
 
 
 class Claims(Struct, frozen=True):
