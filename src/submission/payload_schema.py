@@ -9,7 +9,7 @@ not. So it is asked only where its cost is bounded. The other ways to spend time
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -27,6 +27,12 @@ MOST_PATTERN_PROPERTIES = 100
 """Patterns for names of properties: each is compared with each name."""
 MOST_COMPARISONS = 100_000
 """Comparisons of a payload's values with entries of an `enum` that are neither text nor whole numbers: 10 us each."""
+EXTREME = 20
+"""Comparisons as expensive as one with an extreme number: the engine compares exact fractions of hundreds of digits."""
+FEW = 100
+"""Values that a schema may apply to before its comparisons are multiplied by all numbers of a payload."""
+MOST_UNEVALUATED = 3
+"""`unevaluatedProperties` or `unevaluatedItems` around each other for one value: each doubles the cost."""
 MOST_EXPLAINED = 1_000_000
 """Steps to find the place of an error, in the worst case."""
 DEEPEST_EXPLAINED = 64
@@ -38,6 +44,9 @@ _DATA = frozenset({"enum", "const", "default", "examples"})
 _LISTS = ("allOf", "anyOf", "oneOf")
 _SINGLE = ("not", "if", "then", "else")
 _BY_NAME = ("dependentSchemas", "dependencies")
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_UNEVALUATED = ("unevaluatedItems", "unevaluatedProperties")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _CHILDREN = (
     "additionalItems", "additionalProperties", "contains", "items", "propertyNames", "unevaluatedItems",
     "unevaluatedProperties",
@@ -60,16 +69,24 @@ class PayloadSchema:
         if sum(len(_named(part, "patternProperties")) for part in parts) > MOST_PATTERN_PROPERTIES:
             raise InvalidInput(f"may have {MOST_PATTERN_PROPERTIES} `patternProperties` at most", "$.schema")
         try:
-            steps = _most_steps(schema, parts)
-            self._by_depth = _paths_by_depth(schema, parts) if steps <= MOST_STEPS else []
+            if _most_at_one_value(schema, parts, lambda _: 1) > MOST_STEPS:
+                raise InvalidInput(
+                    f"applies more than {MOST_STEPS:,} schemas to one value: references that meet in the same "
+                    "definition again and again multiply; combine them less deep",
+                    "$.schema",
+                )
+            if _most_unevaluated(schema, parts) > MOST_UNEVALUATED:
+                raise InvalidInput(
+                    f"has more than {MOST_UNEVALUATED} `unevaluatedProperties` or `unevaluatedItems` around each other "
+                    "for one value: each doubles the cost of those inside; use them in the outermost schema",
+                    "$.schema",
+                )
+            self._by_depth = _paths_by_depth(schema, parts)
+            repeated = _repeated(schema, parts)
+            self._comparisons = _most_at_one_value(schema, repeated, _comparisons)
+            self._with_extremes = _most_at_one_value(schema, repeated, _comparisons_with_extremes)
         except RecursionError:
             raise InvalidInput("references follow each other too often; use fewer in a row", "$.schema") from None
-        if steps > MOST_STEPS:
-            raise InvalidInput(
-                f"applies more than {MOST_STEPS:,} schemas to one value: references that meet in the same definition "
-                "again and again multiply; combine them less deep",
-                "$.schema",
-            )
         self._slow_entries = sum(map(_slow_entries, parts))
         self._validator = _compiled(schema)
 
@@ -86,6 +103,12 @@ class PayloadSchema:
                 "`enum`",
                 root,
             )
+        if self._with_extremes and self._compared(payload, values) > MOST_COMPARISONS:
+            raise InvalidInput(
+                "has too many numbers for the schema of its type, which compares each with `enum`, `const`, "
+                f"`multipleOf` or bounds; a number beyond 1e-20 to 1e20 counts as {EXTREME}",
+                root,
+            )
         if self._validator.is_valid(payload):
             return
         if values * self._paths(text) > MOST_EXPLAINED:
@@ -94,6 +117,16 @@ class PayloadSchema:
             self._validator.validate(payload)
         except jsonschema_rs.ValidationError as error:
             raise breaks_schema(error, root) from None
+
+    def _compared(self, payload: object, values: int) -> int:
+        """Return how many comparisons of numbers a payload of so many values may cost."""
+        if values * EXTREME * max(self._comparisons, self._with_extremes) <= MOST_COMPARISONS:
+            return 0
+        plain = extreme = 0
+        for number in _numbers(payload):
+            extreme += (is_extreme := _is_extreme(number))
+            plain += not is_extreme
+        return plain * self._comparisons + extreme * EXTREME * self._with_extremes
 
     def _paths(self, text: bytes) -> int:
         """Return by how many paths schemas come to one value of a payload, in the worst case."""
@@ -157,21 +190,116 @@ def _slow_entries(part: dict[str, Any]) -> int:
     return 0 if is_quick else len(entries)
 
 
-def _most_steps(schema: dict[str, Any], parts: list[dict[str, Any]]) -> int:
-    """Return how many schemas apply to one value, in the worst case. A reference to itself counts once."""
-    named = _by_name(parts)
+def _most_at_one_value(
+    schema: dict[str, Any], parts: list[dict[str, Any]], weigh: Callable[[dict[str, Any]], int]
+) -> int:
+    """Return the total weight of the schemas that apply to one value, at most. A reference to itself counts once."""
+    named = _by_name(_parts(schema))
     counted: dict[int, int] = {}
 
-    def steps(part: Any) -> int:
+    def total(part: Any) -> int:
         if not isinstance(part, dict):
             return 1
         if (known := counted.get(id(part))) is not None:
             return known
         counted[id(part)] = 0  # being counted: what leads back here costs no more
-        counted[id(part)] = found = 1 + sum(map(steps, _applied(part, schema, named)))
+        counted[id(part)] = found = weigh(part) + sum(map(total, _applied(part, schema, named)))
         return found
 
-    return max(map(steps, parts))
+    return max(map(total, parts), default=0)
+
+
+def _repeated(schema: dict[str, Any], parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the schemas that may apply to more than FEW values of one payload: those of items, or of any property."""
+    named = _by_name(parts)
+    visits: dict[int, int] = {}
+    repeated: list[Any] = []
+
+    def visit(part: Any) -> None:
+        if not isinstance(part, dict):
+            return
+        visits[id(part)] = count = visits.get(id(part), 0) + 1
+        if count > FEW:
+            repeated.append(part)
+            return
+        if count == 1:
+            repeated.extend(_several(part))
+        for each in (*_applied(part, schema, named), *_one_each(part)):
+            visit(each)
+
+    visit(schema)
+    found: dict[int, dict[str, Any]] = {}
+    while repeated:
+        part = repeated.pop()
+        if isinstance(part, dict) and id(part) not in found:
+            found[id(part)] = part
+            repeated += (*_applied(part, schema, named), *_one_each(part), *_several(part))
+    return list(found.values())
+
+
+def _one_each(part: dict[str, Any]) -> Iterator[Any]:
+    """Yield the schemas that a schema applies to one value each below its own."""
+    yield from _named(part, "properties").values()
+    found = part.get("prefixItems")
+    yield from found if isinstance(found, list) else ()
+
+
+def _several(part: dict[str, Any]) -> Iterator[Any]:
+    """Yield the schemas that a schema applies to any number of values below its own."""
+    yield from _named(part, "patternProperties").values()
+    for keyword in _CHILDREN:
+        found = part.get(keyword)
+        yield from found if isinstance(found, list) else (found,)
+
+
+def _most_unevaluated(schema: dict[str, Any], parts: list[dict[str, Any]]) -> int:
+    """Return how many `unevaluated…` keywords lie around each other for one value, at most."""
+    named = _by_name(parts)
+    counted: dict[int, int] = {}
+
+    def depth(part: Any) -> int:
+        if not isinstance(part, dict):
+            return 0
+        if (known := counted.get(id(part))) is not None:
+            return known
+        counted[id(part)] = 0
+        below = max(map(depth, _applied(part, schema, named)), default=0)
+        counted[id(part)] = found = below + any(name in part for name in _UNEVALUATED)
+        return found
+
+    return max(map(depth, parts))
+
+
+def _comparisons(part: dict[str, Any]) -> int:
+    """Return how many comparisons a schema makes with an ordinary number; bounds cost nothing then."""
+    ruling = (part.get("const"), part.get("enum"), part.get("multipleOf"))
+    return sum(EXTREME if _is_extreme(number) else 1 for number in _numbers(ruling))
+
+
+def _comparisons_with_extremes(part: dict[str, Any]) -> int:
+    """Return how many comparisons a schema makes with an extreme number."""
+    return sum(1 for _ in _numbers((part.get("const"), part.get("enum"), part.get("multipleOf")))) + sum(
+        name in part for name in _BOUNDS
+    )
+
+
+def _is_extreme(number: float) -> bool:
+    return number != 0 and not 1e-20 < abs(number) < 1e20
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """Yield the numbers in a JSON value."""
+    left: list[Any] = [value]
+    while left:
+        match left.pop():
+            case bool():
+                pass
+            case int() | float() as number:
+                yield number
+            case list() | tuple() as several:
+                left += several
+            case dict() as by_name:
+                left += by_name.values()
 
 
 def _paths_by_depth(schema: dict[str, Any], parts: list[dict[str, Any]]) -> list[int]:
@@ -204,13 +332,13 @@ def _paths_by_depth(schema: dict[str, Any], parts: list[dict[str, Any]]) -> list
     return found
 
 
-def _by_name(parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _by_name(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return the schemas that a reference can name, by the reference."""
-    return {f"#{part[key]}" if key == "$anchor" else part[key]: part for part in parts for key in _names(part)}
+    return {part[key] if key == "$id" else f"#{part[key]}": part for part in parts for key in _names(part)}
 
 
 def _names(part: dict[str, Any]) -> Iterator[str]:
-    for key in ("$anchor", "$id"):
+    for key in ("$anchor", "$dynamicAnchor", "$id"):
         if isinstance(part.get(key), str):
             yield key
 
@@ -225,9 +353,10 @@ def _applied(part: dict[str, Any], schema: dict[str, Any], named: dict[str, Any]
             yield part[keyword]
     for keyword in _BY_NAME:
         yield from _named(part, keyword).values()
-    reference = part.get("$ref")
-    if isinstance(reference, str):
-        yield named.get(reference) or _pointed_at(schema, reference)
+    for keyword in _REFERENCES:
+        reference = part.get(keyword)
+        if isinstance(reference, str):
+            yield named.get(reference) or _pointed_at(schema, reference)
 
 
 def _pointed_at(schema: Any, reference: str) -> Any:

@@ -93,6 +93,56 @@ def test_a_payload_is_compared_with_a_bounded_number_of_slow_entries() -> None:
     check({"items": {"enum": [str(n) for n in range(1_000)]}}, ["5"] * 10_000)
 
 
+HUGE, TINY = 1.7e308, 1e-300
+
+
+@pytest.mark.parametrize(
+    ("rule", "number", "most"),
+    [
+        ({"enum": list(range(100))}, TINY, 50),
+        ({"enum": [1, 2]}, 1.5, 50_000),
+        ({"const": 5}, TINY, 5_000),
+        ({"oneOf": [{"const": 1}, {"const": 2}]}, HUGE, 2_500),
+        ({"multipleOf": 0.01}, HUGE, 5_000),
+        ({"multipleOf": 0.01}, 19.99, 100_000),
+        ({"multipleOf": TINY}, 1, 5_000),
+        ({"maximum": 0.01}, TINY, 5_000),
+    ],
+)
+def test_numbers_are_compared_a_bounded_number_of_times(rule: dict[str, Any], number: float, most: int) -> None:
+    """Each comparison of exact fractions takes up to 0.2 ms, in which the process does nothing else."""
+    with contextlib.suppress(InvalidInput):
+        check({"items": rule}, [number] * min(most, 100))
+    with pytest.raises(InvalidInput, match="too many numbers for the schema"):
+        check({"items": rule}, [number] * (most + 1))
+
+
+def test_many_numbers_within_bounds_are_taken() -> None:
+    check({"items": {"minimum": -1, "maximum": 1, "type": "number"}}, [0.25] * 150_000)
+    size = {"enum": [256, 512, 768, 1024], "multipleOf": 0.5}
+    once = {"$defs": {"size": size}, "properties": {name: {"$ref": "#/$defs/size"} for name in ("width", "height")}}
+    check(once, {"width": 512, "height": 256, "embedding": [0.25] * 100_000})
+
+
+def test_numbers_in_a_recursive_schema_are_compared_as_often_as_it_is_met() -> None:
+    tree = {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "value": {"enum": [1, 2]}}}
+    with pytest.raises(InvalidInput, match="too many numbers for the schema"):
+        check(tree, {"left": {"left": {"value": 1}}, "values": [TINY] * 2_501})
+
+
+def test_references_by_dynamic_anchor_count_like_others() -> None:
+    levels = {f"d{n}": {"$dynamicAnchor": f"a{n}", "allOf": [{"$dynamicRef": f"#a{n + 1}"}] * 2} for n in range(30)}
+    assert "schemas to one value" in refusal({"$defs": levels | {"d30": {"$dynamicAnchor": "a30"}}})
+
+
+def test_unevaluated_keywords_around_each_other_are_few() -> None:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(3):
+        schema = {"anyOf": [schema, {"required": ["z"]}], "unevaluatedProperties": {"type": "integer"}}
+    check(schema, {"a": 1})
+    assert "around each other" in refusal({"allOf": [schema], "unevaluatedProperties": False})
+
+
 def test_only_the_first_error_of_a_large_payload_is_made() -> None:
     for schema, payload in (
         ({"items": {"type": "string"}}, list(range(100_000))),
