@@ -21,6 +21,7 @@
     │       ├── NotRetryable        only failed and cancelled tasks can be retried
     │       ├── KeyDestroyed        the task needs the key it came with, which was destroyed at its end
     │       ├── ApiKeyDestroyed     the removed server needs its API key again
+    │       ├── ApiKeyReplaced      another request replaced the server's API key meanwhile: seal it again
     │       ├── RetryTooLate        a retry could not start in time
     │       ├── AlreadyExists       a task with this id exists
     │       └── IdempotencyConflict the Idempotency-Key was used with another body
@@ -216,6 +217,13 @@ class ApiKeyDestroyed(RuleBroken):
         super().__init__(
             f"the API key of {server_id!r} was destroyed: send `apiKey` with the restore, or null to restore it without"
         )
+
+
+class ApiKeyReplaced(RuleBroken):
+    """The API key that a command keeps is not the server's any more, and may be destroyed."""
+
+    def __init__(self) -> None:
+        super().__init__("the server's API key was changed by other requests all the time; send the request again")
 
 
 class RetryTooLate(RuleBroken):

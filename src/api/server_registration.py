@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from ..clock import utc_now
 from ..commands.handler import Handled
@@ -16,13 +16,13 @@ from ..commands.server import (
     ChangeServer,
     Present,
     RegisterServer,
-    Removed,
     ServerChange,
     ServerCommand,
     ServerState,
+    settings_of,
 )
 from ..container import Container
-from ..errors import InvalidInput, NotFound
+from ..errors import ApiKeyReplaced, InvalidInput, NotFound, Refused
 from ..events.server import Overflow, ServerEvent, ServerRegistered
 from ..submission.body import parse_json_object
 from ..wire.addresses import BadAddress
@@ -37,6 +37,8 @@ from .schemas.servers import (
     expectation,
 )
 
+KEY_RACES = 5
+"""Tries to name an API key that other requests replace at the same time."""
 HEADERS_IN_USE = frozenset(
     {
         "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
@@ -91,7 +93,6 @@ async def register(container: Container, body: RegisterBody, given: Collection[s
     await check_url(container, body.endpoints.predict, "$.endpoints.predict")
     if body.endpoints.health:
         await check_url(container, body.endpoints.health, "$.endpoints.health")
-    key_id = await seal_key(container, body.id, body.api_key)
     registered = ServerRegistered(
         server_id=body.id,
         name=body.name,
@@ -103,7 +104,6 @@ async def register(container: Container, body: RegisterBody, given: Collection[s
         types=distinct(body.types),
         max_concurrent=body.max_concurrent,
         weight=body.weight,
-        api_key_id=key_id,
         labels=body.labels,
         overflow=_overflow(body.overflow),
         busy_status=statuses(body.busy_status),
@@ -113,9 +113,15 @@ async def register(container: Container, body: RegisterBody, given: Collection[s
         remove_after=removal(body.remove_after),
         is_permanent=body.remove_after is None,
     )
-    handled = await command_server(container, body.id, RegisterServer(settings=registered), signed)
+
+    def registration(key_id: str, is_kept: bool) -> RegisterServer:
+        return RegisterServer(settings=replace(registered, api_key_id=key_id), keeps_key=is_kept)
+
+    handled = await command_with_key(container, body.id, body.api_key, registration, signed)
+    assert isinstance(handled.known.state, Present)
+    registered = handled.known.state.settings
     before = await settings_before(container, body.id, handled)
-    await replaced(container, before, key_id)
+    await replaced(container, before, registered.api_key_id)
     await check_soon(container, body.id, handled.known.sequence)
     return [] if before is None else reset_fields(before, registered, given)
 
@@ -146,9 +152,15 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         "is_permanent": _read(body.remove_after, lambda seconds: seconds is None),
     }
     await find_server(container, server_id)  # before a key is sealed for it
-    if body.api_key is not UNSET:
-        changes["api_key_id"] = await seal_key(container, server_id, body.api_key)
-    handled = await command_server(container, server_id, ChangeServer(change=ServerChange(**changes)), signed)
+    change = ServerChange(**changes)
+
+    def changing(key_id: str, is_kept: bool) -> ChangeServer:
+        return ChangeServer(change=replace(change, api_key_id=key_id), keeps_key=is_kept)
+
+    if body.api_key is UNSET:
+        handled = await command_server(container, server_id, ChangeServer(change=change), signed)
+    else:
+        handled = await command_with_key(container, server_id, body.api_key, changing, signed)
     if handled.appended:
         assert isinstance(handled.known.state, Present)
         before = await settings_before(container, server_id, handled)
@@ -156,24 +168,38 @@ async def change(container: Container, server_id: str, body: ServerPatch, signed
         await check_soon(container, server_id, handled.known.sequence)
 
 
-async def seal_key(container: Container, server_id: str, api_key: str | None) -> str:
-    """Seal an API key and return its id, that of the present one if it is the same; empty for none."""
-    if api_key is None:
-        return ""
-    state = (await container.commands.servers.load(server_id)).state
-    current = settings_of(state)
-    return await container.secrets.put(server_id, api_key, current.api_key_id if current else "")
+async def command_with_key(
+    container: Container,
+    server_id: str,
+    api_key: str | None,
+    command: Callable[[str, bool], ServerCommand],
+    signed: Origin,
+) -> Handled[ServerState, ServerEvent]:
+    """Seal an API key and give the command that names it. Raises what the command raises; then no key is left behind.
 
-
-def settings_of(state: ServerState) -> ServerRegistered | None:
-    """Return the settings of a server that is registered, or was removed and can come back."""
-    match state:
-        case Present():
-            return state.settings
-        case Removed(before=Present() as before, is_kept=True):
-            return before.settings
-        case _:
-            return None
+    `command`: returns the command for the id of the key (empty: none) and whether this is the present key's: the same
+    key is sealed once. If another request replaces that meanwhile, which destroys it, the key is sealed again.
+    """
+    for tries_left in reversed(range(KEY_RACES)):
+        current = settings_of((await container.commands.servers.load(server_id)).state)
+        current_id = current.api_key_id if current else ""
+        key_id = "" if api_key is None else await container.secrets.put(server_id, api_key, current_id)
+        is_kept = bool(key_id) and key_id == current_id
+        try:
+            handled = await command_server(container, server_id, command(key_id, is_kept), signed)
+        except ApiKeyReplaced:
+            if tries_left:
+                continue
+            raise
+        except Refused:
+            if not is_kept:
+                await container.secrets.destroy(server_id, key_id)
+            raise
+        named = settings_of(handled.known.state)
+        if not is_kept and (named is None or named.api_key_id != key_id):  # nothing was to be done
+            await container.secrets.destroy(server_id, key_id)
+        return handled
+    raise AssertionError("the last try has raised")
 
 
 async def settings_before(

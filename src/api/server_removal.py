@@ -26,7 +26,7 @@ from ..events.subjects import server_token
 from ..runtime import fleet_log
 from .auth.access import Origin
 from .schemas.servers import RestoreBody
-from .server_registration import check_soon, command_server, replaced, seal_key, settings_before
+from .server_registration import check_soon, command_server, command_with_key, replaced, settings_before
 
 
 async def remove(container: Container, server_id: str, reason: str, signed: Origin) -> None:
@@ -61,20 +61,22 @@ async def restore(container: Container, server_id: str, body: RestoreBody, signe
         if body.api_key is UNSET:
             return
         raise RuleBroken(f"{server_id!r} is registered; change its key with PATCH")
-    key_id = None if body.api_key is UNSET else await seal_key(container, server_id, body.api_key)
-    command = RestoreServer(reason=f"restored by {signed['by'].id}", api_key_id=key_id)
-    try:
-        handled = await command_server(container, server_id, restoring(container, command, known.state), signed)
-    except NotFound:
-        await container.secrets.destroy(server_id, key_id or "")
-        raise
+    reason = f"restored by {signed['by'].id}"
+
+    def restoration(key_id: str | None = None, is_kept: bool = False) -> ServerCommand:
+        command = RestoreServer(reason=reason, api_key_id=key_id, keeps_key=is_kept)
+        return restoring(container, command, known.state)
+
+    if body.api_key is UNSET:
+        handled = await command_server(container, server_id, restoration(), signed)
+    else:
+        handled = await command_with_key(container, server_id, body.api_key, restoration, signed)
     assert isinstance(handled.known.state, Present)
     in_use = handled.known.state.settings.api_key_id
-    if not handled.appended:  # by another request
-        await container.secrets.destroy(server_id, key_id if key_id and key_id != in_use else "")
+    if not handled.appended:  # restored by another request
         return
     await replaced(container, await settings_before(container, server_id, handled), in_use)
-    await _has_returned(container, handled, command.reason)
+    await _has_returned(container, handled, reason)
 
 
 def restoring(container: Container, command: RestoreServer, state: ServerState) -> ServerCommand:

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, assert_never
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import asdict, replace
 
-from ..errors import ApiKeyDestroyed, NotFound
+from ..errors import ApiKeyDestroyed, ApiKeyReplaced, NotFound
 from ..events import server as events
 from ..events.envelope import Actor, Recorded
 from ..events.server import ServerEvent, ServerRegistered
@@ -30,6 +30,8 @@ from ..events.server import ServerEvent, ServerRegistered
 LONGEST_COOLDOWN = timedelta(minutes=5)
 NOT_CHECKED = "not checked yet"
 """The reason of a server's status until its first check."""
+MISCONFIGURED = "misconfigured: "
+"""Beginning of the status reason of a server that only an admin can put right. It is not removed for being offline."""
 REASONS_AT_ONCE = 3
 """Changes of a status' reason that are recorded at once. Each further one is recorded only if the reason before it has
 lasted for a minute, then two, four … up to an hour: a server whose reasons alternate cannot fill the log."""
@@ -92,6 +94,11 @@ class Present(Struct, frozen=True, kw_only=True, tag="present"):
         return self.settings.server_id
 
     @property
+    def is_misconfigured(self) -> bool:
+        """True if only a check that can read its API key brings it back online, whatever else it sends."""
+        return not self.online and self.status_reason.startswith(MISCONFIGURED)
+
+    @property
     def status_since(self) -> datetime:
         """Since when it is online or offline for the present reason. UTC."""
         return self.reason_changed_at or self.changed_at
@@ -116,6 +123,8 @@ ABSENT = Absent()
 
 class RegisterServer(Struct, frozen=True, kw_only=True):
     settings: ServerRegistered
+    keeps_key: bool = False
+    """True: the API key named is the present one. Raises ApiKeyReplaced if it is not any more: it may be destroyed."""
 
 
 class ServerChange(Struct, frozen=True, kw_only=True):
@@ -148,6 +157,8 @@ class ServerChange(Struct, frozen=True, kw_only=True):
 
 class ChangeServer(Struct, frozen=True, kw_only=True):
     change: ServerChange
+    keeps_key: bool = False
+    """As of RegisterServer."""
 
 
 class MarkOnline(Struct, frozen=True, kw_only=True):
@@ -201,6 +212,8 @@ class RestoreServer(Struct, frozen=True, kw_only=True):
     """True: only if it is kept, for it has shown a sign of life. False: an admin asks for it."""
     api_key_id: str | None = None
     """Its API key from now on; empty: none. None: the one it had, which must be kept."""
+    keeps_key: bool = False
+    """As of RegisterServer."""
 
 
 class ForgetServer(Struct, frozen=True, kw_only=True):
@@ -228,8 +241,10 @@ ServerCommand: TypeAlias = (
 def decide(command: ServerCommand, state: ServerState, now: datetime) -> Sequence[ServerEvent]:
     """Return the events of a command; none if it is done already.
 
-    Raises NotFound for a server that is not registered, ApiKeyDestroyed if a restored server needs a key again.
+    Raises NotFound for a server that is not registered, ApiKeyDestroyed if a restored server needs a key again,
+    ApiKeyReplaced if the command keeps an API key that is another one by now.
     """
+    check_key(command, state)
     if isinstance(command, RegisterServer):
         return register(command, state)
     match state:
@@ -241,6 +256,33 @@ def decide(command: ServerCommand, state: ServerState, now: datetime) -> Sequenc
             return decide_present(command, state, now)
         case _:
             assert_never(state)
+
+
+def check_key(command: ServerCommand, state: ServerState) -> None:
+    """Raise ApiKeyReplaced if a command keeps an API key that the server does not have any more."""
+    match command:
+        case RegisterServer(keeps_key=True, settings=settings):
+            kept: str | UnsetType | None = settings.api_key_id
+        case ChangeServer(keeps_key=True, change=change):
+            kept = change.api_key_id
+        case RestoreServer(keeps_key=True, api_key_id=kept):
+            pass
+        case _:
+            return
+    settings_now = settings_of(state)
+    if settings_now is None or settings_now.api_key_id != kept:
+        raise ApiKeyReplaced
+
+
+def settings_of(state: ServerState) -> ServerRegistered | None:
+    """Return the settings of a server that is registered, or was removed and can come back with its API key."""
+    match state:
+        case Present():
+            return state.settings
+        case Removed(before=Present() as before, is_kept=True):
+            return before.settings
+        case _:
+            return None
 
 
 def decide_present(command: ServerCommand, state: Present, now: datetime) -> Sequence[ServerEvent]:

@@ -406,6 +406,28 @@ async def test_a_sealed_key_is_kept_replaced_and_removed_with_its_registration(a
     assert await key_ids() == []
 
 
+async def test_a_key_sent_again_while_another_request_replaces_it_is_not_lost(api: Service) -> None:
+    """The same key is sealed once. Another request that replaces it destroys it; the first must seal it again."""
+    secrets = api.container.secrets
+    await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
+    put = secrets.put
+    replacements = iter([KEY + "2", None])
+
+    async def put_and_lose_the_race(*arguments: Any) -> str:
+        found = await put(*arguments)
+        if arguments[1] == KEY and (other := next(replacements, "")) != "":
+            await api.admin.done("PATCH", "/api/servers/gpu-1", {"apiKey": other})
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, "put", put_and_lose_the_race)
+        await api.admin.post("/api/servers", {**GPU, "apiKey": KEY})
+
+    [entry] = await api.container.buckets.secrets.scan("server.gpu-1.*")
+    assert await secrets.get("gpu-1", entry.key.rpartition(".")[2]) == KEY
+    assert (await api.admin.get("/api/servers/gpu-1")).body["hasApiKey"] is True
+
+
 # Removal and return
 
 

@@ -74,6 +74,23 @@ async def test_a_task_whose_server_has_an_unreadable_key_goes_to_another_server(
         assert [line["server"] for line in logged if line["event"] == "server.misconfigured"] == ["keyed"]
 
 
+async def test_heartbeats_bring_no_server_online_whose_key_cannot_be_read(nats_url: str) -> None:
+    async with running_service(nats_url) as service:
+        with without_seal_key(service):
+            server = {"id": "beating", "name": "b", "provider": "p", "endpoints": {"predict": "http://127.0.0.1:9/"}}
+            await service.admin.post("/api/servers", {**server, "apiKey": KEY})
+            service.container.secrets._sealer = WrongKey()
+            await service.admin.done("PATCH", "/api/servers/beating", {"weight": 2})  # checks it
+            before = await misconfigured(service.admin, "beating")
+
+            await service.admin.post("/api/servers/beating/heartbeat", {})
+
+            after = (await service.admin.get("/api/servers/beating")).body
+            assert (after["status"], after["statusSince"]) == ("offline", before["statusSince"])
+        await service.admin.done("PATCH", "/api/servers/beating", {"apiKey": KEY})
+        await service.admin.until("/api/servers/beating", lambda one: one["status"] == "online", "it to be back")
+
+
 async def test_a_server_registered_again_with_its_key_takes_the_tasks_that_waited(
     nats_url: str, backend: BackendServer
 ) -> None:

@@ -198,7 +198,7 @@ def server_router(container: Container) -> Router:
         roles=SERVERS_AND_ADMINS,
     )
     async def send_heartbeat(request: ApiRequest, server_id: ServerId) -> HeartbeatAnswer:
-        """Record a heartbeat. Heartbeats keep a server without a health address online.
+        """Record a heartbeat. Heartbeats keep a server without a health address online, unless it is `misconfigured`.
 
         One restores a server that was removed for being offline; not one that an admin removed. A `service` token may
         send it for the servers that it acts for: those in its claim `servers`, or the one called like its `sub`; a
@@ -213,7 +213,7 @@ def server_router(container: Container) -> Router:
             last, seen_at=now, checked_at=None, status=body.status, active_tasks=body.active_tasks, metrics=body.metrics
         )
         await container.heartbeats.put(server_id, heartbeat)
-        if not server.online and server.settings.health_url is None:
+        if not (server.online or server.is_misconfigured) and server.settings.health_url is None:
             await command_server(container, server_id, MarkOnline(reason="heartbeat"), origin(request))
         return HeartbeatAnswer(id=server_id, last_heartbeat=iso(now))
 

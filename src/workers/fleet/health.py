@@ -18,6 +18,7 @@ from ...backends.client import BackendClient
 from ...backends.dialects.dialect import Probe
 from ...clock import jitter, utc_now
 from ...commands.server import (
+    MISCONFIGURED,
     ForgetServer,
     MarkOffline,
     MarkOnline,
@@ -35,7 +36,7 @@ from ...events.server import ServerRegistered
 from ...projections.heartbeats import Heartbeat, RemovedCheck
 from ...runtime import fleet_log
 from ...settings import Settings
-from .server_keys import MISCONFIGURED, Misconfigured, ServerKeys
+from .server_keys import Misconfigured, ServerKeys
 
 log = structlog.get_logger(__name__)
 

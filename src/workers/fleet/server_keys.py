@@ -6,7 +6,7 @@ import time
 
 import structlog
 
-from ...commands.server import MarkOffline, Present
+from ...commands.server import MISCONFIGURED, MarkOffline, Present
 from ...container import Container
 from ...errors import NotFound
 from ...events.envelope import Actor
@@ -16,8 +16,6 @@ from ...vault.sealing import SealingError
 
 log = structlog.get_logger(__name__)
 
-MISCONFIGURED = "misconfigured: "
-"""Beginning of the status reason of a server that only an admin can put right. It is not removed for being offline."""
 WARNING_SECONDS = 60.0
 """At most one warning per server and process in this time."""
 
