@@ -149,13 +149,13 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--metrics-port", type=int, help="port that serves /metrics and /health")
 
     token = _command(commands, "token", _token, "print a development token, signed with TASKSTREAM_JWT_SECRET")
-    token.add_argument("--sub", required=True, type=_subject, help="user name: the `sub` claim")
+    token.add_argument("--sub", required=True, type=_subject, help="the `sub` claim: a user; of a server, its id")
     token.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: user")
     token.add_argument("--ttl", type=_lifetime, default=86_400, help="validity in seconds; default: 86400 (one day)")
 
-    backing = _command(commands, "backup", _backup, "back up logs, keys and results while the service runs")
-    backing.add_argument("folder", metavar="FOLDER", type=_folder, help="an empty or new folder")
-    _data_options(backing, "back up", "this data folder, running or not")
+    backing = _command(commands, "backup", _backup, "back up logs, sealed secrets and results; the service may run")
+    backing.add_argument("folder", metavar="FOLDER", type=_folder, help="a new or empty folder for the backup")
+    _data_options(backing, "back up", "this data folder; a service may run on it")
 
     restoring = _command(
         commands, "restore", _restore, "restore a backup into an empty NATS or data folder, before the service starts"
@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--again", action="store_true", help="first remove what an interrupted restore has left")
 
     rebuilding = _command(commands, "rebuild", _rebuild, "rebuild the projections from the log and report differences")
-    _data_options(rebuilding, "rebuild", "this data folder, running or not")
+    _data_options(rebuilding, "rebuild", "this data folder; a service may run on it")
     rebuilding.add_argument(
         "--recreate",
         action="store_true",
@@ -178,9 +178,9 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "settings", _settings, "print every setting with its default and meaning")
     _command(commands, "seal-key", _seal_key, "print a new key for TASKSTREAM_SEAL_KEYS")
     resealing = _command(
-        commands, "reseal", _reseal, "seal all secrets with the newest key, running or not; then older keys can go"
+        commands, "reseal", _reseal, "seal all stored secrets with the newest key: then older keys can be removed"
     )
-    _data_options(resealing, "reseal the secrets of", "this data folder, running or not")
+    _data_options(resealing, "reseal the secrets of", "this data folder; a service may run on it")
     return parser
 
 
@@ -297,7 +297,7 @@ def _backup(options: argparse.Namespace) -> int:
         async with backup.source(loaded) as connection:
             manifest = await backup.back_up(connection, options.folder, _show_progress())
         for part in manifest.streams:
-            print(f"{part.name:<12} {part.messages:>10,} messages, {part.file_bytes:>14,} bytes")
+            print(f"{part.name:<14} {part.messages:>10,} messages, {part.file_bytes:>14,} bytes")
         print(f"backed up to {options.folder}; verify it with `taskstream restore --check {options.folder}`")
 
     uvloop.run(work())

@@ -130,7 +130,11 @@ def listen(settings: Settings) -> Iterator[tuple[Settings, socket.socket]]:
     try:
         sock = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise InvalidSettings(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        reason = (error.strerror or str(error)).partition(" (while ")[0]
+        raise InvalidSettings(
+            f"cannot listen on {settings.host}:{settings.port}: {reason}: set another --host or --port, "
+            "or end the program that listens there"
+        ) from None
     with sock:
         # Accepted sockets inherit it; asyncio does not set it on them, and every answer would wait 40 ms for an ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -62,7 +62,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: Annotated[Port, about("port the API listens on")] = 8080
     public_url: Annotated[str | None, about("base URL for callbacks from backends; default: http://HOST:PORT")] = None
     data_dir: Annotated[str, about("data folder of the embedded nats-server")] = "./data"
-    nats_url: Annotated[str | None, about("URLs of NATS servers; unset: `up` starts its own")] = None
+    nats_url: Annotated[
+        str | None, about("URLs of NATS servers; required by `api` and `worker`; unset: `up` starts its own")
+    ] = None
     nats_monitor_url: Annotated[
         str | None, about("monitoring URL of an external NATS, to check its `sync_interval`")
     ] = None

@@ -258,7 +258,8 @@ def auth_header(name: str | None) -> str:
     """Return the header that carries the API key, empty for the default. Raises InvalidInput for one in use."""
     if name is not None and (name.lower() in HEADERS_IN_USE or name.lower().startswith(("x-ai-", "proxy-", "sec-"))):
         raise InvalidInput(
-            "is a header that calls have for another purpose; send the key in one of its own", "$.authHeader"
+            "must not be a header that calls use for another purpose: name one for the key, such as X-API-Key",
+            "$.authHeader",
         )
     return name or ""
 

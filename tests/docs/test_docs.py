@@ -9,6 +9,7 @@ import pytest
 
 from taskstream import settings
 from taskstream.events.kinds import TASK_EVENTS
+from taskstream.runtime import metrics
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy" / "README.md", *ROOT.glob("docs/**/*.md")]
@@ -21,6 +22,14 @@ def test_every_setting_is_in_the_operations_table_with_its_default() -> None:
         assert f"| `{name}` | {shown} | {meaning} |" in table, f"{name} differs: see `taskstream settings`"
 
 
+def test_every_metric_is_in_the_operations_table() -> None:
+    table = (ROOT / "docs" / "operations.md").read_text().split("\n## Metrics\n")[1]
+    for family in metrics.REGISTRY.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        if name.startswith("taskstream_"):
+            assert re.search(rf"^\| .*`{name}[`{{].*\|$", table, re.MULTILINE), f"{name} is in no row"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_document_names_a_setting_that_does_not_exist(document: Path) -> None:
     named = set(re.findall(r"TASKSTREAM_[A-Z_]+[A-Z]", document.read_text()))
@@ -29,8 +38,16 @@ def test_no_document_names_a_setting_that_does_not_exist(document: Path) -> None
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
-        assert (document.parent / target).exists(), f"{document.name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)]*))?\)", document.read_text()):
+        page = document.parent / target if target else document
+        assert page.exists(), f"{document.name} links to {target}"
+        assert not anchor or anchor in _anchors(page), f"{document.name} links to {target}#{anchor}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_event_of_a_task_is_in_the_pages_of_tasks_and_webhooks() -> None:

@@ -48,10 +48,10 @@ ABOUT = """Long tasks over plain HTTP, kept safe in an event log.
 A submitted task is on disk when the answer arrives. It is sent to a registered server that is healthy, has a free slot
 and serves its type. Failed attempts are retried. Every step is an event that you can read.
 
-Every `/api` route needs `Authorization: Bearer <JWT>`. Bodies are JSON in UTF-8, whatever their `Content-Type` says.
-Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors are problem documents (RFC 9457) with
-the extra field `error`. Each answer has an `X-Request-Id`, which is also in the service's logs. `Retry-After` of a 503
-or 429 says when to retry.
+Every `/api` route except `/api/health` needs `Authorization: Bearer <JWT>`. Bodies are JSON in UTF-8, whatever their
+`Content-Type` says. Times are milliseconds since the epoch, unless they are ISO 8601 strings. Errors are problem
+documents (RFC 9457) with the extra field `error`. Each answer has an `X-Request-Id`, which is also in the service's
+logs. `Retry-After` of a 503 or 429 says when to retry.
 """
 SCHEMA_REF = "#/components/schemas/{name}"
 _MODULES = (batches, bulk, legacy_queue, owners, pools, schedules, servers, system, tasks, types, webhooks, why)

@@ -110,7 +110,7 @@ def _of_their_certificate(error: ssl.SSLCertVerificationError) -> str:
 def _of_our_certificate(access: Access) -> str:
     if access.cert is None:
         return f"NATS asks for a client certificate: set {variable('nats_cert')} and {variable('nats_key')}"
-    return f"NATS does not accept the client certificate {access.cert!r}: see {variable('nats_cert')}"
+    return f"NATS does not accept the client certificate {access.cert!r}: correct {variable('nats_cert')}"
 
 
 def _tls_asked_for(access: Access) -> str:
@@ -135,10 +135,11 @@ def _of_our_credentials(said: str, access: Access) -> str:
             return f"the credentials in {name} expired at {expires_at.isoformat()}: put new ones into that file"
         return f"NATS refuses the credentials in {name} ({said})"
     if access.user:
-        return f"NATS refuses user {access.user!r} with that password ({said}): see {variable('nats_user')}"
+        names = f"{variable('nats_user')} and {variable('nats_password')}"
+        return f"NATS refuses user {access.user!r} with that password ({said}): correct {names}"
     if access.token:
-        return f"NATS refuses the token ({said}): see {variable('nats_token')}"
+        return f"NATS refuses the token ({said}): correct {variable('nats_token')}"
     if access.cert:
-        return f"NATS has no user for the certificate {access.cert!r} ({said}): see {variable('nats_cert')}"
+        return f"NATS has no user for the certificate {access.cert!r} ({said}): correct {variable('nats_cert')}"
     names = ", ".join(map(variable, ("nats_creds", "nats_user", "nats_token")))
     return f"NATS requires authentication ({said}): set {names} or {variable('nats_cert')}"
