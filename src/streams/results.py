@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager
@@ -20,7 +21,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from ..clock import unique_id, utc_now
-from ..errors import NotFound, StoreError, StoreUnavailable
+from ..errors import NotFound, StoreError, StoreFull, StoreUnavailable
 from ..events.ids import TaskRef
 from ..events.json_text import compact
 from ..events.task import StoredFile, StoredResult
@@ -46,7 +47,10 @@ MOST_WAITING = 64
 PATIENCE_SECONDS = 10.0
 """How long a read may wait to begin."""
 LONGER_PATIENCE_SECONDS = 60.0
-"""How long a read that has begun may wait for its next turn; then it breaks off."""
+"""How long a read that has begun may wait for its next turn, and an object to be stored; then it breaks off."""
+ALONE_SECONDS = 60.0
+"""How long objects are stored one at a time after there was no space for one. Together, each would take space that
+another needs to be complete, and none would be, though there is space for several."""
 HELD_SECONDS = 5.0
 """How long a window stays in memory. The rest of it is read again for a client that takes longer."""
 
@@ -177,12 +181,33 @@ class Objects:
     def __init__(self, connection: Connection) -> None:
         self.turns = Turns(WINDOWS_AT_ONCE, WINDOWS_OF_ONE_USER, MOST_WAITING)
         self._connection = connection
+        self._alone = asyncio.Lock()
+        self._alone_until = float("-inf")
 
     async def put(self, name: str, data: bytes) -> None:
         """Store an object under a name that was never used; it is on disk when this returns.
 
-        Raises StoreUnavailable, and StoreFull: what was stored of it is deleted, or left to the sweeper.
+        Raises StoreUnavailable, and StoreFull: what was stored of it is deleted, or left to the sweeper. For
+        ALONE_SECONDS after StoreFull, objects are stored one at a time.
         """
+        try:
+            if time.monotonic() >= self._alone_until:
+                await self._put(name, data)
+                return
+            try:
+                async with asyncio.timeout(LONGER_PATIENCE_SECONDS):
+                    await self._alone.acquire()
+            except TimeoutError:
+                raise StoreUnavailable("the store had no space lately, so large results are stored in turn") from None
+            try:
+                await self._put(name, data)
+            finally:
+                self._alone.release()
+        except StoreFull:
+            self._alone_until = time.monotonic() + ALONE_SECONDS
+            raise
+
+    async def _put(self, name: str, data: bytes) -> None:
         parts = [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
         description = _Description(
             name=name,

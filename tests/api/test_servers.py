@@ -104,6 +104,17 @@ async def test_a_heartbeat_counts_only_without_a_health_endpoint(api: Service) -
     assert (await api.admin.get("/api/servers/gpu-1"))["status"] == "offline"
 
 
+async def test_metrics_of_a_heartbeat_have_a_limit(api: Service) -> None:
+    await api.admin.post("/api/servers", GPU)
+    most = {"a": "x" * (8 * 1024 - len('{"a":""}'))}
+    await api.admin.done("POST", "/api/servers/gpu-1/heartbeat", {"metrics": most})
+
+    refused = await api.admin.post("/api/servers/gpu-1/heartbeat", {"metrics": {"a": most["a"] + "x"}})
+
+    assert (refused.status, refused["path"]) == (400, "$.metrics")
+    assert (await api.admin.get("/api/servers/gpu-1")).body["metrics"] == most
+
+
 async def test_a_removed_server_is_gone(api: Service) -> None:
     await api.admin.post("/api/servers", GPU)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from taskstream.clock import utc_now
+from taskstream.clock import unique_id, utc_now
 from taskstream.container import Container
-from taskstream.errors import NotFound, StoreUnavailable
+from taskstream.errors import NotFound, StoreFull, StoreUnavailable
 from taskstream.streams import results
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.messages import Position
@@ -65,6 +65,22 @@ async def test_an_object_that_the_store_has_no_space_for_leaves_nothing(containe
         await container.objects.put("o", b"x" * 5_000_000)
 
     assert await stored_bytes(container.reading) == 0
+
+
+async def test_objects_that_fit_are_stored_though_more_try_at_the_same_time(
+    container: Container, nats: NatsServer
+) -> None:
+    """Without turns, each takes space that another needs: all fail, again and again, though there is space."""
+    await limit_store(nats, 6, container.reading, container.storing)
+
+    async def put_all() -> list[BaseException | None]:
+        puts = (container.objects.put(f"o{unique_id()}", b"x" * 1_900_000) for _ in range(8))
+        return await asyncio.gather(*puts, return_exceptions=True)
+
+    outcomes = [*await put_all(), *await put_all()]
+
+    assert all(isinstance(outcome, StoreFull) for outcome in outcomes if outcome is not None)
+    assert len(await container.objects.descriptions(0, 20)) == outcomes.count(None) == 3
 
 
 async def test_an_object_that_never_was_is_not_found(container: Container) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import cast
 
+import msgspec
 from litestar import Router
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from ...commands.server import (
     SetMaintenance,
 )
 from ...container import Container
+from ...errors import InvalidInput
 from ...events.subjects import server_token
 from ...instants import iso
 from ...projections.active import count_running as running_counts
@@ -30,6 +32,7 @@ from ..bodies import read_as
 from ..parameters import Cursor, RemovedOnly, ServerId, ServerLimit, page_of
 from ..routing import Routes
 from ..schemas.servers import (
+    MOST_METRICS,
     CleanupAnswer,
     CleanupBody,
     DrainAnswer,
@@ -206,6 +209,8 @@ def server_router(container: Container) -> Router:
         """
         check_server(request.user, container.fleet, server_id)
         body = await read_as(request, HeartbeatBody, depth)
+        if body.metrics is not None and len(msgspec.json.encode(body.metrics)) > MOST_METRICS:
+            raise InvalidInput(f"must have at most {MOST_METRICS:,} bytes of JSON", "$.metrics")
         server = container.fleet.find(server_id) or await revive(container, server_id, origin(request))
         now = utc_now()
         last = await container.heartbeats.get(server_id) or Heartbeat(seen_at=now)

@@ -168,12 +168,17 @@ class RestoreBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=Tr
     """Its API key from now on; null: none. Required if the server had a key, and it was destroyed."""
 
 
+MOST_METRICS = 8 * 1024
+"""Bytes of a heartbeat's metrics, as JSON. A list may have 5,000 servers with theirs."""
+
+
 class HeartbeatBody(Struct, kw_only=True, rename="camel"):
     """A heartbeat, with the load of the server."""
 
     status: Annotated[str, Meta(max_length=64)] | None = None
     active_tasks: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     metrics: dict[str, Any] | None = None
+    """Any values, shown with the server until its next heartbeat; at most 8 KiB of JSON."""
 
 
 class MaintenanceBody(ReasonBody, kw_only=True, forbid_unknown_fields=True):
