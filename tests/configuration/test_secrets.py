@@ -140,6 +140,7 @@ def log_is_restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
+    logs._json_lines = None  # else each later request of this process would write to a closed file
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
