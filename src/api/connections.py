@@ -144,6 +144,12 @@ TRAILERS_TOO_LARGE = Refusal(
 )
 HEAD_TOO_SLOW = Refusal("slow-head", 408, "Request Timeout", "the head of the request did not arrive in time")
 BODY_TOO_SLOW = Refusal("slow-body", 408, "Request Timeout", "the body of the request arrived too slowly")
+NOT_WEBSOCKET = Refusal(
+    "not-websocket",
+    400,
+    "Bad Request",
+    "this is not a WebSocket handshake that can be read: it must have no body, and no line of more than 8 KiB",
+)
 TOO_MANY = Refusal("total", 503, "Service Unavailable", "too many connections; retry later")
 TOO_MANY_OF_ADDRESS = Refusal(
     "address", 503, "Service Unavailable", "too many connections from your address; close some, or retry later"
@@ -479,7 +485,9 @@ class HttpConnection(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._is_upgraded = True
         super().handle_websocket_upgrade()
-        self._connections.replace(self, cast(WebSocketConnection, self.transport.get_protocol()))
+        socket = cast(WebSocketConnection, self.transport.get_protocol())
+        self._connections.replace(self, socket)
+        socket.check_handshake()
 
     # Ends
 
@@ -579,6 +587,13 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._unparsed = self._unparsed + data if self._unparsed else data
         self._parse()
+
+    def check_handshake(self) -> None:
+        """Refuse a head that the WebSocket library cannot read: it says nothing of it, and waits for ever."""
+        if not (self.handshake_initiated or self.transport.is_closing()):
+            self._connections.note(NOT_WEBSOCKET.reason, self.client)
+            self.transport.write(NOT_WEBSOCKET.answer)
+            self.transport.close()
 
     async def receive(self) -> Any:
         message = await super().receive()

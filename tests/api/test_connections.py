@@ -440,10 +440,7 @@ async def test_a_web_socket_counts_as_a_connection(serve: Serve) -> None:
 async def upgraded(port: int) -> AsyncIterator[Caller]:
     """Open a WebSocket whose frames a test writes byte by byte."""
     async with calling(port) as caller:
-        await caller.send(
-            HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        await caller.send(HANDSHAKE + b"\r\n")
         await caller.reader.readuntil(b"\r\n\r\n")
         yield caller
 
@@ -451,6 +448,29 @@ async def upgraded(port: int) -> AsyncIterator[Caller]:
 def frame(opcode: int, payload: bytes, *, is_last: bool = True) -> bytes:
     """Return a frame, masked with zeros."""
     return bytes([opcode | (0x80 if is_last else 0), 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+HANDSHAKE = (
+    HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(b"Content-Length: 5\r\n", id="a body"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n", id="chunks"),
+        pytest.param(b"X: " + b"a" * 9_000 + b"\r\n", id="a long line"),
+    ],
+)
+async def test_a_handshake_that_cannot_be_read_is_a_400_and_holds_no_place(serve: Serve, more: bytes) -> None:
+    """The WebSocket library says nothing of it, and would wait for ever: any stranger could take all connections."""
+    served = await serve()
+    async with calling(served.port) as caller:
+        await caller.send(HANDSHAKE + more + b"\r\n")
+        assert b"HTTP/1.1 400 " in await asyncio.wait_for(caller.reader.read(), 5)
+    await wait_until(lambda: not len(served.connections), "the end")
 
 
 async def test_many_small_messages_are_read_one_at_a_time(serve: Serve) -> None:
