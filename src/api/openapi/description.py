@@ -106,6 +106,7 @@ def describe(routes: Sequence[Router | HTTPRouteHandler], release: str) -> bytes
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _of_parameter(parameter["schema"])
             for status, answer in operation["responses"].items():
+                _overlapping(answer["content"])
                 if status == "429":
                     answer["headers"] = QUOTA_HEADERS
                 if problem := answer["content"].get(MEDIA_TYPE):
@@ -123,6 +124,13 @@ def _with_booleans(node: Any) -> Any:
     if isinstance(node, dict):
         return False if node == {"not": {}} else {name: _with_booleans(value) for name, value in node.items()}
     return [_with_booleans(value) for value in node] if isinstance(node, list | tuple) else node
+
+
+def _overlapping(content: dict[str, Any]) -> None:
+    """Describe an answer of one shape or another by `anyOf`: an object may fit both, which `oneOf` forbids."""
+    for kind in content.values():
+        if "oneOf" in kind["schema"]:
+            kind["schema"]["anyOf"] = kind["schema"].pop("oneOf")
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
