@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -9,7 +10,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -81,7 +82,24 @@ class _LimitLibraries(logging.Filter):
         return omitted is not None
 
 
-_json_lines: TextIO | None = None
+class _Lines:
+    """Where lines are written. One that cannot be written is dropped: nothing else may fail because of it."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        # OSError: its reader has ended, or the disk is full. ValueError: it is closed.
+        with contextlib.suppress(OSError, ValueError):
+            return self._file.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
+
+
+_json_lines: _Lines | None = None
 """Where requests are written; None: through structlog."""
 _quoted = functools.lru_cache(4_096)(json.dumps)
 
@@ -108,7 +126,8 @@ def configure(settings: Settings) -> None:
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     global _json_lines  # noqa: PLW0603 - as structlog's configuration: one per process
-    _json_lines = sys.stderr if as_json and level <= logging.INFO else None
+    lines = _Lines(sys.stderr)
+    _json_lines = lines if as_json and level <= logging.INFO else None
     repeats = Repeats()
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
@@ -123,10 +142,10 @@ def configure(settings: Settings) -> None:
     structlog.configure(
         processors=[_LimitRepeats(repeats), *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, lines)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(lines)
     handler.addFilter(_LimitLibraries(repeats))
     of_libraries = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=of_libraries, foreign_pre_chain=shared))

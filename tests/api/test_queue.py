@@ -459,7 +459,7 @@ async def test_whichever_request_is_delayed_where_one_task_is_made(
 
     def generated_by(chapters: int) -> Any:
         asked = submission.queue_request(
-            "alice", "novel", ModelChoice(), ChaptersBody(chapters_to_generate=chapters), repeatable=False
+            "alice", "novel", ModelChoice(), ChaptersBody(chapters_to_generate=chapters), repeatable=False, trace=""
         )
         return submission.generate(api.container, asked, "key", {"by": Actor("user", "alice"), "cause": "test"})
 

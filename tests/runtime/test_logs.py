@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,3 +120,19 @@ def test_warnings_are_limited_and_information_is_not(capsys: pytest.CaptureFixtu
     count = {kind: sum(line["event"].startswith(kind) for line in lines) for kind in kinds}
     assert count == {"bad.token": BURST, "request": BURST + 5, "bad thing": BURST}
     assert lines[-1]["event"] == "other"
+
+
+@pytest.mark.usefixtures("unconfigured")
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_log_that_cannot_be_written_fails_nothing_else(log_format: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr("sys.stderr", os.fdopen(writer, "w", buffering=1))
+    logs.configure(Settings(log_format=log_format))
+    logs.log_request(**REQUEST)
+    structlog.get_logger("ours").warning("tried")
+
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.close()
+    logs.log_request(**REQUEST)
+    structlog.get_logger("ours").warning("tried")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 
 import pytest
 
-from taskstream.container import Container
+from taskstream.container import Container, open_container
 from taskstream.errors import Conflict, StoreFull, StoreUnavailable
 from taskstream.streams import buckets
 from taskstream.streams.buckets import Bucket, BucketEntry, Write
@@ -16,7 +17,16 @@ from taskstream.streams.jetstream import messages
 from taskstream.streams.jetstream.api import ApiError
 from testkit.nats import NatsServer
 from testkit.outage import begin, end, limit_store, restart
+from testkit.service import quick_settings
 from testkit.waiting import wait_until
+
+
+@pytest.fixture
+async def container(nats_url: str) -> AsyncIterator[Container]:
+    """Without a seal key, so no fingerprint of one is in the bucket."""
+    settings = quick_settings(seal_keys=(), jwt_secret=None)
+    async with await open_container(settings, nats_url, durability="always") as container:
+        yield container
 
 
 @pytest.fixture
