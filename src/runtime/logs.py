@@ -82,7 +82,7 @@ class _LimitLibraries(logging.Filter):
         return omitted is not None
 
 
-class _Lines:
+class _LogLines:
     """Where lines are written. One that cannot be written is dropped: nothing else may fail because of it."""
 
     def __init__(self, file: TextIO) -> None:
@@ -99,7 +99,7 @@ class _Lines:
             self._file.flush()
 
 
-_json_lines: _Lines | None = None
+_json_lines: _LogLines | None = None
 """Where requests are written; None: through structlog."""
 _quoted = functools.lru_cache(4_096)(json.dumps)
 
@@ -126,7 +126,7 @@ def configure(settings: Settings) -> None:
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     global _json_lines  # noqa: PLW0603 - as structlog's configuration: one per process
-    lines = _Lines(sys.stderr)
+    lines = _LogLines(sys.stderr)
     _json_lines = lines if as_json and level <= logging.INFO else None
     repeats = Repeats()
     shared: list[structlog.typing.Processor] = [
