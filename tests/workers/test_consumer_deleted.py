@@ -50,8 +50,12 @@ async def test_what_a_power_cut_leaves_of_a_consumer_does_not_stop_dispatch(nats
         for priority in ("low", "normal", "high"):
             await service.alice.ended(await service.alice.submit({"payload": {}, "priority": priority}))
         await wait_until(lambda: backend.health_checks > checks + 1, "further health checks")
-        pool = await service.admin.get("/api/pools/default")
-        assert pool["waiting"] == {"high": 0, "normal": 0, "low": 0}
+
+        async def nothing_waits() -> bool:
+            pool = await service.admin.get("/api/pools/default")
+            return bool(pool["waiting"] == {"high": 0, "normal": 0, "low": 0})
+
+        await wait_until(nothing_waits, "the count to show an empty pool")
 
 
 async def test_a_worker_does_not_spin_meanwhile(service: Service, backend: BackendServer) -> None:
