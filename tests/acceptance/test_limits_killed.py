@@ -18,6 +18,7 @@ from testkit.service import ServiceClients
 from testkit.waiting import POLL_SECONDS, wait_until
 
 TASKS = 140
+KILLS = 4
 CALL_SECONDS = 0.2
 OWNER_LIMIT = 5
 LIMITS = {"limited": 2, "a": 1, "b": 1}
@@ -123,8 +124,11 @@ async def test_no_limit_is_exceeded_whichever_of_them_is_killed(processes: Proce
         await admin.register(backend, "only", maxConcurrent=20)
 
         async with asyncio.TaskGroup() as group:
-            submitting = [group.create_task(service.submit(number)) for number in range(TASKS)]
+            submitting: list[asyncio.Task[str]] = []
             for kill in (service.kill_worker, service.kill_api, service.kill_worker, service.kill_api):
+                # Not all at once: they could end before a process that was killed is back.
+                numbers = range(len(submitting), len(submitting) + TASKS // KILLS)
+                submitting += [group.create_task(service.submit(number)) for number in numbers]
                 calls = len(backend.calls) + KILL_AFTER_CALLS
                 await wait_until(lambda calls=calls: len(backend.calls) >= calls, "more calls")  # type: ignore[misc]
                 await kill()
