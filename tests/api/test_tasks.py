@@ -337,7 +337,7 @@ async def test_only_admins_and_auditors_list_other_users_tasks(api: Service) -> 
     assert await listed("?owner=alice", api.alice) == [of_alice]
     refused = await api.alice.get("/api/tasks?owner=bob")
     assert refused.status == 403
-    assert "leave `owner` out" in refused["error"]
+    assert "leave out `owner`" in refused["error"]
 
 
 WRONG_QUERIES = [
