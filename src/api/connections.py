@@ -220,7 +220,7 @@ class Connections:
     async def run(self) -> None:
         """Sweep each second, until cancelled; also while the server ends, which waits for its connections."""
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # the clock of all limits here
             try:
                 self.sweep()
             except Exception:
@@ -308,7 +308,7 @@ class HttpConnection(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.address = ""
-        """What its address counts as; empty: a proxy."""
+        """Address or IPv6 network that its limit counts; empty: a proxy, which has none."""
         self.since = 0
         """Second since which it is in its phase, or its present window."""
         self._is_in_body = False
@@ -589,7 +589,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._parse()
 
     def check_handshake(self) -> None:
-        """Refuse a head that the WebSocket library cannot read: it says nothing of it, and waits for ever."""
+        """Refuse a head that the WebSocket library cannot read. The library reports no error and waits without end."""
         if not (self.handshake_initiated or self.transport.is_closing()):
             self._connections.note(NOT_WEBSOCKET.reason, self.client)
             self.transport.write(NOT_WEBSOCKET.answer)

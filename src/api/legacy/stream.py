@@ -51,7 +51,7 @@ class _Part(Struct, kw_only=True, rename="camel"):
 
 
 class _Data(Struct, kw_only=True, rename="camel"):
-    """What the `data` of a result may say of its chapters."""
+    """The fields about chapters in the `data` of a result; all are optional."""
 
     generated: Raw = NULL
     chapters: Raw = NULL
