@@ -1,0 +1,105 @@
+"""The tables of the index: one SQLite file per API process, derived from the TASKS log.
+
+A row of `tasks` has what lists filter and sort by; `views` has the rest of the view, and neither has a payload or a
+result. All tables and the checkpoint change in one transaction, so a file is always a fold of the log up to its
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+FORMAT = 1
+"""Number of the tables and of what is folded into them. A file with another number is discarded."""
+
+SCHEMA = """
+CREATE TABLE names (
+    id INTEGER PRIMARY KEY,
+    text TEXT NOT NULL UNIQUE
+);
+CREATE TABLE tasks (
+    created_sequence INTEGER PRIMARY KEY,
+    owner INTEGER NOT NULL,
+    unique_token TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    pool INTEGER NOT NULL,
+    server INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    hold INTEGER NOT NULL,
+    deleted INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    started_at INTEGER,
+    ended_at INTEGER,
+    duration INTEGER,
+    failure INTEGER,
+    shape INTEGER,
+    error TEXT,
+    batch TEXT,
+    schedule TEXT,
+    project TEXT,
+    concurrency_key TEXT,
+    sequence INTEGER NOT NULL
+);
+CREATE TABLE views (
+    created_sequence INTEGER PRIMARY KEY,
+    view BLOB NOT NULL
+);
+CREATE TABLE attributes (
+    attribute TEXT NOT NULL,
+    created_sequence INTEGER NOT NULL,
+    PRIMARY KEY (attribute, created_sequence)
+) WITHOUT ROWID;
+CREATE TABLE children (
+    parent TEXT NOT NULL,
+    created_sequence INTEGER NOT NULL,
+    PRIMARY KEY (parent, created_sequence)
+) WITHOUT ROWID;
+CREATE TABLE batches (
+    created_sequence INTEGER PRIMARY KEY,
+    owner INTEGER NOT NULL,
+    id TEXT NOT NULL UNIQUE,
+    size INTEGER NOT NULL
+);
+CREATE TABLE checkpoint (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    sequence INTEGER NOT NULL,
+    epoch TEXT NOT NULL,
+    event TEXT NOT NULL
+);
+CREATE UNIQUE INDEX task_id ON tasks (owner, unique_token);
+CREATE INDEX task_owner ON tasks (owner);
+CREATE INDEX task_type ON tasks (type);
+CREATE INDEX task_pool ON tasks (pool);
+CREATE INDEX task_server ON tasks (server);
+CREATE INDEX task_status ON tasks (status) WHERE status <> 2;
+CREATE INDEX task_owner_status ON tasks (owner, status) WHERE status <> 2;
+CREATE INDEX task_ended ON tasks (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX task_owner_ended ON tasks (owner, ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX task_duration ON tasks (duration) WHERE duration IS NOT NULL;
+CREATE INDEX task_failure ON tasks (failure) WHERE failure IS NOT NULL;
+CREATE INDEX task_shape ON tasks (shape) WHERE shape IS NOT NULL;
+CREATE INDEX task_batch ON tasks (batch) WHERE batch IS NOT NULL;
+CREATE INDEX task_schedule ON tasks (schedule) WHERE schedule IS NOT NULL;
+CREATE INDEX task_project ON tasks (project, owner) WHERE project IS NOT NULL;
+CREATE INDEX task_key ON tasks (concurrency_key, owner) WHERE concurrency_key IS NOT NULL;
+CREATE INDEX batch_owner ON batches (owner);
+"""
+"""Every index of a table with an integer key ends with that key, so tasks with the same value are in order of
+submission. `names` has owner tokens, types, pools, server ids and shapes of errors; 0 stands for none. Instants are
+microseconds since the epoch, `duration` microseconds from start to end. `status`: place in STATUSES, `priority`: in
+PRIORITIES, `failure`: in FAILURE_KINDS, `hold`: in HOLDS. `attributes`: `label.region=eu`, `payload.customer=acme`."""
+
+STATUSES = ("WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
+"""2 is FINISHED: two indexes leave these tasks out, as nearly all tasks end so."""
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open an index file. Raises sqlite3.Error."""
+    mode = "ro" if read_only else "rwc"
+    connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
