@@ -143,6 +143,8 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     """Id of the recurring schedule that submitted it; empty: none."""
     trace: str = ""
     """W3C `traceparent` of the request that submitted it; empty: none. The request's id is the event's `cause`."""
+    indexed: dict[str, str] = field(default_factory=dict)
+    """Values of the payload that lists may be filtered by, as text, by path: `customer`, `order.id`."""
 
 
 class TaskHeld(Event, frozen=True, kw_only=True):

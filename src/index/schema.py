@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import get_args
+
+from ..events.task import FailureKind
 
 FORMAT = 1
 """Number of the tables and of what is folded into them. A file with another number is discarded."""
@@ -31,6 +34,7 @@ CREATE TABLE tasks (
     hold INTEGER NOT NULL,
     deleted INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
     started_at INTEGER,
     ended_at INTEGER,
     duration INTEGER,
@@ -85,15 +89,21 @@ CREATE INDEX task_batch ON tasks (batch) WHERE batch IS NOT NULL;
 CREATE INDEX task_schedule ON tasks (schedule) WHERE schedule IS NOT NULL;
 CREATE INDEX task_project ON tasks (project, owner) WHERE project IS NOT NULL;
 CREATE INDEX task_key ON tasks (concurrency_key, owner) WHERE concurrency_key IS NOT NULL;
+CREATE INDEX task_priority ON tasks (priority) WHERE priority <> 1;
+CREATE INDEX task_attempt ON tasks (attempt) WHERE attempt > 1;
+CREATE INDEX task_hold ON tasks (hold) WHERE hold <> 0;
 CREATE INDEX batch_owner ON batches (owner);
 """
 """Every index of a table with an integer key ends with that key, so tasks with the same value are in order of
 submission. `names` has owner tokens, types, pools, server ids and shapes of errors; 0 stands for none. Instants are
 microseconds since the epoch, `duration` microseconds from start to end. `status`: place in STATUSES, `priority`: in
-PRIORITIES, `failure`: in FAILURE_KINDS, `hold`: in HOLDS. `attributes`: `label.region=eu`, `payload.customer=acme`."""
+PRIORITIES (1 is `normal`), `failure`: in FAILURE_KINDS, `hold`: in HOLDS (0: none). `attributes`: see facts.py."""
 
 STATUSES = ("WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
 """2 is FINISHED: two indexes leave these tasks out, as nearly all tasks end so."""
+
+FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
+"""Append only: a file has their places."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -91,6 +91,8 @@ class TaskView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sequence of the event that ended it; 0: it has not ended, or the view is from before this field."""
     result_bytes: int = 0
     """Size of the result in that event; 0: it has none."""
+    indexed: dict[str, str] = {}
+    """Values of the payload that lists may be filtered by, as text, by path."""
 
     @property
     def occupied_server_id(self) -> str:
@@ -140,6 +142,7 @@ def _submitted(event: TaskSubmitted, recorded: Recorded[TaskEvent], sequence: in
         batch=event.batch,
         schedule=event.schedule,
         busy_for=event.policy.busy_for,
+        indexed=event.indexed,
     )
 
 

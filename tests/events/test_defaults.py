@@ -40,6 +40,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "batch": "",
         "batch_size": 0,
         "schedule": "",
+        "indexed": {},
     },
     task.TaskHeld: {"renewed": False},
     task.TaskQueued: {"renewed": False, "granted": False, "submission": 0},
