@@ -32,6 +32,9 @@
         │   ├── StoreFull           … because its storage is full
         │   │   └── StoreReserved   … because the rest of its space is kept for accepted work
         │   ├── TooManyReads        … because too many large results are being read now
+        │   ├── IndexNotReady       the index of tasks is being filled, or is far behind the log
+        │   ├── IndexBusy           … because too many queries of one user wait
+        │   ├── QueryTooSlow        a query of the index took too long and was ended
         │   └── OutcomeUnknown      no answer came: load and look, never append again blindly
         ├── UnreadableEvent         an event does not decode; its reader stops and reports it
         └── TopologyMismatch        a stream on the server differs from what this version needs; names the field
@@ -283,6 +286,24 @@ class TooManyReads(StoreUnavailable):
 
     def __init__(self) -> None:
         super().__init__("too many large results are being read now; retry later, with fewer requests at once")
+
+
+class IndexNotReady(StoreUnavailable):
+    """The index of tasks does not reflect the log now. Tasks can be submitted, read one by one, and run."""
+
+
+class IndexBusy(StoreUnavailable):
+    """Too many queries of one user wait for the index; nothing was read."""
+
+    def __init__(self) -> None:
+        super().__init__("too many of your queries are waiting; retry later, with fewer requests at once")
+
+
+class QueryTooSlow(StoreUnavailable):
+    """A query of the index took too long and was ended."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the query took more than {seconds:g} s and was ended; use narrower filters")
 
 
 class UnreadableEvent(StoreError):

@@ -176,7 +176,7 @@ def _detail(error: Exception, status: int) -> str:
             return _STORE_FULL
         case errors.UnreadableEvent():
             return _UNREADABLE
-        case errors.TooManyReads():
+        case errors.TooManyReads() | errors.IndexNotReady() | errors.IndexBusy() | errors.QueryTooSlow():
             return str(error)
         case errors.StoreUnavailable() | errors.Conflict():
             return _NOT_STORED

@@ -71,7 +71,8 @@ CREATE TABLE checkpoint (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     sequence INTEGER NOT NULL,
     epoch TEXT NOT NULL,
-    event TEXT NOT NULL
+    event TEXT NOT NULL,
+    boot TEXT NOT NULL
 );
 CREATE UNIQUE INDEX task_id ON tasks (owner, unique_token);
 CREATE INDEX task_owner ON tasks (owner);
@@ -93,11 +94,14 @@ CREATE INDEX task_priority ON tasks (priority) WHERE priority <> 1;
 CREATE INDEX task_attempt ON tasks (attempt) WHERE attempt > 1;
 CREATE INDEX task_hold ON tasks (hold) WHERE hold <> 0;
 CREATE INDEX batch_owner ON batches (owner);
+CREATE INDEX attribute_task ON attributes (created_sequence);
+CREATE INDEX child_task ON children (created_sequence);
 """
 """Every index of a table with an integer key ends with that key, so tasks with the same value are in order of
 submission. `names` has owner tokens, types, pools, server ids and shapes of errors; 0 stands for none. Instants are
 microseconds since the epoch, `duration` microseconds from start to end. `status`: place in STATUSES, `priority`: in
-PRIORITIES (1 is `normal`), `failure`: in FAILURE_KINDS, `hold`: in HOLDS (0: none). `attributes`: see facts.py."""
+PRIORITIES (1 is `normal`), `failure`: in FAILURE_KINDS, `hold`: in HOLDS (0: none). `attributes`: see facts.py.
+`checkpoint`: the last event that the tables reflect, a digest of it, and the boot of the machine that wrote it."""
 
 STATUSES = ("WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
 """2 is FINISHED: two indexes leave these tasks out, as nearly all tasks end so."""
@@ -107,9 +111,11 @@ FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open an index file. Raises sqlite3.Error."""
+    """Open an index file; transactions are explicit. Any thread may use the connection. Raises sqlite3.Error."""
     mode = "ro" if read_only else "rwc"
-    connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = OFF")
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = OFF")
     return connection
