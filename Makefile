@@ -8,7 +8,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile pyp
 
 PLAIN := --no-config --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --no-emit-trusted-host
 
-.PHONY: help setup demo demo-queue test test-ecosystem lint format check bench profile chaos chaos-long mutate lock clean
+.PHONY: help setup demo demo-queue test test-ecosystem lint format check bench peers profile chaos chaos-long mutate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,16 @@ build/ecosystem/.ready: tests_ecosystem/package-lock.json
 bench: $(READY) ## measure this machine, in some ten minutes: make bench ARGS="--only rates,latency --json build/bench.json"
 	$(BIN)/python -m bench $(ARGS)
 
+peers: build/peers/.ready ## other queues, for make bench ARGS="--only peers"; needs npm, node and redis-server
+
+build/peers/.ready: bench/peers/taskiq/requirements.txt bench/peers/bullmq/package-lock.json bench/peers/bullmq/api.mjs bench/peers/bullmq/worker.mjs
+	$(PYTHON) -m venv build/peers/taskiq
+	build/peers/taskiq/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/peers/taskiq/requirements.txt
+	mkdir -p build/peers/bullmq
+	cp bench/peers/bullmq/.npmrc bench/peers/bullmq/* build/peers/bullmq
+	cd build/peers/bullmq && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 profile: $(READY) ## where the CPU goes under load: flame graphs in build/
 	$(BIN)/python -m bench.profile $(ARGS)
 
@@ -89,6 +99,7 @@ lock: ## pin again what pyproject.toml asks for; newer versions: make lock ARGS=
 	$(PIP_COMPILE) --output-file requirements.txt
 	$(PIP_COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(PIP_COMPILE:pyproject.toml=mutation/requirements.in) $(PLAIN) --constraint requirements-dev.txt --output-file mutation/requirements.txt
+	$(PIP_COMPILE:pyproject.toml=bench/peers/taskiq/requirements.in) $(PLAIN) --output-file bench/peers/taskiq/requirements.txt
 
 clean: ## remove what the other targets made, except data
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

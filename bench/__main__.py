@@ -10,6 +10,7 @@
     push      many subscribers on one API
     fleet     many registered servers
     size      a long past: rates, lists, restarts and memory with many tasks that have ended
+    peers     other queues beside ours, in turn: only if named, after `make peers`
 
 Each figure is the median over the runs, which are all in the JSON. `make bench` takes some fifteen minutes; the whole
 size is `--only size --size-tasks 1000000`.
@@ -25,7 +26,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from . import batch, fleet, floor, holds, idle, latency, push, rates, report, size, waiting
+from . import batch, fleet, floor, holds, idle, latency, peers, push, rates, report, size, waiting
 from .report import Runs
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
@@ -39,7 +40,10 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "push": push.measure,
     "fleet": fleet.measure,
     "size": size.measure,
+    "peers": peers.measure,
 }
+BY_DEFAULT = [name for name in SECTIONS if name != "peers"]
+"""`peers` needs other programs: it runs only if it is named."""
 
 
 def _names(text: str) -> list[str]:
@@ -53,7 +57,13 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("--only", type=_names, default=list(SECTIONS), metavar="SECTION,…", help="default: all")
+    found.add_argument(
+        "--only",
+        type=_names,
+        default=BY_DEFAULT,
+        metavar="SECTION,…",
+        help="default: all but peers",
+    )
     found.add_argument("--runs", type=int, default=5)
     found.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     found.add_argument("--tasks", type=int, default=4000, help="tasks in each run of `rates`, and twice in `holds`")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
-from bench import holds, waiting
-from bench.__main__ import SECTIONS, parser
+from bench import holds, peers, waiting
+from bench.__main__ import BY_DEFAULT, SECTIONS, parser
 from bench.report import document, medians, section, table
 
 RUNS = [{"rate": 1500.0, "ms": 0.9}, {"rate": 900.0, "ms": 1.3}, {"rate": 1200.0, "ms": 1.0}]
 
 
-def test_all_sections_run_unless_some_are_named() -> None:
-    assert parser().parse_args([]).only == list(SECTIONS)
+def test_all_sections_but_other_queues_run_unless_some_are_named() -> None:
+    assert set(SECTIONS) - set(BY_DEFAULT) == {"peers"}
+    assert parser().parse_args([]).only == BY_DEFAULT
     assert parser().parse_args(["--only", "floor,rates"]).only == ["floor", "rates"]
 
 
@@ -64,3 +68,13 @@ async def test_a_single_tasks_wait_is_measured_beside_many(monkeypatch: pytest.M
     assert figures["wait_behind_many_p50_in_calls"] == figures["wait_behind_many_p50_ms"] / waiting.CALL_MS
     assert figures["wait_behind_many_p50_in_turns"] > 0
     assert 0 <= figures["waiting_tasks_left"] <= 600
+
+
+async def test_other_queues_that_are_not_installed_are_named_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(peers, "INSTALLED", tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda program: program)
+
+    with pytest.raises(RuntimeError, match="make peers"):
+        await peers.measure(parser().parse_args(["--only", "peers"]))
