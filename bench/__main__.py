@@ -10,6 +10,7 @@
     push      many subscribers on one API
     fleet     many registered servers
     size      a long past: rates, lists, restarts and memory with many tasks that have ended
+    singletons  CPU per task of the parts that exist once: they bound a cell
     peers     other queues beside ours, in turn: only if named, after `make peers`
 
 Each figure is the median over the runs, which are all in the JSON. `make bench` takes some fifteen minutes; the whole
@@ -26,7 +27,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from . import batch, fleet, floor, holds, idle, latency, peers, push, rates, report, size, waiting
+from . import batch, fleet, floor, holds, idle, latency, peers, push, rates, report, singletons, size, waiting
 from .report import Runs
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "push": push.measure,
     "fleet": fleet.measure,
     "size": size.measure,
+    "singletons": singletons.measure,
     "peers": peers.measure,
 }
 BY_DEFAULT = [name for name in SECTIONS if name != "peers"]
@@ -78,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--active-subscribers", type=int, default=200, help="of `push`, likewise")
     found.add_argument("--servers", type=int, default=1000, help="registered servers of `fleet`")
     found.add_argument("--fleet-seconds", type=float, default=20, help="how long a quiet fleet is looked at")
+    found.add_argument("--singleton-tasks", type=int, default=20_000, help="tasks that have ended, of `singletons`")
     found.add_argument("--size-tasks", type=int, default=10_000, help="tasks that have ended, of `size`")
     return found
 

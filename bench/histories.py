@@ -137,6 +137,17 @@ async def fill(url: str, tasks: int) -> int:
 
     No worker may run: it would take these tasks from the queue.
     """
+    events = await store(url, tasks)
+    connection = await open_connection(url, "fill")
+    try:
+        await empty_queue(connection)
+    finally:
+        await connection.close()
+    return events
+
+
+async def store(url: str, tasks: int) -> int:
+    """Store the histories of so many tasks; return how many events they have. JetStream fills the queue from them."""
     connection = await open_connection(url, "fill")
     try:
         before = await last_sequence(connection)
@@ -150,7 +161,6 @@ async def fill(url: str, tasks: int) -> int:
             if time.monotonic() - reported > REPORT_SECONDS:
                 reported = time.monotonic()
                 print(f"  filled {done:,} of {tasks:,} tasks, {done / (reported - started):,.0f}/s", flush=True)
-        await _empty_queue(connection)
         return await last_sequence(connection) - before
     finally:
         await connection.close()
@@ -171,7 +181,7 @@ async def last_sequence(connection: Connection) -> int:
     return int((await api(connection, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
 
 
-async def _empty_queue(connection: Connection) -> None:
+async def empty_queue(connection: Connection) -> None:
     """Wait until JetStream has copied every submission into the queue, and take them out: these tasks have ended."""
     while True:
         info = await api(connection, f"STREAM.INFO.{DISPATCH}")
