@@ -15,7 +15,8 @@ from .backends.egress import EgressPolicy
 from .clock import utc_now
 from .commands.commands import Commands
 from .commands.owner import Allowance
-from .commands.task_state import Ended
+from .commands.task_state import Ended, TaskState
+from .commands.task_timers import timers_over
 from .errors import StoreError
 from .events.ids import BatchRef, TaskRef
 from .events.limits import Limits
@@ -106,7 +107,7 @@ class Container:
         self.links = ResultLinks(settings.callback_base, self.token_sealer)
         self.secrets = SecretStore(self.buckets.secrets, Sealer.for_secrets(settings))
         self.deliveries = DeliveryStore(self.buckets.deliveries, reading, settings.delivery_retention)
-        self.commands.on_task_ended(self._forget_key)
+        self.commands.tasks.on_change = self._tidy_after
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks)
         self.batches = BatchReader(self.tasks, reading)
@@ -151,10 +152,16 @@ class Container:
             batch = await self.batches.find(ref)
             return batch, await self.batches.tasks(batch, deleted=deleted)
 
-    async def _forget_key(self, ref: TaskRef, ended: Ended) -> None:
-        """Destroy the key that came with a task; what a crash leaves here, the reconciler finds."""
-        with contextlib.suppress(StoreError):
-            await self.secrets.destroy(ref, ended.facts.key_id)
+    async def _tidy_after(self, ref: TaskRef, before: TaskState, after: TaskState) -> None:
+        """Cancel the timers that a change of a task leaves without a purpose; destroy the key of a task that has ended.
+
+        What a crash leaves: a timer fires and is dropped, and the reconciler finds the key.
+        """
+        for kind in timers_over(before, after):
+            await self.timers.cancel(kind, ref)
+        if isinstance(after, Ended):
+            with contextlib.suppress(StoreError):
+                await self.secrets.destroy(ref, after.facts.key_id)
 
     def membership(self, role: str) -> Membership:
         return Membership(self.buckets.leases, role, self.settings.lease_ttl)

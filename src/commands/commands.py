@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 from ..events.codec import (
     Codec,
@@ -32,10 +32,9 @@ from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from . import owner, pool, schedule, server, task, task_state, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
 from .task_commands import SubmitTask, TaskCommand
-from .task_state import Ended, TaskState
+from .task_state import TaskState
 
 E = TypeVar("E", bound=Event)
-TaskEnded: TypeAlias = Callable[[TaskRef, Ended], Awaitable[None]]
 
 
 class Commands:
@@ -80,11 +79,6 @@ class Commands:
             schedule.decide,
             schedule.evolve,
         )
-        self._on_task_ended: TaskEnded | None = None
-
-    def on_task_ended(self, act: TaskEnded) -> None:
-        """Call `act` once this process has ended a task. Not called after a crash."""
-        self._on_task_ended = act
 
     async def task(
         self,
@@ -96,13 +90,8 @@ class Commands:
         known: Known[TaskState] | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> Handled[TaskState, TaskEvent]:
-        """Execute a command as `Handler.handle` does; if that ended the task, call the action of `on_task_ended`."""
-        handled = await self.tasks.handle(
-            ref, command, by=by, cause=cause, known=known, patience_seconds=patience_seconds
-        )
-        if self._on_task_ended is not None and handled.appended and isinstance(handled.known.state, Ended):
-            await self._on_task_ended(ref, handled.known.state)
-        return handled
+        """Execute a command on a task, as `Handler.handle` does."""
+        return await self.tasks.handle(ref, command, by=by, cause=cause, known=known, patience_seconds=patience_seconds)
 
     async def submit_together(
         self, submissions: Sequence[tuple[TaskRef, SubmitTask]], *, by: Actor, cause: str = ""

@@ -83,6 +83,9 @@ class Handler(Generic[K, S, C, E]):
         self._initial = initial
         self._decide = decide
         self._evolve = evolve
+        self.on_change: Callable[[K, S, S], Awaitable[None]] | None = None
+        """Called with the states before and after, once a command of `handle` has appended events. Not called after a
+        crash. It raises no StoreError."""
 
     def fold(self, history: Sequence[Stored[E]]) -> Known[S]:
         """Return the state after a history."""
@@ -119,10 +122,14 @@ class Handler(Generic[K, S, C, E]):
             try:
                 if known is None:
                     known = await self._load_within(tries.load_seconds, key)
-                return await self._try(key, command, by, cause, known, room)
+                handled = await self._try(key, command, by, cause, known, room)
             except StoreError as error:
                 if await tries.after(error):
                     known = None
+            else:
+                if handled.appended and self.on_change is not None:
+                    await self.on_change(key, known.state, handled.known.state)
+                return handled
 
     async def handle_together(
         self,

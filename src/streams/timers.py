@@ -1,22 +1,29 @@
 """Timers: messages with a date in the future, which JetStream stores and fires.
 
 A timer is a hint; the log decides. The append that follows a fired timer is guarded by the present history, so a stale
-or repeated timer changes nothing. Setting a timer again replaces it.
+or repeated timer changes nothing. Setting a timer again replaces it. A timer that is no longer needed is cancelled, so
+that the streams of timers hold no more than what is to come.
 """
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 
 import msgspec
 
+from ..errors import StoreUnavailable
 from ..events.ids import ScheduleRef, TaskRef, token
-from ..events.subjects import due_subject, server_token, timer_subject
+from ..events.subjects import TimerKind, due_subject, server_token, timer_subject
 from .client.connection import Connection
 from .jetstream.api import stored_sequence
+from .topology.definitions import RETRIES, TIMERS
 
-FIRED_TTL = "1h"
-"""How long a fired retry stays in RETRIES: DISPATCH copies it and does not remove it."""
+FIRED_TTL = "2m"
+"""How long a fired retry stays in RETRIES: DISPATCH copies it and does not remove it. Longer than a source stalls
+(docs/adr/0010); of a retry that was not copied by then, the reconciler queues the task again."""
+_STREAMS: dict[TimerKind, str] = {"retry": RETRIES}
+"""The streams of the kinds of timers, where it is not TIMERS."""
 
 
 class Timers:
@@ -46,6 +53,15 @@ class Timers:
         """Set the timer of a schedule's next run."""
         body = msgspec.json.encode({"at": at})
         await self._set(timer_subject("schedule", *ref), due_subject("schedule", *ref), at, body)
+
+    async def cancel(self, kind: TimerKind, ref: TaskRef) -> None:
+        """Remove a timer of a task, if it is set. One message to NATS, which sends no answer.
+
+        Without a connection nothing happens: the timer fires and changes nothing.
+        """
+        purge = msgspec.json.encode({"filter": timer_subject(kind, *ref)})
+        with contextlib.suppress(StoreUnavailable):
+            await self._connection.publish(f"$JS.API.STREAM.PURGE.{_STREAMS.get(kind, TIMERS)}", purge)
 
     async def _set(
         self, subject: str, target: str, at: datetime, body: bytes, headers: dict[str, str] | None = None

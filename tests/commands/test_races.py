@@ -17,7 +17,7 @@ from taskstream.commands.handler import Handled, Handler, HandlerCommand, Known
 from taskstream.commands.pool import NEVER_PAUSED, PausePool, PoolState, ResumePool
 from taskstream.commands.server import MarkOnline, RegisterServer
 from taskstream.commands.task_commands import CancelTask, Reporter, ReportProgress, SubmitTask
-from taskstream.commands.task_state import UNKNOWN, Ended, TaskState, Waiting, evolve
+from taskstream.commands.task_state import UNKNOWN, TaskState, Waiting, evolve
 from taskstream.commands.task_type import DefineType, PauseType, TypeState
 from taskstream.errors import (
     Conflict,
@@ -428,20 +428,22 @@ async def test_servers_types_and_pools_are_decided_and_folded_by_their_own_rules
     assert (await commands.pools.load("text")).sequence == 4
 
 
-async def test_what_is_done_once_a_task_has_ended_is_done_by_the_process_that_ended_it(commands: Commands) -> None:
-    ended: list[tuple[TaskRef, Ended]] = []
+async def test_what_follows_a_change_of_a_task_is_done_once_by_the_process_that_made_it(commands: Commands) -> None:
+    changes: list[tuple[TaskRef, TaskState, TaskState]] = []
 
-    async def act(ref: TaskRef, state: Ended) -> None:
-        ended.append((ref, state))
+    async def act(ref: TaskRef, before: TaskState, after: TaskState) -> None:
+        changes.append((ref, before, after))
 
-    await commands.task(REF, SubmitTask(submission=submitted()), by=BY)
-    commands.on_task_ended(act)
-    await commands.task(REF, ReportProgress(reporter=OWNER, progress=1.0), by=BY)
-    assert ended == []
+    submitted_state = (await commands.task(REF, SubmitTask(submission=submitted()), by=BY)).known.state
+    commands.tasks.on_change = act
+    reported = await commands.task(REF, ReportProgress(reporter=OWNER, progress=1.0), by=BY)
     handled = await commands.task(REF, CancelTask(reason="no"), by=BY, cause="r1")
     await commands.task(REF, CancelTask(reason="no"), by=BY)
 
-    assert ended == [(REF, handled.known.state)]
+    assert changes == [
+        (REF, submitted_state, reported.known.state),
+        (REF, reported.known.state, handled.known.state),
+    ]
     assert handled.appended[0].recorded.cause == "r1"
 
 

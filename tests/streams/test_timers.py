@@ -158,7 +158,7 @@ async def test_a_fired_retry_does_not_stay_for_ever(container: Container) -> Non
 
     message = (await api(container.reading, f"STREAM.MSG.GET.{RETRIES}", {"seq": due.sequence}))["message"]
 
-    assert b"Nats-TTL: 1h" in base64.b64decode(message["hdrs"])
+    assert b"Nats-TTL: 2m" in base64.b64decode(message["hdrs"])
 
 
 async def test_without_nats_no_timer_is_set_and_none_later(container: Container, nats: NatsServer) -> None:

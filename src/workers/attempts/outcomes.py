@@ -149,19 +149,7 @@ class Outcomes:
                 )
                 return "succeeded" if isinstance(answer, Completed) else "failed"
             case Accepted(backend_task_id=backend_task_id):
-                handled = await self._commands.task(
-                    ref,
-                    AcceptAttempt(attempt=attempt, backend_task_id=backend_task_id),
-                    by=self._worker,
-                    cause=cause,
-                    known=claimed,
-                    patience_seconds=math.inf,
-                )
-                state = handled.known.state
-                if isinstance(state, Processing) and state.facts.attempt == attempt:
-                    await self._container.timers.watch_deadline(ref, attempt, state.deadline)
-                else:  # the callback was faster than the acceptance
-                    self._slots.ended_elsewhere(server_token(server_id), ref)
+                await self._accept(ref, server_id, claimed, backend_task_id)
                 return "accepted"
             case Busy() | Unsent():
                 kind: ReturnKind = "busy" if isinstance(answer, Busy) else "unsent"
@@ -184,6 +172,48 @@ class Outcomes:
                     patience_seconds=math.inf,
                 )
                 return answer.kind
+
+    async def _accept(
+        self, ref: TaskRef, server_id: str, claimed: Known[TaskState], backend_task_id: str | None
+    ) -> None:
+        """Record that the server accepted the attempt, and set the timer of its deadline at the same time.
+
+        Whoever ends an accepted attempt cancels its timer, so the timer must not be set after the acceptance is known.
+        """
+        attempt, deadline = _processing(claimed).facts.attempt, _processing(claimed).deadline
+        timers = self._container.timers
+        timer = asyncio.create_task(timers.watch_deadline(ref, attempt, deadline))
+        state: TaskState | None = None
+        try:
+            handled = await self._commands.task(
+                ref,
+                AcceptAttempt(attempt=attempt, backend_task_id=backend_task_id),
+                by=self._worker,
+                cause=str(claimed.sequence),
+                known=claimed,
+                patience_seconds=math.inf,
+            )
+            state = handled.known.state
+        finally:
+            [failure] = await asyncio.gather(timer, return_exceptions=True)
+            if not _is_running(state, attempt):
+                await self._correct_deadline(ref)
+        if not _is_running(state, attempt):  # the callback was faster than the acceptance
+            self._slots.ended_elsewhere(server_token(server_id), ref)
+        elif failure is not None:
+            await timers.watch_deadline(ref, attempt, deadline)
+
+    async def _correct_deadline(self, ref: TaskRef) -> None:
+        """Set or cancel the timer of a task's deadline, after one that came too late may have replaced it."""
+        state = (await self._commands.tasks.load(ref)).state
+        if isinstance(state, Processing) and state.accepted:
+            await self._container.timers.watch_deadline(ref, state.facts.attempt, state.deadline)
+        else:
+            await self._container.timers.cancel("deadline", ref)
+
+
+def _is_running(state: TaskState | None, attempt: int) -> bool:
+    return isinstance(state, Processing) and state.facts.attempt == attempt
 
 
 def _processing(claimed: Known[TaskState]) -> Processing:

@@ -1,0 +1,30 @@
+"""Which timers of a task its present state needs."""
+
+from __future__ import annotations
+
+from ..events.subjects import TimerKind
+from .task_state import Ended, Held, Processing, TaskState, Unknown, Waiting
+
+
+def timers_over(before: TaskState, after: TaskState) -> list[TimerKind]:
+    """Return the kinds of timers that a change of state leaves without a purpose; empty if none was set.
+
+    A timer that brought the change has fired. It is in the list, too: cancelling it does nothing.
+    """
+    kinds: list[TimerKind] = []
+    match before:
+        case Processing(accepted=True, facts=facts):
+            if not isinstance(after, Processing) or after.facts.attempt != facts.attempt:
+                kinds.append("deadline")
+        case Waiting(not_before=at) if at is not None and isinstance(after, Ended | Held):
+            kinds.append("retry")
+        case _:
+            pass
+    if _waits_for_busy(before) and not _waits_for_busy(after):
+        kinds.append("busy")
+    return kinds
+
+
+def _waits_for_busy(state: TaskState) -> bool:
+    """Return True if a timer fails the task should every server stay busy."""
+    return not isinstance(state, Unknown | Ended) and state.facts.busy_until is not None
