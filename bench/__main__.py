@@ -11,6 +11,7 @@
     fleet     many registered servers
     size      a long past: rates, lists, restarts and memory with many tasks that have ended
     singletons  CPU per task of the parts that exist once: they bound a cell
+    soak      an hour at a steady rate: what grows, and what levels off; only if named
     peers     other queues beside ours, in turn: only if named, after `make peers`
 
 Each figure is the median over the runs, which are all in the JSON. `make bench` takes some fifteen minutes; the whole
@@ -27,7 +28,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from . import batch, fleet, floor, holds, idle, latency, peers, push, rates, report, singletons, size, waiting
+from . import batch, fleet, floor, holds, idle, latency, peers, push, rates, report, singletons, size, soak, waiting
 from .report import Runs
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
@@ -42,10 +43,12 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "fleet": fleet.measure,
     "size": size.measure,
     "singletons": singletons.measure,
+    "soak": soak.measure,
     "peers": peers.measure,
 }
-BY_DEFAULT = [name for name in SECTIONS if name != "peers"]
-"""`peers` needs other programs: it runs only if it is named."""
+ON_REQUEST = ("soak", "peers")
+"""One takes an hour, the other needs other programs: they run only if they are named."""
+BY_DEFAULT = [name for name in SECTIONS if name not in ON_REQUEST]
 
 
 def _names(text: str) -> list[str]:
@@ -64,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         type=_names,
         default=BY_DEFAULT,
         metavar="SECTION,…",
-        help="default: all but peers",
+        help="default: all but soak and peers",
     )
     found.add_argument("--runs", type=int, default=5)
     found.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
@@ -81,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--servers", type=int, default=1000, help="registered servers of `fleet`")
     found.add_argument("--fleet-seconds", type=float, default=20, help="how long a quiet fleet is looked at")
     found.add_argument("--singleton-tasks", type=int, default=20_000, help="tasks that have ended, of `singletons`")
+    found.add_argument("--soak-minutes", type=int, default=60)
+    found.add_argument("--soak-rate", type=int, default=200, help="tasks submitted a second in `soak`")
     found.add_argument("--size-tasks", type=int, default=10_000, help="tasks that have ended, of `size`")
     return found
 

@@ -14,8 +14,8 @@ from bench.report import document, medians, section, table
 RUNS = [{"rate": 1500.0, "ms": 0.9}, {"rate": 900.0, "ms": 1.3}, {"rate": 1200.0, "ms": 1.0}]
 
 
-def test_all_sections_but_other_queues_run_unless_some_are_named() -> None:
-    assert set(SECTIONS) - set(BY_DEFAULT) == {"peers"}
+def test_all_but_the_longest_sections_run_unless_some_are_named() -> None:
+    assert set(SECTIONS) - set(BY_DEFAULT) == {"peers", "soak"}
     assert parser().parse_args([]).only == BY_DEFAULT
     assert parser().parse_args(["--only", "floor,rates"]).only == ["floor", "rates"]
 
