@@ -11,6 +11,7 @@
     fleet     many registered servers
     size      a long past: rates, lists, restarts and memory with many tasks that have ended
     singletons  CPU per task of the parts that exist once: they bound a cell
+    cells     owners routed to several cells, simulated
     soak      an hour at a steady rate: what grows, and what levels off; only if named
     peers     other queues beside ours, in turn: only if named, after `make peers`
 
@@ -28,7 +29,23 @@ from typing import Any
 import msgspec
 import uvloop
 
-from . import batch, fleet, floor, holds, idle, latency, peers, push, rates, report, singletons, size, soak, waiting
+from . import (
+    batch,
+    cells,
+    fleet,
+    floor,
+    holds,
+    idle,
+    latency,
+    peers,
+    push,
+    rates,
+    report,
+    singletons,
+    size,
+    soak,
+    waiting,
+)
 from .report import Runs
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
@@ -43,6 +60,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "fleet": fleet.measure,
     "size": size.measure,
     "singletons": singletons.measure,
+    "cells": cells.measure,
     "soak": soak.measure,
     "peers": peers.measure,
 }
