@@ -37,6 +37,11 @@ def optional_milliseconds(instant: datetime | None) -> int | None:
     return milliseconds(instant) if instant is not None else None
 
 
+def microseconds(instant: datetime) -> int:
+    """Return whole microseconds since the epoch."""
+    return (instant - EPOCH) // _MICROSECOND
+
+
 def whole_seconds(instant: datetime) -> int:
     """Return whole seconds since the epoch, rounded down."""
     return (instant - EPOCH) // _SECOND

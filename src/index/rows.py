@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from ..events.ids import TaskRef
 from ..events.task import PRIORITIES, TaskSubmitted
-from ..instants import EPOCH
+from ..instants import microseconds
 from ..projections.task_view import TaskView
 from .facts import HOLDS, attributes_of, hold_of
 from .schema import FAILURE_KINDS, STATUSES
 from .views import encode
 
-_MICROSECOND = timedelta(microseconds=1)
 _STATUS = {status: number for number, status in enumerate(STATUSES)}
 _PRIORITY = {priority: number for number, priority in enumerate(PRIORITIES)}
 _FAILURE = {kind: number for number, kind in enumerate(FAILURE_KINDS)}
@@ -56,13 +55,8 @@ def shape_of(_: TaskView) -> str:
     return ""
 
 
-def microseconds(instant: datetime) -> int:
-    """Return whole microseconds since the epoch."""
-    return (instant - EPOCH) // _MICROSECOND
-
-
 def _optional(instant: datetime | None) -> int | None:
-    return None if instant is None else (instant - EPOCH) // _MICROSECOND
+    return None if instant is None else microseconds(instant)
 
 
 INSERT_TASK = """INSERT INTO tasks (created_sequence, unique_token, owner, type, pool, priority, created_at, batch,

@@ -86,6 +86,7 @@ CREATE INDEX task_owner_ended ON tasks (owner, ended_at) WHERE ended_at IS NOT N
 CREATE INDEX task_duration ON tasks (duration) WHERE duration IS NOT NULL;
 CREATE INDEX task_failure ON tasks (failure) WHERE failure IS NOT NULL;
 CREATE INDEX task_shape ON tasks (shape) WHERE shape IS NOT NULL;
+CREATE INDEX task_error ON tasks (created_sequence) WHERE error IS NOT NULL;
 CREATE INDEX task_batch ON tasks (batch) WHERE batch IS NOT NULL;
 CREATE INDEX task_schedule ON tasks (schedule) WHERE schedule IS NOT NULL;
 CREATE INDEX task_project ON tasks (project, owner) WHERE project IS NOT NULL;

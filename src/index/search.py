@@ -1,0 +1,255 @@
+"""Pages and counts of tasks, found in the index.
+
+Of the ways to the tasks of a query, the one is chosen that leaves the fewest tasks to look at. A source whose index has
+the order of the page is read piece by piece until the page is full; another one is read whole and sorted, so it must be
+short. Several sources are read one after another, no further than a page each, and merged.
+
+The tasks that one page looks at are bounded: a page that matches few of many tasks ends early, with a cursor.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from .plan import EVERYTHING, MOST_SOURCES, UNBOUNDED, Condition, Impossible, Plan, Source, Way, ends
+from .query import Key, Sort, TaskQuery
+
+PROBED = 2_000
+"""Tasks up to which a source is counted before a way is chosen. A source with fewer may be read whole."""
+EXAMINED = 20_000
+"""Tasks that one page looks at."""
+COUNTED = 10_000
+"""Highest number that is counted."""
+EXAMINED_TO_COUNT = 100_000
+"""Tasks that one request for counts looks at."""
+COUNTED_AT_ONCE = 20_000
+"""Tasks of a source that are looked at before the count is compared with its bounds."""
+UNKNOWN_LENGTH = 10
+"""How many times as long as PROBED a source is taken to be whose tasks are not in the order of submission."""
+
+
+class FoundPage(NamedTuple):
+    keys: list[Key]
+    """In the order of the list."""
+    cursor: Key | None
+    """The next page begins after it; None after the last page."""
+
+
+class Count(NamedTuple):
+    number: int
+    capped: bool
+    """True: there may be more."""
+
+
+class Probe(NamedTuple):
+    """A first look at a source."""
+
+    number: int
+    """PROBED at most."""
+    furthest: int
+    """Sequence of the last task counted."""
+
+
+class _Order:
+    """The order of a list, in SQL."""
+
+    def __init__(self, sort: Sort, *, descending: bool) -> None:
+        self.sort: Sort = sort
+        self.descending = descending
+        self._value = {"created": None, "ended": "t.ended_at", "duration": "t.duration"}[sort]
+
+    def columns(self, source: Source) -> str:
+        return source.sequence if self._value is None else f"{self._value}, {source.sequence}"
+
+    def order_by(self, source: Source) -> str:
+        direction = "DESC" if self.descending else "ASC"
+        columns = [source.sequence] if self._value is None else [self._value, source.sequence]
+        return ", ".join(f"{column} {direction}" for column in columns)
+
+    def after(self, source: Source, key: Key | None, *, inclusive: bool = False) -> Condition:
+        """Return the condition on what comes after a place."""
+        return self._beside(source, key, "<" if self.descending else ">", inclusive=inclusive)
+
+    def up_to(self, source: Source, key: Key | None) -> Condition:
+        """Return the condition on a place and what comes before it."""
+        return self._beside(source, key, ">" if self.descending else "<", inclusive=True)
+
+    def _beside(self, source: Source, key: Key | None, sign: str, *, inclusive: bool) -> Condition:
+        if key is None:
+            return Condition("1")
+        last = f"{source.sequence} {sign}{'=' if inclusive else ''} ?"
+        if self._value is None:
+            return Condition(last, key)
+        return Condition(f"{self._value} {sign}= ? AND ({self._value} {sign} ? OR {last})", (key[0], key[0], key[1]))
+
+    def sorted(self, keys: Iterable[Key]) -> list[Key]:
+        return sorted(keys, reverse=self.descending)
+
+    def first(self, keys: Iterable[Key]) -> Key:
+        return max(keys) if self.descending else min(keys)
+
+    def is_up_to(self, key: Key, edge: Key) -> bool:
+        return key >= edge if self.descending else key <= edge
+
+
+def find_page(connection: sqlite3.Connection, query: TaskQuery, limit: int, after: Key | None) -> FoundPage:
+    """Return up to `limit` tasks after a place; fewer, with a cursor, if it has looked at EXAMINED tasks."""
+    try:
+        plan = Plan(connection, query)
+    except Impossible:
+        return FoundPage([], None)
+    return _Search(connection, plan, query).page(limit, after)
+
+
+def count(connection: sqlite3.Connection, query: TaskQuery, most: int = COUNTED) -> Count:
+    """Return how many tasks match, `most` at most."""
+    return _counted(connection, query, most, EXAMINED_TO_COUNT)[0]
+
+
+def _counted(connection: sqlite3.Connection, query: TaskQuery, most: int, budget: int) -> tuple[Count, int]:
+    """Return a count, and how many tasks may still be looked at of `budget`."""
+    try:
+        plan = Plan(connection, query)
+    except Impossible:
+        return Count(0, capped=False), budget
+    return _Search(connection, plan, query).count(most, budget)
+
+
+class _Search:
+    def __init__(self, connection: sqlite3.Connection, plan: Plan, query: TaskQuery) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._order = _Order(query.sort, descending=query.descending)
+        self._conditions = " AND ".join(sql for sql, _ in plan.conditions) or "1"
+        self._parameters = tuple(value for _, parameters in plan.conditions for value in parameters)
+
+    def page(self, limit: int, after: Key | None) -> FoundPage:
+        way = self._chosen(after)
+        wanted = limit + 1
+        found: set[Key] = set()
+        edges: list[Key] = []
+        for source in way:
+            keys, edge = self._read(source, wanted, after, max(EXAMINED // len(way), PROBED))
+            found.update(keys)
+            if edge is not None:
+                edges.append(edge)
+        edge = self._order.first(edges) if edges else None
+        keys = self._order.sorted(key for key in found if edge is None or self._order.is_up_to(key, edge))
+        if len(keys) > limit:
+            return FoundPage(keys[:limit], keys[limit - 1])
+        return FoundPage(keys, edge)
+
+    def count(self, most: int, budget: int) -> tuple[Count, int]:
+        """Return how many tasks match, and how many may still be looked at of `budget`."""
+        total = 0
+        for source in self._chosen(None, to_count=True):
+            order = None if source.order is None else _Order(source.order, descending=True)
+            edge: Key | None = None
+            while True:
+                size, bounds = min(budget, COUNTED_AT_ONCE), []
+                if order is not None:
+                    upper, edge = edge, self._edge(source, order, edge, size)
+                    bounds = [order.after(source, upper), order.up_to(source, edge)]
+                rows = self._rows("1", source, bounds)
+                sql = f"SELECT count(*) FROM ({rows.sql} LIMIT ?)"
+                [(number,)] = self._connection.execute(sql, (*rows.parameters, most + 1 - total))
+                total += number
+                budget = max(budget - size, 1) if edge is not None else budget
+                if total > most or (edge is not None and budget == 1):
+                    return Count(min(total, most), capped=True), budget
+                if edge is None:
+                    break
+        return Count(total, capped=False), budget
+
+    def _chosen(self, after: Key | None, *, to_count: bool = False) -> Way:
+        """Return the way that leaves the fewest tasks to look at."""
+        best: Way = [EVERYTHING[self._order.sort]]
+        lowest = float("inf")
+        ways = [way for way in self._plan.ways if len(way) <= MOST_SOURCES]
+        top = after[0] if after is not None and self._order.sort == "created" else None
+        for way in ways:
+            is_usable, expected = True, 0.0
+            for source in way:
+                probe = self._probe(source, after)
+                is_short = probe.number < PROBED
+                is_usable = is_usable and (is_short or to_count or source.order == self._order.sort)
+                expected += probe.number if is_short else self._estimate(source, probe, top)
+            if is_usable and expected < lowest:
+                best, lowest = way, expected
+        return best
+
+    def _estimate(self, source: Source, probe: Probe, top: int | None) -> float:
+        """Return about how many tasks a long source has: as dense as its first ones."""
+        low, high = ends(self._connection)
+        if source.order != "created" or low is None or high is None:
+            return probe.number * UNKNOWN_LENGTH
+        if self._order.descending:
+            searched, rest = (top or high) - probe.furthest, probe.furthest - max(low, self._plan.lowest)
+        else:
+            searched, rest = probe.furthest - (top or low), min(high, self._plan.highest) - probe.furthest
+        return probe.number * (1 + max(rest, 0) / max(searched, 1))
+
+    def _probe(self, source: Source, after: Key | None) -> Probe:
+        """Count the tasks of a source, PROBED at most, in the order of submissions if it has that order."""
+        by_sequence = _Order("created", descending=self._order.descending)
+        start = after if self._order.sort == "created" else None
+        bounds = [by_sequence.after(source, start), *self._bounds(source)]
+        where = " AND ".join([source.where, *(bound.sql for bound in bounds)])
+        parameters = (*source.parameters, *(value for bound in bounds for value in bound.parameters))
+        order = f"ORDER BY {by_sequence.order_by(source)}" if source.order == "created" else ""
+        furthest = "min" if self._order.descending else "max"
+        [(number, last)] = self._connection.execute(
+            f"SELECT count(*), {furthest}(k) FROM"
+            f" (SELECT {source.sequence} AS k FROM {source.tables} WHERE {where} {order} LIMIT {PROBED})",
+            parameters,
+        )
+        return Probe(number, last or 0)
+
+    def _read(self, source: Source, wanted: int, after: Key | None, budget: int) -> tuple[list[Key], Key | None]:
+        """Return up to `wanted` keys of a source after a place, and up to where it was read; None: to its end."""
+        order = self._order
+        if source.order != order.sort:
+            keys = self._keys(source, [order.after(source, after)], wanted)
+            return keys, keys[-1] if len(keys) == wanted else None
+        keys = []
+        examined, size = 0, PROBED
+        while True:
+            edge = self._edge(source, order, after, size)
+            keys += self._keys(source, [order.after(source, after), order.up_to(source, edge)], wanted - len(keys))
+            if len(keys) == wanted:
+                return keys, keys[-1]
+            examined += size
+            if edge is None or examined >= budget:
+                return keys, edge
+            after, size = edge, min(4 * size, budget - examined)
+
+    def _keys(self, source: Source, bounds: Sequence[Condition], limit: int) -> list[Key]:
+        rows = self._rows(self._order.columns(source), source, bounds)
+        sql = f"{rows.sql} ORDER BY {self._order.order_by(source)} LIMIT ?"
+        return self._connection.execute(sql, (*rows.parameters, limit)).fetchall()
+
+    def _rows(self, columns: str, source: Source, bounds: Sequence[Condition]) -> Condition:
+        bounds = [*bounds, *self._bounds(source)]
+        where = " AND ".join([source.where, *(bound.sql for bound in bounds), self._conditions])
+        parameters = (*source.parameters, *(value for bound in bounds for value in bound.parameters), *self._parameters)
+        return Condition(f"SELECT {columns} FROM {source.tables} WHERE {where}", parameters)
+
+    def _bounds(self, source: Source) -> list[Condition]:
+        """Return the bounds of the sequence of all that may match."""
+        plan = self._plan
+        found = [Condition(f"{source.sequence} >= ?", (plan.lowest,))] if plan.lowest else []
+        return [*found, Condition(f"{source.sequence} < ?", (plan.highest,))] if plan.highest < UNBOUNDED else found
+
+    def _edge(self, source: Source, order: _Order, after: Key | None, size: int) -> Key | None:
+        """Return the place of the `size`th task of a source after a place, matching or not; None: it has fewer."""
+        bounds = [order.after(source, after), *(self._bounds(source) if order.sort == "created" else ())]
+        where = " AND ".join([source.where, *(bound.sql for bound in bounds)])
+        parameters = (*source.parameters, *(value for bound in bounds for value in bound.parameters))
+        found: Key | None = self._connection.execute(
+            f"SELECT {order.columns(source)} FROM {source.tables} WHERE {where}"
+            f" ORDER BY {order.order_by(source)} LIMIT 1 OFFSET ?",
+            (*parameters, size - 1),
+        ).fetchone()
+        return found
