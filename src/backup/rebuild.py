@@ -3,11 +3,15 @@
 The pass over TASKS keeps in memory: the tasks that have not ended, a window of ended ones, each owner's newest
 submissions, and 8 bytes per task. An ended task is compared with its view and forgotten. If the log continues it later,
 its history is read again.
+
+The bucket need not reflect what is later than its checkpoint. Tasks with later events are corrected, but they are no
+differences.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +27,7 @@ from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import FLEET, TASK_SUBJECTS, task_ref
 from ..events.task import TaskEvent, TaskSubmitted
+from ..projections.active import projected
 from ..projections.checkpoint import CHECKPOINT
 from ..projections.fleet import Fleet
 from ..projections.submissions import EVERYBODY, Recent, RecentSubmission, add_recent, encode_recent, recent_key
@@ -105,7 +110,8 @@ async def rebuild(container: Container) -> list[Difference]:
 
 async def _rebuild_tasks(container: Container, members: Membership) -> Difference:
     async with _Held(members, "projector.tasks"):
-        rebuilding = TaskRebuild(container.buckets.tasks)
+        bucket = container.buckets.tasks
+        rebuilding = TaskRebuild(bucket, await projected(bucket) or None)
         state = (await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]
         clock = asyncio.get_running_loop().time
         reported = clock()
@@ -216,9 +222,13 @@ class _Held:
 class TaskRebuild:
     """One pass over the log: `fold` every event in order, then `finish`. No projector may run meanwhile."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, reflected: int | None = None) -> None:
+        """`reflected`: the bucket's checkpoint; None: it has none, and all that it lacks is a difference."""
         self.difference = Difference(bucket=bucket.name)
         self._bucket = bucket
+        self._reflected = math.inf if reflected is None else reflected
+        self._behind: set[int] = set()
+        """Hashes of the views' and lists' keys that may lack events later than the checkpoint."""
         self._views: dict[TaskRef, TaskView | None] = {}
         """None: the submission is past its retention."""
         self._ended: dict[TaskRef, None] = {}
@@ -240,6 +250,8 @@ class TaskRebuild:
                 ended[ref] = None
             else:
                 ended.pop(ref, None)
+            if stored.sequence > self._reflected:
+                self._behind.update(map(hash, (view_key(ref), recent_key(ref.owner), recent_key(EVERYBODY))))
             if isinstance(stored.recorded.event, TaskSubmitted):
                 if before is None:
                     self._tasks.append(hash(view_key(ref)))
@@ -304,9 +316,10 @@ class TaskRebuild:
         ahead = {key for key in differing if not is_last and _is_ahead(found.get(key), wanted[key])}
         differing -= ahead
         await self._bucket.put_many([Write(key, wanted[key]) for key in sorted(differing)])
-        missing = differing - found.keys()
+        wrong = {key for key in differing if hash(key) not in self._behind}
+        missing = wrong - found.keys()
         self.difference.missing += len(missing)
-        self.difference.changed += len(differing) - len(missing)
+        self.difference.changed += len(wrong) - len(missing)
         return ahead
 
     async def _list_active(self, wanted: set[str]) -> int:
@@ -318,21 +331,23 @@ class TaskRebuild:
         found = {entry.key for entry in entries if entry.value}
         missing, extra = wanted - found, found - wanted
         await self._bucket.put_many([Write(key, b"%d" % self._last) for key in sorted(missing)])
-        await self._remove(extra)
-        self.difference.missing += len(missing)
+        await self._bucket.put_many([Write(key, None) for key in sorted(extra)])
+        self.difference.missing += sum(not self._is_behind(key) for key in missing)
+        self.difference.extra += sum(not self._is_behind(key) for key in extra)
         return len({entry.key for entry in entries if not entry.value} - wanted) + len(extra)
+
+    def _is_behind(self, key: str) -> bool:
+        """Return True if an active key is of a task with events later than the checkpoint."""
+        return hash(f"task.{key.split('.', 2)[-1]}") in self._behind
 
     async def _remove_extra(self, wanted: set[str]) -> None:
         """Remove all keys except `wanted`, the checkpoint, and the views of tasks in the log."""
         tasks = sorted(self._tasks)
         async for entries in self._bucket.pages():
             keys = {entry.key for entry in entries} - wanted - {CHECKPOINT}
-            await self._remove(key for key in keys if not _has(tasks, hash(key)))
-
-    async def _remove(self, keys: Iterable[str]) -> None:
-        writes = [Write(key, None) for key in sorted(keys)]
-        await self._bucket.put_many(writes)
-        self.difference.extra += len(writes)
+            extra = [key for key in sorted(keys) if not _has(tasks, hash(key))]
+            await self._bucket.put_many([Write(key, None) for key in extra])
+            self.difference.extra += len(extra)
 
 
 def _has(ordered: Sequence[int], value: int) -> bool:

@@ -27,6 +27,19 @@ class CheckpointedBucket:
         """The sequence of the log that the bucket reflects."""
         return self._checkpoint
 
+    @property
+    def next_at(self) -> float | None:
+        """When `write_due` has something to write; None: never, `apply` writes everything."""
+        return None
+
+    async def write_due(self) -> int:
+        """Write what `apply` has left for later and is due now; return how many keys were written."""
+        return 0
+
+    async def write_all(self) -> int:
+        """Write everything that `apply` has left for later; return how many keys were written."""
+        return 0
+
     async def forget(self) -> None:
         """Remove all that the bucket holds: the log has lost events that it reflects."""
         await forget(self._bucket, CHECKPOINT)

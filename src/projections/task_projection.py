@@ -1,8 +1,13 @@
-"""The projection in the `tasks` bucket: a view and an active key of each task, and each owner's newest submissions.
+"""The projection in the `tasks` bucket: a view of each task, an active key of each that rests, and each owner's newest
+submissions.
 
-Every key is written once per batch of events, with the sequence it reflects, guarded by its last revision. The
-checkpoint is written last, in the same bucket. A crash that takes writes from the bucket takes the checkpoint too, and
-the guard of the next checkpoint shows that. Folding again from an older checkpoint changes nothing.
+Events are folded in memory. A view is written when its task has ended or has rested for a second, at the latest after
+two (`unwritten.py`). So a short task is written once, and no key ever lists it as active. Every key is written with the
+sequence it reflects, guarded by its last revision.
+
+The checkpoint is the sequence before the oldest event that no written view reflects. It is written last, in the same
+bucket, after every group of writes. So a crash that takes writes from the bucket takes the checkpoint too, and the
+guard of the next checkpoint shows that. Folding again from an older checkpoint changes nothing.
 
 A crash of NATS may also take an older value, whose predecessor was already removed. So a view of an active task or an
 owner's list that is missing is made from the log.
@@ -11,18 +16,20 @@ owner's list that is missing is made from the log.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
 from ..events.codec import task_codec
 from ..events.ids import TaskRef
-from ..events.subjects import history_filter, task_ref, task_root
+from ..events.subjects import TASK_SUBJECTS, history_filter, task_ref, task_root
 from ..events.task import TaskSubmitted
 from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.client.connection import Connection
 from ..streams.jetstream.consumers import MOST_FILTERS, read_before
-from ..streams.jetstream.messages import Position
+from ..streams.jetstream.messages import Position, last_sequence
 from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from .active import active_keys, ref_of
@@ -40,18 +47,19 @@ from .submissions import (
 from .task_view import ACTIVE, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
 from .task_view import encode as encode_view
+from .unwritten import Unwritten
 
 SUBMISSIONS_HELD = 100_000
 """Entries of owners' lists that stay in memory between batches, about 200 bytes each; of the owners seen last."""
-
-
+LISTS_SECONDS = 1.0
+"""How often owners' lists are written at most."""
 ACTIVE_MARKER_TTL = "1s"
 """How long the marker of a removed active key stays: the shortest time that NATS allows. Nobody watches these keys, and
 a list of an owner's active tasks is read at once only while keys and markers are no more than a thousand."""
 
 
 class _Entry(Struct):
-    """A task in memory: every active one, and those of the present batch."""
+    """A task in memory: those with events that are not written, and the active ones that rest."""
 
     view: TaskView | None
     revision: int
@@ -71,60 +79,99 @@ class _Submissions(Struct):
 
 
 class TaskProjection(CheckpointedBucket):
-    """Folds the TASKS log into the bucket, in one process at a time; two would only double the work."""
+    """Folds the TASKS log into the bucket, in one process at a time; two would only double the work.
 
-    def __init__(self, bucket: Bucket) -> None:
+    Each method that writes returns how many keys it wrote, and raises Conflict if another process wrote or NATS has
+    lost writes: call `resume` then. No write is pending when it returns or raises.
+    """
+
+    def __init__(self, bucket: Bucket, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: monotonic, in seconds."""
         super().__init__(bucket)
+        self._clock = clock
         self._entries: dict[TaskRef, _Entry] = {}
+        self._unwritten = Unwritten()
+        self._seen = 0
+        """Sequence of the last event that was folded."""
+        self._end = 0
+        """End of the log at the start: no view of a task that was submitted later is in the bucket."""
         self._listed: dict[TaskRef, set[str]] = {}
         """Active keys in the bucket, by task; only of tasks that are not in `_entries`."""
         self._owners: dict[str, _Submissions] = {}
+        self._unlisted: dict[str, int] = {}
+        """By owner: the first submission that the list in the bucket lacks."""
+        self._listed_at = -math.inf
 
     async def resume(self) -> int:
         """Drop the memory; return the sequence the bucket reflects."""
         self._entries.clear()
+        self._unwritten.clear()
         self._listed.clear()
         self._owners.clear()
-        await self._load_checkpoint()
+        self._unlisted.clear()
+        self._end = await last_sequence(self._bucket.connection, TASKS, TASK_SUBJECTS)
+        self._seen = await self._load_checkpoint()
         # Not from the views: a crash may have come between a view and its active keys.
         for key in await active_keys(self._bucket):
             self._listed.setdefault(ref_of(key), set()).add(key)
         return self._checkpoint
 
-    async def apply(self, positions: Sequence[Position]) -> int:
-        """Fold a batch of events, in order, and write what changed; return how many keys were written.
+    @property
+    def next_at(self) -> float | None:
+        """When `write_due` has something to write, by the clock; None: not before the next event."""
+        lists_at = self._listed_at + LISTS_SECONDS if self._unlisted else None
+        return min((at for at in (self._unwritten.next_at, lists_at) if at is not None), default=None)
 
-        Raises UnreadableEvent: nothing of the batch is written. Raises Conflict if another process wrote or NATS has
-        lost writes: call `resume` then. No write is pending when this returns or raises.
+    async def apply(self, positions: Sequence[Position]) -> int:
+        """Fold a batch of events, in order, and write what is due.
+
+        Raises UnreadableEvent: nothing of the batch is folded.
         """
         events = [(task_ref(position.subject), decode(task_codec, position)) for position in positions]
-        owners = {ref.owner for ref, stored in events if isinstance(stored.recorded.event, TaskSubmitted)}
+        submitted = {ref: stored.sequence for ref, stored in events if isinstance(stored.recorded.event, TaskSubmitted)}
+        owners = {ref.owner for ref in submitted}
         if owners:
             owners.add(EVERYBODY)
-        touched = list(dict.fromkeys(ref for ref, _ in events))
-        await self._read_missing(touched, owners, positions[0].sequence)
-        submitted = {ref for ref, stored in events if isinstance(stored.recorded.event, TaskSubmitted)}
+        touched = dict.fromkeys(ref for ref, _ in events)
+        await self._read_missing(touched, submitted, owners, positions[0].sequence)
         lost = [ref for ref in touched if self._entries[ref].view is None and ref not in submitted]
         for ref, known in (await views_before(self._bucket.connection, lost, positions[0].sequence)).items():
             self._entries[ref].view = known
-        for ref, stored in events:
+        now = self._clock()
+        for (ref, stored), position in zip(events, positions, strict=True):
             entry = self._entries[ref]
-            entry.view = fold(entry.view, stored)
-            if isinstance(stored.recorded.event, TaskSubmitted):
-                submission = RecentSubmission(stored.sequence, ref.id)
-                add_recent(self._owners[ref.owner].recent, submission)
-                add_recent(self._owners[EVERYBODY].recent, submission)
-        written = await self._write(touched, owners)
-        self._drop_owners(owners)
-        await self._store_checkpoint(positions[-1].sequence)
+            before, entry.view = entry.view, fold(entry.view, stored)
+            if entry.view is not None and (entry.view is not before or _is_misplaced(ref, entry)):
+                has_ended = entry.view.status not in ACTIVE
+                self._unwritten.add(ref, stored.sequence, len(position.data), now, has_ended=has_ended)
+            if ref in submitted and isinstance(stored.recorded.event, TaskSubmitted):
+                self._add_submission(ref, stored.sequence)
+        self._seen = positions[-1].sequence
         for ref in touched:
-            view = self._entries[ref].view
-            if view is None or view.status not in ACTIVE:
-                del self._entries[ref]
-        return written + 1
+            self._drop_ended(ref)
+        return await self.write_due()
 
-    async def _read_missing(self, refs: Iterable[TaskRef], owners: Iterable[str], before: int) -> None:
-        missing = {view_key(ref): ref for ref in refs if ref not in self._entries}
+    async def write_due(self) -> int:
+        """Write the views of the tasks that have ended or rested."""
+        now = self._clock()
+        lists_due = bool(self._unlisted) and self._listed_at + LISTS_SECONDS <= now
+        return await self._write(self._unwritten.take_due(now), with_lists=lists_due)
+
+    async def write_all(self) -> int:
+        """Write what is folded, due or not: the checkpoint is at the last event then."""
+        return await self._write(self._unwritten.take_all(), with_lists=True)
+
+    async def _read_missing(
+        self, refs: Iterable[TaskRef], submitted: Mapping[TaskRef, int], owners: Iterable[str], before: int
+    ) -> None:
+        missing: dict[str, TaskRef] = {}
+        for ref in refs:
+            if ref in self._entries:
+                continue
+            if submitted.get(ref, 0) > self._end:
+                self._entries[ref] = _Entry(None, 0, set(), set())
+            else:
+                missing[view_key(ref)] = ref
         strangers = {recent_key(owner): owner for owner in owners if owner not in self._owners}
         found = await self._bucket.get_many_with_revisions([*missing, *strangers])
         for key, ref in missing.items():
@@ -137,6 +184,18 @@ class TaskProjection(CheckpointedBucket):
         for key, owner in strangers.items():
             self._owners[owner] = _Submissions(known.get(owner, []), found[key].revision if key in found else 0)
 
+    def _add_submission(self, ref: TaskRef, sequence: int) -> None:
+        submission = RecentSubmission(sequence, ref.id)
+        for owner in (ref.owner, EVERYBODY):
+            add_recent(self._owners[owner].recent, submission)
+            self._unlisted.setdefault(owner, sequence)
+
+    def _drop_ended(self, ref: TaskRef) -> None:
+        """Forget a task that has ended and is written; it is read again if it goes on."""
+        entry = self._entries[ref]
+        if ref not in self._unwritten and (entry.view is None or entry.view.status not in ACTIVE):
+            del self._entries[ref]
+
     def _drop_owners(self, touched: Iterable[str]) -> None:
         """Forget the lists that were not touched for longest; they are read again."""
         for owner in touched:
@@ -146,12 +205,12 @@ class TaskProjection(CheckpointedBucket):
             owner = next(iter(self._owners))
             held -= len(self._owners.pop(owner).recent)
 
-    async def _write(self, touched: Iterable[TaskRef], owners: Iterable[str]) -> int:
-        """Write what changed; return the number of keys.
+    async def _write(self, refs: Sequence[TaskRef], *, with_lists: bool) -> int:
+        """Write the views of these tasks, and what follows from them; return the number of keys.
 
-        A new active key is written before the view, and the former one is removed after it.
+        A new active key is written before the view, the former one is removed after it, the checkpoint comes last.
         """
-        entries = {ref: entry for ref in touched if (entry := self._entries[ref]).view is not None}
+        entries = {ref: entry for ref in refs if (entry := self._entries[ref]).view is not None}
         listed: list[Write] = []
         views: list[Write] = []
         stale: list[Write] = []
@@ -165,6 +224,7 @@ class TaskProjection(CheckpointedBucket):
                 Write(key, None, marker_ttl=ACTIVE_MARKER_TTL) for key in entry.active | entry.found if key != active
             )
             entry.active, entry.found = ({active} if active else set()), set()
+        owners = list(self._unlisted) if with_lists else []
         submitters = [self._owners[owner] for owner in owners]
         lists = [
             Write(recent_key(owner), encode_recent(self._owners[owner].recent), self._owners[owner].revision)
@@ -177,7 +237,34 @@ class TaskProjection(CheckpointedBucket):
         for submitter, revision in zip(submitters, revisions[len(views) :], strict=True):
             submitter.revision = revision
         await self._bucket.put_many(stale)
-        return len(listed) + len(views) + len(lists) + len(stale)
+        if owners:
+            self._unlisted.clear()
+            self._listed_at = self._clock()
+            self._drop_owners(owners)
+        written = len(listed) + len(views) + len(lists) + len(stale)
+        reflected = self._reflected()
+        # Also if it is the same: its revision shows whether a killed NATS has lost what was written before it.
+        if written or reflected != self._checkpoint:
+            await self._store_checkpoint(reflected)
+            written += 1
+        for ref in refs:
+            self._drop_ended(ref)
+        return written
+
+    def _reflected(self) -> int:
+        """Return the sequence before the oldest event that is not written."""
+        firsts = [*self._unlisted.values()]
+        if (first := self._unwritten.first_sequence) is not None:
+            firsts.append(first)
+        return min(firsts) - 1 if firsts else self._seen
+
+
+def _is_misplaced(ref: TaskRef, entry: _Entry) -> bool:
+    """Return True if the active keys of a task in the bucket are not those of its view: a crash came between."""
+    if entry.view is None:
+        return False
+    active = active_key(ref, entry.view)
+    return entry.active | entry.found != ({active} if active else set())
 
 
 async def views_before(reading: Connection, refs: Sequence[TaskRef], before: int) -> dict[TaskRef, TaskView]:

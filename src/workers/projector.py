@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -33,6 +35,16 @@ class Projection(Protocol):
 
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold events and store what changed. Raises Conflict if another process has stored something since."""
+
+    @property
+    def next_at(self) -> float | None:
+        """When `write_due` is to be called, monotonic; None: not before the next events."""
+
+    async def write_due(self) -> int:
+        """Store what `apply` has left for later and is due now. Raises as `apply` does."""
+
+    async def write_all(self) -> int:
+        """Store everything that `apply` has left for later. Raises as `apply` does."""
 
     async def forget(self) -> None:
         """Remove the stored state."""
@@ -75,15 +87,24 @@ class Projector(Service):
             await self._projection.forget()
             checkpoint = await self._projection.resume()
         log.info("projector.started", service=self.name, checkpoint=checkpoint)
-        async with contextlib.aclosing(gathered(self._follow(checkpoint, self._linger_seconds))) as batches:
-            async for positions in batches:
-                if positions:
-                    if not await self._is_mine():
-                        return  # another worker has taken over, or a rebuild
-                    await self._projection.apply(positions)
-                elif not await self._projection.is_intact():
+        has_caught_up = False
+        batches = gathered(self._follow(checkpoint, self._linger_seconds))
+        async with contextlib.aclosing(punctual(batches, lambda: self._projection.next_at)) as turns:
+            async for positions in turns:
+                if positions == [] and not await self._projection.is_intact():
                     log.warning("projector.state-lost", service=self.name, checkpoint=self._projection.checkpoint)
                     return  # no new event need ever come for what NATS has forgotten
+                if positions == [] and has_caught_up:
+                    continue
+                if not await self._is_mine():
+                    return  # another worker has taken over, or a rebuild
+                if positions:
+                    await self._projection.apply(positions)
+                elif positions is None:
+                    await self._projection.write_due()
+                else:
+                    has_caught_up = True
+                    await self._projection.write_all()  # no reader waits longer than for the backlog
 
 
 async def gathered(batches: AsyncGenerator[list[Position], None]) -> AsyncGenerator[list[Position], None]:
@@ -101,3 +122,29 @@ async def gathered(batches: AsyncGenerator[list[Position], None]) -> AsyncGenera
                 waiting, waiting_bytes = [], 0
             if not positions:
                 yield []
+
+
+async def punctual(
+    batches: AsyncGenerator[list[Position], None], due_at: Callable[[], float | None]
+) -> AsyncGenerator[list[Position] | None, None]:
+    """Yield what `batches` yields, and None whenever the instant that `due_at` returns (monotonic) has come first."""
+    coming: asyncio.Future[list[Position]] | None = None
+    async with contextlib.aclosing(batches):
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(batches))
+                at = due_at()
+                await asyncio.wait([coming], timeout=None if at is None else max(0.0, at - time.monotonic()))
+                if not coming.done():
+                    yield None
+                    continue
+                try:
+                    positions = coming.result()
+                except StopAsyncIteration:
+                    return
+                coming = None
+                yield positions
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)

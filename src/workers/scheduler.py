@@ -28,7 +28,7 @@ from ..errors import Conflict, OutcomeUnknown, Refused, StoreError
 from ..events.codec import task_codec
 from ..events.envelope import Actor, Recorded
 from ..events.ids import TaskRef, parse_task_id
-from ..events.kinds import MOVING_WORDS, kind_of
+from ..events.kinds import MOVING_WORDS, kind_of, word_of
 from ..events.subjects import (
     SCHEDULER_BACKLOG,
     SCHEDULER_EXPLAIN,
@@ -38,7 +38,7 @@ from ..events.subjects import (
     task_root,
     task_word,
 )
-from ..events.task import AttemptStarted, TaskEvent
+from ..events.task import AttemptStarted, TaskEvent, TaskSubmitted
 from ..explain.explanation import encode as encode_explanation
 from ..explain.explanation import explain
 from ..instants import epoch_seconds
@@ -88,6 +88,7 @@ GRANT_SECONDS = 15.0
 BY = Actor("system", "scheduler")
 LONG_AGO = 1
 """Taken as the sequence of the end of a task whose history has expired: before any retry of its children."""
+SUBMITTED = word_of(TaskSubmitted)
 OUTCOMES: dict[str, ParentOutcome] = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
 
 

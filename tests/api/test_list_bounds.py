@@ -31,6 +31,7 @@ async def project(service: Service) -> None:
     checkpoint = await projection.resume()
     todo = [position for position in await whole_log(service.container.reading) if position.sequence > checkpoint]
     await projection.apply(todo)
+    await projection.write_all()
 
 
 async def end(service: Service, *numbers: int) -> None:

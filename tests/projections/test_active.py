@@ -32,6 +32,7 @@ async def test_the_keys_of_ended_tasks_are_gone_within_seconds(container: Contai
     for number in range(20):
         await give(container.commands, ref(number), submission(), claim(), *([success()] if number else []))
     await projection.apply(await whole_log(container.reading))
+    await projection.write_all()
 
     async def left() -> bool:
         found = await read_last(container.reading, "KV_tasks", ["$KV.tasks.active.*.alice.*"])

@@ -31,6 +31,7 @@ async def project(container: Container, upto: int | None = None) -> None:
     checkpoint = await projection.resume()
     todo = [position for position in await whole_log(container.reading) if position.sequence > checkpoint]
     await projection.apply([position for position in todo if upto is None or position.sequence <= upto])
+    await projection.write_all()
 
 
 async def pages(container: Container, wanted: TaskFilter = EVERYTHING, limit: int = 3) -> list[TaskRef]:

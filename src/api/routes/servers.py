@@ -56,7 +56,7 @@ from ..schemas.shared import DoneAnswer, ReasonBody
 from ..server_registration import change, command_server, find_server, read_registration, register
 from ..server_removal import remove, remove_offline, restore, revive
 
-PROJECTION_SECONDS = 2.0
+PROJECTION_SECONDS = 5.0
 """Longest wait of a drain for the projection that counts running tasks."""
 KNOWN_AFTER = timedelta(seconds=2)
 """Age of a drain at which every worker knows of it, and attempts started before are in the log."""
