@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,8 @@ from .commands.task_timers import timers_over
 from .errors import StoreError
 from .events.ids import BatchRef, TaskRef
 from .events.limits import Limits
+from .index.indexer import Indexer
+from .index.reader import IndexReader
 from .projections.batches import Batch, BatchReader
 from .projections.dead_letters import DeadLetterReader
 from .projections.fleet import Fleet
@@ -30,9 +33,9 @@ from .push.attempt_reports import AttemptReports
 from .push.feed import Feeds
 from .push.hub import Hub
 from .push.open_streams import OpenStreams, Starts
-from .push.shared_reads import SharedReads
 from .push.subscription_filter import TaskAttributeReader
 from .runtime.service import Service, Services
+from .runtime.shared_reads import SharedReads
 from .settings import Settings, variable
 from .streams.buckets import Bucket
 from .streams.client.access import Access
@@ -42,9 +45,11 @@ from .streams.jetstream.messages import stream_info
 from .streams.leases import Membership
 from .streams.results import Objects, Results
 from .streams.storage import StoreSpace
+from .streams.tail import Tail
 from .streams.timers import Timers
-from .streams.topology.definitions import SERVERS, configurations
+from .streams.topology.definitions import SERVERS, TASKS, configurations
 from .streams.topology.ensure import ensure_streams
+from .streams.topology.epochs import has_event
 from .streams.topology.server_checks import Durability, ServerChecks, inspect
 from .streams.topology.startup_retry import StartupRetry, leader_elected
 from .submission.service import SubmissionService
@@ -113,7 +118,12 @@ class Container:
         self.batches = BatchReader(self.tasks, reading)
         self.dead_letters = DeadLetterReader(self.tasks, reading)
         self.task_attributes = TaskAttributeReader(reading)
-        self.feeds = Feeds(Hub(consuming, self.task_attributes), reading, self.task_attributes)
+        self.tail = Tail(consuming, TASKS, ">", partial(has_event, consuming))
+        """The one reader of the log of tasks for push and the index."""
+        self.feeds = Feeds(Hub(consuming, self.tail, self.task_attributes), reading, self.task_attributes)
+        self.indexer = Indexer(settings.index_folder, self.tail, reading, objects)
+        """Runs in processes of the API only: see `start_index`."""
+        self.index = IndexReader(self.indexer)
         self.open_streams = OpenStreams(settings.user_streams, settings.max_streams)
         self.starts = Starts()
         self.snapshots = SharedReads(self._snapshot)
@@ -176,6 +186,10 @@ class Container:
         self.services.start(FleetFollower(self.fleet, self.consuming, self.fleet_is_current), self.space)
         await asyncio.wait_for(self.fleet_is_current.wait(), 30)
 
+    def start_index(self) -> None:
+        """Keep an index of tasks, which lists and figures are read from."""
+        self.services.start(self.indexer)
+
     async def _check_seal_key(self) -> None:
         """Warn if this process lacks the key that others seal with: neither could read what the other stores."""
         missing = await self.secrets.missing_key()
@@ -193,6 +207,7 @@ class Container:
         self.feeds.hub.end()
         await self.reports.close()
         await self.services.close()
+        self.index.close()
         for connection in (self.storing, self.consuming, self.reading, self.appending):
             await connection.close()
 

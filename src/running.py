@@ -219,6 +219,7 @@ async def running_worker(container: Container) -> AsyncIterator[Worker]:
 async def running_api(container: Container, sock: socket.socket) -> AsyncIterator[Server]:
     limits = limits_of(container.settings, raise_descriptor_limit())
     authenticator = Authenticator.from_settings(container.settings)
+    container.start_index()
     try:
         async with serving(create_app(container, authenticator), sock, limits) as server:
             yield server

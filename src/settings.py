@@ -62,6 +62,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: Annotated[Port, about("port the API listens on")] = 8080
     public_url: Annotated[str | None, about("base URL for callbacks from backends; default: http://HOST:PORT")] = None
     data_dir: Annotated[str, about("data folder of the embedded nats-server")] = "./data"
+    index_dir: Annotated[
+        str | None, about("folder of the API's index of tasks, on a local disk; default: DATA_DIR/index")
+    ] = None
     nats_url: Annotated[
         str | None, about("URLs of NATS servers; required by `api` and `worker`; unset: `up` starts its own")
     ] = None
@@ -304,6 +307,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def callback_base(self) -> str:
         """Base URL for callbacks from backends, without a trailing slash."""
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def index_folder(self) -> Path:
+        """Folder of the index of tasks."""
+        return Path(self.index_dir or Path(self.data_dir) / "index").expanduser()
 
     @property
     def stable_interval(self) -> float:

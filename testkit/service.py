@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -229,6 +230,7 @@ class Service(ServiceClients):
 async def running_service(nats_url: str, *, worker: bool = True, **more: Any) -> AsyncIterator[Service]:
     """Run an API, and by default a worker, on a nats-server; listen on a free port."""
     async with contextlib.AsyncExitStack() as stack:
+        more.setdefault("index_dir", stack.enter_context(tempfile.TemporaryDirectory(prefix="index-")))
         settings, sock = stack.enter_context(listen(quick_settings(nats_url=nats_url, **more)))
         container = await stack.enter_async_context(await open_container(settings, nats_url, durability="always"))
         if worker:

@@ -77,6 +77,8 @@ class TaskIndex:
         """Sequence of the last event that was folded."""
         self.stored = checkpoint.sequence
         """Sequence of the last event that the file reflects."""
+        self.rows: int = connection.execute("SELECT count(*) FROM tasks").fetchone()[0]
+        """Tasks in the file."""
         self._last: Position | None = None
         self._changed: dict[TaskRef, TaskRow] = {}
         self._writing: dict[TaskRef, TaskRow] = {}
@@ -172,6 +174,9 @@ class TaskIndex:
         """
         if changes.last is None:
             return
+        if not changes.rows:
+            self.stored = changes.last.sequence  # fences only: a transaction would store nothing that anybody reads
+            return
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -188,6 +193,7 @@ class TaskIndex:
             connection.rollback()
             raise
         self.stored = changes.last.sequence
+        self.rows += sum(row.is_new for row in rows)
 
     def apply(self, positions: Sequence[Position]) -> None:
         """Fold events, with the views that the file has. Raises UnreadableEvent and sqlite3.Error."""
@@ -213,6 +219,7 @@ class TaskIndex:
             except BaseException:
                 connection.rollback()
                 raise
+        self.rows -= len(found)
         return len(found)
 
 

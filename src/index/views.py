@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -10,23 +11,20 @@ from msgspec.structs import astuple
 
 from ..events.chapters import NO_CHAPTERS, Chapters
 from ..events.envelope import NULL
+from ..events.task import BUSY_FOR
 from ..projections.task_view import TaskView
 
 _FIELDS = TaskView.__struct_fields__
 _PARAMS = _FIELDS.index("params")
 _CHAPTERS = _FIELDS.index("chapters")
-
-
-def _stored_type(name: str, hint: Any) -> Any:
-    return bytes if name == "params" else Chapters | None if name == "chapters" else hint
-
-
-def _hints() -> dict[str, Any]:
-    return {field.name: field.type for field in msgspec.structs.fields(TaskView)}
+_BUSY_FOR = _FIELDS.index("busy_for")
+_STORED_TYPES: dict[str, Any] = {"params": bytes, "chapters": Chapters | None, "busy_for": timedelta | None}
 
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(tuple[tuple(_stored_type(name, hint) for name, hint in _hints().items())]).decode  # type: ignore[misc]
+_unpack = msgspec.msgpack.Decoder(
+    tuple[tuple(_STORED_TYPES.get(field.name, field.type) for field in msgspec.structs.fields(TaskView))]  # type: ignore[misc]
+).decode
 
 
 def encode(view: TaskView) -> bytes:
@@ -34,6 +32,7 @@ def encode(view: TaskView) -> bytes:
     values = list(astuple(view))
     values[_PARAMS] = b"" if view.params == NULL else bytes(view.params)
     values[_CHAPTERS] = None if view.chapters == NO_CHAPTERS else view.chapters
+    values[_BUSY_FOR] = None if view.busy_for == BUSY_FOR else view.busy_for
     return _pack(values)
 
 
@@ -42,4 +41,5 @@ def decode(data: bytes) -> TaskView:
     values: list[Any] = list(_unpack(data))
     values[_PARAMS] = Raw(values[_PARAMS]) if values[_PARAMS] else NULL
     values[_CHAPTERS] = values[_CHAPTERS] or NO_CHAPTERS
+    values[_BUSY_FOR] = BUSY_FOR if values[_BUSY_FOR] is None else values[_BUSY_FOR]
     return TaskView(**dict(zip(_FIELDS, values, strict=True)))

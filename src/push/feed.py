@@ -15,6 +15,7 @@ from ..errors import StoreUnavailable
 from ..events.kinds import ENDING_WORDS, LIVE_WORDS
 from ..events.subjects import submission_filter
 from ..events.task import ProgressReported
+from ..runtime.shared_reads import SharedReads
 from ..streams.client.connection import Connection
 from ..streams.jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, STALE_REPLICA_TRIES, last_sequence, read_some
 from ..streams.topology.definitions import TASKS
@@ -22,7 +23,6 @@ from ..streams.topology.epochs import LogExtent, read_extent
 from .hub import Hub
 from .listeners import Scope
 from .live import Seen
-from .shared_reads import SharedReads
 from .subscription_filter import TaskAttributeReader
 from .updates import LiveEvent, LoggedEvent, event_at
 

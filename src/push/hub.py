@@ -17,17 +17,16 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from ..errors import StoreError, StoreUnavailable, TaskstreamError, UnreadableEvent
+from ..errors import StoreError, StoreUnavailable, UnreadableEvent
 from ..events.ids import BatchRef, TaskRef, batch_of
 from ..events.kinds import ENDING_WORDS, LIVE_WORDS, MOVING_WORDS
-from ..events.subjects import LIVE_SUBJECTS, TASK_SUBJECTS, live_ref
+from ..events.subjects import LIVE_SUBJECTS, SCHEDULER_FENCE, live_ref
 from ..events.task import ProgressReported
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import api
-from ..streams.jetstream.consumers import follow
-from ..streams.jetstream.messages import Position, position_at
+from ..streams.jetstream.messages import Position
+from ..streams.tail import LogReplaced, Tail
 from ..streams.topology.definitions import TASKS
-from ..streams.topology.epochs import read_extent
 from .listeners import FilteredListeners, Listener, Scope, WaitingBytes
 from .live import decode as decode_live
 from .subscription_filter import EVERYTHING, TaskAttributeReader
@@ -53,15 +52,13 @@ START_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 
 
-class LogReplaced(TaskstreamError):
-    """NATS has another log now: an older one was restored, or the last events of this one were lost."""
-
-
 class Hub:
     """Reads the stream while there are listeners; one for each process that pushes."""
 
-    def __init__(self, connection: Connection, attributes: TaskAttributeReader) -> None:
+    def __init__(self, connection: Connection, tail: Tail, attributes: TaskAttributeReader) -> None:
+        """`tail`: of the TASKS log."""
         self._connection = connection
+        self._tail = tail
         self._attributes = attributes
         self._waiting = WaitingBytes()
         self._all: set[Listener] = set()
@@ -85,8 +82,6 @@ class Hub:
         """Batches that the log has had lately; their late reports are dropped."""
         self._position = 0
         """Sequence of the last event that was delivered."""
-        self._last: Position | None = None
-        """The last event that was delivered."""
         self._held: deque[LiveEvent] = deque()
         """Reports that came before the event they follow."""
 
@@ -214,7 +209,6 @@ class Hub:
             self._forget()
 
     def _forget(self) -> None:
-        self._last = None
         self._keep_from(None)
         self._ended_tasks.clear()
         self._logged.clear()
@@ -232,8 +226,7 @@ class Hub:
                         last = int(state["last_seq"])
                         self._position = after = max(0, last - BEFORE)
                         self._keep_from(max(after, int(state["first_seq"]) - 1))
-                    following = follow(self._connection, TASKS, [TASK_SUBJECTS], after, check=self._check_last)
-                    async with contextlib.aclosing(following) as batches:
+                    async with contextlib.aclosing(self._tail.follow(after)) as batches:
                         async for positions in batches:
                             for position in positions:
                                 self._deliver(position)
@@ -257,27 +250,13 @@ class Hub:
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
-    async def _check_last(self) -> None:
-        """Raise LogReplaced if the log has not got the last event that was delivered, and has not aged it out."""
-        last = self._last
-        if last is None:
-            return
-        extent = await read_extent(self._connection, reaches=last.sequence)
-        if extent.first > last.sequence:
-            has_it = extent.last >= last.sequence
-        else:
-            has_it = extent.last >= last.sequence and await position_at(self._connection, TASKS, last.sequence) == last
-        if not has_it:
-            raise LogReplaced
-
     def _deliver(self, position: Position) -> None:
-        update = event_at(position)
+        update = event_at(position) if position.subject != SCHEDULER_FENCE else None
         if update is not None:
             self._remember_late(update)
             self._keep(update)
             self._offer(update)
         self._position = position.sequence
-        self._last = position
         held, self._held = self._held, deque()
         for report in held:
             self._offer_in_order(report)

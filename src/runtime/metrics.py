@@ -63,6 +63,20 @@ projection_lag = Gauge(
     ["projection"],
     registry=REGISTRY,
 )
+index_lag = Gauge(
+    "taskstream_index_lag_events",
+    "Events of the log that the index of this process does not reflect",
+    registry=REGISTRY,
+)
+index_rows = Gauge("taskstream_index_rows", "Tasks in the index of this process", registry=REGISTRY)
+index_flush_seconds = Histogram(
+    "taskstream_index_flush_seconds", "Time to store changes of the index", buckets=_SECONDS, registry=REGISTRY
+)
+index_rebuilds = Counter(
+    "taskstream_index_rebuilds",
+    "Times that the index of this process was discarded and built again: another format or log, or a damaged file",
+    registry=REGISTRY,
+)
 store_used = Gauge("taskstream_store_used_bytes", "Bytes used of the store's tightest limit", registry=REGISTRY)
 store_limit = Gauge("taskstream_store_limit_bytes", "The store's tightest limit; NaN: unknown", registry=REGISTRY)
 store_free = Gauge("taskstream_store_free_bytes", "Bytes free under that limit; NaN: unknown", registry=REGISTRY)

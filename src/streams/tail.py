@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from operator import attrgetter
 
+from ..errors import TaskstreamError
 from .client.connection import Connection
 from .jetstream.consumers import FOLLOW_BATCH, follow
 from .jetstream.messages import STALE_REPLICA_PAUSE_SECONDS, Position, read_some
@@ -24,10 +25,31 @@ MOST_AT_ONCE = 2 * FOLLOW_BATCH
 _sequence = attrgetter("sequence")
 
 
+class LogReplaced(TaskstreamError):
+    """NATS has another stream now: an older one was restored, or the last messages of this one were lost."""
+
+
 class Tail:
     """The tail of one stream; reads as long as it has readers."""
 
-    def __init__(self, connection: Connection, stream: str, filter_subject: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        filter_subject: str,
+        has: Callable[[Position], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`has`: returns True if the stream still has a message that was read; asked after each lost connection.
+
+        If it has not, every reader gets LogReplaced.
+        """
+        self._has = has
+        self._last: Position | None = None
+        """The last message that was read."""
+        self._generation = 0
+        """Of the stream: how often it was replaced."""
+        self._is_replaced = False
+        """The messages that are kept are of a former stream."""
         self._connection = connection
         self._stream = stream
         self._filter = filter_subject
@@ -58,14 +80,17 @@ class Tail:
         """Yield the messages after a sequence as `consumers.follow` does, without end.
 
         An empty list means that all messages up to now have been yielded. Raises StoreError if a reader that is behind
-        cannot read on.
+        cannot read on, and LogReplaced.
         """
         news = self._join(after)
+        generation = self._generation
         reported = self._ends
         has_lingered = False
         try:
             while True:
                 news.clear()
+                if generation != self._generation:
+                    raise LogReplaced(f"{self._stream} was replaced")
                 is_near = after >= self._begin
                 positions = self._kept_after(after) if is_near else await self._read(after)
                 # A batch that does not reach the end is full, of few messages if they are large.
@@ -92,7 +117,7 @@ class Tail:
 
     def _join(self, after: int) -> asyncio.Event:
         news = asyncio.Event()
-        if not self._readers:
+        if not self._readers or self._is_replaced:
             self._forget(after)
         self._readers.add(news)
         # Restart also a running consumer: only a new one reports the current end.
@@ -115,24 +140,33 @@ class Tail:
     def _forget(self, after: int) -> None:
         self._begin = self._end = after
         self._kept, self._kept_bytes = [], 0
+        self._last = None
+        self._is_replaced = False
 
     async def _keep(self) -> None:
         """Read new messages until stopped."""
         try:
-            async with contextlib.aclosing(
-                follow(self._connection, self._stream, [self._filter], self._end)
-            ) as batches:
+            following = follow(self._connection, self._stream, [self._filter], self._end, check=self._check_last)
+            async with contextlib.aclosing(following) as batches:
                 async for positions in batches:
                     self._take(positions)
                     self._publish()
+        except LogReplaced:
+            self._generation += 1
+            self._is_replaced = True
         finally:
             self._publish()
+
+    async def _check_last(self) -> None:
+        if self._has is not None and self._last is not None and not await self._has(self._last):
+            raise LogReplaced
 
     def _take(self, positions: list[Position]) -> None:
         self._is_at_end = not positions
         if not positions:
             self._ends += 1
             return
+        self._last = positions[-1]
         self._kept += positions
         self._kept_bytes += sum(len(position.data) for position in positions)
         self._end = positions[-1].sequence

@@ -43,6 +43,7 @@ from ..settings import Settings
 from ..streams.client.connection import Connection
 from ..streams.jetstream.api import ApiError, api
 from ..streams.jetstream.messages import NO_MESSAGE_FOUND, Position, last_sequence
+from ..streams.tail import Tail
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import read_extent
 from ..vault.result_links import ResultLinks
@@ -84,6 +85,8 @@ class DeliveryTools(Struct, frozen=True, kw_only=True):
     settings: Settings
     reading: Connection
     consuming: Connection
+    tail: Tail
+    """Of the log of tasks."""
     commands: Commands
     deliveries: DeliveryStore
     secrets: SecretStore

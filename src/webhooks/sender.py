@@ -74,7 +74,7 @@ class DeliveryLoops:
     def __init__(self, tools: DeliveryTools, may_send: Callable[[], bool]) -> None:
         self._tools = tools
         self._may_send = may_send
-        self._hub = Hub(tools.consuming, tools.task_attributes)  # its own: the API's ends before this does
+        self._hub = Hub(tools.consuming, tools.tail, tools.task_attributes)  # its own: the API's ends before this does
         self._feeds = Feeds(self._hub, tools.reading, tools.task_attributes)
         self._webhooks = WebhookRegistry()
         self._loops: dict[WebhookRef, DeliveryLoop] = {}

@@ -83,6 +83,7 @@ class Worker:
             commands=container.commands,
             reading=container.reading,
             consuming=container.consuming,
+            tail=container.tail,
             deliveries=container.deliveries,
             secrets=container.secrets,
             task_attributes=container.task_attributes,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from taskstream.push import listeners
 from taskstream.push.listeners import Listener, Scope, WaitingBytes
-from taskstream.push.shared_reads import SharedReads
 from taskstream.push.updates import LoggedEvent
+from taskstream.runtime.shared_reads import SharedReads
 
 STEPS = st.lists(
     st.one_of(

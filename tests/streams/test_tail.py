@@ -181,7 +181,7 @@ async def test_a_fault_in_reading_is_everybodys(
     for reader in readers:
         assert await anext(reader) == []
 
-    monkeypatch.setattr(tails, "follow", lambda *_: 1 / 0)
+    monkeypatch.setattr(tails, "follow", lambda *_, **__: 1 / 0)
     for reader in (tail.follow(0), *readers):
         with pytest.raises(ZeroDivisionError):
             await to_the_end(reader)

@@ -18,6 +18,7 @@ from ...commands.server import CircuitIsClosed
 from ...container import Container
 from ...errors import StoreError
 from ...events.task import PRIORITIES
+from ...index.indexer import IndexStatus
 from ...instants import epoch_seconds
 from ...projections.active import is_projected, projected
 from ...projections.fleet import Fleet
@@ -30,7 +31,7 @@ from ...submission.admission import QueueDepth
 from ..auth.access import ApiRequest, bearer_token
 from ..auth.authenticator import Unauthenticated
 from ..schemas.legacy_queue import QueueHealth
-from ..schemas.system import Front, Liveness, NatsHealth, Ready, Storage
+from ..schemas.system import Front, Index, Liveness, NatsHealth, Ready, Storage
 
 
 async def readiness(container: Container, version: str) -> Ready:
@@ -39,6 +40,7 @@ async def readiness(container: Container, version: str) -> Ready:
     warnings = [*container.server_checks.warnings(), *unreadable(container)]
     storage: Storage | None = None
     lag = 0
+    index: IndexStatus | None = None
     difference: float | None = None
     status: Literal["ok", "degraded", "unavailable", "draining"] = "ok"
     try:
@@ -50,6 +52,12 @@ async def readiness(container: Container, version: str) -> Ready:
             status = "unavailable" if container.space.is_refused else "degraded"
         difference = await clock_difference_ms(container.reading)
         lag = await projection_lag(container)
+        if container.indexer.is_running:
+            index = await container.indexer.status()
+            if index.holds_start:
+                status = "unavailable"
+            if index.warning:
+                warnings.append(index.warning)
     except StoreError:
         status = "unavailable"
         warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
@@ -74,6 +82,7 @@ async def readiness(container: Container, version: str) -> Ready:
         ),
         storage=storage,
         projection_lag_events=lag,
+        index=index and Index(state=index.state, lag_events=index.lag_events, percent=index.percent),
         servers=server_states(container),
         halted=container.services.halted,
         warnings=warnings,
@@ -129,6 +138,9 @@ async def observe(container: Container) -> None:
     observe_depth(container.submissions.admission.depth(), container.fleet.pools())
     with contextlib.suppress(StoreError):
         metrics.projection_lag.labels("tasks").set(await projection_lag(container))
+        if container.indexer.is_running:
+            metrics.index_lag.set((await container.indexer.status()).lag_events)
+            metrics.index_rows.set(container.indexer.rows)
 
 
 def drop_gone(fleet: Fleet) -> None:
@@ -187,7 +199,8 @@ def system_router(container: Container, version: str) -> Router:
     async def ready() -> Response[Ready]:
         """Return whether the store answers and has space, and warnings about settings and storage.
 
-        503 while requests cannot be served, or while this process shuts down and requests should go to another. While
+        503 while requests cannot be served, or while this process shuts down and requests should go to another. A
+        process that starts is also a 503 until its index of tasks is current, for a minute at most. While
         the store takes no new work, `degraded` is a 200: reads, reports of servers and cancellations are served.
         """
         state = await readiness(container, version)

@@ -42,6 +42,18 @@ class Storage(Struct, kw_only=True, rename="camel"):
     """False while new work is refused for lack of space."""
 
 
+class Index(Struct, kw_only=True, rename="camel"):
+    """The index of tasks of this process, which lists and figures are read from."""
+
+    state: Literal["filling", "current", "behind"]
+    """`filling`: lists are a 503 until it has read the log once. `behind`: many events are missing, and
+    lists are a 503 if they stay so for 2 s."""
+    lag_events: int
+    """Events of the log that it does not reflect."""
+    percent: float
+    """Part of the log that it reflects."""
+
+
 class Ready(Struct, kw_only=True):
     """State of everything that a request depends on."""
 
@@ -54,6 +66,8 @@ class Ready(Struct, kw_only=True):
     """Null: NATS does not answer."""
     projection_lag_events: int
     """Task events that the projection has not read yet; lists read them from the log."""
+    index: Index | None
+    """Null: NATS does not answer, or this process is a worker and has none."""
     servers: dict[str, int]
     """Number of servers online, offline, in maintenance, and with an open circuit."""
     halted: dict[str, str]

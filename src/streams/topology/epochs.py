@@ -19,7 +19,7 @@ from msgspec import Struct
 from ...clock import unique_id
 from ...instants import milliseconds
 from ..client.connection import Connection
-from ..jetstream.messages import stream_info
+from ..jetstream.messages import Position, position_at, stream_info
 from .definitions import TASKS
 
 EPOCHS = "taskstream.epochs"
@@ -92,3 +92,11 @@ async def read_extent(connection: Connection, reaches: int = 0) -> LogExtent:
     `reaches`: a sequence that it should have reached (see `stream_info`).
     """
     return extent_in(await stream_info(connection, TASKS, reaches))
+
+
+async def has_event(connection: Connection, event: Position) -> bool:
+    """Return True if the log of tasks has an event, or had it and it aged out. Raises StoreUnavailable."""
+    extent = await read_extent(connection, reaches=event.sequence)
+    if extent.last < event.sequence:
+        return False
+    return extent.first > event.sequence or await position_at(connection, TASKS, event.sequence) == event

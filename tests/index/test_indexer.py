@@ -1,0 +1,165 @@
+"""The index of a running process: current, rebuilt when its file is lost, and never in the way of other requests."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskstream.container import Container
+from taskstream.errors import IndexNotReady, QueryTooSlow
+from taskstream.index import reader
+from taskstream.index.schema import connect
+from taskstream.index.views import decode
+from taskstream.projections import task_view
+from taskstream.projections.task_view import TaskView
+from testkit.histories import claim, folded, give, ref, submission, success, wander, whole_log
+from testkit.service import Service, running_service
+from testkit.traffic import counted
+from testkit.waiting import wait_until
+
+
+@pytest.fixture
+async def api(nats_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    async with running_service(nats_url, worker=False, index_dir=str(tmp_path / "index")) as service:
+        yield service
+
+
+async def rows(container: Container) -> list[tuple[Any, ...]]:
+    return await container.index.run(
+        lambda connection: connection.execute("SELECT unique_token, sequence FROM tasks ORDER BY 1").fetchall(), "u"
+    )
+
+
+async def views(container: Container) -> dict[int, TaskView]:
+    found = await container.index.run(lambda connection: connection.execute("SELECT * FROM views").fetchall(), "u")
+    return {key: decode(data) for key, data in found}
+
+
+async def test_a_query_has_every_write_acknowledged_before_it(api: Service) -> None:
+    for number in range(20):
+        last = await give(api.container.commands, ref(number), submission())
+        assert (await rows(api.container))[-1] == (ref(number).unique, last)
+        last = await give(api.container.commands, ref(number), claim())
+        assert (await rows(api.container))[-1] == (ref(number).unique, last)
+
+
+async def test_requests_at_the_same_time_share_one_look_at_the_end_of_the_log(api: Service) -> None:
+    await give(api.container.commands, ref(), submission())
+    await rows(api.container)
+    with counted(api.container.reading) as traffic:
+        await asyncio.gather(*(api.container.indexer.current() for _ in range(50)))
+    assert traffic.of("STREAM.INFO") == 1
+
+
+async def test_rows_are_the_fold_of_a_log_of_random_commands(api: Service) -> None:
+    commands = api.container.commands
+    await wander(commands, [ref(number, owner) for number in range(6) for owner in ("a", "b")], 300, seed=1)
+    log = folded(await whole_log(api.container.reading))
+    wanted = [task_view.decode(value) for key, value in log.items() if key.startswith("task.")]
+
+    assert await views(api.container) == {view.created_sequence: view for view in wanted}
+
+
+async def test_a_restarted_process_finds_its_own_file(nats_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    async with running_service(nats_url, worker=False, index_dir=str(folder)) as first:
+        await give(first.container.commands, ref(), submission(), claim(), success())
+        async with running_service(nats_url, worker=False, index_dir=str(folder)) as second:
+            assert await rows(first.container) == await rows(second.container)
+            assert {path.name for path in folder.glob("*.sqlite")} == {"index-0.sqlite", "index-1.sqlite"}
+    async with running_service(nats_url, worker=False, index_dir=str(folder)) as again:
+        assert len(await rows(again.container)) == 1
+        assert again.container.indexer.path == folder / "index-0.sqlite"
+        assert again.container.indexer.rebuilds == 0
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(b"not a database" * 1_000)
+
+
+def of_another_format(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99999")
+
+
+def of_another_log(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        connection.execute("UPDATE checkpoint SET event = 'other'")
+
+
+def of_another_epoch(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        connection.execute("UPDATE checkpoint SET epoch = 'other'")
+
+
+def ahead_of_the_log(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        connection.execute("UPDATE checkpoint SET sequence = 1000000")
+
+
+def from_before_a_power_loss(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        connection.execute("UPDATE checkpoint SET boot = 'another'")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [corrupt, of_another_format, of_another_log, of_another_epoch, ahead_of_the_log, from_before_a_power_loss],
+    ids=lambda spoil: str(spoil.__name__),
+)
+async def test_an_unusable_file_is_built_again(nats_url: str, tmp_path: Path, spoil: Any) -> None:
+    folder = tmp_path / "index"
+    async with running_service(nats_url, worker=False, index_dir=str(folder)) as first:
+        await give(first.container.commands, ref(), submission(), claim(), success())
+        wanted = await rows(first.container)
+    spoil(folder / "index-0.sqlite")
+    async with running_service(nats_url, worker=False, index_dir=str(folder)) as again:
+        assert await rows(again.container) == wanted
+        assert again.container.indexer.rebuilds == 1
+
+
+async def test_a_file_destroyed_while_the_service_runs_is_built_again(api: Service) -> None:
+    await give(api.container.commands, ref(), submission())
+    assert len(await rows(api.container)) == 1
+    index = api.container.indexer
+    with closing(connect(index.path)) as connection:  # type: ignore[arg-type]
+        connection.execute("DROP TABLE views")
+    await give(api.container.commands, ref(1), submission())
+
+    await wait_until(lambda: index.rebuilds == 1, "the file to be discarded")
+    with pytest.raises(IndexNotReady):
+        await rows(api.container)
+    assert (await api.alice.call("POST", "/api/task", {"type": "default", "payload": {}})).status == 200
+
+    index.wake()
+    await wait_until(lambda: index.path is not None, "a new file")
+    assert len(await rows(api.container)) == 3
+
+
+async def test_a_folder_that_cannot_be_written_to_stops_lists_only(nats_url: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    async with running_service(nats_url, worker=False, index_dir=str(tmp_path / "file" / "index")) as service:
+        with pytest.raises(IndexNotReady, match="cannot be used"):
+            await rows(service.container)
+        assert (await service.alice.call("POST", "/api/task", {"type": "default", "payload": {}})).status == 200
+
+
+async def test_a_query_that_takes_too_long_is_ended(api: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "QUERY_SECONDS", 0.2)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+    with pytest.raises(QueryTooSlow):
+        await api.container.index.run(lambda connection: connection.execute(endless).fetchone(), "u")
+
+    assert await rows(api.container) == []
+
+
+async def test_no_query_can_write(api: Service) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await api.container.index.run(lambda connection: connection.execute("DELETE FROM tasks"), "u")
