@@ -17,6 +17,9 @@ Hold: TypeAlias = Literal[
 HOLDS: tuple[Literal[""] | Hold, ...] = ("", *get_args(Hold))
 """Causes of holds, in the order in which a task waits; the first stands for none. A file has their places."""
 
+HELD: frozenset[Hold] = frozenset({"parents", "time", "limit"})
+"""Holds of tasks that are in no queue."""
+
 
 def hold_of(view: TaskView) -> Literal[""] | Hold:
     """Return what a waiting task waits for, as far as its own history says it; empty for no task that waits so.

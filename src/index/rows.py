@@ -12,7 +12,9 @@ from ..events.task import PRIORITIES, TaskSubmitted
 from ..instants import microseconds
 from ..projections.task_view import TaskView
 from .facts import HOLDS, attributes_of, hold_of
+from .figures import uncount
 from .schema import FAILURE_KINDS, STATUSES
+from .shapes import fingerprint
 from .views import encode
 
 _STATUS = {status: number for number, status in enumerate(STATUSES)}
@@ -50,9 +52,9 @@ def extras_of(event: TaskSubmitted, view: TaskView) -> Extras | None:
     return Extras(attributes, tuple(dict.fromkeys(parents)), event.batch, event.batch_size)
 
 
-def shape_of(_: TaskView) -> str:
-    """Return the shape of a task's error, which errors that differ in ids and numbers share; empty: no error."""
-    return ""
+def shape_of(view: TaskView) -> str:
+    """Return the fingerprint of the failure that ended a task, or of its last attempt's; empty: there is none."""
+    return "" if view.failure is None or view.status == "CANCELLED" else fingerprint(view.failure, view.error)
 
 
 def _optional(instant: datetime | None) -> int | None:
@@ -172,6 +174,7 @@ def _insert_extras(connection: sqlite3.Connection, rows: Sequence[TaskRow], numb
 def delete_rows(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     """Remove tasks by their created_sequence, within the caller's transaction."""
     each = [(key,) for key in keys]
+    uncount(connection, each)
     for delete in DELETES:
         connection.executemany(delete, each)
 

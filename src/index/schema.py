@@ -74,6 +74,60 @@ CREATE TABLE checkpoint (
     event TEXT NOT NULL,
     boot TEXT NOT NULL
 );
+CREATE TABLE owners (
+    owner TEXT PRIMARY KEY,
+    subject TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE counts (
+    owner TEXT NOT NULL,
+    type TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    server TEXT NOT NULL,
+    waiting INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    processing INTEGER NOT NULL,
+    finished INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL,
+    deleted_finished INTEGER NOT NULL,
+    deleted_failed INTEGER NOT NULL,
+    deleted_cancelled INTEGER NOT NULL,
+    PRIMARY KEY (owner, type, pool, server)
+) WITHOUT ROWID;
+CREATE TABLE sums (
+    dimension TEXT NOT NULL,
+    value TEXT NOT NULL,
+    waiting INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    processing INTEGER NOT NULL,
+    finished INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    cancelled INTEGER NOT NULL,
+    deleted_finished INTEGER NOT NULL,
+    deleted_failed INTEGER NOT NULL,
+    deleted_cancelled INTEGER NOT NULL,
+    PRIMARY KEY (dimension, value)
+) WITHOUT ROWID;
+CREATE TABLE figures (
+    unit INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    total BLOB NOT NULL,
+    flows BLOB NOT NULL,
+    failures BLOB,
+    PRIMARY KEY (unit, start, owner)
+);
+CREATE TABLE shapes (
+    owner TEXT NOT NULL,
+    shape TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    text TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    example_sequence INTEGER NOT NULL,
+    example_text TEXT NOT NULL,
+    PRIMARY KEY (owner, shape)
+) WITHOUT ROWID;
 CREATE UNIQUE INDEX task_id ON tasks (owner, unique_token);
 CREATE INDEX task_owner ON tasks (owner);
 CREATE INDEX task_type ON tasks (type);
@@ -102,13 +156,27 @@ CREATE INDEX child_task ON children (created_sequence);
 submission. `names` has owner tokens, types, pools, server ids and shapes of errors; 0 stands for none. Instants are
 microseconds since the epoch, `duration` microseconds from start to end. `status`: place in STATUSES, `priority`: in
 PRIORITIES (1 is `normal`), `failure`: in FAILURE_KINDS, `hold`: in HOLDS (0: none). `attributes`: see facts.py.
-`checkpoint`: the last event that the tables reflect, a digest of it, and the boot of the machine that wrote it."""
+`checkpoint`: the last event that the tables reflect, a digest of it, and the boot of the machine that wrote it. The
+tables from `owners` to `shapes` are those of figures.py, with texts instead of numbers of names."""
 
 STATUSES = ("WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
 """2 is FINISHED: two indexes leave these tasks out, as nearly all tasks end so."""
 
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 """Append only: a file has their places."""
+
+SLOTS = (
+    "waiting",
+    "held",
+    "processing",
+    "finished",
+    "failed",
+    "cancelled",
+    "deleted_finished",
+    "deleted_failed",
+    "deleted_cancelled",
+)
+"""Columns of the numbers of tasks now. `held` tasks are among those that wait, deleted ones in no other column."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -20,6 +20,7 @@ from ..events.task import TaskEvent, TaskSubmitted
 from ..projections.task_view import ACTIVE, TaskView, fold
 from ..streams.jetstream.messages import Position
 from ..streams.log import decode
+from .figures import Figures
 from .rows import Extras, Names, TaskRow, delete_rows, extras_of, write_rows
 from .views import decode as decode_view
 
@@ -67,7 +68,7 @@ class TaskIndex:
     """
 
     def __init__(self, connection: sqlite3.Connection, epoch: str = "", boot: str = "") -> None:
-        self.observers: list[Observer] = []
+        self.observers: list[Observer] = [Figures()]
         self._connection = connection
         self._epoch = epoch
         self._boot = boot

@@ -24,6 +24,7 @@ from taskstream.streams.log import decode as decode_event
 
 from ..deciders.support import started, stored, submitted, succeeded
 from ..deciders.test_histories import histories, history, play
+from .test_figures import content as figures
 
 TABLES = ("tasks", "views", "attributes", "children", "batches")
 
@@ -45,10 +46,11 @@ def content(connection: sqlite3.Connection) -> dict[str, list[Any]]:
     """Return all rows, with the texts of names instead of their numbers."""
     names = {0: "", **dict(connection.execute("SELECT id, text FROM names"))}
     found = {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in TABLES}
+    found |= figures(connection)
     columns = [column[1] for column in connection.execute("PRAGMA table_info(tasks)")]
-    named = ("owner", "type", "pool", "server")
+    named = ("owner", "type", "pool", "server", "shape")
     found["tasks"] = [
-        {name: names[value] if name in named else value for name, value in zip(columns, row, strict=True)}
+        {name: names[value or 0] if name in named else value for name, value in zip(columns, row, strict=True)}
         for row in found["tasks"]
     ]
     found["batches"] = [(key, names[owner], *rest) for key, owner, *rest in found["batches"]]
