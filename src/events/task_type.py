@@ -40,6 +40,8 @@ class TypeDefined(Event, frozen=True, kw_only=True):
     busy_for: timedelta | None = None
     """How long a task may wait for servers that are all busy."""
     accepts: Accepts = "any"
+    indexed: tuple[str, ...] = ()
+    """Paths of the payload that lists may be filtered by: `$.customer`."""
 
 
 class TypeDeleted(Event, frozen=True, kw_only=True):

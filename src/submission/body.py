@@ -7,7 +7,7 @@ whole object is the payload. `read_task` reads either; `TypeRules` then applies 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -30,6 +30,10 @@ from .payload_schema import PayloadSchema
 
 SCHEMA_CACHE = 256
 """Compiled payload schemas kept in memory. When there are more, all are compiled again as they are needed."""
+LONGEST_INDEXED = 200
+"""Characters of a searchable value."""
+WHOLE_FLOATS = 2**53
+"""Up to here every whole number has a float of its own."""
 LONGEST_DELAY_SECONDS = 366 * 86_400
 LONGEST_TIMEOUT = timedelta(days=7)
 TaskIdText = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
@@ -197,6 +201,7 @@ class TypeRules:
             batch_size=request.batch_size,
             schedule=request.schedule,
             trace=request.trace,
+            indexed=indexed_values(own.indexed, request.payload),
         )
 
     def _check(self, request: TaskRequest, schema: bytes) -> None:
@@ -213,6 +218,30 @@ class TypeRules:
                 "$.type",
             )
         found.check(request.payload, bytes(request.submission.payload), request.payload_path)
+
+
+def indexed_values(paths: Sequence[str], payload: Any) -> dict[str, str]:
+    """Return the values of a payload's searchable fields, as text, by path without `$.`.
+
+    Without what is missing, and what is neither a number, true, false, nor text of at most LONGEST_INDEXED characters.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        value = payload
+        names = path.removeprefix("$.")
+        for name in names.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        text = value if isinstance(value, str) else _as_text(value)
+        if text is not None and len(text) <= LONGEST_INDEXED:
+            found[names] = text
+    return found
+
+
+def _as_text(value: Any) -> str | None:
+    """Return a number, true or false as JSON, a whole number without a point; None for anything else."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < WHOLE_FLOATS:
+        value = int(value)
+    return msgspec.json.encode(value).decode() if isinstance(value, bool | int | float) else None
 
 
 def _compiled(schema: bytes) -> PayloadSchema | InvalidInput:

@@ -22,6 +22,8 @@ HEADER_NAME_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$(?!\n)"
 HEADER_VALUE_PATTERN = r"^[!-~](?:[ -~]*[!-~])?$(?!\n)"
 JSON_PATH_PATTERN = r"^\$(?:\.[^.\[\]\x00-\x1f\x7f]+|\[[0-9]{1,6}\])+$(?!\n)"
 """A path in JSON: names after dots, and places in lists, from 0, in brackets."""
+INDEXED_PATTERN = r"^\$(?:\.[A-Za-z0-9_-]{1,64}){1,8}$(?!\n)"
+"""A path to a searchable field of a payload."""
 PATTERNS = {
     NAME_PATTERN: "text without control characters",
     SERVER_ID_PATTERN: "text without control characters and slashes; `.`, `..` and `cleanup` are reserved",
@@ -31,6 +33,7 @@ PATTERNS = {
     BATCH_ID_PATTERN: "the id of a batch, unchanged from the answer to its submission",
     HEADER_NAME_PATTERN: "the name of a header, as in X-API-Key",
     HEADER_VALUE_PATTERN: "printable ASCII text without spaces around it",
+    INDEXED_PATTERN: "a path of at most 8 keys of letters, digits, dashes and underscores, as in $.order.customer",
     JSON_PATH_PATTERN: "a path, as in $.model.loaded or $.workers[0]",
 }
 """What each pattern requires, in words: completes "must be …"."""

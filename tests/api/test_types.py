@@ -32,6 +32,7 @@ RESIZE = {
     "onConflict": "replace",
     "accepts": "json",
     "busyFor": 600,
+    "indexed": ["$.customer"],
 }
 
 

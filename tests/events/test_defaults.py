@@ -96,6 +96,7 @@ DEFAULTS: dict[type[Struct], dict[str, Any]] = {
         "on_conflict": "wait",
         "busy_for": None,
         "accepts": "any",
+        "indexed": (),
     },
     task_type.TypePaused: {"reason": ""},
     task_type.TypeResumed: {"reason": ""},

@@ -24,6 +24,7 @@ from taskstream.submission.body import (
     TypeRules,
     as_object,
     fingerprint,
+    indexed_values,
     parse_json,
     parse_json_object,
     read_submission,
@@ -385,3 +386,21 @@ def test_a_body_is_as_deep_as_it_may_be_and_no_deeper() -> None:
 def test_nesting_beyond_what_the_decoder_takes_is_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match="the line is nested deeper than 3 levels"):
         parse_json(b"[" * 100_000 + b"]" * 100_000, "line", 3)
+
+
+@pytest.mark.parametrize(
+    ("payload", "found"),
+    [
+        ({"customer": "acme", "order": {"id": 7}}, {"customer": "acme", "order.id": "7"}),
+        ({"customer": True, "order": {"id": 7.0}}, {"customer": "true", "order.id": "7"}),
+        ({"customer": "", "order": {"id": 2.5}}, {"customer": "", "order.id": "2.5"}),
+        ({"customer": "x" * 200, "order": {"id": -(10**30)}}, {"customer": "x" * 200, "order.id": f"-1{'0' * 30}"}),
+        ({"customer": "x" * 201, "order": [{"id": 1}]}, {}),
+        ({"customer": None, "order": {"id": ["7"]}}, {}),
+        ({"customer": {"a": 1}, "order": "id"}, {}),
+        (["customer"], {}),
+        ("customer", {}),
+    ],
+)
+def test_searchable_values_are_text_numbers_and_booleans(payload: Any, found: dict[str, str]) -> None:
+    assert indexed_values(("$.customer", "$.order.id"), payload) == found

@@ -146,6 +146,7 @@ BODY_EXAMPLES: dict[str, dict[str, Example]] = {
                 },
                 "attempts": 5,
                 "timeout": 120,
+                "indexed": ["$.customer"],
             },
         ),
         "limited": Example(

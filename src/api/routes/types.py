@@ -53,6 +53,7 @@ async def define_type(container: Container, name: str, body: TypeBody, signed: O
         on_conflict=body.on_conflict,
         busy_for=_duration(body.busy_for),
         accepts=body.accepts,
+        indexed=tuple(dict.fromkeys(body.indexed)),
     )
     command = DefineType(definition=definition, keeps_pool=body.pool is UNSET)
     return await command_type(container, name, command, signed)

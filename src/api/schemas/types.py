@@ -11,12 +11,13 @@ from ...events.limits import NO_LIMITS
 from ...events.task import BUSY_FOR, Priority
 from ...events.task_type import Accepts, OnConflict, TypeDefined
 from ...settings import Concurrency, PerSecond, Settings
-from ...wire.fields import POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds
+from ...wire.fields import INDEXED_PATTERN, POOL_NAME_PATTERN, TYPE_NAME_PATTERN, DurationSeconds
 from .pools import PauseInfo, pause_info
 from .shared import Page
 
 TypeName = Annotated[str, Meta(min_length=1, max_length=64, pattern=TYPE_NAME_PATTERN)]
 PoolName = Annotated[str, Meta(min_length=1, max_length=32, pattern=POOL_NAME_PATTERN)]
+IndexedPath = Annotated[str, Meta(pattern=INDEXED_PATTERN)]
 
 
 class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -51,6 +52,9 @@ class TypeBody(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True)
     """Seconds a task may wait for servers that are all busy (default 3,600); then it fails."""
     accepts: Accepts = "any"
     """`json`: an answer of a server that is not JSON (text, a file, nothing) is a failed attempt."""
+    indexed: Annotated[list[IndexedPath], Meta(max_length=8)] = []
+    """Fields of the payload that lists can be filtered by: `$.order.customer` by `payload.order.customer=acme`.
+    Of tasks submitted from now on; values that are text of up to 200 characters, numbers, true or false."""
 
 
 class TypeSummary(Struct, kw_only=True, rename="camel"):
@@ -83,6 +87,8 @@ class TypeSummary(Struct, kw_only=True, rename="camel"):
     """Seconds a task may wait for servers that are all busy."""
     accepts: Accepts
     """Accepted answers of its servers: JSON only, or also text, a file, or nothing."""
+    indexed: list[str]
+    """Fields of the payload that lists can be filtered by."""
     pause: PauseInfo | None
     """Null: not paused."""
 
@@ -122,4 +128,5 @@ def type_summary(name: str, state: TypeState, settings: Settings) -> TypeSummary
         on_conflict=own.on_conflict,
         busy_for=(own.busy_for or BUSY_FOR).total_seconds(),
         accepts=own.accepts,
+        indexed=list(own.indexed),
     )
