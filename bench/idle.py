@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import secrets
 import tempfile
 import time
 from pathlib import Path
 
 from testkit.processes import Up
-from testkit.usage import cpu_seconds, descendants, resident_mb
+from testkit.usage import cpu_seconds, proportional_mb, resident_mb
 
 from .report import Runs, progress
 
@@ -42,23 +41,21 @@ async def _start(up: Up) -> float:
 
 
 async def _at_rest(up: Up) -> dict[str, float]:
-    """Leave it alone for a while; return its memory, and the part of one core it uses, by process and in all."""
+    """Leave it alone for a while; return its memory, and the part of one core it uses, by process and in all.
+
+    Its processes share memory: the sum is that of the proportional sizes, in which each page counts once.
+    """
     await asyncio.sleep(SETTLED_SECONDS)
-    assert up.pid is not None
-    members = {_name(pid): pid for pid in (up.pid, *descendants(up.pid))}
+    members = up.pids()
+    proportional = {name: proportional_mb(pid) for name, pid in members.items()}
     resident = {name: resident_mb(pid) for name, pid in members.items()}
     before = {name: cpu_seconds(pid) for name, pid in members.items()}
     await asyncio.sleep(WATCHED_SECONDS)
     used = {name: (cpu_seconds(pid) - before[name]) / WATCHED_SECONDS * 100 for name, pid in members.items()}
     return {
-        "resident_mb": sum(resident.values()),
+        "memory_mb": sum(proportional.values()),
+        **{f"memory_mb_{name}": value for name, value in proportional.items()},
         **{f"resident_mb_{name}": value for name, value in resident.items()},
         "cpu_percent": sum(used.values()),
         **{f"cpu_percent_{name}": value for name, value in used.items()},
     }
-
-
-def _name(pid: int) -> str:
-    """Return what a process runs: `nats-server`, or `taskstream` for ours."""
-    executable = os.path.basename(os.readlink(f"/proc/{pid}/exe"))  # noqa: PTH119, PTH115 - it may be gone already
-    return "taskstream" if executable.startswith("python") else executable

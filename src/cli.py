@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import errno
+import asyncio
 import os
 import sys
-import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-import uvloop
-from msgspec.structs import replace
-
-from . import running, settings
-from .api.auth.access import ROLES
-from .api.auth.authenticator import is_plain, make_token
-from .backup import backup, restore
-from .backup.folder import Progress
-from .backup.rebuild import rebuild, recreate
-from .container import open_container
-from .errors import TaskstreamError
+from . import settings
+from .api.auth.roles import ROLES
+from .processes.supervisor import run_processes
 from .runtime import logs
+from .runtime.failures import EXIT_USAGE, explained
+from .runtime.process import cores
 from .settings import InvalidSettings, Settings
-from .streams.buckets import Bucket
-from .streams.client.access import check_none_given, without_external_nats
-from .vault.key_file import with_key_file
-from .vault.sealing import Sealer, SealingUnavailable, new_key
-from .vault.secrets import Resealed, SecretStore
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-"""128 and the number of SIGINT, as shells have it."""
-PROGRESS_SECONDS = 0.1
 LONGEST_TTL = 100 * 366 * 86_400
-REMEDIES = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "choose another place, or run the command as the user who owns it"),
-    errno.EROFS: "choose a place on another file system",
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "choose another place"),
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or choose a place on another disk"),
-    errno.EFBIG: "raise the limit of file sizes (`ulimit -f`)",
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)"),
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EIO: "the disk may be failing: see the system's log",
-}
-"""What to do about an error of the operating system."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return 0
     except BaseException as error:
-        failure = _explained(error)
+        failure = explained(error)
         if failure is None:
             raise
         status, text = failure
@@ -72,25 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError):
             _discard_output()  # the output may be what failed
     return status
-
-
-def _explained(error: BaseException) -> tuple[int, str] | None:
-    """Return the exit status and the text for a failure that comes from outside of the program; None for a defect."""
-    match error:
-        case InvalidSettings():
-            return EXIT_USAGE, str(error)
-        case TaskstreamError():
-            return EXIT_FAILED, str(error)
-        case KeyboardInterrupt():
-            return EXIT_INTERRUPTED, "interrupted"
-        case OSError(strerror=str(reason)):
-            place = f"{error.filename2 or error.filename}: " if error.filename else ""
-            remedy = REMEDIES.get(error.errno or 0)
-            return EXIT_FAILED, f"{place}{reason}" + (f": {remedy}" if remedy else "")
-        case BaseExceptionGroup(exceptions=[first, *_]):
-            return _explained(first)
-        case _:
-            return None
 
 
 def _discard_output() -> None:
@@ -117,6 +70,8 @@ def _folder(value: str) -> Path:
 
 
 def _subject(value: str) -> str:
+    from .api.auth.authenticator import is_plain  # noqa: PLC0415 - imports more than `up` needs
+
     if not is_plain(_text(value)):
         raise argparse.ArgumentTypeError("must not have control characters")
     return value
@@ -133,32 +88,43 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"taskstream {version('taskstream')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    up = _command(
-        commands, "up", _service(running.run_all), "run API and worker, and a nats-server unless a NATS is given"
-    )
+    up = _command(commands, "up", _up, "run API and worker, and a nats-server unless a NATS is given")
     _settings_options(up, "host", "port", "data_dir", "nats_url")
     up.add_argument(
         "--cluster", type=int, choices=(1, 3, 5), help="number of nats-servers to start, as a cluster for trials"
     )
 
-    api = _command(commands, "api", _service(running.run_api), "run the API only")
+    up.add_argument("--apis", type=int, metavar="N", help="API processes, which share the port; default: 1")
+    up.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="worker processes; 0: one process is API and worker; default: 1, or 0 on one core",
+    )
+
+    api = _command(commands, "api", _api, "run the API only")
     _settings_options(api, "host", "port", "nats_url")
 
-    worker = _command(commands, "worker", _service(running.run_worker), "run a worker only")
+    worker = _command(commands, "worker", _worker, "run a worker only")
     _settings_options(worker, "nats_url")
     worker.add_argument("--metrics-port", type=int, help="port that serves /metrics and /health")
 
-    token = _command(commands, "token", _token, "print a development token, signed with TASKSTREAM_JWT_SECRET")
+    token = _command(commands, "token", _later("token"), "print a development token, signed with TASKSTREAM_JWT_SECRET")
     token.add_argument("--sub", required=True, type=_subject, help="the `sub` claim: a user; of a server, its id")
     token.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: user")
     token.add_argument("--ttl", type=_lifetime, default=86_400, help="validity in seconds; default: 86400 (one day)")
 
-    backing = _command(commands, "backup", _backup, "back up logs, sealed secrets and results; the service may run")
+    backing = _command(
+        commands, "backup", _later("back_up"), "back up logs, sealed secrets and results; the service may run"
+    )
     backing.add_argument("folder", metavar="FOLDER", type=_folder, help="a new or empty folder for the backup")
     _data_options(backing, "back up", "this data folder; a service may run on it")
 
     restoring = _command(
-        commands, "restore", _restore, "restore a backup into an empty NATS or data folder, before the service starts"
+        commands,
+        "restore",
+        _later("restore_backup"),
+        "restore a backup into an empty NATS or data folder, before the service starts",
     )
     restoring.add_argument("folder", metavar="FOLDER", type=_folder, help="a folder made by `taskstream backup`")
     _data_options(restoring, "restore into", "this data folder, which must have no data")
@@ -166,7 +132,12 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--check", action="store_true", help="restore into a temporary nats-server and read every event")
     how.add_argument("--again", action="store_true", help="first remove what an interrupted restore has left")
 
-    rebuilding = _command(commands, "rebuild", _rebuild, "rebuild the projections from the log and report differences")
+    rebuilding = _command(
+        commands,
+        "rebuild",
+        _later("rebuild_projections"),
+        "rebuild the projections from the log and report differences",
+    )
     _data_options(rebuilding, "rebuild", "this data folder; a service may run on it")
     rebuilding.add_argument(
         "--recreate",
@@ -178,7 +149,10 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "settings", _settings, "print every setting with its default and meaning")
     _command(commands, "seal-key", _seal_key, "print a new key for TASKSTREAM_SEAL_KEYS")
     resealing = _command(
-        commands, "reseal", _reseal, "seal all stored secrets with the newest key: then older keys can be removed"
+        commands,
+        "reseal",
+        _later("reseal"),
+        "seal all stored secrets with the newest key: then older keys can be removed",
     )
     _data_options(resealing, "reseal the secrets of", "this data folder; a service may run on it")
     return parser
@@ -223,115 +197,43 @@ def _check_folder(folder: Path) -> None:
         raise InvalidSettings(f"{settings.variable('data_dir')}={str(folder)!r}: {present} is not a folder")
 
 
-def _load_for_data(options: argparse.Namespace) -> Settings:
-    """Load as `_load` does, with a data folder's key file; --data-dir overrides all settings for an external NATS."""
+def _up(options: argparse.Namespace) -> int:
     loaded = _load(options)
-    if options.data_dir is not None:
-        loaded = without_external_nats(loaded)
-    if loaded.nats_url is not None:
-        return loaded
-    check_none_given(loaded)
-    return with_key_file(loaded)
+    if loaded.worker_processes(cores()):
+        asyncio.run(run_processes(loaded))
+    else:
+        _serve("run_all", loaded)
+    return 0
 
 
-def _service(serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> Callable[[argparse.Namespace], int]:
-    """Return the command that runs a service until it is stopped."""
+def _api(options: argparse.Namespace) -> int:
+    return _serve("run_api", _load(options))
+
+
+def _worker(options: argparse.Namespace) -> int:
+    return _serve("run_worker", _load(options))
+
+
+def _serve(name: str, loaded: Settings) -> int:
+    """Run a service in this process until it is stopped."""
+    import uvloop  # noqa: PLC0415 - the supervisor of `up` imports neither
+
+    from . import running  # noqa: PLC0415
+
+    uvloop.run(getattr(running, name)(loaded))
+    return 0
+
+
+def _later(name: str) -> Callable[[argparse.Namespace], int]:
+    """Return a command of `data_commands`, which is imported when it runs: `up` imports little."""
 
     def run(options: argparse.Namespace) -> int:
-        uvloop.run(serve(_load(options)))
-        return 0
+        from . import data_commands  # noqa: PLC0415
+
+        status: int = getattr(data_commands, name)(options, _load(options))
+        return status
 
     return run
-
-
-def _token(options: argparse.Namespace) -> int:
-    loaded = _load(options)
-    if loaded.jwt_secret is None:
-        raise InvalidSettings(
-            "TASKSTREAM_JWT_SECRET is not set: set it to the secret of the API, which signs the token"
-        )
-    print(
-        make_token(
-            loaded.jwt_secret,
-            options.sub,
-            options.role or ["user"],
-            options.ttl,
-            time.time(),
-            issuer=loaded.jwt_issuer,
-            audience=loaded.jwt_audience,
-        )
-    )
-    return 0
-
-
-def _rebuild(options: argparse.Namespace) -> int:
-    loaded = _load_for_data(options)
-
-    async def work() -> None:
-        started = time.perf_counter()
-        async with backup.nats_of(loaded) as url:
-            embedded = loaded.nats_url is None
-            fitting = running.for_embedded(replace(loaded, cluster=backup.servers_of(loaded))) if embedded else loaded
-            if options.recreate:
-                await recreate(fitting, url)
-            async with await open_container(fitting, url, "always" if embedded else None) as container:
-                differences = await rebuild(container)
-        seconds = time.perf_counter() - started
-        for found in differences:
-            state = (
-                f"{found.changed} changed, {found.missing} missing, {found.extra} extra: all corrected"
-                if found.any
-                else "no differences"
-            )
-            print(f"{found.bucket}: {found.events} events, {found.keys} keys; {state}")
-        print(f"done in {seconds:.1f} s")
-
-    uvloop.run(work())
-    return 0
-
-
-def _backup(options: argparse.Namespace) -> int:
-    loaded = _load_for_data(options)
-
-    async def work() -> None:
-        async with backup.source(loaded) as connection:
-            manifest = await backup.back_up(connection, options.folder, _show_progress())
-        for part in manifest.streams:
-            print(f"{part.name:<14} {part.messages:>10,} messages, {part.file_bytes:>14,} bytes")
-        print(f"backed up to {options.folder}; verify it with `taskstream restore --check {options.folder}`")
-
-    uvloop.run(work())
-    return 0
-
-
-def _restore(options: argparse.Namespace) -> int:
-    loaded = _load_for_data(options)
-
-    async def work() -> None:
-        if options.check:
-            done = await restore.check(options.folder, loaded, _show_progress())
-        else:
-            done = await restore.restore(options.folder, loaded, _show_progress(), again=options.again)
-        print("\n".join(done.lines("whole" if options.check else "restored")))
-        for warning in done.warnings():
-            print(f"taskstream: {warning}", file=sys.stderr)
-
-    uvloop.run(work())
-    return 0
-
-
-def _show_progress() -> Progress:
-    """Return a callback that shows the progress if stderr is a terminal."""
-    shown_at = 0.0
-
-    def show(name: str, done: int, whole: int) -> None:
-        nonlocal shown_at
-        if time.monotonic() - shown_at > PROGRESS_SECONDS or done == whole:
-            shown_at = time.monotonic()
-            of = f" of {whole / 1e6:,.1f}" if whole else ""
-            print(f"\r\033[K{name} {done / 1e6:,.1f}{of} MB", end="\r", file=sys.stderr, flush=True)
-
-    return show if sys.stderr.isatty() else lambda *_: None
 
 
 def _settings(_: argparse.Namespace) -> int:
@@ -340,30 +242,10 @@ def _settings(_: argparse.Namespace) -> int:
     return 0
 
 
-def _reseal(options: argparse.Namespace) -> int:
-    loaded = _load_for_data(options)
-
-    async def work() -> Resealed:
-        async with backup.source(loaded) as connection:
-            return await SecretStore(Bucket(connection, "secrets"), Sealer.for_secrets(loaded)).reseal()
-
-    try:
-        done = uvloop.run(work())
-    except SealingUnavailable as error:
-        raise InvalidSettings(str(error)) from None
-    print(f"sealed with the newest key: {done.resealed:,} now, {done.current:,} before")
-    if done.closed:
-        print(
-            f"taskstream: no key opens {len(done.closed):,} secrets: {', '.join(done.closed)}. Restore their key, or "
-            "register the servers and webhooks again",
-            file=sys.stderr,
-        )
-    return EXIT_FAILED if done.closed else 0
-
-
 def _seal_key(_: argparse.Namespace) -> int:
-    print(new_key())
-    return 0
+    from .data_commands import seal_key  # noqa: PLC0415
+
+    return seal_key()
 
 
 if __name__ == "__main__":

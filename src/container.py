@@ -36,6 +36,7 @@ from .push.open_streams import OpenStreams, Starts
 from .push.subscription_filter import TaskAttributeReader
 from .runtime.service import Service, Services
 from .runtime.shared_reads import SharedReads
+from .runtime.siblings import Siblings
 from .settings import Settings, variable
 from .streams.buckets import Bucket
 from .streams.client.access import Access
@@ -147,6 +148,7 @@ class Container:
         self.webhook_egress = EgressPolicy.for_webhooks(settings)
         self.draining = False
         """True once the process was asked to end: load balancers should send it nothing more."""
+        self.siblings = Siblings()
         self.services = Services()
         for connection in (appending, reading, consuming):
             connection.on_return(self.services.wake)

@@ -38,6 +38,7 @@ PerSecond = Annotated[float, Meta(ge=0.00001, le=1_000_000)]
 """The minimum is about one per day."""
 Waiting = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Streams = Annotated[int, Meta(ge=0, le=1_000_000)]
+Processes = Annotated[int, Meta(ge=0, le=64)]
 Stored = Annotated[int, Meta(ge=0, le=2**60)]
 Balancing = Literal["least-loaded", "round-robin", "weighted", "random"]
 
@@ -88,6 +89,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         about("subject prefix of replies; NATS permissions may require another"),
     ] = "_INBOX"
     cluster: Annotated[Literal[1, 3, 5], about("number of nats-servers that `up` starts: 1, 3 or 5")] = 1
+    apis: Annotated[int, Meta(ge=1, le=64), about("API processes of `up`, on one port")] = 1
+    workers: Annotated[
+        Processes | None,
+        about(
+            "worker processes of `up`; 0: one process is API and worker; "
+            "default: 1, or 0 with one API on a machine with one core"
+        ),
+    ] = None
     replicas: Annotated[int, Meta(ge=1, le=5), about("replicas of every stream (3 on a cluster)")] = 1
     nats_placement_cluster: Annotated[str | None, about("NATS cluster that stores the streams")] = None
     nats_placement_tags: Annotated[
@@ -289,6 +298,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], about("minimum severity of log lines")] = "info"
     log_format: Annotated[Literal["auto", "json", "text"], about("auto: text on a terminal, else JSON lines")] = "auto"
 
+    def worker_processes(self, cores: int) -> int:
+        """Return the number of worker processes of `up` on a machine with so many cores; 0: the API's process works."""
+        if self.workers is not None:
+            return self.workers
+        return 1 if cores > 1 or self.apis > 1 else 0
+
     def shown(self) -> dict[str, Any]:
         """Return the settings that are not at their defaults, without secrets and without passwords in URLs."""
         return {
@@ -362,6 +377,11 @@ def load(environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
         if value is not None:
             values[field] = _convert(variable(field), repr(value), value, hints()[field])
     settings = Settings(**values)
+    if settings.workers == 0 and settings.apis > 1:
+        apis, workers = variable("apis"), variable("workers")
+        raise InvalidSettings(
+            f"{workers}=0: runs API and worker in one process, but {apis}={settings.apis}: set {workers} to 1 or more"
+        )
     if settings.webhook_pause_limit >= settings.delivery_retention:
         limit, retention = variable("webhook_pause_limit"), variable("delivery_retention")
         raise InvalidSettings(

@@ -23,6 +23,7 @@ from taskstream.settings import PREFIX, Settings, variable
 
 from .legality import check_history
 from .service import Client, ServiceClients, quick_settings
+from .usage import descendants, process_name
 from .waiting import POLL_SECONDS, NotInTime, wait_until
 
 TAIL_LINES = 40
@@ -267,6 +268,19 @@ class Up(Process):
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int((self.data / "nats-server.pid").read_text())
         return None
+
+    def pids(self) -> dict[str, int]:
+        """Return the ids of all its processes by name: `supervisor`, `spawner`, `api-1`, `worker-1`, `nats-server`.
+
+        Needs Linux. Processes of the same name are numbered: `nats-server`, `nats-server 2`.
+        """
+        found: dict[str, int] = {}
+        for pid in (self.pid, *descendants(self.pid)) if self.pid else ():
+            with contextlib.suppress(OSError):  # it has just ended
+                name = process_name(pid)
+                same = sum(each.split(" ")[0] == name for each in found)
+                found[f"{name} {same + 1}" if same else name] = pid
+        return found
 
     @property
     def nats_url(self) -> str:

@@ -14,7 +14,8 @@ import aiohttp
 from taskstream.api.auth.authenticator import make_token
 from taskstream.api.connections import Connections
 from taskstream.container import Container, open_container
-from taskstream.running import listen, running_api, running_worker
+from taskstream.running import running_api, running_worker
+from taskstream.runtime.process import listen
 from taskstream.settings import Settings
 from testkit.backend import BackendServer
 

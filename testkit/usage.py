@@ -21,6 +21,20 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES / 1e6
 
 
+def proportional_mb(pid: int) -> float:
+    """Return the memory in RAM, with a page that n processes share counted as one nth."""
+    [line] = [line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:")]
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def process_name(pid: int) -> str:
+    """Return the name of a process of `taskstream up`."""
+    name = Path(f"/proc/{pid}/comm").read_text().strip()
+    if not name.startswith(("python", "taskstream")):
+        return name
+    return "spawner" if b"spawner" in Path(f"/proc/{pid}/cmdline").read_bytes() else "supervisor"
+
+
 def peak_resident_mb(pid: int) -> float:
     """Return the most memory it has had in RAM. Raises ValueError for a process that has just ended."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]

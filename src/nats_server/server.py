@@ -65,6 +65,7 @@ STOP_TIMEOUT_SECONDS = 15.0
 """NATS writes its indexes when it stops. If it is killed before, it reads the whole store at the next start."""
 POLL_SECONDS = 0.02
 LINUX = sys.platform == "linux"
+LIBC = ctypes.CDLL(None) if LINUX else None
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>."""
 
@@ -397,18 +398,22 @@ async def end(process: asyncio.subprocess.Process) -> None:
 def in_the_child() -> Callable[[], None]:
     """Return the `preexec_fn` of a child: its files are private, and the kernel ends it with this process."""
     parent = os.getpid()
-    libc = ctypes.CDLL(None) if LINUX else None
-    if libc is not None and threading.current_thread() is not threading.main_thread():
+    if LINUX and threading.current_thread() is not threading.main_thread():
         raise RuntimeError("start the server from the main thread: the kernel ends it with the thread that started it")
 
     def prepare() -> None:
         os.umask(0o077)
-        if libc is not None:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # the parent died before the line above
-                os._exit(1)
+        die_with_parent(parent, signal.SIGTERM)
 
     return prepare
+
+
+def die_with_parent(parent: int, number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends; end now if it has ended before (Linux)."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 async def end_stale_server(folder: Path) -> None:

@@ -68,6 +68,16 @@ class _LimitRepeats:
         return event
 
 
+class _NameProcess:
+    """Processor that adds the name of the process."""
+
+    def __init__(self, process: str) -> None:
+        self._process = process
+
+    def __call__(self, _logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {"process": self._process, **event}
+
+
 class _LimitLibraries(logging.Filter):
     """Leaves out lines of libraries; a kind is the line of code."""
 
@@ -101,6 +111,8 @@ class _LogLines:
 
 _json_lines: _LogLines | None = None
 """Where requests are written; None: through structlog."""
+_process_field = ""
+"""The field `process` of a request's line, if there is one."""
 _quoted = functools.lru_cache(4_096)(json.dumps)
 
 
@@ -114,24 +126,29 @@ def log_request(*, id: str, caller: str | None, method: str, route: str, status:
         log.info("request", id=id, caller=caller, method=method, route=route, status=status, ms=ms)
         return
     _json_lines.write(
-        f'{{"id": "{id}", "caller": {_quoted(caller)}, "method": {_quoted(method)}, "route": {_quoted(route)}, '
-        f'"status": {status}, "ms": {ms}, "event": "request", "level": "info", '
+        f'{{{_process_field}"id": "{id}", "caller": {_quoted(caller)}, "method": {_quoted(method)}, '
+        f'"route": {_quoted(route)}, "status": {status}, "ms": {ms}, "event": "request", "level": "info", '
         f'"timestamp": "{utc_now().isoformat(timespec="microseconds")[:-6]}Z"}}\n'
     )
     _json_lines.flush()
 
 
-def configure(settings: Settings) -> None:
-    """Set up logging to standard error, for this package and its libraries."""
+def configure(settings: Settings, process: str = "") -> None:
+    """Set up logging to standard error, for this package and its libraries.
+
+    Each line has the field `process` unless it is empty. A line is one write, so lines of several processes do not mix.
+    """
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    global _json_lines  # noqa: PLW0603 - as structlog's configuration: one per process
+    global _json_lines, _process_field  # noqa: PLW0603 - as structlog's configuration: one per process
     lines = _LogLines(sys.stderr)
     _json_lines = lines if as_json and level <= logging.INFO else None
+    _process_field = f'"process": {json.dumps(process)}, ' if process else ""
     repeats = Repeats()
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([_NameProcess(process)] if process else []),
     ]
     last: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

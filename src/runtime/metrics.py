@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
 REGISTRY = CollectorRegistry()
+_FAMILY = re.compile(r"(?m)^(?=# HELP )")
+_HEAD = re.compile(r"# HELP .*\n# TYPE .*\n")
 
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -118,6 +122,11 @@ webhook_lag_seconds = Histogram(
 )
 
 
+restarts = Gauge(
+    "taskstream_process_restarts", "Times that `taskstream up` has started this process again", registry=REGISTRY
+)
+
+
 _children: dict[MetricWrapperBase, dict[tuple[str | int, ...], Any]] = {}
 
 
@@ -138,3 +147,36 @@ def keep(metric: MetricWrapperBase, known: Collection[str | int]) -> None:
     for values in [values for values in children if values[0] not in known]:
         del children[values]
         metric.remove(*values)
+
+
+class _OfProcess(Collector):
+    """The metrics of this process, with its name as a label."""
+
+    def __init__(self, process: str) -> None:
+        self._process = process
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            family.samples = [
+                sample._replace(labels={**sample.labels, "process": self._process}) for sample in family.samples
+            ]
+            yield family
+
+
+def page(process: str = "") -> str:
+    """Return all metrics in Prometheus' text format, labelled with the name of the process unless it is empty."""
+    registry = REGISTRY
+    if process:
+        registry = CollectorRegistry()
+        registry.register(_OfProcess(process))
+    return generate_latest(registry).decode()
+
+
+def merged(pages: Iterable[str]) -> str:
+    """Return the pages of several processes as one: the samples of a metric must follow each other."""
+    families: dict[str, list[str]] = {}
+    for text in pages:
+        for part in _FAMILY.split(text):
+            if match := _HEAD.match(part):
+                families.setdefault(match[0], []).append(part[match.end() :])
+    return "".join(head + "".join(samples) for head, samples in families.items())

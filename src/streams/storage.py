@@ -15,14 +15,14 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import structlog
 from msgspec import Struct
 
-from ..errors import StoreError, StoreReserved
+from ..errors import StoreReserved
 from ..runtime import metrics
 from ..runtime.service import Service
 from .client.connection import Connection
@@ -45,10 +45,6 @@ AGAIN_SHARE = 1.1
 """New work is taken again once the free space is so many times the reserve: one deletion must not open and close it."""
 FAILURES = 3
 """Appends in a row without an answer, while NATS answers questions, after which it is taken to have no space."""
-FULL_BYTES = 1024 * 1024
-"""With less free space on its disk, a write of NATS may have failed unseen."""
-RESTART_PAUSES_SECONDS = (0.0, 60.0, 600.0)
-"""Shortest times before the first, the second and each further restart of an embedded NATS that is out of space."""
 
 LimitedBy: TypeAlias = Literal["disk", "server", "account", "stream", "unknown"]
 
@@ -152,11 +148,11 @@ class StoreSpace(Service):
         self._threshold = Threshold()
         self._stream_limits: list[SpaceLimit] = []
         self._streams_at = float("-inf")
-        self._restart: Restart | None = None
+        self._report: Callable[[int], None] | None = None
 
-    def restarts(self, restart: Restart) -> None:
-        """Have an embedded NATS restarted once it has run out of space and there is space again."""
-        self._restart = restart
+    def reports(self, report: Callable[[int], None]) -> None:
+        """Have the reserve reported at each measurement, in bytes."""
+        self._report = report
 
     async def run_once(self) -> dict[str, int]:
         """Measure once."""
@@ -166,15 +162,12 @@ class StoreSpace(Service):
     async def measure(self) -> Space:
         """Measure the space now. Raises StoreError if NATS does not answer."""
         counted = self._since_bytes
-        try:
-            limits, used = await self._limits()
-        except StoreError:
-            await self._restart_if_stuck()
-            raise
+        limits, used = await self._limits()
         space = self.space = space_of(limits, used, self._reserve_bytes)
         self._since_bytes -= counted
         self._observe(space)
-        await self._restart_if_stuck()
+        if self._report is not None:
+            self._report(space.reserve_bytes)
         return space
 
     @property
@@ -269,45 +262,6 @@ class StoreSpace(Service):
             log.error("store.full", reserve_bytes=space.reserve_bytes, action=REMEDIES[space.limited_by], **shown)
         elif was_closed and not self._is_closed:
             log.warning("store.has-space-again", **shown)
-
-    async def _restart_if_stuck(self) -> None:
-        if self._restart is not None and self._folder is not None:
-            reserve = self.space.reserve_bytes if self.space else 0
-            with contextlib.suppress(OSError):
-                free = (await asyncio.to_thread(shutil.disk_usage, self._folder)).free
-                await self._restart.attend(free, AGAIN_SHARE * reserve)
-
-
-class Restart:
-    """Restarts an embedded NATS that met a full disk, once there is space: until then it stores nothing more."""
-
-    def __init__(self, is_out_of_space: Callable[[], bool], restart: Callable[[], Awaitable[None]]) -> None:
-        """`is_out_of_space`: whether it said so since its last start. It may block for a moment: it reads a file."""
-        self._is_out_of_space = is_out_of_space
-        self._restart = restart
-        self._disk_was_full = False
-        self._restarts = 0
-        self._restarted_at = float("-inf")
-
-    async def attend(self, free_bytes: int, enough_bytes: float) -> None:
-        """Restart NATS if it is out of space and `free_bytes` are enough, unless it was restarted for that lately."""
-        self._disk_was_full |= free_bytes < FULL_BYTES  # then NATS cannot even say so: its log is on that disk
-        if not (self._disk_was_full or await asyncio.to_thread(self._is_out_of_space)):
-            return
-        if free_bytes < max(enough_bytes, FULL_BYTES):
-            return
-        pause = RESTART_PAUSES_SECONDS[min(self._restarts, len(RESTART_PAUSES_SECONDS) - 1)]
-        if time.monotonic() < self._restarted_at + pause:
-            return
-        self._restarts += 1
-        self._restarted_at = time.monotonic()
-        self._disk_was_full = False
-        log.error(
-            "nats.out-of-space",
-            action="restarting it: the disk has space again, and NATS stores nothing more after a write met a full one",
-            restarts=self._restarts,
-        )
-        await self._restart()
 
 
 PLACES: dict[LimitedBy, str] = {

@@ -14,9 +14,8 @@ import pytest
 
 from taskstream.nats_server.cluster import PLAN, EmbeddedCluster, read_plan
 from taskstream.nats_server.server import DataFolderInUse, EmbeddedNats, EmbeddedNatsError, OtherNumberOfNodes
-from taskstream.running import for_embedded
 from taskstream.settings import InvalidSettings, Settings
-from taskstream.streams.client.access import shown
+from taskstream.streams.client.access import for_embedded, shown
 from taskstream.streams.client.connection import Connection, open_connection
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.topology.startup_retry import StartupRetry, leader_elected

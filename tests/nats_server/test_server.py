@@ -16,8 +16,8 @@ from nats.js import JetStreamContext
 from nats.js.api import StorageType
 
 from taskstream.nats_server import server as nats_server
+from taskstream.nats_server.keeping import KeptNats, Restart
 from taskstream.nats_server.server import DataFolderInUse, EmbeddedNats, NatsDidNotStart, NatsNotInstalled
-from taskstream.running import restart_of
 from testkit.waiting import wait_until
 
 PARENT = """
@@ -170,7 +170,8 @@ async def test_without_a_limit_the_disk_is_the_limit_however_full_it_is_at_the_s
 async def test_a_server_that_met_a_full_disk_ends_so_that_it_is_started_again(tmp_path: Path) -> None:
     async with EmbeddedNats(tmp_path) as server:
         url = server.url
-        restart = restart_of([server])
+        kept = KeptNats([server], url)
+        restart = Restart(kept.is_out_of_space, kept.restart)
         await restart.attend(10**9, 10**6)
         assert not server.exited.is_set()
         with (tmp_path / "nats-server.log").open("a") as log:

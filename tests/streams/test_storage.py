@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from taskstream.nats_server.keeping import Restart
 from taskstream.nats_server.server import EmbeddedNats
 from taskstream.streams.storage import (
     MOST_RESERVED,
     THRESHOLDS,
-    Restart,
     Space,
     SpaceLimit,
     Threshold,

@@ -16,11 +16,11 @@ from ...projections.fleet import Fleet
 from ...push.open_streams import OpenStreams, Place
 from ..middleware import MAY_TAKE_LONG, request_id
 from .authenticator import Authenticator, Identity, Unauthenticated
+from .roles import ROLES
 from .stream_tokens import StreamTokens
 
 SUBMITTERS = ("user", "admin", "service")
 READERS_OF_ALL = ("admin", "auditor")
-ROLES = ("user", "admin", "service", "auditor")
 ROLES_NEEDED = "roles"
 """Key of the roles in the `opt` of a route."""
 TAKES = "takes"

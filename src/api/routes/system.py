@@ -11,7 +11,7 @@ from typing import Literal
 from litestar import MediaType, Response, Router, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from ...clock import utc_now
 from ...commands.server import CircuitIsClosed
@@ -61,6 +61,9 @@ async def readiness(container: Container, version: str) -> Ready:
     except StoreError:
         status = "unavailable"
         warnings.append("NATS does not answer; nothing acknowledged is lost, new tasks are refused until it does")
+    if missing := container.siblings.missing:
+        status = "degraded" if status == "ok" else status
+        warnings.append(f"not running now: {', '.join(missing)}; `taskstream up` starts it again, its log says why")
     if not connected:
         status = "unavailable"
     if container.draining:
@@ -84,7 +87,7 @@ async def readiness(container: Container, version: str) -> Ready:
         projection_lag_events=lag,
         index=index and Index(state=index.state, lag_events=index.lag_events, percent=index.percent),
         servers=server_states(container),
-        halted=container.services.halted,
+        halted=halted_of(container),
         warnings=warnings,
     )
 
@@ -109,9 +112,14 @@ async def projection_lag(container: Container) -> int:
     return max(0, last - await projected(container.buckets.tasks))
 
 
+def halted_of(container: Container) -> dict[str, str]:
+    """Return the services that have stopped for good, of all processes of this `up`, by name, each with the reason."""
+    return container.siblings.halted | container.services.halted
+
+
 def unreadable(container: Container) -> list[str]:
     """Return a warning for each service, server or type that this process leaves out because of an unreadable event."""
-    halted = [f"the service {name} has stopped here: {why}" for name, why in container.services.halted.items()]
+    halted = [f"the service {name} has stopped here: {why}" for name, why in halted_of(container).items()]
     left_out = [f"{name} is left out here: {why}" for name, why in container.fleet.unreadable.items()]
     return [f"{text}; run the version that wrote the event" for text in (*halted, *left_out)]
 
@@ -124,6 +132,12 @@ def server_states(container: Container) -> dict[str, int]:
         counts["maintenance"] += server.maintenance
         counts["circuit_open"] += not isinstance(server.circuit, CircuitIsClosed)
     return counts
+
+
+async def metrics_text(container: Container) -> str:
+    """Return the present metrics of this process in Prometheus' text format."""
+    await observe(container)
+    return metrics.page(container.siblings.name)
 
 
 async def observe(container: Container) -> None:
@@ -216,8 +230,8 @@ def system_router(container: Container, version: str) -> Router:
         """
         if metrics_token and not compare_digest(bearer_token(request.scope).encode(), metrics_token.encode()):
             raise Unauthenticated("the token is not the one of TASKSTREAM_METRICS_TOKEN")
-        await observe(container)
-        return Response(generate_latest(metrics.REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
+        siblings = await container.siblings.pages()
+        return Response(metrics.merged([await metrics_text(container), *siblings]), media_type=CONTENT_TYPE_LATEST)
 
     routes: list[HTTPRouteHandler] = [front, live, health, ready, metrics_page]
     return Router(path="/", route_handlers=routes, tags=["System"])

@@ -40,8 +40,9 @@ from ...instants import from_seconds, milliseconds
 from ...push.listeners import Scope
 from ...push.subscription_filter import SubscriptionFilter
 from ...wire.validation_errors import invalid, malformed
-from ..auth.access import READERS_OF_ALL, ROLES, bearer_token, is_jwt, token_in_address
+from ..auth.access import READERS_OF_ALL, bearer_token, is_jwt, token_in_address
 from ..auth.authenticator import Authenticator, Identity, KeysUnavailable, Unauthenticated
+from ..auth.roles import ROLES
 from ..auth.stream_tokens import StreamTokens
 from ..event_stream import EventStream, PushMessages
 

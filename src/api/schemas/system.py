@@ -58,8 +58,8 @@ class Ready(Struct, kw_only=True):
     """State of everything that a request depends on."""
 
     status: Literal["ok", "degraded", "unavailable", "draining"]
-    """`degraded`: the store takes no new work, everything else goes on. `draining`: this process shuts down; send new
-    requests to another."""
+    """`degraded`: the store takes no new work, or a process of `taskstream up` does not run; everything else goes on.
+    `draining`: this process shuts down; send new requests to another."""
     version: str
     nats: NatsHealth
     storage: Storage | None
@@ -71,7 +71,8 @@ class Ready(Struct, kw_only=True):
     servers: dict[str, int]
     """Number of servers online, offline, in maintenance, and with an open circuit."""
     halted: dict[str, str]
-    """Background services of this process that have stopped because they cannot read an event, each with the reason."""
+    """Background services of this process, and of the others of its `taskstream up`, that have stopped because they
+    cannot read an event, each with the reason."""
     warnings: list[str]
     """Weaknesses of settings and storage, each with what to do."""
 

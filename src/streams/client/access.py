@@ -24,6 +24,8 @@ from ...instants import from_seconds
 from ...settings import InvalidSettings, Settings, variable
 
 DEFAULT_PORT = 4222
+CLUSTER_REPLICAS = 3
+"""Copies of every stream on an embedded cluster: one server may be away."""
 MEANT_FOR_A_GIVEN_NATS = (
     *("nats_ca", "nats_cert", "nats_key", "nats_user", "nats_password", "nats_token", "nats_creds"),
     *("nats_placement_cluster", "nats_placement_tags"),
@@ -175,6 +177,29 @@ def check_none_given(settings: Settings) -> None:
         raise InvalidSettings(
             f"{', '.join(given)} applies to an external NATS only: set {variable('nats_url')} too, or unset it"
         )
+
+
+def for_up(settings: Settings) -> Settings:
+    """Return the settings of `taskstream up`. Raises InvalidSettings for those of an embedded NATS beside another."""
+    if settings.nats_url is None:
+        return for_embedded(settings)
+    if settings.cluster > 1:
+        raise InvalidSettings("--cluster starts embedded NATS servers, but TASKSTREAM_NATS_URL is set: unset one")
+    return settings
+
+
+def for_embedded(settings: Settings) -> Settings:
+    """Return the settings for an embedded NATS. Raises InvalidSettings for settings of an external one."""
+    check_none_given(settings)
+    if settings.cluster == 1:
+        if settings.replicas > 1:
+            raise InvalidSettings(f"{settings.replicas} replicas need {settings.replicas} NATS servers: set --cluster")
+        return settings
+    if settings.replicas > settings.cluster:
+        raise InvalidSettings(
+            f"{settings.replicas} replicas need {settings.replicas} NATS servers, but --cluster is {settings.cluster}"
+        )
+    return replace(settings, replicas=max(settings.replicas, CLUSTER_REPLICAS))
 
 
 def without_external_nats(settings: Settings) -> Settings:

@@ -1,0 +1,3 @@
+"""The roles of callers."""
+
+ROLES = ("user", "admin", "service", "auditor")
