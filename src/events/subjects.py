@@ -1,6 +1,7 @@
 """Every subject, and every filter over subjects; other modules write none. User text enters them only as tokens.
 
 task.<owner>.<unique>.submitted.<pool>.<priority>         accepted and queued
+task.<owner>.<unique>.submitted.<pool>.<priority>-bulk    accepted and queued behind the first tasks of each owner
 task.<owner>.<unique>.submitted.<pool>.<priority>.held    accepted and held
 task.<owner>.<unique>.queued.<pool>.<priority>            released by the scheduler, or queued again
 task.<owner>.<unique>.<event>[.<server>]                  every later event
@@ -11,7 +12,9 @@ pool.<name>.<event>      owner.<owner>.<event>            pools, and limits of o
 webhook.<owner>.<unique>.<event>                          webhooks
 schedule.<owner>.<unique>.<event>                         recurring schedules
 timer.<kind>.…           due.<kind>.…                     a message dated in the future, and the message once it is due
-dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks, copied by JetStream from the first and the third
+dispatch.<pool>.<priority>.<owner>.<unique>               ready tasks of the first queue, copied by JetStream from
+                                                          `submitted` and `queued`, and from due retries
+dispatch.<pool>.<priority>-bulk.<owner>.<unique>          ready tasks of the bulk queue, copied from `submitted`
 scheduler.fence                                           fencing token: one in each batch of releases
 scheduler.backlog        scheduler.explain                its backlog report, and requests for why a task is held
 """
@@ -90,7 +93,8 @@ def event_subject(root: str, event: Event) -> str:
     subject = f"{root}.{word_of(type(event))}"
     match event:
         case tasks.TaskSubmitted():
-            return f"{subject}.{token(event.pool)}.{event.priority}{'.held' if event.held else ''}"
+            queue = _queue(event.priority, bulk=event.bulk)
+            return f"{subject}.{token(event.pool)}.{queue}{'.held' if event.held else ''}"
         case tasks.TaskQueued():
             return f"{subject}.{token(event.pool)}.{event.priority}"
         case (
@@ -212,13 +216,17 @@ def due_retry_filter(ref: TaskRef) -> str:
 # The queue of ready tasks
 
 
-def dispatched_subject(ref: TaskRef, pool: str, priority: tasks.Priority) -> str:
-    return f"dispatch.{token(pool)}.{priority}.{ref.owner}.{ref.unique}"
+def dispatched_subject(ref: TaskRef, pool: str, priority: tasks.Priority, *, bulk: bool = False) -> str:
+    return f"dispatch.{token(pool)}.{_queue(priority, bulk=bulk)}.{ref.owner}.{ref.unique}"
 
 
-def pool_filter(pool: str, priority: str) -> str:
-    """Return the subjects of the ready tasks of one pool (by token) and priority."""
-    return f"dispatch.{pool}.{priority}.>"
+def pool_filter(pool: str, priority: str, *, bulk: bool = False) -> str:
+    """Return the subjects of the ready tasks of one pool (by token) and priority, in its first or its bulk queue."""
+    return f"dispatch.{pool}.{_queue(priority, bulk=bulk)}.>"
+
+
+def _queue(priority: str, *, bulk: bool) -> str:
+    return f"{priority}-bulk" if bulk else priority
 
 
 def dispatched_ref(subject: str) -> TaskRef:

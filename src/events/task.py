@@ -135,6 +135,8 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     """Name of the model's key, which is sealed in the `secrets` bucket and never here; empty: no key."""
     held: bool = False
     """The scheduler queues it when nothing holds it any more."""
+    bulk: bool = False
+    """It is in the bulk queue of its pool and priority: its owner has many tasks there."""
     plan: Plan | None = None
     batch: str = ""
     """Id of its batch; empty: none."""

@@ -14,7 +14,9 @@ class OwnerBacklog(Struct, frozen=True):
     waiting: int
     """Held, queued, or between two attempts."""
     queued: dict[str, int]
-    """How many are in the queue, by window."""
+    """How many are in its queues, by window."""
+    blocked: tuple[str, ...] = ()
+    """Windows in which tasks are held because they are full, or because such tasks are before them."""
 
 
 class BacklogReport(Struct, frozen=True, kw_only=True):
@@ -32,6 +34,9 @@ class BacklogReport(Struct, frozen=True, kw_only=True):
     """How many tasks wait, without depths of no task."""
     oldest: dict[str, float] = {}
     """By pool: since when the oldest task waits that could start, seconds since the epoch."""
+    over: dict[str, tuple[str, ...]] | None = None
+    """By pool and priority, as `lane` names them: owner tokens with more queued tasks than their window allows, two at
+    most. None: the scheduler is of a version without bulk queues."""
     held: int = 0
     """Number of held tasks."""
     counted_at: float = 0.0

@@ -26,6 +26,7 @@ from .backlog_report import OwnerBacklog
 from .depth import SERVERS, Depth, DepthCounter
 from .limit import LimitKey, Stage, TaskEntry
 from .limiter import Limiter, LimitRules
+from .windows import lane
 
 ParentOutcome: TypeAlias = Literal["succeeded", "failed", "was cancelled"]
 
@@ -252,12 +253,31 @@ class HeldTasks:
 
     def backlogs(self, at_least: int) -> dict[str, OwnerBacklog]:
         """Return the backlogs of owners with at least so many waiting tasks, by owner token."""
-        found = {owner: OwnerBacklog(count, {}) for owner, count in self._waiting.items() if count >= at_least}
+        queued: dict[str, dict[str, int]] = {owner: {} for owner, count in self._waiting.items() if count >= at_least}
+        blocked: dict[str, list[str]] = {}
         for limit in self.limiter.limits():
             key = limit.key
-            if key.kind == "window" and (limit.counted or limit.blocked) and (backlogs := found.get(key.name[0])):
+            if key.kind == "window" and (limit.counted or limit.blocked) and key.name[0] in queued:
+                owner, name, _ = key.name
                 # While tasks are blocked here, a new task must wait behind them, even if there is capacity.
-                backlogs.queued[key.name[1]] = max(limit.counted, limit.bounds.concurrency or 0 if limit.blocked else 0)
+                queued[owner][name] = max(limit.counted, limit.bounds.concurrency or 0 if limit.blocked else 0)
+                if limit.blocked:
+                    blocked.setdefault(owner, []).append(name)
+        return {
+            owner: OwnerBacklog(self._waiting[owner], windows, tuple(blocked.get(owner, ())))
+            for owner, windows in queued.items()
+        }
+
+    def over(self) -> dict[str, tuple[str, ...]]:
+        """Return two of the owners with more queued tasks than their window allows, by pool and priority (`lane`)."""
+        found: dict[str, tuple[str, ...]] = {}
+        for limit in self.limiter.limits():
+            if limit.key.kind == "window" and limit.counted > (limit.bounds.concurrency or math.inf):
+                owner, name, pool = limit.key.name
+                of_lane = lane(pool, name.split(" ", 1)[0])
+                owners = found.get(of_lane, ())
+                if len(owners) < 2 and owner not in owners:
+                    found[of_lane] = (*owners, owner)
         return found
 
     def depths(self, now: float, *, scarce: bool = False) -> list[Depth]:

@@ -16,6 +16,9 @@ from .eligibility import is_there_for
 from .limit import Bounds, LimitKey
 from .windows import SMALLEST_WINDOW, Windows
 
+KINDS_REMEMBERED = 10_000
+"""Kinds of tasks (pool, type, labels) of which it is remembered whether a server takes them."""
+
 
 class FleetState(Protocol):
     """The parts of the fleet that limits depend on."""
@@ -31,13 +34,38 @@ class FleetState(Protocol):
     def owner_limits(self, owner: str) -> Limits: ...
 
 
+class Served:
+    """Whether any server could take tasks of a kind; computed once, until `forget` is called after a change."""
+
+    def __init__(self, fleet: FleetState) -> None:
+        self._fleet = fleet
+        self._found: dict[tuple[str, ...], bool] = {}
+
+    def __call__(self, pool: str, task_type: str, *labels: str) -> bool:
+        """Return True if a server could take such tasks and neither their pool nor their type is paused."""
+        kind = (pool, task_type, *labels)
+        if kind not in self._found:
+            if len(self._found) >= KINDS_REMEMBERED:
+                self._found.clear()
+            require = dict(label.split("=", 1) for label in labels)
+            fleet = self._fleet
+            self._found[kind] = not (fleet.pool_waits(pool) or fleet.type_waits(task_type)) and any(
+                pool in fleet.pools_of(server) and is_there_for(server, task_type, require)
+                for server in fleet.servers()
+            )
+        return self._found[kind]
+
+    def forget(self) -> None:
+        """Discard what was computed: a server, a pause or a type has changed."""
+        self._found.clear()
+
+
 class FleetRules:
     """The rules as of the last event of the fleet's log."""
 
     def __init__(self, fleet: FleetState) -> None:
         self._fleet = fleet
-        self._served: dict[tuple[str, ...], bool] = {}
-        """Whether any server could take tasks of a kind; computed since the last change."""
+        self._served = Served(fleet)
         self.windows = Windows()
 
     def observe(self, started: Mapping[str, int], seconds: float) -> None:
@@ -54,7 +82,7 @@ class FleetRules:
             case "window":
                 return Bounds(concurrency=self.windows.sizes.get(limit.name[2], SMALLEST_WINDOW))
             case "servers":
-                return Bounds(concurrency=None if self._is_served(limit.name) else 0)
+                return Bounds(concurrency=None if self._served(*limit.name) else 0)
             case "owner":
                 return _bounds(self._fleet.owner_limits(limit.name[0]))
             case "type":
@@ -65,18 +93,6 @@ class FleetRules:
             case "project":
                 return Bounds(concurrency=1)
 
-    def _is_served(self, name: tuple[str, ...]) -> bool:
-        """Return True if a server could take such tasks and neither their pool nor their type is paused."""
-        if name not in self._served:
-            pool, task_type, *labels = name
-            require = dict(label.split("=", 1) for label in labels)
-            fleet = self._fleet
-            self._served[name] = not (fleet.pool_waits(pool) or fleet.type_waits(task_type)) and any(
-                pool in fleet.pools_of(server) and is_there_for(server, task_type, require)
-                for server in fleet.servers()
-            )
-        return self._served[name]
-
     def unserved(self, limit: LimitKey) -> Unserved:
         """Return why no server takes tasks of a limit of kind `servers`."""
         pool, task_type, *_ = limit.name
@@ -86,7 +102,7 @@ class FleetRules:
 
     def forget_servers(self) -> None:
         """Discard what was computed of servers: a server, a pause or a type has changed."""
-        self._served.clear()
+        self._served.forget()
 
     def on_conflict(self, task_type: str) -> OnConflict:
         definition = self._fleet.type_state(task_type).definition

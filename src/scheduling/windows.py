@@ -27,6 +27,11 @@ def window(pool: str, priority: Priority, task_type: str, plan: Plan | None) -> 
     return f"{priority} {pool} {task_type} {','.join(labels(plan))}"
 
 
+def lane(pool: str, priority: str) -> str:
+    """Return the name of the two queues, first and bulk, of a pool and priority."""
+    return f"{priority} {pool}"
+
+
 def labels(plan: Plan | None) -> list[str]:
     """Return the labels that a task requires, as `name=value`, in a fixed order."""
     return [f"{name}={value}" for name, value in sorted(plan.require.items())] if plan else []

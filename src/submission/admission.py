@@ -1,4 +1,4 @@
-"""Admission: whether a new task is queued or held, and whether its owner has quota for it.
+"""Admission: whether a new task is queued or held, in which queue, and whether its owner has quota for it.
 
 The API decides this itself, from the scheduler's last backlog report and what this process submitted since.
 """
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from ..errors import InvalidInput, QuotaExceeded
 from ..events.ids import TaskRef
 from ..events.task import TaskSubmitted
@@ -18,12 +20,21 @@ from ..instants import from_seconds
 from ..projections.fleet import Fleet
 from ..scheduling.backlog_report import BacklogReport, OwnerBacklog
 from ..scheduling.depth import Depth
-from ..scheduling.rules import needs_grant
-from ..scheduling.windows import window
+from ..scheduling.rules import Served, needs_grant
+from ..scheduling.windows import labels, lane, window
 
 FIRST_WINDOW = 16
 """Tasks per owner and priority that are queued in a pool the scheduler has not reported on yet, which lasts a second.
 More are held, so a few of lower priority may run before them."""
+FIRST_OF_AN_OWNER = 4
+"""Tasks of a window in the first queue; further ones go to the bulk queue. More would make other owners' tasks wait
+longer behind them; fewer would send owners with a task or two into the bulk queue, behind another's backlog.
+"""
+LARGEST_IN_BULK_BYTES = 4 * 1024
+"""Largest payload in the bulk queue. A queued task is copied, and a held one is not: a backlog of large payloads would
+take twice its space. Beside the payload, the event that releases a task costs little."""
+LONGEST_BELIEVED = timedelta(seconds=3)
+"""Age of the last report at which nobody gets into the bulk queue. Reports come once a second at least."""
 LONGEST_SILENCE = timedelta(seconds=0.2)
 """How long the paces of the last report are believed. With a longer time no window would fill up while the scheduler is
 down."""
@@ -57,12 +68,21 @@ class Admission:
         """By owner token and window: the same, without the held ones."""
         self._in_flight: dict[tuple[str, str], int] = {}
         """By owner token and window: tasks being appended now, without the held ones."""
+        self._over: dict[str, dict[str, int]] = {}
+        """By lane and owner token: sequence of the last task queued beyond its window here, unless reported since."""
+        self._served = Served(fleet)
+        fleet.watch(lambda _: self._served.forget())
 
     def on_report(self, report: BacklogReport, now: datetime) -> None:
         """Replace the last backlog report, and drop what it includes."""
         self._report, self._reported_at = report, now
         _drop_reported(self._waiting, report.as_of)
         _drop_reported(self._queued, report.as_of)
+        over = {
+            name: {owner: sequence for owner, sequence in owners.items() if sequence > report.as_of}
+            for name, owners in self._over.items()
+        }
+        self._over = {name: owners for name, owners in over.items() if owners}
 
     def depth(self) -> QueueDepth:
         """Return how many tasks wait, as last reported."""
@@ -89,13 +109,22 @@ class Admission:
         if waiting + count > limit:
             raise QuotaExceeded(limit, waiting, RETRY_AFTER_SECONDS)
 
-    def is_held(self, ref: TaskRef, submitted: TaskSubmitted, now: datetime, ahead: int = 0) -> bool:
-        """Return True if a task must be held. `ahead`: queued tasks of the same window earlier in the same batch."""
+    def placed(self, ref: TaskRef, submitted: TaskSubmitted, now: datetime, ahead: int = 0) -> TaskSubmitted:
+        """Return a new task as it is to be stored: held, or in the first or the bulk queue.
+
+        `ahead`: queued tasks of the same window earlier in the same batch.
+        """
         plan = submitted.plan
-        if plan is not None and (plan.depends_on or (plan.not_before is not None and plan.not_before > now)):
-            return True
-        return needs_grant(self._fleet, ref, submitted.task_type, plan) or self._is_full(
-            ref.owner, submitted, ahead, now
+        waits = plan is not None and (plan.depends_on or (plan.not_before is not None and plan.not_before > now))
+        if waits or needs_grant(self._fleet, ref, submitted.task_type, plan):
+            return replace(submitted, held=True)
+        name = _window(submitted)
+        if self._count(ref.owner, name) + ahead < FIRST_OF_AN_OWNER:
+            return submitted
+        if self._may_be_bulk(ref.owner, submitted, name, now):
+            return replace(submitted, bulk=True)
+        return (
+            replace(submitted, held=True) if self._is_full(ref.owner, submitted.pool, name, ahead, now) else submitted
         )
 
     @contextlib.contextmanager
@@ -117,16 +146,44 @@ class Admission:
         if sequence <= self._report.as_of:
             return
         self._waiting.setdefault(ref.owner, deque()).append(sequence)
-        if not submitted.held:
-            self._queued.setdefault((ref.owner, _window(submitted)), deque()).append(sequence)
+        if submitted.held:
+            return
+        name = _window(submitted)
+        self._queued.setdefault((ref.owner, name), deque()).append(sequence)
+        if submitted.bulk and self._count(ref.owner, name) > self._size(submitted.pool):
+            self._over.setdefault(lane(submitted.pool, submitted.priority), {})[ref.owner] = sequence
 
-    def _is_full(self, owner: str, submitted: TaskSubmitted, ahead: int, now: datetime) -> bool:
-        name, pool = _window(submitted), submitted.pool
+    def _count(self, owner: str, name: str) -> int:
+        """Return how many tasks of a window are queued or being appended, without regard to those that have started."""
+        since = len(self._queued.get((owner, name), ())) + self._in_flight.get((owner, name), 0)
+        return self._backlog(owner).queued.get(name, 0) + since
+
+    def _may_be_bulk(self, owner: str, submitted: TaskSubmitted, name: str, now: datetime) -> bool:
+        """Return True if a task may be queued beyond its owner's window: no other owner has tasks beyond its own.
+
+        False if its owner has held tasks, which come first, and if no server takes such tasks now: they would be tried
+        in vain, all of them.
+        """
+        over = self._report.over
+        if over is None or now - self._reported_at > LONGEST_BELIEVED or name in self._backlog(owner).blocked:
+            return False
+        of_lane = lane(submitted.pool, submitted.priority)
+        return (
+            len(submitted.payload) <= LARGEST_IN_BULK_BYTES
+            and all(other == owner for other in over.get(of_lane, ()))
+            and all(other == owner for other in self._over.get(of_lane, ()))
+            and self._served(submitted.pool, submitted.task_type, *labels(submitted.plan))
+        )
+
+    def _size(self, pool: str) -> int:
+        return self._report.windows.get(pool, FIRST_WINDOW)
+
+    def _is_full(self, owner: str, pool: str, name: str, ahead: int, now: datetime) -> bool:
         silence = min(max(now - self._reported_at, timedelta(0)), LONGEST_SILENCE)
         started = self._report.paces.get(pool, 0.0) * silence.total_seconds()
         since = max(0.0, len(self._queued.get((owner, name), ())) - started) + self._in_flight.get((owner, name), 0)
         queued = self._backlog(owner).queued.get(name, 0) + since
-        return queued + ahead >= self._report.windows.get(pool, FIRST_WINDOW)
+        return queued + ahead >= self._size(pool)
 
     def _backlog(self, owner: str) -> OwnerBacklog:
         return self._report.owners.get(owner, EMPTY_BACKLOG)

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from ..clock import utc_now
@@ -167,8 +166,7 @@ class SubmissionService:
             if earlier is None:
                 raise
             return Handled(earlier, [])
-        if self.admission.is_held(ref, submitted, utc_now()):
-            submitted = replace(submitted, held=True)
+        submitted = self.admission.placed(ref, submitted, utc_now())
         size = size_of(submitted)
         with self.admission.in_flight([(ref, submitted)]), self.stored.in_flight(ref.owner, size):
             command = SubmitTask(submission=submitted, repeatable=request.repeatable)
@@ -228,9 +226,9 @@ class SubmissionService:
         decided = []
         for task_ref, submitted in submissions:
             name = window(submitted.pool, submitted.priority, submitted.task_type, submitted.plan)
-            held = self.admission.is_held(task_ref, submitted, now, ahead[name])
-            ahead[name] += not held
-            decided.append((task_ref, replace(submitted, held=True) if held else submitted))
+            placed = self.admission.placed(task_ref, submitted, now, ahead[name])
+            ahead[name] += not placed.held
+            decided.append((task_ref, placed))
         with self.admission.in_flight(decided), self.stored.in_flight(ref.owner, size):
             commands = [
                 (task_ref, SubmitTask(submission=submitted, repeatable=repeatable)) for task_ref, submitted in decided

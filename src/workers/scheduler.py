@@ -338,6 +338,7 @@ class Scheduler(Service):
             owners=self._held_tasks.backlogs(1 + self._held_tasks.owners_waiting // REPORTED_OWNERS),
             held_back=self._held_tasks.limiter.held_back(),
             paces=self._rules.windows.paces(),
+            over=self._held_tasks.over(),
             depths=self._depths,
             oldest=self._oldest,
             held=self._held,

@@ -44,7 +44,11 @@ def stream_names() -> dict[str, Any]:
 
 
 def consumer_names() -> dict[str, list[str]]:
-    wanted = [due_consumer(Settings()), pool_consumer("default", "high", Settings())]
+    wanted = [
+        due_consumer(Settings()),
+        pool_consumer("default", "high", Settings()),
+        pool_consumer("default", "high", Settings(), bulk=True),
+    ]
     return {consumer["durable_name"]: consumer["filter_subjects"] for consumer in wanted}
 
 

@@ -444,7 +444,7 @@ def test_what_an_owner_has_waiting_is_told() -> None:
 
     backlogs = simulation.held_tasks.backlogs(at_least=2)
 
-    assert backlogs == {"alice": OwnerBacklog(4, {"normal default default ": 2})}
+    assert backlogs == {"alice": OwnerBacklog(4, {"normal default default ": 2}, ("normal default default ",))}
 
 
 def test_a_key_is_its_owners_own() -> None:
@@ -853,7 +853,8 @@ def test_a_backlog_counts_queued_tasks_and_a_blocked_window_as_full() -> None:
     window = "normal default default "
 
     assert simulation.held_tasks.backlogs(1) == {
-        "alice": OwnerBacklog(5, {window: 4}), "bob": OwnerBacklog(1, {window: 1}), "carol": OwnerBacklog(1, {}),
+        "alice": OwnerBacklog(5, {window: 4}, (window,)),
+        "bob": OwnerBacklog(1, {window: 1}), "carol": OwnerBacklog(1, {}),
     }  # fmt: skip
     assert set(simulation.held_tasks.backlogs(2)) == {"alice"}
     assert set(simulation.held_tasks.backlogs(5)) == {"alice"}

@@ -89,7 +89,7 @@ class Submitter:
             "fingerprint": "",
         }
         submitted = TaskSubmitted(**(values | more))
-        return ref, replace(submitted, held=self.admission.is_held(ref, submitted, self.now))
+        return ref, self.admission.placed(ref, submitted, self.now)
 
 
 def test_a_newcomer_is_not_held_by_anothers_full_window() -> None:
@@ -310,7 +310,7 @@ def test_a_batch_takes_the_places_that_are_left_in_a_window() -> None:
     submitter.submit("alice")
     ref, submitted = submitter.take("alice")
 
-    held = [submitter.admission.is_held(ref, submitted, NOW, ahead) for ahead in range(5)]
+    held = [submitter.admission.placed(ref, submitted, NOW, ahead).held for ahead in range(5)]
 
     assert held == [False, False, False, True, True]
 
@@ -381,7 +381,7 @@ def test_a_task_is_held_by_its_parents_its_start_or_its_concurrency_key(plan: Pl
     submitter = Submitter()
     ref, submitted = submitter.take("alice")
 
-    assert submitter.admission.is_held(ref, replace(submitted, plan=plan), NOW) == is_held
+    assert submitter.admission.placed(ref, replace(submitted, plan=plan), NOW).held == is_held
 
 
 @pytest.mark.parametrize("limits", [Limits(concurrency=5), Limits(per_second=1.0)], ids=["concurrency", "rate"])

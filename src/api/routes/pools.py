@@ -59,7 +59,10 @@ async def _summary(
 ) -> PoolSummary:
     fleet = container.fleet
     types = fleet.types_of(name)
-    queues = {priority: found.get(pool_filter(token(name), priority), NOTHING) for priority in PRIORITIES}
+    queues = {
+        priority: {bulk: found.get(pool_filter(token(name), priority, bulk=bulk), NOTHING) for bulk in (False, True)}
+        for priority in PRIORITIES
+    }
     waiting, waiting_for, oldest, counted_at = await _waiting(container, name, queues)
     return PoolSummary(
         name=name,
@@ -71,24 +74,26 @@ async def _summary(
         waiting=waiting,
         waiting_for=waiting_for,
         counted_at=iso(counted_at) if counted_at else None,
-        in_hand={priority: queue.in_hand for priority, queue in queues.items()},
+        in_hand={priority: sum(queue.in_hand for queue in both.values()) for priority, both in queues.items()},
         oldest_waiting=iso(oldest) if oldest else None,
     )
 
 
 async def _waiting(
-    container: Container, name: str, queues: dict[Priority, Backlog]
+    container: Container, name: str, queues: dict[Priority, dict[bool, Backlog]]
 ) -> tuple[dict[Priority, int], dict[Reason, int], datetime | None, datetime | None]:
     """Return the waiting tasks of a pool by priority and by reason, since when the oldest waits, and as of when.
 
+    `queues`: by priority the first queue (False) and the bulk queue (True).
     Without a report of a scheduler: those in its queues.
     """
     depth = container.submissions.admission.depth()
     if depth.counted_at is None:
-        waiting = {priority: queue.waiting for priority, queue in queues.items()}
+        waiting = {priority: sum(queue.waiting for queue in both.values()) for priority, both in queues.items()}
         since = [
-            await waiting_since(container.reading, pool_filter(token(name), priority), queue)
-            for priority, queue in queues.items()
+            await waiting_since(container.reading, pool_filter(token(name), priority, bulk=bulk), queue)
+            for priority, both in queues.items()
+            for bulk, queue in both.items()
         ]
         queued = sum(waiting.values())
         oldest = min((instant for instant in since if instant is not None), default=None)

@@ -23,6 +23,7 @@ from ...events.task import (
     PRIORITIES,
     AttemptFailed,
     AttemptReturned,
+    Priority,
     TaskEvent,
     TaskFailed,
     TaskSubmitted,
@@ -91,10 +92,21 @@ class TaskHistory(NamedTuple):
     events: Sequence[Stored[TaskEvent]]
 
     @property
+    def last_move(self) -> Recorded[TaskEvent]:
+        """The event by which the task was held or queued, started or ended."""
+        recorded = (stored.recorded for stored in reversed(self.events))
+        return next(each for each in recorded if kind_of(each.event).moves)
+
+    @property
     def since(self) -> datetime:
         """When the task was held or queued, started or ended."""
-        recorded = (stored.recorded for stored in reversed(self.events))
-        return next(each.at for each in recorded if kind_of(each.event).moves)
+        return self.last_move.at
+
+    @property
+    def is_bulk(self) -> bool:
+        """True if the task is in a bulk queue, provided that it is in any."""
+        event = self.last_move.event
+        return isinstance(event, TaskSubmitted) and event.bulk
 
 
 async def explain_task(container: Container, ref: TaskRef, *, reads_all: bool) -> WhyAnswer:
@@ -183,20 +195,29 @@ def paused_by(container: Container, view: TaskView) -> list[Stop]:
 
 
 async def queue_state(container: Container, task: TaskHistory) -> QueueState:
-    """Return the place of a task in its queue, and how many tasks wait before it."""
-    view, pool = task.view, token(task.view.pool)
+    """Return the place of a task in its queue, and how many tasks wait before it.
+
+    For a task of a bulk queue, those in the first queue count too: the two take turns, so it is at most so many.
+    """
+    view, pool, is_bulk = task.view, token(task.view.pool), task.is_bulk
     found = await backlogs(container.reading)
-    of_pool = {priority: found.get(pool_filter(pool, priority), EMPTY) for priority in PRIORITIES}
+
+    def backlog(priority: Priority, *, bulk: bool) -> Backlog:
+        return found.get(pool_filter(pool, priority, bulk=bulk), EMPTY)
+
     in_queue = await find_in_queue(
         container.reading,
-        dispatched_subject(task.ref, view.pool, view.priority),
-        pool_filter(pool, view.priority),
-        of_pool[view.priority],
+        dispatched_subject(task.ref, view.pool, view.priority, bulk=is_bulk),
+        pool_filter(pool, view.priority, bulk=is_bulk),
+        backlog(view.priority, bulk=is_bulk),
     )
+    ahead = in_queue.ahead if in_queue else 0
+    if is_bulk and in_queue and not in_queue.handed_out:
+        ahead += backlog(view.priority, bulk=False).waiting
     higher = PRIORITIES[: PRIORITIES.index(view.priority)]
     return QueueState(
-        ahead=in_queue.ahead if in_queue else 0,
-        higher=sum(of_pool[priority].waiting for priority in higher),
+        ahead=ahead,
+        higher=sum(backlog(priority, bulk=bulk).waiting for priority in higher for bulk in (False, True)),
         handed_out=in_queue is not None and in_queue.handed_out,
         missing=in_queue is None,
     )
@@ -254,10 +275,11 @@ async def _helps(container: Container, server: Present, running: int, found: Map
     overflow = server.settings.overflow
     assert overflow is not None
     served = [
-        pool_filter(token(pool), priority)
+        pool_filter(token(pool), priority, bulk=bulk)
         for pool in container.fleet.pools_of(server)
         if not container.fleet.pool_waits(pool)
         for priority in PRIORITIES
+        for bulk in (False, True)
     ]
     queues = [(subjects, found[subjects]) for subjects in served if found.get(subjects, EMPTY).waiting]
     now = utc_now()

@@ -78,6 +78,7 @@ class Consumer:
         self._fetches = False
         self._fetch_inbox = ""
         self._wait_inbox = ""
+        self._late_listener: Callable[[], None] = _nothing
         self._receive: Callable[[Msg | None], None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -97,10 +98,21 @@ class Consumer:
             self._check_gone(message)
             self._finish(None if _is_status(message) else message)
 
-        self._fetch_inbox = await self._connection.listen_at_inbox(self._fetched.put_nowait)
+        self._fetch_inbox = await self._connection.listen_at_inbox(self._on_fetched)
         self._wait_inbox = await self._connection.listen_at_inbox(on_brought)
         self._connection.on_loss(self._on_loss)
         self._connection.on_leader(self._on_leader)
+
+    def on_late(self, react: Callable[[], None]) -> None:
+        """Call `react` when a message comes for which no call waits any more. The next fetch returns it."""
+        self._late_listener = react
+
+    def _on_fetched(self, message: Msg) -> None:
+        self._fetched.put_nowait(message)
+        if not self._fetches:
+            self._check_gone(message)
+            if not _is_status(message):
+                self._late_listener()
 
     async def fetch(self, batch: int, timeout_seconds: float = 2.0) -> list[Msg]:
         """Return up to `batch` messages that wait now; empty if there are none, or no consumer.
@@ -179,7 +191,11 @@ class Consumer:
         if receive is not None:
             receive(message)
         elif message is not None:
-            self._fetched.put_nowait(message)  # late: the next fetch returns it
+            self._on_fetched(message)  # late: the next fetch returns it
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 async def _create_reader(

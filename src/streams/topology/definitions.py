@@ -176,9 +176,10 @@ def due_consumer(settings: Settings) -> dict[str, Any]:
     return _durable(DUE_CONSUMER, [due_subject(kind, ">") for kind in DUE], settings)
 
 
-def pool_consumer(pool_token: str, priority: str, settings: Settings) -> dict[str, Any]:
-    """Return the consumer that all workers share for one pool and priority."""
-    return _durable(f"pool-{priority}-{pool_token}", [pool_filter(pool_token, priority)], settings)
+def pool_consumer(pool_token: str, priority: str, settings: Settings, *, bulk: bool = False) -> dict[str, Any]:
+    """Return the consumer that all workers share for one pool and priority: its first or its bulk queue."""
+    name = f"{'bulk' if bulk else 'pool'}-{priority}-{pool_token}"
+    return _durable(name, [pool_filter(pool_token, priority, bulk=bulk)], settings)
 
 
 def _durable(name: str, filters: list[str], settings: Settings) -> dict[str, Any]:

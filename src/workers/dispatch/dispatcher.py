@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from nats.aio.msg import Msg
@@ -37,7 +37,7 @@ from ..attempts.runner import AttemptRunner, ReadyTask
 from ..fleet.capacity import NO_LABELS
 from ..fleet.slots import Slots
 from .ended_tasks import EndedTasks
-from .queues import PoolQueue, Queues
+from .queues import Lane, PoolQueue, Queues
 from .ready_tasks import ReadyTasks, task_of
 
 log = structlog.get_logger(__name__)
@@ -130,17 +130,18 @@ class Dispatcher(Service):
         if self._recheck_at <= time.monotonic():
             self._recheck_at = math.inf  # set again by what is still kept
         taken = await self._serve_aged() if self._ageing_seconds else 0
-        for queue in self._queues.in_order():
-            if queue.ahead.may_have_more:
-                taken += await self._serve_queue(queue)
+        for lane in self._queues.lanes():
+            for queue in lane.in_turn:
+                if queue.has_more:
+                    taken += await self._serve_queue(lane, queue)
         if taken:
             self._queues.rotate()
         return {"taken": taken}
 
-    async def _serve_queue(self, queue: PoolQueue, *, by_age: bool = False) -> int:
-        """Take as many tasks from a queue as there are free slots, and place them; return how many.
+    async def _serve_queue(self, lane: Lane, queue: PoolQueue, *, by_age: bool = False) -> int:
+        """Take its share of tasks for the free slots from a queue, and place them; return how many.
 
-        `by_age`: its oldest task comes before those of higher priority.
+        `by_age`: its oldest task comes before those of higher priority, and whosever turn it is.
         """
         if self._space.is_scarce or self._fleet.pool_waits(queue.pool):
             await self._nak_delivered(queue, "paused")
@@ -151,10 +152,15 @@ class Dispatcher(Service):
             return 0
         free = self._free_slots(queue) if by_age else self._free_slots_for(queue)
         most = min(tasks_to_take(free, queue.unplaced), 1 if by_age else MOST_AT_ONCE)
+        if most and not by_age:
+            most = lane.share(queue, most)
+            if not most:
+                return 0  # the other queue comes first, and takes something or turns out to be empty
         fetched: list[Msg] = []
         if queue.may_have_more and most > len(queue.delivered) and not self._is_draining:
             fetched = await queue.fetch(most - len(queue.delivered))
         messages, queue.delivered = queue.delivered + fetched, []
+        lane.took(queue, messages[:most])
         for message in messages[:most]:
             await self._place(queue, message)
         await self._nak_at_once(queue, messages[most:], "no-free-slot")
@@ -174,20 +180,26 @@ class Dispatcher(Service):
     async def _serve_aged(self) -> int:
         """Serve the queues whose tasks have waited for longer than the ageing time, one task each; return how many."""
         owed, self._owed = self._owed, {pool for pool in self._owed if self._slots.free(pool) <= 0}
-        queues = [queue for queue in self._queues.in_order() if queue.may_have_more and queue.oldest_at is not None]
-        if not queues:
-            return 0
         now = utc_now()
-        candidates = [ReadyQueue(queue.pool, queue.priority, _waited(queue, now)) for queue in queues]
+        found = [(lane, queue) for lane in self._queues.lanes() if (queue := lane.aged(self._ageing_seconds, now))]
+        aged = [(lane, queue) for lane, queue in found if self._is_passed(queue)]
+        if not aged:
+            return 0
+        candidates = [ReadyQueue(queue.pool, queue.priority, queue.waited(now)) for _, queue in aged]
         taken = 0
         for visit in in_queue_order(candidates, self._ageing_seconds, owed):
             if visit.by_age:
                 before = {queue.pool: self._free_slots(queue) for queue in self._queues.in_order()}
-                taken += await self._serve_queue(queues[visit.queue_index], by_age=True)
+                taken += await self._serve_queue(*aged[visit.queue_index], by_age=True)
                 self._owed |= {
                     queue.pool for queue in self._queues.in_order() if self._free_slots(queue) < before[queue.pool]
                 }
         return taken
+
+    def _is_passed(self, queue: PoolQueue) -> bool:
+        """Return True if a higher priority passes over a queue now: without that, its age gives it no other turn."""
+        kept = self._redelivery.kept_from(queue.pool, queue.priority, time.monotonic())
+        return bool(kept) or any(higher.has_more for higher in self._queues.above(queue))
 
     async def _wait_for_news(self) -> None:
         for queue in self._queues.in_order():
@@ -373,8 +385,3 @@ def _labels(ready: ReadyTask) -> tuple[Mapping[str, str], Mapping[str, str]]:
 
 def _kind(ready: ReadyTask) -> TaskKind:
     return TaskKind.of(ready.submitted.task_type, _labels(ready)[0])
-
-
-def _waited(queue: PoolQueue, now: datetime) -> float:
-    """Return the seconds that a queue's oldest task has waited, as far as known."""
-    return (now - queue.oldest_at).total_seconds() if queue.oldest_at else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 import structlog
@@ -12,9 +12,10 @@ from nats.aio.msg import Msg
 
 from ...errors import StoreUnavailable
 from ...events.ids import token
-from ...events.subjects import pool_filter
+from ...events.subjects import dispatched_ref, pool_filter
 from ...events.task import PRIORITIES, Priority
 from ...instants import from_nanoseconds
+from ...scheduling.bulk_turns import BulkTurns
 from ...scheduling.queue_order import Ahead
 from ...settings import Settings
 from ...streams.backlog import Backlog
@@ -27,24 +28,26 @@ log = structlog.get_logger(__name__)
 
 NEWS_EXPIRES_SECONDS = 5.0
 """How long one request for the next message stays with NATS. A lost connection ends it at once."""
-
-
-RECREATED_AT_ONCE = 16
+MADE_AT_ONCE = 16
+"""Consumers that are created at the same time."""
 
 
 class PoolQueue:
-    """One pool at one priority."""
+    """One of the two queues of a pool and priority: the first queue, or the bulk queue."""
 
-    def __init__(self, consumer: Consumer, pool: str, priority: Priority, arrived: Callable[[], None]) -> None:
+    def __init__(
+        self, consumer: Consumer, pool: str, priority: Priority, arrived: Callable[[], None], *, bulk: bool = False
+    ) -> None:
         self.pool = pool
         self.priority = priority
+        self.bulk = bulk
         self.may_have_more = True
         """False once it was found empty; then a pending request brings the next message."""
         self.delivered: list[Msg] = []
         """Messages that pending requests brought, not placed yet."""
         self.unplaced = 0
         """Tasks nak'ed because no server could take them, since the last start of a task of the pool."""
-        self.filter = pool_filter(token(pool), priority)
+        self.filter = pool_filter(token(pool), priority, bulk=bulk)
         self.fetched_at = time.monotonic()
         """When messages were last taken, or none were found; monotonic."""
         self.measured_at = self.fetched_at
@@ -58,6 +61,7 @@ class PoolQueue:
         self._consumer = consumer
         self._waits = False
         self._arrived = arrived
+        consumer.on_late(self._on_late)
 
     @property
     def is_gone(self) -> bool:
@@ -81,9 +85,14 @@ class PoolQueue:
         return messages
 
     @property
+    def has_more(self) -> bool:
+        """True if it has messages, as far as this worker knows."""
+        return self.may_have_more or bool(self.delivered)
+
+    @property
     def ahead(self) -> Ahead:
         """What queues of lower priority have to know of it."""
-        return Ahead(self.may_have_more or bool(self.delivered), self.unplaced)
+        return Ahead(self.has_more, self.unplaced)
 
     def record_nak(self, message: Msg) -> None:
         """Record that a message was nak'ed at once."""
@@ -108,6 +117,11 @@ class PoolQueue:
         """Since when the oldest task has waited, UTC, as far as this worker knows; None: no task is known to wait."""
         head = [self._head_at] if self._head_at else []
         return min([*head, *self._returned.values()], default=None)
+
+    def waited(self, now: datetime) -> float:
+        """Return the seconds that its oldest task has waited, as far as known."""
+        oldest_at = self.oldest_at
+        return (now - oldest_at).total_seconds() if oldest_at else 0.0
 
     def _taken(self, deliveries: Sequence[DeliveryInfo]) -> None:
         self.fetched_at = time.monotonic()
@@ -141,9 +155,50 @@ class PoolQueue:
             self._taken([delivery_info(message)])
         self._arrived()
 
+    def _on_late(self) -> None:
+        """Fetch soon: a message came for which no call waited, and the next fetch returns it."""
+        self.may_have_more = True
+        self._arrived()
+
 
 def _stored_at(info: DeliveryInfo) -> datetime:
     return from_nanoseconds(info.stored_nanoseconds)
+
+
+class Lane:
+    """The two queues of one pool and priority, and whose turn it is."""
+
+    def __init__(self, first: PoolQueue, bulk: PoolQueue) -> None:
+        self.first = first
+        self.bulk = bulk
+        self._turns = BulkTurns()
+
+    @property
+    def in_turn(self) -> tuple[PoolQueue, PoolQueue]:
+        """Both queues, in the order in which they are served now."""
+        is_bulks = self.bulk.has_more and self._turns.is_bulks(first_has_more=self.first.has_more)
+        return (self.bulk, self.first) if is_bulks else (self.first, self.bulk)
+
+    def share(self, queue: PoolQueue, most: int) -> int:
+        """Return how many tasks to take from one of the queues now, if `most` may be taken from both."""
+        if queue.bulk:
+            return self._turns.most_of_bulk(most, first_has_more=self.first.has_more)
+        return self._turns.most_of_first(most, bulk_has_more=self.bulk.has_more)
+
+    def took(self, queue: PoolQueue, messages: Sequence[Msg]) -> None:
+        """Record tasks that were taken from one of the queues."""
+        if queue.bulk:
+            self._turns.took_bulk(len(messages))
+        elif self.bulk.has_more:
+            for message in messages:
+                self._turns.took_first(dispatched_ref(message.subject).owner)
+        else:
+            self._turns.bulk_is_empty()
+
+    def aged(self, ageing_seconds: float, now: datetime) -> PoolQueue | None:
+        """Return the queue whose oldest task has waited too long; of both the one whose turn it is; None if neither."""
+        aged = [queue for queue in self.in_turn if queue.may_have_more and queue.waited(now) > ageing_seconds]
+        return aged[0] if aged else None
 
 
 class Queues:
@@ -153,63 +208,76 @@ class Queues:
         self._connection = connection
         self._settings = settings
         self._arrived = arrived
-        self._queues: dict[tuple[Priority, str], PoolQueue] = {}
+        self._lanes: dict[tuple[Priority, str], Lane] = {}
 
     async def open(self, pools: set[str]) -> None:
         """Open the queues of new pools, and create consumers that are gone again. Raises StoreUnavailable."""
-        gone: list[PoolQueue] = []
-        for priority in PRIORITIES:
-            for pool in sorted(pools):
-                queue = self._queues.get((priority, pool))
-                if queue is None:
-                    consumer = Consumer(self._connection, DISPATCH, await self._ensure_consumer(priority, pool))
-                    await consumer.open()
-                    self._queues[priority, pool] = PoolQueue(consumer, pool, priority, self._arrived)
-                elif queue.is_gone:
-                    gone.append(queue)
-        if gone:
-            await self._recreate(gone)
+        new = [(priority, pool) for priority in PRIORITIES for pool in sorted(pools - self._known(priority))]
+        gone = [queue for queue in self.in_order() if queue.is_gone]
+        if not new and not gone:
+            return
+        places = asyncio.Semaphore(MADE_AT_ONCE)
 
-    async def _recreate(self, gone: Sequence[PoolQueue]) -> None:
-        places = asyncio.Semaphore(RECREATED_AT_ONCE)
-
-        async def recreate(queue: PoolQueue) -> None:
+        async def make(one: Awaitable[None]) -> None:
             async with places:
-                queue.is_back(await self._ensure_consumer(queue.priority, queue.pool))
+                await one
 
-        log.warning("queues.consumers-gone", queues=[queue.filter for queue in gone], action="creating them again")
-        outcomes = await asyncio.gather(*map(recreate, gone), return_exceptions=True)
+        if gone:
+            log.warning("queues.consumers-gone", queues=[queue.filter for queue in gone], action="creating them again")
+        makes = [*(self._open(priority, pool) for priority, pool in new), *map(self._recreate, gone)]
+        outcomes = await asyncio.gather(*map(make, makes), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _ensure_consumer(self, priority: Priority, pool: str) -> str:
+    async def _open(self, priority: Priority, pool: str) -> None:
+        first, bulk = await self._queue(priority, pool), await self._queue(priority, pool, bulk=True)
+        self._lanes[priority, pool] = Lane(first, bulk)
+
+    async def _queue(self, priority: Priority, pool: str, *, bulk: bool = False) -> PoolQueue:
+        consumer = Consumer(self._connection, DISPATCH, await self._ensure_consumer(priority, pool, bulk=bulk))
+        await consumer.open()
+        return PoolQueue(consumer, pool, priority, self._arrived, bulk=bulk)
+
+    async def _recreate(self, queue: PoolQueue) -> None:
+        queue.is_back(await self._ensure_consumer(queue.priority, queue.pool, bulk=queue.bulk))
+
+    async def _ensure_consumer(self, priority: Priority, pool: str, *, bulk: bool) -> str:
         """Return the consumer's name."""
-        return await ensure_consumer(self._connection, DISPATCH, pool_consumer(token(pool), priority, self._settings))
+        wanted = pool_consumer(token(pool), priority, self._settings, bulk=bulk)
+        return await ensure_consumer(self._connection, DISPATCH, wanted)
+
+    def _known(self, priority: Priority) -> set[str]:
+        return {pool for at, pool in self._lanes if at == priority}
+
+    def lanes(self) -> list[Lane]:
+        """Return the pairs of queues, high priority first."""
+        return [lane for priority in PRIORITIES for (at, _), lane in self._lanes.items() if at == priority]
 
     def in_order(self) -> list[PoolQueue]:
-        """Return the queues, high priority first."""
-        return [queue for priority in PRIORITIES for (at, _), queue in self._queues.items() if at == priority]
+        """Return all queues, high priority first."""
+        return [queue for lane in self.lanes() for queue in (lane.first, lane.bulk)]
 
     def above(self, queue: PoolQueue) -> list[PoolQueue]:
         """Return the queues of the same pool that have a higher priority."""
         higher = PRIORITIES[: PRIORITIES.index(queue.priority)]
-        return [self._queues[priority, queue.pool] for priority in higher if (priority, queue.pool) in self._queues]
+        lanes = (self._lanes.get((priority, queue.pool)) for priority in higher)
+        return [each for lane in lanes if lane is not None for each in (lane.first, lane.bulk)]
 
     def record_start(self, pool: str) -> None:
         """Record that a task of a pool has started: tasks that could not be placed may have a server now."""
         for priority in PRIORITIES:
-            if (queue := self._queues.get((priority, pool))) is not None:
-                queue.unplaced = 0
+            if (lane := self._lanes.get((priority, pool))) is not None:
+                lane.first.unplaced = lane.bulk.unplaced = 0
 
     def rotate(self) -> None:
         """Put another pool first among the queues of each priority."""
         for priority in PRIORITIES:
-            key = next((key for key in self._queues if key[0] == priority), None)
+            key = next((key for key in self._lanes if key[0] == priority), None)
             if key is not None:
-                self._queues[key] = self._queues.pop(key)
+                self._lanes[key] = self._lanes.pop(key)
 
     def all_may_have_more(self) -> None:
         """Serve every queue again: the connection was lost, and messages may have come meanwhile."""
-        for queue in self._queues.values():
+        for queue in self.in_order():
             queue.may_have_more = True
