@@ -1,7 +1,8 @@
-"""Held tasks and their release: a wide fan-out, a deep chain, and what it costs that an owner's window is full.
+"""Held tasks and their release: a wide fan-out, a deep chain, and what tasks beyond their owner's window cost.
 
 Instants are those of the log. `unheld` tasks are of so many types that none of their windows is ever full; `windowed`
-ones are of one type, so that most of them wait for the scheduler to queue them.
+ones are of one type, so that most of them are beyond it. As their owner is alone, they go to the bulk queue, unheld;
+`windowed_share_held` shows how many were held nevertheless.
 """
 
 from __future__ import annotations

@@ -18,14 +18,15 @@ from taskstream.commands.owner import UNLIMITED, Allowance
 from taskstream.errors import InvalidInput, QuotaExceeded, StoreError
 from taskstream.events.ids import TaskRef
 from taskstream.events.limits import Limits
+from taskstream.events.server import ServerWentOnline
 from taskstream.events.task import Plan, TaskSubmitted
 from taskstream.projections.fleet import Fleet
 from taskstream.scheduling.backlog_report import BacklogReport, OwnerBacklog
 from taskstream.scheduling.windows import window
-from taskstream.submission.admission import Admission
+from taskstream.submission.admission import FIRST_OF_AN_OWNER, Admission
 
-from ..deciders.support import NOW, POLICY, defined
-from ..folds.test_fleet import fleet_of
+from ..deciders.support import NOW, POLICY, defined, registered
+from ..folds.test_fleet import fleet_of, positions
 
 SECOND = timedelta(seconds=1)
 WINDOW = window("default", "normal", "default", None)
@@ -391,3 +392,149 @@ def test_a_task_under_a_limit_of_its_owner_or_type_is_held_whatever_is_free(limi
 
     assert of_type.submit("alice")
     assert not of_type.submit("alice", task_type="other")
+
+
+# The bulk queue
+
+
+class BulkSubmitter(Submitter):
+    """A process whose last report knows of bulk queues, with a server for the tasks."""
+
+    def __init__(self, *, servers: bool = True) -> None:
+        fleet = fleet_of(registered(), ServerWentOnline(server_id="s1", reason="")) if servers else Fleet()
+        super().__init__(fleet=fleet, reports=False)
+        self.report()
+
+    def report(self, over: tuple[str, ...] = (), blocked: tuple[str, ...] = (), **queued: int) -> None:
+        """Receive a report: the owners beyond their window, the owners with held tasks, and what is queued."""
+        owners = {
+            owner: OwnerBacklog(count, {WINDOW: count}, (WINDOW,) if owner in blocked else ())
+            for owner, count in queued.items()
+        }
+        report = BacklogReport(
+            as_of=self.sequence, windows={"default": SIZE}, owners=owners, over={"normal default": over} if over else {}
+        )
+        self.admission.on_report(report, self.now)
+
+    def queue(self, owner: str, **more: Any) -> str:
+        """Submit a task; return its queue, or `held`."""
+        ref, submitted = self.take(owner, **more)
+        with self.admission.in_flight([(ref, submitted)]):
+            self.sequence += 1
+        self.admission.record(ref, submitted, self.sequence)
+        return "held" if submitted.held else "bulk" if submitted.bulk else "first"
+
+    def queues(self, owner: str, count: int, **more: Any) -> list[str]:
+        return [self.queue(owner, **more) for _ in range(count)]
+
+
+def test_a_lone_owner_has_four_tasks_in_the_first_queue_and_the_rest_in_bulk() -> None:
+    submitter = BulkSubmitter()
+
+    assert submitter.queues("alice", 50) == ["first"] * FIRST_OF_AN_OWNER + ["bulk"] * (50 - FIRST_OF_AN_OWNER)
+    submitter.report(over=("alice",), alice=50)
+    assert submitter.queues("alice", 50) == ["bulk"] * 50
+    submitter.report(alice=2)
+    assert submitter.queues("alice", 3) == ["first", "first", "bulk"]
+
+
+def test_beside_an_owner_beyond_its_window_another_is_held_beyond_its_own() -> None:
+    submitter = BulkSubmitter()
+    submitter.report(over=("alice",), alice=50)
+
+    assert submitter.queues("bob", 6) == ["first"] * SIZE + ["held"] * 2
+    assert submitter.queue("bob", priority="low") == "first"
+    assert submitter.queues("bob", 6, priority="high") == ["first"] * 4 + ["bulk"] * 2
+    assert submitter.queue("alice") == "bulk"
+
+
+def test_of_two_owners_beyond_their_windows_neither_gets_more_into_bulk() -> None:
+    submitter = BulkSubmitter()
+    submitter.report(over=("alice", "bob"), alice=50, bob=50)
+
+    assert (submitter.queue("alice"), submitter.queue("bob")) == ("held", "held")
+    submitter.report(over=("alice",), alice=50, bob=1)
+    assert (submitter.queue("alice"), submitter.queue("bob")) == ("bulk", "first")
+
+
+def test_what_was_queued_here_since_the_report_keeps_others_out_of_bulk() -> None:
+    submitter = BulkSubmitter()
+    submitter.queues("alice", SIZE + 1)
+
+    assert submitter.queues("bob", SIZE + 1)[-1] == "held"
+    submitter.report(alice=SIZE, bob=SIZE)
+    assert submitter.queue("bob") == "bulk"
+    assert submitter.admission._over == {"normal default": {"bob": submitter.sequence}}
+    submitter.report()
+    assert submitter.admission._over == {}  # no owner is kept for ever
+
+
+def test_an_owner_with_held_tasks_gets_none_into_bulk_before_them() -> None:
+    submitter = BulkSubmitter()
+    submitter.report(blocked=("alice",), alice=SIZE)
+
+    assert submitter.queue("alice") == "held"
+    assert submitter.queues("bob", 5)[-1] == "bulk"
+
+
+def test_nobody_gets_into_bulk_after_an_old_report_or_one_of_an_older_version() -> None:
+    submitter = BulkSubmitter()
+    submitter.queues("alice", 4)
+    submitter.now += 3 * SECOND
+    assert submitter.queue("alice") == "bulk"
+    submitter.now += SECOND / 100
+    assert submitter.queue("alice") == "held"
+    submitter.on_report({"alice": 4})
+    assert submitter.queue("alice") == "held"
+
+
+def test_large_payloads_are_held_beyond_the_window() -> None:
+    submitter = BulkSubmitter()
+    submitter.queues("alice", 4)
+
+    assert submitter.queue("alice", payload=Raw(b"1" * 4097)) == "held"
+    assert submitter.queue("alice", payload=Raw(b"1" * 4096)) == "bulk"
+
+
+def test_tasks_that_no_server_takes_are_held_beyond_the_window() -> None:
+    submitter = BulkSubmitter()
+    plan = Plan(require={"gpu": "yes"})
+    assert submitter.queues("alice", 5, plan=plan) == ["first"] * 4 + ["held"]
+    without = BulkSubmitter(servers=False)
+    assert without.queues("alice", 5)[-1] == "held"
+
+    without.admission._fleet.apply(positions(registered(), ServerWentOnline(server_id="s1", reason="")))
+
+    assert without.queue("alice") == "bulk"
+
+
+def test_a_task_that_needs_a_grant_or_waits_for_its_time_is_never_in_bulk() -> None:
+    submitter = BulkSubmitter()
+    submitter.queues("alice", 10)
+
+    assert submitter.queue("alice", plan=Plan(concurrency_key="k")) == "held"
+    assert submitter.queue("alice", plan=Plan(not_before=NOW + SECOND)) == "held"
+
+
+def test_a_batch_is_placed_as_single_tasks_are() -> None:
+    submitter = BulkSubmitter()
+    submitter.queue("alice")
+    ref, submitted = submitter.take("alice")
+
+    placed = [submitter.admission.placed(ref, submitted, NOW, ahead) for ahead in range(5)]
+
+    assert [each.bulk for each in placed] == [False, False, False, True, True]
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_two_who_get_many_at_once_are_held_from_the_next_report_on(of_alice: int, of_bob: int) -> None:
+    """Each speaks to another process, and neither process knows of the other's tasks."""
+    one, other = BulkSubmitter(), BulkSubmitter()
+
+    assert "held" not in one.queues("alice", of_alice) + other.queues("bob", of_bob)
+    over = tuple(owner for owner, count in (("alice", of_alice), ("bob", of_bob)) if count > SIZE)
+    for process in (one, other):
+        process.report(over=over, alice=of_alice, bob=of_bob)
+
+    if len(over) == 2:
+        assert {*one.queues("alice", 9), *other.queues("bob", 9)} == {"held"}

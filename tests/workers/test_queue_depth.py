@@ -93,7 +93,7 @@ async def make_every_hold(service: Service, working: BackendServer, failing: Bac
         {"type": "stopped", "payload": 1},
         {"type": "nobody", "payload": 1},
         {"type": "fails", "payload": 1},
-        *[{"payload": 1}] * 20,
+        *[{"payload": "x" * 5_000}] * 20,  # too large for the bulk queue: a window holds most of them
     ]:
         await alice.submit(body)
     await bob.submit({"payload": 1})
