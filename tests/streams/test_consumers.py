@@ -249,3 +249,38 @@ async def test_the_late_end_of_a_fetch_does_not_end_the_next_one(
     await dispatched(container, 2)
 
     assert len(await consumer.fetch(3)) == 2
+
+
+async def test_what_comes_after_its_request_has_ended_is_announced_and_fetched(
+    container: Container, consumer: Consumer
+) -> None:
+    late: list[None] = []
+    consumer.on_late(lambda: late.append(None))
+    brought = Brought()
+    await consumer.wait(brought, 30.0)
+    await wait_until(lambda: waits(container, 1), "the request")
+    consumer._on_leader(DISPATCH, NAME)  # it counts as lost, and NATS has it nevertheless
+    assert brought.all == [None]
+
+    await dispatched(container, 1)
+
+    await wait_until(lambda: late, "the message that nobody waits for")
+    assert len(await consumer.fetch(5)) == 1
+    assert late == [None]
+
+
+async def test_what_comes_after_a_fetch_was_given_up_is_announced_too(container: Container, consumer: Consumer) -> None:
+    late: list[None] = []
+    consumer.on_late(lambda: late.append(None))
+    pull = b'{"batch": 1, "expires": 30000000000}'  # one that NATS answers when the fetch has long ended
+    await container.consuming.publish(f"$JS.API.CONSUMER.MSG.NEXT.{DISPATCH}.{NAME}", pull, consumer._fetch_inbox)
+    await wait_until(lambda: waits(container, 1), "the request")
+
+    await dispatched(container, 1)
+
+    await wait_until(lambda: late, "the message that nobody waits for")
+    assert len(await consumer.fetch(5)) == 1
+
+
+async def waits(container: Container, count: int) -> bool:
+    return await waiting_pulls(container) == count
