@@ -62,9 +62,10 @@ def refilled(lane: Lane, owners: Iterator[str], slots: list[int], length: int) -
         lane.serve(free)
 
 
-some_slots = st.lists(st.integers(1, 12), min_size=60, max_size=120)
+some_slots = st.lists(st.integers(1, 12), min_size=40, max_size=60)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 5), some_slots)
 def test_each_owner_with_a_backlog_has_the_same_share(others: int, slots: list[int]) -> None:
     lane = Lane()
@@ -76,6 +77,7 @@ def test_each_owner_with_a_backlog_has_the_same_share(others: int, slots: list[i
     assert max(shares) - min(shares) <= max(slots) + 3, counts
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=400, max_size=400), some_slots)
 def test_the_bulk_queue_gets_at_least_a_fair_share_whatever_comes_first(owners: list[str], slots: list[int]) -> None:
     lane = Lane()
@@ -86,6 +88,7 @@ def test_the_bulk_queue_gets_at_least_a_fair_share_whatever_comes_first(owners: 
     assert counts[HEAVY] <= len(lane.started) / 2 + max(slots)
 
 
+@settings(max_examples=40)
 @given(some_slots)
 def test_a_stream_of_new_owners_neither_starves_bulk_nor_waits_for_it(slots: list[int]) -> None:
     lane = Lane()

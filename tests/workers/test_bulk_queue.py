@@ -129,8 +129,9 @@ async def test_why_knows_the_place_of_a_task_in_the_bulk_queue(service: Service,
     ids = await batch(service.alice, 60)
     await called(backend, SLOTS)
 
-    def is_placed(why: dict[str, Any]) -> bool:
-        return any(each["kind"] == "queued-behind" and each["data"]["ahead"] == 60 - SLOTS - 1 for each in why["holds"])
+    def is_placed(why: dict[str, Any]) -> bool:  # some before it may be delivered, and so not counted
+        places = [each["data"]["ahead"] for each in why["holds"] if each["kind"] == "queued-behind"]
+        return bool(places) and 50 - SLOTS < places[0] < 60 - SLOTS
 
     await service.alice.until(f"/api/task/{ids[-1]}/why", is_placed, "the last one's place")
     pool = await service.admin.until(
