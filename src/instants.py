@@ -57,6 +57,11 @@ def from_milliseconds(number: int) -> datetime:
     return EPOCH + timedelta(milliseconds=number)
 
 
+def from_microseconds(number: int) -> datetime:
+    """Return the instant so many microseconds after the epoch. Raises OverflowError outside the years 1 to 9999."""
+    return EPOCH + timedelta(microseconds=number)
+
+
 def from_seconds(number: float) -> datetime:
     """Return the instant so many seconds after the epoch, to the nearest microsecond.
 

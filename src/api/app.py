@@ -31,6 +31,7 @@ from .routes.pools import pool_router
 from .routes.results import result_router
 from .routes.schedules import schedule_router
 from .routes.servers import server_router
+from .routes.statistics import statistics_router
 from .routes.system import system_router
 from .routes.tasks import task_router
 from .routes.types import type_router
@@ -48,6 +49,7 @@ def api_routers(container: Container, tokens: StreamTokens) -> list[Router]:
         batch_router(container),
         bulk_router(container),
         dead_letter_router(container),
+        statistics_router(container),
         queue_router(container),
         push_router(container, tokens),
         server_router(container),

@@ -34,7 +34,7 @@ CLOCK_TOLERANCE = timedelta(seconds=5)
 """Largest difference between the clock that dates submissions and that of NATS."""
 
 
-def _instant(name: str, description: str) -> QueryParameter:
+def instant_parameter(name: str, description: str) -> QueryParameter:
     kinds = [
         Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=LAST_MILLISECOND),
         Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME),
@@ -56,11 +56,11 @@ Types = Annotated[list[str] | None, QueryParameter(name="type", description="One
 OfBatch = Annotated[str | None, _id("A batch's id: only its tasks", BATCH_ID_PATTERN)]
 OfSchedule = Annotated[str | None, _id("A recurring schedule's id: only the tasks it submitted", TASK_ID_PATTERN)]
 OfProject = Annotated[str | None, QueryParameter(description="The name of a project of the queue surface")]
-CreatedAfter = Annotated[str | None, _instant("createdAfter", "Submitted at or after this")]
-CreatedBefore = Annotated[str | None, _instant("createdBefore", "Submitted before this")]
+CreatedAfter = Annotated[str | None, instant_parameter("createdAfter", "Submitted at or after this")]
+CreatedBefore = Annotated[str | None, instant_parameter("createdBefore", "Submitted before this")]
 Kinds = Annotated[list[str] | None, QueryParameter(description="One or more kinds of failure, also comma-separated")]
-FailedSince = Annotated[str | None, _instant("since", "Failed at or after this")]
-FailedBefore = Annotated[str | None, _instant("before", "Failed before this")]
+FailedSince = Annotated[str | None, instant_parameter("since", "Failed at or after this")]
+FailedBefore = Annotated[str | None, instant_parameter("before", "Failed before this")]
 
 
 def selected(

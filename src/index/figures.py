@@ -36,8 +36,7 @@ from ..instants import EPOCH
 from ..projections.task_view import TaskView
 from .facts import HELD, HOLDS
 from .schema import SLOTS, STATUSES
-from .shapes import OTHER as OTHER_SHAPE
-from .shapes import shape_and_fingerprint
+from .shapes import OTHER_SHAPE, shape_and_fingerprint
 
 Unit = Literal[0, 1]
 MINUTE: Unit = 0

@@ -16,7 +16,7 @@ VERSION = 1
 """Number of the rules. Raise it with every change to them, and FORMAT of the index with it."""
 LONGEST_TEXT = 2_000
 """Characters of an error text that count."""
-OTHER = f"{VERSION}-other"
+OTHER_SHAPE = f"{VERSION}-other"
 """Fingerprint of the failures of an owner that has too many shapes already."""
 FINGERPRINT_PATTERN = r"^[0-9]{1,4}-(?:[0-9a-f]{16}|other)$(?!\n)"
 

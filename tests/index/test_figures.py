@@ -36,7 +36,6 @@ from taskstream.index.figures import (
     HOUR,
     MINUTE,
     OTHER_KEY,
-    OTHER_SHAPE,
     RETRIED,
     RETURNED,
     RUN,
@@ -54,7 +53,7 @@ from taskstream.index.figures import (
     unpack_flows,
 )
 from taskstream.index.schema import SCHEMA, SLOTS
-from taskstream.index.shapes import fingerprint
+from taskstream.index.shapes import OTHER_SHAPE, fingerprint
 from taskstream.instants import EPOCH
 from taskstream.projections.task_view import TaskView, fold
 

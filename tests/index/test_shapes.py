@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskstream.index.shapes import FINGERPRINT_PATTERN, LONGEST_TEXT, OTHER, VERSION, fingerprint, shape_of
+from taskstream.index.shapes import FINGERPRINT_PATTERN, LONGEST_TEXT, OTHER_SHAPE, VERSION, fingerprint, shape_of
 
 DIGITS = "0123456789"
 crockford = st.text("0123456789ABCDEFGHJKMNPQRSTVWXYZ", min_size=26, max_size=26)
@@ -118,7 +118,7 @@ def test_a_fingerprint_has_a_version_and_depends_on_the_kind() -> None:
 
     assert first == second != fingerprint("timeout", "code 500")
     assert first == "1-8a9654e00651383b"
-    for each in (first, OTHER):
+    for each in (first, OTHER_SHAPE):
         assert re.match(FINGERPRINT_PATTERN, each)
         assert each.startswith(f"{VERSION}-")
 

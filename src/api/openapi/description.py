@@ -33,6 +33,7 @@ from ..schemas import (
     pools,
     schedules,
     servers,
+    statistics,
     system,
     tasks,
     types,
@@ -54,7 +55,21 @@ documents (RFC 9457) with the extra field `error`. Each answer has an `X-Request
 logs. `Retry-After` of a 503 or 429 says when to retry.
 """
 SCHEMA_REF = "#/components/schemas/{name}"
-_MODULES = (batches, bulk, legacy_queue, owners, pools, schedules, servers, system, tasks, types, webhooks, why)
+_MODULES = (
+    batches,
+    bulk,
+    legacy_queue,
+    owners,
+    pools,
+    schedules,
+    servers,
+    statistics,
+    system,
+    tasks,
+    types,
+    webhooks,
+    why,
+)
 SHAPES: tuple[type[Struct], ...] = (
     *(
         shape
@@ -293,6 +308,7 @@ def _config(release: str) -> OpenAPIConfig:
             Tag(name="Batches", description="Many tasks submitted, read and cancelled together"),
             Tag(name="Bulk", description="Commands to many tasks at once"),
             Tag(name="Dead letters", description="Tasks that failed after their last attempt: retry or discard them"),
+            Tag(name="Statistics", description="How many tasks there are, what happened to them, and their errors"),
             Tag(name="Push", description="Events as they happen"),
             Tag(name="Schedules", description="Tasks submitted by a cron expression"),
             Tag(name="Webhooks", description="Events sent to a URL of yours, signed, and retried until accepted"),
