@@ -122,7 +122,7 @@ class Container:
         self.tail = Tail(consuming, TASKS, ">", partial(has_event, consuming))
         """The one reader of the log of tasks for push and the index."""
         self.feeds = Feeds(Hub(consuming, self.tail, self.task_attributes), reading, self.task_attributes)
-        self.indexer = Indexer(settings.index_folder, self.tail, reading, objects)
+        self.indexer = Indexer(settings.index_folder, self.tail, reading, objects, lambda: self.space.is_accepting)
         """Runs in processes of the API only: see `start_index`."""
         self.index = IndexReader(self.indexer)
         self.open_streams = OpenStreams(settings.user_streams, settings.max_streams)

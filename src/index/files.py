@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from .schema import FORMAT, SCHEMA, connect
+from .schema import FORMAT, SCHEMA, connect, has_schema
 from .task_index import Checkpoint, read_checkpoint, store_checkpoint
 
 log = structlog.get_logger(__name__)
@@ -135,6 +135,8 @@ def _check(connection: sqlite3.Connection) -> Checkpoint:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found != FORMAT:
         raise FileUnusable(f"format {found}, this version has {FORMAT}")
+    if not has_schema(connection):
+        raise FileUnusable("its tables are of another version")
     checkpoint = read_checkpoint(connection)
     if checkpoint.boot and checkpoint.boot != boot_id():
         raise FileUnusable("the machine was restarted while it was open")

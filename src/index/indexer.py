@@ -28,7 +28,8 @@ from ..streams.tail import LogReplaced, Tail
 from ..streams.topology.definitions import TASKS
 from ..streams.topology.epochs import LogExtent, read_extent
 from .files import FileUnusable, IndexFile, boot_id, claim, close_durably, remove_abandoned
-from .task_index import Checkpoint, Observer, TaskIndex, digest, read_checkpoint
+from .snapshots import IndexSnapshots, copy_file, is_due
+from .task_index import Checkpoint, TaskIndex, digest, read_checkpoint
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +55,8 @@ BEHIND_EVENTS = 5_000
 """Lag from which on the index counts as behind."""
 EXTENT_SECONDS = 30.0
 """How often the beginning of the log is looked at, to remove what has aged out."""
+SNAPSHOT_SECONDS = 30.0
+"""How often a process looks whether a snapshot is due."""
 START_SECONDS = 60.0
 """How long a starting process may count as not ready because of its index."""
 RETRY_SECONDS = 5.0
@@ -84,15 +87,18 @@ class Indexer(Service):
         tail: Tail,
         reading: Connection,
         filling: Connection,
-        observers: Sequence[Callable[[], Observer]] = (),
+        may_store: Callable[[], bool],
     ) -> None:
-        """`tail`: of the whole TASKS log. `filling`: for the reads of a long backlog. `observers`: make the figures."""
+        """`tail`: of the whole TASKS log. `filling`: for large reads. `may_store`: False while space is short."""
         super().__init__("index", retry_seconds=RETRY_SECONDS)
         self._folder = folder
         self._tail = tail
         self._reading = reading
         self._filling = filling
-        self._observers = observers
+        self._snapshots = IndexSnapshots(filling)
+        self._may_store = may_store
+        self._snapshot_at = 0
+        """Sequence of the last snapshot that is known."""
         self._writer = ThreadPoolExecutor(1, "index-write")
         self._extents = SharedReads[None, LogExtent](self._look)
         self._file: IndexFile | None = None
@@ -210,11 +216,10 @@ class Indexer(Service):
         try:
             connection = await self._open()
             self._index = index = TaskIndex(connection, self._epoch(), boot_id())
-            index.observers.extend(make() for make in self._observers)
             index.position = index.stored = max(index.stored, self._known_extent().first - 1)
             self.generation += 1
             self._trouble = ""
-            await self._serve_together(self._follow(index), self._flush_on(index))
+            await self._serve_together(self._follow(index), self._flush_on(index), self._snapshot_on())
         except LogReplaced:
             log.warning("index.log-replaced")
             await self._discard(connection)
@@ -245,15 +250,35 @@ class Indexer(Service):
         try:
             connection = await self._write(self._file.open)
             checkpoint = await self._write(read_checkpoint, connection)
-            if not checkpoint.sequence or await self._has(checkpoint):
+            if checkpoint.sequence and await self._has(checkpoint):
                 return connection
             await self._write(connection.close)
+            if not checkpoint.sequence:
+                await self._write(self._file.discard)
+                return await self._open_new(self._file)
             raise FileUnusable("it is of another log, or of a part of this one that is gone")
         except FileUnusable as error:
             log.warning("index.discarded", path=str(self._file.path), reason=str(error))
             self._count_rebuild()
         await self._write(self._file.discard)
-        return await self._write(self._file.open)
+        return await self._open_new(self._file)
+
+    async def _open_new(self, file: IndexFile) -> sqlite3.Connection:
+        """Return a connection to a new file: a snapshot if there is one, else an empty one."""
+        try:
+            snapshot = await self._snapshots.latest(self._known_extent())
+            if snapshot is not None:
+                await self._snapshots.load(snapshot, file.path)
+                connection = await self._write(file.open)
+                if await self._has(await self._write(read_checkpoint, connection)):
+                    log.info("index.snapshot-loaded", sequence=snapshot.sequence)
+                    return connection
+                await self._write(connection.close)
+                raise FileUnusable("it is of another log")
+        except (FileUnusable, StoreError) as error:
+            log.warning("index.snapshot-ignored", reason=str(error), action="the log is folded from its beginning")
+        await self._write(file.discard)
+        return await self._write(file.open)
 
     async def _has(self, checkpoint: Checkpoint) -> bool:
         """Return True if the log has the event of a checkpoint, and everything after it."""
@@ -314,6 +339,42 @@ class Indexer(Service):
             if time.monotonic() - looked_at >= EXTENT_SECONDS:
                 looked_at = time.monotonic()
                 await self._prune(index)
+
+    async def _snapshot_on(self) -> None:
+        """Store a snapshot whenever one is due, if no other process does."""
+        while True:
+            await asyncio.sleep(SNAPSHOT_SECONDS)
+            with contextlib.suppress(StoreError):
+                await self.snapshot_if_due()
+
+    async def snapshot_if_due(self) -> bool:
+        """Store a snapshot if it is due and this process' turn; return True if it was stored. Raises StoreError."""
+        index = self._index
+        if index is None or not (
+            self._was_current and self._may_store() and is_due(index.stored - self._snapshot_at, index.rows)
+        ):
+            return False
+        latest = await self._snapshots.latest(await self._extents.get(None))
+        self._snapshot_at = latest.sequence if latest else 0
+        if not is_due(index.stored - self._snapshot_at, index.rows) or not await self._snapshots.take_turn():
+            return False
+        await self.store_snapshot()
+        return True
+
+    async def store_snapshot(self) -> None:
+        """Store a snapshot of the file as it is. Raises StoreError, and IndexNotReady without a file."""
+        if self.path is None:
+            raise IndexNotReady(self._progress())
+        copy = self.path.with_suffix(".copy")
+        try:
+            epoch, sequence = await asyncio.to_thread(copy_file, self.path, copy)
+            await self._snapshots.store(copy, epoch, sequence)
+            self._snapshot_at = sequence
+        except (sqlite3.Error, OSError) as error:
+            log.warning("index.snapshot-failed", reason=str(error))
+        finally:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                copy.with_name(copy.name + suffix).unlink(missing_ok=True)
 
     async def _flush(self, index: TaskIndex) -> None:
         if index.position > index.stored:

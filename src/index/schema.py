@@ -7,6 +7,7 @@ checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import get_args
@@ -177,6 +178,14 @@ SLOTS = (
     "deleted_cancelled",
 )
 """Columns of the numbers of tasks now. `held` tasks are among those that wait, deleted ones in no other column."""
+
+
+def has_schema(connection: sqlite3.Connection) -> bool:
+    """Return True if a file has these tables and indexes, and nothing else. Raises sqlite3.Error."""
+    tables = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(SCHEMA)
+        return model.execute(tables).fetchall() == connection.execute(tables).fetchall()
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -22,6 +22,7 @@
                    `position.<owner>.<webhook>`: the sequence of TASKS up to which all deliveries exist;
                    `pause.<owner>.<webhook>`: until when its receiver wants no message
     OBJ_results    results too large for the log
+    OBJ_index      snapshots of the API's index of tasks
 
 Logs and everything that cannot be derived are synced to disk before they are acknowledged (`sync_interval: always` in
 nats.conf). Derived streams have `persist_mode: async`, which is faster.
@@ -59,7 +60,7 @@ DISPATCH = "DISPATCH"
 DUE_CONSUMER = "due-timers"
 DUE: tuple[TimerKind, ...] = ("deadline", "busy", "check", "schedule")
 """Kinds of timers in TIMERS: of attempts, tasks that wait for busy servers, servers and recurring schedules."""
-DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats", "KV_usage")
+DERIVED = (DISPATCH, "KV_tasks", "KV_registry", "KV_heartbeats", "KV_usage", "OBJ_index")
 """Streams whose content can be derived from the logs or is sent again: not synced if there is one server."""
 DEDUPLICATION = timedelta(seconds=10)
 """As short as possible: guards prevent duplicates; we send no message ids."""
@@ -137,6 +138,15 @@ def streams(settings: Settings) -> list[dict[str, Any]]:
             "discard": "new",
             "allow_rollup_hdrs": True,
             "allow_direct": True,
+        },
+        {
+            "name": "OBJ_index",
+            "subjects": ["$O.index.C.>", "$O.index.M.>"],
+            "storage": "file",
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+            **derived,
         },
     ]
 
