@@ -23,9 +23,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from ..events.codec import task_codec
+from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.subjects import TASK_SUBJECTS, history_filter, task_ref, task_root
-from ..events.task import TaskSubmitted
+from ..events.task import TaskEvent, TaskSubmitted
 from ..streams.buckets import Bucket, BucketEntry, Write
 from ..streams.client.connection import Connection
 from ..streams.jetstream.consumers import MOST_FILTERS, read_before
@@ -127,28 +128,25 @@ class TaskProjection(CheckpointedBucket):
 
         Raises UnreadableEvent: nothing of the batch is folded.
         """
-        events = [(task_ref(position.subject), decode(task_codec, position)) for position in positions]
-        submitted = {ref: stored.sequence for ref, stored in events if isinstance(stored.recorded.event, TaskSubmitted)}
-        owners = {ref.owner for ref in submitted}
-        if owners:
-            owners.add(EVERYBODY)
-        touched = dict.fromkeys(ref for ref, _ in events)
-        await self._read_missing(touched, submitted, owners, positions[0].sequence)
-        lost = [ref for ref in touched if self._entries[ref].view is None and ref not in submitted]
-        for ref, known in (await views_before(self._bucket.connection, lost, positions[0].sequence)).items():
-            self._entries[ref].view = known
+        parts: dict[TaskRef, list[Position]] = {}
+        for position in positions:
+            parts.setdefault(task_ref(position.subject), []).append(position)
+        histories = {ref: [decode(task_codec, position) for position in part] for ref, part in parts.items()}
+        submitted = {
+            ref: history[0].sequence
+            for ref, history in histories.items()
+            if isinstance(history[0].recorded.event, TaskSubmitted)
+        }
+        await self._read_missing(histories, submitted, positions[0].sequence)
         now = self._clock()
-        for (ref, stored), position in zip(events, positions, strict=True):
-            entry = self._entries[ref]
-            before, entry.view = entry.view, fold(entry.view, stored)
-            if entry.view is not None and (entry.view is not before or _is_misplaced(ref, entry)):
-                has_ended = entry.view.status not in ACTIVE
-                self._unwritten.add(ref, stored.sequence, len(position.data), now, has_ended=has_ended)
-            if ref in submitted and isinstance(stored.recorded.event, TaskSubmitted):
-                self._add_submission(ref, stored.sequence)
-        self._seen = positions[-1].sequence
-        for ref in touched:
+        for ref, history in histories.items():
+            if _fold(self._entries[ref], ref, history):
+                size_bytes = sum(len(position.data) for position in parts[ref])
+                self._unwritten.add(ref, history[0].sequence, size_bytes, now, has_ended=self._has_ended(ref))
             self._drop_ended(ref)
+        for ref, sequence in submitted.items():
+            self._add_submission(ref, sequence)
+        self._seen = positions[-1].sequence
         return await self.write_due()
 
     async def write_due(self) -> int:
@@ -161,9 +159,11 @@ class TaskProjection(CheckpointedBucket):
         """Write what is folded, due or not: the checkpoint is at the last event then."""
         return await self._write(self._unwritten.take_all(), with_lists=True)
 
-    async def _read_missing(
-        self, refs: Iterable[TaskRef], submitted: Mapping[TaskRef, int], owners: Iterable[str], before: int
-    ) -> None:
+    async def _read_missing(self, refs: Iterable[TaskRef], submitted: Mapping[TaskRef, int], before: int) -> None:
+        """Read what is not in memory of these tasks, some of which were submitted at these sequences.
+
+        All have events at `before` or later.
+        """
         missing: dict[str, TaskRef] = {}
         for ref in refs:
             if ref in self._entries:
@@ -172,11 +172,15 @@ class TaskProjection(CheckpointedBucket):
                 self._entries[ref] = _Entry(None, 0, set(), set())
             else:
                 missing[view_key(ref)] = ref
+        owners = {owner for ref in submitted for owner in (ref.owner, EVERYBODY)}
         strangers = {recent_key(owner): owner for owner in owners if owner not in self._owners}
         found = await self._bucket.get_many_with_revisions([*missing, *strangers])
         for key, ref in missing.items():
             view, revision = _read(found.get(key))
             self._entries[ref] = _Entry(view, revision, set(), self._listed.pop(ref, set()))
+        lost = [ref for ref in missing.values() if self._entries[ref].view is None and ref not in submitted]
+        for ref, view in (await views_before(self._bucket.connection, lost, before)).items():
+            self._entries[ref].view = view
         known = {owner: decode_recent(found[key].value) for key, owner in strangers.items() if _has_value(found, key)}
         unknown = [owner for owner in strangers.values() if owner not in known]
         if before > 1:
@@ -192,9 +196,13 @@ class TaskProjection(CheckpointedBucket):
 
     def _drop_ended(self, ref: TaskRef) -> None:
         """Forget a task that has ended and is written; it is read again if it goes on."""
-        entry = self._entries[ref]
-        if ref not in self._unwritten and (entry.view is None or entry.view.status not in ACTIVE):
+        if ref not in self._unwritten and self._has_ended(ref):
             del self._entries[ref]
+
+    def _has_ended(self, ref: TaskRef) -> bool:
+        """Return True if a task in memory is not active, or its beginning is past its retention."""
+        view = self._entries[ref].view
+        return view is None or view.status not in ACTIVE
 
     def _drop_owners(self, touched: Iterable[str]) -> None:
         """Forget the lists that were not touched for longest; they are read again."""
@@ -259,10 +267,16 @@ class TaskProjection(CheckpointedBucket):
         return min(firsts) - 1 if firsts else self._seen
 
 
-def _is_misplaced(ref: TaskRef, entry: _Entry) -> bool:
-    """Return True if the active keys of a task in the bucket are not those of its view: a crash came between."""
+def _fold(entry: _Entry, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> bool:
+    """Fold events into the view of a task; return True if its keys in the bucket are to be written."""
+    before = entry.view
+    for stored in history:
+        entry.view = fold(entry.view, stored)
     if entry.view is None:
         return False
+    # The view may be ahead of the checkpoint, and a crash have come between it and its active keys.
+    if entry.view is not before:
+        return True
     active = active_key(ref, entry.view)
     return entry.active | entry.found != ({active} if active else set())
 
