@@ -161,15 +161,29 @@ class Scheduler(Service):
         """Apply the events of the log as they come."""
         async with contextlib.aclosing(self._tail.follow(self._as_of)) as batches:
             async for positions in batches:
-                moves, others = _partition(positions)
+                is_end = not positions
+                moves, others = _partition(positions if caught_up.is_set() else await self._without_ended(positions))
                 self._apply(moves)
                 if not caught_up.is_set():
                     self._held_tasks.reread_unknown(task_ref(position.subject) for position in others)
-                if not positions and not caught_up.is_set():
+                if is_end and not caught_up.is_set():
                     self._held_tasks.limiter.begin(time.time())
                     caught_up.set()
-                if moves or not positions:
+                if moves or is_end:
                     self._changed.set()
+
+    async def _without_ended(self, positions: Sequence[Position]) -> list[Position]:
+        """Return the events without those that the views of ended tasks reflect: these tasks need not be reread.
+
+        A view may be ahead of the projection's checkpoint.
+        """
+        submitted = {task_ref(position.subject) for position in positions if task_word(position.subject) == SUBMITTED}
+        refs = {task_ref(position.subject) for position in positions} - submitted
+        keys = {view_key(ref): ref for ref in refs if self._held_tasks.find(ref) is None}
+        found = await self._tasks_bucket.get_many(list(keys))
+        views = {keys[key]: decode_view(entry.value) for key, entry in found.items()}
+        ended = {ref: view.sequence for ref, view in views.items() if view.ended_at is not None}
+        return [position for position in positions if position.sequence > ended.get(task_ref(position.subject), 0)]
 
     def _apply(self, positions: Sequence[Position]) -> None:
         now = time.time()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -26,6 +26,7 @@ from taskstream.streams.buckets import Bucket, BucketEntry, Write
 from taskstream.streams.jetstream.messages import Position, read
 from taskstream.streams.log import decode as decode_event
 from taskstream.streams.topology.definitions import TASKS
+from taskstream.workers.projector import punctual
 from testkit.histories import WORKER, claim, folded, give, ref, submission, success, wander, whole_log
 
 TASK_REFS = [ref(number, owner) for number in range(6) for owner in ("alice", "b=2Eob")]
@@ -322,3 +323,25 @@ async def test_a_burst_of_500_short_tasks_costs_at_most_1_3_writes_for_each(cont
 
     assert written["task"] == 500
     assert written.total() <= 1.3 * 500
+
+
+async def test_a_projector_writes_what_is_due_though_no_event_comes() -> None:
+    due: list[float | None] = [None, 0.0, 0.0, None]
+    closed = asyncio.Event()
+
+    async def followed() -> AsyncGenerator[list[Position], None]:
+        try:
+            yield [Position(1, "task.a.b.noted", b"")]
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    turns = punctual(followed(), lambda: due.pop(0))
+
+    assert [await anext(turns) for _ in range(3)] == [[Position(1, "task.a.b.noted", b"")], None, None]
+    waiting = asyncio.ensure_future(anext(turns))
+    await asyncio.sleep(0)
+    assert due == []
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert closed.is_set()
