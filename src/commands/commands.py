@@ -17,17 +17,27 @@ from ..events.codec import (
 )
 from ..events.envelope import Actor, Event
 from ..events.ids import ScheduleRef, TaskRef, WebhookRef
+from ..events.kinds import REPLACED_WORDS
 from ..events.owner import OwnerEvent
 from ..events.pool import PoolEvent
 from ..events.schedule import ScheduleEvent
 from ..events.server import ServerEvent
-from ..events.subjects import owner_root, pool_root, schedule_root, server_root, task_root, type_root, webhook_root
+from ..events.subjects import (
+    owner_root,
+    pool_root,
+    schedule_root,
+    server_root,
+    task_root,
+    task_word,
+    type_root,
+    webhook_root,
+)
 from ..events.task import TaskEvent
 from ..events.task_type import TypeEvent
 from ..events.webhook import WebhookEvent
 from ..streams.client.connection import Connection
 from ..streams.committer import Committer
-from ..streams.log import LatestLog, Log
+from ..streams.log import CondensedLog, LatestLog, Log
 from ..streams.topology.definitions import SCHEDULES, SERVERS, TASKS, WEBHOOKS
 from . import owner, pool, schedule, server, task, task_state, task_type, webhook
 from .handler import PATIENCE_SECONDS, Handled, Handler, HandlerCommand, Known
@@ -46,7 +56,18 @@ class Commands:
 
         fleet = Committer(appending)
         self.tasks: Handler[TaskRef, TaskState, TaskCommand, TaskEvent] = Handler(
-            log(TASKS, task_codec, Committer(appending)), task_root, task_state.UNKNOWN, task.decide, task_state.evolve
+            CondensedLog(
+                TASKS,
+                task_codec,
+                Committer(appending),
+                reading,
+                replicated=replicated,
+                is_replaced=lambda subject: task_word(subject) in REPLACED_WORDS,
+            ),
+            task_root,
+            task_state.UNKNOWN,
+            task.decide,
+            task_state.evolve,
         )
         self.servers: Handler[str, server.ServerState, server.ServerCommand, ServerEvent] = Handler(
             log(SERVERS, server_codec, fleet), server_root, server.ABSENT, server.decide, server.evolve

@@ -68,6 +68,9 @@ TASK_WORDS = _words("word")
 ATTEMPT_WORDS = _words("of_attempt")
 LIVE_WORDS = _words("live")
 ENDING_WORDS = frozenset(_words("ends"))
+REPLACED_WORDS = ENDING_WORDS | frozenset(LIVE_WORDS)
+"""Kinds of which the state of a task depends on the last event on each subject alone: reports, and ends, between which
+the task was retried."""
 MOVING_WORDS = frozenset(_words("moves"))
 FREEING_WORDS = frozenset(_words("frees_slot"))
 

@@ -37,6 +37,7 @@ from ..streams.jetstream.messages import (
 from ..streams.log import Log, decode
 from ..streams.topology.definitions import TASKS
 from .active import projected, ref_of
+from .reports import ReportSearch
 from .submissions import RECENT_LENGTH, Stretch, newest_first
 from .task_view import ACTIVE, Listed, TaskView, fold, ref_of_view, view_key, view_keys_of
 from .task_view import decode as decode_view
@@ -134,13 +135,14 @@ class TaskReader:
         self._log = log
         self._reading = reading
         self._bucket = bucket
+        self._reports = ReportSearch(reading)
 
     async def detail(self, ref: TaskRef, *, deleted: bool = False) -> TaskDetail:
         """Return a task with its payload and result, of which a large one is not read.
 
         Raises NotFound; unless `deleted`, also for a deleted task.
         """
-        return self.detail_of(ref, await self.history(ref, deleted=deleted))
+        return self.detail_of(ref, await self.present_history(ref, deleted=deleted))
 
     def detail_of(self, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> TaskDetail:
         """Return the task that a history describes."""
@@ -161,11 +163,10 @@ class TaskReader:
 
     async def result(self, ref: TaskRef, sequence: int | None, *, deleted: bool = False) -> TaskResult:
         """Return the result of a task's event at a sequence; None: its present result. Raises NotFound."""
-        history = await self.history(ref, deleted=deleted)
-        if sequence is None:
-            found = _current_result(ref, history)
-        else:
-            found = next((_result_in(ref, stored) for stored in history if stored.sequence == sequence), None)
+        if sequence is not None:
+            await self._last_event(ref, deleted=deleted)
+            return await self.result_at(ref, sequence)
+        found = _current_result(ref, await self.history(ref, deleted=deleted))
         if found is None:
             raise NotFound("result of task", ref.id)
         return found
@@ -180,7 +181,7 @@ class TaskReader:
         raise NotFound("result of task", ref.id)
 
     async def history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:
-        """Return a task's events, oldest first.
+        """Return the events that the state of a task follows from, oldest first: of its reports only the last one.
 
         Raises NotFound if there are none; unless `deleted`, also for a deleted task.
         """
@@ -189,6 +190,36 @@ class TaskReader:
             raise NotFound("task", ref.id)
         return history
 
+    async def present_history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:
+        """Return the events that the view and the last report of a task follow from, oldest first.
+
+        Of the reports of the last attempt: the last one, and the last ones with a percentage and with data. A view of
+        them lacks `chapters`. Raises as `history` does.
+        """
+        history = await self.history(ref, deleted=deleted)
+        reports = [stored for stored in history if isinstance(stored.recorded.event, events.ProgressReported)]
+        starts = [stored.sequence for stored in history if isinstance(stored.recorded.event, events.AttemptStarted)]
+        started = starts[-1] if starts else 0
+        if not reports or reports[-1].sequence < started:
+            return history
+        sequence, recorded = reports[-1]
+        assert isinstance(recorded.event, events.ProgressReported)
+        earlier = await self._reports.before(ref, started, sequence, recorded.event)
+        known = {stored.sequence: stored for stored in history}
+        known |= {position.sequence: decode(task_codec, position) for position in earlier}
+        return sorted(known.values(), key=lambda stored: stored.sequence)
+
+    async def count_events(self, ref: TaskRef) -> int:
+        """Return the number of a task's events. NATS counts them: none is read."""
+        return await self._log.count(task_root(ref))
+
+    async def _last_event(self, ref: TaskRef, *, deleted: bool) -> Position:
+        """Return the last event of a task. Raises as `history` does."""
+        last = await last_position(self._reading, TASKS, history_filter(task_root(ref)))
+        if last is None or (task_word(last.subject) == word_of(events.TaskDeleted) and not deleted):
+            raise NotFound("task", ref.id)
+        return last
+
     async def history_page(
         self, ref: TaskRef, after: int, limit: int, *, deleted: bool = False
     ) -> tuple[list[Stored[TaskEvent]], int | None]:
@@ -196,9 +227,7 @@ class TaskReader:
 
         Raises as `history` does.
         """
-        last = await last_position(self._reading, TASKS, history_filter(task_root(ref)))
-        if last is None or (task_word(last.subject) == word_of(events.TaskDeleted) and not deleted):
-            raise NotFound("task", ref.id)
+        last = await self._last_event(ref, deleted=deleted)
         found: list[Position] = []
         tries = 0
         while len(found) < limit and (found[-1].sequence if found else after) < last.sequence:
@@ -398,9 +427,10 @@ class TaskReader:
 
         async def load(ref: TaskRef) -> None:
             view: TaskView | None = None
-            async with places:
-                for stored in await self._log.load(task_root(ref)):
-                    view = fold(view, stored)
+            async with places, contextlib.aclosing(self._log.steps(task_root(ref))) as steps:
+                async for step in steps:
+                    for stored in step:
+                        view = fold(view, stored)
             if view is not None:
                 views[ref] = view
 

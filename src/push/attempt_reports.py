@@ -36,7 +36,7 @@ from ..errors import Refused, ResultExpired, StoreError, StoreUnavailable
 from ..events.chapters import ends_chapter
 from ..events.envelope import NULL, Actor
 from ..events.ids import TaskRef
-from ..events.subjects import live_subject
+from ..events.subjects import live_subject, task_root
 from ..events.task import MergedReport, ProgressReported, StoredResult, TaskEvent, object_names
 from ..projections.task_reader import TaskDetail, next_report
 from ..projections.task_view import after_report
@@ -287,9 +287,12 @@ class AttemptReports:
         if not result.object_names:
             return
         with contextlib.suppress(StoreError):
-            history = await self._commands.tasks.history(ref)
-            referenced = {name for stored in history for name in object_names(stored.recorded.event)}
-            await self._results.discard(result.object_names - referenced)
+            unreferenced = set(result.object_names)
+            async with contextlib.aclosing(self._commands.tasks.log.steps(task_root(ref))) as steps:
+                async for step in steps:
+                    for stored in step:
+                        unreferenced -= object_names(stored.recorded.event)
+            await self._results.discard(unreferenced)
 
     def _task(self, ref: TaskRef) -> _Throttle:
         task = self._tasks.get(ref)

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskstream.commands import server, task_state, task_type
 from taskstream.commands import task_commands as task
 from taskstream.commands.task import decide
 from taskstream.errors import Refused
 from taskstream.events.envelope import Event, Stored
+from taskstream.events.kinds import REPLACED_WORDS, word_of
+from taskstream.events.subjects import event_subject
 from taskstream.events.task import (
     AttemptAccepted,
     AttemptFailed,
@@ -414,3 +417,35 @@ def test_a_type_command_has_one_event_at_most_and_none_when_repeated(asked: list
             assert task_type.decide(command, state) == []
         except Refused:
             assert isinstance(command, task_type.DeleteType)
+
+
+def condensed(whole: list[Stored[Any]]) -> list[Stored[Any]]:
+    """Return a history as the log of tasks loads it: some events only if they are the last on their subject."""
+    last = {event_subject("task.o.u", stored.recorded.event): stored.sequence for stored in whole}
+    return [
+        stored
+        for stored in whole
+        if word_of(type(stored.recorded.event)) not in REPLACED_WORDS or stored.sequence in last.values()
+    ]
+
+
+@settings(max_examples=300)
+@given(histories)
+def test_a_history_without_replaced_events_has_the_same_state_and_view(asked: Asked) -> None:
+    whole = history(play(*asked))
+    state: task_state.TaskState = task_state.UNKNOWN
+    view: TaskView | None = None
+    state_of_all: task_state.TaskState = task_state.UNKNOWN
+    view_of_all: TaskView | None = None
+    for stored in condensed(whole):
+        state, view = task_state.evolve(state, stored.recorded), fold(view, stored)
+    for stored in whole:
+        state_of_all, view_of_all = task_state.evolve(state_of_all, stored.recorded), fold(view_of_all, stored)
+
+    assert state == state_of_all
+    assert present(view) == present(view_of_all)
+
+
+def present(view: TaskView | None) -> TaskView | None:
+    """Return a view without `renewed_after` if the task is not held: then nobody reads it."""
+    return view if view is None or view.held else replace(view, renewed_after=0)

@@ -85,7 +85,7 @@ SchedulerAnswer = Literal["answered", "silent", "not asked"]
 
 
 class TaskHistory(NamedTuple):
-    """A task and its events, as the log has them."""
+    """A task, and the events that its state follows from."""
 
     ref: TaskRef
     view: TaskView
@@ -146,7 +146,7 @@ async def explain_task(container: Container, ref: TaskRef, *, reads_all: bool) -
 
 async def load_history(container: Container, ref: TaskRef, *, deleted: bool) -> TaskHistory:
     """Return a task as the log has it. Raises NotFound."""
-    events = await container.tasks.history(ref, deleted=deleted)
+    events = await container.tasks.present_history(ref, deleted=deleted)
     view: TaskView | None = None
     for stored in events:
         view = fold(view, stored)
