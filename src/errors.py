@@ -9,6 +9,7 @@
     │   │   └── TooManyStreams      … the caller's quota of open streams
     │   ├── Forbidden               the caller is known and lacks the role
     │   ├── NotFound                no such task, server or type, or none that the caller may see
+    │   ├── RangeNotSatisfiable     the range of bytes begins after the last one
     │   └── RuleBroken              well-formed, and not possible in the present state
     │       ├── AlreadyEnded        the task has another final state
     │       ├── AttemptNotCurrent   the report belongs to an attempt that was replaced or has ended
@@ -127,6 +128,14 @@ class TooManyStreams(QuotaExceeded):
 
 class Forbidden(Refused):
     """The caller is known and lacks the role."""
+
+
+class RangeNotSatisfiable(Refused):
+    """The range of bytes that was asked for begins after the last one."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        super().__init__(f"the range has none of the {size} bytes; ask for `bytes=0-`, or leave out `Range`")
 
 
 class NotFound(Refused):

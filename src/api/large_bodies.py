@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 from litestar import Response
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from ..errors import RangeNotSatisfiable
 from ..streams.results import Results
 from .middleware import has_current, is_head, until_gone
+from .ranges import ByteRange, read_range
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -33,23 +35,34 @@ class LargeBody:
     later the answer is cut.
     """
 
-    def __init__(self, results: Results, parts: Sequence[bytes | StoredPart], headers: Headers) -> None:
+    def __init__(
+        self, results: Results, parts: Sequence[bytes | StoredPart], headers: Headers, *, has_ranges: bool = False
+    ) -> None:
+        """`has_ranges`: a client may ask for a range of the bytes. There must be one part then."""
         self._results = results
         self._parts = parts
         tag = b'"%b"' % hashlib.blake2b(b"".join(map(_named, parts)), digest_size=12).hexdigest().encode()
         self._headers = [*headers, (b"etag", tag)]
         self._tag = tag
-        self._size = sum(len(part) if isinstance(part, bytes) else part.size_bytes for part in parts)
+        self._size = sum(_size(part) for part in parts)
+        self._has_ranges = has_ranges
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if has_current(scope, self._tag):
             await send({"type": "http.response.start", "status": 304, "headers": [(b"etag", self._tag)]})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        async with contextlib.aclosing(self._chunks(scope)) as chunks:
-            first = await anext(chunks)
-            headers = [*self._headers, (b"content-length", b"%d" % self._size)]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        headers, status, size, wanted = list(self._headers), 200, self._size, None
+        if self._has_ranges:
+            headers.append((b"accept-ranges", b"bytes"))
+            wanted = self._wanted(scope)
+        if wanted is not None:
+            status, size = 206, wanted.size
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (wanted.start, wanted.end - 1, self._size)))
+        async with contextlib.aclosing(self._chunks(scope, wanted)) as chunks:
+            first = await anext(chunks, b"")
+            headers.append((b"content-length", b"%d" % size))
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             if not is_head(scope):
                 gone = asyncio.create_task(until_gone(receive), name="client-gone")
                 try:
@@ -62,14 +75,27 @@ class LargeBody:
                     gone.cancel()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _chunks(self, scope: Scope) -> AsyncGenerator[bytes, None]:
+    def _wanted(self, scope: Scope) -> ByteRange | None:
+        """Return the range that a request asks for, None for the whole. Raises RangeNotSatisfiable."""
+        if is_head(scope):
+            return None
+        named = {b"range": "", b"if-range": ""}
+        named |= {name: value.decode("latin-1") for name, value in scope["headers"] if name in named}
+        if named[b"if-range"] and named[b"if-range"].encode() != self._tag:
+            return None  # what the client has a part of is something else
+        wanted = read_range(named[b"range"], self._size)
+        if wanted == "unsatisfiable":
+            raise RangeNotSatisfiable(self._size)
+        return wanted
+
+    async def _chunks(self, scope: Scope, wanted: ByteRange | None) -> AsyncGenerator[bytes, None]:
         """Yield the body; before its first chunk, the first stored part has been opened."""
         async with contextlib.AsyncExitStack() as ahead:
             stored = [part for part in self._parts if isinstance(part, StoredPart)]
-            first = await ahead.enter_async_context(self._open(stored[0], scope)) if stored else None
+            first = await ahead.enter_async_context(self._open(stored[0], scope, wanted)) if stored else None
             for part in self._parts:
                 if isinstance(part, bytes):
-                    yield part
+                    yield part if wanted is None else part[wanted.start : wanted.end]
                     continue
                 content = first if first is not None else await ahead.enter_async_context(self._open(part, scope))
                 first = None
@@ -77,20 +103,32 @@ class LargeBody:
                     yield chunk
                 await ahead.aclose()
 
-    def _open(self, part: StoredPart, scope: Scope) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def _open(
+        self, part: StoredPart, scope: Scope, wanted: ByteRange | None = None
+    ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
         # The bearer of a link has no name.
-        return self._results.opened(part.object_name, scope["user"].subject or part.owner)
+        start, end = wanted or (0, None)
+        return self._results.opened(part.object_name, scope["user"].subject or part.owner, start, end)
 
 
 class LargeAnswer(Response[None]):
-    """A result or a file alone, as the answer of a route."""
+    """A payload, a result or a file alone, as the answer of a route. A client may ask for a range of its bytes."""
 
     def __init__(self, results: Results, part: bytes | StoredPart, headers: Headers) -> None:
         super().__init__(None)
-        self._body = LargeBody(results, [part], headers)
+        self._body = LargeBody(results, [part], headers, has_ranges=True)
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]
         return self._body
+
+
+def attachment(name: str) -> tuple[bytes, bytes]:
+    """Return the header with which a browser saves an answer under a name of letters, digits, dots and dashes."""
+    return b"content-disposition", b'attachment; filename="%b"' % name.encode("ascii")
+
+
+def _size(part: bytes | StoredPart) -> int:
+    return len(part) if isinstance(part, bytes) else part.size_bytes
 
 
 def _named(part: bytes | StoredPart) -> bytes:

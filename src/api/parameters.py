@@ -72,6 +72,7 @@ def _page_size(most: int) -> QueryParameter:
 Limit = Annotated[int, _page_size(200)]
 TypeLimit = Annotated[int, _page_size(1_000)]
 ServerLimit = Annotated[int, _page_size(5_000)]
+Bodies = Annotated[bool, QueryParameter(description="False: the sizes of bodies instead of the bodies")]
 Cursor = Annotated[str | None, QueryParameter(description="`nextCursor` of the previous page")]
 RemovedOnly = Annotated[
     bool, QueryParameter(description="True: the removed servers, with `removed`, instead of the registered ones")

@@ -78,6 +78,7 @@ _STATUS: dict[type[Exception], int] = {
     errors.InvalidInput: 400,
     errors.Forbidden: 403,
     errors.NotFound: 404,
+    errors.RangeNotSatisfiable: 416,
     errors.IdempotencyConflict: 422,
     errors.QuotaExceeded: 429,
     errors.RuleBroken: 409,
@@ -227,6 +228,8 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byte
         headers["WWW-Authenticate"] = 'Bearer realm="taskstream"'
     if problem.status == 405 and isinstance(error, HTTPException) and error.headers:
         headers["Allow"] = next((value for name, value in error.headers.items() if name.lower() == "allow"), "")
+    if isinstance(error, errors.RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.size}"
     if problem.status == 415:
         headers["Accept-Encoding"] = "identity"
     return answer(problem, headers)
@@ -269,6 +272,7 @@ MEANINGS = {
     409: "Not possible in the present state",
     413: "The body is too large",
     415: "The body is compressed, which is not accepted",
+    416: "The range has none of the bytes; `Content-Range` has their number",
     422: "The Idempotency-Key was used with another body",
     429: "A quota is exceeded, of waiting tasks, stored bytes or open streams; nothing was stored. See `Retry-After`",
     503: "The task store is unavailable or full; nothing was lost. See `Retry-After`",

@@ -43,7 +43,7 @@ async def record_update(container: Container, request: ApiRequest, task_id: str)
     if request.auth is None:
         ref = owned_ref(request.user, task_id, "service", "admin")
         history = await container.tasks.history(ref)
-        check_task_of_server(request.user, container.fleet, ref, _server_of(history))
+        check_task_of_server(request.user, container.fleet, ref, server_of(history))
     else:
         ref, history, started = await _by_attempt(container, request.auth, task_id)
     known = container.commands.tasks.fold(history)
@@ -96,7 +96,7 @@ async def _keys(container: Container, ref: TaskRef, history: Sequence[Stored[Tas
     return keys
 
 
-def _server_of(history: Sequence[Stored[TaskEvent]]) -> str | None:
+def server_of(history: Sequence[Stored[TaskEvent]]) -> str | None:
     """Return the server of a task's last attempt, None without one."""
     started = (stored.recorded.event for stored in reversed(history))
     return next((event.server_id for event in started if isinstance(event, AttemptStarted)), None)

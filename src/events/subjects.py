@@ -156,6 +156,11 @@ def tasks_filter(owner: str | None = None, word: str | None = None) -> str:
     return f"{root}.*.{word}{'.>' if word in _FOLLOWED else ''}"
 
 
+def events_filter(ref: TaskRef, word: str) -> str:
+    """Return the filter of the events of a task of one kind."""
+    return f"{task_root(ref)}.{word}{'.>' if word in _FOLLOWED else ''}"
+
+
 _FOLLOWED = {kind.word for kind in TASK_EVENTS.values() if kind.follows}
 
 

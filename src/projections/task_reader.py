@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -20,7 +21,15 @@ from ..events.codec import task_codec
 from ..events.envelope import NULL, Stored
 from ..events.ids import TaskRef
 from ..events.kinds import ENDING_WORDS, word_of
-from ..events.subjects import history_filter, task_ref, task_root, task_word, tasks_filter
+from ..events.subjects import (
+    events_filter,
+    history_filter,
+    submission_filter,
+    task_ref,
+    task_root,
+    task_word,
+    tasks_filter,
+)
 from ..events.task import StoredResult, TaskEvent
 from ..streams.buckets import Bucket
 from ..streams.client.connection import Connection
@@ -34,6 +43,7 @@ from ..streams.jetstream.messages import (
     read,
     read_backwards,
 )
+from ..streams.jetstream.newest import read_newest
 from ..streams.log import Log, decode
 from ..streams.topology.definitions import TASKS
 from .active import projected, ref_of
@@ -180,6 +190,15 @@ class TaskReader:
                 return found
         raise NotFound("result of task", ref.id)
 
+    async def payload(self, ref: TaskRef, *, deleted: bool = False) -> Raw:
+        """Return the payload of a task as submitted; nothing else of it is read. Raises NotFound as `history` does."""
+        await self._last_event(ref, deleted=deleted)
+        position = await last_position(self._reading, TASKS, submission_filter(ref))
+        event = None if position is None else decode(task_codec, position).recorded.event
+        if not isinstance(event, events.TaskSubmitted):
+            raise NotFound("payload of task", ref.id)  # past its retention
+        return event.payload
+
     async def history(self, ref: TaskRef, *, deleted: bool = False) -> list[Stored[TaskEvent]]:
         """Return the events that the state of a task follows from, oldest first: of its reports only the last one.
 
@@ -221,30 +240,91 @@ class TaskReader:
         return last
 
     async def history_page(
-        self, ref: TaskRef, after: int, limit: int, *, deleted: bool = False
+        self,
+        ref: TaskRef,
+        after: int,
+        limit: int,
+        *,
+        words: AbstractSet[str] = frozenset(),
+        deleted: bool = False,
     ) -> tuple[list[Stored[TaskEvent]], int | None]:
         """Return up to `limit` events of a task after a sequence, and where the next page starts, None after the last.
 
-        Raises as `history` does.
+        `words`: of these kinds only; empty: of all. A page ends after PAGE_BYTES. Raises as `history` does.
+        """
+        await self._last_event(ref, deleted=deleted)
+        filters = _filters(ref, words)
+        most_bytes = PAGE_BYTES // len(filters)
+        found: list[Position] = []
+        ends: list[int] = []
+        """Where the page ends for each kind that has more."""
+        for each in filters:
+            positions, has_more = await self._forward(each, after, limit, most_bytes)
+            found += positions
+            ends += [positions[-1].sequence] if has_more else []
+        shown = [position for position in sorted(found) if not ends or position.sequence <= min(ends)][:limit]
+        has_more = bool(ends) or len(shown) < len(found)
+        return [decode(task_codec, position) for position in shown], shown[-1].sequence if shown and has_more else None
+
+    async def newest_page(
+        self,
+        ref: TaskRef,
+        before: int | None,
+        limit: int,
+        *,
+        words: AbstractSet[str] = frozenset(),
+        deleted: bool = False,
+    ) -> tuple[list[Stored[TaskEvent]], int | None]:
+        """Return up to `limit` events of a task before a sequence (None: the last ones), newest first.
+
+        And the sequence before which the next page starts, None after the oldest event. Else as `history_page`.
         """
         last = await self._last_event(ref, deleted=deleted)
+        filters = _filters(ref, words)
+        most_bytes = PAGE_BYTES // len(filters)
+        found: list[Position] = []
+        ends: list[int] = []
+        for each in filters:
+            positions, has_more = await self._backward(each, before or last.sequence + 1, limit, most_bytes)
+            found += positions
+            ends += [positions[-1].sequence] if has_more else []
+        ordered = sorted(found, reverse=True)
+        shown = [position for position in ordered if not ends or position.sequence >= max(ends)][:limit]
+        has_more = bool(ends) or len(shown) < len(found)
+        return [decode(task_codec, position) for position in shown], shown[-1].sequence if shown and has_more else None
+
+    async def _forward(
+        self, filter_subject: str, after: int, limit: int, most_bytes: int
+    ) -> tuple[list[Position], bool]:
+        """Return the events on a filter after a sequence, and True if there are more than these."""
+        last = await last_sequence(self._reading, TASKS, filter_subject)
         found: list[Position] = []
         tries = 0
-        while len(found) < limit and (found[-1].sequence if found else after) < last.sequence:
-            start = (found[-1].sequence if found else after) + 1
+        while len(found) < limit and (reached := found[-1].sequence if found else after) < last:
             positions = await read(
-                self._reading, TASKS, history_filter(task_root(ref)), start, limit - len(found), most_bytes=PAGE_BYTES
+                self._reading, TASKS, filter_subject, reached + 1, limit - len(found), most_bytes=most_bytes
             )
             found += positions
-            if sum(len(position.data) for position in found) > PAGE_BYTES:
+            if sum(len(position.data) for position in found) > most_bytes:
                 break
             if not positions:  # from a replica that lags behind
                 tries += 1
                 if tries >= STALE_REPLICA_TRIES:
                     raise StoreUnavailable(f"no replica of {TASKS} has caught up")
                 await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
-        following = found[-1].sequence if found and found[-1].sequence < last.sequence else None
-        return [decode(task_codec, position) for position in found], following
+        return found, bool(found) and found[-1].sequence < last
+
+    async def _backward(
+        self, filter_subject: str, before: int, limit: int, most_bytes: int
+    ) -> tuple[list[Position], bool]:
+        """Return the events on a filter before a sequence, newest first, and True if there are older ones."""
+        last = await last_sequence(self._reading, TASKS, filter_subject)
+        for _ in range(STALE_REPLICA_TRIES):
+            found = await read_newest(self._reading, TASKS, filter_subject, before, limit, most_bytes)
+            if last >= before or last == (found.positions[0].sequence if found.positions else 0):
+                return found
+            await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
+        raise StoreUnavailable(f"no replica of {TASKS} has caught up")
 
     async def active(self, wanted: TaskFilter, limit: int, before: int | None = None) -> ListedTasks:
         """Return up to `limit` tasks that have not ended, newest submission first, as `page` does.
@@ -436,6 +516,13 @@ class TaskReader:
 
         await asyncio.gather(*map(load, refs))
         return views
+
+
+def _filters(ref: TaskRef, words: AbstractSet[str]) -> list[str]:
+    """Return the filters of a task's events, of some kinds or (empty) of all."""
+    if not words:
+        return [history_filter(task_root(ref))]
+    return [events_filter(ref, word) for word in sorted(words)]
 
 
 def next_report(report: LastReport | None, event: TaskEvent, sequence: int) -> LastReport | None:

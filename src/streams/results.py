@@ -28,7 +28,7 @@ from ..events.task import StoredFile, StoredResult
 from ..instants import EPOCH
 from .client.connection import Connection
 from .jetstream.api import api, stored_sequence
-from .jetstream.messages import Position, last_position, read
+from .jetstream.messages import Position, last_position, read, read_with_rest
 from .turns import Turns
 
 BUCKET = "results"
@@ -51,6 +51,8 @@ LONGER_PATIENCE_SECONDS = 60.0
 ALONE_SECONDS = 60.0
 """How long objects are stored one at a time after there was no space for one. Together, each would take space that
 another needs to be complete, and none would be, though there is space for several."""
+MOST_PROBES = 64
+"""Requests in which the part with the first byte of a range is found; usually one."""
 HELD_SECONDS = 5.0
 """How long a window stays in memory. The rest of it is read again for a client that takes longer."""
 
@@ -110,9 +112,11 @@ class Results:
         for name in names:
             await self._objects.delete(name)
 
-    def opened(self, object_name: str, user: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def opened(
+        self, object_name: str, user: str, start: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Return a context manager of a large result's parts, or a file's. `Objects.opened` says what it raises."""
-        return self._objects.opened(object_name, user)
+        return self._objects.opened(object_name, user, start, end)
 
 
 class DescribedObject(NamedTuple):
@@ -124,6 +128,7 @@ class DescribedObject(NamedTuple):
     nuid: str
     """Names the subject of its parts."""
     size_bytes: int
+    parts: int
     stored_at: datetime
     """UTC, by the clock of the process that stored it."""
     is_deleted: bool = False
@@ -149,6 +154,7 @@ class _Known(Struct):
     name: str
     nuid: str
     size: int = 0
+    chunks: int = 0
     mtime: str = ""
     """Empty in what some clients leave of a deleted object."""
     deleted: bool = False
@@ -161,7 +167,9 @@ def described(position: Position) -> DescribedObject:
     """Return the object that a message of the bucket describes."""
     found = _decode(position.data)
     stored_at = msgspec.convert(found.mtime, datetime) if found.mtime else EPOCH
-    return DescribedObject(position.sequence, found.name, found.nuid, found.size, stored_at, found.deleted)
+    return DescribedObject(
+        position.sequence, found.name, found.nuid, found.size, found.chunks, stored_at, found.deleted
+    )
 
 
 def _description_subject(name: str) -> str:
@@ -250,8 +258,12 @@ class Objects:
         await api(self._connection, f"STREAM.PURGE.{STREAM}", which)
 
     @contextlib.asynccontextmanager
-    async def opened(self, name: str, user: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open an object for a user, and yield an iterator of its parts, the first of which are read by then.
+    async def opened(
+        self, name: str, user: str, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open an object for a user, and yield an iterator of its bytes in parts, the first of which are read by then.
+
+        `start`, `end`: only the bytes from one to before the other; what is before and after is not read.
 
         Raises NotFound if it is past its retention, TooManyReads if the user gets no turn in time, StoreUnavailable if
         NATS does not answer; the last two also later, from the iterator.
@@ -259,7 +271,7 @@ class Objects:
         reading = _Reading(self._connection, self.turns, user)
         try:
             await reading.take_turn(PATIENCE_SECONDS, is_first=True)
-            await reading.begin(await self._describe(name))
+            await reading.begin(await self._describe(name), start, end)
             yield reading.parts()
         finally:
             reading.give_turn_back()
@@ -279,8 +291,14 @@ class _Reading:
         self._turns = turns
         self._user = user
         self._subject = ""
-        self._missing = 0
-        """Bytes that were not yielded yet."""
+        self._start = 0
+        """Place in the object of the first byte to yield."""
+        self._end = 0
+        """Place after the last byte to yield."""
+        self._at = 0
+        """Place of the next part."""
+        self._part_bytes = 0
+        """Size of each part but the last; 0: unknown."""
         self._last = 0
         """Sequence of the last part that was yielded."""
         self._window: deque[Position] = deque()
@@ -302,31 +320,63 @@ class _Reading:
             self._has_turn = False
             self._turns.give_back(self._user)
 
-    async def begin(self, found: DescribedObject) -> None:
-        """Read the first window."""
-        self._subject, self._missing = _parts_subject(found.nuid), found.size_bytes
+    async def begin(self, found: DescribedObject, start: int = 0, end: int | None = None) -> None:
+        """Read the first window that has the byte at `start`."""
+        self._subject = _parts_subject(found.nuid)
+        self._end = found.size_bytes if end is None else min(end, found.size_bytes)
+        if found.parts == -(-found.size_bytes // PART_BYTES):  # as we store objects
+            first, self._part_bytes = start // PART_BYTES, PART_BYTES
+            if first:
+                self._last = await self._sequence_of(first, found) - 1
+        else:
+            first = 0
+        self._at = first * PART_BYTES
+        self._start = start
         await self._read()
 
+    async def _sequence_of(self, number: int, found: DescribedObject) -> int:
+        """Return the sequence of a part, by its number from 0.
+
+        Parts of an object that is stored alone have contiguous sequences, after its description. Other messages between
+        them are skipped: the part that is found says how many follow it.
+        """
+        at = found.sequence + 1 + number
+        for _ in range(MOST_PROBES):
+            part, following = await read_with_rest(self._connection, STREAM, self._subject, at)
+            if part is None:
+                break
+            place = found.parts - 1 - following
+            if place == number:
+                return part.sequence
+            if place > number:
+                break
+            at = part.sequence + number - place
+        raise StoreUnavailable("the object store does not have the parts of an object in their order")
+
     async def parts(self) -> AsyncIterator[bytes]:
-        while self._missing > 0:
+        while self._at < self._end:
             if not self._window:
                 self.give_turn_back()
                 await self.take_turn(LONGER_PATIENCE_SECONDS, is_first=False)
                 await self._read()
             part = self._window.popleft()
             self._last = part.sequence
-            self._missing -= len(part.data)
             if not self._window:
                 self.give_turn_back()
-            yield part.data
+            content = part.data[max(0, self._start - self._at) : max(0, self._end - self._at)]
+            self._at += len(part.data)
+            if content:
+                yield content
 
     async def _read(self) -> None:
         """Read the next window. Raises StoreUnavailable if it is not whole."""
-        if self._missing <= 0:
+        missing = self._end - self._at
+        if missing <= 0:
             return
-        found = await read(self._connection, STREAM, self._subject, self._last + 1, PARTS_AT_ONCE)
+        most = PARTS_AT_ONCE if not self._part_bytes else min(PARTS_AT_ONCE, -(-missing // self._part_bytes))
+        found = await read(self._connection, STREAM, self._subject, self._last + 1, most)
         size = sum(len(part.data) for part in found)
-        if not found or (len(found) < PARTS_AT_ONCE and size != self._missing):
-            raise StoreUnavailable(f"the object store has {size} of the {self._missing} missing bytes of an object")
+        if not found or (len(found) < most and size < missing):
+            raise StoreUnavailable(f"the object store has {size} of the {missing} missing bytes of an object")
         self._window.extend(found)
         self._drop = asyncio.get_running_loop().call_later(HELD_SECONDS, self.give_turn_back)

@@ -35,6 +35,7 @@ from ..middleware import MAY_TAKE_LONG, traceparent, until_gone
 from ..openapi.description import schema_of
 from ..openapi.examples import SUBMISSION_EXAMPLES
 from ..parameters import (
+    Bodies,
     Cursor,
     IdempotencyKey,
     Limit,
@@ -48,12 +49,12 @@ from ..routing import Routes
 from ..schemas.bulk import TaskSelection
 from ..schemas.shared import ReasonBody
 from ..schemas.tasks import (
-    EventPage,
     TaskAnswer,
+    TaskOutlineAnswer,
     TaskPage,
     UpdateBody,
-    recorded_event,
     task_answer,
+    task_outline,
     task_summary,
 )
 from ..task_actions import TaskAction, command_for, give_command
@@ -179,12 +180,17 @@ def task_router(container: Container) -> Router:
         return task_answer(detail, settings)
 
     @routes.get("/task/{task_id:str}", "Read a task", "The task as it is now", fails={429})
-    async def get_task(request: ApiRequest, task_id: TaskId, wait: Wait = 0) -> TaskAnswer:
-        """Return a task with its payload and result. With `wait`, the answer waits for the end of the task."""
+    async def get_task(
+        request: ApiRequest, task_id: TaskId, wait: Wait = 0, bodies: Bodies = True
+    ) -> TaskAnswer | TaskOutlineAnswer:
+        """Return a task with its payload and result. With `wait`, the answer waits for the end of the task.
+
+        With `bodies=false` it has their sizes instead, in `requestBytes` and `resultBytes`.
+        """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL, "service")
         detail = await read_detail(container, request, ref, wait)
         check_task_of_server(request.user, container.fleet, ref, detail.view.server_id)
-        return task_answer(container.reports.with_waiting(detail), settings)
+        return (task_answer if bodies else task_outline)(container.reports.with_waiting(detail), settings)
 
     @routes.put(
         "/task/{task_id:str}",
@@ -232,30 +238,5 @@ def task_router(container: Container) -> Router:
         page = await matching(container, wanted, limit, read_cursor(cursor))
         summaries = [task_summary(listed, settings) for listed in page.tasks]
         return TaskPage(tasks=summaries, next_cursor=next_cursor(page.cursor))
-
-    @routes.get("/task/{task_id:str}/events", "Read a task's history", "A page of events, oldest first")
-    async def list_events(
-        request: ApiRequest,
-        task_id: TaskId,
-        after: Annotated[
-            str | None, QueryParameter(description="Only events after this sequence, or after the id of a pushed event")
-        ] = None,
-        limit: Annotated[int, QueryParameter(ge=1, le=1000, description="Most entries on a page")] = 200,
-    ) -> EventPage:
-        """Return the events of a task as recorded, oldest first.
-
-        If `after` is not in this log, because an older one was restored, `reset` is true and the page is the first.
-        """
-        ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
-        start = await container.feeds.start(after) if after else None
-        place = start.resumed.sequence if start and start.resumed else 0
-        reads_all = request.user.has(*READERS_OF_ALL)
-        events, following = await container.tasks.history_page(ref, place, limit, deleted=reads_all)
-        return EventPage(
-            task_id=task_id,
-            events=[recorded_event(ref, stored, container.links) for stored in events],
-            next_after=following,
-            reset=start is not None and start.is_foreign,
-        )
 
     return routes.router()

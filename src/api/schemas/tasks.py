@@ -5,12 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ...backends.dialects.task_update import UpdateMetadata
-from ...events.envelope import Stored
+from ...events.envelope import NULL, Stored
 from ...events.ids import TaskRef
-from ...events.task import NO_PLAN, FailureKind, ParentFailure, Priority, StoredResult, TaskEvent
+from ...events.task import (
+    NO_PLAN,
+    FailureKind,
+    ParentFailure,
+    Priority,
+    ProgressReported,
+    StoredResult,
+    TaskEvent,
+    TaskFailed,
+    TaskSubmitted,
+    TaskSucceeded,
+)
 from ...instants import iso, milliseconds, optional_milliseconds
 from ...projections.task_reader import LastReport, TaskDetail
 from ...projections.task_view import Listed, Status, TaskView
@@ -87,6 +98,30 @@ class TaskDetails(TaskSummary, kw_only=True, rename="camel"):
     """A TaskResult, or null."""
 
 
+class TaskOutline(TaskSummary, kw_only=True, rename="camel"):
+    """A task without its payload and its result: their sizes."""
+
+    request_bytes: int
+    """Size of the payload. `GET /api/task/{id}/payload` returns it."""
+    result_bytes: int | None
+    """Size of the result; while the task runs, of the data of its last report. Null: there is none."""
+    depends_on: list[str]
+    """Ids of the tasks that must end first."""
+    on_parent_failure: ParentFailure
+    """What happens to this task when one of them does not succeed."""
+    prefer: dict[str, str]
+    """Labels of the servers that should run it if one is free."""
+    require: dict[str, str]
+    """Labels a server must have to run it."""
+
+
+class TaskOutlineAnswer(Struct, kw_only=True, rename="camel"):
+    """A task without its payload and its result."""
+
+    task_id: str
+    task_details: TaskOutline
+
+
 class TaskAnswer(Struct, kw_only=True, rename="camel"):
     """A task, with its id again where older clients look for it."""
 
@@ -115,15 +150,21 @@ class RecordedEvent(Struct, kw_only=True):
     event: Any
     """Its `type`, and the fields of the type. A `result` that is too large for an event is `{"$ref": URL, "bytes": n}`:
     fetch it there with a token of the API."""
+    sizes: dict[str, int] | None
+    """With `bodies=false`: the fields that are left out of `event`, and their sizes in bytes; else null."""
 
 
 class EventPage(Struct, kw_only=True, rename="camel"):
-    """Events of a task, oldest first."""
+    """Events of a task, oldest first; with `before`, newest first."""
 
     task_id: str
     events: list[RecordedEvent]
     next_after: int | None
-    """Pass as `after` to get the next page; null after the last page."""
+    """Pass as `after` to get the next page; null after the last page, and with `before`."""
+    next_before: int | None
+    """Pass as `before` to get the next page, of older events; null after the last page, and without `before`."""
+    total: int
+    """Events of the task, of all kinds."""
     reset: bool = False
     """True: `after` is not in this log, so the page starts with the oldest event."""
 
@@ -229,6 +270,21 @@ def task_answer(detail: TaskDetail, settings: Settings) -> TaskAnswer:
     return TaskAnswer(task_id=detail.ref.id, task_details=_details(detail, settings, result))
 
 
+def task_outline(detail: TaskDetail, settings: Settings) -> TaskOutlineAnswer:
+    plan = detail.view.plan or NO_PLAN
+    stored = detail.result if detail.report is None else detail.report.data
+    outline = TaskOutline(
+        **_summary_fields(detail.ref, detail.view, settings),
+        request_bytes=len(bytes(detail.payload)),
+        result_bytes=None if stored is None else stored.size_bytes,
+        depends_on=list(plan.depends_on),
+        on_parent_failure=plan.on_parent_failure,
+        prefer=plan.prefer,
+        require=plan.require,
+    )
+    return TaskOutlineAnswer(task_id=detail.ref.id, task_details=outline)
+
+
 def pushed_details(detail: TaskDetail, settings: Settings, links: ResultLinks) -> TaskDetails:
     """Return a task as a stream starts with it: with a link in the place of a large result."""
 
@@ -259,13 +315,45 @@ def task_summary(listed: Listed, settings: Settings) -> TaskSummary:
     return TaskSummary(**_summary_fields(listed.ref, listed.view, settings))
 
 
-def recorded_event(ref: TaskRef, stored: Stored[TaskEvent], links: ResultLinks) -> RecordedEvent:
+def recorded_event(
+    ref: TaskRef, stored: Stored[TaskEvent], links: ResultLinks, *, bodies: bool = True
+) -> RecordedEvent:
     recorded = stored.recorded
+    sizes = None if bodies else body_sizes(recorded.event)
+    if sizes is None:
+        event = shown(recorded.event, ref, stored.sequence, links)
+    else:
+        fields = msgspec.json.decode(_encode(recorded.event), type=dict[str, Raw])
+        event = {name: value for name, value in fields.items() if name not in sizes}
     return RecordedEvent(
         sequence=stored.sequence,
         id=recorded.id,
         at=iso(recorded.at),
         by={"kind": recorded.by.kind, "id": recorded.by.id},
         cause=recorded.cause,
-        event=shown(recorded.event, ref, stored.sequence, links),
+        event=event,
+        sizes=sizes,
     )
+
+
+def body_sizes(event: TaskEvent) -> dict[str, int]:
+    """Return the size in bytes of each field of an event that is as large as a user or a server makes it.
+
+    A field that is null or empty is left out.
+    """
+    match event:
+        case TaskSubmitted(payload=payload):
+            return {"payload": len(bytes(payload))}
+        case TaskSucceeded(result=StoredResult() as result) | TaskFailed(result=StoredResult() as result):
+            return {"result": result.size_bytes}
+        case ProgressReported():
+            sizes = {
+                "custom_data": len(bytes(event.custom_data)) if event.custom_data != NULL else 0,
+                "lines": sum(len(line.encode()) for line in event.lines),
+                "output": len(event.output.encode()),
+                "merged": sum(len(bytes(report.custom_data)) for report in event.merged),
+                "data": event.data.size_bytes if event.data is not None else 0,
+            }
+            return {name: size for name, size in sizes.items() if size}
+        case _:
+            return {}

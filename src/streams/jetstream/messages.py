@@ -180,6 +180,21 @@ async def read_some(
     return (await _get(connection, stream, {"batch": limit, "next_by_subj": filter_subject, **start}))[0]
 
 
+async def read_with_rest(
+    connection: Connection, stream: str, filter_subject: str, from_sequence: int
+) -> tuple[Position | None, int]:
+    """Return the first message on a filter from a sequence on, and how many follow it; None and 0 if there is none."""
+    request = msgspec.json.encode({"batch": 1, "next_by_subj": filter_subject, "seq": from_sequence})
+    async with connection.large_reads:
+        answers = await connection.request_many(f"$JS.API.DIRECT.GET.{stream}", request)
+    end = answers.pop()
+    if status_of(end) not in END_OF_BATCH:
+        raise StoreUnavailable(f"{stream} answered {status_of(end)}: {(end.headers or {}).get('Description')}")
+    if not answers:
+        return None, 0
+    return position_of(answers[0]), int((end.headers or {}).get("Nats-Num-Pending", "0"))
+
+
 async def _get(connection: Connection, stream: str, what: dict[str, object]) -> tuple[list[Position], bool]:
     """Return the messages of one direct get, and True if more of them follow. Raises TooMany, StoreUnavailable."""
     request = msgspec.json.encode({"max_bytes": READ_BYTES, **what})
