@@ -47,8 +47,8 @@ def history_router(container: Container) -> Router:
         """Return the events of a task as recorded, oldest first, or newest first with `before`.
 
         A page with large events may be short: it ends after 8 MiB. With `bodies=false` payloads, results, output, log
-        lines, `data` and `custom_data` are left out, and `sizes` has their sizes. If `after` is not in this log, because
-        an older one was restored, `reset` is true and the page is the first.
+        lines, `data` and `custom_data` are left out, and `sizes` has their sizes. If `after` is not in this log,
+        because an older one was restored, `reset` is true and the page is the first.
         """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         words = {EVENT_WORDS[name] for name in read_choices(event, EVENTS, "event")}
