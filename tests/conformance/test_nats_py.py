@@ -7,14 +7,21 @@ import asyncio
 import inspect
 import socket
 from importlib.metadata import version
+from itertools import pairwise
+from typing import Any, cast
 
 import nats.aio.client
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nats import connect, errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 
 from taskstream.errors import StoreUnavailable
 from taskstream.streams.client import client as our_client
+from taskstream.streams.client.access import ANYBODY
 from taskstream.streams.client.client import NatsClient, NatsMessage, parse_headers
 from taskstream.streams.client.connection import PayloadTooLarge, open_connection
 from testkit.nats import NatsServer
@@ -28,30 +35,30 @@ OVERRIDDEN = {
     "_process_msg",  # test_a_listener_…
     "_process_op_err",  # a loss, reported at once: test_a_loss_… here; a reconnect: tests/streams/test_silent_server.py
     "_remove_sub",  # test_a_listener_…
-    "_send_publish",  # test_a_message_is_sent_as_it_sends_it_itself
 }
 USED = {
     "_error_cb",
-    "_flush_pending",
-    "_flush_queue",
     "_flusher_task",
     "_inbox_prefix",
+    "_pending",  # test_a_message_is_sent_after_…
+    "_pending_data_size",
     "_ping_interval_task",
+    "_ps",  # test_messages_arrive_in_order_…
     "_reading_task",
     "_reconnection_task",  # a close without NATS: tests/workers/test_stop_without_nats.py
-    "_send_command",
     "_server_info",  # whether there is a cluster: tests/streams/test_elections.py
     "_status",
     "_transport",  # test_its_socket_…
 }
-ELSEWHERE = {"_id", "_io_writer"}
+ELSEWHERE = {"_id", "_io_writer", "_io_reader", "_buffer"}
 """Members of a subscription and of the transport: test_a_listener_… and test_its_socket_… use them."""
 
 
 def private_members() -> set[str]:
     """Return the private attributes that streams/client/client.py reads or overrides and does not define."""
     tree = ast.parse(inspect.getsource(our_client))
-    own = {"_access", "_listeners", "_on_loss", "_jwt", "_sign", "_socket_transport", "_discard_transport"}
+    own = {"_access", "_listeners", "_reports", "_on_loss", "_jwt", "_sign", "_socket_transport", "_discard_transport"}
+    own |= {"_receive_at_once", "_deliver", "_hear", "_encoded"}
     own |= {"_client", "_sid", "_raw_headers", "_parsed_headers"}  # of NatsMessage
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -116,18 +123,104 @@ async def test_headers_are_read_as_it_reads_them_itself(raw: bytes) -> None:
 @pytest.mark.parametrize("headers", [None, {"One": "1"}, {"One": "1", "Other": "task.a.>", "Umlaut": "Ü"}])
 @pytest.mark.parametrize("reply", ["", "inbox.1"])
 async def test_a_message_is_sent_as_it_sends_it_itself(
-    nats_url: str, headers: dict[str, str] | None, reply: str
+    nats_url: str, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str] | None, reply: str
 ) -> None:
     connection = await open_connection(nats_url, "test")
     theirs = await connect(nats_url)
-    sent = []
-    for client in (connection.client, theirs):
-        await client.publish("s", b"payload", reply=reply, headers=headers)
-        sent.append(b"".join(client._pending))
-    assert sent[0] == sent[1]
+    sent: list[bytes] = []
+    monkeypatch.setattr(connection.client._transport, "write", sent.append)
+    await connection.publish("s", b"payload", reply=reply, headers=headers)
+    await theirs.publish("s", b"payload", reply=reply, headers=headers)
+    assert sent == [b"".join(theirs._pending)]
     assert sent[0].endswith(b"payload\r\n")
     await connection.close()
     await theirs.close()
+
+
+async def test_a_message_is_sent_after_the_commands_that_wait_to_be_written(nats_url: str) -> None:
+    connection = await open_connection(nats_url, "test")
+    heard: list[Msg] = []
+
+    await connection.listen("s", heard.append)
+    assert connection.client._pending, "the subscription waits to be written"
+    await connection.publish("s", b"after the subscription")
+
+    await wait_until(lambda: heard, "the message")
+    await connection.close()
+
+
+@pytest.mark.parametrize("subject", ["", "two words", "s\r\nPUB other  0"])
+async def test_no_subject_has_a_space_or_a_line_break(nats_url: str, subject: str) -> None:
+    connection = await open_connection(nats_url, "test")
+    with pytest.raises(StoreUnavailable):
+        await connection.publish(subject, b"")
+    with pytest.raises(StoreUnavailable):
+        await connection.publish("s", b"", reply=f"{subject or 's'} ")
+    await connection.close()
+
+
+@given(
+    messages=st.lists(
+        st.tuples(
+            st.booleans(),
+            st.sampled_from([b"s.1", b"a.subject.of.six.tokens.more"]),
+            st.sampled_from([b"", b"inbox.7"]),
+            st.sampled_from([b"", b"NATS/1.0\r\nName: value\r\n\r\n", b"NATS/1.0 404 No Messages\r\n\r\n"]),
+            st.binary(max_size=40),
+        ),
+        max_size=8,
+    ),
+    cuts=st.lists(st.integers(0, 600), max_size=6),
+)
+def test_messages_arrive_in_order_however_their_bytes_are_cut(
+    messages: list[tuple[bool, bytes, bytes, bytes, bytes]], cuts: list[int]
+) -> None:
+    stream = b""
+    for is_heard, subject, reply, headers, data in messages:
+        to = b" ".join(filter(None, (subject, b"1" if is_heard else b"2", reply)))
+        size = b"%d" % (len(headers) + len(data))
+        line = b"HMSG %s %d %s" % (to, len(headers), size) if headers else b"MSG %s %s" % (to, size)
+        stream += line + b"\r\n" + headers + data + b"\r\n"
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+
+    heard, left = asyncio.run(_fed([stream[start:end] for start, end in pairwise(edges)]))
+
+    expected = [
+        (subject.decode(), reply.decode(), data, parse_headers(headers) if headers else None)
+        for _, subject, reply, headers, data in messages
+    ]
+    assert heard == [each for each, (is_heard, *_) in zip(expected, messages, strict=True) if is_heard]
+    assert left == [each for each, (is_heard, *_) in zip(expected, messages, strict=True) if not is_heard]
+
+
+Content = tuple[str, str, bytes, dict[str, str] | None]
+
+
+async def _fed(pieces: list[bytes]) -> tuple[list[Content], list[Content]]:
+    """Return what a listener and a subscriber get of these bytes, from a client that is connected to nothing."""
+    client = NatsClient(ANYBODY)
+    client._transport = TcpTransport()
+    client._transport._io_reader = asyncio.StreamReader()
+    client._transport._io_writer = cast(Any, object())
+    heard: list[Content] = []
+    client._listeners[1] = lambda message: heard.append(_content(message))
+    subscription = client._subs[2] = Subscription(client, 2, "s.*")
+    client._receive_at_once()
+    reading = asyncio.create_task(client._read_loop())
+    for piece in pieces:
+        client._transport._io_reader.feed_data(piece)
+        if len(piece) % 2:
+            await asyncio.sleep(0)
+    client._transport._io_reader.feed_data(b"")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    reading.cancel()
+    queue = subscription._pending_queue
+    return heard, [_content(queue.get_nowait()) for _ in range(queue.qsize())]
+
+
+def _content(message: Msg) -> Content:
+    return message.subject, message.reply, message.data, message.headers or None
 
 
 @pytest.mark.parametrize("value", ["two\r\nlines", "two\nlines", "two\rlines"])

@@ -15,6 +15,7 @@ from taskstream.container import Container
 from taskstream.errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from taskstream.streams.client.connection import Connection, PayloadTooLarge, open_connection
 from taskstream.streams.committer import (
+    ALONE_AT_ONCE,
     BATCH_FROM,
     MOST_BYTES_TOGETHER,
     MOST_TOGETHER,
@@ -98,19 +99,20 @@ async def test_a_few_appends_go_without_a_batch(container: Container, committer:
     assert await batch_at(container, last) is None
 
 
-async def test_many_concurrent_appends_become_one_batch_in_order(container: Container, committer: Committer) -> None:
+async def test_many_concurrent_appends_share_one_batch_in_order(container: Container, committer: Committer) -> None:
     sequences = await asyncio.gather(*(committer.append(to(f"t{number}")) for number in range(60)))
 
     assert sequences == list(range(1, 61))
     stored = [position.subject for position in await read(container.reading, TASKS, "task.>")]
     assert stored == [f"task.alice.t{number}.noted" for number in range(60)]
-    batches = {await batch_at(container, sequence) for sequence in sequences}
-    assert len(batches) == 1
-    assert None not in batches
+    batches = [await batch_at(container, sequence) for sequence in sequences]
+    assert batches[:ALONE_AT_ONCE] == [None] * ALONE_AT_ONCE
+    assert len(set(batches[ALONE_AT_ONCE:])) == 1
+    assert None not in batches[ALONE_AT_ONCE:]
 
 
 async def test_each_append_of_a_batch_is_told_its_own_last_sequence(container: Container, committer: Committer) -> None:
-    appends = [to(f"t{number}", *[b"x"] * (1 + number % 3)) for number in range(BATCH_FROM)]
+    appends = [to(f"t{number}", *[b"x"] * (1 + number % 3)) for number in range(ALONE_AT_ONCE + BATCH_FROM)]
 
     sequences = await asyncio.gather(*map(committer.append, appends))
 
@@ -229,21 +231,21 @@ async def test_without_nats_an_append_is_unavailable_and_does_not_land_later(
     assert await count(container) == 1
 
 
-@pytest.mark.parametrize("many", [1, 30])
+@pytest.mark.parametrize(("many", "answer"), [(1, b'"stream":"TASKS"'), (30, b'"batch":')])
 async def test_an_answer_lost_with_its_connection_is_an_outcome_unknown_at_once(
-    container: Container, nats: NatsServer, many: int
+    container: Container, nats: NatsServer, many: int, answer: bytes
 ) -> None:
     async with Link(nats.port) as proxy, connected(proxy.url) as connection:
         connection.request = partial(connection.request, timeout_seconds=3_600)  # type: ignore[method-assign]
         committer = Committer(connection)
-        proxy.lose_next = b'"stream":"TASKS"'
+        proxy.lose_next = answer
 
         async with asyncio.timeout(60):
             outcomes = await asyncio.gather(
                 *(committer.append(to(f"t{number}")) for number in range(many)), return_exceptions=True
             )
 
-        assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+        assert {type(outcome) for outcome in outcomes[ALONE_AT_ONCE if many > 1 else 0 :]} == {OutcomeUnknown}
         assert proxy.lost == 1
         assert await count(container) == many
         await wait_until(lambda: connection.is_connected, "the connection to return")
@@ -394,7 +396,7 @@ async def test_a_batch_that_meets_the_end_of_the_store_is_an_outcome_unknown(
         *(committer.append(to(f"t{number}", b"x" * 200_000)) for number in range(20)), return_exceptions=True
     )
 
-    assert {type(outcome) for outcome in outcomes} == {OutcomeUnknown}
+    assert {type(outcome) for outcome in outcomes[ALONE_AT_ONCE:]} == {OutcomeUnknown}
     assert await count(container) < 20
     with pytest.raises(StoreFull):
         await committer.append(to("after"))

@@ -204,7 +204,7 @@ class Connection:
         if not self.is_connected:
             raise StoreUnavailable("no connection to NATS")
         try:
-            await self._client.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
+            self._client.send(subject, reply, payload, headers)
         # RuntimeError: uvloop raises it for a socket that has just been lost.
         except (nats.errors.Error, OSError, RuntimeError) as error:
             raise StoreUnavailable(f"NATS did not take the message: {error}") from error

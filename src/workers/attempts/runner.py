@@ -86,13 +86,20 @@ class _UnderWay(Struct):
 
     attempt: int = 0
     """0 before the claim."""
-    call: asyncio.Task[Answer] | None = None
+    calling: asyncio.Task[None] | None = None
+    """What waits for the server's answer; None if nothing does, or if the call was given up."""
     cancelled: int = 0
     """The attempt that the log says was cancelled."""
 
     @property
     def is_cancelled(self) -> bool:
         return 0 < self.attempt == self.cancelled
+
+    def give_up(self) -> None:
+        """Cancel the call, if there is one, and not what comes after it."""
+        if self.calling is not None:
+            self.calling.cancel()
+            self.calling = None
 
 
 class AttemptRunner:
@@ -146,8 +153,8 @@ class AttemptRunner:
         under_way = self._under_way.get(ref)
         if under_way is not None:
             under_way.cancelled = attempt
-            if under_way.is_cancelled and under_way.call is not None:
-                under_way.call.cancel()
+            if under_way.is_cancelled:
+                under_way.give_up()
 
     async def drain(self, grace_seconds: float) -> None:
         """Wait for the attempts under way; return those to the queue that take longer than the grace."""
@@ -155,8 +162,7 @@ class AttemptRunner:
             await asyncio.wait(self._running, timeout=grace_seconds)
         self._stopping = True
         for under_way in self._under_way.values():
-            if under_way.call is not None:
-                under_way.call.cancel()
+            under_way.give_up()
         if self._running:
             await asyncio.wait(self._running, timeout=5)
 
@@ -306,15 +312,18 @@ class AttemptRunner:
         if self._is_given_up(under_way):
             return None
         on_update = self._outcomes.forwarder(queued.ref, claimed)
-        under_way.call = asyncio.create_task(self._backend.call(server.settings, call, on_update))
+        under_way.calling = attempt = asyncio.current_task()
+        assert attempt is not None
         try:
-            return await under_way.call
+            return await self._backend.call(server.settings, call, on_update)
         except asyncio.CancelledError:
-            if self._is_given_up(under_way):
+            if under_way.calling is None:
                 return None
             raise  # this attempt was cancelled, not only its call
         finally:
-            under_way.call = None
+            if under_way.calling is None:
+                attempt.uncancel()
+            under_way.calling = None
 
     async def _release(self, queued: ReadyTask, answer: Answer) -> None:
         """Ack the message of an outcome; nak it if the attempt was returned: the task is still in its queue."""
