@@ -35,17 +35,19 @@ class TaskEventKind(Struct, frozen=True, kw_only=True):
     """The task has ended."""
     of_attempt: bool = False
     """Tells how an attempt of a task that has not ended goes."""
+    quiet: bool = False
+    """No worker acts on it at once: the task is in its queue, or an attempt runs. Not so if it holds the task."""
     live: bool = False
     """Pushed to subscribers as it comes, before the log has it."""
 
 
 TASK_EVENTS: dict[type[Event], TaskEventKind] = {
-    task.TaskSubmitted: TaskEventKind(word="submitted", follows="queue", activates=True, moves=True),
+    task.TaskSubmitted: TaskEventKind(word="submitted", follows="queue", activates=True, moves=True, quiet=True),
     task.TaskHeld: TaskEventKind(word="held", activates=True, moves=True),
     task.TaskQueued: TaskEventKind(word="queued", follows="queue", activates=True, moves=True),
-    task.AttemptStarted: TaskEventKind(word="started", follows="server", moves=True, of_attempt=True),
+    task.AttemptStarted: TaskEventKind(word="started", follows="server", moves=True, of_attempt=True, quiet=True),
     task.AttemptAccepted: TaskEventKind(word="accepted", of_attempt=True),
-    task.ProgressReported: TaskEventKind(word="progressed", live=True),
+    task.ProgressReported: TaskEventKind(word="progressed", live=True, quiet=True),
     task.AttemptFailed: TaskEventKind(
         word="attempt_failed", follows="server", moves=True, frees_slot=True, of_attempt=True
     ),
@@ -67,6 +69,7 @@ def _words(attribute: str) -> tuple[str, ...]:
 TASK_WORDS = _words("word")
 ATTEMPT_WORDS = _words("of_attempt")
 LIVE_WORDS = _words("live")
+QUIET_WORDS = frozenset(_words("quiet"))
 ENDING_WORDS = frozenset(_words("ends"))
 REPLACED_WORDS = ENDING_WORDS | frozenset(LIVE_WORDS)
 """Kinds of which the state of a task depends on the last event on each subject alone: reports, and ends, between which

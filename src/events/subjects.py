@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias
 from . import task as tasks
 from .envelope import Event
 from .ids import ScheduleRef, TaskRef, WebhookRef, owner_token, token
-from .kinds import TASK_EVENTS, word_of
+from .kinds import QUIET_WORDS, TASK_EVENTS, word_of
 from .webhook import WebhookRegistered
 
 TimerKind: TypeAlias = Literal["retry", "deadline", "busy", "check", "schedule"]
@@ -43,6 +43,8 @@ SCHEDULER_FENCE = "scheduler.fence"
 SCHEDULER_BACKLOG = "scheduler.backlog"
 SCHEDULER_EXPLAIN = "scheduler.explain"
 """A request with the id of a task, as text."""
+HELD = ".held"
+"""End of the subject of a held submission."""
 NO_SERVER = "="
 """Token of an event without a server. No text has it: `=` begins an escape, and here nothing follows."""
 
@@ -94,7 +96,7 @@ def event_subject(root: str, event: Event) -> str:
     match event:
         case tasks.TaskSubmitted():
             queue = _queue(event.priority, bulk=event.bulk)
-            return f"{subject}.{token(event.pool)}.{queue}{'.held' if event.held else ''}"
+            return f"{subject}.{token(event.pool)}.{queue}{HELD if event.held else ''}"
         case tasks.TaskQueued():
             return f"{subject}.{token(event.pool)}.{event.priority}"
         case (
@@ -123,6 +125,11 @@ def task_word(subject: str) -> str:
     """Return the kind of event that a subject `task.…` is about, as in the table of kinds; empty for the fence."""
     tokens = subject.split(".", 4)
     return tokens[3] if len(tokens) > 3 else ""
+
+
+def is_quiet(subject: str) -> bool:
+    """Return True for an event `task.…` on which no worker acts at once."""
+    return task_word(subject) in QUIET_WORDS and not subject.endswith(HELD)
 
 
 def freed_server(subject: str) -> str:

@@ -22,6 +22,8 @@ KEPT = 4_096
 KEPT_BYTES = 8 * 1024 * 1024
 """Bytes of payload kept in memory; up to twice as many for a moment."""
 MOST_AT_ONCE = 2 * FOLLOW_BATCH
+QUIET_SECONDS = 0.02
+"""How long quiet messages wait, at most, for one for which the readers are woken at once."""
 _sequence = attrgetter("sequence")
 
 
@@ -38,10 +40,13 @@ class Tail:
         stream: str,
         filter_subject: str,
         has: Callable[[Position], Awaitable[bool]] | None = None,
+        *,
+        is_quiet: Callable[[str], bool] = lambda subject: False,  # noqa: ARG005
     ) -> None:
         """`has`: returns True if the stream still has a message that was read; asked after each lost connection.
 
-        If it has not, every reader gets LogReplaced.
+        If it has not, every reader gets LogReplaced. `is_quiet`: returns True for subjects of messages for which no
+        reader need be woken at once.
         """
         self._has = has
         self._last: Position | None = None
@@ -58,6 +63,9 @@ class Tail:
         self._kept_bytes = 0
         self._begin = 0
         self._end = 0
+        self._is_quiet = is_quiet
+        self._waking: asyncio.TimerHandle | None = None
+        """The coming news of quiet messages."""
         self._source: asyncio.Task[None] | None = None
         self._ends = 0
         """How often the end of the stream was reached."""
@@ -150,7 +158,11 @@ class Tail:
             async with contextlib.aclosing(following) as batches:
                 async for positions in batches:
                     self._take(positions)
-                    self._publish()
+                    is_quiet = all(self._is_quiet(position.subject) for position in positions)
+                    if is_quiet and (positions or self._waking is not None):  # the end is reported after each message
+                        self._publish_soon()
+                    else:
+                        self._publish()
         except LogReplaced:
             self._generation += 1
             self._is_replaced = True
@@ -181,7 +193,14 @@ class Tail:
         self._kept_bytes -= sum(len(position.data) for position in dropped)
         self._begin = dropped[-1].sequence
 
+    def _publish_soon(self) -> None:
+        if self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._publish)
+
     def _publish(self) -> None:
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
         for news in self._readers:
             news.set()
 

@@ -13,7 +13,7 @@ from ..clock import jitter, utc_now
 from ..container import Container
 from ..errors import StoreError
 from ..events.envelope import Actor
-from ..events.subjects import FLEET, TASK_SUBJECTS
+from ..events.subjects import FLEET, TASK_SUBJECTS, is_quiet
 from ..projections.fleet import RegistryProjection
 from ..projections.task_projection import TaskProjection
 from ..projections.usage import COUNTED_LOGS, OF_TASKS, CountedLog, UsageProjection
@@ -61,7 +61,7 @@ class Worker:
         self._webhook_session = container.webhook_egress.session()
         backend = BackendClient(self._session, settings.max_result, settings.health_timeout)
         in_flight = InFlight(container.consuming, settings.ack_wait)
-        tail = Tail(container.reading, TASKS, TASK_SUBJECTS)
+        tail = Tail(container.reading, TASKS, TASK_SUBJECTS, is_quiet=is_quiet)
         self._slots = slots = Slots(
             container.fleet,
             policy(settings.balancing, jitter),

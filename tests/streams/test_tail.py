@@ -218,3 +218,28 @@ async def test_a_reader_that_is_behind_does_not_linger_however_large_the_message
     assert len(sequences) > 15
     assert sequences == list(range(1, len(sequences) + 1))
     await news.stop()
+
+
+async def test_quiet_messages_are_read_with_the_next_one_that_is_not_or_a_moment_later(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "QUIET_SECONDS", 3_600)
+    tail = Tail(container.reading, TASKS, "task.>", is_quiet=lambda subject: not subject.endswith("loud"))
+    batches: list[list[str]] = []
+
+    async def read() -> None:
+        async for positions in tail.follow(0):
+            batches.extend([[position.subject for position in positions]] if positions else [])
+
+    reading = asyncio.create_task(read())
+    await wait_until(lambda: tail._is_at_end, "the end of the log")
+    for number, word in enumerate(["quiet", "still", "loud"], start=1):
+        await container.appending.request(f"task.a.{number}.{word}", b"{}")
+        await wait_until(lambda number=number: tail.find(number), "the message in the tail")  # type: ignore[misc]
+    await wait_until(lambda: batches, "the messages")
+    assert batches == [["task.a.1.quiet", "task.a.2.still", "task.a.3.loud"]]
+
+    monkeypatch.setattr(tails, "QUIET_SECONDS", 0)
+    await container.appending.request("task.a.4.quiet", b"{}")
+    await wait_until(lambda: len(batches) == 2, "the quiet message")
+    reading.cancel()

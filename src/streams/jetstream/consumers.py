@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -59,6 +60,40 @@ def delivery_info(message: Msg) -> DeliveryInfo:
     tokens = message.reply.split(".")
     first = 4 if len(tokens) == 9 else 6
     return DeliveryInfo(*map(int, tokens[first : first + 5]))
+
+
+class _Silence:
+    """A limit for each of many waits. It has one timer, which is set again when it has run out, not for each wait."""
+
+    def __init__(self, seconds: float, react: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._react = react
+        self._loop = asyncio.get_running_loop()
+        self._ends_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Call `react` unless the wait that begins now ends in time."""
+        self._ends_at = self._loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._ends_at, self._look)
+
+    def end(self) -> None:
+        self._ends_at = None
+
+    def close(self) -> None:
+        self._ends_at = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._ends_at is None:
+            return
+        if self._loop.time() < self._ends_at:
+            self._timer = self._loop.call_at(self._ends_at, self._look)
+        else:
+            self._react()
 
 
 class Consumer:
@@ -309,6 +344,7 @@ async def _follow_once(
     loss = connection.open_inbox(arrived.put_nowait)
     subscription = await connection.listen(connection.new_inbox(), arrived.put_nowait)
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+    silence = _Silence(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS, partial(arrived.put_nowait, None))
     wanted = expected = pending = 0
     max_bytes = FOLLOW_BYTES
     positions: list[Position] = []
@@ -323,12 +359,9 @@ async def _follow_once(
                 yield positions
                 if pending == 0:
                     yield []
-            try:
-                # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with a message.
-                async with asyncio.timeout(FOLLOW_EXPIRES_SECONDS + ANSWER_GRACE_SECONDS):
-                    messages = [await arrived.get()]
-            except TimeoutError:
-                return
+            silence.begin()
+            messages = [await arrived.get()]
+            silence.end()
             if linger_seconds and arrived.qsize() < FOLLOW_BATCH:
                 await asyncio.sleep(linger_seconds)
             while not arrived.empty():
@@ -353,6 +386,7 @@ async def _follow_once(
                 pending = place.pending
                 positions.append(Position(place.stream_sequence, message.subject, message.data))
     finally:
+        silence.close()
         connection.close_inbox(loss)
         with contextlib.suppress(nats.errors.Error):  # the connection was closed
             await subscription.unsubscribe()
