@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import secrets
 from datetime import UTC, datetime
@@ -24,6 +25,11 @@ def secret_token(size: int = 16) -> str:
 def random_bits(count: int) -> int:
     """Return bits that make a name unique; they guard nothing, and cost no system call."""
     return random.getrandbits(count)
+
+
+def event_id() -> str:
+    """Return 48 random bits as eight URL-safe characters: unique among the appends to one history."""
+    return base64.urlsafe_b64encode(random.getrandbits(48).to_bytes(6)).decode()
 
 
 def unique_id() -> str:

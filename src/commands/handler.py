@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 import structlog
 from msgspec import Struct
 
-from ..clock import unique_id, utc_now
+from ..clock import event_id, utc_now
 from ..errors import Conflict, OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from ..events.envelope import Actor, Event, Recorded, Stored
 from ..streams.client.connection import PayloadTooLarge
@@ -205,7 +205,7 @@ class Handler(Generic[K, S, C, E]):
 
 
 def _recorded(events: Sequence[E], now: datetime, by: Actor, cause: str) -> list[Recorded[E]]:
-    return [Recorded(id=unique_id(), at=now, by=by, cause=cause, event=event) for event in events]
+    return [Recorded(id=event_id(), at=now, by=by, cause=cause, event=event) for event in events]
 
 
 class _Tries:

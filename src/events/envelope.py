@@ -40,7 +40,7 @@ class Recorded(Struct, Generic[E], frozen=True, kw_only=True, omit_defaults=True
     """An event with its circumstances, as it is stored."""
 
     id: str
-    """Unique per append. Shows whether an append of unknown outcome was stored."""
+    """Unique per append to a history. Shows whether an append of unknown outcome was stored."""
     at: datetime
     """UTC, by the clock of the process that decided."""
     by: Actor

@@ -127,7 +127,8 @@ class TaskSubmitted(Event, frozen=True, kw_only=True):
     priority: Priority
     policy: RetryPolicy
     fingerprint: str
-    """SHA-256 of the request body, hex. A repeated Idempotency-Key must come with the same."""
+    """SHA-256 of the request body, hex. A repeated Idempotency-Key must come with the same. Empty if there was no key:
+    such a request cannot be repeated."""
     project: str = ""
     """Project of the submitter; empty: none."""
     model: ModelChoice | None = None

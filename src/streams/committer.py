@@ -85,7 +85,7 @@ class Committer:
         """Messages that must wait before the next group is stored early."""
         self._has_gathered = asyncio.Event()
         self._batch_ids = itertools.count(1)
-        self._batch_prefix = secrets.token_hex(6)
+        self._batch_prefix = secrets.token_urlsafe(6)
         self._batches = asyncio.Semaphore(BATCHES_AT_ONCE)
 
     async def append(self, append: Append) -> int:

@@ -192,7 +192,7 @@ class TypeRules:
             pool=own.pool,
             priority=submission.priority or own.priority,
             policy=policy,
-            fingerprint=request.fingerprint,
+            fingerprint=request.fingerprint if request.repeatable else "",
             project=request.project,
             model=request.model,
             key_id=request.key_id,

@@ -20,7 +20,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from ..clock import unique_id, utc_now
+from ..clock import event_id, utc_now
 from ..commands.task_holds import queue_held
 from ..commands.task_state import Ended, Unknown
 from ..container import Container
@@ -414,7 +414,7 @@ def _fence(scheduler: str, expected: int) -> Append:
 def _release(entry: TaskEntry, at: datetime) -> LogEntry[TaskEvent]:
     """Return the release of a task, guarded by the last event that the scheduler knows of it."""
     event = queue_held(entry, entry.created_sequence)
-    recorded: Recorded[TaskEvent] = Recorded(id=unique_id(), at=at, by=BY, cause=str(entry.sequence), event=event)
+    recorded: Recorded[TaskEvent] = Recorded(id=event_id(), at=at, by=BY, cause=str(entry.sequence), event=event)
     return LogEntry(root=task_root(entry.ref), events=[recorded], expected=entry.sequence)
 
 

@@ -25,7 +25,6 @@ from taskstream.events.subjects import (
     event_subject,
     freed_server,
     history_filter,
-    is_quiet,
     live_ref,
     live_subject,
     owner_root,

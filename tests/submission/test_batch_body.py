@@ -72,7 +72,7 @@ def test_each_task_of_a_batch_is_an_event_with_every_field() -> None:
         batch_size=2,
     )
 
-    assert parse(body) == [
+    assert parse(body, repeatable=True) == [
         first,
         msgspec.structs.replace(first, payload=Raw(b'{"a": 2}'), priority="normal", plan=None),
     ]

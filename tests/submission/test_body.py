@@ -123,7 +123,7 @@ def request(body: bytes = b'{"payload": 1}', **more: Any) -> TaskRequest:
         "payload": payload,
         "payload_path": path,
         "fingerprint": "f",
-        "repeatable": False,
+        "repeatable": True,
     }
     return TaskRequest(**(values | more))
 
@@ -181,6 +181,11 @@ def test_a_task_gets_the_settings_of_its_type() -> None:
         fingerprint="f",
     )
     assert event(request(b'{"payload": 1, "type": "chapter"}')).pool == "default"
+
+
+def test_only_a_request_that_can_be_repeated_keeps_its_fingerprint() -> None:
+    assert event(request(repeatable=True)).fingerprint == "f"
+    assert event(request(repeatable=False)).fingerprint == ""
 
 
 def test_an_option_of_the_task_comes_before_its_type() -> None:

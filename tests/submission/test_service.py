@@ -208,7 +208,7 @@ async def test_a_task_is_appended_as_its_rules_say_by_and_because_of_its_request
 
     [(ref, command)] = taken.log.submitted
     assert ref == REF
-    assert command == SubmitTask(submission=taken.rules.submitted(request()), repeatable=True)
+    assert command == SubmitTask(submission=taken.rules.submitted(request(repeatable=True)), repeatable=True)
     assert taken.log.arguments == [{"by": BY, "cause": "r1", "known": Known(UNKNOWN, 0)}]
     assert handled.known == taken.log.states[REF]
     assert len(handled.appended) == 1
