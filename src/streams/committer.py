@@ -40,8 +40,8 @@ MOST_TOGETHER = 1_000
 MOST_BYTES_TOGETHER = 32 * 1024 * 1024
 """JetStream holds a batch in memory until it is complete."""
 GATHER_SECONDS = 0.005
-"""How long appends gather after a batch, at most: until as many messages wait as the batch had. Without it callers
-split into two halves that wait for each other's batches."""
+"""How long appends gather after a batch, at most: until as many have come as it had. Without it callers split into two
+halves that wait for each other's batches."""
 BATCHES_AT_ONCE = 4
 """Unfinished batches of one committer. JetStream accepts 50 per stream, of all processes together."""
 
@@ -156,10 +156,8 @@ class Committer:
         self._runner = None
 
     async def _gather(self, messages: int) -> None:
-        """Return once as many messages wait as the last batch had, after GATHER_SECONDS at the latest."""
-        self._wanted = messages
-        if self._waiting_messages >= messages:
-            return
+        """Return once as many more messages wait as the last batch had, after GATHER_SECONDS at the latest."""
+        self._wanted = self._waiting_messages + messages
         self._has_gathered.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):

@@ -141,7 +141,7 @@ async def test_what_waits_for_the_first_few_is_one_group(sent: Sent, tasks: list
     assert sent.sent == ["alone"] * ALONE_AT_ONCE + ["30"]
 
 
-async def test_what_comes_during_a_batch_is_the_next_one_as_soon_as_it_is_as_large(
+async def test_after_a_batch_as_many_as_it_had_may_join_those_that_wait(
     sent: Sent, tasks: list[asyncio.Task[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committer, "GATHER_SECONDS", 3_600)
@@ -150,9 +150,10 @@ async def test_what_comes_during_a_batch_is_the_next_one_as_soon_as_it_is_as_lar
     await sent.answer()
     await begin(one, tasks, 20)
     await sent.answer(ALONE_AT_ONCE)
-    assert sent.sent[ALONE_AT_ONCE:] == ["30"], "20 wait for the 30 callers that were answered"
-    await begin(one, tasks, 10)
-    assert sent.sent[ALONE_AT_ONCE:] == ["30", "30"]
+    await begin(one, tasks, 29)
+    assert sent.sent[ALONE_AT_ONCE:] == ["30"], "one of the callers that were answered may still come"
+    await begin(one, tasks, 1)
+    assert sent.sent[ALONE_AT_ONCE:] == ["30", "50"]
 
 
 async def test_an_append_whose_caller_gave_up_lets_the_waiting_ones_go_on(
