@@ -25,6 +25,7 @@ from taskstream.events.subjects import (
     event_subject,
     freed_server,
     history_filter,
+    is_quiet,
     live_ref,
     live_subject,
     owner_root,
@@ -207,6 +208,22 @@ def test_a_subject_of_a_task_leads_to_its_word_and_to_the_server_whose_slot_is_f
     assert task_word("scheduler.fence") == ""
     assert freed_server(subject) == server_token("gpu 1") == "gpu=201"
     assert freed_server(event_subject(task_root(REF), cancelled())) == NO_SERVER == "="
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (submitted(), True),
+        (submitted(held=True), False),
+        (started(), True),
+        (queued(), False),
+        (succeeded(), False),
+        (attempt_failed(), False),
+        (TaskHeld(reason="r"), False),
+    ],
+)
+def test_no_worker_acts_at_once_on_a_queued_submission_or_a_start(event: TaskEvent, expected: bool) -> None:
+    assert is_quiet(event_subject("task.o.u", event)) is expected
 
 
 def test_live_progress_leads_to_its_task() -> None:
