@@ -159,7 +159,8 @@ async def test_a_callback_faster_than_the_acceptance_frees_its_slot(service: Ser
 
     assert {details["result"]["data"] for details in ended} == {"early"}
     assert len(backend.calls) == 12
-    assert types(await service.alice.history(tasks[0])) == [
+    history = types(await service.alice.history(tasks[0]))
+    assert [word for word in history if word != "TaskQueued"] == [  # its owner's window may have held it
         "TaskSubmitted", "AttemptStarted", "ProgressReported", "TaskSucceeded",
     ]  # fmt: skip
 
