@@ -43,7 +43,7 @@ SCHEDULER_FENCE = "scheduler.fence"
 SCHEDULER_BACKLOG = "scheduler.backlog"
 SCHEDULER_EXPLAIN = "scheduler.explain"
 """A request with the id of a task, as text."""
-HELD = ".held"
+_HELD = ".held"
 """End of the subject of a held submission."""
 NO_SERVER = "="
 """Token of an event without a server. No text has it: `=` begins an escape, and here nothing follows."""
@@ -96,7 +96,7 @@ def event_subject(root: str, event: Event) -> str:
     match event:
         case tasks.TaskSubmitted():
             queue = _queue(event.priority, bulk=event.bulk)
-            return f"{subject}.{token(event.pool)}.{queue}{HELD if event.held else ''}"
+            return f"{subject}.{token(event.pool)}.{queue}{_HELD if event.held else ''}"
         case tasks.TaskQueued():
             return f"{subject}.{token(event.pool)}.{event.priority}"
         case (
@@ -129,7 +129,7 @@ def task_word(subject: str) -> str:
 
 def is_quiet(subject: str) -> bool:
     """Return True for an event `task.…` on which no worker acts at once."""
-    return task_word(subject) in QUIET_WORDS and not subject.endswith(HELD)
+    return task_word(subject) in QUIET_WORDS and not subject.endswith(_HELD)
 
 
 def freed_server(subject: str) -> str:
