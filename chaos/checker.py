@@ -360,7 +360,7 @@ def _wrong(call: Call, jumps: Sequence[Jump]) -> list[float]:
 
 
 def projections_equal_the_fold(evidence: Evidence) -> Iterator[Finding]:
-    """Each bucket holds, byte for byte, what the fold of the log gives."""
+    """Each bucket, and the index of each API, holds what the fold of the log gives, byte for byte."""
     for bucket in evidence.buckets:
         for key in sorted(bucket.wanted.keys() | bucket.found.keys()):
             found, wanted = bucket.found.get(key), bucket.wanted.get(key)
@@ -371,7 +371,7 @@ def projections_equal_the_fold(evidence: Evidence) -> Iterator[Finding]:
 def _task_of_key(key: str) -> str:
     """Return the task a key of the bucket `tasks` is about, as far as it is about one."""
     *_, owner, unique = ("", "", *key.split("."))
-    return f"{unique}~{owner}" if key.startswith(("task.", "active.")) else ""
+    return f"{unique}~{owner}" if key.startswith(("task.", "row.", "active.")) else ""
 
 
 def dispatch_is_live(evidence: Evidence) -> Iterator[Finding]:

@@ -165,6 +165,10 @@ class Reader:
             if _is_event(message)
         ]
 
+    async def positions(self) -> list[Position]:
+        """Return the messages of the log of tasks, with the fences."""
+        return [Position(one.sequence, one.subject, one.data) for one in await self.messages("TASKS")]
+
     async def turns(self) -> frozenset[int]:
         """Return the sequences of the fences in the stream of tasks, which are no events."""
         return frozenset(message.sequence for message in await self.messages("TASKS") if not _is_event(message))

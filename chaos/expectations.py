@@ -11,13 +11,22 @@ from .schedule import APIS, OURS, Fault
 
 STREAMS = (
     *("TASKS", "SERVERS", "WEBHOOKS", "SCHEDULES", "TIMERS", "RETRIES", "DISPATCH"),
-    *("KV_tasks", "KV_registry", "KV_heartbeats", "KV_leases", "KV_secrets", "KV_deliveries", "OBJ_results"),
+    *(
+        "KV_tasks",
+        "KV_registry",
+        "KV_heartbeats",
+        "KV_leases",
+        "KV_secrets",
+        "KV_deliveries",
+        "OBJ_results",
+        "OBJ_index",
+    ),
 )
 CONSUMERS = (
     ("TIMERS", "due-timers"),
     *(("DISPATCH", f"pool-{priority}-default") for priority in ("high", "normal", "low")),
 )
-BUCKETS = ("tasks", "registry")
+BUCKETS = ("tasks", "registry", *(f"index of {name}" for name in APIS))
 RECOVERIES = 2
 """Kills of NATS at the end of a run."""
 ORDINARY_CLIENTS = tuple(f"{tenant}-{number}" for tenant in TENANTS for number in range(CLIENTS_PER_TENANT))

@@ -7,10 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from taskstream.events.subjects import SCHEDULER_FENCE
+
 from .checker import MORE_DESCRIPTORS
 from .collect import Reader
-from .evidence import FINAL, ConsumerSeen, Recurring, Resources, in_use, pair
+from .evidence import FINAL, Bucket, ConsumerSeen, Recurring, Resources, in_use, pair
+from .indexes import index_bucket, reflected
 from .journal import read
+from .schedule import APIS
 from .system import BATCH, System
 
 QUIET_SECONDS = 180.0
@@ -82,6 +86,17 @@ class Before(NamedTuple):
     resources: dict[str, Resources]
 
 
+async def _buckets(system: System, reader: Reader) -> list[Bucket]:
+    """Return the projections, and the index of each API once it reflects the log."""
+    tasks, registry, log = await reader.tasks_bucket(), await reader.registry_bucket(), await reader.positions()
+    end = max((position.sequence for position in log if position.subject != SCHEDULER_FENCE), default=0)
+    give_up_at = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < give_up_at and min(reflected(system.index_folder(name)) for name in APIS) < end:
+        await asyncio.sleep(POLL_SECONDS)
+    indexes = [index_bucket(f"index of {name}", system.index_folder(name), log, tasks.wanted) for name in APIS]
+    return [tasks, registry, *indexes]
+
+
 async def common_evidence(system: System, reader: Reader, before: Before) -> dict[str, Any]:
     """Return the fields of the evidence that every kind of run has; the system must be quiet."""
     return {
@@ -89,7 +104,7 @@ async def common_evidence(system: System, reader: Reader, before: Before) -> dic
         "log": await reader.log(),
         "turns": await reader.turns(),
         "backends": system.backend_lines(),
-        "buckets": [await reader.tasks_bucket(), await reader.registry_bucket()],
+        "buckets": await _buckets(system, reader),
         "queued": await reader.queued(),
         "timed": await reader.timed(),
         "servers": system.servers(),

@@ -119,6 +119,10 @@ class System:
     def journal_of(self, backend: str) -> Path:
         return self.folder / f"{backend}.jsonl"
 
+    def index_folder(self, name: str) -> Path:
+        """Return the folder of an API's index."""
+        return self.folder / f"{name}-index"
+
     def backend_lines(self) -> list[Line]:
         """Return the lines of all backends' own logs, by time."""
         lines = [line for name in BACKENDS for line in read(self.journal_of(name))]
@@ -210,6 +214,7 @@ class System:
         own = {
             "NATS_URL": nats,
             "REPLICAS": str(self.nodes),
+            "INDEX_DIR": str(self.index_folder(name)),
             "PUBLIC_URL": f"http://127.0.0.1:{self.links[f'callbacks>{APIS[number]}'].port}",
         }
         return environment(quick() | SETTINGS | own)

@@ -145,6 +145,12 @@ def _parser() -> argparse.ArgumentParser:
         help="first delete and recreate all derived streams, including the queue: needed to go from 1 replica to more; "
         "stop every API and worker before",
     )
+    rebuilding.add_argument(
+        "--index",
+        action="store_true",
+        help="instead, fold the log into a new index of tasks, compare the files of TASKSTREAM_INDEX_DIR and the "
+        "stored snapshot with it, and store it as a snapshot",
+    )
 
     _command(commands, "settings", _settings, "print every setting with its default and meaning")
     _command(commands, "seal-key", _seal_key, "print a new key for TASKSTREAM_SEAL_KEYS")

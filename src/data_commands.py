@@ -13,6 +13,7 @@ from .api.auth.authenticator import make_token
 from .backup import backup, restore
 from .backup.folder import Progress
 from .backup.rebuild import rebuild, recreate
+from .backup.rebuild_index import RebuiltIndex, rebuild_index
 from .container import open_container
 from .runtime.failures import EXIT_FAILED
 from .settings import InvalidSettings, Settings
@@ -95,7 +96,9 @@ def rebuild_projections(options: argparse.Namespace, given: Settings) -> int:
             if options.recreate:
                 await recreate(fitting, url)
             async with await open_container(fitting, url, "always" if embedded else None) as container:
-                differences = await rebuild(container)
+                if options.index:
+                    _print_index(await rebuild_index(container))
+                differences = [] if options.index else await rebuild(container)
         seconds = time.perf_counter() - started
         for found in differences:
             state = (
@@ -108,6 +111,21 @@ def rebuild_projections(options: argparse.Namespace, given: Settings) -> int:
 
     uvloop.run(work())
     return 0
+
+
+def _print_index(found: RebuiltIndex) -> None:
+    for one in found.compared:
+        told = one.difference
+        state = (
+            f"{told.changed} changed, {told.missing} missing, {told.extra} extra: stop its process and delete the file"
+            if told.any
+            else "no differences"
+        )
+        print(f"{one.name}: {told.tasks} tasks up to event {one.sequence}; {state}")
+    for name, reason in found.unusable.items():
+        print(f"{name}: not compared: {reason}")
+    stored = "stored as a snapshot" if found.is_stored else "nothing to store"
+    print(f"index: {found.events} events, {found.tasks} tasks; {stored}")
 
 
 def reseal(options: argparse.Namespace, given: Settings) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -86,10 +87,15 @@ def claim(folder: Path) -> IndexFile:
     raise OSError(f"{folder} has {MOST_FILES} index files, all in use")
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Return the index files of a folder, in use or not."""
+    return sorted(folder.glob("index-*.sqlite"))
+
+
 def remove_abandoned(folder: Path) -> int:
     """Delete the files that no process has held or changed for ABANDONED_SECONDS; return how many."""
     count = 0
-    for path in folder.glob("index-*.sqlite"):
+    for path in files_in(folder):
         with contextlib.suppress(OSError):
             if time.time() - max(found.stat().st_mtime for found in folder.glob(f"{path.name}*")) < ABANDONED_SECONDS:
                 continue
@@ -99,6 +105,10 @@ def remove_abandoned(folder: Path) -> int:
                 file.discard()
                 file.release()
                 count += 1
+    for left in folder.glob("rebuild-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime >= ABANDONED_SECONDS:
+                shutil.rmtree(left)
     return count
 
 

@@ -714,6 +714,18 @@ def projected_otherwise(evidence: Evidence) -> None:
     evidence.buckets[0] = replace(bucket, found=bucket.found | {next(iter(bucket.found)): b"{}"})
 
 
+def indexed_otherwise(kind: str) -> Callable[[Evidence], None]:
+    """Have the index of an API differ in a row, or in a view."""
+
+    def change(evidence: Evidence) -> None:
+        place = next(place for place, bucket in enumerate(evidence.buckets) if bucket.name == "index of api-2")
+        bucket = evidence.buckets[place]
+        key = first(key for key in bucket.found if key.startswith(kind))
+        evidence.buckets[place] = replace(bucket, found={k: v for k, v in bucket.found.items() if k != key})
+
+    return change
+
+
 def projected_without_a_task(evidence: Evidence) -> None:
     """Have the projection and its fold lack a task of the log."""
     bucket = evidence.buckets[0]
@@ -889,6 +901,8 @@ OTHERS = [
     Doctoring("webhook-messages-are-one", "not signed", of_receiver(lambda one: one.calls[0].update(signed=False))),
     Doctoring("webhook-pauses-are-kept", "sent during a pause", of_receiver(sent_during_a_pause)),
     Doctoring("projections-equal-the-fold", "another view", projected_otherwise),
+    Doctoring("projections-equal-the-fold", "a row less in an index", indexed_otherwise("row.")),
+    Doctoring("projections-equal-the-fold", "a view less in an index", indexed_otherwise("task.")),
     Doctoring("dispatch-is-live", "in vain", lambda e: e.probes.append(Probe("a task", None))),
     Doctoring("recovers-at-once", "on a grid of 6 s", started_late_after_a_kill),
     Doctoring("recovers-at-once", "a task that never starts", lambda e: e.recoveries[0].tasks.append("x~alice")),

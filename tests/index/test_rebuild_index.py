@@ -1,0 +1,79 @@
+"""`taskstream rebuild --index`: a fold of the whole log, differences reported, a snapshot stored."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from taskstream.backup.rebuild_index import rebuild_index
+from taskstream.index import files
+from taskstream.index.comparison import IndexDifference
+from taskstream.index.schema import connect
+from taskstream.index.snapshots import IndexSnapshots
+from testkit.histories import claim, give, ref, submission, success
+from testkit.service import Service, running_service
+
+
+@pytest.fixture
+async def api(nats_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    async with running_service(nats_url, worker=False, index_dir=str(tmp_path / "index")) as service:
+        for number in range(10):
+            await give(service.container.commands, ref(number), submission(), claim(), success())
+        await service.container.indexer.current()
+        yield service
+
+
+async def test_a_running_index_and_its_snapshot_have_no_differences(api: Service) -> None:
+    await api.container.indexer.store_snapshot()
+    await give(api.container.commands, ref(99), submission())
+    await api.container.indexer.current()
+
+    found = await rebuild_index(api.container)
+
+    assert (found.events, found.tasks, found.is_stored, found.unusable) == (31, 11, True, {})
+    assert {one.sequence: one.difference for one in found.compared} == {
+        30: IndexDifference(10, 0, 0, 0),
+        31: IndexDifference(11, 0, 0, 0),
+    }
+    assert (await IndexSnapshots(api.container.storing).listed())[0].sequence == 31
+
+
+async def test_each_kind_of_difference_is_reported(api: Service) -> None:
+    path = api.container.indexer.path
+    assert path is not None
+    with closing(connect(path)) as connection:
+        connection.execute("UPDATE tasks SET status = 3 WHERE created_sequence = 1")
+        connection.execute("UPDATE views SET view = x'00' WHERE created_sequence = 4")
+        connection.execute("DELETE FROM tasks WHERE created_sequence = 7")
+        connection.execute("UPDATE tasks SET created_sequence = 8 WHERE created_sequence = 10")
+
+    (compared,) = (await rebuild_index(api.container)).compared
+
+    assert compared.difference == IndexDifference(tasks=10, changed=2, missing=2, extra=1)
+
+
+async def test_an_empty_log_leaves_no_snapshot(nats_url: str, tmp_path: Path) -> None:
+    async with running_service(nats_url, worker=False, index_dir=str(tmp_path)) as service:
+        assert not (await rebuild_index(service.container)).is_stored
+        assert await IndexSnapshots(service.container.storing).listed() == []
+
+
+def test_files_that_no_process_has_used_for_a_day_are_deleted(tmp_path: Path) -> None:
+    held, left, young = (files.claim(tmp_path) for _ in range(3))
+    for file in (held, left, young):
+        file.open().close()
+    left.release()
+    young.release()
+    old = time.time() - files.ABANDONED_SECONDS - 60
+    for path in [*tmp_path.glob("index-0*"), *tmp_path.glob("index-1*")]:
+        os.utime(path, (old, old))
+
+    assert files.remove_abandoned(tmp_path) == 1
+
+    assert {path.name for path in files.files_in(tmp_path)} == {"index-0.sqlite", "index-2.sqlite"}
+    held.release()
