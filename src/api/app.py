@@ -26,6 +26,7 @@ from .routes.bulk import bulk_router
 from .routes.dead_letters import dead_letter_router
 from .routes.docs import docs_router
 from .routes.events import push_router
+from .routes.graphs import graph_router
 from .routes.history import history_router
 from .routes.owners import owner_router, quota_router
 from .routes.pools import pool_router
@@ -47,6 +48,7 @@ def api_routers(container: Container, tokens: StreamTokens) -> list[Router]:
         task_router(container),
         result_router(container),
         history_router(container),
+        graph_router(container),
         why_router(container),
         batch_router(container),
         bulk_router(container),

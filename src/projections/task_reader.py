@@ -174,7 +174,7 @@ class TaskReader:
     async def result(self, ref: TaskRef, sequence: int | None, *, deleted: bool = False) -> TaskResult:
         """Return the result of a task's event at a sequence; None: its present result. Raises NotFound."""
         if sequence is not None:
-            await self._last_event(ref, deleted=deleted)
+            await self.last_event(ref, deleted=deleted)
             return await self.result_at(ref, sequence)
         found = _current_result(ref, await self.history(ref, deleted=deleted))
         if found is None:
@@ -192,7 +192,7 @@ class TaskReader:
 
     async def payload(self, ref: TaskRef, *, deleted: bool = False) -> Raw:
         """Return the payload of a task as submitted; nothing else of it is read. Raises NotFound as `history` does."""
-        await self._last_event(ref, deleted=deleted)
+        await self.last_event(ref, deleted=deleted)
         position = await last_position(self._reading, TASKS, submission_filter(ref))
         event = None if position is None else decode(task_codec, position).recorded.event
         if not isinstance(event, events.TaskSubmitted):
@@ -232,7 +232,7 @@ class TaskReader:
         """Return the number of a task's events. NATS counts them: none is read."""
         return await self._log.count(task_root(ref))
 
-    async def _last_event(self, ref: TaskRef, *, deleted: bool) -> Position:
+    async def last_event(self, ref: TaskRef, *, deleted: bool) -> Position:
         """Return the last event of a task. Raises as `history` does."""
         last = await last_position(self._reading, TASKS, history_filter(task_root(ref)))
         if last is None or (task_word(last.subject) == word_of(events.TaskDeleted) and not deleted):
@@ -252,7 +252,7 @@ class TaskReader:
 
         `words`: of these kinds only; empty: of all. A page ends after PAGE_BYTES. Raises as `history` does.
         """
-        await self._last_event(ref, deleted=deleted)
+        await self.last_event(ref, deleted=deleted)
         filters = _filters(ref, words)
         most_bytes = PAGE_BYTES // len(filters)
         found: list[Position] = []
@@ -279,7 +279,7 @@ class TaskReader:
 
         And the sequence before which the next page starts, None after the oldest event. Else as `history_page`.
         """
-        last = await self._last_event(ref, deleted=deleted)
+        last = await self.last_event(ref, deleted=deleted)
         filters = _filters(ref, words)
         most_bytes = PAGE_BYTES // len(filters)
         found: list[Position] = []

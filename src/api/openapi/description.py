@@ -28,6 +28,7 @@ from ..problems import MEANINGS, MEDIA_TYPE, QUOTA_HEADERS, Problem, problem_wit
 from ..schemas import (
     batches,
     bulk,
+    graphs,
     legacy_queue,
     owners,
     pools,
@@ -58,6 +59,7 @@ SCHEMA_REF = "#/components/schemas/{name}"
 _MODULES = (
     batches,
     bulk,
+    graphs,
     legacy_queue,
     owners,
     pools,
