@@ -11,6 +11,7 @@ from typing import Self
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .backends.egress import EgressPolicy
 from .clock import utc_now
@@ -22,13 +23,14 @@ from .errors import StoreError
 from .events.ids import BatchRef, TaskRef
 from .events.limits import Limits
 from .index.indexer import Indexer
+from .index.lists import SERVICE, ListedTasks, TaskLists
+from .index.query import TaskQuery
 from .index.reader import IndexReader
 from .projections.batches import Batch, BatchReader
-from .projections.dead_letters import DeadLetterReader
 from .projections.fleet import Fleet
 from .projections.heartbeats import Heartbeats
-from .projections.task_reader import ListedTasks, TaskFilter, TaskReader
-from .projections.task_view import Listed
+from .projections.task_reader import TaskReader
+from .projections.task_view import ACTIVE, Listed
 from .push.attempt_reports import AttemptReports
 from .push.feed import Feeds
 from .push.hub import Hub
@@ -116,8 +118,7 @@ class Container:
         self.commands.tasks.on_change = self._tidy_after
         self.fleet_is_current = asyncio.Event()
         self.tasks = TaskReader(self.commands.tasks.log, reading, self.buckets.tasks)
-        self.batches = BatchReader(self.tasks, reading)
-        self.dead_letters = DeadLetterReader(self.tasks, reading)
+        self.batches = BatchReader(reading)
         self.task_attributes = TaskAttributeReader(reading)
         self.tail = Tail(consuming, TASKS, ">", partial(has_event, consuming))
         """The one reader of the log of tasks for push and the index."""
@@ -125,6 +126,7 @@ class Container:
         self.indexer = Indexer(settings.index_folder, self.tail, reading, objects, lambda: self.space.is_accepting)
         """Runs in processes of the API only: see `start_index`."""
         self.index = IndexReader(self.indexer)
+        self.lists = TaskLists(self.index)
         self.open_streams = OpenStreams(settings.user_streams, settings.max_streams)
         self.starts = Starts()
         self.snapshots = SharedReads(self._snapshot)
@@ -154,15 +156,16 @@ class Container:
             connection.on_return(self.services.wake)
             connection.on_election(self.services.retry)
 
-    async def _snapshot(self, wanted: TaskFilter) -> ListedTasks:
-        async with self.starts.turn(wanted.owner or ""):
-            return await self.tasks.active(wanted, MOST_STATES)
+    async def _snapshot(self, wanted: TaskQuery) -> ListedTasks:
+        owner = wanted.owner or SERVICE
+        async with self.starts.turn(owner):
+            return await self.lists.page(replace(wanted, statuses=ACTIVE), MOST_STATES, user=owner)
 
     async def _batch_snapshot(self, wanted: tuple[BatchRef, bool]) -> tuple[Batch, list[Listed]]:
         ref, deleted = wanted
         async with self.starts.turn(ref.owner):
             batch = await self.batches.find(ref)
-            return batch, await self.batches.tasks(batch, deleted=deleted)
+            return batch, await self.lists.of_batch(ref, deleted=deleted, user=ref.owner)
 
     async def _tidy_after(self, ref: TaskRef, before: TaskState, after: TaskState) -> None:
         """Cancel the timers that a change of a task leaves without a purpose; destroy the key of a task that has ended.

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from ..container import Container
-from ..events.ids import TaskRef
+from ..events.ids import TaskRef, owner_token
 from ..events.kinds import ENDING_WORDS, word_of
 from ..events.task import TaskDeleted
+from ..index.query import TaskQuery
 from ..projections.batches import Batch, progress
-from ..projections.task_reader import TaskFilter
 from ..projections.task_view import ACTIVE, Listed
 from ..push.feed import FeedItem, FeedPosition, Start
 from ..push.listeners import Scope
@@ -89,10 +89,10 @@ class EventStream:
         start = await self._container.feeds.start(after)
         if place := start.resumed:
             return _resumed(place, self._all_events(scope, place))
-        wanted = TaskFilter(owner=scope.owner, types=scope.choice.types, project=scope.choice.project)
+        wanted = TaskQuery(owner=scope.owner, types=scope.choice.types, project=scope.choice.project)
         newest = await self._container.snapshots.get(wanted)
         place = start.at(start.extent.last)  # the tasks were read after the extent
-        states = self._states(identity, newest.tasks[::-1], scope.owner, place.sequence)
+        states = self._states(identity, newest.tasks[::-1], place.sequence)
         notes = [MORE] if newest.cursor is not None else []
         return _begun(start, notes, states, place, self._all_events(scope, place))
 
@@ -113,26 +113,21 @@ class EventStream:
         sent = {ref: view.sequence for ref, view in tasks}
         place = start.at(start.extent.last)
         events = self._batch_events(batch, place, running, last, sent) if running else None
-        states = self._states(identity, tasks, batch.ref.owner)
+        states = self._states(identity, tasks)
         return _begun(start, [encoded_batch(batch_summary(batch, progress(tasks)))], states, place, events)
 
-    def _states(
-        self, identity: Identity, tasks: Sequence[Listed], owner: str | None, sequence: int | None = None
-    ) -> AsyncIterator[bytes]:
+    def _states(self, identity: Identity, tasks: Sequence[Listed], sequence: int | None = None) -> AsyncIterator[bytes]:
         """Return the states of tasks, in order; `sequence`: up to where they reflect the log, None: as each view says.
 
         All but the first are read again when the client comes to them: a slow client keeps few of them in memory.
         """
-        return self._pieces(
-            identity, tasks[:STATES_AT_ONCE], [ref for ref, _ in tasks[STATES_AT_ONCE:]], owner, sequence
-        )
+        return self._pieces(identity, tasks[:STATES_AT_ONCE], [ref for ref, _ in tasks[STATES_AT_ONCE:]], sequence)
 
     async def _pieces(
         self,
         identity: Identity,
         piece: Sequence[Listed],
         rest: Sequence[TaskRef],
-        owner: str | None,
         sequence: int | None,
     ) -> AsyncIterator[bytes]:
         while piece or rest:
@@ -142,7 +137,7 @@ class EventStream:
             refs, rest = rest[:STATES_AT_ONCE], rest[STATES_AT_ONCE:]
             if refs:
                 async with self._container.starts.turn(identity.subject):
-                    piece = await self._container.tasks.views(refs, owner)
+                    piece = await self._container.lists.views(refs, user=owner_token(identity.subject))
             else:
                 piece = []
 
@@ -186,7 +181,7 @@ class EventStream:
                 running.add(what.ref)
             yield told.message(item)
             if not running and after.sequence >= last:
-                tasks = await self._container.batches.tasks(batch, deleted=True)
+                tasks = await self._container.lists.of_batch(batch.ref, deleted=True, user=batch.ref.owner)
                 yield PushMessage("", encoded_batch(batch_summary(batch, progress(tasks))))
                 return
 

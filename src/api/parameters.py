@@ -118,7 +118,7 @@ def page_of(
 def read_id_cursor(cursor: str | None) -> str | None:
     """Return the id that a page starts after, None for the first page. Raises InvalidInput."""
     if cursor and not is_task_id(cursor):
-        raise _bad_cursor("cursor")
+        raise bad_cursor("cursor")
     return cursor or None
 
 
@@ -130,7 +130,7 @@ def read_cursor(cursor: str | None, path: str = "cursor") -> int | None:
     if not cursor:
         return None
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 19):
-        raise _bad_cursor(path)
+        raise bad_cursor(path)
     return int(cursor)
 
 
@@ -139,7 +139,7 @@ def next_cursor(sequence: int | None) -> str | None:
     return None if sequence is None else str(sequence)
 
 
-def _bad_cursor(path: str) -> InvalidInput:
+def bad_cursor(path: str) -> InvalidInput:
     return InvalidInput("not a cursor; pass `nextCursor` of the previous page unchanged", path)
 
 

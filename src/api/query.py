@@ -15,6 +15,8 @@ from ..errors import InvalidInput
 from ..wire.validation_errors import nearest
 from .routing import IGNORES_UNKNOWN_PARAMETERS
 
+NAMED_PARAMETERS = "named_parameters"
+"""Key in the `opt` of a route: beginnings of parameters whose names clients choose, as in `label.region=eu`."""
 _WHOLE = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
@@ -44,6 +46,9 @@ class KnownParameters:
         counts = Counter(name for name, _ in given)
         for name, text in given:
             kind = declared.get(name)
+            named = next((each for each in handler.opt.get(NAMED_PARAMETERS, ()) if name.startswith(each)), None)
+            if named is not None and name != named:
+                kind = str
             if kind is None:
                 raise InvalidInput(f"unknown query parameter `{name}`{nearest(name, declared)}", name)
             if counts[name] > 1 and kind is not list:

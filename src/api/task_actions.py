@@ -15,7 +15,6 @@ from ..errors import InvalidInput, NotFound, Refused
 from ..events.ids import TaskRef, owner_token, parse_task_id
 from ..events.task import NO_PLAN
 from .auth.access import ApiRequest, Origin, origin
-from .parameters import next_cursor, read_cursor
 from .schemas.bulk import BulkAnswer, ManyTasks, RefusedTasks
 
 TaskAction = Literal["cancel", "retry", "delete"]
@@ -23,7 +22,7 @@ AT_ONCE = 64
 """Commands of one request that run at the same time."""
 NO_TASK = "there is no such task"
 
-Find: TypeAlias = Callable[[int | None], Awaitable[tuple[list[TaskRef], int | None]]]
+Find: TypeAlias = Callable[[str | None], Awaitable[tuple[list[TaskRef], str | None]]]
 """Returns a page of tasks that match a filter: takes the cursor of the page, returns that of the next one."""
 Among: TypeAlias = Callable[[list[TaskRef]], Awaitable[Collection[TaskRef]]]
 """Returns those of the named tasks that the route is for."""
@@ -80,7 +79,7 @@ class BulkCommand:
         for ref in refs:
             self._refused.setdefault(reason, []).append(ref.id)
 
-    def answer(self, cursor: int | None = None) -> BulkAnswer:
+    def answer(self, cursor: str | None = None) -> BulkAnswer:
         """Return what came of it. `cursor`: where the next page of matching tasks starts."""
         return BulkAnswer(
             dry_run=self._dry_run,
@@ -90,14 +89,13 @@ class BulkCommand:
             refused=[
                 RefusedTasks(reason=reason, count=len(ids), ids=sorted(ids)) for reason, ids in self._refused.items()
             ],
-            next_cursor=next_cursor(cursor),
+            next_cursor=cursor,
         )
 
     async def _parents_first(self, refs: Sequence[TaskRef]) -> list[tuple[TaskRef, ...]]:
         """Return the tasks in levels, each task in a later level than its parents among them."""
-        owners = {ref.owner for ref in refs}
         graph: dict[TaskRef, set[TaskRef]] = {ref: set() for ref in refs}
-        for ref, view in await self._container.tasks.views(refs, owners.pop() if len(owners) == 1 else None):
+        for ref, view in await self._container.lists.views(refs, user=owner_token(self._signed["by"].id)):
             graph[ref] = graph.keys() & set(map(parse_task_id, (view.plan or NO_PLAN).depends_on))
         sorter = TopologicalSorter(graph)
         sorter.prepare()
@@ -157,9 +155,9 @@ async def command_many(
     identity = request.user
     command = command_for(action, body.reason, identity.subject)
     bulk = BulkCommand(container, origin(request), command, dry_run=body.dry_run)
-    cursor: int | None = None
+    cursor: str | None = None
     if find is not None:
-        refs, cursor = await find(read_cursor(body.cursor, "$.cursor"))
+        refs, cursor = await find(body.cursor)
     else:
         named = [parse_task_id(task_id) for task_id in dict.fromkeys(body.ids or ())]
         if body.cursor is not None:

@@ -59,7 +59,7 @@ class Impossible(Exception):
     """No task matches: a name in the query is not in the index."""
 
 
-class Plan:
+class QueryPlan:
     """A query as conditions and ways, for one state of the index."""
 
     def __init__(self, connection: sqlite3.Connection, query: TaskQuery) -> None:
@@ -76,6 +76,8 @@ class Plan:
         owner = None if query.owner is None else self._name(query.owner)
         if owner is not None:
             self._is("owner", [owner])
+        self._failed(owner)
+        if owner is not None:
             if query.sort == "ended" and query.ended == ANY_TIME:
                 where = "t.owner = ? AND t.ended_at IS NOT NULL"
                 self.ways.append([Source("tasks t INDEXED BY task_owner_ended", where, (owner,), "ended")])
@@ -105,6 +107,10 @@ class Plan:
             has_it = "SELECT 1 FROM attributes x WHERE x.attribute = ? AND x.created_sequence = t.created_sequence"
             self.conditions.append(Condition(f"EXISTS ({has_it})", (attribute,)))
             self.ways.append([_with_attribute(attribute)])
+        if query.shape:
+            name = self._name(query.shape)
+            self._is("shape", [name])
+            self.ways.append([_equal("task_shape", "shape", name)])
         self._errors()
         self._attempts()
         self._id(owner)
@@ -114,6 +120,19 @@ class Plan:
         if query.sort != "created":
             column = "ended_at" if query.sort == "ended" else "duration"
             self.conditions.append(Condition(f"+t.{column} IS NOT NULL"))
+
+    def _failed(self, owner: int | None) -> None:
+        """Add the way to failed tasks in the order of their ends, which is that of dead letters."""
+        query = self._query
+        if query.sort != "ended" or query.statuses != frozenset({"FAILED"}):
+            return
+        bounds = _within("t.ended_at", query.ended)
+        of_owner = [] if owner is None else [Condition("t.owner = ?", (owner,))]
+        conditions = [Condition("t.status = 3"), *of_owner, *bounds]
+        index = "task_failed" if owner is None else "task_owner_failed"
+        where = " AND ".join(sql for sql, _ in conditions)
+        parameters = tuple(value for _, values in conditions for value in values)
+        self.ways.append([Source(f"tasks t INDEXED BY {index}", where, parameters, "ended")])
 
     def _statuses(self, owner: int | None) -> None:
         query = self._query

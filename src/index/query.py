@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -12,6 +13,7 @@ from ..events.task import FailureKind, Priority
 from ..instants import microseconds
 from ..projections.task_view import Status, TaskView
 from .facts import Hold, attributes_of, hold_of
+from .rows import shape_of
 
 Sort: TypeAlias = Literal["created", "ended", "duration"]
 Key: TypeAlias = tuple[int, ...]
@@ -59,6 +61,8 @@ class TaskQuery(Struct, frozen=True, kw_only=True):
     """Labels and values of searchable fields, as in `facts.attributes_of`. A task must have all of them."""
     error: str = ""
     """A part of the error. Upper and lower case of ASCII letters are the same."""
+    shape: str = ""
+    """Fingerprint of the error."""
     attempts: int = 0
     """The last attempt has this number or a higher one."""
     id_prefix: str = ""
@@ -96,6 +100,7 @@ class TaskQuery(Struct, frozen=True, kw_only=True):
             and (not self.concurrency_key or (plan is not None and plan.concurrency_key == self.concurrency_key))
             and self.attributes <= attributes_of(view)
             and _lower(self.error) in _lower(view.error)
+            and self.shape in ("", shape_of(view))
             and view.attempt >= self.attempts
             and ref.id.startswith(self.id_prefix)
             and self.created.has(view.created_at)
@@ -142,3 +147,31 @@ def _lower(text: str) -> str:
 
 
 _SMALL = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
+
+
+def write_cursor(query: TaskQuery, key: Key) -> str:
+    """Return a place in a list as text. In the order of a list without `sort` it is a number."""
+    return str(key[0]) if _has_plain_cursor(query) else ".".join([_order_of(query), *map(str, key)])
+
+
+def read_cursor(query: TaskQuery, text: str) -> Key:
+    """Return the place that was written. Raises ValueError for another text, and for a place in another order."""
+    found = _CURSOR.fullmatch(text)
+    order = None if _has_plain_cursor(query) else _order_of(query)
+    if found is None or found["order"] != order or (found["value"] is None) != (query.sort == "created"):
+        raise ValueError("not a cursor of this list")
+    numbers = [found["value"], found["sequence"]] if found["value"] is not None else [found["sequence"]]
+    return tuple(min(int(number), LARGEST) for number in numbers)
+
+
+def _has_plain_cursor(query: TaskQuery) -> bool:
+    return query.sort == "created" and query.descending
+
+
+def _order_of(query: TaskQuery) -> str:
+    return f"{'-' if query.descending else ''}{query.sort}"
+
+
+LARGEST = 2**63 - 1
+"""The largest number that SQLite takes."""
+_CURSOR = re.compile(r"(?:(?P<order>-?[a-z]+)\.(?:(?P<value>-?[0-9]{1,18})\.)?)?(?P<sequence>[0-9]{1,19})", re.ASCII)

@@ -62,9 +62,9 @@ def _optional(instant: datetime | None) -> int | None:
 
 
 INSERT_TASK = """INSERT INTO tasks (created_sequence, unique_token, owner, type, pool, priority, created_at, batch,
- schedule, project, concurrency_key, status, server, attempt, hold, deleted, updated_at, started_at, ended_at,
- duration, failure, shape, error, sequence) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
-UPDATE_TASK = """UPDATE tasks SET status=?, server=?, attempt=?, hold=?, deleted=?, updated_at=?, started_at=?,
+ schedule, project, concurrency_key, status, server, slot, attempt, hold, deleted, updated_at, started_at, ended_at,
+ duration, failure, shape, error, sequence) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+UPDATE_TASK = """UPDATE tasks SET status=?, server=?, slot=?, attempt=?, hold=?, deleted=?, updated_at=?, started_at=?,
  ended_at=?, duration=?, failure=?, shape=?, error=?, sequence=? WHERE created_sequence=?"""
 INSERT_VIEW = "INSERT INTO views (created_sequence, view) VALUES (?,?)"
 DELETES = (
@@ -198,6 +198,7 @@ def _changing(view: TaskView, numbers: Mapping[str, int], shape: str) -> tuple[o
     return (
         _STATUS[view.status],
         numbers[view.server_id],
+        numbers[view.occupied_server_id],
         view.attempt,
         _HOLD[hold_of(view)],
         view.deleted,

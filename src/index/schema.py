@@ -30,6 +30,7 @@ CREATE TABLE tasks (
     type INTEGER NOT NULL,
     pool INTEGER NOT NULL,
     server INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
     priority INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     hold INTEGER NOT NULL,
@@ -138,6 +139,9 @@ CREATE INDEX task_status ON tasks (status) WHERE status <> 2;
 CREATE INDEX task_owner_status ON tasks (owner, status) WHERE status <> 2;
 CREATE INDEX task_ended ON tasks (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX task_owner_ended ON tasks (owner, ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX task_failed ON tasks (ended_at) WHERE status = 3;
+CREATE INDEX task_owner_failed ON tasks (owner, ended_at) WHERE status = 3;
+CREATE INDEX task_slot ON tasks (slot) WHERE slot <> 0;
 CREATE INDEX task_duration ON tasks (duration) WHERE duration IS NOT NULL;
 CREATE INDEX task_failure ON tasks (failure) WHERE failure IS NOT NULL;
 CREATE INDEX task_shape ON tasks (shape) WHERE shape IS NOT NULL;
@@ -154,11 +158,12 @@ CREATE INDEX attribute_task ON attributes (created_sequence);
 CREATE INDEX child_task ON children (created_sequence);
 """
 """Every index of a table with an integer key ends with that key, so tasks with the same value are in order of
-submission. `names` has owner tokens, types, pools, server ids and shapes of errors; 0 stands for none. Instants are
-microseconds since the epoch, `duration` microseconds from start to end. `status`: place in STATUSES, `priority`: in
-PRIORITIES (1 is `normal`), `failure`: in FAILURE_KINDS, `hold`: in HOLDS (0: none). `attributes`: see facts.py.
-`checkpoint`: the last event that the tables reflect, a digest of it, and the boot of the machine that wrote it. The
-tables from `owners` to `shapes` are those of figures.py, with texts instead of numbers of names."""
+submission. `names` has owner tokens, types, pools, server ids and shapes of errors; 0 stands for none. `slot`: the
+server whose slot the task takes now. Instants are microseconds since the epoch, `duration` microseconds from start
+to end. `status`: place in STATUSES, `priority`: in PRIORITIES (1 is `normal`), `failure`: in FAILURE_KINDS, `hold`:
+in HOLDS (0: none). `attributes`: see facts.py. `checkpoint`: the last event that the tables reflect, a digest of it,
+and the boot of the machine that wrote it. The tables from `owners` to `shapes` are those of figures.py, with texts
+instead of numbers of names."""
 
 STATUSES = ("WAITING", "PROCESSING", "FINISHED", "FAILED", "CANCELLED")
 """2 is FINISHED: two indexes leave these tasks out, as nearly all tasks end so."""

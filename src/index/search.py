@@ -10,11 +10,16 @@ The tasks that one page looks at are bounded: a page that matches few of many ta
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
-from .plan import EVERYTHING, MOST_SOURCES, UNBOUNDED, Condition, Impossible, Plan, Source, Way, ends
+from msgspec.structs import replace
+
+from .facts import HOLDS
+from .plan import EVERYTHING, MOST_SOURCES, UNBOUNDED, Condition, Impossible, QueryPlan, Source, Way, ends
 from .query import Key, Sort, TaskQuery
+from .schema import FAILURE_KINDS, STATUSES
 
 PROBED = 2_000
 """Tasks up to which a source is counted before a way is chosen. A source with fewer may be read whole."""
@@ -26,6 +31,8 @@ EXAMINED_TO_COUNT = 100_000
 """Tasks that one request for counts looks at."""
 COUNTED_AT_ONCE = 20_000
 """Tasks of a source that are looked at before the count is compared with its bounds."""
+MOST_GROUPS = 200
+"""Values of a column that are counted."""
 UNKNOWN_LENGTH = 10
 """How many times as long as PROBED a source is taken to be whose tasks are not in the order of submission."""
 
@@ -43,7 +50,7 @@ class Count(NamedTuple):
     """True: there may be more."""
 
 
-class Probe(NamedTuple):
+class FirstLook(NamedTuple):
     """A first look at a source."""
 
     number: int
@@ -97,7 +104,7 @@ class _Order:
 def find_page(connection: sqlite3.Connection, query: TaskQuery, limit: int, after: Key | None) -> FoundPage:
     """Return up to `limit` tasks after a place; fewer, with a cursor, if it has looked at EXAMINED tasks."""
     try:
-        plan = Plan(connection, query)
+        plan = QueryPlan(connection, query)
     except Impossible:
         return FoundPage([], None)
     return _Search(connection, plan, query).page(limit, after)
@@ -111,16 +118,18 @@ def count(connection: sqlite3.Connection, query: TaskQuery, most: int = COUNTED)
 def _counted(connection: sqlite3.Connection, query: TaskQuery, most: int, budget: int) -> tuple[Count, int]:
     """Return a count, and how many tasks may still be looked at of `budget`."""
     try:
-        plan = Plan(connection, query)
+        plan = QueryPlan(connection, query)
     except Impossible:
         return Count(0, capped=False), budget
     return _Search(connection, plan, query).count(most, budget)
 
 
 class _Search:
-    def __init__(self, connection: sqlite3.Connection, plan: Plan, query: TaskQuery) -> None:
+    def __init__(self, connection: sqlite3.Connection, plan: QueryPlan, query: TaskQuery) -> None:
         self._connection = connection
         self._plan = plan
+        self._few = False
+        """The way chosen last is short."""
         self._order = _Order(query.sort, descending=query.descending)
         self._conditions = " AND ".join(sql for sql, _ in plan.conditions) or "1"
         self._parameters = tuple(value for _, parameters in plan.conditions for value in parameters)
@@ -163,24 +172,40 @@ class _Search:
                     break
         return Count(total, capped=False), budget
 
+    def short_way(self) -> Way | None:
+        """Return the way to count by, if it has few tasks; None: it may have many."""
+        way = self._chosen(None, to_count=True)
+        return way if self._few else None
+
+    def grouped(self, way: Way, column: str) -> dict[int, int]:
+        """Return how many tasks of a way match, by the value of a column."""
+        counts: Counter[int] = Counter()
+        for source in way:
+            rows = self._rows(f"t.{column} AS value", source, [])
+            sql = f"SELECT value, count(*) FROM ({rows.sql}) WHERE value IS NOT NULL GROUP BY value"
+            counts.update(dict(self._connection.execute(sql, rows.parameters).fetchall()))
+        return counts
+
     def _chosen(self, after: Key | None, *, to_count: bool = False) -> Way:
         """Return the way that leaves the fewest tasks to look at."""
+        self._few = False
         best: Way = [EVERYTHING[self._order.sort]]
         lowest = float("inf")
         ways = [way for way in self._plan.ways if len(way) <= MOST_SOURCES]
         top = after[0] if after is not None and self._order.sort == "created" else None
         for way in ways:
-            is_usable, expected = True, 0.0
+            is_usable, is_few, expected = True, True, 0.0
             for source in way:
                 probe = self._probe(source, after)
                 is_short = probe.number < PROBED
+                is_few = is_few and is_short
                 is_usable = is_usable and (is_short or to_count or source.order == self._order.sort)
                 expected += probe.number if is_short else self._estimate(source, probe, top)
             if is_usable and expected < lowest:
-                best, lowest = way, expected
+                best, lowest, self._few = way, expected, is_few
         return best
 
-    def _estimate(self, source: Source, probe: Probe, top: int | None) -> float:
+    def _estimate(self, source: Source, probe: FirstLook, top: int | None) -> float:
         """Return about how many tasks a long source has: as dense as its first ones."""
         low, high = ends(self._connection)
         if source.order != "created" or low is None or high is None:
@@ -191,7 +216,7 @@ class _Search:
             searched, rest = probe.furthest - (top or low), min(high, self._plan.highest) - probe.furthest
         return probe.number * (1 + max(rest, 0) / max(searched, 1))
 
-    def _probe(self, source: Source, after: Key | None) -> Probe:
+    def _probe(self, source: Source, after: Key | None) -> FirstLook:
         """Count the tasks of a source, PROBED at most, in the order of submissions if it has that order."""
         by_sequence = _Order("created", descending=self._order.descending)
         start = after if self._order.sort == "created" else None
@@ -205,7 +230,7 @@ class _Search:
             f" (SELECT {source.sequence} AS k FROM {source.tables} WHERE {where} {order} LIMIT {PROBED})",
             parameters,
         )
-        return Probe(number, last or 0)
+        return FirstLook(number, last or 0)
 
     def _read(self, source: Source, wanted: int, after: Key | None, budget: int) -> tuple[list[Key], Key | None]:
         """Return up to `wanted` keys of a source after a place, and up to where it was read; None: to its end."""
@@ -253,3 +278,85 @@ class _Search:
             (*parameters, size - 1),
         ).fetchone()
         return found
+
+
+# Counts by the values of a column
+
+By: TypeAlias = Literal["status", "type", "pool", "server", "owner", "kind", "hold"]
+
+
+class Groups(NamedTuple):
+    counts: dict[str, Count]
+    """By value; without values that no task has."""
+    more: bool
+    """True: there are more values than MOST_GROUPS."""
+
+
+class _Dimension(NamedTuple):
+    column: str
+    field: str
+    """Of TaskQuery."""
+    values: tuple[str, ...] = ()
+    """All there are, by their numbers; empty: `names` has them."""
+
+
+_DIMENSIONS: dict[By, _Dimension] = {
+    "status": _Dimension("status", "statuses", STATUSES),
+    "kind": _Dimension("failure", "failures", FAILURE_KINDS),
+    "hold": _Dimension("hold", "holds", HOLDS),
+    "type": _Dimension("type", "types"),
+    "pool": _Dimension("pool", "pools"),
+    "server": _Dimension("server", "servers"),
+    "owner": _Dimension("owner", "owner"),
+}
+
+
+def count_by(connection: sqlite3.Connection, query: TaskQuery, by: By, most: int = COUNTED) -> Groups:
+    """Return how many tasks match for each value of a column, `most` at most of each."""
+    dimension = _DIMENSIONS[by]
+    try:
+        search = _Search(connection, QueryPlan(connection, query), query)
+    except Impossible:
+        return Groups({}, more=False)
+    way = search.short_way()
+    if way is not None:
+        grouped = search.grouped(way, dimension.column)
+        found = {_text(connection, dimension, number): Count(count, capped=False) for number, count in grouped.items()}
+        found.pop("", None)
+        shown = sorted(found, key=lambda text: (-found[text].number, text))[:MOST_GROUPS]
+        return Groups({text: found[text] for text in shown}, more=len(found) > MOST_GROUPS)
+    counts: dict[str, Count] = {}
+    budget = EXAMINED_TO_COUNT
+    values, more = _values(connection, query, dimension)
+    for text in values:
+        of_one = replace(query, **{dimension.field: text if by == "owner" else frozenset({text})})
+        number, budget = _counted(connection, of_one, most, budget)
+        if number.number or number.capped:
+            counts[text] = number
+    return Groups(counts, more)
+
+
+def _values(connection: sqlite3.Connection, query: TaskQuery, dimension: _Dimension) -> tuple[list[str], bool]:
+    """Return the values of a column that may match, and whether there are more."""
+    chosen = getattr(query, dimension.field)
+    if chosen:
+        return [chosen] if isinstance(chosen, str) else sorted(chosen), False
+    if dimension.values:
+        return [text for text in dimension.values if text], False
+    column, after = dimension.column, 0
+    found: list[str] = []
+    sql = f"SELECT min(t.{column}) FROM tasks t INDEXED BY task_{column} WHERE t.{column} > ?"
+    while len(found) <= MOST_GROUPS:
+        [(number,)] = connection.execute(sql, (after,))
+        if number is None:
+            break
+        found.append(_text(connection, dimension, number))
+        after = number
+    return found[:MOST_GROUPS], len(found) > MOST_GROUPS
+
+
+def _text(connection: sqlite3.Connection, dimension: _Dimension, number: int) -> str:
+    if dimension.values:
+        return dimension.values[number]
+    found = connection.execute("SELECT text FROM names WHERE id = ?", (number,)).fetchone()
+    return str(found[0]) if found is not None else ""

@@ -1,34 +1,29 @@
-"""The reader of tasks: one from its own history, many from the projection with the tail of the log folded in.
+"""The reader of single tasks: each from its own history, so a read sees every write that was acknowledged before it.
 
-Both are current: a read sees every write that was acknowledged before it began.
+The index lists tasks (`index/lists.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from msgspec import Raw, Struct
-from msgspec.structs import replace
+from msgspec import Raw
 
 from ..errors import NotFound, StoreUnavailable
 from ..events import task as events
 from ..events.codec import task_codec
 from ..events.envelope import NULL, Stored
 from ..events.ids import TaskRef
-from ..events.kinds import ENDING_WORDS, word_of
+from ..events.kinds import word_of
 from ..events.subjects import (
     events_filter,
     history_filter,
     submission_filter,
-    task_ref,
     task_root,
     task_word,
-    tasks_filter,
 )
 from ..events.task import StoredResult, TaskEvent
 from ..streams.buckets import Bucket
@@ -41,34 +36,17 @@ from ..streams.jetstream.messages import (
     last_sequence,
     position_at,
     read,
-    read_backwards,
 )
 from ..streams.jetstream.newest import read_newest
 from ..streams.log import Log, decode
 from ..streams.topology.definitions import TASKS
-from .active import projected, ref_of
 from .reports import ReportSearch
-from .submissions import RECENT_LENGTH, Stretch, newest_first
-from .task_view import ACTIVE, Listed, TaskView, fold, ref_of_view, view_key, view_keys_of
+from .task_view import Listed, TaskView, fold, view_key
 from .task_view import decode as decode_view
 
-LONGEST_TAIL = 2_000
-"""Most unprojected events that a list folds; if there are more, it reads each task's history instead."""
-TAIL_BYTES = 16 * 1024 * 1024
-"""Likewise, in bytes: payloads and results are in the events."""
 PAGE_BYTES = 8 * 1024 * 1024
 """Content of events after which a page of a history ends."""
-CLOCK_TOLERANCE = timedelta(seconds=5)
-"""Largest difference between the clock that dates events and that of NATS."""
 LOADED_AT_ONCE = 32
-MOST_SEARCHED = 2_000
-"""Submissions, or views that changed lately, that one request searches for tasks of its list."""
-LONGEST_WALK = RECENT_LENGTH
-"""Most submissions that one page searches before it returns what it has found, with a cursor. So a first page never has
-to search the log."""
-
-Tail = dict[TaskRef, list[Stored[TaskEvent]]]
-"""Events that the bucket does not reflect yet, by task."""
 
 
 class LastReport(NamedTuple):
@@ -100,44 +78,6 @@ class TaskResult(NamedTuple):
     ref: TaskRef
     sequence: int
     stored: StoredResult
-
-
-class ListedTasks(NamedTuple):
-    tasks: list[Listed]
-    cursor: int | None
-    """Where the next page starts; None after the last. A page may be short, even empty, and still have one."""
-
-
-class TaskFilter(Struct, frozen=True, kw_only=True):
-    owner: str | None = None
-    """Owner token; None: everybody's."""
-    statuses: frozenset[str] = frozenset()
-    """Empty: all."""
-    types: frozenset[str] = frozenset()
-    deleted: bool = False
-    """True: include tasks that their owners deleted."""
-    project: str = ""
-    """Empty: any or none."""
-    in_project: bool = False
-    """True: only tasks of a project, whichever it is."""
-    batch: str = ""
-    schedule: str = ""
-    """Id of the recurring schedule that submitted the tasks."""
-    created_since: datetime | None = None
-    created_before: datetime | None = None
-
-    def matches(self, view: TaskView) -> bool:
-        return (
-            (not self.statuses or view.status in self.statuses)
-            and (not self.types or view.task_type in self.types)
-            and (self.deleted or not view.deleted)
-            and self.project in ("", view.project)
-            and (not self.in_project or bool(view.project))
-            and self.batch in ("", view.batch)
-            and self.schedule in ("", view.schedule)
-            and (self.created_since is None or view.created_at >= self.created_since)
-            and (self.created_before is None or view.created_at < self.created_before)
-        )
 
 
 class TaskReader:
@@ -326,77 +266,22 @@ class TaskReader:
             await asyncio.sleep(STALE_REPLICA_PAUSE_SECONDS)
         raise StoreUnavailable(f"no replica of {TASKS} has caught up")
 
-    async def active(self, wanted: TaskFilter, limit: int, before: int | None = None) -> ListedTasks:
-        """Return up to `limit` tasks that have not ended, newest submission first, as `page` does.
+    async def views(self, refs: Sequence[TaskRef]) -> list[Listed]:
+        """Return the present views of a few tasks, from their histories, in the order given.
 
-        If more than a thousand of an owner's have not ended, or ended in the last seconds, it searches at most
-        MOST_SEARCHED submissions.
+        Deleted tasks are included, missing ones are left out. No more than LOADED_AT_ONCE histories are in memory.
         """
-        return await self.page(replace(wanted, statuses=ACTIVE), limit, before, most_searched=MOST_SEARCHED)
+        places = asyncio.Semaphore(LOADED_AT_ONCE)
 
-    async def ended_lately(self, wanted: TaskFilter, since: datetime, limit: int) -> list[Listed]:
-        """Return up to `limit` tasks of one owner that ended at an instant or later, the last end first.
+        async def load(ref: TaskRef) -> TaskView | None:
+            view: TaskView | None = None
+            async with places:
+                for stored in await self._log.load(task_root(ref)):
+                    view = fold(view, stored)
+            return view
 
-        Of what the projection reflects, it searches the MOST_SEARCHED views that changed last, without the events: a
-        result may be large.
-        """
-        assert wanted.owner is not None
-        checkpoint = await projected(self._bucket)
-        tail = await self._tail(wanted.owner, checkpoint)
-        ahead = set(tail) if tail is not None else await self._ended_after(wanted.owner, checkpoint, limit)
-        projected_ends: list[TaskRef] = []
-        searched = 0
-        walk = self._bucket.newest(view_keys_of(wanted.owner), since - CLOCK_TOLERANCE, limit)
-        async with contextlib.aclosing(walk):
-            async for entries in walk:
-                for entry in entries:
-                    ref, view = ref_of_view(entry.key), decode_view(entry.value)
-                    has_ended = view.ended_at is not None and view.ended_at >= since and wanted.matches(view)
-                    if has_ended and ref not in ahead:
-                        projected_ends.append(ref)
-                searched += len(entries)
-                if len(projected_ends) >= limit or searched >= MOST_SEARCHED:
-                    break
-        refs = ahead.union(projected_ends[:limit])
-        found = [
-            Listed(ref, view)
-            for ref, view in (await self._views(list(refs), tail)).items()
-            if view.ended_at is not None and view.ended_at >= since and wanted.matches(view)
-        ]
-        found.sort(key=lambda listed: (listed.view.ended_at or since, listed.view.sequence), reverse=True)
-        return found[:limit]
-
-    async def _ended_after(self, owner: str, checkpoint: int, limit: int) -> set[TaskRef]:
-        """Return about `limit` tasks of an owner whose last events after the checkpoint are ends, as far as searched.
-
-        For a projection that is far behind. Their results are in the events, so it stops after TAIL_BYTES.
-        """
-        found: set[TaskRef] = set()
-        upper = await last_sequence(self._reading, TASKS, tasks_filter(owner)) + 1
-        for word in sorted(ENDING_WORDS):
-            size = 0
-            steps = read_backwards(self._reading, TASKS, tasks_filter(owner, word), checkpoint + 1, upper, limit)
-            async with contextlib.aclosing(steps):
-                async for positions, _ in steps:
-                    found |= {task_ref(position.subject) for position in positions[:limit]}
-                    size += sum(len(position.data) for position in positions)
-                    if len(found) >= limit or size >= TAIL_BYTES:
-                        break
-        return found
-
-    async def sequence_at(self, at: datetime) -> int:
-        """Return the sequence of the first event stored at an instant or later, else of the next event."""
-        found = await read(self._reading, TASKS, ">", limit=1, start_time=at)
-        return found[0].sequence if found else await last_sequence(self._reading, TASKS, ">") + 1
-
-    async def views(self, refs: Sequence[TaskRef], owner: str | None) -> list[Listed]:
-        """Return the present views of tasks, all of an owner token (None: of several owners), in the order given.
-
-        Deleted tasks are included, missing ones are left out.
-        """
-        checkpoint = await projected(self._bucket)
-        views = await self._views(refs, await self._tail(owner, checkpoint))
-        return [Listed(ref, views[ref]) for ref in refs if ref in views]
+        views = await asyncio.gather(*map(load, refs))
+        return [Listed(ref, view) for ref, view in zip(refs, views, strict=True) if view is not None]
 
     async def projected_views(self, refs: Sequence[TaskRef]) -> AsyncGenerator[dict[TaskRef, TaskView], None]:
         """Yield the views of tasks as the projection has them, a few at a time; it may lack the latest events."""
@@ -404,118 +289,6 @@ class TaskReader:
             keys = {view_key(ref): ref for ref in refs[start : start + LOADED_AT_ONCE]}
             entries = await self._bucket.get_many(list(keys))
             yield {keys[key]: decode_view(entry.value) for key, entry in entries.items()}
-
-    async def page(
-        self, wanted: TaskFilter, limit: int, before: int | None = None, *, most_searched: int | None = None
-    ) -> ListedTasks:
-        """Return up to `limit` tasks, newest submission first, submitted before the sequence `before`.
-
-        It searches at most `most_searched` submissions, LONGEST_WALK by default.
-        """
-        most_searched = LONGEST_WALK if most_searched is None else most_searched
-        checkpoint = await projected(self._bucket)
-        tail = await self._tail(wanted.owner, checkpoint)
-        if wanted.statuses and wanted.statuses <= ACTIVE and tail is not None:
-            active = await self._active(wanted.owner)
-            if active is not None:
-                return await self._page_of(list(active | tail.keys()), tail, wanted, limit, before)
-        found: list[Listed] = []
-        walked = 0
-        at_once = min(limit, LONGEST_WALK)
-        walk = newest_first(self._reading, self._bucket, wanted.owner, checkpoint, before, at_once)
-        async with contextlib.aclosing(walk) as stretches:
-            async for stretch in stretches:
-                places, rest = stretch.places[: most_searched - walked], stretch.rest
-                if len(places) < len(stretch.places):  # of a batch of tasks, a stretch has more than was asked for
-                    rest = places[-1].sequence
-                views = await self._views([place.ref for place in places], tail)
-                for place in places:
-                    view = views.get(place.ref)
-                    if view is None or not wanted.matches(view):
-                        continue
-                    found.append(Listed(place.ref, view))
-                    if len(found) == limit:
-                        return ListedTasks(found, rest if place == places[-1] else place.sequence)
-                walked += len(places)
-                if walked >= most_searched:
-                    return ListedTasks(found, rest)
-        return ListedTasks(found, None)
-
-    async def submissions(self, owner: str | None, before: int | None, at_once: int) -> AsyncGenerator[Stretch, None]:
-        """Yield the submissions of an owner token (None: of everybody) before a sequence, newest first.
-
-        `at_once`: the approximate number per stretch.
-        """
-        checkpoint = await projected(self._bucket)
-        walk = newest_first(self._reading, self._bucket, owner, checkpoint, before, at_once)
-        async with contextlib.aclosing(walk) as stretches:
-            async for stretch in stretches:
-                yield stretch
-
-    async def _active(self, owner: str | None) -> set[TaskRef] | None:
-        """Return the tasks that have not ended, as far as projected; None if they are too many to sort in memory."""
-        entries = await self._bucket.get_matching(f"active.*.{owner or '*'}.*")
-        return None if entries is None else {ref_of(entry.key) for entry in entries}
-
-    async def _page_of(
-        self, refs: Sequence[TaskRef], tail: Tail, wanted: TaskFilter, limit: int, before: int | None
-    ) -> ListedTasks:
-        """Return a page of these tasks."""
-        views = await self._views(refs, tail)
-        found = [
-            Listed(ref, view)
-            for ref, view in views.items()
-            if wanted.matches(view) and (before is None or view.created_sequence < before)
-        ]
-        found.sort(key=lambda listed: listed.view.created_sequence, reverse=True)
-        shown = found[:limit]
-        return ListedTasks(shown, shown[-1].view.created_sequence if len(found) > limit else None)
-
-    async def _tail(self, owner: str | None, after: int) -> Tail | None:
-        """Return the events after a sequence, by task; None if they are LONGEST_TAIL or TAIL_BYTES, or more."""
-        positions = await read(
-            self._reading, TASKS, tasks_filter(owner), after + 1, LONGEST_TAIL, most_bytes=TAIL_BYTES
-        )
-        if len(positions) >= LONGEST_TAIL or sum(len(position.data) for position in positions) > TAIL_BYTES:
-            return None
-        tail: Tail = {}
-        for position in positions:
-            tail.setdefault(task_ref(position.subject), []).append(decode(task_codec, position))
-        return tail
-
-    async def _views(self, refs: Sequence[TaskRef], tail: Tail | None) -> dict[TaskRef, TaskView]:
-        """Return the current view of each task."""
-        if tail is None:
-            return await self._folded(refs)
-        entries = await self._bucket.get_many([view_key(ref) for ref in refs]) if refs else {}
-        views = {}
-        for ref in refs:
-            entry = entries.get(view_key(ref))
-            view = decode_view(entry.value) if entry else None
-            for stored in tail.get(ref, ()):
-                view = fold(view, stored)
-            if view is not None:
-                views[ref] = view
-        # NATS leaves a key out of a batch that is written while it is read: the log has the task all the same.
-        missing = [ref for ref in refs if ref not in views]
-        return views | await self._folded(missing) if missing else views
-
-    async def _folded(self, refs: Sequence[TaskRef]) -> dict[TaskRef, TaskView]:
-        """Return the view of each task from its history. No more than LOADED_AT_ONCE histories are in memory."""
-        places = asyncio.Semaphore(LOADED_AT_ONCE)
-        views: dict[TaskRef, TaskView] = {}
-
-        async def load(ref: TaskRef) -> None:
-            view: TaskView | None = None
-            async with places, contextlib.aclosing(self._log.steps(task_root(ref))) as steps:
-                async for step in steps:
-                    for stored in step:
-                        view = fold(view, stored)
-            if view is not None:
-                views[ref] = view
-
-        await asyncio.gather(*map(load, refs))
-        return views
 
 
 def _filters(ref: TaskRef, words: AbstractSet[str]) -> list[str]:

@@ -16,6 +16,7 @@ SERVER_ID_PATTERN = r"^(?!(?:\.{1,2}|cleanup)$)[^\x00-\x1f\x7f/]+$(?!\n)"
 TYPE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 POOL_NAME_PATTERN = r"^[A-Za-z0-9_-]+$(?!\n)"
 TASK_ID_PATTERN = r"^[0-9A-Za-z]{26}~[A-Za-z0-9_=-]{1,36}$(?!\n)"
+ID_PREFIX_PATTERN = r"^[0-9A-Za-z]{1,26}(?:~[A-Za-z0-9_=-]{0,36})?$(?!\n)"
 BATCH_ID_PATTERN = r"^[0-9A-HJKMNP-TV-Z]{24}00~[A-Za-z0-9_=-]{1,36}$(?!\n)"
 HEADER_NAME_PATTERN = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$(?!\n)"
 """RFC 9110, 5.6.2."""
@@ -30,6 +31,7 @@ PATTERNS = {
     TYPE_NAME_PATTERN: "letters, digits, dots, dashes and underscores, beginning with a letter or digit",
     POOL_NAME_PATTERN: "letters, digits, dashes and underscores",
     TASK_ID_PATTERN: "the id of a task, unchanged from the answer to its submission",
+    ID_PREFIX_PATTERN: "the id of a task, or its beginning",
     BATCH_ID_PATTERN: "the id of a batch, unchanged from the answer to its submission",
     HEADER_NAME_PATTERN: "the name of a header, as in X-API-Key",
     HEADER_VALUE_PATTERN: "printable ASCII text without spaces around it",

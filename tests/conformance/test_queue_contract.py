@@ -231,7 +231,7 @@ async def test_every_answer_carries_success_if_something_fails(
         async def fails(*_: Any, failing: Exception = error, **__: Any) -> None:
             raise failing
 
-        monkeypatch.setattr(world.service.container.tasks, "active", fails)
+        monkeypatch.setattr(world.service.container.lists, "page", fails)
         answer = await user.get("/api/active-tasks")
         assert_refused(answer, status)
         assert "10.0.0.1" not in str(answer.body)

@@ -17,7 +17,7 @@ from taskstream.events.ids import TaskRef
 from taskstream.events.task import Plan
 from taskstream.index import search
 from taskstream.index.facts import HOLDS, attributes_of, hold_of, label, payload
-from taskstream.index.query import Key, Span, TaskQuery
+from taskstream.index.query import Key, Span, TaskQuery, read_cursor, write_cursor
 from taskstream.index.schema import FAILURE_KINDS, SCHEMA, STATUSES, connect
 from taskstream.index.search import FoundPage, count, find_page
 from taskstream.instants import EPOCH
@@ -243,6 +243,26 @@ def test_a_count_is_exact_or_says_that_there_may_be_more(
     number = sum(query.matches(ref, view) for ref, view in found.items())
 
     assert count(index, query) == (number, False)
+
+
+@given(queries(), st.integers(0, 2**63 - 1), st.integers(-(10**18) + 1, 10**18 - 1))
+def test_a_cursor_is_the_place_it_was_written_for(query: TaskQuery, sequence: int, value: int) -> None:
+    key = (sequence,) if query.sort == "created" else (value, sequence)
+
+    assert read_cursor(query, write_cursor(query, key)) == key
+
+
+def test_a_number_is_a_cursor_of_the_default_order_and_no_other_text_is_one() -> None:
+    assert read_cursor(TaskQuery(), "4711") == (4711,)
+    assert read_cursor(TaskQuery(), "9" * 19) == (2**63 - 1,)
+    by_end = TaskQuery(sort="ended")
+    for query, text in [
+        (TaskQuery(), ""), (TaskQuery(), "-1"), (TaskQuery(), "9" * 20), (TaskQuery(), "٣"), (TaskQuery(), "1\n"),
+        (TaskQuery(), "created.1"), (TaskQuery(descending=False), "1"), (by_end, "1"), (by_end, "-ended.1"),
+        (by_end, "ended.1.1"), (by_end, "-duration.1.1"), (by_end, "-ended.1.-1"), (by_end, "-ended.1.1.1"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match="not a cursor"):
+            read_cursor(query, text)
 
 
 HELD = TaskView(

@@ -9,7 +9,6 @@ import pytest
 from nats.aio.msg import Msg
 
 from taskstream.container import Container
-from taskstream.projections.task_reader import LOADED_AT_ONCE, TAIL_BYTES, TaskFilter
 from taskstream.streams.client.connection import LARGE_READS_AT_ONCE
 from taskstream.streams.jetstream.api import api
 from taskstream.streams.jetstream.consumers import FOLLOW_BYTES, follow
@@ -121,19 +120,4 @@ async def test_the_last_messages_of_subjects_come_whole_in_bounded_parts(
     found = await read_last(container.reading, TASKS, ["task.a.>"])
 
     assert sorted(position.sequence for position in found) == list(range(1, 21))
-    assert watch.most_bytes <= READ_BYTES + LARGE
-
-
-async def test_a_list_over_large_unprojected_events_folds_them_task_by_task(
-    container: Container, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refs = [ref(number) for number in range(TAIL_BYTES // LARGE + 4)]
-    for each in refs:
-        await give(container.commands, each, submission(payload=b'"%s"' % (b"x" * LARGE)))
-    watch = Watch(container, monkeypatch)
-
-    page = await container.tasks.page(TaskFilter(owner="alice"), 50)
-
-    assert [listed.ref for listed in page.tasks] == refs[::-1]
-    assert watch.most_open <= min(LOADED_AT_ONCE, LARGE_READS_AT_ONCE)
     assert watch.most_bytes <= READ_BYTES + LARGE

@@ -23,8 +23,8 @@ from ...events.task import (
     TaskQueued,
     TaskSucceeded,
 )
+from ...index.query import TaskQuery
 from ...instants import milliseconds
-from ...projections.task_reader import TaskFilter
 from ...projections.task_view import ACTIVE, Listed, TaskView, fold
 from ...push.feed import FeedPosition
 from ...push.listeners import Scope
@@ -56,7 +56,7 @@ async def begin(container: Container, subject: str) -> StartingTasks:
     owner = owner_token(subject)
     scope = Scope(owner=owner, choice=SubscriptionFilter(types=QUEUE_TYPES))
     start = await container.feeds.start(None)
-    newest = await container.snapshots.get(TaskFilter(owner=owner, types=QUEUE_TYPES, in_project=True))
+    newest = await container.snapshots.get(TaskQuery(owner=owner, types=QUEUE_TYPES, in_project=True))
     return StartingTasks(scope, newest.tasks, start.at(start.extent.last))  # the tasks were read after the extent
 
 
@@ -130,7 +130,7 @@ async def _follow(container: Container, start: StartingTasks, tasks: ActiveTasks
                 continue
             has_changed = tasks.apply(item.what)
             if tasks.returns(item.what):
-                for listed in await container.tasks.views([item.what.ref], item.what.ref.owner):
+                for listed in await container.tasks.views([item.what.ref]):
                     has_changed |= tasks.put(listed)
             if has_changed:
                 changed.set()

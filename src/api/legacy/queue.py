@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import starmap
 from typing import Annotated, Any
 
 from litestar import Router
@@ -22,13 +21,14 @@ from ...commands.task_commands import CancelTask, DeleteTask
 from ...container import Container
 from ...errors import AlreadyEnded, Forbidden, NotFound
 from ...events.ids import TaskRef, new_ref, owner_token, parse_task_id, ref_for_key
-from ...projections.task_reader import ListedTasks, TaskFilter
-from ...projections.task_view import Listed
+from ...index.lists import ListedTasks
+from ...index.query import Span, TaskQuery
+from ...projections.task_view import ACTIVE, Listed
 from ..auth.access import READERS_OF_ALL, SUBMITTERS, ApiRequest, TakesStreamTokens, origin, take_place
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..middleware import traceparent
-from ..parameters import Cursor, IdempotencyKey, TaskId, made_ref, next_cursor, read_cursor
+from ..parameters import Cursor, IdempotencyKey, TaskId, made_ref
 from ..routing import IGNORES_UNKNOWN_PARAMETERS, Routes
 from ..schemas.legacy_queue import (
     ActiveTaskAnswer,
@@ -44,6 +44,7 @@ from ..schemas.legacy_queue import (
 )
 from ..sse import HEARTBEAT, STREAM_HEADERS, STREAM_TYPE, until_expiry
 from ..task_actions import BulkCommand
+from ..task_filter import read_place
 from .activity import active_lines, begin, event_lines
 from .stream import EXPIRED, chapter_lines, outline_lines
 from .submission import Generation, generate, project_name, queue_request, read_model, submit_with_key
@@ -67,18 +68,19 @@ Token = Annotated[
 ]
 
 
-async def ended_lately(container: Container, wanted: TaskFilter, since: datetime) -> dict[TaskRef, Listed]:
-    """Return the tasks that ended at an instant or later, MOST_ENDED at most: those that ended last."""
-    found = starmap(Listed, await container.tasks.ended_lately(wanted, since, MOST_ENDED))
-    return {listed.ref: listed for listed in found}
+async def ended_lately(container: Container, owner: str, since: datetime) -> dict[TaskRef, Listed]:
+    """Return an owner's project tasks that ended at an instant or later, MOST_ENDED at most: those that ended last."""
+    wanted = TaskQuery(owner=owner, in_project=True, ended=Span(since), sort="ended")
+    return {listed.ref: listed for listed in (await container.lists.page(wanted, MOST_ENDED, user=owner)).tasks}
 
 
 async def active_page(
     container: Container, identity: Identity, limit: int, cursor: str | None, project: str = ""
 ) -> ListedTasks:
     """Return a page of the caller's project tasks that have not ended, newest first."""
-    wanted = TaskFilter(owner=owner_token(identity.subject), in_project=True, project=project)
-    return await container.tasks.active(wanted, limit, read_cursor(cursor))
+    owner = owner_token(identity.subject)
+    wanted = TaskQuery(owner=owner, statuses=ACTIVE, in_project=True, project=project)
+    return await container.lists.page(wanted, limit, read_place(wanted, cursor), user=owner)
 
 
 def queue_ref(identity: Identity, task_id: str, *override_roles: str) -> TaskRef:
@@ -92,9 +94,15 @@ def queue_ref(identity: Identity, task_id: str, *override_roles: str) -> TaskRef
     return ref
 
 
-async def find_queued(container: Container, ref: TaskRef, *, project: str = "", deleted: bool = False) -> Listed:
-    """Return a task of a project, any or the given one. Raises NotFound; unless `deleted`, also for a deleted one."""
-    for listed in await container.tasks.views([ref], ref.owner):
+async def find_queued(
+    container: Container, ref: TaskRef, *, project: str = "", deleted: bool = False, polled: bool = False
+) -> Listed:
+    """Return a task of a project, any or the given one. Raises NotFound; unless `deleted`, also for a deleted one.
+
+    `polled`: read it from the index, as a history may be long.
+    """
+    of_task = container.lists.views([ref], user=ref.owner) if polled else container.tasks.views([ref])
+    for listed in await of_task:
         view = listed.view
         if view.project and project in ("", view.project) and (deleted or not view.deleted):
             return listed
@@ -116,7 +124,7 @@ async def cancel_project(container: Container, request: ApiRequest, project: str
         for status in ("WAITING", "PROCESSING"):
             bulk = BulkCommand(container, origin(request), CancelTask(reason=CANCELLED), dry_run=False)
             await bulk.run([ref for ref, view in page.tasks if view.status == status])
-        cursor = next_cursor(page.cursor)
+        cursor = page.cursor
         if cursor is None:
             return Done()
 
@@ -245,16 +253,16 @@ def _add_lists(routes: Routes, container: Container) -> None:
         page = await active_page(container, request.user, limit, cursor)
         found = {listed.ref: listed for listed in page.tasks}
         if cursor is None:
-            wanted = TaskFilter(owner=owner_token(request.user.subject), in_project=True)
-            found |= await ended_lately(container, wanted, utc_now() - SHOWN_AFTER_END)
+            owner = owner_token(request.user.subject)
+            found |= await ended_lately(container, owner, utc_now() - SHOWN_AFTER_END)
         listed = sorted(found.values(), key=lambda task: task.view.created_sequence)
-        return QueueTasksAnswer(tasks=list(map(queued_task, listed)), next_cursor=next_cursor(page.cursor))
+        return QueueTasksAnswer(tasks=list(map(queued_task, listed)), next_cursor=page.cursor)
 
     @routes.get("/queue/tasks/{task_id:str}", "Read a queued task", "The task as it is now")
     async def get_queued(request: ApiRequest, task_id: TaskId) -> QueueTaskAnswer:
         """Return a project task as it is now."""
         ref = queue_ref(request.user, task_id, *READERS_OF_ALL)
-        found = await find_queued(container, ref, deleted=request.user.has(*READERS_OF_ALL))
+        found = await find_queued(container, ref, deleted=request.user.has(*READERS_OF_ALL), polled=True)
         return QueueTaskAnswer(task=queued_task(found))
 
     @routes.get(
@@ -279,7 +287,7 @@ def _add_lists(routes: Routes, container: Container) -> None:
             lines = active_lines(container, await begin(container, request.user.subject))
             return _stream(request, lines)  # type: ignore[return-value]  # the document describes the list only
         page = await active_page(container, request.user, limit, cursor)
-        return ActiveTasksAnswer(tasks=list(map(active_task, page.tasks)), next_cursor=next_cursor(page.cursor))
+        return ActiveTasksAnswer(tasks=list(map(active_task, page.tasks)), next_cursor=page.cursor)
 
     @routes.get("/projects/{name:str}/active-task", "Read a project's active task", "The task, or null", never={404})
     async def get_active(request: ApiRequest, name: Project) -> ActiveTaskAnswer:

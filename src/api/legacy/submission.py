@@ -17,7 +17,7 @@ from ...errors import IdempotencyConflict, InvalidInput, Refused
 from ...events.ids import TaskRef, owner_token, project_task_ref
 from ...events.subjects import history_filter, task_root
 from ...events.task import ModelChoice, TaskEvent
-from ...projections.task_reader import TaskFilter
+from ...index.query import TaskQuery
 from ...projections.task_view import ACTIVE, Listed
 from ...streams.jetstream.messages import last_sequence
 from ...streams.topology.definitions import TASKS
@@ -152,8 +152,10 @@ async def generate(container: Container, request: TaskRequest, key: str, signed:
     owner, task_type = owner_token(request.owner), request.submission.type
     number = await _unused_number(container, owner, task_type, request.project)
     before = [project_task_ref(owner, task_type, request.project, number - 1)] if number else []
-    running = await _running(container, TaskFilter(owner=owner, types=frozenset([task_type]), project=request.project))
-    running += [listed for listed in await container.tasks.views(before, owner) if listed.view.status in ACTIVE]
+    running = await _running(
+        container, owner, TaskQuery(owner=owner, statuses=ACTIVE, types=frozenset([task_type]), project=request.project)
+    )
+    running += [listed for listed in await container.tasks.views(before) if listed.view.status in ACTIVE]
     if running:
         # One that runs, else the newest.
         chosen = max(running, key=lambda each: (each.view.status == "PROCESSING", each.view.created_sequence))
@@ -166,8 +168,8 @@ async def generate(container: Container, request: TaskRequest, key: str, signed:
     return Generation(ref, is_new=bool(handled.appended))
 
 
-async def _running(container: Container, wanted: TaskFilter) -> list[Listed]:
-    return (await container.tasks.active(wanted, MOST_RUNNING)).tasks
+async def _running(container: Container, owner: str, wanted: TaskQuery) -> list[Listed]:
+    return (await container.lists.page(wanted, MOST_RUNNING, user=owner)).tasks
 
 
 async def _unused_number(container: Container, owner: str, task_type: str, project: str) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, TypeAlias
 
 from litestar import Response, Router
 from litestar.openapi.spec import OpenAPIType, Schema
@@ -15,7 +15,8 @@ from ...container import Container
 from ...errors import NotFound
 from ...events.ids import batch_for_key, batch_index, new_batch, owner_token
 from ...events.task import StoredResult
-from ...projections.batches import ListedBatches, progress
+from ...index.lists import ListedBatches
+from ...projections.batches import Batch, progress
 from ...projections.task_view import ACTIVE, Listed
 from ...submission.batch_body import MOST_TASKS, BatchItem
 from ..auth.access import READERS_OF_ALL, STREAM_TOKENS, SUBMITTERS, ApiRequest, origin, owned_batch, take_place
@@ -52,10 +53,10 @@ from ..schemas.bulk import BulkAnswer
 from ..schemas.shared import ReasonBody
 from ..sse import STREAM_TYPE
 from ..task_actions import BulkCommand, TaskAction, command_for
-from ..task_filter import Statuses
+from ..task_filter import STATUSES, Statuses
 from .bulk import COUNTS
 from .events import HEARTBEAT_SECONDS, After, LastEventId, Token, stream
-from .tasks import STATUSES, bare_payload
+from .tasks import bare_payload
 
 MOST_COUNTED = 10_000
 """Tasks counted for one page of batches. The page ends before the batch that would exceed it."""
@@ -93,17 +94,21 @@ async def _page_of_tasks(
 
 def batch_router(container: Container) -> Router:
     routes = Routes("/", "Batches")
-    settings, batches = container.settings, container.batches
+    settings, batches, lists = container.settings, container.batches, container.lists
     pushed = EventStream(container, HEARTBEAT_SECONDS)
     task = Schema(any_of=[schema_of(BatchItem), bare_payload()])
     tasks = Schema(type=OpenAPIType.ARRAY, items=task, min_items=1, max_items=MOST_TASKS)
+
+    async def tasks_of(request: ApiRequest, batch: Batch) -> list[Listed]:
+        deleted, user = request.user.has(*READERS_OF_ALL), owner_token(request.user.subject)
+        return await lists.of_batch(batch.ref, deleted=deleted, user=user)
 
     async def command(request: ApiRequest, batch_id: str, action: TaskAction) -> BulkAnswer:
         batch = await batches.find(owned_batch(request.user, batch_id, "admin"))
         body = await read_as(request, ReasonBody, settings.max_json_depth)
         chosen = command_for(action, body.reason, request.user.subject)
         bulk = BulkCommand(container, origin(request), chosen)
-        tasks = await batches.tasks(batch, deleted=request.user.has(*READERS_OF_ALL))
+        tasks = await tasks_of(request, batch)
         await bulk.run([listed.ref for listed in tasks])
         return bulk.answer()
 
@@ -152,15 +157,14 @@ def batch_router(container: Container) -> Router:
         With `counts`, a page ends once its batches have 10,000 tasks together.
         """
         deleted = request.user.has(*READERS_OF_ALL)
-        page = await batches.page(
-            selected_owner(request.user, owner, "list"), limit, read_cursor(cursor), deleted=deleted
-        )
+        whose, user = selected_owner(request.user, owner, "list"), owner_token(request.user.subject)
+        page = await lists.batches(whose, limit, read_cursor(cursor), deleted=deleted, user=user)
         if counts:
             page = _countable(page)
         shown = []
         for batch in page.batches:
             with contextlib.suppress(NotFound):  # deleted meanwhile
-                counted = progress(await batches.tasks(batch, deleted=deleted)) if counts else None
+                counted = progress(await tasks_of(request, batch)) if counts else None
                 shown.append(listed_batch(batch, counted))
         return BatchPage(batches=shown, next_cursor=next_cursor(page.cursor))
 
@@ -168,7 +172,7 @@ def batch_router(container: Container) -> Router:
     async def get_batch(request: ApiRequest, batch_id: BatchId) -> BatchSummary:
         """Return the counts of a batch's tasks by status, and the progress of the batch as a whole."""
         batch = await batches.find(owned_batch(request.user, batch_id, *READERS_OF_ALL))
-        tasks = await batches.tasks(batch, deleted=request.user.has(*READERS_OF_ALL))
+        tasks = await tasks_of(request, batch)
         return batch_summary(batch, progress(tasks))
 
     @routes.get(
@@ -188,7 +192,7 @@ def batch_router(container: Container) -> Router:
         batch = await batches.find(owned_batch(request.user, batch_id, *READERS_OF_ALL))
         statuses = read_choices(status, STATUSES, "status")
         first = read_cursor(cursor) or 0
-        tasks = await batches.tasks(batch, deleted=request.user.has(*READERS_OF_ALL))
+        tasks = await tasks_of(request, batch)
         rest = [
             listed
             for listed in tasks
@@ -219,6 +223,14 @@ def batch_router(container: Container) -> Router:
         take_place(request, container.open_streams)
         return stream(await pushed.of_batch(request.user, batch_id, last_event_id or after), request.user)
 
+    _add_commands(routes, command)
+    return routes.router()
+
+
+Command: TypeAlias = Callable[[ApiRequest, str, TaskAction], Awaitable[BulkAnswer]]
+
+
+def _add_commands(routes: Routes, command: Command) -> None:
     @routes.post("/batches/{batch_id:str}/cancel", "Cancel a batch", COUNTS, body=ReasonBody)
     async def cancel_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Cancel the tasks of a batch that have not ended."""
@@ -233,5 +245,3 @@ def batch_router(container: Container) -> Router:
     async def delete_batch(request: ApiRequest, batch_id: BatchId) -> BulkAnswer:
         """Remove the tasks of a batch from every list, and cancel those that have not ended."""
         return await command(request, batch_id, "delete")
-
-    return routes.router()

@@ -9,15 +9,15 @@ from litestar import Router
 
 from ...container import Container
 from ...errors import InvalidInput
-from ...events.ids import TaskRef
-from ...projections.task_reader import TaskFilter
+from ...events.ids import TaskRef, owner_token, parse_batch_id
+from ...index.query import TaskQuery
 from ..auth.access import ApiRequest
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..routing import Routes
 from ..schemas.bulk import BulkAnswer, BulkBody, BulkFilter
 from ..task_actions import TaskAction, command_many
-from ..task_filter import matching, task_filter
+from ..task_filter import filters_nothing, read_place, task_filter
 
 MOST_MATCHED = 1_000
 """Tasks that one request changes. If more match, the answer has a cursor."""
@@ -26,25 +26,36 @@ LONGEST_SEARCH_SECONDS = 3.0
 COUNTS = "How many tasks changed, and why the others did not"
 
 
-def bulk_filter(identity: Identity, given: BulkFilter) -> TaskFilter:
+def bulk_filter(identity: Identity, given: BulkFilter) -> TaskQuery:
     """Return the filter for a caller. Raises InvalidInput for an empty one, Forbidden for others' tasks."""
-    if given == BulkFilter(owner=given.owner):
+    if filters_nothing(given):
         raise InvalidInput("the filter is empty; give a status, type, batch, schedule, project or time", "$.filter")
-    return task_filter(identity, given, "command", statuses=frozenset(given.status or ()))
+    return task_filter(identity, given, "command")
 
 
-async def find_tasks(container: Container, wanted: TaskFilter, before: int | None) -> tuple[list[TaskRef], int | None]:
-    """Return matching tasks submitted before a sequence, newest first, and the sequence to continue before."""
+async def find_tasks(
+    container: Container, wanted: TaskQuery, user: str, cursor: str | None
+) -> tuple[list[TaskRef], str | None]:
+    """Return matching tasks, MOST_MATCHED at most, in the order of the query, and where to continue.
+
+    Raises NotFound for a batch that does not exist.
+    """
+    await check_batch(container, wanted)
     found: list[TaskRef] = []
     give_up_at = time.monotonic() + LONGEST_SEARCH_SECONDS
     while True:
-        page = await matching(container, wanted, MOST_MATCHED - len(found), before)
+        place = read_place(wanted, cursor, "$.cursor")
+        page = await container.lists.page(wanted, MOST_MATCHED - len(found), place, user=user)
         found.extend(listed.ref for listed in page.tasks)
-        before = page.cursor
-        if before is None:
-            return found, None
-        if len(found) >= MOST_MATCHED or time.monotonic() > give_up_at:
-            return found, before
+        cursor = page.cursor
+        if cursor is None or len(found) >= MOST_MATCHED or time.monotonic() > give_up_at:
+            return found, cursor
+
+
+async def check_batch(container: Container, wanted: TaskQuery) -> None:
+    """Raise NotFound if a query is for a batch that does not exist."""
+    if wanted.batch:
+        await container.batches.find(parse_batch_id(wanted.batch))
 
 
 def bulk_router(container: Container) -> Router:
@@ -52,7 +63,10 @@ def bulk_router(container: Container) -> Router:
 
     async def command(request: ApiRequest, action: TaskAction) -> BulkAnswer:
         body = await read_as(request, BulkBody, container.settings.max_json_depth)
-        find = None if body.filter is None else partial(find_tasks, container, bulk_filter(request.user, body.filter))
+        find = None
+        if body.filter is not None:
+            user = owner_token(request.user.subject)
+            find = partial(find_tasks, container, bulk_filter(request.user, body.filter), user)
         return await command_many(container, request, action, body, find)
 
     @routes.post("/tasks/cancel", "Cancel many tasks", COUNTS, body=BulkBody, fails={404}, needs_body=True)

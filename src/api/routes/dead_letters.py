@@ -8,41 +8,36 @@ from litestar import Router
 from litestar.di import NamedDependency
 
 from ...container import Container
-from ...events.ids import TaskRef
-from ...projections.dead_letters import KINDS, DeadLetterFilter
+from ...events.ids import TaskRef, owner_token
+from ...projections.dead_letters import is_dead_letter
 from ..auth.access import ApiRequest
 from ..bodies import read_as
-from ..parameters import Cursor, Limit, next_cursor, read_choices, read_cursor
+from ..parameters import Cursor, Limit
 from ..routing import Routes
 from ..schemas.bulk import BulkAnswer, DeadLetterPage, DeadLettersBody, TaskSelection
 from ..schemas.tasks import task_summary
 from ..task_actions import TaskAction, command_many
-from ..task_filter import SELECTED, FailedBefore, FailedSince, Kinds, dead_letter_filter
-from .bulk import COUNTS, MOST_MATCHED
+from ..task_filter import FILTERED, SELECTED, FailedBefore, FailedSince, dead_letter_filter, read_place
+from .bulk import COUNTS, check_batch, find_tasks
 
 NO_DEAD_LETTER = "this is not a dead letter: it has not failed for good, or a retry could not help"
 
 
 def dead_letter_router(container: Container) -> Router:
     routes = Routes("/", "Dead letters")
-    letters = container.dead_letters
-
-    async def find(filter_: DeadLetterFilter, after: int | None) -> tuple[list[TaskRef], int | None]:
-        page = await letters.page(filter_, MOST_MATCHED, after)
-        return [listed.ref for listed in page.tasks], page.cursor
 
     async def command(request: ApiRequest, action: TaskAction) -> BulkAnswer:
         body = await read_as(request, DeadLettersBody, container.settings.max_json_depth)
-        matching = None
+        user = owner_token(request.user.subject)
+        find = None
         if (given := body.filter) is not None:
-            kinds = frozenset(given.kind or ())
-            wanted = dead_letter_filter(
-                request.user, given, "command", kinds=kinds, since=given.since, before=given.before
-            )
-            matching = partial(find, wanted)
-        return await command_many(
-            container, request, action, body, matching, among=letters.among, otherwise=NO_DEAD_LETTER
-        )
+            wanted = dead_letter_filter(request.user, given, "command", since=given.since, before=given.before)
+            find = partial(find_tasks, container, wanted, user)
+
+        async def among(refs: list[TaskRef]) -> set[TaskRef]:
+            return {ref for ref, view in await container.lists.views(refs, user=user) if is_dead_letter(view)}
+
+        return await command_many(container, request, action, body, find, among=among, otherwise=NO_DEAD_LETTER)
 
     @routes.get(
         "/dead-letters",
@@ -50,11 +45,11 @@ def dead_letter_router(container: Container) -> Router:
         "A page of dead letters, the earliest failure first",
         fails={404},
         dependencies=SELECTED,
+        opt=FILTERED,
     )
     async def list_dead_letters(
         request: ApiRequest,
         selection: NamedDependency[TaskSelection],
-        kind: Kinds = None,
         since: FailedSince = None,
         before: FailedBefore = None,
         limit: Limit = 50,
@@ -63,14 +58,15 @@ def dead_letter_router(container: Container) -> Router:
         """List tasks that failed for good: refused or failed by their server, or out of attempts.
 
         Tasks that expired, or failed with a parent, are not dead letters. A task that is retried or deleted is none any
-        more.
+        more. The filters are those of `GET /api/tasks`.
         """
-        kinds = read_choices(kind, KINDS, "kind")
-        filter_ = dead_letter_filter(request.user, selection, "list", kinds=kinds, since=since, before=before)
-        page = await letters.page(filter_, limit, read_cursor(cursor))
+        wanted = dead_letter_filter(request.user, selection, "list", since=since, before=before)
+        await check_batch(container, wanted)
+        user = owner_token(request.user.subject)
+        page = await container.lists.page(wanted, limit, read_place(wanted, cursor), user=user)
         return DeadLetterPage(
             dead_letters=[task_summary(listed, container.settings) for listed in page.tasks],
-            next_cursor=next_cursor(page.cursor),
+            next_cursor=page.cursor,
         )
 
     @routes.post(

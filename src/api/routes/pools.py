@@ -12,10 +12,9 @@ from ...commands.server import CircuitIsClosed, Present
 from ...container import Container
 from ...errors import NotFound
 from ...events.ids import token
-from ...events.subjects import pool_filter, server_token
+from ...events.subjects import pool_filter
 from ...events.task import PRIORITIES, Priority
 from ...instants import from_seconds, iso
-from ...projections.active import count_running
 from ...scheduling.depth import Reason
 from ...streams.backlog import Backlog, backlogs, waiting_since
 from ..auth.access import ApiRequest, Origin, origin
@@ -48,8 +47,8 @@ async def summaries(container: Container, names: list[str]) -> list[PoolSummary]
     """Return the present state of pools, in the order of their names."""
     servers = sorted(container.fleet.servers(), key=lambda server: server.server_id)
     by_pool = {name: [server for server in servers if name in container.fleet.pools_of(server)] for name in names}
-    shown = {server_token(server.server_id) for of_one in by_pool.values() for server in of_one[:SERVERS_SHOWN]}
-    running = await count_running(container.buckets.tasks, sorted(shown))
+    shown = {server.server_id for of_one in by_pool.values() for server in of_one[:SERVERS_SHOWN]}
+    running = await container.lists.running(sorted(shown))
     found = await backlogs(container.reading)
     return [await _summary(container, name, by_pool[name], running, found) for name in names]
 
@@ -69,7 +68,7 @@ async def _summary(
         pause=pause_info(fleet.pool_state(name).pause),
         types=types,
         paused_types=[each for each in types if fleet.type_state(each).pause is not None],
-        servers=[_server(server, running[server_token(server.server_id)]) for server in servers[:SERVERS_SHOWN]],
+        servers=[_server(server, running[server.server_id]) for server in servers[:SERVERS_SHOWN]],
         server_count=len(servers),
         waiting=waiting,
         waiting_for=waiting_for,

@@ -21,11 +21,7 @@ from ...container import Container
 from ...errors import InvalidInput
 from ...events.subjects import server_token
 from ...instants import iso
-from ...projections.active import count_running as running_counts
-from ...projections.active import projection_reaches, running_on
 from ...projections.heartbeats import Heartbeat
-from ...streams.jetstream.api import api
-from ...streams.topology.definitions import TASKS
 from ..auth.access import ApiRequest, acts_for, check_server, origin
 from ..auth.authenticator import Identity
 from ..bodies import read_as
@@ -64,12 +60,9 @@ KNOWN_AFTER = timedelta(seconds=2)
 
 async def show(container: Container, server: Present) -> ServerSummary:
     """Return what clients see of a registered server."""
-    name = server_token(server.server_id)
-    running = await running_counts(container.buckets.tasks, [name])
-    heartbeats = container.heartbeats
-    return server_summary(
-        server, await heartbeats.get(server.server_id), await heartbeats.busy(server.server_id), running[name]
-    )
+    name, heartbeats = server.server_id, container.heartbeats
+    running = await container.lists.running([name])
+    return server_summary(server, await heartbeats.get(name), await heartbeats.busy(name), running[name])
 
 
 async def registered_page(container: Container, limit: int, cursor: str | None) -> ServerPage:
@@ -79,10 +72,10 @@ async def registered_page(container: Container, limit: int, cursor: str | None) 
     heartbeats = await container.heartbeats.all()
     busy = await container.heartbeats.all_busy()
     tokens = {name: server_token(name) for name in shown}
-    running = await running_counts(container.buckets.tasks, list(tokens.values()))
+    running = await container.lists.running(shown)
     return ServerPage(
         servers=[
-            server_summary(servers[name], heartbeats.get(token), busy.get(token), running[token])
+            server_summary(servers[name], heartbeats.get(token), busy.get(token), running[name])
             for name, token in tokens.items()
         ],
         next_cursor=following,
@@ -96,7 +89,7 @@ async def removed_page(container: Container, limit: int, cursor: str | None) -> 
     heartbeats = await container.heartbeats.all()
     checks = await container.heartbeats.all_removed()
     tokens = {name: server_token(name) for name in shown}
-    running = await running_counts(container.buckets.tasks, list(tokens.values()))
+    running = await container.lists.running(shown)
     servers = []
     for name, token in tokens.items():
         state: ServerState = removed[name]
@@ -105,16 +98,8 @@ async def removed_page(container: Container, limit: int, cursor: str | None) -> 
         if isinstance(state, Removed) and state.before is not None:
             before = replace(state.before, online=False)
             info = removed_info(state, checks.get(token))
-            servers.append(server_summary(before, heartbeats.get(token), None, running[token], info))
+            servers.append(server_summary(before, heartbeats.get(token), None, running[name], info))
     return ServerPage(servers=servers, next_cursor=following)
-
-
-async def count_running(container: Container, server_id: str) -> int:
-    """Return how many tasks a server runs, as of now if the projection catches up within PROJECTION_SECONDS."""
-    bucket = container.buckets.tasks
-    last = int((await api(container.reading, f"STREAM.INFO.{TASKS}"))["state"]["last_seq"])
-    await projection_reaches(bucket, last, PROJECTION_SECONDS)
-    return len(await running_on(bucket, server_token(server_id)))
 
 
 SERVERS_AND_ADMINS = ("admin", "service")
@@ -274,7 +259,7 @@ def _add_maintenance(routes: Routes, container: Container) -> None:
         state = (await command_server(container, server_id, asked, origin(request))).known.state
         assert isinstance(state, Present)
         since = state.maintenance_since or utc_now()
-        running = await count_running(container, server_id)
+        running = (await container.lists.running([server_id]))[server_id]
         drained = running == 0 and utc_now() - since > KNOWN_AFTER
         return DrainAnswer(id=server_id, since=iso(since), running=running, drained=drained)
 

@@ -14,10 +14,11 @@ from litestar.params import HeaderParameter, QueryParameter
 
 from ...clock import utc_now
 from ...container import Container
-from ...errors import StreamsExhausted, TooManyStreams
+from ...errors import InvalidInput, StreamsExhausted, TooManyStreams
 from ...events.ids import TaskRef, new_ref, owner_token, ref_for_key
+from ...index.search import By
 from ...projections.task_reader import TaskDetail
-from ...projections.task_view import ACTIVE, Status
+from ...projections.task_view import ACTIVE
 from ...push.feed import FeedPosition
 from ...push.listeners import Scope
 from ...submission.body import OPTIONS, Submission, read_task
@@ -41,27 +42,28 @@ from ..parameters import (
     Limit,
     TaskId,
     made_ref,
-    next_cursor,
-    read_choices,
-    read_cursor,
 )
 from ..routing import Routes
 from ..schemas.bulk import TaskSelection
 from ..schemas.shared import ReasonBody
 from ..schemas.tasks import (
     TaskAnswer,
+    TaskCount,
+    TaskCounts,
     TaskOutlineAnswer,
     TaskPage,
     UpdateBody,
     task_answer,
+    task_counts,
     task_outline,
     task_summary,
 )
 from ..task_actions import TaskAction, command_for, give_command
-from ..task_filter import SELECTED, Statuses, matching, task_filter
+from ..task_filter import FILTERED, SELECTED, read_place, sorted_by, task_filter
 from ..task_updates import record_update
+from .bulk import check_batch
 
-STATUSES: frozenset[str] = frozenset(get_args(Status))
+COLUMNS: tuple[By, ...] = get_args(By)
 
 LONGEST_WAIT = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
@@ -69,6 +71,15 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGN
 Wait = Annotated[
     int, QueryParameter(ge=0, le=LONGEST_WAIT, description="Longest wait in seconds for the end of the task")
 ]
+SortedBy = Annotated[
+    str,
+    QueryParameter(
+        description="`created`, `ended` or `duration`, which lists only tasks that ended; `-` before it: descending",
+        schema_extra={"enum": ["created", "-created", "ended", "-ended", "duration", "-duration"]},
+    ),
+]
+WithCount = Annotated[bool, QueryParameter(description="Also count all tasks that match, up to 10,000: `total`")]
+CountedBy = Annotated[str | None, QueryParameter(description="Count by this", schema_extra={"enum": list(COLUMNS)})]
 Prefer = Annotated[
     str | None,
     HeaderParameter(
@@ -222,21 +233,57 @@ def task_router(container: Container) -> Router:
         """Queue a failed or cancelled task again, with all its attempts."""
         return await command(request, task_id, "retry")
 
-    @routes.get("/tasks", "List tasks", "A page of tasks, newest first", fails={404}, dependencies=SELECTED)
+    _add_lists(routes, container)
+    return routes.router()
+
+
+def _add_lists(routes: Routes, container: Container) -> None:
+    settings = container.settings
+
+    @routes.get(
+        "/tasks", "List tasks", "A page of tasks, newest first", fails={404}, dependencies=SELECTED, opt=FILTERED
+    )
     async def list_tasks(
         request: ApiRequest,
         selection: NamedDependency[TaskSelection],
-        status: Statuses = None,
+        sort: SortedBy = "-created",
+        count: WithCount = False,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> TaskPage:
-        """List tasks, newest first. A page may be short, even empty, and still have a `nextCursor`.
+        """List tasks that match every filter given, newest first.
 
-        A bulk command with the same filter is for the same tasks.
+        `label.<name>=<value>` selects by a label that a task requires or prefers, `payload.<path>=<value>` by a field
+        of its payload that its type declares as `indexed`. A bulk command with the same filter is for the same tasks. A
+        page is full unless it is the last, or the filter fits few of very many tasks: then it may be short, even empty,
+        and still have a `nextCursor`.
         """
-        wanted = task_filter(request.user, selection, "list", statuses=read_choices(status, STATUSES, "status"))
-        page = await matching(container, wanted, limit, read_cursor(cursor))
-        summaries = [task_summary(listed, settings) for listed in page.tasks]
-        return TaskPage(tasks=summaries, next_cursor=next_cursor(page.cursor))
+        wanted = sorted_by(task_filter(request.user, selection, "list"), sort)
+        await check_batch(container, wanted)
+        user = owner_token(request.user.subject)
+        page = await container.lists.page(wanted, limit, read_place(wanted, cursor), user=user)
+        total = (await container.lists.count(wanted, user=user)).total if count else None
+        return TaskPage(
+            tasks=[task_summary(listed, settings) for listed in page.tasks],
+            next_cursor=page.cursor,
+            as_of=page.as_of,
+            total=None if total is None else TaskCount(count=total.number, capped=total.capped),
+        )
 
-    return routes.router()
+    @routes.get("/tasks/count", "Count tasks", "How many tasks match", fails={404}, dependencies=SELECTED, opt=FILTERED)
+    async def count_tasks(
+        request: ApiRequest, selection: NamedDependency[TaskSelection], by: CountedBy = None
+    ) -> TaskCounts:
+        """Count the tasks that match every filter given, up to 10,000; the filters are those of `GET /api/tasks`.
+
+        With `by`, also for each status, type, pool, server, owner, kind of failure (`kind`), or cause of a hold
+        (`hold`).
+        """
+        wanted = task_filter(request.user, selection, "list")
+        await check_batch(container, wanted)
+        column = next((column for column in COLUMNS if column == by), None)
+        if by is not None and column is None:
+            raise InvalidInput(f"{by!r} is not one of {', '.join(COLUMNS)}", "by")
+        user = owner_token(request.user.subject)
+        found = await container.lists.count(wanted, column, user=user)
+        return task_counts(found)

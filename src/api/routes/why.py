@@ -41,7 +41,6 @@ from ...explain.holds import (
     unserved_by,
 )
 from ...instants import milliseconds
-from ...projections.active import count_running
 from ...projections.task_view import TaskView, fold
 from ...scheduling.eligibility import (
     Considered,
@@ -184,7 +183,7 @@ async def parent_states(container: Container, task: TaskHistory) -> Mapping[str,
     depends_on = (task.view.plan or NO_PLAN).depends_on
     if not depends_on:
         return {}
-    listed = await container.tasks.views([parse_task_id(parent) for parent in depends_on], task.ref.owner)
+    listed = await container.lists.views([parse_task_id(parent) for parent in depends_on], user=task.ref.owner)
     return {each.ref.id: ParentState(each.ref.id, each.view.status, each.view.ended_at) for each in listed}
 
 
@@ -236,7 +235,7 @@ async def consider_servers(container: Container, view: TaskView, owner: str) -> 
         for server in servers
         if serves(server.settings, view.task_type) and missing_label(server.settings, require) is None
     ]
-    running = await count_running(container.buckets.tasks, [server_token(server.server_id) for server in fitting])
+    running = await container.lists.running([server.server_id for server in fitting], user=owner)
     on_standby = await _on_standby(container, fitting, running)
     busy = await container.heartbeats.all_busy()
     standings = []
@@ -246,7 +245,7 @@ async def consider_servers(container: Container, view: TaskView, owner: str) -> 
         standings.append(
             Standing(
                 server,
-                running.get(name),
+                running.get(server.server_id),
                 server.server_id in on_standby,
                 busy_since=assumed.since if assumed else None,
                 next_try_at=assumed.next_try_at if assumed else None,
@@ -264,9 +263,7 @@ async def _on_standby(container: Container, servers: Sequence[Present], running:
         return set()
     found = await backlogs(container.reading)
     return {
-        server.server_id
-        for server in helpers
-        if not await _helps(container, server, running[server_token(server.server_id)], found)
+        server.server_id for server in helpers if not await _helps(container, server, running[server.server_id], found)
     }
 
 

@@ -6,14 +6,21 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from ...events.task import FailureKind, Priority
+from ...index.facts import Hold
 from ...projections.dead_letters import DeadLetterKind
 from ...projections.task_view import Status
 from ...submission.body import TaskIdText
-from ...wire.fields import BATCH_ID_PATTERN, TASK_ID_PATTERN, FilterInstant, Name
+from ...wire.fields import BATCH_ID_PATTERN, ID_PREFIX_PATTERN, TASK_ID_PATTERN, FilterInstant, Name
 from .shared import Page
 from .tasks import TaskSummary
 
 MOST_IDS = 1_000
+MOST_NAMED = 8
+"""Labels, or searchable fields, of one filter."""
+LONGEST_RUN = 366 * 86_400
+ShortText = Annotated[str, Meta(min_length=1, max_length=600)]
+Text = Annotated[str, Meta(max_length=256)]
 
 
 class ManyTasks(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -29,10 +36,34 @@ class ManyTasks(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"
 
 
 class TaskSelection(Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Tasks that match every field given."""
+    """Tasks that match every field given. Of a list, any value."""
 
+    status: Annotated[list[Status], Meta(min_length=1)] | None = None
     type: Annotated[list[Name], Meta(min_length=1)] | None = None
-    """Any of these."""
+    pool: Annotated[list[Name], Meta(min_length=1)] | None = None
+    server: Annotated[list[Name], Meta(min_length=1)] | None = None
+    """Ids of the servers that run them, or ran them last."""
+    priority: Annotated[list[Priority], Meta(min_length=1)] | None = None
+    kind: Annotated[list[FailureKind], Meta(min_length=1)] | None = None
+    """`failureKind` of the tasks."""
+    hold: Annotated[list[Hold], Meta(min_length=1)] | None = None
+    """What waiting tasks wait for, as far as their own histories say."""
+    labels: Annotated[dict[ShortText, Text], Meta(max_length=MOST_NAMED)] = {}
+    """Labels that they require or prefer."""
+    payload: Annotated[dict[ShortText, Text], Meta(max_length=MOST_NAMED)] = {}
+    """Values of searchable fields: `{"customer": "acme"}` for `$.customer` of the type's `indexed`."""
+    error: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    """A part of the error; upper and lower case of the letters A to Z are the same."""
+    shape: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    """Fingerprint of the error, from `GET /api/errors`."""
+    attempts: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Their last attempt has this number or a higher one."""
+    key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    """Their concurrency key."""
+    id: Annotated[str, Meta(pattern=ID_PREFIX_PATTERN)] | None = None
+    """Beginning of their ids."""
+    min_run: Annotated[int, Meta(ge=0, le=LONGEST_RUN)] | None = None
+    """Seconds from the first start to the end; of running tasks until now."""
     batch: Annotated[str, Meta(pattern=BATCH_ID_PATTERN)] | None = None
     """Id of their batch."""
     schedule: Annotated[str, Meta(pattern=TASK_ID_PATTERN)] | None = None
@@ -41,8 +72,19 @@ class TaskSelection(Struct, kw_only=True, forbid_unknown_fields=True, rename="ca
     """The name of a project of the queue surface."""
     created_after: FilterInstant | None = None
     """Submitted at or after this: ISO 8601, milliseconds since the epoch, or a time ago, as in `1h`."""
+    created_since: FilterInstant | None = None
+    """The same as `createdAfter`."""
     created_before: FilterInstant | None = None
     """Submitted before this."""
+    started_since: FilterInstant | None = None
+    """First started at or after this."""
+    started_before: FilterInstant | None = None
+    ended_since: FilterInstant | None = None
+    """Ended at or after this."""
+    ended_before: FilterInstant | None = None
+    updated_since: FilterInstant | None = None
+    """Last changed at or after this."""
+    updated_before: FilterInstant | None = None
     owner: Name | None = None
     """A user. Others than the caller: admins only, in lists also auditors, who may name all with `*`. They see
     everybody's by default, and must name the owner of what they change."""
@@ -51,14 +93,11 @@ class TaskSelection(Struct, kw_only=True, forbid_unknown_fields=True, rename="ca
 class BulkFilter(TaskSelection, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Tasks that match every field given. At least one field besides `owner` is required."""
 
-    status: Annotated[list[Status], Meta(min_length=1)] | None = None
-    """Any of these."""
-
 
 class DeadLettersFilter(TaskSelection, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Dead letters that match every field given; an empty filter matches all."""
 
-    kind: Annotated[list[DeadLetterKind], Meta(min_length=1)] | None = None
+    kind: Annotated[list[DeadLetterKind], Meta(min_length=1)] | None = None  # type: ignore[assignment]
     """Any of these."""
     since: FilterInstant | None = None
     """Failed at or after this: ISO 8601, milliseconds since the epoch, or a time ago, as in `1h`."""

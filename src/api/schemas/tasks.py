@@ -22,6 +22,7 @@ from ...events.task import (
     TaskSubmitted,
     TaskSucceeded,
 )
+from ...index.lists import CountedTasks
 from ...instants import iso, milliseconds, optional_milliseconds
 from ...projections.task_reader import LastReport, TaskDetail
 from ...projections.task_view import Listed, Status, TaskView
@@ -129,10 +130,40 @@ class TaskAnswer(Struct, kw_only=True, rename="camel"):
     task_details: TaskDetails
 
 
+class TaskCount(Struct, kw_only=True, rename="camel"):
+    """A number of tasks."""
+
+    count: int
+    """Exact up to 10,000, unless `capped`."""
+    capped: bool
+    """True: there are, or may be, more."""
+
+
 class TaskPage(Page, kw_only=True, rename="camel"):
     """Tasks, newest first."""
 
     tasks: list[TaskSummary]
+    as_of: int
+    """Sequence of the log that the page reflects."""
+    total: TaskCount | None = None
+    """With `count`: all tasks that match."""
+
+
+class TaskGroup(TaskCount, kw_only=True, rename="camel"):
+    """The tasks with one value."""
+
+    value: str
+
+
+class TaskCounts(TaskCount, kw_only=True, rename="camel"):
+    """How many tasks match a filter."""
+
+    by: list[TaskGroup] | None
+    """By value of what `by` names, the largest number first; null without it."""
+    more: bool
+    """True if there are more values: at most 200 are counted."""
+    as_of: int
+    """Sequence of the log that the counts reflect."""
 
 
 class RecordedEvent(Struct, kw_only=True):
@@ -313,6 +344,20 @@ def _details(detail: TaskDetail, settings: Settings, result: Any) -> TaskDetails
 
 def task_summary(listed: Listed, settings: Settings) -> TaskSummary:
     return TaskSummary(**_summary_fields(listed.ref, listed.view, settings))
+
+
+def task_counts(found: CountedTasks) -> TaskCounts:
+    groups = None
+    if found.groups is not None:
+        by_number = sorted(found.groups.counts.items(), key=lambda each: -each[1].number)
+        groups = [TaskGroup(value=value, count=count.number, capped=count.capped) for value, count in by_number]
+    return TaskCounts(
+        count=found.total.number,
+        capped=found.total.capped,
+        by=groups,
+        more=found.groups is not None and found.groups.more,
+        as_of=found.as_of,
+    )
 
 
 def recorded_event(
