@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import operator
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from copy import copy
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias, assert_never
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -29,7 +29,7 @@ from msgspec.structs import astuple
 
 from ..clock import utc_now
 from ..events import task as events
-from ..events.envelope import Stored
+from ..events.envelope import Event, Stored
 from ..events.ids import owner_token
 from ..events.task import TaskEvent
 from ..instants import EPOCH
@@ -38,6 +38,7 @@ from .facts import HELD, HOLDS
 from .schema import SLOTS, STATUSES
 from .shapes import OTHER_SHAPE, shape_and_fingerprint
 
+K = TypeVar("K", bound=Hashable)
 Unit = Literal[0, 1]
 MINUTE: Unit = 0
 HOUR: Unit = 1
@@ -53,8 +54,11 @@ MOST_KEYS = 100
 MOST_KEYS_OF_ALL = 1_000
 MOST_SHAPES = 1_000
 MOST_SHAPES_OF_ALL = 10_000
-MOST_CACHED = 1_000
-"""Rows kept in memory after they were written. They are read again if they are needed again."""
+MOST_CACHED = 30_000
+"""Flows and failures kept in memory after their rows were written. These are read again if they are needed again."""
+MOST_SHAPES_CACHED = 100
+"""Owners whose fingerprints are kept in memory, likewise."""
+MOST_TOKENS = 10_000
 
 # Keys of a flow. Append only: a file has them.
 SUBMITTED, STARTED, ATTEMPTS, ATTEMPTS_FAILED, RETURNED, FINISHED, FAILED, CANCELLED, RETRIED, WAITING, RUNNING = range(
@@ -86,6 +90,7 @@ class Row(Struct):
     """What happened to an owner's tasks, or everybody's, in a minute or an hour."""
 
     total: Flow
+    """All flows together; empty in a minute of one owner."""
     flows: dict[Key, Flow]
     failures: dict[Key, Failures]
 
@@ -116,7 +121,6 @@ _LEVEL = {"WAITING": WAITING, "PROCESSING": RUNNING}
 _MICROSECOND = timedelta(microseconds=1)
 _ONE_MINUTE = timedelta(minutes=1)
 _MINUTE = 60_000_000
-_QUIET = (events.ProgressReported, events.AttemptAccepted)
 
 _UPSERT = ", ".join(f"{slot} = {slot} + excluded.{slot}" for slot in SLOTS)
 _EMPTY = " AND ".join(f"{slot} = 0" for slot in SLOTS)
@@ -190,12 +194,31 @@ FlowPlace: TypeAlias = tuple[str, int, str, str, str]
 """Owner, minute, type, pool and server; of failures: owner, minute, fingerprint, type and server."""
 
 
+State: TypeAlias = tuple[str, bool, bool, str]
+"""Of a task: status, held, deleted, server."""
+
+
+class Move(NamedTuple):
+    """An event as far as the figures tell events apart. Many events are the same move."""
+
+    owner: str
+    minute: int
+    task_type: str
+    pool: str
+    kind: type[TaskEvent]
+    is_special: bool
+    """A first attempt, or a retry by hand."""
+    before: State | None
+    after: State
+
+
 class Pending(Struct):
     """What was observed and is not in the tables, each in the order in which it first came."""
 
-    counts: dict[Counted, list[int]] = field(default_factory=dict)
-    """Changes of the SLOTS."""
-    flows: dict[FlowPlace, Flow] = field(default_factory=dict)
+    moves: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    """Number of events by their `Move`."""
+    times: dict[tuple[str, int, str, str, str, int], int] = field(default_factory=dict)
+    """Number of times by owner, minute, type, pool, server and key of a flow."""
     failures: dict[FlowPlace, Failures] = field(default_factory=dict)
     shapes: dict[tuple[str, str], Shape] = field(default_factory=dict)
     """By owner and fingerprint."""
@@ -203,8 +226,38 @@ class Pending(Struct):
     """Subjects by token."""
 
 
+COUNTED: Mapping[type[Event], tuple[int, ...]] = {
+    events.TaskSubmitted: (SUBMITTED,),
+    events.TaskHeld: (),
+    events.TaskQueued: (),
+    events.AttemptStarted: (ATTEMPTS,),
+    events.AttemptAccepted: (),
+    events.ProgressReported: (),
+    events.AttemptFailed: (ATTEMPTS_FAILED,),
+    events.AttemptReturned: (RETURNED,),
+    events.TaskSucceeded: (FINISHED,),
+    events.TaskFailed: (FAILED,),
+    events.TaskCancelled: (CANCELLED,),
+    events.TaskDeleted: (),
+}
+"""Keys of a flow that an event adds one to."""
+SPECIAL: Mapping[type[Event], int] = {
+    events.AttemptStarted: STARTED,
+    events.TaskHeld: RETRIED,
+    events.TaskQueued: RETRIED,
+}
+"""The key of a special move as well."""
+_QUIET = frozenset({events.ProgressReported, events.AttemptAccepted})
+_RENEWING = (events.TaskHeld, events.TaskQueued)
+_ENDS = frozenset({events.TaskSucceeded, events.TaskFailed, events.TaskCancelled})
+_FAILURES = frozenset({events.AttemptFailed, events.TaskFailed})
+
+
 class Figures:
-    """An observer of the fold of tasks. `observe` and `take` belong to one thread, what `take` returns to another."""
+    """An observer of the fold of tasks. `observe` and `take` belong to one thread, what `take` returns to another.
+
+    `observe` only counts: what the events mean for the tables is worked out once for all that are the same move.
+    """
 
     def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
         self._now = now
@@ -214,22 +267,36 @@ class Figures:
 
     def observe(self, before: TaskView | None, stored: Stored[TaskEvent], after: TaskView) -> None:
         """Count an event of a task; `before` and `after` are its views. Events of a task come in order, each once."""
-        event = stored.recorded.event
-        if isinstance(event, _QUIET):
+        recorded = stored.recorded
+        event = recorded.event
+        kind = type(event)
+        if kind in _QUIET:
             return
         owner = self._tokens.get(after.owner) or self._token(after.owner)
-        at = (stored.recorded.at - EPOCH) // _MICROSECOND
-        minute = at // _MINUTE
-        is_moved = self._count(owner, minute, before, after)
-        counters = _counters(event, before, after, at)
-        if counters or is_moved:
-            flow = self._flow(owner, minute, after)
-            for counter in counters:
-                flow[counter] = flow.get(counter, 0) + 1
-            if is_moved and (level := _LEVEL.get(after.status)) is not None:
-                flow[level] = flow.get(level, 0) + 1
-        if isinstance(event, events.AttemptFailed | events.TaskFailed):
-            self._fail(owner, minute, after, at, is_final=isinstance(event, events.TaskFailed))
+        at = recorded.at
+        minute = (at - EPOCH) // _ONE_MINUTE
+        type_, pool, server = after.task_type, after.pool, after.server_id
+        is_special = False
+        since: datetime | None = None
+        first = RUN
+        if kind is events.AttemptStarted:
+            if before is None or before.started_at is None:
+                is_special, since, first = True, after.created_at, WAIT
+        elif kind in _ENDS:
+            since = after.started_at
+        elif isinstance(event, _RENEWING):
+            is_special = event.renewed
+        was = None if before is None else (before.status, before.held, before.deleted, before.server_id)
+        now = (after.status, after.held, after.deleted, server)
+        move = (owner, minute, type_, pool, kind, is_special, was, now)  # a Move; making one costs a third more
+        moves = self._pending.moves
+        moves[move] = moves.get(move, 0) + 1
+        if since is not None:
+            times = self._pending.times
+            time = (owner, minute, type_, pool, server, first + bucket_of((at - since) // _MICROSECOND))
+            times[time] = times.get(time, 0) + 1
+        if kind in _FAILURES:
+            self._fail(owner, minute, after, at, is_final=kind is events.TaskFailed)
 
     def take(self) -> Callable[[sqlite3.Connection, object], None]:
         """Return a function that adds all that was observed since the last call to the tables, within a transaction.
@@ -241,44 +308,15 @@ class Figures:
         return lambda connection, _: self._tables.store(connection, pending, now)
 
     def _token(self, subject: str) -> str:
-        if len(self._tokens) >= MOST_CACHED:
+        if len(self._tokens) >= MOST_TOKENS:
             self._tokens.clear()
         found = self._tokens[subject] = owner_token(subject)
         self._pending.owners[found] = subject
         return found
 
-    def _count(self, owner: str, minute: int, before: TaskView | None, after: TaskView) -> bool:
-        """Move a task between the slots. Return True if it begins to wait or to run, or ends."""
-        if before is None:
-            self._change(owner, after, 1)
-            return True
-        is_moved = before.status != after.status or before.server_id != after.server_id
-        if is_moved or before.held != after.held or before.deleted != after.deleted:
-            self._change(owner, before, -1)
-            self._change(owner, after, 1)
-        if is_moved and (level := _LEVEL.get(before.status)) is not None:
-            flow = self._flow(owner, minute, before)
-            flow[level] = flow.get(level, 0) - 1
-        return is_moved
-
-    def _change(self, owner: str, view: TaskView, by: int) -> None:
-        key = (owner, view.task_type, view.pool, view.server_id)
-        counts = self._pending.counts.get(key)
-        if counts is None:
-            counts = self._pending.counts[key] = [0] * len(SLOTS)
-        counts[_SLOT[view.status] + (_DELETED if view.deleted else 0)] += by
-        if view.held:
-            counts[_HELD] += by
-
-    def _flow(self, owner: str, minute: int, view: TaskView) -> Flow:
-        place = (owner, minute, view.task_type, view.pool, view.server_id)
-        flow = self._pending.flows.get(place)
-        if flow is None:
-            flow = self._pending.flows[place] = {}
-        return flow
-
-    def _fail(self, owner: str, minute: int, view: TaskView, at: int, *, is_final: bool) -> None:
+    def _fail(self, owner: str, minute: int, view: TaskView, instant: datetime, *, is_final: bool) -> None:
         kind = view.failure or ""
+        at = (instant - EPOCH) // _MICROSECOND
         text, shape = shape_and_fingerprint(kind, view.error)
         place = (owner, minute, shape, view.task_type, view.server_id)
         failures = Failures(1, int(is_final), at, at)
@@ -294,35 +332,43 @@ class Figures:
             shapes[who, shape] = Shape(kind, text[:LONGEST_SHAPE], first, last, *example)
 
 
-def _counters(event: TaskEvent, before: TaskView | None, after: TaskView, at: int) -> tuple[int, ...]:
-    """Return the keys of a flow that an event adds one to."""
-    match event:
-        case events.TaskSubmitted():
-            return (SUBMITTED,)
-        case events.AttemptStarted():
-            if before is not None and before.started_at is not None:
-                return (ATTEMPTS,)
-            return ATTEMPTS, STARTED, WAIT + bucket_of(at - (after.created_at - EPOCH) // _MICROSECOND)
-        case events.TaskSucceeded():
-            return (FINISHED, *_run(after, at))
-        case events.TaskFailed():
-            return (FAILED, *_run(after, at))
-        case events.TaskCancelled():
-            return (CANCELLED, *_run(after, at))
-        case events.AttemptFailed():
-            return (ATTEMPTS_FAILED,)
-        case events.AttemptReturned():
-            return (RETURNED,)
-        case events.TaskQueued() | events.TaskHeld():
-            return (RETRIED,) if event.renewed else ()
-        case events.TaskDeleted() | events.AttemptAccepted() | events.ProgressReported():
-            return ()
-        case _:
-            assert_never(event)
+def changes_of(pending: Pending) -> tuple[dict[Counted, list[int]], dict[FlowPlace, Flow]]:
+    """Return how the numbers of tasks change, and what happened, each in the order of the events."""
+    counts: dict[Counted, list[int]] = {}
+    flows: dict[FlowPlace, Flow] = {}
+    for fields, number in pending.moves.items():
+        owner, minute, type_, pool, kind, is_special, before, after = Move(*fields)
+        if before != after:
+            if before is not None:
+                _change(counts, (owner, type_, pool, before[3]), before, -number)
+            _change(counts, (owner, type_, pool, after[3]), after, number)
+        counters = COUNTED[kind]
+        is_moved = before is None or before[0] != after[0] or before[3] != after[3]
+        if is_moved and before is not None and (level := _LEVEL.get(before[0])) is not None:
+            flow = flows.setdefault((owner, minute, type_, pool, before[3]), {})
+            flow[level] = flow.get(level, 0) - number
+        if counters or is_special or is_moved:
+            flow = flows.setdefault((owner, minute, type_, pool, after[3]), {})
+            for counter in counters:
+                flow[counter] = flow.get(counter, 0) + number
+            if is_special:
+                flow[SPECIAL[kind]] = flow.get(SPECIAL[kind], 0) + number
+            if is_moved and (level := _LEVEL.get(after[0])) is not None:
+                flow[level] = flow.get(level, 0) + number
+    for (owner, minute, type_, pool, server, bucket), number in pending.times.items():
+        flow = flows[owner, minute, type_, pool, server]  # of the event that the time ends with
+        flow[bucket] = flow.get(bucket, 0) + number
+    return counts, flows
 
 
-def _run(view: TaskView, at: int) -> tuple[int, ...]:
-    return () if view.started_at is None else (RUN + bucket_of(at - (view.started_at - EPOCH) // _MICROSECOND),)
+def _change(counts: dict[Counted, list[int]], key: Counted, state: State, number: int) -> None:
+    slots = counts.get(key)
+    if slots is None:
+        slots = counts[key] = [0] * len(SLOTS)
+    status, held, deleted, _ = state
+    slots[_SLOT[status] + (_DELETED if deleted else 0)] += number
+    if held:
+        slots[_HELD] += number
 
 
 # The tables
@@ -337,6 +383,8 @@ class Tables:
 
     def __init__(self) -> None:
         self._rows: dict[RowPlace, Row] = {}
+        self._weight = 0
+        """Number of flows and failures in these."""
         """What was written last, to add to."""
         self._shapes: dict[str, set[str]] = {}
         """Fingerprints by owner, likewise."""
@@ -345,37 +393,69 @@ class Tables:
     def store(self, connection: sqlite3.Connection, pending: Pending, now: datetime) -> None:
         """Add what was observed, and delete figures that are too old. Raises sqlite3.Error."""
         connection.executemany("INSERT OR IGNORE INTO owners VALUES (?, ?)", pending.owners.items())
-        store_counts(connection, pending.counts)
-        if len(self._rows) > MOST_CACHED:
-            self._rows.clear()
-        if len(self._shapes) > MOST_CACHED // 10:
+        counts, flows = changes_of(pending)
+        store_counts(connection, counts)
+        if self._weight > MOST_CACHED:
+            self._forget_rows()
+        if len(self._shapes) > MOST_SHAPES_CACHED:
             self._shapes.clear()
         minute = (now - EPOCH) // _ONE_MINUTE
         oldest = minute - MINUTES_KEPT // _ONE_MINUTE
-        changed = self._add_flows(connection, pending, oldest)
+        changed = self._add_flows(connection, flows, oldest)
         changed.update(self._add_failures(connection, pending, oldest))
         connection.executemany(STORE_FIGURES, [(*place, *_packed(row)) for place, row in changed.items()])
         self._store_shapes(connection, pending)
         if minute != self._pruned:
             self._prune(connection, oldest)
             self._pruned = minute
-            self._rows.clear()
+            self._forget_rows()
 
-    def _add_flows(self, connection: sqlite3.Connection, pending: Pending, oldest: int) -> dict[RowPlace, Row]:
+    def _forget_rows(self) -> None:
+        self._rows.clear()
+        self._weight = 0
+
+    def _add_flows(
+        self, connection: sqlite3.Connection, flows: Mapping[FlowPlace, Flow], oldest: int
+    ) -> dict[RowPlace, Row]:
         changed: dict[RowPlace, Row] = {}
-        for (owner, minute, type_, pool, server), flow in pending.flows.items():
+        everybody: dict[tuple[int, Key], Flow] = {}
+        for (owner, minute, type_, pool, server), flow in flows.items():
+            key: Key = (type_, pool, server)
+            if minute >= oldest:
+                self._add_flow(self._changed(connection, changed, (MINUTE, minute, owner)), key, flow, MOST_KEYS)
+            row = self._changed(connection, changed, (HOUR, minute // 60, owner))
+            key = self._add_flow(row, key, flow, MOST_KEYS)
+            add(row.total, flow)
+            shared = everybody.get((minute, key))
+            if shared is None:
+                everybody[minute, key] = flow.copy()
+            else:
+                add(shared, flow)
+        for (minute, key), flow in everybody.items():
             for unit, start in _units(minute, oldest):
-                key: Key = (type_, pool, server)
-                for who, most in ((owner, MOST_KEYS), (ALL, MOST_KEYS_OF_ALL)):
-                    place = (unit, start, who)
-                    row = changed.get(place)
-                    if row is None:
-                        row = changed[place] = self._row(connection, place)
-                    add(row.total, flow)
-                    if key not in row.flows and len(row.flows) >= most:
-                        key = OTHER_KEY
-                    add(row.flows.setdefault(key, {}), flow)
+                row = self._changed(connection, changed, (unit, start, ALL))
+                self._add_flow(row, key, flow, MOST_KEYS_OF_ALL)
+                add(row.total, flow)
         return changed
+
+    def _changed(self, connection: sqlite3.Connection, changed: dict[RowPlace, Row], place: RowPlace) -> Row:
+        row = changed.get(place)
+        if row is None:
+            row = changed[place] = self._row(connection, place)
+        return row
+
+    def _add_flow(self, row: Row, key: Key, flow: Flow, most: int) -> Key:
+        """Add a flow to a row. Return the key that it has there."""
+        found = row.flows.get(key)
+        if found is None:
+            if len(row.flows) >= most and (found := row.flows.get(key := OTHER_KEY)) is not None:
+                add(found, flow)
+                return key
+            row.flows[key] = flow.copy()
+            self._weight += 1
+        else:
+            add(found, flow)
+        return key
 
     def _add_failures(self, connection: sqlite3.Connection, pending: Pending, oldest: int) -> dict[RowPlace, Row]:
         changed: dict[RowPlace, Row] = {}
@@ -406,6 +486,7 @@ class Tables:
                 "SELECT total, flows, failures FROM figures WHERE unit = ? AND start = ? AND owner = ?", place
             ).fetchone()
             row = self._rows[place] = _unpacked(*found) if found else Row({}, {}, {})
+            self._weight += 1 + len(row.flows) + len(row.failures)
         return row
 
     def _has_shape(self, connection: sqlite3.Connection, owner: str, shape: str, most: int) -> bool:
@@ -448,16 +529,29 @@ def _units(minute: int, oldest: int) -> Iterable[tuple[Unit, int]]:
 def store_counts(connection: sqlite3.Connection, counts: dict[Counted, list[int]]) -> None:
     """Add to the numbers of tasks now, by owner, type, pool and server. Raises sqlite3.Error."""
     added = {key: changes for key, changes in counts.items() if any(changes)}
+    everybody: dict[Key, list[int]] = {}
     sums: dict[tuple[str, str], list[int]] = {}
-    for (owner, type_, pool, server), changes in added.items():
-        for place in (("all", ""), ("owner", owner), ("type", type_), ("pool", pool), ("server", server)):
-            found = sums.get(place)
-            sums[place] = changes if found is None else list(map(operator.add, found, changes))
+    for (owner, *key), changes in added.items():
+        _add_slots(sums, ("owner", owner), changes)
+        _add_slots(everybody, (key[0], key[1], key[2]), changes)
+    for (type_, pool, server), changes in everybody.items():
+        for place in (("all", ""), ("type", type_), ("pool", pool), ("server", server)):
+            _add_slots(sums, place, changes)
     summed = {place: changes for place, changes in sums.items() if any(changes)}
     connection.executemany(ADD_COUNTS, [(*key, *changes) for key, changes in added.items()])
     connection.executemany(ADD_SUMS, [(*place, *changes) for place, changes in summed.items()])
-    connection.executemany(DELETE_COUNTS, [key for key, changes in added.items() if min(changes) < 0])
-    connection.executemany(DELETE_SUMS, [place for place, changes in summed.items() if min(changes) < 0])
+    # A number of tasks can become zero only where it falls.
+    connection.executemany(DELETE_COUNTS, [key for key, changes in added.items() if _tasks(changes) < 0])
+    connection.executemany(DELETE_SUMS, [place for place, changes in summed.items() if _tasks(changes) < 0])
+
+
+def _add_slots(sums: dict[K, list[int]], place: K, changes: list[int]) -> None:
+    found = sums.get(place)
+    sums[place] = changes if found is None else list(map(operator.add, found, changes))
+
+
+def _tasks(slots: list[int]) -> int:
+    return sum(slots) - slots[_HELD]
 
 
 def uncount(connection: sqlite3.Connection, created_sequences: Iterable[tuple[int]]) -> None:
@@ -481,8 +575,8 @@ _COUNTED = """SELECT o.text, t.text, p.text, coalesce(s.text, ''), status, hold,
 
 
 def _packed(row: Row) -> tuple[bytes, bytes, bytes | None]:
-    return _pack(row.total), _pack(row.flows), _pack(row.failures) if row.failures else None
+    return _pack(row.total) if row.total else b"", _pack(row.flows), _pack(row.failures) if row.failures else None
 
 
 def _unpacked(total: bytes, flows: bytes, failures: bytes | None) -> Row:
-    return Row(unpack_flow(total), unpack_flows(flows), unpack_failures(failures) if failures else {})
+    return Row(unpack_flow(total) if total else {}, unpack_flows(flows), unpack_failures(failures) if failures else {})

@@ -245,14 +245,15 @@ def flows(
     if by == "owner":
         complete = _by_owner(connection, scope, window, now, total, groups)
     else:
-        is_whole = by is None and not scope.is_filtered
+        is_split = by is not None or scope.is_filtered
+        is_whole = not is_split and (scope.owner is None or window.unit == HOUR)
         for row, blob in _rows(connection, scope, window, now, "total" if is_whole else "flows"):
             step = window.step_of(row)
             if is_whole:
                 _add(total, window, step, unpack_flow(blob))
                 continue
             for key, flow in unpack_flows(blob).items():
-                if key == OTHER_KEY:
+                if key == OTHER_KEY and is_split:
                     complete = False
                 elif not scope.has(key):
                     continue
