@@ -65,7 +65,9 @@ class Append(Struct, frozen=True, kw_only=True):
     """Sequence of the last message seen on `guard`; 0: none."""
 
 
-class _Waiting(Struct):
+class WaitingAppend(Struct):
+    """An append that waits for its group, and the future of its caller."""
+
     append: Append
     done: asyncio.Future[int]
 
@@ -77,7 +79,7 @@ class Committer:
         self.connection = connection
         self._alone_now = 0
         """Appends that their callers have sent, without an answer so far."""
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[WaitingAppend] = deque()
         self._waiting_messages = 0
         self._runner: asyncio.Task[None] | None = None
         """Stores what waits. Without it nothing waits, or appends are under way that will start it."""
@@ -97,7 +99,7 @@ class Committer:
         if self._runner is None and not self._waiting and self._alone_now < ALONE_AT_ONCE:
             return await self._at_once(append)
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(append, done))
+        self._waiting.append(WaitingAppend(append, done))
         self._waiting_messages += len(append.messages)
         if self._waiting_messages >= self._wanted:
             self._has_gathered.set()
@@ -163,7 +165,7 @@ class Committer:
             async with asyncio.timeout(GATHER_SECONDS):
                 await self._has_gathered.wait()
 
-    async def _alone(self, waiting: _Waiting) -> None:
+    async def _alone(self, waiting: WaitingAppend) -> None:
         try:
             sequence = await self._store(waiting.append)
         except StoreError as error:
@@ -184,7 +186,7 @@ class Committer:
         except Exception as error:
             raise StoreUnavailable(f"append failed: {error!r}") from error
 
-    async def _together(self, group: list[_Waiting]) -> None:
+    async def _together(self, group: list[WaitingAppend]) -> None:
         try:
             sequence = await self._batch([waiting.append for waiting in group])
         except OutcomeUnknown as error:
@@ -219,21 +221,21 @@ class Committer:
                     answer = await self.connection.request(message.subject, message.payload, headers)
         return stored_sequence(answer, "the append")
 
-    def _succeed(self, waiting: _Waiting, sequence: int) -> None:
+    def _succeed(self, waiting: WaitingAppend, sequence: int) -> None:
         self.connection.appends.succeeded()
         if not waiting.done.done():
             waiting.done.set_result(sequence)
 
-    def _fail(self, waiting: _Waiting, error: StoreError) -> None:
+    def _fail(self, waiting: WaitingAppend, error: StoreError) -> None:
         self.connection.appends.failed(error)
         if not waiting.done.done():
             waiting.done.set_exception(error)
 
 
-def next_group(waiting: deque[_Waiting]) -> list[_Waiting]:
+def next_group(waiting: deque[WaitingAppend]) -> list[WaitingAppend]:
     """Take appends that wait, in order, each guard once: a second append to a task belongs to the next group."""
-    group: list[_Waiting] = []
-    later: list[_Waiting] = []
+    group: list[WaitingAppend] = []
+    later: list[WaitingAppend] = []
     guards: set[str] = set()
     messages = size = 0
     while waiting and messages < BATCH_MESSAGES and size < BATCH_BYTES:

@@ -20,7 +20,7 @@ from taskstream.streams.committer import (
     Append,
     Committer,
     StreamMessage,
-    _Waiting,
+    WaitingAppend,
     is_batch,
     next_group,
 )
@@ -32,8 +32,8 @@ def to(task: int, messages: int = 1, size: int = 1) -> Append:
     return Append(messages=[StreamMessage(f"t.{task}.x", b"x" * size)] * messages, guard=f"t.{task}.>", expected=0)
 
 
-def waiting(*appends: Append) -> deque[_Waiting]:
-    return deque(_Waiting(append, cast(Any, None)) for append in appends)
+def waiting(*appends: Append) -> deque[WaitingAppend]:
+    return deque(WaitingAppend(append, cast(Any, None)) for append in appends)
 
 
 @given(APPENDS)
