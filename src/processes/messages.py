@@ -21,6 +21,8 @@ from ..settings import Settings
 LENGTH_BYTES = 4
 LARGEST = 64 * 1024 * 1024
 """Bytes of a frame: the metrics of all processes with very many servers."""
+LINK_AND_LISTENER = 2
+"""Descriptors that a frame may carry."""
 Role: TypeAlias = Literal["api", "worker"]
 
 

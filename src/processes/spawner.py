@@ -23,9 +23,21 @@ from ..runtime import logs
 from ..runtime.failures import explained
 from ..settings import Settings
 from ..vault.key_file import ensure_key_file
-from .messages import Check, Checked, Exited, Fork, Forked, GaveUp, MakeKey, Message, ToSpawner, frame, receive_blocking
+from .messages import (
+    LINK_AND_LISTENER,
+    Check,
+    Checked,
+    Exited,
+    Fork,
+    Forked,
+    GaveUp,
+    MakeKey,
+    Message,
+    ToSpawner,
+    frame,
+    receive_blocking,
+)
 
-LINK_AND_LISTENER = 2
 PR_SET_NAME = 15
 """From <sys/prctl.h>."""
 LONGEST_NAME = 15

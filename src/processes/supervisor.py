@@ -96,7 +96,7 @@ async def run_processes(given: Settings) -> None:
                 children = Children(with_key, nats.url, spawner, listener, nats.reserve)
             else:
                 children = Children(settings, settings.nats_url, spawner, listener)
-            stack.push_async_callback(spawner.close)  # and the children with it, before NATS
+            stack.push_async_callback(children.close)  # before NATS
             await children.start()
             stop = stop_signal()
             announce(settings)
@@ -258,7 +258,6 @@ class Child:
         self.failure: GaveUp | None = None
         """What it said before it ended."""
         self.restarts = 0
-        self.is_ready = asyncio.Event()
         self.pages: dict[int, asyncio.Future[str]] = {}
         """Its metrics that were asked for, by number."""
 
@@ -288,29 +287,38 @@ class Children:
         workers = settings.worker_processes(cores())
         self._workers = [Child(f"worker-{number + 1}", "worker") for number in range(workers)]
         self._keepers: dict[Child, asyncio.Task[None]] = {}
-        self._is_started = False
-        self._is_stopping = False
+        self._started = asyncio.Event()
+        """Set once each was ready."""
+        self._stopping = asyncio.Event()
         self._numbers = itertools.count()
         self._collections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Start all, and return once each is ready. Raises ProcessFailed if one is not: then none is started again."""
+        """Start all, and return once each is ready. Raises ProcessFailed if one ends before."""
         for child in (*self._apis, *self._workers):
             self._keepers[child] = asyncio.create_task(self._keep(child), name=child.name)
-        ready = asyncio.gather(*(child.is_ready.wait() for child in self._keepers))
+        ready = asyncio.create_task(self._started.wait())
         waited: list[asyncio.Future[Any]] = [ready, *self._keepers.values()]
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        for keeper in self._keepers.values():
-            if keeper.done():
-                ready.cancel()
-                await asyncio.gather(keeper, self._cancel_keepers())
-        self._is_started = True
+        try:
+            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        for each in done:
+            each.result()
 
     async def stop(self) -> None:
         """Stop the APIs, then the workers; return once all have ended."""
-        self._is_stopping = True
+        self._stopping.set()
         await self._stop(self._apis, self._settings.drain + REQUESTS_GRACE_SECONDS)
         await self._stop(self._workers, self._settings.shutdown_grace)
+
+    async def close(self) -> None:
+        """End at once what still runs, and the spawner."""
+        self._stopping.set()
+        await self._spawner.close()
+        for keeper in self._keepers.values():
+            keeper.cancel()
+        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
 
     async def _stop(self, children: Collection[Child], patience_seconds: float) -> None:
         if not children:
@@ -328,11 +336,6 @@ class Children:
                 os.kill(child.pid, signal.SIGKILL)
         await asyncio.wait(keepers)
 
-    async def _cancel_keepers(self) -> None:
-        for keeper in self._keepers.values():
-            keeper.cancel()
-        await asyncio.wait(self._keepers.values())
-
     async def _keep(self, child: Child) -> None:
         """Run a child again and again, until all are to stop. Raises ProcessFailed if it ends at the first start."""
         pause_seconds = FIRST_PAUSE_SECONDS
@@ -345,9 +348,9 @@ class Children:
                 status, reason = EXIT_FAILED, "the spawner has ended"
             except ProcessFailed as error:
                 status, reason = error.status, str(error)
-            if self._is_stopping:
+            if self._stopping.is_set():
                 return
-            if not self._is_started:
+            if not self._started.is_set():
                 raise ProcessFailed(
                     child.failure.status if child.failure else EXIT_FAILED,
                     reason if child.failure else f"{child.name} ended at its start: {reason}",
@@ -358,6 +361,8 @@ class Children:
             child.restarts += 1
             self._change(child, "restarting")
             await asyncio.sleep(pause_seconds)
+            if self._stopping.is_set():
+                return
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
     async def _run(self, child: Child) -> int:
@@ -389,7 +394,8 @@ class Children:
             case ChildReady():
                 log.info("process.ready", name=child.name, pid=child.pid)
                 self._change(child, "ready")
-                child.is_ready.set()
+                if all(each.state == "ready" for each in self._keepers):
+                    self._started.set()
             case GaveUp():
                 child.failure = message
             case Halted(services=services):

@@ -78,6 +78,13 @@ def cases() -> dict[str, tuple[int, str, Command]]:
         "up port": (2, "whole number from 0 to 65535", Command(["up", "--port", "99999"], ALLOWED)),
         "up port text": (2, "argument --port", Command(["up", "--port", "x"], ALLOWED)),
         "up cluster": (2, "choose from 1, 3, 5", Command(["up", "--cluster", "2"], ALLOWED)),
+        "up apis": (2, "whole number from 1 to 64", Command(["up", "--apis", "0"], ALLOWED)),
+        "up workers": (2, "set TASKSTREAM_WORKERS to 1", Command(["up", "--apis", "2", "--workers", "0"], ALLOWED)),
+        "up refused": (
+            1,
+            "refuses user 'eve'",
+            Command(["up", "--nats-url", "NATS_OF_EVE"], ALLOWED),
+        ),
         "up taken": (2, "cannot listen on 127.0.0.1:", Command(["up", "--port", "TAKEN"], ALLOWED)),
         "up name": (2, "cannot listen on", Command(["up", "--host", "no.such.invalid"], ALLOWED)),
         "api no nats": (2, "NATS_URL", Command(["api"], ALLOWED)),

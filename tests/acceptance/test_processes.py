@@ -61,6 +61,7 @@ async def test_each_process_may_be_killed_and_the_others_go_on(processes: Proces
     started = up.pids()
     assert started.keys() == OURS | {"nats-server"}
     assert {entry["name"] for entry in up.entries("process.ready")} == OURS - {"supervisor", "spawner"}
+    assert len(list(Path(f"/proc/{started['spawner']}/task").iterdir())) == 1, "a fork of threads is not safe"
     async with clients_of(up.url) as service:
         await service.admin.register(backend, "echo")
         await service.alice.ended(await service.alice.submit({"payload": 1}))

@@ -183,3 +183,21 @@ def test_a_pause_limit_that_no_delivery_would_reach_is_refused() -> None:
     with pytest.raises(InvalidSettings, match=r"^TASKSTREAM_WEBHOOK_PAUSE_LIMIT=259200: must be less than TASKSTREAM_"):
         load(given)
     assert load({**given, "TASKSTREAM_WEBHOOK_PAUSE_LIMIT": "3600"}).webhook_pause_limit == 3600
+
+
+@pytest.mark.parametrize(
+    ("given", "cores", "workers"),
+    [
+        ({}, 1, 0),
+        ({}, 2, 1),
+        ({"TASKSTREAM_APIS": "2"}, 1, 1),
+        ({"TASKSTREAM_WORKERS": "0"}, 8, 0),
+        ({"TASKSTREAM_APIS": "1", "TASKSTREAM_WORKERS": "1"}, 1, 1),
+        ({"TASKSTREAM_APIS": "2", "TASKSTREAM_WORKERS": "3"}, 8, 3),
+    ],
+    ids=["one core", "two cores", "two APIs on one core", "one process", "two processes on one core", "many"],
+)
+def test_workers_have_processes_of_their_own_where_there_are_cores(
+    given: dict[str, str], cores: int, workers: int
+) -> None:
+    assert load(given).worker_processes(cores) == workers

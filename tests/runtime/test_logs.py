@@ -6,7 +6,9 @@ import contextlib
 import json
 import logging
 import os
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,9 +89,12 @@ REQUEST: dict[str, Any] = {
 
 
 @pytest.mark.usefixtures("unconfigured")
+@pytest.mark.parametrize("process", ["", "api-1"], ids=["alone", "named"])
 @pytest.mark.parametrize("caller", ["alice", REQUEST["caller"], None], ids=["plain", "escaped", "nobody"])
-def test_a_request_is_written_as_structlog_would(capsys: pytest.CaptureFixture[str], caller: str | None) -> None:
-    logs.configure(Settings(log_format="json"))
+def test_a_request_is_written_as_structlog_would(
+    capsys: pytest.CaptureFixture[str], caller: str | None, process: str
+) -> None:
+    logs.configure(Settings(log_format="json"), process)
     logs.log_request(**REQUEST | {"caller": caller})
     structlog.get_logger("ours").info("request", **REQUEST | {"caller": caller})
     quick, usual = capsys.readouterr().err.splitlines()
@@ -136,3 +141,34 @@ def test_a_log_that_cannot_be_written_fails_nothing_else(log_format: Any, monkey
         sys.stderr.close()
     logs.log_request(**REQUEST)
     structlog.get_logger("ours").warning("tried")
+
+
+WRITER = """
+import logging, sys, structlog
+from taskstream.runtime import logs
+from taskstream.settings import Settings
+logs.configure(Settings(log_format="json"), sys.argv[1])
+log = structlog.get_logger("ours")
+sys.stdin.readline()
+for number in range(400):
+    logs.log_request(id="x", caller=None, method="GET", route="/", status=200, ms=1)
+    log.info("event", number=number, text="x" * (number % 7) * 1000)
+"""
+
+
+def test_lines_of_several_processes_do_not_mix() -> None:
+    reader, writer = os.pipe()
+    started = [
+        subprocess.Popen([sys.executable, "-c", WRITER, name], stdin=subprocess.PIPE, stderr=writer)
+        for name in ("api-1", "worker-1")
+    ]
+    os.close(writer)
+    for each in started:
+        assert each.stdin is not None
+        each.stdin.write(b"go\n")
+        each.stdin.close()
+    with os.fdopen(reader) as output:
+        lines = [json.loads(line) for line in output]
+    assert [each.wait() for each in started] == [0, 0]
+    count = Counter((line["process"], line["event"]) for line in lines)
+    assert count == {(name, event): 400 for name in ("api-1", "worker-1") for event in ("event", "request")}
