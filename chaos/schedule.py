@@ -37,6 +37,7 @@ CONSUMERS = (
     "DISPATCH.pool-normal-default",
     "DISPATCH.pool-high-default",
     "DISPATCH.pool-normal-batch",
+    "DISPATCH.bulk-normal-default",
     "TIMERS.due-timers",
 )
 STREAMS = ("TASKS", "DISPATCH", "RETRIES", "TIMERS", "KV_leases", "KV_tasks")

@@ -64,6 +64,7 @@ class Link:
         for handler in self._handlers:
             handler.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)
+        await asyncio.sleep(0)  # what the handlers closed is gone only after a turn of the loop
 
     def set(self, mode: Mode) -> None:
         """Change what happens to data from now on. Resets connections: all for `cut`, the spoilt ones for `pass`."""
@@ -98,12 +99,12 @@ class Link:
         try:
             await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._pairs.discard(pair)
+            for end in pair.ends:  # first: the wait below may be cancelled
+                end.close()
             for relay in (there, back):
                 relay.cancel()
             await asyncio.gather(there, back, return_exceptions=True)
-            self._pairs.discard(pair)
-            for end in pair.ends:
-                end.close()
 
     async def _relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: _Pair, *, is_answer: bool = False

@@ -213,8 +213,11 @@ class Dispatcher(Service):
                 await self._slots.freed.wait()
 
     def _next_change_in(self) -> float:
-        """Return in how many seconds slots become free without news: a pause ends, or slots are kept no longer."""
-        return max(0.0, min(self._slots.next_change_in(), self._recheck_at - time.monotonic()))
+        """Return in how many seconds there is work without news: a pause ends, slots are kept no longer, or a queue
+        that could not be opened is tried again.
+        """
+        recheck_at = min(self._recheck_at, self._queues.open_at)
+        return max(0.0, min(self._slots.next_change_in(), recheck_at - time.monotonic()))
 
     def _free_slots(self, queue: PoolQueue) -> int:
         return self._slots.free(queue.pool, self._loading)

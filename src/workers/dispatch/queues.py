@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 NEWS_EXPIRES_SECONDS = 5.0
 """How long one request for the next message stays with NATS. A lost connection ends it at once."""
+MAKE_AGAIN_SECONDS = 1.0
 MADE_AT_ONCE = 16
 """Consumers that are created at the same time."""
 
@@ -209,9 +211,19 @@ class Queues:
         self._settings = settings
         self._arrived = arrived
         self._lanes: dict[tuple[Priority, str], Lane] = {}
+        self._make_at = 0.0
+        """When consumers may be created again after a failure, monotonic."""
 
     async def open(self, pools: set[str]) -> None:
-        """Open the queues of new pools, and create consumers that are gone again. Raises StoreUnavailable."""
+        """Open the queues of new pools, and create consumers that are gone again.
+
+        What fails is tried again by later calls, after MAKE_AGAIN_SECONDS: one consumer that NATS does not create must
+        not keep the other queues from being served. Raises StoreUnavailable without a connection, or if no queue is
+        open.
+        """
+        if time.monotonic() < self._make_at:
+            return
+        self._make_at = 0.0
         new = [(priority, pool) for priority in PRIORITIES for pool in sorted(pools - self._known(priority))]
         gone = [queue for queue in self.in_order() if queue.is_gone]
         if not new and not gone:
@@ -228,7 +240,15 @@ class Queues:
         outcomes = await asyncio.gather(*map(make, makes), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
-                raise outcome
+                if not isinstance(outcome, StoreUnavailable) or not self._connection.is_connected or not self._lanes:
+                    raise outcome
+                self._make_at = time.monotonic() + MAKE_AGAIN_SECONDS
+                log.warning("queues.not-open", reason=str(outcome), action="others are served; trying again")
+
+    @property
+    def open_at(self) -> float:
+        """When `open` tries again what failed, monotonic; infinity: nothing failed."""
+        return self._make_at or math.inf
 
     async def _open(self, priority: Priority, pool: str) -> None:
         first, bulk = await self._queue(priority, pool), await self._queue(priority, pool, bulk=True)
