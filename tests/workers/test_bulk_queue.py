@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
-from taskstream.events.subjects import task_ref, task_word, tasks_filter
-from taskstream.streams.topology.definitions import TASKS
+from msgspec.structs import replace
+
+from taskstream.container import Container
+from taskstream.events.subjects import dispatched_ref, task_ref, task_word, tasks_filter
+from taskstream.instants import nanoseconds
+from taskstream.streams.jetstream.api import api
+from taskstream.streams.jetstream.consumers import Consumer
+from taskstream.streams.topology.definitions import DISPATCH, TASKS
+from taskstream.streams.topology.ensure import ensure_consumer
+from taskstream.workers.dispatch.queues import Queues
 from testkit.backend import BackendServer, echo, hold
-from testkit.histories import read
+from testkit.histories import give, read, ref, submission
 from testkit.service import Client, Service
 from testkit.waiting import wait_until
 
@@ -140,3 +150,40 @@ async def test_why_knows_the_place_of_a_task_in_the_bulk_queue(service: Service,
     assert pool["waitingFor"] == {"queued": 60 - SLOTS}
     assert pool["inHand"]["normal"] == SLOTS
     backend.let_go.set()
+
+
+async def test_an_older_version_s_consumer_keeps_its_position_and_gets_no_bulk_task(container: Container) -> None:
+    old = {
+        "durable_name": "pool-normal-default",
+        "filter_subjects": ["dispatch.default.normal.>"],
+        "ack_policy": "explicit",
+        "ack_wait": nanoseconds(timedelta(seconds=container.settings.ack_wait)),
+        "max_deliver": -1,
+        "max_ack_pending": -1,
+    }
+    name = await ensure_consumer(container.consuming, DISPATCH, old)
+    for number in range(3):
+        await give(container.commands, ref(number), submission())
+    await pending(container, name, 3)
+    consumer = Consumer(container.consuming, DISPATCH, name)
+    await consumer.open()
+    [first] = await consumer.fetch(1)
+    before = await api(container.reading, f"CONSUMER.INFO.{DISPATCH}.{name}")
+
+    await Queues(container.consuming, container.settings, asyncio.Event().set).open({"default"})
+    command = submission()
+    await give(container.commands, ref(3), replace(command, submission=replace(command.submission, bulk=True)))
+
+    await pending(container, "bulk-normal-default", 1)
+    after = await api(container.reading, f"CONSUMER.INFO.{DISPATCH}.{name}")
+    same = ("created", "config", "delivered", "num_pending", "num_ack_pending")
+    assert {field: after[field] for field in same} == {field: before[field] for field in same}
+    left = await consumer.fetch(5)
+    assert [dispatched_ref(message.subject) for message in [first, *left]] == [ref(0), ref(1), ref(2)]
+
+
+async def pending(container: Container, name: str, count: int) -> None:
+    async def look() -> bool:
+        return int((await api(container.reading, f"CONSUMER.INFO.{DISPATCH}.{name}"))["num_pending"]) == count
+
+    await wait_until(look, f"{count} messages for {name}")
