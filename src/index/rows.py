@@ -45,6 +45,8 @@ class TaskRow(NamedTuple):
 
 def extras_of(event: TaskSubmitted, view: TaskView) -> Extras | None:
     """Return what the other tables have of a submission; None if there is nothing."""
+    if event.plan is None and not event.indexed and not event.batch:
+        return None
     attributes = tuple(attributes_of(view))
     parents = event.plan.depends_on if event.plan else ()
     if not (attributes or parents or event.batch):

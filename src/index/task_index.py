@@ -11,11 +11,12 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from ..errors import UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
 from ..events.kinds import word_of
-from ..events.subjects import SCHEDULER_FENCE, task_ref, task_word
+from ..events.subjects import SCHEDULER_FENCE
 from ..events.task import TaskEvent, TaskSubmitted
 from ..projections.task_view import ACTIVE, TaskView, fold
 from ..streams.jetstream.messages import Position
@@ -98,15 +99,15 @@ class TaskIndex:
         for position in positions:
             if position.sequence <= self.position or position.subject == SCHEDULER_FENCE:
                 continue
-            ref = task_ref(position.subject)
-            if task_word(position.subject) == SUBMITTED:
+            ref, word = _ref_and_word(position)
+            if word == SUBMITTED:
                 submitted.add(ref)
-            elif ref not in submitted and not self._knows(ref):
+            elif ref not in self._changed and ref not in submitted and not self._knows(ref):
                 found.add(ref)
         return found
 
     def _knows(self, ref: TaskRef) -> bool:
-        return ref in self._changed or ref in self._active or ref in self._writing
+        return ref in self._active or ref in self._writing
 
     def load(self, refs: Iterable[TaskRef]) -> dict[TaskRef, TaskView]:
         """Return the views in the file. Raises sqlite3.Error."""
@@ -132,7 +133,7 @@ class TaskIndex:
             self._last = position
 
     def _fold(self, position: Position, loaded: dict[TaskRef, TaskView]) -> None:
-        ref = task_ref(position.subject)
+        ref, _ = _ref_and_word(position)
         stored = decode(task_codec, position)
         event = stored.recorded.event
         extras: Extras | None = None
@@ -222,6 +223,14 @@ class TaskIndex:
                 raise
         self.rows -= len(found)
         return len(found)
+
+
+def _ref_and_word(position: Position) -> tuple[TaskRef, str]:
+    """Return the task and the kind of an event, from its subject. Raises UnreadableEvent."""
+    tokens = position.subject.split(".", 4)
+    if len(tokens) < 4:
+        raise UnreadableEvent(position.subject, position.sequence, "the subject names no task")
+    return TaskRef(tokens[1], tokens[2]), tokens[3]
 
 
 def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
