@@ -51,6 +51,17 @@ async def check_totals(client: Client) -> None:
             assert {row["value"]: row["tasks"] for row in totals[dimension]} == Counter(
                 task[field] or "" for task in tasks
             )
+    for parameter in ("type", "pool", "server"):
+        rows = totals[f"by{parameter.capitalize()}"]
+        assert sum(row["tasks"] for row in rows) == len(tasks)
+        for row in rows:
+            if row["value"]:
+                listed = await client.listed("/api/tasks", "tasks", f"{parameter}={row['value']}&limit=200")
+                assert Counter(task["status"] for task in listed) == +Counter(
+                    {word: row[name] for name, word in STATUSES.items()}
+                )
+    held = await client.listed("/api/tasks", "tasks", "hold=parents,time,limit")
+    assert totals["held"] == len(held)
 
 
 @pytest.fixture
@@ -116,7 +127,7 @@ async def test_what_happened_is_shown_per_step_and_by_server(service: Service, b
     assert groups["gpu-1"]["run"]["p95"] >= groups["gpu-1"]["run"]["p50"] > 0
     assert found["window"]["wait"]["p50"] > 0
     assert (found["complete"], found["lagEvents"]) == (True, 0)
-    assert found["sequence"] >= 5 * 2
+    assert found["asOf"] >= 5 * 2
     by_owner = await stats(service.admin, by="owner")
     assert {group["value"]: group["submitted"] for group in by_owner["groups"]} == {"alice": 4, "bob": 1}
     assert by_owner["step"] == 3600
@@ -161,6 +172,7 @@ async def test_errors_are_grouped_and_paged(service: Service, backend: BackendSe
     assert first["fingerprint"].startswith("1-")
     assert "out of memory at 0x2f after 2 s" in first["example"]["error"]
     assert sum(first["trend"]) == 3
+    assert len((await service.alice.done("GET", first["tasks"]))["tasks"]) == 3
     assert first["first"] < first["last"]
     assert (found["groups"], found["count"], found["nextCursor"]) == (3, 6, None)
     pages = await service.alice.pages("/api/errors", "errors", "limit=1")

@@ -36,7 +36,7 @@ from ..schemas.statistics import (
     summaries,
     total_numbers,
 )
-from ..task_filter import Kinds, Types, instant_parameter
+from ..task_filter import Kinds, Pools, Servers, Types, instant_parameter
 
 T = TypeVar("T")
 
@@ -60,11 +60,6 @@ _STEP = re.compile(r"([0-9]{1,7})([smhd]?)", re.ASCII)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 STEP_PATTERN = r"^[0-9]{1,7}[smhd]?$(?!\n)"
 
-Pools = Annotated[list[str] | None, QueryParameter(name="pool", description="One or more pools")]
-OnServers = Annotated[
-    list[str] | None,
-    QueryParameter(name="server", description="One or more servers: that run the task, or ran it last"),
-]
 From = Annotated[str | None, instant_parameter("from", "Start of the window; default: an hour ago")]
 To = Annotated[str | None, instant_parameter("to", "End of the window; default: now")]
 Since = Annotated[str | None, instant_parameter("since", "Failed at or after this; default: 24 hours ago")]
@@ -201,7 +196,7 @@ def statistics_router(container: Container) -> Router:
         by: By = None,
         type_: Types = None,
         pool: Pools = None,
-        server: OnServers = None,
+        server: Servers = None,
         owner: Owner = None,
     ) -> StatsAnswer:
         """Return numbers of tasks, what happened to them per step of a window, and their most frequent errors.
@@ -244,8 +239,8 @@ def statistics_router(container: Container) -> Router:
             from_=iso(shown.start),
             to=iso(shown.end),
             step=seconds_of(shown),
-            as_of=iso(now),
-            sequence=read.sequence,
+            read_at=iso(now),
+            as_of=read.sequence,
             lag_events=lag,
             complete=read.flows.complete,
             totals=total_numbers(read.totals, read.subjects),
@@ -264,7 +259,7 @@ def statistics_router(container: Container) -> Router:
         before: Before = None,
         step: Step = None,
         type_: Types = None,
-        server: OnServers = None,
+        server: Servers = None,
         kind: Kinds = None,
         owner: Owner = None,
         limit: ErrorLimit = 50,

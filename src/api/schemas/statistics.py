@@ -144,10 +144,9 @@ class StatsAnswer(Struct, kw_only=True, rename="camel"):
     """End of the last step; the last one may not be over."""
     step: int
     """Seconds."""
-    as_of: str
-    """When this was read."""
-    sequence: int
-    """Place in the log of the last event that is counted."""
+    read_at: str
+    as_of: int
+    """Sequence of the log that the figures reflect."""
     lag_events: int
     """Later events of the log that are not counted yet."""
     complete: bool
@@ -177,10 +176,9 @@ class ErrorPage(Page, kw_only=True, rename="camel"):
     """Number of all groups."""
     count: int
     """Failed attempts of all groups."""
-    as_of: str
-    """When this was read."""
-    sequence: int
-    """Place in the log of the last event that is counted."""
+    read_at: str
+    as_of: int
+    """Sequence of the log that the figures reflect."""
     lag_events: int
     """Later events of the log that are not counted yet."""
 
@@ -295,8 +293,8 @@ def error_page(
         step=seconds_of(window),
         groups=errors.shapes,
         count=errors.total,
-        as_of=iso(now),
-        sequence=sequence,
+        read_at=iso(now),
+        as_of=sequence,
         lag_events=lag_events,
         next_cursor=following,
     )
