@@ -18,16 +18,7 @@ from nats.js.api import ConsumerConfig
 from taskstream.events.codec import task_codec
 from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import SCHEDULER_FENCE, task_ref
-from taskstream.events.task import TaskSubmitted
 from taskstream.projections.fleet import Fleet
-from taskstream.projections.submissions import (
-    EVERYBODY,
-    Recent,
-    RecentSubmission,
-    add_recent,
-    encode_recent,
-    recent_key,
-)
 from taskstream.projections.task_view import TaskView, active_key, fold, view_key
 from taskstream.projections.task_view import encode as encode_view
 from taskstream.streams.jetstream.messages import Position
@@ -197,7 +188,6 @@ class Reader:
     async def tasks_bucket(self) -> Bucket:
         """Return the projection of tasks beside the fold of the log."""
         views: dict[TaskRef, TaskView] = {}
-        submitted: dict[str, Recent] = {}
         for message in filter(_is_event, await self.messages("TASKS")):
             ref = task_ref(message.subject)
             position = Position(message.sequence, message.subject, message.data)
@@ -205,11 +195,7 @@ class Reader:
             view = fold(views.get(ref), stored)
             if view is not None:
                 views[ref] = view
-            if isinstance(stored.recorded.event, TaskSubmitted):
-                for owner in (ref.owner, EVERYBODY):
-                    add_recent(submitted.setdefault(owner, []), RecentSubmission(stored.sequence, ref.id))
         wanted = {view_key(ref): encode_view(view) for ref, view in views.items()}
-        wanted |= {recent_key(owner): encode_recent(newest) for owner, newest in submitted.items()}
         wanted |= {key: b"" for ref, view in views.items() if (key := active_key(ref, view))}
         return Bucket("tasks", await self._projected("tasks"), wanted)
 

@@ -19,14 +19,6 @@ from taskstream.events.envelope import Actor
 from taskstream.events.ids import TaskRef
 from taskstream.events.subjects import task_ref
 from taskstream.events.task import RetryPolicy, StoredResult, TaskSubmitted
-from taskstream.projections.submissions import (
-    EVERYBODY,
-    RECENT_LENGTH,
-    Recent,
-    RecentSubmission,
-    encode_recent,
-    recent_key,
-)
 from taskstream.projections.task_view import TaskView, active_key, encode, fold, view_key
 from taskstream.streams.buckets import Bucket
 from taskstream.streams.client.connection import Connection
@@ -112,18 +104,13 @@ async def whole_log(connection: Connection) -> list[Position]:
 def folded(positions: Iterable[Position]) -> dict[str, bytes]:
     """Return what the `tasks` bucket must hold for a log; an active key has no value of its own."""
     views: dict[TaskRef, TaskView] = {}
-    submitted: dict[str, Recent] = {}
     for position in positions:
         at = task_ref(position.subject)
         stored = decode(task_codec, position)
         view = fold(views.get(at), stored)
         if view is not None:
             views[at] = view
-        if isinstance(stored.recorded.event, TaskSubmitted):
-            for owner in (at.owner, EVERYBODY):
-                submitted.setdefault(owner, []).append(RecentSubmission(stored.sequence, at.id))
     wanted = {view_key(at): encode(view) for at, view in views.items()}
-    wanted |= {recent_key(owner): encode_recent(newest[-RECENT_LENGTH:]) for owner, newest in submitted.items()}
     return wanted | {key: b"" for at, view in views.items() if (key := active_key(at, view))}
 
 

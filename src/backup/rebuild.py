@@ -1,7 +1,7 @@
 """The rebuild of the projections from the log, which reports and corrects every difference.
 
-The pass over TASKS keeps in memory: the tasks that have not ended, a window of ended ones, each owner's newest
-submissions, and 8 bytes per task. An ended task is compared with its view and forgotten. If the log continues it later,
+The pass over TASKS keeps in memory: the tasks that have not ended, a window of ended ones, and 8 bytes per
+task. An ended task is compared with its view and forgotten. If the log continues it later,
 its history is read again.
 
 The bucket need not reflect what is later than its checkpoint. Tasks with later events are corrected, but they are no
@@ -30,7 +30,6 @@ from ..events.task import TaskEvent, TaskSubmitted
 from ..projections.active import projected
 from ..projections.checkpoint import CHECKPOINT
 from ..projections.fleet import Fleet
-from ..projections.submissions import EVERYBODY, Recent, RecentSubmission, add_recent, encode_recent, recent_key
 from ..projections.task_projection import views_before
 from ..projections.task_view import ACTIVE, TaskView, active_key, fold, view_key
 from ..projections.task_view import decode as decode_view
@@ -228,12 +227,11 @@ class TaskRebuild:
         self._bucket = bucket
         self._reflected = math.inf if reflected is None else reflected
         self._behind: set[int] = set()
-        """Hashes of the views' and lists' keys that may lack events later than the checkpoint."""
+        """Hashes of the keys of views that may lack events later than the checkpoint."""
         self._views: dict[TaskRef, TaskView | None] = {}
         """None: the submission is past its retention."""
         self._ended: dict[TaskRef, None] = {}
         """The tasks in `_views` that have ended so far and are still to be compared, in order of their end."""
-        self._owners: dict[str, Recent] = {}
         self._tasks = array("q")
         """A hash of every view's key, 8 bytes per task: enough to find keys that the log does not have."""
         self._last = 0
@@ -251,13 +249,9 @@ class TaskRebuild:
             else:
                 ended.pop(ref, None)
             if stored.sequence > self._reflected:
-                self._behind.update(map(hash, (view_key(ref), recent_key(ref.owner), recent_key(EVERYBODY))))
-            if isinstance(stored.recorded.event, TaskSubmitted):
-                if before is None:
-                    self._tasks.append(hash(view_key(ref)))
-                submission = RecentSubmission(stored.sequence, ref.id)
-                add_recent(self._owners.setdefault(ref.owner, []), submission)
-                add_recent(self._owners.setdefault(EVERYBODY, []), submission)
+                self._behind.add(hash(view_key(ref)))
+            if before is None and isinstance(stored.recorded.event, TaskSubmitted):
+                self._tasks.append(hash(view_key(ref)))
         self.difference.events += len(events)
         self._last = positions[-1].sequence
         while len(ended) >= WINDOW:
@@ -271,14 +265,10 @@ class TaskRebuild:
         for start in range(0, len(rest), WINDOW):
             await self._settle(rest[start : start + WINDOW], is_last=True)
         marks = await self._list_active(active)
-        owners = {recent_key(owner): encode_recent(of_owner) for owner, of_owner in self._owners.items()}
-        keys = list(owners)
-        for start in range(0, len(keys), WINDOW):
-            await self._correct({key: owners[key] for key in keys[start : start + WINDOW]})
         await self._bucket.put(CHECKPOINT, b"%d" % self._last)
-        self.difference.keys = len(self._tasks) + len(active) + len(owners)
+        self.difference.keys = len(self._tasks) + len(active)
         if await self._bucket.count() != self.difference.keys + 1 + marks:
-            await self._remove_extra(active | owners.keys())
+            await self._remove_extra(active)
         return self.difference
 
     async def _recall(self, events: Iterable[tuple[TaskRef, Stored[TaskEvent]]], first: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 
 from ..errors import Conflict
 from ..events.ids import TaskRef
@@ -16,41 +15,24 @@ from .checkpoint import CHECKPOINT
 from .task_view import ACTIVE, Listed, active_key, view_key
 from .task_view import decode as decode_view
 
-SERVERS_AT_ONCE = 64
-"""Servers per request."""
-
 
 async def running_on(bucket: Bucket, server_name: str) -> list[TaskRef]:
     """Return the tasks that run on a server (by token), as far as projected."""
     return [task.ref for task in await _listed(bucket, f"active.{server_name}.*.*")]
 
 
-async def count_running(bucket: Bucket, server_names: Sequence[str]) -> dict[str, int]:
-    """Return how many tasks run on each server (by token), as far as projected."""
-    counts = dict.fromkeys(server_names, 0)
-    for start in range(0, len(server_names), SERVERS_AT_ONCE):
-        names = server_names[start : start + SERVERS_AT_ONCE]
-        for key in await _keys(bucket, *(f"active.{name}.*.*" for name in names)):
-            counts[key.split(".", 2)[1]] += 1
-    return counts
-
-
-async def _entries(bucket: Bucket, filters: Sequence[str]) -> list[BucketEntry]:
-    """Return the entries on these filters.
+async def _entries(bucket: Bucket, key_filter: str) -> list[BucketEntry]:
+    """Return the entries on a filter.
 
     It scans only if there are many: after its start a server reads the whole bucket for a scan, which takes seconds and
     blocks all writers.
     """
-    if (found := await bucket.get_matching(*filters)) is not None:
-        return found
-    if len(filters) == 1:
-        return await bucket.scan(filters[0])
-    half = len(filters) // 2
-    return await _entries(bucket, filters[:half]) + await _entries(bucket, filters[half:])
+    found = await bucket.get_matching(key_filter)
+    return await bucket.scan(key_filter) if found is None else found
 
 
-async def _keys(bucket: Bucket, *filters: str) -> list[str]:
-    return [entry.key for entry in await _entries(bucket, filters)]
+async def _keys(bucket: Bucket, key_filter: str) -> list[str]:
+    return [entry.key for entry in await _entries(bucket, key_filter)]
 
 
 async def active_tasks(bucket: Bucket) -> list[Listed]:
@@ -101,7 +83,7 @@ async def remove_stale(bucket: Bucket) -> int:
     A killed NATS may bring back a removed key, and an older version named the server that a report claimed. A key newer
     than its view is not stale: the view follows.
     """
-    found = await _entries(bucket, ["active.>"])
+    found = await _entries(bucket, "active.>")
     views = await bucket.get_many(list({view_key(ref_of(entry.key)) for entry in found}))
     count = 0
     keys = {entry.key for entry in found}

@@ -1,5 +1,4 @@
-"""The projection in the `tasks` bucket: a view of each task, an active key of each that rests, and each owner's newest
-submissions.
+"""The projection in the `tasks` bucket: a view of each task, and an active key of each that rests before its end.
 
 Events are folded in memory. A view is written when its task has ended or has rested for a second, at the latest after
 two (`unwritten.py`). So a short task is written once, and no key ever lists it as active. Every key is written with the
@@ -9,14 +8,13 @@ The checkpoint is the sequence before the oldest event that no written view refl
 bucket, after every group of writes. So a crash that takes writes from the bucket takes the checkpoint too, and the
 guard of the next checkpoint shows that. Folding again from an older checkpoint changes nothing.
 
-A crash of NATS may also take an older value, whose predecessor was already removed. So a view of an active task or an
-owner's list that is missing is made from the log.
+A crash of NATS may also take an older value, whose predecessor was already removed. So a view that is missing is
+made from the log.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -35,25 +33,11 @@ from ..streams.log import decode
 from ..streams.topology.definitions import TASKS
 from .active import active_keys, ref_of
 from .checkpoint import CheckpointedBucket
-from .submissions import (
-    EVERYBODY,
-    Recent,
-    RecentSubmission,
-    add_recent,
-    decode_recent,
-    encode_recent,
-    recent_in_log,
-    recent_key,
-)
 from .task_view import ACTIVE, TaskView, active_key, fold, view_key
 from .task_view import decode as decode_view
 from .task_view import encode as encode_view
 from .unwritten import Unwritten
 
-SUBMISSIONS_HELD = 100_000
-"""Entries of owners' lists that stay in memory between batches, about 200 bytes each; of the owners seen last."""
-LISTS_SECONDS = 1.0
-"""How often owners' lists are written at most."""
 ACTIVE_MARKER_TTL = "1s"
 """How long the marker of a removed active key stays: the shortest time that NATS allows. Nobody watches these keys, and
 a list of an owner's active tasks is read at once only while keys and markers are no more than a thousand."""
@@ -70,13 +54,6 @@ class _Entry(Struct):
     found: set[str]
     """Active keys of the task that were in the bucket before. `remove_stale` may remove them, so the right one is
     written again."""
-
-
-class _Submissions(Struct):
-    """An owner's newest submissions."""
-
-    recent: Recent
-    revision: int
 
 
 class TaskProjection(CheckpointedBucket):
@@ -98,18 +75,12 @@ class TaskProjection(CheckpointedBucket):
         """End of the log at the start: no view of a task that was submitted later is in the bucket."""
         self._listed: dict[TaskRef, set[str]] = {}
         """Active keys in the bucket, by task; only of tasks that are not in `_entries`."""
-        self._owners: dict[str, _Submissions] = {}
-        self._unlisted: dict[str, int] = {}
-        """By owner: the first submission that the list in the bucket lacks."""
-        self._listed_at = -math.inf
 
     async def resume(self) -> int:
         """Drop the memory; return the sequence the bucket reflects."""
         self._entries.clear()
         self._unwritten.clear()
         self._listed.clear()
-        self._owners.clear()
-        self._unlisted.clear()
         self._end = await last_sequence(self._bucket.connection, TASKS, TASK_SUBJECTS)
         self._seen = await self._load_checkpoint()
         # Not from the views: a crash may have come between a view and its active keys.
@@ -120,8 +91,7 @@ class TaskProjection(CheckpointedBucket):
     @property
     def next_at(self) -> float | None:
         """When `write_due` has something to write, by the clock; None: not before the next event."""
-        lists_at = self._listed_at + LISTS_SECONDS if self._unlisted else None
-        return min((at for at in (self._unwritten.next_at, lists_at) if at is not None), default=None)
+        return self._unwritten.next_at
 
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold a batch of events, in order, and write what is due.
@@ -144,20 +114,16 @@ class TaskProjection(CheckpointedBucket):
                 size_bytes = sum(len(position.data) for position in parts[ref])
                 self._unwritten.add(ref, history[0].sequence, size_bytes, now, has_ended=self._has_ended(ref))
             self._drop_ended(ref)
-        for ref, sequence in submitted.items():
-            self._add_submission(ref, sequence)
         self._seen = positions[-1].sequence
         return await self.write_due()
 
     async def write_due(self) -> int:
         """Write the views of the tasks that have ended or rested."""
-        now = self._clock()
-        lists_due = bool(self._unlisted) and self._listed_at + LISTS_SECONDS <= now
-        return await self._write(self._unwritten.take_due(now), with_lists=lists_due)
+        return await self._write(self._unwritten.take_due(self._clock()))
 
     async def write_all(self) -> int:
         """Write what is folded, due or not: the checkpoint is at the last event then."""
-        return await self._write(self._unwritten.take_all(), with_lists=True)
+        return await self._write(self._unwritten.take_all())
 
     async def _read_missing(self, refs: Iterable[TaskRef], submitted: Mapping[TaskRef, int], before: int) -> None:
         """Read what is not in memory of these tasks, some of which were submitted at these sequences.
@@ -172,27 +138,13 @@ class TaskProjection(CheckpointedBucket):
                 self._entries[ref] = _Entry(None, 0, set(), set())
             else:
                 missing[view_key(ref)] = ref
-        owners = {owner for ref in submitted for owner in (ref.owner, EVERYBODY)}
-        strangers = {recent_key(owner): owner for owner in owners if owner not in self._owners}
-        found = await self._bucket.get_many_with_revisions([*missing, *strangers])
+        found = await self._bucket.get_many_with_revisions(list(missing))
         for key, ref in missing.items():
             view, revision = _read(found.get(key))
             self._entries[ref] = _Entry(view, revision, set(), self._listed.pop(ref, set()))
         lost = [ref for ref in missing.values() if self._entries[ref].view is None and ref not in submitted]
         for ref, view in (await views_before(self._bucket.connection, lost, before)).items():
             self._entries[ref].view = view
-        known = {owner: decode_recent(found[key].value) for key, owner in strangers.items() if _has_value(found, key)}
-        unknown = [owner for owner in strangers.values() if owner not in known]
-        if before > 1:
-            known |= await recent_in_log(self._bucket.connection, self._bucket, unknown, before)
-        for key, owner in strangers.items():
-            self._owners[owner] = _Submissions(known.get(owner, []), found[key].revision if key in found else 0)
-
-    def _add_submission(self, ref: TaskRef, sequence: int) -> None:
-        submission = RecentSubmission(sequence, ref.id)
-        for owner in (ref.owner, EVERYBODY):
-            add_recent(self._owners[owner].recent, submission)
-            self._unlisted.setdefault(owner, sequence)
 
     def _drop_ended(self, ref: TaskRef) -> None:
         """Forget a task that has ended and is written; it is read again if it goes on."""
@@ -204,16 +156,7 @@ class TaskProjection(CheckpointedBucket):
         view = self._entries[ref].view
         return view is None or view.status not in ACTIVE
 
-    def _drop_owners(self, touched: Iterable[str]) -> None:
-        """Forget the lists that were not touched for longest; they are read again."""
-        for owner in touched:
-            self._owners[owner] = self._owners.pop(owner)
-        held = sum(len(owner.recent) for owner in self._owners.values())
-        while held > SUBMISSIONS_HELD:
-            owner = next(iter(self._owners))
-            held -= len(self._owners.pop(owner).recent)
-
-    async def _write(self, refs: Sequence[TaskRef], *, with_lists: bool) -> int:
+    async def _write(self, refs: Sequence[TaskRef]) -> int:
         """Write the views of these tasks, and what follows from them; return the number of keys.
 
         A new active key is written before the view, the former one is removed after it, the checkpoint comes last.
@@ -232,24 +175,12 @@ class TaskProjection(CheckpointedBucket):
                 Write(key, None, marker_ttl=ACTIVE_MARKER_TTL) for key in entry.active | entry.found if key != active
             )
             entry.active, entry.found = ({active} if active else set()), set()
-        owners = list(self._unlisted) if with_lists else []
-        submitters = [self._owners[owner] for owner in owners]
-        lists = [
-            Write(recent_key(owner), encode_recent(self._owners[owner].recent), self._owners[owner].revision)
-            for owner in owners
-        ]
         await self._bucket.put_many(listed)
-        revisions = await self._bucket.put_many([*views, *lists])
-        for entry, revision in zip(entries.values(), revisions, strict=False):
+        revisions = await self._bucket.put_many(views)
+        for entry, revision in zip(entries.values(), revisions, strict=True):
             entry.revision = revision
-        for submitter, revision in zip(submitters, revisions[len(views) :], strict=True):
-            submitter.revision = revision
         await self._bucket.put_many(stale)
-        if owners:
-            self._unlisted.clear()
-            self._listed_at = self._clock()
-            self._drop_owners(owners)
-        written = len(listed) + len(views) + len(lists) + len(stale)
+        written = len(listed) + len(views) + len(stale)
         reflected = self._reflected()
         # Also if it is the same: its revision shows whether a killed NATS has lost what was written before it.
         if written or reflected != self._checkpoint:
@@ -261,10 +192,8 @@ class TaskProjection(CheckpointedBucket):
 
     def _reflected(self) -> int:
         """Return the sequence before the oldest event that is not written."""
-        firsts = [*self._unlisted.values()]
-        if (first := self._unwritten.first_sequence) is not None:
-            firsts.append(first)
-        return min(firsts) - 1 if firsts else self._seen
+        first = self._unwritten.first_sequence
+        return self._seen if first is None else first - 1
 
 
 def _fold(entry: _Entry, ref: TaskRef, history: Sequence[Stored[TaskEvent]]) -> bool:
@@ -303,7 +232,3 @@ def _read(entry: BucketEntry | None) -> tuple[TaskView | None, int]:
     if entry is None:
         return None, 0
     return decode_view(entry.value) if entry.value else None, entry.revision
-
-
-def _has_value(found: Mapping[str, BucketEntry], key: str) -> bool:
-    return key in found and bool(found[key].value)

@@ -23,7 +23,7 @@ MOST_UNWRITTEN_BYTES = 32 * 1024 * 1024
 """The same in bytes of their events: a view may keep a payload."""
 
 
-class _Waiting(Struct):
+class _UnwrittenTask(Struct):
     first_sequence: int
     """Of its events that no view reflects."""
     first_at: float
@@ -42,7 +42,7 @@ class Unwritten:
     """Tasks with events that no written view reflects."""
 
     def __init__(self) -> None:
-        self._tasks: dict[TaskRef, _Waiting] = {}
+        self._tasks: dict[TaskRef, _UnwrittenTask] = {}
         """In order of their first sequences."""
         self._size_bytes = 0
 
@@ -61,7 +61,7 @@ class Unwritten:
         self._size_bytes += size_bytes
         task = self._tasks.get(ref)
         if task is None:
-            self._tasks[ref] = _Waiting(sequence, now, now, size_bytes, has_ended)
+            self._tasks[ref] = _UnwrittenTask(sequence, now, now, size_bytes, has_ended)
             return
         task.last_at = now
         task.size_bytes += size_bytes

@@ -6,9 +6,7 @@ Reads that must be current go to the leader; the others may be answered by a rep
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +15,7 @@ from nats.aio.msg import Msg
 from ..errors import OutcomeUnknown, StoreError, StoreUnavailable
 from .client.connection import REQUEST_TIMEOUT_SECONDS, Connection
 from .jetstream.api import ApiError, api, stored_sequence
-from .jetstream.messages import Position, TooMany, last_position, pages, read, read_backwards, read_last
+from .jetstream.messages import Position, TooMany, last_position, pages, read, read_last
 
 MULTI_GET_KEYS = 1_000
 """JetStream answers at most 1,024 subjects in one multi-last get."""
@@ -188,23 +186,6 @@ class Bucket:
         # Every subject is the bucket's. With a filter that says so, NATS would count the matches for each page.
         async for positions in pages(self.connection, self.stream, ">"):
             yield [entry for entry in self._entries(positions) if entry.value]
-
-    async def newest(self, key_filter: str, since: datetime, at_once: int) -> AsyncGenerator[list[BucketEntry], None]:
-        """Yield the entries on a filter that were written at an instant or later, the last write first.
-
-        `at_once`: about how many at a time. An entry that is written meanwhile may be missing.
-        """
-        # Without a filter: NATS finds the instant without a search.
-        oldest = await read(self.connection, self.stream, ">", limit=1, start_time=since)
-        if not oldest:
-            return
-        before = await self.last_revision() + 1
-        steps = read_backwards(
-            self.connection, self.stream, self._prefix + key_filter, oldest[0].sequence, before, at_once
-        )
-        async with contextlib.aclosing(steps):
-            async for positions, _ in steps:
-                yield [entry for entry in self._entries(positions) if entry.value]
 
     async def scan(self, key_filter: str = ">", from_revision: int = 1, limit: int | None = None) -> list[BucketEntry]:
         """Return the entries on a filter in order of their last write, oldest first."""

@@ -233,9 +233,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-async def _create_reader(
-    connection: Connection, stream: str, filters: Sequence[str], after: int, *, headers_only: bool
-) -> tuple[str, bool]:
+async def _create_reader(connection: Connection, stream: str, filters: Sequence[str], after: int) -> tuple[str, bool]:
     """Create a consumer in memory; return its name, and True if it has nothing to deliver yet."""
     name = f"follow-{secrets.token_hex(6)}"
     config = {
@@ -247,7 +245,6 @@ async def _create_reader(
         "inactive_threshold": 60_000_000_000,
         "mem_storage": True,
         "num_replicas": 1,
-        "headers_only": headers_only,
     }
     created = await api(connection, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
     return name, not created["num_pending"]
@@ -283,21 +280,18 @@ async def follow(
     after: int,
     linger_seconds: float = 0.0,
     check: Callable[[], Awaitable[None]] | None = None,
-    *,
-    headers_only: bool = False,
 ) -> AsyncGenerator[list[Position], None]:
     """Yield the messages after a sequence as they arrive, in order, without gaps and without end.
 
     Messages that arrive within `linger_seconds` are yielded together, unless a full batch has arrived already. An empty
     list means that all messages up to now have been yielded. A lost connection or consumer causes no gap. `check` is
     awaited before each consumer; what it raises ends the messages, but for a StoreError, after which it is tried again.
-    `headers_only`: NATS leaves out what the messages contain.
     """
     while True:
         try:
             if check is not None:
                 await check()
-            once = _follow_once(connection, stream, filters, after, linger_seconds, headers_only=headers_only)
+            once = _follow_once(connection, stream, filters, after, linger_seconds)
             async with contextlib.aclosing(once) as batches:
                 async for positions in batches:
                     if positions:
@@ -309,14 +303,14 @@ async def follow(
 
 
 async def read_before(
-    connection: Connection, stream: str, filters: Sequence[str], after: int, before: int, *, headers_only: bool = False
+    connection: Connection, stream: str, filters: Sequence[str], after: int, before: int
 ) -> AsyncGenerator[list[Position], None]:
     """Yield the messages between two sequences, in order: those of up to MOST_FILTERS filters in one pass.
 
     The filters must match a message at `before` or later; it shows that a replica does not lag behind. Raises
     StoreUnavailable if there is none.
     """
-    async with contextlib.aclosing(follow(connection, stream, filters, after, headers_only=headers_only)) as batches:
+    async with contextlib.aclosing(follow(connection, stream, filters, after)) as batches:
         async for positions in batches:
             if not positions:
                 break
@@ -334,10 +328,8 @@ async def _follow_once(
     filters: Sequence[str],
     after: int,
     linger_seconds: float,
-    *,
-    headers_only: bool,
 ) -> AsyncGenerator[list[Position], None]:
-    name, is_at_end = await _create_reader(connection, stream, filters, after, headers_only=headers_only)
+    name, is_at_end = await _create_reader(connection, stream, filters, after)
     arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
 
     # The consumer is in memory. If the connection is lost, the consumer probably is too, without any message.

@@ -10,8 +10,7 @@
     DISPATCH  the queue of ready tasks. JetStream fills it from TASKS and RETRIES; no process of ours writes it.
 
     KV_tasks       projection: `task.<owner>.<unique>` a view of each task; `active.<server or =>.<owner>.<unique>` of
-                   each that has not ended when its view is written; `recent.<owner or =>` the newest
-                   submissions; `checkpoint`
+                   each that has not ended when its view is written; `checkpoint`
     KV_registry    projection: `server.<id>`, `type.<name>`, `pool.<name>`, `owner.<token>`; `checkpoint`
     KV_heartbeats  when each server was last seen, and its load; `busy.<id>` of busy servers; `removed.<id>` the last
                    check of each removed server that may return
