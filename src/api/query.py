@@ -60,7 +60,9 @@ class KnownParameters:
 def declared_parameters(handler: HTTPRouteHandler, in_path: Mapping[str, Any]) -> Mapping[str, type]:
     """Return the query parameters of a route: list for one that may be given several times, int, and str for others."""
     expected = handler.create_kwargs_model(dict(in_path)).expected_query_params
-    fields = handler.parsed_fn_signature.parameters
+    fields: dict[str, Any] = dict(handler.parsed_fn_signature.parameters)
+    for provided in handler.resolve_dependencies().values():
+        fields |= provided.parsed_fn_signature.parameters
 
     def kind(parameter: Any) -> type:
         if parameter.is_sequence:

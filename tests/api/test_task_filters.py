@@ -131,6 +131,99 @@ async def test_a_list_and_a_bulk_command_select_the_same_tasks(api: Service) -> 
     assert [len(page) for page in pages] == [1, 1]
 
 
+async def test_every_filter_selects_and_combines_in_lists_counts_and_commands(api: Service) -> None:
+    await api.admin.put("/api/types/order", {"indexed": ["$.customer", "$.order.id"], "pool": "shop"})
+    labelled = {"type": "order", "payload": {"customer": "acme", "order": {"id": 7}}, "require": {"region": "eu"}}
+    first = await api.alice.submit(labelled | {"priority": "high", "concurrencyKey": "k"})
+    second = await api.alice.submit({"type": "order", "payload": {"customer": "x"}, "prefer": {"region": "us"}})
+    third = await api.alice.submit({"payload": {"customer": "acme"}, "runAt": "2099-01-01T00:00:00Z"})
+    child = await api.alice.submit({"payload": 1, "dependsOn": [third]})
+    await api.alice.done("PUT", f"/api/task/{second}", {"metadata": {"status": "PROCESSING", "server_id": "gpu 1"}})
+    failed = {"status": "FAILED", "server_id": "gpu 1", "message": "CUDA out of memory"}
+    await api.alice.done("PUT", f"/api/task/{second}", {"metadata": failed})
+    await api.bob.submit(labelled)
+    everything = {first, second, third, child}
+    filters: list[tuple[dict[str, Any], set[str]]] = [
+        ({"label.region": "eu"}, {first}),
+        ({"label.region": "us", "type": "order"}, {second}),
+        ({"payload.customer": "acme"}, {first}),
+        ({"payload.order.id": "7", "payload.customer": "acme", "label.region": "eu"}, {first}),
+        ({"payload.order.id": "8"}, set()),
+        ({"pool": ["shop", "default"]}, everything),
+        ({"pool": "shop", "priority": "high"}, {first}),
+        ({"kind": "failed"}, {second}),
+        ({"error": "cuda OUT"}, {second}),
+        ({"error": "%"}, set()),
+        ({"attempts": 1}, {second}),
+        ({"attempts": 2}, set()),
+        ({"hold": "time"}, {third}),
+        ({"hold": "time,parents"}, {third, child}),
+        ({"key": "k"}, {first}),
+        ({"id": first[:20]}, {first}),
+        ({"id": first}, {first}),
+        ({"id": first[:4]}, everything),
+        ({"createdSince": "1h", "startedSince": "1h", "endedSince": "1h", "updatedSince": "1h"}, {second}),
+        ({"startedBefore": "1h"}, set()),
+        ({"endedBefore": "2999-01-01T00:00:00Z"}, {second}),
+        ({"updatedBefore": "1h"}, set()),
+        ({"minRun": 0}, {second}),
+        ({"minRun": 3600}, set()),
+        ({"status": "WAITING", "type": "default", "hold": "parents"}, {child}),
+    ]
+    for wanted, ids in filters:
+        assert await listed(api.alice, "/api/tasks", **wanted) == ids, wanted
+        counted = await api.alice.done("GET", f"/api/tasks/count?by=status&{urlencode(wanted, doseq=True)}")
+        assert (counted["count"], counted["capped"]) == (len(ids), False), wanted
+        assert sum(group["count"] for group in counted["by"]) == len(ids), wanted
+        body: dict[str, Any] = {}
+        for name, value in wanted.items():
+            if name.startswith(("label.", "payload.")):
+                group, _, key = name.partition(".")
+                body.setdefault("labels" if group == "label" else "payload", {})[key] = value
+            else:
+                body[name] = value.split(",") if name in LISTS and isinstance(value, str) else value
+        answer = await api.alice.done("POST", "/api/tasks/cancel", {"filter": body, "dryRun": True})
+        assert answer["matched"] == len(ids), wanted
+    page = await api.alice.done("GET", "/api/tasks?count=true&limit=1&sort=created")
+    assert ([task["id"] for task in page["tasks"]], page["total"]) == ([first], {"count": 4, "capped": False})
+    assert page["asOf"] > 0
+    by_end = await api.alice.done("GET", "/api/tasks?sort=-ended")
+    assert [task["id"] for task in by_end["tasks"]] == [second]
+    by_owner = await api.admin.done("GET", "/api/tasks/count?by=owner&type=order")
+    assert by_owner["by"] == [
+        {"value": "alice", "count": 2, "capped": False},
+        {"value": "bob", "count": 1, "capped": False},
+    ]
+
+
+LISTS = ("status", "type", "pool", "server", "priority", "kind", "hold")
+
+
+MEANINGLESS = [
+    ("sort=size", "sort"),
+    ("sort=--ended", "sort"),
+    ("cursor=created.1&sort=-ended", "cursor"),
+    ("cursor=5&sort=-ended", "cursor"),
+    ("kind=none", "kind"),
+    ("hold=never", "hold"),
+    ("priority=urgent", "priority"),
+    ("attempts=x", "attempts"),
+    ("attempts=-1", "attempts"),
+    ("minRun=1h", "minRun"),
+    ("endedSince=soon", "endedSince"),
+    ("createdSince=1h&createdAfter=1h", "createdSince"),
+    ("label.=x", "label."),
+    ("labels.a=x", "labels.a"),
+    ("label.a=x&label.a=y", "label.a"),
+    ("&".join(f"payload.f{number}=x" for number in range(9)), "payload.*"),
+]
+
+
+async def test_a_filter_that_means_nothing_is_refused_by_its_name(api: Service) -> None:
+    for query, path in MEANINGLESS:
+        assert await api.alice.refusal("GET", f"/api/tasks?{query}") == (400, path)
+
+
 async def test_dead_letters_take_the_filters_of_tasks(service: Service, backend: BackendServer) -> None:
     await service.admin.register(backend, "one", types=["default"])
     backend.answer = status(400)
@@ -148,6 +241,8 @@ async def test_dead_letters_take_the_filters_of_tasks(service: Service, backend:
         ({"createdBefore": "1h"}, 0),
         ({"before": "30m"}, 0),
         ({"since": iso(NOW)}, 3),
+        ({"endedSince": iso(NOW), "status": ["FAILED"], "server": ["one"], "error": "400"}, 3),
+        ({"server": ["two"]}, 0),
         ({"since": milliseconds(NOW), "before": "2999-01-01T00:00:00Z"}, 3),
     ]
     for wanted, count in filters:
