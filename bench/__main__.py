@@ -6,6 +6,7 @@
     waiting   a single task while another owner has very many waiting
     latency   of single tasks on an idle service, beside the disk's own
     idle      what `taskstream up` takes to start and to do nothing
+    up        throughput of `taskstream up`, as one process and as several, in turn
     floor     what the same steps cost with bare libraries
     push      many subscribers on one API
     fleet     many registered servers
@@ -44,6 +45,7 @@ from . import (
     singletons,
     size,
     soak,
+    up,
     waiting,
 )
 from .report import Runs
@@ -55,6 +57,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], Awaitable[Runs]]] = {
     "waiting": waiting.measure,
     "latency": latency.measure,
     "idle": idle.measure,
+    "up": up.measure,
     "floor": floor.measure,
     "push": push.measure,
     "fleet": fleet.measure,

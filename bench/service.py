@@ -20,7 +20,7 @@ from taskstream.api.auth.authenticator import make_token
 from taskstream.commands.task_type import DEFAULT_POOL
 from testkit.nats import NatsServer
 from testkit.processes import Process, environment, python
-from testkit.usage import cpu_seconds, resident_mb
+from testkit.usage import cpu_seconds, descendants, resident_mb
 from testkit.waiting import free_port, until_ok
 
 T = TypeVar("T")
@@ -70,13 +70,16 @@ class Bench:
         return {name: process.pid for name, process in self.processes.items() if process.pid is not None}
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Return the CPU time of each process so far."""
-        return {name: cpu_seconds(pid) for name, pid in self.pids.items()}
+        """Return the CPU time of each process so far; of `taskstream up` with its children."""
+        found = {name: cpu_seconds(pid) for name, pid in self.pids.items()}
+        if "up" in found:
+            found["up"] += sum(map(cpu_seconds, descendants(self.pids["up"])))
+        return found
 
     def cpu_since(self, before: dict[str, float]) -> dict[str, float]:
         """Return the CPU seconds of each process of the service since an earlier `cpu_seconds()`."""
         now = self.cpu_seconds()
-        return {name: now[name] - before[name] for name in OURS}
+        return {name: now[name] - before[name] for name in (*OURS, "up") if name in now}
 
     def resident_mb(self) -> dict[str, float]:
         """Return the memory of each process."""
@@ -241,12 +244,17 @@ def backends(folder: Path, count: int = 1) -> Process:
 
 @contextlib.asynccontextmanager
 async def running(
-    slots: int = 64, *, call_ms: int = 0, settings: dict[str, str] | None = None, profiled: bool = False
+    slots: int = 64,
+    *,
+    call_ms: int = 0,
+    settings: dict[str, str] | None = None,
+    profiled: bool = False,
+    up: Sequence[str] | None = None,
 ) -> AsyncIterator[Bench]:
     """Start nats-server (synced), API, worker and backend, each its own process; stop them at the end.
 
     The backend is registered with so many slots, each of whose calls takes `call_ms`; with 0 slots it is not.
-    `profiled`: nats-server hands out profiles of itself.
+    `profiled`: nats-server hands out profiles of itself. `up`: options of `taskstream up`, in place of API and worker.
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskstream-bench-")))
@@ -259,12 +267,17 @@ async def running(
         bench.nats.start()
         stack.callback(bench.nats.stop)
         port, worker_port = (url.split(":")[2].partition("/")[0] for url in (bench.url, bench.worker_ready))
-        bench.processes |= {
-            "api": bench.command("api", "api", "--port", port, **(settings or {})).start(),
-            "worker": bench.command("worker", "worker", "--metrics-port", worker_port, **(settings or {})).start(),
-            "backend": backends(bench.folder),
-        }
-        for name in ("api", "worker", "backend"):
+        if up is not None:
+            bench.worker_metrics, bench.worker_ready = f"{bench.url}/metrics", f"{bench.url}/health/ready"
+            started = {"up": bench.command("up", "up", "--port", port, *up, **(settings or {})).start()}
+        else:
+            started = {
+                "api": bench.command("api", "api", "--port", port, **(settings or {})).start(),
+                "worker": bench.command("worker", "worker", "--metrics-port", worker_port, **(settings or {})).start(),
+            }
+        started["backend"] = backends(bench.folder)
+        bench.processes |= started
+        for name in started:
             stack.push_async_callback(bench.processes[name].shut_down)
         bench.backend_url = f"http://127.0.0.1:{await bench.processes['backend'].first_line()}"
         await bench.ready()
