@@ -163,3 +163,31 @@ async def test_a_query_that_takes_too_long_is_ended(api: Service, monkeypatch: p
 async def test_no_query_can_write(api: Service) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         await api.container.index.run(lambda connection: connection.execute("DELETE FROM tasks"), "u")
+
+
+async def test_readiness_tells_how_far_the_index_is_and_holds_only_a_start(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.container.indexer.current()
+    ready = await api.alice.call("GET", "/health/ready")
+    assert (ready.status, ready["index"]) == (200, {"state": "current", "lagEvents": 0, "percent": 100.0})
+
+    monkeypatch.setattr(api.container.indexer, "_was_current", False)
+    starting = await api.alice.call("GET", "/health/ready")
+    assert (starting.status, starting["index"]["state"]) == (503, "filling")
+
+    monkeypatch.setattr(api.container.indexer, "_started_at", -1e6)
+    late = await api.alice.call("GET", "/health/ready")
+    assert late.status == 200
+    assert any("lists are not available yet" in warning for warning in late["warnings"])
+
+
+async def test_an_event_that_names_no_task_stops_lists_and_nothing_else(api: Service) -> None:
+    index = api.container.indexer
+    await index.current()
+    await api.container.appending.request("task.nothing", b"{}")
+    await wait_until(lambda: index.halted is not None, "the index to halt")
+
+    with pytest.raises(IndexNotReady, match="run the version that wrote the event"):
+        await rows(api.container)
+    assert (await api.alice.call("POST", "/api/task", {"type": "default", "payload": {}})).status == 200
