@@ -67,6 +67,10 @@ REMOVED = "removed."
 """Prefix of the keys of removed servers."""
 
 
+MOST_NOTED = 1_000
+"""Servers whose last note is remembered; with more, those that may be noted again are forgotten."""
+
+
 class Heartbeats:
     """The heartbeats bucket."""
 
@@ -91,6 +95,8 @@ class Heartbeats:
         now = time.monotonic()
         if now - self._noted.get(server_id, -self._seldom) < self._seldom:
             return
+        if len(self._noted) >= MOST_NOTED:
+            self._noted = {server: at for server, at in self._noted.items() if now - at < self._seldom}
         self._noted[server_id] = now
         with contextlib.suppress(StoreError):
             known = await self.get(server_id) or Heartbeat(seen_at=utc_now())

@@ -16,6 +16,8 @@ ROUND_KEEPS = 0.8
 """Weight of earlier round trips at each measurement."""
 HANDOVER_SECONDS = 0.005
 """Time from a stored release until a worker has the task."""
+FORGOTTEN_PACE = 0.001
+"""Starts per second below which a pool is forgotten: its pace makes no difference to its window."""
 PACE_HALF_LIFE_SECONDS = 1.0
 
 
@@ -79,6 +81,8 @@ class Windows:
             self._paces[pool] = Pace()
         for pool, pace in self._paces.items():
             pace.update(started.get(pool, 0), seconds)
+        for pool in [pool for pool, pace in self._paces.items() if pace.per_second < FORGOTTEN_PACE]:
+            del self._paces[pool]
         self.sizes = {
             pool: self._size(slots.get(pool, 0), self._paces.get(pool)) for pool in slots.keys() | self._paces.keys()
         }

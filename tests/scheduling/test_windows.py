@@ -265,3 +265,25 @@ def test_a_window_is_named_by_everything_that_decides_which_servers_take_its_tas
     assert window("pool", "high", "song", None) == "high pool song "
     assert labels(plan) == ["disk=ssd", "gpu=a100"]
     assert labels(None) == []
+
+
+def test_a_pool_that_starts_nothing_any_more_is_forgotten() -> None:
+    """Pools come and go with the types that name them."""
+    windows = Windows()
+    for number in range(100):
+        windows.observe({"stays": 3}, {f"pool {number}": 5, "stays": 1}, 60.0)
+
+    assert len(windows.sizes) < 50
+    assert windows.sizes["stays"] > 3
+
+
+def test_the_pace_of_a_pool_without_starts_falls_until_it_is_forgotten() -> None:
+    windows = Windows()
+    windows.observe({"a": 2}, {"a": 100}, 1.0)
+    before = windows.sizes["a"]
+    for _ in range(100):
+        windows.observe({"a": 2}, {}, 60.0)
+
+    assert windows.sizes == {"a": SMALLEST_WINDOW}
+    assert before >= windows.sizes["a"]
+    assert windows.paces() == {}

@@ -16,6 +16,8 @@ from ...vault.sealing import SealingError
 
 log = structlog.get_logger(__name__)
 
+MOST_WARNED = 1_000
+"""Servers that are remembered for it; then all are forgotten, and logged again."""
 WARNING_SECONDS = 60.0
 """At most one warning per server and process in this time."""
 
@@ -62,5 +64,7 @@ class ServerKeys:
         """Log that a server is misconfigured, if that was not logged lately."""
         now = time.monotonic()
         if now - self._warned_at.get(server_id, -WARNING_SECONDS) >= WARNING_SECONDS:
+            if len(self._warned_at) >= MOST_WARNED:
+                self._warned_at.clear()
             self._warned_at[server_id] = now
             log.warning("server.misconfigured", server=server_id, reason=reason)
