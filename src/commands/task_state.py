@@ -83,6 +83,8 @@ class Processing(Struct, frozen=True, kw_only=True):
     token_digest: str
     accepted: bool
     """The server accepted it (202) and reports by callback."""
+    reported: int | None = 0
+    """What the reports of the attempt had, as `earlier` of the next one says it."""
 
     @property
     def occupied_server_id(self) -> str:
@@ -142,7 +144,8 @@ def evolve(state: TaskState, recorded: Recorded[TaskEvent]) -> TaskState:
         case events.AttemptAccepted():
             return replace(state, accepted=True) if isinstance(state, Processing) else state
         case events.ProgressReported():
-            return state
+            reported = None if event.earlier is None else event.earlier | event.has
+            return replace(state, reported=reported) if isinstance(state, Processing) else state
         case events.AttemptFailed():
             facts = replace(facts, failures=facts.failures + 1, unserved_since=None)
             return Waiting(facts=facts, not_before=event.retry_at)

@@ -225,6 +225,14 @@ class ProgressReported(Event, frozen=True, kw_only=True):
     """Earlier reports here that ended a chapter, in order. `custom_data` is of the last report that had any."""
     data: StoredResult | None = None
     """The result as far as it was known: `data` of the last report that had it. None: no report had it."""
+    earlier: int | None = None
+    """What earlier events of the attempt had: 1 a percentage, 2 data, 3 both, 0 neither. None: an older version stored
+    it."""
+
+    @property
+    def has(self) -> int:
+        """What this event has, in the same numbers."""
+        return (self.progress is not None) | 2 * (self.data is not None)
 
 
 class AttemptFailed(Event, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """The reports of a running attempt that its present state depends on, found without reading all of them.
 
-The state shows the last report, the last percentage and the last data. Reports often have both. If not, they are
-searched from the newest one back, and what was searched is remembered, so a client that polls a task costs the new
-reports only.
+The state shows the last report, the last percentage and the last data. Reports often have both, and each says what
+earlier ones had. If the last one lacks something that they had, they are searched from the newest one back, and what
+was searched is remembered, so a client that polls a task costs the new reports only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class ReportSearch:
 
         `started`, `last`: sequences of the attempt's start and of its last report. Raises StoreUnavailable.
         """
-        if report.progress is not None and report.data is not None:
+        missing = (3 if report.earlier is None else report.earlier) & ~report.has
+        if not missing:
             return []
         known = self._known.pop(ref, None)
         if known is None or known.started != started or known.up_to > last:
@@ -73,7 +74,7 @@ class ReportSearch:
         steps = read_backwards(self._reading, TASKS, subject, known.up_to + 1, last, AT_ONCE, look)
         async with contextlib.aclosing(steps):
             async for _ in steps:
-                if found.progress and found.data:
+                if (found.progress or not missing & 1) and (found.data or not missing & 2):
                     break
         found.progress = found.progress or known.progress
         found.data = found.data or known.data

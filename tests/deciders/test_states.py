@@ -165,7 +165,10 @@ def test_acceptance_and_progress_leave_everything_else_as_it_was() -> None:
     accepted = AttemptAccepted(attempt=1, backend_task_id="b")
 
     assert task(SUBMITTED, GRANTED, started(), accepted) == replace(RUNNING, accepted=True)
-    assert task(SUBMITTED, GRANTED, started(), ProgressReported(attempt=1)) == RUNNING
+    assert task(SUBMITTED, GRANTED, started(), ProgressReported(attempt=1, earlier=0)) == RUNNING
+    assert task(SUBMITTED, GRANTED, started(), ProgressReported(attempt=1, progress=5.0, earlier=2)) == replace(
+        RUNNING, reported=3
+    )
     assert task(SUBMITTED, accepted) == Waiting(facts=FACTS)
 
 

@@ -255,7 +255,7 @@ def test_an_acceptance_that_comes_after_the_callback_or_too_late_changes_nothing
 @pytest.mark.parametrize("reporter", [WORKER, TOKEN_HOLDER, SERVER, NAMELESS, OWNER])
 def test_progress_is_taken_from_all_that_speak_for_the_attempt(reporter: Reporter) -> None:
     running.when(progress(reporter, custom_data=Raw(b'{"eta":3}'))).then(
-        ProgressReported(attempt=1, progress=40.0, message="4 of 10", custom_data=Raw(b'{"eta":3}'))
+        ProgressReported(attempt=1, progress=40.0, message="4 of 10", custom_data=Raw(b'{"eta":3}'), earlier=0)
     )
 
 
@@ -271,10 +271,10 @@ def test_a_report_is_recorded_with_every_field() -> None:
         "notes": ("progress: clamped to 100",),
     }
 
-    running.when(ReportProgress(reporter=WORKER, **said)).then(ProgressReported(attempt=1, **said))
+    running.when(ReportProgress(reporter=WORKER, **said)).then(ProgressReported(attempt=1, **said, earlier=0))
     waiting.when(ReportProgress(reporter=SERVER, **said)).then(
         AttemptStarted(attempt=1, server_id="s1", worker_id="", deadline=NOW + seconds(300)),
-        ProgressReported(attempt=1, **said),
+        ProgressReported(attempt=1, **said, earlier=0),
     )
 
 
@@ -288,19 +288,34 @@ def test_an_end_by_a_report_is_recorded_with_every_field() -> None:
 
 
 def test_progress_said_twice_is_recorded_twice() -> None:
-    report = ProgressReported(attempt=1, progress=40.0, message="4 of 10")
+    report = ProgressReported(attempt=1, progress=40.0, message="4 of 10", earlier=0)
 
-    running.when(progress(SERVER)).then(report).then(report)
+    running.when(progress(SERVER)).then(report).then(replace(report, earlier=1))
+
+
+def test_a_report_says_what_earlier_ones_of_its_attempt_had() -> None:
+    with_data = ReportProgress(reporter=WORKER, data=RESULT)
+    bare = ReportProgress(reporter=WORKER)
+
+    running.when(bare).then(ProgressReported(attempt=1, earlier=0)).then(ProgressReported(attempt=1, earlier=0))
+    after = running.when(with_data).then(ProgressReported(attempt=1, data=RESULT, earlier=0)).given
+    after.when(progress(SERVER)).then(ProgressReported(attempt=1, progress=40.0, message="4 of 10", earlier=2))
+    both = after(ProgressReported(attempt=1, progress=1.0, earlier=2))
+    both.when(bare).then(ProgressReported(attempt=1, earlier=3))
+    anew = ReportProgress(reporter=replace(WORKER, attempt=2))
+    both(returned(1), started(2)).when(anew).then(ProgressReported(attempt=2, earlier=0))
+    of_older_version = running(ProgressReported(attempt=1, progress=1.0))
+    of_older_version.when(bare).then(ProgressReported(attempt=1, earlier=None))
 
 
 def test_a_server_that_reports_on_a_task_nobody_started_takes_it_over() -> None:
     after = waiting.when(progress(SERVER)).then(
         AttemptStarted(attempt=1, server_id="s1", worker_id="", deadline=NOW + seconds(300)),
-        ProgressReported(attempt=1, progress=40.0, message="4 of 10"),
+        ProgressReported(attempt=1, progress=40.0, message="4 of 10", earlier=0),
     )
 
     assert after.given.state.accepted
-    after.then(ProgressReported(attempt=1, progress=40.0, message="4 of 10"))
+    after.then(ProgressReported(attempt=1, progress=40.0, message="4 of 10", earlier=1))
     after.given.when(succeed(SERVER)).then(succeeded(1, update_digest="d1"))
 
 

@@ -106,6 +106,17 @@ async def test_a_command_on_a_task_with_thousands_of_reports_costs_few_messages(
     assert received.messages <= FEW
 
 
+async def test_reports_that_say_that_none_had_data_are_not_searched(container: Container) -> None:
+    await running(container, ref())
+    await append(container, ref(), reports(REPORTS, progress=5.0, earlier=1))
+
+    received = Received(container)
+    detail = await container.tasks.detail(ref())
+
+    assert (detail.view.progress, detail.report and detail.report.data) == (5.0, None)
+    assert received.messages <= FEW
+
+
 async def test_reports_without_data_are_searched_once_and_then_the_new_ones(container: Container) -> None:
     await running(container, ref())
     await append(container, ref(), [*reports(1, progress=5.0, data=data()), *reports(REPORTS)])
