@@ -538,6 +538,7 @@ def store_counts(connection: sqlite3.Connection, counts: dict[Counted, list[int]
         for place in (("all", ""), ("type", type_), ("pool", pool), ("server", server)):
             _add_slots(sums, place, changes)
     summed = {place: changes for place, changes in sums.items() if any(changes)}
+    added |= {(ALL, *key): changes for key, changes in everybody.items() if any(changes)}
     connection.executemany(ADD_COUNTS, [(*key, *changes) for key, changes in added.items()])
     connection.executemany(ADD_SUMS, [(*place, *changes) for place, changes in summed.items()])
     # A number of tasks can become zero only where it falls.

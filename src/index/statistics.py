@@ -135,7 +135,7 @@ def _by_value(
         )
         parameters: tuple[object, ...] = (dimension, *(values or ()), MOST_VALUES + 1)
         return connection.execute(sql, parameters).fetchall()
-    where, conditions = _where(scope)
+    where, conditions = _where(scope, of_all=dimension == "owner")
     sql = (
         f"SELECT {dimension}, {_SUMS} FROM counts WHERE {where}{among.format(dimension)} GROUP BY {dimension}"
         f" HAVING sum({counted}) > 0 ORDER BY sum({counted}) DESC, {dimension} LIMIT ?"
@@ -148,10 +148,12 @@ _NOT_DELETED = "(waiting + processing + finished + failed + cancelled)"
 _COUNTED = f"({' + '.join(slot for slot in SLOTS if slot != 'held')})"
 
 
-def _where(scope: StatisticsScope) -> tuple[str, tuple[str, ...]]:
-    conditions = ["1"]
+def _where(scope: StatisticsScope, *, of_all: bool = False) -> tuple[str, tuple[str, ...]]:
+    """Return a condition on `counts`. `of_all`: on the rows of all owners, instead of those of everybody."""
+    is_split = of_all and scope.owner is None
+    conditions = ["owner <> ''"] if is_split else []
     parameters: list[str] = []
-    owners = frozenset() if scope.owner is None else frozenset([scope.owner])
+    owners = frozenset() if is_split else frozenset([ALL if scope.owner is None else scope.owner])
     for column, values in (
         ("owner", owners),
         ("type", scope.types),

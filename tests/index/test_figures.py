@@ -202,11 +202,17 @@ def test_figures_count_what_the_events_say(asked: Any, order: list[int]) -> None
             wanted[key, "held"] += view.held
         found = {
             (row[:4], slot): number
-            for row in connection.execute("SELECT * FROM counts")
+            for row in connection.execute("SELECT * FROM counts WHERE owner <> ''")
             for slot, number in zip(SLOTS, row[4:], strict=True)
             if number
         }
         assert found == dict(+wanted)
+
+        by_key = f"SELECT type, pool, server, {', '.join(f'sum({slot})' for slot in SLOTS)} FROM counts"
+        everybody, owners_together = (
+            connection.execute(f"{by_key} WHERE owner {sign} '' GROUP BY 1, 2, 3").fetchall() for sign in ("=", "<>")
+        )
+        assert everybody == [row for row in owners_together if any(row[3:])]
 
         kinds = Counter(type(stored.recorded.event) for _, stored, _ in log)
         for owner, unit in [(ALL, MINUTE), (ALL, HOUR)]:
