@@ -968,3 +968,25 @@ def test_a_grant_that_no_server_could_take_is_left_if_nobody_waits() -> None:
     simulation.wait(20)
 
     assert simulation.held_tasks.stuck(simulation.now) == []
+
+
+def test_owners_beyond_their_windows_are_told_by_pool_and_priority_two_at_most() -> None:
+    simulation = Simulation(FixedRules({"window": Bounds(concurrency=2)}))
+    for owner, count in (("alice", 2), ("bob", 3), ("carol", 4), ("dan", 5)):
+        tasks = [simulation.submit(owner, held=False) for _ in range(count)]
+    for _ in range(3):
+        simulation.submit("alice", priority="low", held=False)
+        simulation.submit("alice", pool="a pool", task_type="song", held=False)
+    for _ in range(9):
+        simulation.submit("erin", pool="held")
+
+    assert simulation.held_tasks.over() == {
+        "normal default": ("bob", "carol"),
+        "low default": ("alice",),
+        "normal a pool": ("alice",),
+    }
+    for task in tasks[:3]:
+        simulation.start(task)
+    for ref in [entry.ref for entry in simulation.held_tasks._entries.values() if entry.ref.owner in ("bob", "carol")]:
+        simulation.cancel(ref)
+    assert "normal default" not in simulation.held_tasks.over()
