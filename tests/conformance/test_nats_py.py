@@ -58,7 +58,7 @@ def private_members() -> set[str]:
     """Return the private attributes that streams/client/client.py reads or overrides and does not define."""
     tree = ast.parse(inspect.getsource(our_client))
     own = {"_access", "_listeners", "_reports", "_on_loss", "_jwt", "_sign", "_socket_transport", "_discard_transport"}
-    own |= {"_receive_at_once", "_deliver", "_hear", "_encoded"}
+    own |= {"_receive_at_once", "_deliver", "_hear", "_encoded", "_unwritten", "_unwritten_bytes", "_write"}
     own |= {"_client", "_sid", "_raw_headers", "_parsed_headers"}  # of NatsMessage
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -130,11 +130,52 @@ async def test_a_message_is_sent_as_it_sends_it_itself(
     sent: list[bytes] = []
     monkeypatch.setattr(connection.client._transport, "write", sent.append)
     await connection.publish("s", b"payload", reply=reply, headers=headers)
+    await asyncio.sleep(0)  # the round ends
     await theirs.publish("s", b"payload", reply=reply, headers=headers)
     assert sent == [b"".join(theirs._pending)]
     assert sent[0].endswith(b"payload\r\n")
     await connection.close()
     await theirs.close()
+
+
+async def test_messages_of_one_round_are_written_together_and_in_order(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await open_connection(nats_url, "test")
+    heard: list[bytes] = []
+    await connection.listen("s", lambda message: heard.append(message.data))
+    written: list[bytes] = []
+    write = connection.client._transport.write
+
+    def count(data: bytes) -> None:
+        written.append(data)
+        write(data)
+
+    monkeypatch.setattr(connection.client._transport, "write", count)
+    numbers = [b"%d" % number for number in range(50)]
+    for number in numbers:
+        await connection.publish("s", number)
+
+    await wait_until(lambda: heard == numbers, "all messages in order")
+    assert len(written) == 1
+    await connection.close()
+
+
+async def test_messages_that_a_loss_overtakes_are_never_written(nats_url: str) -> None:
+    connection = await open_connection(nats_url, "test")
+    other = await open_connection(nats_url, "other")
+    heard: list[bytes] = []
+    await other.listen("s", lambda message: heard.append(message.data))
+
+    await connection.publish("s", b"before the loss")
+    await connection.client.drop()
+    await wait_until(lambda: connection.is_connected, "the reconnect")
+    await connection.publish("s", b"after it")
+
+    await wait_until(lambda: heard, "a message")
+    assert heard == [b"after it"]
+    await connection.close()
+    await other.close()
 
 
 async def test_a_message_is_sent_after_the_commands_that_wait_to_be_written(nats_url: str) -> None:

@@ -2,7 +2,8 @@
 
 * A listener gets each message in the moment in which its bytes arrive. nats-py wakes a task to read them, parses them
   with a regular expression, and puts each message into a queue, from which another task takes it.
-* A message is written to the socket at once. nats-py queues it and wakes a task that writes.
+* The messages that are sent in one round of the event loop are written together at its end: each write is a system
+  call here and at the server. nats-py queues them and wakes a task that writes.
 * A loss of the connection is reported in the moment in which messages can no longer be sent. nats-py reports it later.
 * TLS that the settings require is enforced.
 * An error with which the server closes the connection (expired credentials, a limit) leads to a reconnect. nats-py
@@ -41,6 +42,8 @@ MESSAGES = (b"MSG", b"HMSG")
 NOT_IN_SUBJECTS = re.compile(r"[ \t\r\n]")
 PERMISSIONS = "permissions violation"
 STALE = "stale connection"
+WRITTEN_AT_ONCE = 64 * 1024
+"""Bytes that wait for the end of the round; with more, they are written before."""
 CANCEL_TRIES = 100
 CANCEL_SECONDS = 0.05
 
@@ -78,6 +81,9 @@ class NatsClient(nats.aio.client.Client):
         self._on_loss: Callable[[], None] = lambda: None
         self._listeners: dict[int, Callable[[Msg], None]] = {}
         """By subscription number."""
+        self._unwritten: list[bytes] = []
+        """Messages of this round of the event loop."""
+        self._unwritten_bytes = 0
         self._reports: set[asyncio.Future[None]] = set()
         """Reports of errors, on their way."""
         self._inbox_prefix = bytearray(
@@ -182,20 +188,31 @@ class NatsClient(nats.aio.client.Client):
             self._hear(receive, sid, subject, reply, data, headers)
 
     def send(self, subject: str, reply: str, payload: bytes, headers: Mapping[str, str] | None) -> None:
-        """Write a message to the socket, after whatever waits to be written.
+        """Write a message to the socket by the end of this round of the event loop, in the order of calls.
 
-        Raises BadSubjectError or BadHeaderError for one that NATS would misread, OSError or RuntimeError if the socket
-        is lost: then nothing is sent. The caller has checked the connection and the size.
+        If the connection is lost before, it is dropped. Raises BadSubjectError or BadHeaderError for one that NATS
+        would misread. The caller has checked the connection and the size.
         """
         if not subject or NOT_IN_SUBJECTS.search(subject) or NOT_IN_SUBJECTS.search(reply):
             raise nats.errors.BadSubjectError
         message = _encoded(subject, reply, payload, headers)
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += len(payload)
-        if self._pending:  # nats-py's own commands, which its task would write in a moment
-            waiting, self._pending, self._pending_data_size = self._pending, [], 0
-            message = b"".join((*waiting, message))
-        self._transport.write(message)  # type: ignore[union-attr]  # there is one while connected
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._unwritten.append(message)
+        self._unwritten_bytes += len(message)
+        if self._unwritten_bytes > WRITTEN_AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        """Write what waits: first nats-py's own commands, which its task would write in a moment."""
+        messages, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
+        if not messages or not self.is_connected or self._transport is None:
+            return
+        waiting, self._pending, self._pending_data_size = self._pending, [], 0
+        with contextlib.suppress(OSError, RuntimeError):  # the socket is lost, which is reported in a moment
+            self._transport.write(b"".join((*waiting, *messages)))
 
     def _receive_at_once(self) -> None:
         """Deliver messages for listeners as their bytes arrive; leave everything else to nats-py's read loop."""
@@ -248,6 +265,7 @@ class NatsClient(nats.aio.client.Client):
         was_connected = self.is_connected
         await super()._process_op_err(e)  # changes the status, and does not suspend if it will reconnect
         if was_connected and not self.is_connected:
+            self._unwritten, self._unwritten_bytes = [], 0
             self._on_loss()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
