@@ -30,7 +30,7 @@ Neighbours = Callable[[Sequence[str], int], Iterable[tuple[str, str]]]
 """Returns pairs of a task and a neighbour of it, for some tasks, up to a number of pairs."""
 
 
-class Bounds(NamedTuple):
+class GraphBounds(NamedTuple):
     nodes: int = MOST_NODES
     edges: int = MOST_EDGES
     depth: int = MOST_DEPTH
@@ -67,7 +67,7 @@ class Graph(NamedTuple):
     walk: Walk
 
 
-def walk_around(start: str, parents: Neighbours, children: Neighbours, bounds: Bounds) -> Walk:
+def walk_around(start: str, parents: Neighbours, children: Neighbours, bounds: GraphBounds) -> Walk:
     """Return the tasks that a task depends on and those that depend on it, in however many steps."""
     levels = {start: 0}
     left_out: set[str] = set()
@@ -90,7 +90,7 @@ def walk_around(start: str, parents: Neighbours, children: Neighbours, bounds: B
     return _with_edges(levels, parents, bounds, left_out - levels.keys(), reasons)
 
 
-def walk_within(tasks: Sequence[str], parents: Neighbours, bounds: Bounds) -> Walk:
+def walk_within(tasks: Sequence[str], parents: Neighbours, bounds: GraphBounds) -> Walk:
     """Return tasks with the edges between them. A task's level is the longest way to it, from 0."""
     among = {task: number for number, task in enumerate(tasks)}
     waits_for: dict[str, set[str]] = {task: set() for task in tasks}
@@ -118,7 +118,7 @@ def walk_within(tasks: Sequence[str], parents: Neighbours, bounds: Bounds) -> Wa
 
 
 def _with_edges(
-    levels: dict[str, int], parents: Neighbours, bounds: Bounds, left_out: set[str], reasons: set[Reason]
+    levels: dict[str, int], parents: Neighbours, bounds: GraphBounds, left_out: set[str], reasons: set[Reason]
 ) -> Walk:
     edges: dict[tuple[str, str], None] = {}
     edges_left_out = 0
@@ -142,7 +142,7 @@ def _bounded(pairs: Iterable[tuple[str, str]], reason: Reason, reasons: set[Reas
             reasons.add(reason)
 
 
-class TaskGraph:
+class GraphWalker:
     """The tasks of one owner in an index, and what depends on what."""
 
     def __init__(self, connection: sqlite3.Connection, owner: str, *, deleted: bool) -> None:
@@ -155,10 +155,10 @@ class TaskGraph:
         self._nodes: dict[str, tuple[int, Node]] = {}
         """Created sequence and node, by id, as far as read."""
 
-    def around(self, start: TaskRef, bounds: Bounds) -> Graph:
+    def around(self, start: TaskRef, bounds: GraphBounds) -> Graph:
         return self._graph(walk_around(start.id, self._parents, self._children, bounds))
 
-    def within(self, tasks: Sequence[TaskRef], bounds: Bounds) -> Graph:
+    def within(self, tasks: Sequence[TaskRef], bounds: GraphBounds) -> Graph:
         self._read(ref.id for ref in tasks)
         ids = [ref.id for ref in tasks if ref.id in self._nodes and self._is_shown(ref.id)]
         return self._graph(walk_within(ids, self._parents, bounds))

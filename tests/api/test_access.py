@@ -384,7 +384,7 @@ async def test_an_internal_error_reveals_no_details(api: Service, monkeypatch: p
     async def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret at 10.0.0.7:4222")
 
-    monkeypatch.setattr(api.container.tasks, "page", fail)
+    monkeypatch.setattr(api.container.lists, "page", fail)
 
     answer = await api.alice.get("/api/tasks")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskstream.index.graph import Bounds, Neighbours, Walk, walk_around, walk_within
+from taskstream.index.graph import GraphBounds, Neighbours, Walk, walk_around, walk_within
 
 Dependencies = Mapping[str, Sequence[str]]
 """Parents of each task."""
-WIDE = Bounds()
+WIDE = GraphBounds()
 
 
 def parents_of(given: Dependencies) -> Neighbours:
@@ -29,7 +29,7 @@ def children_of(given: Dependencies) -> Neighbours:
     return neighbours
 
 
-def around(start: str, given: Dependencies, bounds: Bounds = WIDE) -> Walk:
+def around(start: str, given: Dependencies, bounds: GraphBounds = WIDE) -> Walk:
     return walk_around(start, parents_of(given), children_of(given), bounds)
 
 
@@ -54,12 +54,12 @@ def test_neighbours_of_parents_are_not_in_the_graph_unless_it_depends_on_them() 
 
 
 def test_each_bound_says_what_it_left_out() -> None:
-    assert around("c", CHAIN, Bounds(depth=1)) == Walk(
+    assert around("c", CHAIN, GraphBounds(depth=1)) == Walk(
         {"c": 0, "b": -1, "d": 1}, [("b", "c"), ("c", "d")], 2, 0, ["depth"]
     )
-    assert around("c", CHAIN, Bounds(nodes=2)) == Walk({"c": 0, "b": -1}, [("b", "c")], 2, 0, ["nodes"])
-    assert around("c", CHAIN, Bounds(edges=1)).edges_left_out == 3
-    assert around("c", CHAIN, Bounds(depth=0)) == Walk({"c": 0}, [], 2, 0, ["depth"])
+    assert around("c", CHAIN, GraphBounds(nodes=2)) == Walk({"c": 0, "b": -1}, [("b", "c")], 2, 0, ["nodes"])
+    assert around("c", CHAIN, GraphBounds(edges=1)).edges_left_out == 3
+    assert around("c", CHAIN, GraphBounds(depth=0)) == Walk({"c": 0}, [], 2, 0, ["depth"])
     wide = {f"child {number}": ["a"] for number in range(1_000)}
     walk = around("a", wide)
     assert (len(walk.levels), walk.nodes_left_out, walk.reasons) == (400, 601, ["nodes"])
@@ -67,18 +67,18 @@ def test_each_bound_says_what_it_left_out() -> None:
 
 def test_a_cycle_ends_the_walk() -> None:
     assert around("a", {"a": ["b"], "b": ["a"]}).levels.keys() == {"a", "b"}
-    assert walk_within(["a", "b"], parents_of({"a": ["b"], "b": ["a"]}), Bounds()).levels == {}
+    assert walk_within(["a", "b"], parents_of({"a": ["b"], "b": ["a"]}), GraphBounds()).levels == {}
 
 
 def test_the_level_in_a_batch_is_the_longest_way() -> None:
     given = {"b": ["a"], "c": ["a", "b"], "d": ["outside"]}
 
-    walk = walk_within(["a", "b", "c", "d"], parents_of(given), Bounds())
+    walk = walk_within(["a", "b", "c", "d"], parents_of(given), GraphBounds())
 
     assert walk.levels == {"a": 0, "d": 0, "b": 1, "c": 2}
     assert sorted(walk.edges) == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert walk_within(list("abcd"), parents_of(given), Bounds(depth=1)).reasons == ["depth"]
-    assert walk_within(list("abcd"), parents_of(given), Bounds(nodes=3)).nodes_left_out == 1
+    assert walk_within(list("abcd"), parents_of(given), GraphBounds(depth=1)).reasons == ["depth"]
+    assert walk_within(list("abcd"), parents_of(given), GraphBounds(nodes=3)).nodes_left_out == 1
 
 
 names = st.integers(0, 30).map(str)
@@ -89,8 +89,8 @@ anything = st.dictionaries(names, st.lists(names, unique=True, max_size=5), max_
 def test_any_graph_is_walked_within_its_bounds(
     given: Dependencies, start: str, nodes: int, edges: int, depth: int
 ) -> None:
-    walk = around(start, given, Bounds(nodes, edges, depth))
-    whole = around(start, given, Bounds(10**6, 10**6, 10**3))
+    walk = around(start, given, GraphBounds(nodes, edges, depth))
+    whole = around(start, given, GraphBounds(10**6, 10**6, 10**3))
 
     assert len(walk.levels) <= nodes
     assert len(walk.edges) <= edges

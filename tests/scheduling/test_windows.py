@@ -213,9 +213,9 @@ def test_a_stall_of_the_store_does_not_let_a_crowd_in() -> None:
 def test_a_window_has_four_tasks_at_least_and_one_for_each_slot() -> None:
     windows = Windows()
 
-    windows.observe({"none": 0, "five": 5}, {"gone": 0}, 0.5)
+    windows.observe({"none": 0, "five": 5}, {"busy": 1}, 0.5)
 
-    assert windows.sizes == {"none": 4, "five": 5, "gone": 4}
+    assert windows.sizes == {"none": 4, "five": 5, "busy": 4}
 
 
 def test_the_pace_of_a_pool_halves_each_second_without_starts() -> None:

@@ -12,7 +12,7 @@ from litestar.params import QueryParameter
 from ...container import Container
 from ...errors import NotFound
 from ...events.ids import owner_token
-from ...index.graph import MOST_DEPTH, MOST_EDGES, MOST_NODES, Bounds, TaskGraph
+from ...index.graph import MOST_DEPTH, MOST_EDGES, MOST_NODES, GraphBounds
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_batch, owned_ref
 from ..parameters import BatchId, Cursor, Limit, TaskId, next_cursor, read_cursor
 from ..routing import Routes
@@ -32,12 +32,12 @@ MostDepth = Annotated[
 def graph_router(container: Container) -> Router:
     routes = Routes("/", "Tasks")
 
-    async def ask(request: ApiRequest, owner: str, question: Callable[[TaskGraph], T]) -> T:
+    async def ask(request: ApiRequest, owner: str, question: Callable[[GraphWalker], T]) -> T:
         """Return what the index says of an owner's tasks. Raises what `IndexReader.run` raises."""
         deleted = request.user.has(*READERS_OF_ALL)
 
         def query(connection: sqlite3.Connection) -> T:
-            return question(TaskGraph(connection, owner, deleted=deleted))
+            return question(GraphWalker(connection, owner, deleted=deleted))
 
         return await container.index.run(query, owner_token(request.user.subject))
 
@@ -59,7 +59,7 @@ def graph_router(container: Container) -> Router:
         """
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         await container.tasks.last_event(ref, deleted=request.user.has(*READERS_OF_ALL))
-        bounds = Bounds(nodes, edges, depth)
+        bounds = GraphBounds(nodes, edges, depth)
         return graph_answer(await ask(request, ref.owner, lambda tasks: tasks.around(ref, bounds)))
 
     @routes.get("/task/{task_id:str}/children", "List a task's children", "A page of tasks that depend on it")
@@ -91,7 +91,7 @@ def graph_router(container: Container) -> Router:
     ) -> graphs.TaskGraph:
         """Return the tasks of a batch by levels: a task comes after all its parents in the batch."""
         batch = await container.batches.find(owned_batch(request.user, batch_id, *READERS_OF_ALL))
-        bounds = Bounds(nodes, edges, depth)
+        bounds = GraphBounds(nodes, edges, depth)
         graph = await ask(request, batch.ref.owner, lambda tasks: tasks.within(batch.refs, bounds))
         if not graph.nodes:
             raise NotFound("batch", batch_id)  # all its tasks are deleted
