@@ -11,6 +11,7 @@ import taskstream.workers.dispatch.dispatcher
 import taskstream.workers.dispatch.queues
 import taskstream.workers.timers
 from taskstream.container import FleetFollower
+from taskstream.index.indexer import Indexer
 from taskstream.runtime.service import SHORTEST_PAUSE_SECONDS, Service
 from taskstream.streams.jetstream import consumers
 from taskstream.streams.leases import Membership
@@ -39,6 +40,7 @@ OF_A_WORKER = {
         FleetFollower,
         StoreSpace,
         Membership,
+        Indexer,
         InFlight,
         BacklogMonitor,
         Dispatcher,

@@ -12,7 +12,7 @@ from litestar.params import QueryParameter
 from ...container import Container
 from ...errors import NotFound
 from ...events.ids import owner_token
-from ...index.graph import MOST_DEPTH, MOST_EDGES, MOST_NODES, GraphBounds
+from ...index.graph import MOST_DEPTH, MOST_EDGES, MOST_NODES, GraphBounds, GraphWalker
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_batch, owned_ref
 from ..parameters import BatchId, Cursor, Limit, TaskId, next_cursor, read_cursor
 from ..routing import Routes
