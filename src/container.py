@@ -126,7 +126,7 @@ class Container:
         self.indexer = Indexer(settings.index_folder, self.tail, reading, objects, lambda: self.space.is_accepting)
         """Runs in processes of the API only: see `start_index`."""
         self.index = IndexReader(self.indexer)
-        self.lists = TaskLists(self.index)
+        self.lists = TaskLists(self.index, self.buckets.tasks)
         self.open_streams = OpenStreams(settings.user_streams, settings.max_streams)
         self.starts = Starts()
         self.snapshots = SharedReads(self._snapshot)

@@ -21,6 +21,7 @@ from .api.connections import ConnectionLimits, Connections, HttpConnection, WebS
 from .api.middleware import RequestMiddleware
 from .api.settings_check import check_settings
 from .container import Container, open_container
+from .errors import StoreError
 from .nats_server.keeping import embedded_nats
 from .runtime.descriptors import raise_descriptor_limit
 from .runtime.process import REQUESTS_GRACE_SECONDS, announce, listen, stop_signal
@@ -102,8 +103,8 @@ def _required_url(settings: Settings) -> str:
 @contextlib.asynccontextmanager
 async def running_worker(container: Container) -> AsyncIterator[Worker]:
     worker = Worker(container)
-    await worker.start()
     try:
+        await worker.start()
         yield worker
     finally:
         await worker.stop()
@@ -116,6 +117,8 @@ async def running_api(container: Container, sock: socket.socket) -> AsyncIterato
     container.start_index()
     try:
         async with serving(create_app(container, authenticator), sock, limits) as server:
+            with contextlib.suppress(StoreError):  # a large index is filled while the API serves
+                await container.indexer.current()
             yield server
             container.feeds.hub.end()  # open streams would delay the end of the server
     finally:

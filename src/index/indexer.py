@@ -297,6 +297,8 @@ class Indexer(Service):
             if not positions:
                 break
             await self._fold(index, positions)
+        if index.position >= end:
+            self._set_current(index)
         async with contextlib.aclosing(self._tail.follow(index.position)) as batches:
             async for positions in batches:
                 await self._fold(index, positions)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from ..errors import NotFound
+from ..errors import IndexNotReady, NotFound
 from ..events.ids import BatchRef, TaskRef, batch_index, parse_batch_id
+from ..events.subjects import server_token
+from ..projections.active import count_running
 from ..projections.batches import Batch
 from ..projections.task_view import Listed
+from ..streams.buckets import Bucket
 from . import search
 from .query import Key, TaskQuery, write_cursor
 from .reader import IndexReader
@@ -49,8 +53,9 @@ class ListedBatches(NamedTuple):
 class TaskLists:
     """Reads lists for users, whose tokens are given as `user`. All methods raise as IndexReader.run does."""
 
-    def __init__(self, index: IndexReader) -> None:
+    def __init__(self, index: IndexReader, views: Bucket) -> None:
         self._index = index
+        self._views = views
 
     async def page(self, query: TaskQuery, limit: int, after: Key | None = None, *, user: str) -> ListedTasks:
         """Return up to `limit` tasks after a place."""
@@ -89,9 +94,17 @@ class TaskLists:
         """
         return await self._index.run(partial(_batches, owner=owner, limit=limit, before=before, deleted=deleted), user)
 
-    async def running(self, server_ids: Collection[str], *, user: str = SERVICE) -> dict[str, int]:
+    async def running_now(self, server_ids: Collection[str], *, user: str = SERVICE) -> dict[str, int]:
         """Return how many tasks take a slot of each server."""
         return await self._index.run(partial(_running, server_ids=server_ids), user)
+
+    async def running(self, server_ids: Collection[str], *, user: str = SERVICE) -> dict[str, int]:
+        """Return how many tasks take a slot of each server; without an index, as far as they are projected."""
+        with contextlib.suppress(IndexNotReady):
+            return await self.running_now(server_ids, user=user)
+        names = {server_token(server_id): server_id for server_id in server_ids}
+        counts = await count_running(self._views, list(names))
+        return {server_id: counts[name] for name, server_id in names.items()}
 
 
 def _page(connection: sqlite3.Connection, query: TaskQuery, limit: int, after: Key | None) -> ListedTasks:

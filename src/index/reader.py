@@ -18,7 +18,7 @@ T = TypeVar("T")
 QUERIES_AT_ONCE = 4
 """SQLite lets go of Python's lock while it works, so more threads than cores gain nothing."""
 QUERIES_OF_ONE_USER = 2
-MOST_WAITING = 32
+MOST_WAITING = 256
 """Queries of one user that may wait; further ones are refused at once."""
 PATIENCE_SECONDS = 5.0
 """How long a query may wait to begin."""

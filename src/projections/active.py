@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from ..errors import Conflict
 from ..events.ids import TaskRef
@@ -15,10 +16,25 @@ from .checkpoint import CHECKPOINT
 from .task_view import ACTIVE, Listed, active_key, view_key
 from .task_view import decode as decode_view
 
+SERVERS_AT_ONCE = 100
+
 
 async def running_on(bucket: Bucket, server_name: str) -> list[TaskRef]:
     """Return the tasks that run on a server (by token), as far as projected."""
     return [task.ref for task in await _listed(bucket, f"active.{server_name}.*.*")]
+
+
+async def count_running(bucket: Bucket, server_names: Sequence[str]) -> dict[str, int]:
+    """Return how many tasks run on each server (by token), as far as projected."""
+    counts = dict.fromkeys(server_names, 0)
+    for start in range(0, len(server_names), SERVERS_AT_ONCE):
+        names = server_names[start : start + SERVERS_AT_ONCE]
+        found = await bucket.get_matching(*(f"active.{name}.*.*" for name in names))
+        if found is None:  # too many at once
+            found = [entry for name in names for entry in await _entries(bucket, f"active.{name}.*.*")]
+        for entry in found:
+            counts[entry.key.split(".", 2)[1]] += 1
+    return counts
 
 
 async def _entries(bucket: Bucket, key_filter: str) -> list[BucketEntry]:

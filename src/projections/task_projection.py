@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from ..errors import UnreadableEvent
 from ..events.codec import task_codec
 from ..events.envelope import Stored
 from ..events.ids import TaskRef
@@ -96,8 +97,19 @@ class TaskProjection(CheckpointedBucket):
     async def apply(self, positions: Sequence[Position]) -> int:
         """Fold a batch of events, in order, and write what is due.
 
-        Raises UnreadableEvent: nothing of the batch is folded.
+        Raises UnreadableEvent once everything before that event is written.
         """
+        try:
+            await self._fold_batch(positions)
+        except UnreadableEvent as error:
+            if readable := [position for position in positions if position.sequence < error.sequence]:
+                await self._fold_batch(readable)
+            await self.write_all()
+            raise
+        return await self.write_due()
+
+    async def _fold_batch(self, positions: Sequence[Position]) -> None:
+        """Fold a batch of events, in order. Raises UnreadableEvent: nothing of the batch is folded."""
         parts: dict[TaskRef, list[Position]] = {}
         for position in positions:
             parts.setdefault(task_ref(position.subject), []).append(position)
@@ -115,7 +127,6 @@ class TaskProjection(CheckpointedBucket):
                 self._unwritten.add(ref, history[0].sequence, size_bytes, now, has_ended=self._has_ended(ref))
             self._drop_ended(ref)
         self._seen = positions[-1].sequence
-        return await self.write_due()
 
     async def write_due(self) -> int:
         """Write the views of the tasks that have ended or rested."""

@@ -130,14 +130,16 @@ class Worker:
         """Take no more tasks, finish or return those in progress, and release every lease."""
         grace = self._container.settings.shutdown_grace
         log.info("worker.stopping", worker=self.members.id, grace_seconds=grace)
-        await self._due_timers.stop()
-        await self._dispatcher.drain()
-        await self._runner.drain(grace)
-        for service in reversed(self._services):
-            await service.stop()
-        await self.members.leave()
-        await self._session.close()
-        await self._webhook_session.close()
+        try:
+            await self._due_timers.stop()
+            await self._dispatcher.drain()
+            await self._runner.drain(grace)
+            for service in reversed(self._services):
+                await service.stop()
+            await self.members.leave()
+        finally:
+            await self._session.close()
+            await self._webhook_session.close()
         log.info("worker.stopped", worker=self.members.id)
 
     async def _take_back(self) -> None:

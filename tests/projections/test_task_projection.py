@@ -350,14 +350,17 @@ async def test_one_that_was_overtaken_puts_no_older_view_back(container: Contain
     assert await running_on(container.buckets.tasks, "s1") == []
 
 
-async def test_an_event_that_does_not_decode_stops_the_batch_before_anything_is_written(container: Container) -> None:
-    await give(container.commands, ref(), submission())
+async def test_what_comes_before_an_event_that_does_not_decode_is_written(container: Container) -> None:
+    await give(container.commands, ref(), submission(), claim("s1"))
     await container.appending.request(f"{task_root(ref())}.progressed", b"{}")
+    await give(container.commands, ref(1), submission())
 
-    with pytest.raises(UnreadableEvent):
+    with pytest.raises(UnreadableEvent) as raised:
         await project(TaskProjection(container.buckets.tasks), await whole_log(container.reading))
 
-    assert await held(container.buckets.tasks) == {}
+    assert await running_on(container.buckets.tasks, "s1") == [ref()]
+    assert view_key(ref(1)) not in await held(container.buckets.tasks)
+    assert await projected(container.buckets.tasks) == raised.value.sequence - 1
 
 
 class Storage:

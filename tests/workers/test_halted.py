@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from taskstream.errors import StoreUnavailable, UnreadableEvent
 from taskstream.events.subjects import task_root
 from taskstream.runtime.service import Service, Services
+from testkit.backend import BackendServer, hold
 from testkit.histories import ref
 from testkit.receiver import HookReceiver, register
 from testkit.service import Service as RunningService
 from testkit.service import running_service
 from testkit.waiting import wait_until
 
+from .behaviour import called
+
 UNREADABLE = {
     "scheduler": f"{task_root(ref())}.held",
     "projector-tasks": f"{task_root(ref())}.progressed",
+    "index": f"{task_root(ref())}.accepted",
     "webhook-sender": "webhook.alice.0123456789abcdef.renamed",
 }
 """Every service that folds a log, with the subject of an event that it reads."""
@@ -50,6 +55,27 @@ async def test_a_halted_service_is_named_in_health_and_metrics(nats_url: str, na
         assert UNREADABLE[name] in str(await wait_until(halted, f"{name} to halt"))
         assert await gauge(service, name) == 1
         assert (await service.anonymous.get("/health/ready")).status == 200
+
+
+async def test_running_tasks_are_counted_while_the_index_is_halted(nats_url: str, backend: BackendServer) -> None:
+    backend.answer = hold
+    async with running_service(nats_url) as service:
+        admin = service.admin
+        await admin.register(backend, "one")
+        await service.alice.submit({"payload": 1})
+        await called(backend, 1)
+        await service.container.appending.request(UNREADABLE["index"], b"{}")
+        await wait_until(lambda: service.container.indexer.halted, "the index to halt")
+
+        def runs(server: Any) -> bool:
+            return bool(server["activeTasks"] == 1)
+
+        await admin.until("/api/servers", lambda page: runs(page["servers"][0]), "the task in the list of servers")
+        assert runs(await admin.done("GET", "/api/servers/one"))
+        await admin.done("GET", "/api/pools")
+        drain = await admin.done("POST", "/api/servers/one/drain")
+        assert (drain["running"], drain["drained"]) == (1, False)
+        backend.let_go.set()
 
 
 async def test_a_webhook_halts_before_an_event_it_cannot_read_and_others_go_on(nats_url: str) -> None:

@@ -44,7 +44,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_parents_results_are_inline_as_far_as_they_fit_and_others_unread(
     nats_url: str, backend: BackendServer, answered: list[int], count: int, most_in_log: int
 ) -> None:
-    """Few parents are read by their histories, with results in the object store; many are by their views."""
+    """The ends of few parents are read, with results in the object store; of many, the views are."""
     backend.answer = of_some_size
     async with running_service(nats_url, parent_results=INLINE, inline_result=most_in_log) as service:
         await service.admin.register(backend, "one", maxConcurrent=10)

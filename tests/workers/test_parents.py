@@ -12,10 +12,13 @@ from msgspec import Raw
 
 from taskstream.backends.dialects.dialect import ParentResult
 from taskstream.errors import NotFound
+from taskstream.events.codec import task_codec
+from taskstream.events.envelope import Actor, Recorded
 from taskstream.events.ids import TaskRef
-from taskstream.events.task import Plan, StoredResult
+from taskstream.events.task import AttemptAccepted, Plan, StoredResult, TaskEvent, TaskFailed, TaskSucceeded
 from taskstream.projections.task_reader import TaskDetail, TaskReader
 from taskstream.projections.task_view import Status, TaskView
+from taskstream.streams.jetstream.messages import Position
 from taskstream.streams.results import Results
 from taskstream.vault.result_links import ResultLinks
 from taskstream.vault.sealing import Sealer
@@ -49,11 +52,21 @@ class Tasks:
         self.is_there = True
         self.reads = 0
 
-    async def detail(self, ref: TaskRef, *, deleted: bool = False) -> TaskDetail:
+    async def last_event(self, ref: TaskRef, *, deleted: bool) -> Position:
         assert deleted
         self.reads += 1
         if not self.is_there:
             raise NotFound("task", ref.id)
+        result = StoredResult(inline=Raw(self.result), size_bytes=len(self.result))
+        event: TaskEvent = AttemptAccepted(attempt=1)
+        if self.status == "FINISHED":
+            event = TaskSucceeded(attempt=1, server_id="one", result=result)
+        if self.status == "FAILED":
+            event = TaskFailed(attempt=1, server_id="one", kind="failed", error="no", result=result)
+        return Position(3, "task", task_codec.encode(Recorded(id="1", at=NOW, by=Actor("worker", "1"), event=event)))
+
+    async def detail(self, ref: TaskRef, *, deleted: bool = False) -> TaskDetail:
+        assert deleted
         view = TaskView(
             owner="alice",
             task_type="t",
@@ -102,6 +115,14 @@ async def test_one_that_goes_on_is_not_remembered(tasks: Tasks, told: Reader) ->
     tasks.status = "FINISHED"
 
     assert await told.of(PLAN) == [ParentResult(task_id=PARENT.id, status="FINISHED", result=Raw(b"1"))]
+
+
+async def test_one_that_failed_is_read_again_as_it_may_be_retried(tasks: Tasks, told: Reader) -> None:
+    tasks.status = "FAILED"
+    assert (await told.of(PLAN))[0].status == "FAILED"
+    tasks.status = "FINISHED"
+
+    assert (await told.of(PLAN))[0].status == "FINISHED"
 
 
 async def test_a_large_result_is_not_remembered(tasks: Tasks, told: Reader) -> None:

@@ -18,10 +18,13 @@ from ...commands.server import (
     SetMaintenance,
 )
 from ...container import Container
-from ...errors import InvalidInput
-from ...events.subjects import server_token
+from ...errors import IndexNotReady, InvalidInput
+from ...events.subjects import TASK_SUBJECTS, server_token
 from ...instants import iso
+from ...projections.active import is_projected
 from ...projections.heartbeats import Heartbeat
+from ...streams.jetstream.messages import last_sequence
+from ...streams.topology.definitions import TASKS
 from ..auth.access import ApiRequest, acts_for, check_server, origin
 from ..auth.authenticator import Identity
 from ..bodies import read_as
@@ -52,8 +55,6 @@ from ..schemas.shared import DoneAnswer, ReasonBody
 from ..server_registration import change, command_server, find_server, read_registration, register
 from ..server_removal import remove, remove_offline, restore, revive
 
-PROJECTION_SECONDS = 5.0
-"""Longest wait of a drain for the projection that counts running tasks."""
 KNOWN_AFTER = timedelta(seconds=2)
 """Age of a drain at which every worker knows of it, and attempts started before are in the log."""
 
@@ -100,6 +101,16 @@ async def removed_page(container: Container, limit: int, cursor: str | None) -> 
             info = removed_info(state, checks.get(token))
             servers.append(server_summary(before, heartbeats.get(token), None, running[name], info))
     return ServerPage(servers=servers, next_cursor=following)
+
+
+async def count_running(container: Container, server_id: str) -> tuple[int, bool]:
+    """Return how many tasks a server runs, and True if that is as of now."""
+    try:
+        return (await container.lists.running_now([server_id]))[server_id], True
+    except IndexNotReady:
+        last = await last_sequence(container.reading, TASKS, TASK_SUBJECTS)
+        is_current = await is_projected(container.buckets.tasks, last)
+        return (await container.lists.running([server_id]))[server_id], is_current
 
 
 SERVERS_AND_ADMINS = ("admin", "service")
@@ -259,8 +270,8 @@ def _add_maintenance(routes: Routes, container: Container) -> None:
         state = (await command_server(container, server_id, asked, origin(request))).known.state
         assert isinstance(state, Present)
         since = state.maintenance_since or utc_now()
-        running = (await container.lists.running([server_id]))[server_id]
-        drained = running == 0 and utc_now() - since > KNOWN_AFTER
+        running, is_current = await count_running(container, server_id)
+        drained = running == 0 and is_current and utc_now() - since > KNOWN_AFTER
         return DrainAnswer(id=server_id, since=iso(since), running=running, drained=drained)
 
     @routes.post("/{server_id:str}/resume", "End a drain", "The server gets tasks again", body=ReasonBody)

@@ -1,6 +1,7 @@
 """Results of the tasks that another depends on, which its server receives: small ones inline, the rest as links.
 
-What is sent as a link is not read: its size is in the event, and in the view of the task.
+What is sent as a link is not read, unless its task has just ended: its size is in the view of the task. The view of a
+parent that has not finished is not trusted: it may show the end before a retry.
 """
 
 from __future__ import annotations
@@ -16,23 +17,20 @@ from msgspec import UNSET, Raw
 
 from ...backends.dialects.dialect import ParentResult
 from ...errors import NotFound, TooManyReads
-from ...events.envelope import NULL
-from ...events.ids import TaskRef, parse_task_id
-from ...events.task import Plan, StoredResult
-from ...projections.task_reader import TaskReader
-from ...projections.task_view import ACTIVE, TaskView
+from ...events.codec import task_codec
+from ...events.envelope import NULL, Stored
+from ...events.ids import parse_task_id
+from ...events.task import Plan, StoredResult, TaskCancelled, TaskEvent, TaskFailed, TaskSucceeded
+from ...projections.task_reader import TaskDetail, TaskReader
+from ...streams.log import decode
 from ...streams.results import Results
 from ...vault.result_links import ResultLinks
 
 FEW = 8
-"""Parents whose histories are read; of more, the views are."""
+"""Parents whose ends are read, with their results; of more, the views are, as far as these are final."""
 READ_AT_ONCE = 8
-HISTORIES_AT_ONCE = 2
-"""Likewise, if the projection lacks a view: a history may be large."""
-PROJECTION_TRIES = 20
-PROJECTION_PAUSE_SECONDS = 0.1
 CACHED_SECONDS = 1.0
-"""Many tasks with one parent share a read of it; a parent that is retried may end otherwise, so not for long."""
+"""Many tasks with one parent share a read of it, if it has finished: any other may be retried, and end otherwise."""
 MOST_CACHED = 1_000
 LARGEST_CACHED_BYTES = 16 * 1024
 SHORTENED_ERROR = 200
@@ -52,7 +50,7 @@ class Parent(NamedTuple):
     size_bytes: int = 0
     """Size of its result."""
     stored: StoredResult | None = None
-    """Its result, if its history was read."""
+    """Its result, if it was kept."""
 
 
 class _Cached(NamedTuple):
@@ -127,9 +125,28 @@ class SentParents(NamedTuple):
         return [parent.sent(self.links, deadline + LINK_MARGIN) for parent in self.parents]
 
 
-def _ended(ref: TaskRef, view: TaskView) -> Parent:
-    sequence = view.ended_sequence if view.result_bytes else 0
-    return Parent(ref.id, view.status, view.error, sequence, view.result_bytes)
+def _ended_by(task_id: str, last: Stored[TaskEvent]) -> Parent | None:
+    """Return the parent that an event ended, None if the event ends no task."""
+    match last.recorded.event:
+        case TaskSucceeded(result=result):
+            return _parent(task_id, "FINISHED", "", last.sequence, result)
+        case TaskFailed(error=error, result=result):
+            return _parent(task_id, "FAILED", error, last.sequence, result)
+        case TaskCancelled(reason=reason):
+            return _parent(task_id, "CANCELLED", reason, last.sequence, None)
+        case _:
+            return None
+
+
+def _by_history(detail: TaskDetail) -> Parent:
+    view = detail.view
+    return _parent(detail.ref.id, view.status, view.error, detail.result_sequence, detail.result)
+
+
+def _parent(task_id: str, status: str, error: str, sequence: int, result: StoredResult | None) -> Parent:
+    if result is None:
+        return Parent(task_id, status, error)
+    return Parent(task_id, status, error, sequence, result.size_bytes, result)
 
 
 class Parents:
@@ -145,15 +162,22 @@ class Parents:
     async def of(self, plan: Plan | None) -> SentParents | None:
         """Return the parents of a task in the order in which it names them, None if it has none.
 
-        Each is as it was a second ago, or later. Raises StoreUnavailable.
+        Raises StoreUnavailable.
         """
         if plan is None or not plan.depends_on:
             return None
         ids = plan.depends_on
-        is_few = len(ids) <= FEW
-        parents = await asyncio.gather(*map(self._find, ids)) if is_few else await self._many(ids)
-        chosen = choose(parents, self._inline_bytes)
+        found = await self._finished(ids) if len(ids) > FEW else {}
         places = asyncio.Semaphore(READ_AT_ONCE)
+
+        async def find(task_id: str) -> Parent:
+            if task_id in found:
+                return found[task_id]
+            async with places:
+                parent = await self._find(task_id)
+            stored = parent.stored
+            is_kept = len(ids) <= FEW or stored is None or stored.file or len(stored.inline) <= LARGEST_CACHED_BYTES
+            return parent if is_kept else parent._replace(stored=None)
 
         async def read(choice: Choice) -> SentParent:
             if not choice.is_inline:
@@ -161,50 +185,35 @@ class Parents:
             async with places:
                 return await self._with_result(choice.parent, choice.error)
 
+        chosen = choose(await asyncio.gather(*map(find, ids)), self._inline_bytes)
         return SentParents(list(await asyncio.gather(*map(read, chosen))), self._links)
 
-    async def _many(self, ids: Sequence[str]) -> list[Parent]:
-        """Return parents by their views; one whose view does not show how it ended, by its history.
-
-        The projection gets some time for the last ends.
-        """
-        refs = [parse_task_id(task_id) for task_id in ids]
+    async def _finished(self, ids: Sequence[str]) -> dict[str, Parent]:
+        """Return the parents that have finished according to their views, which no later event can change."""
         found: dict[str, Parent] = {}
-        for _ in range(PROJECTION_TRIES):
-            async for views in self._tasks.projected_views([ref for ref in refs if ref.id not in found]):
-                found |= {ref.id: _ended(ref, view) for ref, view in views.items() if view.ended_sequence}
-            if len(found) >= len(set(ids)) - FEW:
-                break
-            await asyncio.sleep(PROJECTION_PAUSE_SECONDS)
-        places = asyncio.Semaphore(HISTORIES_AT_ONCE)
-
-        async def find(task_id: str) -> Parent:
-            async with places:
-                parent = await self._find(task_id)
-            is_small = parent.size_bytes <= LARGEST_CACHED_BYTES
-            return parent if is_small or parent.stored is None or parent.stored.file else parent._replace(stored=None)
-
-        missing = [task_id for task_id in ids if task_id not in found]
-        found |= dict(zip(missing, await asyncio.gather(*map(find, missing)), strict=True))
-        return [found[task_id] for task_id in ids]
+        async for views in self._tasks.projected_views([parse_task_id(task_id) for task_id in ids]):
+            for ref, view in views.items():
+                if view.status == "FINISHED":
+                    sequence = view.ended_sequence if view.result_bytes else 0
+                    found[ref.id] = Parent(ref.id, "FINISHED", "", sequence, view.result_bytes)
+        return found
 
     async def _find(self, task_id: str) -> Parent:
-        """Return a parent by its history."""
+        """Return a parent as the last event of its task has it, or its history if it is active or deleted."""
         if (cached := self._cached.get(task_id)) and time.monotonic() < cached.until:
             return cached.parent
+        ref = parse_task_id(task_id)
         try:
-            detail = await self._tasks.detail(parse_task_id(task_id), deleted=True)
+            last = decode(task_codec, await self._tasks.last_event(ref, deleted=True))
+            parent = _ended_by(task_id, last) or _by_history(await self._tasks.detail(ref, deleted=True))
         except NotFound:
             return Parent(task_id, "GONE")
-        stored = detail.result
-        size = 0 if stored is None else stored.size_bytes
-        parent = Parent(task_id, detail.view.status, detail.view.error, detail.result_sequence, size, stored)
         self._cache(parent)
         return parent
 
     def _cache(self, parent: Parent) -> None:
         inline = parent.stored.inline if parent.stored is not None else NULL
-        if parent.status in ACTIVE or len(inline) > LARGEST_CACHED_BYTES:
+        if parent.status != "FINISHED" or len(inline) > LARGEST_CACHED_BYTES:
             return
         if len(self._cached) >= MOST_CACHED:
             self._cached.clear()
