@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from ..clock import utc_now
 from ..events.server import ServerRegistered
 from ..wire.body_limit import AnswerTooLarge, BadEncoding, chunks, read_capped
-from ..wire.connections import ALONE, UnaskedAnswer, doubt, is_certain, keep
+from ..wire.connections import ALONE, Response, UnaskedAnswer, ask, doubt, is_certain, keep
 from .dialects import dialect_of
 from .dialects.dialect import Answer, BadAnswer, Call, Failed, Probe, Reply, Request, StreamReader, Unsent, Update
 from .dialects.framing import FRAMINGS, Texts
@@ -80,7 +80,11 @@ class BackendClient:
         try:
             request = dialect.predict(server, call)
             request = replace(request, headers={"Idempotency-Key": idempotency_key(call), **request.headers})
-            async with asyncio.timeout(seconds_left), self._send(request, call) as response:
+            headers = {**call.trace.headers(), **request.headers}
+            async with (
+                asyncio.timeout(seconds_left),
+                await ask(self._session, request.method, request.url, headers, request.body or b"") as response,
+            ):
                 framing = FRAMINGS.get(response.content_type)
                 if framing and (reader := dialect.open_stream(server, call, response.status)):
                     return await self._follow(response, Texts(framing), reader, call.keys, record, started)
@@ -165,7 +169,7 @@ class BackendClient:
 
     async def _follow(
         self,
-        response: aiohttp.ClientResponse,
+        response: Response,
         texts: Texts,
         reader: StreamReader,
         keys: Sequence[str],
@@ -207,7 +211,7 @@ def idempotency_key(call: Call) -> str:
     return f"{call.task_id}.{call.attempt}"
 
 
-def _settle(response: aiohttp.ClientResponse, call: Call, body: bytes) -> None:
+def _settle(response: Response, call: Call, body: bytes) -> None:
     """Keep the connection for later calls if the answer names its task, which proves that it is this call's."""
     if call.task_id.encode() in body:
         keep(response)

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Iterator
 
 import aiohttp
 
+from .connections import Response
+
 STEP_BYTES = 64 * 1024
 """Decompressed at once, so that a decompression bomb bursts at the limit."""
 GZIP, DEFLATE = zlib.MAX_WBITS | 16, zlib.MAX_WBITS
@@ -31,18 +33,30 @@ class BadEncoding(aiohttp.ClientPayloadError):
     """A body is not, or not completely, compressed as its Content-Encoding says."""
 
 
-async def read_capped(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def read_capped(response: Response, limit: int) -> bytes:
     """Return the whole body, decompressed. Raises AnswerTooLarge above `limit` bytes, and closes the connection.
 
     Holds at most `limit` bytes and about 100 KiB more. Raises BadEncoding, and whatever reading raises.
     """
-    body = bytearray()
-    async for chunk in chunks(response, limit):
+    if response.headers.get("Content-Encoding"):
+        body = bytearray()
+        async for chunk in chunks(response, limit):
+            body += chunk
+        return bytes(body)
+    _check(response, response.content_length or 0, limit)
+    content = response.content
+    whole = await content.readany()
+    _check(response, len(whole), limit)
+    if content.at_eof() and content.exception() is None:  # a reset ends it, too, and is raised by the next read
+        return whole
+    body = bytearray(whole)
+    while chunk := await content.readany():
+        _check(response, len(body) + len(chunk), limit)
         body += chunk
     return bytes(body)
 
 
-async def chunks(response: aiohttp.ClientResponse, limit: int) -> AsyncGenerator[bytes, None]:
+async def chunks(response: Response, limit: int) -> AsyncGenerator[bytes, None]:
     """Yield the body as it comes, decompressed. Raises what `read_capped` raises.
 
     The limit counts for the body as it is sent, and for what is in it.
@@ -64,7 +78,7 @@ async def chunks(response: aiohttp.ClientResponse, limit: int) -> AsyncGenerator
         yield inflation.end()
 
 
-def _check(response: aiohttp.ClientResponse, size: int, limit: int) -> None:
+def _check(response: Response, size: int, limit: int) -> None:
     if size > limit:
         response.close()
         raise AnswerTooLarge(limit)

@@ -12,6 +12,9 @@ kept gives the second answer to whoever asks next. aiohttp puts a kept connectio
 * A server may send MOST_INFORMATIONAL answers such as 102 before the final one; more close the connection. aiohttp
   takes any number, and nothing else in the process runs while they come fast.
 
+`ask` makes a request without what aiohttp's session does for each: redirects, cookies, proxies, traces, timeouts, and a
+task that writes the body. All that takes half of the CPU of a call.
+
 What remains: an answer nobody asked for that crosses the first bytes of the next request on a kept connection. It
 cannot be recognized here. Callers have the means: an id in the answer, or another request with ALONE.
 """
@@ -25,7 +28,7 @@ import functools
 import select
 import struct
 import termios
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -37,12 +40,15 @@ from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_writer import _serialize_headers
 from aiohttp.streams import StreamReader
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 log = structlog.get_logger(__name__)
 
 USER_AGENT = f"taskstream/{version('taskstream')}"
+OWN_HEADERS = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
 ALONE = {"Connection": "close"}
 """Headers of a request that gets a new connection, which is closed after the answer."""
 DISTRUST_SECONDS = 600.0
@@ -50,6 +56,12 @@ MOST_DISTRUSTED = 1_000
 """Origins remembered. With more, the oldest is forgotten: it is found out again."""
 MOST_INFORMATIONAL = 1_000
 """Answers with a status below 200 in one exchange (RFC 9110, 15.2). Some servers send a 102 every few seconds."""
+
+MOST_TARGETS = 1_000
+"""Addresses whose headers are remembered."""
+LARGE_BODY = 64 * 1024
+"""A body of more bytes is not copied to be written together with its headers."""
+NO_TIMEOUT = aiohttp.ClientTimeout()
 
 
 class UnaskedAnswer(aiohttp.ServerDisconnectedError):
@@ -81,6 +93,17 @@ class ExchangeConnector(aiohttp.TCPConnector):
         self._factory = functools.partial(make, loop=self._loop, pool=self)
         self._distrusted: dict[Origin, float] = {}
         """Until when, by the event loop's clock; oldest first."""
+        self._targets: dict[str, _Request] = {}
+
+    def target(self, method: str, url: str) -> _Request:
+        """Return a request without a body to an address, by which a connection is found. Raises InvalidURL."""
+        name = f"{method} {url}"
+        found = self._targets.get(name)
+        if found is None:
+            if len(self._targets) >= MOST_TARGETS:
+                self._targets.clear()
+            found = self._targets[name] = new_target(method, url, OWN_HEADERS, self._loop)
+        return found
 
     def distrust(self, url: URL) -> None:
         """Use no connection to an origin twice for DISTRUST_SECONDS."""
@@ -155,6 +178,15 @@ class _Exchange(ResponseHandler):
         self._phase = _Phase.UNDER_WAY
         self._begun += 1
         return True
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Begin the exchange that was prepared: write the request, unless it has failed."""
+        if not self.begin() or self.transport is None:
+            return
+        if len(body) > LARGE_BODY:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(head + body)
 
     def end(self) -> bool:
         """End the exchange; return True if the connection must be closed."""
@@ -260,6 +292,14 @@ class _Request(ClientRequest):
             await super().write_bytes(writer, conn, content_length)
 
 
+def new_target(method: str, url: str, headers: Mapping[str, str], loop: asyncio.AbstractEventLoop) -> _Request:
+    """Return a request without a body. Raises InvalidURL."""
+    try:
+        return _Request(method, URL(url), headers=headers, loop=loop)
+    except ValueError as error:
+        raise aiohttp.InvalidURL(url) from error
+
+
 class _Response(aiohttp.ClientResponse):
     """An answer. Its connection is closed after it unless `keep` was called."""
 
@@ -278,24 +318,123 @@ class _Response(aiohttp.ClientResponse):
         return released
 
 
-def keep(response: aiohttp.ClientResponse) -> None:
+class Received:
+    """An answer to `ask`, with the names of aiohttp.ClientResponse. Use it in an `async with`."""
+
+    is_kept = False
+
+    def __init__(
+        self, connection: Connection, exchange: _Exchange, message: RawResponseMessage, content: StreamReader
+    ) -> None:
+        self.status: int = message.code
+        self.headers: CIMultiDictProxy[str] = message.headers
+        self.content = content
+        self.exchange = exchange
+        self._connection: Connection | None = connection
+        content.on_eof(self._on_eof)
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 400
+
+    @property
+    def content_type(self) -> str:
+        """The media type, in lower case and without parameters; empty if there is none."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    @property
+    def content_length(self) -> int | None:
+        length = self.headers.get("Content-Length")
+        return None if length is None else int(length)
+
+    def close(self) -> None:
+        """Close the connection; what is not read is lost."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def release(self) -> None:
+        """Return the connection to its pool if `keep` was called and the answer was read to its end; else close it."""
+        self._release()
+        if not self.is_kept:
+            self.exchange.discard()
+
+    def _on_eof(self) -> None:
+        if not self.exchange.upgraded:
+            self._release()
+
+    def _release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+
+    async def __aenter__(self) -> Received:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+
+Response: TypeAlias = aiohttp.ClientResponse | Received
+
+
+async def ask(
+    session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str], body: bytes
+) -> Received:
+    """Send a request with a body over a connection of a session of `open_session`; return the beginning of its answer.
+
+    Redirects are not followed, and the session's timeout does not apply: set one. Raises what the session raises.
+    """
+    connector = session.connector
+    if connector is None:
+        raise RuntimeError("the session is closed")
+    assert isinstance(connector, ExchangeConnector)
+    target = connector.target(method, url)
+    if headers.get("Connection") == ALONE["Connection"]:
+        target = new_target(method, url, {**OWN_HEADERS, **ALONE}, asyncio.get_running_loop())
+    sent = CIMultiDict(target.headers)
+    sent.update(headers)
+    sent["Content-Length"] = str(len(body))
+    head = _serialize_headers(f"{method} {target.url.raw_path_qs} HTTP/1.1", sent)
+    connection = await connector.connect(target, [], NO_TIMEOUT)
+    try:
+        exchange = connection.protocol
+        assert isinstance(exchange, _Exchange)
+        exchange.prepare(target.url, alone=target.is_alone)
+        exchange.set_response_params(read_until_eof=True, auto_decompress=False, skip_payload=method == "HEAD")
+        exchange.send(head, body)
+        while True:
+            message, content = await exchange.read()
+            if not 100 <= message.code < 200 or message.code == 101:
+                return Received(connection, exchange, message, content)
+    except HttpProcessingError as error:
+        connection.close()
+        raise aiohttp.ClientResponseError(
+            target.request_info, (), status=error.code, message=error.message, headers=error.headers
+        ) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def keep(response: Response) -> None:
     """Let later requests use the connection. The answer was read to its end, and is known to be this request's."""
-    assert isinstance(response, _Response)
+    assert isinstance(response, _Response | Received)
     response.is_kept = True
     _exchange_of(response).keep()
 
 
-def doubt(response: aiohttp.ClientResponse) -> None:
+def doubt(response: Response) -> None:
     """Use no connection to this origin twice for a while: the answer may be another request's."""
     _exchange_of(response).doubt()
 
 
-def is_certain(response: aiohttp.ClientResponse) -> bool:
+def is_certain(response: Response) -> bool:
     """Return True if the connection was new: the answer cannot be another request's."""
     return not _exchange_of(response).is_used
 
 
-def peer_of(response: aiohttp.ClientResponse) -> str:
+def peer_of(response: Response) -> str:
     """Return the IP address that an answer came from."""
     return _exchange_of(response).peer
 
@@ -308,7 +447,7 @@ def open_session(connector: ExchangeConnector | None = None, **options: Any) -> 
     """
     return aiohttp.ClientSession(
         connector=connector or ExchangeConnector(),
-        headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT},
+        headers=OWN_HEADERS,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,
@@ -318,7 +457,7 @@ def open_session(connector: ExchangeConnector | None = None, **options: Any) -> 
     )
 
 
-def _exchange_of(response: aiohttp.ClientResponse) -> _Exchange:
-    assert isinstance(response, _Response)
+def _exchange_of(response: Response) -> _Exchange:
+    assert isinstance(response, _Response | Received)
     assert response.exchange is not None
     return response.exchange

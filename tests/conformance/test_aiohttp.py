@@ -31,6 +31,8 @@ OVERRIDDEN = {
     ClientRequest: (_Request, {"connection_key", "send", "write_bytes"}),
     aiohttp.ClientResponse: (_Response, {"release", "start"}),
 }
+USED_FUNCTIONS = {"_serialize_headers"}
+"""Private functions: it refuses line breaks in names and values."""
 USED = {"_factory", "_loop", "_buffer", "_exception", "_payload"}
 """Private attributes of the connector and of the protocol."""
 STRAY = answer(b"of another request")
@@ -45,6 +47,8 @@ def test_every_private_member_we_touch_is_named_here() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr not in USED
     } | {node.name for made in classes.values() for node in made.body if isinstance(node, ast.FunctionDef)}
+    imported = {name.name for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert {name for name in imported if name.startswith("_")} == USED_FUNCTIONS
     assert {name for name in read - own if not name.startswith("__")} - {"_get", "_release", "_replace"} == USED
     assert version("aiohttp").startswith("3.14."), "read the new client before requirements.txt moves"
 

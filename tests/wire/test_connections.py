@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 import pytest
@@ -16,7 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskstream.wire import connections
-from taskstream.wire.connections import ALONE, MOST_INFORMATIONAL, UnaskedAnswer, doubt, is_certain, keep, open_session
+from taskstream.wire.body_limit import read_capped
+from taskstream.wire.connections import (
+    ALONE,
+    MOST_INFORMATIONAL,
+    ExchangeConnector,
+    Received,
+    UnaskedAnswer,
+    doubt,
+    is_certain,
+    keep,
+    open_session,
+)
 from testkit.certificates import Authority
 from testkit.raw_server import RawRequest, RawServer, answer
 from testkit.waiting import wait_until
@@ -25,9 +38,45 @@ STRAY = answer(b"of another request")
 BODY = 6 * b"0123456789"
 
 
+class Asking:
+    """The methods of a session that the tests use, made of `ask`."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    @contextlib.asynccontextmanager
+    async def post(self, url: str, data: bytes = b"", headers: Mapping[str, str] = {}) -> AsyncIterator[Any]:
+        async with await connections.ask(self._session, "POST", url, headers, data) as received:
+            response: Any = received
+            response.read = lambda: read_capped(received, 10_000_000)
+            response.text = lambda: self._text(received)
+            yield response
+
+    async def get(self, url: str) -> Received:
+        return await connections.ask(self._session, "GET", url, {}, b"")
+
+    async def _text(self, received: Received) -> str:
+        return (await read_capped(received, 10_000_000)).decode()
+
+
+Opened: TypeAlias = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
+
+
+@contextlib.asynccontextmanager
+async def _asking(connector: ExchangeConnector | None = None) -> AsyncIterator[Any]:
+    async with open_session(connector) as session:
+        yield Asking(session)
+
+
+@pytest.fixture(params=[open_session, _asking], ids=["session", "ask"])
+def opened(request: pytest.FixtureRequest) -> Opened:
+    found: Opened = request.param
+    return found
+
+
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with open_session() as session:
+async def session(opened: Opened) -> AsyncIterator[aiohttp.ClientSession]:
+    async with opened() as session:
         yield session
 
 
@@ -174,13 +223,13 @@ async def test_a_request_that_was_given_a_connection_writes_nothing_if_data_come
 ) -> None:
     async with RawServer(echo) as server:
         await ask(session, server)
-        send = connections._Request.send
+        prepare = connections._Exchange.prepare
 
-        async def send_late(request: Any, connection: Any) -> aiohttp.ClientResponse:
+        def prepare_late(exchange: Any, url: Any, *, alone: bool) -> None:
+            prepare(exchange, url, alone=alone)
             server.connections[0].send(STRAY)  # between the choice of the connection and the first byte
-            return await send(request, connection)
 
-        monkeypatch.setattr(connections._Request, "send", send_late)
+        monkeypatch.setattr(connections._Exchange, "prepare", prepare_late)
         with pytest.raises(UnaskedAnswer):
             await ask(session, server, "one")
         assert len(server.requests) == 1
@@ -333,17 +382,72 @@ async def test_an_exchange_that_is_broken_off_ends_its_connection(session: aioht
         assert server.requests[-6].nth == 1
 
 
+# What `ask` sends
+
+
+async def test_ask_sends_what_the_session_sends() -> None:
+    headers = {"user-agent": "other", "Content-Type": "text/plain", "X-Name": "é"}
+    async with RawServer(echo) as server, open_session() as session:
+        async with session.post(f"{server.url}/a b?c=d#e", data=b"x", headers=headers) as response:
+            await response.read()
+        async with await connections.ask(session, "POST", f"{server.url}/a b?c=d#e", headers, b"x"):
+            pass
+        first, second = (request.head.split("\r\n") for request in server.requests)
+        assert first[0] == second[0] == "POST /a%20b?c=d HTTP/1.1"
+        assert sorted(line.title() for line in first) == sorted(line.title() for line in second)
+
+
+@pytest.mark.parametrize("headers", [{"A": "b\r\nC: d"}, {"A\n": "b"}, {"A": "b\0"}])
+async def test_ask_sends_no_header_with_a_line_break(headers: dict[str, str]) -> None:
+    async with RawServer(echo) as server, open_session() as session:
+        with pytest.raises(ValueError, match="header"):
+            await connections.ask(session, "POST", server.url, headers, b"x")
+        assert server.connections == []
+
+
+@pytest.mark.parametrize("url", ["http://", "no address", "http://[::1", "/path"])
+async def test_ask_raises_invalid_url_for_what_is_no_address(url: str) -> None:
+    async with open_session() as session:
+        with pytest.raises(aiohttp.InvalidURL):
+            await connections.ask(session, "POST", url, {}, b"x")
+
+
+async def test_ask_remembers_no_more_than_so_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MOST_TARGETS", 2)
+    connector = ExchangeConnector()
+    async with RawServer(echo) as server, open_session(connector) as session:
+        for number in range(5):
+            async with await connections.ask(session, "POST", f"{server.url}/{number}", {}, b"x") as received:
+                assert await read_capped(received, 10) == b"x"
+        assert len(connector._targets) <= 2
+
+
+async def test_a_body_that_ends_with_a_reset_is_not_whole() -> None:
+    async with (
+        RawServer(lambda _: b"HTTP/1.1 200 OK\r\n\r\n") as server,
+        open_session() as session,
+        await connections.ask(session, "POST", server.url, {}, b"x") as received,
+    ):
+        reading = asyncio.create_task(read_capped(received, 1_000))
+        await asyncio.sleep(0)
+        received.exchange.data_received(b"part")
+        received.exchange.connection_lost(ConnectionResetError("reset"))  # before the reader wakes up
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await reading
+
+
 # Any order of these
 
 Step = st.tuples(st.booleans(), st.booleans(), st.sampled_from([b"", STRAY, STRAY[:9], b"\r\n"]), st.booleans())
 
 
-@given(st.lists(Step, min_size=1, max_size=12))
+@given(steps=st.lists(Step, min_size=1, max_size=12))
+@pytest.mark.parametrize("opened", [open_session, _asking], ids=["session", "ask"])
 async def test_whatever_a_server_sends_between_exchanges_each_answer_is_of_its_request(
-    steps: list[tuple[bool, bool, bytes, bool]],
+    opened: Opened, steps: list[tuple[bool, bool, bytes, bool]]
 ) -> None:
     stray_with = b""
-    async with RawServer(lambda request: echo(request) + stray_with) as server, open_session() as session:
+    async with RawServer(lambda request: echo(request) + stray_with) as server, opened() as session:
         for number, (is_kept, is_with_answer, stray, is_read) in enumerate(steps):
             stray_with = stray if is_with_answer else b""
             async with session.post(server.url, data=str(number).encode()) as response:
@@ -368,21 +472,22 @@ def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return serving, ssl.create_default_context(cafile=str(authority.file))
 
 
-async def over_tls(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+async def over_tls(opened: Opened, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     serving, trusting = contexts
-    async with RawServer(echo, context=serving) as server, open_session() as session:
-        for text in ("one", "two", "three"):
-            assert await ask(session, server, text, ssl=trusting) == text
+    connector = ExchangeConnector(ssl=trusting)
+    async with RawServer(echo, context=serving) as server, opened(connector) as session:
+        for text in ("one", "two", 200_000 * "x"):
+            assert await ask(session, server, text) == text
         assert len(server.connections) < 3  # tickets may come late, and cost a connection
         for text in ("four", "five", "six"):
             server.connections[-1].send(STRAY)
-            assert await ask(session, server, text, ssl=trusting) == text
+            assert await ask(session, server, text) == text
             server.connections[-1].send(STRAY)
             await wait_until(lambda: not server.connections[-1].is_open, "the connection to close")
 
 
-async def in_the_clear(_: object) -> None:
-    async with RawServer(echo) as server, open_session() as session:
+async def in_the_clear(opened: Opened, _: object) -> None:
+    async with RawServer(echo) as server, opened() as session:
         await answers_are_own(session, server)
         assert len(server.connections) == 3
         for text in ("one", "two", "three"):
@@ -399,9 +504,10 @@ async def in_the_clear(_: object) -> None:
 @pytest.mark.parametrize("scenario", [over_tls, in_the_clear])
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_it_holds_with_tls_and_with_the_services_event_loop(
+    opened: Opened,
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
-    scenario: Callable[[Any], Coroutine[Any, Any, None]],
+    scenario: Callable[[Opened, Any], Coroutine[Any, Any, None]],
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(scenario(contexts))
+        runner.run(scenario(opened, contexts))
