@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 from litestar import Router
 
-from taskstream.api.app import api_routers
+from taskstream.api.app import api_routes
 from taskstream.api.auth.stream_tokens import StreamTokens
 from taskstream.api.openapi.description import describe
 from taskstream.api.routes.system import system_router
@@ -19,7 +19,7 @@ def description() -> bytes:
     """Return the document as `/openapi.json` has it."""
     container = MagicMock()  # a description needs routes, and no service behind them
     tokens = StreamTokens(container.token_sealer, time.time)
-    api = Router(path="/api", route_handlers=api_routers(container, tokens), security=[{"bearer": []}])
+    api = Router(path="/api", route_handlers=api_routes(container, tokens), security=[{"bearer": []}])
     return describe([api, system_router(container, "1.0")], "1.0")
 
 

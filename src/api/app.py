@@ -16,53 +16,54 @@ from .auth.access import Authentication
 from .auth.authenticator import Authenticator
 from .auth.stream_tokens import StreamTokens
 from .bodies import json_response
-from .legacy.queue import queue_router
+from .legacy.queue import queue_routes
 from .middleware import METHODS, Conditional, RequestMiddleware
 from .openapi.description import describe
 from .problems import on_error
 from .query import KnownParameters
-from .routes.batches import batch_router
-from .routes.bulk import bulk_router
-from .routes.dead_letters import dead_letter_router
+from .routes.batches import batch_routes
+from .routes.bulk import bulk_routes
+from .routes.dead_letters import dead_letter_routes
 from .routes.docs import docs_router
-from .routes.events import push_router
-from .routes.graphs import graph_router
-from .routes.history import history_router
-from .routes.owners import owner_router, quota_router
-from .routes.pools import pool_router
-from .routes.results import result_router
-from .routes.schedules import schedule_router
-from .routes.servers import server_router
-from .routes.statistics import statistics_router
+from .routes.events import push_routes
+from .routes.graphs import graph_routes
+from .routes.history import history_routes
+from .routes.owners import owner_routes, quota_routes
+from .routes.pools import pool_routes
+from .routes.results import result_routes
+from .routes.schedules import schedule_routes
+from .routes.servers import server_routes
+from .routes.statistics import statistics_routes
 from .routes.system import system_router
-from .routes.tasks import task_router
-from .routes.types import type_router
-from .routes.webhooks import webhook_router
+from .routes.tasks import task_routes
+from .routes.types import type_routes
+from .routes.webhooks import webhook_routes
 from .routes.websocket import websocket_router
-from .routes.why import why_router
+from .routes.why import why_routes
+from .routing import RouteHandler
 
 
-def api_routers(container: Container, tokens: StreamTokens) -> list[Router]:
-    """Return all routes under `/api`."""
+def api_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]:
+    """Return all routes under `/api`, without that prefix."""
     return [
-        task_router(container),
-        result_router(container),
-        history_router(container),
-        graph_router(container),
-        why_router(container),
-        batch_router(container),
-        bulk_router(container),
-        dead_letter_router(container),
-        statistics_router(container),
-        queue_router(container),
-        push_router(container, tokens),
-        server_router(container),
-        type_router(container),
-        owner_router(container),
-        quota_router(container),
-        pool_router(container),
-        webhook_router(container),
-        schedule_router(container),
+        *task_routes(container),
+        *result_routes(container),
+        *history_routes(container),
+        *graph_routes(container),
+        *why_routes(container),
+        *batch_routes(container),
+        *bulk_routes(container),
+        *dead_letter_routes(container),
+        *statistics_routes(container),
+        *queue_routes(container),
+        *push_routes(container, tokens),
+        *server_routes(container),
+        *type_routes(container),
+        *owner_routes(container),
+        *quota_routes(container),
+        *pool_routes(container),
+        *webhook_routes(container),
+        *schedule_routes(container),
     ]
 
 
@@ -72,7 +73,7 @@ def create_app(container: Container, authenticator: Authenticator) -> RequestMid
     tokens = StreamTokens(container.token_sealer, time.time)
     api = Router(
         path="/api",
-        route_handlers=api_routers(container, tokens),
+        route_handlers=api_routes(container, tokens),
         middleware=[DefineMiddleware(Authentication, authenticator=authenticator, tokens=tokens), KnownParameters],
         response_class=json_response(container.results),
         security=[{"bearer": []}],

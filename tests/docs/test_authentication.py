@@ -20,13 +20,11 @@ def rows() -> dict[str, str]:
     """Return the calls that need a role, by the roles, as the page shows them."""
     container = MagicMock()  # routes are declared, and none is called
     found: dict[str, list[str]] = {}
-    for router in app.api_routers(container, StreamTokens(container.token_sealer, time.time)):
-        for route in router.routes:
-            path = re.sub(r"\{(\w+):\w+\}", r"{\1}", f"/api{route.path}")
-            for handler in getattr(route, "route_handlers", ()):
-                if needed := handler.opt.get(ROLES_NEEDED):
-                    methods = sorted(set(handler.http_methods) - {"OPTIONS", "HEAD"})
-                    found.setdefault(_shown(needed), []).extend(f"`{method} {path}`" for method in methods)
+    for handler in app.api_routes(container, StreamTokens(container.token_sealer, time.time)):
+        if needed := handler.opt.get(ROLES_NEEDED):
+            (path,), (method,) = handler.paths, handler.http_methods
+            shown = re.sub(r"\{(\w+):\w+\}", r"{\1}", f"/api{path}")
+            found.setdefault(_shown(needed), []).append(f"`{method} {shown}`")
     return {roles: ", ".join(sorted(set(calls), key=_by_path)) for roles, calls in sorted(found.items())}
 
 

@@ -31,7 +31,7 @@ UNDESCRIBED = {"docs_router", "websocket_router"}
 def document() -> dict[str, Any]:
     container = MagicMock()  # a description needs routes, and no service behind them
     tokens = StreamTokens(container.token_sealer, time.time)
-    routers = [*app.api_routers(container, tokens), system_router(container, "1.0")]
+    routers = [*app.api_routes(container, tokens), system_router(container, "1.0")]
     found: dict[str, Any] = json.loads(describe(routers, "1.0"))
     return found
 

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
-from litestar import Router
 from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
@@ -29,7 +28,7 @@ from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..middleware import traceparent
 from ..parameters import Cursor, IdempotencyKey, TaskId, made_ref
-from ..routing import IGNORES_UNKNOWN_PARAMETERS, Routes
+from ..routing import IGNORES_UNKNOWN_PARAMETERS, RouteHandler, Routes
 from ..schemas.legacy_queue import (
     ActiveTaskAnswer,
     ActiveTasksAnswer,
@@ -141,12 +140,12 @@ def _stream(request: ApiRequest, lines: AsyncGenerator[bytes, None], last: bytes
     return _EventStream(until_expiry(lines, request.user, last), media_type=STREAM_TYPE, headers=STREAM_HEADERS)
 
 
-def queue_router(container: Container) -> Router:
+def queue_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Queue", opt={IGNORES_UNKNOWN_PARAMETERS: True})
     _add_submissions(routes, container)
     _add_lists(routes, container)
     _add_commands(routes, container)
-    return routes.router()
+    return routes.handlers
 
 
 def _add_submissions(routes: Routes, container: Container) -> None:

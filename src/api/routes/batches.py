@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, TypeAlias
 
-from litestar import Response, Router
+from litestar import Response
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import QueryParameter
 from litestar.response import Stream
@@ -37,7 +37,7 @@ from ..parameters import (
     read_cursor,
     selected_owner,
 )
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.batches import (
     BatchAnswer,
     BatchPage,
@@ -92,7 +92,7 @@ async def _page_of_tasks(
     return BatchTaskPage(batch_id=batch_id, tasks=shown, next_cursor=next_cursor(following))
 
 
-def batch_router(container: Container) -> Router:
+def batch_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Batches")
     settings, batches, lists = container.settings, container.batches, container.lists
     pushed = EventStream(container, HEARTBEAT_SECONDS)
@@ -224,7 +224,7 @@ def batch_router(container: Container) -> Router:
         return stream(await pushed.of_batch(request.user, batch_id, last_event_id or after), request.user)
 
     _add_commands(routes, command)
-    return routes.router()
+    return routes.handlers
 
 
 Command: TypeAlias = Callable[[ApiRequest, str, TaskAction], Awaitable[BulkAnswer]]

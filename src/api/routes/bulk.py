@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from litestar import Router
-
 from ...container import Container
 from ...errors import InvalidInput
 from ...events.ids import TaskRef, owner_token, parse_batch_id
@@ -14,7 +12,7 @@ from ...index.query import TaskQuery
 from ..auth.access import ApiRequest
 from ..auth.authenticator import Identity
 from ..bodies import read_as
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.bulk import BulkAnswer, BulkBody, BulkFilter
 from ..task_actions import TaskAction, command_many
 from ..task_filter import filters_nothing, read_place, task_filter
@@ -58,7 +56,7 @@ async def check_batch(container: Container, wanted: TaskQuery) -> None:
         await container.batches.find(parse_batch_id(wanted.batch))
 
 
-def bulk_router(container: Container) -> Router:
+def bulk_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Bulk")
 
     async def command(request: ApiRequest, action: TaskAction) -> BulkAnswer:
@@ -88,4 +86,4 @@ def bulk_router(container: Container) -> Router:
         """Remove tasks from every list, and cancel those that have not ended. The body is as for cancelling."""
         return await command(request, "delete")
 
-    return routes.router()
+    return routes.handlers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from litestar import Router
 from litestar.di import NamedDependency
 
 from ...container import Container
@@ -13,7 +12,7 @@ from ...projections.dead_letters import is_dead_letter
 from ..auth.access import ApiRequest
 from ..bodies import read_as
 from ..parameters import Cursor, Limit
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.bulk import BulkAnswer, DeadLetterPage, DeadLettersBody, TaskSelection
 from ..schemas.tasks import task_summary
 from ..task_actions import TaskAction, command_many
@@ -23,7 +22,7 @@ from .bulk import COUNTS, check_batch, find_tasks
 NO_DEAD_LETTER = "this is not a dead letter: it has not failed for good, or a retry could not help"
 
 
-def dead_letter_router(container: Container) -> Router:
+def dead_letter_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Dead letters")
 
     async def command(request: ApiRequest, action: TaskAction) -> BulkAnswer:
@@ -87,4 +86,4 @@ def dead_letter_router(container: Container) -> Router:
         """Remove dead letters from every list. Auditors still see their histories. The body is as for retrying."""
         return await command(request, "delete")
 
-    return routes.router()
+    return routes.handlers

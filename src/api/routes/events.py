@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, get_args
 
 import structlog
-from litestar import Response, Router
+from litestar import Response
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import Stream
 
@@ -20,7 +20,7 @@ from ..auth.authenticator import Identity
 from ..auth.stream_tokens import StreamToken, StreamTokens
 from ..event_stream import EventStream, PushMessages
 from ..parameters import Owner, TaskId, read_choices, selected_owner
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..sse import HEARTBEAT, STREAM_TYPE, block, event_stream
 from ..task_filter import Types
 
@@ -64,7 +64,7 @@ def stream(messages: PushMessages | None, user: Identity) -> Response[None] | St
     return event_stream(_sent(messages), user)
 
 
-def push_router(container: Container, tokens: StreamTokens) -> Router:
+def push_routes(container: Container, tokens: StreamTokens) -> list[RouteHandler]:
     routes = Routes("/", "Push")
     pushed = EventStream(container, HEARTBEAT_SECONDS)
 
@@ -124,4 +124,4 @@ def push_router(container: Container, tokens: StreamTokens) -> Router:
         """Return a token for `?token=` of a stream, because EventSource and WebSocket of browsers send no headers."""
         return tokens.make(request.user)
 
-    return routes.router()
+    return routes.handlers

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-from litestar import Router
 from litestar.params import QueryParameter
 
 from ...container import Container
@@ -15,7 +14,7 @@ from ...events.ids import owner_token
 from ...index.graph import MOST_DEPTH, MOST_EDGES, MOST_NODES, GraphBounds, GraphWalker
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_batch, owned_ref
 from ..parameters import BatchId, Cursor, Limit, TaskId, next_cursor, read_cursor
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas import graphs
 from ..schemas.graphs import ChildPage, graph_answer
 from ..schemas.tasks import task_summary
@@ -29,7 +28,7 @@ MostDepth = Annotated[
 ]
 
 
-def graph_router(container: Container) -> Router:
+def graph_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Tasks")
 
     async def ask(request: ApiRequest, owner: str, question: Callable[[GraphWalker], T]) -> T:
@@ -97,4 +96,4 @@ def graph_router(container: Container) -> Router:
             raise NotFound("batch", batch_id)  # all its tasks are deleted
         return graph_answer(graph)
 
-    return routes.router()
+    return routes.handlers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from litestar import Router
 from litestar.params import QueryParameter
 
 from ...container import Container
@@ -12,7 +11,7 @@ from ...errors import InvalidInput
 from ...events.kinds import TASK_EVENTS
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
 from ..parameters import Bodies, TaskId, read_choices, read_cursor
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.tasks import EventPage, recorded_event
 
 NEWEST = "end"
@@ -21,7 +20,7 @@ EVENT_WORDS = {event.__name__: kind.word for event, kind in TASK_EVENTS.items()}
 EVENTS = frozenset(EVENT_WORDS)
 
 
-def history_router(container: Container) -> Router:
+def history_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Tasks")
 
     @routes.get("/task/{task_id:str}/events", "Read a task's history", "A page of events, oldest or newest first")
@@ -74,4 +73,4 @@ def history_router(container: Container) -> Router:
             reset=start is not None and start.is_foreign,
         )
 
-    return routes.router()
+    return routes.handlers

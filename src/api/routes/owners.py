@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from litestar import Router
-
 from ...commands.owner import LimitOwner, OwnerCommand, OwnerState, RemoveOwnerLimits
 from ...container import Container
 from ...errors import Forbidden, InvalidInput, QuotaExceeded, StoredTooMuch, TooManyStreams
@@ -13,7 +11,7 @@ from ..auth.access import READERS_OF_ALL, ApiRequest, Origin, origin
 from ..auth.authenticator import is_plain
 from ..bodies import read_as
 from ..parameters import Cursor, Limit, OwnerInPath, decoded, page_of
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.owners import (
     OwnerLimitsAnswer,
     OwnerLimitsBody,
@@ -78,7 +76,7 @@ async def quotas_of(container: Container, owner: str) -> QuotasAnswer:
     )
 
 
-def quota_router(container: Container) -> Router:
+def quota_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/quotas", "Owners")
 
     @routes.get("/", "Read your quotas", "Your quotas")
@@ -86,10 +84,10 @@ def quota_router(container: Container) -> Router:
         """Return the caller's quotas, each with its limit and what is used of it. A request over one is a 429."""
         return await quotas_of(container, request.user.subject)
 
-    return routes.router()
+    return routes.handlers
 
 
-def owner_router(container: Container) -> Router:
+def owner_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/owners", "Owners")
 
     @routes.get("/{owner:str}/quotas", "Read an owner's quotas", "The quotas of the owner", never={404})
@@ -147,4 +145,4 @@ def owner_router(container: Container) -> Router:
         name = owner_name(owner)
         return await command_owner(container, name, RemoveOwnerLimits(owner=name), origin(request))
 
-    return routes.router()
+    return routes.handlers

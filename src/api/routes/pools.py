@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 
-from litestar import Router
-
 from ...commands.pool import PausePool, PoolCommand, ResumePool
 from ...commands.server import CircuitIsClosed, Present
 from ...container import Container
@@ -20,7 +18,7 @@ from ...streams.backlog import Backlog, backlogs, waiting_since
 from ..auth.access import ApiRequest, Origin, origin
 from ..bodies import read_as
 from ..parameters import Cursor, Limit, PoolNameInPath, page_of
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.pools import PauseAnswer, PoolPage, PoolServer, PoolSummary, pause_info
 from ..schemas.shared import ReasonBody
 
@@ -118,7 +116,7 @@ def _server(server: Present, running: int) -> PoolServer:
     )
 
 
-def pool_router(container: Container) -> Router:
+def pool_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/pools", "Pools", roles=("admin",))
     depth = container.settings.max_json_depth
 
@@ -148,4 +146,4 @@ def pool_router(container: Container) -> Router:
         body = await read_as(request, ReasonBody, depth)
         return await command_pool(container, name, ResumePool(name=name, reason=body.reason), origin(request))
 
-    return routes.router()
+    return routes.handlers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from litestar import Router
 from litestar.params import QueryParameter
 
 from ...clock import utc_now
@@ -25,7 +24,7 @@ from ..auth.access import (
 from ..auth.authenticator import Unauthenticated
 from ..large_bodies import Headers, LargeAnswer, StoredPart, attachment
 from ..parameters import TaskId
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.tasks import result_part
 from ..task_updates import server_of
 
@@ -64,7 +63,7 @@ def _json_headers(ref: TaskRef, what: str, *, download: bool) -> Headers:
     return [JSON, attachment(f"{ref.unique}.{what}.json")] if download else [JSON]
 
 
-def result_router(container: Container) -> Router:
+def result_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Tasks")
 
     async def readable_ref(request: ApiRequest, task_id: str) -> TaskRef:
@@ -149,4 +148,4 @@ def result_router(container: Container) -> Router:
         part = StoredPart(file.object_name, file.size_bytes, found.ref.owner)
         return LargeAnswer(container.results, part, [(b"content-type", file.media_type.encode()), *FILE_HEADERS])
 
-    return routes.router()
+    return routes.handlers

@@ -6,7 +6,6 @@ import contextlib
 from functools import partial
 
 import msgspec
-from litestar import Router
 from msgspec import UNSET, Raw
 from msgspec.structs import asdict
 
@@ -57,7 +56,7 @@ from ..parameters import (
     read_id_cursor,
     selected_owner,
 )
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.schedules import (
     ScheduleBody,
     ScheduleChange,
@@ -189,7 +188,7 @@ async def execute(
     return schedule_detail(schedule, utc_now())
 
 
-def schedule_router(container: Container) -> Router:
+def schedule_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/schedules", "Schedules")
     reading, depth = container.reading, container.settings.max_json_depth
 
@@ -287,4 +286,4 @@ def schedule_router(container: Container) -> Router:
         await container.commands.schedules.handle(ref, DeleteSchedule(), **origin(request))
         return DoneAnswer(id=schedule_id)
 
-    return routes.router()
+    return routes.handlers

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import cast
 
 import msgspec
-from litestar import Router
 from msgspec.structs import replace
 
 from ...clock import utc_now
@@ -29,7 +28,7 @@ from ..auth.access import ApiRequest, acts_for, check_server, origin
 from ..auth.authenticator import Identity
 from ..bodies import read_as
 from ..parameters import Cursor, RemovedOnly, ServerId, ServerLimit, page_of
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.servers import (
     MOST_METRICS,
     CleanupAnswer,
@@ -128,7 +127,7 @@ async def short_page(container: Container, user: Identity, limit: int, cursor: s
     )
 
 
-def server_router(container: Container) -> Router:
+def server_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/servers", "Servers", roles=("admin",))
     depth = container.settings.max_json_depth
 
@@ -243,7 +242,7 @@ def server_router(container: Container) -> Router:
         return CleanupAnswer(removed_servers=removed)
 
     _add_maintenance(routes, container)
-    return routes.router()
+    return routes.handlers
 
 
 def _add_maintenance(routes: Routes, container: Container) -> None:

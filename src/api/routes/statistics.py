@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, NamedTuple, TypeVar, get_args
 
-from litestar import Router
 from litestar.params import QueryParameter
 
 from ...clock import utc_now
@@ -24,7 +23,7 @@ from ...instants import EPOCH, iso
 from ...wire.fields import filter_instant
 from ..auth.access import READERS_OF_ALL, ApiRequest
 from ..parameters import Cursor, Owner, read_choices, selected_owner
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.statistics import (
     ErrorPage,
     StatsAnswer,
@@ -158,7 +157,7 @@ def window(
     raise AssertionError("400 days have fewer steps of 28 days")
 
 
-def statistics_router(container: Container) -> Router:
+def statistics_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Statistics")
 
     def scope(
@@ -296,4 +295,4 @@ def statistics_router(container: Container) -> Router:
         following = None if is_last else ErrorCursor(shown, read.errors.groups[-1].order).text()
         return error_page(read.errors, shown, following, now=now, sequence=read.sequence, lag_events=lag)
 
-    return routes.router()
+    return routes.handlers

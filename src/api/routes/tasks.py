@@ -7,7 +7,6 @@ import contextlib
 import re
 from typing import Annotated, Any, cast, get_args
 
-from litestar import Router
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import HeaderParameter, QueryParameter
@@ -43,7 +42,7 @@ from ..parameters import (
     TaskId,
     made_ref,
 )
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.bulk import TaskSelection
 from ..schemas.shared import ReasonBody
 from ..schemas.tasks import (
@@ -147,7 +146,7 @@ async def read_detail(container: Container, request: ApiRequest, ref: TaskRef, w
     return await until_ended(container, request, detail, wait, reached) if wait else detail
 
 
-def task_router(container: Container) -> Router:
+def task_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Tasks")
     settings = container.settings
     submission = Schema(any_of=[schema_of(Submission), bare_payload()])
@@ -234,7 +233,7 @@ def task_router(container: Container) -> Router:
         return await command(request, task_id, "retry")
 
     _add_lists(routes, container)
-    return routes.router()
+    return routes.handlers
 
 
 def _add_lists(routes: Routes, container: Container) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
-from litestar import Router
 from msgspec import UNSET, Raw
 
 from ...commands.task_type import (
@@ -27,7 +26,7 @@ from ...submission.payload_schema import PayloadSchema
 from ..auth.access import ApiRequest, Origin, origin
 from ..bodies import read_as
 from ..parameters import Cursor, TypeLimit, TypeNameInPath, page_of
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.owners import check_burst
 from ..schemas.pools import PauseAnswer, pause_info
 from ..schemas.shared import ReasonBody
@@ -91,7 +90,7 @@ def _duration(seconds: float | None) -> timedelta | None:
     return timedelta(seconds=seconds) if seconds is not None else None
 
 
-def type_router(container: Container) -> Router:
+def type_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/types", "Types")
     depth = container.settings.max_json_depth
 
@@ -145,4 +144,4 @@ def type_router(container: Container) -> Router:
         state = await command_type(container, name, ResumeType(name=name, reason=body.reason), origin(request))
         return PauseAnswer(name=name, pause=pause_info(state.pause))
 
-    return routes.router()
+    return routes.handlers

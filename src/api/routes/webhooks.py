@@ -7,7 +7,6 @@ from functools import partial
 from typing import Annotated
 
 import msgspec
-from litestar import Router
 from litestar.params import QueryParameter
 
 from ...clock import random_bits, utc_now
@@ -39,7 +38,7 @@ from ..parameters import (
     read_id_cursor,
     selected_owner,
 )
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.shared import DoneAnswer
 from ..schemas.webhooks import (
     DeliveryPage,
@@ -154,7 +153,7 @@ def _checked_delivery_id(text: str) -> str:
     return text
 
 
-def webhook_router(container: Container) -> Router:
+def webhook_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/webhooks", "Webhooks")
     commands, secrets = container.commands, container.secrets
     depth = container.settings.max_json_depth
@@ -257,7 +256,7 @@ def webhook_router(container: Container) -> Router:
         return _with_secret(_registered(handled.known.state, ref), secret)
 
     _add_deliveries(routes, container)
-    return routes.router()
+    return routes.handlers
 
 
 def _add_deliveries(routes: Routes, container: Container) -> None:

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 import structlog
-from litestar import Router
 from msgspec import MsgspecError
 
 from ...clock import utc_now
@@ -58,7 +57,7 @@ from ...streams.backlog import Backlog, backlogs, find_in_queue, waiting_since
 from ...vault.sealing import SealingError, SecretMissing
 from ..auth.access import READERS_OF_ALL, ApiRequest, owned_ref
 from ..parameters import TaskId
-from ..routing import Routes
+from ..routing import RouteHandler, Routes
 from ..schemas.why import (
     WhyAnswer,
     ended_info,
@@ -336,7 +335,7 @@ def _last_error(history: Sequence[Stored[TaskEvent]]) -> str | None:
     return None
 
 
-def why_router(container: Container) -> Router:
+def why_routes(container: Container) -> list[RouteHandler]:
     routes = Routes("/", "Tasks")
 
     @routes.get(
@@ -353,4 +352,4 @@ def why_router(container: Container) -> Router:
         ref = owned_ref(request.user, task_id, *READERS_OF_ALL)
         return await explain_task(container, ref, reads_all=request.user.has(*READERS_OF_ALL))
 
-    return routes.router()
+    return routes.handlers
